@@ -1,0 +1,39 @@
+# `make help` lists the targets. The first two need nothing but Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lcbench-setup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint report clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install lcbench into it (nothing the second time)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lcbench needs Python >= 3.11, this is %s; run: make PYTHON=python3.12" % sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing lcbench and what it needs into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## a real model, real text, four temperatures: Table 1 in a few minutes, offline
+	@$(BIN)/python -m lcbench sweep=demo
+
+test: setup  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: setup  ## ruff (lint and format) and mypy in strict mode
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+report: setup  ## write the report of all results in results/runs
+	@$(BIN)/python -m lcbench.report
+
+clean:  ## remove .venv and what the tools left behind; results stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

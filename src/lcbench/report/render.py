@@ -1,0 +1,322 @@
+"""Tables as text: for the terminal, and as Markdown, CSV and LaTeX.
+
+Computes nothing but roundings. Names come from models and data sets, so every format escapes them.
+"""
+
+import csv as csv_format
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from lcbench.report.table1 import AVERAGE, BASELINE, Block, Row, Table, ordered_policies
+
+HOLE = "–"
+UP = "▲"
+DOWN = "▼"
+
+CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
+CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+
+_ROW_NAMES = {"raw": "raw", "ours": "ours", "relative": "Relative Improv."}
+
+_FOOTNOTE_AVERAGE = (
+    f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
+    "unweighted mean of its tasks (their number in parentheses), a task that of its splits and "
+    "subsets. Scores are × 100, relative improvements are % of raw, computed before rounding; "
+    f"{HOLE} is a hole, never averaged around."
+)
+_FOOTNOTE_CHOICE = (
+    "The best τ of a model is chosen on the same data that it is evaluated on, as in the paper, "
+    "so its improvement is optimistic."
+)
+
+# Two header words of this length and a number with its arrow are about equally wide, which lets
+# ten columns and `Avg` fit into 100 characters.
+_HEADER_CHARACTERS = 8
+
+_LATEX_CHARACTERS = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "`": r"\textasciigrave{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        # Right after the end of a row, bare ones would be read as arguments of `\\`.
+        "[": "{[}",
+        "]": "{]}",
+        "*": "{*}",
+        "τ": r"$\tau$",
+        "×": r"$\times$",
+        HOLE: r"\textendash{}",
+    }
+)
+
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
+
+
+def footnotes(table: Table) -> tuple[str, ...]:
+    """What a reader must know to read the numbers, as plain text."""
+    if all(block.best is None for block in table.blocks):
+        return (_FOOTNOTE_AVERAGE,)
+    return (_FOOTNOTE_CHOICE, _FOOTNOTE_AVERAGE)
+
+
+def terminal(table: Table) -> RenderableType:
+    """The table, its notes and its footnotes for a `rich` console of 100 columns or more."""
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("Model", overflow="fold")
+    counts = _task_counts(table)
+    for name in table.column_names:
+        header = Text(_wrapped_header(_one_line(name)) + counts[name].replace(" ", "\n"))
+        grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
+    window = None
+    for block in table.blocks:
+        if block.window != window:
+            window = block.window
+            grid.add_row(Text(f"Window {window}", style="italic"))
+        grid.add_row(Text(_one_line(block.label), style="bold"))
+        for row in block.rows:
+            # The policy of the relative line is that of the line above it.
+            name = _ROW_NAMES[row.kind]
+            policy = "" if row.kind == "relative" else f", τ = {_one_line(row.policy)}"
+            values = [_terminal_value(row, column) for column in table.column_names]
+            grid.add_row(Text(f" {name}{policy}"), *values)
+        grid.add_section()
+    if table.average_improvement is not None:
+        average = Row("relative", "", table.average_improvement)
+        values = [_terminal_value(average, column) for column in table.column_names]
+        grid.add_row(Text("Avg Improv.", style="bold"), *values)
+    below = RichTable.grid(padding=(0, 1))
+    for note in table.notes:
+        below.add_row(Text("•"), Text(_one_line(note)))
+    for footnote in footnotes(table):
+        below.add_row(Text("*"), Text(footnote, style="dim"))
+    title = Text(_one_line(table.group), style="bold")
+    return Group(title, Text(), grid, Text(), below)
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The tables with notes and footnotes, and below each the scores per task and τ."""
+    return "\n".join(_markdown_table(table) for table in tables)
+
+
+def csv(tables: Sequence[Table]) -> str:
+    """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
+
+    `row` is raw, ours or relative; scores are × 100, relative improvements in %; the value of a
+    hole is empty. Notes and the mean over the models are left to the other formats.
+    """
+    return _csv(
+        CSV_HEADER,
+        (
+            (*_identity(table, block), row.kind, row.policy, column, _full(row.values[column]))
+            for table in tables
+            for block in table.blocks
+            for row in block.rows
+            for column in table.column_names
+        ),
+    )
+
+
+def csv_tasks(tables: Sequence[Table]) -> str:
+    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision."""
+    return _csv(
+        CSV_TASKS_HEADER,
+        (
+            (*_identity(table, block), task.column, task.task, policy, _full(task.scores[policy]))
+            for table in tables
+            for block in table.blocks
+            for task in block.tasks
+            for policy in block.policies
+        ),
+    )
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes."""
+    head = "% Needs \\usepackage{booktabs} and \\usepackage{amssymb}.\n"
+    return head + "".join("\n" + _latex_table(table) for table in tables)
+
+
+def _task_counts(table: Table) -> dict[str, str]:
+    """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
+    return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
+
+
+def _one_line(text: str) -> str:
+    """The text without line breaks and control characters, which would break a row or a screen."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _two_decimals(value: float | None) -> str:
+    return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def _direction(value: float | None) -> int:
+    """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
+    shown = 0.0 if value is None else round(value, 2)
+    return (shown > 0) - (shown < 0)
+
+
+def _change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> str:
+    """A relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
+    arrow = {1: up, -1: down, 0: ""}[_direction(value)]
+    return arrow + _two_decimals(None if value is None else abs(value))
+
+
+def _value(row: Row, column: str) -> str:
+    value = row.values[column]
+    return _change(value) if row.kind == "relative" else _two_decimals(value)
+
+
+def _terminal_value(row: Row, column: str) -> Text:
+    style = ""
+    if row.kind == "relative":
+        style = {1: "green", -1: "red", 0: ""}[_direction(row.values[column])]
+    return Text(_value(row, column), style=style)
+
+
+def _wrapped_header(name: str) -> str:
+    """The name broken before capitals where it would be wider than the numbers below it."""
+    lines = [""]
+    for word in re.findall(r"[A-Z]+[^A-Z]*|[^A-Z]+", name):
+        if lines[-1] and len(lines[-1]) + len(word) > _HEADER_CHARACTERS:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> str:
+    counts = _task_counts(table)
+    names = table.column_names
+    header = ["Model", "Row", "τ", *(_markdown_text(name) + counts[name] for name in names)]
+    rows = []
+    window = None
+    for block in table.blocks:
+        if block.window != window:
+            window = block.window
+            rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
+        for row in block.rows:
+            label = _markdown_text(block.label)
+            values = [_value(row, name) for name in names]
+            rows.append([label, _ROW_NAMES[row.kind], _markdown_text(row.policy), *values])
+    if table.average_improvement is not None:
+        values = [_change(table.average_improvement[name]) for name in names]
+        rows.append(["**Avg Improv.**", "", "", *values])
+    lines = [f"## {_markdown_text(table.group)}", "", *_markdown_grid(header, rows, 2), ""]
+    if table.notes:
+        lines += [*(f"- {_markdown_text(note)}" for note in table.notes), ""]
+    for footnote in footnotes(table):
+        lines += [_markdown_text(footnote), ""]
+    return "\n".join([*lines, "### Scores per task and τ", "", *_markdown_tasks(table), ""])
+
+
+def _markdown_tasks(table: Table) -> list[str]:
+    policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
+    header = ["Model", "Column", "Task", *(f"τ = {_markdown_text(policy)}" for policy in policies)]
+    rows = [
+        [
+            *(_markdown_text(name) for name in (block.label, task.column, task.task)),
+            # Empty, and no hole: a policy that was asked for of another model alone.
+            *(
+                _two_decimals(task.scores[policy]) if policy in task.scores else ""
+                for policy in policies
+            ),
+        ]
+        for block in table.blocks
+        for task in block.tasks
+    ]
+    return _markdown_grid(header, rows, 3)
+
+
+def _markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
+    """A table whose first `texts` columns are aligned to the left and the others to the right."""
+    rule = [":--"] * texts + ["--:"] * (len(header) - texts)
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def _markdown_text(text: str) -> str:
+    """The text with everything escaped that Markdown or the HTML within it would read as markup."""
+    escaped = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
+
+
+def _identity(table: Table, block: Block) -> tuple[str, str, str, str]:
+    return table.group, str(block.window), block.model, block.revision
+
+
+def _full(value: float | None) -> str:
+    """The shortest text that reads back as the same number; nothing for a hole."""
+    return "" if value is None else repr(float(value))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv_format.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _latex_table(table: Table) -> str:
+    counts = _task_counts(table)
+    names = table.column_names
+    width = 2 + len(names)
+    header = ["Model", "", *(_latex_text(name) + counts[name] for name in names)]
+    lines = [
+        f"% {_one_line(table.group)}",
+        f"\\begin{{tabular}}{{ll{'r' * len(names)}}}",
+        "\\toprule",
+        _latex_row(header),
+    ]
+    window = None
+    for block in table.blocks:
+        lines.append("\\midrule")
+        if block.window != window:
+            window = block.window
+            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{Window {window}}}}} \\\\")
+        for row in block.rows:
+            label = _latex_text(block.label) if row.kind == "raw" else ""
+            policy = "" if row.kind == "relative" else f", $\\tau$ = {_latex_text(row.policy)}"
+            values = [_latex_value(row, name) for name in names]
+            lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
+    if table.average_improvement is not None:
+        average = Row("relative", BASELINE, table.average_improvement)
+        values = [_latex_value(average, name) for name in names]
+        lines += ["\\midrule", _latex_row(["Avg Improv.", "", *values])]
+    lines += ["\\bottomrule", "\\end{tabular}", ""]
+    for sentence in (*table.notes, *footnotes(table)):
+        lines.append(f"\\par\\noindent{{\\footnotesize {_latex_text(sentence)}\\par}}")
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _latex_value(row: Row, column: str) -> str:
+    value = row.values[column]
+    if value is None:
+        return "--"
+    if row.kind == "relative":
+        return _change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
+    return _two_decimals(value)
+
+
+def _latex_text(text: str) -> str:
+    """The text with LaTeX's characters escaped and no two hyphens joined to a dash."""
+    return re.sub("-(?=-)", "-{}", _one_line(text).translate(_LATEX_CHARACTERS))

@@ -1,0 +1,301 @@
+"""The result files: where they lie, how they are written, and how they are read into a frame.
+
+The layout is that of `mteb.ResultCache`, one cache a protocol; beside each of mteb's files lies
+what its format cannot hold, under names that do not end in `.json` (mteb's loader would fail):
+
+    <results_dir>/<protocol key>/results/<org>__<model>/<revision>/            the baseline
+    <results_dir>/<protocol key>/results/<org>__<model>/<revision>/experiments/tau_<canonical>/
+        <Task>.json                mteb's result; it is written last, so its presence means done
+        <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts
+        <Task>.items.parquet       one row an item: id, length in tokens, score, ranks
+        <Task>.failure.txt         the traceback, if the cell failed
+        model_meta.json            mteb's description of the model
+
+This module imports neither mteb nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+from lcbench.files import write_atomically
+from lcbench.grid import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_META = "model_meta.json"
+
+# What must be equal, beyond the protocol, for two cells to be compared, by its name in a
+# provenance file under `versions`.
+_COMPARED_VERSIONS = (
+    "mteb",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """The files of one cell. The only place that knows their names."""
+
+    folder: Path
+    task: str
+
+    @property
+    def result(self) -> Path:
+        """mteb's result: written last, so the cell is done when it is there."""
+        return self.folder / f"{self.task}.json"
+
+    @property
+    def provenance(self) -> Path:
+        """How the result came about."""
+        return self.folder / f"{self.task}.provenance.jsonl"
+
+    @property
+    def items(self) -> Path:
+        """One row an item (query, pair, text)."""
+        return self.folder / f"{self.task}.items.parquet"
+
+    @property
+    def failure(self) -> Path:
+        """The traceback of the last attempt, if that failed."""
+        return self.folder / f"{self.task}.failure.txt"
+
+    @property
+    def meta(self) -> Path:
+        """mteb's description of the model; one a folder."""
+        return self.folder / _META
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell's outcome, ready to be written.
+
+    Attributes:
+        write_result: writes mteb's JSON to the path that it is given.
+        model_meta: mteb's description of the model, with the policy as an experiment.
+        provenance: how the result came about; JSON types only.
+        items: one row an item, or None for a type of task that has no per-item scores here.
+    """
+
+    write_result: Callable[[Path], None]
+    model_meta: dict[str, Any]
+    provenance: dict[str, Any]
+    items: pa.Table | None
+
+
+class Results:
+    """A folder of results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def files(self, cell: Cell) -> CellFiles:
+        """Return the files of a cell, whether they exist or not."""
+        model = cell.model.replace("/", "__").replace(" ", "_")
+        folder = self.folder / cell.protocol.key / "results" / model / cell.revision
+        if not cell.policy.is_baseline:
+            folder = folder / "experiments" / f"tau_{cell.policy.canonical}"
+        return CellFiles(folder, cell.task)
+
+    def check_writable(self) -> None:
+        """Make the folder, and try a file in it.
+
+        Raises:
+            RequestError: naming the key, before anything is computed.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            trial = self.folder / f".write-{os.getpid()}.tmp"
+            trial.write_bytes(b"lcbench")
+            trial.unlink()
+        except OSError as error:
+            raise RequestError(
+                f"results_dir={self.folder} cannot be written: {error.strerror or error}. "
+                "Name another folder: results_dir=PATH."
+            ) from error
+
+    def is_done(self, cell: Cell, warn: Callable[[str], None]) -> bool:
+        """Whether the cell's result is there and can be read.
+
+        One that cannot be read is set aside under another name and reported, so that it is neither
+        averaged nor silently written over.
+        """
+        path = self.files(cell).result
+        if not path.exists():
+            return False
+        if _read_result(path) is not None:
+            return True
+        warn(f"{path} cannot be read; it is kept as {_set_aside(path).name} and computed again.")
+        return False
+
+    def write(self, cell: Cell, finished: Finished) -> None:
+        """Write a cell's files, each whole or not at all, the result last.
+
+        Raises:
+            StorageError: nothing of this cell counts as done then.
+        """
+        files = self.files(cell)
+        if finished.items is not None:
+            import pyarrow.parquet as pq
+
+            items = finished.items
+            write_atomically(files.items, lambda path: pq.write_table(items, path))
+        write_atomically(files.provenance, _json_writer(finished.provenance))
+        if not files.meta.exists():
+            write_atomically(files.meta, _json_writer(finished.model_meta, indent=4))
+        write_atomically(files.result, finished.write_result)
+        files.failure.unlink(missing_ok=True)
+
+    def write_failure(self, cell: Cell, traceback: str) -> Path:
+        """Keep the traceback of a cell that failed, and return where."""
+        path = self.files(cell).failure
+        write_atomically(path, lambda file: _write_text(file, traceback))
+        return path
+
+    def read(
+        self,
+        column_of: Callable[[str, str | None], str],
+        warn: Callable[[str], None],
+        cells: Iterable[Cell] | None = None,
+    ) -> pd.DataFrame:
+        """Read scores into a frame, one row a cell × split × subset.
+
+        Args:
+            column_of: the column of Table 1 for a task's name and mteb type.
+            warn: told of every file that cannot be read; those are set aside.
+            cells: only these; None: all in the folder.
+
+        Returns:
+            columns group, window, model, revision, policy, task, column, split, subset, score
+            (in [0, 1]), conditions (what must be equal for two cells to be compared).
+        """
+        import pandas as pd
+
+        rows = list(self._rows(column_of, warn, cells))
+        columns = ["group", "window", "model", "revision", "policy", "task", "column"]
+        columns += ["split", "subset", "score", "conditions"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _rows(
+        self,
+        column_of: Callable[[str, str | None], str],
+        warn: Callable[[str], None],
+        cells: Iterable[Cell] | None,
+    ) -> Iterator[dict[str, Any]]:
+        if cells is None:
+            every = self.folder.glob("*/results/**/*.json")
+            paths = sorted(path for path in every if path.name != _META)
+        else:
+            paths = [self.files(cell).result for cell in cells]
+        metas: dict[Path, dict[str, Any]] = {}
+        for path in paths:
+            if not path.exists():
+                continue
+            result = _read_result(path)
+            if result is None:
+                warn(f"{path} cannot be read; it is kept as {_set_aside(path).name}.")
+                continue
+            files = CellFiles(path.parent, path.name.removesuffix(".json"))
+            if files.folder not in metas:
+                metas[files.folder] = _read_object(files.meta) or {}
+            meta = metas[files.folder]
+            provenance = _read_object(files.provenance) or {}
+            yield from _result_rows(result, meta, provenance, column_of)
+
+
+def _result_rows(
+    result: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    column_of: Callable[[str, str | None], str],
+) -> Iterator[dict[str, Any]]:
+    protocol = provenance.get("protocol", {})
+    window = provenance.get("window")
+    versions = provenance.get("versions", {})
+    conditions = {
+        "dataset_revision": str(result.get("dataset_revision")),
+        "data": str(provenance.get("data")),
+        **{name: str(versions.get(name)) for name in _COMPARED_VERSIONS},
+    }
+    task = result["task_name"]
+    for split, entries in result["scores"].items():
+        for entry in entries:
+            yield {
+                "group": _group_name(protocol),
+                "window": window,
+                "model": meta.get("name") or "unknown",
+                "revision": meta.get("revision") or "unknown",
+                "policy": (meta.get("experiment_kwargs") or {}).get("tau", "1"),
+                "task": task,
+                "column": column_of(task, provenance.get("task_type")),
+                "split": split,
+                "subset": entry["hf_subset"],
+                "score": entry["main_score"],
+                "conditions": conditions,
+            }
+
+
+def _group_name(protocol: Mapping[str, Any]) -> str:
+    """Return the name of the cells that a table may show together."""
+    window = protocol.get("window")
+    parts = [str(protocol.get("name", "unknown protocol"))]
+    parts.append("own window" if window is None else f"window {window}")
+    if protocol.get("dtype", "float32") != "float32":
+        parts.append(str(protocol["dtype"]))
+    return ", ".join(parts)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Return an mteb result, or None if the file is not one."""
+    content = _read_object(path)
+    if content is None or "task_name" not in content:
+        return None
+    scores = content.get("scores")
+    if not isinstance(scores, dict) or not scores:
+        return None
+    for entries in scores.values():
+        if not isinstance(entries, list) or not entries:
+            return None
+        for entry in entries:
+            if not isinstance(entry, dict) or not {"main_score", "hf_subset"} <= entry.keys():
+                return None
+    return content
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+    path.replace(aside)
+    return aside
+
+
+def _json_writer(content: Mapping[str, Any], indent: int | None = None) -> Callable[[Path], None]:
+    text = json.dumps(content, indent=indent, ensure_ascii=False, default=str) + "\n"
+    return lambda path: _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
