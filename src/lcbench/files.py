@@ -8,7 +8,7 @@ from pathlib import Path
 from lcbench.errors import StorageError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in the place of `path`.
 
     A reader sees the old file or the new one, never a part, also after SIGKILL or a power cut: the

@@ -188,6 +188,7 @@ class Results:
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, cells))
+        _tell_docs_apart(rows)
         columns = ["group", "window", "model", "revision", "policy", "task", "column"]
         columns += ["split", "subset", "score", "conditions"]
         return pd.DataFrame(rows, columns=columns)
@@ -238,6 +239,7 @@ def _result_rows(
         for entry in entries:
             yield {
                 "group": _group_name(protocol),
+                "docs": protocol.get("docs"),
                 "window": window,
                 "model": meta.get("name") or "unknown",
                 "revision": meta.get("revision") or "unknown",
@@ -249,6 +251,17 @@ def _result_rows(
                 "score": entry["main_score"],
                 "conditions": conditions,
             }
+
+
+def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
+    """Give docstring tasks of different texts or sizes groups of their own: they share names."""
+    digests: dict[str, set[str]] = {}
+    for row in rows:
+        if row["docs"] is not None:
+            digests.setdefault(row["group"], set()).add(row["docs"])
+    for row in rows:
+        if row["docs"] is not None and len(digests.get(row["group"], ())) > 1:
+            row["group"] += f", docs {row['docs'][:8]}"
 
 
 def _group_name(protocol: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from lcbench.report.table1 import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
 
@@ -29,6 +30,11 @@ _PANEL_INCHES = (4.0, 3.2)
 _LEGEND_INCHES = 1.6
 _MOST_TICKS = 10
 
+# At τ = 0.1 a score may fall by half, against which gains of one per cent are invisible on a linear
+# axis: beyond this the axis is linear within ± 1 % only.
+_MOST_LINEAR_PERCENT = 10.0
+_LINEAR_PERCENT = 1.0
+
 
 @dataclass(frozen=True)
 class Series:
@@ -37,6 +43,11 @@ class Series:
     column: str
     temperatures: tuple[float, ...]
     improvements: tuple[float, ...]
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """The improvements that are no holes."""
+        return tuple(value for value in self.improvements if not math.isnan(value))
 
 
 def improvement_series(block: Block) -> tuple[Series, ...]:
@@ -53,10 +64,13 @@ def improvement_series(block: Block) -> tuple[Series, ...]:
             0.0 if policy == BASELINE else block.improvements[policy][column]
             for _, policy in constants
         ]
-        known = [value for value in improvements if value is not None]
-        if len(known) > 1:
-            values = tuple(math.nan if value is None else value for value in improvements)
-            series.append(Series(column, tuple(tau for tau, _ in constants), values))
+        line = Series(
+            column,
+            tuple(tau for tau, _ in constants),
+            tuple(math.nan if value is None else value for value in improvements),
+        )
+        if len(line.known) > 1:
+            series.append(line)
     return tuple(series)
 
 
@@ -81,6 +95,8 @@ def improvement_figure(tables: Sequence[Table]) -> Figure | None:
         *sorted(drawn - {*COLUMN_ORDER, AVERAGE}),
         *(name for name in [AVERAGE] if name in drawn),
     ]
+    extremes = (abs(value) for *_, series in panels for line in series for value in line.known)
+    linear = max(extremes) <= _MOST_LINEAR_PERCENT
     handles = {}
     for place, (table, block, series) in enumerate(panels, start=1):
         axes = figure.add_subplot(down, across, place)
@@ -90,7 +106,7 @@ def improvement_figure(tables: Sequence[Table]) -> Figure | None:
             )
         # Names are text: a dollar sign in one must not start a formula.
         axes.set_title(f"{block.label}\n{table.group}", fontsize="medium", parse_math=False)
-        _finish(axes, series)
+        _finish(axes, series, linear)
     figure.legend(
         [handles[column] for column in columns],
         [column.replace("$", r"\$") for column in columns],
@@ -124,9 +140,9 @@ def plot_improvement(tables: Sequence[Table], stem: Path) -> list[Path]:
 
 
 def _style(column: str, columns: Sequence[str]) -> dict[str, Any]:
-    """A column's look, the same in all panels; `Avg` is thick, black and on top."""
+    """A column's look, the same in all panels; `Avg` is thick, black and below the others."""
     if column == AVERAGE:
-        return {"color": "black", "linewidth": 2.6, "marker": "o", "markersize": 5, "zorder": 4}
+        return {"color": "black", "linewidth": 3.2, "marker": "o", "markersize": 7, "zorder": 2}
     place = columns.index(column)
     return {
         "color": _COLOURS[place % len(_COLOURS)],
@@ -138,14 +154,21 @@ def _style(column: str, columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _finish(axes: Axes, series: Sequence[Series]) -> None:
+def _finish(axes: Axes, series: Sequence[Series], linear: bool) -> None:
     """Axes, zero line and labels of a panel."""
+    label = "relative improvement (%)"
+    if not linear:
+        axes.set_yscale("symlog", linthresh=_LINEAR_PERCENT)
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        )
+        label += f",\nlogarithmic beyond ± {_LINEAR_PERCENT:g}"
     temperatures = series[0].temperatures
     axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
     if len(temperatures) <= _MOST_TICKS:
         axes.set_xticks(temperatures, [f"{tau:g}" for tau in temperatures])
     axes.invert_xaxis()
     axes.set_xlabel("temperature τ")
-    axes.set_ylabel("relative improvement (%)")
+    axes.set_ylabel(label)
     axes.grid(axis="y", color="0.9", zorder=0)
     axes.set_axisbelow(True)

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lcbench.report.table1 import AVERAGE, BASELINE, Block, Row, Table, ordered_policies
+from lcbench.report.table1 import AVERAGE, Block, Row, Table, ordered_policies
 
 HOLE = "–"
 UP = "▲"
@@ -38,6 +38,7 @@ _FOOTNOTE_CHOICE = (
 # Two header words of this length and a number with its arrow are about equally wide, which lets
 # ten columns and `Avg` fit into 100 characters.
 _HEADER_CHARACTERS = 8
+_MOST_COLUMNS_FAR_APART = 6
 
 _LATEX_CHARACTERS = str.maketrans(
     {
@@ -77,7 +78,11 @@ def footnotes(table: Table) -> tuple[str, ...]:
 
 def terminal(table: Table) -> RenderableType:
     """The table, its notes and its footnotes for a `rich` console of 100 columns or more."""
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    # The box itself puts one space between two columns.
+    spaces = 1 if len(table.column_names) <= _MOST_COLUMNS_FAR_APART else 0
+    grid = RichTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, spaces, 0, 0)
+    )
     grid.add_column("Model", overflow="fold")
     counts = _task_counts(table)
     for name in table.column_names:
@@ -295,7 +300,7 @@ def _latex_table(table: Table) -> str:
             values = [_latex_value(row, name) for name in names]
             lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
     if table.average_improvement is not None:
-        average = Row("relative", BASELINE, table.average_improvement)
+        average = Row("relative", "", table.average_improvement)
         values = [_latex_value(average, name) for name in names]
         lines += ["\\midrule", _latex_row(["Avg Improv.", "", *values])]
     lines += ["\\bottomrule", "\\end{tabular}", ""]

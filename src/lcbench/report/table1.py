@@ -537,10 +537,10 @@ def _hole_notes(
                     affected.setdefault(reason, []).append(policy)
             for reason, concerned in affected.items():
                 shared.setdefault((tuple(concerned), reason), []).append((column.name, task))
-    for (concerned, reason), places in shared.items():
+    for (those, reason), places in shared.items():
         # A policy without any result lacks these tasks as well.
-        every = (*concerned, *empty) if reason == _MISSING else concerned
-        which = _which(every if set(every) == set(policies) else concerned, policies)
+        every = (*those, *empty) if reason == _MISSING else those
+        which = _which(every if set(every) == set(policies) else those, policies)
         where = _listing(dict.fromkeys(column for column, _ in places))
         notes.append(f"{label}, {which}, {where}: {reason.text([task for _, task in places])}")
     return notes
@@ -617,5 +617,5 @@ def _taus(policies: Iterable[str]) -> str:
 
 def _listing(names: Iterable[str]) -> str:
     """Names as in a sentence: "a", "a and b", "a, b and c"."""
-    *first, last = list(names)
+    *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

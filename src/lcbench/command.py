@@ -1,0 +1,154 @@
+"""What every command shares: Hydra's grammar on the outside, our errors and exit status.
+
+Hydra 1.3 ends with status 1 on its own errors, swallows the status of all but the first job of a
+`-m` sweep if a job calls `sys.exit`, keeps only the last of a list given to a config group, and
+takes any key after a `+`. Here its errors end with 2, the worst status of all jobs is the command's,
+and such lists and keys are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lcbench.errors import LcbenchError, RequestError, did_you_mean
+from lcbench.settings import config_folder, known_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+
+
+def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
+    """Compose the config that the command line asks for and run `job` on it.
+
+    Args:
+        config_name: of a file in `conf`.
+        job: returns its exit status; may raise `LcbenchError`.
+
+    Returns:
+        The exit status: 0, 1 (something failed), 2 (the request was wrong), 130 (interrupted);
+        under `-m` that of the worst job.
+    """
+    statuses: list[int] = []
+
+    def guarded(config: DictConfig) -> None:
+        statuses.append(_run_job(job, config))
+
+    # Hydra prints its own errors and ends the process unless it is told to raise them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    decorate = hydra.main(
+        config_path=str(config_folder()), config_name=config_name, version_base="1.3"
+    )
+    try:
+        decorate(guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        complain(_explain(error))
+        return 2
+    except PermissionError as error:
+        complain(f"{error.filename} cannot be written: {error.strerror}.")
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted. What is finished is kept; the same command goes on from there.")
+        return 130
+    except SystemExit as stop:
+        # argparse, which Hydra uses for its own flags, ends this way.
+        return stop.code if isinstance(stop.code, int) else 2
+    return max(statuses, default=0)
+
+
+def screen() -> Console:
+    """Return the console of a command: as wide as the terminal, or fit for a file."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 110
+    return Console(width=wide, highlight=False)
+
+
+def complain(message: str) -> None:
+    """Print an error to standard error."""
+    print(f"lcbench: error: {message}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning to standard error."""
+    print(f"lcbench: warning: {message}", file=sys.stderr, flush=True)
+
+
+def choices(group: str) -> tuple[list[str], list[str]]:
+    """Return the command line's overrides without those of a group, and that group's choices."""
+    overrides = list(HydraConfig.get().overrides.task)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
+    others = [
+        text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group != group
+    ]
+    return others, chosen
+
+
+def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
+    try:
+        _refuse_lists_of_configs()
+        return job(config)
+    except LcbenchError as error:
+        complain(str(error))
+        return error.exit_status
+    except (HydraException, OmegaConfBaseException) as error:
+        complain(_explain(error))
+        return 2
+    except KeyboardInterrupt:
+        raise
+    except Exception:
+        # A fault of ours: the traceback is what mends it.
+        traceback.print_exc()
+        complain("this should not have happened; the traceback above says where.")
+        return 1
+
+
+def _refuse_lists_of_configs() -> None:
+    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    for one in OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task):
+        if one.key_or_group in groups and isinstance(one.value(), list | dict):
+            key, given = one.key_or_group, one.input_line
+            several = ",".join(map(str, one.value() or []))
+            raise RequestError(
+                f"{given}: {key}= takes one config. For several: -m {key}={several}"
+            )
+
+
+def _explain(error: Exception) -> str:
+    """Return one of Hydra's errors in our words: the key, what is wrong, what would be right."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = [option for option in error.options or [] if option != "custom"]
+        custom = " (or custom, with model.name=…)" if group == "model" else ""
+        return (
+            f"{group}={name}: there is no such config.{did_you_mean(name, options)} "
+            f"There are: {', '.join(options)}{custom}."
+        )
+    if unknown := _UNKNOWN_KEY.search(text):
+        key = unknown.group(1)
+        return (
+            f"{key} is not a key.{did_you_mean(key, known_keys())} "
+            "`python -m lcbench --help` lists them."
+        )
+    if isinstance(error, OverrideParseException):
+        problem = error.message.partition("\n")[0]
+        return (
+            f"{error.override} cannot be read: {problem}. In a shell, quote what has braces, "
+            "brackets or spaces: 'tau=[0.9,0.8]'."
+        )
+    return text.partition("\n")[0]

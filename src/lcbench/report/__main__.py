@@ -1,0 +1,30 @@
+"""`python -m lcbench.report`: the tables and figures of a folder of results."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lcbench.command import run_command, screen, warn
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run_command("report", _job))
+
+
+def _job(config: DictConfig) -> int:
+    from lcbench.report.write import report_folder
+    from lcbench.results import Results
+    from lcbench.settings import read_report
+
+    settings = read_report(config)
+    report_folder(settings, Results(settings.results_dir), screen(), warn)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Write the report of a run or of a folder: tables to the screen and to files, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcbench.errors import RequestError
+from lcbench.files import write_atomically
+from lcbench.report.table1 import Table, build_tables
+from lcbench.settings import shipped_suites
+from lcbench.tasks.suites import column_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from lcbench.results import Results
+    from lcbench.settings import ReportSettings, Settings
+    from lcbench.sweep import Outcome
+
+
+def report_run(
+    settings: Settings,
+    results: Results,
+    outcome: Outcome,
+    console: Console,
+    warn: Callable[[str], None],
+) -> None:
+    """Report the cells of one run, and no others, into `<results_dir>/report`."""
+    scores = results.read(_column, warn, outcome.cells)
+    policies: dict[str, set[str]] = {}
+    for cell in outcome.cells:
+        policies.setdefault(cell.model, set()).add(cell.policy.canonical)
+    if scores.empty:
+        return
+    tables = build_tables(scores, _expected(settings.tasks, scores), policies)
+    _write(tables, settings.results_dir / "report", console)
+
+
+def report_folder(
+    settings: ReportSettings, results: Results, console: Console, warn: Callable[[str], None]
+) -> None:
+    """Report all results of a folder.
+
+    Raises:
+        RequestError: there are none.
+    """
+    scores = results.read(_column, warn)
+    if settings.tasks is not None:
+        scores = scores[scores["task"].isin(settings.tasks)]
+    if scores.empty:
+        raise RequestError(
+            f"results_dir={settings.results_dir} has no results"
+            f"{' of these tasks' if settings.tasks else ''}; `python -m lcbench` makes some."
+        )
+    expected = None if settings.tasks is None else _expected(settings.tasks, scores)
+    _write(build_tables(scores, expected), settings.report_dir, console)
+
+
+def _column(task: str, kind: str | None) -> str:
+    return column_of(task, kind, shipped_suites())
+
+
+def _expected(tasks: Sequence[str], scores: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """Return the tasks that a table should have, by column, also those without any result."""
+    columns = dict(zip(scores["task"], scores["column"], strict=True))
+    expected: dict[str, list[str]] = {}
+    for task in tasks:
+        column = columns.get(task) or _column(task, _kind(task))
+        expected.setdefault(column, []).append(task)
+    return expected
+
+
+def _kind(task: str) -> str | None:
+    """Return the type of a task in mteb, for one that no suite names and that has no result."""
+    if any(task in suite.tasks for suite in shipped_suites()):
+        return None
+    import mteb
+
+    return str(mteb.get_task(task).metadata.type)
+
+
+def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
+    # Imported late: a report that finds nothing to say needs neither.
+    from lcbench.report import figures, render
+
+    for table in tables:
+        console.print(render.terminal(table))
+    texts = {
+        "table1.md": render.markdown(tables),
+        "table1.csv": render.csv(tables),
+        "table1.tex": render.latex(tables),
+        "tasks.csv": render.csv_tasks(tables),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, _writer(text))
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = figures.plot_improvement(tables, folder / "improvement")
+    names = [*texts, *(path.name for path in drawn)]
+    console.print(f"Written to {folder}: {', '.join(names)}", style="dim", highlight=False)
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")

@@ -1,0 +1,331 @@
+"""Score one cell: mteb's task class scores what our encoder encodes, and the items are kept.
+
+Scores come from mteb alone. What is computed here is beside them: one row an item (a query, a pair
+of sentences, a text), from mteb's own predictions and the embeddings at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mteb
+import numpy as np
+import pyarrow as pa
+# The one place where mteb puts a document's title and text, or a query and its instruction,
+# together; written again here it could differ from what was encoded.
+from mteb._create_dataloaders import _retrieval_texts
+from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval, AbsTaskSTS
+from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
+from mteb.types import PromptType
+
+from lcbench.encode.forward import Counters, Encoder
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.results import TaskResult
+
+# Scores of queries with the whole corpus that are held at once: 1 GiB.
+_RANK_SCORES = 2**28
+
+ITEMS_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("subset", pa.string()),
+        # A query's id; else the position in the split (and, for clusterings, in the set).
+        ("id", pa.string()),
+        # Tokens that the model reads of the item, and of the second text of a pair.
+        ("tokens", pa.int32()),
+        ("tokens_2", pa.int32()),
+        # The item's part of the main score: a query's nDCG, AP …; a pair's cosine; the share of
+        # experiments that classify a text rightly. Null for clusterings, whose score has no parts.
+        ("score", pa.float64()),
+        # What is true of it: a pair's similarity, a text's label.
+        ("gold", pa.string()),
+        # What was predicted: the label in each experiment, or the cluster.
+        ("predictions", pa.list_(pa.string())),
+        # Of a query: every relevant document, its grade, its tokens, and its rank over the whole
+        # corpus (1 = first), or among the candidates where the task reranks.
+        (
+            "relevant",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("id", pa.string()),
+                        ("grade", pa.int32()),
+                        ("tokens", pa.int32()),
+                        ("rank", pa.int32()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring a cell gave.
+
+    Attributes:
+        result: mteb's.
+        items: one row an item, in the schema above; None for types of tasks without.
+        counters: what the encoder did for it.
+        seconds: all in all.
+        seconds_load: of them, for loading the data.
+    """
+
+    result: TaskResult
+    items: pa.Table | None
+    counters: Counters
+    seconds: float
+    seconds_load: float
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a provenance file says of texts and times."""
+        work = asdict(self.counters)
+        encode = work.pop("seconds")
+        return {
+            **work,
+            "seconds": self.seconds,
+            "seconds_load": self.seconds_load,
+            "seconds_encode": encode,
+            "seconds_score": self.seconds - encode - self.seconds_load,
+        }
+
+
+def score(task: AbsTask, encoder: Encoder) -> Scored:
+    """Score a task with mteb and collect its items.
+
+    Raises:
+        whatever mteb, the data or the model raises: the caller records it.
+    """
+    started = time.perf_counter()
+    encoder.counters = Counters()
+    task.load_data()
+    loaded = time.perf_counter()
+    per_query: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    if isinstance(task, AbsTaskRetrieval):
+        _keep_query_scores(task, per_query)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
+            outcome = mteb.evaluate(
+                encoder,  # type: ignore[arg-type]
+                task,
+                co2_tracker=False,
+                cache=None,
+                overwrite_strategy="always",
+                prediction_folder=folder,
+                show_progress_bar=False,
+                encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
+            )
+            (result,) = outcome.task_results
+            rows = _items(task, result, encoder, Path(folder), per_query)
+            items = None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA)
+    finally:
+        task.unload_data()
+    return Scored(
+        result=result,
+        items=items,
+        counters=encoder.counters,
+        seconds=time.perf_counter() - started,
+        seconds_load=loaded - started,
+    )
+
+
+def _keep_query_scores(
+    task: AbsTaskRetrieval, kept: dict[tuple[str, str], dict[str, dict[str, float]]]
+) -> None:
+    """Keep the metrics of every query, which mteb hands to this hook and then averages."""
+    original: Callable[..., dict[str, float]] = task.task_specific_scores
+
+    def hook(
+        scores: dict[str, dict[str, float]],
+        qrels: Any,
+        results: Any,
+        hf_split: str,
+        hf_subset: str,
+    ) -> dict[str, float]:
+        kept[hf_split, hf_subset] = scores
+        return original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+
+    task.task_specific_scores = hook  # type: ignore[method-assign, assignment]
+
+
+def _items(
+    task: AbsTask,
+    result: TaskResult,
+    encoder: Encoder,
+    folder: Path,
+    per_query: dict[tuple[str, str], dict[str, dict[str, float]]],
+) -> Iterator[dict[str, Any]] | None:
+    """Return one row an item, or None for a type of task that has none here."""
+    if isinstance(task, AbsTaskRetrieval):
+        return _retrieval_items(task, encoder, per_query)
+    readers: tuple[tuple[type, Callable[..., Iterator[dict[str, Any]]]], ...] = (
+        (AbsTaskSTS, _pair_items),
+        (AbsTaskClassification, _classification_items),
+        (AbsTaskClusteringLegacy, _clustering_items),
+    )
+    for kind, reader in readers:
+        if isinstance(task, kind):
+            predictions = json.loads((folder / task.prediction_file_name).read_text("utf-8"))
+            return _over_subsets(task, result, predictions, encoder, reader)
+    return None
+
+
+def _over_subsets(
+    task: AbsTask,
+    result: TaskResult,
+    predictions: dict[str, Any],
+    encoder: Encoder,
+    reader: Callable[..., Iterator[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    dataset: Any = task.dataset
+    for split, entries in result.scores.items():
+        for entry in entries:
+            subset = entry["hf_subset"]
+            data = dataset[subset] if subset in dataset else dataset
+            for row in reader(task, data[split], predictions[subset][split], encoder):
+                yield {"split": split, "subset": subset, **row}
+
+
+def _pair_items(
+    task: AbsTaskSTS, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    first, second = task.column_names
+    tokens = encoder.lengths(list(data[first])), encoder.lengths(list(data[second]))
+    rows = zip(*tokens, data["score"], predictions["cosine_scores"], strict=True)
+    for i, (length, length_2, gold, cosine) in enumerate(rows):
+        yield {
+            "id": str(i),
+            "tokens": length,
+            "tokens_2": length_2,
+            "gold": str(gold),
+            "score": cosine,
+        }
+
+
+def _classification_items(
+    task: AbsTaskClassification, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    labels = [str(label) for label in data[task.label_column_name]]
+    lengths = encoder.lengths(list(data[task.input_column_name]))
+    for i, (label, length) in enumerate(zip(labels, lengths, strict=True)):
+        predicted = [str(experiment[i]) for experiment in predictions]
+        yield {
+            "id": str(i),
+            "tokens": length,
+            "gold": label,
+            "predictions": predicted,
+            "score": sum(one == label for one in predicted) / len(predicted),
+        }
+
+
+def _clustering_items(
+    task: AbsTaskClusteringLegacy, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    # mteb leaves sets of a single label out of its predictions.
+    sets = [one for one in data if len(set(one[task.label_column_name])) > 1]
+    for number, (one, clusters) in enumerate(zip(sets, predictions, strict=True)):
+        lengths = encoder.lengths(one[task.input_column_name])
+        labels = one[task.label_column_name]
+        for i, row in enumerate(zip(labels, lengths, clusters, strict=True)):
+            label, length, cluster = row
+            yield {
+                "id": f"{number}/{i}",
+                "tokens": length,
+                "gold": str(label),
+                "predictions": [str(cluster)],
+            }
+
+
+def _retrieval_items(
+    task: AbsTaskRetrieval,
+    encoder: Encoder,
+    per_query: dict[tuple[str, str], dict[str, dict[str, float]]],
+) -> Iterator[dict[str, Any]]:
+    for (split, subset), metrics in per_query.items():
+        data = task.dataset[subset][split]
+        queries = _texts_by_id(data["queries"], PromptType.query)
+        corpus = _texts_by_id(data["corpus"], PromptType.document)
+        ranks = _ranks(task, data, queries, corpus, encoder)
+        tokens = dict(zip(corpus, encoder.lengths(list(corpus.values())), strict=True))
+        lengths = encoder.lengths(list(queries.values()))
+        for query, length in zip(queries, lengths, strict=True):
+            yield {
+                "split": split,
+                "subset": subset,
+                "id": query,
+                "tokens": length,
+                "score": _query_metric(metrics.get(query, {}), task.metadata.main_score),
+                "relevant": [
+                    {"id": id_, "grade": grade, "tokens": tokens[id_], "rank": ranks[query, id_]}
+                    for id_, grade in data["relevant_docs"][query].items()
+                    if (query, id_) in ranks
+                ],
+            }
+
+
+# mteb's name of a metric at a cut → that of pytrec_eval, which mteb keeps per query.
+_PER_QUERY = {
+    "ndcg": "ndcg_cut",
+    "map": "map_cut",
+    "recall": "recall",
+    "precision": "P",
+    "hit_rate": "success",
+}
+
+
+def _query_metric(metrics: dict[str, float], main_score: str) -> float | None:
+    """Return a query's own value of the main score; None where mteb keeps none per query."""
+    name, _, cut = main_score.rpartition("_at_")
+    return metrics.get(f"{_PER_QUERY.get(name, name)}_{cut}")
+
+
+def _texts_by_id(rows: Any, prompt_type: PromptType) -> dict[str, str]:
+    """Return the texts of queries or documents as the model reads them, by id."""
+    return dict(zip(rows["id"], _retrieval_texts(rows, prompt_type), strict=True))
+
+
+def _ranks(
+    task: AbsTaskRetrieval,
+    data: Any,
+    queries: dict[str, str],
+    corpus: dict[str, str],
+    encoder: Encoder,
+) -> dict[tuple[str, str], int]:
+    """Return the rank of every relevant document of every query: 1 + the documents before it.
+
+    Over the whole corpus (mteb keeps its first 1,000), or among a query's candidates. A document
+    that is the query itself is no rival where the task leaves it out.
+    """
+    place = {id_: i for i, id_ in enumerate(corpus)}
+    documents = encoder.embed(list(corpus.values()))
+    vectors = encoder.embed(list(queries.values()))
+    ids = list(queries)
+    ranks: dict[tuple[str, str], int] = {}
+    step = max(1, _RANK_SCORES // max(1, len(corpus)))
+    for start in range(0, len(ids), step):
+        scores = encoder.similarity(vectors[start : start + step], documents).numpy()
+        for query, row in zip(ids[start : start + step], scores, strict=True):
+            candidates = data["top_ranked"][query] if data["top_ranked"] else None
+            if task.ignore_identical_ids and query in place:
+                row[place[query]] = -np.inf
+            pool = row if candidates is None else row[[place[id_] for id_ in candidates]]
+            for id_ in _relevant(data, query, place, candidates):
+                ranks[query, id_] = 1 + int((pool > row[place[id_]]).sum())
+    return ranks
+
+
+def _relevant(
+    data: Any, query: str, place: dict[str, int], candidates: Sequence[str] | None
+) -> list[str]:
+    """Return the relevant documents that can be found: in the corpus, and among the candidates."""
+    among = place if candidates is None else set(candidates)
+    return [id_ for id_ in data["relevant_docs"][query] if id_ in among and id_ in place]

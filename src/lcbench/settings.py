@@ -1,0 +1,327 @@
+"""What Hydra composes becomes typed, checked values: here and nowhere else.
+
+Every key is either part of a result's identity or a runtime knob that changes no score; `IDENTITY`
+and `RUNTIME` say which, and a key that is in neither is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.models import ModelSettings
+from lcbench.tasks.selection import DocsSizes
+from lcbench.tasks.suites import Suite
+from lcbench.tempscale.policy import Policy, parse_all
+
+# Keys that a result depends on.
+IDENTITY = frozenset(
+    {
+        "model.name",
+        "model.source",
+        "model.package",
+        "model.revision",
+        "model.window",
+        "model.trust_remote_code",
+        "models",
+        "tau",
+        "tasks",
+        "suite.name",
+        "suite.columns",
+        "protocol.name",
+        "protocol.prompts",
+        "protocol.dtype",
+        "protocol.splits",
+        "docs.documents",
+        "docs.documents_per_module",
+        "docs.long_documents",
+        "docs.clustering_sets",
+        "docs.clustering_share",
+    }
+)
+# Keys that change where, how fast and with what a result is made, and no score.
+RUNTIME = frozenset(
+    {
+        "engine.device",
+        "engine.batch_tokens",
+        "engine.memory_gib",
+        "mirror",
+        "offline",
+        "results_dir",
+        "report_dir",
+    }
+)
+_SOURCES = ("package", "hub", "folder", "auto")
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """What a config of the group `protocol` says; see `grid.Protocol`."""
+
+    name: str
+    prompts: str
+    dtype: str
+    splits: str
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Runtime knobs of the encoder.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        batch_tokens: tokens of one forward pass, padding included; None: by device.
+        memory_gib: embeddings kept in memory, in GiB.
+    """
+
+    device: str
+    batch_tokens: int | None
+    memory_gib: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request, checked: which cells, and how to run them."""
+
+    models: tuple[ModelSettings, ...]
+    policies: tuple[Policy, ...]
+    tasks: tuple[str, ...]
+    protocol: ProtocolSettings
+    docs: DocsSizes
+    engine: EngineSettings
+    mirror: Path | None
+    offline: bool
+    results_dir: Path
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `python -m lcbench.report` is asked for."""
+
+    results_dir: Path
+    report_dir: Path
+    tasks: tuple[str, ...] | None
+
+
+@lru_cache(maxsize=1)
+def config_folder() -> Path:
+    """Return the folder of the configs: in the wheel beside this file, else in the checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def known_keys() -> frozenset[str]:
+    """Return every key that a command line may set."""
+    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    return IDENTITY | RUNTIME | groups
+
+
+@lru_cache(maxsize=1)
+def shipped_suites() -> tuple[Suite, ...]:
+    """Return the suites of `conf/suite`."""
+    paths = sorted((config_folder() / "suite").glob("*.yaml"))
+    return tuple(_suite(OmegaConf.to_container(OmegaConf.load(path))) for path in paths)
+
+
+def read(configs: Mapping[str, DictConfig]) -> Settings:
+    """Return the checked settings of a run.
+
+    Args:
+        configs: the composed config of each model, by the model config's name; they differ in
+            `model` alone.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    values = {name: _container(config) for name, config in configs.items()}
+    first = next(iter(values.values()))
+    protocol, engine = first["protocol"], first["engine"]
+    _one_of("protocol.prompts", protocol["prompts"], ("none",))
+    _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
+    _one_of("protocol.splits", protocol["splits"], ("test",))
+    return Settings(
+        models=tuple(_model(name, value["model"]) for name, value in values.items()),
+        policies=parse_all(first["tau"]),
+        tasks=_tasks(first["tasks"], first["suite"]),
+        protocol=ProtocolSettings(
+            name=str(protocol["name"]),
+            prompts=protocol["prompts"],
+            dtype=protocol["dtype"],
+            splits=protocol["splits"],
+        ),
+        docs=_docs(first["docs"]),
+        engine=EngineSettings(
+            device=_device(engine["device"]),
+            batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
+            memory_gib=_number("engine.memory_gib", engine["memory_gib"], least=0.0),
+        ),
+        mirror=_path("mirror", first["mirror"]),
+        offline=_boolean("offline", first["offline"]),
+        results_dir=_needed_path("results_dir", first["results_dir"]),
+    )
+
+
+def read_report(config: DictConfig) -> ReportSettings:
+    """Return the checked settings of a report.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    value = _container(config)
+    results_dir = _needed_path("results_dir", value["results_dir"])
+    return ReportSettings(
+        results_dir=results_dir,
+        report_dir=_path("report_dir", value["report_dir"]) or results_dir / "report",
+        tasks=None if value["tasks"] is None else _task_names(value["tasks"]),
+    )
+
+
+def model_names(config: DictConfig) -> tuple[str, ...] | None:
+    """Return a sweep's `models`, or None where the config has none.
+
+    Raises:
+        RequestError: not a list of names.
+    """
+    names = config.get("models")
+    if names is None:
+        return None
+    if isinstance(names, str):
+        return (names,)
+    names = OmegaConf.to_container(names)
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise RequestError(f"models={names} is not a list of names of configs in conf/model.")
+    return tuple(dict.fromkeys(names))
+
+
+def _container(config: DictConfig) -> dict[str, Any]:
+    try:
+        value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise RequestError(
+            f"{error.full_key or 'A key'} has no value yet; set it on the command line: "
+            f"{error.full_key or 'key'}=…"
+        ) from None
+    assert isinstance(value, dict)
+    composed: dict[str, Any] = {str(key): item for key, item in value.items() if key != "hydra"}
+    for key in _leaves(composed):
+        if key not in IDENTITY | RUNTIME:
+            raise RequestError(f"{key} is not a key.{did_you_mean(key, known_keys())}")
+    return composed
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a config; a suite's columns are one value, whatever their names."""
+    keys: list[str] = []
+    for name, item in value.items():
+        key = f"{prefix}{name}"
+        if isinstance(item, Mapping) and key not in IDENTITY:
+            keys += _leaves(item, f"{key}.")
+        else:
+            keys.append(key)
+    return keys
+
+
+def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
+    _one_of("model.source", value["source"], _SOURCES)
+    window = value["window"]
+    return ModelSettings(
+        config=config,
+        name=str(value["name"]),
+        source=value["source"],
+        package=value["package"],
+        revision=value["revision"],
+        window=None if window is None else _count("model.window", window),
+        trust_remote_code=_boolean("model.trust_remote_code", value["trust_remote_code"]),
+    )
+
+
+def _suite(value: Any) -> Suite:
+    return Suite(name=str(value["name"]), columns=value["columns"])
+
+
+def _tasks(tasks: Any, suite: Any) -> tuple[str, ...]:
+    if tasks is None:
+        return _suite(suite).tasks
+    return _task_names(tasks)
+
+
+def _task_names(tasks: Any) -> tuple[str, ...]:
+    """Return the tasks of a list of names of tasks and of suites, each once."""
+    names = [tasks] if isinstance(tasks, str) else tasks
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError(f"tasks={tasks} is not a list of names of tasks.")
+    if not names:
+        raise RequestError("tasks=[] asks for no task at all; leave it out for the suite's tasks.")
+    suites = {suite.name: suite.tasks for suite in shipped_suites()}
+    return tuple(dict.fromkeys(task for name in names for task in suites.get(name, (name,))))
+
+
+def _docs(value: Mapping[str, Any]) -> DocsSizes:
+    share = _number("docs.clustering_share", value["clustering_share"], least=0.0)
+    if not 0 < share <= 1:
+        raise RequestError(f"docs.clustering_share={share} is not a share in (0, 1].")
+    counts = {
+        name: _count(f"docs.{name}", value[name])
+        for name in ("documents", "documents_per_module", "long_documents", "clustering_sets")
+    }
+    return DocsSizes(**counts, clustering_share=share)
+
+
+def _device(value: Any) -> str:
+    device = str(value)
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise RequestError(f"engine.device={value} is not a device: auto, cpu, cuda, cuda:1 …")
+    return device
+
+
+def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        near = did_you_mean(str(value), allowed)
+        raise RequestError(f"{key}={value} is not one of: {', '.join(allowed)}.{near}")
+
+
+def _auto_or_count(key: str, value: Any) -> int | None:
+    return None if value in (None, "auto") else _count(key, value)
+
+
+def _count(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= sys.maxsize:
+        raise RequestError(f"{key}={value} is not a whole number above 0.")
+    return value
+
+
+def _number(key: str, value: Any, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+        raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
+    return float(value)
+
+
+def _boolean(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{key}={value} is neither true nor false.")
+    return value
+
+
+def _path(key: str, value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+        raise RequestError(f"{key}={value} is not a path.")
+    return Path(str(value)).expanduser()
+
+
+def _needed_path(key: str, value: Any) -> Path:
+    path = _path(key, value)
+    if path is None:
+        raise RequestError(f"{key} needs a path: {key}=PATH.")
+    return path

@@ -1,0 +1,267 @@
+"""Run a grid of cells: what is done, what is left, run it, survive failures.
+
+Everything that can be wrong with a request is found before the first text is encoded, and before
+anything heavy is imported where that is possible.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from lcbench import provenance
+from lcbench.errors import InjectionError, RequestError, StorageError
+from lcbench.grid import Cell, Protocol, expand
+from lcbench.models import LocatedModel, load, locate
+from lcbench.progress import Progress
+from lcbench.results import Finished, Results
+from lcbench.settings import EngineSettings, Settings
+from lcbench.tasks.mirror import check_mirror, connect
+from lcbench.tasks.selection import select
+from lcbench.tasks.suites import DOCS_TASKS, make_task
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.forward import Encoder
+    from lcbench.tempscale.inject import Injection
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        cells: all that were asked for.
+        found: how many of them had been finished before.
+        failed: those without a result, and why, in one line each.
+        refused: models whose attention cannot be brought to a temperature, and why.
+    """
+
+    cells: tuple[Cell, ...]
+    found: int
+    failed: dict[Cell, str]
+    refused: dict[str, str]
+
+
+def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Outcome:
+    """Run the cells that have no result yet.
+
+    Args:
+        settings: the request.
+        console: for progress.
+        warn: told of result files that had to be set aside.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here; nothing was computed.
+        StorageError: the disk is full; what was finished is kept.
+    """
+    results = Results(settings.results_dir)
+    check_mirror(settings.mirror)
+    located = _locate_all(settings)
+    cells_of = {
+        model: tuple(
+            expand(
+                [(model.name, model.revision)],
+                settings.policies,
+                [(task, _protocol(settings, task, model)) for task in settings.tasks],
+            )
+        )
+        for model in located
+    }
+    cells = tuple(cell for group in cells_of.values() for cell in group)
+    left_of = {
+        model: [cell for cell in group if not results.is_done(cell, warn)]
+        for model, group in cells_of.items()
+    }
+    left = [cell for group in left_of.values() for cell in group]
+    runner = _Runner(settings, results, console)
+    if left:
+        results.check_writable()
+        runner.prepare(left)
+        with Progress(console, left, len(cells) - len(left)) as progress:
+            for model, group in left_of.items():
+                if group:
+                    runner.run_model(model, group, progress)
+    return Outcome(cells, len(cells) - len(left), runner.failed, runner.refused)
+
+
+def _locate_all(settings: Settings) -> list[LocatedModel]:
+    """Find all models, so that everything that is missing is said at once."""
+    located, missing = [], []
+    for model in settings.models:
+        try:
+            located.append(locate(model, offline=settings.offline))
+        except RequestError as error:
+            missing.append(str(error))
+    if missing:
+        raise RequestError("\n".join(missing))
+    return located
+
+
+def _protocol(settings: Settings, task: str, model: LocatedModel) -> Protocol:
+    return Protocol(
+        name=settings.protocol.name,
+        prompts=settings.protocol.prompts,
+        dtype=settings.protocol.dtype,
+        splits=settings.protocol.splits,
+        window=model.window,
+        docs=select(settings.docs).digest if task in DOCS_TASKS else None,
+    )
+
+
+class _Runner:
+    """Runs the cells of one model after the other."""
+
+    def __init__(self, settings: Settings, results: Results, console: Console) -> None:
+        self.failed: dict[Cell, str] = {}
+        self.refused: dict[str, str] = {}
+        self._settings = settings
+        self._results = results
+        self._console = console
+        self._data: dict[str, str] = {}
+
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """See that every task exists and its data is within reach."""
+        names = list(dict.fromkeys(cell.task for cell in cells))
+        if any(name not in DOCS_TASKS for name in names):
+            self._console.print("checking tasks and data …", style="dim")
+        quiet_libraries()
+        tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
+        self._data = connect(tasks, self._settings.mirror, offline=self._settings.offline)
+        if all(origin != "hub" for origin in self._data.values()):
+            # Nothing has to be fetched, so nothing may be asked for either.
+            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+    def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
+        """Load a model and run its cells, policy by policy."""
+        progress.doing(f"loading {model.name} …")
+        device = _device(self._settings.engine)
+        loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
+        from lcbench.tempscale.inject import Injection
+
+        policies = list(dict.fromkeys(cell.policy for cell in cells))
+        for policy in policies:
+            group = [cell for cell in cells if cell.policy == policy]
+            if policy.is_baseline:
+                # Before anything is scored: can this model be brought to a temperature at all?
+                if others := [other for other in policies if not other.is_baseline]:
+                    try:
+                        Injection(loaded, others[0]).remove()
+                    except InjectionError as error:
+                        self.refused[model.name] = str(error)
+                        return
+                self._run_cells(model, loaded, None, group, progress)
+                continue
+            try:
+                injection = Injection(loaded, policy)
+            except InjectionError as error:
+                self.refused[model.name] = str(error)
+                return
+            with injection:
+                self._run_cells(model, loaded, injection, group, progress)
+
+    def _run_cells(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        injection: Injection | None,
+        cells: Sequence[Cell],
+        progress: Progress,
+    ) -> None:
+        from lcbench.encode.forward import Encoder
+
+        meta = provenance.model_meta(model, loaded, cells[0].policy)
+        encoder = Encoder(
+            loaded,
+            meta,
+            injection=injection,
+            batch_tokens=self._settings.engine.batch_tokens,
+            memory_gib=self._settings.engine.memory_gib,
+            on_progress=progress.encoded,
+        )
+        for cell in cells:
+            progress.start(cell)
+            try:
+                self._results.write(cell, self._score(cell, encoder, meta, loaded, injection))
+            except (StorageError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                where = self._results.write_failure(cell, traceback.format_exc())
+                self.failed[cell] = f"{reason} (traceback: {where})"
+                progress.finish("FAILED")
+            else:
+                progress.finish("done")
+
+    def _score(
+        self,
+        cell: Cell,
+        encoder: Encoder,
+        meta: ModelMeta,
+        loaded: SentenceTransformer,
+        injection: Injection | None,
+    ) -> Finished:
+        from lcbench.score import score
+
+        task = self._make_task(cell.task)
+        connect([] if cell.task in DOCS_TASKS else [task], self._settings.mirror, offline=True)
+        began = time.time()
+        scored = score(task, encoder)
+        record: dict[str, Any] = {
+            "cell": str(cell),
+            "policy": cell.policy.canonical,
+            "protocol": asdict(cell.protocol),
+            "task_type": task.metadata.type,
+            "data": self._data.get(cell.task, f"docstrings {cell.protocol.docs}"),
+            "window": loaded.max_seq_length,
+            "proof": None if injection is None else asdict(injection.proof),
+            "began": began,
+            **scored.provenance(),
+            **provenance.environment(str(loaded.device)),
+        }
+        return Finished(scored.result.to_disk, meta.to_dict(), record, scored.items)
+
+    def _make_task(self, name: str) -> Any:
+        return make_task(name, self._settings.docs, self._settings.protocol.splits)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' chatter off the screen: bars and notices that every run would repeat."""
+    import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    # mteb says each of its warnings twice, once as a warning and once in its log.
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r".*is superseded by.*")
+
+
+def _device(engine: EngineSettings) -> str:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if engine.device == "auto":
+        return "cuda" if cuda else "cpu"
+    if engine.device.startswith("cuda") and not cuda:
+        raise RequestError(
+            f"engine.device={engine.device}: torch finds no CUDA device here; "
+            "use engine=auto or engine=cpu."
+        )
+    return engine.device
+
+

@@ -1,0 +1,121 @@
+"""Which docstrings the tasks of the docs suite draw, by sizes, and the digest that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import chain, zip_longest
+
+from lcbench.errors import RequestError
+from lcbench.tasks.docstrings import LIBRARIES, Docstring, collect
+
+# A document is long if it has more words than this.
+LONG_WORDS = 512
+# The fewest documents of a module that is drawn: each has at least three candidates beside it.
+_FEWEST_OF_A_MODULE = 4
+
+
+@dataclass(frozen=True)
+class DocsSizes:
+    """Sizes of the docs suite; each is part of its identity.
+
+    Attributes:
+        documents: of the retrieval task; classification, clustering and reranking share them.
+        documents_per_module: at most so many of them come from one module.
+        long_documents: documents of more than 512 words.
+        clustering_sets: clusterings whose v-measures are averaged.
+        clustering_share: part of the documents drawn for each of them, in (0, 1].
+    """
+
+    documents: int
+    documents_per_module: int
+    long_documents: int
+    clustering_sets: int
+    clustering_share: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The texts that the tasks of the docs suite are made of.
+
+    Attributes:
+        sizes: what was asked for.
+        documents: sorted by id.
+        long_documents: sorted by id; some may be among `documents` as well.
+    """
+
+    sizes: DocsSizes
+    documents: tuple[Docstring, ...]
+    long_documents: tuple[Docstring, ...]
+
+    @property
+    def digest(self) -> str:
+        """40 hexadecimal digits over all texts and sizes: the datasets' revision."""
+        content = [
+            asdict(self.sizes),
+            [asdict(doc) for doc in self.documents],
+            [asdict(doc) for doc in self.long_documents],
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
+
+
+@lru_cache(maxsize=4)
+def select(sizes: DocsSizes) -> Selection:
+    """Draw the docs suite's texts from the collection, always the same ones.
+
+    The order is that of a hash of the id, in turn from each library, so that a larger size keeps
+    what a smaller one drew.
+
+    Raises:
+        RequestError: more are asked for than there are.
+    """
+    collection = collect()
+    modules: dict[str, list[Docstring]] = {}
+    for doc in collection:
+        modules.setdefault(doc.module, []).append(doc)
+    eligible = [name for name, docs in modules.items() if len(docs) >= _FEWEST_OF_A_MODULE]
+    by_module = (
+        sorted(modules[name], key=_hashed)[: sizes.documents_per_module]
+        for name in _in_turn(eligible, library_of=lambda name: name.partition(".")[0])
+    )
+    documents = list(chain.from_iterable(by_module))
+    long = [doc for doc in collection if len(doc.body.split()) > LONG_WORDS]
+    ids = {doc.id: doc for doc in long}
+    long_ids = list(_in_turn(list(ids), library_of=lambda name: ids[name].library))
+    for key, wanted, there in (
+        ("docs.documents", sizes.documents, len(documents)),
+        ("docs.long_documents", sizes.long_documents, len(long_ids)),
+    ):
+        if wanted > there:
+            raise RequestError(f"{key}={wanted} is more than the installed libraries have: {there}.")
+    return Selection(
+        sizes=sizes,
+        documents=_by_id(documents[: sizes.documents]),
+        long_documents=_by_id(ids[name] for name in long_ids[: sizes.long_documents]),
+    )
+
+
+def _by_id(docs: Iterable[Docstring]) -> tuple[Docstring, ...]:
+    return tuple(sorted(docs, key=lambda doc: doc.id))
+
+
+def _hashed(doc: Docstring) -> str:
+    return hash_of(doc.id)
+
+
+def hash_of(text: str) -> str:
+    """Return a hash by which to order texts: the same everywhere, and unrelated to content."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_turn(names: Sequence[str], library_of: Callable[[str], str]) -> Iterator[str]:
+    """Yield names in the order of their hashes, one of each library in turn."""
+    queues = [
+        sorted((name for name in names if library_of(name) == library), key=hash_of)
+        for library in LIBRARIES
+    ]
+    for row in zip_longest(*queues):
+        yield from (name for name in row if name is not None)

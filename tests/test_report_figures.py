@@ -1,0 +1,151 @@
+"""`lcbench.report.figures`: the plotted data are the table's, and the files are reproducible."""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from lcbench.report.figures import Series, improvement_figure, improvement_series, plot_improvement
+from lcbench.report.table1 import Table, build_tables
+
+SCORES = {
+    "one_$x$": {
+        "1": (0.5, 0.8),
+        "0.9": (0.51, 0.8),
+        "0.5": (0.48, None),
+        "1.2": (0.49, 0.79),
+        "query=0.8,document=1": (0.6, 0.9),
+    },
+    "two": {"1": (0.4, 0.7), "0.8": (0.42, 0.69)},
+    "raw": {"1": (0.4, 0.7)},
+}
+
+
+def tables_of(scores: dict[str, dict[str, tuple[float | None, float | None]]]) -> list[Table]:
+    """Tables of scores by model and policy, over the columns Class and STS."""
+    return build_tables(
+        pd.DataFrame(
+            [
+                {
+                    "group": "paper, window 512",
+                    "window": 512,
+                    "model": f"org/{model}",
+                    "revision": "0123456789",
+                    "policy": policy,
+                    "task": f"{column}Task",
+                    "column": column,
+                    "split": "test",
+                    "subset": "default",
+                    "score": score,
+                    "conditions": {},
+                }
+                for model, policies in scores.items()
+                for policy, values in policies.items()
+                for column, score in zip(("Class", "STS"), values, strict=True)
+                if score is not None
+            ]
+        )
+    )
+
+
+@pytest.fixture
+def tables() -> list[Table]:
+    return tables_of(SCORES)
+
+
+def test_series_are_the_tables_improvements(tables: list[Table]) -> None:
+    one, two, raw = tables[0].blocks
+    nan = pytest.approx(math.nan, nan_ok=True)
+    taus = (1.2, 1.0, 0.9, 0.5)
+    average = (100 * (0.64 - 0.65) / 0.65, 0.0, 100 * (0.655 - 0.65) / 0.65)
+    assert improvement_series(one) == (
+        Series("Class", taus, pytest.approx((-2.0, 0.0, 2.0, -4.0))),
+        Series("STS", taus, (pytest.approx(-1.25), 0.0, pytest.approx(0.0), nan)),
+        Series("Avg", taus, (*(pytest.approx(value) for value in average), nan)),
+    )
+    assert [line.temperatures for line in improvement_series(two)] == [(1.0, 0.8)] * 3
+    assert improvement_series(raw) == ()
+
+
+def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[Table]) -> None:
+    figure = improvement_figure(tables)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == [
+        "one_$x$\npaper, window 512",
+        "two\npaper, window 512",
+    ]
+    for axes, block in zip(figure.axes, tables[0].blocks, strict=False):
+        series = improvement_series(block)
+        *drawn, zero = axes.get_lines()
+        assert len(drawn) == len(series) == 3
+        for line, expected in zip(drawn, series, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), expected.temperatures)
+            np.testing.assert_array_equal(line.get_ydata(), expected.improvements)
+        assert list(zero.get_ydata()) == [0, 0]
+        assert axes.xaxis_inverted()
+        assert axes.get_xlabel() == "temperature τ"
+        assert axes.get_ylabel() == "relative improvement (%)"
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["1.2", "1", "0.9", "0.5"]
+
+
+def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[Table]) -> None:
+    figure = improvement_figure(tables)
+    assert figure is not None
+    *columns, average = figure.axes[0].get_lines()[:3]
+    assert to_hex(average.get_color()) == "#000000"
+    assert average.get_linewidth() > 2 * max(line.get_linewidth() for line in columns)
+    assert len({line.get_marker() for line in columns}) == 2
+    assert len({line.get_linestyle() for line in columns}) == 2
+    # A column looks the same in every panel.
+    other = figure.axes[1].get_lines()
+    assert [line.get_color() for line in other[:2]] == [line.get_color() for line in columns]
+
+
+def test_the_legend_covers_no_panel(tables: list[Table]) -> None:
+    figure = improvement_figure(tables)
+    assert figure is not None
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Class", "STS", "Avg"]
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert all(not axes.get_window_extent().overlaps(box) for axes in figure.axes)
+
+
+def test_a_fall_by_much_leaves_small_gains_visible() -> None:
+    figure = improvement_figure(
+        tables_of({"m": {"1": (0.5, 0.5), "0.9": (0.505, 0.5), "0.1": (0.2, 0.2)}})
+    )
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "symlog"
+    assert "logarithmic beyond ± 1" in axes.get_ylabel()
+    bottom, gain, top = axes.transData.transform([(1, -60), (1, 1), (1, 0)])[:, 1]
+    assert (gain - top) > 0.2 * (top - bottom)
+
+
+def test_files_are_written_and_reproducible(tables: list[Table], tmp_path: Path) -> None:
+    first = plot_improvement(tables, tmp_path / "new" / "table.v1")
+    assert first == [tmp_path / "new" / "table.v1.png", tmp_path / "new" / "table.v1.svg"]
+    png, svg = (path.read_bytes() for path in first)
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert svg.startswith(b"<?xml")
+    assert b"<dc:date>" not in svg
+    assert min(len(png), len(svg)) > 5_000
+    # A user's own style changes neither the files nor is it changed.
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "svg.hashsalt": "other"}):
+        second = plot_improvement(tables, tmp_path / "again")
+        assert matplotlib.rcParams["svg.hashsalt"] == "other"
+    assert [path.read_bytes() for path in second] == [png, svg]
+
+
+def test_nothing_to_plot(tmp_path: Path) -> None:
+    others = {"m": {"1": (0.4, 0.7), "query=0.8,document=1": (0.5, 0.6)}}
+    for tables in ([], tables_of({"raw": SCORES["raw"]}), tables_of(others)):
+        assert plot_improvement(tables, tmp_path / "none") == []
+        assert improvement_figure(tables) is None
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,305 @@
+"""`lcbench.report.render`: what is printed is the table's numbers, and names come out as text."""
+
+import csv as csv_format
+import io
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from lcbench.report.render import csv, csv_tasks, footnotes, latex, markdown, terminal
+from lcbench.report.table1 import COLUMN_ORDER, Table, build_tables
+
+HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
+HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")
+
+
+def scores_of(
+    values: dict[tuple[str, str, str], float],
+    model: str = "org/minilm",
+    group: str = "paper, window 512",
+    window: int = 512,
+) -> pd.DataFrame:
+    """Scores by (policy, column, task)."""
+    return pd.DataFrame(
+        [
+            {
+                "group": group,
+                "window": window,
+                "model": model,
+                "revision": "0123456789",
+                "policy": policy,
+                "task": task,
+                "column": column,
+                "split": "test",
+                "subset": "default",
+                "score": score,
+                "conditions": {"mteb": "2.26.24"},
+            }
+            for (policy, column, task), score in values.items()
+        ]
+    )
+
+
+@pytest.fixture
+def tables() -> list[Table]:
+    """Class rises by 0.43 %, STS falls by 0.12 %, Rerank by too little to print, Summ lacks D."""
+    return build_tables(
+        scores_of(
+            {
+                ("1", "Class", "A"): 0.5,
+                ("0.8", "Class", "A"): 0.50216,
+                ("1", "STS", "B"): 0.8,
+                ("0.8", "STS", "B"): 0.79904,
+                ("1", "Rerank", "C"): 0.6,
+                ("0.8", "Rerank", "C"): 0.59999,
+                ("1", "Summ", "D"): 0.3,
+            }
+        )
+    )
+
+
+@pytest.fixture
+def hostile_tables() -> list[Table]:
+    """Markup of every format in the names of group, model, tasks and policy; one task missing."""
+    values = {
+        ("1", "Class", "[bold]Task_1|%&[/bold]"): 0.5,
+        ("a|b_c", "Class", "[bold]Task_1|%&[/bold]"): 0.6,
+        ("1", "STS", "Task_2\n\x1b[31m"): 0.5,
+    }
+    return build_tables(scores_of(values, HOSTILE_MODEL, "[red]g_1|%[/red]"))
+
+
+def printed(table: Table, width: int = 100, color: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+    )
+    console.print(terminal(table))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def line_with(text: str, start: str) -> str:
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(start))
+    return line
+
+
+def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[Table]) -> None:
+    text = printed(tables[0])
+    assert "Window 512" in text
+    assert line_with(text, "Model").split()[1:] == ["(1)", "(1)", "(1)", "(1)", "Avg"]
+    assert line_with(text, "raw, τ = 1").split()[4:] == [
+        "50.00",
+        "30.00",
+        "80.00",
+        "60.00",
+        "55.00",
+    ]
+    assert line_with(text, "ours, τ = 0.8").split()[4:] == ["50.22", "–", "79.90", "60.00", "–"]
+    assert re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())[1:] == [
+        *("▲ 0.43", "–", "▼ 0.12", "0.00", "–")
+    ]
+    assert "• minilm, τ = 0.8, Summ: missing D" in text
+
+
+def test_terminal_colours_only_in_addition_to_the_arrows(tables: list[Table]) -> None:
+    text = printed(tables[0], color=True)
+    assert "\x1b[32m▲ 0.43\x1b[0m" in text
+    assert "\x1b[31m▼ 0.12\x1b[0m" in text
+    assert "\x1b" not in printed(tables[0])
+
+
+@pytest.mark.parametrize(("ours", "change"), [(0.475, "▼ 5.00"), (0.525, "▲ 5.00"), (0.5, "0.00")])
+def test_terminal_fits_100_columns_with_every_column_there_is(ours: float, change: str) -> None:
+    values = {
+        (policy, column, f"{column}{number}"): score
+        for policy, score in (("1", 0.5), ("0.8", ours))
+        for column in COLUMN_ORDER
+        for number in range(12)
+    }
+    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
+    text = printed(table)
+    assert max(map(len, text.splitlines())) <= 100
+    assert line_with(text, "Relative Improv.").count(change) == len(COLUMN_ORDER) + 1
+    assert line_with(text, "raw, τ = 1").count("50.00") == len(COLUMN_ORDER) + 1
+    assert line_with(text, "Model").count("(12)") == len(COLUMN_ORDER)
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_breaks_names_and_no_number(width: int) -> None:
+    values = {
+        (policy, column, f"{column}0"): score
+        for policy, score in (("1", 0.5), ("0.8", 0.4375))
+        for column in COLUMN_ORDER[:7]
+    }
+    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
+    text = printed(table, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("12.50") == 8
+    assert text.count("43.75") == 8
+
+
+def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[Table]) -> None:
+    choice, average = footnotes(tables[0])
+    assert choice.startswith(
+        "The best τ of a model is chosen on the same data that it is evaluated"
+    )
+    assert average.startswith("Avg is the unweighted mean of the columns, not of the tasks")
+    (baseline_only,) = build_tables(scores_of({("1", "Class", "A"): 0.5}))
+    assert footnotes(baseline_only) == (average,)
+    for text in (printed(tables[0], 1000), markdown(tables)):
+        assert choice in text
+        assert average in text
+    assert choice.replace("τ", r"$\tau$") in latex(tables)
+    assert average[:80] in latex(tables)
+
+
+def test_markdown_table(tables: list[Table]) -> None:
+    lines = markdown(tables).splitlines()
+    assert lines[:10] == [
+        "## paper, window 512",
+        "",
+        "| Model | Row | τ | Class (1) | Summ (1) | STS (1) | Rerank (1) | Avg |",
+        "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
+        "| **Window 512** |  |  |  |  |  |  |  |",
+        "| minilm | raw | 1 | 50.00 | 30.00 | 80.00 | 60.00 | 55.00 |",
+        "| minilm | ours | 0.8 | 50.22 | – | 79.90 | 60.00 | – |",
+        "| minilm | Relative Improv. | 0.8 | ▲ 0.43 | – | ▼ 0.12 | 0.00 | – |",
+        "",
+        "- minilm, τ = 0.8, Summ: missing D",
+    ]
+    assert lines[lines.index("### Scores per task and τ") + 2 :] == [
+        "| Model | Column | Task | τ = 1 | τ = 0.8 |",
+        "| :-- | :-- | :-- | --: | --: |",
+        "| minilm | Class | A | 50.00 | 50.22 |",
+        "| minilm | Summ | D | 30.00 | – |",
+        "| minilm | STS | B | 80.00 | 79.90 |",
+        "| minilm | Rerank | C | 60.00 | 60.00 |",
+    ]
+
+
+def test_average_improvement_and_window_headings_in_all_texts() -> None:
+    both = pd.concat(
+        scores_of({("1", "Class", "A"): 0.5, (tau, "Class", "A"): score}, model, window=window)
+        for model, window, tau, score in (("o/x", 512, "0.8", 0.55), ("o/y", 4096, "0.9", 0.49))
+    )
+    (table,) = build_tables(both)
+    rows = markdown([table]).splitlines()
+    assert "| **Window 512** |  |  |  |  |" in rows
+    assert "| **Window 4096** |  |  |  |  |" in rows
+    assert "| **Avg Improv.** |  |  | ▲ 4.00 | ▲ 4.00 |" in rows
+    # The other model's τ is no hole here.
+    assert "| x | Class | A | 50.00 |  | 55.00 |" in rows
+    assert line_with(printed(table), "Avg Improv.").split() == [
+        *("Avg", "Improv.", "▲", "4.00", "▲", "4.00")
+    ]
+    assert "Window 4096" in printed(table)
+    assert r"Avg Improv. &  & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
+    assert r"\multicolumn{4}{l}{\textit{Window 4096}} \\" in latex([table])
+
+
+def test_latex_table(tables: list[Table]) -> None:
+    lines = latex(tables).splitlines()
+    assert lines[0] == r"% Needs \usepackage{booktabs} and \usepackage{amssymb}."
+    start = lines.index(r"\begin{tabular}{llrrrrr}")
+    assert lines[start : lines.index(r"\end{tabular}") + 1] == [
+        r"\begin{tabular}{llrrrrr}",
+        r"\toprule",
+        r"Model &  & Class (1) & Summ (1) & STS (1) & Rerank (1) & Avg \\",
+        r"\midrule",
+        r"\multicolumn{7}{l}{\textit{Window 512}} \\",
+        r"minilm & raw, $\tau$ = 1 & 50.00 & 30.00 & 80.00 & 60.00 & 55.00 \\",
+        r" & ours, $\tau$ = 0.8 & 50.22 & -- & 79.90 & 60.00 & -- \\",
+        r" & Relative Improv. & $\blacktriangle$~0.43 & -- & $\blacktriangledown$~0.12 & 0.00 & --"
+        r" \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert r"minilm, $\tau$ = 0.8, Summ: missing D" in latex(tables)
+
+
+def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[Table]) -> None:
+    text = printed(hostile_tables[0], width=200)
+    assert text.startswith("[red]g_1|%[/red] ") or text.startswith("[red]g_1|%[/red]\n")
+    assert HOSTILE_LABEL in text
+    assert "ours, τ = a|b_c" in text
+    assert f"{HOSTILE_LABEL}, τ = a|b_c, STS: missing Task_2  [31m" in text
+    assert "\x1b" not in text
+
+
+def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[Table]) -> None:
+    text = markdown(hostile_tables)
+    assert text.startswith(r"## \[red\]g\_1\|%\[/red\]")
+    assert r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*" in text
+    assert r"| \[bold\]Task\_1\|%&amp;\[/bold\] | 50.00 | 60.00 |" in text
+    assert "<script>" not in text
+    assert "\x1b" not in text
+    # Unescaped bars are the borders of cells: as many in each row as in the header.
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    bars = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+    assert bars == [7] * 6 + [6] * 4
+
+
+def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[Table]) -> None:
+    text = latex(hostile_tables)
+    assert (
+        r"a\textbar{}b\_c\&d\%e{[}bold{]}\$f\$\#\{g\}\textasciitilde{}\textasciicircum{}"
+        r"\textbackslash{}\textless{}script\textgreater{}"
+        r"\textasciigrave{}h\textasciigrave{}-{}-{*}i{*} & raw"
+    ) in text
+    assert r"ours, $\tau$ = a\textbar{}b\_c & 60.00 & -- & -- \\" in text
+    # The group stands in a comment, which a line break would end.
+    assert "\n% [red]g_1|%[/red]\n" in text
+
+
+def test_line_breaks_in_a_group_do_not_end_the_latex_comment() -> None:
+    tables = build_tables(scores_of({("1", "Class", "A"): 0.5}, group="a\n\\input{b}"))
+    assert "% a \\input{b}\n" in latex(tables)
+
+
+def test_csv_reads_back_in_full_precision(tables: list[Table]) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(csv(tables))))
+    assert ",".join(rows[0]) == "group,window,model,revision,row,policy,column,value"
+    assert len(rows) == 3 * 5
+    assert rows[0] == {
+        "group": "paper, window 512",
+        "window": "512",
+        "model": "org/minilm",
+        "revision": "0123456789",
+        "row": "raw",
+        "policy": "1",
+        "column": "Class",
+        "value": "50.0",
+    }
+    (block,) = tables[0].blocks
+    values = {row.kind: row.values for row in block.rows}
+    for row in rows:
+        value = values[row["row"]][row["column"]]
+        assert row["value"] == "" if value is None else float(row["value"]) == value
+        assert row["policy"] == ("1" if row["row"] == "raw" else "0.8")
+    assert sum(row["value"] == "" for row in rows) == 4
+
+
+def test_csv_of_tasks_reads_back(tables: list[Table]) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables))))
+    read = {(row["column"], row["task"], row["policy"]): row["value"] for row in rows}
+    assert len(rows) == len(read) == 8
+    assert float(read["STS", "B", "0.8"]) == pytest.approx(79.904)
+    assert read["Summ", "D", "0.8"] == ""
+
+
+def test_csv_keeps_hostile_names(hostile_tables: list[Table]) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(hostile_tables), newline="")))
+    assert {row["model"] for row in rows} == {HOSTILE_MODEL}
+    assert {row["task"] for row in rows} == {"[bold]Task_1|%&[/bold]", "Task_2\n\x1b[31m"}
+
+
+def test_nothing_to_print() -> None:
+    assert markdown([]) == ""
+    assert csv([]) == "group,window,model,revision,row,policy,column,value\n"
+    assert latex([]).startswith("% Needs")
