@@ -2,8 +2,8 @@
 
 Hydra 1.3 ends with status 1 on its own errors, swallows the status of all but the first job of a
 `-m` sweep if a job calls `sys.exit`, keeps only the last of a list given to a config group, and
-takes any key after a `+`. Here its errors end with 2, the worst status of all jobs is the command's,
-and such lists and keys are refused.
+takes any key after a `+`. Here its errors end with 2, the worst status of all jobs is that of the
+command, and such lists and keys are refused.
 """
 
 from __future__ import annotations
@@ -122,10 +122,9 @@ def _refuse_lists_of_configs() -> None:
     for one in OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task):
         if one.key_or_group in groups and isinstance(one.value(), list | dict):
             key, given = one.key_or_group, one.input_line
-            several = ",".join(map(str, one.value() or []))
-            raise RequestError(
-                f"{given}: {key}= takes one config. For several: -m {key}={several}"
-            )
+            value = one.value()
+            several = ",".join(map(str, value)) if isinstance(value, list) else "a,b"
+            raise RequestError(f"{given}: {key}= takes one config. For several: -m {key}={several}")
 
 
 def _explain(error: Exception) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import mteb
 import numpy as np
 import pyarrow as pa
+
 # The one place where mteb puts a document's title and text, or a query and its instruction,
 # together; written again here it could differ from what was encoded.
 from mteb._create_dataloaders import _retrieval_texts
@@ -115,7 +116,7 @@ def score(task: AbsTask, encoder: Encoder) -> Scored:
     try:
         with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
             outcome = mteb.evaluate(
-                encoder,  # type: ignore[arg-type]
+                encoder,
                 task,
                 co2_tracker=False,
                 cache=None,
@@ -154,7 +155,7 @@ def _keep_query_scores(
         kept[hf_split, hf_subset] = scores
         return original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
 
-    task.task_specific_scores = hook  # type: ignore[method-assign, assignment]
+    task.task_specific_scores = hook  # type: ignore[method-assign]
 
 
 def _items(
@@ -190,8 +191,9 @@ def _over_subsets(
     for split, entries in result.scores.items():
         for entry in entries:
             subset = entry["hf_subset"]
-            data = dataset[subset] if subset in dataset else dataset
-            for row in reader(task, data[split], predictions[subset][split], encoder):
+            for row in reader(
+                task, dataset.get(subset, dataset)[split], predictions[subset][split], encoder
+            ):
                 yield {"split": split, "subset": subset, **row}
 
 

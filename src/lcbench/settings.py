@@ -210,8 +210,8 @@ def _container(config: DictConfig) -> dict[str, Any]:
             f"{error.full_key or 'A key'} has no value yet; set it on the command line: "
             f"{error.full_key or 'key'}=…"
         ) from None
-    assert isinstance(value, dict)
-    composed: dict[str, Any] = {str(key): item for key, item in value.items() if key != "hydra"}
+    items = value.items() if isinstance(value, dict) else ()
+    composed = {str(key): item for key, item in items if key != "hydra"}
     for key in _leaves(composed):
         if key not in IDENTITY | RUNTIME:
             raise RequestError(f"{key} is not a key.{did_you_mean(key, known_keys())}")

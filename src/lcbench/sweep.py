@@ -263,5 +263,3 @@ def _device(engine: EngineSettings) -> str:
             "use engine=auto or engine=cpu."
         )
     return engine.device
-
-

@@ -30,9 +30,11 @@ def report_run(
 ) -> None:
     """Report the cells of one run, and no others, into `<results_dir>/report`."""
     scores = results.read(_column, warn, outcome.cells)
-    policies: dict[str, set[str]] = {}
+    policies: dict[str, list[str]] = {}
     for cell in outcome.cells:
-        policies.setdefault(cell.model, set()).add(cell.policy.canonical)
+        asked = policies.setdefault(cell.model, [])
+        if cell.policy.canonical not in asked:
+            asked.append(cell.policy.canonical)
     if scores.empty:
         return
     tables = build_tables(scores, _expected(settings.tasks, scores), policies)

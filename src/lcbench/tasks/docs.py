@@ -7,27 +7,25 @@ Query: the summary line; document: the rest, the summary left out. Which texts t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval
+from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 
 from lcbench.tasks.docstrings import LIBRARIES, Docstring
 from lcbench.tasks.selection import DocsSizes, Selection, hash_of, select
 from lcbench.tasks.suites import DOCS_TASKS
 
-if TYPE_CHECKING:
-    from mteb.abstasks.abstask import AbsTask
-
 # Documents a label needs to be a cluster that can be found.
 _FEWEST_OF_A_CLUSTER = 5
 
 
-def _metadata(name: str, kind: str, main_score: str, description: str) -> TaskMetadata:
+def _metadata(name: str, kind: TaskType, main_score: str, description: str) -> TaskMetadata:
     return TaskMetadata(
         name=name,
         description=description,
@@ -44,14 +42,13 @@ def _metadata(name: str, kind: str, main_score: str, description: str) -> TaskMe
     )
 
 
-class _Drawn:
+class _Drawn(AbsTask):
     """What the tasks of this module share: they are made of a selection of docstrings."""
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        declared: TaskMetadata = type(self).metadata  # type: ignore[attr-defined]
-        dataset = {**declared.dataset, "revision": selection.digest}
-        self.metadata = declared.model_copy(update={"dataset": dataset})
+        dataset = {**self.metadata.dataset, "revision": selection.digest}
+        self.metadata = self.metadata.model_copy(update={"dataset": dataset})
         super().__init__()
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
@@ -173,10 +170,7 @@ class _DocstringClustering(_Drawn, AbsTaskClusteringLegacy):
         for doc in self.selection.documents:
             members.setdefault(doc.subpackage, []).append(doc)
         pool = [
-            doc
-            for docs in members.values()
-            if len(docs) >= _FEWEST_OF_A_CLUSTER
-            for doc in docs
+            doc for docs in members.values() if len(docs) >= _FEWEST_OF_A_CLUSTER for doc in docs
         ]
         drawn = round(len(pool) * sizes.clustering_share)
         rng = np.random.default_rng(0)
@@ -236,8 +230,7 @@ _CLASSES: Mapping[str, type[_Drawn]] = {
 
 def make_task(name: str, sizes: DocsSizes) -> AbsTask:
     """Return the task of the docs suite of that name, its texts drawn."""
-    task: Any = _CLASSES[name](select(sizes))
-    return task  # type: ignore[no-any-return]
+    return _CLASSES[name](select(sizes))
 
 
 if set(_CLASSES) != DOCS_TASKS:

@@ -13,6 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,10 +31,21 @@ LIBRARIES = {
 # Raise it when a rule below changes, so that older caches are not used.
 _COLLECTOR = 1
 # Folders that hold tests, or copies of other projects that only some releases carry.
-_SKIPPED = frozenset(
-    "tests testing _testing conftest.py _vendored externals _external _externals extern "
-    "array_api_compat array_api_extra f2py distutils".split()
-)
+_SKIPPED = {
+    "tests",
+    "testing",
+    "_testing",
+    "conftest.py",
+    "_vendored",
+    "externals",
+    "_external",
+    "_externals",
+    "extern",
+    "array_api_compat",
+    "array_api_extra",
+    "f2py",
+    "distutils",
+}
 # Placeholders that the libraries fill in on import: such a text is not what a reader sees.
 _PLACEHOLDER = re.compile(r"%\(\w+\)s|\{[a-z_]*(?:klass|name|desc|method|params)[a-z_]*\}")
 _FEWEST_SUMMARY_WORDS = 4
@@ -82,15 +94,10 @@ def collect() -> tuple[Docstring, ...]:
         pass  # not there, or not readable: collect
     collected = tuple(_distinct(_walk_libraries()))
     text = "".join(json.dumps(asdict(doc), ensure_ascii=False) + "\n" for doc in collected)
-    try:
-        write_atomically(cached, lambda path: _write(path, text))
-    except StorageError:
-        pass  # the cache only saves seconds
+    # The cache only saves seconds: a home that cannot be written is no reason to stop.
+    with suppress(StorageError):
+        write_atomically(cached, lambda path: path.write_text(text, encoding="utf-8"))
     return collected
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _versions_digest() -> str:
@@ -135,9 +142,7 @@ def _walk_libraries() -> Iterator[Docstring]:
             yield from _walk(tree, library, module, ())
 
 
-def _walk(
-    node: ast.AST, library: str, module: str, outer: tuple[str, ...]
-) -> Iterator[Docstring]:
+def _walk(node: ast.AST, library: str, module: str, outer: tuple[str, ...]) -> Iterator[Docstring]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If | ast.Try):
             yield from _walk(child, library, module, outer)

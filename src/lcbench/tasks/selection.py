@@ -90,7 +90,7 @@ def select(sizes: DocsSizes) -> Selection:
         ("docs.long_documents", sizes.long_documents, len(long_ids)),
     ):
         if wanted > there:
-            raise RequestError(f"{key}={wanted} is more than the installed libraries have: {there}.")
+            raise RequestError(f"{key}={wanted} is more than the libraries have: {there}.")
     return Selection(
         sizes=sizes,
         documents=_by_id(documents[: sizes.documents]),

@@ -276,5 +276,3 @@ def _resolve(original: str, module: nn.Module) -> Callable[..., tuple[Tensor, Te
     raise InjectionError(
         f"{type(module).__name__}: its eager attention function was not found beside it."
     )
-
-

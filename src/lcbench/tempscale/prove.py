@@ -230,7 +230,8 @@ def _relative_error(call: Call) -> float:
 
 def _probe_batch(transformer: PreTrainedModel) -> dict[str, Tensor]:
     """Return token ids [2, 23] spread over the vocabulary, and their attention mask."""
-    vocabulary = int(transformer.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr, arg-type]
+    embeddings: Any = transformer.get_input_embeddings()
+    vocabulary = int(embeddings.weight.shape[0])
     count = len(PROBE_LENGTHS) * PROBE_TOKENS
     # Ids from the middle of the vocabulary are words, not padding or other special tokens.
     ids = torch.linspace(vocabulary // 4, vocabulary - 1, count).long()
@@ -245,7 +246,7 @@ class _AttentionOutside(TorchDispatchMode):
     """Notes every attention that runs while the injected attention is not at work."""
 
     def __init__(self, probe: Probe, stack: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._probe = probe
         self._stack = stack
 
