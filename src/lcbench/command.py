@@ -150,4 +150,9 @@ def _explain(error: Exception) -> str:
             f"{error.override} cannot be read: {problem}. In a shell, quote what has braces, "
             "brackets or spaces: 'tau=[0.9,0.8]'."
         )
+    if text.startswith("Ambiguous value"):
+        return (
+            f"{text.partition(chr(10))[0]}: it has several values. As one list: 'key=[a,b]'; "
+            "as several runs, one after the other: -m key=a,b"
+        )
     return text.partition("\n")[0]

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and the folder for what can be made again."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     A reader sees the old file or the new one, never a part, also after SIGKILL or a power cut: the
     temporary file is fsynced before the rename and the folder after it. The price is one fsync a
-    file (some milliseconds), and after SIGKILL a leftover `.<name>.*.tmp`, which nothing reads.
+    file (some milliseconds), and after SIGKILL a leftover `.<name>@<host>~<pid>.*.tmp`, which
+    nothing reads and `remove_leftovers` removes.
     The temporary name never ends in the suffix of `path`, so that no glob for results finds it.
 
     Raises:
@@ -22,7 +24,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}@{_host()}~{os.getpid()}.", suffix=".tmp", dir=path.parent
+        )
         os.close(descriptor)
         temporary = Path(name)
         write(temporary)
@@ -51,20 +55,32 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "lcbench"
 
 
-def remove_leftovers(folder: Path, older_than: float) -> None:
-    """Remove temporary files of `write_atomically` in `folder` last touched before `older_than`.
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left in `folder` (not in its subfolders).
 
-    Args:
-        folder: searched without its subfolders.
-        older_than: seconds since the epoch.
+    A temporary file of this host whose process is gone is a leftover; one of another host is left
+    alone, since whether its process lives cannot be seen from here.
     """
-    for leftover in folder.glob(".*.tmp"):
-        try:
-            if leftover.stat().st_mtime < older_than:
-                leftover.unlink()
-        except OSError:
-            # Another process removed it first, or owns it: nothing reads it either way.
-            continue
+    for path in folder.glob(".*.tmp"):
+        host, _, process = path.name.removesuffix(".tmp").rpartition("@")[2].partition("~")
+        number = process.partition(".")[0]
+        if host == _host() and number.isdigit() and not _is_alive(int(number)):
+            # Another process may have removed it first.
+            path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return socket.gethostname().replace("~", "-").replace("@", "-")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lcbench import provenance
 from lcbench.errors import InjectionError, RequestError, StorageError
+from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
 from lcbench.progress import Progress
@@ -86,6 +87,8 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     runner = _Runner(settings, results, console)
     if left:
         results.check_writable()
+        for folder in {results.files(cell).folder for cell in left}:
+            remove_leftovers(folder)
         runner.prepare(left)
         with Progress(console, left, len(cells) - len(left)) as progress:
             for model, group in left_of.items():
@@ -135,6 +138,7 @@ class _Runner:
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
+        _device(self._settings.engine)
         tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
         self._data = connect(tasks, self._settings.mirror, offline=self._settings.offline)
         if all(origin != "hub" for origin in self._data.values()):

@@ -61,8 +61,9 @@ def connect(tasks: Sequence[AbsTask], mirror: Path | None, *, offline: bool) -> 
             data[name] = "hub"
             if not _is_cached(path):
                 missing.append(f"{path} (for {name})")
-    if missing and (offline or _hub_is_offline() or not network_answers()):
-        why = "offline=true" if offline else "the hub does not answer"
+    offline = offline or _hub_is_offline()
+    if missing and (offline or not network_answers()):
+        why = "offline=true forbids fetching them" if offline else "the hub does not answer"
         where = f"neither in mirror={mirror} nor" if mirror is not None else "not"
         raise RequestError(
             f"Datasets that are {where} in the hub's cache, and {why}: {', '.join(missing)}. "

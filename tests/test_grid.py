@@ -1,0 +1,40 @@
+"""What identifies a cell, and the order in which a grid is run."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from lcbench.grid import Cell, Protocol, expand
+from lcbench.tempscale.policy import BASELINE, Constant
+
+PROTOCOL = Protocol("paper", "none", "float32", "test", window=None, docs=None)
+
+
+def test_the_key_is_stable() -> None:
+    # Results on users' disks are found by it: a change here makes every one of them be run again.
+    assert PROTOCOL.key == "paper-63cb14e4"
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])
+def test_every_field_is_part_of_the_key(field: str) -> None:
+    changed = replace(PROTOCOL, **{field: 512 if field == "window" else "another"})
+    assert changed.key != PROTOCOL.key
+
+
+def test_expansion_keeps_one_policy_of_one_model_together() -> None:
+    cells = list(
+        expand(
+            [("a/m", "1"), ("a/n", "2")],
+            [BASELINE, Constant(0.8)],
+            [("T", PROTOCOL), ("U", PROTOCOL)],
+        )
+    )
+    order = [(cell.model, cell.policy.canonical, cell.task) for cell in cells]
+    assert order == [
+        (model, policy, task)
+        for model in ("a/m", "a/n")
+        for policy in ("1", "0.8")
+        for task in ("T", "U")
+    ]
+    assert str(cells[3]) == "m, τ = 0.8, U"
+    assert cells[0] == Cell("a/m", "1", Constant(1.0), "T", PROTOCOL)

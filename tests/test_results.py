@@ -1,0 +1,240 @@
+"""Result files: mteb reads them, they are written whole or not at all, none is silently lost."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import mteb
+import pyarrow as pa
+import pytest
+from mteb.models.model_meta import ModelMeta
+
+from lcbench import files
+from lcbench.errors import RequestError, StorageError
+from lcbench.files import remove_leftovers, write_atomically
+from lcbench.grid import Cell, Protocol
+from lcbench.results import Finished, Results
+from lcbench.tempscale.policy import BASELINE, Constant, Policy
+
+PROTOCOL = Protocol("paper", "none", "float32", "test", window=512, docs=None)
+VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
+
+
+def cell(policy: Policy = BASELINE, task: str = "STSBenchmark") -> Cell:
+    return Cell("some/model", "f" * 40, policy, task, PROTOCOL)
+
+
+def outcome(of: Cell, score: float) -> Finished:
+    task = mteb.get_task(of.task)
+    scores = {"test": {"default": {"main_score": score, "cosine_spearman": score}}}
+    result = mteb.results.TaskResult.from_task_results(task, scores, evaluation_time=1.0)
+    kwargs = None if of.policy.is_baseline else {"tau": of.policy.canonical}
+    meta = ModelMeta.create_empty(
+        overwrites={"name": of.model, "revision": of.revision, "experiment_kwargs": kwargs}
+    )
+    provenance = {
+        "protocol": asdict(of.protocol),
+        "window": 512,
+        "task_type": "STS",
+        "data": "hub",
+        "versions": VERSIONS,
+    }
+    items = pa.Table.from_pylist([{"id": "0", "tokens": 3, "score": 0.5}])
+    return Finished(result.to_disk, meta.to_dict(), provenance, items)
+
+
+def read(results: Results, **options: Any) -> Any:
+    warnings: list[str] = []
+    frame = results.read(lambda task, kind: kind or "?", warnings.append, **options)
+    return frame, warnings
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    found = Results(tmp_path / "runs")
+    for policy, score in ((BASELINE, 0.5), (Constant(0.8), 0.625)):
+        found.write(cell(policy), outcome(cell(policy), score))
+    return found
+
+
+def test_mteb_reads_every_cell_and_its_numbers_are_ours(results: Results) -> None:
+    cache = mteb.ResultCache(cache_path=results.folder / PROTOCOL.key)
+    loaded = cache.load_results(include_remote=False, load_experiments="match_name")
+    found = {one.experiment_name: one.task_results[0].get_score() for one in loaded.model_results}
+    assert found == {None: 0.5, "tau_0.8": 0.625}
+    frame, _ = read(results)
+    assert dict(zip(frame["policy"], frame["score"], strict=True)) == {"1": 0.5, "0.8": 0.625}
+
+
+def test_the_layout(results: Results) -> None:
+    folder = results.folder / PROTOCOL.key / "results" / "some__model" / ("f" * 40)
+    names = {
+        "STSBenchmark.json",
+        "STSBenchmark.provenance.jsonl",
+        "STSBenchmark.items.parquet",
+        "model_meta.json",
+    }
+    assert {path.name for path in folder.iterdir() if path.is_file()} == names
+    experiment = folder / "experiments" / "tau_0.8"
+    assert {path.name for path in experiment.iterdir()} == names
+    assert json.loads((experiment / "model_meta.json").read_text())["experiment_kwargs"] == {
+        "tau": "0.8"
+    }
+    # For others to read, as any file of theirs would be.
+    assert (folder / "STSBenchmark.json").stat().st_mode & 0o444 == 0o444
+
+
+def test_the_frame(results: Results) -> None:
+    frame, warnings = read(results)
+    assert warnings == []
+    row = frame[frame["policy"] == "0.8"].iloc[0].to_dict()
+    conditions = row.pop("conditions")
+    assert row == {
+        "group": "paper, window 512",
+        "window": 512,
+        "model": "some/model",
+        "revision": "f" * 40,
+        "policy": "0.8",
+        "task": "STSBenchmark",
+        "column": "STS",
+        "split": "test",
+        "subset": "default",
+        "score": 0.625,
+    }
+    assert conditions["mteb"] == "2.26.24"
+    assert conditions["data"] == "hub"
+    assert conditions["dataset_revision"] == mteb.get_task("STSBenchmark").metadata.revision
+
+
+def test_only_the_cells_that_are_asked_for_are_read(results: Results) -> None:
+    frame, _ = read(results, cells=[cell()])
+    assert list(frame["policy"]) == ["1"]
+
+
+def test_two_draws_of_the_docs_suite_are_never_in_one_table(results: Results) -> None:
+    for digest in ("a" * 40, "b" * 40):
+        other = replace(cell(), protocol=replace(PROTOCOL, docs=digest))
+        results.write(other, outcome(other, 0.5))
+    frame, _ = read(results)
+    assert set(frame["group"]) == {
+        "paper, window 512",
+        "paper, window 512, docs aaaaaaaa",
+        "paper, window 512, docs bbbbbbbb",
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"task_name": "STSBenchmark"}',
+        '{"task_name": "STSBenchmark", "scores": {}}',
+        '{"task_name": "STSBenchmark", "scores": {"test": []}}',
+        '{"task_name": "STSBenchmark", "scores": {"test": [{"hf_subset": "default"}]}}',
+    ],
+)
+def test_a_file_that_cannot_be_read_is_set_aside_and_reported(
+    results: Results, content: str
+) -> None:
+    path = results.files(cell()).result
+    path.write_text(content)
+    warnings: list[str] = []
+    assert not results.is_done(cell(), warnings.append)
+    (warning,) = warnings
+    (aside,) = path.parent.glob("STSBenchmark.json.broken-*")
+    assert aside.name in warning
+    assert aside.read_text() == content
+    assert not path.exists()
+    assert results.is_done(cell(Constant(0.8)), warnings.append)
+
+
+def test_a_broken_file_is_not_averaged_by_a_report(results: Results) -> None:
+    results.files(cell()).result.write_text("{")
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["0.8"]
+    assert len(warnings) == 1
+
+
+def test_a_failure_is_kept_until_the_cell_succeeds(results: Results) -> None:
+    of = cell(task="STS13")
+    path = results.write_failure(of, "Traceback …")
+    assert path.read_text() == "Traceback …"
+    assert not results.is_done(of, pytest.fail)
+    results.write(of, outcome(of, 0.5))
+    assert not path.exists()
+    assert results.is_done(of, pytest.fail)
+
+
+def test_the_result_is_written_last(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = cell(task="STS13")
+    finished = replace(outcome(of, 0.5), write_result=_no_space)
+    with pytest.raises(StorageError, match=r"STS13\.json could not be written: No space left"):
+        results.write(of, finished)
+    names = {path.name for path in results.files(of).folder.glob("*STS13*")}
+    assert names == {"STS13.provenance.jsonl", "STS13.items.parquet"}
+    assert not results.is_done(of, pytest.fail)
+
+
+def _no_space(path: Path) -> None:
+    path.write_text("half a result")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file.json"
+    write_atomically(path, lambda file: file.write_text("old"))
+    with pytest.raises(StorageError):
+        write_atomically(path, _no_space)
+    assert path.read_text() == "old"
+    assert [one.name for one in path.parent.iterdir()] == ["file.json"]
+
+
+def test_what_a_killed_writer_leaves_is_not_read_and_is_removed(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, signal, sys; from lcbench.files import write_atomically\n"
+        "write_atomically(pathlib.Path(sys.argv[1]), "
+        "lambda path: (path.write_text('half'), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
+    path = tmp_path / "Task.json"
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.suffix == ".tmp"
+    # A file of a process that lives, and one of another host, are not ours to remove.
+    mine = tmp_path / f".Task.json@{socket.gethostname()}~{os.getpid()}.x.tmp"
+    other = tmp_path / ".Task.json@another-host~1.x.tmp"
+    mine.touch()
+    other.touch()
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {mine, other}
+
+
+def test_the_file_is_synced_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace_ = files.os.fsync, Path.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: (events.append("sync"), fsync(fd)))
+
+    def renamed(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace_(self, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_atomically(tmp_path / "file", lambda file: file.write_text("x"))
+    assert events == ["sync", "rename", "sync"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match=r"results_dir=.*file.* cannot be written"):
+        Results(tmp_path / "file" / "runs").check_writable()

@@ -1,0 +1,147 @@
+"""Every config composes, every key is classified, and what cannot be is refused by its key."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lcbench import settings
+from lcbench.errors import RequestError
+from lcbench.settings import IDENTITY, RUNTIME, config_folder
+from lcbench.tempscale.policy import Constant
+
+GROUPS = {
+    group.name: sorted(path.stem for path in group.glob("*.yaml"))
+    for group in config_folder().iterdir()
+    if group.is_dir()
+}
+
+
+def composed(*overrides: str, config: str = "config") -> Any:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(config, overrides=list(overrides))
+
+
+def read(*overrides: str) -> settings.Settings:
+    return settings.read({"minilm": composed(*overrides)})
+
+
+def test_no_key_is_both_identity_and_runtime() -> None:
+    assert not IDENTITY & RUNTIME
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names]
+)
+def test_every_config_of_every_group_composes(group: str, name: str) -> None:
+    extra = ["model.name=some/model"] if name == "custom" else []
+    found = read(f"{group}={name}", *extra)
+    assert found.tasks
+    assert found.policies[0].is_baseline
+
+
+@pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")))
+def test_every_config_begins_with_the_command_that_uses_it(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert first.startswith("# python -m lcbench")
+
+
+def test_every_key_of_every_config_is_classified() -> None:
+    for config in ("config", "report"):
+        content: Any = OmegaConf.to_container(composed(config=config))
+        assert set(settings._leaves(content)) <= IDENTITY | RUNTIME
+
+
+def test_the_defaults() -> None:
+    found = read()
+    assert [model.config for model in found.models] == ["minilm"]
+    assert found.policies == (Constant(1.0), Constant(0.8))
+    assert len(found.tasks) == 6
+    assert found.results_dir == Path("results/runs")
+    assert (found.mirror, found.offline) == (None, False)
+
+
+def test_the_demo() -> None:
+    found = read("sweep=demo")
+    assert found.models[0].window == 512
+    assert [policy.tau for policy in found.policies] == [1.0, 0.9, 0.8, 0.7]
+
+
+def test_the_command_line_wins_over_a_sweep() -> None:
+    found = read("sweep=demo", "tau=0.5", "model.window=128")
+    assert found.models[0].window == 128
+    assert [policy.tau for policy in found.policies] == [1.0, 0.5]
+
+
+def test_the_paper_suite_has_its_columns() -> None:
+    suite = next(suite for suite in settings.shipped_suites() if suite.name == "paper")
+    assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
+        "Class": 8,
+        "Clust": 11,
+        "Summ": 1,
+        "STS": 10,
+        "BeirRetr": 2,
+        "Rerank": 4,
+        "LongEmbRetr": 4,
+    }
+    assert len(set(suite.tasks)) == 40
+
+
+@pytest.mark.parametrize(
+    ("override", "tasks"),
+    [
+        ("tasks=[STS12,STS13,STS12]", ("STS12", "STS13")),
+        ("tasks=STS12", ("STS12",)),
+        ("tasks=[DocstringRetrieval]", ("DocstringRetrieval",)),
+    ],
+)
+def test_tasks_take_the_suites_place(override: str, tasks: tuple[str, ...]) -> None:
+    assert read(override).tasks == tasks
+
+
+def test_tasks_can_name_suites() -> None:
+    assert len(read("tasks=[docs,STS12]").tasks) == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+tua=0.8"], "tua is not a key. Did you mean tau?"),
+        (["+model.windw=1"], "model.windw is not a key. Did you mean model.window"),
+        (["tasks=[]"], "tasks=[] asks for no task"),
+        (["tasks=3"], "tasks=3 is not a list"),
+        (["tau=[]"], "tau=[] asks for no temperature"),
+        (["model.window=0"], "model.window=0 is not a whole number above 0"),
+        (["model.window=1.5"], "model.window=1.5 is not a whole number"),
+        (["model.window=true"], "model.window=True is not a whole number"),
+        (["model.source=web"], "model.source=web is not one of: package, hub, folder, auto"),
+        (["docs.clustering_share=2"], "docs.clustering_share=2.0 is not a share"),
+        (["docs.documents=-1"], "docs.documents=-1 is not a whole number above 0"),
+        (["protocol.dtype=float8"], "protocol.dtype=float8 is not one of: float32"),
+        (["protocol.prompts=all"], "protocol.prompts=all is not one of: none"),
+        (["engine.device=gpu"], "engine.device=gpu is not a device"),
+        (["engine.batch_tokens=0"], "engine.batch_tokens=0 is not a whole number"),
+        (["engine.memory_gib=-1"], "engine.memory_gib=-1 is not a number of at least 0"),
+        (["offline=maybe"], "offline=maybe is neither true nor false"),
+        (["mirror=''"], "mirror= is not a path"),
+        (["results_dir=null"], "results_dir needs a path"),
+        (["model=custom"], "model.name has no value yet"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_key(overrides: Sequence[str], message: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        read(*overrides)
+    assert message in str(refused.value)
+
+
+def test_a_sweeps_models() -> None:
+    assert settings.model_names(composed()) is None
+    assert settings.model_names(composed("models=[minilm,bge,minilm]")) == ("minilm", "bge")
+    assert settings.model_names(composed("models=bge")) == ("bge",)
+    for bad in ("models=[]", "models=[3]", "models={a: 1}"):
+        with pytest.raises(RequestError, match="is not a list of names"):
+            settings.model_names(composed(bad))
