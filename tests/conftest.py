@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_models import tiny_transformer
+
 # A port that nothing listens on: without it, a test on a machine with a network would download.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -98,37 +100,3 @@ def _build(architecture: str, folder: Path, tokenizer: Path) -> Path:
     pooling = Pooling(transformer.get_embedding_dimension())
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "model"))
     return folder / "model"
-
-
-def tiny_transformer(architecture: str):
-    """Return a transformer of two layers and 32 dimensions with random weights."""
-    import torch
-    import transformers
-
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "vocab_size": 30522,
-        "max_position_embeddings": 64,
-        "pad_token_id": 0,
-    }
-    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    makers = {
-        "bert": lambda: transformers.BertModel(transformers.BertConfig(**sizes)),
-        "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**sizes)),
-        "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**sizes)),
-        "deberta": lambda: transformers.DebertaV2Model(transformers.DebertaV2Config(**sizes)),
-        "t5": lambda: transformers.T5EncoderModel(
-            transformers.T5Config(**t5, vocab_size=30522, pad_token_id=0)
-        ),
-    }
-    torch.manual_seed(0)
-    model = makers[architecture]().eval()
-    # Initial weights of 0.02 make attention nearly uniform, which no temperature changes.
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() == 2 and "embed" not in name:
-                torch.nn.init.normal_(weight, std=0.4)
-    return model

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import lcbench
-from conftest import tiny_transformer
 from lcbench.errors import InjectionError, RequestError
+from tiny_models import tiny_transformer
 
 ARCHITECTURES = ("bert", "roberta", "t5")
 BACK_ENDS = ("eager", "sdpa")

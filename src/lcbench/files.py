@@ -38,7 +38,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _fsync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            f"{path} could not be written: {error.strerror or error}. "
+            # pyarrow's errors carry the number, and a text of their own.
+            f"{path} could not be written: {os.strerror(error.errno) if error.errno else error}. "
             "Make room or mend the permissions, then run the same command again: "
             "what is finished is kept."
         ) from error

@@ -253,6 +253,9 @@ def quiet_libraries() -> None:
     # mteb says each of its warnings twice, once as a warning and once in its log.
     logging.getLogger("mteb").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r".*is superseded by.*")
+    # Of mteb's precision for a label that was never predicted: it counts as 0, and no main score
+    # of a classification task is made of it.
+    warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
 
 
 def _device(engine: EngineSettings) -> str:

@@ -1,0 +1,80 @@
+"""The README's command lines run as bash reads them, and its links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end_support import SMALL
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def command_lines() -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.M | re.S)
+    lines = [line.partition(" # ")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_there_are_command_lines() -> None:
+    assert len(command_lines()) >= 9
+    assert all(line.startswith("python -m lcbench") for line in command_lines())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all command lines share, so that the report finds what the others wrote."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_line(line: str, folder: Path, request: pytest.FixtureRequest) -> None:
+    if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
+        (folder / "my-mirror").symlink_to(request.getfixturevalue("mirror"))
+    if line.startswith("python -m lcbench.report") and not (folder / "results").exists():
+        made = f"{sys.executable} -m lcbench 'tasks=[DocstringReranking]' {' '.join(SMALL)}"
+        subprocess.run(["bash", "-c", made], cwd=folder, check=True, capture_output=True)
+    # A docs suite of seconds takes the place of the one of minutes.
+    small = "" if ".report" in line or "--help" in line else f" {' '.join(SMALL)}"
+    done = subprocess.run(
+        ["bash", "-c", line + small],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [link for link in links if "://" not in link]
+    assert len(local) >= 3
+    for link in local:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_table_is_that_of_the_demo() -> None:
+    """The README's numbers are those of the recorded run."""
+    table = (ROOT / "results" / "demo" / "table1.md").read_text(encoding="utf-8")
+    recorded = re.search(r"\| raw \| 1 \|(.*)\|\n.*\| ours \| ([\d.]+) \|(.*)\|\n", table)
+    assert recorded is not None
+    raw, tau, ours = recorded.groups()
+    shown_raw = re.search(r"raw, τ = 1 +(.*)", README)
+    shown_ours = re.search(rf"ours, τ = {re.escape(tau)} +(.*)", README)
+    assert shown_raw is not None
+    assert shown_ours is not None
+    assert shown_raw.group(1).split() == [cell.strip() for cell in raw.split("|")]
+    assert shown_ours.group(1).split() == [cell.strip() for cell in ours.split("|")]
+
+
+def test_both_commands_stand_on_the_first_screen() -> None:
+    first = README.splitlines()[:30]
+    assert any(line.startswith("make demo") for line in first)
+    assert any(line.startswith("make test") for line in first)
