@@ -65,7 +65,7 @@ def test_injection_equals_weights_divided_by_tau(
     assert relative(injected, expected) < TOLERANCE
     # A no-op could not pass.
     assert relative(untouched, expected) > 0.01
-    assert injection.proof.tau == (tau, tau)
+    assert injection.proof.tau == ((tau,), (tau,))
     assert injection.proof.largest_error < 1e-5
 
 
@@ -117,11 +117,10 @@ def test_training_mode_is_kept_and_the_proof_runs_without_dropout() -> None:
         assert model.training
 
 
-@pytest.mark.parametrize("architecture", ["mpnet", "deberta"])
-def test_an_architecture_outside_the_interface_is_refused_by_name(architecture: str) -> None:
-    model = tiny_transformer(architecture)
+def test_an_architecture_outside_the_interface_is_refused_by_name() -> None:
+    model = tiny_transformer("canine")
     before = hidden(model)
-    with pytest.raises(InjectionError, match=type(model).__name__):
+    with pytest.raises(InjectionError, match="CanineModel neither uses the attention interface"):
         lcbench.inject(model, 0.8)
     assert torch.equal(hidden(model), before)
 
@@ -219,15 +218,15 @@ def test_a_layer_replaced_after_the_injection_is_found_at_the_next_check() -> No
         attention.self = original
 
 
-def test_a_fresh_layer_without_a_temperature_does_not_run() -> None:
+def test_a_fresh_layer_without_a_temperature_is_found_at_the_next_check() -> None:
     model, donor = tiny_transformer("bert"), tiny_transformer("bert")
-    with lcbench.inject(model, 0.8):
+    with lcbench.inject(model, 0.8) as injection:
         attention = model.encoder.layer[0].attention
         original = attention.self
         attention.self = donor.encoder.layer[0].attention.self
-        attention.self.config = model.config
-        with pytest.raises(InjectionError, match="came into the model after the injection"):
-            hidden(model)
+        hidden(model)
+        with pytest.raises(InjectionError, match=r"encoder\.layer\.0\.attention\.self no longer"):
+            injection.check()
         attention.self = original
 
 

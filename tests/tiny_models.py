@@ -25,6 +25,9 @@ def tiny_transformer(architecture: str):
             transformers.T5Config(**t5, vocab_size=30522, pad_token_id=0)
         ),
     }
+    makers["canine"] = lambda: transformers.CanineModel(
+        transformers.CanineConfig(**{**sizes, "upsampling_kernel_size": 3, "num_hash_buckets": 64})
+    )
     torch.manual_seed(0)
     model = makers[architecture]().eval()
     # Initial weights of 0.02 make attention nearly uniform, which no temperature changes.

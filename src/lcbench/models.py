@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.errors import RequestError
+from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -64,6 +65,7 @@ class LocatedModel:
         own_window: tokens that it reads of one text unless told otherwise; None: not limited.
         positions: the most tokens that it has positions for; None: not limited (T5).
         window: None if the model's own window is asked for, else the one asked for.
+        shape: what a temperature policy has to know of it.
     """
 
     settings: ModelSettings
@@ -73,6 +75,7 @@ class LocatedModel:
     own_window: int | None
     positions: int | None
     window: int | None
+    shape: ModelShape
 
 
 def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
@@ -124,6 +127,11 @@ def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
         positions=positions,
         # Asking for the model's own window by its number is the same protocol as not asking.
         window=None if window == own else window,
+        shape=ModelShape(
+            layers=_layers(config),
+            window=window or own,
+            position_bias="relative_attention_num_buckets" in config,
+        ),
     )
 
 
@@ -256,6 +264,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def _layers(config: dict[str, Any]) -> int | None:
+    """Return how many layers a model's configuration says it has."""
+    for name in ("num_hidden_layers", "num_layers", "n_layers", "n_layer"):
+        if isinstance(config.get(name), int):
+            return int(config[name])
+    return None
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -309,7 +309,7 @@ def _ranks(
     """
     place = {id_: i for i, id_ in enumerate(corpus)}
     documents = encoder.embed(list(corpus.values()))
-    vectors = encoder.embed(list(queries.values()))
+    vectors = encoder.embed(list(queries.values()), "query")
     ids = list(queries)
     ranks: dict[tuple[str, str], int] = {}
     step = max(1, _RANK_SCORES // max(1, len(corpus)))

@@ -33,6 +33,7 @@ IDENTITY = frozenset(
         "model.trust_remote_code",
         "models",
         "tau",
+        "tau_bias",
         "tasks",
         "suite.name",
         "suite.columns",
@@ -148,9 +149,10 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     _one_of("protocol.prompts", protocol["prompts"], ("none",))
     _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
     _one_of("protocol.splits", protocol["splits"], ("test",))
+    _one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     return Settings(
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
-        policies=parse_all(first["tau"]),
+        policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
         tasks=_tasks(first["tasks"], first["suite"]),
         protocol=ProtocolSettings(
             name=str(protocol["name"]),

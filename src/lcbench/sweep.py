@@ -27,6 +27,7 @@ from lcbench.settings import EngineSettings, Settings
 from lcbench.tasks.mirror import check_mirror, connect
 from lcbench.tasks.selection import select
 from lcbench.tasks.suites import DOCS_TASKS, make_task
+from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -68,11 +69,12 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     results = Results(settings.results_dir)
     check_mirror(settings.mirror)
     located = _locate_all(settings)
+    policies_of = {model: _policies(settings, model, console) for model in located}
     cells_of = {
         model: tuple(
             expand(
                 [(model.name, model.revision)],
-                settings.policies,
+                policies_of[model],
                 [(task, _protocol(settings, task, model)) for task in settings.tasks],
             )
         )
@@ -108,6 +110,17 @@ def _locate_all(settings: Settings) -> list[LocatedModel]:
     if missing:
         raise RequestError("\n".join(missing))
     return located
+
+
+def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
+    """Return what the policies come to for a model, each once, and say which are the baseline."""
+    for policy in settings.policies:
+        if policy != BASELINE and policy.resolve(model.shape) == BASELINE:
+            console.print(
+                f"{model.name}: τ = {policy.canonical} is 1 for every text that this model reads "
+                f"(window {model.shape.window}): it is the baseline, not TempScale."
+            )
+    return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
 
 
 def _protocol(settings: Settings, task: str, model: LocatedModel) -> Protocol:
@@ -217,6 +230,8 @@ class _Runner:
         from lcbench.score import score
 
         task = self._make_task(cell.task)
+        if cell.policy.for_role("query") != cell.policy.for_role("document"):
+            self._say_without_roles(task)
         connect([] if cell.task in DOCS_TASKS else [task], self._settings.mirror, offline=True)
         began = time.time()
         scored = score(task, encoder)
@@ -233,6 +248,13 @@ class _Runner:
             **provenance.environment(str(loaded.device)),
         }
         return Finished(scored.result.to_disk, meta.to_dict(), record, scored.items)
+
+    def _say_without_roles(self, task: Any) -> None:
+        if "Retrieval" not in task.metadata.type and "Reranking" not in task.metadata.type:
+            self._console.print(
+                f"{task.metadata.name} has no queries: all its texts count as documents.",
+                style="dim",
+            )
 
     def _make_task(self, name: str) -> Any:
         return make_task(name, self._settings.docs, self._settings.protocol.splits)

@@ -81,7 +81,7 @@ def test_mteb_reads_what_a_run_wrote_and_the_items_explain_the_scores(run, tmp_p
             assert hits == pytest.approx(entry["hit_rate_at_1"], abs=1e-5)
         proof = provenance["proof"]
         if "tau_0.7" in str(path):
-            assert proof["tau"] == [0.7] * 6
+            assert proof["tau"] == [[0.7]] * 6
             assert proof["largest_error"] < 1e-5
         else:
             assert proof is None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.tokens import Tokens, pad, tokenize
 from lcbench.tempscale.inject import Injection
+from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -83,16 +84,25 @@ class Encoder:
         self._memory = _Memory(int(memory_gib * 2**30))
         self._on_progress = on_progress
 
-    def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
+    def encode(self, inputs: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
         """Return the embeddings of a data loader's texts, in order (mteb's `EncoderProtocol`).
+
+        Args:
+            inputs: one of mteb's data loaders.
+            prompt_type: `query`; anything else counts as documents.
 
         Returns:
             [texts, dimensions]
         """
-        return self.embed(_texts(inputs))
+        role: Role = "query" if prompt_type is not None and prompt_type == "query" else "document"
+        return self.embed(_texts(inputs), role)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
         """Return the embeddings of texts, in order.
+
+        Args:
+            texts: any number, equal ones among them or not.
+            role: which temperature a policy by role gives them.
 
         Returns:
             [texts, dimensions]
@@ -101,26 +111,33 @@ class Encoder:
             EmbeddingError: one is not finite, or zero; the message has its index and length.
         """
         started = time.perf_counter()
+        temperature = ""
+        if self._injection is not None:
+            self._injection.role = role
+            temperature = self._injection.policy.for_role(role).canonical
         found: dict[str, _Embedded] = {}
         missing: list[str] = []
         for text in dict.fromkeys(texts):
-            kept = self._memory.get(text)
+            kept = self._memory.get(text, temperature)
             if kept is None:
                 missing.append(text)
             else:
                 found[text] = kept
         fresh = self._encode_missing(missing)
         found.update(fresh)
-        self._memory.add(fresh)
+        self._memory.add(fresh, temperature)
         self.counters.texts += len(texts)
         self.counters.seconds += time.perf_counter() - started
         return np.stack([found[text].embedding for text in texts])
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens that the model reads of each text."""
-        known = {text: self._memory.get(text) for text in dict.fromkeys(texts)}
-        lengths = {text: one.length for text, one in known.items() if one is not None}
-        missing = [text for text in known if text not in lengths]
+        lengths = {
+            text: length
+            for text in dict.fromkeys(texts)
+            if (length := self._memory.length(text)) is not None
+        }
+        missing = [text for text in dict.fromkeys(texts) if text not in lengths]
         tokens = tokenize(self._model, missing)
         lengths.update((text, one.length) for text, one in zip(missing, tokens, strict=True))
         return [lengths[text] for text in texts]
@@ -207,23 +224,30 @@ class _Embedded:
 
 
 class _Memory:
-    """Embeddings by text, up to a number of bytes; emptied when that is exceeded."""
+    """Embeddings by text and temperature, up to a number of bytes; emptied when it is exceeded."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._bytes = 0
-        self._kept: dict[bytes, _Embedded] = {}
+        self._kept: dict[tuple[bytes, str], _Embedded] = {}
+        self._lengths: dict[bytes, int] = {}
 
-    def get(self, text: str) -> _Embedded | None:
-        return self._kept.get(_digest(text))
+    def get(self, text: str, temperature: str) -> _Embedded | None:
+        return self._kept.get((_digest(text), temperature))
 
-    def add(self, fresh: dict[str, _Embedded]) -> None:
-        # Beside the numbers: a digest, two objects and a place in the table.
-        size = sum(one.embedding.nbytes + 300 for one in fresh.values())
+    def length(self, text: str) -> int | None:
+        return self._lengths.get(_digest(text))
+
+    def add(self, fresh: dict[str, _Embedded], temperature: str) -> None:
+        # Beside the numbers: digests, objects and places in two tables.
+        size = sum(one.embedding.nbytes + 400 for one in fresh.values())
         if self._bytes + size > self._limit:
-            self._kept, self._bytes = {}, 0
+            self._kept, self._lengths, self._bytes = {}, {}, 0
         if size <= self._limit:
-            self._kept.update((_digest(text), one) for text, one in fresh.items())
+            for text, one in fresh.items():
+                digest = _digest(text)
+                self._kept[digest, temperature] = one
+                self._lengths[digest] = one.length
             self._bytes += size
 
 

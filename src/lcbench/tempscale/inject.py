@@ -1,35 +1,65 @@
-"""Make a loaded model compute attention at a temperature, and undo it exactly.
+"""Make a loaded model compute attention at a temperature policy, and undo it exactly.
 
-The mechanism is the attention interface of `transformers`: every attention function that a model
-may dispatch to has a twin, registered under another name, that divides the whole logits by the τ
-of the layer that calls it and then hands over to the original. A layer's τ is an attribute of that
-layer, so models injected at different temperatures do not touch each other.
+A = softmax((scale · QKᵀ + bias) / τ)  (arXiv:2410.24200, equation 6; a position bias is divided as
+well, as in its authors' code, unless the policy keeps it; where logits are soft-capped, as in Gemma
+2, they are divided after the cap). Masks hold 0 or minus infinity, which no τ changes.
 
-A = softmax((scale · QKᵀ + bias) / τ)  (arXiv:2410.24200, equation 6; T5's position bias included,
-as in its authors' code). Dividing scale and bias by τ is the same and costs nothing. Masks hold 0
-or minus infinity (or the most negative number), which no τ changes, and stay as they are.
+There are two mechanisms:
+
+- The attention interface of `transformers`, which most architectures use. Each attention function
+  is wrapped once a process; the wrapper hands a layer that has no temperature over to the original
+  untouched, and for one that has, divides scale, bias and cap (or the queries, where texts differ).
+  Dividing a number costs nothing.
+- MPNet and DeBERTa compute their own softmax. While one of their layers runs, the logits that it
+  hands to `softmax` are divided.
+
+A layer's temperature is an attribute of that layer, so models injected at different policies do
+not touch each other.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lcbench.errors import InjectionError
-from lcbench.tempscale.policy import Policy, parse
-from lcbench.tempscale.prove import Call, Proof, active_probe, inside, prove, run_probe
+from lcbench.errors import InjectionError, RequestError
+from lcbench.tempscale.policy import ModelShape, Policy, Role, parse
+from lcbench.tempscale.prove import (
+    Call,
+    Probe,
+    Proof,
+    active_probe,
+    check_probe,
+    inside,
+    probe_mask,
+    reference_weights,
+    run_probe,
+)
 
-_PREFIX = "tempscale_"
+# The eager attention function is no entry of the interface: each modelling file hands in its own.
+# A model on it gets this name while it is injected, which the interface does know.
+_EAGER = "tempscale_eager"
 _LAYER = "_lcbench_layer"
+_INJECTED = "_lcbench_injected"
+
+# Layers that compute their own softmax over the whole logits, by modelling file.
+_OWN_SOFTMAX = {
+    "MPNetSelfAttention": "transformers.models.mpnet.modeling_mpnet",
+    "DisentangledSelfAttention": "transformers.models.deberta_v2.modeling_deberta_v2",
+}
+
+Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 @dataclass
@@ -37,49 +67,86 @@ class _Layer:
     """What an attention layer knows while a temperature is at work in it."""
 
     name: str
+    injection: Injection
     tau: float
     calls_a_run: int
     calls: int = 0
 
 
 class Injection:
-    """A temperature at work in a model: `.remove()` it, or leave the context, to undo it.
+    """A policy at work in a model: `.remove()` it, or leave the context, to undo it.
 
     Attributes:
-        policy: the policy that is applied.
-        proof: what was checked when it was applied.
+        policy: the policy that is applied, as simple as it comes to for this model.
+        role: whose texts are encoded next, for a policy by role: `query` or `document` (the
+            default). Set it before encoding.
+        proof: what was checked when the policy was applied.
     """
 
     def __init__(self, model: nn.Module, policy: Policy) -> None:
         started = time.perf_counter()
-        self.policy = policy
         self._transformer = find_transformer(model)
         self._modules: list[nn.Module] = []
-        if _is_injected(self._transformer):
+        self._hooks: list[Any] = []
+        self._rows: Tensor | None = None
+        self._role: Role = "document"
+        kind = type(self._transformer).__name__
+        if getattr(self._transformer, _INJECTED, False):
             raise InjectionError(
-                f"{type(self._transformer).__name__} already runs at a temperature; remove that "
-                "injection before making another."
+                f"{kind} already runs at a temperature; remove that injection before making "
+                "another."
             )
+        self.policy = policy.resolve(shape_of(model))
         self._original = self._transformer.config._attn_implementation or "eager"
         try:
+            setattr(self._transformer, _INJECTED, True)
             self._attach()
-            self.proof: Proof = prove(self._transformer, self._modules, started)
-            self._forget_calls()
+            self.proof = self._prove(started)
         except BaseException:
             self.remove()
             raise
 
+    @property
+    def role(self) -> Role:
+        """Whose texts are encoded next."""
+        return self._role
+
+    @role.setter
+    def role(self, role: Role) -> None:
+        self._role = role
+        current = self.policy.for_role(role)
+        taus = iter(current.of_layers(sum(_layer(module).calls_a_run for module in self._modules)))
+        for module in self._modules:
+            layer = _layer(module)
+            # A module that runs several times is shared by that many layers.
+            own = {next(taus) for _ in range(layer.calls_a_run)}
+            if len(own) > 1:
+                raise InjectionError(
+                    f"{type(self._transformer).__name__}: {layer.name} is shared by layers of "
+                    "different temperatures."
+                )
+            layer.tau = own.pop()
+
     def _attach(self) -> None:
         transformer = self._transformer
-        if not transformer._can_set_attn_implementation():
+        own = [module for module in transformer.modules() if _computes_own_softmax(module)]
+        if own:
+            for module in own:
+                self._hooks += _scale_softmax(module)
+        elif transformer._can_set_attn_implementation():
+            if self._original == "eager":
+                transformer.set_attn_implementation(_register_eager())
+            else:
+                _wrap(self._original)
+        else:
             raise InjectionError(
-                f"{type(transformer).__name__} does not use the attention interface of "
-                "transformers, so its attention layers cannot be brought to a temperature; "
-                "running it would report the baseline as TempScale."
+                f"{type(transformer).__name__} neither uses the attention interface of "
+                "transformers nor is it a model whose softmax is known here, so its attention "
+                "layers cannot be brought to a temperature; running it would report the baseline "
+                "as TempScale."
             )
-        transformer.set_attn_implementation(_register_twin(self._original))
         # Which modules are attention layers is found by running the model, not by their names.
-        modules = [call.module for call in run_probe(transformer).calls]
+        modules = [call.module for call in self._probe().calls]
         names = {id(module): name for name, module in transformer.named_modules()}
         for module in modules:
             if id(module) not in names:
@@ -90,7 +157,67 @@ class Injection:
             if not hasattr(module, _LAYER):
                 self._modules.append(module)
                 calls = sum(other is module for other in modules)
-                setattr(module, _LAYER, _Layer(names[id(module)], self.policy.tau, calls))
+                setattr(module, _LAYER, _Layer(names[id(module)], self, 1.0, calls))
+        if self.policy.of_length(1) is not None:
+            hook = transformer.register_forward_pre_hook(self._find_rows, with_kwargs=True)
+            self._hooks.append(hook)
+
+    def _prove(self, started: float) -> Proof:
+        """Show every layer at the temperatures that the policy can give it."""
+        shown: dict[str, list[float]] = {}
+        largest = 0.0
+        roles: Sequence[Role] = ("query", "document")
+        if self.policy.for_role("query") == self.policy.for_role("document"):
+            roles = ("document",)
+        for role in roles:
+            self.role = role
+            probe = self._probe()
+            largest = max(largest, check_probe(self._transformer, probe, self._modules))
+            for call in probe.calls:
+                taus = shown.setdefault(_layer(call.module).name, [])
+                taus += [tau for tau in call.tau if tau not in taus]
+        self._forget_calls()
+        self.role = "document"
+        return Proof(
+            layers=tuple(shown),
+            tau=tuple(tuple(taus) for taus in shown.values()),
+            largest_error=largest,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _probe(self) -> Probe:
+        """Run the probe batch on the model's own back end, and look for attention outside."""
+        if self._original != "flex_attention":
+            return run_probe(self._transformer)
+        # What a model computes beside its attention does not depend on the back end.
+        self._transformer.set_attn_implementation(_register_eager())
+        outside = run_probe(self._transformer).outside
+        self._transformer.set_attn_implementation(self._original)
+        probe = run_probe(self._transformer, watch=False)
+        probe.outside += outside
+        return probe
+
+    def _find_rows(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Note the temperature of each text that goes through the model, by its length."""
+        ids: Any = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
+        if active_probe() is not None:
+            # The probe's texts are short; here they get the policy's extremes, so that it is seen
+            # that each text gets its own.
+            values = self.policy.values()
+            taus = [min(values), max(values)]
+        else:
+            taus = [self.policy.of_length(n) or 1.0 for n in _lengths(ids, kwargs)]
+        rows = torch.tensor(taus, dtype=torch.float64, device=ids.device)
+        boundaries = kwargs.get("cu_seq_lens_q")
+        if boundaries is None:
+            self._rows = rows.view(-1, 1, 1, 1)
+        else:
+            # Unpadded: all texts lie in one row, one after the other.
+            self._rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
+
+    def temperature(self, layer_tau: float) -> float | Tensor:
+        """Return the temperature of a layer in this run: a number, or one a text."""
+        return layer_tau if self._rows is None else self._rows
 
     def check(self) -> None:
         """Check that all layers have run at their temperature, equally often, since the last check.
@@ -101,7 +228,7 @@ class Injection:
         Raises:
             InjectionError: naming the first layer that has not.
         """
-        layers: list[_Layer] = [getattr(module, _LAYER) for module in self._modules]
+        layers = [_layer(module) for module in self._modules]
         runs = max((layer.calls // layer.calls_a_run for layer in layers), default=0)
         for layer in layers:
             if runs == 0 or layer.calls != runs * layer.calls_a_run:
@@ -114,15 +241,21 @@ class Injection:
 
     def remove(self) -> None:
         """Restore the model's own attention. Doing it twice is harmless."""
-        if self._modules or _is_injected(self._transformer):
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._transformer.config._attn_implementation == _EAGER:
             self._transformer.set_attn_implementation(self._original)
         for module in self._modules:
             delattr(module, _LAYER)
         self._modules = []
+        self._rows = None
+        if hasattr(self._transformer, _INJECTED):
+            delattr(self._transformer, _INJECTED)
 
     def _forget_calls(self) -> None:
         for module in self._modules:
-            getattr(module, _LAYER).calls = 0
+            _layer(module).calls = 0
 
     def __enter__(self) -> Injection:
         return self
@@ -136,22 +269,39 @@ class Injection:
         self.remove()
 
 
-def inject(model: nn.Module, tau: Any) -> Injection:
-    """Make `model` compute attention at the temperature `tau`, proven before this returns.
+def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injection:
+    """Make `model` compute attention at a policy, proven before this returns.
 
     Args:
         model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that holds one.
-        tau: a temperature in (0, ∞).
+        tau: a temperature in (0, ∞); or a policy: `{"query": 0.8, "document": 1.0}`,
+            `{"layers": {0: 1.0, 6: 0.8}}`, `{"length": {0: 1.0, 256: 0.9}}`,
+            `{"length": "logn"}`, or an object of `lcbench.tempscale.policy`.
+        tau_bias: `divided` (a position bias is divided with the logits) or `kept`.
 
     Returns:
-        A handle with `.remove()`, which is a context manager as well.
+        A handle with `.remove()`, `.role` and `.proof`, which is a context manager as well.
 
     Raises:
         InjectionError: the model's attention cannot be reached in every layer (the message names
             what stands in the way), or it runs at a temperature already. The model is unchanged.
-        RequestError: `tau` is not a temperature.
+        RequestError: `tau` is no policy, or names a layer or length that the model does not have.
     """
-    return Injection(model, parse(tau))
+    if tau_bias not in ("divided", "kept"):
+        raise RequestError(f"tau_bias={tau_bias} is neither divided nor kept.")
+    policy = tau if isinstance(tau, Policy) else parse(tau, keeps_bias=tau_bias == "kept")
+    return Injection(model, policy)
+
+
+def shape_of(model: nn.Module) -> ModelShape:
+    """Return what a policy has to know of a loaded model."""
+    config = find_transformer(model).config
+    window = getattr(model, "max_seq_length", None)
+    return ModelShape(
+        layers=getattr(config, "num_hidden_layers", None),
+        window=window if isinstance(window, int) else None,
+        position_bias=hasattr(config, "relative_attention_num_buckets"),
+    )
 
 
 def find_transformer(model: nn.Module) -> PreTrainedModel:
@@ -180,95 +330,35 @@ def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
             _collect_outermost(child, found)
 
 
-def _is_injected(transformer: PreTrainedModel) -> bool:
-    return str(transformer.config._attn_implementation or "").startswith(_PREFIX)
+def _layer(module: nn.Module) -> _Layer:
+    layer: _Layer = getattr(module, _LAYER)
+    return layer
 
 
-def _register_twin(original: str) -> str:
-    """Register the twin of an attention function, once a process, and return its name."""
-    name = _PREFIX + original
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(name, _make_twin(original))
-        # The twin takes masks of the same form as the original.
-        ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[original])
-    return name
+def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> list[int]:
+    """Return the tokens of each text that goes through a model."""
+    boundaries = kwargs.get("cu_seq_lens_q")
+    if boundaries is not None:
+        return [int(n) for n in boundaries.diff()]
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        return [int(n) for n in mask.sum(dim=1)]
+    return [ids.shape[1]] * ids.shape[0]
 
 
-def _make_twin(original: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    def twin(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        scaling: float | None = None,
-        position_bias: Tensor | None = None,
-        softcap: float | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        if kwargs.get("s_aux") is not None:
-            raise InjectionError(
-                f"{type(module).__name__} adds attention sinks to its logits, which this "
-                "temperature does not divide."
-            )
-        layer: _Layer | None = getattr(module, _LAYER, None)
-        probe = active_probe()
-        if layer is None and probe is None:
-            raise InjectionError(
-                f"A {type(module).__name__} that came into the model after the injection has no "
-                "temperature."
-            )
-        tau = 1.0 if layer is None else layer.tau
-        if scaling is None:
-            scaling = query.shape[-1] ** -0.5
-        optional: dict[str, Any] = {}
-        if position_bias is not None:
-            optional["position_bias"] = position_bias / tau
-        if softcap is not None:
-            # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
-            optional["softcap"] = softcap / tau
-        with inside(probe):
-            output, weights = _resolve(original, module)(
-                module,
-                query,
-                key,
-                value,
-                attention_mask,
-                scaling=scaling / tau,
-                **optional,
-                **kwargs,
-            )
-        if layer is not None:
-            layer.calls += 1
-        if probe is not None:
-            probe.calls.append(
-                Call(
-                    module=module,
-                    query=query,
-                    key=key,
-                    value=value,
-                    mask=attention_mask,
-                    scaling=scaling,
-                    position_bias=position_bias,
-                    softcap=softcap,
-                    tau=tau,
-                    output=output,
-                )
-            )
-        return output, weights
+def _register_eager() -> str:
+    if _EAGER not in ALL_ATTENTION_FUNCTIONS:
 
-    return twin
+        def eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+            return _attend(_eager_function(module), module, *args, **kwargs)
+
+        ALL_ATTENTION_FUNCTIONS.register(_EAGER, eager)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(_EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    return _EAGER
 
 
-def _resolve(original: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Return the attention function that `module` would have called without the injection.
-
-    The eager one is no entry of the interface: each modelling file has its own, which its layers
-    hand in as the default.
-    """
-    if original != "eager":
-        function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS[original]
-        return function
+def _eager_function(module: nn.Module) -> Attention:
+    """Return the eager attention function beside a layer's class."""
     for kind in type(module).__mro__:
         found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
         if found is not None:
@@ -276,3 +366,172 @@ def _resolve(original: str, module: nn.Module) -> Callable[..., tuple[Tensor, Te
     raise InjectionError(
         f"{type(module).__name__}: its eager attention function was not found beside it."
     )
+
+
+def _wrap(name: str) -> None:
+    """Wrap an attention function of the interface, once a process, under its own name.
+
+    The name stays, since libraries decide by it (unpadding, kernels, masks).
+    """
+    original = ALL_ATTENTION_FUNCTIONS[name]
+    if getattr(original, "_lcbench_wrapper", False):
+        return
+
+    def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        if active_probe() is None and not hasattr(module, _LAYER):
+            return original(module, *args, **kwargs)  # type: ignore[no-any-return]
+        return _attend(original, module, *args, **kwargs)
+
+    wrapper._lcbench_wrapper = True  # type: ignore[attr-defined]
+    ALL_ATTENTION_FUNCTIONS.register(name, wrapper)
+
+
+def _attend(
+    original: Attention,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute a layer's attention at its temperature, through the original function."""
+    if kwargs.get("s_aux") is not None:
+        raise InjectionError(
+            f"{type(module).__name__} adds attention sinks to its logits, which this temperature "
+            "does not divide."
+        )
+    layer: _Layer | None = getattr(module, _LAYER, None)
+    tau = 1.0 if layer is None else layer.injection.temperature(layer.tau)
+    keeps_bias = layer is not None and layer.injection.policy.keeps_bias
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    optional: dict[str, Any] = {}
+    if position_bias is not None:
+        optional["position_bias"] = position_bias if keeps_bias else _divide(position_bias, tau)
+    if softcap is not None:
+        if isinstance(tau, Tensor) and module.config._attn_implementation != _EAGER:  # type: ignore[union-attr]
+            raise InjectionError(
+                f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
+                "texts: a policy by length needs attn_implementation=eager here."
+            )
+        # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
+        optional["softcap"] = softcap / tau
+    by_text = isinstance(tau, Tensor)
+    probe = active_probe()
+    with inside(probe):
+        output, weights = original(
+            module,
+            _divide(query, tau) if by_text else query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling if isinstance(tau, Tensor) else scaling / tau,
+            **optional,
+            **kwargs,
+        )
+    if layer is not None:
+        layer.calls += 1
+    if probe is not None:
+        with inside(probe):
+            numbers = torch.as_tensor(tau, dtype=torch.float64, device=query.device)
+            groups = query.shape[1] // key.shape[1]
+            keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
+            logits = scaling * (query.double() @ keys.transpose(-1, -2))
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            if position_bias is not None:
+                bias = position_bias.double()
+                logits = logits + (bias * numbers if keeps_bias else bias)
+            allowed = probe_mask(attention_mask, logits.shape[-1], query.device, module)
+            expected = reference_weights(logits, allowed, numbers) @ values
+        _report(module, tau, output, expected.transpose(1, 2))
+    return output, weights
+
+
+def _divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
+    return (tensor / tau).to(tensor.dtype)
+
+
+def _report(module: nn.Module, tau: float | Tensor, got: Tensor, expected: Tensor) -> None:
+    probe = active_probe()
+    if probe is not None:
+        taus = tuple(tau.flatten().tolist()) if isinstance(tau, Tensor) else (tau,)
+        probe.calls.append(Call(module, taus, got, expected))
+
+
+def _computes_own_softmax(module: nn.Module) -> bool:
+    kind = type(module)
+    return _OWN_SOFTMAX.get(kind.__name__) == kind.__module__
+
+
+def _scale_softmax(module: nn.Module) -> list[Any]:
+    """Divide the logits that a layer hands to softmax, while it runs."""
+    modes: list[_ScaledSoftmax] = []
+
+    def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        mode = _ScaledSoftmax(layer)
+        mode.__enter__()  # type: ignore[no-untyped-call]
+        modes.append(mode)
+        return args, mode.keep_bias(kwargs)
+
+    def leave(*_: Any) -> None:
+        modes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave, always_call=True),
+    ]
+
+
+class _ScaledSoftmax(TorchFunctionMode):
+    """While it is entered, `softmax` is taken of its argument divided by a layer's temperature."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+        self._layer: _Layer | None = getattr(module, _LAYER, None)
+        tau: float | Tensor = 1.0
+        if self._layer is not None:
+            tau = self._layer.injection.temperature(self._layer.tau)
+        self._tau = tau
+
+    def keep_bias(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Multiply a position bias that is to be kept, so that dividing the logits restores it."""
+        bias = kwargs.get("position_bias")
+        if bias is None or self._layer is None or not self._layer.injection.policy.keeps_bias:
+            return kwargs
+        return {**kwargs, "position_bias": (bias * self._tau).to(bias.dtype)}
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not nn.functional.softmax:
+            return func(*args, **kwargs)
+        logits, *others = args
+        probe = active_probe()
+        lowest = torch.finfo(logits.dtype).min
+        with inside(probe):
+            # A padding token may attend to nothing: its logits are all the most negative number,
+            # and would become infinite, and its weights undefined.
+            scaled = _divide(logits, self._tau).clamp(min=lowest)
+            weights = func(scaled, *others, **kwargs)
+        if self._layer is not None:
+            self._layer.calls += 1
+        if probe is not None:
+            numbers = torch.as_tensor(self._tau, dtype=torch.float64, device=logits.device)
+            # What is masked holds the most negative number.
+            allowed = logits > lowest / 2
+            with inside(probe):
+                expected = reference_weights(logits, allowed, numbers)
+            # [batch, heads, tokens, keys] → [batch, tokens, heads, keys]
+            _report(self._module, self._tau, weights.transpose(1, 2), expected.transpose(1, 2))
+        return weights

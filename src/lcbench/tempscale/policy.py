@@ -1,61 +1,239 @@
 """Temperature policies: which τ a text gets, and the canonical form that names it in results.
 
-Knows nothing of models; `inject` applies a policy to one.
+Knows nothing of models but how many layers one has and how much it reads; `inject` applies a policy
+to a model.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
-from lcbench.errors import RequestError
+from lcbench.errors import RequestError, did_you_mean
 
-_EXAMPLES = "write a temperature (tau=0.8) or a list of them ('tau=[0.9,0.8]')"
+Role = Literal["query", "document"]
+
+_EXAMPLES = (
+    "write a temperature (tau=0.8), a policy ('tau={query: 0.8, document: 1.0}', "
+    "'tau={layers: {0: 1.0, 6: 0.8}}', 'tau={length: {0: 1.0, 256: 0.9}}', 'tau={length: logn}') "
+    "or a list of these ('tau=[0.9,0.8]')"
+)
+_LOGN_BASE = 512
 
 
-@dataclass(frozen=True, order=True)
-class Constant:
+@dataclass(frozen=True)
+class ModelShape:
+    """What a policy has to know of a model.
+
+    Attributes:
+        layers: how many attention layers it has; None: its configuration does not say.
+        window: the most tokens it reads of a text; None: not limited.
+        position_bias: whether its logits have a position bias of their own (T5, MPNet).
+    """
+
+    layers: int | None
+    window: int | None
+    position_bias: bool
+
+
+@dataclass(frozen=True)
+class Policy(ABC):
+    """Which temperature a text gets.
+
+    Attributes:
+        keeps_bias: whether a position bias is left as it is (softmax(scale·QKᵀ/τ + bias)) instead
+            of divided with the rest (softmax((scale·QKᵀ + bias)/τ), the authors' reading).
+    """
+
+    keeps_bias: bool = field(default=False, kw_only=True)
+
+    @property
+    def canonical(self) -> str:
+        """A name without `:` and `/`, the same for the same policy however it was written."""
+        return self._name() + ("_bias=kept" if self.keeps_bias and not self.is_baseline else "")
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether attention is unchanged for every text."""
+        return set(self.values()) == {1.0}
+
+    @abstractmethod
+    def _name(self) -> str: ...
+
+    @abstractmethod
+    def values(self) -> tuple[float, ...]:
+        """Return the temperatures that some text or layer can get (for logn, examples of them)."""
+
+    def for_role(self, role: Role) -> Policy:
+        """Return the policy for the texts of one role."""
+        return self
+
+    def of_layers(self, count: int) -> tuple[float, ...]:
+        """Return the temperature of each of `count` layers; 1 where texts differ by length."""
+        return (1.0,) * count
+
+    def of_length(self, tokens: int) -> float | None:
+        """Return the temperature of a text of so many tokens; None where length plays no part."""
+        return None
+
+    def resolve(self, shape: ModelShape) -> Policy:
+        """Return what the policy comes to for a model: a simpler one where it can be.
+
+        Raises:
+            RequestError: it names a layer or a length that the model does not have.
+        """
+        simple = self._resolve(shape)
+        if simple.is_baseline:
+            return BASELINE
+        return simple if shape.position_bias else replace(simple, keeps_bias=False)
+
+    def _resolve(self, shape: ModelShape) -> Policy:
+        return self
+
+
+@dataclass(frozen=True)
+class Constant(Policy):
     """The same temperature for every text and layer: A = softmax(logits / tau)."""
 
     tau: float
 
-    @property
-    def canonical(self) -> str:
-        """The shortest decimal form, without exponent: 0.80 is 0.8, 1.0 is 1."""
-        return f"{Decimal(repr(self.tau)).normalize():f}"
+    def _name(self) -> str:
+        return _decimal(self.tau)
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether attention is unchanged."""
-        return self.tau == 1
+    def values(self) -> tuple[float, ...]:
+        """Return the temperature."""
+        return (self.tau,)
 
-
-Policy = Constant
-BASELINE: Policy = Constant(1.0)
+    def of_layers(self, count: int) -> tuple[float, ...]:
+        """Return the temperature for each layer."""
+        return (self.tau,) * count
 
 
-def parse(value: Any) -> Policy:
+BASELINE = Constant(1.0)
+
+
+@dataclass(frozen=True)
+class ByRole(Policy):
+    """One temperature for queries, one for documents (the paper's Table 2, Figures 9 and 15)."""
+
+    query: float
+    document: float
+
+    def _name(self) -> str:
+        return f"query={_decimal(self.query)},document={_decimal(self.document)}"
+
+    def values(self) -> tuple[float, ...]:
+        """Return both temperatures, the queries' first."""
+        return (self.query, self.document)
+
+    def for_role(self, role: Role) -> Policy:
+        """Return the constant of a role."""
+        tau = self.query if role == "query" else self.document
+        return Constant(tau, keeps_bias=self.keeps_bias)
+
+
+@dataclass(frozen=True)
+class ByLayer(Policy):
+    """A temperature from each of some layers on: ((0, 1.0), (6, 0.8)). Layers count from 0."""
+
+    steps: tuple[tuple[int, float], ...]
+
+    def _name(self) -> str:
+        return f"layers_{_steps_name(self.steps)}"
+
+    def values(self) -> tuple[float, ...]:
+        """Return the temperature of each step."""
+        return tuple(tau for _, tau in self.steps)
+
+    def of_layers(self, count: int) -> tuple[float, ...]:
+        """Return the temperature of each layer."""
+        return tuple(_step(self.steps, layer) for layer in range(count))
+
+    def _resolve(self, shape: ModelShape) -> Policy:
+        last = self.steps[-1][0]
+        if shape.layers is not None and last >= shape.layers:
+            raise RequestError(
+                f"tau={{layers: {_written(self.steps)}}}: the model has no layer {last}; "
+                f"its layers are 0 to {shape.layers - 1}."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class ByLength(Policy):
+    """A temperature from each of some lengths on: ((0, 1.0), (256, 0.9)).
+
+    Length is in tokens that the model reads: after truncation, special tokens included.
+    """
+
+    steps: tuple[tuple[int, float], ...]
+
+    def _name(self) -> str:
+        return f"length_{_steps_name(self.steps)}"
+
+    def values(self) -> tuple[float, ...]:
+        """Return the temperature of each step."""
+        return tuple(tau for _, tau in self.steps)
+
+    def of_length(self, tokens: int) -> float:
+        """Return the temperature of a text of so many tokens."""
+        return _step(self.steps, tokens)
+
+    def _resolve(self, shape: ModelShape) -> Policy:
+        last = self.steps[-1][0]
+        if shape.window is not None and last > shape.window:
+            raise RequestError(
+                f"tau={{length: {_written(self.steps)}}}: no text has {last} tokens, since the "
+                f"model reads at most {shape.window} of one (model.window)."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class LogLength(Policy):
+    """τ(n) = min(1, log base / log n), LongEmbed's own temperature; n as in `ByLength`."""
+
+    base: int = _LOGN_BASE
+
+    def _name(self) -> str:
+        return f"length_logn_{self.base}"
+
+    def values(self) -> tuple[float, ...]:
+        """Return the temperatures at the base and at eight times its length."""
+        return (1.0, self.of_length(8 * self.base))
+
+    def of_length(self, tokens: int) -> float:
+        """Return the temperature of a text of so many tokens."""
+        return min(1.0, math.log(self.base) / math.log(max(2, tokens)))
+
+    def _resolve(self, shape: ModelShape) -> Policy:
+        if shape.window is not None and shape.window <= self.base:
+            return BASELINE
+        return self
+
+
+def parse(value: Any, *, keeps_bias: bool = False) -> Policy:
     """Return the policy that a value of `tau=` stands for.
 
+    A policy that is the same constant for every text is that constant.
+
     Raises:
-        RequestError: not a finite number above 0.
+        RequestError: neither a temperature nor a policy.
     """
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise RequestError(f"tau={value} is not a temperature; {_EXAMPLES}.") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RequestError(f"tau={value} is not a temperature; {_EXAMPLES}.")
-    if not math.isfinite(value) or value <= 0:
-        raise RequestError(
-            f"tau={value} is not a temperature: it divides the attention logits and must be a "
-            f"finite number above 0 (1 = unchanged); {_EXAMPLES}."
-        )
-    return Constant(float(value))
+    if isinstance(value, Mapping):
+        policy = _parse_mapping(value)
+        if len(set(policy.values())) == 1:
+            policy = Constant(policy.values()[0])
+    else:
+        policy = Constant(_temperature(value))
+    return replace(policy, keeps_bias=keeps_bias and not policy.is_baseline)
 
 
-def parse_all(value: Any) -> tuple[Policy, ...]:
+def parse_all(value: Any, *, keeps_bias: bool = False) -> tuple[Policy, ...]:
     """Return the policies of `tau=`, each once, in the order given, after the baseline.
 
     Raises:
@@ -64,4 +242,82 @@ def parse_all(value: Any) -> tuple[Policy, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
         raise RequestError(f"tau=[] asks for no temperature at all; {_EXAMPLES}.")
-    return tuple(dict.fromkeys([BASELINE, *map(parse, values)]))
+    policies = (parse(one, keeps_bias=keeps_bias) for one in values)
+    return tuple(dict.fromkeys([BASELINE, *policies]))
+
+
+def _parse_mapping(value: Mapping[Any, Any]) -> Policy:
+    keys = {str(key) for key in value}
+    written = f"tau={{{', '.join(f'{key}: {item}' for key, item in value.items())}}}"
+    if keys and keys <= {"query", "document"}:
+        # A role that is not named is left as it is.
+        taus = {str(key): _temperature(item, written) for key, item in value.items()}
+        return ByRole(taus.get("query", 1.0), taus.get("document", 1.0))
+    if keys == {"layers"}:
+        return ByLayer(_parse_steps(value["layers"], written, "layers"))
+    if keys == {"length"}:
+        return _parse_length(value["length"], written)
+    known = ("query", "document", "layers", "length")
+    near = did_you_mean(next(iter(keys - set(known)), ""), known)
+    raise RequestError(f"{written} is not a policy.{near} To be sure: {_EXAMPLES}.")
+
+
+def _parse_length(value: Any, written: str) -> Policy:
+    if value == "logn":
+        return LogLength()
+    if isinstance(value, Mapping) and list(value) == ["logn"]:
+        base = value["logn"]
+        if isinstance(base, bool) or not isinstance(base, int) or base < 2:
+            raise RequestError(f"{written}: logn takes a length of at least 2 tokens.")
+        return LogLength(base)
+    return ByLength(_parse_steps(value, written, "length"))
+
+
+def _parse_steps(value: Any, written: str, kind: str) -> tuple[tuple[int, float], ...]:
+    """Return steps sorted by where they begin, from 0 on, without those that change nothing."""
+    if not isinstance(value, Mapping) or not value:
+        raise RequestError(f"{written}: {kind} takes steps, such as {{0: 1.0, 6: 0.8}}.")
+    steps: dict[int, float] = {0: 1.0}
+    for begin, tau in value.items():
+        number = int(begin) if isinstance(begin, str) and begin.isdigit() else begin
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise RequestError(f"{written}: {begin} is not a whole number of at least 0.")
+        steps[number] = _temperature(tau, written)
+    ordered = sorted(steps.items())
+    changes = [step for i, step in enumerate(ordered) if i == 0 or step[1] != ordered[i - 1][1]]
+    return tuple(changes)
+
+
+def _temperature(value: Any, within: str | None = None) -> float:
+    subject = f"tau={value}" if within is None else f"{within}: {value}"
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise RequestError(f"{subject} is not a temperature; {_EXAMPLES}.") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RequestError(f"{subject} is not a temperature; {_EXAMPLES}.")
+    if not math.isfinite(value) or value <= 0:
+        raise RequestError(
+            f"{subject} is not a temperature: it divides the attention logits and must be a "
+            f"finite number above 0 (1 = unchanged); {_EXAMPLES}."
+        )
+    return float(value)
+
+
+def _step(steps: Sequence[tuple[int, float]], at: int) -> float:
+    """Return the value of the last step that begins at or before `at`."""
+    return [tau for begin, tau in steps if begin <= at][-1]
+
+
+def _decimal(tau: float) -> str:
+    """Return the shortest decimal form, without exponent: 0.80 is 0.8, 1.0 is 1."""
+    return f"{Decimal(repr(tau)).normalize():f}"
+
+
+def _steps_name(steps: Iterable[tuple[int, float]]) -> str:
+    return ",".join(f"{begin}={_decimal(tau)}" for begin, tau in steps)
+
+
+def _written(steps: Iterable[tuple[int, float]]) -> str:
+    return f"{{{', '.join(f'{begin}: {_decimal(tau)}' for begin, tau in steps)}}}"
