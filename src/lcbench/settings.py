@@ -20,7 +20,7 @@ from lcbench.errors import RequestError, did_you_mean
 from lcbench.models import ModelSettings
 from lcbench.tasks.selection import DocsSizes
 from lcbench.tasks.suites import Suite
-from lcbench.tempscale.policy import Policy, parse_all
+from lcbench.tempscale.policy import Policy, parse, parse_all
 
 # Keys that a result depends on.
 IDENTITY = frozenset(
@@ -58,6 +58,7 @@ RUNTIME = frozenset(
         "offline",
         "results_dir",
         "report_dir",
+        "out",
     }
 )
 _SOURCES = ("package", "hub", "folder", "auto")
@@ -111,6 +112,16 @@ class ReportSettings:
     results_dir: Path
     report_dir: Path
     tasks: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `python -m lcbench.export` is asked for."""
+
+    model: ModelSettings
+    policy: Policy
+    out: Path
+    offline: bool
 
 
 @lru_cache(maxsize=1)
@@ -184,6 +195,24 @@ def read_report(config: DictConfig) -> ReportSettings:
         results_dir=results_dir,
         report_dir=_path("report_dir", value["report_dir"]) or results_dir / "report",
         tasks=None if value["tasks"] is None else _task_names(value["tasks"]),
+    )
+
+
+def read_export(config: DictConfig) -> ExportSettings:
+    """Return the checked settings of an export.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    value = _container(config)
+    _one_of("tau_bias", value["tau_bias"], ("divided", "kept"))
+    return ExportSettings(
+        model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
+        policy=parse(value["tau"], keeps_bias=value["tau_bias"] == "kept"),
+        out=_needed_path("out", value["out"]),
+        offline=_boolean("offline", value["offline"]),
     )
 
 

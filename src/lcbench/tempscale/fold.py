@@ -1,0 +1,121 @@
+"""Write a temperature into a model's weights, so that it needs no lcbench to run at it.
+
+softmax((scale · QKᵀ + bias) / τ) is the same attention with the queries' projection divided by τ,
+and a position bias divided as well. Where queries are normalised after their projection (QK-norm),
+the norm's weight is divided instead; where logits are capped (Gemma 2), the cap too. What cannot be
+said through weights is refused with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lcbench.errors import RequestError
+from lcbench.tempscale.inject import Injection, find_transformer, shape_of
+from lcbench.tempscale.policy import ByLength, ByRole, LogLength, Policy
+
+# What the architectures call the projection of the queries.
+_QUERY = ("query", "q", "q_lin", "q_proj", "query_proj")
+
+
+def fold(model: nn.Module, policy: Policy) -> Policy:
+    """Divide a model's weights in place so that it computes attention at `policy` by itself.
+
+    Args:
+        model: a `SentenceTransformer` or a `PreTrainedModel`, not under injection.
+        policy: a constant, or one by layer.
+
+    Returns:
+        The policy, as simple as it comes to for this model.
+
+    Raises:
+        RequestError: the policy cannot be said through this model's weights; the message says why,
+            and the model is unchanged.
+        InjectionError: the model's attention cannot be brought to a temperature at all.
+    """
+    policy = policy.resolve(shape_of(model))
+    refuse_by_text(policy)
+    transformer = find_transformer(model)
+    # The proof names the attention layers, in the order in which the model runs them.
+    with Injection(model, policy) as injection:
+        names, taus = injection.proof.layers, injection.proof.tau
+    config: Any = transformer.config
+    if len(set(taus)) > 1:
+        if hasattr(config, "relative_attention_num_buckets") and not policy.keeps_bias:
+            raise RequestError(
+                f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
+                "position bias, which cannot be divided differently for each; tau_bias=kept can "
+                "be written into its weights."
+            )
+        if getattr(config, "attn_logit_softcapping", None) is not None:
+            raise RequestError(
+                f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
+                "cap of their logits, which cannot be divided differently for each."
+            )
+    layers = [transformer.get_submodule(name) for name in names]
+    parts = [_query_parameters(layer, name) for layer, name in zip(layers, names, strict=True)]
+    with torch.no_grad():
+        for layer, parameters, tau in zip(layers, parts, taus, strict=True):
+            _divide_queries(layer, parameters, tau[0])
+        if not policy.keeps_bias:
+            for name, module in transformer.named_modules():
+                if name.rpartition(".")[2] == "relative_attention_bias":
+                    module.weight /= taus[0][0]
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        config.attn_logit_softcapping /= taus[0][0]
+        for layer in layers:
+            layer.attn_logit_softcapping = config.attn_logit_softcapping
+    return policy
+
+
+def refuse_by_text(policy: Policy) -> None:
+    """Refuse policies that give different texts different temperatures.
+
+    Raises:
+        RequestError: saying why.
+    """
+    if isinstance(policy, ByRole):
+        raise RequestError(
+            f"tau={policy.canonical}: one model has one set of weights, and these would have to "
+            "differ for queries and documents. Export two models, each at its own temperature."
+        )
+    if isinstance(policy, ByLength | LogLength):
+        raise RequestError(f"tau={policy.canonical}: weights do not know how long a text is.")
+
+
+def _query_parameters(layer: nn.Module, name: str) -> list[nn.Parameter]:
+    """Return the parameters that the queries of a layer are proportional to."""
+    norm = getattr(layer, "q_norm", None)
+    if isinstance(norm, nn.Module) and isinstance(getattr(norm, "weight", None), nn.Parameter):
+        return [norm.weight]  # type: ignore[list-item]
+    found = [getattr(layer, attribute, None) for attribute in (*_QUERY, "Wqkv")]
+    projections = [part for part in found if isinstance(part, nn.Linear)]
+    if len(projections) != 1:
+        raise RequestError(
+            f"{name} ({type(layer).__name__}): its queries' projection is not known here, so no "
+            "temperature can be written into its weights."
+        )
+    # DeBERTa's position queries, where they have a projection of their own.
+    extra = getattr(layer, "pos_query_proj", None)
+    if isinstance(extra, nn.Linear):
+        projections.append(extra)
+    return [
+        parameter
+        for projection in projections
+        for parameter in projection.parameters(recurse=False)
+    ]
+
+
+def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: float) -> None:
+    norm = getattr(layer, "q_norm", None)
+    if norm is not None and type(norm).__name__.startswith("Gemma"):
+        # Gemma's norms multiply by 1 + weight.
+        parameters[0].copy_((1 + parameters[0]) / tau - 1)
+        return
+    for parameter in parameters:
+        # A joint projection holds queries, keys and values, in this order.
+        rows = parameter.shape[0] // 3 if hasattr(layer, "Wqkv") else parameter.shape[0]
+        parameter[:rows] /= tau

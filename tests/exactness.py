@@ -1,0 +1,278 @@
+"""TempScale against the formula: every architecture, back end, policy and dtype.
+
+The reference runs the same model in float64 with attention written here from the formula alone,
+softmax((scale · QKᵀ + bias) / τ): it calls no attention of transformers or torch, and no lcbench.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+import lcbench
+
+LAYERS = 2
+TOKENS = 24
+LENGTHS = (24, 15, 7)
+VOCABULARY = 120
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+_DECODER = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8}
+_DISENTANGLED = {
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False,
+}
+_SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+
+# Name → class, configuration. DeBERTa's position queries come in two kinds.
+ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "BERT": ("BertModel", "BertConfig", _SIZES),
+    "RoBERTa": ("RobertaModel", "RobertaConfig", _SIZES),
+    "XLM-RoBERTa": ("XLMRobertaModel", "XLMRobertaConfig", _SIZES),
+    "DistilBERT": (
+        "DistilBertModel",
+        "DistilBertConfig",
+        {"dim": 32, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64, "vocab_size": VOCABULARY},
+    ),
+    "ELECTRA": ("ElectraModel", "ElectraConfig", _SIZES),
+    "MPNet": ("MPNetModel", "MPNetConfig", _SIZES),
+    "DeBERTa-v2": ("DebertaV2Model", "DebertaV2Config", {**_SIZES, **_DISENTANGLED}),
+    "DeBERTa-v3": (
+        "DebertaV2Model",
+        "DebertaV2Config",
+        {**_SIZES, **_DISENTANGLED, "share_att_key": True, "position_buckets": 16},
+    ),
+    "T5": (
+        "T5EncoderModel",
+        "T5Config",
+        {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": LAYERS,
+            "num_heads": 4,
+            "vocab_size": VOCABULARY,
+        },
+    ),
+    "ModernBERT": (
+        "ModernBertModel",
+        "ModernBertConfig",
+        {**_SIZES, **_SPECIAL, "local_attention": 8, "global_attn_every_n_layers": 2},
+    ),
+    "NomicBERT": ("NomicBertModel", "NomicBertConfig", _SIZES),
+    "Qwen2": ("Qwen2Model", "Qwen2Config", {**_DECODER}),
+    "Qwen3": ("Qwen3Model", "Qwen3Config", _DECODER),
+    "Mistral": ("MistralModel", "MistralConfig", {**_DECODER, "sliding_window": 8}),
+    "Llama": ("LlamaModel", "LlamaConfig", _DECODER),
+    "Gemma 2": (
+        "Gemma2Model",
+        "Gemma2Config",
+        {**_DECODER, "sliding_window": 8, "attn_logit_softcapping": 5.0},
+    ),
+    "Gemma 3": ("Gemma3TextModel", "Gemma3TextConfig", {**_DECODER, "sliding_window": 8}),
+}
+BACK_ENDS = ("eager", "sdpa")
+# What transformers itself does not run: Gemma 2 on sdpa.
+REFUSED_BY_TRANSFORMERS = {("Gemma 2", "sdpa")}
+
+POLICIES: dict[str, Any] = {
+    "constant": 0.7,
+    "role": {"query": 0.7, "document": 1.3},
+    "layers": {"layers": {0: 1.0, 1: 0.7}},
+    "steps": {"length": {0: 1.0, 10: 0.9, 16: 0.6}},
+    "logn": {"length": {"logn": 4}},
+}
+DTYPES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How far an injected model is from the formula, and from itself at τ = 1.
+
+    Both are max |difference| / max |reference| of the last hidden states, padding left out.
+    """
+
+    error: float
+    effect: float
+
+
+def make(architecture: str) -> Any:
+    """Return a model with random weights, large enough for a temperature to matter."""
+    kind, config, sizes = ARCHITECTURES[architecture]
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(getattr(transformers, config)(**sizes)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            parts = set(name.split("."))
+            if parts & {"query", "key", "q", "k", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv"} or (
+                parts & {"query_proj", "key_proj", "pos_key_proj", "pos_query_proj"}
+            ):
+                if weight.dim() == 2:
+                    nn.init.normal_(weight, std=0.25)
+            elif "relative_attention_bias" in parts:
+                nn.init.normal_(weight, std=1.0)
+    return model
+
+
+def batch() -> dict[str, Tensor]:
+    """Return three texts of different lengths, padded on the right."""
+    ids = torch.randint(3, VOCABULARY, (3, TOKENS), generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(LENGTHS):
+        mask[row, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@torch.no_grad()
+def states(model: Any) -> Tensor:
+    """Return the last hidden states of what is not padding: [tokens, dimensions], float64."""
+    inputs = batch()
+    found: Tensor = model(**inputs).last_hidden_state
+    return found[inputs["attention_mask"].bool()].double()
+
+
+def temperatures(policy: str, role: str) -> list[list[float]]:
+    """Return τ by layer and text, as the policy says, written out by hand."""
+    by_layer_and_text = {
+        "constant": [[0.7] * 3, [0.7] * 3],
+        "role": [[0.7 if role == "query" else 1.3] * 3] * 2,
+        "layers": [[1.0] * 3, [0.7] * 3],
+        "steps": [[0.6, 0.9, 1.0]] * 2,
+        "logn": [[math.log(4) / math.log(n) for n in LENGTHS]] * 2,
+        "none": [[1.0] * 3] * 2,
+    }
+    return by_layer_and_text[policy]
+
+
+def weights_of(logits: Tensor, tau: Tensor) -> Tensor:
+    """Return softmax(logits / τ) by its definition; rows without any key are zero."""
+    scaled = logits / tau
+    powers = torch.exp(scaled - scaled.amax(dim=-1, keepdim=True).clamp(min=-1e300))
+    total = powers.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, powers / total.clamp(min=1e-300), 0.0)
+
+
+@contextmanager
+def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iterator[None]:
+    """Let a float64 model compute attention by the formula, layer by layer."""
+    calls = 0
+
+    def next_tau() -> Tensor:
+        nonlocal calls
+        tau = torch.tensor(taus[calls % LAYERS], dtype=torch.float64).view(-1, 1, 1, 1)
+        calls += 1
+        return tau
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        position_bias: Tensor | None = None,
+        softcap: float | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        tau = next_tau()
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        groups = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+        logits = torch.einsum("bhqd,bhkd->bhqk", query, key) * scale
+        if softcap is not None:
+            logits = torch.tanh(logits / softcap) * softcap
+        if position_bias is not None:
+            logits = logits + position_bias * (tau if kept else 1.0)
+        if attention_mask is not None:
+            logits = logits.masked_fill(attention_mask < -1e30, -math.inf)
+        return torch.einsum("bhqk,bhkd->bqhd", weights_of(logits, tau), value), None
+
+    def softmax(logits: Tensor, dim: int) -> Tensor:
+        # MPNet and DeBERTa: the logits are whole, and what is masked is the most negative number.
+        tau = next_tau()
+        return weights_of(logits.masked_fill(logits < -1e30, -math.inf), tau)
+
+    if type(model)._can_set_attn_implementation():
+        ALL_ATTENTION_FUNCTIONS.register("by_the_formula", attend)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(
+            "by_the_formula", ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+        )
+        model.set_attn_implementation("by_the_formula")
+        yield
+    else:
+        with mock.patch("torch.nn.functional.softmax", softmax):
+            yield
+    assert calls == LAYERS, f"{calls} layers were run by the formula"
+
+
+def measure(
+    architecture: str,
+    back_end: str,
+    policy: str,
+    dtype: torch.dtype,
+    *,
+    role: str = "document",
+    kept: bool = False,
+    prepare: Callable[[Any], Any] = lambda model: model,
+) -> Measured:
+    """Compare an injected model with the formula, and with itself at τ = 1."""
+    model = prepare(make(architecture)).to(dtype)
+    model.set_attn_implementation(back_end)
+    # The same weights, rounded to dtype first.
+    exact = prepare(make(architecture)).to(dtype).double()
+    with reference_attention(exact, temperatures(policy, role), kept):
+        expected = states(exact)
+    untouched = states(model)
+    bias = "kept" if kept else "divided"
+    with lcbench.inject(model, POLICIES[policy], tau_bias=bias) as injection:
+        injection.role = role  # type: ignore[assignment]
+        got = states(model)
+        injection.check()
+    if not torch.equal(states(model), untouched):
+        raise AssertionError("the model is not as it was before the injection")
+    largest = expected.abs().max()
+    return Measured(
+        error=float((got - expected).abs().max() / largest),
+        effect=float((untouched - got).abs().max() / largest),
+    )
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of a Markdown table of all combinations in fp32, bf16 and fp16."""
+    names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+    yield f"| architecture | back end | policy | {' | '.join(names)} | effect of τ (float32) |"
+    yield "| :-- | :-- | :-- |" + " --: |" * (len(names) + 1)
+    for architecture in ARCHITECTURES:
+        for back_end in BACK_ENDS:
+            if (architecture, back_end) in REFUSED_BY_TRANSFORMERS:
+                yield f"| {architecture} | {back_end} | all | transformers refuses this |  |  |  |"
+                continue
+            for policy in POLICIES:
+                found = [measure(architecture, back_end, policy, dtype) for dtype in DTYPES]
+                errors = " | ".join(f"{one.error:.1e}" for one in found)
+                effect = f"{found[0].effect:.1e}"
+                yield f"| {architecture} | {back_end} | {policy} | {errors} | {effect} |"
+
+
+if __name__ == "__main__":
+    for line in table():
+        print(line, flush=True)
