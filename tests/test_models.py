@@ -82,8 +82,54 @@ def test_pickled_weights_are_not_read(tmp_path: Path, make_model: Callable[[str]
     shutil.copytree(make_model("bert"), copy)
     weights = next(copy.rglob("*.safetensors"))
     weights.rename(weights.with_name("pytorch_model.bin"))
-    with pytest.raises(RequestError, match="only safetensors weights are read"):
-        load(locate(settings(copy), offline=True), device="cpu", dtype="float32")
+    with pytest.raises(RequestError, match=r"pytorch_model\.bin has no safetensors beside it"):
+        locate(settings(copy), offline=True)
+
+
+def test_a_folder_that_cannot_be_loaded_says_so(
+    tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    for number, damage in enumerate((_truncate_weights, _name_no_architecture, _lose_pooling)):
+        copy = tmp_path / str(number)
+        shutil.copytree(make_model("bert"), copy)
+        damage(copy)
+        with pytest.raises(RequestError, match="could not be loaded"):
+            load(locate(settings(copy), offline=True), device="cpu", dtype="float32")
+    (copy / "config.json").write_text("{")
+    with pytest.raises(RequestError, match="is not JSON"):
+        locate(settings(copy), offline=True)
+
+
+def _truncate_weights(folder: Path) -> None:
+    weights = next(folder.rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def _name_no_architecture(folder: Path) -> None:
+    path = next(path for path in folder.rglob("config.json") if "Pooling" not in str(path))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "model_type": "no-such-architecture"}))
+
+
+def _lose_pooling(folder: Path) -> None:
+    shutil.rmtree(next(folder.glob("1_*")))
+
+
+def test_a_window_that_the_files_misstate_is_refused(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcbench.models._own_window", lambda *_: 32)
+    located = locate(settings(make_model("bert"), window=32), offline=True)
+    assert located.window is None
+    with pytest.raises(RequestError, match=r"model\.window=32: by its files .* reads 48 tokens"):
+        load(located, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("name", ["sentence_distilbert_config.json", "sentence_xlnet_config.json"])
+def test_every_name_of_the_windows_file_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text('{"max_seq_length": 99}')
+    assert locate(settings(tmp_path), offline=True).own_window == 99
 
 
 def fill_hub_cache(cache: Path, name: str, commit: str, model: Path) -> None:
@@ -115,6 +161,54 @@ def test_a_model_whose_download_was_cut_off_is_missing(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RequestError, match="not in the hub's cache"):
         locate(settings(tmp_path, name="some/model", source="hub"), offline=True)
+
+
+def test_a_cache_that_another_library_made_is_not_the_model(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "a" * 40
+    fill_hub_cache(tmp_path, "some/model", commit, make_model("bert"))
+    folder = tmp_path / "models--some--model"
+    (folder / "snapshots" / commit / "modules.json").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    asked = settings(tmp_path, name="some/model", source="hub")
+    with pytest.raises(RequestError, match="not in the hub's cache"):
+        locate(asked, offline=True)
+    # Unless the hub is known to have no modules.json for it: then mean pooling is right.
+    (folder / ".no_exist" / commit).mkdir(parents=True)
+    (folder / ".no_exist" / commit / "modules.json").touch()
+    assert locate(asked, offline=True).revision == commit
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n<html>", b"HTTP/1.1 403 No\r\n\r\n"])
+def test_a_hub_that_answers_nonsense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(50):
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        asked = settings(tmp_path, name="some/model", source="hub", config="bge")
+        with pytest.raises(RequestError, match="model=bge: some/model"):
+            locate(asked, offline=False)
+
+
+@pytest.mark.parametrize("name", ["a--b/c..d", "org/.."])
+def test_a_name_that_the_hub_would_not_take(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=r"model\.name="):
+        locate(settings(tmp_path, name=name, source="hub"), offline=True)
 
 
 def test_a_hub_that_accepts_and_never_answers(

@@ -43,7 +43,7 @@ def outcome(of: Cell, score: float) -> Finished:
         "protocol": asdict(of.protocol),
         "window": 512,
         "task_type": "STS",
-        "data": "hub",
+        "data": {"dataset": "mteb/stsbenchmark-sts", "origin": "hub"},
         "versions": VERSIONS,
     }
     items = pa.Table.from_pylist([{"id": "0", "tokens": 3, "score": 0.5}])
@@ -97,7 +97,7 @@ def test_the_frame(results: Results) -> None:
     row = frame[frame["policy"] == "0.8"].iloc[0].to_dict()
     conditions = row.pop("conditions")
     assert row == {
-        "group": "paper, window 512",
+        "group": "paper",
         "window": 512,
         "model": "some/model",
         "revision": "f" * 40,
@@ -109,7 +109,7 @@ def test_the_frame(results: Results) -> None:
         "score": 0.625,
     }
     assert conditions["mteb"] == "2.26.24"
-    assert conditions["data"] == "hub"
+    assert json.loads(conditions["data"])["origin"] == "hub"
     assert conditions["dataset_revision"] == mteb.get_task("STSBenchmark").metadata.revision
 
 
@@ -124,9 +124,9 @@ def test_two_draws_of_the_docs_suite_are_never_in_one_table(results: Results) ->
         results.write(other, outcome(other, 0.5))
     frame, _ = read(results)
     assert set(frame["group"]) == {
-        "paper, window 512",
-        "paper, window 512, docs aaaaaaaa",
-        "paper, window 512, docs bbbbbbbb",
+        "paper",
+        "paper, docs aaaaaaaa",
+        "paper, docs bbbbbbbb",
     }
 
 
@@ -162,6 +162,23 @@ def test_a_broken_file_is_not_averaged_by_a_report(results: Results) -> None:
     frame, warnings = read(results)
     assert list(frame["policy"]) == ["0.8"]
     assert len(warnings) == 1
+
+
+def test_a_result_without_provenance_is_left_out_with_a_warning(results: Results) -> None:
+    results.files(cell()).provenance.unlink()
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["0.8"]
+    assert "STSBenchmark.provenance.jsonl" in warnings[0]
+
+
+def test_a_cell_is_known_by_its_folder(results: Results) -> None:
+    for path in results.folder.rglob("model_meta.json"):
+        path.unlink()
+    frame, _ = read(results)
+    assert set(zip(frame["model"], frame["policy"], strict=True)) == {
+        ("some/model", "1"),
+        ("some/model", "0.8"),
+    }
 
 
 def test_a_failure_is_kept_until_the_cell_succeeds(results: Results) -> None:

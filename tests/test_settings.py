@@ -130,6 +130,11 @@ def test_tasks_can_name_suites() -> None:
         (["mirror=''"], "mirror= is not a path"),
         (["results_dir=null"], "results_dir needs a path"),
         (["model=custom"], "model.name has no value yet"),
+        (["protocol.name=a/b"], "protocol.name=a/b cannot name a folder"),
+        (["model.revision=main"], "is read from a package; that has no revisions"),
+        (["model=bge", "model.revision=main", "model.trust_remote_code=true"], "40 digits"),
+        (["tau_bias=halved"], "tau_bias=halved is not one of: divided, kept"),
+        (["tau={layer: {0: 1.0}}"], "is not a policy. Did you mean layers?"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(overrides: Sequence[str], message: str) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from lcbench.command import choices, complain, run_command, screen, warn
+from lcbench.command import (
+    choices,
+    complain,
+    refuse_another_name,
+    run_command,
+    screen,
+    warn,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,6 +50,7 @@ def compose_settings(config: DictConfig) -> Settings:
     from lcbench import settings
 
     overrides, chosen = choices("model")
+    refuse_another_name()
     names = settings.model_names(config)
     # A model named on the command line takes the place of the sweep's.
     if names is None or chosen:

@@ -57,8 +57,9 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         complain(_explain(error))
         return 2
-    except PermissionError as error:
-        complain(f"{error.filename} cannot be written: {error.strerror}.")
+    except OSError as error:
+        # Under -m Hydra makes a folder below results_dir.
+        complain(f"results_dir: {error.filename} cannot be written: {error.strerror}.")
         return 2
     except KeyboardInterrupt:
         complain("interrupted. What is finished is kept; the same command goes on from there.")
@@ -98,6 +99,26 @@ def choices(group: str) -> tuple[list[str], list[str]]:
     return others, chosen
 
 
+def refuse_another_name() -> None:
+    """Refuse to give one of the shipped models another name: its weights would keep coming.
+
+    Raises:
+        RequestError: `model.name=` without `model=custom`.
+    """
+    runtime = HydraConfig.get()
+    config = runtime.runtime.choices["model"]
+    for one in OverridesParser.create().parse_overrides(list(runtime.overrides.task)):
+        if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
+            raise RequestError(
+                f"{one.input_line}: model={config} is one certain model. For another: "
+                "model=custom model.name=<hub id or folder>"
+            )
+
+
+def _shipped_models() -> set[str]:
+    return {path.stem for path in (config_folder() / "model").glob("*.yaml")} - {"custom"}
+
+
 def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
     try:
         _refuse_lists_of_configs()
@@ -108,8 +129,6 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         complain(_explain(error))
         return 2
-    except KeyboardInterrupt:
-        raise
     except Exception:
         # A fault of ours: the traceback is what mends it.
         traceback.print_exc()
@@ -132,6 +151,8 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if not group:
+            return f"--config-name {name}: there is no such config."
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""
         return (

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcbench.command import run_command, screen
+from lcbench.command import refuse_another_name, run_command, screen
 from lcbench.errors import RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def main() -> None:
 def _job(config: DictConfig) -> int:
     from lcbench.settings import read_export
 
+    refuse_another_name()
     settings = read_export(config)
     error = export(settings)
     screen().print(f"{settings.out}: written; its embeddings differ by {error:.1e} at most.")

@@ -10,6 +10,8 @@ import importlib.util
 import json
 import re
 import threading
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +27,7 @@ Source = Literal["package", "hub", "folder", "auto"]
 # What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
 # runtimes in the same folder change no embedding.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Seconds after which a network that has not answered counts as absent.
 _PROBE_SECONDS = 4.0
@@ -108,6 +111,7 @@ def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
         folder = _hub_folder(settings, offline=offline)
         # The hub's cache keeps each commit in a folder of that name.
         revision = folder.name
+    _refuse_pickles(name, folder)
     transformer = _transformer_folder(folder)
     config = _read_json(transformer / "config.json")
     positions = _positions(config)
@@ -157,28 +161,37 @@ def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransform
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "torch_dtype": getattr(torch, dtype)},
         )
-    except OSError as error:
+    # What a broken or foreign folder makes of the loading code is of no certain kind.
+    except Exception as error:
         raise RequestError(
-            f"The model {located.name} in {located.folder} could not be loaded: {error} "
-            "(only safetensors weights are read)."
+            f"The model {located.name} in {located.folder} could not be loaded "
+            f"({type(error).__name__}: {error}). Only safetensors weights are read."
         ) from error
-    if located.window is not None:
-        model.max_seq_length = located.window
+    if located.settings.window is not None:
+        if located.window is None and model.max_seq_length != located.settings.window:
+            raise RequestError(
+                f"model.window={located.settings.window}: by its files that is {located.name}'s "
+                f"own window, but it reads {model.max_seq_length} tokens when loaded."
+            )
+        model.max_seq_length = located.settings.window
     model.eval()
     return model
 
 
 def network_answers() -> bool:
     """Whether the hub answers, within a few seconds."""
-    import requests
     from huggingface_hub import constants
 
     answered = threading.Event()
 
     def ask() -> None:
+        # The hub's address is a setting of its client, always http or https.
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310
         try:
-            requests.head(constants.ENDPOINT, timeout=_PROBE_SECONDS, allow_redirects=False)
-        except requests.RequestException:
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS)  # noqa: S310
+        except urllib.error.HTTPError:
+            pass  # an answer all the same
+        except (OSError, ValueError):
             return
         answered.set()
 
@@ -190,7 +203,10 @@ def network_answers() -> bool:
 
 
 def _package_folder(settings: ModelSettings) -> Path:
-    found = importlib.util.find_spec(settings.package or "")
+    try:
+        found = importlib.util.find_spec(settings.package or "")
+    except (ModuleNotFoundError, ValueError):
+        found = None
     if found is None or found.origin is None:
         raise RequestError(
             f"model={settings.config} comes from the Python package {settings.package}, which is "
@@ -203,7 +219,7 @@ def _package_folder(settings: ModelSettings) -> Path:
 def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
     """Return the snapshot of a hub model in the cache, fetching it if the network allows."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     name, revision = settings.name, settings.revision
     if not _HUB_NAME.fullmatch(name):
@@ -215,7 +231,9 @@ def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         folder = None
-    if folder is not None and _has_weights(folder):
+    except HFValidationError as error:
+        raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
+    if folder is not None and _is_complete(name, folder):
         return folder
     at = f" (revision {revision})" if revision else ""
     forbidden = offline or constants.HF_HUB_OFFLINE
@@ -228,20 +246,54 @@ def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
             "and copy that cache here, or set HF_HOME to a cache that has it; "
             "or name a local folder: model=custom model.name=FOLDER."
         )
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_fetch_patterns()))
-    except HfHubHTTPError as error:
-        raise RequestError(f"model={settings.config}: {name}{at}: {error}") from error
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_fetch_patterns()))
+    # A hub behind a portal or a proxy answers in many ways; none is a fault of this program.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise RequestError(
+            f"model={settings.config}: {name}{at} could not be fetched from "
+            f"{constants.ENDPOINT} ({type(error).__name__}: {reason})."
+        ) from error
+    if not (folder / "modules.json").is_file():
+        # As the hub's own client notes that a repository does not have a file.
+        absent = folder.parents[1] / ".no_exist" / folder.name
+        absent.mkdir(parents=True, exist_ok=True)
+        (absent / "modules.json").touch()
+    return folder
 
 
 def _fetch_patterns() -> list[str]:
     return [*_MODEL_FILES, *(f"*/{pattern}" for pattern in _MODEL_FILES)]
 
 
+def _is_complete(name: str, folder: Path) -> bool:
+    """Whether a snapshot has all that makes up a sentence-transformers model.
+
+    Without modules.json a cache may come from another library, which needs only the transformer:
+    sentence-transformers would make up a pooling of its own for it. That is right only for a
+    repository that is known to have none.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        known = try_to_load_from_cache(name, "modules.json", revision=folder.name)
+        # A path if it is there, None if nothing is known, else the mark of a file that is not.
+        if known is None or isinstance(known, str):
+            return False
+        return _has_weights(folder)
+    for module in json.loads(modules.read_text(encoding="utf-8")):
+        needed = module["path"] and not module["type"].endswith("Normalize")
+        if needed and not (folder / module["path"] / "config.json").is_file():
+            return False
+    return _has_weights(folder)
+
+
 def _has_weights(folder: Path) -> bool:
     transformer = _transformer_folder(folder)
+    if not any((transformer / file).is_file() for file in _TOKENIZER_FILES):
+        return False
     if not (transformer / "config.json").is_file():
         return False
     index = transformer / "model.safetensors.index.json"
@@ -262,8 +314,25 @@ def _transformer_folder(folder: Path) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{path} is not JSON: {error}") from error
     return content
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    """Refuse weights that only exist as pickles: reading one can run anything.
+
+    Raises:
+        RequestError: naming the file.
+    """
+    for path in sorted(folder.rglob("pytorch_model*.bin")):
+        if not any(path.parent.glob("*.safetensors")):
+            raise RequestError(
+                f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
+                "weights are not read. Convert it, or use a revision that has safetensors."
+            )
 
 
 def _layers(config: dict[str, Any]) -> int | None:
@@ -289,8 +358,8 @@ def _positions(config: dict[str, Any]) -> int | None:
 
 def _own_window(transformer: Path, positions: int | None) -> int | None:
     """Return what sentence-transformers will read of a text by default (its Transformer module)."""
-    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
-        window = _read_json(transformer / name).get("max_seq_length")
+    for path in sorted(transformer.glob("sentence_*_config.json")):
+        window = _read_json(path).get("max_seq_length")
         if isinstance(window, int):
             return window
     window = _read_json(transformer / "tokenizer_config.json").get("model_max_length")

@@ -144,6 +144,11 @@ class Results:
         warn(f"{path} cannot be read; it is kept as {_set_aside(path).name} and computed again.")
         return False
 
+    def data(self, cell: Cell) -> dict[str, Any]:
+        """Return what a finished cell's provenance says of its data; {} if it says nothing."""
+        data = (_read_object(self.files(cell).provenance) or {}).get("data")
+        return data if isinstance(data, dict) else {}
+
     def write(self, cell: Cell, finished: Finished) -> None:
         """Write a cell's files, each whole or not at all, the result last.
 
@@ -204,7 +209,6 @@ class Results:
             paths = sorted(path for path in every if path.name != _META)
         else:
             paths = [self.files(cell).result for cell in cells]
-        metas: dict[Path, dict[str, Any]] = {}
         for path in paths:
             if not path.exists():
                 continue
@@ -213,25 +217,26 @@ class Results:
                 warn(f"{path} cannot be read; it is kept as {_set_aside(path).name}.")
                 continue
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
-            if files.folder not in metas:
-                metas[files.folder] = _read_object(files.meta) or {}
-            meta = metas[files.folder]
-            provenance = _read_object(files.provenance) or {}
-            yield from _result_rows(result, meta, provenance, column_of)
+            provenance = _read_object(files.provenance)
+            if provenance is None:
+                warn(f"{path} is left out: how it came about ({files.provenance.name}) is missing.")
+                continue
+            yield from _result_rows(result, files.folder, provenance, column_of)
 
 
 def _result_rows(
     result: Mapping[str, Any],
-    meta: Mapping[str, Any],
+    folder: Path,
     provenance: Mapping[str, Any],
     column_of: Callable[[str, str | None], str],
 ) -> Iterator[dict[str, Any]]:
+    model, revision, policy = _cell_of(folder)
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
     versions = provenance.get("versions", {})
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
-        "data": str(provenance.get("data")),
+        "data": json.dumps(provenance.get("data"), sort_keys=True),
         **{name: str(versions.get(name)) for name in _COMPARED_VERSIONS},
     }
     task = result["task_name"]
@@ -241,9 +246,9 @@ def _result_rows(
                 "group": _group_name(protocol),
                 "docs": protocol.get("docs"),
                 "window": window,
-                "model": meta.get("name") or "unknown",
-                "revision": meta.get("revision") or "unknown",
-                "policy": (meta.get("experiment_kwargs") or {}).get("tau", "1"),
+                "model": provenance.get("model") or model,
+                "revision": revision,
+                "policy": policy,
                 "task": task,
                 "column": column_of(task, provenance.get("task_type")),
                 "split": split,
@@ -251,6 +256,14 @@ def _result_rows(
                 "score": entry["main_score"],
                 "conditions": conditions,
             }
+
+
+def _cell_of(folder: Path) -> tuple[str, str, str]:
+    """Return model, revision and policy of a folder of results."""
+    policy = "1"
+    if folder.parent.name == "experiments":
+        policy, folder = folder.name.removeprefix("tau_"), folder.parents[1]
+    return folder.parent.name.replace("__", "/"), folder.name, policy
 
 
 def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
@@ -265,10 +278,8 @@ def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
 
 
 def _group_name(protocol: Mapping[str, Any]) -> str:
-    """Return the name of the cells that a table may show together."""
-    window = protocol.get("window")
+    """Return the name of the cells that a table may show together, windows as its headings."""
     parts = [str(protocol.get("name", "unknown protocol"))]
-    parts.append("own window" if window is None else f"window {window}")
     if protocol.get("dtype", "float32") != "float32":
         parts.append(str(protocol["dtype"]))
     return ", ".join(parts)

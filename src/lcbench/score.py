@@ -21,7 +21,13 @@ import pyarrow as pa
 # The one place where mteb puts a document's title and text, or a query and its instruction,
 # together; written again here it could differ from what was encoded.
 from mteb._create_dataloaders import _retrieval_texts
-from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval, AbsTaskSTS
+from mteb.abstasks import (
+    AbsTaskClassification,
+    AbsTaskMultilabelClassification,
+    AbsTaskRegression,
+    AbsTaskRetrieval,
+    AbsTaskSTS,
+)
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
@@ -33,6 +39,9 @@ if TYPE_CHECKING:
 
 # Scores of queries with the whole corpus that are held at once: 1 GiB.
 _RANK_SCORES = 2**28
+
+# mteb derives these from classification, but what they predict is no label.
+_CLASSIFIES_OTHERWISE = (AbsTaskMultilabelClassification, AbsTaskRegression)
 
 ITEMS_SCHEMA = pa.schema(
     [
@@ -77,26 +86,33 @@ class Scored:
         result: mteb's.
         items: one row an item, in the schema above; None for types of tasks without.
         counters: what the encoder did for it.
+        without_items: why there are no items, if there are none.
         seconds: all in all.
         seconds_load: of them, for loading the data.
+        seconds_items: of them, for collecting the items.
     """
 
     result: TaskResult
     items: pa.Table | None
     counters: Counters
+    without_items: str | None
     seconds: float
     seconds_load: float
+    seconds_items: float
 
     def provenance(self) -> dict[str, Any]:
         """Return what a provenance file says of texts and times."""
         work = asdict(self.counters)
+        del work["seen"]
         encode = work.pop("seconds")
         return {
             **work,
             "seconds": self.seconds,
             "seconds_load": self.seconds_load,
             "seconds_encode": encode,
-            "seconds_score": self.seconds - encode - self.seconds_load,
+            "seconds_items": self.seconds_items,
+            "seconds_score": self.seconds - encode - self.seconds_load - self.seconds_items,
+            "without_items": self.without_items,
         }
 
 
@@ -126,16 +142,26 @@ def score(task: AbsTask, encoder: Encoder) -> Scored:
                 encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
             )
             (result,) = outcome.task_results
-            rows = _items(task, result, encoder, Path(folder), per_query)
-            items = None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA)
+            # The items below ask the encoder again for what it has encoded: not counted.
+            counters, encoder.counters = encoder.counters, Counters()
+            scored = time.perf_counter()
+            try:
+                rows = _items(task, result, encoder, Path(folder), per_query)
+                items = None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA)
+                without_items = None if items is not None else f"none for {task.metadata.type}"
+            # mteb's score stands, whatever a task of a form not foreseen here does to its items.
+            except Exception as error:
+                items, without_items = None, f"{type(error).__name__}: {error}"
     finally:
         task.unload_data()
     return Scored(
         result=result,
         items=items,
-        counters=encoder.counters,
+        counters=counters,
+        without_items=without_items,
         seconds=time.perf_counter() - started,
         seconds_load=loaded - started,
+        seconds_items=time.perf_counter() - scored,
     )
 
 
@@ -168,6 +194,8 @@ def _items(
     """Return one row an item, or None for a type of task that has none here."""
     if isinstance(task, AbsTaskRetrieval):
         return _retrieval_items(task, encoder, per_query)
+    if getattr(task, "is_cross_validation", False) or isinstance(task, _CLASSIFIES_OTHERWISE):
+        return None
     readers: tuple[tuple[type, Callable[..., Iterator[dict[str, Any]]]], ...] = (
         (AbsTaskSTS, _pair_items),
         (AbsTaskClassification, _classification_items),
@@ -330,4 +358,5 @@ def _relevant(
 ) -> list[str]:
     """Return the relevant documents that can be found: in the corpus, and among the candidates."""
     among = place if candidates is None else set(candidates)
-    return [id_ for id_ in data["relevant_docs"][query] if id_ in among and id_ in place]
+    grades = data["relevant_docs"][query]
+    return [id_ for id_, grade in grades.items() if grade > 0 and id_ in among and id_ in place]

@@ -6,6 +6,7 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ RUNTIME = frozenset(
     }
 )
 _SOURCES = ("package", "hub", "folder", "auto")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -157,6 +159,8 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     values = {name: _container(config) for name, config in configs.items()}
     first = next(iter(values.values()))
     protocol, engine = first["protocol"], first["engine"]
+    if not re.fullmatch(r"[\w.-]+", str(protocol["name"])):
+        raise RequestError(f"protocol.name={protocol['name']} cannot name a folder.")
     _one_of("protocol.prompts", protocol["prompts"], ("none",))
     _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
     _one_of("protocol.splits", protocol["splits"], ("test",))
@@ -263,15 +267,26 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
     _one_of("model.source", value["source"], _SOURCES)
-    window = value["window"]
+    window, revision = value["window"], value["revision"]
+    trusted = _boolean("model.trust_remote_code", value["trust_remote_code"])
+    if revision is not None and value["source"] in ("package", "folder"):
+        raise RequestError(
+            f"model.revision={revision}: model={config} is read from a {value['source']}; that has "
+            "no revisions, and is known by a digest of its files."
+        )
+    if trusted and value["source"] in ("hub", "auto") and not _COMMIT.fullmatch(str(revision)):
+        raise RequestError(
+            "model.trust_remote_code=true runs code of the model's repository; say which: "
+            "model.revision=<the 40 digits of a commit>."
+        )
     return ModelSettings(
         config=config,
         name=str(value["name"]),
         source=value["source"],
         package=value["package"],
-        revision=value["revision"],
+        revision=revision,
         window=None if window is None else _count("model.window", window),
-        trust_remote_code=_boolean("model.trust_remote_code", value["trust_remote_code"]),
+        trust_remote_code=trusted,
     )
 
 

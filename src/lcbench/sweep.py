@@ -7,6 +7,7 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 import warnings
@@ -24,7 +25,7 @@ from lcbench.models import LocatedModel, load, locate
 from lcbench.progress import Progress
 from lcbench.results import Finished, Results
 from lcbench.settings import EngineSettings, Settings
-from lcbench.tasks.mirror import check_mirror, connect
+from lcbench.tasks.mirror import Data, check_mirror, check_reach, digest_of, point_at
 from lcbench.tasks.selection import select
 from lcbench.tasks.suites import DOCS_TASKS, make_task
 from lcbench.tempscale.policy import BASELINE, Policy
@@ -66,6 +67,8 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
         RequestError: the request is wrong, or asks for what is not here; nothing was computed.
         StorageError: the disk is full; what was finished is kept.
     """
+    if settings.offline:
+        go_offline()
     results = Results(settings.results_dir)
     check_mirror(settings.mirror)
     located = _locate_all(settings)
@@ -86,6 +89,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
         for model, group in cells_of.items()
     }
     left = [cell for group in left_of.values() for cell in group]
+    _check_same_data(settings, results, set(cells) - set(left), left)
     runner = _Runner(settings, results, console)
     if left:
         results.check_writable()
@@ -97,6 +101,34 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
                 if group:
                     runner.run_model(model, group, progress)
     return Outcome(cells, len(cells) - len(left), runner.failed, runner.refused)
+
+
+def _check_same_data(
+    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
+) -> None:
+    """Refuse to take results for those of this request that were scored on other data.
+
+    Raises:
+        RequestError: naming the tasks, and what to do.
+    """
+    unfinished = {cell.task for cell in left}
+    other: dict[str, str] = {}
+    for cell in done:
+        data = results.data(cell)
+        origin, dataset = str(data.get("origin", "")), str(data.get("dataset", ""))
+        folder = settings.mirror / dataset if settings.mirror is not None and dataset else None
+        if folder is not None and folder.is_dir():
+            now = f"mirror {digest_of(folder.resolve())}"
+            if cell.task not in DOCS_TASKS and origin != now:
+                other[cell.task] = f"{origin or 'unknown'}, not {now}"
+        elif origin.startswith("mirror") and cell.task in unfinished:
+            other[cell.task] = f"{origin}, which this request does not name"
+    if other:
+        listed = "; ".join(f"{task} ({why})" for task, why in sorted(other.items()))
+        raise RequestError(
+            f"results_dir={settings.results_dir} has results on other data than this request "
+            f"would use: {listed}. Name the same mirror, or keep these apart: results_dir=PATH."
+        )
 
 
 def _locate_all(settings: Settings) -> list[LocatedModel]:
@@ -143,7 +175,6 @@ class _Runner:
         self._settings = settings
         self._results = results
         self._console = console
-        self._data: dict[str, str] = {}
 
     def prepare(self, cells: Sequence[Cell]) -> None:
         """See that every task exists and its data is within reach."""
@@ -152,17 +183,26 @@ class _Runner:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         _device(self._settings.engine)
-        tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
-        self._data = connect(tasks, self._settings.mirror, offline=self._settings.offline)
-        if all(origin != "hub" for origin in self._data.values()):
+        mirror = self._settings.mirror
+        data = {
+            name: point_at(self._make_task(name), mirror)
+            for name in names
+            if name not in DOCS_TASKS
+        }
+        check_reach(data, mirror, offline=self._settings.offline)
+        if all(one.origin != "hub" for one in data.values()):
             # Nothing has to be fetched, so nothing may be asked for either.
-            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+            go_offline()
 
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
         progress.doing(f"loading {model.name} …")
         device = _device(self._settings.engine)
-        loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
+        try:
+            loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
+        except RequestError as error:
+            self.refused[model.name] = str(error)
+            return
         from lcbench.tempscale.inject import Injection
 
         policies = list(dict.fromkeys(cell.policy for cell in cells))
@@ -232,15 +272,18 @@ class _Runner:
         task = self._make_task(cell.task)
         if cell.policy.for_role("query") != cell.policy.for_role("document"):
             self._say_without_roles(task)
-        connect([] if cell.task in DOCS_TASKS else [task], self._settings.mirror, offline=True)
+        data = Data("docstrings", str(cell.protocol.docs), "installed libraries")
+        if cell.task not in DOCS_TASKS:
+            data = point_at(task, self._settings.mirror)
         began = time.time()
         scored = score(task, encoder)
         record: dict[str, Any] = {
             "cell": str(cell),
+            "model": cell.model,
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
             "task_type": task.metadata.type,
-            "data": self._data.get(cell.task, f"docstrings {cell.protocol.docs}"),
+            "data": asdict(data),
             "window": loaded.max_seq_length,
             "proof": None if injection is None else asdict(injection.proof),
             "began": began,
@@ -280,6 +323,19 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
 
 
+def go_offline() -> None:
+    """Keep every library off the network from here on, whether it was imported before or not."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:
+        from datasets import config
+
+        config.HF_HUB_OFFLINE = True
+
+
 def _device(engine: EngineSettings) -> str:
     import torch
 
@@ -291,4 +347,6 @@ def _device(engine: EngineSettings) -> str:
             f"engine.device={engine.device}: torch finds no CUDA device here; "
             "use engine=auto or engine=cpu."
         )
+    if engine.device.startswith("mps") and not torch.backends.mps.is_available():
+        raise RequestError("engine.device=mps: torch finds no such device here.")
     return engine.device

@@ -132,6 +132,71 @@ def test_killed_and_started_again(run, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").rglob("*.broken*"))
 
 
+def make_mirror(folder: Path, scores: list[float]) -> None:
+    """Lay out a tiny STSBenchmark with these gold scores."""
+    dataset = folder / "mteb" / "stsbenchmark-sts"
+    dataset.mkdir(parents=True)
+    rows = [
+        {"sentence1": f"number {i}", "sentence2": f"the number {i * i}", "score": score}
+        for i, score in enumerate(scores)
+    ]
+    (dataset / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_results_on_other_data_are_not_taken_for_these(run, tmp_path: Path) -> None:
+    make_mirror(tmp_path / "one", [0.0, 1.0, 2.0, 3.0, 4.0])
+    make_mirror(tmp_path / "other", [4.0, 3.0, 2.0, 1.0, 0.0])
+    request = ["tau=1.0", "tasks=[STSBenchmark]", "results_dir=runs"]
+    assert run(*request, "mirror=one").returncode == 0
+    again = run(*request, "mirror=one")
+    assert (again.returncode, again.stderr) == (0, "")
+    other = run(*request, "mirror=other")
+    assert other.returncode == 2
+    assert "has results on other data than this request would use: STSBenchmark" in other.stderr
+    assert run(*request, "mirror=other", "results_dir=apart").returncode == 0
+    scores = [
+        json.loads(next((tmp_path / name).rglob("STSBenchmark.json")).read_text())["scores"]
+        for name in ("runs", "apart")
+    ]
+    first, second = (score["test"][0]["cosine_spearman"] for score in scores)
+    assert first == pytest.approx(-second)
+
+
+def test_policies_of_every_kind(run, tmp_path: Path) -> None:
+    policies = (
+        "tau=[{query: 0.8, document: 1.0}, {layers: {0: 1.0, 3: 0.8}}, "
+        "{length: {0: 1.0, 128: 0.8}}, {length: {logn: 64}}, {query: 0.9, document: 0.9}]"
+    )
+    tasks = "tasks=[DocstringReranking,DocstringModuleClusteringS2S]"
+    done = run(policies, tasks, "results_dir=runs", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "DocstringModuleClusteringS2S has no queries" in done.stdout
+    experiments = {path.parent.name for path in json_results(tmp_path / "runs")}
+    assert {name for name in experiments if name.startswith("tau_")} == {
+        "tau_query=0.8,document=1",
+        "tau_layers_0=1,3=0.8",
+        "tau_length_0=1,128=0.8",
+        "tau_length_logn_64",
+        "tau_0.9",
+    }
+    (protocol,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "report")
+    cache = mteb.ResultCache(cache_path=protocol)
+    loaded = cache.load_results(include_remote=False, load_experiments="match_name")
+    assert {one.experiment_name for one in loaded.model_results} - {None} == {
+        name for name in experiments if name.startswith("tau_")
+    }
+
+
+def test_a_policy_that_changes_nothing_is_the_baseline(run, tmp_path: Path) -> None:
+    tasks = "tasks=[DocstringReranking]"
+    done = run("tau={length: logn}", tasks, "results_dir=runs", *SMALL)
+    assert done.returncode == 0, done.stderr
+    told = re.sub(r"\s+", " ", done.stdout)
+    assert "is 1 for every text that this model reads (window 256): it is the baseline" in told
+    assert "ours" not in done.stdout
+    assert len(json_results(tmp_path / "runs")) == 1
+
+
 def test_a_failing_cell_is_recorded_and_the_others_go_on(run, tmp_path: Path) -> None:
     # One dataset of the two is broken.
     mirror = tmp_path / "mirror" / "mteb"
@@ -160,10 +225,10 @@ def test_a_model_of_ones_own(run, tmp_path: Path, make_model: Callable[[str], Pa
 def test_a_model_that_cannot_be_scaled_is_refused_before_anything_is_scored(
     run, tmp_path: Path, make_model: Callable[[str], Path]
 ) -> None:
-    model = ["model=custom", f"model.name={make_model('mpnet')}"]
+    model = ["model=custom", f"model.name={make_model('canine')}"]
     done = run(*model, "tau=0.7", "tasks=[DocstringReranking]", "results_dir=runs", *SMALL)
     assert done.returncode == 2
-    assert "local/model is refused: MPNetModel does not use the attention interface" in done.stderr
+    assert "local/model is refused: CanineModel neither uses the attention" in done.stderr
     assert json_results(tmp_path / "runs") == []
 
 

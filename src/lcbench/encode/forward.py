@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +33,12 @@ class Counters:
     """What an encoder has done since they were last reset."""
 
     texts: int = 0
+    unique_texts: int = 0
     encoded_texts: int = 0
     encoded_tokens: int = 0
     padded_tokens: int = 0
     seconds: float = 0.0
+    seen: set[bytes] = field(default_factory=set, repr=False)
 
 
 class EmbeddingError(Exception):
@@ -127,8 +129,16 @@ class Encoder:
         found.update(fresh)
         self._memory.add(fresh, temperature)
         self.counters.texts += len(texts)
+        self.counters.unique_texts += self._count_new(texts)
         self.counters.seconds += time.perf_counter() - started
         return np.stack([found[text].embedding for text in texts])
+
+    def _count_new(self, texts: Sequence[str]) -> int:
+        """Return how many of the texts were not asked for since the counters were last reset."""
+        seen = self.counters.seen
+        before = len(seen)
+        seen.update(map(_digest, texts))
+        return len(seen) - before
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens that the model reads of each text."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from lcbench.errors import RequestError
+from rich.text import Text
+
+from lcbench.errors import RequestError, did_you_mean
 from lcbench.files import write_atomically
 from lcbench.report.table1 import Table, build_tables
 from lcbench.settings import shipped_suites
@@ -80,13 +83,17 @@ def _kind(task: str) -> str | None:
     if any(task in suite.tasks for suite in shipped_suites()):
         return None
     import mteb
+    from mteb.get_tasks import TASK_LIST
 
+    known = {kind.metadata.name for kind in TASK_LIST}
+    if task not in known:
+        raise RequestError(f"tasks={task}: there is no such task.{did_you_mean(task, known)}")
     return str(mteb.get_task(task).metadata.type)
 
 
 def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
-    # Imported late: a report that finds nothing to say needs neither.
-    from lcbench.report import figures, render
+    # Imported late: a report that finds nothing to say does not need it.
+    from lcbench.report import render
 
     for table in tables:
         console.print(render.terminal(table))
@@ -98,10 +105,25 @@ def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
     }
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = figures.plot_improvement(tables, folder / "improvement")
-    names = [*texts, *(path.name for path in drawn)]
-    console.print(f"Written to {folder}: {', '.join(names)}", style="dim", highlight=False)
+    names = [*texts, *_draw(tables, folder)]
+    console.print(Text(f"Written to {folder}: {', '.join(names)}", style="dim"))
+
+
+def _draw(tables: Sequence[Table], folder: Path) -> list[str]:
+    """Write the figures, each whole or not at all, and return their names; remove older ones."""
+    from lcbench.report import figures
+
+    with TemporaryDirectory(prefix="lcbench-") as temporary:
+        drawn = figures.plot_improvement(tables, Path(temporary) / "improvement")
+        for path in drawn:
+            write_atomically(folder / path.name, _copier(path))
+    for suffix in (".png", ".svg") if not drawn else ():
+        (folder / f"improvement{suffix}").unlink(missing_ok=True)
+    return [path.name for path in drawn]
+
+
+def _copier(source: Path) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(source.read_bytes())
 
 
 def _writer(text: str) -> Callable[[Path], object]:

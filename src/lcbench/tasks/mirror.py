@@ -7,7 +7,8 @@ dataset is there reads it from there; its class is mteb's own, unmodified.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,43 +35,67 @@ def check_mirror(mirror: Path | None) -> None:
         )
 
 
-def connect(tasks: Sequence[AbsTask], mirror: Path | None, *, offline: bool) -> dict[str, str]:
-    """Point tasks at the mirror, and see that every dataset is within reach before anything runs.
+@dataclass(frozen=True)
+class Data:
+    """Where a task's data comes from.
+
+    Attributes:
+        dataset: its name on the hub.
+        revision: the one that the task asks for.
+        origin: `hub`, `hub snapshot` (in the hub's cache, read from there), or `mirror` and a
+            digest of its files there.
+    """
+
+    dataset: str
+    revision: str
+    origin: str
+
+
+def point_at(task: AbsTask, mirror: Path | None) -> Data:
+    """Point a task at its dataset in the mirror or the hub's cache, if it is there."""
+    dataset, revision = str(task.metadata.dataset["path"]), str(task.metadata.revision)
+    folder = mirror / dataset if mirror is not None else None
+    if folder is not None and folder.is_dir():
+        _read_from(task, folder)
+        return Data(dataset, revision, f"mirror {digest_of(folder.resolve())}")
+    snapshot = _snapshot(dataset, revision)
+    if snapshot is not None:
+        _read_from(task, snapshot)
+        return Data(dataset, revision, "hub snapshot")
+    return Data(dataset, revision, "hub")
+
+
+def check_reach(data: Mapping[str, Data], mirror: Path | None, *, offline: bool) -> None:
+    """See that every dataset is within reach, before anything runs.
 
     Args:
-        tasks: of mteb; those whose dataset is in the mirror are pointed there.
-        mirror: or None.
+        data: by task.
+        mirror: that was asked for, or None.
         offline: never touch the network; otherwise it is probed once, and only if data is missing.
 
-    Returns:
-        What each task's data is, by its name: a digest of its files in the mirror, or `hub`.
-
     Raises:
-        RequestError: naming every dataset that is neither in the mirror nor in the cache.
+        RequestError: naming every dataset that is neither in the mirror nor in a cache.
     """
-    data: dict[str, str] = {}
-    missing: list[str] = []
-    for task in tasks:
-        name, path = task.metadata.name, str(task.metadata.dataset["path"])
-        folder = mirror / path if mirror is not None else None
-        if folder is not None and folder.is_dir():
-            dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
-            task.metadata = task.metadata.model_copy(update={"dataset": dataset})
-            data[name] = f"mirror {_digest(folder.resolve())}"
-        else:
-            data[name] = "hub"
-            if not _is_cached(path):
-                missing.append(f"{path} (for {name})")
+    missing = [
+        f"{one.dataset} (for {task})"
+        for task, one in data.items()
+        if one.origin == "hub" and not _is_prepared(one.dataset)
+    ]
     offline = offline or _hub_is_offline()
     if missing and (offline or not network_answers()):
         why = "offline=true forbids fetching them" if offline else "the hub does not answer"
         where = f"neither in mirror={mirror} nor" if mirror is not None else "not"
         raise RequestError(
             f"Datasets that are {where} in the hub's cache, and {why}: {', '.join(missing)}. "
-            "Name a folder that has them as <organisation>/<name> (mirror=PATH), or fetch them on "
-            "a machine with a network: hf download --repo-type dataset <organisation>/<name>"
+            "Name a folder that has them as <organisation>/<name> (mirror=PATH); on a machine "
+            "with a network, this fetches one into such a folder: hf download --repo-type dataset "
+            "<organisation>/<name> --local-dir PATH/<organisation>/<name>"
         )
-    return data
+
+
+def _read_from(task: AbsTask, folder: Path) -> None:
+    dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
+    task.metadata = task.metadata.model_copy(update={"dataset": dataset})
 
 
 def _hub_is_offline() -> bool:
@@ -79,18 +104,25 @@ def _hub_is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _is_cached(dataset: str) -> bool:
-    """Whether the hub's cache, or that of `datasets`, has anything of a dataset."""
-    from datasets import config
+def _snapshot(dataset: str, revision: str) -> Path | None:
+    """Return the files of a dataset's revision in the hub's cache, if they are there."""
     from huggingface_hub import constants
 
-    snapshots = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}/snapshots"
-    prepared = Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")
-    return any(snapshots.glob("*/*")) or prepared.is_dir()
+    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+    folder = repository / "snapshots" / revision
+    data = (path for path in folder.rglob("*") if path.suffix in _DATA_SUFFIXES - {".json"})
+    return folder if next(data, None) is not None else None
+
+
+def _is_prepared(dataset: str) -> bool:
+    """Whether the cache of `datasets`, which it reads without a network, has a dataset."""
+    from datasets import config
+
+    return (Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")).is_dir()
 
 
 @lru_cache(maxsize=256)
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
     """Return `sha256-` and 16 hexadecimal digits over a dataset's files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

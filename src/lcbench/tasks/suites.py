@@ -86,6 +86,7 @@ def make_task(name: str, sizes: DocsSizes, splits: str) -> AbsTask:
 
         return docs.make_task(name, sizes)
     import mteb
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
     from mteb.get_tasks import TASK_LIST
 
     known = {kind.metadata.name for kind in TASK_LIST}
@@ -94,6 +95,9 @@ def make_task(name: str, sizes: DocsSizes, splits: str) -> AbsTask:
             f"tasks={name}: there is no such task.{did_you_mean(name, known | DOCS_TASKS)}"
         )
     task = mteb.get_task(name)
+    if isinstance(task, AbsTaskAggregate):
+        parts = ",".join(part.metadata.name for part in task.metadata.tasks)
+        raise RequestError(f"tasks={name} is made of several tasks; name those: 'tasks=[{parts}]'")
     if set(task.metadata.modalities) != {"text"}:
         raise RequestError(f"tasks={name}: it is not made of text alone.")
     if splits == "test" and "test" in task.eval_splits:

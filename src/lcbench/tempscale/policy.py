@@ -311,7 +311,9 @@ def _step(steps: Sequence[tuple[int, float]], at: int) -> float:
 
 
 def _decimal(tau: float) -> str:
-    """Return the shortest decimal form, without exponent: 0.80 is 0.8, 1.0 is 1."""
+    """Return the shortest decimal form, with an exponent only for extremes: 0.80 is 0.8."""
+    if not 1e-9 <= tau < 1e9:
+        return repr(tau)  # 1e+300 would be a name of 301 digits
     return f"{Decimal(repr(tau)).normalize():f}"
 
 
