@@ -19,6 +19,7 @@ not touch each other.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +90,8 @@ class Injection:
         self._modules: list[nn.Module] = []
         self._hooks: list[Any] = []
         self._rows: Tensor | None = None
+        self._watches = False
+        self._unwatched: Any = None
         self._role: Role = "document"
         kind = type(self._transformer).__name__
         if getattr(self._transformer, _INJECTED, False):
@@ -158,9 +161,9 @@ class Injection:
                 self._modules.append(module)
                 calls = sum(other is module for other in modules)
                 setattr(module, _LAYER, _Layer(names[id(module)], self, 1.0, calls))
-        if self.policy.of_length(1) is not None:
-            hook = transformer.register_forward_pre_hook(self._find_rows, with_kwargs=True)
-            self._hooks.append(hook)
+        self._watches = self.policy.of_length(1) is not None
+        if self._watches:
+            self._watch_lengths()
 
     def _prove(self, started: float) -> Proof:
         """Show every layer at the temperatures that the policy can give it."""
@@ -197,7 +200,25 @@ class Injection:
         probe.outside += outside
         return probe
 
-    def _find_rows(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _watch_lengths(self) -> None:
+        """See every batch that goes through the model, before it does.
+
+        Through `forward` itself: sentence-transformers calls that, and so no hook would run.
+        """
+        forward = self._transformer.forward
+
+        @functools.wraps(forward)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._find_rows(args, kwargs)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._rows = None
+
+        self._unwatched = self._transformer.__dict__.get("forward")
+        self._transformer.forward = watched
+
+    def _find_rows(self, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the temperature of each text that goes through the model, by its length."""
         ids: Any = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
         if active_probe() is not None:
@@ -216,8 +237,19 @@ class Injection:
             self._rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
 
     def temperature(self, layer_tau: float) -> float | Tensor:
-        """Return the temperature of a layer in this run: a number, or one a text."""
-        return layer_tau if self._rows is None else self._rows
+        """Return the temperature of a layer in this run: a number, or one a text.
+
+        Raises:
+            InjectionError: it differs by length, and the batch came by a way that is not watched.
+        """
+        if not self._watches:
+            return layer_tau
+        if self._rows is None:
+            raise InjectionError(
+                f"{type(self._transformer).__name__} was run without going through its forward, so "
+                "the lengths of its texts, and with them their temperatures, are not known."
+            )
+        return self._rows
 
     def check(self) -> None:
         """Check that all layers have run at their temperature, equally often, since the last check.
@@ -246,6 +278,11 @@ class Injection:
         self._hooks = []
         if self._transformer.config._attn_implementation == _EAGER:
             self._transformer.set_attn_implementation(self._original)
+        if self._watches:
+            self._transformer.__dict__.pop("forward", None)
+            if self._unwatched is not None:
+                self._transformer.forward = self._unwatched
+            self._watches = False
         for module in self._modules:
             delattr(module, _LAYER)
         self._modules = []
