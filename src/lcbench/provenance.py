@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lcbench.models import LocatedModel
     from lcbench.tempscale.policy import Policy
 
-_DISTRIBUTIONS = (
+# Distributions that a score may depend on.
+DISTRIBUTIONS = (
     "lcbench",
     "mteb",
     "torch",
@@ -40,7 +41,7 @@ def environment(device: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every library that a score may depend on."""
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in DISTRIBUTIONS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

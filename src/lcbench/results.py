@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.grid import Cell
+from lcbench.provenance import DISTRIBUTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,19 +35,9 @@ if TYPE_CHECKING:
 
 _META = "model_meta.json"
 
-# What must be equal, beyond the protocol, for two cells to be compared, by its name in a
-# provenance file under `versions`.
-_COMPARED_VERSIONS = (
-    "mteb",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-)
+# What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
+# or scores. Our own version changes with every commit; its changes of meaning change the key.
+_COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def score(task: AbsTask, encoder: Encoder) -> Scored:
     """
     started = time.perf_counter()
     encoder.counters = Counters()
-    task.load_data()
+    _load(task)
     loaded = time.perf_counter()
     per_query: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     if isinstance(task, AbsTaskRetrieval):
@@ -163,6 +163,30 @@ def score(task: AbsTask, encoder: Encoder) -> Scored:
         seconds_load=loaded - started,
         seconds_items=time.perf_counter() - scored,
     )
+
+
+class DataError(Exception):
+    """A task's data is not what the task needs."""
+
+
+def _load(task: AbsTask) -> None:
+    """Load a task's data, and see that all its subsets (languages) are there.
+
+    Raises:
+        DataError: naming the dataset, and what is missing.
+    """
+    name, path = task.metadata.name, task.metadata.dataset["path"]
+    try:
+        task.load_data()
+    except Exception as error:
+        raise DataError(
+            f"{path} could not be loaded as {name} needs it ({type(error).__name__}: {error})"
+        ) from error
+    if task.metadata.is_multilingual:
+        there: Any = task.dataset if task.dataset is not None else task.hf_subsets
+        missing = [subset for subset in task.hf_subsets if subset not in there]
+        if missing:
+            raise DataError(f"{path} lacks subsets that {name} needs: {', '.join(missing)}")
 
 
 def _keep_query_scores(
