@@ -20,6 +20,7 @@ not touch each other.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -508,12 +509,15 @@ def _computes_own_softmax(module: nn.Module) -> bool:
 def _scale_softmax(module: nn.Module) -> list[Any]:
     """Divide the logits that a layer hands to softmax, while it runs."""
     modes: list[_ScaledSoftmax] = []
+    signature = inspect.signature(module.forward)
 
     def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         mode = _ScaledSoftmax(layer)
+        given = signature.bind(*args, **kwargs)
+        mode.keep_bias(given.arguments)
         mode.__enter__()  # type: ignore[no-untyped-call]
         modes.append(mode)
-        return args, mode.keep_bias(kwargs)
+        return given.args, given.kwargs
 
     def leave(*_: Any) -> None:
         modes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -536,12 +540,20 @@ class _ScaledSoftmax(TorchFunctionMode):
             tau = self._layer.injection.temperature(self._layer.tau)
         self._tau = tau
 
-    def keep_bias(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Multiply a position bias that is to be kept, so that dividing the logits restores it."""
-        bias = kwargs.get("position_bias")
-        if bias is None or self._layer is None or not self._layer.injection.policy.keeps_bias:
-            return kwargs
-        return {**kwargs, "position_bias": (bias * self._tau).to(bias.dtype)}
+    def keep_bias(self, given: dict[str, Any]) -> None:
+        """Multiply a position bias that is to be kept, so that dividing the logits restores it.
+
+        Raises:
+            InjectionError: there is none, so what the policy asks for cannot be done.
+        """
+        if self._layer is None or not self._layer.injection.policy.keeps_bias:
+            return
+        bias = given.get("position_bias")
+        if bias is None:
+            raise InjectionError(
+                f"{self._layer.name} was given no position bias, which tau_bias=kept would keep."
+            )
+        given["position_bias"] = (bias * self._tau).to(bias.dtype)
 
     def __torch_function__(
         self,
