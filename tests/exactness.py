@@ -1,13 +1,16 @@
 """TempScale against the formula: every architecture, back end, policy and dtype.
 
-The reference runs the same model in float64 with attention written here from the formula alone,
+The reference is the same model with attention written here from the formula alone,
 softmax((scale · QKᵀ + bias) / τ): it calls no attention of transformers or torch, and no lcbench.
+For float32 all of it runs in float64. For half precision the attention alone does, from each
+layer's own queries, keys and values, and its result is rounded back: rounding everywhere else in
+the model, which no temperature has a part in, is the same on both sides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +25,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import lcbench
 
 LAYERS = 2
-TOKENS = 24
 LENGTHS = (24, 15, 7)
 VOCABULARY = 120
 
@@ -90,9 +92,23 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "Gemma 3": ("Gemma3TextModel", "Gemma3TextConfig", {**_DECODER, "sliding_window": 8}),
 }
+# What the architectures call these projections (ModernBERT's is one for all three).
+_QUERIES_AND_KEYS = {"query", "key", "q", "k", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv"} | {
+    "query_proj",
+    "key_proj",
+    "pos_key_proj",
+    "pos_query_proj",
+}
+_VALUES = {"value", "v_lin", "v_proj", "value_proj"}
 BACK_ENDS = ("eager", "sdpa")
-# What transformers itself does not run: Gemma 2 on sdpa.
-REFUSED_BY_TRANSFORMERS = {("Gemma 2", "sdpa")}
+# What transformers itself does not run. It raises where a model is made with that back end; MPNet
+# and DeBERTa, asked later, stay on eager.
+REFUSED_BY_TRANSFORMERS = {
+    ("Gemma 2", "sdpa"),
+    ("MPNet", "sdpa"),
+    ("DeBERTa-v2", "sdpa"),
+    ("DeBERTa-v3", "sdpa"),
+}
 
 POLICIES: dict[str, Any] = {
     "constant": 0.7,
@@ -101,7 +117,8 @@ POLICIES: dict[str, Any] = {
     "steps": {"length": {0: 1.0, 10: 0.9, 16: 0.6}},
     "logn": {"length": {"logn": 4}},
 }
-DTYPES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+# Largest relative error, by dtype.
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
 @dataclass(frozen=True)
@@ -115,50 +132,66 @@ class Measured:
     effect: float
 
 
-def make(architecture: str) -> Any:
-    """Return a model with random weights, large enough for a temperature to matter."""
+def make(architecture: str, **changes: Any) -> Any:
+    """Return a model with random weights, large enough for a temperature to matter.
+
+    Args:
+        architecture: a name of `ARCHITECTURES`.
+        changes: what its configuration has differently.
+    """
     kind, config, sizes = ARCHITECTURES[architecture]
     torch.manual_seed(0)
-    model = getattr(transformers, kind)(getattr(transformers, config)(**sizes)).eval()
+    model = getattr(transformers, kind)(getattr(transformers, config)(**{**sizes, **changes})).eval()
+    # T5 does not divide its logits by the root of the head's size: its weights are smaller for it.
+    spread = 0.25 * 8**-0.25 if architecture == "T5" else 0.25
     with torch.no_grad():
         for name, weight in model.named_parameters():
             parts = set(name.split("."))
-            if parts & {"query", "key", "q", "k", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv"} or (
-                parts & {"query_proj", "key_proj", "pos_key_proj", "pos_query_proj"}
-            ):
-                if weight.dim() == 2:
-                    nn.init.normal_(weight, std=0.25)
+            if parts & _QUERIES_AND_KEYS and weight.dim() == 2:
+                nn.init.normal_(weight, std=spread)
+            elif parts & _VALUES and weight.dim() == 2 and "head_dim" not in sizes:
+                # Decoders' hidden states are not normalised after they are added to.
+                nn.init.normal_(weight, std=0.5)
+            elif architecture == "T5" and "v" in parts:
+                # As made, attention would outweigh the embeddings, and the rounding of T5's logits,
+                # which are half precision up to the softmax, be nearly all there is in the result.
+                nn.init.normal_(weight, std=0.09)
+            elif architecture.startswith("Gemma") and "embed_tokens" in parts:
+                # As large as what the layers add to them, which Gemma normalises.
+                nn.init.normal_(weight, std=0.2)
             elif "relative_attention_bias" in parts:
                 nn.init.normal_(weight, std=1.0)
     return model
 
 
-def batch() -> dict[str, Tensor]:
-    """Return three texts of different lengths, padded on the right."""
-    ids = torch.randint(3, VOCABULARY, (3, TOKENS), generator=torch.Generator().manual_seed(1))
+def batch(lengths: Sequence[int] = LENGTHS) -> dict[str, Tensor]:
+    """Return texts of the given lengths, padded on the right: [texts, max(lengths)]."""
+    shape = (len(lengths), max(lengths))
+    ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros_like(ids)
-    for row, length in enumerate(LENGTHS):
+    for row, length in enumerate(lengths):
         mask[row, :length] = 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
 @torch.no_grad()
-def states(model: Any) -> Tensor:
+def states(model: Any, lengths: Sequence[int] = LENGTHS) -> Tensor:
     """Return the last hidden states of what is not padding: [tokens, dimensions], float64."""
-    inputs = batch()
+    inputs = batch(lengths)
     found: Tensor = model(**inputs).last_hidden_state
     return found[inputs["attention_mask"].bool()].double()
 
 
-def temperatures(policy: str, role: str) -> list[list[float]]:
+def temperatures(policy: str, role: str, lengths: Sequence[int] = LENGTHS) -> list[list[float]]:
     """Return τ by layer and text, as the policy says, written out by hand."""
+    texts = len(lengths)
     by_layer_and_text = {
-        "constant": [[0.7] * 3, [0.7] * 3],
-        "role": [[0.7 if role == "query" else 1.3] * 3] * 2,
-        "layers": [[1.0] * 3, [0.7] * 3],
-        "steps": [[0.6, 0.9, 1.0]] * 2,
-        "logn": [[math.log(4) / math.log(n) for n in LENGTHS]] * 2,
-        "none": [[1.0] * 3] * 2,
+        "none": [[1.0] * texts] * LAYERS,
+        "constant": [[0.7] * texts] * LAYERS,
+        "role": [[0.7 if role == "query" else 1.3] * texts] * LAYERS,
+        "layers": [[1.0] * texts, [0.7] * texts],
+        "steps": [[0.6 if n >= 16 else 0.9 if n >= 10 else 1.0 for n in lengths]] * LAYERS,
+        "logn": [[math.log(4) / math.log(n) for n in lengths]] * LAYERS,
     }
     return by_layer_and_text[policy]
 
@@ -171,10 +204,22 @@ def weights_of(logits: Tensor, tau: Tensor) -> Tensor:
     return torch.where(total > 0, powers / total.clamp(min=1e-300), 0.0)
 
 
+def is_masked(logits: Tensor) -> Tensor:
+    """Return where a mask, or logits with a mask added, hold the most negative number."""
+    return logits < torch.finfo(logits.dtype).min / 2
+
+
 @contextmanager
 def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iterator[None]:
-    """Let a float64 model compute attention by the formula, layer by layer."""
+    """Let a model compute attention by the formula in float64, layer by layer.
+
+    Args:
+        model: of any dtype, which the results are rounded to.
+        taus: by layer and text.
+        kept: whether a position bias is left undivided.
+    """
     calls = 0
+    position_biases: list[Tensor] = []
 
     def next_tau() -> Tensor:
         nonlocal calls
@@ -196,20 +241,29 @@ def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iter
         tau = next_tau()
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         groups = query.shape[1] // key.shape[1]
-        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
-        logits = torch.einsum("bhqd,bhkd->bhqk", query, key) * scale
+        keys, values = (part.double().repeat_interleave(groups, dim=1) for part in (key, value))
+        logits = torch.einsum("bhqd,bhkd->bhqk", query.double(), keys) * scale
         if softcap is not None:
             logits = torch.tanh(logits / softcap) * softcap
         if position_bias is not None:
-            logits = logits + position_bias * (tau if kept else 1.0)
+            logits = logits + position_bias.double() * (tau if kept else 1.0)
         if attention_mask is not None:
-            logits = logits.masked_fill(attention_mask < -1e30, -math.inf)
-        return torch.einsum("bhqk,bhkd->bqhd", weights_of(logits, tau), value), None
+            logits = logits.masked_fill(is_masked(attention_mask), -math.inf)
+        attended = torch.einsum("bhqk,bhkd->bqhd", weights_of(logits, tau), values)
+        return attended.to(query.dtype), None
 
     def softmax(logits: Tensor, dim: int) -> Tensor:
         # MPNet and DeBERTa: the logits are whole, and what is masked is the most negative number.
         tau = next_tau()
-        return weights_of(logits.masked_fill(logits < -1e30, -math.inf), tau)
+        whole = logits.double()
+        if kept:
+            # They hold MPNet's bias once already.
+            whole = whole + position_biases[-1].double() * (tau - 1.0)
+        return weights_of(whole.masked_fill(is_masked(logits), -math.inf), tau).to(logits.dtype)
+
+    def note_bias(*args: Any, **kwargs: Any) -> Tensor:
+        position_biases.append(compute_position_bias(*args, **kwargs))
+        return position_biases[-1]
 
     if type(model)._can_set_attn_implementation():
         ALL_ATTENTION_FUNCTIONS.register("by_the_formula", attend)
@@ -219,6 +273,9 @@ def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iter
         model.set_attn_implementation("by_the_formula")
         yield
     else:
+        if kept:
+            compute_position_bias = model.encoder.compute_position_bias
+            model.encoder.compute_position_bias = note_bias
         with mock.patch("torch.nn.functional.softmax", softmax):
             yield
     assert calls == LAYERS, f"{calls} layers were run by the formula"
@@ -232,13 +289,22 @@ def measure(
     *,
     role: str = "document",
     kept: bool = False,
-    prepare: Callable[[Any], Any] = lambda model: model,
 ) -> Measured:
-    """Compare an injected model with the formula, and with itself at τ = 1."""
-    model = prepare(make(architecture)).to(dtype)
+    """Compare an injected model with the formula, and with itself at τ = 1.
+
+    Args:
+        architecture: a name of `ARCHITECTURES`.
+        back_end: the attention implementation.
+        policy: a name of `POLICIES`.
+        dtype: of the model.
+        role: whose texts these are.
+        kept: whether a position bias is left undivided.
+    """
+    model = make(architecture).to(dtype)
     model.set_attn_implementation(back_end)
-    # The same weights, rounded to dtype first.
-    exact = prepare(make(architecture)).to(dtype).double()
+    exact = make(architecture).to(dtype)
+    if dtype == torch.float32:
+        exact = exact.double()
     with reference_attention(exact, temperatures(policy, role), kept):
         expected = states(exact)
     untouched = states(model)
@@ -258,7 +324,7 @@ def measure(
 
 def table() -> Iterator[str]:
     """Yield the lines of a Markdown table of all combinations in fp32, bf16 and fp16."""
-    names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+    names = [str(dtype).removeprefix("torch.") for dtype in LIMITS]
     yield f"| architecture | back end | policy | {' | '.join(names)} | effect of τ (float32) |"
     yield "| :-- | :-- | :-- |" + " --: |" * (len(names) + 1)
     for architecture in ARCHITECTURES:
@@ -267,7 +333,7 @@ def table() -> Iterator[str]:
                 yield f"| {architecture} | {back_end} | all | transformers refuses this |  |  |  |"
                 continue
             for policy in POLICIES:
-                found = [measure(architecture, back_end, policy, dtype) for dtype in DTYPES]
+                found = [measure(architecture, back_end, policy, dtype) for dtype in LIMITS]
                 errors = " | ".join(f"{one.error:.1e}" for one in found)
                 effect = f"{found[0].effect:.1e}"
                 yield f"| {architecture} | {back_end} | {policy} | {errors} | {effect} |"

@@ -2,20 +2,36 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mteb.types import PromptType
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 import lcbench
+from exactness import weights_of
+from lcbench.encode.forward import Encoder
 from lcbench.errors import InjectionError, RequestError
+from lcbench.models import ModelSettings, load, locate
+from lcbench.provenance import model_meta
+from lcbench.tempscale.policy import BASELINE, ByRole
 from tiny_models import tiny_transformer
 
 ARCHITECTURES = ("bert", "roberta", "t5")
 BACK_ENDS = ("eager", "sdpa")
 # In float64, so that only the formula can make a difference. Measured: 3e-15 at most.
 TOLERANCE = 1e-12
+# Largest relative difference of an embedding between two batches that hold its text, in fp32 on a
+# CPU: the noise floor. Measured over the tests' architectures: FLOOR_MEASURED.
+NOISE_FLOOR = 5e-6
 
 
 def ragged_batch() -> dict[str, Tensor]:
@@ -133,8 +149,6 @@ def test_what_is_no_temperature_is_refused() -> None:
 def test_a_sentence_transformer_is_found_inside(
     make_model: Callable[[str], Path],
 ) -> None:
-    from sentence_transformers import SentenceTransformer
-
     model = SentenceTransformer(str(make_model("roberta")), device="cpu")
     before = model.encode(["a text to embed"])
     with lcbench.inject(model, 0.5) as injection:
@@ -231,8 +245,6 @@ def test_a_fresh_layer_without_a_temperature_is_found_at_the_next_check() -> Non
 
 
 def test_the_proof_is_cheap(minilm_folder: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-
     model = SentenceTransformer(str(minilm_folder), device="cpu")
     seconds = []
     for _ in range(3):
@@ -241,3 +253,213 @@ def test_the_proof_is_cheap(minilm_folder: Path) -> None:
     # 0.06 s were measured on two cores.
     assert min(seconds) < 1.0
     assert len(injection.proof.layers) == 6
+
+
+def apart(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    return float(np.abs(left - right).max() / np.abs(right).max())
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_length_counts_the_tokens_that_are_read(
+    make_model: Callable[[str], Path], back_end: str
+) -> None:
+    model = SentenceTransformer(str(make_model("bert")), device="cpu")
+    model[0].auto_model.set_attn_implementation(back_end)
+    assert model.max_seq_length == 48
+    # Each word is one token; two special ones are added; 48 are read.
+    expected = {9: 1.0, 10: 0.8, 45: 0.8, 46: 0.5, 47: 0.5, 200: 0.5}
+    texts = {count: "word " * count for count in expected}
+    for count, text in texts.items():
+        assert model.preprocess([text])["input_ids"].shape[1] == min(count + 2, 48)
+    with lcbench.inject(model, {"length": {0: 1.0, 12: 0.8, 48: 0.5}}):
+        found = dict(zip(texts, model.encode(list(texts.values())), strict=True))
+    for count, tau in expected.items():
+        with lcbench.inject(model, tau):
+            constant = model.encode([texts[count]])[0]
+        assert apart(found[count], constant) < 1e-6
+        with lcbench.inject(model, 0.9 * tau):
+            assert apart(found[count], model.encode([texts[count]])[0]) > 1e-3
+
+
+def test_logn_counts_the_tokens_that_are_read(make_model: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(str(make_model("bert")), device="cpu")
+    # 8, 16 and, truncated, 48 tokens.
+    texts = ["word " * 6, "word " * 14, "word " * 99]
+    with lcbench.inject(model, {"length": {"logn": 8}}):
+        found = model.encode(texts)
+    for row, tau in enumerate([1.0, 3 / 4, np.log(8) / np.log(48)]):
+        with lcbench.inject(model, float(tau)):
+            assert apart(found[row], model.encode([texts[row]])[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "policy", [0.7, {"layers": {1: 0.7}}, {"length": {0: 0.9, 20: 0.7}}], ids=str
+)
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet", "deberta", "t5"])
+def test_company_and_padding_change_no_embedding(
+    make_model: Callable[[str], Path], architecture: str, policy: Any
+) -> None:
+    model = SentenceTransformer(str(make_model(architecture)), device="cpu")
+    texts = ["word", "a text to embed", "attention divides logits " * 5, "long " * 60]
+    with lcbench.inject(model, policy):
+        alone = np.stack([model.encode([text])[0] for text in texts])
+        together = model.encode(texts)
+        backwards = model.encode([*texts[::-1], "word " * 46])[3::-1]
+    assert apart(together, alone) < NOISE_FLOOR
+    assert apart(backwards, alone) < NOISE_FLOOR
+
+
+@pytest.fixture(scope="module")
+def exact_bert() -> nn.Module:
+    return tiny_transformer("bert").double()
+
+
+@settings(max_examples=15, deadline=None)
+@given(exponent=st.floats(-9, -1), above=st.booleans())
+def test_tau_near_1_is_near_the_baseline(
+    exact_bert: nn.Module, exponent: float, above: bool
+) -> None:
+    distance = 10**exponent
+    before = hidden(exact_bert)
+    with lcbench.inject(exact_bert, 1 + distance if above else 1 - distance):
+        change = relative(hidden(exact_bert), before)
+    # The slope at 1 is SLOPE_MEASURED, up to the rounding of float64.
+    assert change <= 2 * distance + 1e-14
+    assert change >= 0.01 * distance - 1e-14
+
+
+def entropies(logits: Tensor, tau: float) -> Tensor:
+    """Return the entropy of each row's weights by the tests' reference: [rows]."""
+    weights = weights_of(logits, torch.tensor(tau, dtype=torch.float64))
+    return -torch.xlogy(weights, weights).sum(dim=-1)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    keys=st.integers(2, 40),
+    masked=st.integers(0, 38),
+    size=st.floats(0.1, 20),
+    smaller=st.floats(0.05, 5),
+    factor=st.floats(1.01, 20),
+)
+def test_a_larger_tau_flattens_and_a_smaller_one_sharpens_every_row(
+    seed: int, keys: int, masked: int, size: float, smaller: float, factor: float
+) -> None:
+    logits = size * torch.randn(5, keys, generator=torch.Generator().manual_seed(seed)).double()
+    allowed = keys - min(masked, keys - 2)
+    logits[:, allowed:] = -torch.inf
+    sharp, flat = entropies(logits, smaller), entropies(logits, smaller * factor)
+    # Rows so sharp that float64 gives one key everything stay as they are.
+    assert (flat >= sharp - 1e-12).all()
+    assert (flat[sharp > 1e-6] > sharp[sharp > 1e-6] - 1e-12).all()
+    assert (flat <= np.log(allowed) + 1e-12).all()
+    assert torch.allclose(entropies(logits, 1e9), torch.tensor(np.log(allowed)), atol=1e-6)
+
+
+def encoder_at(folder: Path, policy: Any) -> Encoder:
+    asked = ModelSettings("custom", str(folder), "folder", None, None, None, False)
+    located = locate(asked, offline=True)
+    model = load(located, device="cpu", dtype="float32")
+    injection = lcbench.inject(model, policy)
+    return Encoder(model, model_meta(located, model, BASELINE), injection=injection)
+
+
+def test_queries_and_documents_get_their_own_temperature(
+    make_model: Callable[[str], Path],
+) -> None:
+    texts = ["a text to embed", "and one that is longer than the other one"]
+    loader = SimpleNamespace(dataset={"text": texts})
+    folder = make_model("bert")
+    encoder = encoder_at(folder, {"query": 0.5, "document": 0.9})
+    found = {
+        prompt: encoder.encode(loader, prompt_type=prompt)
+        for prompt in (PromptType.query, PromptType.document, None)
+    }
+    again = encoder.encode(loader, prompt_type=PromptType.query)
+    query, document = (encoder_at(folder, tau).embed(texts) for tau in (0.5, 0.9))
+    assert np.array_equal(found[PromptType.query], query)
+    assert np.array_equal(found[PromptType.document], document)
+    # A task without roles treats all text as documents.
+    assert np.array_equal(found[None], document)
+    assert apart(query, document) > 0.01
+    # Equal texts of both roles are kept apart in memory, and each is encoded once.
+    assert np.array_equal(again, query)
+    assert encoder.counters.encoded_texts == 4
+    assert encoder.counters.texts == 8
+
+
+@pytest.mark.parametrize("policy", [ByRole(0.8, 0.8), {"query": 0.8, "document": 0.8}], ids=str)
+def test_roles_at_the_same_temperature_share_embeddings(
+    make_model: Callable[[str], Path], policy: Any
+) -> None:
+    encoder = encoder_at(make_model("bert"), policy)
+    query = encoder.embed(["a text to embed"], "query")
+    assert np.array_equal(encoder.embed(["a text to embed"], "document"), query)
+    assert encoder.counters.encoded_texts == 1
+
+
+class RemoteConfig(PretrainedConfig):
+    """As a repository with code of its own brings one."""
+
+    model_type = "remote-to-lcbench"
+    num_hidden_layers = 1
+
+
+class RemoteAttention(nn.Module):
+    """Attention as model repositories write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.keys, self.values = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        logits = self.queries(states) @ self.keys(states).transpose(-1, -2) / 8**0.5
+        weights = logits.masked_fill(mask[:, None, :] == 0, -1e30).softmax(dim=-1)
+        return weights @ self.values(states)
+
+
+class RemoteModel(PreTrainedModel):
+    """A model that transformers knows nothing of."""
+
+    config_class = RemoteConfig
+
+    def __init__(self, config: RemoteConfig) -> None:
+        super().__init__(config)
+        self.words = nn.Embedding(100, 8)
+        self.mixer = RemoteAttention()
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.words
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.mixer(self.words(input_ids), attention_mask)
+
+
+class RemoteModelThatClaimsTheInterface(RemoteModel):
+    """As above, and it says that its attention can be exchanged."""
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    _supports_sdpa = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (RemoteModel, "RemoteModel neither uses the attention interface"),
+        (RemoteModelThatClaimsTheInterface, r"mixer \(RemoteAttention\) computes attention"),
+    ],
+)
+def test_remote_code_with_a_softmax_of_its_own_is_refused_by_name(
+    kind: type[RemoteModel], message: str
+) -> None:
+    torch.manual_seed(0)
+    model = kind(RemoteConfig()).eval()
+    inputs = {"input_ids": torch.arange(12).view(2, 6), "attention_mask": torch.ones(2, 6)}
+    before = model(**inputs)
+    with pytest.raises(InjectionError, match=message):
+        lcbench.inject(model, 0.8)
+    assert torch.equal(model(**inputs), before)

@@ -1,9 +1,26 @@
 """Temperature policies and their canonical form."""
 
+import math
+from typing import Any
+
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tempscale.policy import BASELINE, Constant, parse, parse_all
+from lcbench.tempscale.policy import (
+    BASELINE,
+    ByLayer,
+    ByLength,
+    ByRole,
+    Constant,
+    LogLength,
+    ModelShape,
+    Policy,
+    parse,
+    parse_all,
+)
+
+BERT = ModelShape(layers=12, window=512, position_bias=False)
+T5 = ModelShape(layers=12, window=512, position_bias=True)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +66,164 @@ def test_the_baseline_comes_first_and_each_policy_once() -> None:
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(RequestError, match="no temperature at all"):
         parse_all([])
+
+
+POLICIES: list[tuple[Any, Policy, str]] = [
+    ({"query": 0.8, "document": 1.0}, ByRole(0.8, 1.0), "query=0.8,document=1"),
+    ({"document": "0.90"}, ByRole(1.0, 0.9), "query=1,document=0.9"),
+    ({"query": 0.7}, ByRole(0.7, 1.0), "query=0.7,document=1"),
+    ({"layers": {0: 1.0, 6: 0.8}}, ByLayer(((0, 1.0), (6, 0.8))), "layers_0=1,6=0.8"),
+    ({"layers": {0: 0.9, 3: 1}}, ByLayer(((0, 0.9), (3, 1.0))), "layers_0=0.9,3=1"),
+    (
+        {"length": {0: 1.0, 256: 0.9, 512: 0.8}},
+        ByLength(((0, 1.0), (256, 0.9), (512, 0.8))),
+        "length_0=1,256=0.9,512=0.8",
+    ),
+    ({"length": "logn"}, LogLength(512), "length_logn_512"),
+    ({"length": {"logn": 128}}, LogLength(128), "length_logn_128"),
+]
+
+
+@pytest.mark.parametrize(("value", "policy", "canonical"), POLICIES)
+def test_a_policy_and_its_canonical_form(value: Any, policy: Policy, canonical: str) -> None:
+    assert parse(value) == policy
+    assert parse(value).canonical == canonical
+    assert not set(":/\\ {}") & set(canonical)
+    kept = parse(value, keeps_bias=True)
+    assert kept.keeps_bias
+    assert kept.canonical == f"{canonical}_bias=kept"
+    assert kept != policy
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"query": 0.8, "document": 0.9}, {"document": 0.90, "query": "0.80"}),
+        ({"query": 0.8}, {"document": 1, "query": 0.8}),
+        ({"layers": {6: 0.8}}, {"layers": {0: 1.0, 6: 0.8}}),
+        ({"layers": {"6": "0.8", "0": 1}}, {"layers": {0: 1.0, 6: 0.8}}),
+        ({"layers": {6: 0.8, 0: 0.9}}, {"layers": {0: 0.9, 6: 0.8}}),
+        # A step that changes nothing is none.
+        ({"layers": {0: 1.0, 3: 1.0, 6: 0.8, 9: 0.8}}, {"layers": {6: 0.8}}),
+        ({"length": {512: 0.8, 256: 0.9}}, {"length": {0: 1, 256: 0.9, 300: 0.9, 512: 0.8}}),
+        ({"length": "logn"}, {"length": {"logn": 512}}),
+    ],
+)
+def test_equal_policies_are_equal_however_they_are_written(one: Any, other: Any) -> None:
+    assert parse(one) == parse(other)
+    assert parse(one).canonical == parse(other).canonical
+    assert parse_all([one, other]) == (BASELINE, parse(one))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"query": 0.8, "document": "0.80"},
+        {"layers": {0: 0.8}},
+        {"layers": {0: 0.8, 6: 0.8}},
+        {"length": {0: 0.8, 100: 0.80}},
+    ],
+)
+def test_what_is_constant_in_effect_has_the_constants_identity(value: Any) -> None:
+    assert parse(value) == Constant(0.8)
+    assert parse(value).canonical == "0.8"
+    assert parse(value, keeps_bias=True) == parse(0.8, keeps_bias=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1.0, {"query": 1, "document": 1.0}, {"query": 1.0}, {"layers": {3: 1}}, {"length": {9: 1.0}}],
+)
+def test_what_is_1_everywhere_is_the_baseline(value: Any) -> None:
+    assert parse(value, keeps_bias=True) == BASELINE
+    assert parse(value, keeps_bias=True).canonical == "1"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"qury": 0.8}, r"tau=\{qury: 0.8\} is not a policy. Did you mean query\?"),
+        ({"layer": {0: 0.8}}, "is not a policy. Did you mean layers"),
+        ({}, r"tau=\{\} is not a policy"),
+        ({"query": 0.8, "layers": {0: 0.8}}, "is not a policy"),
+        ({"layers": {0: 0.8}, "length": {0: 0.8}}, "is not a policy"),
+        ({"layers": {}}, "layers takes steps, such as"),
+        ({"layers": 0.8}, "layers takes steps, such as"),
+        ({"length": {}}, "length takes steps, such as"),
+        ({"length": "log"}, "length takes steps, such as"),
+        ({"layers": {-1: 0.8}}, "-1 is not a whole number of at least 0"),
+        ({"layers": {1.5: 0.8}}, "1.5 is not a whole number of at least 0"),
+        ({"layers": {True: 0.8}}, "True is not a whole number of at least 0"),
+        ({"length": {"-3": 0.8}}, "-3 is not a whole number of at least 0"),
+        ({"length": {"logn": 1}}, "logn takes a length of at least 2 tokens"),
+        ({"length": {"logn": 2.5}}, "logn takes a length of at least 2 tokens"),
+        ({"length": {"logn": 512, 0: 1.0}}, "logn is not a whole number of at least 0"),
+        ({"query": 0}, r"tau=\{query: 0\}: 0 is not a temperature"),
+        ({"layers": {0: -0.8}}, "-0.8 is not a temperature"),
+        ({"layers": {0: "high"}}, "high is not a temperature"),
+        ({"length": {0: float("nan")}}, "nan is not a temperature"),
+        ({"document": None}, "None is not a temperature"),
+    ],
+)
+def test_what_is_no_policy_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        parse(value)
+
+
+def test_lengths_by_hand() -> None:
+    steps = parse({"length": {0: 1.0, 256: 0.9, 512: 0.8}})
+    found = [steps.of_length(n) for n in (1, 255, 256, 257, 511, 512, 4096)]
+    assert found == [1.0, 1.0, 0.9, 0.9, 0.9, 0.8, 0.8]
+    logn = parse({"length": "logn"})
+    assert [logn.of_length(n) for n in (0, 1, 2, 511, 512)] == [1.0] * 5
+    # log 512 / log 4096 = 9 log 2 / 12 log 2
+    assert logn.of_length(4096) == pytest.approx(0.75)
+    assert parse({"length": {"logn": 16}}).of_length(256) == pytest.approx(0.5)
+    assert logn.of_length(1000) == pytest.approx(math.log(512) / math.log(1000))
+    assert parse(0.8).of_length(7) is None
+
+
+def test_layers_by_hand() -> None:
+    policy = parse({"layers": {0: 1.0, 2: 0.9, 3: 0.7}})
+    assert policy.of_layers(5) == (1.0, 1.0, 0.9, 0.7, 0.7)
+    assert parse(0.8).of_layers(2) == (0.8, 0.8)
+
+
+def test_roles_by_hand() -> None:
+    policy = parse({"query": 0.8, "document": 0.9}, keeps_bias=True)
+    assert policy.for_role("query") == Constant(0.8, keeps_bias=True)
+    assert policy.for_role("document") == Constant(0.9, keeps_bias=True)
+    assert parse({"layers": {1: 0.8}}).for_role("query") == parse({"layers": {1: 0.8}})
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused() -> None:
+    assert parse({"layers": {11: 0.8}}).resolve(BERT) == ByLayer(((0, 1.0), (11, 0.8)))
+    with pytest.raises(RequestError, match="the model has no layer 12; its layers are 0 to 11"):
+        parse({"layers": {12: 0.8}}).resolve(BERT)
+
+
+def test_a_step_beyond_the_window_is_refused() -> None:
+    assert parse({"length": {512: 0.8}}).resolve(BERT) == ByLength(((0, 1.0), (512, 0.8)))
+    with pytest.raises(RequestError, match="no text has 513 tokens, since the model reads at most"):
+        parse({"length": {513: 0.8}}).resolve(BERT)
+    unlimited = ModelShape(layers=12, window=None, position_bias=False)
+    assert parse({"length": {9999: 0.8}}).resolve(unlimited).values() == (1.0, 0.8)
+
+
+def test_logn_at_a_window_that_it_does_not_reach_beyond_is_the_baseline() -> None:
+    assert parse({"length": "logn"}).resolve(BERT) == BASELINE
+    assert parse({"length": {"logn": 511}}).resolve(BERT) == LogLength(511)
+
+
+def test_keeping_a_bias_counts_only_where_there_is_one() -> None:
+    for value, policy, _ in POLICIES[:6]:
+        kept = parse(value, keeps_bias=True)
+        assert kept.resolve(BERT) == policy
+        assert kept.resolve(T5) == kept
+
+
+def test_what_comes_to_1_for_a_model_is_the_baseline() -> None:
+    for shape in (BERT, T5):
+        assert parse(1.0, keeps_bias=True).resolve(shape) == BASELINE
+        assert ByRole(1.0, 1.0, keeps_bias=True).resolve(shape) == BASELINE
+        assert ByLayer(((0, 1.0),)).resolve(shape).is_baseline

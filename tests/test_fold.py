@@ -1,0 +1,94 @@
+"""A temperature written into weights is the injected one, and what weights cannot say is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lcbench
+from exactness import ARCHITECTURES, make, states
+from lcbench.errors import InjectionError, RequestError
+from lcbench.tempscale.fold import fold
+from lcbench.tempscale.policy import parse
+
+# Relative to the largest hidden state, in float64. Norms whose weights were divided round anew.
+TOLERANCE = 1e-10
+BY_LAYER = {"layers": {0: 0.9, 1: 0.7}}
+# Layers that share what would have to be divided differently for each.
+SHARED = {"T5": "share one position bias", "MPNet": "share one position bias"} | {
+    "Gemma 2": "share one cap of their logits"
+}
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def difference_from_injected(architecture: str, value: Any, *, kept: bool = False) -> float:
+    """Return how far a folded model is from the injected one, and show that neither is a no-op."""
+    injected, folded = (make(architecture).double() for _ in range(2))
+    untouched = states(injected)
+    with lcbench.inject(injected, value, tau_bias="kept" if kept else "divided"):
+        expected = states(injected)
+    fold(folded, parse(value, keeps_bias=kept))
+    assert float((untouched - expected).abs().max() / expected.abs().max()) > 1e-3
+    return float((states(folded) - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_folded_constant_is_the_injected_one(architecture: str) -> None:
+    assert difference_from_injected(architecture, 0.7) < TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in SHARED])
+def test_folded_layers_are_the_injected_ones(architecture: str) -> None:
+    assert difference_from_injected(architecture, BY_LAYER) < TOLERANCE
+
+
+@pytest.mark.parametrize(("architecture", "reason"), SHARED.items())
+def test_layers_that_share_a_bias_or_a_cap_are_refused(architecture: str, reason: str) -> None:
+    model = make(architecture)
+    before = weights(model)
+    with pytest.raises(RequestError, match=reason):
+        fold(model, parse(BY_LAYER))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+
+
+@pytest.mark.parametrize("value", [0.7, BY_LAYER], ids=str)
+@pytest.mark.parametrize("architecture", ["T5", "MPNet"])
+def test_a_kept_bias_can_be_folded(architecture: str, value: Any) -> None:
+    assert difference_from_injected(architecture, value, kept=True) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"query": 0.8, "document": 0.9}, "would have to differ for queries and documents"),
+        ({"length": {10: 0.8}}, "weights do not know how long a text is"),
+        ({"length": {"logn": 8}}, "weights do not know how long a text is"),
+    ],
+)
+def test_what_differs_by_text_is_refused(value: Any, reason: str) -> None:
+    model = make("BERT")
+    before = weights(model)
+    with pytest.raises(RequestError, match=reason):
+        fold(model, parse(value))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+
+
+def test_a_model_whose_queries_are_not_known_is_refused_and_unchanged() -> None:
+    model = make("BERT")
+    for layer in model.encoder.layer:
+        # A projection that is no plain linear layer.
+        layer.attention.self.query = nn.Sequential(layer.attention.self.query)
+    before = weights(model)
+    with pytest.raises(RequestError, match=r"encoder\.layer\.0\.attention\.self \(.*is not known"):
+        fold(model, parse(0.7))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+
+
+def test_a_model_under_injection_is_refused() -> None:
+    model = make("BERT")
+    with lcbench.inject(model, 0.7), pytest.raises(InjectionError, match="already runs at a temp"):
+        fold(model, parse(0.7))
