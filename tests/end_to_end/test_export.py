@@ -1,0 +1,73 @@
+"""`python -m lcbench.export`: what it writes needs no lcbench, and what it cannot write it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lcbench
+
+TEXTS = ["A short text.", "The temperature divides the attention logits. " * 30]
+
+# Runs where importing lcbench is an error, however it is installed.
+LOAD = """
+import sys
+sys.modules["lcbench"] = None
+import numpy
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
+numpy.save(sys.argv[2], model.encode(sys.argv[3:]))
+try:
+    import lcbench
+except ImportError:
+    print("lcbench cannot be imported")
+"""
+
+
+def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    done = run("model=minilm", "tau=0.8", "out=at-0.8", "offline=true", module="lcbench.export")
+    assert done.returncode == 0, done.stderr
+    assert "at-0.8: written" in done.stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, tmp_path / "at-0.8", tmp_path / "found.npy", *TEXTS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert "lcbench cannot be imported" in loaded.stdout
+    model = SentenceTransformer(str(minilm_folder), device="cpu")
+    plain = model.encode(TEXTS)
+    with lcbench.inject(model, 0.8):
+        expected = model.encode(TEXTS)
+    largest = np.abs(expected).max()
+    assert np.abs(np.load(tmp_path / "found.npy") - expected).max() / largest < 1e-5
+    assert np.abs(plain - expected).max() / largest > 1e-2
+    card = (tmp_path / "at-0.8" / "README.md").read_text(encoding="utf-8")
+    assert "attention temperature τ = 0.8" in card
+    # Nothing is left beside it.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at-0.8", "found.npy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tau={query: 0.8, document: 1.0}", "out=new"], "differ for queries and documents"),
+        (["tau={length: {0: 1.0, 128: 0.8}}", "out=new"], "do not know how long a text is"),
+        (["tau=1", "out=new"], "nothing to write"),
+        (["tau=0.8", "out=there"], "out=there exists already"),
+        (["tau=0.8"], "out has no value yet"),
+    ],
+)
+def test_what_cannot_be_exported(run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "there").mkdir()
+    done = run("model=minilm", "offline=true", *arguments, module="lcbench.export")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "lcbench: error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
