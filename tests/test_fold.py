@@ -1,4 +1,4 @@
-"""A temperature written into weights is the injected one, and what weights cannot say is refused."""
+"""A temperature in weights is the injected one; what weights cannot say is refused."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from lcbench.errors import InjectionError, RequestError
 from lcbench.tempscale.fold import fold
 from lcbench.tempscale.policy import parse
 
-# Relative to the largest hidden state, in float64. Measured: 3e-15; 1e-7 where transformers computes
-# the rotation of queries (ModernBERT) or the norms (Gemma) in float32, whatever the model's dtype.
+# Relative to the largest hidden state, in float64. Measured: 3e-15; 1e-7 where transformers takes
+# the rotation of queries (ModernBERT) or the norms (Gemma) in float32 whatever the dtype.
 TOLERANCE = 1e-10
 FLOAT32_INSIDE = dict.fromkeys(("ModernBERT", "Gemma 2", "Gemma 3"), 1e-6)
 BY_LAYER = {"layers": {0: 0.9, 1: 0.7}}
