@@ -141,7 +141,9 @@ def make(architecture: str, **changes: Any) -> Any:
     """
     kind, config, sizes = ARCHITECTURES[architecture]
     torch.manual_seed(0)
-    model = getattr(transformers, kind)(getattr(transformers, config)(**{**sizes, **changes})).eval()
+    model = getattr(transformers, kind)(
+        getattr(transformers, config)(**{**sizes, **changes})
+    ).eval()
     # T5 does not divide its logits by the root of the head's size: its weights are smaller for it.
     spread = 0.25 * 8**-0.25 if architecture == "T5" else 0.25
     with torch.no_grad():

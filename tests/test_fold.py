@@ -1,4 +1,4 @@
-"""A temperature written into weights is the injected one, and what weights cannot say is refused."""
+"""A temperature in weights is the injected one; what weights cannot say is refused."""
 
 from typing import Any
 
@@ -12,8 +12,10 @@ from lcbench.errors import InjectionError, RequestError
 from lcbench.tempscale.fold import fold
 from lcbench.tempscale.policy import parse
 
-# Relative to the largest hidden state, in float64. Norms whose weights were divided round anew.
+# Relative to the largest hidden state, in float64. Measured: 3e-15; 1e-7 where transformers takes
+# the rotation of queries (ModernBERT) or the norms (Gemma) in float32 whatever the dtype.
 TOLERANCE = 1e-10
+FLOAT32_INSIDE = dict.fromkeys(("ModernBERT", "Gemma 2", "Gemma 3"), 1e-6)
 BY_LAYER = {"layers": {0: 0.9, 1: 0.7}}
 # Layers that share what would have to be divided differently for each.
 SHARED = {"T5": "share one position bias", "MPNet": "share one position bias"} | {
@@ -23,6 +25,10 @@ SHARED = {"T5": "share one position bias", "MPNet": "share one position bias"} |
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def tolerance_of(architecture: str) -> float:
+    return FLOAT32_INSIDE.get(architecture, TOLERANCE)
 
 
 def difference_from_injected(architecture: str, value: Any, *, kept: bool = False) -> float:
@@ -38,12 +44,12 @@ def difference_from_injected(architecture: str, value: Any, *, kept: bool = Fals
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_folded_constant_is_the_injected_one(architecture: str) -> None:
-    assert difference_from_injected(architecture, 0.7) < TOLERANCE
+    assert difference_from_injected(architecture, 0.7) < tolerance_of(architecture)
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in SHARED])
 def test_folded_layers_are_the_injected_ones(architecture: str) -> None:
-    assert difference_from_injected(architecture, BY_LAYER) < TOLERANCE
+    assert difference_from_injected(architecture, BY_LAYER) < tolerance_of(architecture)
 
 
 @pytest.mark.parametrize(("architecture", "reason"), SHARED.items())

@@ -30,7 +30,8 @@ BACK_ENDS = ("eager", "sdpa")
 # In float64, so that only the formula can make a difference. Measured: 3e-15 at most.
 TOLERANCE = 1e-12
 # Largest relative difference of an embedding between two batches that hold its text, in fp32 on a
-# CPU: the noise floor. Measured over the tests' architectures: FLOOR_MEASURED.
+# CPU: the noise floor. Measured over the tests'
+# architectures: below this.
 NOISE_FLOOR = 5e-6
 
 
@@ -323,7 +324,7 @@ def test_tau_near_1_is_near_the_baseline(
     before = hidden(exact_bert)
     with lcbench.inject(exact_bert, 1 + distance if above else 1 - distance):
         change = relative(hidden(exact_bert), before)
-    # The slope at 1 is SLOPE_MEASURED, up to the rounding of float64.
+    # In proportion to the distance, up to the rounding of float64.
     assert change <= 2 * distance + 1e-14
     assert change >= 0.01 * distance - 1e-14
 
