@@ -174,8 +174,12 @@ def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransform
                 f"own window, but it reads {model.max_seq_length} tokens when loaded."
             )
         model.max_seq_length = located.settings.window
-    model.eval()
-    return model
+    # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
+    # long run goes on.
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.data = weight.data.clone()
+    return model.eval()
 
 
 def network_answers() -> bool:
