@@ -99,7 +99,7 @@ _QUERIES_AND_KEYS = {"query", "key", "q", "k", "q_lin", "k_lin", "q_proj", "k_pr
     "pos_key_proj",
     "pos_query_proj",
 }
-_VALUES = {"value", "v_lin", "v_proj", "value_proj"}
+_VALUES = {"value", "v", "v_lin", "v_proj", "value_proj"}
 BACK_ENDS = ("eager", "sdpa")
 # What transformers itself does not run. It raises where a model is made with that back end; MPNet
 # and DeBERTa, asked later, stay on eager.
@@ -151,13 +151,13 @@ def make(architecture: str, **changes: Any) -> Any:
             parts = set(name.split("."))
             if parts & _QUERIES_AND_KEYS and weight.dim() == 2:
                 nn.init.normal_(weight, std=spread)
-            elif parts & _VALUES and weight.dim() == 2 and "head_dim" not in sizes:
-                # Decoders' hidden states are not normalised after they are added to.
-                nn.init.normal_(weight, std=0.5)
             elif architecture == "T5" and "v" in parts:
                 # As made, attention would outweigh the embeddings, and the rounding of T5's logits,
                 # which are half precision up to the softmax, be nearly all there is in the result.
                 nn.init.normal_(weight, std=0.09)
+            elif parts & _VALUES and weight.dim() == 2 and "head_dim" not in sizes:
+                # Decoders' hidden states are not normalised after they are added to.
+                nn.init.normal_(weight, std=0.5)
             elif architecture.startswith("Gemma") and "embed_tokens" in parts:
                 # As large as what the layers add to them, which Gemma normalises.
                 nn.init.normal_(weight, std=0.2)

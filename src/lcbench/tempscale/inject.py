@@ -458,16 +458,20 @@ def _attend(
             )
         # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
         optional["softcap"] = softcap / tau
-    by_text = isinstance(tau, Tensor)
+    # Flex attention is compiled anew for each scale, and gives up after a few.
+    flex = getattr(module, "config", None) is not None and (
+        module.config._attn_implementation == "flex_attention"  # type: ignore[union-attr]
+    )
+    on_query = flex or isinstance(tau, Tensor)
     probe = active_probe()
     with inside(probe):
         output, weights = original(
             module,
-            _divide(query, tau) if by_text else query,
+            _divide(query, tau) if on_query else query,
             key,
             value,
             attention_mask,
-            scaling=scaling if isinstance(tau, Tensor) else scaling / tau,
+            scaling=scaling if on_query or isinstance(tau, Tensor) else scaling / tau,
             **optional,
             **kwargs,
         )
