@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lcbench.tempscale.policy import Policy
 
 # Largest difference of the exported model's embeddings from the injected model's, relative to the
-# largest component, in fp32. Measured over BERT, RoBERTa and T5: 2e-6.
+# largest component, in fp32. Measured: 4.6e-7 (MiniLM), 6.5e-7 (T5).
 TOLERANCE = 1e-5
 
 # Texts of several lengths on which the two are compared.
