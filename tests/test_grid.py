@@ -7,7 +7,7 @@ import pytest
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.tempscale.policy import BASELINE, Constant
 
-PROTOCOL = Protocol("paper", "none", "float32", "test", window=None, docs=None)
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)
 
 
 def test_the_key_is_stable() -> None:

@@ -23,7 +23,7 @@ from lcbench.grid import Cell, Protocol
 from lcbench.results import Finished, Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
-PROTOCOL = Protocol("paper", "none", "float32", "test", window=512, docs=None)
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
 VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
 
 

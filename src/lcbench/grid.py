@@ -16,9 +16,11 @@ class Protocol:
 
     Attributes:
         name: of the config it came from.
-        prompts: `none`: texts are encoded as they are.
+        prompts: `none`: texts are encoded as they are; `registry`: with the prompts and
+            instructions that mteb's registry has for the model.
         dtype: of weights and activations.
-        splits: which splits of a task are scored.
+        splits: which splits of a task are scored: a rule, or names joined by commas.
+        subsets: the subsets or languages that tasks are restricted to; None: all.
         window: None: each model's own; else tokens.
         docs: for tasks made of docstrings, the digest of their texts and sizes; else None.
     """
@@ -27,13 +29,18 @@ class Protocol:
     prompts: str
     dtype: str
     splits: str
+    subsets: tuple[str, ...] | None
     window: int | None
     docs: str | None
 
     @property
     def key(self) -> str:
         """The name and a short digest of everything else: a folder of results."""
-        content = json.dumps(asdict(self), sort_keys=True)
+        fields = asdict(self)
+        if self.subsets is None:
+            # So that results from before there was such a restriction are still found.
+            del fields["subsets"]
+        content = json.dumps(fields, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

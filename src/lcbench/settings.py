@@ -19,8 +19,9 @@ from omegaconf.errors import MissingMandatoryValue
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.models import ModelSettings
+from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import DocsSizes
-from lcbench.tasks.suites import Suite
+from lcbench.tasks.suites import Suite, choose
 from lcbench.tempscale.policy import Policy, parse, parse_all
 
 # Keys that a result depends on.
@@ -36,12 +37,15 @@ IDENTITY = frozenset(
         "tau",
         "tau_bias",
         "tasks",
+        "subsets",
         "suite.name",
         "suite.columns",
+        "suite.revisions",
         "protocol.name",
         "protocol.prompts",
         "protocol.dtype",
         "protocol.splits",
+        "protocol.subsets",
         "docs.documents",
         "docs.documents_per_module",
         "docs.long_documents",
@@ -65,6 +69,8 @@ RUNTIME = frozenset(
 _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16")
+_PROMPTS = ("none", "registry")
+_EVERY_SUBSET = "all"
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class ProtocolSettings:
     prompts: str
     dtype: str
     splits: str
+    subsets: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,16 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A request, checked: which cells, and how to run them."""
+    """A request, checked: which cells, and how to run them.
+
+    Attributes:
+        left_out: what of a benchmark cannot be run here, and why, in one line each.
+    """
 
     models: tuple[ModelSettings, ...]
     policies: tuple[Policy, ...]
-    tasks: tuple[str, ...]
+    tasks: tuple[TaskChoice, ...]
+    left_out: tuple[str, ...]
     protocol: ProtocolSettings
     docs: DocsSizes
     engine: EngineSettings
@@ -113,7 +125,7 @@ class ReportSettings:
 
     results_dir: Path
     report_dir: Path
-    tasks: tuple[str, ...] | None
+    tasks: tuple[TaskChoice, ...] | None
 
 
 @dataclass(frozen=True)
@@ -161,19 +173,23 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     protocol, engine = first["protocol"], first["engine"]
     if not re.fullmatch(r"[\w.-]+", str(protocol["name"])):
         raise RequestError(f"protocol.name={protocol['name']} cannot name a folder.")
-    _one_of("protocol.prompts", protocol["prompts"], ("none",))
+    _one_of("protocol.prompts", protocol["prompts"], _PROMPTS)
     _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
     _one_of("protocol.splits", protocol["splits"], ("test",))
     _one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
+    subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
+    tasks, left_out = _tasks(first["tasks"], first["suite"])
     return Settings(
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
         policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
-        tasks=_tasks(first["tasks"], first["suite"]),
+        tasks=tasks,
+        left_out=left_out,
         protocol=ProtocolSettings(
             name=str(protocol["name"]),
             prompts=protocol["prompts"],
             dtype=protocol["dtype"],
             splits=protocol["splits"],
+            subsets=_subsets(subsets),
         ),
         docs=_docs(first["docs"]),
         engine=EngineSettings(
@@ -198,7 +214,7 @@ def read_report(config: DictConfig) -> ReportSettings:
     return ReportSettings(
         results_dir=results_dir,
         report_dir=_path("report_dir", value["report_dir"]) or results_dir / "report",
-        tasks=None if value["tasks"] is None else _task_names(value["tasks"]),
+        tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
     )
 
 
@@ -291,24 +307,44 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
 
 
 def _suite(value: Any) -> Suite:
-    return Suite(name=str(value["name"]), columns=value["columns"])
+    return Suite(
+        name=str(value["name"]), columns=value["columns"], revisions=value.get("revisions") or {}
+    )
 
 
-def _tasks(tasks: Any, suite: Any) -> tuple[str, ...]:
-    if tasks is None:
-        return _suite(suite).tasks
-    return _task_names(tasks)
+def _tasks(tasks: Any, suite: Any) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
+    """Return what `tasks` names, or the suite where it names nothing; and what is left out."""
+    # One of a config directory of the user's own is not among those that are shipped.
+    own = _suite(suite)
+    suites = [own, *(one for one in shipped_suites() if one.name != own.name)]
+    return _chosen([own.name] if tasks is None else tasks, suites)
 
 
-def _task_names(tasks: Any) -> tuple[str, ...]:
-    """Return the tasks of a list of names of tasks and of suites, each once."""
+def _chosen(tasks: Any, suites: Sequence[Suite]) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
     names = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(f"tasks={tasks} is not a list of names of tasks.")
     if not names:
         raise RequestError("tasks=[] asks for no task at all; leave it out for the suite's tasks.")
-    suites = {suite.name: suite.tasks for suite in shipped_suites()}
-    return tuple(dict.fromkeys(task for name in names for task in suites.get(name, (name,))))
+    choices, left_out = choose(names, suites)
+    return tuple(choices), tuple(left_out)
+
+
+def _subsets(value: Any) -> tuple[str, ...] | None:
+    """Return the subsets that were asked for, sorted, each once; None: all."""
+    names = [value] if isinstance(value, str) else value
+    if names is None or names == [_EVERY_SUBSET]:
+        return None
+    # In YAML, no is false: Norwegian has to be quoted, or said as nb or nob.
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RequestError(
+            f"subsets={value} is not a list of names of subsets or languages: subsets=[en], or "
+            f"subsets={_EVERY_SUBSET}. A name that YAML reads as something else is quoted: "
+            "'subsets=[\"no\"]'."
+        )
+    if not names:
+        raise RequestError(f"subsets=[] asks for nothing at all; all of them: {_EVERY_SUBSET}.")
+    return tuple(sorted(set(names)))
 
 
 def _docs(value: Mapping[str, Any]) -> DocsSizes:

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
 from lcbench.progress import Progress
 from lcbench.results import Finished, Results
-from lcbench.settings import EngineSettings, Settings
+from lcbench.settings import EngineSettings, Settings, shipped_suites
 from lcbench.tasks.mirror import Data, check_mirror, check_reach, digest_of, point_at
+from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import select
-from lcbench.tasks.suites import DOCS_TASKS, make_task
+from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, resolve
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
         go_offline()
     results = Results(settings.results_dir)
     check_mirror(settings.mirror)
+    for task in settings.left_out:
+        warn(f"left out: {task}.")
+    parts = {task.name: _part(settings, task) for task in settings.tasks}
     located = _locate_all(settings)
     policies_of = {model: _policies(settings, model, console) for model in located}
     cells_of = {
@@ -78,7 +82,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
             expand(
                 [(model.name, model.revision)],
                 policies_of[model],
-                [(task, _protocol(settings, task, model)) for task in settings.tasks],
+                [(name, _protocol(settings, part, model)) for name, part in parts.items()],
             )
         )
         for model in located
@@ -90,7 +94,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     }
     left = [cell for group in left_of.values() for cell in group]
     _check_same_data(settings, results, set(cells) - set(left), left)
-    runner = _Runner(settings, results, console)
+    runner = _Runner(settings, parts, results, console)
     if left:
         results.check_writable()
         for folder in {results.files(cell).folder for cell in left}:
@@ -155,24 +159,32 @@ def _policies(settings: Settings, model: LocatedModel, console: Console) -> list
     return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
 
 
-def _protocol(settings: Settings, task: str, model: LocatedModel) -> Protocol:
+def _part(settings: Settings, task: TaskChoice) -> Part:
+    return resolve(task, settings.protocol.splits, settings.protocol.subsets)
+
+
+def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
     return Protocol(
         name=settings.protocol.name,
         prompts=settings.protocol.prompts,
         dtype=settings.protocol.dtype,
-        splits=settings.protocol.splits,
+        splits=part.asked_splits,
+        subsets=part.asked_subsets,
         window=model.window,
-        docs=select(settings.docs).digest if task in DOCS_TASKS else None,
+        docs=select(settings.docs).digest if part.name in DOCS_TASKS else None,
     )
 
 
 class _Runner:
     """Runs the cells of one model after the other."""
 
-    def __init__(self, settings: Settings, results: Results, console: Console) -> None:
+    def __init__(
+        self, settings: Settings, parts: Mapping[str, Part], results: Results, console: Console
+    ) -> None:
         self.failed: dict[Cell, str] = {}
         self.refused: dict[str, str] = {}
         self._settings = settings
+        self._parts = parts
         self._results = results
         self._console = console
 
@@ -183,6 +195,7 @@ class _Runner:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         _device(self._settings.engine)
+        check_pins(names, shipped_suites())
         mirror = self._settings.mirror
         data = {
             name: point_at(self._make_task(name), mirror)
@@ -300,7 +313,7 @@ class _Runner:
             )
 
     def _make_task(self, name: str) -> Any:
-        return make_task(name, self._settings.docs, self._settings.protocol.splits)
+        return make_task(self._parts[name], self._settings.docs)
 
 
 def quiet_libraries() -> None:

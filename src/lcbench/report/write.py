@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lcbench.errors import RequestError, did_you_mean
+from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.report.table1 import Table, build_tables
 from lcbench.settings import shipped_suites
+from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import column_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def report_run(
             asked.append(cell.policy.canonical)
     if scores.empty:
         return
-    tables = build_tables(scores, _expected(settings.tasks, scores), policies)
+    names = [task.name for task in settings.tasks]
+    tables = build_tables(scores, _expected(names, scores), policies)
     _write(tables, settings.results_dir / "report", console)
 
 
@@ -53,14 +55,15 @@ def report_folder(
         RequestError: there are none.
     """
     scores = results.read(_column, warn)
-    if settings.tasks is not None:
-        scores = scores[scores["task"].isin(settings.tasks)]
+    names = None if settings.tasks is None else [task.name for task in settings.tasks]
+    if names is not None:
+        scores = scores[scores["task"].isin(names)]
     if scores.empty:
         raise RequestError(
             f"results_dir={settings.results_dir} has no results"
-            f"{' of these tasks' if settings.tasks else ''}; `python -m lcbench` makes some."
+            f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
-    expected = None if settings.tasks is None else _expected(settings.tasks, scores)
+    expected = None if names is None else _expected(names, scores)
     _write(build_tables(scores, expected), settings.report_dir, console)
 
 
@@ -82,13 +85,7 @@ def _kind(task: str) -> str | None:
     """Return the type of a task in mteb, for one that no suite names and that has no result."""
     if any(task in suite.tasks for suite in shipped_suites()):
         return None
-    import mteb
-    from mteb.get_tasks import TASK_LIST
-
-    known = {kind.metadata.name for kind in TASK_LIST}
-    if task not in known:
-        raise RequestError(f"tasks={task}: there is no such task.{did_you_mean(task, known)}")
-    return str(mteb.get_task(task).metadata.type)
+    return registry().tasks[task].kind
 
 
 def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:

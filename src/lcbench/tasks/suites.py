@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, splits_of, subsets_of
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -50,10 +51,12 @@ class Suite:
     Attributes:
         name: of its config.
         columns: the tasks of each column of Table 1.
+        revisions: the commit of each task's dataset, for the tasks that it is pinned for.
     """
 
     name: str
     columns: Mapping[str, Sequence[str]]
+    revisions: Mapping[str, str]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -70,36 +73,165 @@ def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
     return _COLUMN_OF_TYPE.get(kind or "", kind or "Other")
 
 
-def make_task(name: str, sizes: DocsSizes, splits: str) -> AbsTask:
-    """Return a task of ours, or of mteb, restricted to the protocol's splits.
+@dataclass(frozen=True)
+class Part:
+    """What is scored of a task: resolved from the protocol's rules and a benchmark's own.
+
+    Attributes:
+        name: of the task.
+        subsets: those that are scored; None: all.
+        splits: those that are scored.
+        asked_subsets: what of it belongs to the protocol: as the request has them, where a
+            benchmark does not narrow them further; None: all.
+        asked_splits: the protocol's rule, or a benchmark's own, joined by commas.
+    """
+
+    name: str
+    subsets: tuple[str, ...] | None
+    splits: tuple[str, ...]
+    asked_subsets: tuple[str, ...] | None
+    asked_splits: str
+
+
+def choose(names: Sequence[str], suites: Sequence[Suite]) -> tuple[list[TaskChoice], list[str]]:
+    """Return the tasks that names stand for, each once, and those of benchmarks that are left out.
 
     Args:
-        name: of the task.
-        sizes: of the docs suite.
-        splits: `test`: the test split if the task has one, else all that mteb evaluates.
+        names: of tasks, of suites, of mteb benchmarks.
+        suites: that there are.
 
     Raises:
-        RequestError: there is no such task; the message has the nearest names.
+        RequestError: a name is none of these, or two benchmarks ask for different parts of a task.
     """
-    if name in DOCS_TASKS:
+    suites_by_name = {suite.name: suite for suite in suites}
+    in_suites = {task for suite in suites for task in suite.tasks}
+    chosen: dict[str, TaskChoice] = {}
+    left_out: list[str] = []
+    for name in names:
+        if name in suites_by_name:
+            choices = [TaskChoice(task) for task in suites_by_name[name].tasks]
+        elif name in in_suites or name in DOCS_TASKS or name in registry().tasks:
+            choices = [TaskChoice(name)]
+        else:
+            choices, without = _of_benchmark(name, registry(), suites_by_name)
+            left_out += without
+        for choice in choices:
+            before = chosen.setdefault(choice.name, choice)
+            if before != choice:
+                raise RequestError(
+                    f"tasks={name}: {choice.name} is asked for twice, with different subsets or "
+                    "splits; run these one after the other."
+                )
+    return list(chosen.values()), left_out
+
+
+def _of_benchmark(
+    name: str, known: Registry, suites: Mapping[str, Suite]
+) -> tuple[list[TaskChoice], list[str]]:
+    choices = known.benchmark(name)
+    if choices is None:
+        near = did_you_mean(
+            name, {*known.tasks, *known.benchmarks, *known.aliases, *suites, *DOCS_TASKS}
+        )
+        raise RequestError(
+            f"tasks={name}: there is no such task, suite or benchmark of mteb.{near}"
+        )
+    can, left_out = [], []
+    for choice in choices:
+        entry = known.tasks[choice.name]
+        if set(entry.modalities) != {"text"}:
+            left_out.append(f"{choice.name} of {name}: it is not made of text alone")
+        elif not entry.public:
+            left_out.append(f"{choice.name} of {name}: its data is not public")
+        else:
+            can.append(choice)
+    if not can:
+        raise RequestError(f"tasks={name}: none of its tasks is public and made of text alone.")
+    return can, left_out
+
+
+def resolve(choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
+    """Return what is scored of a task under a protocol's rules.
+
+    Args:
+        choice: the task, and what a benchmark takes of it.
+        rule: the protocol's for splits.
+        subsets: that the protocol is restricted to; None: all.
+
+    Raises:
+        RequestError: nothing of the task is left, or mteb's task is not one that can be run here.
+    """
+    if choice.name in DOCS_TASKS:
+        if subsets is not None and not {"en", "eng", "eng-Latn", "default"} & set(subsets):
+            raise RequestError(_no_subset(choice.name, subsets, ["default (English)"]))
+        return Part(choice.name, None, ("test",), subsets, rule)
+    known = registry()
+    entry = known.tasks[choice.name]
+    if set(entry.modalities) != {"text"}:
+        raise RequestError(f"tasks={entry.name}: it is not made of text alone.")
+    every = tuple(entry.subsets)
+    own = choice.subsets if choice.subsets is not None else every
+    wanted = every if subsets is None else subsets_of(entry, subsets, known.languages)
+    kept = tuple(one for one in own if one in wanted)
+    if not kept:
+        raise RequestError(_no_subset(entry.name, subsets or (), own))
+    splits = splits_of(entry, rule, choice.splits)
+    return Part(
+        name=entry.name,
+        subsets=None if kept == every else kept,
+        splits=splits,
+        asked_subsets=subsets if kept == wanted else kept,
+        asked_splits=rule if splits == splits_of(entry, rule, None) else ",".join(splits),
+    )
+
+
+def _no_subset(task: str, asked: Sequence[str], there: Sequence[str]) -> str:
+    listed = ", ".join(there[:60]) + (" …" if len(there) > 60 else "")
+    return f"subsets={','.join(asked)}: {task} has none of these; it has {listed}."
+
+
+def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
+    """See that mteb reads the datasets that the suites are pinned to.
+
+    Raises:
+        RequestError: naming each task that the installed mteb reads at another revision.
+    """
+    pins = {task: pin for suite in suites for task, pin in suite.revisions.items()}
+    moved = [
+        f"{name} ({registry().tasks[name].revision}, not {pins[name]})"
+        for name in names
+        if name in pins and registry().tasks[name].revision != pins[name]
+    ]
+    if moved:
+        raise RequestError(
+            "The installed mteb reads other revisions of datasets than the suite is pinned to: "
+            f"{', '.join(moved)}. Install the mteb of constraints.txt."
+        )
+
+
+def make_task(part: Part, sizes: DocsSizes) -> AbsTask:
+    """Return a task of ours, or of mteb, restricted to its splits and subsets.
+
+    Args:
+        part: what is scored of the task.
+        sizes: of the docs suite.
+    """
+    if part.name in DOCS_TASKS:
         from lcbench.tasks import docs
 
-        return docs.make_task(name, sizes)
+        return docs.make_task(part.name, sizes)
     import mteb
-    from mteb.abstasks.aggregated_task import AbsTaskAggregate
-    from mteb.get_tasks import TASK_LIST
 
-    known = {kind.metadata.name for kind in TASK_LIST}
-    if name not in known:
-        raise RequestError(
-            f"tasks={name}: there is no such task.{did_you_mean(name, known | DOCS_TASKS)}"
-        )
-    task = mteb.get_task(name)
-    if isinstance(task, AbsTaskAggregate):
-        parts = ",".join(part.metadata.name for part in task.metadata.tasks)
-        raise RequestError(f"tasks={name} is made of several tasks; name those: 'tasks=[{parts}]'")
-    if set(task.metadata.modalities) != {"text"}:
-        raise RequestError(f"tasks={name}: it is not made of text alone.")
-    if splits == "test" and "test" in task.eval_splits:
-        task.filter_eval_splits(["test"])
+    task: AbsTask = mteb.get_task(part.name)
+    entry: TaskEntry = registry().tasks[part.name]
+    for one in (task, *parts_of(task)):
+        if part.splits != entry.splits:
+            one.filter_eval_splits(list(part.splits))
+        if part.subsets is not None:
+            one.hf_subsets = list(part.subsets)
     return task
+
+
+def parts_of(task: AbsTask) -> list[AbsTask]:
+    """Return the tasks that an aggregate is the mean of; none for any other task."""
+    return list(getattr(task, "tasks", ()))

@@ -1,0 +1,239 @@
+"""What mteb knows of its tasks and benchmarks, kept in a file so that mteb need not be imported.
+
+mteb takes four seconds to import; a wrong name, a finished sweep or a listing should not wait for
+it. Made from mteb itself once a version, and never written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lcbench.errors import StorageError
+from lcbench.files import cache_folder, write_atomically
+
+# Raise it when the content below changes, so that older files are not read.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task as mteb's metadata has it.
+
+    Attributes:
+        name: of the task.
+        kind: its type: `STS`, `Retrieval` …
+        dataset: the repository's name on the hub; empty for an aggregate.
+        revision: the commit that the task reads.
+        config: the one configuration of the dataset that it reads, if it names one.
+        main_score: the metric that is its score.
+        splits: that mteb evaluates.
+        subsets: its languages, `eng-Latn`, by subset; one subset `default` where it is not divided.
+        divided: whether it has subsets (mteb: is multilingual).
+        merged: whether all subsets are read at once from the dataset's default configuration.
+        modalities: what it is made of: `text`, `image` …
+        public: whether its data can be had by anyone.
+        superseded_by: the task that mteb recommends in its place.
+        parts: of an aggregate, the tasks whose mean it is.
+    """
+
+    name: str
+    kind: str
+    dataset: str
+    revision: str
+    config: str | None
+    main_score: str
+    splits: tuple[str, ...]
+    subsets: Mapping[str, tuple[str, ...]]
+    divided: bool
+    merged: bool
+    modalities: tuple[str, ...]
+    public: bool
+    superseded_by: str | None
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """A task, and the part of it that was asked for.
+
+    Attributes:
+        name: of the task.
+        subsets: only these; None: as the protocol says.
+        splits: only these; None: as the protocol says.
+    """
+
+    name: str
+    subsets: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """mteb's tasks and benchmarks.
+
+    Attributes:
+        tasks: by name.
+        benchmarks: the tasks of each, and which subsets and splits of them, by name.
+        aliases: other names of benchmarks.
+        languages: the code of three letters by that of two (ISO 639).
+    """
+
+    tasks: Mapping[str, TaskEntry]
+    benchmarks: Mapping[str, tuple[TaskChoice, ...]]
+    aliases: Mapping[str, str]
+    languages: Mapping[str, str]
+
+    def benchmark(self, name: str) -> tuple[TaskChoice, ...] | None:
+        """Return the tasks of a benchmark, or None if there is none of that name."""
+        return self.benchmarks.get(self.aliases.get(name, name))
+
+    def reading(self, dataset: str) -> tuple[TaskEntry, ...]:
+        """Return the tasks that read a dataset, at whatever revision."""
+        return tuple(entry for entry in self.tasks.values() if entry.dataset == dataset)
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """Return what the installed mteb knows; imports it only the first time after an upgrade."""
+    cached = cache_folder() / f"mteb-{version('mteb')}-{_FORMAT}.json"
+    try:
+        return _from_json(json.loads(cached.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # not there, or not readable: ask mteb
+    known = _ask_mteb()
+    text = json.dumps(asdict(known), ensure_ascii=False)
+    # The file only saves seconds: a home that cannot be written is no reason to stop.
+    with suppress(StorageError):
+        write_atomically(cached, lambda path: path.write_text(text, encoding="utf-8"))
+    return known
+
+
+def _from_json(content: Mapping[str, Any]) -> Registry:
+    return Registry(
+        tasks={name: _entry(entry) for name, entry in content["tasks"].items()},
+        benchmarks={
+            name: tuple(_choice(choice) for choice in choices)
+            for name, choices in content["benchmarks"].items()
+        },
+        aliases=content["aliases"],
+        languages=content["languages"],
+    )
+
+
+def _entry(content: Mapping[str, Any]) -> TaskEntry:
+    lists = ("splits", "modalities", "parts")
+    subsets = {name: tuple(languages) for name, languages in content["subsets"].items()}
+    return TaskEntry(
+        **{**content, **{key: tuple(content[key]) for key in lists}, "subsets": subsets}
+    )
+
+
+def _choice(content: Mapping[str, Any]) -> TaskChoice:
+    subsets, splits = content["subsets"], content["splits"]
+    return TaskChoice(
+        content["name"],
+        None if subsets is None else tuple(subsets),
+        None if splits is None else tuple(splits),
+    )
+
+
+def _ask_mteb() -> Registry:
+    with warnings.catch_warnings():
+        # Of every task that is in beta, once for each.
+        warnings.simplefilter("ignore")
+        import mteb
+        from mteb.abstasks.aggregated_task import AbsTaskAggregate
+        from mteb.get_tasks import TASK_LIST
+        from mteb.languages import iso_mappings
+
+        tasks = {}
+        for kind in TASK_LIST:
+            data: Any = kind.metadata
+            aggregate = issubclass(kind, AbsTaskAggregate)
+            tasks[data.name] = TaskEntry(
+                name=data.name,
+                kind=str(data.type),
+                dataset="" if aggregate else str(data.dataset["path"]),
+                revision="" if aggregate else str(data.revision),
+                config=None if aggregate else _text_or_none(data.dataset.get("name")),
+                main_score=data.main_score,
+                splits=tuple(data.eval_splits),
+                subsets={
+                    subset: tuple(languages)
+                    for subset, languages in data.hf_subsets_to_langscripts.items()
+                },
+                divided=data.is_multilingual,
+                merged=bool(kind.fast_loading),
+                modalities=tuple(data.modalities),
+                public=data.is_public is not False,
+                superseded_by=data.superseded_by,
+                parts=tuple(part.metadata.name for part in data.tasks) if aggregate else (),
+            )
+        benchmarks = {
+            one.name: tuple(_choice_of(task) for task in one.tasks) for one in mteb.get_benchmarks()
+        }
+        aliases = {alias: one.name for one in mteb.get_benchmarks() for alias in one.aliases or ()}
+        codes = Path(iso_mappings.__file__).with_name("iso_639_1_to_3.json")
+        languages = json.loads(codes.read_text(encoding="utf-8"))
+    return Registry(tasks, benchmarks, aliases, languages)
+
+
+def _choice_of(task: Any) -> TaskChoice:
+    """Return what a benchmark takes of a task, where that is not all of it."""
+    subsets, splits = tuple(task.hf_subsets), tuple(task.eval_splits)
+    every = tuple(task.metadata.hf_subsets)
+    return TaskChoice(
+        task.metadata.name,
+        None if set(subsets) == set(every) else tuple(one for one in every if one in set(subsets)),
+        None if set(splits) == set(task.metadata.eval_splits) else splits,
+    )
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def splits_of(entry: TaskEntry, rule: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the splits of a task that are scored.
+
+    Args:
+        entry: the task.
+        rule: `test`: the test split if the task has one, else all that mteb evaluates.
+        chosen: a benchmark's own, which go before the rule.
+    """
+    if chosen is not None:
+        return tuple(chosen)
+    if rule == "test" and "test" in entry.splits:
+        return ("test",)
+    return entry.splits
+
+
+def subsets_of(
+    entry: TaskEntry, asked: Iterable[str], languages: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the subsets of a task that were asked for, in mteb's order.
+
+    A name that is a subset's own (`en`, `en-en`) takes that one. Any other is a language (`en`,
+    `eng`), and takes the subsets whose languages are all among those asked for: `en` takes `en-en`
+    and not `en-de`.
+
+    Args:
+        entry: the task.
+        asked: names of subsets or languages.
+        languages: `Registry.languages`.
+    """
+    names = set(asked) & set(entry.subsets)
+    codes = {languages.get(one, one) for one in asked if one not in names}
+    return tuple(
+        subset
+        for subset, scripts in entry.subsets.items()
+        if subset in names or {script.partition("-")[0] for script in scripts} <= codes
+    )
