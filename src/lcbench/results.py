@@ -37,7 +37,7 @@ _META = "model_meta.json"
 
 # What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
 # or scores. Our own version changes with every commit; its changes of meaning change the key.
-_COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
+COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,9 @@ class Results:
         warn(f"{path} cannot be read; it is kept as {_set_aside(path).name} and computed again.")
         return False
 
-    def data(self, cell: Cell) -> dict[str, Any]:
-        """Return what a finished cell's provenance says of its data; {} if it says nothing."""
-        data = (_read_object(self.files(cell).provenance) or {}).get("data")
-        return data if isinstance(data, dict) else {}
+    def provenance(self, cell: Cell) -> dict[str, Any]:
+        """Return how a finished cell came about; {} if that is not known."""
+        return _read_object(self.files(cell).provenance) or {}
 
     def write(self, cell: Cell, finished: Finished) -> None:
         """Write a cell's files, each whole or not at all, the result last.
@@ -227,14 +226,17 @@ def _result_rows(
     versions = provenance.get("versions", {})
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
+        # A result may have been copied here from elsewhere: what it says of itself counts as well.
+        "mteb_version": str(result.get("mteb_version")),
         "data": json.dumps(provenance.get("data"), sort_keys=True),
-        **{name: str(versions.get(name)) for name in _COMPARED_VERSIONS},
+        "prompts": json.dumps(provenance.get("prompts"), sort_keys=True),
+        **{name: str(versions.get(name)) for name in COMPARED_VERSIONS},
     }
     task = result["task_name"]
     for split, entries in result["scores"].items():
         for entry in entries:
             yield {
-                "group": _group_name(protocol),
+                "group": group_name(protocol),
                 "docs": protocol.get("docs"),
                 "window": window,
                 "model": provenance.get("model") or model,
@@ -268,11 +270,17 @@ def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
             row["group"] += f", docs {row['docs'][:8]}"
 
 
-def _group_name(protocol: Mapping[str, Any]) -> str:
+def group_name(protocol: Mapping[str, Any]) -> str:
     """Return the name of the cells that a table may show together, windows as its headings."""
     parts = [str(protocol.get("name", "unknown protocol"))]
+    if protocol.get("prompts", "none") not in ("none", "registry"):
+        parts.append(f"prompts {protocol['prompts']}")
     if protocol.get("dtype", "float32") != "float32":
         parts.append(str(protocol["dtype"]))
+    if protocol.get("splits", "test") != "test":
+        parts.append(f"splits {protocol['splits']}")
+    if protocol.get("subsets") is not None:
+        parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)
 
 

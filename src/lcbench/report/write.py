@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from rich.text import Text
 from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.report.table1 import Table, build_tables
+from lcbench.results import group_name
 from lcbench.settings import shipped_suites
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import column_of
@@ -41,6 +43,8 @@ def report_run(
             asked.append(cell.policy.canonical)
     if scores.empty:
         return
+    # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
+    scores["group"] = group_name(asdict(settings.protocol))
     names = [task.name for task in settings.tasks]
     tables = build_tables(scores, _expected(names, scores), policies)
     _write(tables, settings.results_dir / "report", console)
