@@ -335,12 +335,10 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
     names = [value] if isinstance(value, str) else value
     if names is None or names == [_EVERY_SUBSET]:
         return None
-    # In YAML, no is false: Norwegian has to be quoted, or said as nb or nob.
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise RequestError(
             f"subsets={value} is not a list of names of subsets or languages: subsets=[en], or "
-            f"subsets={_EVERY_SUBSET}. A name that YAML reads as something else is quoted: "
-            "'subsets=[\"no\"]'."
+            f"subsets={_EVERY_SUBSET}."
         )
     if not names:
         raise RequestError(f"subsets=[] asks for nothing at all; all of them: {_EVERY_SUBSET}.")

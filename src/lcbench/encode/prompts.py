@@ -6,6 +6,7 @@ two ways in which mteb loads a sentence-transformers model. Any other is refused
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,12 @@ def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -
     from mteb.types import PromptType
 
     own: dict[str, Any] = dict(model.prompts or {})
-    valid, _ = AbsEncoder.validate_task_to_prompt_name(prompts or own, raise_for_invalid_keys=False)
+    with warnings.catch_warnings():
+        # Of names that it leaves out, with all that it would have taken, once a model.
+        warnings.simplefilter("ignore")
+        valid, _ = AbsEncoder.validate_task_to_prompt_name(
+            prompts or own, raise_for_invalid_keys=False
+        )
     # Explicit ones take the place of the model's own, where it has any.
     fallback = prompts if prompts and own else own
 

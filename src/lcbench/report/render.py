@@ -30,6 +30,10 @@ _FOOTNOTE_AVERAGE = (
     "subsets. Scores are × 100, relative improvements are % of raw, computed before rounding; "
     f"{HOLE} is a hole, never averaged around."
 )
+_FOOTNOTE_PARTIAL = (
+    "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
+    "those that are missing are named above."
+)
 _FOOTNOTE_CHOICE = (
     "The best τ of a model is chosen on the same data that it is evaluated on, as in the paper, "
     "so its improvement is optimistic."
@@ -71,9 +75,13 @@ _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
 
 def footnotes(table: Table) -> tuple[str, ...]:
     """What a reader must know to read the numbers, as plain text."""
-    if all(block.best is None for block in table.blocks):
-        return (_FOOTNOTE_AVERAGE,)
-    return (_FOOTNOTE_CHOICE, _FOOTNOTE_AVERAGE)
+    choice = any(block.best is not None for block in table.blocks)
+    partial = any(row.partial for block in table.blocks for row in block.rows)
+    return (
+        *([_FOOTNOTE_CHOICE] if choice else []),
+        _FOOTNOTE_AVERAGE,
+        *([_FOOTNOTE_PARTIAL] if partial else []),
+    )
 
 
 def terminal(table: Table) -> RenderableType:
@@ -185,7 +193,14 @@ def _change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> 
 
 def _value(row: Row, column: str) -> str:
     value = row.values[column]
+    if value is None and column in row.partial:
+        return _partial(row, column)
     return _change(value) if row.kind == "relative" else _two_decimals(value)
+
+
+def _partial(row: Row, column: str) -> str:
+    """What stands for a column of which some tasks have a score: "3 of 8"."""
+    return "{} of {}".format(*row.partial[column])
 
 
 def _terminal_value(row: Row, column: str) -> Text:
@@ -316,7 +331,7 @@ def _latex_row(cells: Iterable[str]) -> str:
 def _latex_value(row: Row, column: str) -> str:
     value = row.values[column]
     if value is None:
-        return "--"
+        return _partial(row, column) if column in row.partial else "--"
     if row.kind == "relative":
         return _change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
     return _two_decimals(value)
