@@ -41,7 +41,7 @@ def report_run(
     if scores.empty:
         return
     tables = build_tables(scores, _expected(settings.tasks, scores), policies)
-    _write(tables, settings.results_dir / "report", console)
+    _write(tables, scores, settings.results_dir / "report", console)
 
 
 def report_folder(
@@ -61,7 +61,7 @@ def report_folder(
             f"{' of these tasks' if settings.tasks else ''}; `python -m lcbench` makes some."
         )
     expected = None if settings.tasks is None else _expected(settings.tasks, scores)
-    _write(build_tables(scores, expected), settings.report_dir, console)
+    _write(build_tables(scores, expected), scores, settings.report_dir, console)
 
 
 def _column(task: str, kind: str | None) -> str:
@@ -91,10 +91,11 @@ def _kind(task: str) -> str | None:
     return str(mteb.get_task(task).metadata.type)
 
 
-def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
-    # Imported late: a report that finds nothing to say does not need it.
-    from lcbench.report import render
+def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console: Console) -> None:
+    # Imported late: a report that finds nothing to say does not need them.
+    from lcbench.report import paper, render
 
+    compared = paper.compare(scores)
     for table in tables:
         console.print(render.terminal(table))
     texts = {
@@ -103,6 +104,12 @@ def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
         "table1.tex": render.latex(tables),
         "tasks.csv": render.csv_tasks(tables),
     }
+    if compared:
+        console.print(render.terminal_paper(compared))
+        texts["table1.md"] += "\n" + render.markdown_paper(compared)
+        texts["paper.csv"] = render.csv_paper(compared)
+    else:
+        (folder / "paper.csv").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
     names = [*texts, *_draw(tables, folder)]
