@@ -178,14 +178,15 @@ class Results:
 
         Returns:
             columns group, window, model, revision, policy, task, column, split, subset, score
-            (in [0, 1]), conditions (what must be equal for two cells to be compared).
+            (in [0, 1]), conditions (what must be equal for two cells to be compared), protocol
+            (as the cell's provenance has it), files (the cell's `CellFiles`).
         """
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, cells))
         _tell_docs_apart(rows)
         columns = ["group", "window", "model", "revision", "policy", "task", "column"]
-        columns += ["split", "subset", "score", "conditions"]
+        columns += ["split", "subset", "score", "conditions", "protocol", "files"]
         return pd.DataFrame(rows, columns=columns)
 
     def _rows(
@@ -211,16 +212,16 @@ class Results:
             if provenance is None:
                 warn(f"{path} is left out: how it came about ({files.provenance.name}) is missing.")
                 continue
-            yield from _result_rows(result, files.folder, provenance, column_of)
+            yield from _result_rows(result, files, provenance, column_of)
 
 
 def _result_rows(
     result: Mapping[str, Any],
-    folder: Path,
+    files: CellFiles,
     provenance: Mapping[str, Any],
     column_of: Callable[[str, str | None], str],
 ) -> Iterator[dict[str, Any]]:
-    model, revision, policy = _cell_of(folder)
+    model, revision, policy = _cell_of(files.folder)
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
     versions = provenance.get("versions", {})
@@ -248,6 +249,8 @@ def _result_rows(
                 "subset": entry["hf_subset"],
                 "score": entry["main_score"],
                 "conditions": conditions,
+                "protocol": protocol,
+                "files": files,
             }
 
 

@@ -158,6 +158,17 @@ def shipped_suites() -> tuple[Suite, ...]:
     return tuple(_suite(OmegaConf.to_container(OmegaConf.load(path))) for path in paths)
 
 
+@lru_cache(maxsize=1)
+def shipped_models() -> Mapping[str, str]:
+    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
+    names = {}
+    for path in sorted((config_folder() / "model").glob("*.yaml")):
+        config = OmegaConf.load(path)
+        if not OmegaConf.is_missing(config, "name"):
+            names[path.stem] = str(OmegaConf.select(config, "name"))
+    return names
+
+
 def read(configs: Mapping[str, DictConfig]) -> Settings:
     """Return the checked settings of a run.
 

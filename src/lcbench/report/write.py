@@ -47,7 +47,7 @@ def report_run(
     scores["group"] = group_name(asdict(settings.protocol))
     names = [task.name for task in settings.tasks]
     tables = build_tables(scores, _expected(names, scores), policies)
-    _write(tables, settings.results_dir / "report", console)
+    _write(tables, scores, settings.results_dir / "report", console)
 
 
 def report_folder(
@@ -68,7 +68,7 @@ def report_folder(
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
     expected = None if names is None else _expected(names, scores)
-    _write(build_tables(scores, expected), settings.report_dir, console)
+    _write(build_tables(scores, expected), scores, settings.report_dir, console)
 
 
 def _column(task: str, kind: str | None) -> str:
@@ -92,10 +92,11 @@ def _kind(task: str) -> str | None:
     return registry().tasks[task].kind
 
 
-def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
-    # Imported late: a report that finds nothing to say does not need it.
-    from lcbench.report import render
+def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console: Console) -> None:
+    # Imported late: a report that finds nothing to say does not need them.
+    from lcbench.report import paper, render
 
+    compared = paper.compare(scores)
     for table in tables:
         console.print(render.terminal(table))
     texts = {
@@ -104,6 +105,12 @@ def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
         "table1.tex": render.latex(tables),
         "tasks.csv": render.csv_tasks(tables),
     }
+    if compared:
+        console.print(render.terminal_paper(compared))
+        texts["table1.md"] += "\n" + render.markdown_paper(compared)
+        texts["paper.csv"] = render.csv_paper(compared)
+    else:
+        (folder / "paper.csv").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
     names = [*texts, *_draw(tables, folder)]
