@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,47 @@ def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: P
     # All of them again: nothing is computed.
     for request in requests:
         assert "checking" not in run(*request).stdout
+
+
+def test_the_leaderboards_prompts_are_used_and_recorded(
+    run, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    """A model that mteb's registry does not know gets the prompts of its own files."""
+    model = tmp_path / "prompted"
+    shutil.copytree(make_model("bert"), model)
+    config = model / "config_sentence_transformers.json"
+    content = json.loads(config.read_text())
+    content["prompts"] = {"query": "find this: ", "document": ""}
+    config.write_text(json.dumps(content))
+    scores = {}
+    for protocol, prompts in (
+        ("paper", {"query": "", "document": ""}),
+        ("leaderboard", {"query": "find this: ", "document": ""}),
+    ):
+        request = ["model=custom", f"model.name={model}", "tasks=[DocstringRetrieval]", "tau=1.0"]
+        done = run(*request, f"protocol={protocol}", f"results_dir={protocol}", *SMALL)
+        assert (done.returncode, done.stderr) == (0, "")
+        (file,) = json_results(tmp_path / protocol)
+        record = json.loads(file.with_suffix(".provenance.jsonl").read_text())
+        assert record["prompts"] == prompts
+        assert record["protocol"]["name"] == protocol
+        scores[protocol] = json.loads(file.read_text())["scores"]["test"][0]["main_score"]
+    assert scores["paper"] != scores["leaderboard"]
+
+
+def test_chatter_is_kept_off_the_screen_and_warnings_are_not() -> None:
+    code = """
+import warnings
+from lcbench.sweep import quiet_libraries
+quiet_libraries()
+import mteb
+mteb.get_task("EmotionClassification").check_if_dataset_is_superseded()
+warnings.warn("a real warning")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "a real warning" in done.stderr
+    assert "superseded" not in done.stderr
 
 
 def test_cells_of_two_versions_are_neither_run_nor_paired(run, tmp_path: Path) -> None:
