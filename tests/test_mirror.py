@@ -7,7 +7,7 @@ import pytest
 
 from lcbench.errors import RequestError
 from lcbench.tasks import mirror
-from lcbench.tasks.mirror import check_reach, point_at
+from lcbench.tasks.mirror import check_reach, missing_subsets, point_at
 
 DATASET = "mteb/stsbenchmark-sts"
 
@@ -82,3 +82,81 @@ def test_what_is_missing_is_named_with_the_remedy(
     # With a network mteb fetches what is missing.
     monkeypatch.setattr(mirror, "network_answers", lambda: True)
     check_reach(data, None, offline=False)
+
+
+BANKING = "mteb/banking77"
+
+
+def test_a_folder_without_a_revision_is_the_first_versions(cache: Path) -> None:
+    """A local folder ignores the revision that mteb asks for: v2 would silently read v1's data."""
+    folder = fill(cache / "mirror" / BANKING)
+    first, second = (mteb.get_task(f"Banking77Classification{end}") for end in ("", ".v2"))
+    assert first.metadata.dataset["path"] == second.metadata.dataset["path"] == BANKING
+    assert first.metadata.revision != second.metadata.revision
+    with pytest.raises(RequestError, match="does not say which revision of mteb/banking77") as no:
+        point_at(second, cache / "mirror")
+    assert first.metadata.revision in str(no.value)
+    assert second.metadata.revision in str(no.value)
+    assert second.metadata.dataset["path"] == BANKING
+    point_at(first, cache / "mirror")
+    assert first.metadata.dataset["path"] == str(folder)
+
+
+def test_tasks_of_one_revision_share_a_folder(cache: Path) -> None:
+    fill(cache / "mirror" / "dwzhu" / "LongEmbed")
+    for name in ("LEMBQMSumRetrieval", "LEMBNeedleRetrieval"):
+        assert point_at(mteb.get_task(name), cache / "mirror").origin.startswith("mirror")
+
+
+def test_a_revision_that_the_hubs_client_has_noted_is_believed(cache: Path) -> None:
+    folder = fill(cache / "mirror" / BANKING)
+    first, second = (mteb.get_task(f"Banking77Classification{end}") for end in ("", ".v2"))
+    revision = second.metadata.revision
+    notes = folder / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    (notes / "test.jsonl.metadata").write_text(f"{revision}\nan etag\n1700000000.0\n")
+    with pytest.raises(RequestError, match=f"is revision {revision} of mteb/banking77"):
+        point_at(first, cache / "mirror")
+    point_at(second, cache / "mirror")
+    assert second.metadata.dataset["path"] == str(folder)
+
+
+def card(folder: Path, *configs: str) -> Path:
+    """Fill a dataset's folder with configurations of one row each."""
+    folder.mkdir(parents=True)
+    lines = ["---", "configs:"]
+    for config in configs:
+        lines += [f"- config_name: {config}", "  data_files:"]
+        for split in ("train", "test"):
+            (folder / f"{config}-{split}.jsonl").write_text(
+                f'{{"text": "in {config}", "label": "{split}", "lang": "{config}"}}\n'
+            )
+            lines += [f"  - split: {split}", f"    path: {config}-{split}.jsonl"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return folder
+
+
+def test_languages_that_a_mirror_lacks_are_known_before_anything_is_read(cache: Path) -> None:
+    card(cache / "mirror" / "mteb" / "amazon_massive_intent", "en", "de")
+    task = mteb.get_task("MassiveIntentClassification")
+    point_at(task, cache / "mirror")
+    missing = missing_subsets(task)
+    assert len(missing) == 49
+    assert "fr" in missing
+    few = mteb.get_task("MassiveIntentClassification", hf_subsets=["en", "de"])
+    point_at(few, cache / "mirror")
+    assert missing_subsets(few) == []
+    # Each from its own configuration: nothing of other languages is read.
+    few.load_data()
+    assert {name: data["test"]["text"] for name, data in few.dataset.items()} == {
+        "de": ["in de"],
+        "en": ["in en"],
+    }
+
+
+def test_a_configuration_that_a_mirror_lacks_is_known_as_well(cache: Path) -> None:
+    card(cache / "mirror" / "dwzhu" / "LongEmbed", "qmsum")
+    for name, missing in (("LEMBQMSumRetrieval", []), ("LEMBNeedleRetrieval", ["needle"])):
+        task = mteb.get_task(name)
+        point_at(task, cache / "mirror")
+        assert missing_subsets(task) == missing

@@ -330,3 +330,24 @@ def test_nothing_to_print() -> None:
     assert markdown([]) == ""
     assert csv([]) == "group,window,model,revision,row,policy,column,value\n"
     assert latex([]).startswith("% Needs")
+
+
+def test_a_partial_column_says_how_much_of_it_there_is() -> None:
+    values = {(policy, "Class", task): 0.5 for policy in ("1", "0.8") for task in "ABC"}
+    values |= {("1", "STS", "D"): 0.5, ("0.8", "STS", "D"): 0.6}
+    del values["0.8", "Class", "B"]
+    (table,) = build_tables(scores_of(values))
+    raw, ours, relative = table.blocks[0].rows
+    assert raw.partial == {}
+    assert ours.partial == relative.partial == {"Class": (2, 3)}
+    assert ours.values["Class"] is None
+    assert ours.values["Avg"] is None
+    text = printed(table)
+    assert text.count("2 of 3") == 2
+    assert "Class: missing B" in text
+    assert "partial: so many of its tasks have a score" in text
+    assert markdown([table]).count("| 2 of 3 |") == 2
+    assert latex([table]).count("& 2 of 3 &") == 2
+    # Nothing of the kind where a column is whole, or has nothing at all.
+    (whole,) = build_tables(scores_of({("1", "STS", "D"): 0.5}))
+    assert "partial" not in printed(whole)

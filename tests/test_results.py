@@ -96,6 +96,8 @@ def test_the_frame(results: Results) -> None:
     assert warnings == []
     row = frame[frame["policy"] == "0.8"].iloc[0].to_dict()
     conditions = row.pop("conditions")
+    assert row.pop("protocol") == asdict(PROTOCOL)
+    assert row.pop("files") == results.files(cell(Constant(0.8)))
     assert row == {
         "group": "paper",
         "window": 512,

@@ -10,6 +10,8 @@ from mteb.abstasks import (
     AbsTaskMultilabelClassification,
     AbsTaskRetrieval,
 )
+from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from lcbench.encode.forward import Encoder
@@ -106,8 +108,56 @@ def test_a_fault_in_the_items_does_not_lose_the_score(
     assert expected.items is not None
     mean = np.mean([item["score"] for item in expected.items.to_pylist()])
     assert mean == pytest.approx(expected.result.get_score())
-    monkeypatch.setattr(encoder, "lengths", lambda texts: [1])
+    monkeypatch.setattr(encoder, "lengths", lambda texts, prompt: [1])
     scored = score(Odd(), encoder)
     assert scored.items is None
     assert "ValueError" in str(scored.without_items)
     assert scored.result.get_score() == expected.result.get_score()
+
+
+class Part(AbsTaskClassification):
+    """A part of an aggregate: 'apple' or 'car' by their words."""
+
+    metadata = metadata("First", "Classification", "accuracy")
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        texts = ["apple tree", "car wheel"] * 20
+        data = Dataset.from_dict({"text": texts, "label": [0, 1] * 20})
+        self.dataset = DatasetDict({"train": data, "test": data.select(range(10))})
+        self.data_loaded = True
+
+
+class OtherPart(Part):
+    metadata = metadata("Second", "Classification", "accuracy")
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        # Labels that no text can tell: near a half.
+        data = Dataset.from_dict({"text": ["same"] * 40, "label": [0, 1] * 20})
+        self.dataset = DatasetDict({"train": data, "test": data.select(range(10))})
+        self.data_loaded = True
+
+
+class Whole(AbsTaskAggregate):
+    metadata = AggregateTaskMetadata(
+        name="Whole",
+        description="made by a test",
+        tasks=[Part(), OtherPart()],
+        main_score="accuracy",
+        type="Classification",
+        eval_splits=["test"],
+    )
+
+
+def test_an_aggregate_is_the_mean_of_its_parts(encoder: Encoder) -> None:
+    parts = [score(task, encoder) for task in (Part(), OtherPart())]
+    whole = score(Whole(), encoder)
+    means = [one.result.get_score() for one in parts]
+    assert means[0] > means[1] + 0.2
+    assert whole.result.task_name == "Whole"
+    assert whole.result.get_score() == pytest.approx(sum(means) / 2)
+    assert whole.items is not None
+    assert whole.items["subset"].to_pylist() == ["First"] * 10 + ["Second"] * 10
+    expected = [*parts[0].items["score"].to_pylist(), *parts[1].items["score"].to_pylist()]
+    assert whole.items["score"].to_pylist() == expected
+    assert whole.counters.texts == sum(one.counters.texts for one in parts)
+    assert whole.without_items is None

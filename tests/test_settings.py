@@ -51,7 +51,9 @@ def test_every_config_begins_with_the_command_that_uses_it(path: Path) -> None:
 
 
 def test_every_key_of_every_config_is_classified() -> None:
-    for config in ("config", "report", "import_results"):
+    configs = sorted(path.stem for path in config_folder().glob("*.yaml"))
+    assert {"config", "report", "export", "import_results"} <= set(configs)
+    for config in configs:
         content: Any = OmegaConf.to_container(composed(config=config))
         assert set(settings._leaves(content)) <= IDENTITY | RUNTIME
 
@@ -155,3 +157,27 @@ def test_a_sweeps_models() -> None:
     for bad in ("models=[]", "models=[3]", "models={a: 1}"):
         with pytest.raises(RequestError, match="is not a list of names"):
             settings.model_names(composed(bad))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "subsets"),
+    [
+        ([], None),
+        (["subsets=[en]"], ("en",)),
+        (["subsets=en"], ("en",)),
+        (["subsets=[en,de,en]"], ("de", "en")),
+        (["protocol=leaderboard"], ("en",)),
+        (["protocol=leaderboard", "subsets=[de]"], ("de",)),
+        (["protocol=leaderboard", "subsets=all"], None),
+    ],
+)
+def test_subsets_of_the_request_go_before_the_protocols(
+    overrides: list[str], subsets: tuple[str, ...] | None
+) -> None:
+    assert read(*overrides).protocol.subsets == subsets
+
+
+@pytest.mark.parametrize("value", ["[]", "[false]", "3", "[[en]]", "{a: b}"])
+def test_subsets_that_are_none(value: str) -> None:
+    with pytest.raises(RequestError, match="subsets="):
+        read(f"subsets={value}", "tasks=[STS17]")

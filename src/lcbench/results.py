@@ -43,7 +43,7 @@ _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window u
 
 # What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
 # or scores. Our own version changes with every commit; its changes of meaning change the key.
-_COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
+COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,6 @@ class Results:
         warn(f"{path} cannot be read; it is kept as {_set_aside(path).name} and computed again.")
         return False
 
-    def data(self, cell: Cell) -> dict[str, Any]:
-        """Return what a finished cell's provenance says of its data; {} if it says nothing."""
-        data = self.provenance(cell).get("data")
-        return data if isinstance(data, dict) else {}
-
     def provenance(self, cell: Cell) -> dict[str, Any]:
         """Return how a cell's result came about; {} if that is not there or cannot be read."""
         return _read_object(self.files(cell).provenance) or {}
@@ -190,16 +185,17 @@ class Results:
         Returns:
             columns group, window, model, revision, policy, task, column, split, subset, score
             (in [0, 1], NaN for a subset that an imported result lacks), conditions (what must be
-            equal for two cells to be compared), imported (None for a cell of ours; else what the
-            revision is: `pinned`, the one that mteb's registry names; `revision`, another;
-            `unnamed`, not known; `external`, of scores that the model's authors reported).
+            equal for two cells to be compared), protocol (as the cell's provenance has it), files
+            (the cell's `CellFiles`), imported (None for a cell of ours; else what the revision is:
+            `pinned`, the one that mteb's registry names; `revision`, another; `unnamed`, not known;
+            `external`, of scores that the model's authors reported).
         """
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, cells))
         _tell_docs_apart(rows)
         columns = ["group", "window", "model", "revision", "policy", "task", "column"]
-        columns += ["split", "subset", "score", "conditions", "imported"]
+        columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
         return pd.DataFrame(rows, columns=columns)
 
     def _rows(
@@ -225,23 +221,26 @@ class Results:
             if provenance is None:
                 warn(f"{path} is left out: how it came about ({files.provenance.name}) is missing.")
                 continue
-            yield from _result_rows(result, files.folder, provenance, column_of)
+            yield from _result_rows(result, files, provenance, column_of)
 
 
 def _result_rows(
     result: Mapping[str, Any],
-    folder: Path,
+    files: CellFiles,
     provenance: Mapping[str, Any],
     column_of: Callable[[str, str | None], str],
 ) -> Iterator[dict[str, Any]]:
-    model, revision, policy = _cell_of(folder)
+    model, revision, policy = _cell_of(files.folder)
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
     versions = provenance.get("versions", {})
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
+        # A result may have been copied here from elsewhere: what it says of itself counts as well.
+        "mteb_version": str(result.get("mteb_version")),
         "data": json.dumps(provenance.get("data"), sort_keys=True),
-        **{name: str(versions.get(name)) for name in _COMPARED_VERSIONS},
+        "prompts": json.dumps(provenance.get("prompts"), sort_keys=True),
+        **{name: str(versions.get(name)) for name in COMPARED_VERSIONS},
     }
     task = result["task_name"]
     imported = provenance.get("imported")
@@ -254,7 +253,7 @@ def _result_rows(
         scores += [(split, subset, math.nan) for subset in subsets]
     for split, subset, score in scores:
         yield {
-            "group": _IMPORTED_GROUP if imported else _group_name(protocol),
+            "group": _IMPORTED_GROUP if imported else group_name(protocol),
             "docs": protocol.get("docs"),
             "window": window,
             "model": provenance.get("model") or model,
@@ -266,6 +265,8 @@ def _result_rows(
             "subset": subset,
             "score": score,
             "conditions": conditions,
+            "protocol": protocol,
+            "files": files,
             "imported": imported,
         }
 
@@ -289,11 +290,17 @@ def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
             row["group"] += f", docs {row['docs'][:8]}"
 
 
-def _group_name(protocol: Mapping[str, Any]) -> str:
+def group_name(protocol: Mapping[str, Any]) -> str:
     """Return the name of the cells that a table may show together, windows as its headings."""
     parts = [str(protocol.get("name", "unknown protocol"))]
+    if protocol.get("prompts", "none") not in ("none", "registry"):
+        parts.append(f"prompts {protocol['prompts']}")
     if protocol.get("dtype", "float32") != "float32":
         parts.append(str(protocol["dtype"]))
+    if protocol.get("splits", "test") != "test":
+        parts.append(f"splits {protocol['splits']}")
+    if protocol.get("subsets") is not None:
+        parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)
 
 

@@ -28,10 +28,12 @@ from mteb.abstasks import (
     AbsTaskRetrieval,
     AbsTaskSTS,
 )
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
 from lcbench.encode.forward import Counters, Encoder
+from lcbench.tasks.suites import parts_of
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -119,9 +121,48 @@ class Scored:
 def score(task: AbsTask, encoder: Encoder) -> Scored:
     """Score a task with mteb and collect its items.
 
+    An aggregate is scored part by part, and combined by mteb's own rule; its items are those of
+    its parts, whose names take the place of the subset.
+
     Raises:
         whatever mteb, the data or the model raises: the caller records it.
     """
+    if not isinstance(task, AbsTaskAggregate):
+        return _score_one(task, encoder)
+    scored = [(part.metadata.name, _score_one(part, encoder)) for part in parts_of(task)]
+    tables = [
+        one.items.set_column(
+            ITEMS_SCHEMA.get_field_index("subset"), "subset", [[name] * len(one.items)]
+        ).cast(ITEMS_SCHEMA)
+        for name, one in scored
+        if one.items is not None
+    ]
+    missing = [f"{name}: {one.without_items}" for name, one in scored if one.items is None]
+    return Scored(
+        result=task.combine_task_results([one.result for _, one in scored]),
+        items=None if missing else pa.concat_tables(tables),
+        counters=_sum_of([one.counters for _, one in scored]),
+        without_items="; ".join(missing) or None,
+        seconds=sum(one.seconds for _, one in scored),
+        seconds_load=sum(one.seconds_load for _, one in scored),
+        seconds_items=sum(one.seconds_items for _, one in scored),
+    )
+
+
+def _sum_of(counters: Sequence[Counters]) -> Counters:
+    total = Counters()
+    for one in counters:
+        total.texts += one.texts
+        total.unique_texts += one.unique_texts
+        total.encoded_texts += one.encoded_texts
+        total.encoded_tokens += one.encoded_tokens
+        total.padded_tokens += one.padded_tokens
+        total.seconds += one.seconds
+        total.prompts.update(one.prompts)
+    return total
+
+
+def _score_one(task: AbsTask, encoder: Encoder) -> Scored:
     started = time.perf_counter()
     encoder.counters = Counters()
     _load(task)
@@ -253,7 +294,14 @@ def _pair_items(
     task: AbsTaskSTS, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
     first, second = task.column_names
-    tokens = encoder.lengths(list(data[first])), encoder.lengths(list(data[second]))
+    prompts = (
+        encoder.prompt_of(task.metadata, task.input1_prompt_type),
+        encoder.prompt_of(task.metadata, task.input2_prompt_type),
+    )
+    tokens = (
+        encoder.lengths(list(data[first]), prompts[0]),
+        encoder.lengths(list(data[second]), prompts[1]),
+    )
     rows = zip(*tokens, data["score"], predictions["cosine_scores"], strict=True)
     for i, (length, length_2, gold, cosine) in enumerate(rows):
         yield {
@@ -269,7 +317,8 @@ def _classification_items(
     task: AbsTaskClassification, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
     labels = [str(label) for label in data[task.label_column_name]]
-    lengths = encoder.lengths(list(data[task.input_column_name]))
+    prompt = encoder.prompt_of(task.metadata, None)
+    lengths = encoder.lengths(list(data[task.input_column_name]), prompt)
     for i, (label, length) in enumerate(zip(labels, lengths, strict=True)):
         predicted = [str(experiment[i]) for experiment in predictions]
         yield {
@@ -287,7 +336,8 @@ def _clustering_items(
     # mteb leaves sets of a single label out of its predictions.
     sets = [one for one in data if len(set(one[task.label_column_name])) > 1]
     for number, (one, clusters) in enumerate(zip(sets, predictions, strict=True)):
-        lengths = encoder.lengths(one[task.input_column_name])
+        prompt = encoder.prompt_of(task.metadata, None)
+        lengths = encoder.lengths(one[task.input_column_name], prompt)
         labels = one[task.label_column_name]
         for i, row in enumerate(zip(labels, lengths, clusters, strict=True)):
             label, length, cluster = row
@@ -309,8 +359,10 @@ def _retrieval_items(
         queries = _texts_by_id(data["queries"], PromptType.query)
         corpus = _texts_by_id(data["corpus"], PromptType.document)
         ranks = _ranks(task, data, queries, corpus, encoder)
-        tokens = dict(zip(corpus, encoder.lengths(list(corpus.values())), strict=True))
-        lengths = encoder.lengths(list(queries.values()))
+        of_document = encoder.prompt_of(task.metadata, PromptType.document)
+        of_query = encoder.prompt_of(task.metadata, PromptType.query)
+        tokens = dict(zip(corpus, encoder.lengths(list(corpus.values()), of_document), strict=True))
+        lengths = encoder.lengths(list(queries.values()), of_query)
         for query, length in zip(queries, lengths, strict=True):
             yield {
                 "split": split,
@@ -360,8 +412,10 @@ def _ranks(
     that is the query itself is no rival where the task leaves it out.
     """
     place = {id_: i for i, id_ in enumerate(corpus)}
-    documents = encoder.embed(list(corpus.values()))
-    vectors = encoder.embed(list(queries.values()), "query")
+    of_document = encoder.prompt_of(task.metadata, PromptType.document)
+    of_query = encoder.prompt_of(task.metadata, PromptType.query)
+    documents = encoder.embed(list(corpus.values()), "document", of_document)
+    vectors = encoder.embed(list(queries.values()), "query", of_query)
     ids = list(queries)
     ranks: dict[tuple[str, str], int] = {}
     step = max(1, _RANK_SCORES // max(1, len(corpus)))

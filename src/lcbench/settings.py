@@ -180,6 +180,17 @@ def shipped_suites() -> tuple[Suite, ...]:
     return tuple(_suite(OmegaConf.to_container(OmegaConf.load(path))) for path in paths)
 
 
+@lru_cache(maxsize=1)
+def shipped_models() -> Mapping[str, str]:
+    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
+    names = {}
+    for path in sorted((config_folder() / "model").glob("*.yaml")):
+        config = OmegaConf.load(path)
+        if not OmegaConf.is_missing(config, "name"):
+            names[path.stem] = str(OmegaConf.select(config, "name"))
+    return names
+
+
 def read(configs: Mapping[str, DictConfig]) -> Settings:
     """Return the checked settings of a run.
 
@@ -382,12 +393,10 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
     names = [value] if isinstance(value, str) else value
     if names is None or names == [_EVERY_SUBSET]:
         return None
-    # In YAML, no is false: Norwegian has to be quoted, or said as nb or nob.
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise RequestError(
             f"subsets={value} is not a list of names of subsets or languages: subsets=[en], or "
-            f"subsets={_EVERY_SUBSET}. A name that YAML reads as something else is quoted: "
-            "'subsets=[\"no\"]'."
+            f"subsets={_EVERY_SUBSET}."
         )
     if not names:
         raise RequestError(f"subsets=[] asks for nothing at all; all of them: {_EVERY_SUBSET}.")

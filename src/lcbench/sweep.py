@@ -23,12 +23,19 @@ from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
 from lcbench.progress import Progress
-from lcbench.results import Finished, Results
+from lcbench.results import COMPARED_VERSIONS, Finished, Results
 from lcbench.settings import EngineSettings, Settings, shipped_suites
-from lcbench.tasks.mirror import Data, check_mirror, check_reach, digest_of, point_at
+from lcbench.tasks.mirror import (
+    Data,
+    check_mirror,
+    check_reach,
+    digest_of,
+    missing_subsets,
+    point_at,
+)
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import select
-from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, resolve
+from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, parts_of, resolve
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.forward import Encoder
+    from lcbench.encode.prompts import PromptOf
     from lcbench.tempscale.inject import Injection
 
 
@@ -72,8 +80,8 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
         go_offline()
     results = Results(settings.results_dir)
     check_mirror(settings.mirror)
-    for task in settings.left_out:
-        warn(f"left out: {task}.")
+    if settings.left_out:
+        warn(f"left out: {'; '.join(settings.left_out)}.")
     parts = {task.name: _part(settings, task) for task in settings.tasks}
     located = _locate_all(settings)
     policies_of = {model: _policies(settings, model, console) for model in located}
@@ -94,6 +102,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     }
     left = [cell for group in left_of.values() for cell in group]
     _check_same_data(settings, results, set(cells) - set(left), left)
+    _check_same_versions(settings, results, set(cells) - set(left), left)
     runner = _Runner(settings, parts, results, console)
     if left:
         results.check_writable()
@@ -118,7 +127,7 @@ def _check_same_data(
     unfinished = {cell.task for cell in left}
     other: dict[str, str] = {}
     for cell in done:
-        data = results.data(cell)
+        data = results.provenance(cell).get("data") or {}
         origin, dataset = str(data.get("origin", "")), str(data.get("dataset", ""))
         folder = settings.mirror / dataset if settings.mirror is not None and dataset else None
         if folder is not None and folder.is_dir():
@@ -132,6 +141,31 @@ def _check_same_data(
         raise RequestError(
             f"results_dir={settings.results_dir} has results on other data than this request "
             f"would use: {listed}. Name the same mirror, or keep these apart: results_dir=PATH."
+        )
+
+
+def _check_same_versions(
+    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
+) -> None:
+    """Refuse to compute cells that could not be compared with those that they belong to.
+
+    Raises:
+        RequestError: naming the libraries whose versions differ, and what to do.
+    """
+    new = {(cell.model, cell.revision, cell.task, cell.protocol) for cell in left}
+    here = provenance.versions()
+    differ: dict[str, str] = {}
+    for cell in done:
+        if (cell.model, cell.revision, cell.task, cell.protocol) in new:
+            there = results.provenance(cell).get("versions", {})
+            for name in COMPARED_VERSIONS:
+                if name in there and there[name] != here[name]:
+                    differ[name] = f"{name} {there[name]}, now {here[name]}"
+    if differ:
+        raise RequestError(
+            f"results_dir={settings.results_dir} has results that the new ones would be compared "
+            f"with, made with other versions: {'; '.join(differ.values())}. Install those again, "
+            "or keep the new results apart: results_dir=PATH."
         )
 
 
@@ -197,12 +231,19 @@ class _Runner:
         _device(self._settings.engine)
         check_pins(names, shipped_suites())
         mirror = self._settings.mirror
-        data = {
-            name: point_at(self._make_task(name), mirror)
-            for name in names
-            if name not in DOCS_TASKS
-        }
+        data, missing = {}, []
+        for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
+            for one in parts_of(task) or [task]:
+                data[one.metadata.name] = origin = point_at(one, mirror)
+                if subsets := missing_subsets(one):
+                    listed = ", ".join(subsets)
+                    missing.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
         check_reach(data, mirror, offline=self._settings.offline)
+        if missing:
+            raise RequestError(
+                f"Subsets that are not in the data here: {'; '.join(missing)}. Ask for those that "
+                "are there (subsets=[…]), or fetch the others: python -m lcbench.prefetch"
+            )
         if all(one.origin != "hub" for one in data.values()):
             # Nothing has to be fetched, so nothing may be asked for either.
             go_offline()
@@ -213,6 +254,7 @@ class _Runner:
         device = _device(self._settings.engine)
         try:
             loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
+            prompt_of = self._prompts(model, loaded)
         except RequestError as error:
             self.refused[model.name] = str(error)
             return
@@ -229,7 +271,7 @@ class _Runner:
                     except InjectionError as error:
                         self.refused[model.name] = str(error)
                         return
-                self._run_cells(model, loaded, None, group, progress)
+                self._run_cells(model, loaded, None, prompt_of, group, progress)
                 continue
             try:
                 injection = Injection(loaded, policy)
@@ -237,13 +279,21 @@ class _Runner:
                 self.refused[model.name] = str(error)
                 return
             with injection:
-                self._run_cells(model, loaded, injection, group, progress)
+                self._run_cells(model, loaded, injection, prompt_of, group, progress)
+
+    def _prompts(self, model: LocatedModel, loaded: SentenceTransformer) -> PromptOf:
+        from lcbench.encode.prompts import no_prompt, registry_prompts
+
+        if self._settings.protocol.prompts == "none":
+            return no_prompt
+        return registry_prompts(model.name, loaded)
 
     def _run_cells(
         self,
         model: LocatedModel,
         loaded: SentenceTransformer,
         injection: Injection | None,
+        prompt_of: PromptOf,
         cells: Sequence[Cell],
         progress: Progress,
     ) -> None:
@@ -254,6 +304,7 @@ class _Runner:
             loaded,
             meta,
             injection=injection,
+            prompt_of=prompt_of,
             batch_tokens=self._settings.engine.batch_tokens,
             memory_gib=self._settings.engine.memory_gib,
             on_progress=progress.encoded,
@@ -285,9 +336,7 @@ class _Runner:
         task = self._make_task(cell.task)
         if cell.policy.for_role("query") != cell.policy.for_role("document"):
             self._say_without_roles(task)
-        data = Data("docstrings", str(cell.protocol.docs), "installed libraries")
-        if cell.task not in DOCS_TASKS:
-            data = point_at(task, self._settings.mirror)
+        data = self._data(cell, task)
         began = time.time()
         scored = score(task, encoder)
         record: dict[str, Any] = {
@@ -296,7 +345,7 @@ class _Runner:
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
             "task_type": task.metadata.type,
-            "data": asdict(data),
+            "data": data,
             "window": loaded.max_seq_length,
             "proof": None if injection is None else asdict(injection.proof),
             "began": began,
@@ -304,6 +353,15 @@ class _Runner:
             **provenance.environment(str(loaded.device)),
         }
         return Finished(scored.result.to_disk, meta.to_dict(), record, scored.items)
+
+    def _data(self, cell: Cell, task: Any) -> dict[str, Any]:
+        """Point a task at its data, and return what its provenance says of it."""
+        if cell.task in DOCS_TASKS:
+            return asdict(Data("docstrings", str(cell.protocol.docs), "installed libraries"))
+        mirror = self._settings.mirror
+        if parts := parts_of(task):
+            return {"parts": {one.metadata.name: asdict(point_at(one, mirror)) for one in parts}}
+        return asdict(point_at(task, mirror))
 
     def _say_without_roles(self, task: Any) -> None:
         if "Retrieval" not in task.metadata.type and "Reranking" not in task.metadata.type:

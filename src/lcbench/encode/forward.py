@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from lcbench.encode.batches import plan_batches
+from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.tokens import Tokens, pad, tokenize
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta
     from sentence_transformers import SentenceTransformer
 
@@ -38,6 +41,7 @@ class Counters:
     encoded_tokens: int = 0
     padded_tokens: int = 0
     seconds: float = 0.0
+    prompts: dict[str, str] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set, repr=False)
 
 
@@ -53,6 +57,7 @@ class Encoder:
 
     Attributes:
         counters: what it has done.
+        prompt_of: which prompt the texts of a task get.
         mteb_model_meta: what mteb writes down about the model.
     """
 
@@ -62,6 +67,7 @@ class Encoder:
         meta: ModelMeta,
         *,
         injection: Injection | None,
+        prompt_of: PromptOf = no_prompt,
         batch_tokens: int | None = None,
         memory_gib: float = 1.0,
         on_progress: Callable[[int, int], None] | None = None,
@@ -72,12 +78,14 @@ class Encoder:
             model: in evaluation mode, its window set, on its device.
             meta: mteb's description of it.
             injection: the temperature at work in it; None for the baseline.
+            prompt_of: which prompt the texts of a task get.
             batch_tokens: tokens of one forward pass, padding included; None: by device.
             memory_gib: embeddings kept, in GiB.
             on_progress: told after each batch how many texts it had, and how many tokens.
         """
         self.mteb_model_meta = meta
         self.counters = Counters()
+        self.prompt_of = prompt_of
         self._model = model
         self._injection = injection
         self._device = str(model.device)
@@ -86,25 +94,33 @@ class Encoder:
         self._memory = _Memory(int(memory_gib * 2**30))
         self._on_progress = on_progress
 
-    def encode(self, inputs: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
+    def encode(
+        self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: Any = None, **_: Any
+    ) -> NDArray[np.float32]:
         """Return the embeddings of a data loader's texts, in order (mteb's `EncoderProtocol`).
 
         Args:
             inputs: one of mteb's data loaders.
+            task_metadata: of the task that they belong to; its prompt may depend on it.
             prompt_type: `query`; anything else counts as documents.
 
         Returns:
             [texts, dimensions]
         """
         role: Role = "query" if prompt_type is not None and prompt_type == "query" else "document"
-        return self.embed(_texts(inputs), role)
+        prompt = self.prompt_of(task_metadata, prompt_type)
+        self.counters.prompts[getattr(prompt_type, "value", None) or "text"] = prompt
+        return self.embed(_texts(inputs), role, prompt)
 
-    def embed(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
+    def embed(
+        self, texts: Sequence[str], role: Role = "document", prompt: str = ""
+    ) -> NDArray[np.float32]:
         """Return the embeddings of texts, in order.
 
         Args:
             texts: any number, equal ones among them or not.
             role: which temperature a policy by role gives them.
+            prompt: put before each of them.
 
         Returns:
             [texts, dimensions]
@@ -120,14 +136,14 @@ class Encoder:
         found: dict[str, _Embedded] = {}
         missing: list[str] = []
         for text in dict.fromkeys(texts):
-            kept = self._memory.get(text, temperature)
+            kept = self._memory.get(text, prompt, temperature)
             if kept is None:
                 missing.append(text)
             else:
                 found[text] = kept
-        fresh = self._encode_missing(missing)
+        fresh = self._encode_missing(missing, prompt)
         found.update(fresh)
-        self._memory.add(fresh, temperature)
+        self._memory.add(fresh, prompt, temperature)
         self.counters.texts += len(texts)
         self.counters.unique_texts += self._count_new(texts)
         self.counters.seconds += time.perf_counter() - started
@@ -140,15 +156,15 @@ class Encoder:
         seen.update(map(_digest, texts))
         return len(seen) - before
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens that the model reads of each text."""
+    def lengths(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """Return the tokens that the model reads of each text, its prompt among them."""
         lengths = {
             text: length
             for text in dict.fromkeys(texts)
-            if (length := self._memory.length(text)) is not None
+            if (length := self._memory.length(text, prompt)) is not None
         }
         missing = [text for text in dict.fromkeys(texts) if text not in lengths]
-        tokens = tokenize(self._model, missing)
+        tokens = tokenize(self._model, missing, prompt)
         lengths.update((text, one.length) for text, one in zip(missing, tokens, strict=True))
         return [lengths[text] for text in texts]
 
@@ -170,14 +186,14 @@ class Encoder:
         result: torch.Tensor = self._model.similarity_pairwise(left, right)
         return result
 
-    def _encode_missing(self, texts: Sequence[str]) -> dict[str, _Embedded]:
+    def _encode_missing(self, texts: Sequence[str], prompt: str) -> dict[str, _Embedded]:
         encoded: dict[str, _Embedded] = {}
         # Blocks of texts of like length, so that no block's batches are mostly padding, and the
         # tokens of a large corpus are never in memory all at once.
         ordered = sorted(texts, key=len, reverse=True)
         for start in range(0, len(ordered), _BLOCK):
             block = ordered[start : start + _BLOCK]
-            tokens = tokenize(self._model, block)
+            tokens = tokenize(self._model, block, prompt)
             for batch, embeddings in self._run(tokens):
                 for i, embedding in zip(batch, embeddings, strict=True):
                     if not np.isfinite(embedding).all() or not embedding.any():
@@ -234,7 +250,7 @@ class _Embedded:
 
 
 class _Memory:
-    """Embeddings by text and temperature, up to a number of bytes; emptied when it is exceeded."""
+    """Embeddings by text, prompt and temperature, up to a number of bytes; emptied beyond it."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -242,27 +258,35 @@ class _Memory:
         self._kept: dict[tuple[bytes, str], _Embedded] = {}
         self._lengths: dict[bytes, int] = {}
 
-    def get(self, text: str, temperature: str) -> _Embedded | None:
-        return self._kept.get((_digest(text), temperature))
+    def get(self, text: str, prompt: str, temperature: str) -> _Embedded | None:
+        return self._kept.get((_digest(text, prompt), temperature))
 
-    def length(self, text: str) -> int | None:
-        return self._lengths.get(_digest(text))
+    def length(self, text: str, prompt: str) -> int | None:
+        return self._lengths.get(_digest(text, prompt))
 
-    def add(self, fresh: dict[str, _Embedded], temperature: str) -> None:
+    def add(self, fresh: dict[str, _Embedded], prompt: str, temperature: str) -> None:
         # Beside the numbers: digests, objects and places in two tables.
         size = sum(one.embedding.nbytes + 400 for one in fresh.values())
         if self._bytes + size > self._limit:
             self._kept, self._lengths, self._bytes = {}, {}, 0
         if size <= self._limit:
             for text, one in fresh.items():
-                digest = _digest(text)
+                digest = _digest(text, prompt)
                 self._kept[digest, temperature] = one
                 self._lengths[digest] = one.length
             self._bytes += size
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _digest(text: str, prompt: str = "") -> bytes:
+    content = text.encode("utf-8", "surrogatepass")
+    # As a key of its own, since a prompt and a text are not what they are when joined: a model may
+    # leave the prompt out of its pooling.
+    return hashlib.blake2b(content, digest_size=16, key=_prompt_key(prompt)).digest()
+
+
+@lru_cache(maxsize=64)
+def _prompt_key(prompt: str) -> bytes:
+    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def _texts(inputs: Any) -> list[str]:

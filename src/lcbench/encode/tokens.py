@@ -35,8 +35,8 @@ class Tokens:
         return int(self.tensors["input_ids"].shape[0])
 
 
-def tokenize(model: SentenceTransformer, texts: Sequence[str]) -> list[Tokens]:
-    """Return the tokens of each text, in the same order, without padding.
+def tokenize(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
+    """Return the tokens of each text after its prompt, in the same order, without padding.
 
     They come from the model's own `preprocess`, so truncation, lower-casing and special tokens are
     those of `SentenceTransformer.encode`; only the padding is cut off again.
@@ -48,7 +48,7 @@ def tokenize(model: SentenceTransformer, texts: Sequence[str]) -> list[Tokens]:
     tokens: list[Tokens | None] = [None] * len(texts)
     for start in range(0, len(order), size):
         chunk = order[start : start + size]
-        features = model.preprocess([texts[i] for i in chunk])
+        features = model.preprocess([texts[i] for i in chunk], prompt=prompt or None)
         mask = features["attention_mask"].bool()
         shaped = {
             name: value

@@ -5,8 +5,9 @@ Whatever cannot be averaged or compared is a hole with a note that says why.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
@@ -64,11 +65,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: scores × 100 (`raw`, `ours`) or relative improvement in %."""
+    """One line of the table: scores × 100 (`raw`, `ours`) or relative improvement in %.
+
+    `partial` has the columns that are holes although some of their tasks have a score: how many, of
+    how many.
+    """
 
     kind: Literal["raw", "ours", "relative"]
     policy: str
     values: Values
+    partial: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,26 @@ class Block:
     @property
     def rows(self) -> tuple[Row, ...]:
         """The lines raw, ours and relative; raw alone where only the baseline was asked for."""
-        raw = Row("raw", BASELINE, self.scores[BASELINE])
+        raw = Row("raw", BASELINE, self.scores[BASELINE], self._partial(BASELINE))
         if self.best is None:
             return (raw,)
+        ours = self._partial(self.best)
         return (
             raw,
-            Row("ours", self.best, self.scores[self.best]),
-            Row("relative", self.best, self.improvements[self.best]),
+            Row("ours", self.best, self.scores[self.best], ours),
+            # What has a score at the best policy has one in the baseline: else it is refused.
+            Row("relative", self.best, self.improvements[self.best], ours),
         )
+
+    def _partial(self, policy: str) -> dict[str, tuple[int, int]]:
+        """How many tasks of a column have a score, of how many, where it is some and not all."""
+        every = Counter(task.column for task in self.tasks)
+        present = Counter(task.column for task in self.tasks if task.scores[policy] is not None)
+        return {
+            column: (present[column], every[column])
+            for column in every
+            if 0 < present[column] < every[column]
+        }
 
 
 @dataclass(frozen=True)

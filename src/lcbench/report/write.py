@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.report.imported import join_revisions
 from lcbench.report.table1 import Table, build_tables
+from lcbench.results import group_name
 from lcbench.settings import shipped_suites
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import column_of
@@ -43,9 +44,11 @@ def report_run(
             asked.append(cell.policy.canonical)
     if scores.empty:
         return
+    # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
+    scores["group"] = group_name(asdict(settings.protocol))
     names = [task.name for task in settings.tasks]
     tables = build_tables(scores, _expected(names, scores), policies)
-    _write(tables, settings.results_dir / "report", console)
+    _write(tables, scores, settings.results_dir / "report", console)
 
 
 def report_folder(
@@ -71,7 +74,7 @@ def report_folder(
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
     ]
-    _write(tables, settings.report_dir, console)
+    _write(tables, scores, settings.report_dir, console)
 
 
 def _column(task: str, kind: str | None) -> str:
@@ -95,10 +98,11 @@ def _kind(task: str) -> str | None:
     return registry().tasks[task].kind
 
 
-def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
-    # Imported late: a report that finds nothing to say does not need it.
-    from lcbench.report import render
+def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console: Console) -> None:
+    # Imported late: a report that finds nothing to say does not need them.
+    from lcbench.report import paper, render
 
+    compared = paper.compare(scores)
     for table in tables:
         console.print(render.terminal(table))
     texts = {
@@ -107,6 +111,12 @@ def _write(tables: Sequence[Table], folder: Path, console: Console) -> None:
         "table1.tex": render.latex(tables),
         "tasks.csv": render.csv_tasks(tables),
     }
+    if compared:
+        console.print(render.terminal_paper(compared))
+        texts["table1.md"] += "\n" + render.markdown_paper(compared)
+        texts["paper.csv"] = render.csv_paper(compared)
+    else:
+        (folder / "paper.csv").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
     names = [*texts, *_draw(tables, folder)]

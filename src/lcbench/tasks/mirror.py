@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
 from lcbench.models import network_answers
+from lcbench.tasks.registry import TaskEntry, registry
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
+_KEEPS_REVISIONS = (
+    "A folder that `python -m lcbench.prefetch` fills keeps revisions apart: mirror=<that folder>."
+)
 _DATA_SUFFIXES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".gz", ".zip"}
 
 
@@ -52,10 +56,17 @@ class Data:
 
 
 def point_at(task: AbsTask, mirror: Path | None) -> Data:
-    """Point a task at its dataset in the mirror or the hub's cache, if it is there."""
-    dataset, revision = str(task.metadata.dataset["path"]), str(task.metadata.revision)
+    """Point a task at its dataset in the mirror or the hub's cache, if it is there.
+
+    Raises:
+        RequestError: the mirror's copy is that of another revision, or may be.
+    """
+    # As mteb has it: an aggregate's parts are one object a process, and may be pointed already.
+    entry = registry().tasks[task.metadata.name]
+    dataset, revision = entry.dataset, entry.revision
     folder = mirror / dataset if mirror is not None else None
     if folder is not None and folder.is_dir():
+        _check_revision(entry, folder)
         _read_from(task, folder)
         return Data(dataset, revision, f"mirror {digest_of(folder.resolve())}")
     snapshot = _snapshot(dataset, revision)
@@ -93,9 +104,83 @@ def check_reach(data: Mapping[str, Data], mirror: Path | None, *, offline: bool)
         )
 
 
+def missing_subsets(task: AbsTask) -> list[str]:
+    """Return the subsets of a task that the folder it was pointed at does not have.
+
+    Or the one configuration of the dataset that it reads, where the task names one.
+    """
+    configs = _configs(Path(task.metadata.dataset["path"]))
+    config = task.metadata.dataset.get("name")
+    if configs and config is not None and config not in configs:
+        return [str(config)]
+    # A default configuration has all languages, or so it must be assumed until it is read.
+    if not task.metadata.is_multilingual or not configs or "default" in configs:
+        return []
+    return [
+        subset
+        for subset in task.hf_subsets
+        # Retrieval tasks keep a subset in several configurations: <subset>-corpus …
+        if not any(name == subset or name.startswith(f"{subset}-") for name in configs)
+    ]
+
+
+def _check_revision(entry: TaskEntry, folder: Path) -> None:
+    """Refuse to read another revision's data: a folder of a mirror has one, and rarely says which.
+
+    Raises:
+        RequestError: the folder is known to be of another revision than the task reads; or its
+            revision is unknown, and mteb has an older task that reads the same dataset.
+    """
+    known = _downloaded_revision(folder)
+    if known is not None and known != entry.revision:
+        raise RequestError(
+            f"{folder} is revision {known} of {entry.dataset}; {entry.name} reads "
+            f"{entry.revision}. {_KEEPS_REVISIONS}"
+        )
+    others = {
+        one.name: one.revision
+        for one in registry().reading(entry.dataset)
+        if one.revision != entry.revision
+    }
+    # The first version of a task is what a dataset without a revision is taken for.
+    first = any(
+        name == entry.superseded_by or name.startswith(f"{entry.name}.v") for name in others
+    )
+    if known is None and others and not first:
+        listed = ", ".join(f"{name} reads {revision}" for name, revision in others.items())
+        raise RequestError(
+            f"{folder} does not say which revision of {entry.dataset} it is: {entry.name} reads "
+            f"{entry.revision}, {listed}. {_KEEPS_REVISIONS}"
+        )
+
+
+def _downloaded_revision(folder: Path) -> str | None:
+    """Return the commit that `hf download --local-dir` has noted in a folder, if it filled it."""
+    notes = folder / ".cache" / "huggingface" / "download"
+    found = set()
+    for note in notes.rglob("*.metadata"):
+        # The first line of such a note is the commit that the file came from.
+        found.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
+    return found.pop() if len(found) == 1 else None
+
+
 def _read_from(task: AbsTask, folder: Path) -> None:
     dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+    if task.fast_loading and set(task.hf_subsets) != set(task.metadata.hf_subsets):
+        # Read at once, a few of many languages would be picked from the files of all; each has a
+        # configuration of its own where the dataset says so.
+        task.fast_loading = not set(task.hf_subsets) <= set(_configs(folder))
+
+
+@lru_cache(maxsize=256)
+def _configs(folder: Path) -> tuple[str, ...]:
+    """Return the configurations of a dataset in a folder; none if it is no folder."""
+    if not folder.is_dir():
+        return ()
+    import datasets
+
+    return tuple(datasets.get_dataset_config_names(str(folder)))
 
 
 def _hub_is_offline() -> bool:

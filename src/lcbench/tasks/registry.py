@@ -166,13 +166,14 @@ def _ask_mteb() -> Registry:
                 config=None if aggregate else _text_or_none(data.dataset.get("name")),
                 main_score=data.main_score,
                 splits=tuple(data.eval_splits),
+                # Sorted: an aggregate's are a set, in another order in every process.
                 subsets={
-                    subset: tuple(languages)
+                    subset: tuple(sorted(languages))
                     for subset, languages in data.hf_subsets_to_langscripts.items()
                 },
                 divided=data.is_multilingual,
                 merged=bool(kind.fast_loading),
-                modalities=tuple(data.modalities),
+                modalities=tuple(sorted(data.modalities)),
                 public=data.is_public is not False,
                 superseded_by=data.superseded_by,
                 parts=tuple(part.metadata.name for part in data.tasks) if aggregate else (),

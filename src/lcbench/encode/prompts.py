@@ -1,0 +1,150 @@
+"""Which prompt or instruction a text gets: none, or what mteb's registry has for the model.
+
+The registry's rules are mteb's own (`AbsEncoder`); here they are asked, not written again, for the
+two ways in which mteb loads a sentence-transformers model. Any other is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import PromptType
+    from sentence_transformers import SentenceTransformer
+
+# The prompt of a task's texts: of queries, of documents, or (None) of a task that has neither.
+PromptOf = Callable[["TaskMetadata", "PromptType | None"], str]
+
+# What sentence-transformers' own encode_document takes where it is given no prompt.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+# Of what mteb loads a model with: what is no matter of prompts, and settled by the model's config
+# or the protocol here.
+_SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_length"})
+
+
+def no_prompt(task: TaskMetadata, prompt_type: PromptType | None) -> str:
+    """Return no prompt, for any text."""
+    return ""
+
+
+def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
+    """Return the prompts that mteb would use for a model.
+
+    A model that the registry does not know gets those that its own files have, as mteb does it.
+
+    Args:
+        name: of the model on the hub.
+        model: loaded.
+
+    Raises:
+        RequestError: mteb loads this model in a way that more than prompts would have to be taken
+            from.
+    """
+    import mteb
+    from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    try:
+        meta = mteb.get_model_meta(name, fetch_from_hf=False)
+    except KeyError:
+        return _named_prompts(model, None)
+    loader: Any = meta.loader
+    settings = dict(meta.loader_kwargs)
+    window = settings.get("max_seq_length")
+    if window is not None and window != model.max_seq_length:
+        raise RequestError(
+            f"protocol.prompts=registry: mteb reads {window} tokens of a text with {name}, which "
+            f"reads {model.max_seq_length} here: model.window={window}, or protocol=paper."
+        )
+    for key in _SETTLED:
+        settings.pop(key, None)
+    if isinstance(loader, type) and issubclass(loader, SentenceTransformerEncoderWrapper):
+        prompts = settings.pop("model_prompts", None)
+        _refuse_others(name, settings)
+        return _named_prompts(model, prompts)
+    if loader is InstructSentenceTransformerModel:
+        instructions = _instructions(
+            template=settings.pop("instruction_template", None),
+            prompts=settings.pop("prompts_dict", None),
+            priority=settings.pop("prompt_priority", None),
+            to_documents=settings.pop("apply_instruction_to_passages", True),
+        )
+        _refuse_others(name, settings)
+        return instructions
+    raise RequestError(
+        f"protocol.prompts=registry: mteb loads {name} with code of its own "
+        f"({getattr(loader, '__name__', loader)}), whose prompts are not known here. Use "
+        "protocol=paper."
+    )
+
+
+def _refuse_others(name: str, settings: dict[str, Any]) -> None:
+    # True of what changes nothing: an option that is off.
+    set_ = sorted(key for key, value in settings.items() if value not in (None, False))
+    if settings.get("include_prompt") is False:
+        set_.append("include_prompt")
+    if set_:
+        raise RequestError(
+            f"protocol.prompts=registry: mteb loads {name} with settings beyond its prompts "
+            f"({', '.join(set_)}), which are not applied here. Use protocol=paper."
+        )
+
+
+def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -> PromptOf:
+    """Return the prompts of a dictionary by task, type of task and kind of text (mteb's order)."""
+    from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
+    from mteb.types import PromptType
+
+    own: dict[str, Any] = dict(model.prompts or {})
+    with warnings.catch_warnings():
+        # Of names that it leaves out, with all that it would have taken, once a model.
+        warnings.simplefilter("ignore")
+        valid, _ = AbsEncoder.validate_task_to_prompt_name(
+            prompts or own, raise_for_invalid_keys=False
+        )
+    # Explicit ones take the place of the model's own, where it has any.
+    fallback = prompts if prompts and own else own
+
+    def prompt_of(task: TaskMetadata, prompt_type: PromptType | None) -> str:
+        chosen = get_prompt_name(valid, task, prompt_type)
+        if valid and chosen is not None:
+            return valid[chosen]
+        if prompt_type == PromptType.document:
+            return next((fallback[one] or "" for one in _DOCUMENT_PROMPTS if one in fallback), "")
+        if prompt_type == PromptType.query and "query" in fallback:
+            return fallback["query"] or ""
+        default = model.default_prompt_name
+        return "" if default is None else fallback.get(default) or ""
+
+    return prompt_of
+
+
+def _instructions(template: Any, prompts: Any, priority: Any, *, to_documents: bool) -> PromptOf:
+    """Return the instructions of mteb's tasks in a model's template."""
+    from mteb.models.abs_encoder import AbsEncoder, PromptSource
+    from mteb.types import PromptType
+
+    class Instructions(AbsEncoder):
+        """mteb's rules for instructions, without a model."""
+
+        instruction_template = template
+        prompts_dict = prompts
+
+        def encode(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    rules = Instructions()
+    if priority is not None:
+        rules.prompt_priority = [PromptSource.from_str(source) for source in priority]
+
+    def prompt_of(task: TaskMetadata, prompt_type: PromptType | None) -> str:
+        if prompt_type == PromptType.document and not to_documents:
+            return ""
+        return rules.get_task_instruction(task, prompt_type)
+
+    return prompt_of

@@ -1,0 +1,82 @@
+"""Finished cells with chosen scores and items, written as a run writes them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pyarrow as pa
+
+from lcbench.grid import Cell, Protocol
+from lcbench.results import CellFiles, Finished, Results
+from lcbench.score import ITEMS_SCHEMA
+from lcbench.tempscale.policy import BASELINE, Policy
+
+BGE = "BAAI/bge-base-en-v1.5"
+REVISION = "f" * 40
+PAPER_PROTOCOL = {
+    "name": "paper",
+    "prompts": "none",
+    "dtype": "float32",
+    "splits": "test",
+    "subsets": None,
+    "window": None,
+    "docs": None,
+}
+
+
+def write_cell(
+    results: Results,
+    task: str,
+    entries: Mapping[tuple[str, str], Mapping[str, Any]] | float,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    policy: Policy = BASELINE,
+    model: str = BGE,
+    revision: str = REVISION,
+    window: int = 512,
+    dataset_revision: str = "data",
+    **protocol: Any,
+) -> CellFiles:
+    """Write a cell's files.
+
+    Args:
+        entries: what mteb's result has by split and subset; or the one main score.
+        rows: of its items; None: it has none.
+        protocol: what differs from the paper's protocol.
+    """
+    said = {**PAPER_PROTOCOL, **protocol}
+    of = Cell(
+        model,
+        revision,
+        policy,
+        task,
+        Protocol(**{one.name: said[one.name] for one in fields(Protocol)}),
+    )
+    if not isinstance(entries, Mapping):
+        entries = {("test", "default"): {"main_score": entries}}
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for (split, subset), entry in entries.items():
+        scores.setdefault(split, []).append({"hf_subset": subset, **entry})
+    result = {"task_name": task, "dataset_revision": dataset_revision, "scores": scores}
+    provenance = {"model": model, "protocol": said, "window": window, "data": {}, "versions": {}}
+    results.write(
+        of,
+        Finished(
+            write_result=lambda path: path.write_text(json.dumps(result), encoding="utf-8"),
+            model_meta={},
+            provenance=provenance,
+            items=None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA),
+        ),
+    )
+    return results.files(of)
+
+
+def item_rows(
+    scores: Sequence[float], split: str = "test", subset: str = "default", **more: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return items with these scores and ids 0, 1 …; `more` has further columns."""
+    columns = {"id": [str(number) for number in range(len(scores))], "score": scores, **more}
+    return [
+        {"split": split, "subset": subset, **dict(zip(columns, values, strict=True))}
+        for values in zip(*columns.values(), strict=True)
+    ]
