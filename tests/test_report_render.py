@@ -19,7 +19,7 @@ def scores_of(
     values: dict[tuple[str, str, str], float],
     model: str = "org/minilm",
     group: str = "paper, window 512",
-    window: int = 512,
+    window: int | None = 512,
 ) -> pd.DataFrame:
     """Scores by (policy, column, task)."""
     return pd.DataFrame(
@@ -201,6 +201,33 @@ def test_average_improvement_and_window_headings_in_all_texts() -> None:
     assert "Window 4096" in printed(table)
     assert r"Avg Improv. &  & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
     assert r"\multicolumn{4}{l}{\textit{Window 4096}} \\" in latex([table])
+
+
+def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
+    both = pd.concat(
+        scores_of({("1", "Class", "A"): 0.5}, model, window=window)
+        for model, window in (("o/x", None), ("o/x", 512), ("o/y", None))
+    )
+    (table,) = build_tables(both)
+    assert [(block.label, block.window) for block in table.blocks] == [
+        ("x (window 512)", 512),
+        ("x (window unknown)", None),
+        ("y", None),
+    ]
+    first = [line.split(" | ")[0] for line in markdown([table]).splitlines()[2:9]]
+    assert first == [
+        "| Model",
+        "| :--",
+        "| **Window 512**",
+        "| x (window 512)",
+        "| **Window –**",
+        "| x (window unknown)",
+        "| y",
+    ]
+    assert printed(table).count("Window –") == 1
+    assert r"\multicolumn{4}{l}{\textit{Window \textendash{}}} \\" in latex([table])
+    rows = list(csv_format.DictReader(io.StringIO(csv([table]))))
+    assert [row["window"] for row in rows if row["column"] == "Class"] == ["512", "", ""]
 
 
 def test_latex_table(tables: list[Table]) -> None:

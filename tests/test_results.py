@@ -109,6 +109,7 @@ def test_the_frame(results: Results) -> None:
         "split": "test",
         "subset": "default",
         "score": 0.625,
+        "imported": None,
     }
     assert conditions["mteb"] == "2.26.24"
     assert json.loads(conditions["data"])["origin"] == "hub"

@@ -52,7 +52,7 @@ def test_every_config_begins_with_the_command_that_uses_it(path: Path) -> None:
 
 def test_every_key_of_every_config_is_classified() -> None:
     configs = sorted(path.stem for path in config_folder().glob("*.yaml"))
-    assert {"config", "report", "export"} <= set(configs)
+    assert {"config", "report", "export", "import_results"} <= set(configs)
     for config in configs:
         content: Any = OmegaConf.to_container(composed(config=config))
         assert set(settings._leaves(content)) <= IDENTITY | RUNTIME
@@ -107,6 +107,11 @@ def test_tasks_take_the_suites_place(override: str, tasks: tuple[str, ...]) -> N
 
 def test_tasks_can_name_suites() -> None:
     assert len(read("tasks=[docs,STS12]").tasks) == 7
+
+
+def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
+    assert read("results_dir='~/runs'").results_dir == Path.home() / "runs"
+    assert read("results_dir='~no such user/runs'").results_dir == Path("~no such user/runs")
 
 
 @pytest.mark.parametrize(

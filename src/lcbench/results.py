@@ -6,7 +6,8 @@ what its format cannot hold, under names that do not end in `.json` (mteb's load
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/            the baseline
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/experiments/tau_<canonical>/
         <Task>.json                mteb's result; it is written last, so its presence means done
-        <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts
+        <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts; of an
+                                   imported result, where it comes from and what it lacks
         <Task>.items.parquet       one row an item: id, length in tokens, score, ranks
         <Task>.failure.txt         the traceback, if the cell failed
         model_meta.json            mteb's description of the model
@@ -17,6 +18,7 @@ This module imports neither mteb nor torch.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _META = "model_meta.json"
+
+# What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
+# stand among them.
+_IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
 # What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
 # or scores. Our own version changes with every commit; its changes of meaning change the key.
@@ -136,7 +142,7 @@ class Results:
         return False
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
-        """Return how a finished cell came about; {} if that is not known."""
+        """Return how a cell's result came about; {} if that is not there or cannot be read."""
         return _read_object(self.files(cell).provenance) or {}
 
     def write(self, cell: Cell, finished: Finished) -> None:
@@ -178,15 +184,18 @@ class Results:
 
         Returns:
             columns group, window, model, revision, policy, task, column, split, subset, score
-            (in [0, 1]), conditions (what must be equal for two cells to be compared), protocol
-            (as the cell's provenance has it), files (the cell's `CellFiles`).
+            (in [0, 1], NaN for a subset that an imported result lacks), conditions (what must be
+            equal for two cells to be compared), protocol (as the cell's provenance has it), files
+            (the cell's `CellFiles`), imported (None for a cell of ours; else what the revision is:
+            `pinned`, the one that mteb's registry names; `revision`, another; `unnamed`, not known;
+            `external`, of scores that the model's authors reported).
         """
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, cells))
         _tell_docs_apart(rows)
         columns = ["group", "window", "model", "revision", "policy", "task", "column"]
-        columns += ["split", "subset", "score", "conditions", "protocol", "files"]
+        columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
         return pd.DataFrame(rows, columns=columns)
 
     def _rows(
@@ -234,24 +243,32 @@ def _result_rows(
         **{name: str(versions.get(name)) for name in COMPARED_VERSIONS},
     }
     task = result["task_name"]
-    for split, entries in result["scores"].items():
-        for entry in entries:
-            yield {
-                "group": group_name(protocol),
-                "docs": protocol.get("docs"),
-                "window": window,
-                "model": provenance.get("model") or model,
-                "revision": revision,
-                "policy": policy,
-                "task": task,
-                "column": column_of(task, provenance.get("task_type")),
-                "split": split,
-                "subset": entry["hf_subset"],
-                "score": entry["main_score"],
-                "conditions": conditions,
-                "protocol": protocol,
-                "files": files,
-            }
+    imported = provenance.get("imported")
+    scores = [
+        (split, entry["hf_subset"], entry["main_score"])
+        for split, entries in result["scores"].items()
+        for entry in entries
+    ]
+    for split, subsets in (provenance.get("missing") or {}).items():
+        scores += [(split, subset, math.nan) for subset in subsets]
+    for split, subset, score in scores:
+        yield {
+            "group": _IMPORTED_GROUP if imported else group_name(protocol),
+            "docs": protocol.get("docs"),
+            "window": window,
+            "model": provenance.get("model") or model,
+            "revision": revision,
+            "policy": policy,
+            "task": task,
+            "column": column_of(task, provenance.get("task_type")),
+            "split": split,
+            "subset": subset,
+            "score": score,
+            "conditions": conditions,
+            "protocol": protocol,
+            "files": files,
+            "imported": imported,
+        }
 
 
 def _cell_of(folder: Path) -> tuple[str, str, str]:

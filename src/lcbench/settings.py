@@ -6,6 +6,7 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,8 @@ RUNTIME = frozenset(
         "results_dir",
         "report_dir",
         "out",
+        "path",
+        "replace",
     }
 )
 _SOURCES = ("package", "hub", "folder", "auto")
@@ -136,6 +139,25 @@ class ExportSettings:
     policy: Policy
     out: Path
     offline: bool
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What `python -m lcbench.import_results` is asked for.
+
+    Attributes:
+        path: the folder of results.
+        results_dir: where they are kept.
+        models: only these, by their names on the hub; None: all.
+        tasks: only these; None: all.
+        replace: whether what was imported before gives way to a file with another content.
+    """
+
+    path: Path
+    results_dir: Path
+    models: tuple[str, ...] | None
+    tasks: tuple[str, ...] | None
+    replace: bool
 
 
 @lru_cache(maxsize=1)
@@ -245,6 +267,31 @@ def read_export(config: DictConfig) -> ExportSettings:
         out=_needed_path("out", value["out"]),
         offline=_boolean("offline", value["offline"]),
     )
+
+
+def read_import(config: DictConfig) -> ImportSettings:
+    """Return the checked settings of an import.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    value = _container(config)
+    models, tasks = model_names(config), value["tasks"]
+    chosen = None if tasks is None else _chosen(tasks, shipped_suites())[0]
+    return ImportSettings(
+        path=_needed_path("path", value["path"]),
+        results_dir=_needed_path("results_dir", value["results_dir"]),
+        models=None if models is None else tuple(_hub_name(name) for name in models),
+        tasks=None if chosen is None else tuple(choice.name for choice in chosen),
+        replace=_boolean("replace", value["replace"]),
+    )
+
+
+def _hub_name(name: str) -> str:
+    """Return the name on the hub of a model that is shipped under a short one."""
+    shipped = {path.stem: path for path in (config_folder() / "model").glob("*.yaml")}
+    del shipped["custom"]
+    return str(OmegaConf.load(shipped[name]).name) if name in shipped else name
 
 
 def model_names(config: DictConfig) -> tuple[str, ...] | None:
@@ -408,7 +455,8 @@ def _path(key: str, value: Any) -> Path | None:
         return None
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
         raise RequestError(f"{key}={value} is not a path.")
-    return Path(str(value)).expanduser()
+    # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
+    return Path(os.path.expanduser(str(value)))  # noqa: PTH111
 
 
 def _needed_path(key: str, value: Any) -> Path:

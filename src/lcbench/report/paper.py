@@ -81,7 +81,7 @@ class Comparison:
     model: str
     name: str
     revision: str
-    window: int
+    window: int | None
     policy: str
     row: str
     column: str

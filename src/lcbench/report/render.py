@@ -7,6 +7,7 @@ import csv as csv_format
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -132,19 +133,17 @@ def terminal(table: Table) -> RenderableType:
     for name in table.column_names:
         header = Text(_wrapped_header(_one_line(name)) + counts[name].replace(" ", "\n"))
         grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
-    window = None
-    for block in table.blocks:
-        if block.window != window:
-            window = block.window
-            grid.add_row(Text(f"Window {window}", style="italic"))
-        grid.add_row(Text(_one_line(block.label), style="bold"))
-        for row in block.rows:
-            # The policy of the relative line is that of the line above it.
-            name = _ROW_NAMES[row.kind]
-            policy = "" if row.kind == "relative" else f", τ = {_one_line(row.policy)}"
-            values = [_terminal_value(row, column) for column in table.column_names]
-            grid.add_row(Text(f" {name}{policy}"), *values)
-        grid.add_section()
+    for window, blocks in groupby(table.blocks, _window):
+        grid.add_row(Text(f"Window {window}", style="italic"))
+        for block in blocks:
+            grid.add_row(Text(_one_line(block.label), style="bold"))
+            for row in block.rows:
+                # The policy of the relative line is that of the line above it.
+                name = _ROW_NAMES[row.kind]
+                policy = "" if row.kind == "relative" else f", τ = {_one_line(row.policy)}"
+                values = [_terminal_value(row, column) for column in table.column_names]
+                grid.add_row(Text(f" {name}{policy}"), *values)
+            grid.add_section()
     if table.average_improvement is not None:
         average = Row("relative", "", table.average_improvement)
         values = [_terminal_value(average, column) for column in table.column_names]
@@ -167,7 +166,8 @@ def csv(tables: Sequence[Table]) -> str:
     """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
 
     `row` is raw, ours or relative; scores are × 100, relative improvements in %; the value of a
-    hole is empty. Notes and the mean over the models are left to the other formats.
+    hole is empty, and so is a window that is not known. Notes and the mean over the models are left
+    to the other formats.
     """
     return _csv(
         CSV_HEADER,
@@ -288,6 +288,11 @@ def paper_summary(comparisons: Sequence[Comparison]) -> str:
 def _task_counts(table: Table) -> dict[str, str]:
     """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
     return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
+
+
+def _window(block: Block) -> str:
+    """The window in tokens, or what stands for one that is not known."""
+    return HOLE if block.window is None else str(block.window)
 
 
 def _one_line(text: str) -> str:
@@ -413,15 +418,13 @@ def _markdown_table(table: Table) -> str:
     names = table.column_names
     header = ["Model", "Row", "τ", *(_markdown_text(name) + counts[name] for name in names)]
     rows = []
-    window = None
-    for block in table.blocks:
-        if block.window != window:
-            window = block.window
-            rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
-        for row in block.rows:
+    for window, blocks in groupby(table.blocks, _window):
+        rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
+        for block in blocks:
             label = _markdown_text(block.label)
-            values = [_value(row, name) for name in names]
-            rows.append([label, _ROW_NAMES[row.kind], _markdown_text(row.policy), *values])
+            for row in block.rows:
+                values = [_value(row, name) for name in names]
+                rows.append([label, _ROW_NAMES[row.kind], _markdown_text(row.policy), *values])
     if table.average_improvement is not None:
         values = [_change(table.average_improvement[name]) for name in names]
         rows.append(["**Avg Improv.**", "", "", *values])
@@ -464,7 +467,8 @@ def _markdown_text(text: str) -> str:
 
 
 def _identity(table: Table, block: Block) -> tuple[str, str, str, str]:
-    return table.group, str(block.window), block.model, block.revision
+    window = "" if block.window is None else str(block.window)
+    return table.group, window, block.model, block.revision
 
 
 def _full(value: float | None) -> str:
@@ -491,17 +495,17 @@ def _latex_table(table: Table) -> str:
         "\\toprule",
         _latex_row(header),
     ]
-    window = None
-    for block in table.blocks:
-        lines.append("\\midrule")
-        if block.window != window:
-            window = block.window
-            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{Window {window}}}}} \\\\")
-        for row in block.rows:
-            label = _latex_text(block.label) if row.kind == "raw" else ""
-            policy = "" if row.kind == "relative" else f", $\\tau$ = {_latex_text(row.policy)}"
-            values = [_latex_value(row, name) for name in names]
-            lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
+    for window, blocks in groupby(table.blocks, _window):
+        heading = _latex_text(f"Window {window}")
+        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"]
+        for place, block in enumerate(blocks):
+            if place:
+                lines.append("\\midrule")
+            for row in block.rows:
+                label = _latex_text(block.label) if row.kind == "raw" else ""
+                policy = "" if row.kind == "relative" else f", $\\tau$ = {_latex_text(row.policy)}"
+                values = [_latex_value(row, name) for name in names]
+                lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
     if table.average_improvement is not None:
         average = Row("relative", "", table.average_improvement)
         values = [_latex_value(average, name) for name in names]

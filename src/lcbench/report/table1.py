@@ -88,7 +88,7 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class Block:
-    """All that a table says of one model (at one revision and window).
+    """All that a table says of one model (at one revision and window; `None`: window unknown).
 
     `scores` are × 100 and `improvements` % of the baseline, both by policy, then by column with
     `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours",
@@ -96,7 +96,7 @@ class Block:
     that are no constant last.
     """
 
-    window: int
+    window: int | None
     model: str
     revision: str
     label: str
@@ -220,7 +220,7 @@ def relative_improvement(ours: float | None, raw: float | None) -> float | None:
 class _Identity:
     """What makes a block: nothing in it may be compared with another block's baseline."""
 
-    window: int
+    window: int | None
     model: str
     revision: str
 
@@ -267,7 +267,7 @@ def _table(
     cells_by_identity = _cells_by_identity(records)
     labels = _labels(cells_by_identity)
     # A stable sort: within a window the models stay in the order in which they came.
-    for identity in sorted(cells_by_identity, key=lambda identity: identity.window):
+    for identity in sorted(cells_by_identity, key=_unknown_window_last):
         asked = policies_expected.get(identity.model)
         block, block_notes = _block(
             identity, labels[identity], cells_by_identity[identity], columns, asked
@@ -282,6 +282,10 @@ def _table(
     if unexpected:
         notes.append(f"left out, not among the table's tasks: {', '.join(unexpected)}")
     return Table(group, columns, tuple(blocks), average, tuple(notes))
+
+
+def _unknown_window_last(identity: _Identity) -> float:
+    return math.inf if identity.window is None else identity.window
 
 
 def _columns_of_tasks(group: str, records: Sequence[Any]) -> dict[str, str]:
@@ -323,7 +327,8 @@ def _cells_by_identity(records: Sequence[Any]) -> dict[_Identity, dict[str, dict
     """The cells by identity, policy and task."""
     rows: dict[tuple[_Identity, str, str], list[Any]] = {}
     for record in records:
-        identity = _Identity(int(record.window), str(record.model), str(record.revision))
+        window = None if pd.isna(record.window) else int(record.window)
+        identity = _Identity(window, str(record.model), str(record.revision))
         rows.setdefault((identity, str(record.policy), str(record.task)), []).append(record)
     cells: dict[_Identity, dict[str, dict[str, _Cell]]] = {}
     for (identity, policy, task), parts in rows.items():
@@ -369,7 +374,7 @@ def _labels(identities: Iterable[_Identity]) -> dict[_Identity, str]:
     identities = list(identities)
     models_by_name: dict[str, set[str]] = {}
     revisions: dict[str, set[str]] = {}
-    windows: dict[tuple[str, str], set[int]] = {}
+    windows: dict[tuple[str, str], set[int | None]] = {}
     for identity in identities:
         models_by_name.setdefault(_short_name(identity.model), set()).add(identity.model)
         revisions.setdefault(identity.model, set()).add(identity.revision)
@@ -383,7 +388,7 @@ def _labels(identities: Iterable[_Identity]) -> dict[_Identity, str]:
         if len(revisions[identity.model]) > 1:
             apart.append(_short_revision(identity.revision, revisions[identity.model]))
         if len(windows[identity.model, identity.revision]) > 1:
-            apart.append(f"window {identity.window}")
+            apart.append(f"window {'unknown' if identity.window is None else identity.window}")
         labels[identity] = f"{name} ({', '.join(apart)})" if apart else name
     return labels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lcbench.errors import RequestError
 from lcbench.files import write_atomically
+from lcbench.report.imported import join_revisions
 from lcbench.report.table1 import Table, build_tables
 from lcbench.results import group_name
 from lcbench.settings import shipped_suites
@@ -62,13 +63,18 @@ def report_folder(
     names = None if settings.tasks is None else [task.name for task in settings.tasks]
     if names is not None:
         scores = scores[scores["task"].isin(names)]
+    scores, notes = join_revisions(scores, settings.tasks or ())
     if scores.empty:
         raise RequestError(
             f"results_dir={settings.results_dir} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
     expected = None if names is None else _expected(names, scores)
-    _write(build_tables(scores, expected), scores, settings.report_dir, console)
+    tables = [
+        replace(table, notes=(*notes.get(table.group, ()), *table.notes))
+        for table in build_tables(scores, expected)
+    ]
+    _write(tables, scores, settings.report_dir, console)
 
 
 def _column(task: str, kind: str | None) -> str:
