@@ -13,7 +13,7 @@ import pytest
 from lcbench.errors import RequestError
 from lcbench.tasks import docstrings
 from lcbench.tasks.docstrings import collect
-from lcbench.tasks.selection import LONG_WORDS, DocsSizes, select
+from lcbench.tasks.selection import LONG_WORDS, DocsSizes, SyntheticSizes, select
 
 SIZES = DocsSizes(
     documents=120,
@@ -21,6 +21,7 @@ SIZES = DocsSizes(
     long_documents=40,
     clustering_sets=3,
     clustering_share=0.7,
+    synthetic=SyntheticSizes(lengths=(64, 128), documents=4),
 )
 
 

@@ -20,7 +20,7 @@ from lcbench import files
 from lcbench.errors import RequestError, StorageError
 from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
-from lcbench.results import Finished, Results
+from lcbench.results import Finished, Results, _tell_docs_apart
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
@@ -131,6 +131,28 @@ def test_two_draws_of_the_docs_suite_are_never_in_one_table(results: Results) ->
         "paper, docs aaaaaaaa",
         "paper, docs bbbbbbbb",
     }
+
+
+def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> None:
+    """Their lengths go by the window: at another one, other texts are no other draw."""
+    docs = [
+        ("DocstringRetrieval", 256, "a"),
+        ("DocstringRetrieval", 512, "a"),
+        ("DocstringNeedleRetrieval", 256, "b"),
+        ("DocstringNeedleRetrieval", 512, "c"),
+    ]
+    rows = [
+        {"group": "paper", "window": window, "task": task, "docs": digest * 40}
+        for task, window, digest in docs
+    ]
+    _tell_docs_apart(rows)
+    assert {row["group"] for row in rows} == {"paper"}
+    # Of the same window it is one, and nothing else is told apart for it.
+    rows.append({"group": "paper", "window": 512, "task": "DocstringNeedleRetrieval", "docs": "d"})
+    _tell_docs_apart(rows)
+    assert [row["group"] for row in rows] == [
+        *("paper", "paper", "paper", "paper, docs cccccccc", "paper, docs d")
+    ]
 
 
 @pytest.mark.parametrize(

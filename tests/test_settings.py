@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from lcbench import settings
 from lcbench.errors import RequestError
 from lcbench.settings import IDENTITY, RUNTIME, config_folder
+from lcbench.tasks.selection import SyntheticSizes
 from lcbench.tempscale.policy import Constant
 
 GROUPS = {
@@ -62,7 +63,7 @@ def test_the_defaults() -> None:
     found = read()
     assert [model.config for model in found.models] == ["minilm"]
     assert found.policies == (Constant(1.0), Constant(0.8))
-    assert len(found.tasks) == 6
+    assert len(found.tasks) == 8
     assert found.results_dir == Path("results/runs")
     assert (found.mirror, found.offline) == (None, False)
 
@@ -94,6 +95,33 @@ def test_the_paper_suite_has_its_columns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "lengths"),
+    [
+        ("docs.synthetic_lengths=auto", None),
+        ("docs.synthetic_lengths=256", (256,)),
+        ("docs.synthetic_lengths=[512,64,512]", (64, 512)),
+    ],
+)
+def test_the_lengths_of_synthetic_documents(override: str, lengths: tuple[int, ...] | None) -> None:
+    assert read(override, "docs.synthetic_documents=7").docs.synthetic == SyntheticSizes(lengths, 7)
+
+
+def test_the_longembed_suite_and_sweep() -> None:
+    suite = next(suite for suite in settings.shipped_suites() if suite.name == "longembed")
+    assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
+        "LongEmbRetr": 4,
+        "Needle": 1,
+        "Passkey": 1,
+    }
+    assert set(suite.revisions) == set(suite.tasks)
+    found = read("sweep=longembed")
+    assert tuple(task.name for task in found.tasks) == suite.tasks
+    assert [policy.tau for policy in found.policies] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1]
+    names = settings.model_names(composed("sweep=longembed"))
+    assert names == ("ance", "gtr", "gist", "bge", "e5")
+
+
+@pytest.mark.parametrize(
     ("override", "tasks"),
     [
         ("tasks=[STS12,STS13,STS12]", ("STS12", "STS13")),
@@ -106,7 +134,7 @@ def test_tasks_take_the_suites_place(override: str, tasks: tuple[str, ...]) -> N
 
 
 def test_tasks_can_name_suites() -> None:
-    assert len(read("tasks=[docs,STS12]").tasks) == 7
+    assert len(read("tasks=[docs,STS12]").tasks) == 9
 
 
 def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
@@ -127,6 +155,11 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["model.window=true"], "model.window=True is not a whole number"),
         (["model.source=web"], "model.source=web is not one of: package, hub, folder, auto"),
         (["docs.clustering_share=2"], "docs.clustering_share=2.0 is not a share"),
+        (["docs.synthetic_lengths=[]"], "docs.synthetic_lengths=[] is neither auto nor a list"),
+        (["docs.synthetic_lengths=long"], "docs.synthetic_lengths=long is neither auto nor"),
+        (["docs.synthetic_lengths=[1.5]"], "docs.synthetic_lengths=1.5 is not a whole number"),
+        (["docs.synthetic_lengths=[512,63]"], "a fact needs a document of at least 64 tokens"),
+        (["docs.synthetic_documents=0"], "docs.synthetic_documents=0 is not a whole number"),
         (["docs.documents=-1"], "docs.documents=-1 is not a whole number above 0"),
         (["protocol.dtype=float8"], "protocol.dtype=float8 is not one of: float32"),
         (["protocol.prompts=all"], "protocol.prompts=all is not one of: none"),

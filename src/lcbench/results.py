@@ -30,6 +30,7 @@ from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.grid import Cell
 from lcbench.provenance import DISTRIBUTIONS
+from lcbench.tasks.suites import SYNTHETIC_TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,13 +281,20 @@ def _cell_of(folder: Path) -> tuple[str, str, str]:
 
 
 def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
-    """Give docstring tasks of different texts or sizes groups of their own: they share names."""
-    digests: dict[str, set[str]] = {}
-    for row in rows:
+    """Give docstring tasks of different texts or sizes groups of their own: they share names.
+
+    The synthetic ones have texts of their own, and may have them for each window: their lengths
+    go by it.
+    """
+    kinds = [
+        (row["group"], row["window"] if row["task"] in SYNTHETIC_TASKS else None) for row in rows
+    ]
+    digests: dict[Any, set[str]] = {}
+    for row, kind in zip(rows, kinds, strict=True):
         if row["docs"] is not None:
-            digests.setdefault(row["group"], set()).add(row["docs"])
-    for row in rows:
-        if row["docs"] is not None and len(digests.get(row["group"], ())) > 1:
+            digests.setdefault(kind, set()).add(row["docs"])
+    for row, kind in zip(rows, kinds, strict=True):
+        if row["docs"] is not None and len(digests[kind]) > 1:
             row["group"] += f", docs {row['docs'][:8]}"
 
 

@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.models import ModelSettings
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.selection import DocsSizes
+from lcbench.tasks.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import Suite, choose
 from lcbench.tempscale.policy import Policy, parse, parse_all
 
@@ -52,6 +52,8 @@ IDENTITY = frozenset(
         "docs.long_documents",
         "docs.clustering_sets",
         "docs.clustering_share",
+        "docs.synthetic_lengths",
+        "docs.synthetic_documents",
     }
 )
 # Keys that change where, how fast and with what a result is made, and no score.
@@ -411,7 +413,27 @@ def _docs(value: Mapping[str, Any]) -> DocsSizes:
         name: _count(f"docs.{name}", value[name])
         for name in ("documents", "documents_per_module", "long_documents", "clustering_sets")
     }
-    return DocsSizes(**counts, clustering_share=share)
+    synthetic = SyntheticSizes(
+        lengths=_lengths(value["synthetic_lengths"]),
+        documents=_count("docs.synthetic_documents", value["synthetic_documents"]),
+    )
+    return DocsSizes(**counts, clustering_share=share, synthetic=synthetic)
+
+
+def _lengths(value: Any) -> tuple[int, ...] | None:
+    """Return the lengths of synthetic documents, ascending; None for those of the window."""
+    if value == "auto":
+        return None
+    key = "docs.synthetic_lengths"
+    lengths = [value] if isinstance(value, int) else value
+    if not isinstance(lengths, list) or not lengths:
+        raise RequestError(f"{key}={value} is neither auto nor a list of lengths in tokens.")
+    for length in lengths:
+        if _count(key, length) < SHORTEST:
+            raise RequestError(
+                f"{key}={value}: a fact needs a document of at least {SHORTEST} tokens."
+            )
+    return tuple(sorted(set(lengths)))
 
 
 def _device(value: Any) -> str:

@@ -34,8 +34,15 @@ from lcbench.tasks.mirror import (
     point_at,
 )
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.selection import select
-from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, parts_of, resolve
+from lcbench.tasks.suites import (
+    DOCS_TASKS,
+    Part,
+    check_pins,
+    docs_digest,
+    make_task,
+    parts_of,
+    resolve,
+)
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
@@ -205,7 +212,7 @@ def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
         splits=part.asked_splits,
         subsets=part.asked_subsets,
         window=model.window,
-        docs=select(settings.docs).digest if part.name in DOCS_TASKS else None,
+        docs=docs_digest(part.name, settings.docs, model.shape.window),
     )
 
 
@@ -312,7 +319,8 @@ class _Runner:
         for cell in cells:
             progress.start(cell)
             try:
-                self._results.write(cell, self._score(cell, encoder, meta, loaded, injection))
+                task = self._make_task(cell.task, model.shape.window)
+                self._results.write(cell, self._score(cell, task, encoder, meta, loaded, injection))
             except (StorageError, KeyboardInterrupt):
                 raise
             except Exception as error:
@@ -326,6 +334,7 @@ class _Runner:
     def _score(
         self,
         cell: Cell,
+        task: Any,
         encoder: Encoder,
         meta: ModelMeta,
         loaded: SentenceTransformer,
@@ -333,7 +342,6 @@ class _Runner:
     ) -> Finished:
         from lcbench.score import score
 
-        task = self._make_task(cell.task)
         if cell.policy.for_role("query") != cell.policy.for_role("document"):
             self._say_without_roles(task)
         data = self._data(cell, task)
@@ -370,8 +378,8 @@ class _Runner:
                 style="dim",
             )
 
-    def _make_task(self, name: str) -> Any:
-        return make_task(self._parts[name], self._settings.docs)
+    def _make_task(self, name: str, window: int | None = None) -> Any:
+        return make_task(self._parts[name], self._settings.docs.at(window))
 
 
 def quiet_libraries() -> None:

@@ -8,6 +8,7 @@ SMALL = (
     "docs.documents_per_module=8",
     "docs.long_documents=8",
     "docs.clustering_sets=2",
+    "docs.synthetic_documents=4",
 )
 
 

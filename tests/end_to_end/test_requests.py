@@ -46,6 +46,11 @@ WRONG = [
     (["engine=gpu"], "torch finds no CUDA device here"),
     (["docs.documents=99999"], "docs.documents=99999 is more than the libraries have"),
     (
+        ["docs.synthetic_documents=9999"],
+        "docs.synthetic_documents=9999 is more than there are names for: 1024",
+    ),
+    (["model.window=32"], "docs.synthetic_lengths=auto: this model's window has no room"),
+    (
         ["--config-dir", "/no/such/folder"],
         "Additional config directory '/no/such/folder' not found",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain, zip_longest
 
@@ -18,6 +18,37 @@ LONG_WORDS = 512
 _FEWEST_OF_A_MODULE = 4
 
 
+# The window that lengths go by for a model that has no limit (T5).
+_WINDOW_WITHOUT_LIMIT = 512
+# The fewest tokens of a synthetic document: about a third of it is the hidden fact.
+SHORTEST = 64
+
+
+@dataclass(frozen=True)
+class SyntheticSizes:
+    """Sizes of the synthetic tasks (passkey and needle).
+
+    Attributes:
+        lengths: of documents, in tokens, ascending; None: quarter, half and whole of the window.
+        documents: of each length; each has a query.
+    """
+
+    lengths: tuple[int, ...] | None
+    documents: int
+
+    def at(self, window: int | None) -> SyntheticSizes:
+        """Return the sizes for a model's window: its lengths are numbers, none if all are too few.
+
+        Args:
+            window: in tokens; None: not limited.
+        """
+        if self.lengths is not None:
+            return self
+        whole = window or _WINDOW_WITHOUT_LIMIT
+        parts = (whole // 4, whole // 2, whole)
+        return replace(self, lengths=tuple(part for part in parts if part >= SHORTEST))
+
+
 @dataclass(frozen=True)
 class DocsSizes:
     """Sizes of the docs suite; each is part of its identity.
@@ -28,6 +59,7 @@ class DocsSizes:
         long_documents: documents of more than 512 words.
         clustering_sets: clusterings whose v-measures are averaged.
         clustering_share: part of the documents drawn for each of them, in (0, 1].
+        synthetic: of the tasks that hide a fact in text.
     """
 
     documents: int
@@ -35,6 +67,11 @@ class DocsSizes:
     long_documents: int
     clustering_sets: int
     clustering_share: float
+    synthetic: SyntheticSizes
+
+    def at(self, window: int | None) -> DocsSizes:
+        """Return the sizes for a model's window (in tokens; None: not limited)."""
+        return replace(self, synthetic=self.synthetic.at(window))
 
 
 @dataclass(frozen=True)
@@ -54,12 +91,21 @@ class Selection:
     @property
     def digest(self) -> str:
         """40 hexadecimal digits over all texts and sizes: the datasets' revision."""
+        sizes = asdict(self.sizes)
+        # The synthetic tasks have a digest of their own; none of the texts here depends on them.
+        del sizes["synthetic"]
         content = [
-            asdict(self.sizes),
+            sizes,
             [asdict(doc) for doc in self.documents],
             [asdict(doc) for doc in self.long_documents],
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
+
+
+@lru_cache(maxsize=1)
+def collection() -> tuple[Docstring, ...]:
+    """Return the collection of docstrings, read once a process."""
+    return collect()
 
 
 @lru_cache(maxsize=4)
@@ -72,9 +118,9 @@ def select(sizes: DocsSizes) -> Selection:
     Raises:
         RequestError: more are asked for than there are.
     """
-    collection = collect()
+    docstrings = collection()
     modules: dict[str, list[Docstring]] = {}
-    for doc in collection:
+    for doc in docstrings:
         modules.setdefault(doc.module, []).append(doc)
     eligible = [name for name, docs in modules.items() if len(docs) >= _FEWEST_OF_A_MODULE]
     by_module = (
@@ -82,7 +128,7 @@ def select(sizes: DocsSizes) -> Selection:
         for name in _in_turn(eligible, library_of=lambda name: name.partition(".")[0])
     )
     documents = list(chain.from_iterable(by_module))
-    long = [doc for doc in collection if len(doc.body.split()) > LONG_WORDS]
+    long = [doc for doc in docstrings if len(doc.body.split()) > LONG_WORDS]
     ids = {doc.id: doc for doc in long}
     long_ids = list(_in_turn(list(ids), library_of=lambda name: ids[name].library))
     for key, wanted, there in (

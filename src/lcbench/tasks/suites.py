@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from lcbench.tasks.selection import DocsSizes
 
-# The tasks that lcbench.tasks.docs makes.
-DOCS_TASKS = frozenset(
+PASSKEY = "DocstringPasskeyRetrieval"
+NEEDLE = "DocstringNeedleRetrieval"
+# The tasks that lcbench.tasks.synthetic makes.
+SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
+# The tasks that are made of docstrings: those, and what lcbench.tasks.docs makes.
+DOCS_TASKS = SYNTHETIC_TASKS | frozenset(
     {
         "DocstringRetrieval",
         "DocstringLongRetrieval",
@@ -209,13 +213,39 @@ def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
         )
 
 
+def docs_digest(task: str, sizes: DocsSizes, window: int | None) -> str | None:
+    """Return the digest of the texts of a task that is made of docstrings; None for any other.
+
+    Args:
+        task: its name.
+        sizes: of the docs suite.
+        window: the model's, in tokens; None: not limited. The synthetic tasks' lengths go by it.
+
+    Raises:
+        RequestError: the sizes cannot be had.
+    """
+    if task in SYNTHETIC_TASKS:
+        from lcbench.tasks import haystacks
+
+        return haystacks.digest(sizes.synthetic.at(window))
+    if task in DOCS_TASKS:
+        from lcbench.tasks.selection import select
+
+        return select(sizes).digest
+    return None
+
+
 def make_task(part: Part, sizes: DocsSizes) -> AbsTask:
     """Return a task of ours, or of mteb, restricted to its splits and subsets.
 
     Args:
         part: what is scored of the task.
-        sizes: of the docs suite.
+        sizes: of the docs suite, for the model's window (`DocsSizes.at`).
     """
+    if part.name in SYNTHETIC_TASKS:
+        from lcbench.tasks import synthetic
+
+        return synthetic.make_task(part.name, sizes.synthetic)
     if part.name in DOCS_TASKS:
         from lcbench.tasks import docs
 
