@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lcbench.report.lengths import LengthRow, LengthTable
 from lcbench.report.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
 from lcbench.report.table1 import AVERAGE, COLUMN_ORDER, Block, Row, Table, ordered_policies
 
@@ -38,6 +39,7 @@ CSV_PAPER_HEADER = (
     "note",
 )
 CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
 _ROW_NAMES = {"raw": "raw", "ours": "ours", "relative": "Relative Improv."}
 _ROW_NAMES_OF_PAPER = {**_ROW_NAMES, "avg_improv": "Avg Improv."}
@@ -51,6 +53,10 @@ _FOOTNOTE_AVERAGE = (
 _FOOTNOTE_PARTIAL = (
     "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
     "those that are missing are named above."
+)
+_FOOTNOTE_LENGTHS = (
+    "The task's main score × 100 by the documents' length in tokens; Mean is the score of the task "
+    f"in Table 1. {HOLE} is a hole: the notes of Table 1 say why."
 )
 _FOOTNOTE_CHOICE = (
     "The best τ of a model is chosen on the same data that it is evaluated on, as in the paper, "
@@ -160,6 +166,74 @@ def terminal(table: Table) -> RenderableType:
 def markdown(tables: Sequence[Table]) -> str:
     """The tables with notes and footnotes, and below each the scores per task and τ."""
     return "\n".join(_markdown_table(table) for table in tables)
+
+
+def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
+    """The scores per length for a `rich` console of 100 columns or more."""
+    parts: list[RenderableType] = [Text("Scores per length", style="bold")]
+    for table in tables:
+        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
+        grid.add_column(Text(_one_line(table.task)), overflow="fold")
+        for name in _length_columns(table):
+            grid.add_column(name, justify="right")
+        heading = None
+        for row in table.rows:
+            if (row.window, row.label) != heading:
+                heading = (row.window, row.label)
+                grid.add_row(Text(f"{_one_line(row.label)}, window {row.window}", style="bold"))
+            grid.add_row(Text(f" τ = {_one_line(row.policy)}"), *_length_values(table, row))
+        parts += [Text(), grid]
+    return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
+
+
+def markdown_lengths(tables: Sequence[LengthTable]) -> str:
+    """The scores per length, one table a task; nothing if there is none."""
+    if not tables:
+        return ""
+    lines = ["", "## Scores per length", "", _markdown_text(_FOOTNOTE_LENGTHS), ""]
+    for table in tables:
+        header = ["Model", "Window", "τ", *_length_columns(table)]
+        rows = [
+            [
+                _markdown_text(row.label),
+                str(row.window),
+                _markdown_text(row.policy),
+                *_length_values(table, row),
+            ]
+            for row in table.rows
+        ]
+        title = f"### {_markdown_text(table.task)} ({_markdown_text(table.group)})"
+        lines += [title, "", *_markdown_grid(header, rows, 1), ""]
+    return "\n".join(lines)
+
+
+def csv_lengths(tables: Sequence[LengthTable]) -> str:
+    """The scores × 100 per task, policy and length, one a row (`CSV_LENGTHS_HEADER`)."""
+    return _csv(
+        CSV_LENGTHS_HEADER,
+        (
+            (
+                *(table.group, str(row.window), row.model, row.revision),
+                *(table.task, row.policy, str(length), _full(value)),
+            )
+            for table in tables
+            for row in table.rows
+            for length, value in row.scores.items()
+        ),
+    )
+
+
+def _length_columns(table: LengthTable) -> list[str]:
+    return [*map(str, table.lengths), "Mean"]
+
+
+def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
+    """The row's numbers; empty, and no hole, is a length that its window does not have."""
+    values = [
+        _two_decimals(row.scores[length]) if length in row.scores else ""
+        for length in table.lengths
+    ]
+    return [*values, _two_decimals(row.mean)]
 
 
 def csv(tables: Sequence[Table]) -> str:

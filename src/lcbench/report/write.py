@@ -100,13 +100,16 @@ def _kind(task: str) -> str | None:
 
 def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console: Console) -> None:
     # Imported late: a report that finds nothing to say does not need them.
-    from lcbench.report import paper, render
+    from lcbench.report import lengths, paper, render
 
+    by_length = lengths.build_length_tables(scores, tables)
     compared = paper.compare(scores)
     for table in tables:
         console.print(render.terminal(table))
+    if by_length:
+        console.print(render.terminal_lengths(by_length))
     texts = {
-        "table1.md": render.markdown(tables),
+        "table1.md": render.markdown(tables) + render.markdown_lengths(by_length),
         "table1.csv": render.csv(tables),
         "table1.tex": render.latex(tables),
         "tasks.csv": render.csv_tasks(tables),
@@ -117,6 +120,10 @@ def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console:
         texts["paper.csv"] = render.csv_paper(compared)
     else:
         (folder / "paper.csv").unlink(missing_ok=True)
+    if by_length:
+        texts["lengths.csv"] = render.csv_lengths(by_length)
+    else:
+        (folder / "lengths.csv").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
     names = [*texts, *_draw(tables, folder)]
