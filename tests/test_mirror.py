@@ -160,3 +160,32 @@ def test_a_configuration_that_a_mirror_lacks_is_known_as_well(cache: Path) -> No
         task = mteb.get_task(name)
         point_at(task, cache / "mirror")
         assert missing_subsets(task) == missing
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_splits_of_unlike_columns_are_read_as_longembed_has_them(cache: Path, suffix: str) -> None:
+    import datasets
+
+    rows = {
+        "corpus": [{"doc_id": "d", "text": "a story"}],
+        "queries": [{"qid": "q", "text": "who?"}],
+        "qrels": [{"qid": "q", "doc_id": "d"}],
+    }
+    folder = cache / "mirror" / "dwzhu" / "LongEmbed"
+    (folder / "qmsum").mkdir(parents=True)
+    card = ["---", "configs:", "- config_name: qmsum", "  data_files:"]
+    for split, content in rows.items():
+        path = folder / "qmsum" / f"{split}.{suffix}"
+        made = datasets.Dataset.from_list(content)
+        if suffix == "jsonl":
+            made.to_json(path)
+        else:
+            made.to_parquet(path)
+        card += [f"  - split: {split}", f"    path: qmsum/{split}.{suffix}"]
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
+    task = mteb.get_task("LEMBQMSumRetrieval")
+    point_at(task, cache / "mirror")
+    task.load_data()
+    assert task.queries == {"test": {"q": "who?"}}
+    assert task.corpus == {"test": {"d": {"text": "a story"}}}
+    assert task.relevant_docs == {"test": {"q": {"d": 1}}}

@@ -11,12 +11,12 @@ from lcbench.errors import RequestError
 from lcbench.settings import shipped_suites
 from lcbench.tasks import suites
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.selection import DocsSizes
+from lcbench.tasks.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import DOCS_TASKS, check_pins, choose, make_task, parts_of, resolve
 
 ROOT = Path(__file__).parents[1]
 PAPER = next(suite for suite in shipped_suites() if suite.name == "paper")
-SIZES = DocsSizes(40, 8, 8, 2, 0.7)
+SIZES = DocsSizes(40, 8, 8, 2, 0.7, SyntheticSizes(lengths=None, documents=4))
 
 
 def paper_tasks() -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from lcbench.models import network_answers
 from lcbench.tasks.registry import TaskEntry, registry
 
 if TYPE_CHECKING:
+    from datasets import Features
     from mteb.abstasks.abstask import AbsTask
 
 _KEEPS_REVISIONS = (
@@ -166,11 +167,34 @@ def _downloaded_revision(folder: Path) -> str | None:
 
 def _read_from(task: AbsTask, folder: Path) -> None:
     dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
+    if columns := _uneven_columns(folder, dataset.get("name")):
+        dataset["features"] = columns
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
     if task.fast_loading and set(task.hf_subsets) != set(task.metadata.hf_subsets):
         # Read at once, a few of many languages would be picked from the files of all; each has a
         # configuration of its own where the dataset says so.
         task.fast_loading = not set(task.hf_subsets) <= set(_configs(folder))
+
+
+def _uneven_columns(folder: Path, config: object) -> Features | None:
+    """Return the columns of all splits of a configuration together, if the splits' own differ.
+
+    LongEmbed's do (corpus, queries and qrels are splits), and `datasets` refuses to read the
+    second of them unless it is told of all columns; what a split lacks is null then.
+    """
+    if not isinstance(config, str) or config not in _configs(folder):
+        return None
+    from datasets import Dataset, Features, load_dataset, load_dataset_builder
+
+    files = load_dataset_builder(str(folder.resolve()), config).config.data_files
+    splits = []
+    for paths in files.values():
+        kind = "parquet" if str(paths[0]).endswith(".parquet") else "json"
+        rows = load_dataset(kind, data_files=[str(paths[0])], split="train", streaming=True)
+        splits.append(Dataset.from_list(list(rows.take(1))).features)
+    if all(set(columns) == set(splits[0]) for columns in splits):
+        return None
+    return Features({name: kind for columns in splits for name, kind in columns.items()})
 
 
 @lru_cache(maxsize=256)
