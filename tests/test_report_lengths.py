@@ -91,6 +91,22 @@ def test_lengths_are_ordered_as_numbers_and_subsets_averaged() -> None:
     assert made.rows[0].scores == pytest.approx({256: 75.0, 1024: 30.0})
 
 
+def test_a_window_that_is_not_known() -> None:
+    """Scores from elsewhere do not say what was read of a text."""
+    known, unknown = needle("1", lengths(0.5)), needle("1", lengths(0.25), model="org/other")
+    for row in unknown:
+        row["window"] = None
+    (made,) = built(frame(known, unknown))
+    assert [(row.window, row.scores) for row in made.rows] == [
+        (512, {128: 50.0}),
+        (None, {128: 25.0}),
+    ]
+    assert "| other | – | 1 | 25.00 | 25.00 |" in markdown_lengths([made]).splitlines()
+    assert [row["window"] for row in csv_format.DictReader(io.StringIO(csv_lengths([made])))] == [
+        *("512", "")
+    ]
+
+
 def test_markdown(table: LengthTable) -> None:
     lines = markdown_lengths([table]).splitlines()
     assert lines[1] == "## Scores per length"

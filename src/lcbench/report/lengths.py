@@ -21,11 +21,11 @@ _LENGTH = re.compile(r"test_(\d+)")
 class LengthRow:
     """The scores × 100 of one model at one policy, by length in tokens; `None` is a hole.
 
-    `scores` has no entry for a length that the task does not have at this model's window. `mean`
-    is the task's score × 100 as in Table 1.
+    `scores` has no entry for a length that the task does not have at this model's window, `window`
+    is `None` where it is not known, and `mean` is the task's score × 100 as in Table 1.
     """
 
-    window: int
+    window: int | None
     model: str
     revision: str
     label: str
@@ -61,7 +61,7 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[Table]) -> list[L
     ]
 
 
-_Key = tuple[str, int, str, str, str, str]  # group, window, model, revision, policy, task
+_Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
 
 
 def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
@@ -69,7 +69,9 @@ def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
     parts: dict[_Key, dict[int, list[float]]] = {}
     for one in scores.itertuples(index=False):
         if found := _LENGTH.fullmatch(str(one.split)):
-            key = (one.group, one.window, one.model, one.revision, one.policy, one.task)
+            # In a column with unknown windows pandas keeps the known ones as fractions.
+            window = None if pd.isna(one.window) else int(one.window)
+            key = (one.group, window, one.model, one.revision, one.policy, one.task)
             score = math.nan if pd.isna(one.score) else float(one.score)
             parts.setdefault(key, {}).setdefault(int(found[1]), []).append(score)
     return {

@@ -180,7 +180,7 @@ def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
         for row in table.rows:
             if (row.window, row.label) != heading:
                 heading = (row.window, row.label)
-                grid.add_row(Text(f"{_one_line(row.label)}, window {row.window}", style="bold"))
+                grid.add_row(Text(f"{_one_line(row.label)}, window {_window(row)}", style="bold"))
             grid.add_row(Text(f" τ = {_one_line(row.policy)}"), *_length_values(table, row))
         parts += [Text(), grid]
     return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
@@ -196,7 +196,7 @@ def markdown_lengths(tables: Sequence[LengthTable]) -> str:
         rows = [
             [
                 _markdown_text(row.label),
-                str(row.window),
+                _window(row),
                 _markdown_text(row.policy),
                 *_length_values(table, row),
             ]
@@ -213,7 +213,7 @@ def csv_lengths(tables: Sequence[LengthTable]) -> str:
         CSV_LENGTHS_HEADER,
         (
             (
-                *(table.group, str(row.window), row.model, row.revision),
+                *_identity(table, row),
                 *(table.task, row.policy, str(length), _full(value)),
             )
             for table in tables
@@ -364,7 +364,7 @@ def _task_counts(table: Table) -> dict[str, str]:
     return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
 
 
-def _window(block: Block) -> str:
+def _window(block: Block | LengthRow) -> str:
     """The window in tokens, or what stands for one that is not known."""
     return HOLE if block.window is None else str(block.window)
 
@@ -540,7 +540,7 @@ def _markdown_text(text: str) -> str:
     return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
 
 
-def _identity(table: Table, block: Block) -> tuple[str, str, str, str]:
+def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str, str, str, str]:
     window = "" if block.window is None else str(block.window)
     return table.group, window, block.model, block.revision
 
