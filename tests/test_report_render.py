@@ -351,3 +351,18 @@ def test_a_partial_column_says_how_much_of_it_there_is() -> None:
     # Nothing of the kind where a column is whole, or has nothing at all.
     (whole,) = build_tables(scores_of({("1", "STS", "D"): 0.5}))
     assert "partial" not in printed(whole)
+
+
+def test_needle_and_passkey_are_not_part_of_the_average() -> None:
+    values = {("1", "STS", "A"): 0.5, ("0.8", "STS", "A"): 0.6, ("1", "Rerank", "B"): 0.7}
+    values |= {("0.8", "Rerank", "B"): 0.7, ("1", "Needle", "C"): 0.4, ("0.8", "Needle", "C"): 0.0}
+    (table,) = build_tables(scores_of(values))
+    raw, ours, relative = table.blocks[0].rows
+    assert raw.values["Avg"] == pytest.approx(60)
+    assert ours.values["Avg"] == pytest.approx(65)
+    assert relative.values["Needle"] == pytest.approx(-100)
+    assert "Needle: not part of Avg" in printed(table)
+    # Where there is nothing else, it is what Avg is the mean of.
+    (alone,) = build_tables(scores_of({("1", "Needle", "C"): 0.4}))
+    assert alone.blocks[0].scores["1"]["Avg"] == pytest.approx(40)
+    assert "not part of Avg" not in printed(alone)

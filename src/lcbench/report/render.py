@@ -16,7 +16,15 @@ from rich.text import Text
 
 from lcbench.report.lengths import LengthRow, LengthTable
 from lcbench.report.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
-from lcbench.report.table1 import AVERAGE, COLUMN_ORDER, Block, Row, Table, ordered_policies
+from lcbench.report.table1 import (
+    AVERAGE,
+    COLUMN_ORDER,
+    Block,
+    Row,
+    Table,
+    averaged_columns,
+    ordered_policies,
+)
 
 HOLE = "–"
 UP = "▲"
@@ -120,9 +128,12 @@ def footnotes(table: Table) -> tuple[str, ...]:
     """What a reader must know to read the numbers, as plain text."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
+    names = [column.name for column in table.columns]
+    outside = [name for name in names if name not in averaged_columns(names)]
     return (
         *([_FOOTNOTE_CHOICE] if choice else []),
         _FOOTNOTE_AVERAGE,
+        *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
         *([_FOOTNOTE_PARTIAL] if partial else []),
     )
 
