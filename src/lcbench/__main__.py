@@ -43,8 +43,13 @@ def _job(config: DictConfig) -> int:
     return 1 if outcome.failed else 0
 
 
-def compose_settings(config: DictConfig) -> Settings:
-    """Return the settings of a composed config; each model of a sweep is composed by itself."""
+def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:
+    """Return the settings of a composed config; each model of a sweep is composed by itself.
+
+    Args:
+        config: composed by Hydra.
+        config_name: of the file in `conf` that it was composed from.
+    """
     from hydra import compose
 
     from lcbench import settings
@@ -57,7 +62,7 @@ def compose_settings(config: DictConfig) -> Settings:
         name = chosen[-1] if chosen else _default_model()
         return settings.read({name: config})
     return settings.read(
-        {name: compose("config", overrides=[*overrides, f"model={name}"]) for name in names}
+        {name: compose(config_name, overrides=[*overrides, f"model={name}"]) for name in names}
     )
 
 

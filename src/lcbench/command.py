@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,12 +23,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lcbench.errors import LcbenchError, RequestError, did_you_mean
+from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.settings import config_folder, known_keys
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Keys that say nothing of what is to be fetched, or that prefetch does not have.
+_NOT_OF_PREFETCH = {"mirror", "offline", "verify", "out", "results_dir", "report_dir"}
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -123,6 +126,10 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
     try:
         _refuse_lists_of_configs()
         return job(config)
+    except MissingError as error:
+        error.command = _prefetch_command()
+        complain(str(error))
+        return error.exit_status
     except LcbenchError as error:
         complain(str(error))
         return error.exit_status
@@ -134,6 +141,24 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
         traceback.print_exc()
         complain("this should not have happened; the traceback above says where.")
         return 1
+
+
+def _prefetch_command() -> str:
+    """Return the command that fetches what this one needs, as it is typed into a shell."""
+    config = HydraConfig.get()
+    words = ["python", "-m", "lcbench.prefetch"]
+    for source in config.runtime.config_sources:
+        if source.provider == "command-line":
+            words += ["--config-dir", str(source.path)]
+    mirror = "mirror"
+    for one in OverridesParser.create().parse_overrides(list(config.overrides.task)):
+        if one.key_or_group == "mirror" and not str(one.value()).startswith(
+            ("http://", "https://")
+        ):
+            mirror = str(one.value())
+        elif one.key_or_group not in _NOT_OF_PREFETCH:
+            words.append(str(one.input_line))
+    return shlex.join([*words, f"mirror={mirror}"])
 
 
 def _refuse_lists_of_configs() -> None:

@@ -3,7 +3,7 @@
 The command line prints them without a traceback; `exit_status` is what it ends with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -17,6 +17,33 @@ class RequestError(LcbenchError):
     """The request itself is wrong, or asks for what is not here. Nothing was computed."""
 
     exit_status = 2
+
+
+class MissingError(RequestError):
+    """Models or data that are not here and cannot be fetched; `prefetch` is the remedy.
+
+    Attributes:
+        missing: what it is, one line each.
+        where: it was looked for.
+        why: it cannot be fetched.
+        command: that gets it, on a machine with a network.
+    """
+
+    def __init__(self, missing: Sequence[str], where: str, why: str) -> None:
+        super().__init__(missing, where, why)
+        self.missing = tuple(missing)
+        self.where = where
+        self.why = why
+        self.command = "python -m lcbench.prefetch KEYS mirror=PATH"
+
+    def __str__(self) -> str:
+        """Return what is missing, and how to get it."""
+        listed = "".join(f"\n  {one}" for one in self.missing)
+        return (
+            f"This is needed and not in {self.where}, and {self.why}:{listed}\n"
+            "On a machine with a network, this gets all of it into one folder, to be named here "
+            f"as mirror=PATH:\n  {self.command}"
+        )
 
 
 class InjectionError(RequestError):

@@ -74,6 +74,7 @@ def export(settings: ExportSettings) -> float:
         RequestError: the policy cannot be said through the weights, or `out` exists.
         StorageError: `out` cannot be written.
     """
+    from lcbench import hub
     from lcbench.models import load, locate
     from lcbench.sweep import quiet_libraries
     from lcbench.tempscale.fold import refuse_by_text
@@ -81,7 +82,9 @@ def export(settings: ExportSettings) -> float:
     out = settings.out
     if out.exists():
         raise RequestError(f"out={out} exists already; name a folder that does not.")
-    located = locate(settings.model, offline=settings.offline)
+    if settings.hub is not None:
+        hub.use(settings.hub)
+    located = locate(settings.model, mirror=settings.mirror, offline=settings.offline)
     policy = settings.policy.resolve(located.shape)
     if policy.is_baseline:
         raise RequestError(

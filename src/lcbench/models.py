@@ -9,13 +9,14 @@ import hashlib
 import importlib.util
 import json
 import re
-import threading
-import urllib.error
-import urllib.request
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lcbench import hub
 from lcbench.errors import RequestError
 from lcbench.tempscale.policy import ModelShape
 
@@ -27,10 +28,10 @@ Source = Literal["package", "hub", "folder", "auto"]
 # What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
 # runtimes in the same folder change no embedding.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
+# Exports for other runtimes, in the same kinds of files.
+_EXPORTS = ("onnx/*", "openvino/*")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Seconds after which a network that has not answered counts as absent.
-_PROBE_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ModelSettings:
         name: the model's name on the hub, or a local folder.
         source: where to look for it.
         package: for `source: package`, the importable package whose folder `model` is the model.
-        revision: the commit of a hub model; None: what the cache calls main.
+        revision: the commit of a hub model; None: what the mirror or the cache calls main.
         window: the most tokens to read of one text; None: the model's own.
         trust_remote_code: whether code in the model's repository may run.
     """
@@ -63,7 +64,7 @@ class LocatedModel:
     Attributes:
         settings: what asked for it.
         name: its name in results, `<organisation>/<model>`.
-        revision: the commit, or `sha256-` and a digest of its files.
+        revision: the commit, or `sha256-` and a digest of its files where it is a folder.
         folder: where its files are.
         own_window: tokens that it reads of one text unless told otherwise; None: not limited.
         positions: the most tokens that it has positions for; None: not limited (T5).
@@ -81,20 +82,20 @@ class LocatedModel:
     shape: ModelShape
 
 
-def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
+def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None) -> LocatedModel:
     """Find the model's files, without importing torch and without loading anything.
 
     Args:
         settings: which model.
         offline: never touch the network; otherwise it is probed once, shortly, and only if the
             model is not here.
+        mirror: where models of the hub are looked for before the hub's own cache.
 
     Raises:
-        RequestError: it is neither here nor can be fetched, or its window is beyond its positions.
+        MissingError: it is neither here nor can be fetched.
+        RequestError: it is no model, or its window is beyond its positions.
     """
-    source = settings.source
-    if source == "auto":
-        source = "folder" if Path(settings.name).expanduser().is_dir() else "hub"
+    source = source_of(settings)
     name = settings.name
     if source == "package":
         folder = _package_folder(settings)
@@ -108,9 +109,7 @@ def locate(settings: ModelSettings, *, offline: bool) -> LocatedModel:
             )
         name, revision = f"local/{folder.name}", _digest(folder)
     else:
-        folder = _hub_folder(settings, offline=offline)
-        # The hub's cache keeps each commit in a folder of that name.
-        revision = folder.name
+        folder, revision = _hub_folder(settings, mirror, offline=offline)
     _refuse_pickles(name, folder)
     transformer = _transformer_folder(folder)
     config = _read_json(transformer / "config.json")
@@ -182,28 +181,23 @@ def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransform
     return model.eval()
 
 
-def network_answers() -> bool:
-    """Whether the hub answers, within a few seconds."""
-    from huggingface_hub import constants
+def source_of(settings: ModelSettings) -> Source:
+    """Return where a model comes from; `auto` is a folder if there is one, else the hub."""
+    if settings.source != "auto":
+        return settings.source
+    return "folder" if Path(settings.name).expanduser().is_dir() else "hub"
 
-    answered = threading.Event()
 
-    def ask() -> None:
-        # The hub's address is a setting of its client, always http or https.
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310
-        try:
-            urllib.request.urlopen(request, timeout=_PROBE_SECONDS)  # noqa: S310
-        except urllib.error.HTTPError:
-            pass  # an answer all the same
-        except (OSError, ValueError):
-            return
-        answered.set()
+def model_files(paths: Iterable[str]) -> list[str]:
+    """Return those of a repository's files that make up its model."""
 
-    # In a thread, since looking up a name can hang for longer than any time-out that is passed.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PROBE_SECONDS)
-    return answered.is_set()
+    def matches(path: str, patterns: Iterable[str]) -> bool:
+        # As the hub's client matches: * takes / as well.
+        return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+    return sorted(
+        path for path in paths if matches(path, _MODEL_FILES) and not matches(path, _EXPORTS)
+    )
 
 
 def _package_folder(settings: ModelSettings) -> Path:
@@ -220,38 +214,26 @@ def _package_folder(settings: ModelSettings) -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
-    """Return the snapshot of a hub model in the cache, fetching it if the network allows."""
+def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) -> tuple[Path, str]:
+    """Return the folder of a hub model and its revision, fetching it if the network allows."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     name, revision = settings.name, settings.revision
-    if not _HUB_NAME.fullmatch(name):
-        raise RequestError(
-            f"model.name={name} is neither a folder that exists nor a name on the hub "
-            "(<organisation>/<model>)."
-        )
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        folder = None
-    except HFValidationError as error:
-        raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
-    if folder is not None and _is_complete(name, folder):
-        return folder
+    check_hub_name(name)
+    place, found = find_model(name, revision, mirror)
+    if found is not None:
+        return found
     at = f" (revision {revision})" if revision else ""
-    forbidden = offline or constants.HF_HUB_OFFLINE
-    if forbidden or not network_answers():
-        why = "offline=true forbids fetching it" if forbidden else "the hub does not answer"
-        raise RequestError(
-            f"model={settings.config}: {name}{at} is not in the hub's cache "
-            f"({constants.HF_HUB_CACHE}), and {why}. On a machine with a network run: "
-            f"hf download {name}{f' --revision {revision}' if revision else ''} "
-            "and copy that cache here, or set HF_HOME to a cache that has it; "
-            "or name a local folder: model=custom model.name=FOLDER."
-        )
+    if why := hub.why_not_fetched(offline=offline):
+        missing = hub.describe(f"model={settings.config}: {name}{at}", place.lacks)
+        raise hub.refuse([missing], mirror, why)
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_fetch_patterns()))
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(_MODEL_FILES),
+            ignore_patterns=list(_EXPORTS),
+        )
     # A hub behind a portal or a proxy answers in many ways; none is a fault of this program.
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -259,60 +241,112 @@ def _hub_folder(settings: ModelSettings, *, offline: bool) -> Path:
             f"model={settings.config}: {name}{at} could not be fetched from "
             f"{constants.ENDPOINT} ({type(error).__name__}: {reason})."
         ) from error
-    if not (folder / "modules.json").is_file():
-        # As the hub's own client notes that a repository does not have a file.
-        absent = folder.parents[1] / ".no_exist" / folder.name
-        absent.mkdir(parents=True, exist_ok=True)
-        (absent / "modules.json").touch()
-    return folder
+    return Path(folder), Path(folder).name
 
 
-def _fetch_patterns() -> list[str]:
-    return [*_MODEL_FILES, *(f"*/{pattern}" for pattern in _MODEL_FILES)]
+def check_hub_name(name: str) -> None:
+    """See that a model's name can be one on the hub.
 
-
-def _is_complete(name: str, folder: Path) -> bool:
-    """Whether a snapshot has all that makes up a sentence-transformers model.
-
-    Without modules.json a cache may come from another library, which needs only the transformer:
-    sentence-transformers would make up a pooling of its own for it. That is right only for a
-    repository that is known to have none.
+    Raises:
+        RequestError: it cannot.
     """
+    from huggingface_hub.errors import HFValidationError
+
+    if not _HUB_NAME.fullmatch(name):
+        raise RequestError(
+            f"model.name={name} is neither a folder that exists nor a name on the hub "
+            "(<organisation>/<model>)."
+        )
+    try:
+        hub.repository_folder(Path(), "model", name)
+    except HFValidationError as error:
+        raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
+
+
+def find_model(
+    name: str, revision: str | None, mirror: Path | None
+) -> tuple[hub.Place, tuple[Path, str] | None]:
+    """Look for a hub model: in the mirror's snapshots, its folders, then in the hub's cache.
+
+    Returns:
+        What comes nearest to it, and its folder and revision if it is here as a whole.
+    """
+    places = []
+    for cache in hub.caches(mirror):
+        place = hub.find(cache, "model", name, revision, partial(lacking, name, cache))
+        if place.is_whole and place.folder is not None:
+            # A cache keeps each commit in a folder of that name.
+            return place, (place.folder, place.folder.name)
+        places.append(place)
+        plain = cache / name
+        if cache == mirror and (plain / "config.json").is_file():
+            folder = plain.resolve()
+            place = hub.Place(folder, tuple(_lacking_by_itself(folder)))
+            if place.is_whole:
+                return place, (folder, _digest(folder))
+            places.append(place)
+    return hub.best(places), None
+
+
+def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
+    """Return what a snapshot lacks of what makes up a sentence-transformers model.
+
+    Args:
+        name: on the hub.
+        cache: that the snapshot is in.
+        folder: of the snapshot.
+        sizes: of all files of the repository, if they are known.
+    """
+    if sizes is not None:
+        folders = {""} | {str(module["path"]) for module in _modules(folder)}
+        needed = [path for path in model_files(sizes) if path.rpartition("/")[0] in folders]
+        return hub.not_whole(folder, {path: sizes[path] for path in needed})
     from huggingface_hub import try_to_load_from_cache
 
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        known = try_to_load_from_cache(name, "modules.json", revision=folder.name)
+    # Without modules.json a cache may come from another library, which needs only the transformer:
+    # sentence-transformers would make up a pooling of its own for it. That is right only for a
+    # repository that is known to have none.
+    if not (folder / "modules.json").is_file():
+        known = try_to_load_from_cache(name, "modules.json", cache, folder.name)
         # A path if it is there, None if nothing is known, else the mark of a file that is not.
         if known is None or isinstance(known, str):
-            return False
-        return _has_weights(folder)
-    for module in json.loads(modules.read_text(encoding="utf-8")):
-        needed = module["path"] and not module["type"].endswith("Normalize")
-        if needed and not (folder / module["path"] / "config.json").is_file():
-            return False
-    return _has_weights(folder)
+            return ["modules.json"]
+    return _lacking_by_itself(folder)
 
 
-def _has_weights(folder: Path) -> bool:
+def _lacking_by_itself(folder: Path) -> list[str]:
+    """Return what a model's folder lacks by what its own files say."""
+    lacks = [
+        f"{module['path']}/config.json"
+        for module in _modules(folder)
+        if module["path"]
+        and not module["type"].endswith("Normalize")
+        and not (folder / module["path"] / "config.json").is_file()
+    ]
     transformer = _transformer_folder(folder)
     if not any((transformer / file).is_file() for file in _TOKENIZER_FILES):
-        return False
+        lacks.append(_TOKENIZER_FILES[0])
     if not (transformer / "config.json").is_file():
-        return False
+        lacks.append("config.json")
     index = transformer / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(_read_json(index)["weight_map"].values())
-        return all((transformer / shard).is_file() for shard in shards)
-    return any(transformer.glob("*.safetensors"))
+        shards = sorted(set(_read_json(index)["weight_map"].values()))
+        return lacks + [shard for shard in shards if not (transformer / shard).is_file()]
+    return lacks if any(transformer.glob("*.safetensors")) else [*lacks, "model.safetensors"]
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return modules
 
 
 def _transformer_folder(folder: Path) -> Path:
     """Return the folder of the first module, which holds the transformer."""
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        return folder
-    return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+    modules = _modules(folder)
+    return folder / str(modules[0]["path"]) if modules else folder
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -64,6 +64,7 @@ RUNTIME = frozenset(
         "engine.memory_gib",
         "mirror",
         "offline",
+        "verify",
         "results_dir",
         "report_dir",
         "out",
@@ -110,6 +111,8 @@ class Settings:
 
     Attributes:
         left_out: what of a benchmark cannot be run here, and why, in one line each.
+        mirror: the folder in which models and datasets are looked for first, if there is one.
+        hub: the address of a site's mirror of the hub, where `mirror` names one.
     """
 
     models: tuple[ModelSettings, ...]
@@ -120,6 +123,7 @@ class Settings:
     docs: DocsSizes
     engine: EngineSettings
     mirror: Path | None
+    hub: str | None
     offline: bool
     results_dir: Path
 
@@ -140,6 +144,8 @@ class ExportSettings:
     model: ModelSettings
     policy: Policy
     out: Path
+    mirror: Path | None
+    hub: str | None
     offline: bool
 
 
@@ -214,6 +220,7 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     _one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
     tasks, left_out = _tasks(first["tasks"], first["suite"])
+    mirror, address = _mirror(first["mirror"])
     return Settings(
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
         policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
@@ -232,7 +239,8 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
             batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
             memory_gib=_number("engine.memory_gib", engine["memory_gib"], least=0.0),
         ),
-        mirror=_path("mirror", first["mirror"]),
+        mirror=mirror,
+        hub=address,
         offline=_boolean("offline", first["offline"]),
         results_dir=_needed_path("results_dir", first["results_dir"]),
     )
@@ -263,10 +271,13 @@ def read_export(config: DictConfig) -> ExportSettings:
 
     value = _container(config)
     _one_of("tau_bias", value["tau_bias"], ("divided", "kept"))
+    mirror, address = _mirror(value["mirror"])
     return ExportSettings(
         model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
         policy=parse(value["tau"], keeps_bias=value["tau_bias"] == "kept"),
         out=_needed_path("out", value["out"]),
+        mirror=mirror,
+        hub=address,
         offline=_boolean("offline", value["offline"]),
     )
 
@@ -294,6 +305,15 @@ def _hub_name(name: str) -> str:
     shipped = {path.stem: path for path in (config_folder() / "model").glob("*.yaml")}
     del shipped["custom"]
     return str(OmegaConf.load(shipped[name]).name) if name in shipped else name
+
+
+def read_verify(config: DictConfig) -> bool:
+    """Return whether `python -m lcbench.prefetch` compares the digests of what is there already.
+
+    Raises:
+        RequestError: neither true nor false.
+    """
+    return _boolean("verify", config["verify"])
 
 
 def model_names(config: DictConfig) -> tuple[str, ...] | None:
@@ -479,6 +499,13 @@ def _path(key: str, value: Any) -> Path | None:
         raise RequestError(f"{key}={value} is not a path.")
     # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
     return Path(os.path.expanduser(str(value)))  # noqa: PTH111
+
+
+def _mirror(value: Any) -> tuple[Path | None, str | None]:
+    """Return the folder that `mirror` names, or the address."""
+    if isinstance(value, str) and re.match("https?://", value):
+        return None, value.rstrip("/")
+    return _path("mirror", value), None
 
 
 def _needed_path(key: str, value: Any) -> Path:

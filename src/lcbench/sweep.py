@@ -7,18 +7,17 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lcbench import provenance
-from lcbench.errors import InjectionError, RequestError, StorageError
+from lcbench import hub, provenance
+from lcbench.errors import InjectionError, MissingError, RequestError, StorageError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
@@ -28,9 +27,10 @@ from lcbench.settings import EngineSettings, Settings, shipped_suites
 from lcbench.tasks.mirror import (
     Data,
     check_mirror,
-    check_reach,
     digest_of,
+    missing_data,
     missing_subsets,
+    plain_folder,
     point_at,
 )
 from lcbench.tasks.registry import TaskChoice
@@ -83,14 +83,16 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
         RequestError: the request is wrong, or asks for what is not here; nothing was computed.
         StorageError: the disk is full; what was finished is kept.
     """
+    if settings.hub is not None:
+        hub.use(settings.hub)
     if settings.offline:
-        go_offline()
+        hub.go_offline()
     results = Results(settings.results_dir)
     check_mirror(settings.mirror)
     if settings.left_out:
         warn(f"left out: {'; '.join(settings.left_out)}.")
     parts = {task.name: _part(settings, task) for task in settings.tasks}
-    located = _locate_all(settings)
+    located = _locate_all(settings, parts.values())
     policies_of = {model: _policies(settings, model, console) for model in located}
     cells_of = {
         model: tuple(
@@ -136,9 +138,9 @@ def _check_same_data(
     for cell in done:
         data = results.provenance(cell).get("data") or {}
         origin, dataset = str(data.get("origin", "")), str(data.get("dataset", ""))
-        folder = settings.mirror / dataset if settings.mirror is not None and dataset else None
-        if folder is not None and folder.is_dir():
-            now = f"mirror {digest_of(folder.resolve())}"
+        folder = plain_folder(dataset, str(data.get("revision", "")), settings.mirror)
+        if folder is not None:
+            now = f"mirror {digest_of(folder)}"
             if cell.task not in DOCS_TASKS and origin != now:
                 other[cell.task] = f"{origin or 'unknown'}, not {now}"
         elif origin.startswith("mirror") and cell.task in unfinished:
@@ -176,17 +178,26 @@ def _check_same_versions(
         )
 
 
-def _locate_all(settings: Settings) -> list[LocatedModel]:
-    """Find all models, so that everything that is missing is said at once."""
-    located, missing = [], []
+def _locate_all(settings: Settings, parts: Iterable[Part]) -> list[LocatedModel]:
+    """Find all models; if one is missing, name everything that is, data as well, at once."""
+    mirror = settings.mirror
+    located: list[LocatedModel] = []
+    wrong: list[str] = []
+    missing: list[str] = []
     for model in settings.models:
         try:
-            located.append(locate(model, offline=settings.offline))
+            located.append(locate(model, mirror=mirror, offline=True))
+        except MissingError as error:
+            missing += error.missing
         except RequestError as error:
-            missing.append(str(error))
-    if missing:
-        raise RequestError("\n".join(missing))
-    return located
+            wrong.append(str(error))
+    if wrong:
+        raise RequestError("\n".join([*wrong, *missing]))
+    if not missing:
+        return located
+    if why := hub.why_not_fetched(offline=settings.offline):
+        raise hub.refuse([*missing, *missing_data(parts, mirror)], mirror, why)
+    return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
 def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
@@ -232,28 +243,31 @@ class _Runner:
     def prepare(self, cells: Sequence[Cell]) -> None:
         """See that every task exists and its data is within reach."""
         names = list(dict.fromkeys(cell.task for cell in cells))
+        mirror, offline = self._settings.mirror, self._settings.offline
+        missing = missing_data([self._parts[name] for name in names], mirror)
+        if missing and (why := hub.why_not_fetched(offline=offline)):
+            raise hub.refuse(missing, mirror, why)
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         _device(self._settings.engine)
         check_pins(names, shipped_suites())
-        mirror = self._settings.mirror
-        data, missing = {}, []
+        data, without = {}, []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
             for one in parts_of(task) or [task]:
                 data[one.metadata.name] = origin = point_at(one, mirror)
                 if subsets := missing_subsets(one):
                     listed = ", ".join(subsets)
-                    missing.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
-        check_reach(data, mirror, offline=self._settings.offline)
-        if missing:
+                    without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
+        if without:
             raise RequestError(
-                f"Subsets that are not in the data here: {'; '.join(missing)}. Ask for those that "
+                f"Subsets that are not in the data here: {'; '.join(without)}. Ask for those that "
                 "are there (subsets=[…]), or fetch the others: python -m lcbench.prefetch"
             )
-        if all(one.origin != "hub" for one in data.values()):
-            # Nothing has to be fetched, so nothing may be asked for either.
-            go_offline()
+        from_hub = any(one.origin == "hub" for one in data.values())
+        if not missing and (not from_hub or hub.why_not_fetched(offline=offline)):
+            # Nothing has to be fetched, or can be, so nothing may be asked for either.
+            hub.go_offline()
 
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
@@ -400,19 +414,6 @@ def quiet_libraries() -> None:
     # Of mteb's precision for a label that was never predicted: it counts as 0, and no main score
     # of a classification task is made of it.
     warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
-
-
-def go_offline() -> None:
-    """Keep every library off the network from here on, whether it was imported before or not."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    if "huggingface_hub" in sys.modules:
-        from huggingface_hub import constants
-
-        constants.HF_HUB_OFFLINE = True
-    if "datasets" in sys.modules:
-        from datasets import config
-
-        config.HF_HUB_OFFLINE = True
 
 
 def _device(engine: EngineSettings) -> str:

@@ -1,21 +1,30 @@
 """Where the data of mteb's tasks lies: in a mirror, in the hub's cache, or out of reach.
 
-A mirror is a folder laid out as the hub lays datasets out, `<organisation>/<name>`. A task whose
-dataset is there reads it from there; its class is mteb's own, unmodified.
+A mirror is laid out as the hub's cache, which keeps revisions apart (what `prefetch` fills), or as
+plain folders `<organisation>/<name>`. A task whose dataset is there reads it from there; its class
+is mteb's own, unmodified.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcbench import hub
 from lcbench.errors import RequestError
-from lcbench.models import network_answers
+from lcbench.tasks.datafiles import (
+    CARDS,
+    Reads,
+    configs_of,
+    files_read,
+    reads_of,
+)
 from lcbench.tasks.registry import TaskEntry, registry
+from lcbench.tasks.suites import DOCS_TASKS, Part
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -35,8 +44,9 @@ def check_mirror(mirror: Path | None) -> None:
     """
     if mirror is not None and not mirror.is_dir():
         raise RequestError(
-            f"mirror={mirror} is not a folder. It holds datasets as the hub lays them out: "
-            "<mirror>/<organisation>/<name>."
+            f"mirror={mirror} is not a folder. It is one that `python -m lcbench.prefetch "
+            f"KEYS mirror={mirror}` fills, or has models and datasets as <organisation>/<name>, or "
+            "is the address (https://…) of a site's mirror of the hub."
         )
 
 
@@ -47,8 +57,8 @@ class Data:
     Attributes:
         dataset: its name on the hub.
         revision: the one that the task asks for.
-        origin: `hub`, `hub snapshot` (in the hub's cache, read from there), or `mirror` and a
-            digest of its files there.
+        origin: `hub`, `hub snapshot` (of that revision, in the mirror or in the hub's cache, read
+            from there), or `mirror` and a digest of its files there.
     """
 
     dataset: str
@@ -64,45 +74,89 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     """
     # As mteb has it: an aggregate's parts are one object a process, and may be pointed already.
     entry = registry().tasks[task.metadata.name]
-    dataset, revision = entry.dataset, entry.revision
-    folder = mirror / dataset if mirror is not None else None
-    if folder is not None and folder.is_dir():
+    restricted = set(task.hf_subsets) != set(entry.subsets)
+    place = _find(entry, task.hf_subsets if restricted else None, mirror)
+    if place.is_whole and place.folder is not None:
+        _read_from(task, place.folder)
+        return Data(entry.dataset, entry.revision, "hub snapshot")
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    if folder is not None:
         _check_revision(entry, folder)
         _read_from(task, folder)
-        return Data(dataset, revision, f"mirror {digest_of(folder.resolve())}")
-    snapshot = _snapshot(dataset, revision)
-    if snapshot is not None:
-        _read_from(task, snapshot)
-        return Data(dataset, revision, "hub snapshot")
-    return Data(dataset, revision, "hub")
+        return Data(entry.dataset, entry.revision, f"mirror {digest_of(folder)}")
+    return Data(entry.dataset, entry.revision, "hub")
 
 
-def check_reach(data: Mapping[str, Data], mirror: Path | None, *, offline: bool) -> None:
-    """See that every dataset is within reach, before anything runs.
+def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
+    """Return a mirror's plain folder of a dataset, where it has no snapshot of the revision."""
+    if mirror is None or not dataset or not (mirror / dataset).is_dir():
+        return None
+    snapshots = (
+        hub.snapshot_folder(cache, "dataset", dataset, revision) for cache in hub.in_mirror(mirror)
+    )
+    return None if any(one.is_dir() for one in snapshots) else (mirror / dataset).resolve()
+
+
+def entries_of(part: Part) -> list[tuple[TaskEntry, tuple[str, ...] | None]]:
+    """Return mteb's tasks that a part is made of, and their subsets; nothing for ours."""
+    if part.name in DOCS_TASKS:
+        return []
+    tasks = registry().tasks
+    entry = tasks[part.name]
+    return [(tasks[name], part.subsets) for name in entry.parts or (part.name,)]
+
+
+def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
+    """Return the datasets that are neither in the mirror nor in a cache, one line each.
+
+    mteb itself is not asked, so that this takes no longer than looking into the folders.
+    """
+    users: dict[tuple[str, str], list[str]] = {}
+    lacks: dict[tuple[str, str], list[str]] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        place = _find(entry, subsets, mirror)
+        if place.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
+            continue
+        if _is_prepared(entry, reads_of(entry, subsets)):
+            continue
+        key = entry.dataset, entry.revision
+        users.setdefault(key, []).append(entry.name)
+        lacks.setdefault(key, []).extend(place.lacks)
+    return [
+        hub.describe(f"{key[0]} (for {', '.join(names)})", list(dict.fromkeys(lacks[key])))
+        for key, names in users.items()
+    ]
+
+
+def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
+    """Return what a dataset's snapshot lacks of what tasks read.
 
     Args:
-        data: by task.
-        mirror: that was asked for, or None.
-        offline: never touch the network; otherwise it is probed once, and only if data is missing.
-
-    Raises:
-        RequestError: naming every dataset that is neither in the mirror nor in a cache.
+        reads: what each task reads.
+        folder: of the snapshot.
+        sizes: of all files of the repository, if they are known; without them a file that a pattern
+            of the card stands for may be missed.
     """
-    missing = [
-        f"{one.dataset} (for {task})"
-        for task, one in data.items()
-        if one.origin == "hub" and not _is_prepared(one.dataset)
-    ]
-    offline = offline or _hub_is_offline()
-    if missing and (offline or not network_answers()):
-        why = "offline=true forbids fetching them" if offline else "the hub does not answer"
-        where = f"neither in mirror={mirror} nor" if mirror is not None else "not"
-        raise RequestError(
-            f"Datasets that are {where} in the hub's cache, and {why}: {', '.join(missing)}. "
-            "Name a folder that has them as <organisation>/<name> (mirror=PATH); on a machine "
-            "with a network, this fetches one into such a folder: hf download --repo-type dataset "
-            "<organisation>/<name> --local-dir PATH/<organisation>/<name>"
-        )
+    paths = hub.files_in(folder) if sizes is None else list(sizes)
+    selection = files_read(paths, configs_of(folder), reads)
+    if sizes is not None:
+        return hub.not_whole(folder, {path: sizes[path] for path in selection.files})
+    if not set(selection.files) - set(CARDS):
+        return ["its data"]
+    return list(selection.unmatched)
+
+
+def _find(entry: TaskEntry, subsets: Sequence[str] | None, mirror: Path | None) -> hub.Place:
+    """Look for a dataset's snapshot; before the hub's own cache a mirror's plain folder goes."""
+    there = plain_folder(entry.dataset, entry.revision, mirror)
+    places = []
+    for cache in hub.caches(mirror) if there is None or mirror is None else hub.in_mirror(mirror):
+        look = partial(lacking, [reads_of(entry, subsets)])
+        place = hub.find(cache, "dataset", entry.dataset, entry.revision, look)
+        if place.is_whole:
+            return place
+        places.append(place)
+    return hub.best(places)
 
 
 def missing_subsets(task: AbsTask) -> list[str]:
@@ -207,27 +261,22 @@ def _configs(folder: Path) -> tuple[str, ...]:
     return tuple(datasets.get_dataset_config_names(str(folder)))
 
 
-def _hub_is_offline() -> bool:
-    from huggingface_hub import constants
+def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
+    """Whether the cache of `datasets`, which it reads without a network, has a dataset.
 
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def _snapshot(dataset: str, revision: str) -> Path | None:
-    """Return the files of a dataset's revision in the hub's cache, if they are there."""
-    from huggingface_hub import constants
-
-    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
-    folder = repository / "snapshots" / revision
-    data = (path for path in folder.rglob("*") if path.suffix in _DATA_SUFFIXES - {".json"})
-    return folder if next(data, None) is not None else None
-
-
-def _is_prepared(dataset: str) -> bool:
-    """Whether the cache of `datasets`, which it reads without a network, has a dataset."""
+    Without a network it takes whichever revision it prepared last, so there may be no other.
+    """
     from datasets import config
+    from datasets.naming import camelcase_to_snakecase
 
-    return (Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")).is_dir()
+    organisation, _, name = entry.dataset.rpartition("/")
+    folder = "___".join(filter(None, (organisation, camelcase_to_snakecase(name))))
+    # <configuration>/<version>/<revision>
+    prepared = list(Path(config.HF_DATASETS_CACHE, folder).glob("*/*/*/"))
+    if {path.name for path in prepared} != {entry.revision}:
+        return False
+    configs = {path.parents[1].name for path in prepared}
+    return all(configs & set(names) or "default" in names for names in reads.parts or ())
 
 
 @lru_cache(maxsize=256)

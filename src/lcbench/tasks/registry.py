@@ -20,7 +20,7 @@ from lcbench.errors import StorageError
 from lcbench.files import cache_folder, write_atomically
 
 # Raise it when the content below changes, so that older files are not read.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class TaskEntry:
         subsets: its languages, `eng-Latn`, by subset; one subset `default` where it is not divided.
         divided: whether it has subsets (mteb: is multilingual).
         merged: whether all subsets are read at once from the dataset's default configuration.
+        loading: what loads its data: `plain` (mteb's base class), `retrieval` (mteb's loader of
+            retrieval and reranking tasks), or `own` (code of the task's).
         modalities: what it is made of: `text`, `image` …
         public: whether its data can be had by anyone.
         superseded_by: the task that mteb recommends in its place.
@@ -54,6 +56,7 @@ class TaskEntry:
     subsets: Mapping[str, tuple[str, ...]]
     divided: bool
     merged: bool
+    loading: str
     modalities: tuple[str, ...]
     public: bool
     superseded_by: str | None
@@ -173,6 +176,7 @@ def _ask_mteb() -> Registry:
                 },
                 divided=data.is_multilingual,
                 merged=bool(kind.fast_loading),
+                loading=_loading(kind),
                 modalities=tuple(sorted(data.modalities)),
                 public=data.is_public is not False,
                 superseded_by=data.superseded_by,
@@ -185,6 +189,13 @@ def _ask_mteb() -> Registry:
         codes = Path(iso_mappings.__file__).with_name("iso_639_1_to_3.json")
         languages = json.loads(codes.read_text(encoding="utf-8"))
     return Registry(tasks, benchmarks, aliases, languages)
+
+
+def _loading(kind: type) -> str:
+    owner = next(base for base in kind.__mro__ if "load_data" in vars(base))
+    # The reranking base class hands over to that of retrieval.
+    known = {"AbsTask": "plain", "AbsTaskRetrieval": "retrieval", "AbsTaskReranking": "retrieval"}
+    return known.get(owner.__name__, "own")
 
 
 def _choice_of(task: Any) -> TaskChoice:

@@ -1,0 +1,224 @@
+"""What is here of the hub's repositories: snapshots in folders laid out as the hub's own cache.
+
+Reads and never fetches. A snapshot is whole if the files that are asked for have the sizes that the
+repository's tree has; the hub's client keeps the tree of each commit beside its snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lcbench.errors import MissingError
+
+Kind = Literal["model", "dataset"]
+
+# Seconds after which a network that has not answered counts as absent.
+_PROBE_SECONDS = 4.0
+_COMMIT = re.compile("[0-9a-f]{40}")
+# So many files of a repository are named in a message.
+_NAMED_FILES = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a folder has of a repository.
+
+    Attributes:
+        folder: the snapshot, or None if there is none.
+        lacks: the files that are asked for and not there, or not whole.
+    """
+
+    folder: Path | None
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that is asked for is there."""
+        return self.folder is not None and not self.lacks
+
+
+def describe(what: str, lacks: Sequence[str]) -> str:
+    """Return a line that says what is missing, and which of its files, where others are here."""
+    if not lacks:
+        return what
+    more = len(lacks) - _NAMED_FILES
+    named = ", ".join(lacks[:_NAMED_FILES]) + (f" and {more} more" if more > 0 else "")
+    return f"{what}: {named}"
+
+
+def caches(mirror: Path | None) -> tuple[Path, ...]:
+    """Return the folders laid out as the hub's cache, the mirror's first.
+
+    A mirror may be such a folder itself (what prefetch fills, or a site's HF_HUB_CACHE) or hold one
+    as `hub` (a site's HF_HOME).
+    """
+    from huggingface_hub import constants
+
+    own = Path(constants.HF_HUB_CACHE)
+    return (own,) if mirror is None else (*in_mirror(mirror), own)
+
+
+def in_mirror(mirror: Path) -> tuple[Path, Path]:
+    """Return the folders of a mirror that may be laid out as the hub's cache."""
+    return mirror, mirror / "hub"
+
+
+def repository_folder(cache: Path, kind: Kind, name: str) -> Path:
+    """Return where a cache keeps a repository."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return cache / repo_folder_name(repo_id=name, repo_type=kind)
+
+
+def commit_of(cache: Path, kind: Kind, name: str, revision: str | None) -> str | None:
+    """Return the commit that a cache has for a revision; None: the main branch."""
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    reference = repository_folder(cache, kind, name) / "refs" / (revision or "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def snapshot_folder(cache: Path, kind: Kind, name: str, commit: str) -> Path:
+    """Return where a cache keeps the files of a commit."""
+    return repository_folder(cache, kind, name) / "snapshots" / commit
+
+
+def find(
+    cache: Path,
+    kind: Kind,
+    name: str,
+    revision: str | None,
+    lacking: Callable[[Path, Mapping[str, int] | None], Sequence[str]],
+) -> Place:
+    """Find a revision of a repository in a cache.
+
+    Args:
+        cache: the folder.
+        kind: of repository.
+        name: of the repository.
+        revision: a commit, branch or tag; None: the main branch.
+        lacking: says what is not there, given the snapshot's folder, and the sizes of all files of
+            the repository if they are known.
+    """
+    commit = commit_of(cache, kind, name, revision)
+    if commit is None:
+        return Place(None)
+    folder = snapshot_folder(cache, kind, name, commit)
+    if not folder.is_dir():
+        return Place(None)
+    return Place(folder, tuple(lacking(folder, tree_sizes(cache, kind, name, commit))))
+
+
+def best(places: Sequence[Place]) -> Place:
+    """Return the first place that is whole, else the one that lacks least."""
+    there = [place for place in places if place.folder is not None]
+    return min(there, key=lambda place: len(place.lacks), default=Place(None))
+
+
+def tree_sizes(cache: Path, kind: Kind, name: str, commit: str) -> dict[str, int] | None:
+    """Return the sizes in bytes of all files of a commit, or None if the cache does not know."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        tree = get_cached_repo_tree(name, repo_type=kind, revision=commit, cache_dir=cache)
+    except CachedRepoTreeNotFoundError:
+        return None
+    return {file.path: file.size for file in tree}
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder, relative to it."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def not_whole(folder: Path, sizes: Mapping[str, int]) -> list[str]:
+    """Return the files that are not there, or not of the size that they should have."""
+    return [path for path, size in sizes.items() if _size(folder / path) != size]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def use(address: str) -> None:
+    """Let every library take a site's mirror of the hub for the hub, imported before or not."""
+    os.environ["HF_ENDPOINT"] = address
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants, hf_api
+
+        constants.ENDPOINT = hf_api.api.endpoint = address
+        constants.HUGGINGFACE_CO_URL_TEMPLATE = address + "/{repo_id}/resolve/{revision}/{filename}"
+    if "datasets" in sys.modules:
+        from datasets import config
+
+        config.HF_ENDPOINT = address
+        config.HUB_DATASETS_URL = address + "/datasets/{repo_id}/resolve/{revision}/{path}"
+
+
+def go_offline() -> None:
+    """Keep every library off the network from here on, whether it was imported before or not."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:
+        from datasets import config
+
+        config.HF_HUB_OFFLINE = True
+
+
+def network_answers() -> bool:
+    """Whether the hub answers, within a few seconds."""
+    from huggingface_hub import constants
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        # The hub's address is a setting of its client, always http or https.
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310
+        try:
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS)  # noqa: S310
+        except urllib.error.HTTPError:
+            pass  # an answer all the same
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    # In a thread, since looking up a name can hang for longer than any time-out that is passed.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PROBE_SECONDS)
+    return answered.is_set()
+
+
+def why_not_fetched(*, offline: bool) -> str | None:
+    """Return why nothing can be fetched, or None if the hub answers."""
+    from huggingface_hub import constants
+
+    if offline:
+        return "offline=true forbids fetching it"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids fetching it"
+    if not network_answers():
+        return f"the hub ({constants.ENDPOINT}) does not answer"
+    return None
+
+
+def refuse(missing: Sequence[str], mirror: Path | None, why: str) -> MissingError:
+    """Return the error that names everything that is missing, and where it was looked for."""
+    own = f"the hub's cache ({caches(None)[0]})"
+    return MissingError(missing, own if mirror is None else f"mirror={mirror} or {own}", why)
