@@ -1,13 +1,14 @@
 """Where a task's data comes from, and what is said if it is nowhere."""
 
+import json
 from pathlib import Path
 
 import mteb
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tasks import mirror
-from lcbench.tasks.mirror import check_reach, missing_subsets, point_at
+from lcbench.tasks.mirror import is_here, missing_data, missing_subsets, point_at
+from lcbench.tasks.suites import Part
 
 DATASET = "mteb/stsbenchmark-sts"
 
@@ -18,6 +19,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     return tmp_path
+
+
+def part(name: str, subsets: tuple[str, ...] | None = None) -> Part:
+    return Part(name, subsets, ("test",), None, "test")
 
 
 def fill(folder: Path, content: str = '{"a": 1}\n') -> Path:
@@ -34,7 +39,7 @@ def test_a_dataset_in_the_mirror_is_read_from_there(cache: Path) -> None:
     assert task.metadata.dataset["path"] == str(folder)
     assert (data.dataset, data.revision) == (DATASET, revision)
     assert data.origin.startswith("mirror sha256-")
-    check_reach({"STSBenchmark": data}, cache / "mirror", offline=True)
+    assert missing_data([part("STSBenchmark")], cache / "mirror") == []
     # Other tasks of the class, and so other requests, are not affected.
     assert mteb.get_task("STSBenchmark").metadata.dataset["path"] == DATASET
 
@@ -53,35 +58,88 @@ def test_a_snapshot_of_the_tasks_own_revision_is_read_from_the_cache(cache: Path
     repository = cache / "hub" / "datasets--mteb--stsbenchmark-sts" / "snapshots"
     fill(repository / ("0" * 40))
     assert point_at(task, None).origin == "hub"
+    assert not is_here(task)
     folder = fill(repository / task.metadata.revision)
-    assert point_at(task, None).origin == "hub snapshot"
+    # The same data, whether the hub's client or `datasets` fetches it.
+    assert point_at(task, None).origin == "hub"
+    assert is_here(task)
     assert task.metadata.dataset["path"] == str(folder)
 
 
+@pytest.mark.parametrize("below", [".", "hub"])
+def test_a_mirror_can_be_laid_out_as_the_hubs_cache(cache: Path, below: str) -> None:
+    """As prefetch fills it, or a site's HF_HUB_CACHE, or an HF_HOME."""
+    first, second = (mteb.get_task(f"Banking77Classification{end}") for end in ("", ".v2"))
+    repository = cache / "mirror" / below / "datasets--mteb--banking77" / "snapshots"
+    # A plain folder beside it, whose revision nobody knows, does not count.
+    fill(cache / "mirror" / BANKING)
+    for task in (first, second):
+        folder = fill(repository / task.metadata.revision).resolve()
+        assert point_at(task, cache / "mirror").origin == "hub"
+        assert task.metadata.dataset["path"] == str(folder)
+    names = ["Banking77Classification", "Banking77Classification.v2"]
+    assert missing_data([part(name) for name in names], cache / "mirror") == []
+
+
 def test_what_datasets_has_prepared_is_within_reach(cache: Path) -> None:
-    data = point_at(mteb.get_task("STSBenchmark"), None)
-    (cache / "datasets" / "mteb___stsbenchmark-sts").mkdir(parents=True)
-    check_reach({"STSBenchmark": data}, None, offline=True)
+    task = mteb.get_task("AskUbuntuDupQuestions")
+    prepared = cache / "datasets" / "mteb___ask_ubuntu_dup_questions"
+    for config in ("corpus", "queries"):
+        (prepared / config / "0.0.0" / task.metadata.revision).mkdir(parents=True)
+    # Its configurations of relevant documents are not there.
+    lacking = ["mteb/AskUbuntuDupQuestions (for AskUbuntuDupQuestions)"]
+    assert missing_data([part("AskUbuntuDupQuestions")], None) == lacking
+    (prepared / "default" / "0.0.0" / task.metadata.revision).mkdir(parents=True)
+    assert missing_data([part("AskUbuntuDupQuestions")], None) == []
+    # Without a network `datasets` would take whichever of two revisions it prepared last.
+    (prepared / "default" / "0.0.0" / ("0" * 40)).mkdir()
+    assert missing_data([part("AskUbuntuDupQuestions")], None) == lacking
 
 
-def test_what_is_missing_is_named_with_the_remedy(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    data = {name: point_at(mteb.get_task(name), None) for name in ("STSBenchmark", "STS13")}
-    with pytest.raises(RequestError) as refused:
-        check_reach(data, None, offline=True)
-    assert "mteb/stsbenchmark-sts (for STSBenchmark), mteb/sts13-sts (for STS13)" in str(
-        refused.value
+def test_what_is_missing_is_named_once_a_dataset(cache: Path) -> None:
+    names = ["STSBenchmark", "DocstringRetrieval", "LEMBQMSumRetrieval", "LEMBNeedleRetrieval"]
+    assert missing_data([part(name) for name in names], cache / "mirror") == [
+        "mteb/stsbenchmark-sts (for STSBenchmark)",
+        "dwzhu/LongEmbed (for LEMBQMSumRetrieval, LEMBNeedleRetrieval)",
+    ]
+
+
+def test_languages_that_a_snapshot_lacks_are_named(cache: Path) -> None:
+    """Of a snapshot that was made for other languages, by the patterns of its card alone."""
+    name = "MassiveIntentClassification"
+    revision = mteb.get_task(name).metadata.revision
+    repository = cache / "hub" / "datasets--mteb--amazon_massive_intent"
+    folder = card(repository / "snapshots" / revision, "en", "de", "fr")
+    for path in folder.glob("fr-*"):
+        path.unlink()
+    assert missing_data([part(name, ("en", "de"))], None) == []
+    lacking = "mteb/amazon_massive_intent (for MassiveIntentClassification): "
+    found = missing_data([part(name, ("en", "fr"))], None)
+    assert found == [lacking + "fr-train.jsonl, fr-test.jsonl"]
+    few = mteb.get_task(name, hf_subsets=["en", "de"])
+    assert point_at(few, None).origin == "hub"
+    few.load_data()
+    assert few.dataset["de"]["test"]["text"] == ["in de"]
+
+
+def test_files_of_a_snapshot_are_compared_with_the_trees_sizes(cache: Path) -> None:
+    task = mteb.get_task("STSBenchmark")
+    repository = cache / "hub" / "datasets--mteb--stsbenchmark-sts"
+    folder = fill(repository / "snapshots" / task.metadata.revision)
+    sizes = {"test.jsonl": 9, "train.jsonl": 100, ".gitattributes": 50}
+    tree = {path: {"size": size, "blob_id": "0" * 40} for path, size in sizes.items()}
+    (repository / "trees").mkdir()
+    (repository / "trees" / f"{task.metadata.revision}.json").write_text(
+        json.dumps({"format_version": 1, "files": tree})
     )
-    assert "offline=true forbids fetching them" in str(refused.value)
-    assert "hf download --repo-type dataset" in str(refused.value)
-    monkeypatch.setattr(mirror, "network_answers", lambda: False)
-    with pytest.raises(RequestError, match="the hub does not answer"):
-        check_reach(data, None, offline=False)
-    # With a network mteb fetches what is missing.
-    monkeypatch.setattr(mirror, "network_answers", lambda: True)
-    check_reach(data, None, offline=False)
+    lacking = "mteb/stsbenchmark-sts (for STSBenchmark): "
+    assert missing_data([part("STSBenchmark")], None) == [lacking + "train.jsonl"]
+    (folder / "train.jsonl").write_text("x" * 100)
+    assert missing_data([part("STSBenchmark")], None) == []
+    (folder / "test.jsonl").write_text("cut")
+    assert missing_data([part("STSBenchmark")], None) == [lacking + "test.jsonl"]
+    assert point_at(task, None).origin == "hub"
+    assert not is_here(task)
 
 
 BANKING = "mteb/banking77"

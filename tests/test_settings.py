@@ -68,6 +68,20 @@ def test_the_defaults() -> None:
     assert (found.mirror, found.offline) == (None, False)
 
 
+def test_a_mirror_is_a_folder_or_an_address() -> None:
+    found = read("mirror=some/folder")
+    assert (found.mirror, found.hub) == (Path("some/folder"), None)
+    found = read("mirror=https://hub.example.org:8090/")
+    assert (found.mirror, found.hub) == (None, "https://hub.example.org:8090")
+
+
+def test_prefetch_takes_every_key_of_a_run() -> None:
+    run, prefetch = composed("sweep=demo"), composed("sweep=demo", config="prefetch")
+    assert set(prefetch) - set(run) == {"verify"}
+    assert set(run) <= set(prefetch)
+    assert {key for key in run if run[key] != prefetch[key]} == {"mirror"}
+
+
 def test_the_demo() -> None:
     found = read("sweep=demo")
     assert found.models[0].window == 512

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -181,13 +182,25 @@ def go_offline() -> None:
         config.HF_HUB_OFFLINE = True
 
 
-def network_answers() -> bool:
-    """Whether the hub answers, within a few seconds."""
-    from huggingface_hub import constants
+class Probe:
+    """One short question to the hub, asked in the background: does it answer at all?"""
 
-    answered = threading.Event()
+    def __init__(self) -> None:
+        """Ask."""
+        self._answered = threading.Event()
+        self._deadline = time.monotonic() + _PROBE_SECONDS
+        # In a thread, since looking up a name can hang for longer than any time-out that is passed.
+        self._asking = threading.Thread(target=self._ask, daemon=True)
+        self._asking.start()
 
-    def ask() -> None:
+    def answers(self) -> bool:
+        """Whether the hub has answered, a few seconds after it was asked at the latest."""
+        self._asking.join(max(0.0, self._deadline - time.monotonic()))
+        return self._answered.is_set()
+
+    def _ask(self) -> None:
+        from huggingface_hub import constants
+
         # The hub's address is a setting of its client, always http or https.
         request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310
         try:
@@ -196,24 +209,23 @@ def network_answers() -> bool:
             pass  # an answer all the same
         except (OSError, ValueError):
             return
-        answered.set()
-
-    # In a thread, since looking up a name can hang for longer than any time-out that is passed.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PROBE_SECONDS)
-    return answered.is_set()
+        self._answered.set()
 
 
-def why_not_fetched(*, offline: bool) -> str | None:
-    """Return why nothing can be fetched, or None if the hub answers."""
+def why_not_fetched(*, offline: bool, probe: Probe | None = None) -> str | None:
+    """Return why nothing can be fetched, or None if the hub answers.
+
+    Args:
+        offline: whether the request forbids it.
+        probe: that was begun before; else one is made, if need be.
+    """
     from huggingface_hub import constants
 
     if offline:
         return "offline=true forbids fetching it"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids fetching it"
-    if not network_answers():
+    if not (probe or Probe()).answers():
         return f"the hub ({constants.ENDPOINT}) does not answer"
     return None
 

@@ -144,9 +144,9 @@ class ExportSettings:
     model: ModelSettings
     policy: Policy
     out: Path
-    mirror: Path | None
-    hub: str | None
     offline: bool
+    mirror: Path | None = None
+    hub: str | None = None
 
 
 @dataclass(frozen=True)

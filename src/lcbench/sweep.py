@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from lcbench.tasks.mirror import (
     Data,
     check_mirror,
     digest_of,
+    is_here,
     missing_data,
     missing_subsets,
     plain_folder,
@@ -91,8 +92,8 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     check_mirror(settings.mirror)
     if settings.left_out:
         warn(f"left out: {'; '.join(settings.left_out)}.")
+    located = _locate_all(settings)
     parts = {task.name: _part(settings, task) for task in settings.tasks}
-    located = _locate_all(settings, parts.values())
     policies_of = {model: _policies(settings, model, console) for model in located}
     cells_of = {
         model: tuple(
@@ -178,7 +179,7 @@ def _check_same_versions(
         )
 
 
-def _locate_all(settings: Settings, parts: Iterable[Part]) -> list[LocatedModel]:
+def _locate_all(settings: Settings) -> list[LocatedModel]:
     """Find all models; if one is missing, name everything that is, data as well, at once."""
     mirror = settings.mirror
     located: list[LocatedModel] = []
@@ -195,8 +196,11 @@ def _locate_all(settings: Settings, parts: Iterable[Part]) -> list[LocatedModel]
         raise RequestError("\n".join([*wrong, *missing]))
     if not missing:
         return located
-    if why := hub.why_not_fetched(offline=settings.offline):
-        raise hub.refuse([*missing, *missing_data(parts, mirror)], mirror, why)
+    # The hub has its seconds to answer while the data is looked for.
+    probe = None if settings.offline else hub.Probe()
+    missing += missing_data([_part(settings, task) for task in settings.tasks], mirror)
+    if why := hub.why_not_fetched(offline=settings.offline, probe=probe):
+        raise hub.refuse(missing, mirror, why)
     return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
@@ -252,10 +256,11 @@ class _Runner:
         quiet_libraries()
         _device(self._settings.engine)
         check_pins(names, shipped_suites())
-        data, without = {}, []
+        all_here, without = True, []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
             for one in parts_of(task) or [task]:
-                data[one.metadata.name] = origin = point_at(one, mirror)
+                origin = point_at(one, mirror)
+                all_here = all_here and is_here(one)
                 if subsets := missing_subsets(one):
                     listed = ", ".join(subsets)
                     without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
@@ -264,8 +269,7 @@ class _Runner:
                 f"Subsets that are not in the data here: {'; '.join(without)}. Ask for those that "
                 "are there (subsets=[…]), or fetch the others: python -m lcbench.prefetch"
             )
-        from_hub = any(one.origin == "hub" for one in data.values())
-        if not missing and (not from_hub or hub.why_not_fetched(offline=offline)):
+        if not missing and (all_here or hub.why_not_fetched(offline=offline)):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             hub.go_offline()
 

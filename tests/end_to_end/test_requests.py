@@ -102,7 +102,9 @@ def test_a_config_directory_of_ones_own(run, tmp_path: Path) -> None:
     )
     done = run("--config-dir", "mine", "model=own", "offline=true")
     assert done.returncode == 2
-    assert "model=own: no/such-model is not in the hub's cache" in done.stderr
+    assert "\n  model=own: no/such-model\n" in done.stderr
+    command = f"prefetch --config-dir {tmp_path / 'mine'} model=own mirror=mirror\n"
+    assert command in done.stderr
 
 
 def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:

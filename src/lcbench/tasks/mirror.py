@@ -57,8 +57,8 @@ class Data:
     Attributes:
         dataset: its name on the hub.
         revision: the one that the task asks for.
-        origin: `hub`, `hub snapshot` (of that revision, in the mirror or in the hub's cache, read
-            from there), or `mirror` and a digest of its files there.
+        origin: `hub`: the hub's files of that revision, wherever they lie; or `mirror` and a digest
+            of the files in its plain folder, whose revision is not known.
     """
 
     dataset: str
@@ -78,13 +78,18 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     place = _find(entry, task.hf_subsets if restricted else None, mirror)
     if place.is_whole and place.folder is not None:
         _read_from(task, place.folder)
-        return Data(entry.dataset, entry.revision, "hub snapshot")
+        return Data(entry.dataset, entry.revision, "hub")
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
         _check_revision(entry, folder)
         _read_from(task, folder)
         return Data(entry.dataset, entry.revision, f"mirror {digest_of(folder)}")
     return Data(entry.dataset, entry.revision, "hub")
+
+
+def is_here(task: AbsTask) -> bool:
+    """Whether a task was pointed at a folder."""
+    return Path(task.metadata.dataset["path"]).is_absolute()
 
 
 def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
@@ -276,7 +281,8 @@ def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
     if {path.name for path in prepared} != {entry.revision}:
         return False
     configs = {path.parents[1].name for path in prepared}
-    return all(configs & set(names) or "default" in names for names in reads.parts or ())
+    # The configuration that a card marks as its default may have any name.
+    return all(configs & set(names) or names == ("default",) for names in reads.parts or ())
 
 
 @lru_cache(maxsize=256)

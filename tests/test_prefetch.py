@@ -1,0 +1,383 @@
+"""Prefetch against a hub on this machine: what is fetched, verified, recorded, and what fails."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hub_server import Hub, Repository, serving
+from lcbench import hub as lcbench_hub
+from lcbench import manifest, prefetch, settings
+from lcbench.errors import MissingError, RequestError
+from lcbench.models import locate
+from lcbench.tasks.mirror import missing_data
+from lcbench.tasks.registry import registry
+from lcbench.tasks.suites import Part
+from test_encoder import settings as model_settings
+from test_settings import composed
+
+MODEL, COMMIT = "tests/tiny", "a" * 40
+KEYS = ("model=custom", f"model.name={MODEL}")
+
+
+def dataset(task: str, *configs: str) -> Repository:
+    """Return a task's dataset: for each configuration two splits of a few hundred bytes."""
+    entry = registry().tasks[task]
+    card = "---\nconfigs:\n"
+    files = {".gitattributes": b"*.parquet filter=lfs\n", "loader.py": b"1/0\n"}
+    for config in configs:
+        card += f"- config_name: {config}\n  data_files:\n"
+        for split in ("train", "test"):
+            path = f"{config}/{split}.parquet"
+            card += f"  - split: {split}\n    path: {path}\n"
+            files[path] = f"{task} {path} ".encode() * 20
+    files["README.md"] = f"{card}---\n".encode()
+    return Repository("dataset", entry.dataset, entry.revision, files)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, make_model: Callable[[str], Path]) -> Iterator[Hub]:
+    """A hub with a model and three datasets."""
+    repositories = (
+        Repository.of_folder("model", MODEL, COMMIT, make_model("bert")),
+        dataset("STSBenchmark", "default"),
+        dataset("MassiveIntentClassification", "en", "de", "fr"),
+        dataset("LEMBQMSumRetrieval", "2wikimqa", "narrativeqa", "qmsum", "needle"),
+    )
+    with serving(*repositories) as served:
+        repositories[0].files["onnx/config.json"] = b"{}"
+        repositories[0].files["README.md"] = b"# A model\n"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.address)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            served.address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield served
+
+
+def fetch(folder: Path, *overrides: str, verify: bool = False) -> tuple[dict[str, str], str]:
+    """Prefetch into a folder; return what failed, and what was printed."""
+    config = composed(*overrides, f"mirror={folder}", config="prefetch")
+    screen = io.StringIO()
+    failed = prefetch.prefetch(
+        settings.read({"custom": config}), Console(file=screen, width=110), verify=verify
+    )
+    return failed, screen.getvalue()
+
+
+def snapshot(folder: Path, kind: str, name: str, commit: str) -> Path:
+    return folder / f"{kind}s--{name.replace('/', '--')}" / "snapshots" / commit
+
+
+def data_of(folder: Path, task: str) -> Path:
+    entry = registry().tasks[task]
+    return snapshot(folder, "dataset", entry.dataset, entry.revision)
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path for path in lcbench_hub.files_in(folder) if path != "README.md"]
+
+
+def test_a_model_and_datasets_and_nothing_that_is_not_read(hub: Hub, tmp_path: Path) -> None:
+    tasks = "tasks=[STSBenchmark,LEMBQMSumRetrieval,LEMBNarrativeQARetrieval,DocstringRetrieval]"
+    failed, screen = fetch(tmp_path / "m", *KEYS, tasks)
+    assert failed == {}
+    model = snapshot(tmp_path / "m", "model", MODEL, COMMIT)
+    expected = set(hub.repositories[0].files) - {"README.md", "onnx/config.json"}
+    assert set(files_in(model)) == expected
+    assert not (model / "README.md").exists()
+    splits = ("test", "train")
+    assert files_in(data_of(tmp_path / "m", "STSBenchmark")) == [
+        f"default/{split}.parquet" for split in splits
+    ]
+    # The first configuration is there for `datasets`, the others for the two tasks.
+    assert files_in(data_of(tmp_path / "m", "LEMBQMSumRetrieval")) == [
+        f"{config}/{split}.parquet"
+        for config in ("2wikimqa", "narrativeqa", "qmsum")
+        for split in splits
+    ]
+    assert f"model {MODEL}" in screen
+    assert "aaaaaaaa" in screen
+    # Large files are asked for once.
+    large = [one for one in hub.requests if one.startswith("GET /large")]
+    assert len(large) == len(set(large)) == 9
+
+
+def test_what_was_fetched_is_recorded(hub: Hub, tmp_path: Path) -> None:
+    fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    content = json.loads((tmp_path / "lcbench-manifest.json").read_text())
+    by_name = {one["name"]: one for one in content["repositories"]}
+    model = by_name[MODEL]
+    assert (model["kind"], model["revision"], model["asked"]) == ("model", COMMIT, None)
+    assert model["users"] == {"custom": None}
+    assert model["hub"] == hub.address
+    data = by_name["mteb/stsbenchmark-sts"]
+    assert data["users"] == {"STSBenchmark": None}
+    assert set(data["files"]) == {"README.md", "default/test.parquet", "default/train.parquet"}
+    for name, record in data["files"].items():
+        content_of = hub.repositories[1].files[name]
+        assert record == {
+            "size": len(content_of),
+            "sha256": hashlib.sha256(content_of).hexdigest(),
+        }
+
+
+def test_the_second_time_the_hub_is_not_asked(hub: Hub, tmp_path: Path) -> None:
+    fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    hub.requests.clear()
+    failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    assert failed == {}
+    assert "0 bytes to fetch" in screen
+    assert hub.requests == []
+    # Its digests are compared again only if that is asked for; nothing is sent for it.
+    hub.sent.clear()
+    assert fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]", verify=True)[0] == {}
+    assert hub.requests
+    assert hub.sent == {}
+
+
+def test_a_model_without_a_revision_is_found_offline_at_the_one_that_was_fetched(
+    hub: Hub, tmp_path: Path
+) -> None:
+    fetch(tmp_path, *KEYS, "tasks=[DocstringRetrieval]")
+    asked = model_settings(tmp_path, name=MODEL, source="hub")
+    located = locate(asked, mirror=tmp_path, offline=True)
+    assert (located.name, located.revision) == (MODEL, COMMIT)
+    assert located.folder.is_relative_to(tmp_path)
+    # Another prefetch keeps that commit, whatever main has become.
+    main = hub.repositories[0]
+    hub.repositories[0] = Repository(main.kind, main.name, "b" * 40, main.files)
+    assert fetch(tmp_path, *KEYS, "tasks=[DocstringRetrieval]")[0] == {}
+    assert locate(asked, mirror=tmp_path, offline=True).revision == COMMIT
+
+
+def test_languages_are_fetched_as_they_are_asked_for(hub: Hub, tmp_path: Path) -> None:
+    task = "tasks=[MassiveIntentClassification]"
+    keys = ("model=minilm", task)
+    fetch(tmp_path, *keys, "subsets=[en]")
+    folder = data_of(tmp_path, "MassiveIntentClassification")
+    assert files_in(folder) == ["en/test.parquet", "en/train.parquet"]
+    few = Part("MassiveIntentClassification", ("en", "fr"), ("test",), None, "test")
+    assert missing_data([few], tmp_path) == [
+        "mteb/amazon_massive_intent (for MassiveIntentClassification): "
+        "fr/test.parquet, fr/train.parquet"
+    ]
+    hub.sent.clear()
+    fetch(tmp_path, *keys, "subsets=[fr]")
+    assert sorted(hub.sent) == ["fr/test.parquet", "fr/train.parquet"]
+    assert missing_data([few], tmp_path) == []
+    entries = manifest.read(tmp_path)
+    (entry,) = entries.values()
+    assert entry.users == {"MassiveIntentClassification": ["en", "fr"]}
+    assert len(entry.files) == 5
+
+
+def test_a_damaged_file_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    hub.damaged["default/test.parquet"] = 1
+    assert fetch(tmp_path, "tasks=[STSBenchmark]")[0] == {}
+    folder = data_of(tmp_path, "STSBenchmark")
+    content = hub.repositories[1].files["default/test.parquet"]
+    assert (folder / "default" / "test.parquet").read_bytes() == content
+    assert hub.sent["default/test.parquet"] == 2 * len(content)
+    assert hub.sent["default/train.parquet"] < 2 * len(content)
+
+
+def test_a_file_that_stays_damaged_is_removed_and_the_rest_is_fetched(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.damaged["default/test.parquet"] = 99
+    failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark,LEMBQMSumRetrieval]")
+    (name, reason) = failed.popitem()
+    assert failed == {}
+    assert name.startswith("dataset mteb/stsbenchmark-sts (revision b0fddb56")
+    assert "not what the hub says it is, after two tries: default/test.parquet" in reason
+    assert "FAILED" in screen
+    assert files_in(data_of(tmp_path, "STSBenchmark")) == ["default/train.parquet"]
+    blobs = list((tmp_path / "datasets--mteb--stsbenchmark-sts" / "blobs").iterdir())
+    assert len(blobs) == 2
+    names = {name for _, name, _ in manifest.read(tmp_path)}
+    assert names == {MODEL, "dwzhu/LongEmbed"}
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The hub's client keeps whole chunks: of 10 MB, more than the model has.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 65536)
+    hub.cut["model.safetensors"] = 1_000_000
+    assert fetch(tmp_path, *KEYS, "tasks=[DocstringRetrieval]")[0] == {}
+    size = len(hub.repositories[0].files["model.safetensors"])
+    ((path, start),) = hub.ranges
+    assert path == "model.safetensors"
+    assert 0 < start < size
+    # What was on its way when the connection broke is sent twice, no more.
+    assert size <= hub.sent["model.safetensors"] < size + 1_000_000
+
+
+def test_what_cannot_be_fetched_is_told_and_the_rest_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    hub.gated.add("dwzhu/LongEmbed")
+    hub.repositories[1] = Repository("dataset", "mteb/stsbenchmark-sts", "0" * 40, {})
+    tasks = "tasks=[STSBenchmark,LEMBQMSumRetrieval,STS13,MassiveIntentClassification]"
+    failed, _ = fetch(tmp_path, *KEYS, tasks)
+    reasons = {name.split()[1]: reason for name, reason in failed.items()}
+    assert reasons == {
+        "mteb/stsbenchmark-sts": "there is no such revision",
+        "dwzhu/LongEmbed": (
+            "it is gated: accept its terms on the hub, then log in with `hf auth login`"
+        ),
+        "mteb/sts13-sts": (
+            "there is no such repository, or it is private: log in with `hf auth login`"
+        ),
+    }
+    names = {name for _, name, _ in manifest.read(tmp_path)}
+    assert names == {MODEL, "mteb/amazon_massive_intent"}
+
+
+def test_pickled_weights_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    files = hub.repositories[0].files
+    hub.repositories[0] = Repository(
+        "model", MODEL, COMMIT, {"config.json": files["config.json"], "pytorch_model.bin": b"x"}
+    )
+    failed, _ = fetch(tmp_path, *KEYS, "tasks=[DocstringRetrieval]")
+    assert "it has no safetensors weights" in failed[f"model {MODEL}, for custom"]
+
+
+def test_truncated_files_are_found_and_fetched_alone(hub: Hub, tmp_path: Path) -> None:
+    fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    data = data_of(tmp_path, "STSBenchmark") / "default" / "test.parquet"
+    weights = snapshot(tmp_path, "model", MODEL, COMMIT) / "model.safetensors"
+    for path in (data, weights):
+        path.resolve().write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MissingError) as missing:
+        fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]", "offline=true")
+    assert missing.value.missing == (
+        f"model {MODEL}, for custom: model.safetensors",
+        "dataset mteb/stsbenchmark-sts (revision b0fddb56ed78048fa8b90373c8a3cfc37b684831), "
+        "for STSBenchmark: default/test.parquet",
+    )
+    with pytest.raises(MissingError, match=r"model=custom: tests/tiny: model\.safetensors"):
+        locate(model_settings(tmp_path, name=MODEL, source="hub"), mirror=tmp_path, offline=True)
+    hub.sent.clear()
+    assert fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")[0] == {}
+    assert sorted(hub.sent) == ["default/test.parquet", "model.safetensors"]
+    assert fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]", "offline=true")[0] == {}
+
+
+def test_verify_finds_what_sizes_do_not_show(hub: Hub, tmp_path: Path) -> None:
+    fetch(tmp_path, "tasks=[STSBenchmark]")
+    path = data_of(tmp_path, "STSBenchmark") / "default" / "test.parquet"
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + b"!")
+    assert fetch(tmp_path, "tasks=[STSBenchmark]", "offline=true")[0] == {}
+    with pytest.raises(MissingError, match=r"damaged or never .*: default/test\.parquet"):
+        fetch(tmp_path, "tasks=[STSBenchmark]", "offline=true", verify=True)
+    assert fetch(tmp_path, "tasks=[STSBenchmark]", verify=True)[0] == {}
+    assert path.read_bytes() == content
+    assert fetch(tmp_path, "tasks=[STSBenchmark]", "offline=true", verify=True)[0] == {}
+
+
+def test_a_copy_without_symbolic_links_is_as_good(hub: Hub, tmp_path: Path) -> None:
+    fetch(tmp_path / "one", *KEYS, "tasks=[STSBenchmark]")
+    shutil.copytree(tmp_path / "one", tmp_path / "two", symlinks=False)
+    shutil.rmtree(tmp_path / "one")
+    for blobs in (tmp_path / "two").glob("*/blobs"):
+        shutil.rmtree(blobs)
+    hub.requests.clear()
+    assert fetch(tmp_path / "two", *KEYS, "tasks=[STSBenchmark]")[0] == {}
+    assert hub.requests == []
+
+
+def test_what_does_not_fit_is_refused_beforehand(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage(tmp_path))(2000, 1000, 1000)
+    monkeypatch.setattr("lcbench.prefetch.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(RequestError, match=r"MB are to be fetched, and its disk has 1.0 kB free"):
+        fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    assert hub.sent.keys() == {"README.md"}
+
+
+def test_without_a_network_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for offline, why in (("false", "does not answer"), ("true", "offline=true forbids")):
+        with pytest.raises(MissingError, match=why) as missing:
+            fetch(tmp_path / "none", "sweep=paper", f"offline={offline}", "model=bge")
+        assert len(missing.value.missing) == 38
+        assert not (tmp_path / "none").exists()
+
+
+def test_two_at_once_are_one_too_many(hub: Hub, tmp_path: Path) -> None:
+    with (
+        prefetch._only_one(tmp_path),
+        pytest.raises(RequestError, match="another prefetch is filling it"),
+    ):
+        fetch(tmp_path, "tasks=[STSBenchmark]")
+    assert fetch(tmp_path, "tasks=[STSBenchmark]")[0] == {}
+
+
+def test_leftovers_of_killed_downloads_are_removed(tmp_path: Path) -> None:
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    old, new, whole = (blobs / name for name in ("1.x.incomplete", "2.x.incomplete", "3"))
+    for path in (old, new, whole):
+        path.touch()
+    for path in (old, whole):
+        os.utime(path, (time.time() - 3600,) * 2)
+    prefetch.remove_leftovers(tmp_path)
+    assert sorted(blobs.iterdir()) == [new, whole]
+
+
+def test_a_hub_that_goes_away_is_not_waited_for_again_and_again(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(prefetch, "fetch", fail)
+    failed, _ = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark,LEMBQMSumRetrieval]")
+    assert list(failed.values()) == [
+        "ConnectionError: gone",
+        "the hub (http://127.0.0.1:9) does not answer",
+        "the hub (http://127.0.0.1:9) does not answer",
+    ]
+
+
+def test_what_is_not_on_the_hub_needs_no_fetching(tmp_path: Path) -> None:
+    failed, screen = fetch(tmp_path / "none")
+    assert (failed, screen) == ({}, "None of this is on the hub: there is nothing to fetch.\n")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mirror=https://hub.example", "set HF_ENDPOINT=https://hub.example"),
+        ("mirror=null", "mirror needs the folder to fill"),
+    ],
+)
+def test_a_mirror_that_cannot_be_filled(override: str, message: str) -> None:
+    config = composed("tasks=[STSBenchmark]", override, config="prefetch")
+    with pytest.raises(RequestError, match=message):
+        prefetch.prefetch(settings.read({"minilm": config}), Console(), verify=False)
+
+
+def test_a_mirror_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="is a file, not a folder to fill"):
+        fetch(tmp_path / "file", "tasks=[STSBenchmark]")
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "lcbench-manifest.json").write_text("{")
+    with pytest.raises(RequestError, match=r"lcbench-manifest.json cannot be read .* Remove it"):
+        fetch(tmp_path, "tasks=[STSBenchmark]")
