@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lcbench.errors import RequestError
+from lcbench.errors import MissingError, RequestError
 from lcbench.models import load, locate
 from test_encoder import settings
 
@@ -151,6 +151,73 @@ def test_a_model_in_the_hubs_cache(
         located = locate(asked, offline=True)
         assert (located.name, located.revision) == ("some/model", commit)
         assert load(located, device="cpu", dtype="float32").max_seq_length == 48
+
+
+@pytest.mark.parametrize("below", [".", "hub"])
+def test_a_model_in_a_mirror_that_is_laid_out_as_the_hubs_cache(
+    tmp_path: Path,
+    make_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    below: str,
+) -> None:
+    """As prefetch fills it, or an HF_HOME; it goes before the hub's own cache."""
+    mirrored, cached = "a" * 40, "b" * 40
+    fill_hub_cache(tmp_path / "mirror" / below, "some/model", mirrored, make_model("bert"))
+    fill_hub_cache(tmp_path / "cache", "some/model", cached, make_model("bert"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    for revision, found in ((None, mirrored), (mirrored, mirrored), (cached, cached)):
+        asked = settings(tmp_path, name="some/model", source="hub", revision=revision)
+        assert locate(asked, mirror=tmp_path / "mirror", offline=True).revision == found
+    next((tmp_path / "mirror").rglob("*.safetensors")).unlink()
+    asked = settings(tmp_path, name="some/model", source="hub")
+    assert locate(asked, mirror=tmp_path / "mirror", offline=True).revision == cached
+
+
+def test_a_model_in_a_plain_folder_of_a_mirror(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by the hub's name, and by a digest, since nothing says which commit it is."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "mirror" / "some" / "model"
+    shutil.copytree(make_model("bert"), folder)
+    asked = settings(tmp_path, name="some/model", source="hub", revision="a" * 40)
+    located = locate(asked, mirror=tmp_path / "mirror", offline=True)
+    same = locate(settings(make_model("bert")), offline=True)
+    assert (located.name, located.revision) == ("some/model", same.revision)
+    assert located.folder == folder.resolve()
+    next(folder.rglob("*.safetensors")).unlink()
+    with pytest.raises(MissingError, match=r"model=custom: some/model .*: model\.safetensors"):
+        locate(asked, mirror=tmp_path / "mirror", offline=True)
+
+
+def test_a_snapshot_is_compared_with_the_tree_of_its_repository(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a snapshot of which only the model's files were fetched, as lcbench does, none is missing.
+
+    And a file that the model needs and does not name (its window) is not overlooked.
+    """
+    commit = "a" * 40
+    fill_hub_cache(tmp_path, "some/model", commit, make_model("bert"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--some--model"
+    snapshot = folder / "snapshots" / commit
+    sizes = {
+        path.relative_to(snapshot).as_posix(): path.stat().st_size
+        for path in snapshot.rglob("*")
+        if path.is_file()
+    }
+    more = {"onnx/model.onnx": 10, "onnx/config.json": 2, "pytorch_model.bin": 9, "a.gitattr": 1}
+    tree = {path: {"size": size, "blob_id": "0" * 40} for path, size in {**sizes, **more}.items()}
+    (folder / "trees").mkdir()
+    (folder / "trees" / f"{commit}.json").write_text(
+        json.dumps({"format_version": 1, "files": tree})
+    )
+    asked = settings(tmp_path, name="some/model", source="hub")
+    assert locate(asked, offline=True).revision == commit
+    (snapshot / "sentence_bert_config.json").unlink()
+    with pytest.raises(MissingError, match=r"some/model: sentence_bert_config\.json"):
+        locate(asked, offline=True)
 
 
 def test_a_model_whose_download_was_cut_off_is_missing(

@@ -358,6 +358,15 @@ def test_what_is_not_on_the_hub_needs_no_fetching(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -> None:
+    config = composed("tasks=[CQADupstackRetrieval,STS12,docs]", config="prefetch")
+    wanted = prefetch.wanted_by(settings.read({"minilm": config}))
+    parts = registry().tasks["CQADupstackRetrieval"].parts
+    assert len(parts) == 12
+    assert [list(one.users) for one in wanted] == [*([part] for part in parts), ["STS12"]]
+    assert {one.kind for one in wanted} == {"dataset"}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
