@@ -235,7 +235,7 @@ class _Runner:
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
-        _device(self._settings.engine)
+        device_of(self._settings.engine)
         check_pins(names, shipped_suites())
         mirror = self._settings.mirror
         data, missing = {}, []
@@ -258,7 +258,7 @@ class _Runner:
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
         progress.doing(f"loading {model.name} …")
-        device = _device(self._settings.engine)
+        device = device_of(self._settings.engine)
         try:
             loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
             prompt_of = self._prompts(model, loaded)
@@ -415,7 +415,12 @@ def go_offline() -> None:
         config.HF_HUB_OFFLINE = True
 
 
-def _device(engine: EngineSettings) -> str:
+def device_of(engine: EngineSettings) -> str:
+    """Return the device that a run uses.
+
+    Raises:
+        RequestError: torch does not find it here.
+    """
     import torch
 
     cuda = torch.cuda.is_available()

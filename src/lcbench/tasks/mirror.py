@@ -7,7 +7,8 @@ dataset is there reads it from there; its class is mteb's own, unmodified.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -110,19 +111,70 @@ def missing_subsets(task: AbsTask) -> list[str]:
 
     Or the one configuration of the dataset that it reads, where the task names one.
     """
-    configs = _configs(Path(task.metadata.dataset["path"]))
     config = task.metadata.dataset.get("name")
+    return _missing(
+        None if config is None else str(config),
+        task.hf_subsets if task.metadata.is_multilingual else [],
+        _configs(Path(task.metadata.dataset["path"])),
+    )
+
+
+def _missing(config: str | None, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
+    """Return what a dataset of some configurations lacks of what a task reads."""
     if configs and config is not None and config not in configs:
-        return [str(config)]
+        return [config]
     # A default configuration has all languages, or so it must be assumed until it is read.
-    if not task.metadata.is_multilingual or not configs or "default" in configs:
+    if not configs or "default" in configs:
         return []
     return [
         subset
-        for subset in task.hf_subsets
+        for subset in subsets
         # Retrieval tasks keep a subset in several configurations: <subset>-corpus …
         if not any(name == subset or name.startswith(f"{subset}-") for name in configs)
     ]
+
+
+def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str | None:
+    """Return where a task's data lies, as near as can be told without opening it.
+
+    Imports neither mteb nor datasets, so that a listing need not wait for them.
+
+    Args:
+        entry: the task.
+        subsets: those that are asked for.
+        mirror: that was asked for, or None.
+
+    Returns:
+        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`, `prepared` (in
+        the cache of datasets); None: not here, or in the mirror at another revision.
+    """
+    from huggingface_hub import constants
+
+    folder = mirror / entry.dataset if mirror is not None else None
+    if folder is not None and folder.is_dir():
+        try:
+            _check_revision(entry, folder)
+        except RequestError:
+            return None
+        wanted = list(subsets) if entry.divided else []
+        missing = _missing(entry.config, wanted, _stated_configs(folder))
+        if missing and len(missing) >= len(wanted):
+            return None
+        return "in part" if missing else "mirror"
+    if _snapshot(entry.dataset, entry.revision) is not None:
+        return "hub cache"
+    # As datasets.config has it.
+    prepared = os.environ.get("HF_DATASETS_CACHE", str(Path(constants.HF_HOME, "datasets")))
+    return "prepared" if Path(prepared, entry.dataset.replace("/", "___")).is_dir() else None
+
+
+def _stated_configs(folder: Path) -> list[str]:
+    """Return the configurations that a dataset's card states; none if it states none."""
+    from huggingface_hub import metadata_load
+
+    card = folder / "README.md"
+    stated = metadata_load(card) if card.is_file() else None
+    return [str(one["config_name"]) for one in (stated or {}).get("configs", [])]
 
 
 def _check_revision(entry: TaskEntry, folder: Path) -> None:
