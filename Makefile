@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lcbench-setup
+# Of the full reproduction: where its data is put and read, where its results go, and anything else
+# for the command lines, as in: make table1 ARGS="models=[gist] engine=gpu"
+MIRROR ?= mirror
+RESULTS ?= results/runs
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint report clean
+.PHONY: help setup demo prefetch table1 longembed test lint report clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install lcbench into it (nothing the second time)
 
@@ -22,6 +27,20 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## a real model, real text, four temperatures: Table 1 in a few minutes, offline
 	@$(BIN)/python -m lcbench sweep=demo
+
+prefetch: setup  ## fetch the models and data of the paper's Table 1 into MIRROR=mirror
+	@$(BIN)/python -m lcbench.estimate sweep=paper "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench.prefetch sweep=paper "mirror=$(MIRROR)" $(ARGS)
+
+table1: prefetch  ## the paper's Table 1, in RESULTS=results/runs: says first what it takes
+	@$(BIN)/python -m lcbench sweep=paper "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
+
+longembed: setup  ## the same for LongEmbed: fetch, sweep, report
+	@$(BIN)/python -m lcbench.estimate sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench.prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench sweep=longembed "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
 
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest

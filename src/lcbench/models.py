@@ -10,7 +10,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,21 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
+class Dimensions:
+    """What the cost of a model's forward pass depends on.
+
+    Attributes:
+        layers: how many transformer layers it has.
+        hidden: their width.
+        window: the most tokens that it reads of a text; None: not limited.
+    """
+
+    layers: int
+    hidden: int
+    window: int | None
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """What a config of the group `model` says.
 
@@ -46,6 +61,7 @@ class ModelSettings:
         revision: the commit of a hub model; None: what the mirror or the cache calls main.
         window: the most tokens to read of one text; None: the model's own.
         trust_remote_code: whether code in the model's repository may run.
+        shape: its dimensions, for an estimate before the model is here; None: not known.
     """
 
     config: str
@@ -55,6 +71,7 @@ class ModelSettings:
     revision: str | None
     window: int | None
     trust_remote_code: bool
+    shape: Dimensions | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,21 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
             position_bias="relative_attention_num_buckets" in config,
         ),
     )
+
+
+def dimensions(settings: ModelSettings) -> Dimensions | None:
+    """Return a model's dimensions: by its files if it is here, else by its config, else None."""
+    try:
+        located = locate(settings, offline=True)
+    except RequestError:
+        located = None
+    if located is not None:
+        config = _read_json(_transformer_folder(located.folder) / "config.json")
+        hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
+        if located.shape.layers is not None and hidden is not None:
+            return Dimensions(located.shape.layers, hidden, located.shape.window)
+    shape = settings.shape
+    return None if shape is None else replace(shape, window=settings.window or shape.window)
 
 
 def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransformer:
@@ -375,10 +407,12 @@ def _refuse_pickles(name: str, folder: Path) -> None:
 
 def _layers(config: dict[str, Any]) -> int | None:
     """Return how many layers a model's configuration says it has."""
-    for name in ("num_hidden_layers", "num_layers", "n_layers", "n_layer"):
-        if isinstance(config.get(name), int):
-            return int(config[name])
-    return None
+    return _first_count(config, "num_hidden_layers", "num_layers", "n_layers", "n_layer")
+
+
+def _first_count(config: dict[str, Any], *names: str) -> int | None:
+    """Return the first of some values that a configuration has as a whole number."""
+    return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lcbench.errors import RequestError, did_you_mean
-from lcbench.models import ModelSettings
+from lcbench.models import Dimensions, ModelSettings
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import Suite, choose
@@ -62,6 +62,7 @@ RUNTIME = frozenset(
         "engine.device",
         "engine.batch_tokens",
         "engine.memory_gib",
+        "model.shape",
         "mirror",
         "offline",
         "verify",
@@ -70,6 +71,8 @@ RUNTIME = frozenset(
         "out",
         "path",
         "replace",
+        "benchmarks",
+        "format",
     }
 )
 _SOURCES = ("package", "hub", "folder", "auto")
@@ -135,6 +138,31 @@ class ReportSettings:
     results_dir: Path
     report_dir: Path
     tasks: tuple[TaskChoice, ...] | None
+
+
+@dataclass(frozen=True)
+class TasksSettings:
+    """What `python -m lcbench.tasks` is asked for.
+
+    Attributes:
+        groups: tasks by what named them: each suite, or all that was asked for.
+        left_out: what of a benchmark cannot be run here, and why, in one line each.
+        splits: the protocol's rule.
+        subsets: that the protocol is restricted to; None: all.
+        docs: sizes of the docs suite, those of a run by default.
+        mirror: a folder of datasets, or None.
+        benchmarks: whether mteb's benchmarks are listed in the place of tasks.
+        format: `table` or `csv`.
+    """
+
+    groups: Mapping[str, tuple[TaskChoice, ...]]
+    left_out: tuple[str, ...]
+    splits: str
+    subsets: tuple[str, ...] | None
+    docs: DocsSizes
+    mirror: Path | None
+    benchmarks: bool
+    format: str
 
 
 @dataclass(frozen=True)
@@ -261,6 +289,38 @@ def read_report(config: DictConfig) -> ReportSettings:
     )
 
 
+def read_tasks(config: DictConfig) -> TasksSettings:
+    """Return the checked settings of a listing of tasks.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    value = _container(config)
+    _one_of("format", value["format"], ("table", "csv"))
+    _one_of("protocol.splits", value["protocol"]["splits"], ("test",))
+    suite, names = value.get("suite"), value["tasks"]
+    left_out: tuple[str, ...] = ()
+    if names is not None:
+        own = shipped_suites() if suite is None else (_suite(suite), *shipped_suites())
+        title = names if isinstance(names, str) else ", ".join(map(str, names))
+        tasks, left_out = _chosen(names, own)
+        groups = {title: tasks}
+    else:
+        suites = shipped_suites() if suite is None else (_suite(suite),)
+        groups = {one.name: tuple(map(TaskChoice, one.tasks)) for one in suites}
+    own_subsets = value["subsets"]
+    return TasksSettings(
+        groups=groups,
+        left_out=left_out,
+        splits=value["protocol"]["splits"],
+        subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
+        docs=_shipped_docs(),
+        mirror=_path("mirror", value["mirror"]),
+        benchmarks=_boolean("benchmarks", value["benchmarks"]),
+        format=value["format"],
+    )
+
+
 def read_export(config: DictConfig) -> ExportSettings:
     """Return the checked settings of an export.
 
@@ -350,11 +410,11 @@ def _container(config: DictConfig) -> dict[str, Any]:
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted keys of a config; a suite's columns are one value, whatever their names."""
+    """Return the dotted keys of a config; a suite's columns, or a model's shape, are one value."""
     keys: list[str] = []
     for name, item in value.items():
         key = f"{prefix}{name}"
-        if isinstance(item, Mapping) and key not in IDENTITY:
+        if isinstance(item, Mapping) and key not in IDENTITY | RUNTIME:
             keys += _leaves(item, f"{key}.")
         else:
             keys.append(key)
@@ -383,6 +443,21 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
         revision=revision,
         window=None if window is None else _count("model.window", window),
         trust_remote_code=trusted,
+        shape=_shape(value.get("shape")),
+    )
+
+
+def _shape(value: Any) -> Dimensions | None:
+    if value is None:
+        return None
+    wanted = ("layers", "hidden", "window")
+    if not isinstance(value, Mapping) or set(value) != set(wanted):
+        raise RequestError(f"model.shape={value} has to say: {', '.join(wanted)}.")
+    window = value["window"]
+    return Dimensions(
+        layers=_count("model.shape.layers", value["layers"]),
+        hidden=_count("model.shape.hidden", value["hidden"]),
+        window=None if window is None else _count("model.shape.window", window),
     )
 
 
@@ -454,6 +529,12 @@ def _lengths(value: Any) -> tuple[int, ...] | None:
                 f"{key}={value}: a fact needs a document of at least {SHORTEST} tokens."
             )
     return tuple(sorted(set(lengths)))
+
+
+def _shipped_docs() -> DocsSizes:
+    """Return the sizes of the docs suite that a run has by default."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
+    return _docs(content["docs"])
 
 
 def _device(value: Any) -> str:

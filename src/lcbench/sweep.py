@@ -254,7 +254,7 @@ class _Runner:
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
-        _device(self._settings.engine)
+        device_of(self._settings.engine)
         check_pins(names, shipped_suites())
         all_here, without = True, []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
@@ -276,7 +276,7 @@ class _Runner:
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
         progress.doing(f"loading {model.name} …")
-        device = _device(self._settings.engine)
+        device = device_of(self._settings.engine)
         try:
             loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
             prompt_of = self._prompts(model, loaded)
@@ -420,7 +420,12 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
 
 
-def _device(engine: EngineSettings) -> str:
+def device_of(engine: EngineSettings) -> str:
+    """Return the device that a run uses.
+
+    Raises:
+        RequestError: torch does not find it here.
+    """
     import torch
 
     cuda = torch.cuda.is_available()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskRetrieval
 from mteb.abstasks.abstask import AbsTask
@@ -18,11 +17,8 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 
 from lcbench.tasks.docstrings import LIBRARIES, Docstring
-from lcbench.tasks.selection import DocsSizes, Selection, hash_of, select
+from lcbench.tasks.selection import DocsSizes, Selection, clusterings, hash_of, select
 from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS
-
-# Documents a label needs to be a cluster that can be found.
-_FEWEST_OF_A_CLUSTER = 5
 
 
 def _metadata(name: str, kind: TaskType, main_score: str, description: str) -> TaskMetadata:
@@ -165,22 +161,13 @@ class _DocstringClustering(_Drawn, AbsTaskClusteringLegacy):
         raise NotImplementedError
 
     def _build(self) -> DatasetDict:
-        sizes = self.selection.sizes
-        members: dict[str, list[Docstring]] = {}
-        for doc in self.selection.documents:
-            members.setdefault(doc.subpackage, []).append(doc)
-        pool = [
-            doc for docs in members.values() if len(docs) >= _FEWEST_OF_A_CLUSTER for doc in docs
-        ]
-        drawn = round(len(pool) * sizes.clustering_share)
-        rng = np.random.default_rng(0)
-        sets = [rng.permutation(len(pool))[:drawn] for _ in range(sizes.clustering_sets)]
+        sets = clusterings(self.selection)
         return DatasetDict(
             {
                 "test": Dataset.from_dict(
                     {
-                        "sentences": [[self._text(pool[i]) for i in one] for one in sets],
-                        "labels": [[pool[i].subpackage for i in one] for one in sets],
+                        "sentences": [[self._text(doc) for doc in one] for one in sets],
+                        "labels": [[doc.subpackage for doc in one] for one in sets],
                     }
                 )
             }

@@ -8,6 +8,8 @@ is mteb's own, unmodified.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -169,19 +171,69 @@ def missing_subsets(task: AbsTask) -> list[str]:
 
     Or the one configuration of the dataset that it reads, where the task names one.
     """
-    configs = _configs(Path(task.metadata.dataset["path"]))
     config = task.metadata.dataset.get("name")
+    return _missing(
+        None if config is None else str(config),
+        task.hf_subsets if task.metadata.is_multilingual else [],
+        _configs(Path(task.metadata.dataset["path"])),
+    )
+
+
+def _missing(config: str | None, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
+    """Return what a dataset of some configurations lacks of what a task reads."""
     if configs and config is not None and config not in configs:
-        return [str(config)]
+        return [config]
     # A default configuration has all languages, or so it must be assumed until it is read.
-    if not task.metadata.is_multilingual or not configs or "default" in configs:
+    if not configs or "default" in configs:
         return []
     return [
         subset
-        for subset in task.hf_subsets
+        for subset in subsets
         # Retrieval tasks keep a subset in several configurations: <subset>-corpus …
         if not any(name == subset or name.startswith(f"{subset}-") for name in configs)
     ]
+
+
+def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str | None:
+    """Return where a task's data lies, as near as can be told without opening it.
+
+    Imports neither mteb nor datasets, so that a listing need not wait for them.
+
+    Args:
+        entry: the task.
+        subsets: those that are asked for.
+        mirror: that was asked for, or None.
+
+    Returns:
+        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`, `prepared` (in
+        the cache of datasets); None: not here, or in the mirror at another revision.
+    """
+    chosen = None if set(subsets) == set(entry.subsets) else subsets
+    place = _find(entry, chosen, mirror)
+    if place.is_whole and place.folder is not None:
+        in_mirror = mirror is not None and place.folder.is_relative_to(mirror.absolute())
+        return "mirror" if in_mirror else "hub cache"
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    if folder is not None:
+        try:
+            _check_revision(entry, folder)
+        except RequestError:
+            return None
+        wanted = list(subsets) if entry.divided else []
+        missing = _missing(entry.config, wanted, _stated_configs(folder))
+        if missing and len(missing) >= len(wanted):
+            return None
+        return "in part" if missing else "mirror"
+    return "prepared" if _is_prepared(entry, reads_of(entry, chosen)) else None
+
+
+def _stated_configs(folder: Path) -> list[str]:
+    """Return the configurations that a dataset's card states; none if it states none."""
+    from huggingface_hub import metadata_load
+
+    card = folder / "README.md"
+    stated = metadata_load(card) if card.is_file() else None
+    return [str(one["config_name"]) for one in (stated or {}).get("configs", [])]
 
 
 def _check_revision(entry: TaskEntry, folder: Path) -> None:
@@ -271,18 +323,36 @@ def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
 
     Without a network it takes whichever revision it prepared last, so there may be no other.
     """
-    from datasets import config
-    from datasets.naming import camelcase_to_snakecase
-
-    organisation, _, name = entry.dataset.rpartition("/")
-    folder = "___".join(filter(None, (organisation, camelcase_to_snakecase(name))))
-    # <configuration>/<version>/<revision>
-    prepared = list(Path(config.HF_DATASETS_CACHE, folder).glob("*/*/*/"))
+    cache = _prepared_cache()
+    wanted = _folded(entry.dataset.replace("/", "___"))
+    # <organisation>___<name>/<configuration>/<version>/<revision>
+    prepared = [
+        path
+        for folder in (cache.iterdir() if cache.is_dir() else ())
+        if _folded(folder.name) == wanted
+        for path in folder.glob("*/*/*/")
+    ]
     if {path.name for path in prepared} != {entry.revision}:
         return False
     configs = {path.parents[1].name for path in prepared}
     # The configuration that a card marks as its default may have any name.
     return all(configs & set(names) or names == ("default",) for names in reads.parts or ())
+
+
+def _prepared_cache() -> Path:
+    """Return where `datasets` keeps what it has prepared, without importing it."""
+    if "datasets" in sys.modules:
+        from datasets import config
+
+        return Path(config.HF_DATASETS_CACHE)
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME, "datasets")))
+
+
+def _folded(name: str) -> str:
+    """Return a name as far as `datasets` keeps it: FinQA becomes fin_qa."""
+    return name.replace("_", "").lower()
 
 
 @lru_cache(maxsize=256)

@@ -20,7 +20,29 @@ from lcbench.errors import StorageError
 from lcbench.files import cache_folder, write_atomically
 
 # Raise it when the content below changes, so that older files are not read.
-_FORMAT = 2
+_FORMAT = 3
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What mteb draws of a task's data before it encodes it; it encodes all the rest.
+
+    Attributes:
+        train_split: the split whose samples a classification or regression is trained on; None: it
+            is trained on nothing else than what is scored.
+        draws: samples that are drawn of it, one an experiment.
+        per_label: texts of each label in one sample; None: the sample has no regard to labels.
+        per_draw: texts of one sample, where they are not drawn by label.
+        most: at most so many texts of a split and subset are scored; None: all.
+        share: the part of a split's texts that is scored; None: all.
+    """
+
+    train_split: str | None = None
+    draws: int = 1
+    per_label: int | None = None
+    per_draw: int | None = None
+    most: int | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,7 @@ class TaskEntry:
         public: whether its data can be had by anyone.
         superseded_by: the task that mteb recommends in its place.
         parts: of an aggregate, the tasks whose mean it is.
+        drawing: what is drawn of its data.
     """
 
     name: str
@@ -61,6 +84,7 @@ class TaskEntry:
     public: bool
     superseded_by: str | None
     parts: tuple[str, ...]
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -135,7 +159,12 @@ def _entry(content: Mapping[str, Any]) -> TaskEntry:
     lists = ("splits", "modalities", "parts")
     subsets = {name: tuple(languages) for name, languages in content["subsets"].items()}
     return TaskEntry(
-        **{**content, **{key: tuple(content[key]) for key in lists}, "subsets": subsets}
+        **{
+            **content,
+            **{key: tuple(content[key]) for key in lists},
+            "subsets": subsets,
+            "drawing": Drawing(**content["drawing"]),
+        }
     )
 
 
@@ -181,6 +210,7 @@ def _ask_mteb() -> Registry:
                 public=data.is_public is not False,
                 superseded_by=data.superseded_by,
                 parts=tuple(part.metadata.name for part in data.tasks) if aggregate else (),
+                drawing=_drawing_of(kind),
             )
         benchmarks = {
             one.name: tuple(_choice_of(task) for task in one.tasks) for one in mteb.get_benchmarks()
@@ -196,6 +226,35 @@ def _loading(kind: type) -> str:
     # The reranking base class hands over to that of retrieval.
     known = {"AbsTask": "plain", "AbsTaskRetrieval": "retrieval", "AbsTaskReranking": "retrieval"}
     return known.get(owner.__name__, "own")
+
+
+def _drawing_of(kind: Any) -> Drawing:
+    """Return what a task's class draws of its data (`_evaluate_subset` of mteb's classes)."""
+    from mteb.abstasks import (
+        AbsTaskClassification,
+        AbsTaskClustering,
+        AbsTaskMultilabelClassification,
+        AbsTaskRegression,
+    )
+
+    if issubclass(kind, AbsTaskClustering):
+        share = "max_fraction_of_documents_to_embed"
+        # Two tasks take this limit off while they load their data.
+        taken_off = share in kind.dataset_transform.__code__.co_names
+        return Drawing(
+            most=kind.max_document_to_embed, share=None if taken_off else getattr(kind, share)
+        )
+    if not issubclass(kind, AbsTaskClassification) or kind.is_cross_validation:
+        return Drawing()
+    by_label = not issubclass(kind, AbsTaskRegression)
+    cut = issubclass(kind, AbsTaskMultilabelClassification)
+    return Drawing(
+        train_split=kind.train_split,
+        draws=kind.n_experiments,
+        per_label=kind.samples_per_label if by_label else None,
+        per_draw=None if by_label else kind.n_samples,
+        most=kind.max_eval_samples if cut else None,
+    )
 
 
 def _choice_of(task: Any) -> TaskChoice:

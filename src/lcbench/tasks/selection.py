@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain, zip_longest
 
+import numpy as np
+
 from lcbench.errors import RequestError
 from lcbench.tasks.docstrings import LIBRARIES, Docstring, collect
 
@@ -16,6 +18,8 @@ from lcbench.tasks.docstrings import LIBRARIES, Docstring, collect
 LONG_WORDS = 512
 # The fewest documents of a module that is drawn: each has at least three candidates beside it.
 _FEWEST_OF_A_MODULE = 4
+# Documents a label needs to be a cluster that can be found.
+_FEWEST_OF_A_CLUSTER = 5
 
 
 # The window that lengths go by for a model that has no limit (T5).
@@ -142,6 +146,20 @@ def select(sizes: DocsSizes) -> Selection:
         documents=_by_id(documents[: sizes.documents]),
         long_documents=_by_id(ids[name] for name in long_ids[: sizes.long_documents]),
     )
+
+
+def clusterings(selection: Selection) -> list[list[Docstring]]:
+    """Return the documents of each clustering: of the subpackages that have enough of them."""
+    members: dict[str, list[Docstring]] = {}
+    for doc in selection.documents:
+        members.setdefault(doc.subpackage, []).append(doc)
+    pool = [doc for docs in members.values() if len(docs) >= _FEWEST_OF_A_CLUSTER for doc in docs]
+    drawn = round(len(pool) * selection.sizes.clustering_share)
+    rng = np.random.default_rng(0)
+    return [
+        [pool[i] for i in rng.permutation(len(pool))[:drawn]]
+        for _ in range(selection.sizes.clustering_sets)
+    ]
 
 
 def _by_id(docs: Iterable[Docstring]) -> tuple[Docstring, ...]:

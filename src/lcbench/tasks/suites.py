@@ -21,17 +21,19 @@ PASSKEY = "DocstringPasskeyRetrieval"
 NEEDLE = "DocstringNeedleRetrieval"
 # The tasks that lcbench.tasks.synthetic makes.
 SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
-# The tasks that are made of docstrings: those, and what lcbench.tasks.docs makes.
-DOCS_TASKS = SYNTHETIC_TASKS | frozenset(
-    {
-        "DocstringRetrieval",
-        "DocstringLongRetrieval",
-        "DocstringReranking",
-        "DocstringLibraryClassification",
-        "DocstringModuleClusteringP2P",
-        "DocstringModuleClusteringS2S",
-    }
-)
+# The tasks that are made of docstrings (those, and what lcbench.tasks.docs makes), and their types
+# in mteb.
+DOCS_TYPES: Mapping[str, str] = {
+    "DocstringRetrieval": "Retrieval",
+    "DocstringLongRetrieval": "Retrieval",
+    "DocstringReranking": "Reranking",
+    "DocstringLibraryClassification": "Classification",
+    "DocstringModuleClusteringP2P": "Clustering",
+    "DocstringModuleClusteringS2S": "Clustering",
+    NEEDLE: "Retrieval",
+    PASSKEY: "Retrieval",
+}
+DOCS_TASKS = frozenset(DOCS_TYPES)
 
 # The column of a task that no suite names, by its type in mteb.
 _COLUMN_OF_TYPE = {
@@ -142,16 +144,20 @@ def _of_benchmark(
         )
     can, left_out = [], []
     for choice in choices:
-        entry = known.tasks[choice.name]
-        if set(entry.modalities) != {"text"}:
-            left_out.append(f"{choice.name} of {name}: it is not made of text alone")
-        elif not entry.public:
-            left_out.append(f"{choice.name} of {name}: its data is not public")
+        if why := why_left_out(known.tasks[choice.name]):
+            left_out.append(f"{choice.name} of {name}: {why}")
         else:
             can.append(choice)
     if not can:
         raise RequestError(f"tasks={name}: none of its tasks is public and made of text alone.")
     return can, left_out
+
+
+def why_left_out(entry: TaskEntry) -> str | None:
+    """Return why a task of a benchmark cannot be run here, or None if it can."""
+    if set(entry.modalities) != {"text"}:
+        return "it is not made of text alone"
+    return None if entry.public else "its data is not public"
 
 
 def resolve(choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:

@@ -1,0 +1,201 @@
+"""The listing of tasks, the estimate, and the Makefile's reproduction, from the command line."""
+
+import csv
+import io
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lcbench import settings
+from lcbench.settings import config_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(output: str) -> dict[str, dict[str, str]]:
+    return {row["task"]: row for row in csv.DictReader(io.StringIO(output))}
+
+
+def test_the_listing_names_every_suite_task_and_size(run) -> None:
+    done = run(module="lcbench.tasks")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"^docs: 8 tasks, .*; the data of 8 is here$", done.stdout, flags=re.M)
+    assert re.search(r"^paper: 40 tasks, 6.75 M texts, 3.47 M of them", done.stdout, flags=re.M)
+    for suite in settings.shipped_suites():
+        for task in suite.tasks:
+            assert re.search(rf"^  {task} ", done.stdout, flags=re.M), task
+    assert re.search(
+        r"^  MassiveIntentClassification +Classification +test +51 +328 k +326 k +11.4 M +not here",
+        done.stdout,
+        flags=re.M,
+    )
+    tables = [line for line in done.stdout.splitlines() if line.startswith(" ")]
+    assert max(map(len, tables)) <= 110
+
+
+def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
+    run(module="lcbench.tasks")
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert run(module="lcbench.tasks").returncode == 0
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 3
+    code = (
+        "import sys; from lcbench.tasks.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'mteb', 'torch', 'datasets', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_where_data_is(run, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "mteb" / "sts13-sts").mkdir(parents=True)
+    (tmp_path / "home" / "datasets" / "mteb___sts12-sts").mkdir(parents=True)
+    data = "home/hub/datasets--mteb--sts14-sts/snapshots/6031580fec1f6af667f0bd2da0a551cf4f0b2375"
+    (tmp_path / data).mkdir(parents=True)
+    (tmp_path / data / "test.parquet").touch()
+    tasks = "tasks=[STS12,STS13,STS14,STS15,DocstringRetrieval]"
+    home = str(tmp_path / "home")
+    done = run(tasks, "mirror=mirror", "format=csv", module="lcbench.tasks", HF_HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert {task: row["data"] for task, row in rows_of(done.stdout).items()} == {
+        "STS12": "prepared",
+        "STS13": "mirror",
+        "STS14": "hub cache",
+        "STS15": "",
+        "DocstringRetrieval": "made here",
+    }
+
+
+def test_a_mirror_that_has_a_part(run, tmp_path: Path) -> None:
+    massive = tmp_path / "mirror" / "mteb" / "amazon_massive_intent"
+    long = tmp_path / "mirror" / "dwzhu" / "LongEmbed"
+    for folder, config in ((massive, "en"), (long, "qmsum")):
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n---\n")
+    tasks = "tasks=[MassiveIntentClassification,LEMBQMSumRetrieval,LEMBNarrativeQARetrieval]"
+    done = run(tasks, "mirror=mirror", module="lcbench.tasks")
+    assert "; the data of 1 is here\n" in done.stdout
+    listed = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert listed["MassiveIntentClassification"].rstrip().endswith("in part")
+    assert listed["LEMBQMSumRetrieval"].rstrip().endswith("mirror")
+    assert listed["LEMBNarrativeQARetrieval"].rstrip().endswith("not here")
+    english = run(tasks, "subsets=en", "mirror=mirror", "format=csv", module="lcbench.tasks")
+    assert rows_of(english.stdout)["MassiveIntentClassification"]["data"] == "mirror"
+
+
+def test_a_benchmark_and_a_language(run) -> None:
+    done = run('tasks="MTEB(eng, v2)"', "format=csv", module="lcbench.tasks")
+    rows = rows_of(done.stdout)
+    assert len(rows) == 41
+    assert rows["STS17"]["subsets"] == "1"
+    assert (rows["STS17"]["texts"], rows["STS17"]["column"]) == ("500", "STS")
+    assert {row["group"] for row in rows.values()} == {"MTEB(eng, v2)"}
+    english = run("suite=paper", "subsets=en", "format=csv", module="lcbench.tasks")
+    assert {row["subsets"] for row in rows_of(english.stdout).values()} == {"1"}
+
+
+def test_benchmarks(run) -> None:
+    done = run("benchmarks=true", module="lcbench.tasks")
+    assert done.returncode == 0
+    assert re.search(r"^ MTEB\(eng, v2\) +41 +41", done.stdout, flags=re.M)
+    assert re.search(r"^ LongEmbed +6 +6", done.stdout, flags=re.M)
+    # None of its documents is made of text alone.
+    assert re.search(r"^ JinaVDR +43 +0", done.stdout, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tasks=[STS17x]"], "there is no such task, suite or benchmark of mteb. Did you mean STS"),
+        (["suite=papr"], "suite=papr: there is no such config. Did you mean paper?"),
+        (["format=xml"], "format=xml is not one of: table, csv"),
+        (["mirror=nowhere"], "mirror=nowhere is not a folder"),
+        (["subsets=xx", "tasks=[STS12]"], "STS12 has none of these"),
+        (["benchmarks=yes please"], "benchmarks=yes please is neither true nor false"),
+        (["tau=0.8"], "tau is not a key"),
+    ],
+)
+def test_wrong_requests(run, arguments: list[str], message: str) -> None:
+    done = run(*arguments, module="lcbench.tasks")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_estimate_of_the_paper(run) -> None:
+    done = run("sweep=paper", module="lcbench.estimate")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.match(
+        r"1,400 cells \(5 models × 7 temperatures × 40 tasks\), 122 M texts, 12 G tokens, "
+        r"(about|at least) [\d.,]+ (minutes|hours) of encoding on this machine \(.+\)\.\n",
+        done.stdout,
+    )
+
+
+def made_by(target: str, *variables: str) -> list[list[str]]:
+    """Return the command lines of lcbench that a target of the Makefile runs, as bash splits."""
+    done = subprocess.run(
+        ["make", "--dry-run", target, *variables],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if "python -m lcbench" in line]
+    return [shlex.split(line)[2:] for line in lines]
+
+
+@pytest.mark.parametrize("target", ["table1", "longembed"])
+def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(target: str) -> None:
+    sweep = "sweep=paper" if target == "table1" else "sweep=longembed"
+    assert made_by(target) == [
+        ["lcbench.estimate", sweep, "mirror=mirror"],
+        ["lcbench.prefetch", sweep, "mirror=mirror"],
+        ["lcbench", sweep, "mirror=mirror", "results_dir=results/runs"],
+        ["lcbench.report", "results_dir=results/runs"],
+    ]
+
+
+def test_the_variables_of_the_makefile_reach_the_commands() -> None:
+    variables = ("MIRROR=/data/my mirror", "RESULTS=other", "ARGS=models=[gist] 'tau=[0.9,0.8]'")
+    chosen = ["models=[gist]", "tau=[0.9,0.8]"]
+    mirror = "mirror=/data/my mirror"
+    assert made_by("table1", *variables) == [
+        ["lcbench.estimate", "sweep=paper", mirror, *chosen],
+        ["lcbench.prefetch", "sweep=paper", mirror, *chosen],
+        ["lcbench", "sweep=paper", mirror, "results_dir=other", *chosen],
+        ["lcbench.report", "results_dir=other"],
+    ]
+    assert made_by("prefetch", *variables) == made_by("table1", *variables)[:2]
+
+
+@pytest.mark.parametrize("target", ["table1", "longembed"])
+def test_the_makefiles_lines_compose(target: str) -> None:
+    for module, *overrides in made_by(target, "MIRROR=/data/my mirror", "ARGS=tau=0.8"):
+        own = module.removeprefix("lcbench.")
+        name = own if (config_folder() / f"{own}.yaml").is_file() else "config"
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config = compose(name, overrides=overrides)
+        if module == "lcbench":
+            found = settings.read({"minilm": config})
+            assert found.mirror == Path("/data/my mirror")
+            assert found.tasks
+
+
+def test_make_help_lists_the_reproduction() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("prefetch", "table1", "longembed"):
+        assert re.search(rf"^  make {target} ", done.stdout, flags=re.M)
