@@ -10,7 +10,7 @@ import glob
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from lcbench.models import check_hub_name, model_files, source_of
 from lcbench.settings import Settings, read_verify, shipped_suites
 from lcbench.tasks.datafiles import CARDS, Reads, configs_of, files_read, reads_of
 from lcbench.tasks.mirror import entries_of
-from lcbench.tasks.suites import DOCS_TASKS, check_pins, resolve
+from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -154,7 +154,7 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
             plans |= {id(plan.wanted): plan for plan in planned}
             _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
             _check_space(planned, folder)
-            failed |= _fetch_all(api, planned, folder, console)
+            failed |= _fetch_all(partial(fetch, api), planned, folder, console)
     else:
         _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
     if not failed:
@@ -181,20 +181,48 @@ def wanted_by(settings: Settings) -> list[Wanted]:
     Raises:
         RequestError: a model's name or a task's subsets cannot be.
     """
-    users: dict[tuple[hub.Kind, str, str | None], dict[str, tuple[str, ...] | None]] = {}
-    reads: dict[tuple[hub.Kind, str, str | None], list[Reads]] = {}
+    users: dict[tuple[str, str | None], dict[str, tuple[str, ...] | None]] = {}
     for model in settings.models:
         if source_of(model) == "hub":
             check_hub_name(model.name)
-            users.setdefault(("model", model.name, model.revision), {})[model.config] = None
+            users.setdefault((model.name, model.revision), {})[model.config] = None
     check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], shipped_suites())
-    for choice in settings.tasks:
-        part = resolve(choice, settings.protocol.splits, settings.protocol.subsets)
-        for entry, subsets in entries_of(part):
-            key: tuple[hub.Kind, str, str] = ("dataset", entry.dataset, entry.revision)
-            users.setdefault(key, {})[entry.name] = subsets
-            reads.setdefault(key, []).append(reads_of(entry, subsets))
-    return [Wanted(*key, by, tuple(reads.get(key, ()))) for key, by in users.items()]
+    rules = settings.protocol
+    parts = [resolve(choice, rules.splits, rules.subsets) for choice in settings.tasks]
+    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts)]
+
+
+def data_of(parts: Iterable[Part]) -> list[Wanted]:
+    """Return the datasets that tasks read, each revision once."""
+    users: dict[tuple[str, str], dict[str, tuple[str, ...] | None]] = {}
+    reads: dict[tuple[str, str], list[Reads]] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        key = entry.dataset, entry.revision
+        users.setdefault(key, {})[entry.name] = subsets
+        reads.setdefault(key, []).append(reads_of(entry, subsets))
+    return [Wanted("dataset", *key, by, tuple(reads[key])) for key, by in users.items()]
+
+
+def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
+    """Fetch the data of tasks into the hub's own cache, as prefetch does, before a run reads it.
+
+    `datasets` would fetch as well, but cell by cell, unverified, and it cannot read all of it from
+    the hub (LongEmbed's splits have columns of their own).
+
+    Returns:
+        What could not be fetched, and why. All else was.
+
+    Raises:
+        RequestError: it does not fit onto the disk.
+    """
+    from huggingface_hub import HfApi, constants
+
+    folder, api = Path(constants.HF_HUB_CACHE), HfApi()
+    folder.mkdir(parents=True, exist_ok=True)
+    plans, failed = _ask_hub(api, data_of(parts), folder)
+    _say_plan(console, plans, folder)
+    _check_space(plans, folder)
+    return failed | _fetch_all(partial(_fetch_verified, api), plans, folder, console)
 
 
 def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
@@ -298,7 +326,12 @@ def _ask_hub(api: HfApi, todo: Sequence[Wanted], folder: Path) -> tuple[list[Pla
     return [plan for _, plan in answers if isinstance(plan, Plan)], failed
 
 
-def _fetch_all(api: HfApi, plans: Sequence[Plan], folder: Path, console: Console) -> dict[str, str]:
+def _fetch_all(
+    fetch_one: Callable[[Plan, Path], None],
+    plans: Sequence[Plan],
+    folder: Path,
+    console: Console,
+) -> dict[str, str]:
     """Fetch one repository after the other; return those that failed, and why."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
 
@@ -312,7 +345,7 @@ def _fetch_all(api: HfApi, plans: Sequence[Plan], folder: Path, console: Console
             continue
         began = time.monotonic()
         try:
-            fetch(api, plan, folder)
+            fetch_one(plan, folder)
         except StorageError:
             raise
         # Whatever is wrong with one repository, the others are fetched.
@@ -333,12 +366,16 @@ def _fetch_all(api: HfApi, plans: Sequence[Plan], folder: Path, console: Console
 def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
     """Fetch what a plan lacks, compare all of it with the hub's digests, and record it.
 
-    A file that is damaged is removed and fetched once again.
-
     Raises:
         OSError: a file was damaged twice; it is removed. Or whatever the hub's client raises.
         StorageError: the manifest cannot be written.
     """
+    _fetch_verified(api, plan, folder)
+    manifest.record(folder, _entry(plan, api.endpoint))
+
+
+def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
+    """Fetch what a plan lacks; a file that is damaged is removed and fetched once again."""
     wanted = plan.wanted
     _remove_damaged(plan.snapshot, plan.sizes)
     for _ in range(2):
@@ -362,7 +399,6 @@ def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
         raise OSError(f"not what the hub says it is, after two tries: {', '.join(wrong)}")
     if wanted.revision != plan.commit:
         _refer(folder, plan)
-    manifest.record(folder, _entry(plan, api.endpoint))
 
 
 def _entry(plan: Plan, endpoint: str) -> manifest.Entry:
@@ -441,8 +477,8 @@ def _check_space(plans: Sequence[Plan], folder: Path) -> None:
     lacking, free = sum(plan.bytes_lacking for plan in plans), shutil.disk_usage(folder).free
     if lacking > free:
         raise RequestError(
-            f"mirror={folder}: {decimal(lacking)} are to be fetched, and its disk has "
-            f"{decimal(free)} free."
+            f"{folder}: {decimal(lacking)} are to be fetched, and its disk has {decimal(free)} "
+            "free. Name a folder on another disk: mirror=PATH."
         )
 
 

@@ -78,7 +78,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     Args:
         settings: the request.
         console: for progress.
-        warn: told of result files that had to be set aside.
+        warn: told of result files that had to be set aside, and of what could not be fetched.
 
     Raises:
         RequestError: the request is wrong, or asks for what is not here; nothing was computed.
@@ -113,7 +113,7 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     left = [cell for group in left_of.values() for cell in group]
     _check_same_data(settings, results, set(cells) - set(left), left)
     _check_same_versions(settings, results, set(cells) - set(left), left)
-    runner = _Runner(settings, parts, results, console)
+    runner = _Runner(settings, parts, results, console, warn)
     if left:
         results.check_writable()
         for folder in {results.files(cell).folder for cell in left}:
@@ -235,7 +235,12 @@ class _Runner:
     """Runs the cells of one model after the other."""
 
     def __init__(
-        self, settings: Settings, parts: Mapping[str, Part], results: Results, console: Console
+        self,
+        settings: Settings,
+        parts: Mapping[str, Part],
+        results: Results,
+        console: Console,
+        warn: Callable[[str], None],
     ) -> None:
         self.failed: dict[Cell, str] = {}
         self.refused: dict[str, str] = {}
@@ -243,14 +248,22 @@ class _Runner:
         self._parts = parts
         self._results = results
         self._console = console
+        self._warn = warn
 
     def prepare(self, cells: Sequence[Cell]) -> None:
         """See that every task exists and its data is within reach."""
         names = list(dict.fromkeys(cell.task for cell in cells))
         mirror, offline = self._settings.mirror, self._settings.offline
-        missing = missing_data([self._parts[name] for name in names], mirror)
-        if missing and (why := hub.why_not_fetched(offline=offline)):
-            raise hub.refuse(missing, mirror, why)
+        parts = [self._parts[name] for name in names]
+        if missing := missing_data(parts, mirror):
+            if why := hub.why_not_fetched(offline=offline):
+                raise hub.refuse(missing, mirror, why)
+            from lcbench.prefetch import fetch_data
+
+            for what, reason in fetch_data(
+                [part for part in parts if missing_data([part], mirror)], self._console
+            ).items():
+                self._warn(f"{what}: {reason}")
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
@@ -269,7 +282,7 @@ class _Runner:
                 f"Subsets that are not in the data here: {'; '.join(without)}. Ask for those that "
                 "are there (subsets=[…]), or fetch the others: python -m lcbench.prefetch"
             )
-        if not missing and (all_here or hub.why_not_fetched(offline=offline)):
+        if all_here or hub.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             hub.go_offline()
 

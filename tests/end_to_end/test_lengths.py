@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from end_to_end_support import json_results
 
+from hub_server import Repository, serving
+from lcbench.tasks.registry import registry
+
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 TOWNS = ("Oslo", "Lima", "Cairo", "Delhi")
 
@@ -79,6 +82,28 @@ def make_passkey(mirror: Path) -> None:
 def lengths_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "report" / "lengths.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_longembed_is_fetched_before_it_is_read(run, tmp_path: Path) -> None:
+    """From a hub: `datasets` itself cannot read splits whose columns differ from there."""
+    make_needle(tmp_path / "made", "jsonl")
+    entry = registry().tasks["LEMBNeedleRetrieval"]
+    folder = tmp_path / "made" / entry.dataset
+    request = ["tasks=[LEMBNeedleRetrieval]", "results_dir=runs"]
+    nowhere = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    with serving(Repository.of_folder("dataset", entry.dataset, entry.revision, folder)) as hub:
+        done = run(*request, "tau=1.0", f"mirror={hub.address}", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "dataset dwzhu/LongEmbed" in done.stdout
+    (file,) = json_results(tmp_path / "runs")
+    assert set(json.loads(file.read_text())["scores"]) == {f"test_{length}" for length in LENGTHS}
+    record = json.loads(file.with_suffix(".provenance.jsonl").read_text())
+    assert record["data"]["origin"] == "hub"
+    # What was fetched is enough from then on.
+    again = run(*request, "tau=0.9", "offline=true", **nowhere)
+    assert (again.returncode, again.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -21,7 +21,10 @@ WRONG = [
     (["model=bgee"], "model=bgee: there is no such config. Did you mean bge?"),
     (["model=[minilm,bge]"], "-m model=minilm,bge"),
     (["sweep=dem"], "sweep=dem: there is no such config. Did you mean demo?"),
-    (["tasks=[STSBenchmrk]"], "there is no such task. Did you mean STSBenchmark"),
+    (
+        ["tasks=[STSBenchmrk]"],
+        "task, suite or benchmark of mteb. Did you mean STSBenchmark",
+    ),
     (["model.window=100000"], "the most it can read of one text is 512 tokens"),
     (["mirror=/no/such/folder"], "mirror=/no/such/folder is not a folder"),
     (["results_dir=file/runs"], "results_dir=file/runs cannot be written"),
@@ -113,7 +116,7 @@ def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
 
     root = Path(__file__).parents[2]
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".venv", ".git", "results", ".*_cache", "__pycache__")
+    ignored = shutil.ignore_patterns(".venv", ".git", "runs", ".*_cache", "__pycache__", "mirror")
     shutil.copytree(root, source, ignore=ignored)
     command = [
         sys.executable,
@@ -131,6 +134,7 @@ def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     assert (tmp_path / "installed" / "lcbench" / "conf" / "config.yaml").is_file()
+    assert (tmp_path / "installed" / "lcbench" / "paper" / "table1.csv").is_file()
     done = run("--help", PYTHONPATH=str(tmp_path / "installed"))
     assert done.returncode == 0
     assert "sweep: demo" in done.stdout

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain, zip_longest
 
-import numpy as np
-
 from lcbench.errors import RequestError
 from lcbench.tasks.docstrings import LIBRARIES, Docstring, collect
 
@@ -150,6 +148,8 @@ def select(sizes: DocsSizes) -> Selection:
 
 def clusterings(selection: Selection) -> list[list[Docstring]]:
     """Return the documents of each clustering: of the subpackages that have enough of them."""
+    import numpy as np
+
     members: dict[str, list[Docstring]] = {}
     for doc in selection.documents:
         members.setdefault(doc.subpackage, []).append(doc)
