@@ -24,7 +24,8 @@ def run(tmp_path: Path) -> Run:
             text=True,
             cwd=tmp_path,
             env={**os.environ, **environment},
-            timeout=300,
+            # Long enough for a machine that does other things as well.
+            timeout=900,
             check=False,
         )
 
