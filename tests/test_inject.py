@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mteb
 import numpy as np
 import pytest
 import torch
@@ -371,11 +372,12 @@ def test_queries_and_documents_get_their_own_temperature(
     loader = SimpleNamespace(dataset={"text": texts})
     folder = make_model("bert")
     encoder = encoder_at(folder, {"query": 0.5, "document": 0.9})
+    metadata = mteb.get_task("STSBenchmark").metadata
     found = {
-        prompt: encoder.encode(loader, prompt_type=prompt)
+        prompt: encoder.encode(loader, task_metadata=metadata, prompt_type=prompt)
         for prompt in (PromptType.query, PromptType.document, None)
     }
-    again = encoder.encode(loader, prompt_type=PromptType.query)
+    again = encoder.encode(loader, task_metadata=metadata, prompt_type=PromptType.query)
     query, document = (encoder_at(folder, tau).embed(texts) for tau in (0.5, 0.9))
     assert np.array_equal(found[PromptType.query], query)
     assert np.array_equal(found[PromptType.document], document)

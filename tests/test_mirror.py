@@ -7,8 +7,15 @@ import mteb
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tasks.mirror import is_here, missing_data, missing_subsets, point_at
-from lcbench.tasks.suites import Part
+from lcbench.tasks.mirror import (
+    is_here,
+    lacking_in_folders,
+    missing_data,
+    missing_subsets,
+    point_at,
+)
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.suites import Part, resolve
 
 DATASET = "mteb/stsbenchmark-sts"
 
@@ -247,3 +254,25 @@ def test_splits_of_unlike_columns_are_read_as_longembed_has_them(cache: Path, su
     assert task.queries == {"test": {"q": "who?"}}
     assert task.corpus == {"test": {"d": {"text": "a story"}}}
     assert task.relevant_docs == {"test": {"q": {"d": 1}}}
+
+
+def test_what_a_plain_folder_lacks_is_known_without_mteb(cache: Path) -> None:
+    card(cache / "mirror" / "mteb" / "amazon_massive_intent", "en", "de")
+    card(cache / "mirror" / "dwzhu" / "LongEmbed", "qmsum")
+    names = ["MassiveIntentClassification", "LEMBQMSumRetrieval", "LEMBNeedleRetrieval"]
+    parts = [resolve(TaskChoice(name), "test", None) for name in names]
+    massive, needle = lacking_in_folders(parts, cache / "mirror")
+    assert massive.startswith(
+        "mteb/amazon_massive_intent (for MassiveIntentClassification): af, am"
+    )
+    assert massive.endswith("; its folder has en, de")
+    assert needle == "dwzhu/LongEmbed (for LEMBNeedleRetrieval): needle; its folder has qmsum"
+    few = resolve(TaskChoice(names[0]), "test", ("en",))
+    assert lacking_in_folders([few, parts[1]], cache / "mirror") == []
+
+
+def test_a_card_that_cannot_be_read_is_named(cache: Path) -> None:
+    folder = fill(cache / "mirror" / DATASET)
+    (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(RequestError, match=r"README\.md cannot be read as the card"):
+        lacking_in_folders([resolve(TaskChoice("STSBenchmark"), "test", None)], cache / "mirror")

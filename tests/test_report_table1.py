@@ -521,3 +521,18 @@ def test_policies_that_are_no_constants() -> None:
         *("10", "2", "0.8"),
         *("a=1", "logn"),
     )
+
+
+def test_a_model_in_two_rows_is_not_averaged_twice() -> None:
+    table = the_table(
+        frame(
+            *(
+                cell(policy, "A", score, window=window)
+                for window in (128, 512)
+                for policy, score in (("1", 0.5), ("0.8", 0.6))
+            )
+        )
+    )
+    assert len(table.blocks) == 2
+    assert table.average_improvement is None
+    assert "Avg Improv.: left out, org/model stands in more than one row" in table.notes

@@ -280,3 +280,49 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match=r"results_dir=.*file.* cannot be written"):
         Results(tmp_path / "file" / "runs").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("name", "mine"),
+        ("prompts", "registry"),
+        ("dtype", "float16"),
+        ("splits", "validation"),
+        ("subsets", ("en",)),
+        ("window", 128),
+        ("docs", "d" * 40),
+    ],
+)
+def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -> None:
+    """Neither is averaged with the other, and the same task under both is no fault."""
+    from lcbench.report.table1 import build_tables
+
+    base = replace(PROTOCOL, docs="c" * 40)
+    found = Results(tmp_path / "runs")
+    for protocol, score in ((base, 0.5), (replace(base, **{name: other}), 0.75)):
+        of = replace(cell(), protocol=protocol)
+        finished = outcome(of, score)
+        found.write(
+            of, replace(finished, provenance={**finished.provenance, "window": protocol.window})
+        )
+    frame, warnings = read(found)
+    assert warnings == []
+    tables = build_tables(frame)
+    blocks = [block for table in tables for block in table.blocks]
+    assert sorted(block.scores["1"]["Avg"] for block in blocks) == pytest.approx([50, 75])
+    assert len(tables) == (1 if name == "window" else 2)
+
+
+def test_every_field_of_a_protocol_is_told_apart_above() -> None:
+    fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "docs"}
+    assert set(asdict(PROTOCOL)) == fields
+
+
+@pytest.mark.parametrize("value", ['"abc"', "[1]", "{}"])
+def test_a_main_score_that_is_no_number_is_set_aside(results: Results, value: str) -> None:
+    path = results.files(cell()).result
+    path.write_text(path.read_text().replace('"main_score": 0.5', f'"main_score": {value}'))
+    frame, warnings = read(results)
+    assert len(frame) == 1
+    assert "cannot be read" in warnings[0]

@@ -228,3 +228,78 @@ def test_subsets_of_the_request_go_before_the_protocols(
 def test_subsets_that_are_none(value: str) -> None:
     with pytest.raises(RequestError, match="subsets="):
         read(f"subsets={value}", "tasks=[STS17]")
+
+
+# One change of every key, and the tasks it is made under, where it matters.
+CHANGES = {
+    "model.name": "model=custom model.name=some/model",
+    "model.source": "model.source=hub",
+    "model.package": "model.package=another",
+    "model.revision": f"model=bge model.revision={'0' * 40}",
+    "model.window": "model.window=128",
+    "model.trust_remote_code": "model.source=folder model.trust_remote_code=true",
+    "tau": "tau=0.7",
+    "tau_bias": "tau_bias=kept",
+    "tasks": "tasks=[STS12]",
+    "subsets": "subsets=[en]",
+    "suite.name": "suite.name=mine",
+    "suite.columns": "suite.columns.STS=[STS12]",
+    "suite.revisions": f"suite.revisions.STS12={'0' * 40}",
+    "protocol.name": "protocol.name=mine",
+    "protocol.prompts": "protocol.prompts=registry",
+    "protocol.dtype": "protocol.dtype=float16",
+    "protocol.subsets": "protocol.subsets=[en]",
+    "docs.documents": "docs.documents=399",
+    "docs.documents_per_module": "docs.documents_per_module=11",
+    "docs.long_documents": "docs.long_documents=259",
+    "docs.clustering_sets": "docs.clustering_sets=9",
+    "docs.clustering_share": "docs.clustering_share=0.6",
+    "docs.synthetic_lengths": "docs.synthetic_lengths=[64]",
+    "docs.synthetic_documents": "docs.synthetic_documents=9",
+}
+# A sweep's models are composed one by one (see the tests of runs), and the rule for splits has but
+# one value.
+WITHOUT_A_CHANGE = {"models", "protocol.splits"}
+UNCHANGED = {
+    "engine.device": "engine.device=cpu",
+    "engine.batch_tokens": "engine.batch_tokens=99",
+    "engine.memory_gib": "engine.memory_gib=0.5",
+    "mirror": "mirror=somewhere",
+    "offline": "offline=true",
+    "results_dir": "results_dir=elsewhere",
+}
+
+
+def identity(found: settings.Settings) -> tuple[Any, ...]:
+    """Return what of a request its results belong to."""
+    return found.models, found.policies, found.tasks, found.suites, found.protocol, found.docs
+
+
+def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
+    assert set(CHANGES) | WITHOUT_A_CHANGE == IDENTITY
+    base = identity(read())
+    for key, overrides in CHANGES.items():
+        config = composed()
+        changed = composed(
+            *overrides.replace("suite.columns.", "+suite.columns.")
+            .replace("suite.revisions.", "+suite.revisions.")
+            .split()
+        )
+        assert OmegaConf.select(changed, key) != OmegaConf.select(config, key), key
+        assert identity(settings.read({"minilm": changed})) != base, key
+
+
+def test_no_runtime_knob_does() -> None:
+    assert set(UNCHANGED) <= RUNTIME
+    base = identity(read())
+    for overrides in UNCHANGED.values():
+        assert identity(read(overrides)) == base
+
+
+@pytest.mark.parametrize("value", ["3", "[a]", "{STS: STS12}", "{STS: [3]}"])
+def test_columns_that_are_none(value: str) -> None:
+    config = composed()
+    parsed: Any = OmegaConf.create(f"x: {value}").x
+    OmegaConf.update(config, "suite.columns", parsed, merge=False)
+    with pytest.raises(RequestError, match="is not a list of tasks for each column"):
+        settings.read({"minilm": config})

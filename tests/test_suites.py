@@ -1,6 +1,7 @@
 """Suites, benchmarks and what of a task is scored; the paper's 40 tasks against mteb's metadata."""
 
 import csv
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from lcbench.settings import shipped_suites
 from lcbench.tasks import suites
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.selection import DocsSizes, SyntheticSizes
-from lcbench.tasks.suites import DOCS_TASKS, check_pins, choose, make_task, parts_of, resolve
+from lcbench.tasks.suites import (
+    DOCS_TASKS,
+    check_pins,
+    choose,
+    make_task,
+    parts_of,
+    resolve,
+    resolve_all,
+)
 
 ROOT = Path(__file__).parents[1]
 PAPER = next(suite for suite in shipped_suites() if suite.name == "paper")
@@ -141,3 +150,29 @@ def test_tasks_are_restricted_to_what_is_scored() -> None:
     whole = make_task(resolve(TaskChoice("CQADupstackRetrieval"), "test", None), SIZES)
     assert len(parts_of(whole)) == 12
     assert parts_of(task) == []
+
+
+def test_all_tasks_that_a_restriction_leaves_nothing_of_are_named() -> None:
+    choices = list(chosen("paper").values())
+    with pytest.raises(RequestError) as refused:
+        resolve_all(choices, "test", ("de",))
+    lines = str(refused.value).splitlines()
+    # Both Massive tasks and STS22 have German; STS17 has it only together with English.
+    assert len(lines) == 40 - 3
+    assert "subsets=de: STSBenchmark has none of these; it has default." in lines
+
+
+def test_a_name_that_is_neither_a_subset_nor_a_language() -> None:
+    massive = [TaskChoice("MassiveIntentClassification"), TaskChoice("DocstringRetrieval")]
+    with pytest.raises(RequestError, match="subsets=zh-TX: no language, and no subset"):
+        resolve_all(massive, "test", ("en", "zh-TX"))
+    # A language that no task here has is no mistake: a sweep over others may have it.
+    parts = resolve_all(massive, "test", ("en", "fo"))
+    assert parts["MassiveIntentClassification"].subsets == ("en",)
+
+
+def test_a_task_of_many_subsets_is_quick() -> None:
+    started = time.perf_counter()
+    part = resolve(TaskChoice("FloresBitextMining"), "test", None)
+    assert time.perf_counter() - started < 3
+    assert part.subsets is None

@@ -17,7 +17,7 @@ from lcbench.command import run_command, screen, warn
 from lcbench.models import Dimensions, dimensions
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import Texts, rounded, texts_of
-from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, resolve
+from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, resolve_all
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -156,10 +156,7 @@ def estimate(settings: Settings) -> Estimate:
     Raises:
         RequestError: the request is wrong.
     """
-    parts = {
-        choice.name: resolve(choice, settings.protocol.splits, settings.protocol.subsets)
-        for choice in settings.tasks
-    }
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
     stated = {name: texts_of(part, settings.docs) for name, part in parts.items()}
     unsized: dict[str, None] = {}
     machine = _machine(settings)

@@ -29,10 +29,11 @@ from lcbench.command import complain, run_command, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
 from lcbench.files import write_atomically
 from lcbench.models import check_hub_name, model_files, source_of
-from lcbench.settings import Settings, read_verify, shipped_suites
+from lcbench.settings import Settings, read_verify
 from lcbench.tasks.datafiles import CARDS, Reads, configs_of, files_read, reads_of
-from lcbench.tasks.mirror import entries_of
-from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve
+from lcbench.tasks.mirror import entries_of, missing_in
+from lcbench.tasks.registry import registry
+from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve_all
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -186,10 +187,9 @@ def wanted_by(settings: Settings) -> list[Wanted]:
         if source_of(model) == "hub":
             check_hub_name(model.name)
             users.setdefault((model.name, model.revision), {})[model.config] = None
-    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], shipped_suites())
-    rules = settings.protocol
-    parts = [resolve(choice, rules.splits, rules.subsets) for choice in settings.tasks]
-    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts)]
+    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts.values())]
 
 
 def data_of(parts: Iterable[Part]) -> list[Wanted]:
@@ -231,7 +231,11 @@ def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
     if commit is None:
         return None
     sizes = hub.tree_sizes(folder, wanted.kind, wanted.name, commit)
-    return None if sizes is None else _plan(wanted, folder, commit, sizes)
+    try:
+        return None if sizes is None else _plan(wanted, folder, commit, sizes)
+    except RequestError:
+        # Said of it alone, and not of all, where the hub is asked.
+        return None
 
 
 def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
@@ -270,9 +274,24 @@ def _plan(wanted: Wanted, folder: Path, commit: str, sizes: Mapping[str, int]) -
     if wanted.kind == "model":
         paths: Sequence[str] = model_files(sizes)
     else:
+        _refuse_lacking(wanted, snapshot)
         paths = files_read(sizes, configs_of(snapshot), wanted.reads).files
     needed = {path: sizes[path] for path in paths}
     return Plan(wanted, commit, snapshot, needed, tuple(hub.not_whole(snapshot, needed)))
+
+
+def _refuse_lacking(wanted: Wanted, snapshot: Path) -> None:
+    """Refuse a dataset whose card lacks configurations that a task reads.
+
+    Raises:
+        RequestError: naming them.
+    """
+    for task, subsets in wanted.users.items():
+        if missing := missing_in(registry().tasks[task], subsets, snapshot):
+            raise RequestError(
+                f"{wanted.name} has nothing of {', '.join(missing)}, which {task} reads; ask for "
+                "the subsets that are there: subsets=[…]"
+            )
 
 
 def _is_done(plan: Plan | None, recorded: manifest.Manifest) -> bool:

@@ -235,6 +235,8 @@ def _result_rows(
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
     versions = provenance.get("versions", {})
+    versions = versions if isinstance(versions, dict) else {}
+    protocol = protocol if isinstance(protocol, dict) else {}
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
         # A result may have been copied here from elsewhere: what it says of itself counts as well.
@@ -298,11 +300,16 @@ def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
             row["group"] += f", docs {row['docs'][:8]}"
 
 
+# What a protocol's name says of its prompts; any other is told, so that no two share a table.
+_PROMPTS_OF = {"leaderboard": "registry"}
+
+
 def group_name(protocol: Mapping[str, Any]) -> str:
     """Return the name of the cells that a table may show together, windows as its headings."""
-    parts = [str(protocol.get("name", "unknown protocol"))]
-    if protocol.get("prompts", "none") not in ("none", "registry"):
-        parts.append(f"prompts {protocol['prompts']}")
+    name = str(protocol.get("name", "unknown protocol"))
+    parts = [name]
+    if protocol.get("prompts", "none") != _PROMPTS_OF.get(name, "none"):
+        parts.append(f"prompts {protocol.get('prompts')}")
     if protocol.get("dtype", "float32") != "float32":
         parts.append(str(protocol["dtype"]))
     if protocol.get("splits", "test") != "test":
@@ -333,6 +340,8 @@ def _read_result(path: Path) -> dict[str, Any] | None:
             return None
         for entry in entries:
             if not isinstance(entry, dict) or not {"main_score", "hf_subset"} <= entry.keys():
+                return None
+            if not isinstance(entry["main_score"], int | float | None):
                 return None
     return content
 

@@ -113,6 +113,7 @@ class Settings:
     """A request, checked: which cells, and how to run them.
 
     Attributes:
+        suites: that the request knows, its own first: they give tasks their columns.
         left_out: what of a benchmark cannot be run here, and why, in one line each.
         mirror: the folder in which models and datasets are looked for first, if there is one.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
@@ -121,6 +122,7 @@ class Settings:
     models: tuple[ModelSettings, ...]
     policies: tuple[Policy, ...]
     tasks: tuple[TaskChoice, ...]
+    suites: tuple[Suite, ...]
     left_out: tuple[str, ...]
     protocol: ProtocolSettings
     docs: DocsSizes
@@ -247,12 +249,16 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     _one_of("protocol.splits", protocol["splits"], ("test",))
     _one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
-    tasks, left_out = _tasks(first["tasks"], first["suite"])
+    suites = _suites(first["suite"])
+    tasks, left_out = _chosen(
+        [suites[0].name] if first["tasks"] is None else first["tasks"], suites
+    )
     mirror, address = _mirror(first["mirror"])
     return Settings(
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
         policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
         tasks=tasks,
+        suites=suites,
         left_out=left_out,
         protocol=ProtocolSettings(
             name=str(protocol["name"]),
@@ -315,7 +321,7 @@ def read_tasks(config: DictConfig) -> TasksSettings:
         splits=value["protocol"]["splits"],
         subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
         docs=_shipped_docs(),
-        mirror=_path("mirror", value["mirror"]),
+        mirror=_mirror(value["mirror"])[0],
         benchmarks=_boolean("benchmarks", value["benchmarks"]),
         format=value["format"],
     )
@@ -462,17 +468,25 @@ def _shape(value: Any) -> Dimensions | None:
 
 
 def _suite(value: Any) -> Suite:
-    return Suite(
-        name=str(value["name"]), columns=value["columns"], revisions=value.get("revisions") or {}
-    )
+    columns, revisions = value["columns"], value.get("revisions") or {}
+    if not isinstance(columns, Mapping) or not all(
+        isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
+        for tasks in columns.values()
+    ):
+        raise RequestError(
+            f"suite.columns={columns} is not a list of tasks for each column: "
+            "{STS: [STS12, STS13]}."
+        )
+    if not isinstance(revisions, Mapping):
+        raise RequestError(f"suite.revisions={revisions} does not give tasks their commits.")
+    return Suite(name=str(value["name"]), columns=columns, revisions=revisions)
 
 
-def _tasks(tasks: Any, suite: Any) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
-    """Return what `tasks` names, or the suite where it names nothing; and what is left out."""
+def _suites(suite: Any) -> tuple[Suite, ...]:
+    """Return the suite of a request and then all others that are shipped."""
     # One of a config directory of the user's own is not among those that are shipped.
     own = _suite(suite)
-    suites = [own, *(one for one in shipped_suites() if one.name != own.name)]
-    return _chosen([own.name] if tasks is None else tasks, suites)
+    return own, *(one for one in shipped_suites() if one.name != own.name)
 
 
 def _chosen(tasks: Any, suites: Sequence[Suite]) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:

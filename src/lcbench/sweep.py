@@ -23,18 +23,19 @@ from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
 from lcbench.progress import Progress
 from lcbench.results import COMPARED_VERSIONS, Finished, Results
-from lcbench.settings import EngineSettings, Settings, shipped_suites
+from lcbench.settings import EngineSettings, Settings
 from lcbench.tasks.mirror import (
     Data,
     check_mirror,
     digest_of,
     is_here,
+    lacking_in_folders,
     missing_data,
     missing_subsets,
     plain_folder,
     point_at,
 )
-from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import (
     DOCS_TASKS,
     Part,
@@ -42,7 +43,7 @@ from lcbench.tasks.suites import (
     docs_digest,
     make_task,
     parts_of,
-    resolve,
+    resolve_all,
 )
 from lcbench.tempscale.policy import BASELINE, Policy
 
@@ -92,8 +93,8 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     check_mirror(settings.mirror)
     if settings.left_out:
         warn(f"left out: {'; '.join(settings.left_out)}.")
-    located = _locate_all(settings)
-    parts = {task.name: _part(settings, task) for task in settings.tasks}
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    located = _locate_all(settings, list(parts.values()))
     policies_of = {model: _policies(settings, model, console) for model in located}
     cells_of = {
         model: tuple(
@@ -137,20 +138,27 @@ def _check_same_data(
     unfinished = {cell.task for cell in left}
     other: dict[str, str] = {}
     for cell in done:
-        data = results.provenance(cell).get("data") or {}
-        origin, dataset = str(data.get("origin", "")), str(data.get("dataset", ""))
-        folder = plain_folder(dataset, str(data.get("revision", "")), settings.mirror)
-        if folder is not None:
-            now = f"mirror {digest_of(folder)}"
-            if cell.task not in DOCS_TASKS and origin != now:
-                other[cell.task] = f"{origin or 'unknown'}, not {now}"
-        elif origin.startswith("mirror") and cell.task in unfinished:
-            other[cell.task] = f"{origin}, which this request does not name"
+        if cell.task in DOCS_TASKS:
+            continue
+        record = results.provenance(cell).get("data") or {}
+        every = record["parts"].items() if "parts" in record else [(cell.task, record)]
+        for task, data in every:
+            entry = registry().tasks[task]
+            origin, revision = str(data.get("origin", "")), str(data.get("revision", ""))
+            folder = plain_folder(entry.dataset, entry.revision, settings.mirror)
+            now = None if folder is None else f"mirror {digest_of(folder)}"
+            if revision != entry.revision:
+                other[task] = f"revision {revision or 'unknown'}, mteb reads {entry.revision}"
+            elif now is not None and origin != now:
+                other[task] = f"{origin or 'unknown'}, not {now}"
+            elif now is None and origin.startswith("mirror") and cell.task in unfinished:
+                other[task] = f"{origin}, which this request does not name"
     if other:
         listed = "; ".join(f"{task} ({why})" for task, why in sorted(other.items()))
         raise RequestError(
             f"results_dir={settings.results_dir} has results on other data than this request "
-            f"would use: {listed}. Name the same mirror, or keep these apart: results_dir=PATH."
+            f"would use: {listed}. Name the same mirror, install the mteb of constraints.txt, or "
+            "keep these apart: results_dir=PATH."
         )
 
 
@@ -179,7 +187,7 @@ def _check_same_versions(
         )
 
 
-def _locate_all(settings: Settings) -> list[LocatedModel]:
+def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:
     """Find all models; if one is missing, name everything that is, data as well, at once."""
     mirror = settings.mirror
     located: list[LocatedModel] = []
@@ -198,9 +206,10 @@ def _locate_all(settings: Settings) -> list[LocatedModel]:
         return located
     # The hub has its seconds to answer while the data is looked for.
     probe = None if settings.offline else hub.Probe()
-    missing += missing_data([_part(settings, task) for task in settings.tasks], mirror)
+    missing += missing_data(parts, mirror)
+    lacking = lacking_in_folders(parts, mirror)
     if why := hub.why_not_fetched(offline=settings.offline, probe=probe):
-        raise hub.refuse(missing, mirror, why)
+        raise hub.refuse([*missing, *lacking], mirror, why)
     return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
@@ -213,10 +222,6 @@ def _policies(settings: Settings, model: LocatedModel, console: Console) -> list
                 f"(window {model.shape.window}): it is the baseline, not TempScale."
             )
     return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
-
-
-def _part(settings: Settings, task: TaskChoice) -> Part:
-    return resolve(task, settings.protocol.splits, settings.protocol.subsets)
 
 
 def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
@@ -255,7 +260,10 @@ class _Runner:
         names = list(dict.fromkeys(cell.task for cell in cells))
         mirror, offline = self._settings.mirror, self._settings.offline
         parts = [self._parts[name] for name in names]
-        if missing := missing_data(parts, mirror):
+        missing, lacking = missing_data(parts, mirror), lacking_in_folders(parts, mirror)
+        if lacking:
+            raise hub.refuse([*missing, *lacking], mirror, "a plain folder is read as it is")
+        if missing:
             if why := hub.why_not_fetched(offline=offline):
                 raise hub.refuse(missing, mirror, why)
             from lcbench.prefetch import fetch_data
@@ -268,7 +276,7 @@ class _Runner:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         device_of(self._settings.engine)
-        check_pins(names, shipped_suites())
+        check_pins(names, self._settings.suites)
         all_here, without = True, []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
             for one in parts_of(task) or [task]:
@@ -278,10 +286,7 @@ class _Runner:
                     listed = ", ".join(subsets)
                     without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
         if without:
-            raise RequestError(
-                f"Subsets that are not in the data here: {'; '.join(without)}. Ask for those that "
-                "are there (subsets=[…]), or fetch the others: python -m lcbench.prefetch"
-            )
+            raise hub.refuse(without, mirror, "the dataset's card has no such configurations")
         if all_here or hub.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             hub.go_offline()

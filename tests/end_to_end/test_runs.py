@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from end_to_end_support import SMALL, json_results
 
+from lcbench.tasks.registry import registry
+
 CELLS_A_POLICY = 8
 
 
@@ -173,6 +175,13 @@ def test_results_on_other_data_are_not_taken_for_these(run, tmp_path: Path) -> N
     ]
     first, second = (score["test"][0]["cosine_spearman"] for score in scores)
     assert first == pytest.approx(-second)
+    # Nor are those of a revision that mteb has left.
+    record = next((tmp_path / "runs").rglob("STSBenchmark.provenance.jsonl"))
+    read = registry().tasks["STSBenchmark"].revision
+    record.write_text(record.read_text().replace(read, "f" * 40))
+    left = run(*request, "mirror=one")
+    assert left.returncode == 2
+    assert f"STSBenchmark (revision {'f' * 40}, mteb reads {read})" in left.stderr
 
 
 def test_policies_of_every_kind(run, tmp_path: Path) -> None:
@@ -362,6 +371,34 @@ def test_languages_that_a_mirror_lacks_are_named_in_one_message(
     assert "mteb/amazon_massive_intent (for MassiveIntentClassification): af, am, ar" in done.stderr
     assert len(re.findall(r"\b[a-z]{2}(?:-[A-Z]{2})?\b(?=[,.])", done.stderr)) >= 50
     assert json_results(tmp_path) == []
+
+
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_both_protocols_on_real_data(run, tmp_path: Path, mirror: Path) -> None:
+    """minilm has no prompts in mteb's registry: its scores are the same, in two folders."""
+    found = {}
+    for protocol in ("paper", "leaderboard"):
+        request = ["tau=[0.9,0.8]", "tasks=[STSBenchmark,STS13]", "subsets=[en]"]
+        done = run(*request, f"protocol={protocol}", f"mirror={mirror}", "results_dir=runs")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{protocol}, subsets en" in done.stdout.splitlines()
+        (folder,) = (tmp_path / "runs").glob(f"{protocol}-*")
+        found[protocol] = {
+            str(path.relative_to(folder)): json.loads(path.read_text())["scores"]["test"][0]
+            for path in json_results(folder)
+        }
+        assert len(found[protocol]) == 6
+        loaded = mteb.ResultCache(cache_path=folder).load_results(
+            include_remote=False, load_experiments="match_name"
+        )
+        names = {one.experiment_name for one in loaded.model_results}
+        assert names == {None, "tau_0.9", "tau_0.8"}
+    for path, entry in found["paper"].items():
+        assert entry["main_score"] == pytest.approx(found["leaderboard"][path]["main_score"])
+        if "tau_" not in path:
+            public = {"STSBenchmark": 0.820325, "STS13": 0.806032}[Path(path).stem]
+            assert entry["main_score"] == pytest.approx(public, abs=1e-4)
 
 
 @pytest.mark.mirror

@@ -618,6 +618,9 @@ def _average_improvement(
     }
     if len(improved) < 2:
         return None, []
+    models = [block.model for block in blocks if block.best is not None]
+    if twice := [model for model in dict.fromkeys(models) if models.count(model) > 1]:
+        return None, [f"Avg Improv.: left out, {_listing(twice)} stands in more than one row"]
     names = (*columns, AVERAGE)
     values = {name: _mean_or_hole(row[name] for row in improved.values()) for name in names}
     notes = []

@@ -44,7 +44,13 @@ def check_mirror(mirror: Path | None) -> None:
     Raises:
         RequestError: it is not.
     """
-    if mirror is not None and not mirror.is_dir():
+    try:
+        there = mirror is None or mirror.is_dir()
+        if mirror is not None and there:
+            os.listdir(mirror)  # noqa: PTH208 - one that cannot be entered, before it is needed
+    except OSError as error:
+        raise RequestError(f"mirror={mirror} cannot be read: {error.strerror}.") from error
+    if not there:
         raise RequestError(
             f"mirror={mirror} is not a folder. It is one that `python -m lcbench.prefetch "
             f"KEYS mirror={mirror}` fills, or has models and datasets as <organisation>/<name>, or "
@@ -127,12 +133,44 @@ def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
         if _is_prepared(entry, reads_of(entry, subsets)):
             continue
         key = entry.dataset, entry.revision
-        users.setdefault(key, []).append(entry.name)
+        names = users.setdefault(key, [])
+        names += [entry.name] if entry.name not in names else []
         lacks.setdefault(key, []).extend(place.lacks)
     return [
         hub.describe(f"{key[0]} (for {', '.join(names)})", list(dict.fromkeys(lacks[key])))
         for key, names in users.items()
     ]
+
+
+def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
+    """Return what a mirror's plain folders lack of what tasks read, one line a task.
+
+    Such a folder is read as it is: what it lacks is not looked for elsewhere.
+
+    Raises:
+        RequestError: a folder's card cannot be read.
+    """
+    lines: dict[str, None] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        folder = plain_folder(entry.dataset, entry.revision, mirror)
+        if folder is None or _find(entry, subsets, mirror).is_whole:
+            continue
+        if missing := missing_in(entry, subsets, folder):
+            lines[
+                f"{entry.dataset} (for {entry.name}): {', '.join(missing)}; "
+                f"its folder has {', '.join(_stated_configs(folder))}"
+            ] = None
+    return list(lines)
+
+
+def missing_in(entry: TaskEntry, subsets: Sequence[str] | None, folder: Path) -> list[str]:
+    """Return the subsets, or the one configuration, that a dataset's card lacks of what is read.
+
+    Raises:
+        RequestError: the card cannot be read.
+    """
+    wanted = (subsets or tuple(entry.subsets)) if entry.divided else ()
+    return _missing(entry.config, wanted, _stated_configs(folder))
 
 
 def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
@@ -211,7 +249,7 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
     chosen = None if set(subsets) == set(entry.subsets) else subsets
     place = _find(entry, chosen, mirror)
     if place.is_whole and place.folder is not None:
-        in_mirror = mirror is not None and place.folder.is_relative_to(mirror.absolute())
+        in_mirror = mirror is not None and place.folder.absolute().is_relative_to(mirror.absolute())
         return "mirror" if in_mirror else "hub cache"
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
@@ -232,8 +270,13 @@ def _stated_configs(folder: Path) -> list[str]:
     from huggingface_hub import metadata_load
 
     card = folder / "README.md"
-    stated = metadata_load(card) if card.is_file() else None
-    return [str(one["config_name"]) for one in (stated or {}).get("configs", [])]
+    try:
+        stated = metadata_load(card) if card.is_file() else None
+        return [str(one["config_name"]) for one in (stated or {}).get("configs", [])]
+    # Whatever YAML makes of a card that somebody wrote.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"{card} cannot be read as the card of a dataset: {reason}") from error
 
 
 def _check_revision(entry: TaskEntry, folder: Path) -> None:

@@ -133,7 +133,7 @@ def registry() -> Registry:
     cached = cache_folder() / f"mteb-{version('mteb')}-{_FORMAT}.json"
     try:
         return _from_json(json.loads(cached.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass  # not there, or not readable: ask mteb
     known = _ask_mteb()
     text = json.dumps(asdict(known), ensure_ascii=False)

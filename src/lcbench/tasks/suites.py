@@ -182,7 +182,8 @@ def resolve(choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> P
     every = tuple(entry.subsets)
     own = choice.subsets if choice.subsets is not None else every
     wanted = every if subsets is None else subsets_of(entry, subsets, known.languages)
-    kept = tuple(one for one in own if one in wanted)
+    among = set(wanted)
+    kept = tuple(one for one in own if one in among)
     if not kept:
         raise RequestError(_no_subset(entry.name, subsets or (), own))
     splits = splits_of(entry, rule, choice.splits)
@@ -193,6 +194,41 @@ def resolve(choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> P
         asked_subsets=subsets if kept == wanted else kept,
         asked_splits=rule if splits == splits_of(entry, rule, None) else ",".join(splits),
     )
+
+
+def resolve_all(
+    choices: Sequence[TaskChoice], rule: str, subsets: tuple[str, ...] | None
+) -> dict[str, Part]:
+    """Return what is scored of each task, by its name; see `resolve`.
+
+    Raises:
+        RequestError: naming every task of which nothing is left, or a name in `subsets` that is no
+            language and no subset of any of the tasks.
+    """
+    parts, without = {}, []
+    for choice in choices:
+        try:
+            parts[choice.name] = resolve(choice, rule, subsets)
+        except RequestError as error:
+            without.append(str(error))
+    if without:
+        raise RequestError("\n".join(without))
+    entries = [registry().tasks[name] for name in parts if name not in DOCS_TASKS and subsets]
+    for name in subsets or ():
+        languages = registry().languages
+        named = any(subsets_of(entry, [name], languages) for entry in entries)
+        if not named and not _is_language(name):
+            there = {subset for entry in entries for subset in entry.subsets}
+            raise RequestError(
+                f"subsets={name}: no language, and no subset of any task here."
+                f"{did_you_mean(name, {*there, *languages})}"
+            )
+    return parts
+
+
+def _is_language(name: str) -> bool:
+    codes = registry().languages
+    return name in codes or name in codes.values()
 
 
 def _no_subset(task: str, asked: Sequence[str], there: Sequence[str]) -> str:
