@@ -146,7 +146,7 @@ def test_a_sentence() -> None:
     )
     assert sentence(one) == (
         "1,400 cells (5 models × 7 temperatures × 40 tasks), 122 M texts, 12 G tokens, "
-        "about 3,500 hours of encoding on this machine (2 cores)."
+        "about 3,500 hours of encoding on this machine (2 cores), what is finished included."
     )
     # How near a GPU comes to its matrix product's rate was never measured.
     assert "at least 3,500 hours" in sentence(replace(one, at_least=True))

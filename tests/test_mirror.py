@@ -11,10 +11,11 @@ from lcbench.tasks.mirror import (
     is_here,
     lacking_in_folders,
     missing_data,
+    missing_in,
     missing_subsets,
     point_at,
 )
-from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.suites import Part, resolve
 
 DATASET = "mteb/stsbenchmark-sts"
@@ -274,3 +275,10 @@ def test_a_card_that_cannot_be_read_is_named(cache: Path) -> None:
     (folder / "README.md").write_text("---\nconfigs: [\n---\n")
     with pytest.raises(RequestError, match=r"README\.md cannot be read as the card"):
         lacking_in_folders([resolve(TaskChoice("STSBenchmark"), "test", None)], cache / "mirror")
+
+
+def test_what_a_task_reads_in_a_way_of_its_own_is_not_judged_by_names(cache: Path) -> None:
+    entry = registry().tasks["NTREXBitextMining"]
+    assert entry.loading == "own"
+    folder = card(cache / "mirror" / entry.dataset, "whatever")
+    assert missing_in(entry, None, folder) == []

@@ -126,7 +126,7 @@ def sentence(one: Estimate) -> str:
         about = "at least" if one.at_least else "about"
         cost = (
             f"{rounded(one.tokens)} tokens, {about} {duration(one.hours)} of encoding "
-            f"on this machine ({one.machine})"
+            f"on this machine ({one.machine}), what is finished included"
         )
     lines = [
         f"{_several(one.cells, 'cell')} ({_several(one.models, 'model')} × "

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from lcbench import settings
 from lcbench.settings import config_folder
+from lcbench.tasks.registry import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,8 @@ def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
 
 def test_where_data_is(run, tmp_path: Path) -> None:
     (tmp_path / "mirror" / "mteb" / "sts13-sts").mkdir(parents=True)
-    (tmp_path / "home" / "datasets" / "mteb___sts12-sts").mkdir(parents=True)
+    prepared = tmp_path / "home" / "datasets" / "mteb___sts12-sts" / "default" / "0.0.0"
+    (prepared / registry().tasks["STS12"].revision).mkdir(parents=True)
     data = "home/hub/datasets--mteb--sts14-sts/snapshots/6031580fec1f6af667f0bd2da0a551cf4f0b2375"
     (tmp_path / data).mkdir(parents=True)
     (tmp_path / data / "test.parquet").touch()
@@ -140,7 +142,8 @@ def test_the_estimate_of_the_paper(run) -> None:
     assert done.stderr == ""
     assert re.match(
         r"1,400 cells \(5 models × 7 temperatures × 40 tasks\), 122 M texts, 12 G tokens, "
-        r"(about|at least) [\d.,]+ (minutes|hours) of encoding on this machine \(.+\)\.\n",
+        r"(about|at least) [\d.,]+ (minutes|hours) of encoding on this machine \(.+\), "
+        r"what is finished included\.\n",
         done.stdout,
     )
 

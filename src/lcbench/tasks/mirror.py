@@ -169,8 +169,7 @@ def missing_in(entry: TaskEntry, subsets: Sequence[str] | None, folder: Path) ->
     Raises:
         RequestError: the card cannot be read.
     """
-    wanted = (subsets or tuple(entry.subsets)) if entry.divided else ()
-    return _missing(entry.config, wanted, _stated_configs(folder))
+    return _missing(entry, subsets or tuple(entry.subsets), _stated_configs(folder))
 
 
 def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
@@ -209,20 +208,17 @@ def missing_subsets(task: AbsTask) -> list[str]:
 
     Or the one configuration of the dataset that it reads, where the task names one.
     """
-    config = task.metadata.dataset.get("name")
-    return _missing(
-        None if config is None else str(config),
-        task.hf_subsets if task.metadata.is_multilingual else [],
-        _configs(Path(task.metadata.dataset["path"])),
-    )
+    entry = registry().tasks[task.metadata.name]
+    return _missing(entry, task.hf_subsets, _configs(Path(task.metadata.dataset["path"])))
 
 
-def _missing(config: str | None, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
+def _missing(entry: TaskEntry, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
     """Return what a dataset of some configurations lacks of what a task reads."""
-    if configs and config is not None and config not in configs:
-        return [config]
-    # A default configuration has all languages, or so it must be assumed until it is read.
-    if not configs or "default" in configs:
+    if configs and entry.config is not None and entry.config not in configs:
+        return [entry.config]
+    # A default configuration has all languages, or so it must be assumed until it is read; and
+    # what a task calls its data when it loads it in a way of its own, only the task knows.
+    if not entry.divided or entry.loading == "own" or not configs or "default" in configs:
         return []
     return [
         subset
@@ -257,9 +253,8 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
             _check_revision(entry, folder)
         except RequestError:
             return None
-        wanted = list(subsets) if entry.divided else []
-        missing = _missing(entry.config, wanted, _stated_configs(folder))
-        if missing and len(missing) >= len(wanted):
+        missing = missing_in(entry, subsets, folder)
+        if missing and (not entry.divided or len(missing) >= len(subsets)):
             return None
         return "in part" if missing else "mirror"
     return "prepared" if _is_prepared(entry, reads_of(entry, chosen)) else None
