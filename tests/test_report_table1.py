@@ -536,3 +536,16 @@ def test_a_model_in_two_rows_is_not_averaged_twice() -> None:
     assert len(table.blocks) == 2
     assert table.average_improvement is None
     assert "Avg Improv.: left out, org/model stands in more than one row" in table.notes
+
+
+def test_tasks_of_several_versions_of_mteb_are_told() -> None:
+    both = [
+        cell(policy, task, 0.5, mteb_version=version)
+        for task, version in (("A", "2.26.24"), ("B", "2.20.0"))
+        for policy in ("1", "0.8")
+    ]
+    table = the_table(frame(*both))
+    assert "model: scored by several versions of mteb (2.26.24: A; 2.20.0: B)" in table.notes
+    assert table.blocks[0].scores["0.8"]["Class"] == pytest.approx(50)
+    one = the_table(frame(*both[:2]))
+    assert not any("versions of mteb" in note for note in one.notes)

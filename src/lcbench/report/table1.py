@@ -456,6 +456,7 @@ def _block(
     notes = _hole_notes(label, cells, policies, columns, reasons)
     notes.extend(_choice_notes(block))
     notes.extend(_share_notes(block))
+    notes.extend(_version_notes(label, cells, columns, reasons))
     unasked = ordered_policies(policy for policy in cells if policy not in policies)
     if unasked:
         notes.append(f"{label}: left out, not asked for: {_taus(unasked)}")
@@ -593,6 +594,24 @@ def _choice_notes(block: Block) -> list[str]:
     incomplete = any(row[AVERAGE] is None for row in block.scores.values())
     what = "no temperature that has all tasks" if incomplete else "no temperature"
     return [f"{block.label}: {what} beat τ = {BASELINE}"]
+
+
+def _version_notes(
+    label: str,
+    cells: _Cells,
+    columns: Sequence[Column],
+    reasons: Mapping[tuple[str, str], _Reason],
+) -> list[str]:
+    """That tasks were scored by several versions of mteb, each together with its baseline."""
+    tasks: dict[str, list[str]] = {}
+    for task in (task for column in columns for task in column.tasks):
+        cell = cells.get(BASELINE, {}).get(task)
+        if cell is not None and (BASELINE, task) not in reasons:
+            tasks.setdefault(cell.conditions.get("mteb_version", ""), []).append(task)
+    if len(tasks) < 2:
+        return []
+    listed = "; ".join(f"{version or 'unknown'}: {', '.join(of)}" for version, of in tasks.items())
+    return [f"{label}: scored by several versions of mteb ({listed})"]
 
 
 def _share_notes(block: Block) -> list[str]:
