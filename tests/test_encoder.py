@@ -1,5 +1,7 @@
 """The encoder: the embeddings of sentence-transformers, each text once, batches that fit."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,18 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import lcbench
-from lcbench.encode.forward import Counters, EmbeddingError, Encoder
-from lcbench.encode.tokens import Tokens, tokenize
-from lcbench.models import ModelSettings, load, locate
-from lcbench.provenance import model_meta
-from lcbench.tempscale.policy import BASELINE
-
-# Largest difference of an embedding's component between two ways of batching it, in fp32 on a CPU.
-# Measured: 2.0e-7 (MiniLM, against sentence-transformers' own batches).
-NOISE_FLOOR = 2e-6
+from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memory
+from lcbench.encode import encoder as encoder_module
+from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
+from lcbench.encode.forward import Forward, Stopped
+from lcbench.encode.store import Store
+from lcbench.encode.tokens import Tokens
+from lcbench.errors import StorageError
+from lcbench.tempscale.policy import parse
 
 TEXTS = [
     "A short text.",
@@ -28,41 +28,23 @@ TEXTS = [
     "The temperature divides the attention logits before the softmax. " * 7,
     "Ünïcödé, and a number: 12345.",
 ]
-
-
-def settings(folder: Path, **changes: Any) -> ModelSettings:
-    values: dict[str, Any] = {
-        "config": "custom",
-        "name": str(folder),
-        "source": "folder",
-        "package": None,
-        "revision": None,
-        "window": None,
-        "trust_remote_code": False,
-    }
-    return ModelSettings(**{**values, **changes})
-
-
-def encoder_of(folder: Path, **options: Any) -> Encoder:
-    located = locate(settings(folder), offline=True)
-    model = load(located, device="cpu", dtype="float32")
-    return Encoder(model, model_meta(located, model, BASELINE), injection=None, **options)
+MANY = [f"{'word ' * (i % 40)} {i}" for i in range(60)]
 
 
 @pytest.fixture(scope="module")
-def minilm(minilm_folder: Path) -> Encoder:
+def minilm(minilm_folder: Path) -> Any:
     return encoder_of(minilm_folder)
 
 
-def test_embeddings_are_those_of_sentence_transformers(minilm: Encoder) -> None:
-    expected = minilm._model.encode(TEXTS, batch_size=3, convert_to_numpy=True)
-    assert np.abs(minilm.embed(TEXTS) - expected).max() < NOISE_FLOOR
+def test_embeddings_are_those_of_sentence_transformers(minilm: Any) -> None:
+    expected = minilm.model.encode(TEXTS, batch_size=3, convert_to_numpy=True)
+    assert largest_difference(minilm.embed(TEXTS), expected) < NOISE_FLOOR
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "t5"])
 def test_other_architectures_too(architecture: str, make_model: Callable[[str], Path]) -> None:
-    encoder = encoder_of(make_model(architecture))
-    expected = encoder._model.encode(TEXTS, batch_size=2, convert_to_numpy=True)
+    encoder: Any = encoder_of(make_model(architecture))
+    expected = encoder.model.encode(TEXTS, batch_size=2, convert_to_numpy=True)
     found = encoder.embed(TEXTS)
     # The weights of these models are large, and so are their embeddings and rounding errors.
     assert np.abs(found - expected).max() / np.abs(expected).max() < 2e-5
@@ -72,42 +54,133 @@ def test_batching_changes_nothing_beyond_the_noise_floor(minilm_folder: Path) ->
     small, large = (
         encoder_of(minilm_folder, batch_tokens=size).embed(TEXTS) for size in (64, 9999)
     )
-    assert np.abs(small - large).max() < NOISE_FLOOR
+    assert largest_difference(small, large) < NOISE_FLOOR
 
 
 def test_the_same_texts_give_the_same_bits(minilm_folder: Path) -> None:
-    first, second = (encoder_of(minilm_folder).embed(TEXTS) for _ in range(2))
+    first, second = (encoder_of(minilm_folder).embed(MANY) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("tau", [0.7, {"length": {0: 1.0, 12: 0.6}}], ids=str)
+@pytest.mark.parametrize("architecture", ["bert", "t5", "mpnet", "deberta"])
+def test_any_number_of_lanes_gives_the_same_bits(
+    architecture: str, tau: Any, make_model: Callable[[str], Path]
+) -> None:
+    folder = make_model(architecture)
+    one, three = (
+        encoder_of(folder, tau, batch_tokens=128, lanes=lanes).embed(MANY) for lanes in (1, 3)
+    )
+    assert np.array_equal(one, three)
+    assert largest_difference(one, encoder_of(folder).embed(MANY)) > 1e-3
+
+
+def test_copies_on_several_devices_are_at_the_same_temperature(
+    make_model: Callable[[str], Path],
+) -> None:
+    folder = make_model("bert")
+    alone = encoder_of(folder, 0.6, batch_tokens=64, lanes=1).embed(MANY)
+    encoder: Any = encoder_of(folder, 0.6, batch_tokens=64, lanes=1, devices=["cpu", "cpu"])
+    assert np.array_equal(encoder.embed(MANY), alone)
+    used = [replica._injection.policy for replica in encoder.engine._forward._replicas]
+    assert used == [parse(0.6), parse(0.6)]
+
+
+def test_lanes_leave_cores_to_others(make_model: Callable[[str], Path]) -> None:
+    left = 1
+    running: list[int] = []
+    engine, _ = engine_of(make_model("bert"), batch_tokens=16, lanes=4, cores_left=lambda: left)
+    forward = engine._forward
+    run = forward._replicas[0].run
+
+    def watched(*arguments: Any) -> Any:
+        running.append(forward._running)
+        time.sleep(0.002)
+        return run(*arguments)
+
+    forward._replicas[0].run = watched  # type: ignore[method-assign]
+    engine.embed(parse(1.0), MANY, "document", "")
+    assert set(running) == {1}
+    left = 3
+    engine.embed(parse(1.0), [f"another {text}" for text in MANY], "document", "")
+    assert max(running) == 3
 
 
 def test_equal_texts_are_encoded_once(minilm_folder: Path) -> None:
     encoder = encoder_of(minilm_folder)
     found = encoder.embed(["a", "b", "a", "a"])
     assert encoder.counters.texts == 4
+    assert encoder.counters.unique_texts == 2
     assert encoder.counters.encoded_texts == 2
     assert np.array_equal(found[0], found[3])
     encoder.counters = Counters()
     encoder.embed(["b", "c"])
     assert encoder.counters.encoded_texts == 1
+    # A prompt makes another text of it.
+    encoder.embed(["b", "c"], prompt="query: ")
+    assert encoder.counters.encoded_texts == 3
 
 
-def test_memory_is_bounded_and_a_full_one_changes_no_embedding(minilm_folder: Path) -> None:
-    texts = [f"text number {i}" for i in range(30)]
-    expected = encoder_of(minilm_folder).embed(texts)
-    encoder = encoder_of(minilm_folder, memory_gib=20_000 / 2**30)
-    for start in range(0, 30, 5):
-        part = encoder.embed(texts[start : start + 5])
-        assert np.abs(part - expected[start : start + 5]).max() < NOISE_FLOOR
-        assert encoder._memory._bytes <= 20_000
-    assert 0 < len(encoder._memory._kept) < 30
+def test_what_is_in_the_store_is_not_encoded_again(minilm_folder: Path, tmp_path: Path) -> None:
+    found = []
+    for texts, encoded in ((MANY[:20], 20), (MANY, 40), (MANY, 0)):
+        with Store(tmp_path, 2**30, warn=pytest.fail) as store:
+            encoder = encoder_of(minilm_folder, 0.8, store)
+            found.append(encoder.embed(texts))
+            assert encoder.counters.encoded_texts == encoded
+            assert encoder.lengths(texts) == encoder_of(minilm_folder).lengths(texts)
+    assert np.array_equal(found[1], found[2])
+    assert np.array_equal(found[0], found[1][:20])
+    # Partly warm: other batches.
+    assert largest_difference(found[1], encoder_of(minilm_folder, 0.8).embed(MANY)) < NOISE_FLOOR
 
 
-def test_lengths_are_the_tokens_that_are_read(minilm: Encoder) -> None:
+@pytest.mark.parametrize("change", ["model", "window", "tau", "dtype", "prompt"])
+def test_the_store_tells_apart_what_gives_other_embeddings(
+    change: str, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    store = Store(tmp_path, 2**30, warn=pytest.fail)
+    encoder_of(make_model("bert"), 0.8, store).embed(MANY)
+    folder = make_model("roberta" if change == "model" else "bert")
+    other: Any = encoder_of(folder, 0.9 if change == "tau" else 0.8, store)
+    if change == "window":
+        other.model.max_seq_length = 16
+    identity = other.engine._identity
+    if change in ("window", "dtype"):
+        changed = {"window": 16} if change == "window" else {"dtype": "bfloat16"}
+        other.engine._identity = type(identity)(**{**vars(identity), **changed})
+    other.embed(MANY, prompt="x" if change == "prompt" else "")
+    assert other.counters.encoded_texts == len(MANY)
+
+
+def test_a_grid_of_roles_costs_the_sum_not_the_product(make_model: Callable[[str], Path]) -> None:
+    queries, documents = MANY[:5], MANY[5:]
+    engine, _ = engine_of(make_model("bert"))
+    encoded = 0
+    for query in (1.0, 0.9, 0.8):
+        for document in (1.0, 0.9, 0.8):
+            policy = parse({"query": query, "document": document})
+            encoded += engine.embed(policy, queries, "query", "").work.texts
+            encoded += engine.embed(policy, documents, "document", "").work.texts
+    assert encoded == 3 * len(queries) + 3 * len(documents)
+
+
+def test_a_full_memory_changes_no_embedding(minilm_folder: Path) -> None:
+    expected = encoder_of(minilm_folder).embed(MANY)
+    encoder = encoder_of(minilm_folder, store=memory(20_000))
+    for start in range(0, 60, 5):
+        part = encoder.embed(MANY[start : start + 5])
+        assert largest_difference(part, expected[start : start + 5]) < NOISE_FLOOR
+
+
+def test_lengths_are_the_tokens_that_are_read(minilm: Any) -> None:
     lengths = minilm.lengths(["hello world", "word " * 1000, "hello world"])
     # [CLS] hello world [SEP]; the model's own window.
     assert lengths == [4, 256, 4]
     minilm.embed(["hello world"])
     assert minilm.lengths(["hello world"]) == [4]
+    # The words of a prompt are read as well.
+    assert minilm.lengths(["hello world"], "query:") == [6]
 
 
 def test_little_is_padded(minilm_folder: Path) -> None:
@@ -118,70 +191,118 @@ def test_little_is_padded(minilm_folder: Path) -> None:
 
 
 def test_running_out_of_memory_halves_the_batches_and_loses_no_text(
-    minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
+    minilm_folder: Path,
 ) -> None:
-    texts = [f"{'word ' * (i % 40)} {i}" for i in range(60)]
-    expected = encoder_of(minilm_folder).embed(texts)
-    encoder = encoder_of(minilm_folder, batch_tokens=4096)
-    forward, sizes = encoder._forward, []
+    expected = encoder_of(minilm_folder).embed(MANY)
+    encoder: Any = encoder_of(minilm_folder, 1.0, batch_tokens=4096, lanes=2)
+    forward: Forward = encoder.engine._forward
+    run, sizes = forward._replicas[0].run, []
 
-    def little_memory(batch: Sequence[Tokens]) -> NDArray[np.float32]:
+    def little_memory(tokenizer: Any, batch: Sequence[Tokens]) -> Any:
         sizes.append(sum(one.length for one in batch))
-        if sizes[-1] > 600:
+        if sizes[-1] > 150:
             raise torch.OutOfMemoryError
-        return forward(batch)
+        return run(tokenizer, batch)
 
-    monkeypatch.setattr(encoder, "_forward", little_memory)
-    assert np.abs(encoder.embed(texts) - expected).max() < NOISE_FLOOR
-    assert max(sizes) > 600
-    assert encoder._batch_tokens < 4096
+    forward._replicas[0].run = little_memory  # type: ignore[method-assign]
+    assert largest_difference(encoder.embed(MANY), expected) < NOISE_FLOOR
+    assert max(sizes) > 150
+    assert forward.batch_tokens < 4096
 
 
-def test_a_text_that_does_not_fit_alone_is_an_error(
-    minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_injected_model_goes_on_after_a_batch_that_broke_off(
+    make_model: Callable[[str], Path],
 ) -> None:
-    encoder = encoder_of(minilm_folder)
+    encoder: Any = encoder_of(make_model("bert"), 0.7, batch_tokens=512, lanes=1)
+    last = list(encoder.model[0].auto_model.encoder.layer)[-1]
+    broken: list[int] = []
 
-    def no_memory(batch: Sequence[Tokens]) -> NDArray[np.float32]:
+    def once(*_: Any) -> None:
+        if not broken:
+            broken.append(1)
+            raise torch.OutOfMemoryError
+
+    last.register_forward_pre_hook(once)
+    found = encoder.embed(MANY)
+    assert broken
+    assert largest_difference(found, encoder_of(make_model("bert"), 0.7).embed(MANY)) < 1e-4
+
+
+def test_a_text_that_does_not_fit_alone_is_an_error(minilm_folder: Path) -> None:
+    encoder: Any = encoder_of(minilm_folder)
+
+    def no_memory(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(encoder, "_forward", no_memory)
+    encoder.engine._forward._replicas[0].run = no_memory
     with pytest.raises(torch.OutOfMemoryError):
         encoder.embed(["a text"])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0])
 def test_what_is_no_embedding_is_an_error_that_names_the_text(
-    minilm_folder: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+    minilm_folder: Path, bad: float
 ) -> None:
-    encoder = encoder_of(minilm_folder)
-    forward = encoder._forward
+    encoder: Any = encoder_of(minilm_folder)
+    replica = encoder.engine._forward._replicas[0]
+    run = replica.run
 
-    def broken(batch: Sequence[Tokens]) -> NDArray[np.float32]:
-        found = forward(batch)
+    def broken(tokenizer: Any, batch: Sequence[Tokens]) -> Any:
+        found, padded = run(tokenizer, batch)
         for row, one in enumerate(batch):
             if one.length == 5:
                 found[row] = bad
-        return found
+        return found, padded
 
-    monkeypatch.setattr(encoder, "_forward", broken)
-    with pytest.raises(EmbeddingError, match=r"text 1 of 3 \(5 tokens\)"):
-        encoder.embed(["hello world", "hello big world", "hello"])
+    replica.run = broken
+    with pytest.raises(EmbeddingError, match=r"text 3 of 4 \(5 tokens\)"):
+        encoder.embed(["hello world", "hello world", "hello", "hello big world"])
+
+
+def test_a_run_that_is_told_to_end_does(make_model: Callable[[str], Path]) -> None:
+    engine, _ = engine_of(make_model("bert"), batch_tokens=16, lanes=1)
+    threading.Timer(0.05, engine.stop).start()
+    texts = [f"{text} {number}" for text in MANY for number in range(100)]
+    with pytest.raises(Stopped):
+        engine.embed(parse(1.0), texts, "document", "")
 
 
 def test_embeddings_at_a_temperature_are_those_of_the_injected_model(minilm_folder: Path) -> None:
-    located = locate(settings(minilm_folder), offline=True)
-    model = load(located, device="cpu", dtype="float32")
-    plain = model.encode(TEXTS)
-    with lcbench.inject(model, 0.5) as injection:
-        encoder = Encoder(model, model_meta(located, model, BASELINE), injection=injection)
-        scaled = encoder.embed(TEXTS)
-        assert np.abs(scaled - model.encode(TEXTS)).max() < NOISE_FLOOR
-    assert np.abs(scaled - plain).max() > 0.01
+    encoder: Any = encoder_of(minilm_folder, 0.5)
+    scaled = encoder.embed(TEXTS)
+    encoder.engine.close()
+    plain = encoder.model.encode(TEXTS)
+    with lcbench.inject(encoder.model, 0.5):
+        assert largest_difference(scaled, encoder.model.encode(TEXTS)) < NOISE_FLOOR
+    assert largest_difference(scaled, plain) > 0.01
 
 
-def test_tokens_are_those_of_the_model(minilm: Encoder) -> None:
-    model = minilm._model
-    for text, tokens in zip(TEXTS, tokenize(model, TEXTS), strict=True):
-        expected = model.preprocess([text])["input_ids"][0]
-        assert torch.equal(tokens.tensors["input_ids"], expected)
+def test_a_large_array_is_mapped_and_one_without_room_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoder_module, "_IN_MEMORY", 1000)
+    array = large_array(100, 10)
+    array[:] = np.arange(1000, dtype=np.float32).reshape(100, 10)
+    assert array.sum() == 499_500
+    assert isinstance(array.base, np.memmap) or array.base is not None
+    with pytest.raises(StorageError, match="Make room, or name another folder: TMPDIR"):
+        large_array(2**40, 768)
+
+
+def test_many_texts_are_asked_for_in_parts_and_come_back_in_place(
+    minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [*MANY, *reversed(MANY), "", ""]
+    expected = encoder_of(minilm_folder).embed(texts)
+    monkeypatch.setattr(encoder_module, "_TEXTS_AT_ONCE", 7)
+    encoder: Any = encoder_of(minilm_folder)
+    assert largest_difference(encoder.embed(texts), expected) < NOISE_FLOOR
+    assert encoder.lengths(texts) == encoder_of(minilm_folder).lengths(texts)
+    assert encoder.embed([]).shape == (0, 0)
+
+
+def test_similarities_are_those_of_the_model(minilm: Encoder) -> None:
+    model: Any = minilm.model  # type: ignore[attr-defined]
+    one, two = minilm.embed(TEXTS[:3]), minilm.embed(TEXTS[3:])
+    assert torch.equal(minilm.similarity(one, two), model.similarity(one, two))
+    assert torch.equal(minilm.similarity_pairwise(one, two), model.similarity_pairwise(one, two))

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 import lcbench
+from engines import encoder_of
 from exactness import weights_of
-from lcbench.encode.forward import Encoder
 from lcbench.errors import InjectionError, RequestError
-from lcbench.models import ModelSettings, load, locate
-from lcbench.provenance import model_meta
-from lcbench.tempscale.policy import BASELINE, ByRole
+from lcbench.tempscale.policy import ByRole
 from tiny_models import tiny_transformer
 
 ARCHITECTURES = ("bert", "roberta", "t5")
@@ -357,28 +355,20 @@ def test_a_larger_tau_flattens_and_a_smaller_one_sharpens_every_row(
     assert torch.allclose(entropies(logits, 1e9), torch.tensor(np.log(allowed)), atol=1e-6)
 
 
-def encoder_at(folder: Path, policy: Any) -> Encoder:
-    asked = ModelSettings("custom", str(folder), "folder", None, None, None, False)
-    located = locate(asked, offline=True)
-    model = load(located, device="cpu", dtype="float32")
-    injection = lcbench.inject(model, policy)
-    return Encoder(model, model_meta(located, model, BASELINE), injection=injection)
-
-
 def test_queries_and_documents_get_their_own_temperature(
     make_model: Callable[[str], Path],
 ) -> None:
     texts = ["a text to embed", "and one that is longer than the other one"]
     loader = SimpleNamespace(dataset={"text": texts})
     folder = make_model("bert")
-    encoder = encoder_at(folder, {"query": 0.5, "document": 0.9})
+    encoder = encoder_of(folder, {"query": 0.5, "document": 0.9})
     metadata = mteb.get_task("STSBenchmark").metadata
     found = {
         prompt: encoder.encode(loader, task_metadata=metadata, prompt_type=prompt)
         for prompt in (PromptType.query, PromptType.document, None)
     }
     again = encoder.encode(loader, task_metadata=metadata, prompt_type=PromptType.query)
-    query, document = (encoder_at(folder, tau).embed(texts) for tau in (0.5, 0.9))
+    query, document = (encoder_of(folder, tau).embed(texts) for tau in (0.5, 0.9))
     assert np.array_equal(found[PromptType.query], query)
     assert np.array_equal(found[PromptType.document], document)
     # A task without roles treats all text as documents.
@@ -394,7 +384,7 @@ def test_queries_and_documents_get_their_own_temperature(
 def test_roles_at_the_same_temperature_share_embeddings(
     make_model: Callable[[str], Path], policy: Any
 ) -> None:
-    encoder = encoder_at(make_model("bert"), policy)
+    encoder = encoder_of(make_model("bert"), policy)
     query = encoder.embed(["a text to embed"], "query")
     assert np.array_equal(encoder.embed(["a text to embed"], "document"), query)
     assert encoder.counters.encoded_texts == 1

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from engines import settings
 from lcbench.errors import MissingError, RequestError
 from lcbench.models import load, locate
-from test_encoder import settings
 
 
 def test_minilm_from_its_package(minilm_folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
 from lcbench import hub as lcbench_hub
 from lcbench import manifest, prefetch, settings
@@ -21,7 +22,6 @@ from lcbench.models import locate
 from lcbench.tasks.mirror import missing_data
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
-from test_encoder import settings as model_settings
 from test_settings import composed
 
 MODEL, COMMIT = "tests/tiny", "a" * 40

@@ -11,9 +11,9 @@ from datasets import Dataset
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 
+from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.prompts import no_prompt, registry_prompts
 from lcbench.errors import RequestError
-from test_encoder import NOISE_FLOOR, encoder_of
 
 BGE = "BAAI/bge-base-en-v1.5"
 QUERY = "Represent this sentence for searching relevant passages: "
@@ -60,10 +60,10 @@ def test_bge_has_an_instruction_for_queries_alone(model: Any) -> None:
 def test_embeddings_are_those_of_mtebs_wrapper(
     name: str, own: dict[str, str], task: str, make_model: Callable[[str], Path]
 ) -> None:
-    encoder = encoder_of(make_model("bert"))
-    model = encoder._model
+    encoder: Any = encoder_of(make_model("bert"))
+    model = encoder.model
     model.prompts.update(own)
-    encoder.prompt_of = registry_prompts(name, model)
+    encoder.engine.prompt_of = registry_prompts(name, model)
     loader: Any = Loader(["an apple a day", "keeps the doctor away", "an apple a day"])
     asked = {"task_metadata": metadata(task), "hf_split": "test", "hf_subset": "default"}
     ours = [encoder.encode(loader, prompt_type=kind, **asked) for kind in KINDS]
@@ -113,7 +113,7 @@ def test_what_is_more_than_prompts_is_refused(model: Any) -> None:
 
 
 def test_lengths_count_the_prompt(make_model: Callable[[str], Path]) -> None:
-    encoder = encoder_of(make_model("bert"))
+    encoder: Any = encoder_of(make_model("bert"))
     (plain,), (prompted,) = encoder.lengths(["apple"]), encoder.lengths(["apple"], "query: ")
     assert prompted == plain + 2
     encoder.embed(["apple"], "query", "query: ")

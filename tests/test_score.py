@@ -14,9 +14,9 @@ from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from lcbench.encode.forward import Encoder
+from engines import encoder_of
+from lcbench.encode.encoder import Encoder
 from lcbench.score import score
-from test_encoder import encoder_of
 
 
 def metadata(name: str, kind: Any, main_score: str) -> TaskMetadata:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,19 +50,54 @@ def versions() -> dict[str, str]:
     return found
 
 
-def model_meta(located: LocatedModel, loaded: SentenceTransformer, policy: Policy) -> ModelMeta:
+@dataclass(frozen=True)
+class ModelFacts:
+    """What mteb is told of a model.
+
+    Attributes:
+        name: `<organisation>/<model>`.
+        revision: the commit, or a digest of its files.
+        max_tokens: its window; None: not limited.
+        dimensions: of an embedding.
+        parameters: how many.
+        similarity: the name of its similarity in sentence-transformers.
+    """
+
+    name: str
+    revision: str
+    max_tokens: int | None
+    dimensions: int | None
+    parameters: int
+    similarity: str
+
+
+def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
+    """Return what mteb is told of a model that is loaded."""
+    return ModelFacts(
+        name=located.name,
+        revision=located.revision,
+        max_tokens=loaded.max_seq_length,
+        dimensions=loaded.get_embedding_dimension(),
+        parameters=sum(weight.numel() for weight in loaded.parameters()),
+        similarity=str(getattr(loaded.similarity_fn_name, "value", loaded.similarity_fn_name))
+        if loaded.similarity_fn_name
+        else "cosine",
+    )
+
+
+def model_meta(facts: ModelFacts, policy: Policy) -> ModelMeta:
     """Return mteb's description of a model at a policy, made without asking the hub."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     return ModelMeta.create_empty(
         overwrites={
-            "name": located.name,
-            "revision": located.revision,
+            "name": facts.name,
+            "revision": facts.revision,
             "framework": ["Sentence Transformers", "PyTorch"],
-            "max_tokens": loaded.max_seq_length,
-            "embed_dim": loaded.get_embedding_dimension(),
-            "n_parameters": sum(weight.numel() for weight in loaded.parameters()),
-            "similarity_fn_name": ScoringFunction(loaded.similarity_fn_name or "cosine"),
+            "max_tokens": facts.max_tokens,
+            "embed_dim": facts.dimensions,
+            "n_parameters": facts.parameters,
+            "similarity_fn_name": ScoringFunction(facts.similarity),
             "use_instructions": False,
             # A string: mteb hashes dictionaries, and differently after a round trip.
             "experiment_kwargs": None if policy.is_baseline else {"tau": policy.canonical},

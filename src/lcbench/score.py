@@ -32,7 +32,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
-from lcbench.encode.forward import Counters, Encoder
+from lcbench.encode.encoder import Counters, Encoder
 from lcbench.tasks.suites import parts_of
 
 if TYPE_CHECKING:
@@ -106,14 +106,16 @@ class Scored:
         """Return what a provenance file says of texts and times."""
         work = asdict(self.counters)
         del work["seen"]
-        encode = work.pop("seconds")
+        encode, wait = work.pop("seconds"), work.pop("seconds_wait")
+        others = encode + wait + self.seconds_load + self.seconds_items
         return {
             **work,
             "seconds": self.seconds,
             "seconds_load": self.seconds_load,
             "seconds_encode": encode,
+            "seconds_wait": wait,
             "seconds_items": self.seconds_items,
-            "seconds_score": self.seconds - encode - self.seconds_load - self.seconds_items,
+            "seconds_score": self.seconds - others,
             "without_items": self.without_items,
         }
 
@@ -158,6 +160,7 @@ def _sum_of(counters: Sequence[Counters]) -> Counters:
         total.encoded_tokens += one.encoded_tokens
         total.padded_tokens += one.padded_tokens
         total.seconds += one.seconds
+        total.seconds_wait += one.seconds_wait
         total.prompts.update(one.prompts)
     return total
 

@@ -6,6 +6,7 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.files import cache_folder
 from lcbench.models import Dimensions, ModelSettings
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import SHORTEST, DocsSizes, SyntheticSizes
@@ -61,7 +63,11 @@ RUNTIME = frozenset(
     {
         "engine.device",
         "engine.batch_tokens",
-        "engine.memory_gib",
+        "engine.scoring",
+        "engine.compile",
+        "store.on_disk",
+        "store.folder",
+        "store.max_gib",
         "model.shape",
         "mirror",
         "offline",
@@ -100,12 +106,30 @@ class EngineSettings:
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:1` …
         batch_tokens: tokens of one forward pass, padding included; None: by device.
-        memory_gib: embeddings kept in memory, in GiB.
+        scoring: processes that score cells beside the encoding; 0: none but this one; None: by
+            cores and memory.
+        compile: whether torch compiles the model.
     """
 
     device: str
     batch_tokens: int | None
-    memory_gib: float
+    scoring: int | None
+    compile: bool
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where embeddings are kept; see `encode.store.Store`.
+
+    Attributes:
+        folder: None: in memory only.
+        max_bytes: of all that is kept.
+        is_named: whether the request names the folder, and so expects it to be writable.
+    """
+
+    folder: Path | None
+    max_bytes: int
+    is_named: bool
 
 
 @dataclass(frozen=True)
@@ -127,6 +151,7 @@ class Settings:
     protocol: ProtocolSettings
     docs: DocsSizes
     engine: EngineSettings
+    store: StoreSettings
     mirror: Path | None
     hub: str | None
     offline: bool
@@ -271,8 +296,10 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
         engine=EngineSettings(
             device=_device(engine["device"]),
             batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
-            memory_gib=_number("engine.memory_gib", engine["memory_gib"], least=0.0),
+            scoring=_auto_or_count("engine.scoring", engine["scoring"], least=0),
+            compile=_boolean("engine.compile", engine["compile"]),
         ),
+        store=_store(first["store"]),
         mirror=mirror,
         hub=address,
         offline=_boolean("offline", first["offline"]),
@@ -551,6 +578,28 @@ def _shipped_docs() -> DocsSizes:
     return _docs(content["docs"])
 
 
+def _store(value: Mapping[str, Any]) -> StoreSettings:
+    size = _number("store.max_gib", value["max_gib"], least=0.0)
+    if not 0 < size < math.inf:
+        raise RequestError(
+            f"store.max_gib={value['max_gib']} is not a number above 0. To keep nothing on disk: "
+            "store=none"
+        )
+    named = _path("store.folder", value["folder"])
+    if not _boolean("store.on_disk", value["on_disk"]):
+        if named is not None:
+            raise RequestError(
+                f"store.folder={named}: this store keeps nothing on disk. With a folder: "
+                f"store=disk store.folder={named}"
+            )
+        return StoreSettings(folder=None, max_bytes=int(size * 2**30), is_named=False)
+    return StoreSettings(
+        folder=cache_folder() / "store" if named is None else named,
+        max_bytes=int(size * 2**30),
+        is_named=named is not None,
+    )
+
+
 def _device(value: Any) -> str:
     device = str(value)
     kind, _, number = device.partition(":")
@@ -565,13 +614,13 @@ def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
         raise RequestError(f"{key}={value} is not one of: {', '.join(allowed)}.{near}")
 
 
-def _auto_or_count(key: str, value: Any) -> int | None:
-    return None if value in (None, "auto") else _count(key, value)
+def _auto_or_count(key: str, value: Any, least: int = 1) -> int | None:
+    return None if value in (None, "auto") else _count(key, value, least)
 
 
-def _count(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= sys.maxsize:
-        raise RequestError(f"{key}={value} is not a whole number above 0.")
+def _count(key: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= sys.maxsize:
+        raise RequestError(f"{key}={value} is not a whole number of at least {least}.")
     return value
 
 

@@ -7,17 +7,18 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 import os
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lcbench import hub, provenance
-from lcbench.errors import InjectionError, MissingError, RequestError, StorageError
+from lcbench.encode.store import Store
+from lcbench.errors import MissingError, RequestError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.models import LocatedModel, load, locate
@@ -25,7 +26,6 @@ from lcbench.progress import Progress
 from lcbench.results import COMPARED_VERSIONS, Finished, Results
 from lcbench.settings import EngineSettings, Settings
 from lcbench.tasks.mirror import (
-    Data,
     check_mirror,
     digest_of,
     is_here,
@@ -46,14 +46,14 @@ from lcbench.tasks.suites import (
     resolve_all,
 )
 from lcbench.tempscale.policy import BASELINE, Policy
+from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes
 
 if TYPE_CHECKING:
-    from mteb.models.model_meta import ModelMeta
     from sentence_transformers import SentenceTransformer
 
-    from lcbench.encode.forward import Encoder
+    from lcbench.encode.engine import Engine
     from lcbench.encode.prompts import PromptOf
-    from lcbench.tempscale.inject import Injection
+    from lcbench.tempscale.prove import Proof
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,14 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     left = [cell for group in left_of.values() for cell in group]
     _check_same_data(settings, results, set(cells) - set(left), left)
     _check_same_versions(settings, results, set(cells) - set(left), left)
-    runner = _Runner(settings, parts, results, console, warn)
-    if left:
-        results.check_writable()
-        for folder in {results.files(cell).folder for cell in left}:
-            remove_leftovers(folder)
+    if not left:
+        return Outcome(cells, len(cells), {}, {})
+    results.check_writable()
+    for folder in {results.files(cell).folder for cell in left}:
+        remove_leftovers(folder)
+    with closing(_Runner(settings, parts, results, console, warn)) as runner:
         runner.prepare(left)
-        with Progress(console, left, len(cells) - len(left)) as progress:
+        with Progress(console, left, len(cells) - len(left), lambda _: None) as progress:
             for model, group in left_of.items():
                 if group:
                     runner.run_model(model, group, progress)
@@ -254,6 +255,15 @@ class _Runner:
         self._results = results
         self._console = console
         self._warn = warn
+        self._pool = Pool(
+            processes(settings.engine.scoring), offline=settings.offline, address=settings.hub
+        )
+        self._store = Store(settings.store.folder, settings.store.max_bytes, warn)
+
+    def close(self) -> None:
+        """End the processes that score, and write what the store holds back."""
+        self._pool.close()
+        self._store.close()
 
     def prepare(self, cells: Sequence[Cell]) -> None:
         """See that every task exists and its data is within reach."""
@@ -290,39 +300,58 @@ class _Runner:
         if all_here or hub.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             hub.go_offline()
+            self._pool.offline = True
 
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
         progress.doing(f"loading {model.name} …")
-        device = device_of(self._settings.engine)
+        devices = devices_of(self._settings.engine)
         try:
-            loaded = load(model, device=device, dtype=self._settings.protocol.dtype)
+            loaded = load(model, device=devices[0], dtype=self._settings.protocol.dtype)
+            proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
         except RequestError as error:
             self.refused[model.name] = str(error)
             return
+        engine = self._engine(model, loaded, devices, prompt_of, progress)
+        facts = provenance.model_facts(model, loaded)
+        jobs = [
+            Job(
+                number=number,
+                cell=cell,
+                part=self._parts[cell.task],
+                docs=self._settings.docs.at(model.shape.window),
+                model=facts,
+                mirror=self._settings.mirror,
+            )
+            for number, cell in enumerate(cells)
+        ]
+        try:
+            with closing(
+                self._pool.run(jobs, engine, lambda job: progress.start(job.cell))
+            ) as ended:
+                for job, outcome in ended:
+                    cell = job.cell
+                    if isinstance(outcome, FailedCell):
+                        self._fail(cell, outcome, progress)
+                    else:
+                        proof = proofs[cell.policy]
+                        self._finish(cell, outcome, proof, loaded, progress)
+        finally:
+            engine.close()
+
+    def _prove(
+        self, loaded: SentenceTransformer, cells: Sequence[Cell]
+    ) -> dict[Policy, Proof | None]:
+        """Show, before anything is encoded, that the model can be brought to each policy."""
         from lcbench.tempscale.inject import Injection
 
-        policies = list(dict.fromkeys(cell.policy for cell in cells))
-        for policy in policies:
-            group = [cell for cell in cells if cell.policy == policy]
-            if policy.is_baseline:
-                # Before anything is scored: can this model be brought to a temperature at all?
-                if others := [other for other in policies if not other.is_baseline]:
-                    try:
-                        Injection(loaded, others[0]).remove()
-                    except InjectionError as error:
-                        self.refused[model.name] = str(error)
-                        return
-                self._run_cells(model, loaded, None, prompt_of, group, progress)
-                continue
-            try:
-                injection = Injection(loaded, policy)
-            except InjectionError as error:
-                self.refused[model.name] = str(error)
-                return
-            with injection:
-                self._run_cells(model, loaded, injection, prompt_of, group, progress)
+        proofs: dict[Policy, Proof | None] = {BASELINE: None}
+        for policy in dict.fromkeys(cell.policy for cell in cells):
+            if not policy.is_baseline:
+                with Injection(loaded, policy) as injection:
+                    proofs[policy] = injection.proof
+        return proofs
 
     def _prompts(self, model: LocatedModel, loaded: SentenceTransformer) -> PromptOf:
         from lcbench.encode.prompts import no_prompt, registry_prompts
@@ -331,91 +360,72 @@ class _Runner:
             return no_prompt
         return registry_prompts(model.name, loaded)
 
-    def _run_cells(
+    def _engine(
         self,
         model: LocatedModel,
         loaded: SentenceTransformer,
-        injection: Injection | None,
+        devices: Sequence[str],
         prompt_of: PromptOf,
-        cells: Sequence[Cell],
         progress: Progress,
-    ) -> None:
-        from lcbench.encode.forward import Encoder
+    ) -> Engine:
+        from lcbench.encode.engine import Engine, Identity
+        from lcbench.encode.forward import Forward
 
-        meta = provenance.model_meta(model, loaded, cells[0].policy)
-        encoder = Encoder(
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        forward = Forward(
             loaded,
-            meta,
-            injection=injection,
-            prompt_of=prompt_of,
+            devices=devices,
             batch_tokens=self._settings.engine.batch_tokens,
-            memory_gib=self._settings.engine.memory_gib,
-            on_progress=progress.encoded,
+            cores_left=lambda: (cores or 1) - self._pool.working(),
         )
-        for cell in cells:
-            progress.start(cell)
-            try:
-                task = self._make_task(cell.task, model.shape.window)
-                self._results.write(cell, self._score(cell, task, encoder, meta, loaded, injection))
-            except (StorageError, KeyboardInterrupt):
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                where = self._results.write_failure(cell, traceback.format_exc())
-                self.failed[cell] = f"{reason} (traceback: {where})"
-                progress.finish("FAILED")
-            else:
-                progress.finish("done")
+        identity = Identity(
+            model.name, model.revision, loaded.max_seq_length, self._settings.protocol.dtype
+        )
+        return Engine(
+            forward, self._store, identity, prompt_of=prompt_of, on_progress=progress.encoded
+        )
 
-    def _score(
+    def _finish(
         self,
         cell: Cell,
-        task: Any,
-        encoder: Encoder,
-        meta: ModelMeta,
+        scored: ScoredCell,
+        proof: Proof | None,
         loaded: SentenceTransformer,
-        injection: Injection | None,
-    ) -> Finished:
-        from lcbench.score import score
-
-        if cell.policy.for_role("query") != cell.policy.for_role("document"):
-            self._say_without_roles(task)
-        data = self._data(cell, task)
-        began = time.time()
-        scored = score(task, encoder)
+        progress: Progress,
+    ) -> None:
+        by_role = cell.policy.for_role("query") != cell.policy.for_role("document")
+        if by_role and scored.without_roles:
+            self._console.print(
+                f"{cell.task} has no queries: all its texts count as documents.", style="dim"
+            )
         record: dict[str, Any] = {
             "cell": str(cell),
             "model": cell.model,
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
-            "task_type": task.metadata.type,
-            "data": data,
             "window": loaded.max_seq_length,
-            "proof": None if injection is None else asdict(injection.proof),
-            "began": began,
-            **scored.provenance(),
+            "proof": None if proof is None else asdict(proof),
+            **scored.record,
             **provenance.environment(str(loaded.device)),
         }
-        return Finished(scored.result.to_disk, meta.to_dict(), record, scored.items)
+        finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)
+        self._results.write(cell, finished)
+        progress.finish(cell, "done", record)
 
-    def _data(self, cell: Cell, task: Any) -> dict[str, Any]:
-        """Point a task at its data, and return what its provenance says of it."""
-        if cell.task in DOCS_TASKS:
-            return asdict(Data("docstrings", str(cell.protocol.docs), "installed libraries"))
-        mirror = self._settings.mirror
-        if parts := parts_of(task):
-            return {"parts": {one.metadata.name: asdict(point_at(one, mirror)) for one in parts}}
-        return asdict(point_at(task, mirror))
-
-    def _say_without_roles(self, task: Any) -> None:
-        if "Retrieval" not in task.metadata.type and "Reranking" not in task.metadata.type:
-            self._console.print(
-                f"{task.metadata.name} has no queries: all its texts count as documents.",
-                style="dim",
-            )
+    def _fail(self, cell: Cell, failed: FailedCell, progress: Progress) -> None:
+        where = self._results.write_failure(cell, failed.traceback)
+        self.failed[cell] = f"{failed.reason} (traceback: {where})"
+        progress.finish(cell, "FAILED", {})
 
     def _make_task(self, name: str, window: int | None = None) -> Any:
         return make_task(self._parts[name], self._settings.docs.at(window))
+
+
+def _writer(content: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
 
 
 def quiet_libraries() -> None:
@@ -444,11 +454,23 @@ def device_of(engine: EngineSettings) -> str:
     Raises:
         RequestError: torch does not find it here.
     """
+    return devices_of(engine)[0]
+
+
+def devices_of(engine: EngineSettings) -> list[str]:
+    """Return the devices that a run uses: every GPU, unless one is named.
+
+    Raises:
+        RequestError: torch does not find it here.
+    """
     import torch
 
     cuda = torch.cuda.is_available()
+    every = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if cuda else []
     if engine.device == "auto":
-        return "cuda" if cuda else "cpu"
+        return every or ["cpu"]
+    if engine.device == "cuda" and cuda:
+        return every
     if engine.device.startswith("cuda") and not cuda:
         raise RequestError(
             f"engine.device={engine.device}: torch finds no CUDA device here; "
@@ -456,4 +478,4 @@ def device_of(engine: EngineSettings) -> str:
         )
     if engine.device.startswith("mps") and not torch.backends.mps.is_available():
         raise RequestError("engine.device=mps: torch finds no such device here.")
-    return engine.device
+    return [engine.device]

@@ -14,7 +14,8 @@ There are two mechanisms:
   hands to `softmax` are divided.
 
 A layer's temperature is an attribute of that layer, so models injected at different policies do
-not touch each other.
+not touch each other. Several threads may run one injected model at once: what belongs to one run
+(the lengths of its texts, how often each layer has run) is kept by thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -72,7 +75,19 @@ class _Layer:
     injection: Injection
     tau: float
     calls_a_run: int
-    calls: int = 0
+
+
+class _Run(threading.local):
+    """What a thread's runs of the model have done, and the batch that is going through it.
+
+    Attributes:
+        calls: how often each attention layer has run, by its name, since the last check.
+        rows: the temperature of each text, where it goes by length.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.rows: Tensor | None = None
 
 
 class Injection:
@@ -90,7 +105,7 @@ class Injection:
         self._transformer = find_transformer(model)
         self._modules: list[nn.Module] = []
         self._hooks: list[Any] = []
-        self._rows: Tensor | None = None
+        self._run = _Run()
         self._watches = False
         self._unwatched: Any = None
         self._role: Role = "document"
@@ -180,7 +195,7 @@ class Injection:
             for call in probe.calls:
                 taus = shown.setdefault(_layer(call.module).name, [])
                 taus += [tau for tau in call.tau if tau not in taus]
-        self._forget_calls()
+        self.forget()
         self.role = "document"
         return Proof(
             layers=tuple(shown),
@@ -214,7 +229,7 @@ class Injection:
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._rows = None
+                self._run.rows = None
 
         self._unwatched = self._transformer.__dict__.get("forward")
         self._transformer.forward = watched
@@ -232,10 +247,10 @@ class Injection:
         rows = torch.tensor(taus, dtype=torch.float64, device=ids.device)
         boundaries = kwargs.get("cu_seq_lens_q")
         if boundaries is None:
-            self._rows = rows.view(-1, 1, 1, 1)
+            self._run.rows = rows.view(-1, 1, 1, 1)
         else:
             # Unpadded: all texts lie in one row, one after the other.
-            self._rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
+            self._run.rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
 
     def temperature(self, layer_tau: float) -> float | Tensor:
         """Return the temperature of a layer in this run: a number, or one a text.
@@ -245,32 +260,35 @@ class Injection:
         """
         if not self._watches:
             return layer_tau
-        if self._rows is None:
+        rows = self._run.rows
+        if rows is None:
             raise InjectionError(
                 f"{type(self._transformer).__name__} was run without going through its forward, so "
                 "the lengths of its texts, and with them their temperatures, are not known."
             )
-        return self._rows
+        return rows
 
     def check(self) -> None:
         """Check that all layers have run at their temperature, equally often, since the last check.
 
-        Cheap enough (counters only) for once a batch: a layer that was replaced or bypassed after
-        the injection is found before its embeddings are scored.
+        It looks at the runs of the thread that calls it. Cheap enough (counters only) for once a
+        batch: a layer that was replaced or bypassed after the injection is found before its
+        embeddings are scored.
 
         Raises:
             InjectionError: naming the first layer that has not.
         """
         layers = [_layer(module) for module in self._modules]
-        runs = max((layer.calls // layer.calls_a_run for layer in layers), default=0)
+        calls = self._run.calls
+        runs = max((calls[layer.name] // layer.calls_a_run for layer in layers), default=0)
         for layer in layers:
-            if runs == 0 or layer.calls != runs * layer.calls_a_run:
+            if runs == 0 or calls[layer.name] != runs * layer.calls_a_run:
                 raise InjectionError(
                     f"{type(self._transformer).__name__}: the attention layer {layer.name} no "
                     f"longer runs at τ = {layer.tau:g}; it was replaced or bypassed after the "
                     "injection."
                 )
-        self._forget_calls()
+        self.forget()
 
     def remove(self) -> None:
         """Restore the model's own attention. Doing it twice is harmless."""
@@ -287,13 +305,17 @@ class Injection:
         for module in self._modules:
             delattr(module, _LAYER)
         self._modules = []
-        self._rows = None
+        self._run.rows = None
         if hasattr(self._transformer, _INJECTED):
             delattr(self._transformer, _INJECTED)
 
-    def _forget_calls(self) -> None:
-        for module in self._modules:
-            _layer(module).calls = 0
+    def count(self, layer: str) -> None:
+        """Note that a layer has run."""
+        self._run.calls[layer] += 1
+
+    def forget(self) -> None:
+        """Forget the runs of this thread since the last check, after one that broke off."""
+        self._run.calls.clear()
 
     def __enter__(self) -> Injection:
         return self
@@ -476,7 +498,7 @@ def _attend(
             **kwargs,
         )
     if layer is not None:
-        layer.calls += 1
+        layer.injection.count(layer.name)
     if probe is not None:
         with inside(probe):
             numbers = torch.as_tensor(tau, dtype=torch.float64, device=query.device)
@@ -512,7 +534,8 @@ def _computes_own_softmax(module: nn.Module) -> bool:
 
 def _scale_softmax(module: nn.Module) -> list[Any]:
     """Divide the logits that a layer hands to softmax, while it runs."""
-    modes: list[_ScaledSoftmax] = []
+    # A thread's own: several may be in this layer at once.
+    entered = threading.local()
     signature = inspect.signature(module.forward)
 
     def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -520,11 +543,11 @@ def _scale_softmax(module: nn.Module) -> list[Any]:
         given = signature.bind(*args, **kwargs)
         mode.keep_bias(given.arguments)
         mode.__enter__()  # type: ignore[no-untyped-call]
-        modes.append(mode)
+        entered.modes = [*getattr(entered, "modes", []), mode]
         return given.args, given.kwargs
 
     def leave(*_: Any) -> None:
-        modes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        entered.modes.pop().__exit__(None, None, None)
 
     return [
         module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -578,7 +601,7 @@ class _ScaledSoftmax(TorchFunctionMode):
             scaled = _divide(logits, self._tau).clamp(min=lowest)
             weights = func(scaled, *others, **kwargs)
         if self._layer is not None:
-            self._layer.calls += 1
+            self._layer.injection.count(self._layer.name)
         if probe is not None:
             numbers = torch.as_tensor(self._tau, dtype=torch.float64, device=logits.device)
             # What is masked holds the most negative number.

@@ -1,0 +1,325 @@
+"""An encoder that mteb can score: each different text of a call once, in the order asked for.
+
+It does no encoding itself: it asks an engine, in this process or in another (`Engine`,
+`workers.py`), and puts what comes back in place.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.encode.store import digests
+from lcbench.errors import StorageError
+from lcbench.tempscale.policy import Role
+
+if TYPE_CHECKING:
+    import torch
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models.model_meta import ModelMeta
+
+# What is asked of the engine at once: texts enough to fill many batches, few enough that what is
+# under way stays small beside a model, whatever the size of a corpus.
+_TEXTS_AT_ONCE = 4096
+_CHARACTERS_AT_ONCE = 16 * 2**20
+# An array larger than this lies in a file that has no name, and is mapped.
+_IN_MEMORY = 64 * 2**20
+
+
+class EmbeddingError(Exception):
+    """The model returned something that is no embedding.
+
+    Attributes:
+        position: of the text, among those asked for.
+        length: tokens that were read of it.
+    """
+
+    def __init__(self, position: int, length: int, count: int) -> None:
+        super().__init__(position, length, count)
+        self.position = position
+        self.length = length
+        self.count = count
+
+    def __str__(self) -> str:
+        return (
+            f"The embedding of text {self.position} of {self.count} ({self.length} tokens) is "
+            "zero or not finite."
+        )
+
+
+@dataclass
+class Work:
+    """What an engine has done for one request.
+
+    Attributes:
+        texts: that went through the model.
+        tokens: of them.
+        padded: tokens that the model multiplied, padding included.
+        seconds: that the engine was busy.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    padded: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An engine's answer: embeddings [texts, dimensions], tokens of each text, and what it took."""
+
+    embeddings: NDArray[np.float32]
+    work: Work
+
+
+class Backend(Protocol):
+    """What encodes: one model at one policy."""
+
+    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+        """Return the embeddings of texts that all differ.
+
+        Raises:
+            EmbeddingError: one is not finite, or zero.
+        """
+
+    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
+        """Return the tokens that the model reads of each text, its prompt among them."""
+
+    def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
+        """Return the prompt that texts of a task get."""
+
+
+@dataclass
+class Counters:
+    """What was done for an encoder since they were last reset.
+
+    Attributes:
+        texts: that were asked for.
+        unique_texts: different ones among them.
+        encoded_texts: of these, those that were not in the store and went through the model.
+        encoded_tokens: of them.
+        padded_tokens: the same, padding included.
+        seconds: that the engine was busy with them.
+        seconds_wait: that went by until it had answered, beyond those: others were before them.
+        prompts: by kind of text (`query`, `document`, `text`).
+    """
+
+    texts: int = 0
+    unique_texts: int = 0
+    encoded_texts: int = 0
+    encoded_tokens: int = 0
+    padded_tokens: int = 0
+    seconds: float = 0.0
+    seconds_wait: float = 0.0
+    prompts: dict[str, str] = field(default_factory=dict)
+    seen: NDArray[np.bytes_] = field(
+        default_factory=lambda: np.empty(0, dtype="S16"), repr=False, compare=False
+    )
+
+
+class Encoder:
+    """A model at a policy as mteb's `EncoderProtocol` has it.
+
+    Attributes:
+        counters: what was done for it.
+        mteb_model_meta: what mteb writes down about the model.
+    """
+
+    def __init__(self, backend: Backend, meta: ModelMeta) -> None:
+        """Wrap a backend.
+
+        Args:
+            backend: what encodes.
+            meta: mteb's description of the model; its similarity is the one that scores are
+                computed with.
+        """
+        self.mteb_model_meta = meta
+        self.counters = Counters()
+        self._backend = backend
+
+    def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
+        """Return the prompt that texts of a task get: those of queries, documents, or neither."""
+        return self._backend.prompt_of(task, prompt_type)
+
+    def encode(
+        self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: Any = None, **_: Any
+    ) -> NDArray[np.float32]:
+        """Return the embeddings of a data loader's texts, in order (mteb's `EncoderProtocol`).
+
+        Args:
+            inputs: one of mteb's data loaders.
+            task_metadata: of the task that they belong to; its prompt may depend on it.
+            prompt_type: `query`; anything else counts as documents.
+
+        Returns:
+            [texts, dimensions]
+        """
+        role: Role = "query" if prompt_type is not None and prompt_type == "query" else "document"
+        prompt = self.prompt_of(task_metadata, prompt_type)
+        self.counters.prompts[getattr(prompt_type, "value", None) or "text"] = prompt
+        return self.embed(_texts(inputs), role, prompt)
+
+    def embed(
+        self, texts: Sequence[str], role: Role = "document", prompt: str = ""
+    ) -> NDArray[np.float32]:
+        """Return the embeddings of texts, in order.
+
+        Args:
+            texts: any number, equal ones among them or not.
+            role: which temperature a policy by role gives them.
+            prompt: put before each of them.
+
+        Returns:
+            [texts, dimensions]; mapped from a file where it is large, so that a corpus need not
+            fit into memory.
+
+        Raises:
+            EmbeddingError: one is not finite, or zero; the message has its index and length.
+            StorageError: there is no room for a large array in the folder for temporary files.
+        """
+        counters = self.counters
+        places = _Places(texts)
+        counters.texts += len(texts)
+        counters.unique_texts += self._count_new(places.keys)
+        embeddings: NDArray[np.float32] | None = None
+        for chunk in places.chunks(texts):
+            started = time.perf_counter()
+            try:
+                found = self._backend.embed([texts[i] for i in chunk], role, prompt)
+            except EmbeddingError as error:
+                position = int(chunk[error.position])
+                raise EmbeddingError(position, error.length, len(texts)) from None
+            work = found.work
+            counters.encoded_texts += work.texts
+            counters.encoded_tokens += work.tokens
+            counters.padded_tokens += work.padded
+            counters.seconds += work.seconds
+            counters.seconds_wait += max(0.0, time.perf_counter() - started - work.seconds)
+            if embeddings is None:
+                embeddings = large_array(len(texts), found.embeddings.shape[1])
+            places.put(chunk, found.embeddings, embeddings)
+        return np.empty((0, 0), dtype=np.float32) if embeddings is None else embeddings
+
+    def lengths(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """Return the tokens that the model reads of each text, its prompt among them."""
+        places = _Places(texts)
+        lengths = np.zeros((len(texts), 1), dtype=np.int32)
+        for chunk in places.chunks(texts):
+            found = self._backend.lengths([texts[i] for i in chunk], prompt)
+            places.put(chunk, found[:, None], lengths)
+        return [int(length) for length in lengths[:, 0]]
+
+    def similarity(self, left: Any, right: Any) -> torch.Tensor:
+        """Return the model's own similarity of every pair (cosine unless it says otherwise).
+
+        Returns:
+            [left, right]
+        """
+        result: torch.Tensor = self._similarities()[0](left, right)
+        return result
+
+    def similarity_pairwise(self, left: Any, right: Any) -> torch.Tensor:
+        """Return the model's own similarity of row with row.
+
+        Returns:
+            [rows]
+        """
+        result: torch.Tensor = self._similarities()[1](left, right)
+        return result
+
+    def _similarities(self) -> tuple[Any, Any]:
+        from sentence_transformers import SimilarityFunction
+
+        name = self.mteb_model_meta.similarity_fn_name
+        value = "cosine" if name is None else getattr(name, "value", name)
+        return (
+            SimilarityFunction.to_similarity_fn(value),
+            SimilarityFunction.to_similarity_pairwise_fn(value),
+        )
+
+    def _count_new(self, keys: NDArray[np.bytes_]) -> int:
+        """Return how many of the keys were not asked for since the counters were last reset."""
+        before = self.counters.seen
+        self.counters.seen = np.union1d(before, keys)
+        return len(self.counters.seen) - len(before)
+
+
+class _Places:
+    """Where each different text of a list stands in it.
+
+    Attributes:
+        keys: of the different texts, sorted, [different texts].
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.keys, self._first, inverse = np.unique(
+            digests(texts), return_index=True, return_inverse=True
+        )
+        # Indices into `texts`, those of equal texts beside each other.
+        self._every = np.argsort(inverse, kind="stable")
+        self._start = np.concatenate([[0], np.cumsum(np.bincount(inverse))])
+        self._unique = np.empty(len(texts), dtype=np.int64)
+        self._unique[self._first] = np.arange(len(self._first))
+
+    def chunks(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+        """Yield indices of the different texts, the longest first, as many as go together."""
+        sizes = np.fromiter((len(texts[i]) for i in self._first), np.int64, len(self._first))
+        order = self._first[np.lexsort((self._first, -sizes))]
+        start = characters = 0
+        for end, i in enumerate(order):
+            if end - start == _TEXTS_AT_ONCE or characters > _CHARACTERS_AT_ONCE:
+                yield order[start:end]
+                start, characters = end, 0
+            characters += len(texts[i])
+        if start < len(order):
+            yield order[start:]
+
+    def put(self, chunk: NDArray[np.int64], rows: NDArray[Any], into: NDArray[Any]) -> None:
+        """Copy the rows of a chunk's texts to wherever equal texts stand."""
+        which = self._unique[chunk]
+        counts = self._start[which + 1] - self._start[which]
+        if len(into) == len(self.keys):
+            into[chunk] = rows
+            return
+        everywhere = np.concatenate(
+            [self._every[self._start[one] : self._start[one + 1]] for one in which]
+        )
+        into[everywhere] = rows[np.repeat(np.arange(len(chunk)), counts)]
+
+
+def large_array(rows: int, columns: int) -> NDArray[np.float32]:
+    """Return an array to be filled, in memory or, where it is large, mapped from a nameless file.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    size = rows * columns * 4
+    if size <= _IN_MEMORY:
+        return np.empty((rows, columns), dtype=np.float32)
+    with tempfile.TemporaryFile(prefix="lcbench-") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                # Room is taken at once: running out of it later would kill the process.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            raise StorageError(
+                f"{rows} embeddings of {columns} numbers need {size / 2**30:.1f} GiB in "
+                f"{tempfile.gettempdir()}: {os.strerror(error.errno or 0)}. Make room, or name "
+                "another folder: TMPDIR=PATH."
+            ) from error
+        mapped = np.memmap(file, dtype=np.float32, mode="r+", shape=(rows, columns))
+        return np.asarray(mapped)
+
+
+def _texts(inputs: Any) -> list[str]:
+    """Return all texts of one of mteb's data loaders, which keep them in the column `text`."""
+    return list(inputs.dataset["text"])

@@ -1,0 +1,268 @@
+"""What encodes: texts that differ become embeddings, by way of the store, each tokenised once."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench import provenance
+from lcbench.encode.encoder import Embedded, EmbeddingError, Work
+from lcbench.encode.forward import Forward
+from lcbench.encode.prompts import PromptOf, no_prompt
+from lcbench.encode.store import Context, Store, digests
+from lcbench.encode.tokens import Tokens
+from lcbench.tempscale.policy import Policy, Role
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+# Texts, and characters of them, that are tokenised ahead of the forward pass.
+_TEXTS_AHEAD = 4096
+_CHARACTERS_AHEAD = 2 * 2**20
+# Modules of ours that an embedding depends on: what they made is not taken once they have changed.
+_CODE = ("encode", "tempscale")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose embeddings the store keeps: what they depend on besides text, prompt and temperature.
+
+    Attributes:
+        model: name, `<organisation>/<model>`.
+        revision: the commit, or a digest of the model's files.
+        window: tokens that are read of a text; None: not limited.
+        dtype: of weights and activations.
+    """
+
+    model: str
+    revision: str
+    window: int | None
+    dtype: str
+
+
+class Engine:
+    """Encodes with one model; what it has encoded is in the store.
+
+    One thread at a time may use it.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        store: Store,
+        identity: Identity,
+        *,
+        prompt_of: PromptOf = no_prompt,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Put a forward pass and a store together.
+
+        Args:
+            forward: the model.
+            store: where embeddings and tokens are kept.
+            identity: what its embeddings are kept under.
+            prompt_of: which prompt the texts of a task get.
+            on_progress: told after each batch how many texts it had, and how many tokens.
+        """
+        self.prompt_of = prompt_of
+        self._forward = forward
+        self._store = store
+        self._identity = identity
+        self._on_progress = on_progress
+        self._ahead = ThreadPoolExecutor(1, "tokens")
+        self._in_store = threading.Lock()
+
+    def at(self, policy: Policy) -> LocalBackend:
+        """Return what encodes at a policy."""
+        return LocalBackend(self, policy)
+
+    def embed(self, policy: Policy, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+        """Return the embeddings of texts that all differ.
+
+        Raises:
+            EmbeddingError: one is not finite, or zero.
+            InjectionError: the model cannot be brought to the policy.
+        """
+        started = time.perf_counter()
+        policy = policy.for_role(role)
+        keys, rows, work = digests(texts), np.arange(len(texts)), Work()
+        embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
+        with self._in_store:
+            shelf = self._store.shelf(self._context(policy, prompt))
+            found = shelf.read(keys, embeddings, rows)
+        missing = rows[~found]
+        if len(missing):
+            self._forward.use(policy)
+        for block, tokens in self._tokenized(texts, keys, missing, prompt):
+            lengths = np.array([one.length for one in tokens], dtype=np.int32)
+            for batch in self._forward.run(tokens):
+                where, read = block[batch.texts], lengths[batch.texts]
+                _check(batch.embeddings, where, read, len(texts))
+                embeddings[where] = batch.embeddings
+                work.texts += len(where)
+                work.tokens += int(read.sum())
+                work.padded += batch.padded
+                if self._on_progress is not None:
+                    self._on_progress(len(where), int(read.sum()))
+            with self._in_store:
+                shelf.add(keys[block], lengths, embeddings[block])
+        work.seconds = time.perf_counter() - started
+        return Embedded(embeddings, work)
+
+    def lengths(self, policy: Policy, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
+        """Return the tokens that the model reads of each text, its prompt among them."""
+        keys = digests(texts)
+        lengths = np.full(len(texts), -1, dtype=np.int32)
+        roles: tuple[Role, ...] = ("document", "query")
+        # Where they were encoded the lengths are known; the role is not.
+        for one in dict.fromkeys(policy.for_role(role) for role in roles):
+            unknown = lengths < 0
+            if unknown.any():
+                with self._in_store:
+                    shelf = self._store.shelf(self._context(one, prompt))
+                    lengths[unknown] = shelf.lengths(keys[unknown])
+        others = np.flatnonzero(lengths < 0)
+        tokens = self._tokens(texts, keys, others, prompt)
+        lengths[others] = [one.length for one in tokens]
+        return lengths
+
+    def flush(self) -> None:
+        """Let the store write what it holds back."""
+        with self._in_store:
+            self._store.flush()
+
+    def close(self) -> None:
+        """Write what the store holds back, end all threads, leave the model as it was."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._forward.close()
+        self._store.flush()
+
+    def stop(self) -> None:
+        """Let what is being encoded end soon, with an error."""
+        self._forward.stop()
+
+    def _tokenized(
+        self, texts: Sequence[str], keys: NDArray[np.bytes_], which: NDArray[np.int64], prompt: str
+    ) -> Iterator[tuple[NDArray[np.int64], list[Tokens]]]:
+        """Yield some of the texts in blocks; the next is tokenised while one is encoded."""
+        blocks = _blocks(texts, which)
+        waiting = [self._ahead.submit(self._tokens, texts, keys, one, prompt) for one in blocks[:1]]
+        for number, block in enumerate(blocks, start=1):
+            tokens = waiting.pop().result()
+            waiting += [
+                self._ahead.submit(self._tokens, texts, keys, one, prompt)
+                for one in blocks[number : number + 1]
+            ]
+            yield block, tokens
+
+    def _tokens(
+        self, texts: Sequence[str], keys: NDArray[np.bytes_], which: NDArray[np.int64], prompt: str
+    ) -> list[Tokens]:
+        """Return the tokens of some of the texts: those in the store, the others made."""
+        tokenizer = self._forward.tokenizer
+        digest = tokenizer.digest
+        if digest is None:
+            return tokenizer.tokenize([texts[i] for i in which], prompt)
+        with self._in_store:
+            shelf = self._store.shelf(_token_context(digest, prompt))
+            kept = shelf.read_ragged(keys[which])
+        new = [n for n, ids in enumerate(kept) if ids is None]
+        made = tokenizer.tokenize([texts[which[n]] for n in new], prompt)
+        tokens = [None if ids is None else tokenizer.restore(ids, prompt) for ids in kept]
+        for n, one in zip(new, made, strict=True):
+            tokens[n] = one
+        plain = [n for n, one in zip(new, made, strict=True) if one.restorable]
+        with self._in_store:
+            if plain:
+                shelf.add_ragged(keys[which[plain]], [tokens[n].ids for n in plain])  # type: ignore[union-attr]
+        return [one for one in tokens if one is not None]
+
+    def _context(self, policy: Policy, prompt: str) -> Context:
+        one = self._identity
+        return Context(
+            kind="embedding",
+            model=one.model,
+            revision=one.revision,
+            window=one.window,
+            dtype=one.dtype,
+            temperature=policy.canonical,
+            prompt=prompt,
+            made_by=_made_by(),
+        )
+
+
+class LocalBackend:
+    """An engine in this process, at a policy; see `Backend`."""
+
+    def __init__(self, engine: Engine, policy: Policy) -> None:
+        self._engine = engine
+        self._policy = policy
+
+    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+        """Return the embeddings of texts that all differ."""
+        return self._engine.embed(self._policy, texts, role, prompt)
+
+    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
+        """Return the tokens that the model reads of each text, its prompt among them."""
+        return self._engine.lengths(self._policy, texts, prompt)
+
+    def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
+        """Return the prompt that texts of a task get."""
+        return self._engine.prompt_of(task, prompt_type)
+
+
+def _blocks(texts: Sequence[str], which: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    blocks = []
+    start = characters = 0
+    for end, i in enumerate(which):
+        if end - start == _TEXTS_AHEAD or characters > _CHARACTERS_AHEAD:
+            blocks.append(which[start:end])
+            start, characters = end, 0
+        characters += len(texts[i])
+    return [*blocks, which[start:]] if start < len(which) else blocks
+
+
+def _check(
+    embeddings: NDArray[np.float32], where: NDArray[np.int64], lengths: NDArray[Any], count: int
+) -> None:
+    wrong = ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise EmbeddingError(int(where[first]), int(lengths[first]), count)
+
+
+def _token_context(tokenizer: str, prompt: str) -> Context:
+    return Context(
+        kind="tokens",
+        model="",
+        revision=tokenizer,
+        window=None,
+        dtype="",
+        temperature="",
+        prompt=prompt,
+        made_by=_made_by(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _made_by() -> str:
+    """Return a digest of the libraries' versions and of the code of ours that makes embeddings."""
+    digest = hashlib.sha256()
+    versions = provenance.versions()
+    for name in ("torch", "transformers", "sentence-transformers", "tokenizers"):
+        digest.update(f"{name} {versions[name]}\n".encode())
+    root = Path(__file__).parents[1]
+    for folder in _CODE:
+        for path in sorted((root / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

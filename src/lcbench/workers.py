@@ -1,0 +1,487 @@
+"""Score cells in processes of their own, while the encoder goes on with others.
+
+mteb's scoring (logistic regression, clustering) uses one core and no GPU. Here each cell is scored
+by a process that asks this one for embeddings: whatever the task asks for, mteb's code decides. A
+process that dies is one failed cell.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench import hub
+from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
+from lcbench.grid import Cell
+from lcbench.provenance import ModelFacts, model_meta
+from lcbench.tasks.mirror import Data, point_at
+from lcbench.tasks.selection import DocsSizes
+from lcbench.tasks.suites import DOCS_TASKS, Part, make_task, parts_of
+from lcbench.tempscale.policy import Role
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    from lcbench.encode.encoder import Backend
+    from lcbench.encode.engine import Engine
+
+# One takes this much memory beside its task's data, mostly libraries.
+_GIB_A_PROCESS = 2.0
+_MOST_PROCESSES = 8
+# Seconds that a process has to end by itself.
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to be scored.
+
+    Attributes:
+        number: its place in the order of the request.
+        cell: which one.
+        part: what is scored of the task.
+        docs: sizes of the docs suite, for the model's window.
+        model: what mteb is told of the model.
+        mirror: the folder in which datasets are looked for first.
+    """
+
+    number: int
+    cell: Cell
+    part: Part
+    docs: DocsSizes
+    model: ModelFacts
+    mirror: Path | None
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """A cell that was scored, in a form that travels between processes.
+
+    Attributes:
+        result: mteb's JSON, as mteb writes it.
+        model_meta: mteb's description of the model.
+        record: of its provenance, what scoring knows.
+        items: one row an item, or None.
+        without_roles: whether the task has neither queries nor documents.
+    """
+
+    result: bytes
+    model_meta: dict[str, Any]
+    record: dict[str, Any]
+    items: pa.Table | None
+    without_roles: bool
+
+
+@dataclass(frozen=True)
+class FailedCell:
+    """A cell that could not be scored.
+
+    Attributes:
+        reason: in one line.
+        traceback: all of it.
+    """
+
+    reason: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> FailedCell:
+        """Return what an exception comes to, with its traceback."""
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return cls(reason, "".join(traceback.format_exception(error)))
+
+
+class EncoderError(Exception):
+    """The encoder failed; carries what it said."""
+
+    def __init__(self, failed: FailedCell) -> None:
+        super().__init__(failed)
+        self.failed = failed
+
+
+def processes(asked: int | None) -> int:
+    """Return how many processes score: as asked, or as many as cores and memory allow."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return int(max(1, min(cores or 1, memory / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+
+
+def score_cell(job: Job, backend: Backend) -> ScoredCell:
+    """Score a cell, in whatever process this is.
+
+    Raises:
+        whatever mteb, the data or the model raises.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from lcbench.score import score
+
+    task = make_task(job.part, job.docs)
+    data = _data(job, task)
+    meta = model_meta(job.model, job.cell.policy)
+    began = time.time()
+    # One thread, so that scores have the same digits on any number of cores; other cores score
+    # other cells.
+    with threadpool_limits(1):
+        scored = score(task, Encoder(backend, meta))
+    with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
+        path = Path(folder, "result.json")
+        scored.result.to_disk(path)
+        result = path.read_bytes()
+    kind = task.metadata.type
+    return ScoredCell(
+        result=result,
+        model_meta=meta.to_dict(),
+        record={"task_type": kind, "data": data, "began": began, **scored.provenance()},
+        items=scored.items,
+        without_roles="Retrieval" not in kind and "Reranking" not in kind,
+    )
+
+
+def _data(job: Job, task: Any) -> dict[str, Any]:
+    """Point a task at its data, and return what its provenance says of it."""
+    if job.cell.task in DOCS_TASKS:
+        return asdict(Data("docstrings", str(job.cell.protocol.docs), "installed libraries"))
+    if parts := parts_of(task):
+        return {"parts": {one.metadata.name: asdict(point_at(one, job.mirror)) for one in parts}}
+    return asdict(point_at(task, job.mirror))
+
+
+@dataclass
+class _Worker:
+    """A process that scores, as this one sees it."""
+
+    process: Any
+    connection: Connection
+    # Held open so that the process can tell when this one is gone.
+    life: Connection
+    job: Job | None = None
+    asking: bool = False
+
+
+@dataclass(order=True)
+class _Request:
+    number: int
+    worker: _Worker = field(compare=False)
+    job: Job = field(compare=False)
+    message: tuple[Any, ...] = field(compare=False)
+
+
+class Pool:
+    """Processes that score cells; they are started when they are first needed.
+
+    Attributes:
+        offline: whether the network is out of bounds for processes that are started from now on.
+    """
+
+    def __init__(self, count: int, *, offline: bool, address: str | None = None) -> None:
+        """Prepare, and begin to load the libraries beside whatever this process does.
+
+        Args:
+            count: processes; 0: cells are scored in this one, one after the other.
+            offline: see above.
+            address: of a site's mirror of the hub.
+        """
+        self.offline = offline
+        self._count = count
+        self._address = address
+        self._workers: list[_Worker] = []
+        self._context: Any = None
+        if count:
+            methods = multiprocessing.get_all_start_methods()
+            forks = "forkserver" in methods
+            self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
+            if forks:
+                # A process that has imported everything and does nothing but fork.
+                self._context.set_forkserver_preload(["lcbench.score", "sentence_transformers"])
+                forkserver.ensure_running()
+
+    def working(self) -> int:
+        """Return how many processes are scoring at present, and so use a core."""
+        return sum(one.job is not None and not one.asking for one in self._workers)
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        engine: Engine,
+        started: Callable[[Job], None],
+    ) -> Generator[tuple[Job, ScoredCell | FailedCell]]:
+        """Score cells of one model, and yield each as it ends.
+
+        Args:
+            jobs: in the order in which they are begun.
+            engine: encodes for them.
+            started: told of each as it begins.
+        """
+        if not self._count:
+            for job in jobs:
+                started(job)
+                try:
+                    yield job, score_cell(job, engine.at(job.cell.policy))
+                except Exception as error:
+                    yield job, FailedCell.of(error)
+            return
+        server = _Server(engine)
+        serving = ThreadPoolExecutor(1, "encoder")
+        served = serving.submit(server.serve)
+        waiting = list(jobs)
+        try:
+            while waiting or any(one.job for one in self._workers):
+                self._hand_out(waiting, started)
+                busy = {one.connection: one for one in self._workers if one.job is not None}
+                for connection in wait(list(busy)):
+                    worker = busy[connection]  # type: ignore[index]
+                    yield from self._hear(worker, server)
+                if served.done():
+                    served.result()
+        finally:
+            engine_is_idle = not any(one.asking for one in self._workers)
+            server.end()
+            if not engine_is_idle:
+                engine.stop()
+            serving.shutdown(wait=True)
+            if any(one.job for one in self._workers):
+                self.close()
+
+    def close(self) -> None:
+        """End all processes, also in the middle of their work."""
+        for worker in self._workers:
+            worker.connection.close()
+            if worker.job is not None:
+                worker.process.terminate()
+        until = time.monotonic() + _PATIENCE
+        for worker in self._workers:
+            worker.process.join(max(0.0, until - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.life.close()
+        self._workers = []
+
+    def _hand_out(self, waiting: list[Job], started: Callable[[Job], None]) -> None:
+        while waiting:
+            idle = next((one for one in self._workers if one.job is None), None)
+            if idle is None:
+                if len(self._workers) == self._count:
+                    return
+                idle = self._start()
+            job = waiting.pop(0)
+            try:
+                idle.connection.send(job)
+            except OSError:
+                # It died while it had nothing to do.
+                self._bury(idle)
+                waiting.insert(0, job)
+                continue
+            idle.job, idle.asking = job, False
+            started(job)
+
+    def _hear(
+        self, worker: _Worker, server: _Server
+    ) -> Iterator[tuple[Job, ScoredCell | FailedCell]]:
+        """Take what a process says: a question to the encoder, or the end of its cell."""
+        job = worker.job
+        if job is None:
+            return
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            yield job, self._bury(worker)
+            return
+        if isinstance(message, ScoredCell | FailedCell):
+            worker.job = None
+            yield job, message
+        else:
+            worker.asking = True
+            server.ask(worker, job, message)
+
+    def _start(self) -> _Worker:
+        here, there = self._context.Pipe()
+        life_here, life_there = self._context.Pipe()
+        process = self._context.Process(
+            target=_score_jobs, args=(there, life_there, self.offline, self._address), daemon=True
+        )
+        process.start()
+        # So that either side sees the end of the other.
+        there.close()
+        life_there.close()
+        worker = _Worker(process, here, life_here)
+        self._workers.append(worker)
+        return worker
+
+    def _bury(self, worker: _Worker) -> FailedCell:
+        """Take a process that has died out of the pool, and say what became of it."""
+        worker.process.join(_PATIENCE)
+        code = worker.process.exitcode
+        worker.connection.close()
+        worker.life.close()
+        self._workers.remove(worker)
+        how = f"with status {code}"
+        if code is not None and code < 0:
+            how = f"by signal {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                how += " (often: no memory was left)"
+        reason = f"the process that scored it ended {how}"
+        return FailedCell(reason, f"{reason}\n")
+
+
+class _Server:
+    """Answers what the processes ask, in a thread of its own: one request at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._requests: list[_Request] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._policy: Any = None
+
+    def ask(self, worker: _Worker, job: Job, message: tuple[Any, ...]) -> None:
+        """Put a request in the queue."""
+        with self._changed:
+            self._requests.append(_Request(job.number, worker, job, message))
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Answer no more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def serve(self) -> None:
+        """Answer until told to end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._requests or self._ended)
+                if self._ended:
+                    return
+                request = self._next()
+            reply, content = self._answer(request)
+            request.worker.asking = False
+            # Where the process is gone, its end is seen elsewhere.
+            with suppress(OSError):
+                request.worker.connection.send(reply)
+                if content is not None:
+                    request.worker.connection.send_bytes(content)
+
+    def _next(self) -> _Request:
+        # What is at the present temperature first, then cells in their order: the sooner one has
+        # its embeddings together, the sooner it is scored beside the encoding of others.
+        same = [one for one in self._requests if one.job.cell.policy == self._policy]
+        request = min(same or self._requests)
+        self._requests.remove(request)
+        self._policy = request.job.cell.policy
+        return request
+
+    def _answer(self, request: _Request) -> tuple[Any, Any]:
+        kind, *given = request.message
+        backend = self._engine.at(request.job.cell.policy)
+        try:
+            if kind == "embed":
+                found = backend.embed(*given)
+                shape = found.embeddings.shape
+                return (shape, found.work), np.ascontiguousarray(found.embeddings).data.cast("B")
+            if kind == "lengths":
+                return backend.lengths(*given), None
+            return backend.prompt_of(*given), None
+        except EmbeddingError as error:
+            return error, None
+        # Whatever it is, it belongs to that cell.
+        except Exception as error:
+            return EncoderError(FailedCell.of(error)), None
+
+
+class _RemoteBackend:
+    """The encoder of another process, as the process that scores sees it; see `Backend`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._prompts: dict[tuple[str, Any], str] = {}
+
+    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+        shape, work = self._ask("embed", texts, role, prompt)
+        content = self._connection.recv_bytes()
+        found = np.frombuffer(content, dtype=np.float32).reshape(shape)
+        return Embedded(found, work)
+
+    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = self._ask("lengths", texts, prompt)
+        return found
+
+    def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
+        key = (task.name, prompt_type)
+        if key not in self._prompts:
+            self._prompts[key] = self._ask("prompt", task, prompt_type)
+        return self._prompts[key]
+
+    def _ask(self, *message: Any) -> Any:
+        self._connection.send(message)
+        reply = self._connection.recv()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def _score_jobs(
+    connection: Connection, life: Connection, offline: bool, address: str | None
+) -> None:
+    """Score jobs until there are no more: what a process of the pool runs."""
+    # Ctrl-C reaches every process of a terminal; the one that started this one says when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As an exception, so that what the libraries have to clean up is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    from lcbench.sweep import quiet_libraries
+
+    quiet_libraries()
+    if address is not None:
+        hub.use(address)
+    if offline:
+        hub.go_offline()
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        outcome: ScoredCell | FailedCell
+        try:
+            outcome = score_cell(job, _RemoteBackend(connection))
+        except EncoderError as error:
+            outcome = error.failed
+        except Exception as error:
+            outcome = FailedCell.of(error)
+        try:
+            connection.send(outcome)
+        except OSError:
+            return
+
+
+def _end_with(life: Connection) -> None:
+    """End this process when the one that started it does, whatever it is doing."""
+    with suppress(EOFError, OSError):
+        life.recv_bytes()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os._exit(1)

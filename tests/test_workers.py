@@ -1,0 +1,233 @@
+"""Cells scored in processes of their own: the same scores, and a death is one failed cell."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines import engine_of
+from lcbench import workers
+from lcbench.encode.engine import Engine
+from lcbench.grid import Cell, Protocol
+from lcbench.provenance import model_facts
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.selection import DocsSizes, SyntheticSizes
+from lcbench.tasks.suites import resolve_all
+from lcbench.tempscale.policy import parse
+from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes, score_cell
+
+SIZES = DocsSizes(
+    documents=40,
+    documents_per_module=8,
+    long_documents=8,
+    clustering_sets=2,
+    clustering_share=0.7,
+    synthetic=SyntheticSizes(lengths=(64,), documents=3),
+)
+TASKS = ("DocstringLibraryClassification", "DocstringModuleClusteringP2P", "DocstringRetrieval")
+
+
+@pytest.fixture(scope="module")
+def made(make_model: Callable[[str], Path]) -> Iterator[tuple[Engine, list[Job]]]:
+    """An engine, and jobs for it: three tasks at two temperatures."""
+    engine, (located, model) = engine_of(make_model("bert"))
+    parts = resolve_all([TaskChoice(name) for name in TASKS], "test", None)
+    protocol = Protocol("paper", "none", "float32", "test", None, None, "0" * 16)
+    cells = [
+        Cell(located.name, located.revision, parse(tau), task, protocol)
+        for tau in (1.0, 0.7)
+        for task in TASKS
+    ]
+    facts = model_facts(located, model)
+    yield (
+        engine,
+        [
+            Job(number, cell, parts[cell.task], SIZES, facts, None)
+            for number, cell in enumerate(cells)
+        ],
+    )
+    engine.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    with closing(Pool(2, offline=True)) as one:
+        yield one
+
+
+def ended(pool: Pool, engine: Engine, jobs: list[Job]) -> dict[int, Any]:
+    begun: list[Job] = []
+    with closing(pool.run(jobs, engine, begun.append)) as outcomes:
+        found = {job.number: outcome for job, outcome in outcomes}
+    assert begun == jobs
+    return found
+
+
+def main_part(scored: ScoredCell) -> Any:
+    """What must be the same digit by digit: all scores."""
+    import json
+
+    return json.loads(scored.result)["scores"]
+
+
+def test_processes_give_the_scores_of_this_one_digit_by_digit(
+    made: tuple[Engine, list[Job]], pool: Pool
+) -> None:
+    engine, jobs = made
+    alone = {job.number: score_cell(job, engine.at(job.cell.policy)) for job in jobs}
+    found = ended(pool, engine, jobs)
+    for number, scored in alone.items():
+        assert main_part(found[number]) == main_part(scored)
+        assert found[number].items.equals(scored.items)
+        assert found[number].model_meta == scored.model_meta
+        assert found[number].record["data"] == scored.record["data"]
+        assert found[number].record["texts"] == scored.record["texts"]
+    # A temperature reaches the encoder from a process as well.
+    assert main_part(alone[0]) != main_part(alone[3])
+
+
+def test_encoding_waiting_and_scoring_are_told_apart(
+    made: tuple[Engine, list[Job]], pool: Pool
+) -> None:
+    engine, jobs = made
+    (scored,) = ended(pool, engine, jobs[:1]).values()
+    record = scored.record
+    parts = ("load", "encode", "wait", "score", "items")
+    assert all(record[f"seconds_{part}"] >= 0 for part in parts)
+    assert sum(record[f"seconds_{part}"] for part in parts) == pytest.approx(record["seconds"])
+
+
+def test_the_death_of_a_process_is_one_failed_cell(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+    killed: list[int] = []
+    embed = engine.embed
+
+    def kill_the_second(policy: Any, *given: Any) -> Any:
+        if policy == parse(0.7) and not killed:
+            (worker,) = [w for w in pool._workers if w.job is not None and w.job.number == 3]
+            killed.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
+        return embed(policy, *given)
+
+    monkeypatch.setattr(engine, "embed", kill_the_second)
+    found = ended(pool, engine, jobs)
+    assert isinstance(found[3], FailedCell)
+    assert found[3].reason == (
+        "the process that scored it ended by signal SIGKILL (often: no memory was left)"
+    )
+    assert [number for number, one in found.items() if isinstance(one, FailedCell)] == [3]
+    assert len(found) == len(jobs)
+
+
+def test_what_the_encoder_raises_is_the_cells_own_failure(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+
+    def no_memory(policy: Any, *given: Any) -> Any:
+        raise MemoryError("one text alone is too much")
+
+    monkeypatch.setattr(engine, "embed", no_memory)
+    found = ended(pool, engine, jobs[:1])
+    assert found[0].reason == "MemoryError: one text alone is too much"
+    assert "no_memory" in found[0].traceback
+
+
+def test_a_task_that_fails_leaves_its_traceback(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+
+    def not_a_number(policy: Any, texts: Any, role: Any, prompt: str) -> Any:
+        raise workers.EmbeddingError(1, 7, len(texts))
+
+    monkeypatch.setattr(engine, "embed", not_a_number)
+    found = ended(pool, engine, jobs[:1])
+    assert found[0].reason.startswith("EmbeddingError: The embedding of text ")
+    assert "(7 tokens) is zero or not finite" in found[0].reason
+    assert "score_cell" in found[0].traceback
+
+
+def test_processes_end_with_the_run_that_is_given_up(
+    made: tuple[Engine, list[Job]], pool: Pool
+) -> None:
+    engine, jobs = made
+    outcomes = pool.run(jobs, engine, lambda job: None)
+    next(outcomes)
+    pids = [worker.process.pid for worker in pool._workers]
+    assert len(pids) == 2
+    outcomes.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    # What was asked of the encoder is given up as well.
+    assert engine._forward._stopped or not pool.working()
+    engine._forward._stopped = False
+
+
+def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import time\n"
+        "from lcbench.workers import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Pool(1, offline=True)\n"
+        "    worker = pool._start()\n"
+        "    print(worker.process.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        pid = int(one.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        one.kill()
+    until = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_as_many_processes_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes(0) == 0
+    assert processes(5) == 5
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**12 if name == "SC_PAGE_SIZE" else 2**22)
+    # 16 GiB, of which half may be taken by processes of two.
+    assert processes(None) == 4
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert processes(None) == 1
+
+
+def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
+    import multiprocessing
+    import threading
+
+    engine, jobs = made
+    here, there = multiprocessing.Pipe()
+    worker = workers._Worker(None, here, here, jobs[3])
+    server = workers._Server(engine)
+    texts = [f"text number {i}" for i in range(50)]
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    answer: list[Any] = []
+    asking = threading.Thread(
+        target=lambda: answer.append(workers._RemoteBackend(there).embed(texts, "document", ""))
+    )
+    asking.start()
+    server.ask(worker, jobs[3], here.recv())
+    asking.join()
+    server.end()
+    thread.join()
+    expected = engine.embed(jobs[3].cell.policy, texts, "document", "")
+    assert np.array_equal(answer[0].embeddings, expected.embeddings)
+    assert answer[0].work.texts == 50
