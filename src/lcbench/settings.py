@@ -6,6 +6,7 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.files import cache_folder
 from lcbench.models import Dimensions, ModelSettings
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import SHORTEST, DocsSizes, SyntheticSizes
@@ -62,6 +64,9 @@ RUNTIME = frozenset(
         "engine.device",
         "engine.batch_tokens",
         "engine.memory_gib",
+        "store.on_disk",
+        "store.folder",
+        "store.max_gib",
         "model.shape",
         "mirror",
         "offline",
@@ -109,6 +114,21 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class StoreSettings:
+    """Where embeddings are kept; see `encode.store.Store`.
+
+    Attributes:
+        folder: None: in memory only.
+        max_bytes: of all that is kept.
+        is_named: whether the request names the folder, and so expects it to be writable.
+    """
+
+    folder: Path | None
+    max_bytes: int
+    is_named: bool
+
+
+@dataclass(frozen=True)
 class Settings:
     """A request, checked: which cells, and how to run them.
 
@@ -127,6 +147,7 @@ class Settings:
     protocol: ProtocolSettings
     docs: DocsSizes
     engine: EngineSettings
+    store: StoreSettings
     mirror: Path | None
     hub: str | None
     offline: bool
@@ -273,6 +294,7 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
             batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
             memory_gib=_number("engine.memory_gib", engine["memory_gib"], least=0.0),
         ),
+        store=_store(first["store"]),
         mirror=mirror,
         hub=address,
         offline=_boolean("offline", first["offline"]),
@@ -549,6 +571,28 @@ def _shipped_docs() -> DocsSizes:
     """Return the sizes of the docs suite that a run has by default."""
     content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
     return _docs(content["docs"])
+
+
+def _store(value: Mapping[str, Any]) -> StoreSettings:
+    size = _number("store.max_gib", value["max_gib"], least=0.0)
+    if not 0 < size * 2**30 < math.inf:
+        raise RequestError(
+            f"store.max_gib={value['max_gib']} is not a number above 0. To keep nothing on disk: "
+            "store=none"
+        )
+    named = _path("store.folder", value["folder"])
+    if not _boolean("store.on_disk", value["on_disk"]):
+        if named is not None:
+            raise RequestError(
+                f"store.folder={named}: this store keeps nothing on disk. With a folder: "
+                f"store=disk store.folder={named}"
+            )
+        return StoreSettings(folder=None, max_bytes=int(size * 2**30), is_named=False)
+    return StoreSettings(
+        folder=cache_folder() / "store" if named is None else named,
+        max_bytes=int(size * 2**30),
+        is_named=named is not None,
+    )
 
 
 def _device(value: Any) -> str:
