@@ -397,8 +397,8 @@ def test_a_killed_writers_leftover_is_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = module.remove_leftovers.__globals__["_host"]()
-    leftover = segment.parent / f".new.arrow@{host}~{dead.pid}.x.tmp"
-    others = segment.parent / ".new.arrow@elsewhere~1.x.tmp"
+    leftover = segment.parent / f".{'0' * 32}.arrow@{host}~{dead.pid}.x.tmp"
+    others = segment.parent / f".{'0' * 32}.arrow@elsewhere~1.x.tmp"
     for path in (leftover, others):
         path.write_bytes(segment.read_bytes()[:100])
     with opened(tmp_path) as store:
@@ -491,6 +491,27 @@ def test_a_segment_larger_than_the_bound_goes_too(place: Path | None) -> None:
         store.flush()
         assert not found(store.shelf(EMBEDDINGS), texts(0, 50)).any()
     assert place is None or not segments(place)
+
+
+def test_other_files_of_the_folder_are_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        add(store.shelf(EMBEDDINGS), texts(0, 50))
+    (segment,) = segments(tmp_path)
+    others = [
+        tmp_path / "ab" / "data" / "part.arrow",
+        tmp_path / "part.arrow",
+        segment.with_name("part.arrow"),
+        segment.with_name("notes.tmp"),
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"precious")
+        os.utime(path, (1000, 1000))
+    with opened(tmp_path, 100) as store:
+        add(store.shelf(EMBEDDINGS), texts(50, 100))
+        assert found(store.shelf(EMBEDDINGS), texts(0, 100)).all()
+    assert [path.read_bytes() for path in others] == [b"precious"] * 4
+    assert set(segments(tmp_path)) == {others[0], others[2]}
 
 
 def test_small_segments_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,27 +712,38 @@ def test_a_full_disk_costs_one_warning(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(segments(tmp_path)) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)], check=False
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from lcbench.encode.store import Store
+from test_store import EMBEDDINGS, add, found, texts
+warnings = []
+with Store(Path(sys.argv[1]), 2**30, warnings.append) as store:
+    shelf = store.shelf(EMBEDDINGS)
+    add(shelf, texts(0, 100))
+    store.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    add(shelf, texts(100, 4000))
+    store.flush()
+    assert found(shelf, texts(0, 4000)).sum() == 100
+print(*warnings, sep="|")
+"""
+
+
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
     )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        warnings: list[str] = []
-        with Store(tmp_path, GIB, warnings.append) as store:
-            shelf = store.shelf(EMBEDDINGS)
-            for start in range(0, 40000, 4000):
-                add(shelf, texts(start, start + 4000))
-                store.flush()
-            hit = found(shelf, texts(0, 40000))
-            assert 4000 <= hit.sum() < 30000
-        assert len(warnings) == 1
-        assert "No space left on device" in warnings[0]
-        assert not list(tmp_path.rglob(".*.tmp"))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The store of embeddings cannot be written (File too large)")
+    assert done.stdout.count("|") == 0
+    assert list(tmp_path.glob("*/*/*")) == segments(tmp_path)
+    assert len(segments(tmp_path)) == 1
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
