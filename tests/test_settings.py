@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lcbench import settings
 from lcbench.errors import RequestError
-from lcbench.settings import IDENTITY, RUNTIME, config_folder
+from lcbench.settings import IDENTITY, RUNTIME, StoreSettings, config_folder
 from lcbench.tasks.selection import SyntheticSizes
 from lcbench.tempscale.policy import Constant
 
@@ -80,6 +80,19 @@ def test_prefetch_takes_every_key_of_a_run() -> None:
     assert set(prefetch) - set(run) == {"verify"}
     assert set(run) <= set(prefetch)
     assert {key for key in run if run[key] != prefetch[key]} == {"mirror"}
+
+
+def test_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCBENCH_CACHE", str(tmp_path))
+    assert read().store == StoreSettings(tmp_path / "store", 10 * 2**30, is_named=False)
+    assert read("store=none").store == StoreSettings(None, 2**30, is_named=False)
+    named = read("store.folder=here", "store.max_gib=0.5").store
+    assert named == StoreSettings(Path("here"), 2**29, is_named=True)
+
+
+@pytest.mark.parametrize("config", ["report", "export", "import_results", "tasks"])
+def test_what_encodes_nothing_has_no_store(config: str) -> None:
+    assert "store" not in composed(config=config)
 
 
 def test_the_demo() -> None:
@@ -180,6 +193,15 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["engine.device=gpu"], "engine.device=gpu is not a device"),
         (["engine.batch_tokens=0"], "engine.batch_tokens=0 is not a whole number"),
         (["engine.scoring=-1"], "engine.scoring=-1 is not a whole number of at least 0"),
+        (["store.max_gib=0"], "store.max_gib=0 is not a number above 0"),
+        (["store.max_gib=-1"], "store.max_gib=-1 is not a number"),
+        (["store.max_gib=inf"], "store.max_gib=inf is not a number above 0"),
+        (["store.max_gib=nan"], "store.max_gib=nan is not a number"),
+        (["store.max_gib=all"], "store.max_gib=all is not a number"),
+        (["store.folder=''"], "store.folder= is not a path"),
+        (["store.on_disk=1"], "store.on_disk=1 is neither true nor false"),
+        (["store=none", "store.folder=here"], "With a folder: store=disk store.folder=here"),
+        (["+store.max_gb=1"], "store.max_gb is not a key. Did you mean store.max_gib"),
         (["offline=maybe"], "offline=maybe is neither true nor false"),
         (["mirror=''"], "mirror= is not a path"),
         (["results_dir=null"], "results_dir needs a path"),
@@ -265,6 +287,9 @@ UNCHANGED = {
     "engine.batch_tokens": "engine.batch_tokens=99",
     "engine.scoring": "engine.scoring=0",
     "engine.compile": "engine.compile=true",
+    "store.on_disk": "store=none",
+    "store.folder": "store.folder=elsewhere",
+    "store.max_gib": "store.max_gib=0.5",
     "mirror": "mirror=somewhere",
     "offline": "offline=true",
     "results_dir": "results_dir=elsewhere",

@@ -580,7 +580,7 @@ def _shipped_docs() -> DocsSizes:
 
 def _store(value: Mapping[str, Any]) -> StoreSettings:
     size = _number("store.max_gib", value["max_gib"], least=0.0)
-    if not 0 < size < math.inf:
+    if not 0 < size * 2**30 < math.inf:
         raise RequestError(
             f"store.max_gib={value['max_gib']} is not a number above 0. To keep nothing on disk: "
             "store=none"
