@@ -159,7 +159,8 @@ class Rates:
         texts: by model, window and origin of texts: how many tokens were reckoned; how many texts
             were; and how many texts and tokens it came to.
         scoring: by task, protocol and width: cells; their seconds of loading, of scoring, and of
-            collecting items.
+            collecting items. Of whichever machine shares the cache folder: another processor's
+            seconds are nearer than what a task's size suggests.
         starts: by machine: runs; their seconds before the first cell.
         overlaps: by machine and number of scoring processes: what `work_seconds` makes of the
             measured seconds of encoding and scoring; how long it took.
