@@ -63,6 +63,23 @@ def test_characters() -> None:
     ]
 
 
+def test_queries_are_told_from_documents() -> None:
+    assert [(one.count, one.role) for one in size_of("NFCorpus")] == [
+        (3633, "document"),
+        (323, "query"),
+    ]
+    assert [one.role for one in size_of("DocstringRetrieval")] == ["query", "document"]
+    # As in mteb, what is clustered has no role of its own, and counts as documents.
+    assert [one.role for one in size_of("DocstringModuleClusteringS2S")] == ["document"]
+    assert {one.role for one in size_of("STSBenchmark")} == {"document"}
+
+
+def test_what_is_drawn_says_how_much_work_that_is() -> None:
+    # 16,000 rows and 6 labels, ten times.
+    _, drawn = size_of("EmotionClassification")
+    assert (drawn.drawn_rows, drawn.fitted_labels) == (160_000, 60)
+
+
 def test_subsets_are_those_that_were_asked_for() -> None:
     assert total(size_of("MassiveIntentClassification", ("en",)), train=False) == (2974, 2970)
     assert [one.count for one in size_of("STS17", ("en",))] == [250, 250]

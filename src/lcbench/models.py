@@ -155,17 +155,34 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     )
 
 
-def dimensions(settings: ModelSettings) -> Dimensions | None:
-    """Return a model's dimensions: by its files if it is here, else by its config, else None."""
+def dimensions(settings: ModelSettings, mirror: Path | None = None) -> Dimensions | None:
+    """Return a model's dimensions: by its files if it is here, else by its config, else None.
+
+    Args:
+        settings: which model.
+        mirror: where models of the hub are looked for before the hub's own cache.
+    """
     try:
-        located = locate(settings, offline=True)
+        return dimensions_of(locate(settings, offline=True, mirror=mirror))
     except RequestError:
-        located = None
-    if located is not None:
-        config = _read_json(_transformer_folder(located.folder) / "config.json")
-        hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
-        if located.shape.layers is not None and hidden is not None:
-            return Dimensions(located.shape.layers, hidden, located.shape.window)
+        return _stated(settings)
+
+
+def dimensions_of(located: LocatedModel) -> Dimensions | None:
+    """Return the dimensions of a model that is here: by its files, else by its config, else None.
+
+    Raises:
+        RequestError: its configuration is not JSON.
+    """
+    config = _read_json(_transformer_folder(located.folder) / "config.json")
+    hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
+    if located.shape.layers is not None and hidden is not None:
+        return Dimensions(located.shape.layers, hidden, located.shape.window)
+    return _stated(located.settings)
+
+
+def _stated(settings: ModelSettings) -> Dimensions | None:
+    """Return a model's dimensions as its config states them."""
     shape = settings.shape
     return None if shape is None else replace(shape, window=settings.window or shape.window)
 

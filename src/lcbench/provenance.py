@@ -128,13 +128,14 @@ def _hardware(device: str) -> dict[str, Any]:
     return {
         "device": device,
         "gpu": torch.cuda.get_device_name(device) if cuda else None,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself; empty where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

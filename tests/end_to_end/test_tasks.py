@@ -142,8 +142,8 @@ def test_the_estimate_of_the_paper(run) -> None:
     assert done.stderr == ""
     assert re.match(
         r"1,400 cells \(5 models × 7 temperatures × 40 tasks\), 122 M texts, 12 G tokens, "
-        r"(about|at least) [\d.,]+ (minutes|hours) of encoding on this machine \(.+\), "
-        r"what is finished included\.\n",
+        r"(about|at least) [\d.,]+ (minutes|hours) on this machine \(.+\): encoding .+, "
+        r"scoring .+ \(.+\)\.\n",
         done.stdout,
     )
 

@@ -18,9 +18,12 @@ from typing import Any
 from lcbench.tasks.registry import Drawing, TaskEntry, registry
 from lcbench.tasks.selection import DocsSizes, SyntheticSizes, clusterings, select
 from lcbench.tasks.suites import DOCS_TYPES, SYNTHETIC_TASKS, Part
+from lcbench.tempscale.policy import Role
 
 # What mteb has statistics of, and encodes nothing of: the text that was summarised.
 _NOT_ENCODED = {("Summarization", "text_statistics")}
+# Samples of a classification that says nothing else (mteb's `AbsTaskClassification.n_experiments`).
+_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,18 @@ class Texts:
         unique: how many different ones, over one column of the dataset: a text that stands in two
             columns (a pair's first and second) counts in both.
         characters: of all `count` of them.
+        role: which temperature a policy by role gives them.
+        drawn_rows: rows of the train split that are gone through to draw them, each once a sample.
+        fitted_labels: labels of the classifiers that are fitted on them, each once a sample.
     """
 
     origin: str
     count: int
     unique: int
     characters: int
+    role: Role = "document"
+    drawn_rows: int = 0
+    fitted_labels: int = 0
 
 
 def texts_of(part: Part, docs: DocsSizes) -> tuple[Texts, ...] | None:
@@ -115,6 +124,8 @@ class _Statistics:
                 count=_count(value),
                 unique=value["unique_texts"],
                 characters=value["total_text_length"],
+                # Of retrieval and reranking; of no other type has mteb such a column.
+                role="query" if column == "queries_text" else "document",
             )
             for column, value in columns.items()
         ]
@@ -176,13 +187,17 @@ def _drawn(train: _Statistics, drawing: Drawing) -> Texts | None:
     if every is None:
         return None
     counts = [every.count]
+    labels = (train.content.get("label_statistics") or {}).get("labels") or {}
     if drawing.per_label is not None:
-        labels = (train.content.get("label_statistics") or {}).get("labels")
         if not labels:
             return None
         counts = [label["count"] for label in labels.values()]
     size = drawing.per_label or drawing.per_draw or 0
-    return _sample(every, round(sum(_union(count, size, drawing.draws) for count in counts)))
+    return replace(
+        _sample(every, round(sum(_union(count, size, drawing.draws) for count in counts))),
+        drawn_rows=drawing.draws * every.count,
+        fitted_labels=drawing.draws * len(labels),
+    )
 
 
 def _union(texts: int, size: int, draws: int) -> float:
@@ -195,7 +210,9 @@ def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
     documents, long = selection.documents, selection.long_documents
     bodies = _docstrings("bodies", [doc.body for doc in documents])
     if DOCS_TYPES[name] == "Classification":
-        return (bodies,)
+        # Half of them are the train split.
+        rows, labels = len(documents) // 2, len({doc.library for doc in documents})
+        return (replace(bodies, drawn_rows=_DRAWS * rows, fitted_labels=_DRAWS * labels),)
     if DOCS_TYPES[name] == "Clustering":
         drawn = list(chain.from_iterable(clusterings(selection)))
         if name.endswith("S2S"):
@@ -203,10 +220,10 @@ def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
         return (_docstrings("bodies", [doc.body for doc in drawn]),)
     if name == "DocstringLongRetrieval":
         return (
-            _docstrings("long summaries", [doc.summary for doc in long]),
+            _docstrings("long summaries", [doc.summary for doc in long], "query"),
             _docstrings("long bodies", [doc.body for doc in long]),
         )
-    return (_docstrings("summaries", [doc.summary for doc in documents]), bodies)
+    return (_docstrings("summaries", [doc.summary for doc in documents], "query"), bodies)
 
 
 def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
@@ -221,11 +238,11 @@ def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
         _docstrings(f"{name}/{length}", [one.document for one in made])
         for length, made in by_length.items()
     ]
-    return (_docstrings(f"{name}/queries", queries), *documents)
+    return (_docstrings(f"{name}/queries", queries, "query"), *documents)
 
 
-def _docstrings(kind: str, texts: Sequence[str]) -> Texts:
-    return Texts(f"docstrings/{kind}", len(texts), len(set(texts)), sum(map(len, texts)))
+def _docstrings(kind: str, texts: Sequence[str], role: Role = "document") -> Texts:
+    return Texts(f"docstrings/{kind}", len(texts), len(set(texts)), sum(map(len, texts)), role)
 
 
 def rounded(number: int) -> str:
