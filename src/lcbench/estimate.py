@@ -70,11 +70,13 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench.__main__ import compose_settings
+    from lcbench.workers import processes
 
     settings = compose_settings(config)
     for task in settings.left_out:
         warn(f"left out: {task}.")
-    screen().print(describe(settings), soft_wrap=True, markup=False)
+    scoring = processes(settings.engine.scoring)
+    screen().print(describe(settings, scoring), soft_wrap=True, markup=False)
     return 0
 
 

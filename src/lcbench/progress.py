@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from lcbench.cost import Prediction, clock
 from lcbench.grid import Cell
 
 # The rate of encoding is that of the last seconds.
@@ -19,29 +20,35 @@ _RATE_SECONDS = 10.0
 
 
 class Progress:
-    """A line that keeps up with the run on a terminal, and one line a finished cell anywhere."""
+    """A line that keeps up with the run on a terminal, and one line a finished cell anywhere.
+
+    Attributes:
+        began: when the first cell did, on the monotonic clock.
+    """
 
     def __init__(
         self,
         console: Console,
-        cells: Sequence[Cell],
-        already_done: int,
-        left: Callable[[Sequence[Cell]], float | None],
+        left: int,
+        total: int,
+        prediction: Prediction,
     ) -> None:
         """Begin.
 
         Args:
             console: where to print.
-            cells: those that are to be run.
-            already_done: cells that were found finished.
-            left: how many seconds remain, given the cells that have ended; None: not known.
+            left: cells that are to be run.
+            total: of the request, those that were found finished among them.
+            prediction: of what is left.
         """
+        self.began: float | None = None
         self._console = console
         self._ended: list[Cell] = []
         self._running: list[Cell] = []
-        self._already_done = already_done
-        self._total = already_done + len(cells)
-        self._seconds_left = left
+        self._already_done = total - left
+        self._total = total
+        self._prediction = prediction
+        self._started = self._last = time.monotonic()
         self._encoded: deque[tuple[float, int]] = deque()
         self._doing = ""
         self._live = Live(
@@ -70,6 +77,8 @@ class Progress:
 
     def start(self, cell: Cell) -> None:
         """Say that a cell begins; others may be under way."""
+        if self.began is None:
+            self.began = time.monotonic()
         self._running.append(cell)
 
     def encoded(self, texts: int, tokens: int) -> None:
@@ -86,6 +95,7 @@ class Progress:
         """
         self._running.remove(cell)
         self._ended.append(cell)
+        self._last = time.monotonic()
         done = self._already_done + len(self._ended)
         number = f"{done:>{len(str(self._total))}}/{self._total}"
         took = ""
@@ -93,26 +103,24 @@ class Progress:
             # What it has cost, not how long it lay in a queue.
             seconds = record["seconds"] - record["seconds_wait"]
             took = f"{seconds:5.1f} s, {record['seconds_encode']:.1f} of them encoding"
-        left = self._seconds_left(self._ended) if done < self._total else None
+        left = f", {clock(self._left())} left" if done < self._total else ""
         self._console.print(
-            Text(
-                f"{number}  {cell!s:<58} {outcome:<6} {took}"
-                + ("" if left is None else f", {clock(left)} left")
-            ),
-            soft_wrap=True,
+            Text(f"{number}  {cell!s:<58} {outcome:<6} {took}{left}"), soft_wrap=True
         )
 
     def _line(self) -> Text:
         if not self._running:
             return Text(self._doing)
         done = self._already_done + len(self._ended)
-        left = self._seconds_left(self._ended)
-        parts = [f"{done}/{self._total}", *map(str, self._running)]
+        parts = [f"{done}/{self._total}", f"{clock(self._left())} left"]
         if rate := self._rate():
-            parts.insert(1, f"{rate:,.0f} tokens/s")
-        if left is not None:
-            parts.insert(1, f"{clock(left)} left")
+            parts.append(f"{rate:,.0f} tokens/s")
+        parts += map(str, self._running)
         return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
+
+    def _left(self) -> float:
+        elapsed, since = self._last - self._started, time.monotonic() - self._last
+        return self._prediction.left(self._ended, elapsed, since)
 
     def _rate(self) -> float:
         """Return the tokens a second that went through the model in the last seconds."""
@@ -120,10 +128,3 @@ class Progress:
         while self._encoded and self._encoded[0][0] < now - _RATE_SECONDS:
             self._encoded.popleft()
         return sum(tokens for _, tokens in list(self._encoded)) / _RATE_SECONDS
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as `m:ss` or `h:mm:ss`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,6 +7,7 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lcbench import hub, provenance
-from lcbench.encode.store import Store
+from lcbench import cost, hub, provenance
+from lcbench.encode.store import Store, check_writable
 from lcbench.errors import MissingError, RequestError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
-from lcbench.models import LocatedModel, load, locate
+from lcbench.models import LocatedModel, dimensions_of, load, locate
 from lcbench.progress import Progress
 from lcbench.results import COMPARED_VERSIONS, Finished, Results
 from lcbench.settings import EngineSettings, Settings
@@ -117,14 +118,13 @@ def run(settings: Settings, console: Console, warn: Callable[[str], None]) -> Ou
     if not left:
         return Outcome(cells, len(cells), {}, {})
     results.check_writable()
+    if settings.store.is_named and settings.store.folder is not None:
+        check_writable(settings.store.folder)
     for folder in {results.files(cell).folder for cell in left}:
         remove_leftovers(folder)
     with closing(_Runner(settings, parts, results, console, warn)) as runner:
         runner.prepare(left)
-        with Progress(console, left, len(cells) - len(left), lambda _: None) as progress:
-            for model, group in left_of.items():
-                if group:
-                    runner.run_model(model, group, progress)
+        runner.run({model: group for model, group in left_of.items() if group}, len(cells))
     return Outcome(cells, len(cells) - len(left), runner.failed, runner.refused)
 
 
@@ -302,6 +302,36 @@ class _Runner:
             hub.go_offline()
             self._pool.offline = True
 
+    def run(self, cells_of: Mapping[LocatedModel, Sequence[Cell]], total: int) -> None:
+        """Run the cells of each model, and say how long that takes: before, meanwhile and after.
+
+        Args:
+            cells_of: what is left to be done.
+            total: cells of the request, those that were found finished among them.
+        """
+        started = time.monotonic()
+        prediction = cost.predict(
+            self._settings,
+            self._parts,
+            [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
+            machine=cost.machine_of(self._settings.engine, self._settings.protocol.dtype),
+            processes=self._pool.count,
+        )
+        self._recorder = cost.Recorder(prediction)
+        self._console.print(cost.prediction_line(prediction), style="dim")
+        left = sum(map(len, cells_of.values()))
+        with Progress(self._console, left, total, prediction) as progress:
+            try:
+                for model, cells in cells_of.items():
+                    self.run_model(model, cells, progress)
+            except BaseException:
+                self._recorder.save()
+                raise
+        wall = time.monotonic() - started
+        began = None if progress.began is None else progress.began - started
+        self._recorder.save(wall, began)
+        self._console.print(cost.outcome_line(prediction, wall), style="dim")
+
     def run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy."""
         progress.doing(f"loading {model.name} …")
@@ -410,6 +440,7 @@ class _Runner:
         }
         finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)
         self._results.write(cell, finished)
+        self._recorder.record(cell, record)
         progress.finish(cell, "done", record)
 
     def _fail(self, cell: Cell, failed: FailedCell, progress: Progress) -> None:

@@ -191,6 +191,7 @@ class Pool:
     """Processes that score cells; they are started when they are first needed.
 
     Attributes:
+        count: how many there are at most; 0: cells are scored in this process.
         offline: whether the network is out of bounds for processes that are started from now on.
     """
 
@@ -203,7 +204,7 @@ class Pool:
             address: of a site's mirror of the hub.
         """
         self.offline = offline
-        self._count = count
+        self.count = count
         self._address = address
         self._workers: list[_Worker] = []
         self._context: Any = None
@@ -233,7 +234,7 @@ class Pool:
             engine: encodes for them.
             started: told of each as it begins.
         """
-        if not self._count:
+        if not self.count:
             for job in jobs:
                 started(job)
                 try:
@@ -282,7 +283,7 @@ class Pool:
         while waiting:
             idle = next((one for one in self._workers if one.job is None), None)
             if idle is None:
-                if len(self._workers) == self._count:
+                if len(self._workers) == self.count:
                     return
                 idle = self._start()
             job = waiting.pop(0)
