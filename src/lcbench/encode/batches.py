@@ -1,34 +1,64 @@
 """Which texts go through the model together: by token length, under a budget of tokens."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
 
-# Once a batch has a quarter of its budget, a text that would bring its padding above this share
-# begins the next one: smaller batches cost less than padding from there on.
-_MOST_PADDING = 0.02
+from collections.abc import Sequence
+
+import numpy as np
 
 
-def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield batches of indices, longest texts first, each at most `budget` tokens with padding.
+def plan_batches(lengths: Sequence[int], budget: int, overhead: int) -> list[list[int]]:
+    """Return batches of indices, longest texts first, each at most `budget` tokens with padding.
 
-    A text longer than the budget is a batch of its own. The order depends on the lengths alone
-    (equal lengths keep their order), so that the same texts always make the same batches.
+    Of all ways to cut the texts, sorted by length, into such batches, it is one that costs least:
+    padded tokens + `overhead` × batches. A text longer than the budget is a batch of its own.
+    Texts of one length are spread evenly over the batches that they need. The plan depends on the
+    lengths alone (equal lengths keep their order): the same texts always make the same batches.
 
     Args:
         lengths: tokens of each text.
         budget: tokens of one batch, padding included.
+        overhead: what a batch costs beside its tokens, in tokens.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    read = 0
-    for i in order:
-        if batch:
-            # The first text of a batch is its longest, to which the others are padded.
-            padded = (len(batch) + 1) * lengths[batch[0]]
-            wasteful = 1 - (read + lengths[i]) / padded > _MOST_PADDING
-            if padded > budget or (wasteful and padded > budget // 4):
-                yield batch
-                batch, read = [], 0
-        batch.append(i)
-        read += lengths[i]
-    if batch:
-        yield batch
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    # A text without any token still has a place in its batch.
+    ordered = np.maximum(np.asarray(lengths, dtype=np.int64)[order], 1)
+    texts = len(ordered)
+    positions = np.arange(texts + 1)
+    # Where a new length begins, and the end.
+    bounds = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), texts] if texts else [0]
+    # least[i]: what the texts from position i on cost.
+    least = np.zeros(texts + 1, dtype=np.int64)
+    for start, end in zip(bounds[-2::-1], bounds[:0:-1], strict=True):
+        length = int(ordered[start])
+        most = max(1, budget // length)
+        # A batch that begins within start…end costs `length` a text. If more than `most` texts are
+        # left of this length, full batches of them come first, and only the last one takes shorter
+        # texts too: it ends at one of these positions.
+        ends = slice(end, min(end + most, texts + 1))
+        costs = length * positions[ends] + least[ends]
+        if end - start == 1:
+            # What the lines below come to for a single text, in a fifth of their time.
+            least[start] = overhead + costs.min() - length * start
+            continue
+        best = np.minimum.accumulate(costs)
+        left = end - positions[start:end]
+        full = (left - 1) // most
+        room = np.minimum(most - (left - full * most), len(best) - 1)
+        least[start:end] = (full + 1) * overhead + best[room] - length * positions[start:end]
+    sizes: list[int] = []
+    start = 0
+    for end in bounds[1:]:
+        if start >= end:
+            continue
+        length = int(ordered[start])
+        most = max(1, budget // length)
+        count = (end - start - 1) // most + 1
+        ends = slice(end, min(start + count * most, texts) + 1)
+        taken = end - start + int(np.argmin(length * positions[ends] + least[ends]))
+        # The last of them holds all that are shorter: they are fewer than an even share, since full
+        # batches of the longer ones left it at least one of those.
+        sizes += [taken // count + (i < taken % count) for i in range(count)]
+        start += taken
+    edges = np.cumsum(sizes)[:-1]
+    return [batch.tolist() for batch in np.split(order, edges)] if texts else []

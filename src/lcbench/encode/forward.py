@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.prompts import PromptOf, no_prompt
-from lcbench.encode.tokens import Tokens, pad, tokenize
+from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import Role
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Tokens of one forward pass. On two cores MiniLM reads 5,200 tokens/s of 512-token texts at 4,096
 # tokens a batch and 4,650 at 16,384: what is in flight no longer fits the cache.
 _BUDGET = {"cpu": 4096, "cuda": 65536}
+# What a batch costs beside its tokens, in tokens.
+_OVERHEAD = 32
 # Texts tokenised ahead of the forward pass.
 _BLOCK = 4096
 
@@ -87,6 +89,7 @@ class Encoder:
         self.counters = Counters()
         self.prompt_of = prompt_of
         self._model = model
+        self._tokenizer = Tokenizer(model)
         self._injection = injection
         self._device = str(model.device)
         budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
@@ -164,7 +167,7 @@ class Encoder:
             if (length := self._memory.length(text, prompt)) is not None
         }
         missing = [text for text in dict.fromkeys(texts) if text not in lengths]
-        tokens = tokenize(self._model, missing, prompt)
+        tokens = self._tokenizer.tokenize(missing, prompt)
         lengths.update((text, one.length) for text, one in zip(missing, tokens, strict=True))
         return [lengths[text] for text in texts]
 
@@ -193,7 +196,7 @@ class Encoder:
         ordered = sorted(texts, key=len, reverse=True)
         for start in range(0, len(ordered), _BLOCK):
             block = ordered[start : start + _BLOCK]
-            tokens = tokenize(self._model, block, prompt)
+            tokens = self._tokenizer.tokenize(block, prompt)
             for batch, embeddings in self._run(tokens):
                 for i, embedding in zip(batch, embeddings, strict=True):
                     if not np.isfinite(embedding).all() or not embedding.any():
@@ -210,7 +213,8 @@ class Encoder:
         while waiting:
             done: set[int] = set()
             try:
-                for plan in plan_batches([tokens[i].length for i in waiting], self._batch_tokens):
+                lengths = [tokens[i].length for i in waiting]
+                for plan in plan_batches(lengths, self._batch_tokens, _OVERHEAD):
                     batch = [waiting[i] for i in plan]
                     embeddings = self._forward([tokens[i] for i in batch])
                     done.update(batch)
@@ -226,7 +230,10 @@ class Encoder:
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Tokens]) -> NDArray[np.float32]:
         """Return the embeddings of one batch: [texts, dimensions]."""
-        features = pad(self._model, batch, self._device)
+        features = {
+            name: value.to(self._device) if isinstance(value, torch.Tensor) else value
+            for name, value in self._tokenizer.pad(batch).items()
+        }
         read = sum(one.length for one in batch)
         padded = int(features["input_ids"].numel())
         embeddings = self._model(features)["sentence_embedding"].float().cpu().numpy()
