@@ -62,7 +62,12 @@ PARTS = [
     *["▁", "▁a", "Ġ", "##a", ".", "...", "—", "``", "''", "'", '"', "-", "_", "<", "#!@"],
     *["<mask>", "<s>", "[MASK]", "[SEP]", "tau", "Tau", "taut", "<|x|>"],
 ]
-TEXTS = st.lists(st.sampled_from(PARTS + [" "] * 60), max_size=60).map("".join)
+# Mostly words with one space between them, where a text may be cut.
+ENDS = [" "] * 8 + ["", "  ", "\n"]
+TEXTS = st.lists(
+    st.tuples(st.sampled_from(PARTS + PARTS[:11] * 4), st.sampled_from(ENDS)).map("".join),
+    max_size=60,
+).map("".join)
 CORPUS = [*(ROOT / "README.md").read_text(encoding="utf-8").splitlines(), *PARTS, " ".join(PARTS)]
 
 LONG = "The attention temperature divides the logits before the softmax, it's said. " * 40
@@ -269,8 +274,8 @@ def assert_tokens_are_those_of_the_model(
 def test_tokens_are_those_of_the_model(
     name: str, texts: list[str], prompt: str, tokenizers: dict[str, Tokenizer]
 ) -> None:
-    # So that nearly all of these texts are cut, and some beginnings do not fill the window.
-    with mock.patch("lcbench.encode.tokens._CHARACTERS", 2):
+    # So that most of these texts are cut, and many beginnings do not fill the window.
+    with mock.patch("lcbench.encode.tokens._CHARACTERS", 1):
         assert_tokens_are_those_of_the_model(tokenizers[name], texts, prompt)
 
 
@@ -289,6 +294,21 @@ def test_wherever_a_text_may_be_cut_its_beginning_has_the_same_tokens(
         if text[cut] == " " and tokenizer._parts(text[cut - 1 : cut + 2]):
             beginning = backend.encode(text[:cut], add_special_tokens=False).ids
             assert beginning == whole[: len(beginning)], text[:cut]
+
+
+def test_a_cut_is_between_words_that_the_normaliser_leaves_apart(
+    tokenizers: dict[str, Tokenizer],
+) -> None:
+    compatible, chinese = tokenizers["Unigram, words"], tokenizers["MiniLM"]
+    for around in ("a b", "5 Ü", "м 한"):
+        assert compatible._parts(around)
+    for around in ("a .", ". a", "a  ", "a", "a ", "a \u0301", "_ a", "² 2"):
+        assert not compatible._parts(around)
+    # NFKC makes this letter a space and two marks, and BERT's puts spaces around Chinese ones.
+    assert not compatible._parts("a \ufc5e")
+    assert compatible._parts("長 a")
+    assert not chinese._parts("長 a")
+    assert not chinese._parts("a 長")
 
 
 def characters_read(tokenizer: Tokenizer, text: str) -> int:
