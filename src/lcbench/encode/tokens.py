@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # padded block stays small (1,024 texts × 512 tokens × 8 bytes × 3 tensors = 12 MiB).
 _CHUNK_TOKENS = 512 * 1024
 # Characters of a long text that are tokenised at first, for each token of the window. English
-# prose and documentation have four to five a token: these fill the window at the first attempt.
-_CHARACTERS = 8
-# What re-creates itself from the ids: a mask of ones, and segments of zeros.
-_TRIVIAL = ("input_ids", "attention_mask", "token_type_ids")
+# documentation has four to five a token: this fills the window at the first attempt. Measured with
+# MiniLM's tokenizer and a window of 512 on 200,000 characters of numpy's and scipy's docstrings:
+# 3.4 ms, and 176 ms for the whole text.
+_CHARACTERS = 6
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Tokenizer:
             "token_type_ids": self._tokenizer.pad_token_type_id,
         }
         features: dict[str, Any] = {}
-        # Any prompt's will do: which features a token has does not depend on it.
+        # Which features a token has does not depend on the prompt.
         for name in self._frame("").names:
             kept = [one.per_token.get(name) for one in batch]
             dtype = next((one.dtype for one in kept if one is not None), torch.int64)
@@ -270,7 +270,6 @@ class Tokenizer:
         # A letter may become nothing, or begin or end with a space.
         return (
             bool(before and after)
-            and not (before + after).isspace()
             and not before[-1].isspace()
             and not after[0].isspace()
             and normalizer.normalize_str(around) == f"{before} {after}"
@@ -290,19 +289,14 @@ class Tokenizer:
             width = longest if window is None else min(longest, window)
             chunk = order[start : start + max(1, _CHUNK_TOKENS // width)]
             start += len(chunk)
-            features = dict(
-                self._model.preprocess([texts[i] for i in chunk], prompt=prompt or None)
-            )
+            block = [texts[i] for i in chunk]
+            features = dict(self._model.preprocess(block, prompt=prompt or None))
             mask = features["attention_mask"].numpy().astype(bool)
             per_token = {name: features.pop(name) for name in frame.names}
             others = frame.others if _equal(features, frame.others) else features
             ids = per_token["input_ids"].numpy()
-            segments = per_token.get("token_type_ids")
             extra = {
-                name: value
-                for name, value in per_token.items()
-                if name not in _TRIVIAL
-                or (value is segments and bool((value.numpy() * mask).any()))
+                name: value for name, value in per_token.items() if not _trivial(name, value, mask)
             }
             for row, i in enumerate(chunk):
                 # A boolean index cuts padding off at either side, and copies, so that the block of
@@ -400,6 +394,13 @@ def _leaves_spaces(part: dict[str, Any] | None) -> bool:
             part["content"] != "" and not any(map(str.isspace, part["content"]))
         )
     return part["type"] in _LEAVING
+
+
+def _trivial(name: str, feature: Tensor, mask: NDArray[np.bool_]) -> bool:
+    """Return whether a feature is the ids, the mask itself, or segments that are all zero."""
+    if name == "token_type_ids":
+        return not bool((feature.numpy() * mask).any())
+    return name in ("input_ids", "attention_mask")
 
 
 def _equal(features: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
