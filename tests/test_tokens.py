@@ -148,7 +148,7 @@ def qwen() -> pre_tokenizers.PreTokenizer:
 
 
 SEGMENTS = processors.TemplateProcessing(
-    single="<s>:0 $A:1 </s>:1", special_tokens=[("<s>", 2), ("</s>", 3)]
+    single="<s>:0 $A:1 </s>:0", special_tokens=[("<s>", 2), ("</s>", 3)]
 )
 Replace, Metaspace = normalizers.Replace, pre_tokenizers.Metaspace
 # Where a beginning is known to have the tokens that the text begins with.
@@ -420,13 +420,23 @@ def test_what_is_kept_as_ids_is_restored(
     texts = ["", "a", LONG, "tau and temperature"]
     for tokens in tokenizer.tokenize(texts, prompt):
         # Segments that are not zero are more than the ids say.
-        assert tokens.restorable == (name != "WordPiece, segments")
+        assert tokens.restorable == ("token_type_ids" not in tokens.per_token)
         if tokens.restorable:
             row = np.frombuffer(tokens.ids.tobytes(), dtype=np.int32)
             restored = tokenizer.restore(row, prompt)
             assert np.array_equal(restored.ids, tokens.ids)
             assert restored.per_token == tokens.per_token == {}
             assert restored.others == tokens.others
+
+
+def test_segments_that_are_not_zero_are_kept(tokenizers: dict[str, Tokenizer]) -> None:
+    tokenizer = tokenizers["WordPiece, segments"]
+    empty, words = (tokenizer.tokenize([text])[0] for text in ("", "a tau"))
+    assert empty.restorable
+    assert not words.restorable
+    assert words.per_token["token_type_ids"].tolist() == [0, 1, 1, 0]
+    expected = dict(tokenizer._model.preprocess(["", "a tau"]))
+    assert_same(tokenizer.pad([empty, words]), expected)
 
 
 def test_a_feature_of_the_text_is_more_than_its_ids_say() -> None:

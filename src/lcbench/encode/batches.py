@@ -38,7 +38,8 @@ def plan_batches(lengths: Sequence[int], budget: int, overhead: int) -> list[lis
         ends = slice(end, min(end + most, texts + 1))
         costs = length * positions[ends] + least[ends]
         if end - start == 1:
-            # What the lines below come to for a single text, in a fifth of their time.
+            # What the lines below come to for a single text: with 4,096 lengths, in less than half
+            # of the time.
             least[start] = overhead + costs.min() - length * start
             continue
         best = np.minimum.accumulate(costs)
