@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 # What a batch costs besides its tokens, in tokens.
-_OVERHEAD = {"cpu": 32, "cuda": 4096}
+_OVERHEAD = {"cpu": 32, "cuda": 1024}
 # Of the GPU's free memory, what the largest batch may take; and the tokens that show how much that
 # is, and those beyond which larger batches gain nothing.
 _GPU_SHARE = 0.5
