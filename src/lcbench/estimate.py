@@ -241,18 +241,24 @@ def _tokens(texts: Texts, model: Dimensions) -> int:
 
 
 def _operations(texts: Sequence[Texts], model: Dimensions) -> float:
-    """Return the floating-point operations of a forward pass over each text once.
+    """Return the floating-point operations of a forward pass over each text once."""
+    return sum(operations(_tokens(text, model), _length(text, model), model) for text in texts)
+
+
+def operations(tokens: float, length: float, model: Dimensions) -> float:
+    """Return the floating-point operations of a forward pass over texts of one length.
 
     A layer as wide as BERT's multiplies each token with 12 · hidden² weights (four matrices of
     attention, and a feed-forward part four times as wide), at two operations each; and attention
     takes 4 · length · hidden a token for QKᵀ and its product with V.
+
+    Args:
+        tokens: of all texts together.
+        length: of each text, in tokens; of texts of several lengths the mean over all tokens of
+            the length of their text gives the exact number.
+        model: as wide as BERT.
     """
-    return sum(
-        _tokens(text, model)
-        * model.layers
-        * (24 * model.hidden**2 + 4 * _length(text, model) * model.hidden)
-        for text in texts
-    )
+    return tokens * model.layers * (24 * model.hidden**2 + 4 * length * model.hidden)
 
 
 def _has_other_languages(part: Part) -> bool:
@@ -276,11 +282,15 @@ def _machine(settings: Settings) -> Machine:
     return Machine(name, device, settings.protocol.dtype)
 
 
-@lru_cache(maxsize=8)
-def _matmul_rate(device: str, dtype: str, hidden: int) -> float:
+def matmul_rate(device: str, dtype: str, hidden: int) -> float:
     """Return the operations a second of a matrix product as in a layer of that width.
 
     The best of as many as fit in half a second, so that another process's moments do not count.
+
+    Args:
+        device: `cpu`, `cuda` …
+        dtype: `float32`, `float16` or `bfloat16`.
+        hidden: [rows, hidden] × [hidden, 4 · hidden] is multiplied.
     """
     import torch
 
@@ -302,6 +312,10 @@ def _matmul_rate(device: str, dtype: str, hidden: int) -> float:
         wait()
         best = min(best, time.perf_counter() - started)
     return 2 * rows * hidden * 4 * hidden / best
+
+
+# Once a process: an estimate of several models of one width measures it once.
+_matmul_rate = lru_cache(maxsize=8)(matmul_rate)
 
 
 if __name__ == "__main__":
