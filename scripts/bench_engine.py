@@ -425,7 +425,9 @@ def measure_plain(order: Order) -> Measurement:
     import lcbench
     from lcbench.tempscale.policy import parse
 
-    located, tasks = _located_and_tasks(order)
+    # For each τ tasks of its own: some of mteb's cannot be loaded again once they were unloaded.
+    made = [_located_and_tasks(order) for _ in order.taus]
+    located = made[0][0]
     model = SentenceTransformer(
         str(located.folder),
         device="cpu",
@@ -433,11 +435,11 @@ def measure_plain(order: Order) -> Measurement:
         model_kwargs={"attn_implementation": "sdpa"},
     )
     model.max_seq_length = located.shape.window
-    meter = Meter(model, tasks)
+    meter = Meter(model, [task for _, tasks in made for task in tasks])
     startup = time.time() - order.began
     scores: dict[str, dict[str, float]] = {}
     started = time.perf_counter()
-    for tau in order.taus:
+    for tau, (_, tasks) in zip(order.taus, made, strict=True):
         with lcbench.inject(model, tau) as injection:
             _follow_roles(model, injection)
             for task, score in _evaluate(model, tasks, batch=None).items():
