@@ -10,7 +10,7 @@ RESULTS ?= results/runs
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed test lint report clean
+.PHONY: help setup demo prefetch table1 longembed bench bench-gpu test lint report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ longembed: setup  ## the same for LongEmbed: fetch, sweep, report
 	@$(BIN)/python -m lcbench.prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench sweep=longembed "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
 	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
+
+bench: setup  ## measure the engine against plain mteb and the authors' way, on MIRROR=mirror too
+	@$(BIN)/python scripts/bench_engine.py --mirror "$(MIRROR)" --out results/bench/engine.md $(ARGS)
+
+bench-gpu: setup  ## measure the forward pass on a CUDA GPU, with random weights of bge-base's shape
+	@$(BIN)/python scripts/bench_gpu.py --out results/bench/gpu.md $(ARGS)
 
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest

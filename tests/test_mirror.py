@@ -8,6 +8,7 @@ import pytest
 
 from lcbench.errors import RequestError
 from lcbench.tasks.mirror import (
+    digest_of,
     is_here,
     lacking_in_folders,
     missing_data,
@@ -44,7 +45,7 @@ def test_a_dataset_in_the_mirror_is_read_from_there(cache: Path) -> None:
     task = mteb.get_task("STSBenchmark")
     revision = task.metadata.revision
     data = point_at(task, cache / "mirror")
-    assert task.metadata.dataset["path"] == str(folder)
+    assert Path(task.metadata.dataset["path"]).resolve() == folder
     assert (data.dataset, data.revision) == (DATASET, revision)
     assert data.origin.startswith("mirror sha256-")
     assert missing_data([part("STSBenchmark")], cache / "mirror") == []
@@ -71,7 +72,7 @@ def test_a_snapshot_of_the_tasks_own_revision_is_read_from_the_cache(cache: Path
     # The same data, whether the hub's client or `datasets` fetches it.
     assert point_at(task, None).origin == "hub"
     assert is_here(task)
-    assert task.metadata.dataset["path"] == str(folder)
+    assert Path(task.metadata.dataset["path"]).resolve() == folder
 
 
 @pytest.mark.parametrize("below", [".", "hub"])
@@ -84,7 +85,7 @@ def test_a_mirror_can_be_laid_out_as_the_hubs_cache(cache: Path, below: str) -> 
     for task in (first, second):
         folder = fill(repository / task.metadata.revision).resolve()
         assert point_at(task, cache / "mirror").origin == "hub"
-        assert task.metadata.dataset["path"] == str(folder)
+        assert Path(task.metadata.dataset["path"]).resolve() == folder
     names = ["Banking77Classification", "Banking77Classification.v2"]
     assert missing_data([part(name) for name in names], cache / "mirror") == []
 
@@ -165,7 +166,7 @@ def test_a_folder_without_a_revision_is_the_first_versions(cache: Path) -> None:
     assert second.metadata.revision in str(no.value)
     assert second.metadata.dataset["path"] == BANKING
     point_at(first, cache / "mirror")
-    assert first.metadata.dataset["path"] == str(folder)
+    assert Path(first.metadata.dataset["path"]).resolve() == folder
 
 
 def test_tasks_of_one_revision_share_a_folder(cache: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_revision_that_the_hubs_client_has_noted_is_believed(cache: Path) -> N
     with pytest.raises(RequestError, match=f"is revision {revision} of mteb/banking77"):
         point_at(first, cache / "mirror")
     point_at(second, cache / "mirror")
-    assert second.metadata.dataset["path"] == str(folder)
+    assert Path(second.metadata.dataset["path"]).resolve() == folder
 
 
 def card(folder: Path, *configs: str) -> Path:
@@ -282,3 +283,27 @@ def test_what_a_task_reads_in_a_way_of_its_own_is_not_judged_by_names(cache: Pat
     assert entry.loading == "own"
     folder = card(cache / "mirror" / entry.dataset, "whatever")
     assert missing_in(entry, None, folder) == []
+
+
+def test_a_folder_whose_files_were_changed_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
+    folder = tmp_path / "mirror" / "mteb" / "stsbenchmark-sts"
+    folder.mkdir(parents=True)
+
+    def rows(count: int) -> tuple[int, str]:
+        frame = {"sentence1": ["a"] * count, "sentence2": ["b"] * count, "score": [1.0] * count}
+        datasets.Dataset.from_dict(frame).to_parquet(folder / "test-00000.parquet")
+        # Kept for the length of a run.
+        digest_of.cache_clear()
+        task = mteb.get_task("STSBenchmark")
+        data = point_at(task, tmp_path / "mirror")
+        task.load_data()
+        return len(task.dataset["test"]), data.origin
+
+    (many, first), (few, second) = rows(7), rows(3)
+    assert (many, few) == (7, 3)
+    assert first != second

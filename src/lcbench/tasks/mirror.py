@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcbench import hub
-from lcbench.errors import RequestError
+from lcbench.errors import RequestError, StorageError
+from lcbench.files import cache_folder
 from lcbench.tasks.datafiles import (
     CARDS,
     Reads,
@@ -90,8 +91,9 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
         _check_revision(entry, folder)
-        _read_from(task, folder)
-        return Data(entry.dataset, entry.revision, f"mirror {digest_of(folder)}")
+        digest = digest_of(folder)
+        _read_from(task, _named_by_content(folder, digest))
+        return Data(entry.dataset, entry.revision, f"mirror {digest}")
     return Data(entry.dataset, entry.revision, "hub")
 
 
@@ -314,8 +316,35 @@ def _downloaded_revision(folder: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _named_by_content(folder: Path, digest: str) -> Path:
+    """Return a link to a folder whose name tells its content.
+
+    `datasets` keeps what it has read of a folder under the folder's name, and takes it for what is
+    in the folder now, also after files were changed; and two folders of one name for the same.
+
+    Raises:
+        StorageError: the link cannot be made.
+    """
+    link = cache_folder() / "mirror" / f"{folder.name}-{digest.removeprefix('sha256-')}"
+    target = folder.resolve()
+    if link.is_symlink() and link.readlink() == target:
+        return link
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target, target_is_directory=True)
+        temporary.replace(link)
+    except OSError as error:
+        raise StorageError(
+            f"{link} could not be made: {error.strerror}. It is a link in lcbench's cache; name "
+            "another folder for that: LCBENCH_CACHE=PATH."
+        ) from error
+    return link
+
+
 def _read_from(task: AbsTask, folder: Path) -> None:
-    dataset = {**task.metadata.dataset, "path": str(folder.resolve())}
+    dataset = {**task.metadata.dataset, "path": str(folder.absolute())}
     if columns := _uneven_columns(folder, dataset.get("name")):
         dataset["features"] = columns
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
@@ -335,7 +364,7 @@ def _uneven_columns(folder: Path, config: object) -> Features | None:
         return None
     from datasets import Dataset, Features, load_dataset, load_dataset_builder
 
-    files = load_dataset_builder(str(folder.resolve()), config).config.data_files
+    files = load_dataset_builder(str(folder.absolute()), config).config.data_files
     splits = []
     for paths in files.values():
         kind = "parquet" if str(paths[0]).endswith(".parquet") else "json"
