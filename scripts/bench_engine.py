@@ -526,9 +526,8 @@ def _metered(
 
 
 def measure_lcbench(order: Order) -> Measurement:
-    """Measure (c) in this process: start-up is what is imported, and loading the model."""
+    """Measure (c) in this process: start-up is all that comes before the first cell begins."""
     preload()
-    import lcbench.models
     import lcbench.sweep
     from lcbench.command import warn
 
@@ -539,16 +538,16 @@ def measure_lcbench(order: Order) -> Measurement:
     ]
     written = [json.dumps(tau).replace('"', "") for tau in order.taus]
     settings = support.read([*overrides, f"tau=[{','.join(written)}]"], order.model)
-    loading = _time_loading()
+    begun = _time_of_the_first_cell()
     startup = time.time() - order.began
     started = time.perf_counter()
     outcome = lcbench.sweep.run(settings, _silent_console(), warn)
-    total = time.perf_counter() - started - sum(loading)
+    ended = time.perf_counter()
     if outcome.failed or outcome.refused:
         raise RuntimeError(f"(c): {outcome.failed or outcome.refused}")
     measurement = _from_results(settings, outcome.cells)
-    measurement.total = total
-    measurement.startup = startup + sum(loading)
+    measurement.total = ended - begun[0]
+    measurement.startup = startup + begun[0] - started
     return measurement
 
 
@@ -559,24 +558,20 @@ def _silent_console() -> Any:
     return Console(file=Path(os.devnull).open("w"), width=110)
 
 
-def _time_loading() -> list[float]:
-    """Return a list that the seconds of loading a model will be put into."""
-    import lcbench.models
+def _time_of_the_first_cell() -> list[float]:
+    """Return a list that the time at which the first cell begins will be put into."""
+    from lcbench.progress import Progress
 
-    original = lcbench.models.load
-    seconds: list[float] = []
+    original = Progress.start
+    begun: list[float] = []
 
-    def load(*args: Any, **options: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return original(*args, **options)
-        finally:
-            seconds.append(time.perf_counter() - started)
+    def start(progress: Progress, cell: Any) -> None:
+        if not begun:
+            begun.append(time.perf_counter())
+        original(progress, cell)
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("lcbench") and getattr(module, "load", None) is original:
-            module.load = load  # type: ignore[attr-defined]
-    return seconds
+    Progress.start = start  # type: ignore[method-assign]
+    return begun
 
 
 def _shape(settings: Any) -> Any:
@@ -591,7 +586,6 @@ def _shape(settings: Any) -> Any:
 
 def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
     """Return what the provenance of a run's cells says, and their scores."""
-    from lcbench.cost import operations
     from lcbench.results import Results
 
     results = Results(settings.results_dir)
@@ -613,17 +607,23 @@ def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
                 encoded_texts=texts,
                 tokens=tokens,
                 padded_tokens=record["padded_tokens"],
-                operations=operations(
-                    tokens / _mean_length(results.files(cell), record), tokens, shape
-                ),
+                operations=_operations(results.files(cell), record, shape),
                 scores={cell.task: {cell.policy.canonical: statistics.mean(scores)}},
             )
         )
     return sum_
 
 
+def _operations(files: Any, record: Mapping[str, Any], shape: Any) -> float:
+    """Return the floating-point operations of what a cell had encoded."""
+    from lcbench.cost import operations
+
+    tokens = record["encoded_tokens"]
+    return operations(tokens / _mean_length(files, record), tokens, shape) if tokens else 0.0
+
+
 def _mean_length(files: Any, record: Mapping[str, Any]) -> float:
-    """Return the mean over a cell's encoded tokens of the length of their text.
+    """Return the mean over a cell's encoded tokens (there are some) of their text's length.
 
     From its items where these are all that was encoded, as in a retrieval; else the mean over its
     texts, which is less: attention costs at least that.

@@ -65,7 +65,7 @@ class Speed:
         utilisation: useful operations of the encoder as a part of the matrix product's rate.
         matmul_rate: operations a second.
         peak_gib: memory of the device; None on a CPU.
-        attention: its part of the time of the encoder's operators, in [0, 1].
+        attention: its part of the time of the padded forward pass, in [0, 1].
     """
 
     tokens_per_second: float
@@ -157,6 +157,8 @@ def measure(
     model = load(located, device=device, dtype=case.dtype)
     transformer: Any = model[0].auto_model
     transformer.set_attn_implementation(case.attention)
+    # Looks again whether texts need padding.
+    model[0].unpad_inputs = None
     if compiled:
         transformer.forward = torch.compile(transformer.forward, dynamic=True)
     texts = texts_of(case.length, tokens, mixed=case.mixed)

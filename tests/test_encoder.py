@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import lcbench
 from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memory
 from lcbench.encode import encoder as encoder_module
 from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
+from lcbench.encode.engine import Engine
 from lcbench.encode.forward import Forward, Stopped
 from lcbench.encode.store import Store
 from lcbench.encode.tokens import Tokens
 from lcbench.errors import StorageError
+from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import parse
 from lcbench.tempscale.prove import active_probe
 
@@ -307,3 +310,70 @@ def test_similarities_are_those_of_the_model(minilm: Encoder) -> None:
     one, two = minilm.embed(TEXTS[:3]), minilm.embed(TEXTS[3:])
     assert torch.equal(minilm.similarity(one, two), model.similarity(one, two))
     assert torch.equal(minilm.similarity_pairwise(one, two), model.similarity_pairwise(one, two))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_at_its_temperature(
+    make_model: Callable[[str], Path],
+) -> None:
+    folder = make_model("bert")
+    expected = encoder_of(folder, 0.7).embed(TEXTS)
+    encoder: Any = encoder_of(folder, 0.7, compiled=True, lanes=1)
+    found = encoder.embed(TEXTS)
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 2e-5
+    transformer = encoder.model[0].auto_model
+    assert "forward" in vars(transformer)
+    encoder.engine.close()
+    assert "forward" not in vars(transformer)
+    assert np.array_equal(encoder.model.encode(TEXTS), encoder_of(folder).model.encode(TEXTS))
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.6, {"length": {0: 1.0, 12: 0.6}}], ids=str)
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_without_padding_each_text_attends_to_itself_at_its_temperature(
+    architecture: str,
+    tau: Any,
+    make_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flash attention's place is taken by attention text by text, since no GPU is here."""
+    import transformers.modeling_flash_attention_utils as flash
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    expected = encoder_of(make_model(architecture), tau).embed(TEXTS)
+    seen: list[list[int]] = []
+
+    def by_text(module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> Any:
+        bounds = given.get("cu_seq_lens_q")
+        if bounds is None:
+            bounds = torch.tensor([0, query.shape[2]])
+        seen.append(bounds.tolist())
+        parts = [
+            torch.nn.functional.scaled_dot_product_attention(
+                *(one[:, :, start:end] for one in (query, key, value)), scale=given["scaling"]
+            )
+            for start, end in pairwise(bounds)
+        ]
+        return torch.cat(parts, dim=2).transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", by_text)
+    available = ((None, by_text, None, None), None)
+    monkeypatch.setattr(flash, "lazy_import_flash_attention", lambda *_: available)
+    encoder: Any = encoder_of(make_model(architecture))
+    module, transformer = encoder.model[0], encoder.model[0].auto_model
+    transformer.config._attn_implementation_internal = "flash_attention_2"
+    module.unpad_inputs = None
+    assert module.can_flatten_inputs
+    engine = encoder.engine
+    forward = Forward(encoder.model, lanes=2)
+    flat = Engine(forward, memory(), engine._identity)
+    policy = parse(tau)
+    unique = list(dict.fromkeys(TEXTS))
+    # Proven on padded texts, for which this stand-in has no mask.
+    monkeypatch.setattr(Injection, "_prove", lambda self, _: setattr(self, "role", "document"))
+    work = flat.embed(policy, unique, "document", "")
+    rows = work.embeddings[[unique.index(text) for text in TEXTS]]
+    assert np.abs(rows - expected).max() / np.abs(expected).max() < 2e-5
+    assert work.work.padded == work.work.tokens
+    assert any(len(bounds) > 2 for bounds in seen)
+    assert module.can_flatten_inputs

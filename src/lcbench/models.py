@@ -187,16 +187,20 @@ def _stated(settings: ModelSettings) -> Dimensions | None:
     return None if shape is None else replace(shape, window=settings.window or shape.window)
 
 
-def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransformer:
+def load(
+    located: LocatedModel, *, device: str, dtype: str, attention: str | None = None
+) -> SentenceTransformer:
     """Load a located model in evaluation mode, its window set.
 
     Args:
         located: from `locate`.
         device: `cpu`, `cuda`, `cuda:1` …
         dtype: `float32`, `float16` or `bfloat16`.
+        attention: an implementation of `transformers`; None: what it takes by itself, sdpa where
+            the architecture has it. With flash_attention_2 texts are not padded.
 
     Raises:
-        RequestError: it has no safetensors weights.
+        RequestError: it has no safetensors weights, or not this attention.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -207,13 +211,18 @@ def load(located: LocatedModel, *, device: str, dtype: str) -> SentenceTransform
             device=device,
             trust_remote_code=located.settings.trust_remote_code,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True, "torch_dtype": getattr(torch, dtype)},
+            model_kwargs={
+                "use_safetensors": True,
+                "torch_dtype": getattr(torch, dtype),
+                **({} if attention is None else {"attn_implementation": attention}),
+            },
         )
     # What a broken or foreign folder makes of the loading code is of no certain kind.
     except Exception as error:
         raise RequestError(
             f"The model {located.name} in {located.folder} could not be loaded "
-            f"({type(error).__name__}: {error}). Only safetensors weights are read."
+            f"({type(error).__name__}: {error}). Only safetensors weights are read"
+            + ("." if attention is None else f"; engine.attention={attention} was asked for.")
         ) from error
     if located.settings.window is not None:
         if located.window is None and model.max_seq_length != located.settings.window:

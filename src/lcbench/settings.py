@@ -65,6 +65,7 @@ RUNTIME = frozenset(
         "engine.batch_tokens",
         "engine.scoring",
         "engine.compile",
+        "engine.attention",
         "store.on_disk",
         "store.folder",
         "store.max_gib",
@@ -85,6 +86,7 @@ _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16")
 _PROMPTS = ("none", "registry")
+_ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
 
 
@@ -109,12 +111,14 @@ class EngineSettings:
         scoring: processes that score cells beside the encoding; 0: none but this one; None: by
             cores and memory.
         compile: whether torch compiles the model.
+        attention: an implementation of `transformers`; None: its own choice.
     """
 
     device: str
     batch_tokens: int | None
     scoring: int | None
     compile: bool
+    attention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -298,6 +302,7 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
             batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
             scoring=_auto_or_count("engine.scoring", engine["scoring"], least=0),
             compile=_boolean("engine.compile", engine["compile"]),
+            attention=_attention(engine["attention"]),
         ),
         store=_store(first["store"]),
         mirror=mirror,
@@ -576,6 +581,11 @@ def _shipped_docs() -> DocsSizes:
     """Return the sizes of the docs suite that a run has by default."""
     content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
     return _docs(content["docs"])
+
+
+def _attention(value: Any) -> str | None:
+    _one_of("engine.attention", value, ("auto", *_ATTENTIONS))
+    return None if value == "auto" else str(value)
 
 
 def _store(value: Mapping[str, Any]) -> StoreSettings:

@@ -337,7 +337,12 @@ class _Runner:
         progress.doing(f"loading {model.name} …")
         devices = devices_of(self._settings.engine)
         try:
-            loaded = load(model, device=devices[0], dtype=self._settings.protocol.dtype)
+            loaded = load(
+                model,
+                device=devices[0],
+                dtype=self._settings.protocol.dtype,
+                attention=self._settings.engine.attention,
+            )
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
         except RequestError as error:
@@ -406,6 +411,7 @@ class _Runner:
             loaded,
             devices=devices,
             batch_tokens=self._settings.engine.batch_tokens,
+            compiled=self._settings.engine.compile,
             cores_left=lambda: (cores or 1) - self._pool.working(),
         )
         identity = Identity(

@@ -79,6 +79,7 @@ class Forward:
         devices: Sequence[str] = (),
         batch_tokens: int | None = None,
         lanes: int | None = None,
+        compiled: bool = False,
         cores_left: Callable[[], int] | None = None,
     ) -> None:
         """Make the threads; they wait for work.
@@ -88,6 +89,7 @@ class Forward:
             devices: that get a copy of it each; none: where the model is.
             batch_tokens: see above; None: what fits into the cache or the GPU's memory.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
+            compiled: whether torch compiles the model: a minute at first, for each policy.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
         """
@@ -95,9 +97,8 @@ class Forward:
         self.tokenizer = Tokenizer(model)
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
-        self._replicas = [_Replica(model)] + [
-            _Replica(copy.deepcopy(model).to(device)) for device in list(devices)[1:]
-        ]
+        others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
+        self._replicas = [_Replica(one, compiled=compiled) for one in (model, *others)]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
         self._lanes = lanes * len(self._replicas)
@@ -183,7 +184,8 @@ class Forward:
         """End the threads and give the model back as it was."""
         self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self.use(BASELINE)
+        for replica in self._replicas:
+            replica.release()
 
     def _start_lane(self) -> None:
         with self._lock:
@@ -217,21 +219,46 @@ class Forward:
 class _Replica:
     """A copy of a model on a device, at a policy."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, *, compiled: bool) -> None:
         self.policy: Policy = BASELINE
         self.device = model.device
         self._model = model
         self._injection: Injection | None = None
+        self._compiles = compiled
+        self._plain: Any = None
+        self._compile()
 
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
             return
+        self._restore()
         if self._injection is not None:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
         if not policy.is_baseline:
+            # The proof looks at every operation, which a compiled model does not show.
             self._injection = Injection(self._model, policy)
             self.policy = policy
+        self._compile()
+
+    def release(self) -> None:
+        """Give the model back as it was."""
+        self.use(BASELINE)
+        self._restore()
+
+    def _compile(self) -> None:
+        if self._compiles:
+            # Through `forward` itself: sentence-transformers calls that.
+            transformer: Any = find_transformer(self._model)
+            self._plain = transformer.__dict__.get("forward")
+            transformer.forward = torch.compile(transformer.forward, dynamic=True)
+
+    def _restore(self) -> None:
+        if self._compiles:
+            transformer: Any = find_transformer(self._model)
+            transformer.__dict__.pop("forward", None)
+            if self._plain is not None:
+                transformer.forward = self._plain
 
     @torch.inference_mode()
     def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:

@@ -86,6 +86,7 @@ class Tokenizer:
         self._model = model
         self._tokenizer: Any = model.tokenizer
         self._frames: dict[str, _Frame] = {}
+        self._flattens = bool(getattr(model[0], "can_flatten_inputs", False))
 
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
         """Return the tokens of each text after its prompt, in the same order, without padding.
@@ -131,12 +132,15 @@ class Tokenizer:
         """Return a batch's features on the CPU, padded to its longest text.
 
         They are those of `preprocess` for the same texts together: [texts, longest] int64 for each
-        feature of a token, and the others as they are.
+        feature of a token, and the others as they are. A model on flash attention gets one row
+        without padding.
 
         Args:
             batch: at least one, all with the same prompt.
             pin: put the tensors into page-locked memory, which a CUDA device reads by itself.
         """
+        if self._flattens and all(one.restorable for one in batch):
+            return self._flatten(batch)
         lengths = np.array([one.length for one in batch])
         columns = np.arange(lengths.max())
         left = self._tokenizer.padding_side == "left"
@@ -299,7 +303,7 @@ class Tokenizer:
             chunk = order[start : start + max(1, _CHUNK_TOKENS // width)]
             start += len(chunk)
             block = [texts[i] for i in chunk]
-            features = dict(self._model.preprocess(block, prompt=prompt or None))
+            features = self._preprocess(block, prompt)
             mask = features["attention_mask"].numpy().astype(bool)
             per_token = {name: features.pop(name) for name in frame.names}
             others = frame.others if _equal(features, frame.others) else features
@@ -318,10 +322,35 @@ class Tokenizer:
                 )
         return [one for one in tokens if one is not None]
 
+    def _preprocess(self, texts: list[str], prompt: str) -> dict[str, Any]:
+        """Return the model's features of texts, padded."""
+        module: Any = self._model[0]
+        if self._flattens:
+            # One text after the other, they could not be told apart.
+            module.can_flatten_inputs = False
+        try:
+            return dict(self._model.preprocess(texts, prompt=prompt or None))
+        finally:
+            if self._flattens:
+                module.can_flatten_inputs = True
+
+    def _flatten(self, batch: Sequence[Tokens]) -> dict[str, Any]:
+        """Return a batch's features without padding, one text after the other, as one row.
+
+        As sentence-transformers has it for flash attention, which is told where each text begins.
+        """
+        module: Any = self._model[0]
+        rows = [{"input_ids": one.ids.tolist()} for one in batch]
+        features = dict(module.data_collator(rows))
+        features.pop("labels", None)
+        if module._flatten_position_offset:
+            features["position_ids"] = features["position_ids"] + module._flatten_position_offset
+        return {**features, **batch[0].others}
+
     def _frame(self, prompt: str) -> _Frame:
         """Return what all texts with this prompt have in common."""
         if prompt not in self._frames:
-            features = dict(self._model.preprocess(["a text"], prompt=prompt or None))
+            features = self._preprocess(["a text"], prompt)
             shape = features["attention_mask"].shape
             names = tuple(
                 name
