@@ -76,11 +76,12 @@ def main_part(scored: ScoredCell) -> Any:
     return json.loads(scored.result)["scores"]
 
 
-def test_processes_give_the_scores_of_this_one_digit_by_digit(
+def test_from_the_same_embeddings_processes_give_the_scores_of_this_one_digit_by_digit(
     made: tuple[Engine, list[Job]], pool: Pool
 ) -> None:
     engine, jobs = made
     alone = {job.number: score_cell(job, engine.at(job.cell.policy)) for job in jobs}
+    # What was encoded for these is in the engine's store.
     found = ended(pool, engine, jobs)
     for number, scored in alone.items():
         assert main_part(found[number]) == main_part(scored)
@@ -92,15 +93,49 @@ def test_processes_give_the_scores_of_this_one_digit_by_digit(
     assert main_part(alone[0]) != main_part(alone[3])
 
 
+def test_processes_that_share_an_encoder_give_the_scores_of_cells_run_alone(
+    made: tuple[Engine, list[Job]], pool: Pool, make_model: Callable[[str], Path]
+) -> None:
+    """Cold: which cell asks first is left to chance, and so are the batches."""
+    _, jobs = made
+    folder = make_model("bert")
+    engine, _ = engine_of(folder)
+    # Temperatures change from each job to the next.
+    mixed = [jobs[i] for i in (0, 3, 1, 4, 2, 5)]
+    found = ended(pool, engine, mixed)
+    engine.close()
+    for job in jobs:
+        fresh, _ = engine_of(folder)
+        alone = score_cell(job, fresh.at(job.cell.policy))
+        fresh.close()
+        for one, other in zip(
+            main_part(found[job.number])["test"], main_part(alone)["test"], strict=True
+        ):
+            assert one["main_score"] == pytest.approx(other["main_score"], abs=1e-4)
+    assert sum(one.record["encoded_texts"] for one in found.values()) > 0
+
+
 def test_encoding_waiting_and_scoring_are_told_apart(
-    made: tuple[Engine, list[Job]], pool: Pool
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, jobs = made
-    (scored,) = ended(pool, engine, jobs[:1]).values()
-    record = scored.record
-    parts = ("load", "encode", "wait", "score", "items")
-    assert all(record[f"seconds_{part}"] >= 0 for part in parts)
-    assert sum(record[f"seconds_{part}"] for part in parts) == pytest.approx(record["seconds"])
+    ended(pool, engine, jobs[:2])
+    lengths = engine.lengths
+
+    def slow(*given: Any) -> Any:
+        # Another's turn comes first, and then it takes its time itself.
+        time.sleep(1.0)
+        found, seconds = lengths(*given)
+        return found, seconds + 0.4
+
+    monkeypatch.setattr(engine, "lengths", slow)
+    found = ended(pool, engine, jobs[:1])
+    record = found[0].record
+    # Lengths are asked for once by the items of a classification; nothing else was made slow.
+    assert record["seconds_wait"] == pytest.approx(0.6, abs=0.35)
+    assert 0.4 <= record["seconds_encode"] < 1.0
+    assert record["seconds_items"] < 0.5
+    assert record["seconds"] > 1.0
 
 
 def test_the_death_of_a_process_is_one_failed_cell(
@@ -121,7 +156,8 @@ def test_the_death_of_a_process_is_one_failed_cell(
     found = ended(pool, engine, jobs)
     assert isinstance(found[3], FailedCell)
     assert found[3].reason == (
-        "the process that scored it ended by signal SIGKILL (often: no memory was left)"
+        "the process that scored it ended by signal SIGKILL (often for lack of memory: fewer "
+        "processes need less, engine.scoring=1)"
     )
     assert [number for number, one in found.items() if isinstance(one, FailedCell)] == [3]
     assert len(found) == len(jobs)
@@ -166,9 +202,35 @@ def test_processes_end_with_the_run_that_is_given_up(
     assert len(pids) == 2
     outcomes.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    # What was asked of the encoder is given up as well.
-    assert engine._forward._stopped or not pool.working()
     engine._forward._stopped = False
+    # Another run starts others.
+    assert len(ended(pool, engine, jobs[:2])) == 2
+
+
+def test_what_a_dead_process_asked_for_is_dropped(made: tuple[Engine, list[Job]]) -> None:
+    engine, jobs = made
+    server = workers._Server(engine)
+    one, other = (workers._Worker(None, None, None, job) for job in jobs[:2])  # type: ignore[arg-type]
+    server.ask(one, jobs[0], ("lengths", ["a"], ""))
+    server.ask(other, jobs[1], ("lengths", ["b"], ""))
+    server.forget(one)
+    assert server._next().worker is other
+    assert not server._requests
+
+
+def test_what_was_begun_comes_first_then_the_present_temperature_then_the_order(
+    made: tuple[Engine, list[Job]],
+) -> None:
+    engine, jobs = made
+    server = workers._Server(engine)
+    three = [workers._Worker(None, None, None, jobs[i]) for i in (0, 3, 4)]  # type: ignore[arg-type]
+    first, second, third = three
+    server.ask(second, jobs[3], ("embed", ["a"], "document", "", True))
+    assert server._next().worker is second
+    for worker in three:
+        assert worker.job is not None
+        server.ask(worker, worker.job, ("embed", ["b"], "document", "", False))
+    assert [server._next().worker for _ in three] == [second, third, first]
 
 
 def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) -> None:
@@ -204,6 +266,8 @@ def test_as_many_processes_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "sysconf", lambda name: 2**12 if name == "SC_PAGE_SIZE" else 2**22)
     # 16 GiB, of which half may be taken by processes of two.
     assert processes(None) == 4
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "8192")
+    assert processes(None) == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert processes(None) == 1
 
@@ -221,7 +285,9 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     thread.start()
     answer: list[Any] = []
     asking = threading.Thread(
-        target=lambda: answer.append(workers._RemoteBackend(there).embed(texts, "document", ""))
+        target=lambda: answer.append(
+            workers._RemoteBackend(there).embed(texts, "document", "", more=False)
+        )
     )
     asking.start()
     server.ask(worker, jobs[3], here.recv())

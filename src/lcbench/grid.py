@@ -73,8 +73,8 @@ def expand(
 ) -> Iterator[Cell]:
     """Yield the cells of a grid in the order in which they are run.
 
-    Models are outermost (loading one is dear), then policies (tasks share texts, and embeddings
-    are kept for one policy at a time), then tasks.
+    Models are outermost (loading one is dear), then policies (a model is brought to one at a time),
+    then tasks.
 
     Args:
         models: name and revision of each.

@@ -83,7 +83,10 @@ class Progress:
 
     def encoded(self, texts: int, tokens: int) -> None:
         """Count what went through the model; may be called from any thread."""
-        self._encoded.append((time.monotonic(), tokens))
+        now = time.monotonic()
+        self._encoded.append((now, tokens))
+        while self._encoded[0][0] < now - _RATE_SECONDS:
+            self._encoded.popleft()
 
     def finish(self, cell: Cell, outcome: str, record: Mapping[str, Any]) -> None:
         """Print the line of a cell that has ended.
@@ -124,7 +127,5 @@ class Progress:
 
     def _rate(self) -> float:
         """Return the tokens a second that went through the model in the last seconds."""
-        now = time.monotonic()
-        while self._encoded and self._encoded[0][0] < now - _RATE_SECONDS:
-            self._encoded.popleft()
-        return sum(tokens for _, tokens in list(self._encoded)) / _RATE_SECONDS
+        since = time.monotonic() - _RATE_SECONDS
+        return sum(tokens for at, tokens in list(self._encoded) if at >= since) / _RATE_SECONDS

@@ -345,10 +345,17 @@ class _Runner:
             )
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
+            engine = self._engine(model, loaded, devices, prompt_of, progress)
         except RequestError as error:
             self.refused[model.name] = str(error)
             return
-        engine = self._engine(model, loaded, devices, prompt_of, progress)
+        # Whatever this model is at fault with, the next one need not be.
+        except Exception as error:
+            failed = FailedCell.of(error)
+            for cell in cells:
+                progress.start(cell)
+                self._fail(cell, failed, progress)
+            return
         facts = provenance.model_facts(model, loaded)
         jobs = [
             Job(
@@ -372,6 +379,7 @@ class _Runner:
                     else:
                         proof = proofs[cell.policy]
                         self._finish(cell, outcome, proof, loaded, progress)
+                        engine.flush()
         finally:
             engine.close()
 

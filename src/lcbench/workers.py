@@ -46,8 +46,12 @@ if TYPE_CHECKING:
 # One takes this much memory beside its task's data, mostly libraries.
 _GIB_A_PROCESS = 2.0
 _MOST_PROCESSES = 8
-# Seconds that a process has to end by itself.
+# Seconds that a process has to end by itself, or to ask for the rest of what it began.
 _PATIENCE = 2.0
+# Nothing is heard from any process for so long: is the encoder still there?
+_LOOK_SECONDS = 1.0
+# What writing to a process that is gone raises.
+_GONE = (OSError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,19 @@ def processes(asked: int | None) -> int:
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return int(max(1, min(cores or 1, memory / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+    return int(max(1, min(cores or 1, _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+
+
+def _memory_gib() -> float:
+    """Return the memory that this process may use: the machine's, or its container's or job's."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            sizes.append(int(Path("/sys/fs/cgroup", limit).read_text(encoding="ascii")))
+    with suppress(KeyError, ValueError):
+        # In MiB.
+        sizes.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    return min(sizes) / 2**30
 
 
 def score_cell(job: Job, backend: Backend) -> ScoredCell:
@@ -215,7 +230,7 @@ class Pool:
             if forks:
                 # A process that has imported everything and does nothing but fork.
                 self._context.set_forkserver_preload(["lcbench.score", "sentence_transformers"])
-                forkserver.ensure_running()
+                _start_quietly(forkserver.ensure_running)
 
     def working(self) -> int:
         """Return how many processes are scoring at present, and so use a core."""
@@ -250,15 +265,14 @@ class Pool:
             while waiting or any(one.job for one in self._workers):
                 self._hand_out(waiting, started)
                 busy = {one.connection: one for one in self._workers if one.job is not None}
-                for connection in wait(list(busy)):
+                for connection in wait(list(busy), _LOOK_SECONDS):
                     worker = busy[connection]  # type: ignore[index]
-                    yield from self._hear(worker, server)
+                    yield from self._hear(worker, server, engine)
                 if served.done():
                     served.result()
         finally:
-            engine_is_idle = not any(one.asking for one in self._workers)
             server.end()
-            if not engine_is_idle:
+            if server.current is not None:
                 engine.stop()
             serving.shutdown(wait=True)
             if any(one.job for one in self._workers):
@@ -298,7 +312,7 @@ class Pool:
             started(job)
 
     def _hear(
-        self, worker: _Worker, server: _Server
+        self, worker: _Worker, server: _Server, engine: Engine
     ) -> Iterator[tuple[Job, ScoredCell | FailedCell]]:
         """Take what a process says: a question to the encoder, or the end of its cell."""
         job = worker.job
@@ -307,11 +321,16 @@ class Pool:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
+            server.forget(worker)
             yield job, self._bury(worker)
             return
         if isinstance(message, ScoredCell | FailedCell):
             worker.job = None
             yield job, message
+        elif message[0] == "prompt":
+            # Known at once, and not to wait for what is being encoded.
+            with suppress(*_GONE):
+                worker.connection.send(_prompt(engine, message))
         else:
             worker.asking = True
             server.ask(worker, job, message)
@@ -334,14 +353,15 @@ class Pool:
         """Take a process that has died out of the pool, and say what became of it."""
         worker.process.join(_PATIENCE)
         code = worker.process.exitcode
-        worker.connection.close()
+        # Its connection is closed with the last that knows of it: the server may be writing there.
         worker.life.close()
+        worker.job = None
         self._workers.remove(worker)
         how = f"with status {code}"
         if code is not None and code < 0:
             how = f"by signal {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
-                how += " (often: no memory was left)"
+                how += " (often for lack of memory: fewer processes need less, engine.scoring=1)"
         reason = f"the process that scored it ended {how}"
         return FailedCell(reason, f"{reason}\n")
 
@@ -355,12 +375,21 @@ class _Server:
         self._changed = threading.Condition()
         self._ended = False
         self._policy: Any = None
+        self._awaited: _Worker | None = None
+        self.current: _Request | None = None
 
     def ask(self, worker: _Worker, job: Job, message: tuple[Any, ...]) -> None:
         """Put a request in the queue."""
         with self._changed:
             self._requests.append(_Request(job.number, worker, job, message))
             self._changed.notify()
+
+    def forget(self, worker: _Worker) -> None:
+        """Drop what a process has asked for that is gone."""
+        with self._changed:
+            self._requests = [one for one in self._requests if one.worker is not worker]
+            if self._awaited is worker:
+                self._awaited = None
 
     def end(self) -> None:
         """Answer no more."""
@@ -372,43 +401,60 @@ class _Server:
         """Answer until told to end."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._requests or self._ended)
+                self._changed.wait_for(self._has_what_it_waits_for, _PATIENCE)
+                self._awaited = self._awaited if self._has_what_it_waits_for() else None
                 if self._ended:
                     return
-                request = self._next()
-            reply, content = self._answer(request)
+                if not self._requests:
+                    continue
+                request = self.current = self._next()
+            reply = self._answer(request)
             request.worker.asking = False
             # Where the process is gone, its end is seen elsewhere.
-            with suppress(OSError):
+            with suppress(*_GONE):
                 request.worker.connection.send(reply)
-                if content is not None:
-                    request.worker.connection.send_bytes(content)
+            with self._changed:
+                self.current = None
+
+    def _has_what_it_waits_for(self) -> bool:
+        if self._ended or self._awaited is None:
+            return self._ended or bool(self._requests)
+        return any(one.worker is self._awaited for one in self._requests)
 
     def _next(self) -> _Request:
-        # What is at the present temperature first, then cells in their order: the sooner one has
-        # its embeddings together, the sooner it is scored beside the encoding of others.
+        # The rest of what was begun, then what is at the present temperature, then cells in their
+        # order: the sooner one has its embeddings together, the sooner it is scored beside the
+        # encoding of others; and another temperature is proven again.
+        going_on = [one for one in self._requests if one.worker is self._awaited]
         same = [one for one in self._requests if one.job.cell.policy == self._policy]
-        request = min(same or self._requests)
+        request = min(going_on or same or self._requests)
         self._requests.remove(request)
         self._policy = request.job.cell.policy
+        kind, *_, more = request.message
+        self._awaited = request.worker if kind == "embed" and more else None
         return request
 
-    def _answer(self, request: _Request) -> tuple[Any, Any]:
-        kind, *given = request.message
+    def _answer(self, request: _Request) -> Any:
+        kind, texts, *given = request.message
         backend = self._engine.at(request.job.cell.policy)
         try:
             if kind == "embed":
-                found = backend.embed(*given)
-                shape = found.embeddings.shape
-                return (shape, found.work), np.ascontiguousarray(found.embeddings).data.cast("B")
-            if kind == "lengths":
-                return backend.lengths(*given), None
-            return backend.prompt_of(*given), None
+                role, prompt, more = given
+                return backend.embed(texts, role, prompt, more=more)
+            return backend.lengths(texts, *given)
         except EmbeddingError as error:
-            return error, None
+            return error
         # Whatever it is, it belongs to that cell.
         except Exception as error:
-            return EncoderError(FailedCell.of(error)), None
+            return EncoderError(FailedCell.of(error))
+
+
+def _prompt(engine: Engine, message: tuple[Any, ...]) -> Any:
+    """Return the answer to a question for a prompt, or the error that it is."""
+    try:
+        return engine.prompt_of(*message[1:])
+    except Exception as error:
+        return EncoderError(FailedCell.of(error))
 
 
 class _RemoteBackend:
@@ -418,14 +464,12 @@ class _RemoteBackend:
         self._connection = connection
         self._prompts: dict[tuple[str, Any], str] = {}
 
-    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
-        shape, work = self._ask("embed", texts, role, prompt)
-        content = self._connection.recv_bytes()
-        found = np.frombuffer(content, dtype=np.float32).reshape(shape)
-        return Embedded(found, work)
+    def embed(self, texts: Sequence[str], role: Role, prompt: str, *, more: bool) -> Embedded:
+        found: Embedded = self._ask("embed", texts, role, prompt, more)
+        return found
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
-        found: NDArray[np.int32] = self._ask("lengths", texts, prompt)
+    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
+        found: tuple[NDArray[np.int32], float] = self._ask("lengths", texts, prompt)
         return found
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
@@ -440,6 +484,18 @@ class _RemoteBackend:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def _start_quietly(start: Callable[[], None]) -> None:
+    """Start a process that Ctrl-C does not reach: what it does, this one decides."""
+    if threading.current_thread() is not threading.main_thread():
+        start()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        start()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _score_jobs(

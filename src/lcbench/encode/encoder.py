@@ -82,15 +82,24 @@ class Embedded:
 class Backend(Protocol):
     """What encodes: one model at one policy."""
 
-    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+    def embed(self, texts: Sequence[str], role: Role, prompt: str, *, more: bool) -> Embedded:
         """Return the embeddings of texts that all differ.
+
+        Args:
+            texts: not too many at once.
+            role: which temperature a policy by role gives them.
+            prompt: put before each of them.
+            more: whether others like them follow at once.
 
         Raises:
             EmbeddingError: one is not finite, or zero.
         """
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
-        """Return the tokens that the model reads of each text, its prompt among them."""
+    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
+        """Return the tokens that the model reads of each text, and the seconds that it took.
+
+        Its prompt is among them.
+        """
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
         """Return the prompt that texts of a task get."""
@@ -189,10 +198,13 @@ class Encoder:
         counters.texts += len(texts)
         counters.unique_texts += self._count_new(places.keys)
         embeddings: NDArray[np.float32] | None = None
+        done = 0
         for chunk in places.chunks(texts):
             started = time.perf_counter()
+            done += len(chunk)
+            more = done < len(places.keys)
             try:
-                found = self._backend.embed([texts[i] for i in chunk], role, prompt)
+                found = self._backend.embed([texts[i] for i in chunk], role, prompt, more=more)
             except EmbeddingError as error:
                 position = int(chunk[error.position])
                 raise EmbeddingError(position, error.length, len(texts)) from None
@@ -212,7 +224,10 @@ class Encoder:
         places = _Places(texts)
         lengths = np.zeros((len(texts), 1), dtype=np.int32)
         for chunk in places.chunks(texts):
-            found = self._backend.lengths([texts[i] for i in chunk], prompt)
+            started = time.perf_counter()
+            found, seconds = self._backend.lengths([texts[i] for i in chunk], prompt)
+            self.counters.seconds += seconds
+            self.counters.seconds_wait += max(0.0, time.perf_counter() - started - seconds)
             places.put(chunk, found[:, None], lengths)
         return [int(length) for length in lengths[:, 0]]
 

@@ -119,8 +119,11 @@ class Engine:
         work.seconds = time.perf_counter() - started
         return Embedded(embeddings, work)
 
-    def lengths(self, policy: Policy, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
-        """Return the tokens that the model reads of each text, its prompt among them."""
+    def lengths(
+        self, policy: Policy, texts: Sequence[str], prompt: str
+    ) -> tuple[NDArray[np.int32], float]:
+        """Return the tokens that the model reads of each text, and the seconds that it took."""
+        started = time.perf_counter()
         keys = digests(texts)
         lengths = np.full(len(texts), -1, dtype=np.int32)
         roles: tuple[Role, ...] = ("document", "query")
@@ -134,7 +137,7 @@ class Engine:
         others = np.flatnonzero(lengths < 0)
         tokens = self._tokens(texts, keys, others, prompt)
         lengths[others] = [one.length for one in tokens]
-        return lengths
+        return lengths, time.perf_counter() - started
 
     def flush(self) -> None:
         """Let the store write what it holds back."""
@@ -208,12 +211,14 @@ class LocalBackend:
         self._engine = engine
         self._policy = policy
 
-    def embed(self, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+    def embed(
+        self, texts: Sequence[str], role: Role, prompt: str, *, more: bool = False
+    ) -> Embedded:
         """Return the embeddings of texts that all differ."""
         return self._engine.embed(self._policy, texts, role, prompt)
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> NDArray[np.int32]:
-        """Return the tokens that the model reads of each text, its prompt among them."""
+    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
+        """Return the tokens that the model reads of each text, and the seconds that it took."""
         return self._engine.lengths(self._policy, texts, prompt)
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:

@@ -9,10 +9,12 @@ copy of the model and two batches in hand: while one is computed the next is pad
 from __future__ import annotations
 
 import copy
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
 
 # What a batch costs besides its tokens, in tokens.
 _OVERHEAD = {"cpu": 32, "cuda": 1024}
-# Of the GPU's free memory, what the largest batch may take; and the tokens that show how much that
-# is, and those beyond which larger batches gain nothing.
-_GPU_SHARE = 0.5
+# Of the GPU's free memory, what the larger of two batches at once may take; and the tokens that
+# show how much that is, and those beyond which larger batches gain nothing.
+_GPU_SHARE = 0.35
 _GPU_TRIAL_TOKENS = 16384
 _GPU_MOST_TOKENS = 262144
 # Where the size of the cache is not known.
@@ -106,16 +108,12 @@ class Forward:
         self._running = 0
         self._lock = threading.Lock()
         self._stopped = False
+        self._one_by_one = False
         self._own = threading.local()
         self._started = 0
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=self._start_lane)
         # The measurement of a GPU's memory runs a batch, whose bits it does not change.
         self.batch_tokens = batch_tokens or _budget(model, lanes)
-
-    @property
-    def policy(self) -> Policy:
-        """The policy that the model runs at."""
-        return self._replicas[0].policy
 
     def use(self, policy: Policy) -> None:
         """Bring the model to a policy, with proof; nothing may be running.
@@ -129,7 +127,8 @@ class Forward:
     def run(self, tokens: Sequence[Tokens]) -> Iterator[Batch]:
         """Run texts through the model and yield batches as they are done, in no certain order.
 
-        When memory runs out, batches are halved, and what was not done is done in smaller ones.
+        When memory runs out, batches are halved, and what was not done is done in smaller ones;
+        at last in one at a time.
 
         Raises:
             Stopped: by `stop`.
@@ -156,23 +155,28 @@ class Forward:
                     except (RuntimeError, MemoryError) as error:
                         if not _is_out_of_memory(error):
                             raise
-                        exhausted = error
+                        # Without what the batch had in memory, which the traceback holds.
+                        exhausted = error.with_traceback(None)
                         continue
                     done.update(batch)
                     yield Batch(batch, embeddings, padded)
             finally:
                 # An error, or a caller that wants no more: what has not begun need not.
-                for future in futures:
-                    future.cancel()
-                for future in futures:
-                    if not future.cancelled():
-                        future.exception()
+                for one in futures:
+                    one.cancel()
+                for one in futures:
+                    if not one.cancelled():
+                        one.exception()
             waiting = [i for i in waiting if i not in done]
             if exhausted is not None:
                 longest = max(tokens[i].length for i in waiting)
-                if self.batch_tokens <= longest:
+                if self.batch_tokens > longest:
+                    self.batch_tokens = max(longest, self.batch_tokens // 2)
+                elif not self._one_by_one:
+                    self._one_by_one = True
+                else:
                     raise exhausted
-                self.batch_tokens = max(longest, self.batch_tokens // 2)
+                del future, futures
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
@@ -186,18 +190,28 @@ class Forward:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for replica in self._replicas:
             replica.release()
+        # The threads know this object, and it them: copies of a model must not wait for that.
+        self._replicas = []
 
     def _start_lane(self) -> None:
         with self._lock:
             self._own.replica = self._replicas[self._started % len(self._replicas)]
             self._started += 1
-        if self._own.replica.device.type == "cpu":
+        device = self._own.replica.device
+        self._own.stream = nullcontext()
+        if device.type == "cpu":
             torch.set_num_threads(1)
+        elif device.type == "cuda":
+            # Of its own, so that copying for one batch need not wait for the other's computing.
+            self._own.stream = torch.cuda.stream(torch.cuda.Stream(device))
 
     def _run_batch(self, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
         self._enter()
         try:
-            result: tuple[NDArray[np.float32], int] = self._own.replica.run(self.tokenizer, batch)
+            with self._own.stream:
+                result: tuple[NDArray[np.float32], int] = self._own.replica.run(
+                    self.tokenizer, batch
+                )
             return result
         finally:
             with self._lock:
@@ -209,6 +223,7 @@ class Forward:
             if self._stopped:
                 raise Stopped
             free = self._lanes if self._cores_left is None else self._cores_left()
+            free = 1 if self._one_by_one else free
             with self._lock:
                 if self._running < max(1, free):
                     self._running += 1
@@ -250,6 +265,8 @@ class _Replica:
         if self._compiles:
             # Through `forward` itself: sentence-transformers calls that.
             transformer: Any = find_transformer(self._model)
+            # Else what was compiled for other policies counts against how often torch does it.
+            torch._dynamo.reset()
             self._plain = transformer.__dict__.get("forward")
             transformer.forward = torch.compile(transformer.forward, dynamic=True)
 
@@ -285,9 +302,10 @@ class _Replica:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # On a CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "DefaultCPUAllocator" in str(error)
+    # Elsewhere than in CUDA's allocator torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        sign in str(error)
+        for sign in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
     )
 
 
@@ -316,16 +334,27 @@ def _cache_bytes() -> int:
 
 
 def _gpu_budget(model: SentenceTransformer) -> int:
-    """Return the tokens of a batch that takes half of the free memory, as a trial shows it."""
+    """Return the tokens of a batch that takes a part of the free memory, as a trial shows it."""
     device = model.device
-    window = min(model.max_seq_length or 512, _GPU_TRIAL_TOKENS)
-    ids = torch.ones(_GPU_TRIAL_TOKENS // window, window, dtype=torch.long, device=device)
-    features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    with torch.inference_mode():
-        find_transformer(model)(**features)
+    # What other models have left counts as taken until it is given back.
+    gc.collect()
+    torch.cuda.empty_cache()
+    trial = _GPU_TRIAL_TOKENS
+    window = min(model.max_seq_length or 512, trial)
+    while True:
+        ids = torch.ones(max(1, trial // window), window, dtype=torch.long, device=device)
+        features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        try:
+            with torch.inference_mode():
+                find_transformer(model)(**features)
+            break
+        except torch.OutOfMemoryError:
+            if trial <= window:
+                return window
+        trial //= 2
     took = max(1, torch.cuda.max_memory_allocated(device) - before)
-    free = torch.cuda.mem_get_info(device)[0]
-    fits = _GPU_SHARE * free / (took / ids.numel())
-    return 1 << int(np.log2(np.clip(fits, _GPU_TRIAL_TOKENS, _GPU_MOST_TOKENS)))
+    torch.cuda.empty_cache()
+    fits = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / (took / ids.numel())
+    return 1 << int(np.log2(np.clip(fits, window, _GPU_MOST_TOKENS)))

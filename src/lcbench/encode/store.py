@@ -65,7 +65,7 @@ class Context:
         revision: of its weights and tokenizer.
         window: tokens that are read of a text.
         dtype: that the model computes in.
-        temperature: canonical, as the text's role has it; "" for the baseline.
+        temperature: canonical, as the text's role has it; "" for tokens, which have none.
         prompt: put before each text.
         made_by: a digest of the versions of the libraries, and of the code, that make the rows.
     """

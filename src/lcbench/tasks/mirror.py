@@ -325,8 +325,11 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     Raises:
         StorageError: the link cannot be made.
     """
-    link = cache_folder() / "mirror" / f"{folder.name}-{digest.removeprefix('sha256-')}"
     target = folder.resolve()
+    # Another folder of the same content is another link: this one may go before that does.
+    where = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    name = f"{folder.name}-{digest.removeprefix('sha256-')}"
+    link = cache_folder() / "mirror" / where / name
     if link.is_symlink() and link.readlink() == target:
         return link
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
