@@ -93,18 +93,18 @@ SIZES = {
     ),
     "short": Sizes(
         docs=(
-            "docs.documents=40",
+            "docs.documents=30",
             "docs.documents_per_module=8",
-            "docs.long_documents=10",
+            "docs.long_documents=8",
             "docs.clustering_sets=3",
             "docs.synthetic_documents=2",
         ),
-        repeats=("docs.documents=60", "docs.documents_per_module=8", *_AS_TWENTY_NEWSGROUPS),
+        repeats=("docs.documents=24", "docs.documents_per_module=8", *_AS_TWENTY_NEWSGROUPS),
         forward=64,
-        mirror=MirrorCut(labels=15, pairs=150, documents=20),
+        mirror=MirrorCut(labels=6, pairs=60, documents=8),
         taus=TAUS,
-        measured={"a": 1, "b": 3},
-        pairs=3,
+        measured={"a": 1, "b": 1},
+        pairs=2,
         rounds=3,
     ),
     "full": Sizes(
@@ -807,7 +807,7 @@ def workloads(sizes: Sizes, public: tuple[str, ...]) -> list[Workload]:
             clusterings,
             (1.0,),
             sizes.repeats,
-            {"a": 1, "b": 1, "c": 1},
+            {"b": 1, "c": 1},
         ),
         Workload(
             "encode",
@@ -815,7 +815,7 @@ def workloads(sizes: Sizes, public: tuple[str, ...]) -> list[Workload]:
             support.DOCS,
             (1.0,),
             sizes.docs,
-            {"a": 1, "b": 1, "c": 1},
+            {"a": 1, "c": 1},
             # Beside the encoder nothing else is to run.
             ("engine.scoring=0",),
         ),

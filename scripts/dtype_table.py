@@ -35,12 +35,12 @@ SIZES: dict[str, tuple[tuple[str, ...], MirrorCut | None]] = {
     ),
     "short": (
         (
-            "docs.documents=100",
+            "docs.documents=60",
             "docs.documents_per_module=8",
-            "docs.long_documents=40",
-            "docs.synthetic_documents=4",
+            "docs.long_documents=20",
+            "docs.synthetic_documents=2",
         ),
-        MirrorCut(labels=20, pairs=300, documents=30),
+        MirrorCut(labels=10, pairs=150, documents=10),
     ),
     "full": ((), None),
 }
