@@ -14,11 +14,12 @@ import pytest
 from engines import engine_of
 from lcbench import workers
 from lcbench.encode.engine import Engine
+from lcbench.encode.store import Store
 from lcbench.grid import Cell, Protocol
 from lcbench.provenance import model_facts
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import DocsSizes, SyntheticSizes
-from lcbench.tasks.suites import resolve_all
+from lcbench.tasks.suites import make_task, resolve_all
 from lcbench.tempscale.policy import parse
 from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes, score_cell
 
@@ -33,10 +34,8 @@ SIZES = DocsSizes(
 TASKS = ("DocstringLibraryClassification", "DocstringModuleClusteringP2P", "DocstringRetrieval")
 
 
-@pytest.fixture(scope="module")
-def made(make_model: Callable[[str], Path]) -> Iterator[tuple[Engine, list[Job]]]:
-    """An engine, and jobs for it: three tasks at two temperatures."""
-    engine, (located, model) = engine_of(make_model("bert"))
+def jobs_of(located: Any, model: Any) -> list[Job]:
+    """Three tasks at two temperatures."""
     parts = resolve_all([TaskChoice(name) for name in TASKS], "test", None)
     protocol = Protocol("paper", "none", "float32", "test", None, None, "0" * 16)
     cells = [
@@ -45,13 +44,16 @@ def made(make_model: Callable[[str], Path]) -> Iterator[tuple[Engine, list[Job]]
         for task in TASKS
     ]
     facts = model_facts(located, model)
-    yield (
-        engine,
-        [
-            Job(number, cell, parts[cell.task], SIZES, facts, None)
-            for number, cell in enumerate(cells)
-        ],
-    )
+    return [
+        Job(number, cell, parts[cell.task], SIZES, facts, None) for number, cell in enumerate(cells)
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(make_model: Callable[[str], Path]) -> Iterator[tuple[Engine, list[Job]]]:
+    """An engine, and jobs for it."""
+    engine, found = engine_of(make_model("bert"))
+    yield engine, jobs_of(*found)
     engine.close()
 
 
@@ -297,3 +299,32 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     expected = engine.embed(jobs[3].cell.policy, texts, "document", "")
     assert np.array_equal(answer[0].embeddings, expected.embeddings)
     assert answer[0].work.texts == 50
+
+
+def test_scores_are_the_same_whatever_is_in_the_store(minilm_folder: Path, tmp_path: Path) -> None:
+    def scores(store: Store | None) -> tuple[list[float], int]:
+        engine, found = engine_of(minilm_folder, store)
+        scored = [score_cell(job, engine.at(job.cell.policy)) for job in jobs_of(*found)]
+        engine.close()
+        main = [part["main_score"] for one in scored for part in main_part(one)["test"]]
+        return main, sum(one.record["encoded_texts"] for one in scored)
+
+    def disk(name: str) -> Store:
+        return Store(tmp_path / name, 2**30, warn=pytest.fail)
+
+    off, all_ = scores(None)
+    cold, _ = scores(disk("one"))
+    warm, none = scores(disk("one"))
+    # A third of the texts, encoded in batches of their own.
+    engine, found = engine_of(minilm_folder, disk("two"))
+    task = make_task(jobs_of(*found)[2].part, SIZES)
+    task.load_data()
+    corpus = task.dataset["default"]["test"]["corpus"]
+    texts = list(corpus["text"])[::3]
+    for tau in (1.0, 0.7):
+        engine.embed(parse(tau), texts, "document", "")
+    engine.close()
+    partly, some = scores(disk("two"))
+    assert none == 0 < some < all_
+    assert warm == cold == off
+    assert partly == pytest.approx(off, abs=1e-4)
