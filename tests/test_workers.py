@@ -15,6 +15,7 @@ from engines import engine_of
 from lcbench import workers
 from lcbench.encode.engine import Engine
 from lcbench.encode.store import Store
+from lcbench.errors import LcbenchError
 from lcbench.grid import Cell, Protocol
 from lcbench.provenance import model_facts
 from lcbench.tasks.registry import TaskChoice
@@ -163,6 +164,30 @@ def test_the_death_of_a_process_is_one_failed_cell(
     )
     assert [number for number, one in found.items() if isinstance(one, FailedCell)] == [3]
     assert len(found) == len(jobs)
+
+
+def test_a_process_that_died_idle_is_replaced_and_one_that_never_lives_is_told(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+    ended(pool, engine, jobs[:2])
+    for worker in pool._workers:
+        worker.process.kill()
+        worker.process.join()
+    found = ended(pool, engine, jobs[:2])
+    assert all(isinstance(one, ScoredCell) for one in found.values())
+    start = pool._start
+
+    def stillborn() -> Any:
+        worker = start()
+        worker.process.kill()
+        worker.process.join()
+        return worker
+
+    pool.close()
+    monkeypatch.setattr(pool, "_start", stillborn)
+    with pytest.raises(LcbenchError, match=r"ends as soon as it has begun.*engine.scoring=0"):
+        ended(pool, engine, jobs[:1])
 
 
 def test_what_the_encoder_raises_is_the_cells_own_failure(

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from lcbench import hub
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
+from lcbench.errors import LcbenchError
 from lcbench.grid import Cell
 from lcbench.provenance import ModelFacts, model_meta
 from lcbench.tasks.mirror import Data, point_at
@@ -296,19 +297,23 @@ class Pool:
     def _hand_out(self, waiting: list[Job], started: Callable[[Job], None]) -> None:
         while waiting:
             idle = next((one for one in self._workers if one.job is None), None)
-            if idle is None:
-                if len(self._workers) == self.count:
-                    return
-                idle = self._start()
+            if idle is None and len(self._workers) == self.count:
+                return
+            worker = self._start() if idle is None else idle
             job = waiting.pop(0)
             try:
-                idle.connection.send(job)
-            except OSError:
+                worker.connection.send(job)
+            except OSError as error:
                 # It died while it had nothing to do.
-                self._bury(idle)
+                failed = self._bury(worker)
+                if idle is None:
+                    raise LcbenchError(
+                        "A process that is to score cells ends as soon as it has begun: "
+                        f"{failed.reason}. engine.scoring=0 does without."
+                    ) from error
                 waiting.insert(0, job)
                 continue
-            idle.job, idle.asking = job, False
+            worker.job, worker.asking = job, False
             started(job)
 
     def _hear(
