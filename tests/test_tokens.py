@@ -27,8 +27,9 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from conftest import ROOT
 from lcbench.encode.tokens import Tokenizer, Tokens
+
+ROOT = Path(__file__).parents[1]
 
 WINDOW = 12
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
