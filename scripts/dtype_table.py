@@ -46,6 +46,15 @@ SIZES: dict[str, tuple[tuple[str, ...], MirrorCut | None]] = {
 }
 
 
+def _described(cut: MirrorCut | None) -> str:
+    if cut is None:
+        return "everything"
+    return (
+        f"{cut.labels} labels of a classification, {cut.pairs} pairs of sentences, "
+        f"{cut.documents} documents"
+    )
+
+
 def run(
     dtype: str, tasks: Sequence[str], overrides: Sequence[str], place: Path, taus: Sequence[str]
 ) -> None:
@@ -162,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         support.machine(),
         f"Command: `python scripts/dtype_table.py --sizes {asked.sizes}`; model {asked.model},",
         f"window {asked.window}; {' '.join(docs) or 'docs suite as it is shipped'};",
-        "no mirror." if asked.mirror is None else f"of the mirror: {cut or 'everything'}.",
+        "no mirror." if asked.mirror is None else f"of the mirror: {_described(cut)}.",
         "Scores and their differences in points, relative improvements in per cent.",
     ]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
