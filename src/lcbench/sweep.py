@@ -286,6 +286,8 @@ class _Runner:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         device_of(self._settings.engine)
+        # What can be told at once has been. Processes that score load their libraries meanwhile.
+        self._pool.warm_up()
         check_pins(names, self._settings.suites)
         all_here, without = True, []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:

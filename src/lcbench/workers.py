@@ -212,7 +212,7 @@ class Pool:
     """
 
     def __init__(self, count: int, *, offline: bool, address: str | None = None) -> None:
-        """Prepare, and begin to load the libraries beside whatever this process does.
+        """Prepare; nothing is started yet.
 
         Args:
             count: processes; 0: cells are scored in this one, one after the other.
@@ -231,7 +231,11 @@ class Pool:
             if forks:
                 # A process that has imported everything and does nothing but fork.
                 self._context.set_forkserver_preload(["lcbench.score", "sentence_transformers"])
-                _start_quietly(forkserver.ensure_running)
+
+    def warm_up(self) -> None:
+        """Begin to load the libraries, beside whatever this process does."""
+        if self._context is not None and self._context.get_start_method() == "forkserver":
+            _start_quietly(forkserver.ensure_running)
 
     def working(self) -> int:
         """Return how many processes are scoring at present, and so use a core."""
