@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -538,10 +539,10 @@ def measure_lcbench(order: Order) -> Measurement:
     ]
     written = [json.dumps(tau).replace('"', "") for tau in order.taus]
     settings = support.read([*overrides, f"tau=[{','.join(written)}]"], order.model)
-    begun = _time_of_the_first_cell()
     startup = time.time() - order.began
     started = time.perf_counter()
-    outcome = lcbench.sweep.run(settings, _silent_console(), warn)
+    with _noting_the_first_cell() as begun:
+        outcome = lcbench.sweep.run(settings, _silent_console(), warn)
     ended = time.perf_counter()
     if outcome.failed or outcome.refused:
         raise RuntimeError(f"(c): {outcome.failed or outcome.refused}")
@@ -558,8 +559,9 @@ def _silent_console() -> Any:
     return Console(file=Path(os.devnull).open("w"), width=110)
 
 
-def _time_of_the_first_cell() -> list[float]:
-    """Return a list that the time at which the first cell begins will be put into."""
+@contextmanager
+def _noting_the_first_cell() -> Iterator[list[float]]:
+    """Put the time at which the first cell begins into a list."""
     from lcbench.progress import Progress
 
     original = Progress.start
@@ -571,7 +573,10 @@ def _time_of_the_first_cell() -> list[float]:
         original(progress, cell)
 
     Progress.start = start  # type: ignore[method-assign]
-    return begun
+    try:
+        yield begun
+    finally:
+        Progress.start = original  # type: ignore[method-assign]
 
 
 def _shape(settings: Any) -> Any:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,18 @@ SMALL = (
     "docs.clustering_sets=3",
     "docs.clustering_share=0.7",
 )
+
+
+@pytest.fixture(autouse=True)
+def network_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process keeps every library off the network; the next test may not want that."""
+    import datasets
+    from huggingface_hub import constants
+
+    for module in (datasets.config, constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
 
 
 @pytest.fixture(scope="session")
