@@ -32,7 +32,7 @@ SMALL = (
 
 @pytest.fixture(autouse=True)
 def network_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run in this process keeps every library off the network; the next test may not want that."""
+    """A run in this process keeps all libraries off the network, which other tests may not want."""
     import datasets
     from huggingface_hub import constants
 
