@@ -47,7 +47,7 @@ from lcbench.tasks.suites import (
     resolve_all,
 )
 from lcbench.tempscale.policy import BASELINE, Policy
-from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes
+from lcbench.workers import FailedCell, Job, Pool, ScoredCell, cores, processes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -416,13 +416,12 @@ class _Runner:
         from lcbench.encode.engine import Engine, Identity
         from lcbench.encode.forward import Forward
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         forward = Forward(
             loaded,
             devices=devices,
             batch_tokens=self._settings.engine.batch_tokens,
             compiled=self._settings.engine.compile,
-            cores_left=lambda: (cores or 1) - self._pool.working(),
+            cores_left=lambda: cores() - self._pool.working(),
         )
         identity = Identity(
             model.name, model.revision, loaded.max_seq_length, self._settings.protocol.dtype

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lcbench.encode.encoder import Backend
     from lcbench.encode.engine import Engine
 
-# One takes this much memory beside its task's data, mostly libraries.
+# What one may take: libraries (0.4 GiB, since processes share most of them) and its task's data.
 _GIB_A_PROCESS = 2.0
 _MOST_PROCESSES = 8
 # Seconds that a process has to end by itself, or to ask for the rest of what it began.
@@ -126,8 +126,14 @@ def processes(asked: int | None) -> int:
     """Return how many processes score: as asked, or as many as cores and memory allow."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(max(1, min(cores or 1, _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+    return int(max(1, min(cores(), _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _memory_gib() -> float:

@@ -73,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Embedded:
-    """An engine's answer: embeddings [texts, dimensions], tokens of each text, and what it took."""
+    """An engine's answer: embeddings [texts, dimensions], and what they took."""
 
     embeddings: NDArray[np.float32]
     work: Work

@@ -91,7 +91,7 @@ class Forward:
             devices: that get a copy of it each; none: where the model is.
             batch_tokens: see above; None: what fits into the cache or the GPU's memory.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
-            compiled: whether torch compiles the model: a minute at first, for each policy.
+            compiled: whether torch compiles the model, anew for each policy.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
         """
