@@ -22,7 +22,7 @@ from lcbench.errors import StorageError
 from lcbench.files import cache_folder, write_atomically
 from lcbench.grid import Cell
 from lcbench.models import Dimensions
-from lcbench.provenance import cpu_name
+from lcbench.provenance import cores, cpu_name
 from lcbench.settings import EngineSettings, Settings
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import Texts, texts_of
@@ -140,9 +140,7 @@ def machine_of(engine: EngineSettings, dtype: str) -> Machine:
 
 def _cores() -> int:
     """Return how many cores this process may use: what torch takes unless it is told otherwise."""
-    # Not everywhere does the system say which cores a process may use.
-    allowed = getattr(os, "sched_getaffinity", None)
-    count = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    count = cores()
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(told)) if told.isdigit() and int(told) else count
 

@@ -50,6 +50,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What mteb is told of a model.

@@ -47,7 +47,7 @@ from lcbench.tasks.suites import (
     resolve_all,
 )
 from lcbench.tempscale.policy import BASELINE, Policy
-from lcbench.workers import FailedCell, Job, Pool, ScoredCell, cores, processes
+from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -421,7 +421,7 @@ class _Runner:
             devices=devices,
             batch_tokens=self._settings.engine.batch_tokens,
             compiled=self._settings.engine.compile,
-            cores_left=lambda: cores() - self._pool.working(),
+            cores_left=lambda: provenance.cores() - self._pool.working(),
         )
         identity = Identity(
             model.name, model.revision, loaded.max_seq_length, self._settings.protocol.dtype

@@ -31,7 +31,7 @@ from lcbench import hub
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
 from lcbench.errors import LcbenchError
 from lcbench.grid import Cell
-from lcbench.provenance import ModelFacts, model_meta
+from lcbench.provenance import ModelFacts, cores, model_meta
 from lcbench.tasks.mirror import Data, point_at
 from lcbench.tasks.selection import DocsSizes
 from lcbench.tasks.suites import DOCS_TASKS, Part, make_task, parts_of
@@ -127,13 +127,6 @@ def processes(asked: int | None) -> int:
     if asked is not None:
         return asked
     return int(max(1, min(cores(), _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_gib() -> float:
