@@ -16,7 +16,7 @@ from rich.console import Console
 from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
 from lcbench import hub as lcbench_hub
-from lcbench import manifest, prefetch, settings
+from lcbench import fetched, prefetch, settings
 from lcbench.errors import MissingError, RequestError
 from lcbench.models import locate
 from lcbench.tasks.mirror import missing_data
@@ -175,7 +175,7 @@ def test_languages_are_fetched_as_they_are_asked_for(hub: Hub, tmp_path: Path) -
     fetch(tmp_path, *keys, "subsets=[fr]")
     assert sorted(hub.sent) == ["fr/test.parquet", "fr/train.parquet"]
     assert missing_data([few], tmp_path) == []
-    entries = manifest.read(tmp_path)
+    entries = fetched.read(tmp_path)
     (entry,) = entries.values()
     assert entry.users == {"MassiveIntentClassification": ["en", "fr"]}
     assert len(entry.files) == 5
@@ -204,7 +204,7 @@ def test_a_file_that_stays_damaged_is_removed_and_the_rest_is_fetched(
     assert files_in(data_of(tmp_path, "STSBenchmark")) == ["default/train.parquet"]
     blobs = list((tmp_path / "datasets--mteb--stsbenchmark-sts" / "blobs").iterdir())
     assert len(blobs) == 2
-    names = {name for _, name, _ in manifest.read(tmp_path)}
+    names = {name for _, name, _ in fetched.read(tmp_path)}
     assert names == {MODEL, "dwzhu/LongEmbed"}
 
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_fetched_is_told_and_the_rest_is_fetched(hub: Hub, tmp_pa
             "there is no such repository, or it is private: log in with `hf auth login`"
         ),
     }
-    assert {name for _, name, _ in manifest.read(tmp_path)} == {MODEL}
+    assert {name for _, name, _ in fetched.read(tmp_path)} == {MODEL}
 
 
 def test_pickled_weights_are_not_fetched(hub: Hub, tmp_path: Path) -> None:

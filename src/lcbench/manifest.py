@@ -1,139 +1,193 @@
-"""What prefetch has put into a folder: revisions, files and their digests, and what they are for.
+"""A sweep that is frozen: its settings, and one line a cell with its identity and its cost.
 
-For people and for `verify=true`. A run does not read it: it compares sizes with the trees that the
-hub's client keeps in the same folder.
+A manifest lies below the results that it is for, so that all of it can be moved or mounted
+elsewhere:
+
+    <results_dir>/sweeps/<label>-<digest>/manifest.jsonl
+    <results_dir>/sweeps/<label>-<digest>/logs/            one file a run, or an array element
+
+What it says does not change with the configs that it was made from. This module imports nothing
+heavy: `lcbench.status` reads manifests of ten thousand cells.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 
-NAME = "lcbench-manifest.json"
+NAME = "manifest.jsonl"
+_SWEEPS = "sweeps"
+# Raise it when the content changes, so that no other version takes it for its own.
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class File:
-    """A file that was fetched and whose digest was that of the hub: size in bytes, and SHA-256."""
+class Line:
+    """A cell of a frozen sweep.
 
-    size: int
-    sha256: str
+    Attributes:
+        index: its place in the sweep, from 0.
+        element: the array element that runs it, from 0.
+        model: its name.
+        revision: of the model.
+        policy: in canonical form.
+        task: its name.
+        protocol: its key.
+        folder: of its files, below the folder of results.
+        seconds: that it is predicted to take; None: not known.
+    """
+
+    index: int
+    element: int
+    model: str
+    revision: str
+    policy: str
+    task: str
+    protocol: str
+    folder: str
+    seconds: float | None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a result belongs to."""
+        return self.model, self.revision, self.policy, self.task, self.protocol
+
+    def __str__(self) -> str:
+        return f"{self.model.rpartition('/')[2]}, τ = {self.policy}, {self.task}"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One revision of one repository.
+class Manifest:
+    """A frozen sweep.
 
     Attributes:
-        kind: `model` or `dataset`.
-        name: on the hub.
-        revision: the commit.
-        asked: the revision that was asked for: the commit, a branch or tag, or None for main.
-        users: the tasks or model configs that it was fetched for, and the subsets of each; None:
-            all, or it has none.
-        files: by path.
-        hub: the address that it was fetched from.
-        fetched: when, in UTC (ISO 8601).
-        versions: of the libraries that chose and fetched the files.
+        folder: of the sweep: the manifest and its logs.
+        made: when, in UTC (ISO 8601).
+        command: that asked for it.
+        versions: of the libraries at that time.
+        settings: of the request, as `settings.freeze` returns them.
+        lines: its cells, in the order in which one process runs them.
     """
 
-    kind: str
-    name: str
-    revision: str
-    asked: str | None
-    users: Mapping[str, Sequence[str] | None]
-    files: Mapping[str, File]
-    hub: str
-    fetched: str
+    folder: Path
+    made: str
+    command: tuple[str, ...]
     versions: Mapping[str, str]
+    settings: Mapping[str, Any]
+    lines: tuple[Line, ...]
+
+    @property
+    def results_dir(self) -> Path:
+        """The folder of results that it lies in."""
+        return self.folder.parent.parent
+
+    @property
+    def elements(self) -> int:
+        """How many array elements it has."""
+        return max((one.element for one in self.lines), default=-1) + 1
 
 
-Manifest = dict[tuple[str, str, str], Entry]
+def folder_of(
+    results_dir: Path, label: str, settings: Mapping[str, Any], lines: Sequence[Line]
+) -> Path:
+    """Return the folder of a sweep: the same for the same settings, cells and division of these."""
+    cells = [(line.element, *line.identity) for line in lines]
+    content = json.dumps([settings, cells], sort_keys=True).encode()
+    return results_dir / _SWEEPS / f"{label}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
-def read(folder: Path) -> Manifest:
-    """Return the entries of a folder's manifest by kind, name and revision; none without one.
+def freeze(
+    folder: Path,
+    *,
+    command: Sequence[str],
+    versions: Mapping[str, str],
+    settings: Mapping[str, Any],
+    lines: Sequence[Line],
+) -> Manifest:
+    """Write a manifest, or find it written already, and return it.
+
+    It becomes the last one of its results (`latest`).
 
     Raises:
-        RequestError: it cannot be read.
+        StorageError: it cannot be written.
+        RequestError: the one that is there cannot be read.
     """
     path = folder / NAME
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = [_entry(one) for one in content["repositories"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise RequestError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Remove it: prefetch then "
-            "compares all files with the hub's digests, and writes it anew."
-        ) from error
-    return {(one.kind, one.name, one.revision): one for one in entries}
+    if path.exists():
+        os.utime(path)
+        return read(folder)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    header = {
+        "format": _FORMAT,
+        "made": made,
+        "command": list(command),
+        "cells": len(lines),
+        "versions": dict(versions),
+        "settings": dict(settings),
+    }
+    text = "".join(
+        json.dumps(one, ensure_ascii=False) + "\n" for one in [header, *map(asdict, lines)]
+    )
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return Manifest(folder, made, tuple(command), dict(versions), dict(settings), tuple(lines))
 
 
-def record(folder: Path, entry: Entry) -> None:
-    """Write a repository's entry; what an earlier prefetch recorded of the same is kept in it.
+def read(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: of it, or of its folder.
 
     Raises:
-        StorageError: the folder cannot be written.
+        RequestError: there is none, or it is not whole, or another version's.
     """
-    entries = read(folder)
-    key = entry.kind, entry.name, entry.revision
-    before = entries.get(key)
-    value = asdict(entry)
-    if before is not None:
-        value["files"] = {**asdict(before)["files"], **value["files"]}
-        value["users"] = _merged(before.users, entry.users)
-    entries[key] = _entry(value)
-    content = {
-        "format": _FORMAT,
-        "repositories": [asdict(entries[one]) for one in sorted(entries)],
-    }
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    file = path / NAME if path.is_dir() else path
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise RequestError(
+            f"manifest={path} cannot be read: {reason}. `python -m lcbench.plan sweep=NAME` makes "
+            "one and says where it is."
+        ) from error
+    try:
+        header, *rows = map(json.loads, content.splitlines())
+        if header["format"] != _FORMAT:
+            raise RequestError(
+                f"manifest={path} was made by another version of lcbench (format "
+                f"{header['format']}, this one reads {_FORMAT}). Plan the sweep again; finished "
+                "cells are found."
+            )
+        lines = tuple(Line(**row) for row in rows)
+        if len(lines) != header["cells"]:
+            raise ValueError(f"{len(lines)} of {header['cells']} cells")
+        return Manifest(
+            folder=file.absolute().parent,
+            made=header["made"],
+            command=tuple(header["command"]),
+            versions=header["versions"],
+            settings=header["settings"],
+            lines=lines,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"manifest={path} is not whole ({type(error).__name__}: {error}). Plan the sweep "
+            "again; finished cells are found."
+        ) from error
 
 
-def has(entry: Entry | None, paths: Mapping[str, int], users: Mapping[str, Any]) -> bool:
-    """Whether an entry has these files, and says that they are for these users."""
-    if entry is None or set(paths) - set(entry.files):
-        return False
-    return _merged(entry.users, users) == _merged(entry.users, {})
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256, 64 hexadecimal digits."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def damaged(entry: Entry, snapshot: Path, paths: Mapping[str, int]) -> list[str]:
-    """Return the files of a snapshot whose digest is not the recorded one, or not recorded."""
-    return [
-        path
-        for path in paths
-        if path not in entry.files or sha256(snapshot / path) != entry.files[path].sha256
+def latest(results_dir: Path) -> Path | None:
+    """Return the folder of the sweep that was planned or run last; None: there is none."""
+    found = [
+        (path.stat().st_mtime, path.parent) for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}")
     ]
-
-
-def _merged(
-    one: Mapping[str, Sequence[str] | None], other: Mapping[str, Sequence[str] | None]
-) -> dict[str, list[str] | None]:
-    merged: dict[str, list[str] | None] = {}
-    for name in sorted({*one, *other}):
-        subsets = [users[name] for users in (one, other) if name in users]
-        known = [subset for subset in subsets if subset is not None]
-        merged[name] = sorted({s for k in known for s in k}) if len(known) == len(subsets) else None
-    return merged
-
-
-def _entry(content: Mapping[str, Any]) -> Entry:
-    files = {path: File(**file) for path, file in content["files"].items()}
-    return Entry(**{**content, "files": files})
+    return max(found)[1] if found else None

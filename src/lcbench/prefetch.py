@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 from rich.table import Table
 
-from lcbench import hub, manifest
+from lcbench import fetched, hub
 from lcbench.__main__ import compose_settings
 from lcbench.command import complain, run_command, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
@@ -134,7 +134,7 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
     if not things:
         console.print("None of this is on the hub: there is nothing to fetch.")
         return {}
-    recorded = manifest.read(folder)
+    recorded = fetched.read(folder)
     plans = {id(one): plan_here(one, folder) for one in things}
     todo = [one for one in things if verify or not _is_done(plans[id(one)], recorded)]
     if todo and (why := hub.why_not_fetched(offline=settings.offline)):
@@ -294,20 +294,20 @@ def _refuse_lacking(wanted: Wanted, snapshot: Path) -> None:
             )
 
 
-def _is_done(plan: Plan | None, recorded: manifest.Manifest) -> bool:
+def _is_done(plan: Plan | None, recorded: fetched.Manifest) -> bool:
     return (
         plan is not None
         and not plan.lacks
-        and manifest.has(_entry_of(plan, recorded), plan.sizes, plan.wanted.users)
+        and fetched.has(_entry_of(plan, recorded), plan.sizes, plan.wanted.users)
     )
 
 
-def _entry_of(plan: Plan, recorded: manifest.Manifest) -> manifest.Entry | None:
+def _entry_of(plan: Plan, recorded: fetched.Manifest) -> fetched.Entry | None:
     return recorded.get((plan.wanted.kind, plan.wanted.name, plan.commit))
 
 
 def _missing(
-    wanted: Wanted, plan: Plan | None, recorded: manifest.Manifest, *, verify: bool
+    wanted: Wanted, plan: Plan | None, recorded: fetched.Manifest, *, verify: bool
 ) -> str | None:
     """Return a line that says what is missing or damaged of a repository, or None."""
     if plan is None:
@@ -317,9 +317,7 @@ def _missing(
     if verify:
         entry = _entry_of(plan, recorded)
         wrong = (
-            list(plan.sizes)
-            if entry is None
-            else manifest.damaged(entry, plan.snapshot, plan.sizes)
+            list(plan.sizes) if entry is None else fetched.damaged(entry, plan.snapshot, plan.sizes)
         )
         if wrong:
             return hub.describe(f"{wanted}, damaged or never compared with the hub", wrong)
@@ -390,7 +388,7 @@ def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
         StorageError: the manifest cannot be written.
     """
     _fetch_verified(api, plan, folder)
-    manifest.record(folder, _entry(plan, api.endpoint))
+    fetched.record(folder, _entry(plan, api.endpoint))
 
 
 def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
@@ -420,16 +418,16 @@ def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
         _refer(folder, plan)
 
 
-def _entry(plan: Plan, endpoint: str) -> manifest.Entry:
+def _entry(plan: Plan, endpoint: str) -> fetched.Entry:
     wanted = plan.wanted
-    return manifest.Entry(
+    return fetched.Entry(
         kind=wanted.kind,
         name=wanted.name,
         revision=plan.commit,
         asked=wanted.revision,
         users=wanted.users,
         files={
-            path: manifest.File(size, manifest.sha256(plan.snapshot / path))
+            path: fetched.File(size, fetched.sha256(plan.snapshot / path))
             for path, size in plan.sizes.items()
         },
         hub=endpoint,

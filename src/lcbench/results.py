@@ -9,7 +9,8 @@ what its format cannot hold, under names that do not end in `.json` (mteb's load
         <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts; of an
                                    imported result, where it comes from and what it lacks
         <Task>.items.parquet       one row an item: id, length in tokens, score, ranks
-        <Task>.failure.txt         the traceback, if the cell failed
+        <Task>.failure.txt         if the cell failed: how often, why, where, and the traceback
+        .<Task>.attempt-<n>        while a process runs the cell: whose it is (`claims`)
         model_meta.json            mteb's description of the model
 
 This module imports neither mteb nor torch.
@@ -22,11 +23,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import RequestError
+from lcbench.errors import RequestError, StorageError
 from lcbench.files import write_atomically
 from lcbench.grid import Cell
 from lcbench.provenance import DISTRIBUTIONS
@@ -97,6 +99,61 @@ class Finished:
     items: pa.Table | None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """How the last attempt of a cell ended that has no result.
+
+    Attributes:
+        attempts: how many there were, this one among them.
+        transient: whether it may go better the next time: no memory, no network, a process killed.
+        reason: in one line.
+        where: host, process, Slurm job.
+        at: when, in UTC (ISO 8601).
+        traceback: all of it.
+    """
+
+    attempts: int
+    transient: bool
+    reason: str
+    where: str
+    at: str
+    traceback: str
+
+    def __str__(self) -> str:
+        """Return the content of its file."""
+        head = {
+            "attempts": self.attempts,
+            "kind": "transient" if self.transient else "deterministic",
+            "reason": " ".join(self.reason.split()),
+            "where": " ".join(self.where.split()),
+            "at": self.at,
+        }
+        lines = [f"{key}: {value}\n" for key, value in head.items()]
+        return "".join([*lines, "\n", self.traceback])
+
+
+def read_failure(path: Path) -> Failure | None:
+    """Return what a failure's file says; None: there is none. What it lacks is empty."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    head, _, traceback = text.partition("\n\n")
+    said = dict(line.partition(": ")[::2] for line in head.splitlines())
+    if not said.get("attempts", "").isdigit():
+        # Of a version before there was more than a traceback.
+        last = text.strip().rpartition("\n")[2]
+        return Failure(1, False, last, "", "", text)
+    return Failure(
+        attempts=int(said["attempts"]),
+        transient=said.get("kind") == "transient",
+        reason=said.get("reason", ""),
+        where=said.get("where", ""),
+        at=said.get("at", ""),
+        traceback=traceback,
+    )
+
+
 class Results:
     """A folder of results."""
 
@@ -153,21 +210,36 @@ class Results:
             StorageError: nothing of this cell counts as done then.
         """
         files = self.files(cell)
-        if finished.items is not None:
-            import pyarrow.parquet as pq
+        try:
+            if finished.items is not None:
+                import pyarrow.parquet as pq
 
-            items = finished.items
-            write_atomically(files.items, lambda path: pq.write_table(items, path))
-        write_atomically(files.provenance, _json_writer(finished.provenance))
-        if not files.meta.exists():
-            write_atomically(files.meta, _json_writer(finished.model_meta, indent=4))
-        write_atomically(files.result, finished.write_result)
+                items = finished.items
+                write_atomically(files.items, lambda path: pq.write_table(items, path))
+            write_atomically(files.provenance, _json_writer(finished.provenance))
+            if not files.meta.exists():
+                write_atomically(files.meta, _json_writer(finished.model_meta, indent=4))
+            write_atomically(files.result, finished.write_result)
+        except StorageError:
+            with suppress(OSError):
+                if not files.result.exists():
+                    files.items.unlink(missing_ok=True)
+                    files.provenance.unlink(missing_ok=True)
+            raise
         files.failure.unlink(missing_ok=True)
 
-    def write_failure(self, cell: Cell, traceback: str) -> Path:
-        """Keep the traceback of a cell that failed, and return where."""
+    def failure(self, cell: Cell) -> Failure | None:
+        """Return how the last attempt of a cell ended, if in failure."""
+        return read_failure(self.files(cell).failure)
+
+    def write_failure(self, cell: Cell, failure: Failure) -> Path:
+        """Keep how a cell failed, and return where.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         path = self.files(cell).failure
-        write_atomically(path, lambda file: _write_text(file, traceback))
+        write_atomically(path, lambda file: _write_text(file, str(failure)))
         return path
 
     def read(

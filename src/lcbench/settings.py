@@ -6,15 +6,16 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -80,6 +81,28 @@ RUNTIME = frozenset(
         "replace",
         "benchmarks",
         "format",
+        "manifest",
+        "element",
+        "retries",
+        "failed",
+        "watch",
+        "launch.name",
+        "launch.elements",
+        "launch.hours",
+        "launch.tflops",
+        "launch.max_running",
+        "launch.partition",
+        "launch.account",
+        "launch.qos",
+        "launch.gpus",
+        "launch.cpus",
+        "launch.memory",
+        "launch.time",
+        "launch.signal_seconds",
+        "launch.requeue",
+        "launch.report",
+        "launch.options",
+        "launch.preamble",
     }
 )
 _SOURCES = ("package", "hub", "folder", "auto")
@@ -137,16 +160,63 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
+class LaunchSettings:
+    """Where a sweep runs, and how its cells are divided among array elements.
+
+    Attributes:
+        name: `local`: here; `slurm`: as an array of jobs.
+        elements: of the array, at most; None: as many as `hours` makes.
+        hours: that an element takes, by the estimate; None: whatever comes of `elements`.
+        tflops: what the device of an element sustains, in 10¹² operations a second; None: as
+            measured or reckoned on the machine that plans.
+        max_running: elements that run at the same time, at most; None: not limited.
+        partition: of Slurm; it and the following are left to the site where they are None.
+        account: that is charged.
+        qos: quality of service.
+        gpus: of an element: a number, or a kind and a number (`a100:1`).
+        cpus: of an element.
+        memory: of an element, as Slurm writes it (`32G`).
+        time: of an element, as Slurm writes it (`4:00:00`).
+        signal_seconds: before its time ends, an element is told to finish what it is doing.
+        requeue: whether an element that was told to stop goes back into the queue.
+        report: whether a job that waits for the array writes the report.
+        options: further options of sbatch, each a word.
+        preamble: lines of shell that a job runs first: modules, conda.
+    """
+
+    name: str
+    elements: int | None = 1
+    hours: float | None = None
+    tflops: float | None = None
+    max_running: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gpus: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    time: str | None = None
+    signal_seconds: int = 120
+    requeue: bool = True
+    report: bool = True
+    options: tuple[str, ...] = ()
+    preamble: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
     """A request, checked: which cells, and how to run them.
 
     Attributes:
+        label: what it is called: the sweep's name, or `run`.
         suites: that the request knows, its own first: they give tasks their columns.
         left_out: what of a benchmark cannot be run here, and why, in one line each.
         mirror: the folder in which models and datasets are looked for first, if there is one.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
+        retries: how often a cell that failed for want of memory, say, is tried again.
     """
 
+    label: str
     models: tuple[ModelSettings, ...]
     policies: tuple[Policy, ...]
     tasks: tuple[TaskChoice, ...]
@@ -159,16 +229,54 @@ class Settings:
     mirror: Path | None
     hub: str | None
     offline: bool
+    retries: int
     results_dir: Path
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """What `python -m lcbench` is asked for beside the request itself.
+
+    Attributes:
+        manifest: the frozen sweep that takes the request's place; None: the request is run.
+        element: the one of its elements that is run; None: all of it.
+        launch: where.
+    """
+
+    manifest: Path | None
+    element: int | None
+    launch: LaunchSettings
+
+
+@dataclass(frozen=True)
+class StatusSettings:
+    """What `python -m lcbench.status` is asked for.
+
+    Attributes:
+        results_dir: where results are.
+        manifest: of the sweep; None: the last that was planned or run in `results_dir`.
+        failed: whether only the elements to resubmit are printed.
+        watch: whether it is shown again and again.
+    """
+
+    results_dir: Path
+    manifest: Path | None
+    failed: bool
+    watch: bool
+
+
+@dataclass(frozen=True)
 class ReportSettings:
-    """What `python -m lcbench.report` is asked for."""
+    """What `python -m lcbench.report` is asked for.
+
+    Attributes:
+        manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
+    """
 
     results_dir: Path
     report_dir: Path
     tasks: tuple[TaskChoice, ...] | None
+    manifest: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -258,12 +366,13 @@ def shipped_models() -> Mapping[str, str]:
     return names
 
 
-def read(configs: Mapping[str, DictConfig]) -> Settings:
+def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     """Return the checked settings of a run.
 
     Args:
         configs: the composed config of each model, by the model config's name; they differ in
             `model` alone.
+        label: what the run is called.
 
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
@@ -284,6 +393,7 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
     )
     mirror, address = _mirror(first["mirror"])
     return Settings(
+        label=label,
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
         policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
         tasks=tasks,
@@ -308,7 +418,84 @@ def read(configs: Mapping[str, DictConfig]) -> Settings:
         mirror=mirror,
         hub=address,
         offline=_boolean("offline", first["offline"]),
+        retries=_count("retries", first["retries"], least=0),
         results_dir=_needed_path("results_dir", first["results_dir"]),
+    )
+
+
+def freeze(settings: Settings) -> dict[str, Any]:
+    """Return settings as JSON types, with every path absolute but that of the results.
+
+    What they were composed from may change afterwards.
+    """
+    content = asdict(replace(settings, policies=()))
+    del content["results_dir"]
+    content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
+    for holder, key in ((content, "mirror"), (content["store"], "folder")):
+        if holder[key] is not None:
+            holder[key] = str(holder[key].absolute())
+    # Tuples become lists: what is written is what is read.
+    frozen: dict[str, Any] = json.loads(json.dumps(content))
+    return frozen
+
+
+def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
+    """Return the settings that `freeze` made JSON of.
+
+    Args:
+        content: what it returned.
+        results_dir: where the results are now.
+
+    Raises:
+        RequestError: they are not such settings.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(Settings)
+    del hints["policies"], hints["results_dir"]
+    try:
+        values = {
+            name: TypeAdapter(hint).validate_python(content[name]) for name, hint in hints.items()
+        }
+        policies = tuple(parse(value, keeps_bias=bias) for value, bias in content["policies"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise RequestError(
+            "The settings that were frozen are not those of this version of lcbench: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    return Settings(**values, policies=policies, results_dir=results_dir)
+
+
+def read_run(config: DictConfig) -> RunSettings:
+    """Return what a run is asked for beside the request itself.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    value = _container(config)
+    element = value["element"]
+    manifest = _path("manifest", value["manifest"])
+    if element is not None and manifest is None:
+        raise RequestError(f"element={element} of what? Name its sweep: manifest=PATH.")
+    return RunSettings(
+        manifest=manifest,
+        element=None if element is None else _count("element", element, least=0),
+        launch=_launch(value["launch"]),
+    )
+
+
+def read_status(config: DictConfig) -> StatusSettings:
+    """Return the checked settings of a status.
+
+    Raises:
+        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+    """
+    value = _container(config)
+    return StatusSettings(
+        results_dir=_needed_path("results_dir", value["results_dir"]),
+        manifest=_path("manifest", value["manifest"]),
+        failed=_boolean("failed", value["failed"]),
+        watch=_boolean("watch", value["watch"]),
     )
 
 
@@ -324,6 +511,7 @@ def read_report(config: DictConfig) -> ReportSettings:
         results_dir=results_dir,
         report_dir=_path("report_dir", value["report_dir"]) or results_dir / "report",
         tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
+        manifest=_path("manifest", value["manifest"]),
     )
 
 
@@ -608,6 +796,46 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
         max_bytes=int(size * 2**30),
         is_named=named is not None,
     )
+
+
+def _launch(value: Mapping[str, Any]) -> LaunchSettings:
+    _one_of("launch.name", value["name"], ("local", "slurm"))
+    told: dict[str, Any] = {"name": value["name"]}
+    for key in ("elements", "max_running", "cpus"):
+        told[key] = _auto_or_count(f"launch.{key}", value.get(key))
+    for key in ("hours", "tflops"):
+        number = value.get(key)
+        if number is not None:
+            number = _number(f"launch.{key}", number, least=0.0)
+            if not 0 < number < math.inf:
+                raise RequestError(f"launch.{key}={number} is not a number above 0.")
+        told[key] = number
+    if told["elements"] is None and told["hours"] is None:
+        told["elements"] = 1
+    for key in ("partition", "account", "qos", "gpus", "memory", "time"):
+        told[key] = _word(f"launch.{key}", value.get(key))
+    if value["name"] == "local":
+        return LaunchSettings(**told)
+    options = value["options"]
+    if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+        raise RequestError(f"launch.options={options} is not a list of words for sbatch.")
+    return LaunchSettings(
+        **told,
+        signal_seconds=_count("launch.signal_seconds", value["signal_seconds"]),
+        requeue=_boolean("launch.requeue", value["requeue"]),
+        report=_boolean("launch.report", value["report"]),
+        options=tuple(options),
+        preamble=str(value["preamble"] or ""),
+    )
+
+
+def _word(key: str, value: Any) -> str | None:
+    """Return what Slurm is given as it is: a word or a number."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise RequestError(f"{key}={value} is neither a word nor a number.")
+    return str(value)
 
 
 def _device(value: Any) -> str:

@@ -56,6 +56,13 @@ class Policy(ABC):
         """A name without `:` and `/`, the same for the same policy however it was written."""
         return self._name() + ("_bias=kept" if self.keeps_bias and not self.is_baseline else "")
 
+    @abstractmethod
+    def written(self) -> Any:
+        """Return it as `tau=` has it, so that `parse` gives it back; whether it keeps a bias apart.
+
+        JSON types only.
+        """
+
     @property
     def is_baseline(self) -> bool:
         """Whether attention is unchanged for every text."""
@@ -101,6 +108,10 @@ class Constant(Policy):
 
     tau: float
 
+    def written(self) -> float:
+        """Return the temperature."""
+        return self.tau
+
     def _name(self) -> str:
         return _decimal(self.tau)
 
@@ -123,6 +134,10 @@ class ByRole(Policy):
     query: float
     document: float
 
+    def written(self) -> dict[str, float]:
+        """Return both temperatures by role."""
+        return {"query": self.query, "document": self.document}
+
     def _name(self) -> str:
         return f"query={_decimal(self.query)},document={_decimal(self.document)}"
 
@@ -141,6 +156,10 @@ class ByLayer(Policy):
     """A temperature from each of some layers on: ((0, 1.0), (6, 0.8)). Layers count from 0."""
 
     steps: tuple[tuple[int, float], ...]
+
+    def written(self) -> dict[str, dict[str, float]]:
+        """Return the steps by layer."""
+        return {"layers": {str(begin): tau for begin, tau in self.steps}}
 
     def _name(self) -> str:
         return f"layers_{_steps_name(self.steps)}"
@@ -172,6 +191,10 @@ class ByLength(Policy):
 
     steps: tuple[tuple[int, float], ...]
 
+    def written(self) -> dict[str, dict[str, float]]:
+        """Return the steps by length."""
+        return {"length": {str(begin): tau for begin, tau in self.steps}}
+
     def _name(self) -> str:
         return f"length_{_steps_name(self.steps)}"
 
@@ -198,6 +221,10 @@ class LogLength(Policy):
     """τ(n) = min(1, log base / log n), LongEmbed's own temperature; n as in `ByLength`."""
 
     base: int = _LOGN_BASE
+
+    def written(self) -> dict[str, dict[str, int]]:
+        """Return the base."""
+        return {"length": {"logn": self.base}}
 
     def _name(self) -> str:
         return f"length_logn_{self.base}"

@@ -1,0 +1,423 @@
+"""Claims: each cell is run by one process, of however many, on however many machines.
+
+A process that begins a cell creates `.<Task>.attempt-<n>` in the folder of the cell's results, with
+n one more than any attempt before; it removes it when the attempt is over. Nothing is relied on but
+that a file system creates a name once, whoever asks (also NFS, without lock daemons):
+
+- A claim of a live process is never touched: whoever takes over from a dead one creates n + 1. That
+  fails if another was quicker, also where this process's view of the folder is stale.
+- Creating a name in a folder brings this process's view of that folder up to date, so what others
+  have done is looked for afterwards: a result, a failure, another claim. If there is any, the new
+  claim is dropped.
+- Whether a process lives is asked of the system where it is this machine's. Of another machine's
+  only changes count: it touches its claims every some seconds, and one that has not changed for
+  `LEASE_SECONDS` of this process's own clock is dead. No clock is compared with another's.
+- One that was taken for dead while it slept sees that, and drops its result.
+
+A claim is a symbolic link that leads nowhere: its text says whose it is, and it is there with its
+text or not at all. Where there are no such links it is a small file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from lcbench.errors import StorageError
+
+# A process touches its claims so often; one of another machine is dead when its claim has not
+# changed for so long. NFS shows changes of others within a minute (acregmax, acdirmax).
+BEAT_SECONDS = 15.0
+LEASE_SECONDS = 150.0
+_NAME = re.compile(r"\.(?P<task>.+)\.attempt-(?P<number>\d+)")
+# What a file system without symbolic links says.
+_NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+# Whoever loses a race for a cell looks again so often, and lets others go first.
+_TRIES = 5
+_APART_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that runs cells.
+
+    Attributes:
+        token: of this process alone.
+        host: the machine's name.
+        machine: the machine since it was started, with its process numbers; None: not known.
+        process: its number.
+        started: when, in the system's own terms, so that a number that is used again is seen.
+        job: of Slurm, with the array element: `17_3`; None: it is none.
+        restart: how often Slurm has restarted the job.
+        began: when the claim was made, by the host's clock, in UTC (ISO 8601).
+    """
+
+    token: str
+    host: str
+    machine: str | None
+    process: int
+    started: str | None
+    job: str | None
+    restart: int
+    began: str
+
+    def __str__(self) -> str:
+        job = f", Slurm job {self.job}" if self.job else ""
+        return f"{self.host}, process {self.process}{job}"
+
+
+# Of a claim that does not say whose it is.
+_UNKNOWN = Holder("unknown", "unknown", None, 0, None, None, 0, "")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claim as it lies in a folder.
+
+    Attributes:
+        task: of the cell.
+        number: of the attempt, from 1.
+        path: of the claim.
+        holder: whose it is; None: it does not say.
+        changed: when it was last touched, in nanoseconds of whatever clock.
+    """
+
+    task: str
+    number: int
+    path: Path
+    holder: Holder | None
+    changed: int
+
+
+def here() -> Holder:
+    """Return what claims say of this process, as of now."""
+    environment = os.environ
+    job = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
+    if job and (element := environment.get("SLURM_ARRAY_TASK_ID")):
+        job = f"{job}_{element}"
+    restart = environment.get("SLURM_RESTART_COUNT", "0")
+    return Holder(
+        token=secrets.token_hex(8),
+        host=socket.gethostname(),
+        machine=_machine(),
+        process=os.getpid(),
+        started=_start_of(os.getpid()),
+        job=job or None,
+        restart=int(restart) if restart.isdigit() else 0,
+        began=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str | None:
+    """Return what tells this machine, this boot of it, and these process numbers from others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # Containers of one machine have numbers of their own.
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _start_of(process: int) -> str | None:
+    """Return when a process was started, in ticks since boot; None: there is none, or a dead one.
+
+    A process that has ended and that nobody has asked about yet (a zombie) counts as dead.
+    """
+    try:
+        line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name before it may contain anything, brackets and spaces too.
+    fields = line.rpartition(")")[2].split()
+    return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
+
+
+def attempts_in(folder: Path) -> list[Attempt]:
+    """Return the claims in a folder of results, the oldest attempt of a task first."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = []
+    for name in names:
+        if (match := _NAME.fullmatch(name)) and (one := _read(folder / name, match)):
+            found.append(one)
+    return sorted(found, key=lambda one: (one.task, one.number))
+
+
+def _read(path: Path, match: re.Match[str]) -> Attempt | None:
+    try:
+        changed = path.lstat().st_mtime_ns
+        try:
+            text = str(path.readlink())
+        except OSError:
+            text = path.read_text(encoding="utf-8")
+    except OSError:
+        # It is over.
+        return None
+    holder = None
+    with suppress(ValueError, TypeError):
+        holder = Holder(**json.loads(text))
+    return Attempt(match["task"], int(match["number"]), path, holder, changed)
+
+
+def lives_here(holder: Holder) -> bool | None:
+    """Whether a process of this machine lives; None: it is another machine's."""
+    if holder.machine is None or holder.machine != _machine():
+        return None
+    return holder.started is not None and _start_of(holder.process) == holder.started
+
+
+@dataclass
+class Claim:
+    """A cell that this process runs.
+
+    Attributes:
+        task: of the cell.
+        folder: of its files.
+        number: of the attempt.
+        is_lost: whether another process has taken the cell over, or removed the claim.
+    """
+
+    task: str
+    folder: Path
+    number: int
+    is_lost: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Of the claim."""
+        return _path(self.folder, self.task, self.number)
+
+
+def _path(folder: Path, task: str, number: int) -> Path:
+    return folder / f".{task}.attempt-{number}"
+
+
+@dataclass
+class _Seen:
+    """A claim of another machine's: how it looked, and since when, by this process's clock."""
+
+    changed: int
+    since: float
+    beats: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a folder says of a cell that is not finished.
+
+    Attributes:
+        number: of the last attempt, whether it is over or not; 0: there was none.
+        holder: of the live process that runs it; None: nobody does.
+        beats: whether that process was seen to live.
+    """
+
+    number: int
+    holder: Holder | None
+    beats: bool = True
+
+
+class Claims:
+    """The claims of this process, which it touches until they are released."""
+
+    def __init__(
+        self, *, beat_seconds: float = BEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        """Begin.
+
+        Args:
+            beat_seconds: between two touches of a claim.
+            lease_seconds: after which one of another machine that was not touched is dead.
+        """
+        self._me = here()
+        self._beat_seconds = beat_seconds
+        self._lease_seconds = lease_seconds
+        self._held: list[Claim] = []
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._seen: dict[str, _Seen] = {}
+
+    def __enter__(self) -> Claims:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release what is held: the cells are free for others."""
+        self._ended.set()
+        for claim in list(self._held):
+            with suppress(StorageError):
+                self.release(claim)
+
+    def standing(self, folder: Path, task: str, over: int) -> Standing:
+        """Return how a cell that is not finished stands, without claiming it.
+
+        Args:
+            folder: of its files.
+            task: of the cell.
+            over: the last attempt that ended in failure; 0: none did.
+        """
+        attempts = [one for one in attempts_in(folder) if one.task == task]
+        last = max((one.number for one in attempts), default=0)
+        for one in attempts:
+            if one.number > over and self._is_alive(one):
+                key = self._key(one)
+                beats = lives_here(one.holder) is True if one.holder else False
+                beats = beats or (key in self._seen and self._seen[key].beats)
+                return Standing(max(last, over), one.holder or _UNKNOWN, beats)
+        return Standing(max(last, over), None)
+
+    def take(self, folder: Path, task: str, over: int) -> Claim | None:
+        """Claim a cell; None: another process has it, or was quicker.
+
+        The caller looks afterwards whether the cell was finished or has failed meanwhile.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        for _ in range(_TRIES):
+            standing = self.standing(folder, task, over)
+            if standing.holder is not None:
+                return None
+            claim = Claim(task, folder, standing.number + 1)
+            if self._create(claim.path):
+                # What was not seen before, for a stale view of the folder or for a race.
+                others = [one for one in attempts_in(folder) if one.task == task]
+                if not any(
+                    one.number != claim.number and one.number > over and self._is_alive(one)
+                    for one in others
+                ) and claim.number == max((one.number for one in others), default=0):
+                    with self._lock:
+                        self._held.append(claim)
+                    self._keep_alive()
+                    return claim
+                self._remove([claim.path])
+            time.sleep(random.uniform(0.0, _APART_SECONDS))  # noqa: S311
+        return None
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a cell is still this process's; it may have been taken for dead while asleep."""
+        if not claim.is_lost:
+            numbers = [one.number for one in attempts_in(claim.folder) if one.task == claim.task]
+            claim.is_lost = max(numbers, default=0) != claim.number
+        return not claim.is_lost
+
+    def release(self, claim: Claim) -> None:
+        """Remove a claim, and those of dead processes before it.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        with self._lock:
+            if claim in self._held:
+                self._held.remove(claim)
+        attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
+        self._remove([one.path for one in attempts if one.number <= claim.number])
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{error.filename} cannot be removed: {error.strerror}.") from error
+
+    def _create(self, path: Path) -> bool:
+        """Create a claim; False: there is one of that number."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({**asdict(self._me), "began": now}, separators=(",", ":"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.symlink_to(text)
+            except FileExistsError:
+                # An answer that was lost on the way may have said that it is ours.
+                with suppress(OSError):
+                    return str(path.readlink()) == text
+                return False
+            except (NotImplementedError, PermissionError):
+                return _create_file(path, text)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _create_file(path, text)
+        except OSError as error:
+            raise StorageError(
+                f"{path} could not be written: {error.strerror}. Make room or mend the "
+                "permissions, then run the same command again: what is finished is kept."
+            ) from error
+        return True
+
+    def _is_alive(self, attempt: Attempt) -> bool:
+        holder = attempt.holder
+        if holder is not None:
+            if holder.token == self._me.token:
+                # Of this process: alive as long as it says so.
+                return any(claim.path == attempt.path for claim in self._held)
+            lives = lives_here(holder)
+            if lives is not None:
+                return lives
+            if holder.job is not None and holder.job == self._me.job:
+                # Slurm has restarted it, so it has ended.
+                return holder.restart >= self._me.restart
+        now, key = time.monotonic(), self._key(attempt)
+        seen = self._seen.get(key)
+        if seen is None or seen.changed != attempt.changed:
+            self._seen[key] = _Seen(attempt.changed, now, beats=seen is not None)
+            return True
+        return now - seen.since <= self._lease_seconds
+
+    def _key(self, attempt: Attempt) -> str:
+        return f"{attempt.path}/{attempt.holder.token if attempt.holder else ''}"
+
+    def _keep_alive(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            with self._lock:
+                held = list(self._held)
+            for claim in held:
+                # This process's clock: whoever looks does not read it, and sees that it changes.
+                now = time.time_ns()
+                try:
+                    os.utime(claim.path, ns=(now, now), follow_symlinks=False)
+                except FileNotFoundError:
+                    claim.is_lost = claim in self._held
+                except OSError:
+                    # A file system that is away for a moment: the lease is longer than that.
+                    continue
+
+
+def _create_file(path: Path, text: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
