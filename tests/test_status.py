@@ -40,7 +40,7 @@ def kinds(state: State) -> list[str]:
 
 def shown(state: State, width: int = 100, **options: Any) -> str:
     file = StringIO()
-    Console(file=file, width=width, highlight=False).print(view(state, **options))
+    Console(file=file, width=width, highlight=False).print(view(state, **options), soft_wrap=True)
     return file.getvalue()
 
 
@@ -132,15 +132,19 @@ def test_a_result_counts_more_than_its_claim(tmp_path: Path) -> None:
 def test_an_age_is_by_the_holders_clock(tmp_path: Path) -> None:
     """Another machine's clock may be an hour behind: it still began 90 seconds before its touch."""
     sweep = one(tmp_path)
-    write_claim(sweep, 0, elsewhere(HOUR, job="17_3"), touched=time.time() - HOUR + 90)
+    now = time.time()
+    began = datetime.fromtimestamp(now - HOUR, UTC).isoformat()
+    holder = replace(elsewhere(job="17_3"), began=began)
+    write_claim(sweep, 0, holder, touched=now - HOUR + 90)
     state = state_of(sweep)
     (cell,) = state.cells
     assert cell.kind == "running"
-    assert cell.held == pytest.approx(90, abs=2)
-    assert cell.silent == pytest.approx(HOUR - 90, abs=2)
+    assert cell.held == pytest.approx(90, abs=0.01)
+    assert cell.silent == pytest.approx(HOUR - 90, abs=8)
     text = shown(state)
     assert "node7, process 5, Slurm job 17_3 · since " in text
-    assert "(1:30) · silent for 58:3" in text or "(1:29) · silent for 58:3" in text
+    assert "(1:30) · silent for 58:3" in text
+    assert "left with 1 process at work (1 of them silent)." in text
 
 
 @pytest.mark.parametrize(
@@ -204,6 +208,18 @@ def test_failed(tmp_path: Path, dead: Holder) -> None:
     state = state_of(sweep)
     assert kinds(state) == ["failed"]
     assert "interrupted" not in shown(state)
+
+
+def test_a_reason_is_one_line_and_a_path_is_whole(tmp_path: Path) -> None:
+    sweep = one(tmp_path)
+    path = write_failure(sweep, 0, str(replace(OOM, reason="ValueError: " + "long " * 50)))
+    lines = shown(state_of(sweep), width=60).splitlines()
+    assert (
+        lines[-2]
+        == f"  model, τ = 1, A · 2 times, transient: ValueError: {'long ' * 50}"[:59] + "…"
+    )
+    assert lines[-1] == f"    {path}"
+    assert len(lines[-1]) > 60
 
 
 def test_a_failed_cell_that_is_tried_again_is_running(tmp_path: Path) -> None:
