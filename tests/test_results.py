@@ -125,7 +125,7 @@ def test_the_frame(results: Results) -> None:
 
 
 def test_only_the_cells_that_are_asked_for_are_read(results: Results) -> None:
-    frame, _ = read(results, cells=[cell()])
+    frame, _ = read(results, paths=[results.files(cell()).result])
     assert list(frame["policy"]) == ["1"]
 
 
@@ -254,7 +254,7 @@ def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> Non
     assert results.is_done(of, pytest.fail)
     path.write_bytes(written.replace(b"0.5", b"0.9"))
     frame, warnings = read(results)
-    assert frame.empty
+    assert "STS13" not in set(frame["task"])
     assert "STS13.json was changed after it was written; it is kept as" in warnings[0]
     path.write_bytes(written.replace(b"0.5", b"0.9"))
     assert not results.is_done(of, warnings.append)
