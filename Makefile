@@ -8,6 +8,8 @@ STAMP := $(VENV)/.lcbench-setup
 MIRROR ?= mirror
 RESULTS ?= results/runs
 ARGS ?=
+# Tests that run at the same time.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo prefetch table1 longembed bench bench-gpu test lint report clean
@@ -49,7 +51,7 @@ bench-gpu: setup  ## measure the forward pass on a CUDA GPU, with random weights
 	@$(BIN)/python scripts/bench_gpu.py --out results/bench/gpu.md $(ARGS)
 
 test: setup  ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/ruff check .
