@@ -14,6 +14,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -100,6 +101,17 @@ def choices(group: str) -> tuple[list[str], list[str]]:
         text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group != group
     ]
     return others, chosen
+
+
+def key_value(key: str, value: str | Path) -> str:
+    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
+        return f"{key}={text}"
+    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'{key}="{text}"'
 
 
 def refuse_another_name() -> None:
