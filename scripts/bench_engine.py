@@ -468,7 +468,7 @@ def _follow_roles(model: Any, injection: Any) -> None:
 def _located_and_tasks(order: Order) -> tuple[Any, list[Any]]:
     """Return the model's place and the tasks, made and pointed at their data as lcbench does it."""
     from lcbench.models import locate
-    from lcbench.sweep import quiet_libraries
+    from lcbench.runtime import quiet_libraries
     from lcbench.tasks.mirror import point_at
     from lcbench.tasks.suites import make_task, resolve_all
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lcbench.command import (
+    TERMINATED,
     choices,
     complain,
     refuse_another_name,
@@ -15,9 +17,14 @@ from lcbench.command import (
 )
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from pathlib import Path
 
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from lcbench.manifest import Manifest
     from lcbench.settings import Settings
+    from lcbench.stop import Stop
 
 
 def main() -> None:
@@ -26,14 +33,61 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> int:
-    from lcbench.report.write import report_run
+    from lcbench import manifest, settings
+
+    asked = settings.read_run(config)
+    console = screen()
+    if asked.manifest is None:
+        if asked.launch.name == "local":
+            return _run(compose_settings(config), console)
+        from lcbench import plan, slurm
+
+        frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
+        return slurm.launch(frozen, asked.launch, console)
+    frozen = manifest.read(_folder_of(asked.manifest, config))
+    if asked.launch.name == "slurm":
+        from lcbench import slurm
+
+        return slurm.launch(frozen, asked.launch, console)
+    return _run(_thawed(frozen, config), console, frozen, asked.element)
+
+
+def _run(
+    settings: Settings,
+    console: Console,
+    frozen: Manifest | None = None,
+    element: int | None = None,
+) -> int:
+    """Run a request, or a frozen sweep or one of its elements, and report all but an element."""
+    from lcbench.report.write import AskedCell, report_run
     from lcbench.results import Results
+    from lcbench.stop import Stop
     from lcbench.sweep import run
 
-    settings = compose_settings(config)
-    console = screen()
-    outcome = run(settings, console, warn)
-    report_run(settings, Results(settings.results_dir), outcome, console, warn)
+    with Stop() as stop:
+        try:
+            outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
+        except KeyboardInterrupt:
+            if stop.is_gentle and element is not None:
+                _requeue(stop)
+            raise
+    if outcome.stopped:
+        complain("told to stop. What is finished is kept; the same command goes on from there.")
+        if element is not None:
+            _requeue(stop)
+        return TERMINATED
+    if element is None:
+        results = Results(settings.results_dir)
+        asked = [
+            AskedCell(cell.model, cell.policy.canonical, results.files(cell).result)
+            for cell in outcome.cells
+        ]
+        report_run(settings, results, asked, settings.results_dir / "report", console, warn)
+    else:
+        done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
+        console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
+    for cell, where in outcome.elsewhere.items():
+        warn(f"{cell} is left to the process that runs it: {where}")
     for name, reason in outcome.refused.items():
         complain(f"{name} is refused: {reason}")
     for cell, reason in outcome.failed.items():
@@ -41,6 +95,65 @@ def _job(config: DictConfig) -> int:
     if outcome.refused:
         return 2
     return 1 if outcome.failed else 0
+
+
+def _requeue(stop: Stop) -> None:
+    """Send an array element that was told to stop back into Slurm's queue, if it is one."""
+    from lcbench import slurm
+
+    if stop.progressed:
+        slurm.requeue()
+    else:
+        complain(
+            "nothing was finished in the time that there was, so it is not sent back into the "
+            "queue: give it more (launch.time=)."
+        )
+
+
+def _folder_of(path: Path, config: DictConfig) -> Path:
+    """Return where a manifest is; `latest` is the one that was planned or run last."""
+    from pathlib import Path
+
+    from lcbench import manifest
+    from lcbench.errors import RequestError
+
+    if str(path) != "latest" or path.exists():
+        return path
+    found = manifest.latest(Path(str(config.results_dir)).expanduser())
+    if found is None:
+        raise RequestError(
+            f"manifest=latest: results_dir={config.results_dir} has no sweep that was planned or "
+            "run. `python -m lcbench.plan sweep=NAME` plans one."
+        )
+    return found
+
+
+def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
+    """Return the settings of a frozen sweep, with the runtime knobs of the command line.
+
+    Raises:
+        RequestError: the command line has a key that a frozen sweep does not leave open.
+    """
+    from lcbench import settings
+    from lcbench.errors import RequestError
+
+    kept = settings.thaw(frozen.settings, frozen.results_dir)
+    overrides, _ = choices("manifest")
+    keys = {one.partition("=")[0].lstrip("+~") for one in overrides}
+    groups = {key.partition(".")[0] for key in keys}
+    open_groups = {"engine", "store", "mirror", "offline", "retries"}
+    if closed := sorted(groups - open_groups - {"element", "launch", "results_dir", "hydra"}):
+        raise RequestError(
+            f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
+            f"are {', '.join(sorted(open_groups))}; for another sweep: python -m lcbench.plan"
+        )
+    now = compose_settings(config)
+    told: dict[str, Any] = {
+        name: getattr(now, name) for name in groups & open_groups if name != "mirror"
+    }
+    if "mirror" in groups:
+        told |= {"mirror": now.mirror, "hub": now.hub}
+    return replace(kept, **told)
 
 
 def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:
@@ -51,18 +164,21 @@ def compose_settings(config: DictConfig, config_name: str = "config") -> Setting
         config_name: of the file in `conf` that it was composed from.
     """
     from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
 
     from lcbench import settings
 
     overrides, chosen = choices("model")
     refuse_another_name()
     names = settings.model_names(config)
+    label = str(HydraConfig.get().runtime.choices.get("sweep") or "run")
     # A model named on the command line takes the place of the sweep's.
     if names is None or chosen:
         name = chosen[-1] if chosen else _default_model()
-        return settings.read({name: config})
+        return settings.read({name: config}, label)
     return settings.read(
-        {name: compose(config_name, overrides=[*overrides, f"model={name}"]) for name in names}
+        {name: compose(config_name, overrides=[*overrides, f"model={name}"]) for name in names},
+        label,
     )
 
 

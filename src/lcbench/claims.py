@@ -29,7 +29,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -314,7 +313,7 @@ class Claims:
                         self._held.append(claim)
                     self._keep_alive()
                     return claim
-                self._remove([claim.path])
+                remove(claim.path)
             time.sleep(random.uniform(0.0, _APART_SECONDS))  # noqa: S311
         return None
 
@@ -335,14 +334,9 @@ class Claims:
             if claim in self._held:
                 self._held.remove(claim)
         attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
-        self._remove([one.path for one in attempts if one.number <= claim.number])
-
-    def _remove(self, paths: Iterable[Path]) -> None:
-        try:
-            for path in paths:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{error.filename} cannot be removed: {error.strerror}.") from error
+        for one in attempts:
+            if one.number <= claim.number:
+                remove(one.path)
 
     def _create(self, path: Path) -> bool:
         """Create a claim; False: there is one of that number."""
@@ -411,6 +405,18 @@ class Claims:
                 except OSError:
                     # A file system that is away for a moment: the lease is longer than that.
                     continue
+
+
+def remove(path: Path) -> None:
+    """Remove a claim.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error.strerror}.") from error
 
 
 def _create_file(path: Path, text: str) -> bool:

@@ -26,12 +26,25 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.settings import config_folder, known_keys
+from lcbench.stop import Terminated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# The exit status of a process that was told to end, as a shell has it: 128 + SIGTERM.
+TERMINATED = 143
 # Keys that say nothing of what is to be fetched, or that prefetch does not have.
-_NOT_OF_PREFETCH = {"mirror", "offline", "verify", "out", "results_dir", "report_dir"}
+_NOT_OF_PREFETCH = {
+    "mirror",
+    "offline",
+    "verify",
+    "out",
+    "results_dir",
+    "report_dir",
+    "manifest",
+    "element",
+    "launch",
+}
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -43,7 +56,8 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         job: returns its exit status; may raise `LcbenchError`.
 
     Returns:
-        The exit status: 0, 1 (something failed), 2 (the request was wrong), 130 (interrupted);
+        The exit status: 0, 1 (something failed), 2 (the request was wrong), 130 (interrupted), 143
+        (told to end);
         under `-m` that of the worst job.
     """
     statuses: list[int] = []
@@ -65,9 +79,9 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         # Under -m Hydra makes a folder below results_dir.
         complain(f"results_dir: {error.filename} cannot be written: {error.strerror}.")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         complain("interrupted. What is finished is kept; the same command goes on from there.")
-        return 130
+        return TERMINATED if isinstance(stop, Terminated) else 130
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
         return stop.code if isinstance(stop.code, int) else 2
@@ -168,7 +182,7 @@ def _prefetch_command() -> str:
             ("http://", "https://")
         ):
             mirror = str(one.value())
-        elif one.key_or_group not in _NOT_OF_PREFETCH:
+        elif str(one.key_or_group).partition(".")[0] not in _NOT_OF_PREFETCH:
             words.append(str(one.input_line))
     return shlex.join([*words, f"mirror={mirror}"])
 

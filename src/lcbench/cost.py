@@ -127,7 +127,7 @@ def machine_of(engine: EngineSettings, dtype: str) -> Machine:
         # Apple's GPU is used only where it is asked for.
         device = "cpu"
     if device != "cpu":
-        from lcbench.sweep import device_of
+        from lcbench.runtime import device_of
 
         device = device_of(engine)
     name = cpu_name() or device

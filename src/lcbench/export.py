@@ -76,7 +76,7 @@ def export(settings: ExportSettings) -> float:
     """
     from lcbench import hub
     from lcbench.models import load, locate
-    from lcbench.sweep import quiet_libraries
+    from lcbench.runtime import quiet_libraries
     from lcbench.tempscale.fold import refuse_by_text
 
     out = settings.out

@@ -159,7 +159,7 @@ def import_results(
         raise RequestError(_nothing(settings.path, experiments))
     results = Results(settings.results_dir)
     results.check_writable()
-    from lcbench.sweep import quiet_libraries
+    from lcbench.runtime import quiet_libraries
 
     quiet_libraries()
     counts: Counter[Outcome] = Counter()

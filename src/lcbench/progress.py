@@ -15,6 +15,9 @@ from rich.text import Text
 from lcbench.cost import Prediction, clock
 from lcbench.grid import Cell
 
+# A cell that failed and is to be tried again.
+AGAIN = "again"
+
 # The rate of encoding is that of the last seconds.
 _RATE_SECONDS = 10.0
 
@@ -24,6 +27,7 @@ class Progress:
 
     Attributes:
         began: when the first cell did, on the monotonic clock.
+        ran: cells that were run here to their end.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Progress:
         """
         self.began: float | None = None
         self._console = console
+        self.ran: set[Cell] = set()
         self._ended: list[Cell] = []
         self._running: list[Cell] = []
         self._already_done = total - left
@@ -93,10 +98,21 @@ class Progress:
 
         Args:
             cell: which.
-            outcome: in a word.
+            outcome: in a word; `AGAIN`: it has not ended.
             record: of its provenance, the seconds and counts; empty for one that failed.
         """
         self._running.remove(cell)
+        if outcome == AGAIN:
+            return
+        if record:
+            self.ran.add(cell)
+        self._end(cell, outcome, record)
+
+    def skip(self, cell: Cell, outcome: str) -> None:
+        """Print the line of a cell that needs no more doing here."""
+        self._end(cell, outcome, {})
+
+    def _end(self, cell: Cell, outcome: str, record: Mapping[str, Any]) -> None:
         self._ended.append(cell)
         self._last = time.monotonic()
         done = self._already_done + len(self._ended)

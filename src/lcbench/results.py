@@ -246,14 +246,14 @@ class Results:
         self,
         column_of: Callable[[str, str | None], str],
         warn: Callable[[str], None],
-        cells: Iterable[Cell] | None = None,
+        paths: Iterable[Path] | None = None,
     ) -> pd.DataFrame:
         """Read scores into a frame, one row a cell × split × subset.
 
         Args:
             column_of: the column of Table 1 for a task's name and mteb type.
             warn: told of every file that cannot be read; those are set aside.
-            cells: only these; None: all in the folder.
+            paths: of result files, only these; None: all in the folder.
 
         Returns:
             columns group, window, model, revision, policy, task, column, split, subset, score
@@ -265,7 +265,7 @@ class Results:
         """
         import pandas as pd
 
-        rows = list(self._rows(column_of, warn, cells))
+        rows = list(self._rows(column_of, warn, paths))
         _tell_docs_apart(rows)
         columns = ["group", "window", "model", "revision", "policy", "task", "column"]
         columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
@@ -275,13 +275,13 @@ class Results:
         self,
         column_of: Callable[[str, str | None], str],
         warn: Callable[[str], None],
-        cells: Iterable[Cell] | None,
+        asked: Iterable[Path] | None,
     ) -> Iterator[dict[str, Any]]:
-        if cells is None:
+        if asked is None:
             every = self.folder.glob("*/results/**/*.json")
             paths = sorted(path for path in every if path.name != _META)
         else:
-            paths = [self.files(cell).result for cell in cells]
+            paths = list(asked)
         for path in paths:
             if not path.exists():
                 continue

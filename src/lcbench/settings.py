@@ -270,11 +270,12 @@ class ReportSettings:
     """What `python -m lcbench.report` is asked for.
 
     Attributes:
+        report_dir: where the report goes; None: `report` in the folder of results.
         manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
     """
 
     results_dir: Path
-    report_dir: Path
+    report_dir: Path | None
     tasks: tuple[TaskChoice, ...] | None
     manifest: Path | None = None
 
@@ -463,6 +464,9 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
             "The settings that were frozen are not those of this version of lcbench: "
             f"{' '.join(str(error).split())}"
         ) from error
+    if values["store"].folder is not None and not values["store"].is_named:
+        # Each machine has a cache of its own.
+        values["store"] = replace(values["store"], folder=cache_folder() / "store")
     return Settings(**values, policies=policies, results_dir=results_dir)
 
 
@@ -506,10 +510,9 @@ def read_report(config: DictConfig) -> ReportSettings:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
     value = _container(config)
-    results_dir = _needed_path("results_dir", value["results_dir"])
     return ReportSettings(
-        results_dir=results_dir,
-        report_dir=_path("report_dir", value["report_dir"]) or results_dir / "report",
+        results_dir=_needed_path("results_dir", value["results_dir"]),
+        report_dir=_path("report_dir", value["report_dir"]),
         tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
         manifest=_path("manifest", value["manifest"]),
     )

@@ -7,6 +7,7 @@ process that dies is one failed cell.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -29,9 +31,10 @@ from numpy.typing import NDArray
 
 from lcbench import hub
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
-from lcbench.errors import LcbenchError
+from lcbench.errors import LcbenchError, StorageError
 from lcbench.grid import Cell
 from lcbench.provenance import ModelFacts, cores, model_meta
+from lcbench.runlog import Relay, about
 from lcbench.tasks.mirror import Data, point_at
 from lcbench.tasks.selection import DocsSizes
 from lcbench.tasks.suites import DOCS_TASKS, Part, make_task, parts_of
@@ -51,6 +54,19 @@ _MOST_PROCESSES = 8
 _PATIENCE = 2.0
 # Nothing is heard from any process for so long: is the encoder still there?
 _LOOK_SECONDS = 1.0
+# What a network or a shared file system says that is away for a moment.
+_PASSING = (
+    errno.ESTALE,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+)
+# Distributions all of whose exceptions are about the network.
+_OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
+# What tells a process that scores to end: SIGTERM reaches every process of a job, and what those do
+# then is for the one to say that started them. Nothing else sends this one.
+_END = signal.SIGALRM
 # What writing to a process that is gone raises.
 _GONE = (OSError, TypeError, ValueError)
 
@@ -102,16 +118,57 @@ class FailedCell:
     Attributes:
         reason: in one line.
         traceback: all of it.
+        transient: whether it may go better the next time.
+        is_full: whether there was no room on a disk, so that no other cell would fare better.
     """
 
     reason: str
     traceback: str
+    transient: bool = False
+    is_full: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> FailedCell:
         """Return what an exception comes to, with its traceback."""
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return cls(reason, "".join(traceback.format_exception(error)))
+        return cls(
+            reason,
+            "".join(traceback.format_exception(error)),
+            transient=any(map(_is_transient, _causes(error))),
+            is_full=any(map(_is_full, _causes(error))),
+        )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it came of."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return True
+    kind = type(error)
+    if kind.__module__.partition(".")[0] in _OF_NETWORKS:
+        return True
+    # torch.OutOfMemoryError; other devices, and torch's allocator on a CPU, say it in words.
+    text = str(error).lower()
+    return kind.__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, StorageError) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )
 
 
 class EncoderError(Exception):
@@ -190,6 +247,7 @@ class _Worker:
     connection: Connection
     # Held open so that the process can tell when this one is gone.
     life: Connection
+    relay: Relay | None = None
     job: Job | None = None
     asking: bool = False
 
@@ -242,32 +300,37 @@ class Pool:
 
     def run(
         self,
-        jobs: Sequence[Job],
+        jobs: Iterable[Job],
         engine: Engine,
         started: Callable[[Job], None],
     ) -> Generator[tuple[Job, ScoredCell | FailedCell]]:
         """Score cells of one model, and yield each as it ends.
 
         Args:
-            jobs: in the order in which they are begun.
+            jobs: in the order in which they are begun; the next is asked for when it can be.
             engine: encodes for them.
             started: told of each as it begins.
         """
         if not self.count:
             for job in jobs:
                 started(job)
+                outcome: ScoredCell | FailedCell
                 try:
-                    yield job, score_cell(job, engine.at(job.cell.policy))
+                    with about(job.cell):
+                        outcome = score_cell(job, engine.at(job.cell.policy))
                 except Exception as error:
-                    yield job, FailedCell.of(error)
+                    outcome = FailedCell.of(error)
+                yield job, outcome
             return
         server = _Server(engine)
         serving = ThreadPoolExecutor(1, "encoder")
         served = serving.submit(server.serve)
-        waiting = list(jobs)
+        waiting = _Waiting(jobs)
         try:
-            while waiting or any(one.job for one in self._workers):
+            while True:
                 self._hand_out(waiting, started)
+                if not any(one.job for one in self._workers):
+                    break
                 busy = {one.connection: one for one in self._workers if one.job is not None}
                 for connection in wait(list(busy), _LOOK_SECONDS):
                     worker = busy[connection]  # type: ignore[index]
@@ -287,7 +350,8 @@ class Pool:
         for worker in self._workers:
             worker.connection.close()
             if worker.job is not None:
-                worker.process.terminate()
+                with suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, _END)
         until = time.monotonic() + _PATIENCE
         for worker in self._workers:
             worker.process.join(max(0.0, until - time.monotonic()))
@@ -297,13 +361,15 @@ class Pool:
             worker.life.close()
         self._workers = []
 
-    def _hand_out(self, waiting: list[Job], started: Callable[[Job], None]) -> None:
-        while waiting:
+    def _hand_out(self, waiting: _Waiting, started: Callable[[Job], None]) -> None:
+        while True:
             idle = next((one for one in self._workers if one.job is None), None)
             if idle is None and len(self._workers) == self.count:
                 return
+            job = waiting.next()
+            if job is None:
+                return
             worker = self._start() if idle is None else idle
-            job = waiting.pop(0)
             try:
                 worker.connection.send(job)
             except OSError as error:
@@ -314,7 +380,7 @@ class Pool:
                         "A process that is to score cells ends as soon as it has begun: "
                         f"{failed.reason}. engine.scoring=0 does without."
                     ) from error
-                waiting.insert(0, job)
+                waiting.put_back(job)
                 continue
             worker.job, worker.asking = job, False
             started(job)
@@ -346,14 +412,19 @@ class Pool:
     def _start(self) -> _Worker:
         here, there = self._context.Pipe()
         life_here, life_there = self._context.Pipe()
+        words_here, words_there = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_score_jobs, args=(there, life_there, self.offline, self._address), daemon=True
+            target=_score_jobs,
+            args=(there, life_there, words_there, self.offline, self._address),
+            daemon=True,
         )
         process.start()
         # So that either side sees the end of the other.
         there.close()
         life_there.close()
+        words_there.close()
         worker = _Worker(process, here, life_here)
+        worker.relay = Relay(words_here, lambda: worker.job and worker.job.cell)
         self._workers.append(worker)
         return worker
 
@@ -371,7 +442,24 @@ class Pool:
             if code == -signal.SIGKILL:
                 how += " (often for lack of memory: fewer processes need less, engine.scoring=1)"
         reason = f"the process that scored it ended {how}"
-        return FailedCell(reason, f"{reason}\n")
+        words = worker.relay.last_words(_PATIENCE) if worker.relay else ""
+        return FailedCell(reason, f"{reason}\n{words}", transient=True)
+
+
+class _Waiting:
+    """Jobs that are yet to be begun: the next is asked for when it can be begun."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = iter(jobs)
+        self._back: deque[Job] = deque()
+
+    def next(self) -> Job | None:
+        """Return the next; None: there is none."""
+        return self._back.popleft() if self._back else next(self._jobs, None)
+
+    def put_back(self, job: Job) -> None:
+        """Take back one that could not be begun: it is the next."""
+        self._back.appendleft(job)
 
 
 class _Server:
@@ -416,7 +504,8 @@ class _Server:
                 if not self._requests:
                     continue
                 request = self.current = self._next()
-            reply = self._answer(request)
+            with about(request.job.cell):
+                reply = self._answer(request)
             request.worker.asking = False
             # Where the process is gone, its end is seen elsewhere.
             with suppress(*_GONE):
@@ -494,28 +583,38 @@ class _RemoteBackend:
         return reply
 
 
+# What is sent to all processes of a terminal or of a job: what they do is decided by the one that
+# started them.
+_OTHERS_BUSINESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
 def _start_quietly(start: Callable[[], None]) -> None:
-    """Start a process that Ctrl-C does not reach: what it does, this one decides."""
+    """Start a process that ignores Ctrl-C and the like."""
     if threading.current_thread() is not threading.main_thread():
         start()
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in _OTHERS_BUSINESS}
     try:
         start()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _score_jobs(
-    connection: Connection, life: Connection, offline: bool, address: str | None
+    connection: Connection, life: Connection, words: Connection, offline: bool, address: str | None
 ) -> None:
     """Score jobs until there are no more: what a process of the pool runs."""
-    # Ctrl-C reaches every process of a terminal; the one that started this one says when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in _OTHERS_BUSINESS:
+        signal.signal(one, signal.SIG_IGN)
     # As an exception, so that what the libraries have to clean up is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(_END, lambda *_: sys.exit(1))
+    # What it says goes to the one log there is, not between the lines of another.
+    for stream in (1, 2):
+        os.dup2(words.fileno(), stream)
+    words.close()
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
-    from lcbench.sweep import quiet_libraries
+    from lcbench.runtime import quiet_libraries
 
     quiet_libraries()
     if address is not None:
@@ -547,6 +646,6 @@ def _end_with(life: Connection) -> None:
     """End this process when the one that started it does, whatever it is doing."""
     with suppress(EOFError, OSError):
         life.recv_bytes()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), _END)
     time.sleep(_PATIENCE)
     os._exit(1)

@@ -17,12 +17,15 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> int:
-    from lcbench.report.write import report_folder
+    from lcbench.report.write import report_folder, report_sweep
     from lcbench.results import Results
     from lcbench.settings import read_report
 
     settings = read_report(config)
-    report_folder(settings, Results(settings.results_dir), screen(), warn)
+    if settings.manifest is not None:
+        report_sweep(settings.manifest, settings.report_dir, screen(), warn)
+    else:
+        report_folder(settings, Results(settings.results_dir), screen(), warn)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from lcbench import manifest
 from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 from lcbench.report.imported import join_revisions
 from lcbench.report.table1 import Table, build_tables
-from lcbench.results import group_name
-from lcbench.settings import shipped_suites
+from lcbench.results import Results, group_name
+from lcbench.settings import shipped_suites, thaw
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.suites import Suite, column_of, resolve
 
@@ -24,25 +25,40 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from lcbench.results import Results
     from lcbench.settings import ReportSettings, Settings
-    from lcbench.sweep import Outcome
+
+
+@dataclass(frozen=True)
+class AskedCell:
+    """A cell that a request asks for.
+
+    Attributes:
+        model: its name.
+        policy: in canonical form.
+        path: of its result, whether it is there or not.
+    """
+
+    model: str
+    policy: str
+    path: Path
 
 
 def report_run(
     settings: Settings,
     results: Results,
-    outcome: Outcome,
+    asked: Sequence[AskedCell],
+    report_dir: Path,
     console: Console,
     warn: Callable[[str], None],
 ) -> None:
-    """Report the cells of one run, and no others, into `<results_dir>/report`."""
-    scores = results.read(partial(column_of, suites=settings.suites), warn, outcome.cells)
+    """Report the cells of one request, and no others."""
+    paths = [cell.path for cell in asked]
+    scores = results.read(partial(column_of, suites=settings.suites), warn, paths)
     policies: dict[str, list[str]] = {}
-    for cell in outcome.cells:
-        asked = policies.setdefault(cell.model, [])
-        if cell.policy.canonical not in asked:
-            asked.append(cell.policy.canonical)
+    for cell in asked:
+        of_model = policies.setdefault(cell.model, [])
+        if cell.policy not in of_model:
+            of_model.append(cell.policy)
     if scores.empty:
         return
     # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
@@ -50,7 +66,33 @@ def report_run(
     names = [task.name for task in settings.tasks]
     expected = _expected(names, scores, settings.suites)
     tables = build_tables(scores, expected, policies)
-    _write(tables, scores, settings.results_dir / "report", console)
+    _write(tables, scores, report_dir, console)
+
+
+def report_sweep(
+    path: Path, report_dir: Path | None, console: Console, warn: Callable[[str], None]
+) -> None:
+    """Report the cells of a frozen sweep, and no others.
+
+    Args:
+        path: of its manifest.
+        report_dir: where to; None: `report` in the folder of its results.
+        console: shows the tables.
+        warn: told of every file that cannot be read.
+
+    Raises:
+        RequestError: there is no such sweep, or no cell of it is finished.
+    """
+    frozen = manifest.read(path)
+    settings = thaw(frozen.settings, frozen.results_dir)
+    asked = [
+        AskedCell(line.model, line.policy, frozen.results_dir / line.folder / f"{line.task}.json")
+        for line in frozen.lines
+    ]
+    if not any(cell.path.exists() for cell in asked):
+        raise RequestError(f"manifest={path}: none of its {len(asked)} cells is finished.")
+    results = Results(frozen.results_dir)
+    report_run(settings, results, asked, report_dir or frozen.results_dir / "report", console, warn)
 
 
 def report_folder(
@@ -78,7 +120,7 @@ def report_folder(
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
     ]
-    _write(tables, scores, settings.report_dir, console)
+    _write(tables, scores, settings.report_dir or settings.results_dir / "report", console)
 
 
 def _as_asked(scores: pd.DataFrame, choices: Sequence[TaskChoice]) -> pd.DataFrame:

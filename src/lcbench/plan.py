@@ -1,0 +1,131 @@
+"""`python -m lcbench.plan`: freeze a sweep into a manifest, divided into array elements.
+
+Takes the keys of `python -m lcbench`; what it writes, `python -m lcbench manifest=PATH` runs, whole
+or element by element, here, on several machines at once, or as a Slurm array.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lcbench.command import run_command, screen, warn
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from lcbench.cost import Machine, Rates
+    from lcbench.manifest import Line, Manifest
+    from lcbench.models import Dimensions
+    from lcbench.settings import LaunchSettings, Settings
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run_command("config", _job))
+
+
+def _job(config: DictConfig) -> int:
+    from lcbench.__main__ import compose_settings
+    from lcbench.errors import RequestError
+    from lcbench.settings import read_run
+
+    asked = read_run(config)
+    if asked.manifest is not None:
+        raise RequestError(f"manifest={asked.manifest} is planned already.")
+    console = screen()
+    frozen = freeze_sweep(compose_settings(config), asked.launch, console, warn)
+    console.print(describe(frozen), soft_wrap=True, markup=False)
+    return 0
+
+
+def freeze_sweep(
+    settings: Settings, launch: LaunchSettings, console: Console, warn: Callable[[str], None]
+) -> Manifest:
+    """Freeze a request into a manifest, or find it frozen already.
+
+    Args:
+        settings: the request.
+        launch: how its cells are divided.
+        console: told of policies that come to nothing.
+        warn: told of what of a benchmark is left out.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here.
+        StorageError: the manifest cannot be written.
+    """
+    from lcbench import cost, division
+    from lcbench.models import dimensions_of
+    from lcbench.results import Results
+    from lcbench.sweep import lay_out
+    from lcbench.workers import processes
+
+    results = Results(settings.results_dir)
+    grid = lay_out(settings, console, warn)
+    results.check_writable()
+    machine = cost.machine_of(settings.engine, settings.protocol.dtype)
+    rates = cost.read_rates()
+    cells = [cost.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()]
+    if launch.tflops is not None:
+        machine, rates = _told(launch, machine, rates, [one.known for one in cells])
+    prediction = cost.predict(
+        settings,
+        grid.parts,
+        cells,
+        machine=machine,
+        processes=processes(settings.engine.scoring),
+        rates=rates,
+    )
+    lines = division.with_seconds(
+        division.lines_of(grid.cells, results),
+        [prediction.cells.get(cell) for cell in grid.cells],
+        prediction,
+    )
+    return division.freeze(settings, results.folder, division.divide(lines, launch))
+
+
+def _told(
+    launch: LaunchSettings, machine: Machine, rates: Rates, known: Sequence[Dimensions | None]
+) -> tuple[Machine, Rates]:
+    """Return a machine whose device does what `launch.tflops` says, and rates that say so."""
+    name = f"{launch.tflops:g} TFLOP/s"
+    device = "cuda" if launch.gpus else "cpu"
+    told = replace(machine, name=name, device=device, cores=launch.cpus or machine.cores)
+    operations = (launch.tflops or 0.0) * 1e12
+    encoding = {f"{told.key}|{one.hidden}": [1.0, operations] for one in known if one is not None}
+    return told, replace(rates, encoding=encoding)
+
+
+def describe(frozen: Manifest) -> str:
+    """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
+    from lcbench.cost import clock
+    from lcbench.division import element_seconds
+
+    elements: dict[int, list[Line]] = {}
+    for line in frozen.lines:
+        elements.setdefault(line.element, []).append(line)
+    seconds = sorted(map(element_seconds, elements.values()))
+    unknown = sum(line.seconds is None for line in frozen.lines)
+    lasting = f"{clock(seconds[0])} to {clock(seconds[-1])} each"
+    if len(seconds) == 1:
+        lasting = clock(seconds[0])
+    lines = [
+        f"{frozen.folder.name}: {len(frozen.lines):,} cells in {len(elements):,} "
+        f"element{'' if len(elements) == 1 else 's'}, {lasting} by the estimate, "
+        f"{clock(sum(seconds))} in all",
+        f"planned in {frozen.folder}",
+        f"run it here:       python -m lcbench manifest={frozen.folder}",
+        f"one element of it: python -m lcbench manifest={frozen.folder} element=0",
+        f"as a Slurm array:  python -m lcbench launch=slurm manifest={frozen.folder}",
+        f"how it stands:     python -m lcbench.status manifest={frozen.folder}",
+    ]
+    if unknown:
+        lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
