@@ -146,12 +146,18 @@ def _start_of(process: int) -> str | None:
     return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
 
 
-def attempts_in(folder: Path) -> list[Attempt]:
-    """Return the claims in a folder of results, the oldest attempt of a task first."""
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attempt]:
+    """Return the claims in a folder of results, the oldest attempt of a task first.
+
+    Args:
+        folder: of results.
+        names: of what is in it, from a caller that has listed it; None: it is listed here.
+    """
+    if names is None:
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
     found = []
     for name in names:
         if (match := _NAME.fullmatch(name)) and (one := _read(folder / name, match)):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,3 +191,14 @@ def latest(results_dir: Path) -> Path | None:
         (path.stat().st_mtime, path.parent) for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}")
     ]
     return max(found)[1] if found else None
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as sbatch's `--array` takes them, ascending, each once: `3,7,9-12`."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
