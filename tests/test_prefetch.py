@@ -15,8 +15,8 @@ from rich.console import Console
 
 from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
-from lcbench import hub as lcbench_hub
 from lcbench import fetched, prefetch, settings
+from lcbench import hub as lcbench_hub
 from lcbench.errors import MissingError, RequestError
 from lcbench.models import locate
 from lcbench.tasks.mirror import missing_data

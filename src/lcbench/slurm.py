@@ -23,13 +23,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcbench.command import complain, key_value, warn
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.files import write_atomically
+from lcbench.manifest import ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,17 +179,6 @@ def _log(manifest: Manifest, name: str) -> str:
 def _grace_seconds(launch: LaunchSettings) -> int:
     told = launch.signal_seconds
     return max(told - _WRITING_SECONDS, (told + 1) // 2)
-
-
-def ranges(elements: Iterable[int]) -> str:
-    """Return numbers as Slurm writes them: `0-3,7`."""
-    ordered = sorted(set(elements))
-    starts = ordered[:1] + [after for before, after in pairwise(ordered) if after > before + 1]
-    ends = [before for before, after in pairwise(ordered) if after > before + 1] + ordered[-1:]
-    return ",".join(
-        str(start) if start == end else f"{start}-{end}"
-        for start, end in zip(starts, ends, strict=True)
-    )
 
 
 def launch(
