@@ -120,14 +120,14 @@ def array_command(
         *launch.options,
         f"--array={ranges(elements)}{most}",
         f"--job-name={_job_name(manifest)}",
-        f"--output={_log(manifest, '%A_%a')}",
+        f"--output={_log(manifest, 'slurm-%A_%a')}",
         "--open-mode=append",
         "--requeue" if launch.requeue else "--no-requeue",
         # B: to Python, which tells the processes that it has started itself.
         f"--signal=B:USR1@{launch.signal_seconds}",
         f"--export=ALL,LCBENCH_GRACE={_grace_seconds(launch)}",
         str(array_script()),
-        str(manifest.folder),
+        _folder(manifest),
         sys.executable,
         "run",
         *keys,
@@ -155,7 +155,7 @@ def report_command(manifest: Manifest, launch: LaunchSettings, array: Submission
         "--open-mode=append",
         "--export=ALL",
         str(array_script()),
-        str(manifest.folder),
+        _folder(manifest),
         sys.executable,
         "report",
     ]
@@ -166,14 +166,19 @@ def _account(launch: LaunchSettings) -> list[str]:
     return [f"--{name}={value}" for name, value in named.items() if value is not None]
 
 
+def _folder(manifest: Manifest) -> str:
+    # A job's own folder may be another one (launch.options=[--chdir=…]).
+    return str(manifest.folder.absolute())
+
+
 def _job_name(manifest: Manifest) -> str:
     return f"lcbench-{manifest.folder.name}"
 
 
 def _log(manifest: Manifest, name: str) -> str:
     # In a file's name Slurm takes % for the beginning of a pattern.
-    folder = str(manifest.folder / _LOGS).replace("%", "%%")
-    return f"{folder}/slurm-{name}.out" if name.startswith("%") else f"{folder}/{name}.out"
+    folder = _folder(manifest).replace("%", "%%")
+    return f"{folder}/{_LOGS}/{name}.out"
 
 
 def _grace_seconds(launch: LaunchSettings) -> int:
@@ -205,7 +210,7 @@ def launch(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    follow = "python -m lcbench.status " + shlex.quote(key_value("manifest", manifest.folder))
+    follow = "python -m lcbench.status " + shlex.quote(key_value("manifest", _folder(manifest)))
     waiting = queued(manifest.folder)
     elements = tuple(status.to_submit(manifest, status.state_of(manifest), waiting))
     name = manifest.folder.name
@@ -277,7 +282,7 @@ def submit(
             say(f"the report is written by Slurm job {report}, when all have ended")
         except RequestError as error:
             # The array is on its way; that is what was asked for.
-            sweep = shlex.quote(key_value("manifest", folder))
+            sweep = shlex.quote(key_value("manifest", _folder(manifest)))
             warn(
                 f"job {job} was submitted, but not the one that reports. {error}\nWhen it has "
                 f"ended: python -m lcbench.report {sweep} (launch.report=false submits no such job)"
