@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lcbench.stop import Stop
 
 
+# What the command line may say of a frozen sweep.
+_OPEN = {"engine", "store", "mirror", "offline", "retries"}
+
+
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     sys.exit(run_command("config", _job))
@@ -34,6 +38,7 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench import manifest, settings
+    from lcbench.errors import RequestError
 
     asked = settings.read_run(config)
     console = screen()
@@ -48,7 +53,13 @@ def _job(config: DictConfig) -> int:
     if asked.launch.name == "slurm":
         from lcbench import slurm
 
-        return slurm.launch(frozen, asked.launch, console)
+        _thawed(frozen, config)
+        if asked.element is not None:
+            raise RequestError(
+                f"element={asked.element}: launch=slurm submits all that are missing; with "
+                "launch=local, the default, one of them runs here."
+            )
+        return slurm.launch(frozen, asked.launch, console, _open_keys())
     return _run(_thawed(frozen, config), console, frozen, asked.element)
 
 
@@ -139,21 +150,27 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
 
     kept = settings.thaw(frozen.settings, frozen.results_dir)
     overrides, _ = choices("manifest")
-    keys = {one.partition("=")[0].lstrip("+~") for one in overrides}
-    groups = {key.partition(".")[0] for key in keys}
-    open_groups = {"engine", "store", "mirror", "offline", "retries"}
-    if closed := sorted(groups - open_groups - {"element", "launch", "results_dir", "hydra"}):
+    groups = set(map(_group, overrides))
+    if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
-            f"are {', '.join(sorted(open_groups))}; for another sweep: python -m lcbench.plan"
+            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench.plan"
         )
     now = compose_settings(config)
-    told: dict[str, Any] = {
-        name: getattr(now, name) for name in groups & open_groups if name != "mirror"
-    }
+    told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}
     if "mirror" in groups:
         told |= {"mirror": now.mirror, "hub": now.hub}
     return replace(kept, **told)
+
+
+def _open_keys() -> list[str]:
+    """Return what the command line says of a frozen sweep, as it was said."""
+    overrides, _ = choices("manifest")
+    return [one for one in overrides if _group(one) in _OPEN]
+
+
+def _group(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
 
 
 def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:

@@ -45,6 +45,9 @@ _NOT_OF_PREFETCH = {
     "element",
     "launch",
 }
+_LAUNCHER = "hydra-submitit-launcher"
+# What this process has complained of: the launcher of another takes it there.
+_COMPLAINTS: list[str] = []
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -60,10 +63,10 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         (told to end);
         under `-m` that of the worst job.
     """
-    statuses: list[int] = []
+    statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:
-        statuses.append(_run_job(job, config))
+        statuses.add(_run_job(job, config))
 
     # Hydra prints its own errors and ends the process unless it is told to raise them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -85,7 +88,56 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
         return stop.code if isinstance(stop.code, int) else 2
-    return max(statuses, default=0)
+    except _FailedElsewhere as failed:
+        for words in failed.complaints:
+            complain(words)
+        return max(failed.status, statuses.worst)
+    except Exception as error:
+        if not _is_of_submitit(error):
+            raise
+        complain(f"{_LAUNCHER} says: {error}")
+        # What Slurm refuses at once is the request's fault; a job that died is not.
+        return 2 if "sbatch" in str(error) else 1
+    return statuses.worst
+
+
+class _Statuses:
+    """The exit statuses of a command's jobs.
+
+    A copy, in a process that one of Hydra's launchers has started for a job, raises instead: what a
+    job raises is brought back by Hydra.
+    """
+
+    def __init__(self, *, is_copy: bool = False) -> None:
+        self.worst = 0
+        self._is_copy = is_copy
+
+    def add(self, status: int) -> None:
+        self.worst = max(self.worst, status)
+        if self._is_copy and status:
+            raise _FailedElsewhere(status, tuple(_COMPLAINTS))
+
+    def __reduce__(self) -> tuple[Callable[[], _Statuses], tuple[()]]:
+        return _copied_statuses, ()
+
+
+def _copied_statuses() -> _Statuses:
+    return _Statuses(is_copy=True)
+
+
+class _FailedElsewhere(Exception):
+    """A job that ran in another process ended with this status, and complained of these."""
+
+    def __init__(self, status: int, complaints: tuple[str, ...]) -> None:
+        super().__init__(status, complaints)
+        self.status = status
+        self.complaints = complaints
+
+
+def _is_of_submitit(error: BaseException) -> bool:
+    """Whether an error comes from the launcher submitit, which has no common class for its own."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame in frames)
 
 
 def screen() -> Console:
@@ -98,6 +150,7 @@ def screen() -> Console:
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
+    _COMPLAINTS.append(message)
     print(f"lcbench: error: {message}", file=sys.stderr, flush=True)
 
 
@@ -204,6 +257,8 @@ def _explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if not group:
             return f"--config-name {name}: there is no such config."
+        if name.startswith("submitit_"):
+            return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""
         return (
