@@ -97,7 +97,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
             raise
         complain(f"{_LAUNCHER} says: {error}")
         # What Slurm refuses at once is the request's fault; a job that died is not.
-        return 2 if "sbatch" in str(error) else 1
+        return 2 if re.search("sbatch|srun", str(error)) else 1
     return statuses.worst
 
 
