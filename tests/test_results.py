@@ -20,7 +20,15 @@ from lcbench import files
 from lcbench.errors import RequestError, StorageError
 from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
-from lcbench.results import Finished, Results, _tell_docs_apart
+from lcbench.results import (
+    DIGEST,
+    Failure,
+    Finished,
+    Results,
+    _tell_docs_apart,
+    digest_of,
+    read_failure,
+)
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
@@ -117,7 +125,7 @@ def test_the_frame(results: Results) -> None:
 
 
 def test_only_the_cells_that_are_asked_for_are_read(results: Results) -> None:
-    frame, _ = read(results, cells=[cell()])
+    frame, _ = read(results, paths=[results.files(cell()).result])
     assert list(frame["policy"]) == ["1"]
 
 
@@ -208,12 +216,50 @@ def test_a_cell_is_known_by_its_folder(results: Results) -> None:
 
 def test_a_failure_is_kept_until_the_cell_succeeds(results: Results) -> None:
     of = cell(task="STS13")
-    path = results.write_failure(of, "Traceback …")
-    assert path.read_text() == "Traceback …"
+    failure = Failure(
+        attempts=2,
+        transient=True,
+        reason="MemoryError: no\nmore",
+        where="node7, process 5",
+        at="2026-01-31T12:00:00+00:00",
+        traceback="Traceback …\n\n  File\nMemoryError",
+    )
+    path = results.write_failure(of, failure)
+    assert path.read_text().startswith(
+        "attempts: 2\nkind: transient\nreason: MemoryError: no more\n"
+    )
+    assert results.failure(of) == replace(failure, reason="MemoryError: no more")
     assert not results.is_done(of, pytest.fail)
     results.write(of, outcome(of, 0.5))
     assert not path.exists()
     assert results.is_done(of, pytest.fail)
+
+
+def test_a_failure_of_a_version_that_kept_only_the_traceback(tmp_path: Path) -> None:
+    (tmp_path / "old.failure.txt").write_text("Traceback …\nValueError: 3\n")
+    failure = read_failure(tmp_path / "old.failure.txt")
+    assert failure is not None
+    assert (failure.attempts, failure.transient, failure.reason) == (1, False, "ValueError: 3")
+    assert read_failure(tmp_path / "none.failure.txt") is None
+
+
+def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> None:
+    of = cell(task="STS13")
+    finished = outcome(of, 0.5)
+    path = results.files(of).result
+    results.write(of, finished)
+    written = path.read_bytes()
+    finished.provenance[DIGEST] = digest_of(written)
+    results.write(of, replace(finished, write_result=lambda file: file.write_bytes(written)))
+    assert results.is_done(of, pytest.fail)
+    path.write_bytes(written.replace(b"0.5", b"0.9"))
+    frame, warnings = read(results)
+    assert "STS13" not in set(frame["task"])
+    assert "STS13.json was changed after it was written; it is kept as" in warnings[0]
+    path.write_bytes(written.replace(b"0.5", b"0.9"))
+    assert not results.is_done(of, warnings.append)
+    assert warnings[1].endswith("and computed again.")
+    assert len(list(path.parent.glob("STS13.json.broken-*"))) >= 1
 
 
 def test_the_result_is_written_last(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +268,7 @@ def test_the_result_is_written_last(results: Results, monkeypatch: pytest.Monkey
     with pytest.raises(StorageError, match=r"STS13\.json could not be written: No space left"):
         results.write(of, finished)
     names = {path.name for path in results.files(of).folder.glob("*STS13*")}
-    assert names == {"STS13.provenance.jsonl", "STS13.items.parquet"}
+    assert names == set()
     assert not results.is_done(of, pytest.fail)
 
 

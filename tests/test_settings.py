@@ -1,6 +1,8 @@
 """Every config composes, every key is classified, and what cannot be is refused by its key."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +297,13 @@ UNCHANGED = {
     "mirror": "mirror=somewhere",
     "offline": "offline=true",
     "results_dir": "results_dir=elsewhere",
+    "retries": "retries=0",
+    "manifest": "manifest=elsewhere",
+    "element": "element=3",
+    "launch.name": "launch=slurm",
+    "launch.elements": "launch.elements=6",
+    "launch.hours": "launch.hours=2",
+    "launch.tflops": "launch.tflops=20",
 }
 
 
@@ -315,6 +324,83 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
         )
         assert OmegaConf.select(changed, key) != OmegaConf.select(config, key), key
         assert identity(settings.read({"minilm": changed})) != base, key
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["suite=paper", "mirror=some/mirror", "store.folder=some/store", "model.window=128"],
+        ["tau=[0.8,{query: 0.9},{layers: {3: 0.7}},{length: {256: 0.5}},{length: {logn: 128}}]"],
+        ["tau=0.8", "tau_bias=kept", "subsets=[en,de]", "store=none", "engine.scoring=0"],
+        [
+            "tasks=NanoBEIR",
+            "protocol=leaderboard",
+            "docs.synthetic_lengths=[64,128]",
+            "offline=true",
+        ],
+        ["model=bge"],
+    ],
+)
+def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Path) -> None:
+    asked = read(*overrides)
+    frozen = settings.freeze(asked)
+    thawed = settings.thaw(json.loads(json.dumps(frozen)), tmp_path)
+    assert thawed.results_dir == tmp_path
+    assert identity(thawed) == identity(asked)
+    assert settings.freeze(thawed) == frozen
+    assert thawed.engine == asked.engine
+    assert thawed.store == replace(
+        asked.store, folder=asked.store.folder and asked.store.folder.absolute()
+    )
+    if asked.mirror is not None:
+        assert thawed.mirror == asked.mirror.absolute()
+
+
+def test_what_was_frozen_does_not_change_with_the_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = settings.freeze(read("suite=paper"))
+
+    def no_config() -> Path:
+        raise AssertionError("a config was read")
+
+    monkeypatch.setattr(settings, "config_folder", no_config)
+    assert len(settings.thaw(frozen, tmp_path).tasks) == 40
+
+
+def test_what_another_version_has_frozen_is_refused(tmp_path: Path) -> None:
+    frozen = settings.freeze(read())
+    del frozen["protocol"]["prompts"]
+    with pytest.raises(RequestError, match=r"not those of this version of lcbench: .* prompts"):
+        settings.thaw(frozen, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["element=3"], "element=3 of what"),
+        (["manifest=x", "element=-1"], "element=-1 is not a whole number of at least 0"),
+        (["launch=slurm", "launch.elements=0"], "launch.elements=0 is not a whole number"),
+        (["launch.hours=-1"], "launch.hours=-1 is not a number"),
+        (["launch=slurm", "launch.options=x"], "launch.options=x is not a list of words"),
+        (["launch=slurm", "launch.gpus=[1]"], "launch.gpus="),
+        (["launch=slurm", "launch.requeue=3"], "launch.requeue=3 is neither true nor false"),
+    ],
+)
+def test_launches_that_cannot_be(overrides: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        settings.read_run(composed(*overrides))
+
+
+def test_a_launch_is_read() -> None:
+    asked = settings.read_run(
+        composed("launch=slurm", "launch.gpus=1", "launch.time='4:00:00'", "launch.hours=2")
+    )
+    assert asked.launch.gpus == "1"
+    assert asked.launch.time == "4:00:00"
+    assert (asked.launch.elements, asked.launch.hours) == (20, 2.0)
+    assert settings.read_run(composed()).launch == settings.LaunchSettings("local")
 
 
 def test_no_runtime_knob_does() -> None:

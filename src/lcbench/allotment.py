@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lcbench.claims import Claim, Claims, Holder, Standing, attempts_in, here, remove
+from lcbench.files import remove_leftovers
 from lcbench.grid import Cell
 from lcbench.results import CellFiles, Failure, Finished, Results, read_failure
 
@@ -158,18 +159,21 @@ class Allotment:
         return failure
 
 
-def clean(results: Results, cells: Iterable[Cell]) -> None:
-    """Remove what killed processes have left beside cells that are finished or have failed.
+def tidy(results: Results, cells: Iterable[Cell]) -> None:
+    """Remove what killed processes have left: unfinished files, and claims of what is over.
 
-    The claim of a cell that is over is of no use to anyone, whoever's it is.
+    The claim of a cell that is finished, or of an attempt that failed, is of no use to anyone,
+    whoever's it is.
 
     Raises:
-        StorageError: something cannot be removed.
+        StorageError: a claim cannot be removed.
     """
+    remove_leftovers(results.folder)
     tasks: dict[Path, set[str]] = {}
     for cell in cells:
         tasks.setdefault(results.files(cell).folder, set()).add(cell.task)
     for folder, names in tasks.items():
+        remove_leftovers(folder)
         for one in attempts_in(folder):
             if one.task not in names:
                 continue

@@ -48,6 +48,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def try_writing(folder: Path) -> None:
+    """Make a folder, and a file in it that is removed again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".write@{_host()}~{os.getpid()}.", suffix=".tmp", dir=folder
+    )
+    try:
+        os.write(descriptor, b"lcbench")
+    finally:
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
+
+
 def cache_folder() -> Path:
     """Where lcbench keeps what it can make again: $LCBENCH_CACHE, else the user's cache folder."""
     if chosen := os.environ.get("LCBENCH_CACHE"):

@@ -122,9 +122,10 @@ class Progress:
             # What it has cost, not how long it lay in a queue.
             seconds = record["seconds"] - record["seconds_wait"]
             took = f"{seconds:5.1f} s, {record['seconds_encode']:.1f} of them encoding"
-        left = f", {clock(self._left())} left" if done < self._total else ""
+        left = f"{clock(self._left())} left" if done < self._total else ""
+        said = ", ".join(one for one in (took, left) if one)
         self._console.print(
-            Text(f"{number}  {cell!s:<58} {outcome:<6} {took}{left}"), soft_wrap=True
+            Text(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip()), soft_wrap=True
         )
 
     def _line(self) -> Text:

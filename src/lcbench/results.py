@@ -18,9 +18,9 @@ This module imports neither mteb nor torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, StorageError
-from lcbench.files import write_atomically
+from lcbench.files import try_writing, write_atomically
 from lcbench.grid import Cell
 from lcbench.provenance import DISTRIBUTIONS
 from lcbench.tasks.suites import SYNTHETIC_TASKS
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _META = "model_meta.json"
+# In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
+DIGEST = "result_sha256"
 
 # What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
 # stand among them.
@@ -175,10 +177,7 @@ class Results:
             RequestError: naming the key, before anything is computed.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            trial = self.folder / f".write-{os.getpid()}.tmp"
-            trial.write_bytes(b"lcbench")
-            trial.unlink()
+            try_writing(self.folder)
         except OSError as error:
             raise RequestError(
                 f"results_dir={self.folder} cannot be written: {error.strerror or error}. "
@@ -186,17 +185,19 @@ class Results:
             ) from error
 
     def is_done(self, cell: Cell, warn: Callable[[str], None]) -> bool:
-        """Whether the cell's result is there and can be read.
+        """Whether the cell's result is there, can be read, and is as it was written.
 
-        One that cannot be read is set aside under another name and reported, so that it is neither
-        averaged nor silently written over.
+        Any other is set aside under another name and reported, so that it is neither averaged nor
+        silently written over.
         """
-        path = self.files(cell).result
-        if not path.exists():
+        files = self.files(cell)
+        if not files.result.exists():
             return False
-        if _read_result(path) is not None:
+        wrong = _what_is_wrong(files, _read_result(files.result))
+        if wrong is None:
             return True
-        warn(f"{path} cannot be read; it is kept as {_set_aside(path).name} and computed again.")
+        aside = _set_aside(files.result)
+        warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
         return False
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
@@ -286,10 +287,11 @@ class Results:
             if not path.exists():
                 continue
             result = _read_result(path)
-            if result is None:
-                warn(f"{path} cannot be read; it is kept as {_set_aside(path).name}.")
-                continue
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
+            wrong = _what_is_wrong(files, result)
+            if result is None or wrong:
+                warn(f"{path} {wrong}; it is kept as {_set_aside(path).name}.")
+                continue
             provenance = _read_object(files.provenance)
             if provenance is None:
                 warn(f"{path} is left out: how it came about ({files.provenance.name}) is missing.")
@@ -416,6 +418,26 @@ def _read_result(path: Path) -> dict[str, Any] | None:
             if not isinstance(entry["main_score"], int | float | None):
                 return None
     return content
+
+
+def _what_is_wrong(files: CellFiles, result: Mapping[str, Any] | None) -> str | None:
+    """Return why a result is not to be taken for one; None: it is.
+
+    Args:
+        files: of its cell.
+        result: what was read of it; None: it cannot be.
+    """
+    if result is None:
+        return "cannot be read"
+    written = (_read_object(files.provenance) or {}).get(DIGEST)
+    if written is not None and written != digest_of(files.result.read_bytes()):
+        return "was changed after it was written"
+    return None
+
+
+def digest_of(content: bytes) -> str:
+    """Return the SHA-256 of a result's file, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _set_aside(path: Path) -> Path:

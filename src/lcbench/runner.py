@@ -20,7 +20,7 @@ from lcbench.errors import RequestError, StorageError
 from lcbench.grid import Cell
 from lcbench.models import LocatedModel, dimensions_of, load
 from lcbench.progress import AGAIN, Progress
-from lcbench.results import Finished, Results
+from lcbench.results import DIGEST, Finished, Results, digest_of
 from lcbench.runlog import LOGGER, about
 from lcbench.runtime import device_of, devices_of, quiet_libraries
 from lcbench.settings import Settings
@@ -396,6 +396,7 @@ class Runner:
             "proof": None if proof is None else asdict(proof),
             **scored.record,
             **provenance.environment(str(loaded.device)),
+            DIGEST: digest_of(scored.result),
         }
         finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)
         if not self._allotment.finish(cell, claim, finished):

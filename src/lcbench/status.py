@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Kind = Literal["done", "running", "failed", "missing"]
 KINDS: tuple[Kind, ...] = ("done", "running", "failed", "missing")
 
-# Of a result only its end is read: the files are written by `json.dump`, with at most a newline.
+# Of a result only its end is read, which finds most that were cut off; the run reads it whole.
 _END_BYTES = 64
 # Finished cells whose seconds are compared with what was predicted, and the least prediction that
 # says anything: below it, what no prediction knows of (imports, a first batch) is most of it.
@@ -128,7 +128,7 @@ class TimeLeft:
     scale: float
 
 
-# Results that were whole when they were looked at: by path and inode, when they were written. A
+# Results that were whole when they were looked at: by cell and inode, when they were written. A
 # result is replaced and never written into, so that one that was whole stays so.
 Seen = dict[tuple[str, int], float]
 
@@ -181,7 +181,7 @@ def _look(
     is_broken = False
     result = files.result
     if result.name in inodes:
-        key = (str(result), inodes[result.name])
+        key = (f"{line.folder}/{line.task}", inodes[result.name])
         if key not in seen:
             with suppress(FileNotFoundError):
                 written = _written(result)
@@ -390,7 +390,8 @@ def _job(config: DictConfig) -> int:
     console = screen()
     if settings.watch and console.is_terminal:
         return _watch(manifest, console)
-    console.print(view(state_of(manifest)))
+    # Lines are the terminal's to wrap, so that a path can be copied.
+    console.print(view(state_of(manifest)), soft_wrap=True)
     if settings.watch:
         warn("watch=true: there is no terminal to watch on. This is how it stands now.")
     return 0
@@ -462,7 +463,7 @@ def _headline(state: State, left: TimeLeft) -> Text:
     from rich.text import Text
 
     made = _instant(state.manifest.made)
-    line = _plain(state.manifest.folder.name, "bold")
+    line = Text().append_text(_plain(state.manifest.folder.name, "bold"))
     line.append(f", planned {made:%Y-%m-%d %H:%M}: " if made else ": ")
     counts = [(f"{state.counts[kind]} {kind}", _STYLES[kind]) for kind in KINDS]
     for number, (text, style) in enumerate(counts):
@@ -482,7 +483,9 @@ def _left_line(state: State, left: TimeLeft) -> str:
         time_ = duration(left.work / 3600)
         return f"{about} {time_} of work left for one process; nobody is at work on it."
     processes = "1 process" if left.processes == 1 else f"{left.processes} processes"
-    return f"{about} {duration(left.wall / 3600)} left with {processes} at work."
+    silent = len({_token(cell) for cell in state.cells if cell.silent is not None})
+    silent_ = f" ({silent} of them silent)" if silent else ""
+    return f"{about} {duration(left.wall / 3600)} left with {processes} at work{silent_}."
 
 
 def _table(state: State, scale: float, most: int) -> list[RenderableType]:
@@ -554,14 +557,18 @@ def _holder(cell: CellState) -> str:
     return "whose it is, its claim does not say" if holder is None else str(holder)
 
 
-def _failed_line(cell: CellState, failure: Failure) -> Text:
+def _failed_line(cell: CellState, failure: Failure) -> RenderableType:
+    from rich.console import Group
+
     times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
     kind = "transient" if failure.transient else "not transient"
     line = _plain(f"  {cell.line} · {times}, {kind}: {failure.reason or 'no reason given'}")
-    return line.append("\n").append_text(_plain(f"    {_shown(cell.files.failure)}", "dim"))
+    # All of it is in the file.
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(line, _plain(f"    {_shown(cell.files.failure)}", "dim"))
 
 
-def _listed(title: str, lines: Sequence[Text], most: int) -> list[RenderableType]:
+def _listed(title: str, lines: Sequence[RenderableType], most: int) -> list[RenderableType]:
     from rich.text import Text
 
     if not lines:
@@ -577,7 +584,7 @@ def _plain(text: str, style: str = "") -> Text:
     from rich.text import Text
 
     shown = "".join(one if one.isprintable() else "?" for one in text)
-    return Text(shown, style, overflow="fold")
+    return Text(shown, style)
 
 
 def _shown(path: Path) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lcbench import cost, division, hub, provenance
-from lcbench.allotment import clean
+from lcbench.allotment import tidy
 from lcbench.claims import here
 from lcbench.encode.store import check_writable
 from lcbench.errors import MissingError, RequestError, StorageError
@@ -172,15 +172,13 @@ def run(
     _check_same_versions(settings, results, done, left)
     if not left:
         # What is finished can be read where nothing can be written.
-        with suppress(StorageError):
-            clean(results, cells)
+        with suppress(StorageError, OSError):
+            tidy(results, cells)
         return Outcome(cells, len(cells))
     results.check_writable()
     if settings.store.is_named and settings.store.folder is not None:
         check_writable(settings.store.folder)
-    for folder in {results.files(cell).folder for cell in left}:
-        remove_leftovers(folder)
-    clean(results, cells)
+    tidy(results, cells)
     left_of = {model: group for model, group in left_of.items() if group}
     with closing(
         Runner(settings, grid.parts, results, console, warn, stop=stop, waits=element is None)
@@ -205,7 +203,8 @@ def run(
                 LOGGER.exception("ends")
                 raise
             LOGGER.info("ends")
-    clean(results, cells)
+    remove_leftovers(frozen.folder)
+    tidy(results, cells)
     if runner.failed:
         console.print(Text(f"log: {log}", style="dim"), soft_wrap=True)
     return Outcome(

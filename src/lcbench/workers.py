@@ -247,9 +247,9 @@ class _Worker:
     connection: Connection
     # Held open so that the process can tell when this one is gone.
     life: Connection
-    relay: Relay | None = None
     job: Job | None = None
     asking: bool = False
+    relay: Relay | None = None
 
 
 @dataclass(order=True)

@@ -1,0 +1,199 @@
+"""Which cells a process may run: what others finished, what failed, and how often it may again."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from lcbench.allotment import Allotment, Busy, Done, tidy
+from lcbench.claims import Claim, Claims, here
+from lcbench.grid import Cell, Protocol
+from lcbench.results import Failure, Finished, Results
+from lcbench.tempscale.policy import BASELINE
+
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
+CELL = Cell("some/model", "f" * 40, BASELINE, "STS13", PROTOCOL)
+FINISHED = Finished(lambda path: path.write_text('{"task_name": "STS13"}'), {}, {}, None)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "runs")
+
+
+@pytest.fixture
+def claims() -> Iterator[Claims]:
+    with Claims() as one:
+        yield one
+
+
+def allotment(results: Results, claims: Claims, retries: int = 2) -> Allotment:
+    return Allotment(results, claims, [CELL], retries)
+
+
+def taken(one: Allotment) -> Claim:
+    claim = one.take(CELL)
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+def fail(one: Allotment, *, transient: bool) -> bool:
+    _, again = one.fail(CELL, taken(one), "MemoryError: none", "Traceback\n", transient=transient)
+    return again
+
+
+def dead_claim(results: Results, number: int) -> Path:
+    folder = results.files(CELL).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".STS13.attempt-{number}"
+    path.symlink_to(json.dumps(asdict(replace(here(), token=f"dead{number}", started="1"))))
+    return path
+
+
+def test_a_cell_is_taken_finished_and_done(results: Results, claims: Claims) -> None:
+    one = allotment(results, claims)
+    assert one.look(CELL) is None
+    assert one.finish(CELL, taken(one), FINISHED)
+    assert one.look(CELL) == Done()
+    assert one.take(CELL) == Done()
+    assert [path.name for path in results.files(CELL).folder.glob(".*")] == []
+
+
+def test_what_another_process_runs_is_busy(results: Results, claims: Claims) -> None:
+    one = allotment(results, claims)
+    taken(one)
+    with Claims() as others:
+        verdict = allotment(results, others).take(CELL)
+    assert isinstance(verdict, Busy)
+    assert verdict.holder is not None
+    assert verdict.beats
+
+
+def test_what_was_finished_between_look_and_claim_is_not_run_again(
+    results: Results, claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = allotment(results, claims)
+    take = claims.take
+
+    def slow(*given: object, **more: object) -> Claim | None:
+        results.write(CELL, FINISHED)
+        return take(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(claims, "take", slow)
+    assert one.take(CELL) == Done()
+    assert [path.name for path in results.files(CELL).folder.glob(".*")] == []
+
+
+def test_what_failed_for_good_is_not_tried_again_by_anyone_of_this_time(
+    results: Results, claims: Claims
+) -> None:
+    one, other = allotment(results, claims), allotment(results, claims)
+    assert fail(one, transient=False) is False
+    for each in (one, other):
+        verdict = each.take(CELL)
+        assert isinstance(verdict, Failure)
+        assert (verdict.attempts, verdict.reason) == (1, "MemoryError: none")
+    # Whoever begins afterwards was asked to try again.
+    later = allotment(results, claims)
+    assert taken(later).number == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_what_may_pass_is_tried_again_so_often(
+    results: Results, claims: Claims, retries: int
+) -> None:
+    one = allotment(results, claims, retries)
+    outcomes = [fail(one, transient=True) for _ in range(retries + 1)]
+    assert outcomes == [True] * retries + [False]
+    assert isinstance(one.take(CELL), Failure)
+    failure = results.failure(CELL)
+    assert failure is not None
+    assert (failure.attempts, failure.transient) == (retries + 1, True)
+    assert taken(allotment(results, claims, retries)).number == retries + 2
+
+
+def test_attempts_of_killed_processes_before_this_one_do_not_count(
+    results: Results, claims: Claims
+) -> None:
+    for number in range(1, 9):
+        dead_claim(results, number)
+    one = allotment(results, claims)
+    assert one.finish(CELL, taken(one), FINISHED)
+    assert list(results.files(CELL).folder.glob(".*")) == []
+
+
+def test_a_cell_that_kills_who_runs_it_is_given_up(results: Results, claims: Claims) -> None:
+    one = allotment(results, claims)
+    for number in (1, 2):
+        dead_claim(results, number)
+    assert isinstance(one.look(CELL), type(None))
+    dead_claim(results, 3)
+    verdict = one.take(CELL)
+    assert isinstance(verdict, Failure)
+    assert verdict.reason.startswith("3 processes that ran it ended without a word")
+    assert results.failure(CELL) == verdict
+    assert list(results.files(CELL).folder.glob(".*")) == []
+
+
+def test_the_result_of_one_that_was_taken_over_is_dropped(results: Results, claims: Claims) -> None:
+    one = allotment(results, claims)
+    claim = taken(one)
+    folder = results.files(CELL).folder
+    other = asdict(replace(here(), token="other", machine="another"))
+    (folder / ".STS13.attempt-2").symlink_to(json.dumps(other))
+    assert not one.finish(CELL, claim, FINISHED)
+    assert not results.files(CELL).result.exists()
+    assert [path.name for path in folder.iterdir()] == [".STS13.attempt-2"]
+
+
+def test_a_failure_of_one_that_was_taken_over_is_not_recorded(
+    results: Results, claims: Claims
+) -> None:
+    one = allotment(results, claims)
+    claim = taken(one)
+    dead_claim(results, 2)
+    where, again = one.fail(CELL, claim, "ValueError: 3", "Traceback\n", transient=True)
+    assert not where.exists()
+    assert not again
+
+
+def test_tidying_leaves_claims_of_what_is_not_over(results: Results, claims: Claims) -> None:
+    dead_claim(results, 1)
+    folder = results.files(CELL).folder
+    (folder / ".other.attempt-1").symlink_to("{}")
+    tidy(results, [CELL])
+    assert len(list(folder.iterdir())) == 2
+    results.write(CELL, FINISHED)
+    tidy(results, [CELL])
+    assert [path.name for path in folder.glob(".*")] == [".other.attempt-1"]
+
+
+def test_the_claim_of_an_attempt_that_failed_is_tidied_away(
+    results: Results, claims: Claims
+) -> None:
+    one = allotment(results, claims)
+    fail(one, transient=False)
+    dead_claim(results, 1)
+    running = dead_claim(results, 2)
+    tidy(results, [CELL])
+    assert list(results.files(CELL).folder.glob(".*")) == [running]
+
+
+def test_claiming_and_recording_take_less_than_fifty_milliseconds(
+    results: Results, claims: Claims
+) -> None:
+    import time
+
+    cells = [replace(CELL, task=f"T{number}") for number in range(200)]
+    one = Allotment(results, claims, cells, 2)
+    began = time.perf_counter()
+    for cell in cells:
+        assert one.look(cell) is None
+        claim = one.take(cell)
+        assert isinstance(claim, Claim)
+        assert one.finish(cell, claim, FINISHED)
+    took = (time.perf_counter() - began) / len(cells)
+    print(f"{1000 * took:.1f} ms a cell")
+    assert took < 0.05

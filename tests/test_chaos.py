@@ -1,0 +1,120 @@
+"""A sweep in several processes that are killed: every cell once, nothing left over, same table."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import chaos_program
+
+pytestmark = pytest.mark.slow
+PROGRAM = Path(__file__).with_name("chaos_program.py")
+CELLS = 48
+
+
+def run(work: Path, model: Path, *options: str) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
+    """Run the program; return what it saw, and how often each cell was begun and done."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(work), str(model), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        timeout=600,
+        check=False,
+    )
+    said = "".join(path.read_text()[-2000:] for path in work.glob("journal.*.log"))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{said}"
+    journal = [line.split("\t") for line in (work / "journal").read_text().splitlines()]
+    return json.loads(done.stdout), Counter((what, cell) for what, cell, _ in journal)
+
+
+def report(work: Path) -> str:
+    """The table of a work folder's results."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lcbench.report", f"results_dir={work / 'runs'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "STSBenchmark" in (work / "runs" / "report" / "table1.md").read_text(), done.stderr
+    return (work / "runs" / "report" / "table1.md").read_text()
+
+
+def scores(work: Path) -> dict[str, Any]:
+    """The scores of every cell, by file."""
+    runs = work / "runs"
+    return {
+        str(path.relative_to(runs)): json.loads(path.read_text())["scores"]
+        for path in runs.glob("*/results/**/*.json")
+        if path.name != "model_meta.json"
+    }
+
+
+def leftovers(work: Path) -> list[str]:
+    """Whatever is not a whole file that belongs there."""
+    kinds = (".json", ".provenance.jsonl", ".items.parquet", ".log", "manifest.jsonl")
+    runs = work / "runs"
+    found = [path for path in runs.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return [
+        str(path.relative_to(runs))
+        for path in found
+        if "report" not in path.relative_to(runs).parts
+        and (path.name.startswith(".") or not path.name.endswith(kinds))
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]) -> Path:
+    """The sweep as one process runs it."""
+    work = tmp_path_factory.mktemp("whole")
+    seen, journal = run(work, make_model("bert"), "--workers=1", "--kills=0")
+    assert seen["results"] == CELLS
+    assert sum(journal.values()) == 2 * CELLS
+    return work
+
+
+def test_the_data_is_that_of_forty_cells_and_more() -> None:
+    taus = json.loads(chaos_program.TAUS)
+    assert len(chaos_program.DATASETS) * len(taus) == CELLS
+    assert 1.0 in taus
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_killed_fifty_times(
+    tmp_path: Path, make_model: Callable[[str], Path], whole: Path, apart: bool
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    kills = 12 if apart else 50
+    options = [f"--seed={seed}", f"--kills={kills}", *(["--apart"] if apart else [])]
+    seen, journal = run(tmp_path, make_model("bert"), *options)
+    assert seen["kills"] >= kills
+    assert seen["statuses"] == {"0": 4}
+    assert seen["results"] == seen["cells"] == CELLS
+    assert seen["rewritten"] == []
+    # One that was killed between its result and this line is missing; none is there twice.
+    assert not [cell for (what, cell), times in journal.items() if what == "done" and times > 1]
+    assert not [cell for what, cell in journal if what not in ("begins", "done")]
+    assert leftovers(tmp_path) == []
+    assert scores(tmp_path) == scores(whole)
+    assert report(tmp_path) == report(whole)
+
+
+def test_sixteen_workers_do_each_cell_once(
+    tmp_path: Path, make_model: Callable[[str], Path], whole: Path
+) -> None:
+    seen, journal = run(tmp_path, make_model("bert"), "--workers=16", "--kills=0")
+    assert seen["statuses"] == {"0": 16}
+    assert seen["results"] == CELLS
+    assert set(journal.values()) == {1}
+    assert len(journal) == 2 * CELLS
+    assert leftovers(tmp_path) == []
+    assert scores(tmp_path) == scores(whole)

@@ -1,0 +1,85 @@
+"""A frozen sweep is written whole, read as it was written, and found again."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lcbench import manifest
+from lcbench.errors import RequestError
+from lcbench.manifest import Line
+
+
+def lines(count: int = 3) -> list[Line]:
+    return [
+        Line(i, i % 2, "org/model", "r", "0.8", f"T{i}", "p-1", "p-1/results/x", 1.5)
+        for i in range(count)
+    ]
+
+
+def freeze(results: Path, label: str = "demo", count: int = 3) -> manifest.Manifest:
+    settings = {"label": label}
+    return manifest.freeze(
+        manifest.folder_of(results, label, settings, lines(count)),
+        command=["python", "-m", "lcbench"],
+        versions={"mteb": "2"},
+        settings=settings,
+        lines=lines(count),
+    )
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    made = freeze(tmp_path / "runs")
+    assert manifest.read(made.folder) == made
+    assert manifest.read(made.folder / "manifest.jsonl") == made
+    assert made.results_dir == tmp_path / "runs"
+    assert made.elements == 2
+    assert str(made.lines[0]) == "model, τ = 0.8, T0"
+
+
+def test_it_can_be_moved_with_its_results(tmp_path: Path) -> None:
+    made = freeze(tmp_path / "runs")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    found = manifest.read(tmp_path / "moved" / "sweeps" / made.folder.name)
+    assert found.results_dir == tmp_path / "moved"
+
+
+def test_the_same_sweep_is_frozen_once(tmp_path: Path) -> None:
+    made = freeze(tmp_path)
+    content = (made.folder / "manifest.jsonl").read_bytes()
+    assert freeze(tmp_path) == made
+    assert (made.folder / "manifest.jsonl").read_bytes() == content
+    assert freeze(tmp_path, count=4).folder != made.folder
+
+
+def test_the_latest_is_the_one_that_was_asked_for_last(tmp_path: Path) -> None:
+    assert manifest.latest(tmp_path) is None
+    one, other = freeze(tmp_path, "one"), freeze(tmp_path, "other")
+    os.utime(one.folder / "manifest.jsonl", (1, 1))
+    assert manifest.latest(tmp_path) == other.folder
+    os.utime(other.folder / "manifest.jsonl", (0, 0))
+    assert manifest.latest(tmp_path) == one.folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is not whole"),
+        (lambda text: text.rpartition("\n")[0].rpartition("\n")[0] + "\n", "2 of 3 cells"),
+        (lambda text: text.replace('"format": 1', '"format": 9'), "another version of lcbench"),
+        (lambda text: "", "is not whole"),
+        (lambda text: json.dumps([1]) + "\n", "is not whole"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, change: object, message: str) -> None:
+    made = freeze(tmp_path)
+    path = made.folder / "manifest.jsonl"
+    path.write_text(change(path.read_text()))  # type: ignore[operator]
+    with pytest.raises(RequestError, match=message):
+        manifest.read(path)
+
+
+def test_none_there(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"cannot be read: No such file.*lcbench\.plan"):
+        manifest.read(tmp_path / "nowhere")

@@ -1,0 +1,341 @@
+"""Runs that meet failures: what is tried again, what is recorded, what stops them."""
+
+import errno
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import chaos_program
+from lcbench import workers
+from lcbench.claims import Claims
+from lcbench.encode.encoder import EmbeddingError
+from lcbench.errors import RequestError, StorageError
+from lcbench.manifest import latest, read
+from lcbench.results import Results, read_failure
+from lcbench.stop import Stop, Terminated
+from lcbench.sweep import Outcome, lay_out, run
+from lcbench.workers import FailedCell
+
+CELLS = 48
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[[str], Path]) -> Path:
+    return make_model("bert")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model: Path) -> Any:
+    chaos_program.make_data(tmp_path / "mirror")
+    return chaos_program.settings_of(tmp_path, model, "runs")
+
+
+def go(settings: Any, stop: Stop | None = None, **options: Any) -> tuple[Outcome, str, list[str]]:
+    """Run; return how it ended, what it printed, and its warnings."""
+    screen, warnings = StringIO(), list[str]()
+    console = Console(file=screen, width=160)
+    outcome = run(settings, console, warnings.append, stop=stop, **options)
+    return outcome, screen.getvalue(), warnings
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, errors: Callable[[str, int], BaseException | None]
+) -> Counter[str]:
+    """Let cells fail, by their name and how often they were tried; return how often that was."""
+    tried, real = Counter[str](), workers.score_cell
+
+    def score(job: Any, backend: Any) -> Any:
+        name = f"{job.cell.task} {job.cell.policy.canonical}"
+        tried[name] += 1
+        if error := errors(name, tried[name]):
+            raise error
+        return real(job, backend)
+
+    monkeypatch.setattr(workers, "score_cell", score)
+    return tried
+
+
+def claims_of(settings: Any) -> list[Path]:
+    return [path for path in settings.results_dir.rglob(".*") if path.is_symlink()]
+
+
+def test_what_may_pass_is_tried_again_and_the_rest_is_not(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def errors(name: str, times: int) -> BaseException | None:
+        if name == "STS12 0.9" and times < 3:
+            return MemoryError("no more")
+        if name == "STS13 0.8":
+            return ConnectionError("away")
+        if name == "STS14 0.7":
+            return ValueError("a bad dataset\nwith details")
+        if name == "STS15 1":
+            return EmbeddingError(3, 17, 24)
+        return None
+
+    tried = failing(monkeypatch, errors)
+    outcome, _, warnings = go(settings)
+    assert len(outcome.cells) == CELLS
+    assert {f"{cell.task} {cell.policy.canonical}" for cell in outcome.failed} == {
+        "STS13 0.8",
+        "STS14 0.7",
+        "STS15 1",
+    }
+    assert (tried["STS12 0.9"], tried["STS13 0.8"], tried["STS14 0.7"], tried["STS15 1"]) == (
+        3,
+        3,
+        1,
+        1,
+    )
+    reasons = "\n".join(outcome.failed.values())
+    assert "The embedding of text 3 of 24 (17 tokens) is zero or not finite" in reasons
+    results = Results(settings.results_dir)
+    failures = {cell.task: results.failure(cell) for cell in outcome.failed}
+    kinds = {task: (one.attempts, one.transient) for task, one in failures.items() if one}
+    assert kinds == {"STS13": (3, True), "STS14": (1, False), "STS15": (1, False)}
+    assert failures["STS14"] is not None
+    assert failures["STS14"].reason == "ValueError: a bad dataset"
+    assert "Traceback (most recent call last)" in failures["STS14"].traceback
+    assert len([one for one in warnings if "is to be tried again" in one]) == 4
+    assert claims_of(settings) == []
+    # Asked for again, each is tried again, and what is done is not.
+    tried.clear()
+    outcome, _, _ = go(settings)
+    assert set(tried) == {"STS13 0.8", "STS14 0.7", "STS15 1"}
+
+
+def test_the_log_has_the_cell_in_every_line(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(
+        monkeypatch,
+        lambda name, times: ValueError("a bad dataset") if name == "STS14 0.7" else None,
+    )
+    go(settings)
+    folder = latest(settings.results_dir)
+    assert folder is not None
+    (log,) = (folder / "logs").iterdir()
+    lines = log.read_text().splitlines()
+    assert len([line for line in lines if line.endswith("] begins")]) == CELLS
+    about = [line for line in lines if "[model, τ = 0.7, STS14]" in line]
+    assert any("failed (attempt 1):" in line for line in about)
+    assert about[-1].endswith("] ValueError: a bad dataset")
+    assert all("Z INFO" in line or "Z ERROR" in line or "Z WARNING" in line for line in lines)
+
+
+def test_a_request_is_frozen_so_that_its_state_can_be_told(settings: Any) -> None:
+    go(settings)
+    folder = latest(settings.results_dir)
+    assert folder is not None
+    frozen = read(folder)
+    assert len(frozen.lines) == CELLS
+    assert {line.element for line in frozen.lines} == {0}
+    assert all((line.seconds or 0) > 0 for line in frozen.lines)
+    assert frozen.results_dir == settings.results_dir
+    for line in frozen.lines:
+        assert (settings.results_dir / line.folder / f"{line.task}.json").is_file()
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = failing(
+        monkeypatch,
+        lambda name, times: (
+            OSError(errno.ENOSPC, "No space left on device")
+            if name == "STS15 0.9" and times == 1
+            else None
+        ),
+    )
+    with pytest.raises(StorageError, match=r"STS15 could not be finished: .*No space left.*again"):
+        go(settings)
+    assert tried["STS16 0.9"] == 0
+    assert not list(settings.results_dir.rglob("*.failure.txt"))
+    assert claims_of(settings) == []
+    done = len(chaos_program.seen_results(settings.results_dir))
+    assert done == 8 + 3
+    outcome, _, _ = go(settings)
+    assert (outcome.found, outcome.failed) == (done, {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_finishes_nothing_half_way(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    written = Results.write
+
+    def slow(self: Results, cell: Any, finished: Any) -> None:
+        if cell.task == "STS14":
+            # In the middle of writing.
+            os.kill(os.getpid(), number)
+        written(self, cell, finished)
+
+    monkeypatch.setattr(Results, "write", slow)
+    with pytest.raises(KeyboardInterrupt) as raised, Stop() as stop:
+        go(settings, stop)
+    assert isinstance(raised.value, Terminated) == (number == signal.SIGTERM)
+    assert claims_of(settings) == []
+    names = {Path(path).stem for path in chaos_program.seen_results(settings.results_dir)}
+    assert names == {"STS12", "STS13", "STS14"}
+    assert stop.progressed
+
+
+def test_told_to_stop_it_begins_no_other_cell(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def errors(name: str, times: int) -> None:
+        if name == "STS14 1":
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    tried = failing(monkeypatch, errors)  # type: ignore[arg-type]
+    with Stop() as stop:
+        outcome, _, _ = go(settings, stop)
+    assert outcome.stopped
+    assert stop.is_gentle
+    assert list(tried) == ["STS12 1", "STS13 1", "STS14 1"]
+    assert len(chaos_program.seen_results(settings.results_dir)) == 3
+    assert claims_of(settings) == []
+
+
+def test_what_another_process_runs_is_waited_for_and_taken_over_when_it_dies(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = lay_out(settings, Console(file=StringIO()), pytest.fail)
+    cell = grid.cells[5]
+    folder = Results(settings.results_dir).files(cell).folder
+    others = Claims()
+    claim = others.take(folder, cell.task, over=0)
+    assert claim is not None
+    released = []
+
+    def wait(seconds: float) -> None:
+        # Only when nothing else is left to do.
+        assert len(chaos_program.seen_results(settings.results_dir)) == CELLS - 1
+        released.append(seconds)
+        others.close()
+
+    monkeypatch.setattr("lcbench.runner.time.sleep", wait)
+    outcome, printed, _ = go(settings)
+    assert released
+    assert "waiting for 1 cells that other processes run: " in printed
+    assert outcome.failed == {}
+    assert len(chaos_program.seen_results(settings.results_dir)) == CELLS
+
+
+def test_an_element_leaves_a_cell_to_the_live_process_that_runs_it(settings: Any) -> None:
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    console = Console(file=StringIO())
+    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    assert frozen.elements == 6
+    mine = [line for line in frozen.lines if line.element == 2]
+    with Claims() as others:
+        taken = mine[0]
+        claim = others.take(settings.results_dir / taken.folder, taken.task, over=0)
+        assert claim is not None
+        outcome, _, _ = go(settings, frozen=frozen, element=2)
+    assert len(outcome.cells) == len(mine)
+    assert [str(cell) for cell in outcome.elsewhere] == [str(taken)]
+    assert len(chaos_program.seen_results(settings.results_dir)) == len(mine) - 1
+
+
+def test_elements_do_the_cells_of_one_process_between_them(settings: Any, tmp_path: Path) -> None:
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    console = Console(file=StringIO())
+    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    for element in range(frozen.elements):
+        outcome, _, _ = go(settings, frozen=frozen, element=element)
+        assert outcome.failed == {}
+        assert outcome.found == 0
+    alone = replace(settings, results_dir=tmp_path / "alone")
+    go(alone)
+
+    def scores(folder: Path) -> dict[str, Any]:
+        return {
+            str(Path(path).relative_to(folder)): json.loads(Path(path).read_text())["scores"]
+            for path in chaos_program.seen_results(folder)
+        }
+
+    assert scores(settings.results_dir) == scores(tmp_path / "alone")
+    with pytest.raises(RequestError, match="element=6: the sweep has elements 0 to 5"):
+        go(settings, frozen=frozen, element=6)
+
+
+def test_a_frozen_sweep_whose_model_has_changed_is_refused(
+    settings: Any, model: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    asked = replace(settings, models=(replace(settings.models[0], name=str(copy)),))
+    console = Console(file=StringIO())
+    frozen = freeze_sweep(asked, LaunchSettings("slurm", elements=2), console, pytest.fail)
+    config = copy / "sentence_bert_config.json"
+    config.write_text(config.read_text().replace("}", " }"))
+    with pytest.raises(RequestError, match=r"is no longer a cell of it.*Plan the sweep again"):
+        go(asked, frozen=frozen, element=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient", "is_full"),
+    [
+        (MemoryError(), True, False),
+        (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True, False),
+        (ConnectionResetError("reset"), True, False),
+        (TimeoutError("slow"), True, False),
+        (OSError(errno.ESTALE, "Stale file handle"), True, False),
+        (OSError(errno.ENOSPC, "No space left on device"), False, True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), False, True),
+        (StorageError("full"), False, True),
+        (OSError(errno.ENOENT, "No such file"), False, False),
+        (ValueError("bad"), False, False),
+        (EmbeddingError(0, 1, 1), False, False),
+        (RuntimeError("shape mismatch"), False, False),
+    ],
+)
+def test_which_failures_may_pass(error: Exception, transient: bool, is_full: bool) -> None:
+    failed = FailedCell.of(error)
+    assert (failed.transient, failed.is_full) == (transient, is_full)
+
+
+def test_what_an_error_came_of_counts() -> None:
+    error = ValueError("no data")
+    error.__cause__ = ConnectionError("away")
+    assert FailedCell.of(error).transient
+    error.__cause__ = KeyError("no such column")
+    assert not FailedCell.of(error).transient
+
+
+def test_torchs_own_error_of_a_gpu_may_pass() -> None:
+    import torch
+
+    assert FailedCell.of(torch.OutOfMemoryError("CUDA out of memory")).transient
+
+
+def test_what_a_version_before_recorded_of_a_failure_counts_as_one_attempt(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = lay_out(settings, Console(file=StringIO()), pytest.fail)
+    files = Results(settings.results_dir).files(grid.cells[0])
+    files.folder.mkdir(parents=True)
+    files.failure.write_text("Traceback …\nValueError: 3\n")
+    failing(monkeypatch, lambda name, times: ValueError("4") if name == "STS12 1" else None)
+    go(settings)
+    failure = read_failure(files.failure)
+    assert failure is not None
+    assert failure.attempts == 2
