@@ -15,13 +15,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
@@ -161,13 +161,20 @@ def warn(message: str) -> None:
 
 def choices(group: str) -> tuple[list[str], list[str]]:
     """Return the command line's overrides without those of a group, and that group's choices."""
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = _overrides()
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
     others = [
         text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group != group
     ]
     return others, chosen
+
+
+def _overrides() -> list[str]:
+    """Return the command line's overrides as they were given."""
+    # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return list(given)
 
 
 def key_value(key: str, value: str | Path) -> str:
@@ -189,7 +196,7 @@ def refuse_another_name() -> None:
     """
     runtime = HydraConfig.get()
     config = runtime.runtime.choices["model"]
-    for one in OverridesParser.create().parse_overrides(list(runtime.overrides.task)):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
             raise RequestError(
                 f"{one.input_line}: model={config} is one certain model. For another: "
@@ -230,7 +237,7 @@ def _prefetch_command() -> str:
         if source.provider == "command-line":
             words += ["--config-dir", str(source.path)]
     mirror = "mirror"
-    for one in OverridesParser.create().parse_overrides(list(config.overrides.task)):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group == "mirror" and not str(one.value()).startswith(
             ("http://", "https://")
         ):
@@ -242,7 +249,7 @@ def _prefetch_command() -> str:
 
 def _refuse_lists_of_configs() -> None:
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    for one in OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group in groups and isinstance(one.value(), list | dict):
             key, given = one.key_or_group, one.input_line
             value = one.value()

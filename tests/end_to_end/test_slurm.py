@@ -24,11 +24,12 @@ def slurm(*command: str) -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        queue = slurm("squeue", "--array", "--format=%i %T %r %j")
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{queue}"
+        queue = slurm("squeue", "--noheader", "--array", "--format=%i %T %r %j")
+        # It may have come true, and the queue be empty for that.
+        assert (queue and time.monotonic() < end) or condition(), f"waited for: {what}\n{queue}"
         time.sleep(0.3)
 
 
@@ -115,7 +116,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     slurm(
         "sbatch", "--partition=high", "--ntasks=2", "--mem=1G", "--output=/dev/null", "--wrap=true"
     )
-    wait_until(lambda: ended(job), "the array and its report have ended", 1200)
+    wait_until(lambda: ended(job), "the array and its report have ended", 900)
     assert restarts(f"{job}_0") == 1
     assert restarts(f"{job}_{preempted}") == 1
     assert state(f"{job}_1") in ("FAILED", "CANCELLED")
@@ -135,7 +136,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
         1,
         2,
     }
-    wait_until(lambda: ended(job), "the second array and its report have ended", 1200)
+    wait_until(lambda: ended(job), "the second array and its report have ended", 900)
     after = {path: path.stat().st_mtime_ns for path in json_results(results)}
     assert len(after) == CELLS
     assert {path: after[path] for path in before} == before
