@@ -45,10 +45,10 @@ def is_at_work(results: Path, job: str) -> bool:
     return any(claim.holder is not None and claim.holder.job == job for claim in claims)
 
 
-def ended(job: int) -> bool:
-    """Whether a job has left the queue, with the report that waits for it."""
-    lines = slurm("squeue", "--noheader", "--array", "--format=%F %E").splitlines()
-    return not any(line.split()[0] == str(job) or f":{job}" in line for line in lines)
+def ended(folder: Path) -> bool:
+    """Whether all jobs of a sweep have left the queue, with the one that reports."""
+    names = f"--name=lcbench-{folder.name},lcbench-{folder.name}-report"
+    return not slurm("squeue", "--noheader", names)
 
 
 def restarts(job: str) -> int:
@@ -116,7 +116,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     slurm(
         "sbatch", "--partition=high", "--ntasks=2", "--mem=1G", "--output=/dev/null", "--wrap=true"
     )
-    wait_until(lambda: ended(job), "the array and its report have ended", 900)
+    wait_until(lambda: ended(folder), "the array and its report have ended", 900)
     assert restarts(f"{job}_0") == 1
     assert restarts(f"{job}_{preempted}") == 1
     assert state(f"{job}_1") in ("FAILED", "CANCELLED")
@@ -136,7 +136,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
         1,
         2,
     }
-    wait_until(lambda: ended(job), "the second array and its report have ended", 900)
+    wait_until(lambda: ended(folder), "the second array and its report have ended", 900)
     after = {path: path.stat().st_mtime_ns for path in json_results(results)}
     assert len(after) == CELLS
     assert {path: after[path] for path in before} == before
@@ -180,7 +180,7 @@ def test_an_element_that_has_to_end_soon_comes_back_by_itself(run, tmp_path: Pat
     wait_until(lambda: restarts(f"{job}_0") == 1, "it is requeued")
     before = {path: path.stat().st_mtime_ns for path in json_results(tmp_path / "runs")}
     assert not list((tmp_path / "runs").rglob(".*.attempt-*")), "no cell is left half done"
-    wait_until(lambda: ended(job), "it has ended")
+    wait_until(lambda: ended(folder), "it has ended")
     after = {path: path.stat().st_mtime_ns for path in json_results(tmp_path / "runs")}
     assert len(after) == CELLS
     assert {path: after[path] for path in before} == before
