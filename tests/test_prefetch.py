@@ -393,3 +393,46 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "lcbench-manifest.json").write_text("{")
     with pytest.raises(RequestError, match=r"lcbench-manifest.json cannot be read .* Remove it"):
         fetch(tmp_path, "tasks=[STSBenchmark]")
+
+
+class _Answer:
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+class _Refused(OSError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status} from the hub")
+        self.response = _Answer(status)
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (ConnectionResetError("reset"), 3),
+        (TimeoutError("slow"), 3),
+        (_Refused(503), 3),
+        (_Refused(404), 1),
+        (ValueError("no such column"), 1),
+        (OSError(28, "No space left on device"), 1),
+    ],
+)
+def test_a_networks_fault_is_tried_again_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    monkeypatch.setattr(prefetch.time, "sleep", lambda seconds: waits.append(seconds))
+    plan = type("Plan", (), {"wanted": type("Wanted", (), {"name": "some/data"})})
+    waits: list[float] = []
+    calls = 0
+
+    def fetch(plan: object, folder: Path) -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    screen = io.StringIO()
+    with pytest.raises(type(error)):
+        prefetch._fetch_patiently(fetch, plan, tmp_path, Console(file=screen))  # type: ignore[arg-type]
+    assert calls == tries
+    assert waits == [2.0, 8.0][: tries - 1]
+    assert screen.getvalue().count("again in") == tries - 1

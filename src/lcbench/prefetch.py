@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 from rich.table import Table
 
-from lcbench import fetched, hub
+from lcbench import failures, fetched, hub
 from lcbench.__main__ import compose_settings
 from lcbench.command import complain, run_command, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
@@ -46,6 +46,8 @@ _LISTED_AT_ONCE = 8
 # Seconds after which an unfinished file that nobody writes to any more is a leftover. The client
 # gives up on a server that is silent for ten seconds after five tries.
 _LEFTOVER_SECONDS = 600.0
+# Seconds before each further try of a repository whose fetching a network's fault has ended.
+_WAITS = (2.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -362,7 +364,7 @@ def _fetch_all(
             continue
         began = time.monotonic()
         try:
-            fetch_one(plan, folder)
+            _fetch_patiently(fetch_one, plan, folder, console)
         except StorageError:
             raise
         # Whatever is wrong with one repository, the others are fetched.
@@ -378,6 +380,23 @@ def _fetch_all(
             soft_wrap=True,
         )
     return failed
+
+
+def _fetch_patiently(
+    fetch_one: Callable[[Plan, Path], None], plan: Plan, folder: Path, console: Console
+) -> None:
+    """Fetch a repository; where the network fails, again after a while: what has come is kept."""
+    for seconds in _WAITS:
+        try:
+            return fetch_one(plan, folder)
+        except Exception as error:
+            if not failures.may_pass(error) or isinstance(error, MemoryError):
+                raise
+            console.print(
+                f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s", soft_wrap=True
+            )
+            time.sleep(seconds)
+    return fetch_one(plan, folder)
 
 
 def fetch(api: HfApi, plan: Plan, folder: Path) -> None:

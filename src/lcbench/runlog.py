@@ -44,6 +44,11 @@ class _Handler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the line: a full disk stops the run where it cannot write a result."""
 
+    def close(self) -> None:
+        # What could not be written is lost here as well.
+        with suppress(OSError):
+            super().close()
+
 
 @contextmanager
 def logged(folder: Path, name: str | None = None) -> Iterator[Path]:

@@ -7,7 +7,6 @@ process that dies is one failed cell.
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import signal
@@ -29,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench import hub
+from lcbench import failures, hub
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
-from lcbench.errors import LcbenchError, StorageError
+from lcbench.errors import LcbenchError
 from lcbench.grid import Cell
 from lcbench.provenance import ModelFacts, cores, model_meta
 from lcbench.runlog import Relay, about
@@ -54,16 +53,6 @@ _MOST_PROCESSES = 8
 _PATIENCE = 2.0
 # Nothing is heard from any process for so long: is the encoder still there?
 _LOOK_SECONDS = 1.0
-# What a network or a shared file system says that is away for a moment.
-_PASSING = (
-    errno.ESTALE,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-)
-# Distributions all of whose exceptions are about the network.
-_OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
 # What tells a process that scores to end: SIGTERM reaches every process of a job, and what those do
 # then is for the one to say that started them. Nothing else sends this one.
 _END = signal.SIGALRM
@@ -134,41 +123,9 @@ class FailedCell:
         return cls(
             reason,
             "".join(traceback.format_exception(error)),
-            transient=any(map(_is_transient, _causes(error))),
-            is_full=any(map(_is_full, _causes(error))),
+            transient=failures.may_pass(error),
+            is_full=failures.is_full(error),
         )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it came of."""
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | ConnectionError | TimeoutError):
-        return True
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        return True
-    kind = type(error)
-    if kind.__module__.partition(".")[0] in _OF_NETWORKS:
-        return True
-    # torch.OutOfMemoryError; other devices, and torch's allocator on a CPU, say it in words.
-    text = str(error).lower()
-    return kind.__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
-    )
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, StorageError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    )
 
 
 class EncoderError(Exception):

@@ -1,0 +1,67 @@
+"""Which failures may pass if the same is tried again, and which mean that a disk is full."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from lcbench.errors import StorageError
+
+# What a network or a shared file system says that is away for a moment.
+_PASSING = (
+    errno.ESTALE,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+)
+# Distributions all of whose exceptions are about the network.
+_OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
+# What a server answers that is busy, or not well: RFC 9110, RFC 6585.
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an exception, or one that it came of, is about memory or the network.
+
+    Bad data, a wrong request, or a fault in the code fail again in the same way.
+    """
+    return any(map(_is_transient, _causes(error)))
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception, or one that it came of, says that a disk is full or not writable."""
+    return any(
+        isinstance(one, StorageError)
+        or (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT))
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it came of."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _is_transient(error: BaseException) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in _BUSY
+    if isinstance(error, MemoryError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return True
+    kind = type(error)
+    if kind.__module__.partition(".")[0] in _OF_NETWORKS:
+        return True
+    # torch.OutOfMemoryError; other devices, and torch's allocator on a CPU, say it in words.
+    text = str(error).lower()
+    return kind.__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )

@@ -1,0 +1,236 @@
+"""Runs that are told to end, that share a sweep, or that cannot write: as a user meets them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end_support import SMALL, json_results
+
+import chaos_program
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start the command in a session of its own, as a terminal or Slurm does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lcbench", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+
+
+def wait_for(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    until = time.monotonic() + 300
+    while len(json_results(folder)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Claims, unfinished files, failures."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.name.startswith(".") or ".broken" in path.name or path.name.endswith(".txt")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [
+        (signal.SIGINT, 130, "interrupted. What is finished is kept"),
+        (signal.SIGTERM, 143, "interrupted. What is finished is kept"),
+        (signal.SIGUSR1, 143, "told to stop. What is finished is kept"),
+    ],
+)
+def test_told_to_end_all_processes_of_a_run_end_and_it_goes_on_from_there(
+    run, tmp_path: Path, number: signal.Signals, status: int, message: str
+) -> None:
+    request = ["tau=[0.9,0.8,0.7]", "results_dir=runs", *SMALL]
+    process = start(tmp_path, *request)
+    wait_for(tmp_path / "runs", 2, process)
+    # To every process of the job: those that score ignore it, and end with the one they work for.
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == status, err
+    assert message in err
+    assert "Traceback" not in err
+    assert leftovers(tmp_path / "runs") == []
+    done = len(json_results(tmp_path / "runs"))
+    assert 2 <= done < 32
+    until = time.monotonic() + 10
+    while _processes_of(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert _processes_of(process.pid) == []
+    if number == signal.SIGINT:
+        stamps = {path: path.stat().st_mtime_ns for path in json_results(tmp_path / "runs")}
+        again = run(*request)
+        assert again.returncode == 0, again.stderr
+        assert len(json_results(tmp_path / "runs")) == 32
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def _processes_of(session: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in "ZX" and int(fields[3]) == session:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def sts(tmp_path: Path, make_model: Callable[[str], Path]) -> list[str]:
+    """A request of 16 small cells."""
+    chaos_program.make_data(tmp_path / "mirror")
+    return [
+        "model=custom",
+        f"model.name={make_model('bert')}",
+        "tau=0.7",
+        f"tasks=[{','.join(chaos_program.DATASETS)}]",
+        "mirror=mirror",
+        "offline=true",
+    ]
+
+
+@pytest.mark.slow
+def test_two_commands_share_a_sweep(tmp_path: Path, sts: list[str]) -> None:
+    request = [*sts, "results_dir=runs"]
+    both = [start(tmp_path, *request) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len(json_results(tmp_path / "runs")) == 16
+    assert leftovers(tmp_path / "runs") == []
+    here = [sum(" s, " in line for line in out.splitlines()) for out, _ in said]
+    assert sum(here) == 16
+    tables = [out[out.index("Model ") : out.index("Written to")] for out, _ in said]
+    assert tables[0] == tables[1]
+    logs = list((tmp_path / "runs").glob("sweeps/*/logs/*.log"))
+    assert len(logs) == 2
+    begun = [line for log in logs for line in log.read_text().splitlines() if "] begins" in line]
+    assert len(begun) == 16
+
+
+@pytest.mark.slow
+def test_a_sweep_is_planned_run_in_elements_and_reported(
+    run, tmp_path: Path, sts: list[str]
+) -> None:
+    planned = run(*sts, "results_dir=runs", "launch.elements=3", module="lcbench.plan")
+    assert planned.returncode == 0, planned.stderr
+    assert "16 cells in 3 elements" in planned.stdout
+    (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
+    for element in (0, 2):
+        done = run(f"manifest={folder}", f"element={element}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"element {element}: " in done.stdout
+        assert "Model " not in done.stdout
+    status = run("--failed", "results_dir=runs", module="lcbench.status")
+    assert (status.returncode, status.stdout) == (0, "1\n"), status.stderr
+    report = run(f"manifest={folder}", module="lcbench.report")
+    assert report.returncode == 0
+    assert "missing" in report.stdout
+    closed = run(f"manifest={folder}", "tau=0.5")
+    assert closed.returncode == 2
+    assert "tau: manifest=" in closed.stderr
+    rest = run("manifest=latest", "results_dir=runs", "engine.scoring=0")
+    assert (rest.returncode, rest.stderr) == (0, "")
+    alone = run(*sts, "results_dir=alone")
+    assert alone.returncode == 0
+    texts = [(tmp_path / one / "report" / "table1.md").read_text() for one in ("runs", "alone")]
+    assert texts[0] == texts[1]
+    status = run("--failed", "results_dir=runs", module="lcbench.status")
+    assert (status.returncode, status.stdout) == (0, "")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_and_then_has_room(
+    run, tmp_path: Path, sts: list[str], small_disk: Path
+) -> None:
+    request = [*sts, f"results_dir={small_disk}/runs"]
+    (small_disk / "ballast").write_bytes(bytes(100 * 1024))
+    full = run(*request)
+    assert full.returncode == 1
+    assert "No space left on device" in full.stderr
+    assert "what is finished is kept" in full.stderr
+    assert "Traceback" not in full.stderr
+    found = json_results(small_disk)
+    assert 0 < len(found) < 16
+    assert leftovers(small_disk) == []
+    stamps = {path: path.stat().st_mtime_ns for path in found}
+    (small_disk / "ballast").unlink()
+    remount(small_disk, "size=4m")
+    again = run(*request)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert len(json_results(small_disk)) == 16
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+@pytest.mark.slow
+def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_disk: Path) -> None:
+    remount(small_disk, "size=4m")
+    request = [*sts, f"results_dir={small_disk}/runs"]
+    assert run(*request).returncode == 0
+    remount(small_disk, "ro")
+    # What is there can be told and reported; what is not is refused before anything is computed.
+    status = run(f"results_dir={small_disk}/runs", module="lcbench.status")
+    assert status.returncode == 0, status.stderr
+    assert "16" in status.stdout
+    report = run(f"results_dir={small_disk}/runs", "report_dir=report", module="lcbench.report")
+    assert (report.returncode, report.stderr) == (0, "")
+    more = run(*[one.replace("tau=0.7", "tau=0.6") for one in request])
+    assert more.returncode == 2
+    assert "results_dir=" in more.stderr
+    assert "cannot be written: Read-only file system" in more.stderr
+    planned = run(*[one.replace("tau=0.7", "tau=0.6") for one in request], module="lcbench.plan")
+    assert planned.returncode == 2
+    remount(small_disk, "rw")
+
+
+@pytest.mark.slow
+def test_results_that_are_damaged_or_changed_are_set_aside_and_made_again(
+    run, tmp_path: Path, sts: list[str]
+) -> None:
+    request = [*sts, "results_dir=runs"]
+    assert run(*request).returncode == 0
+    (table,) = {run(*request).stdout.rpartition("Written")[0]}
+    one, other, *rest = json_results(tmp_path / "runs")
+    one.write_bytes(one.read_bytes()[:100])
+    other.write_text(other.read_text().replace('"main_score": ', '"main_score": 0.5 , "was": '))
+    stamps = {path: path.stat().st_mtime_ns for path in rest}
+    again = run(*request)
+    assert again.returncode == 0
+    assert f"{one.name} cannot be read; it is kept as {one.name}.broken-" in again.stderr
+    assert f"{other.name} was changed after it was written; it is kept as" in again.stderr
+    assert again.stdout.endswith(run(*request).stdout)
+    assert table in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(json_results(tmp_path / "runs")) == 16
