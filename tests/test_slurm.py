@@ -1,5 +1,6 @@
 """What Slurm is asked, and what is made of its answers."""
 
+import io
 import json
 import os
 import shlex
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from rich.console import Console
 
-from lcbench import slurm
+from lcbench import __main__, slurm
 from lcbench.command import key_value
 from lcbench.errors import LcbenchError, RequestError, StorageError
-from lcbench.manifest import Manifest
+from lcbench.manifest import Line, Manifest
 from lcbench.settings import LaunchSettings
+from lcbench.stop import Stop
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "slurm_array.sbatch"
 LAUNCH = LaunchSettings(
@@ -509,3 +512,72 @@ def test_a_path_survives_hydras_grammar(path: str) -> None:
 
 def test_a_plain_path_stays_plain() -> None:
     assert key_value("manifest", Path("/a/b-1.2")) == "manifest=/a/b-1.2"
+
+
+@pytest.mark.parametrize(
+    ("gentle", "progressed", "preempted", "goes", "complains"),
+    [
+        # Its time is over.
+        (True, True, "None", True, False),
+        (True, False, "None", False, True),
+        # It has to make room, told by SIGUSR1 or, where a site sends no such, by SIGTERM.
+        (True, False, "2026-11-21T18:18:47", True, False),
+        (False, False, "2026-11-21T18:18:47", True, False),
+        # Someone ended it by hand.
+        (False, True, "None", False, False),
+    ],
+)
+def test_which_elements_come_back(
+    gentle: bool,
+    progressed: bool,
+    preempted: str,
+    goes: bool,
+    complains: bool,
+    in_element: Fake,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_element("scontrol", scontrol("RUNNING", preempted))
+    stop = Stop()
+    stop.is_gentle, stop.progressed = gentle, progressed
+    __main__._requeue(stop)
+    assert (["scontrol", "requeue", "17_3"] in calls(tmp_path)) is goes
+    assert ("nothing was finished" in capsys.readouterr().err) is complains
+
+
+def frozen(sweep: Manifest, *seconds: float | None) -> Manifest:
+    """Return a sweep of one cell an element, none of which is finished."""
+    return replace(
+        sweep,
+        lines=tuple(
+            Line(number, number, "a/model", "1", "1", f"Task{number}", "paper-1", "cells", one)
+            for number, one in enumerate(seconds)
+        ),
+    )
+
+
+def said_by_launch(sweep: Manifest) -> str:
+    console = Console(file=io.StringIO(), width=40)
+    assert slurm.launch(sweep, LAUNCH, console) == 0
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_path: Path) -> None:
+    fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
+    fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
+    planned = frozen(sweep, 60, 120, None)
+    follow = f"""how it stands: python -m lcbench.status 'manifest="{sweep.folder}"'"""
+    assert said_by_launch(planned).splitlines() == [
+        "the report is written by Slurm job 18, when all have ended",
+        "demo-12345678: 3 elements submitted as Slurm job 17, 0:00 to 2:00 each by the estimate of "
+        "the whole element (1 of unknown cost left out)",
+        follow,
+        "what is missing when the array has ended, submitted again: the same command",
+    ]
+    assert "1 element submitted" in said_by_launch(planned)
+    assert [one.elements for one in slurm.submissions(sweep.folder)] == [(0, 1, 2), (2,)]
+    fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 PENDING')")
+    assert said_by_launch(planned).splitlines() == [
+        "demo-12345678: no element is left to be submitted; in Slurm's queue: 0-2.",
+        follow,
+    ]

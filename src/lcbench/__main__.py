@@ -70,16 +70,16 @@ def _run(
     element: int | None = None,
 ) -> int:
     """Run a request, or a frozen sweep or one of its elements, and report all but an element."""
-    from lcbench.report.write import AskedCell, report_run
-    from lcbench.results import Results
     from lcbench.stop import Stop
-    from lcbench.sweep import run
 
+    # From here on, before the imports that take their time, a signal is no longer the end.
     with Stop() as stop:
+        from lcbench.sweep import run
+
         try:
             outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
         except KeyboardInterrupt:
-            if stop.is_gentle and element is not None:
+            if element is not None:
                 _requeue(stop)
             raise
     if outcome.stopped:
@@ -88,6 +88,9 @@ def _run(
             _requeue(stop)
         return TERMINATED
     if element is None:
+        from lcbench.report.write import AskedCell, report_run
+        from lcbench.results import Results
+
         results = Results(settings.results_dir)
         asked = [
             AskedCell(cell.model, cell.policy.canonical, results.files(cell).result)
@@ -109,12 +112,16 @@ def _run(
 
 
 def _requeue(stop: Stop) -> None:
-    """Send an array element that was told to stop back into Slurm's queue, if it is one."""
+    """Send an array element that was told to stop back into Slurm's queue, if that is its place.
+
+    One that has to make room for another job comes back whatever it has done; one whose time is
+    over only if it has finished something, or it would come back for ever. One that was told by
+    SIGTERM alone, and need not make room, was cancelled.
+    """
     from lcbench import slurm
 
-    if stop.progressed:
-        slurm.requeue()
-    else:
+    goes_on = stop.is_gentle and stop.progressed
+    if not slurm.requeue(only_preempted=not goes_on) and stop.is_gentle and not stop.progressed:
         complain(
             "nothing was finished in the time that there was, so it is not sent back into the "
             "queue: give it more (launch.time=)."

@@ -241,7 +241,7 @@ def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
     if not most:
         return "how long each takes is not known"
     span = clock(most) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
-    without = f" ({unknown} cells of unknown cost left out)" if unknown else ""
+    without = f" ({unknown} of unknown cost left out)" if unknown else ""
     return f"{span} each by the estimate of the whole element{without}"
 
 
