@@ -7,12 +7,14 @@ STAMP := $(VENV)/.lcbench-setup
 # for the command lines, as in: make table1 ARGS="models=[gist] engine=gpu"
 MIRROR ?= mirror
 RESULTS ?= results/runs
+# Of `make slurm`: any of conf/sweep. Partition, GPUs and time: conf/launch/slurm.yaml, or in ARGS.
+SWEEP ?= demo
 ARGS ?=
 # Tests that run at the same time.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed bench bench-gpu test lint report clean
+.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench bench-gpu test lint report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +45,17 @@ longembed: setup  ## the same for LongEmbed: fetch, sweep, report
 	@$(BIN)/python -m lcbench.prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench sweep=longembed "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
 	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
+
+# A mirror that was named, or the one that `make prefetch` has filled.
+slurm: setup  ## submit SWEEP=demo as a Slurm array: make slurm SWEEP=paper ARGS="launch.gpus=1"
+	@$(BIN)/python -m lcbench launch=slurm "sweep=$(SWEEP)" "results_dir=$(RESULTS)" \
+	  $(if $(or $(filter-out file,$(origin MIRROR)),$(wildcard $(MIRROR))),"mirror=$(MIRROR)") $(ARGS)
+
+resubmit: setup  ## submit again what is missing of the last sweep in RESULTS, and not in the queue
+	@$(BIN)/python -m lcbench launch=slurm manifest=latest "results_dir=$(RESULTS)" $(ARGS)
+
+status: setup  ## how the last sweep in RESULTS stands
+	@$(BIN)/python -m lcbench.status "results_dir=$(RESULTS)" $(ARGS)
 
 bench: setup  ## measure the engine against plain mteb and the authors' way, on MIRROR=mirror too
 	@$(BIN)/python scripts/bench_engine.py --mirror "$(MIRROR)" --out results/bench/engine.md $(ARGS)

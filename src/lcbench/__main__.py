@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lcbench.stop import Stop
 
 
+# What the command line may say of a frozen sweep.
+_OPEN = {"engine", "store", "mirror", "offline", "retries"}
+
+
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     sys.exit(run_command("config", _job))
@@ -34,6 +38,7 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench import manifest, settings
+    from lcbench.errors import RequestError
 
     asked = settings.read_run(config)
     console = screen()
@@ -48,7 +53,13 @@ def _job(config: DictConfig) -> int:
     if asked.launch.name == "slurm":
         from lcbench import slurm
 
-        return slurm.launch(frozen, asked.launch, console)
+        _thawed(frozen, config)
+        if asked.element is not None:
+            raise RequestError(
+                f"element={asked.element}: launch=slurm submits all that are missing; with "
+                "launch=local, the default, one of them runs here."
+            )
+        return slurm.launch(frozen, asked.launch, console, _open_keys())
     return _run(_thawed(frozen, config), console, frozen, asked.element)
 
 
@@ -59,16 +70,16 @@ def _run(
     element: int | None = None,
 ) -> int:
     """Run a request, or a frozen sweep or one of its elements, and report all but an element."""
-    from lcbench.report.write import AskedCell, report_run
-    from lcbench.results import Results
     from lcbench.stop import Stop
-    from lcbench.sweep import run
 
+    # From here on, before the imports that take their time, a signal is no longer the end.
     with Stop() as stop:
+        from lcbench.sweep import run
+
         try:
             outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
         except KeyboardInterrupt:
-            if stop.is_gentle and element is not None:
+            if element is not None:
                 _requeue(stop)
             raise
     if outcome.stopped:
@@ -77,6 +88,9 @@ def _run(
             _requeue(stop)
         return TERMINATED
     if element is None:
+        from lcbench.report.write import AskedCell, report_run
+        from lcbench.results import Results
+
         results = Results(settings.results_dir)
         asked = [
             AskedCell(cell.model, cell.policy.canonical, results.files(cell).result)
@@ -98,12 +112,16 @@ def _run(
 
 
 def _requeue(stop: Stop) -> None:
-    """Send an array element that was told to stop back into Slurm's queue, if it is one."""
+    """Send an array element that was told to stop back into Slurm's queue, if that is its place.
+
+    One that has to make room for another job comes back whatever it has done; one whose time is
+    over only if it has finished something, or it would come back for ever. One that was told by
+    SIGTERM alone, and need not make room, was cancelled.
+    """
     from lcbench import slurm
 
-    if stop.progressed:
-        slurm.requeue()
-    else:
+    goes_on = stop.is_gentle and stop.progressed
+    if not slurm.requeue(only_preempted=not goes_on) and stop.is_gentle and not stop.progressed:
         complain(
             "nothing was finished in the time that there was, so it is not sent back into the "
             "queue: give it more (launch.time=)."
@@ -139,21 +157,27 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
 
     kept = settings.thaw(frozen.settings, frozen.results_dir)
     overrides, _ = choices("manifest")
-    keys = {one.partition("=")[0].lstrip("+~") for one in overrides}
-    groups = {key.partition(".")[0] for key in keys}
-    open_groups = {"engine", "store", "mirror", "offline", "retries"}
-    if closed := sorted(groups - open_groups - {"element", "launch", "results_dir", "hydra"}):
+    groups = set(map(_group, overrides))
+    if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
-            f"are {', '.join(sorted(open_groups))}; for another sweep: python -m lcbench.plan"
+            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench.plan"
         )
     now = compose_settings(config)
-    told: dict[str, Any] = {
-        name: getattr(now, name) for name in groups & open_groups if name != "mirror"
-    }
+    told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}
     if "mirror" in groups:
         told |= {"mirror": now.mirror, "hub": now.hub}
     return replace(kept, **told)
+
+
+def _open_keys() -> list[str]:
+    """Return what the command line says of a frozen sweep, as it was said."""
+    overrides, _ = choices("manifest")
+    return [one for one in overrides if _group(one) in _OPEN]
+
+
+def _group(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
 
 
 def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:

@@ -14,13 +14,14 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
@@ -44,6 +45,9 @@ _NOT_OF_PREFETCH = {
     "element",
     "launch",
 }
+_LAUNCHER = "hydra-submitit-launcher"
+# What this process has complained of: the launcher of another takes it there.
+_COMPLAINTS: list[str] = []
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -59,10 +63,10 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         (told to end);
         under `-m` that of the worst job.
     """
-    statuses: list[int] = []
+    statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:
-        statuses.append(_run_job(job, config))
+        statuses.add(_run_job(job, config))
 
     # Hydra prints its own errors and ends the process unless it is told to raise them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -84,7 +88,56 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
         return stop.code if isinstance(stop.code, int) else 2
-    return max(statuses, default=0)
+    except _FailedElsewhere as failed:
+        for words in failed.complaints:
+            complain(words)
+        return max(failed.status, statuses.worst)
+    except Exception as error:
+        if not _is_of_submitit(error):
+            raise
+        complain(f"{_LAUNCHER} says: {error}")
+        # What Slurm refuses at once is the request's fault; a job that died is not.
+        return 2 if re.search("sbatch|srun", str(error)) else 1
+    return statuses.worst
+
+
+class _Statuses:
+    """The exit statuses of a command's jobs.
+
+    A copy, in a process that one of Hydra's launchers has started for a job, raises instead: what a
+    job raises is brought back by Hydra.
+    """
+
+    def __init__(self, *, is_copy: bool = False) -> None:
+        self.worst = 0
+        self._is_copy = is_copy
+
+    def add(self, status: int) -> None:
+        self.worst = max(self.worst, status)
+        if self._is_copy and status:
+            raise _FailedElsewhere(status, tuple(_COMPLAINTS))
+
+    def __reduce__(self) -> tuple[Callable[[], _Statuses], tuple[()]]:
+        return _copied_statuses, ()
+
+
+def _copied_statuses() -> _Statuses:
+    return _Statuses(is_copy=True)
+
+
+class _FailedElsewhere(Exception):
+    """A job that ran in another process ended with this status, and complained of these."""
+
+    def __init__(self, status: int, complaints: tuple[str, ...]) -> None:
+        super().__init__(status, complaints)
+        self.status = status
+        self.complaints = complaints
+
+
+def _is_of_submitit(error: BaseException) -> bool:
+    """Whether an error comes from the launcher submitit, which has no common class for its own."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame in frames)
 
 
 def screen() -> Console:
@@ -97,6 +150,7 @@ def screen() -> Console:
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
+    _COMPLAINTS.append(message)
     print(f"lcbench: error: {message}", file=sys.stderr, flush=True)
 
 
@@ -107,13 +161,31 @@ def warn(message: str) -> None:
 
 def choices(group: str) -> tuple[list[str], list[str]]:
     """Return the command line's overrides without those of a group, and that group's choices."""
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = _overrides()
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
     others = [
         text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group != group
     ]
     return others, chosen
+
+
+def _overrides() -> list[str]:
+    """Return the command line's overrides as they were given."""
+    # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return list(given)
+
+
+def key_value(key: str, value: str | Path) -> str:
+    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
+        return f"{key}={text}"
+    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'{key}="{text}"'
 
 
 def refuse_another_name() -> None:
@@ -124,7 +196,7 @@ def refuse_another_name() -> None:
     """
     runtime = HydraConfig.get()
     config = runtime.runtime.choices["model"]
-    for one in OverridesParser.create().parse_overrides(list(runtime.overrides.task)):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
             raise RequestError(
                 f"{one.input_line}: model={config} is one certain model. For another: "
@@ -165,7 +237,7 @@ def _prefetch_command() -> str:
         if source.provider == "command-line":
             words += ["--config-dir", str(source.path)]
     mirror = "mirror"
-    for one in OverridesParser.create().parse_overrides(list(config.overrides.task)):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group == "mirror" and not str(one.value()).startswith(
             ("http://", "https://")
         ):
@@ -177,7 +249,7 @@ def _prefetch_command() -> str:
 
 def _refuse_lists_of_configs() -> None:
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    for one in OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task):
+    for one in OverridesParser.create().parse_overrides(_overrides()):
         if one.key_or_group in groups and isinstance(one.value(), list | dict):
             key, given = one.key_or_group, one.input_line
             value = one.value()
@@ -192,6 +264,8 @@ def _explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if not group:
             return f"--config-name {name}: there is no such config."
+        if name.startswith("submitit_"):
+            return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""
         return (

@@ -11,6 +11,17 @@ import pytest
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """A Slurm that answers; skips where there is none."""
+    try:
+        found = subprocess.run(["sinfo"], capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        found = None
+    if found is None or found.returncode:
+        pytest.skip("no Slurm answers: sinfo has to work")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Return a runner of `python -m <module> <arguments>` in an empty folder."""

@@ -138,3 +138,16 @@ def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
     done = run("--help", PYTHONPATH=str(tmp_path / "installed"))
     assert done.returncode == 0
     assert "sweep: demo" in done.stdout
+
+
+def test_a_value_from_the_environment_may_be_anything(run, tmp_path: Path) -> None:
+    """Hydra has a grammar for what is typed; what a reference leads to has none."""
+    folder = tmp_path / "a b=c,(d) é"
+    folder.mkdir()
+    refused = run("results_dir=${oc.env:ODD}", "model=nosuch", "sweep=demo", ODD=str(folder))
+    assert refused.returncode == 2
+    assert "model=nosuch" in refused.stderr
+    empty = run("manifest=${oc.env:ODD}", "element=0", ODD=str(folder))
+    assert empty.returncode == 2
+    assert f"manifest={folder}" in empty.stderr
+    assert "cannot be read: No such file or directory" in empty.stderr
