@@ -10,6 +10,8 @@ RESULTS ?= results/runs
 # Of `make slurm`: any of conf/sweep. Partition, GPUs and time: conf/launch/slurm.yaml, or in ARGS.
 SWEEP ?= demo
 ARGS ?=
+# Tests that run at the same time.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench bench-gpu test lint report clean
@@ -62,7 +64,7 @@ bench-gpu: setup  ## measure the forward pass on a CUDA GPU, with random weights
 	@$(BIN)/python scripts/bench_gpu.py --out results/bench/gpu.md $(ARGS)
 
 test: setup  ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/ruff check .

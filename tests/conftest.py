@@ -1,8 +1,9 @@
 """What the tests share: a place of their own for every cache, tiny models, and the data mirror."""
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def _skipped_here(reporter: pytest.TerminalReporter) -> list[str]:
         for report in reporter.stats.get("skipped", [])
         if "gpu" not in report.keywords
     ]
+
+
+@pytest.fixture(autouse=True)
+def _company(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test that measures time or memory have the machine to itself, of several processes.
+
+    Whoever wants it holds the door while the others, which share it, come to their end.
+    """
+    base = Path(request.config.rootpath, ".pytest_cache", "lcbench")
+    kind = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (base / "machine.lock").open("w") as machine:
+        with (base / "door.lock").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(machine, kind)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,7 @@ def test_the_claim_of_an_attempt_that_failed_is_tidied_away(
     assert list(results.files(CELL).folder.glob(".*")) == [running]
 
 
+@pytest.mark.alone
 def test_claiming_and_recording_take_less_than_fifty_milliseconds(
     results: Results, claims: Claims
 ) -> None:

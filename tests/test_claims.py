@@ -103,6 +103,7 @@ def test_a_job_that_slurm_has_restarted_takes_over_from_itself_at_once(
 
 
 @pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
+@pytest.mark.alone
 def test_of_another_machine_only_changes_count_and_no_clock(tmp_path: Path, skew: float) -> None:
     path = put(tmp_path, "STS12", 1, elsewhere())
 
@@ -124,6 +125,7 @@ def test_of_another_machine_only_changes_count_and_no_clock(tmp_path: Path, skew
         assert mine.take(tmp_path, "STS12", over=0) is not None
 
 
+@pytest.mark.alone
 def test_a_claim_is_touched_while_it_is_held(tmp_path: Path) -> None:
     with Claims(beat_seconds=0.05) as mine:
         claim = mine.take(tmp_path, "STS12", over=0)
@@ -209,6 +211,7 @@ def test_where_there_are_no_symbolic_links(tmp_path: Path, monkeypatch: pytest.M
         assert other.take(tmp_path, "STS12", over=0) is None
 
 
+@pytest.mark.alone
 def test_a_claim_that_says_nothing_is_left_alone_for_a_while(tmp_path: Path) -> None:
     (tmp_path / ".STS12.attempt-1").write_text("")
     with Claims(lease_seconds=0.2) as mine:

@@ -42,6 +42,7 @@ def test_why_nothing_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served.requests == ["HEAD /"]
 
 
+@pytest.mark.alone
 def test_a_probe_counts_from_when_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -10,6 +10,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_inject.py"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_an_injected_model_is_as_fast_as_the_untouched_one() -> None:
     spec = importlib.util.spec_from_file_location("bench_inject", SCRIPT)
     assert spec is not None

@@ -8,6 +8,8 @@ import pytest
 
 from lcbench.stop import Stop, Terminated, grace_seconds
 
+pytestmark = pytest.mark.alone
+
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)

@@ -27,6 +27,7 @@ def table_of(output: str) -> list[str]:
     return re.findall(r"^ (?:raw, τ|ours, τ|Relative).*$", output, flags=re.M)
 
 
+@pytest.mark.alone
 def test_a_run_and_the_same_again(run, tmp_path: Path) -> None:
     first = run("tau=0.8", "results_dir=runs", *SMALL)
     assert first.returncode == 0, first.stderr

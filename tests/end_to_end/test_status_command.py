@@ -209,6 +209,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
         assert done.stdout.splitlines()[-1] == "status 0 []"
 
 
+@pytest.mark.alone
 def test_ten_thousand_results_take_less_than_three_seconds(run, tmp_path: Path) -> None:
     """In two hundred folders of fifty tasks, with what else lies beside a result."""
     folders = [
