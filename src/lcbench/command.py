@@ -264,7 +264,7 @@ def _explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if not group:
             return f"--config-name {name}: there is no such config."
-        if name.startswith("submitit_"):
+        if name in ("submitit_slurm", "submitit_local"):
             return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""

@@ -151,3 +151,11 @@ def test_a_value_from_the_environment_may_be_anything(run, tmp_path: Path) -> No
     assert empty.returncode == 2
     assert f"manifest={folder}" in empty.stderr
     assert "cannot be read: No such file or directory" in empty.stderr
+
+
+def test_a_wrong_job_of_another_launcher_is_told_here(run) -> None:
+    """Hydra runs it in another process, whose status and words have to come back."""
+    wrong = run("-m", "hydra/launcher=submitit_local", "tau=0", "results_dir=runs")
+    assert wrong.returncode == 2
+    assert "tau=0 is not a temperature" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
