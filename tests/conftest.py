@@ -28,7 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which skipped tests this machine should have run."""
+    """Say what was drawn at random, and which skipped tests this machine should have run."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{report.nodeid}: {name} {value}")
     for test in _skipped_here(terminalreporter):
         terminalreporter.write_line(f"skipped although it should run here: {test}", red=True)
 

@@ -100,6 +100,17 @@ def test_what_failed_for_good_is_not_tried_again_by_anyone_of_this_time(
     assert taken(later).number == 2
 
 
+def test_what_was_under_way_when_this_process_began_fails_for_it_as_well(
+    results: Results, claims: Claims
+) -> None:
+    one = allotment(results, claims)
+    claim = taken(one)
+    with Claims() as others:
+        later = allotment(results, others)
+        one.fail(CELL, claim, "ValueError: 3", "Traceback\n", transient=False)
+        assert isinstance(later.take(CELL), Failure)
+
+
 @pytest.mark.parametrize("retries", [0, 1, 2])
 def test_what_may_pass_is_tried_again_so_often(
     results: Results, claims: Claims, retries: int

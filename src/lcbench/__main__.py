@@ -17,8 +17,6 @@ from lcbench.command import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from omegaconf import DictConfig
     from rich.console import Console
 
@@ -49,7 +47,7 @@ def _job(config: DictConfig) -> int:
 
         frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
         return slurm.launch(frozen, asked.launch, console)
-    frozen = manifest.read(_folder_of(asked.manifest, config))
+    frozen = manifest.read(manifest.find(asked.manifest, asked.results_dir))
     if asked.launch.name == "slurm":
         from lcbench import slurm
 
@@ -74,14 +72,24 @@ def _run(
 
     # From here on, before the imports that take their time, a signal is no longer the end.
     with Stop() as stop:
-        from lcbench.sweep import run
+        return _run_told(settings, console, frozen, element, stop)
 
-        try:
-            outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
-        except KeyboardInterrupt:
-            if element is not None:
-                _requeue(stop)
-            raise
+
+def _run_told(
+    settings: Settings,
+    console: Console,
+    frozen: Manifest | None,
+    element: int | None,
+    stop: Stop,
+) -> int:
+    from lcbench.sweep import run
+
+    try:
+        outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
+    except KeyboardInterrupt:
+        if element is not None:
+            _requeue(stop)
+        raise
     if outcome.stopped:
         complain("told to stop. What is finished is kept; the same command goes on from there.")
         if element is not None:
@@ -126,24 +134,6 @@ def _requeue(stop: Stop) -> None:
             "nothing was finished in the time that there was, so it is not sent back into the "
             "queue: give it more (launch.time=)."
         )
-
-
-def _folder_of(path: Path, config: DictConfig) -> Path:
-    """Return where a manifest is; `latest` is the one that was planned or run last."""
-    from pathlib import Path
-
-    from lcbench import manifest
-    from lcbench.errors import RequestError
-
-    if str(path) != "latest" or path.exists():
-        return path
-    found = manifest.latest(Path(str(config.results_dir)).expanduser())
-    if found is None:
-        raise RequestError(
-            f"manifest=latest: results_dir={config.results_dir} has no sweep that was planned or "
-            "run. `python -m lcbench.plan sweep=NAME` plans one."
-        )
-    return found
 
 
 def _thawed(frozen: Manifest, config: DictConfig) -> Settings:

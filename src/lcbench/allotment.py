@@ -60,7 +60,9 @@ class Allotment:
         cells = list(cells)
         for folder in {results.files(cell).folder for cell in cells}:
             for one in attempts_in(folder):
-                last[folder, one.task] = max(one.number, last.get((folder, one.task), 0))
+                # One that is under way ends from now on.
+                if not claims.is_alive(one):
+                    last[folder, one.task] = max(one.number, last.get((folder, one.task), 0))
         for cell in cells:
             files = results.files(cell)
             failure = read_failure(files.failure)

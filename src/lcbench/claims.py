@@ -289,7 +289,7 @@ class Claims:
         attempts = [one for one in attempts_in(folder) if one.task == task]
         last = max((one.number for one in attempts), default=0)
         for one in attempts:
-            if one.number > over and self._is_alive(one):
+            if one.number > over and self.is_alive(one):
                 key = self._key(one)
                 beats = lives_here(one.holder) is True if one.holder else False
                 beats = beats or (key in self._seen and self._seen[key].beats)
@@ -313,7 +313,7 @@ class Claims:
                 # What was not seen before, for a stale view of the folder or for a race.
                 others = [one for one in attempts_in(folder) if one.task == task]
                 if not any(
-                    one.number != claim.number and one.number > over and self._is_alive(one)
+                    one.number != claim.number and one.number > over and self.is_alive(one)
                     for one in others
                 ) and claim.number == max((one.number for one in others), default=0):
                     with self._lock:
@@ -371,7 +371,8 @@ class Claims:
             ) from error
         return True
 
-    def _is_alive(self, attempt: Attempt) -> bool:
+    def is_alive(self, attempt: Attempt) -> bool:
+        """Whether the process that has made a claim may live, for all that was seen of it."""
         holder = attempt.holder
         if holder is not None:
             if holder.token == self._me.token:

@@ -25,6 +25,8 @@ from lcbench.errors import RequestError
 from lcbench.files import write_atomically
 
 NAME = "manifest.jsonl"
+# On a command line: the sweep that was planned or run last.
+LATEST = "latest"
 _SWEEPS = "sweeps"
 # Raise it when the content changes, so that no other version takes it for its own.
 _FORMAT = 1
@@ -183,6 +185,23 @@ def read(path: Path) -> Manifest:
             f"manifest={path} is not whole ({type(error).__name__}: {error}). Plan the sweep "
             "again; finished cells are found."
         ) from error
+
+
+def find(path: Path, results_dir: Path) -> Path:
+    """Return where a manifest is that a command line names; `latest` is the last of the results.
+
+    Raises:
+        RequestError: there is none yet.
+    """
+    if str(path) != LATEST or path.exists():
+        return path
+    found = latest(results_dir)
+    if found is None:
+        raise RequestError(
+            f"manifest={LATEST}: results_dir={results_dir} has no sweep that was planned or run. "
+            "`python -m lcbench.plan sweep=NAME` plans one."
+        )
+    return found
 
 
 def latest(results_dir: Path) -> Path | None:

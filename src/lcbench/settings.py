@@ -241,11 +241,13 @@ class RunSettings:
         manifest: the frozen sweep that takes the request's place; None: the request is run.
         element: the one of its elements that is run; None: all of it.
         launch: where.
+        results_dir: where results are, unless the frozen sweep is elsewhere.
     """
 
     manifest: Path | None
     element: int | None
     launch: LaunchSettings
+    results_dir: Path
 
 
 @dataclass(frozen=True)
@@ -485,6 +487,7 @@ def read_run(config: DictConfig) -> RunSettings:
         manifest=manifest,
         element=None if element is None else _count("element", element, least=0),
         launch=_launch(value["launch"]),
+        results_dir=_needed_path("results_dir", value["results_dir"]),
     )
 
 

@@ -26,7 +26,7 @@ from lcbench.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
 from lcbench.command import run_command, screen, warn
 from lcbench.cost import Machine, clock, duration, work_seconds
 from lcbench.errors import LcbenchError, RequestError
-from lcbench.manifest import Line, Manifest, latest, ranges, read
+from lcbench.manifest import Line, Manifest, find, latest, ranges, read
 from lcbench.results import CellFiles, Failure, read_failure
 from lcbench.settings import read_status
 
@@ -382,7 +382,7 @@ def _job(config: DictConfig) -> int:
             "`python -m lcbench.plan sweep=NAME` plans one, `python -m lcbench` runs one; "
             "results_dir=PATH or manifest=PATH names another."
         )
-    manifest = read(folder)
+    manifest = read(find(folder, settings.results_dir))
     if settings.failed:
         if numbers := to_submit(manifest, state_of(manifest), _queued(manifest)):
             print(ranges(numbers))

@@ -17,13 +17,15 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> int:
+    from lcbench import manifest
     from lcbench.report.write import report_folder, report_sweep
     from lcbench.results import Results
     from lcbench.settings import read_report
 
     settings = read_report(config)
     if settings.manifest is not None:
-        report_sweep(settings.manifest, settings.report_dir, screen(), warn)
+        path = manifest.find(settings.manifest, settings.results_dir)
+        report_sweep(path, settings.report_dir, screen(), warn)
     else:
         report_folder(settings, Results(settings.results_dir), screen(), warn)
     return 0
