@@ -59,6 +59,15 @@ def test_the_longest_element_is_as_short_as_can_be() -> None:
         assert longest >= mean
 
 
+def test_never_more_elements_than_asked_for() -> None:
+    """The costs that a machine had measured, whose sums in two orders differ in the last digit."""
+    costs = [3.919, 0.147, 0.343, 0.331, 1.223, 0.401, 0.955, 1.253]
+    for factor in range(1, 200):
+        lines = grid(1, [round(factor * cost, 3) for cost in costs], TAUS[:4])
+        assert len(elements(divide(lines, launch(elements=1)))) == 1
+        assert len(elements(divide(lines, launch(elements=3)))) == 3
+
+
 def test_a_model_and_a_dataset_are_shared_within_an_element() -> None:
     divided = divide(grid(4, [60.0] * 10), launch(elements=8))
     for element in elements(divided):

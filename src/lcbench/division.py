@@ -133,7 +133,8 @@ def _groups(lines: Sequence[Line]) -> list[list[Line]]:
 
 def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
     """Return at most `count` elements, the longest of them as short as can be."""
-    low, high = 0.0, element_seconds(line for group in groups for line in group)
+    # All in one element, and a little more: another order of adding is rounded otherwise.
+    low, high = 0.0, 1.001 * element_seconds(line for group in groups for line in group)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if len(_fill(groups, middle)) <= count:
