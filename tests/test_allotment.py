@@ -1,6 +1,7 @@
 """Which cells a process may run: what others finished, what failed, and how often it may again."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_attempts_of_killed_processes_before_this_one_do_not_count(
     assert list(results.files(CELL).folder.glob(".*")) == []
 
 
+def test_attempts_on_machines_that_are_gone_do_not_count_either(
+    results: Results,
+) -> None:
+    """What preemption of nodes leaves behind."""
+    folder = results.files(CELL).folder
+    folder.mkdir(parents=True)
+    for number in range(1, 6):
+        gone = replace(here(), token=f"gone{number}", claim=f"{number}", machine="another")
+        (folder / f".STS13.attempt-{number}").symlink_to(json.dumps(asdict(gone)))
+    with Claims(lease_seconds=0.2) as claims:
+        one = allotment(results, claims)
+        assert isinstance(one.take(CELL), Busy)
+        time.sleep(0.3)
+        assert one.finish(CELL, taken(one), FINISHED)
+    assert list(folder.glob(".*")) == []
+
+
 def test_a_cell_that_kills_who_runs_it_is_given_up(results: Results, claims: Claims) -> None:
     one = allotment(results, claims)
     for number in (1, 2):
@@ -196,8 +214,6 @@ def test_the_claim_of_an_attempt_that_failed_is_tidied_away(
 def test_claiming_and_recording_take_less_than_fifty_milliseconds(
     results: Results, claims: Claims
 ) -> None:
-    import time
-
     cells = [replace(CELL, task=f"T{number}") for number in range(200)]
     one = Allotment(results, claims, cells, 2)
     began = time.perf_counter()

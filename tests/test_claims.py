@@ -1,5 +1,6 @@
 """Each cell is run by one process: claims, take-overs, stale views, and clocks that disagree."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lcbench import claims
+from lcbench import claims, machine
 from lcbench.claims import Attempt, Claims, Holder, attempts_in, here
 from lcbench.errors import StorageError
 
@@ -158,7 +159,9 @@ def stale(monkeypatch: pytest.MonkeyPatch, views: list[list[Attempt]]) -> None:
     """Let the next looks at a folder see it as it was, like a client of NFS."""
     real = claims.attempts_in
     monkeypatch.setattr(
-        claims, "attempts_in", lambda folder: views.pop(0) if views else real(folder)
+        claims,
+        "attempts_in",
+        lambda folder, names=None: views.pop(0) if views else real(folder, names),
     )
 
 
@@ -185,6 +188,85 @@ def test_a_view_so_stale_that_it_shows_no_claim_at_all(
         # It creates the first attempt, sees the second, and drops its own.
         assert slow.take(tmp_path, "STS12", over=0) is None
         assert names(tmp_path) == [".STS12.attempt-2"]
+
+
+def test_a_process_of_the_same_job_that_died_is_taken_over_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tasks of one job on several nodes, one of which is gone."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    put(tmp_path, "STS12", 1, elsewhere(job="17", restart=0))
+    with Claims(lease_seconds=0.2) as mine:
+        assert mine.take(tmp_path, "STS12", over=0) is None
+        time.sleep(0.3)
+        assert mine.take(tmp_path, "STS12", over=0) is not None
+
+
+def test_a_number_that_is_given_again_is_another_claim(tmp_path: Path) -> None:
+    with Claims() as sleeper, Claims() as other, Claims() as third:
+        asleep = sleeper.take(tmp_path, "STS12", over=0)
+        assert asleep is not None
+        # It was taken for dead, and who took over has given up: the first number is free again.
+        asleep.path.unlink()
+        new = other.take(tmp_path, "STS12", over=0)
+        assert new is not None
+        assert new.path == asleep.path
+        assert not sleeper.holds(asleep)
+        sleeper.release(asleep)
+        assert other.holds(new)
+        assert third.take(tmp_path, "STS12", over=0) is None
+
+
+def test_where_links_cannot_be_touched_a_claim_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.utime
+
+    def followed(path: Path, *given: object, follow_symlinks: bool = True, **more: object) -> None:
+        # As sshfs does it.
+        real(path, *given, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "utime", followed)
+    with Claims() as mine:
+        claim = mine.take(tmp_path, "STS12", over=0)
+        assert claim is not None
+        assert claim.path.is_file()
+        assert mine.holds(claim)
+
+
+def test_another_users_process_that_cannot_be_seen_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc mounted with hidepid."""
+
+    def forbidden(process: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(machine, "_stat", lambda process: None)
+    monkeypatch.setattr(os, "kill", forbidden)
+    put(tmp_path, "STS12", 1, replace(here(), token="other", process=1))
+    with Claims(lease_seconds=0.2) as mine:
+        assert mine.take(tmp_path, "STS12", over=0) is None
+        time.sleep(0.3)
+        assert mine.take(tmp_path, "STS12", over=0) is not None
+
+
+def test_a_file_system_that_is_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Path.iterdir, 0
+
+    def stale(self: Path) -> object:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(self)
+
+    monkeypatch.setattr(Path, "iterdir", stale)
+    monkeypatch.setattr("lcbench.failures._MOMENTS", (0.0, 0.0, 0.0))
+    assert attempts_in(tmp_path) == []
+    assert calls == 3
 
 
 def test_attempts_that_failed_are_over_whoever_made_them(tmp_path: Path) -> None:

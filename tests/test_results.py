@@ -2,9 +2,9 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from mteb.models.model_meta import ModelMeta
 
-from lcbench import files
+from lcbench import files, machine
 from lcbench.errors import RequestError, StorageError
 from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
@@ -262,6 +262,52 @@ def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> Non
     assert len(list(path.parent.glob("STS13.json.broken-*"))) >= 1
 
 
+def test_several_processes_meet_the_same_broken_results(results: Results) -> None:
+    """One sets each aside; nobody crashes, and what is made again meanwhile stays."""
+    cells = [cell(task=f"T{number}") for number in range(60)]
+    good = json.dumps(
+        {"task_name": "T", "scores": {"test": [{"main_score": 0.5, "hf_subset": "default"}]}}
+    )
+    for of in cells:
+        path = results.files(of).result
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"task_name": ')
+
+    def meet(out: Any) -> None:
+        warnings: list[str] = []
+        for of in cells:
+            path = results.files(of).result
+            if not results.is_done(of, warnings.append):
+                write_atomically(path, lambda file: file.write_text(good))
+        out.put(len(warnings))
+
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    processes = [context.Process(target=meet, args=(out,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    told = sum(out.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(20)
+    assert told == len(cells)
+    for of in cells:
+        assert results.files(of).result.read_text() == good
+        assert len(list(results.files(of).folder.glob(f"{of.task}.json.broken-*"))) == 1
+
+
+def test_what_is_no_longer_this_processs_to_write_is_not_written(results: Results) -> None:
+    of = cell(task="STS13")
+    asked = []
+
+    def is_mine() -> bool:
+        asked.append(results.files(of).provenance.exists())
+        return not asked[-1]
+
+    assert not results.write(of, outcome(of, 0.5), is_mine)
+    assert asked[-1]
+    assert not results.files(of).result.exists()
+
+
 def test_the_result_is_written_last(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     of = cell(task="STS13")
     finished = replace(outcome(of, 0.5), write_result=_no_space)
@@ -298,8 +344,9 @@ def test_what_a_killed_writer_leaves_is_not_read_and_is_removed(tmp_path: Path) 
     (leftover,) = tmp_path.iterdir()
     assert leftover.suffix == ".tmp"
     # A file of a process that lives, and one of another host, are not ours to remove.
-    mine = tmp_path / f".Task.json@{socket.gethostname()}~{os.getpid()}.x.tmp"
-    other = tmp_path / ".Task.json@another-host~1.x.tmp"
+    alive = f"{os.getpid()}~{machine.start_of(os.getpid())}"
+    mine = tmp_path / f".Task.json@{machine.short_name()}~{alive}.x.tmp"
+    other = tmp_path / ".Task.json@0a1b2c3d~1~5.x.tmp"
     mine.touch()
     other.touch()
     remove_leftovers(tmp_path)

@@ -60,9 +60,9 @@ class Allotment:
         cells = list(cells)
         for folder in {results.files(cell).folder for cell in cells}:
             for one in attempts_in(folder):
-                # One that is under way ends from now on.
-                if not claims.is_alive(one):
-                    last[folder, one.task] = max(one.number, last.get((folder, one.task), 0))
+                # One that is under way, as far as can be told, ends from now on.
+                ended = one.number - 1 if claims.is_alive(one) else one.number
+                last[folder, one.task] = max(ended, last.get((folder, one.task), 0))
         for cell in cells:
             files = results.files(cell)
             failure = read_failure(files.failure)
@@ -105,12 +105,13 @@ class Allotment:
         Raises:
             StorageError: nothing of this cell counts as done then.
         """
-        if not self._claims.holds(claim):
-            self.drop(claim)
-            return False
-        self._results.write(cell, finished)
+
+        def is_mine() -> bool:
+            return self._claims.holds(claim) and not self._results.files(cell).result.exists()
+
+        written = self._results.write(cell, finished, is_mine)
         self._claims.release(claim)
-        return True
+        return written
 
     def fail(
         self, cell: Cell, claim: Claim, reason: str, traceback: str, *, transient: bool

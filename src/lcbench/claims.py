@@ -31,13 +31,14 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+from lcbench import machine
 from lcbench.errors import StorageError
+from lcbench.failures import patiently
 
 # A process touches its claims so often; one of another machine is dead when its claim has not
 # changed for so long. NFS shows changes of others within a minute (acregmax, acdirmax).
@@ -57,6 +58,7 @@ class Holder:
 
     Attributes:
         token: of this process alone.
+        claim: of this claim alone.
         host: the machine's name.
         machine: the machine since it was started, with its process numbers; None: not known.
         process: its number.
@@ -67,6 +69,7 @@ class Holder:
     """
 
     token: str
+    claim: str
     host: str
     machine: str | None
     process: int
@@ -81,7 +84,7 @@ class Holder:
 
 
 # Of a claim that does not say whose it is.
-_UNKNOWN = Holder("unknown", "unknown", None, 0, None, None, 0, "")
+_UNKNOWN = Holder("unknown", "", "unknown", None, 0, None, None, 0, "")
 
 
 @dataclass(frozen=True)
@@ -112,39 +115,15 @@ def here() -> Holder:
     restart = environment.get("SLURM_RESTART_COUNT", "0")
     return Holder(
         token=secrets.token_hex(8),
+        claim="",
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=machine.machine(),
         process=os.getpid(),
-        started=_start_of(os.getpid()),
+        started=machine.start_of(os.getpid()),
         job=job or None,
         restart=int(restart) if restart.isdigit() else 0,
         began=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-@lru_cache(maxsize=1)
-def _machine() -> str | None:
-    """Return what tells this machine, this boot of it, and these process numbers from others."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        # Containers of one machine have numbers of their own.
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
-
-
-def _start_of(process: int) -> str | None:
-    """Return when a process was started, in ticks since boot; None: there is none, or a dead one.
-
-    A process that has ended and that nobody has asked about yet (a zombie) counts as dead.
-    """
-    try:
-        line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # The name before it may contain anything, brackets and spaces too.
-    fields = line.rpartition(")")[2].split()
-    return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
 
 
 def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attempt]:
@@ -156,9 +135,11 @@ def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attemp
     """
     if names is None:
         try:
-            names = [path.name for path in folder.iterdir()]
+            names = patiently(lambda: [path.name for path in folder.iterdir()])
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be read: {error.strerror}.") from error
     found = []
     for name in names:
         if (match := _NAME.fullmatch(name)) and (one := _read(folder / name, match)):
@@ -183,10 +164,10 @@ def _read(path: Path, match: re.Match[str]) -> Attempt | None:
 
 
 def lives_here(holder: Holder) -> bool | None:
-    """Whether a process of this machine lives; None: it is another machine's."""
-    if holder.machine is None or holder.machine != _machine():
+    """Whether a process of this machine lives; None: another's, or the system does not say."""
+    if holder.machine is None or holder.machine != machine.machine():
         return None
-    return holder.started is not None and _start_of(holder.process) == holder.started
+    return machine.lives(holder.process, holder.started)
 
 
 @dataclass
@@ -197,12 +178,14 @@ class Claim:
         task: of the cell.
         folder: of its files.
         number: of the attempt.
+        mark: of this claim alone, so that it is not taken for another of the same number.
         is_lost: whether another process has taken the cell over, or removed the claim.
     """
 
     task: str
     folder: Path
     number: int
+    mark: str
     is_lost: bool = False
 
     @property
@@ -308,8 +291,8 @@ class Claims:
             standing = self.standing(folder, task, over)
             if standing.holder is not None:
                 return None
-            claim = Claim(task, folder, standing.number + 1)
-            if self._create(claim.path):
+            claim = Claim(task, folder, standing.number + 1, secrets.token_hex(4))
+            if self._create(claim):
                 # What was not seen before, for a stale view of the folder or for a race.
                 others = [one for one in attempts_in(folder) if one.task == task]
                 if not any(
@@ -320,15 +303,15 @@ class Claims:
                         self._held.append(claim)
                     self._keep_alive()
                     return claim
-                remove(claim.path)
+                self._remove_own(claim)
             time.sleep(random.uniform(0.0, _APART_SECONDS))  # noqa: S311
         return None
 
     def holds(self, claim: Claim) -> bool:
         """Whether a cell is still this process's; it may have been taken for dead while asleep."""
         if not claim.is_lost:
-            numbers = [one.number for one in attempts_in(claim.folder) if one.task == claim.task]
-            claim.is_lost = max(numbers, default=0) != claim.number
+            attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
+            claim.is_lost = not attempts or not _is(attempts[-1], claim)
         return not claim.is_lost
 
     def release(self, claim: Claim) -> None:
@@ -342,34 +325,33 @@ class Claims:
                 self._held.remove(claim)
         attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
         for one in attempts:
-            if one.number <= claim.number:
+            if _is(one, claim) or (one.number < claim.number and not self.is_alive(one)):
                 remove(one.path)
 
-    def _create(self, path: Path) -> bool:
+    def _remove_own(self, claim: Claim) -> None:
+        attempts = attempts_in(claim.folder, [claim.path.name])
+        if attempts and _is(attempts[0], claim):
+            remove(claim.path)
+
+    def _create(self, claim: Claim) -> bool:
         """Create a claim; False: there is one of that number."""
+        path = claim.path
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({**asdict(self._me), "began": now}, separators=(",", ":"))
+        me = replace(self._me, claim=claim.mark, began=now)
+        text = json.dumps(asdict(me), separators=(",", ":"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.symlink_to(text)
-            except FileExistsError:
-                # An answer that was lost on the way may have said that it is ours.
-                with suppress(OSError):
-                    return str(path.readlink()) == text
+            if not _create_link(path, text):
                 return False
-            except (NotImplementedError, PermissionError):
+            if path.is_symlink() and not _can_be_touched(path):
+                path.unlink()
                 return _create_file(path, text)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                return _create_file(path, text)
+            return True
         except OSError as error:
             raise StorageError(
                 f"{path} could not be written: {error.strerror}. Make room or mend the "
                 "permissions, then run the same command again: what is finished is kept."
             ) from error
-        return True
 
     def is_alive(self, attempt: Attempt) -> bool:
         """Whether the process that has made a claim may live, for all that was seen of it."""
@@ -377,13 +359,14 @@ class Claims:
         if holder is not None:
             if holder.token == self._me.token:
                 # Of this process: alive as long as it says so.
-                return any(claim.path == attempt.path for claim in self._held)
+                return any(_is(attempt, claim) for claim in self._held)
             lives = lives_here(holder)
             if lives is not None:
                 return lives
-            if holder.job is not None and holder.job == self._me.job:
-                # Slurm has restarted it, so it has ended.
-                return holder.restart >= self._me.restart
+            is_mine = holder.job is not None and holder.job == self._me.job
+            if is_mine and holder.restart < self._me.restart:
+                # Slurm has restarted the job, so what it was before has ended.
+                return False
         now, key = time.monotonic(), self._key(attempt)
         seen = self._seen.get(key)
         if seen is None or seen.changed != attempt.changed:
@@ -404,15 +387,50 @@ class Claims:
             with self._lock:
                 held = list(self._held)
             for claim in held:
-                # This process's clock: whoever looks does not read it, and sees that it changes.
-                now = time.time_ns()
                 try:
-                    os.utime(claim.path, ns=(now, now), follow_symlinks=False)
-                except FileNotFoundError:
-                    claim.is_lost = claim in self._held
+                    _touch(claim.path)
                 except OSError:
                     # A file system that is away for a moment: the lease is longer than that.
                     continue
+
+
+def _is(attempt: Attempt, claim: Claim) -> bool:
+    """Whether what lies in a folder is that claim, and not another of its number."""
+    return attempt.holder is not None and attempt.holder.claim == claim.mark
+
+
+def _touch(path: Path) -> None:
+    """Let a claim look changed; by the clock of whoever keeps the file, for people."""
+    os.utime(path, follow_symlinks=False)
+
+
+def _can_be_touched(link: Path) -> bool:
+    """Whether a symbolic link can be touched here; not where it is followed, or is not touched."""
+    try:
+        os.utime(link, (1, 1), follow_symlinks=False)
+        touched = link.lstat().st_mtime == 1
+        _touch(link)
+    except (OSError, NotImplementedError):
+        return False
+    return touched
+
+
+def _create_link(path: Path, text: str) -> bool:
+    """Create a claim as a symbolic link, or as a file where there are none."""
+    try:
+        path.symlink_to(text)
+    except FileExistsError:
+        # An answer that was lost on the way may have said that it is ours.
+        with suppress(OSError):
+            return str(path.readlink()) == text
+        return False
+    except (NotImplementedError, PermissionError):
+        return _create_file(path, text)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create_file(path, text)
+    return True
 
 
 def remove(path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from lcbench.errors import StorageError
+
+Found = TypeVar("Found")
 
 # What a network or a shared file system says that is away for a moment.
 _PASSING = (
@@ -15,6 +19,9 @@ _PASSING = (
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
 )
+# What a file system on another machine says when that was restarted, and how long to wait for it.
+_AWAY = (errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT)
+_MOMENTS = (0.2, 1.0, 5.0)
 # Distributions all of whose exceptions are about the network.
 _OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
 # What a server answers that is busy, or not well: RFC 9110, RFC 6585.
@@ -38,6 +45,22 @@ def is_full(error: BaseException) -> bool:
     )
 
 
+def patiently(do: Callable[[], Found]) -> Found:
+    """Return what something gives, tried again where a shared file system is away for a moment.
+
+    Raises:
+        OSError: whatever it raises else, or at last.
+    """
+    for seconds in _MOMENTS:
+        try:
+            return do()
+        except OSError as error:
+            if error.errno not in _AWAY:
+                raise
+            time.sleep(seconds)
+    return do()
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and those that it came of."""
     seen: set[int] = set()
@@ -45,7 +68,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         yield one
-        one = one.__cause__ or one.__context__
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
 def _is_transient(error: BaseException) -> bool:

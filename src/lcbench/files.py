@@ -1,11 +1,11 @@
 """Files that are written whole or not at all, and the folder for what can be made again."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from lcbench import machine
 from lcbench.errors import StorageError
 
 
@@ -14,8 +14,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     A reader sees the old file or the new one, never a part, also after SIGKILL or a power cut: the
     temporary file is fsynced before the rename and the folder after it. The price is one fsync a
-    file (some milliseconds), and after SIGKILL a leftover `.<name>@<host>~<pid>.*.tmp`, which
-    nothing reads and `remove_leftovers` removes.
+    file (some milliseconds), and after SIGKILL a leftover `.<name>@<machine>~<pid>~<start>.*.tmp`,
+    which nothing reads and `remove_leftovers` removes, on the same machine.
     The temporary name never ends in the suffix of `path`, so that no glob for results finds it.
 
     Raises:
@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name}@{_host()}~{os.getpid()}.", suffix=".tmp", dir=path.parent
+            prefix=_prefix(path.name), suffix=".tmp", dir=path.parent
         )
         os.close(descriptor)
         temporary = Path(name)
@@ -55,9 +55,7 @@ def try_writing(folder: Path) -> None:
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".write@{_host()}~{os.getpid()}.", suffix=".tmp", dir=folder
-    )
+    descriptor, name = tempfile.mkstemp(prefix=_prefix("write"), suffix=".tmp", dir=folder)
     try:
         os.write(descriptor, b"lcbench")
     finally:
@@ -76,29 +74,24 @@ def cache_folder() -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Remove what writers that were killed have left in `folder` (not in its subfolders).
 
-    A temporary file of this host whose process is gone is a leftover; one of another host is left
-    alone, since whether its process lives cannot be seen from here.
+    A temporary file of this machine whose process is gone is a leftover; one of another machine is
+    left alone, since whether its process lives cannot be seen from here.
     """
     for path in folder.glob(".*.tmp"):
-        host, _, process = path.name.removesuffix(".tmp").rpartition("@")[2].partition("~")
-        number = process.partition(".")[0]
-        if host == _host() and number.isdigit() and not _is_alive(int(number)):
+        writer = path.name.removesuffix(".tmp").rpartition("@")[2].partition(".")[0]
+        whose, _, process = writer.partition("~")
+        number, _, started = process.partition("~")
+        if whose != machine.short_name() or not number.isdigit():
+            continue
+        if machine.lives(int(number), started or None) is False:
             # Another process may have removed it first.
             path.unlink(missing_ok=True)
 
 
-def _host() -> str:
-    return socket.gethostname().replace("~", "-").replace("@", "-")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _prefix(name: str) -> str:
+    """Return how the name of a temporary file of this process begins."""
+    process = os.getpid()
+    return f".{name}@{machine.short_name()}~{process}~{machine.start_of(process) or ''}."
 
 
 def _umask() -> int:

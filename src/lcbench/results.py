@@ -21,6 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, StorageError
+from lcbench.failures import patiently
 from lcbench.files import try_writing, write_atomically
 from lcbench.grid import Cell
 from lcbench.provenance import DISTRIBUTIONS
@@ -191,36 +194,59 @@ class Results:
         silently written over.
         """
         files = self.files(cell)
-        if not files.result.exists():
+        content = _content(files.result)
+        if content is None:
             return False
-        wrong = _what_is_wrong(files, _read_result(files.result))
+        wrong = _what_is_wrong(files, content)
         if wrong is None:
             return True
-        aside = _set_aside(files.result)
-        warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
-        return False
+        if aside := _set_aside(files.result, content):
+            warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
+        # Another process may have set it aside, and even have made it again.
+        again = _content(files.result)
+        return again is not None and _what_is_wrong(files, again) is None
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
         """Return how a cell's result came about; {} if that is not there or cannot be read."""
         return _read_object(self.files(cell).provenance) or {}
 
-    def write(self, cell: Cell, finished: Finished) -> None:
+    def write(
+        self, cell: Cell, finished: Finished, is_mine: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Write a cell's files, each whole or not at all, the result last.
+
+        Args:
+            cell: which.
+            finished: its outcome.
+            is_mine: whether the cell is still this process's to write; asked before each step.
+
+        Returns:
+            whether it was written; else it is no longer this process's.
 
         Raises:
             StorageError: nothing of this cell counts as done then.
         """
-        files = self.files(cell)
-        try:
-            if finished.items is not None:
-                import pyarrow.parquet as pq
+        files, items = self.files(cell), finished.items
 
-                items = finished.items
-                write_atomically(files.items, lambda path: pq.write_table(items, path))
-            write_atomically(files.provenance, _json_writer(finished.provenance))
-            if not files.meta.exists():
-                write_atomically(files.meta, _json_writer(finished.model_meta, indent=4))
-            write_atomically(files.result, finished.write_result)
+        def write_items(path: Path) -> None:
+            import pyarrow.parquet as pq
+
+            pq.write_table(items, path)
+
+        steps: list[tuple[Path, Callable[[Path], object]]] = [
+            (files.provenance, _json_writer(finished.provenance)),
+            (files.result, finished.write_result),
+        ]
+        if items is not None:
+            steps.insert(0, (files.items, write_items))
+        if not files.meta.exists():
+            steps.insert(0, (files.meta, _json_writer(finished.model_meta, indent=4)))
+        try:
+            for path, write in steps:
+                # What was written before has brought this process's view of the folder up to date.
+                if not is_mine():
+                    return False
+                write_atomically(path, write)
         except StorageError:
             with suppress(OSError):
                 if not files.result.exists():
@@ -228,6 +254,7 @@ class Results:
                     files.provenance.unlink(missing_ok=True)
             raise
         files.failure.unlink(missing_ok=True)
+        return True
 
     def failure(self, cell: Cell) -> Failure | None:
         """Return how the last attempt of a cell ended, if in failure."""
@@ -284,13 +311,14 @@ class Results:
         else:
             paths = list(asked)
         for path in paths:
-            if not path.exists():
-                continue
-            result = _read_result(path)
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
-            wrong = _what_is_wrong(files, result)
-            if result is None or wrong:
-                warn(f"{path} {wrong}; it is kept as {_set_aside(path).name}.")
+            content = _content(path)
+            if content is None:
+                continue
+            wrong, result = _what_is_wrong(files, content), _read_result(content)
+            if wrong or result is None:
+                if aside := _set_aside(path, content):
+                    warn(f"{path} {wrong}; it is kept as {aside.name}.")
                 continue
             provenance = _read_object(files.provenance)
             if provenance is None:
@@ -401,9 +429,24 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
-    """Return an mteb result, or None if the file is not one."""
-    content = _read_object(path)
+def _content(path: Path) -> bytes | None:
+    """Return a file's content; None: there is none."""
+    try:
+        return patiently(path.read_bytes)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return b""
+
+
+def _read_result(raw: bytes) -> dict[str, Any] | None:
+    """Return an mteb result, or None if that is not one."""
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
     if content is None or "task_name" not in content:
         return None
     scores = content.get("scores")
@@ -420,17 +463,17 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _what_is_wrong(files: CellFiles, result: Mapping[str, Any] | None) -> str | None:
+def _what_is_wrong(files: CellFiles, content: bytes) -> str | None:
     """Return why a result is not to be taken for one; None: it is.
 
     Args:
         files: of its cell.
-        result: what was read of it; None: it cannot be.
+        content: of the result's file.
     """
-    if result is None:
+    if _read_result(content) is None:
         return "cannot be read"
     written = (_read_object(files.provenance) or {}).get(DIGEST)
-    if written is not None and written != digest_of(files.result.read_bytes()):
+    if written is not None and written != digest_of(content):
         return "was changed after it was written"
     return None
 
@@ -440,10 +483,26 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _set_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
-    path.replace(aside)
-    return aside
+def _set_aside(path: Path, content: bytes) -> Path | None:
+    """Give a file that is no result another name, and return it; None: it has changed meanwhile.
+
+    Args:
+        path: of the file.
+        content: that it was found to have.
+    """
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    aside = path.with_name(f"{path.name}.broken-{moment}-{secrets.token_hex(2)}")
+    try:
+        path.replace(aside)
+    except FileNotFoundError:
+        return None
+    if _content(aside) == content:
+        return aside
+    # Another process has put a new one there; unless yet another has come since, it goes back.
+    with suppress(OSError):
+        os.link(aside, path)
+    aside.unlink(missing_ok=True)
+    return None
 
 
 def _json_writer(content: Mapping[str, Any], indent: int | None = None) -> Callable[[Path], None]:
