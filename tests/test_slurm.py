@@ -104,6 +104,7 @@ def test_the_array_is_submitted_with_what_the_config_says(sweep: Manifest) -> No
         str(sweep.folder),
         sys.executable,
         "run",
+        "-",
         "engine=gpu",
     ]
 
@@ -124,6 +125,7 @@ def test_what_the_config_leaves_open_is_left_to_the_site(sweep: Manifest) -> Non
         str(sweep.folder),
         sys.executable,
         "run",
+        "-",
     ]
 
 
@@ -165,6 +167,7 @@ def test_the_report_waits_for_the_array_and_is_small(sweep: Manifest) -> None:
         str(sweep.folder),
         sys.executable,
         "report",
+        "-",
     ]
 
 
@@ -185,7 +188,8 @@ def test_a_submission_is_recorded_and_followed_by_its_report(
     array, report = calls(tmp_path)
     assert array == slurm.array_command(sweep, launch, [0, 2])
     assert "--dependency=afterany:17" in report
-    assert (sweep.folder / "preamble.sh").read_text() == "module load cuda\n"
+    assert array[-1] == report[-1]
+    assert Path(array[-1]).read_text() == "module load cuda\n"
     assert (sweep.folder / "logs").is_dir()
     (record,) = slurm.submissions(sweep.folder)
     assert (record.job, record.cluster, record.elements) == (17, "", (0, 2))
@@ -193,13 +197,18 @@ def test_a_submission_is_recorded_and_followed_by_its_report(
     assert "Slurm job 18" in capsys.readouterr().out
 
 
-def test_the_preamble_of_the_last_submission_counts(sweep: Manifest, fake: Fake) -> None:
+def test_each_submission_has_the_preamble_that_it_was_submitted_with(
+    sweep: Manifest, fake: Fake, tmp_path: Path
+) -> None:
     fake("sbatch", "print('17')")
-    slurm.submit(sweep, replace(LAUNCH, preamble="module load cuda\n"), [0])
-    slurm.submit(sweep, replace(LAUNCH, preamble="module load rocm\n"), [0])
-    assert (sweep.folder / "preamble.sh").read_text() == "module load rocm\n"
-    slurm.submit(sweep, LAUNCH, [0])
-    assert not (sweep.folder / "preamble.sh").exists()
+    launch = replace(LAUNCH, report=False)
+    for preamble in ("module load cuda\n", "module load rocm\n", ""):
+        slurm.submit(sweep, replace(launch, preamble=preamble), [0])
+    one, other, none = (command[-1] for command in calls(tmp_path))
+    # The first may be waiting yet.
+    assert Path(one).read_text() == "module load cuda\n"
+    assert Path(other).read_text() == "module load rocm\n"
+    assert none == "-"
 
 
 def test_no_report_is_submitted_where_none_is_wanted(
@@ -449,7 +458,7 @@ def test_a_job_runs_its_element_whatever_the_folder_is_called(
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    done = script(folder, "run", "engine=gpu", python=str(shown))
+    done = script(folder, "run", "-", "engine=gpu", python=str(shown))
     assert done.returncode == 0, done.stderr
     *command, sweep, _ = done.stdout.splitlines()
     assert command == [
@@ -467,7 +476,7 @@ def test_a_job_runs_its_element_whatever_the_folder_is_called(
 
 
 def test_a_job_reports(tmp_path: Path, shown: Path) -> None:
-    done = script(tmp_path, "report", python=str(shown))
+    done = script(tmp_path, "report", "-", python=str(shown))
     assert done.stdout.splitlines()[:3] == [
         "-m",
         "lcbench.report",
@@ -477,22 +486,47 @@ def test_a_job_reports(tmp_path: Path, shown: Path) -> None:
 
 def test_the_preamble_comes_first_and_sees_no_arguments(tmp_path: Path, shown: Path) -> None:
     (tmp_path / "preamble.sh").write_text('export FROM_PREAMBLE="loaded $#"\n')
-    done = script(tmp_path, "run", python=str(shown))
+    done = script(tmp_path, "run", str(tmp_path / "preamble.sh"), python=str(shown))
     assert done.stdout.splitlines()[-1] == "loaded 0"
 
 
 @pytest.mark.parametrize("line", ["false\ntrue", "exit 7", "module load cuda\ntrue"])
 def test_a_preamble_that_fails_ends_the_job(line: str, tmp_path: Path, shown: Path) -> None:
     (tmp_path / "preamble.sh").write_text(f"{line}\n")
-    done = script(tmp_path, "run", python=str(shown))
+    done = script(tmp_path, "run", str(tmp_path / "preamble.sh"), python=str(shown))
     assert done.returncode == 1
     assert done.stdout == ""
     assert "the preamble failed with status" in done.stderr
     assert str(tmp_path / "preamble.sh") in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_an_element_is_not_ended_before_python_hears(
+    number: signal.Signals, tmp_path: Path, shown: Path
+) -> None:
+    (tmp_path / "preamble.sh").write_text(f"kill -{number.name} $$\n")
+    shown.write_text(f"{shown.read_text()}kill -{number.name} $$; echo alive\n")
+    done = script(tmp_path, "run", str(tmp_path / "preamble.sh"), python=str(shown))
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "alive"
+
+
+def test_what_was_asked_for_the_last_time_and_is_not_now_is_told(
+    sweep: Manifest, fake: Fake
+) -> None:
+    fake("sbatch", "print('17')")
+    fake("squeue", "")
+    screen = io.StringIO()
+    console = Console(file=screen, width=200)
+    launch = replace(LAUNCH, report=False)
+    one = frozen(sweep, 1.0)
+    slurm.launch(one, replace(launch, partition="gpu", gpus="1"), console)
+    slurm.launch(one, replace(launch, partition="gpu", gpus=None), console)
+    assert "unlike the last time, without --gres=gpu:1\n" in screen.getvalue()
+
+
 def test_a_script_that_is_called_by_hand_says_what_it_takes(tmp_path: Path) -> None:
-    done = script(tmp_path, "walk")
+    done = script(tmp_path, "walk", "-")
     assert done.returncode == 2
     assert "walk is neither run nor report" in done.stderr
 

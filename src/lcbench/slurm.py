@@ -3,15 +3,16 @@
 Slurm is asked through its own commands (sbatch, squeue, scontrol), and what it refuses is shown in
 its own words. What was submitted is kept in the sweep's folder:
 
-    <folder>/preamble.sh    what each job sources first
-    <folder>/slurm.jsonl    one line a submission
-    <folder>/logs/          one file a job
+    <folder>/preamble-<digest>.sh    what the jobs of a submission source first
+    <folder>/slurm.jsonl             one line a submission
+    <folder>/logs/                   one file a job
 
 `scripts/slurm_array.sbatch` is what the jobs run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from lcbench.manifest import Manifest
     from lcbench.settings import LaunchSettings
 
-PREAMBLE = "preamble.sh"
 RECORDS = "slurm.jsonl"
 _LOGS = "logs"
 # From the signal to the end of a job's time; what of it is left for dropping cells and writing.
@@ -130,6 +130,7 @@ def array_command(
         _folder(manifest),
         sys.executable,
         "run",
+        _preamble(manifest, launch),
         *keys,
     ]
 
@@ -158,6 +159,7 @@ def report_command(manifest: Manifest, launch: LaunchSettings, array: Submission
         _folder(manifest),
         sys.executable,
         "report",
+        _preamble(manifest, launch),
     ]
 
 
@@ -169,6 +171,17 @@ def _account(launch: LaunchSettings) -> list[str]:
 def _folder(manifest: Manifest) -> str:
     # A job's own folder may be another one (launch.options=[--chdir=…]).
     return str(manifest.folder.absolute())
+
+
+def _preamble(manifest: Manifest, launch: LaunchSettings) -> str:
+    """Return the file that the jobs of a submission source first; `-`: there is none.
+
+    Each has its own: elements of an earlier submission may be waiting for theirs.
+    """
+    if not launch.preamble.strip():
+        return "-"
+    digest = hashlib.sha256(launch.preamble.encode()).hexdigest()[:8]
+    return f"{_folder(manifest)}/preamble-{digest}.sh"
 
 
 def _job_name(manifest: Manifest) -> str:
@@ -187,13 +200,13 @@ def _grace_seconds(launch: LaunchSettings) -> int:
 
 
 def launch(
-    manifest: Manifest, launch: LaunchSettings, console: Console, keys: Sequence[str] = ()
+    manifest: Manifest, asked: LaunchSettings, console: Console, keys: Sequence[str] = ()
 ) -> int:
     """Submit what of a sweep is neither finished nor in Slurm's queue, and say how to follow it.
 
     Args:
         manifest: of the sweep.
-        launch: what Slurm is asked for.
+        asked: what Slurm is asked for.
         console: told what was submitted.
         keys: that each element gets besides.
 
@@ -219,12 +232,23 @@ def launch(
         say(f"{name}: no element is left to be submitted{where}.")
         say(f"how it stands: {follow}")
         return 0
-    job = submit(manifest, launch, elements, keys=keys, say=say)
+    before = submissions(manifest.folder)
+    job = submit(manifest, asked, elements, keys=keys, say=say)
+    if before and (
+        gone := _options(before[-1].command) - _options(array_command(manifest, asked, elements))
+    ):
+        say(f"unlike the last time, without {' '.join(sorted(gone))}")
     several = f"{len(elements)} element{'' if len(elements) == 1 else 's'}"
     say(f"{name}: {several} submitted as Slurm job {job}, {_lasting(manifest, elements)}")
     say(f"how it stands: {follow}")
     say("what is missing when the array has ended, submitted again: the same command")
     return 0
+
+
+def _options(command: Sequence[str]) -> set[str]:
+    """Return what of a submission may be meant to be the same the next time."""
+    of_each = ("--array=", "--export=")
+    return {one for one in command if one.startswith("--") and not one.startswith(of_each)}
 
 
 def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
@@ -270,7 +294,7 @@ def submit(
         StorageError: the sweep's folder cannot be written.
     """
     folder = manifest.folder
-    _write_preamble(folder, launch.preamble)
+    _write_preamble(manifest, launch)
     command = array_command(manifest, launch, elements, keys)
     job, cluster = _sbatch(command)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -290,22 +314,19 @@ def submit(
     return job
 
 
-def _write_preamble(folder: Path, preamble: str) -> None:
-    """Give the jobs of this submission their preamble, in the place of an earlier one's.
+def _write_preamble(manifest: Manifest, launch: LaunchSettings) -> None:
+    """Write the preamble of a submission, and make the folder of its logs.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    path = folder / PREAMBLE
     try:
-        (folder / _LOGS).mkdir(parents=True, exist_ok=True)
-        if not preamble.strip():
-            path.unlink(missing_ok=True)
-            return
+        (manifest.folder / _LOGS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
-    text = preamble if preamble.endswith("\n") else f"{preamble}\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+        raise StorageError(f"{manifest.folder} cannot be written: {error.strerror}.") from error
+    if (path := _preamble(manifest, launch)) != "-":
+        text = launch.preamble if launch.preamble.endswith("\n") else f"{launch.preamble}\n"
+        write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _sbatch(command: Sequence[str]) -> tuple[int, str]:
@@ -344,7 +365,8 @@ def _sbatch(command: Sequence[str]) -> tuple[int, str]:
 
 
 def _record(folder: Path, submission: Submission) -> None:
-    line = json.dumps(asdict(submission), ensure_ascii=False) + "\n"
+    # After a line whose writer was killed comes a line of its own; empty ones are passed over.
+    line = "\n" + json.dumps(asdict(submission), ensure_ascii=False) + "\n"
     try:
         with (folder / RECORDS).open("a", encoding="utf-8") as file:
             file.write(line)
@@ -481,7 +503,8 @@ def requeue(*, only_preempted: bool = False) -> bool:
     facts = dict(re.findall(r"(\w+)=(\S*)", shown or ""))
     is_running = facts.get("JobState") == "RUNNING"
     has_to_go = facts.get("PreemptTime", "None") != "None"
-    if is_running and (has_to_go or not only_preempted) and _scontrol("requeue", name) is not None:
+    may_go = facts.get("Requeue") != "0" and (has_to_go or not only_preempted)
+    if is_running and may_go and _scontrol("requeue", name) is not None:
         return True
     if handler is not None:
         signal.signal(signal.SIGTERM, handler)
