@@ -18,7 +18,9 @@ def lines(count: int = 3) -> list[Line]:
     ]
 
 
-def freeze(results: Path, label: str = "demo", count: int = 3) -> manifest.Manifest:
+def freeze(
+    results: Path, label: str = "demo", count: int = 3, planned: bool = True
+) -> manifest.Manifest:
     settings = {"label": label}
     return manifest.freeze(
         manifest.folder_of(results, label, settings, lines(count)),
@@ -26,6 +28,7 @@ def freeze(results: Path, label: str = "demo", count: int = 3) -> manifest.Manif
         versions={"mteb": "2"},
         settings=settings,
         lines=lines(count),
+        planned=planned,
     )
 
 
@@ -69,6 +72,8 @@ def test_the_latest_is_the_one_that_was_asked_for_last(tmp_path: Path) -> None:
         (lambda text: text.rpartition("\n")[0].rpartition("\n")[0] + "\n", "2 of 3 cells"),
         (lambda text: text.replace('"format": 1', '"format": 9'), "another version of lcbench"),
         (lambda text: "", "is not whole"),
+        (lambda text: text.replace('"element": 1', '"element": "x"'), "is not whole .*no cell"),
+        (lambda text: text.replace('"seconds": 1.5', '"seconds": "x"'), "is not whole .*no cell"),
         (lambda text: json.dumps([1]) + "\n", "is not whole"),
     ],
 )
@@ -78,6 +83,34 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, change: object, message:
     path.write_text(change(path.read_text()))  # type: ignore[operator]
     with pytest.raises(RequestError, match=message):
         manifest.read(path)
+
+
+def test_a_run_that_nobody_planned_becomes_a_plan_when_someone_does(tmp_path: Path) -> None:
+    assert not freeze(tmp_path, planned=False).planned
+    assert manifest.latest(tmp_path, planned=True) is None
+    made = freeze(tmp_path)
+    assert made.planned
+    assert freeze(tmp_path, planned=False).planned
+    assert manifest.latest(tmp_path, planned=True) == made.folder
+
+
+def test_the_last_one_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has no sweep that was planned or run"):
+        manifest.find(Path("latest"), tmp_path)
+    made = freeze(tmp_path, planned=False)
+    assert manifest.find(Path("latest"), tmp_path) == made.folder
+    with pytest.raises(RequestError, match=r"has no sweep that was planned\. "):
+        manifest.find(Path("latest"), tmp_path, planned=True)
+    assert manifest.find(tmp_path / "other", tmp_path) == tmp_path / "other"
+
+
+def test_one_that_was_copied_away_from_its_results_is_refused(tmp_path: Path) -> None:
+    made = freeze(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "manifest.jsonl"
+    copy.write_bytes((made.folder / "manifest.jsonl").read_bytes())
+    with pytest.raises(RequestError, match="does not lie below its results"):
+        manifest.read(copy)
 
 
 def test_none_there(tmp_path: Path) -> None:

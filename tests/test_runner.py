@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import chaos_program
-from lcbench import workers
+from lcbench import runner, workers
 from lcbench.claims import Claims
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
@@ -31,6 +32,12 @@ CELLS = 48
 @pytest.fixture(scope="module")
 def model(make_model: Callable[[str], Path]) -> Path:
     return make_model("bert")
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again at once."""
+    monkeypatch.setattr(runner, "_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -171,11 +178,11 @@ def test_told_to_end_it_finishes_nothing_half_way(
 ) -> None:
     written = Results.write
 
-    def slow(self: Results, cell: Any, finished: Any) -> None:
+    def slow(self: Results, cell: Any, *rest: Any) -> bool:
         if cell.task == "STS14":
             # In the middle of writing.
             os.kill(os.getpid(), number)
-        written(self, cell, finished)
+        return written(self, cell, *rest)
 
     monkeypatch.setattr(Results, "write", slow)
     with pytest.raises(KeyboardInterrupt) as raised, Stop() as stop:
@@ -288,6 +295,70 @@ def test_a_frozen_sweep_whose_model_has_changed_is_refused(
     config.write_text(config.read_text().replace("}", " }"))
     with pytest.raises(RequestError, match=r"is no longer a cell of it.*Plan the sweep again"):
         go(asked, frozen=frozen, element=0)
+
+
+def test_a_refused_model_is_recorded_and_not_tried_again_by_the_next_element(
+    tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    chaos_program.make_data(tmp_path / "mirror")
+    settings = chaos_program.settings_of(tmp_path, make_model("canine"), "runs")
+    outcome, _, _ = go(settings)
+    assert list(outcome.refused) == ["local/model"]
+    assert outcome.failed == {}
+    for cell in outcome.cells:
+        failure = Results(settings.results_dir).failure(cell)
+        assert failure is not None
+        assert "CanineModel neither uses the attention" in failure.reason
+        assert not failure.transient
+    assert claims_of(settings) == []
+
+
+@pytest.mark.alone
+def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any) -> None:
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    console = Console(file=StringIO())
+    # The first measures the machine.
+    freeze_sweep(settings, LaunchSettings("slurm", elements=5), console, pytest.fail)
+    began = time.perf_counter()
+    freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    assert (time.perf_counter() - began) / CELLS < 0.05
+
+
+def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    console, warnings = Console(file=StringIO()), list[str]()
+    asked = LaunchSettings("slurm", elements=None, hours=28 / 3600)
+    frozen = freeze_sweep(settings, asked, console, warnings.append)
+    assert 1 < frozen.elements <= CELLS
+    assert not warnings or "a single cell does" in warnings[0]
+    few = replace(asked, elements=2, hours=1 / 3600)
+    assert freeze_sweep(settings, few, console, warnings.append).elements == 2
+    assert "launch.hours=0.000277778: the longest element takes" in warnings[-1]
+    assert "launch.elements=2 allows no more of them" in warnings[-1]
+
+
+def test_the_same_plan_asked_for_again_is_the_same_whatever_was_measured_meanwhile(
+    settings: Any,
+) -> None:
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    console, launch = Console(file=StringIO()), LaunchSettings("slurm", elements=6)
+    frozen = freeze_sweep(settings, launch, console, pytest.fail)
+    assert frozen.planned
+    # A run that nobody has planned is another sweep, and not the one to submit.
+    go(settings)
+    assert freeze_sweep(settings, launch, console, pytest.fail) == frozen
+    os.utime(frozen.folder / "manifest.jsonl", (1, 1))
+    last = latest(settings.results_dir)
+    assert last is not None
+    assert last != frozen.folder
+    assert not read(last).planned
+    assert latest(settings.results_dir, planned=True) == frozen.folder
 
 
 @pytest.mark.parametrize(

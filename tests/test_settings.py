@@ -399,7 +399,10 @@ def test_a_launch_is_read() -> None:
     )
     assert asked.launch.gpus == "1"
     assert asked.launch.time == "4:00:00"
-    assert (asked.launch.elements, asked.launch.hours) == (20, 2.0)
+    assert (asked.launch.elements, asked.launch.hours) == (None, 2.0)
+    assert settings.read_run(composed("launch=slurm")).launch.elements == 20
+    both = settings.read_run(composed("launch.hours=2", "launch.elements=3")).launch
+    assert (both.elements, both.hours) == (3, 2.0)
     assert settings.read_run(composed()).launch == settings.LaunchSettings("local")
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lcbench.command import (
-    TERMINATED,
     choices,
     complain,
     refuse_another_name,
@@ -36,7 +35,7 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench import manifest, settings
-    from lcbench.errors import RequestError
+    from lcbench.errors import MissingError, RequestError
 
     asked = settings.read_run(config)
     console = screen()
@@ -47,8 +46,10 @@ def _job(config: DictConfig) -> int:
 
         frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
         return slurm.launch(frozen, asked.launch, console)
-    frozen = manifest.read(manifest.find(asked.manifest, asked.results_dir))
-    if asked.launch.name == "slurm":
+    is_slurm = asked.launch.name == "slurm"
+    path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
+    frozen = manifest.read(path)
+    if is_slurm:
         from lcbench import slurm
 
         _thawed(frozen, config)
@@ -58,7 +59,11 @@ def _job(config: DictConfig) -> int:
                 "launch=local, the default, one of them runs here."
             )
         return slurm.launch(frozen, asked.launch, console, _open_keys())
-    return _run(_thawed(frozen, config), console, frozen, asked.element)
+    try:
+        return _run(_thawed(frozen, config), console, frozen, asked.element)
+    except MissingError as error:
+        error.request = frozen.command
+        raise
 
 
 def _run(
@@ -82,19 +87,19 @@ def _run_told(
     element: int | None,
     stop: Stop,
 ) -> int:
-    from lcbench.sweep import run
+    from lcbench.stop import Terminated
 
     try:
+        from lcbench.sweep import run
+
         outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
+        if outcome.stopped:
+            # Under -m no further job is begun either.
+            raise Terminated("told to stop")
     except KeyboardInterrupt:
         if element is not None:
             _requeue(stop)
         raise
-    if outcome.stopped:
-        complain("told to stop. What is finished is kept; the same command goes on from there.")
-        if element is not None:
-            _requeue(stop)
-        return TERMINATED
     if element is None:
         from lcbench.report.write import AskedCell, report_run
         from lcbench.results import Results
@@ -146,6 +151,12 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
     from lcbench.errors import RequestError
 
     kept = settings.thaw(frozen.settings, frozen.results_dir)
+    given = settings.read_run(config).results_dir
+    if choices("results_dir")[1] and given.resolve() != frozen.results_dir.resolve():
+        raise RequestError(
+            f"results_dir={given}: the results of manifest={frozen.folder} are those that it lies "
+            "in."
+        )
     overrides, _ = choices("manifest")
     groups = set(map(_group, overrides))
     if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):

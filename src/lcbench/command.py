@@ -13,9 +13,10 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -83,7 +84,8 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         complain(f"results_dir: {error.filename} cannot be written: {error.strerror}.")
         return 2
     except KeyboardInterrupt as stop:
-        complain("interrupted. What is finished is kept; the same command goes on from there.")
+        what = str(stop) or "interrupted"
+        complain(f"{what}. What is finished is kept; the same command goes on from there.")
         return TERMINATED if isinstance(stop, Terminated) else 130
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
@@ -145,7 +147,29 @@ def screen() -> Console:
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 110
-    return Console(width=wide, highlight=False)
+    return Console(file=_Lossy(sys.stdout), width=wide, highlight=False)  # type: ignore[arg-type]
+
+
+class _Lossy:
+    """A stream that loses what cannot be written: a full disk, a pipe that nobody reads any more.
+
+    What a run computes does not depend on whether someone sees how it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def complain(message: str) -> None:
@@ -213,7 +237,7 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
         _refuse_lists_of_configs()
         return job(config)
     except MissingError as error:
-        error.command = _prefetch_command()
+        error.command = _prefetch_command(error.request)
         complain(str(error))
         return error.exit_status
     except LcbenchError as error:
@@ -229,15 +253,22 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
         return 1
 
 
-def _prefetch_command() -> str:
-    """Return the command that fetches what this one needs, as it is typed into a shell."""
+def _prefetch_command(request: Sequence[str] | None) -> str:
+    """Return the command that fetches what a request needs, as it is typed into a shell.
+
+    Args:
+        request: the words of the command that asked for it; None: the present one.
+    """
     config = HydraConfig.get()
     words = ["python", "-m", "lcbench.prefetch"]
     for source in config.runtime.config_sources:
         if source.provider == "command-line":
             words += ["--config-dir", str(source.path)]
     mirror = "mirror"
-    for one in OverridesParser.create().parse_overrides(_overrides()):
+    overrides = _overrides()
+    if request is not None:
+        overrides = [one for one in request if "=" in one and not one.startswith("-")] + overrides
+    for one in OverridesParser.create().parse_overrides(overrides):
         if one.key_or_group == "mirror" and not str(one.value()).startswith(
             ("http://", "https://")
         ):
@@ -274,6 +305,8 @@ def _explain(error: Exception) -> str:
         )
     if unknown := _UNKNOWN_KEY.search(text):
         key = unknown.group(1)
+        if key.startswith("launch.") and key in known_keys():
+            return f"{key} is a key of launch=slurm; this is launch=local, the default."
         return (
             f"{key} is not a key.{did_you_mean(key, known_keys())} "
             "`python -m lcbench --help` lists them."

@@ -90,20 +90,41 @@ def divide(lines: Sequence[Line], launch: LaunchSettings) -> list[Line]:
     return [replace(line, element=element_of[line.index]) for line in lines]
 
 
-def freeze(settings: Settings, results_dir: Path, lines: Sequence[Line]) -> Manifest:
+def freeze(
+    settings: Settings,
+    results_dir: Path,
+    lines: Sequence[Line],
+    launch: LaunchSettings | None = None,
+) -> Manifest:
     """Write the manifest of a sweep, or find it written already.
+
+    Args:
+        settings: of the request.
+        results_dir: where its results are.
+        lines: its cells, divided.
+        launch: how they are divided; None: they are not, since nobody has planned it.
 
     Raises:
         StorageError: it cannot be written.
     """
     frozen = freeze_settings(settings)
+    asked = (launch.elements, launch.hours, launch.tflops) if launch else (1, None, None)
     return manifest.freeze(
-        manifest.folder_of(results_dir, settings.label, frozen, lines),
+        manifest.folder_of(results_dir, settings.label, frozen, lines, asked),
         command=["python", "-m", "lcbench", *sys.argv[1:]],
         versions=provenance.versions(),
         settings=frozen,
         lines=lines,
+        planned=launch is not None,
     )
+
+
+def by_element(lines: Iterable[Line]) -> list[list[Line]]:
+    """Return the cells of each element, in the order of elements."""
+    elements: dict[int, list[Line]] = {}
+    for line in lines:
+        elements.setdefault(line.element, []).append(line)
+    return [elements[number] for number in sorted(elements)]
 
 
 def element_seconds(lines: Iterable[Line]) -> float:

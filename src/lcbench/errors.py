@@ -27,6 +27,7 @@ class MissingError(RequestError):
         where: it was looked for.
         why: it cannot be fetched.
         command: that gets it, on a machine with a network.
+        request: the words of the command that asked for it, where that is not the present one.
     """
 
     def __init__(self, missing: Sequence[str], where: str, why: str) -> None:
@@ -34,6 +35,7 @@ class MissingError(RequestError):
         self.missing = tuple(missing)
         self.where = where
         self.why = why
+        self.request: tuple[str, ...] | None = None
         self.command = "python -m lcbench.prefetch KEYS mirror=PATH"
 
     def __str__(self) -> str:

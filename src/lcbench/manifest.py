@@ -78,6 +78,7 @@ class Manifest:
         versions: of the libraries at that time.
         settings: of the request, as `settings.freeze` returns them.
         lines: its cells, in the order in which one process runs them.
+        planned: whether it was asked for by itself; else a run has made it.
     """
 
     folder: Path
@@ -86,6 +87,7 @@ class Manifest:
     versions: Mapping[str, str]
     settings: Mapping[str, Any]
     lines: tuple[Line, ...]
+    planned: bool = True
 
     @property
     def results_dir(self) -> Path:
@@ -99,11 +101,18 @@ class Manifest:
 
 
 def folder_of(
-    results_dir: Path, label: str, settings: Mapping[str, Any], lines: Sequence[Line]
+    results_dir: Path,
+    label: str,
+    settings: Mapping[str, Any],
+    lines: Sequence[Line],
+    division: Sequence[float | None] = (),
 ) -> Path:
-    """Return the folder of a sweep: the same for the same settings, cells and division of these."""
-    cells = [(line.element, *line.identity) for line in lines]
-    content = json.dumps([settings, cells], sort_keys=True).encode()
+    """Return the folder of a sweep: the same for the same settings, cells and division asked for.
+
+    What the division comes to goes by estimates, which get better with every run.
+    """
+    cells = [line.identity for line in lines]
+    content = json.dumps([settings, cells, list(division)], sort_keys=True).encode()
     return results_dir / _SWEEPS / f"{label}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
@@ -114,10 +123,19 @@ def freeze(
     versions: Mapping[str, str],
     settings: Mapping[str, Any],
     lines: Sequence[Line],
+    planned: bool = True,
 ) -> Manifest:
     """Write a manifest, or find it written already, and return it.
 
     It becomes the last one of its results (`latest`).
+
+    Args:
+        folder: of the sweep.
+        command: that asked for it.
+        versions: of the libraries.
+        settings: of the request, as `settings.freeze` returns them.
+        lines: its cells.
+        planned: whether it was asked for by itself, and not by a run.
 
     Raises:
         StorageError: it cannot be written.
@@ -125,14 +143,17 @@ def freeze(
     """
     path = folder / NAME
     if path.exists():
-        os.utime(path)
-        return read(folder)
+        there = read(folder)
+        if there.planned or not planned:
+            os.utime(path)
+            return there
     made = datetime.now(UTC).isoformat(timespec="seconds")
     header = {
         "format": _FORMAT,
         "made": made,
         "command": list(command),
         "cells": len(lines),
+        "planned": planned,
         "versions": dict(versions),
         "settings": dict(settings),
     }
@@ -140,7 +161,7 @@ def freeze(
         json.dumps(one, ensure_ascii=False) + "\n" for one in [header, *map(asdict, lines)]
     )
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
-    return Manifest(folder, made, tuple(command), dict(versions), dict(settings), tuple(lines))
+    return read(folder)
 
 
 def read(path: Path) -> Manifest:
@@ -169,16 +190,23 @@ def read(path: Path) -> Manifest:
                 f"{header['format']}, this one reads {_FORMAT}). Plan the sweep again; finished "
                 "cells are found."
             )
-        lines = tuple(Line(**row) for row in rows)
+        lines = tuple(_line(row) for row in rows)
         if len(lines) != header["cells"]:
             raise ValueError(f"{len(lines)} of {header['cells']} cells")
+        folder = file.absolute().parent
+        if folder.parent.name != _SWEEPS:
+            raise RequestError(
+                f"manifest={path} does not lie below its results, as <results_dir>/{_SWEEPS}/"
+                f"{folder.name}: where they are goes by that."
+            )
         return Manifest(
-            folder=file.absolute().parent,
+            folder=folder,
             made=header["made"],
             command=tuple(header["command"]),
             versions=header["versions"],
             settings=header["settings"],
             lines=lines,
+            planned=bool(header["planned"]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise RequestError(
@@ -187,29 +215,56 @@ def read(path: Path) -> Manifest:
         ) from error
 
 
-def find(path: Path, results_dir: Path) -> Path:
+def _line(row: Mapping[str, Any]) -> Line:
+    line = Line(**row)
+    numbers = (line.index, line.element)
+    texts = (line.model, line.revision, line.policy, line.task, line.protocol, line.folder)
+    if not (
+        all(type(one) is int and one >= 0 for one in numbers)
+        and all(isinstance(one, str) for one in texts)
+        and (line.seconds is None or isinstance(line.seconds, int | float))
+    ):
+        raise TypeError(f"no cell: {json.dumps(row)[:100]}")
+    return line
+
+
+def find(path: Path, results_dir: Path, *, planned: bool = False) -> Path:
     """Return where a manifest is that a command line names; `latest` is the last of the results.
+
+    Args:
+        path: that was named.
+        results_dir: where results are.
+        planned: whether the last that was planned is meant, and not a run that nobody planned.
 
     Raises:
         RequestError: there is none yet.
     """
     if str(path) != LATEST or path.exists():
         return path
-    found = latest(results_dir)
+    found = latest(results_dir, planned=planned)
     if found is None:
+        how = "planned" if planned else "planned or run"
         raise RequestError(
-            f"manifest={LATEST}: results_dir={results_dir} has no sweep that was planned or run. "
+            f"manifest={LATEST}: results_dir={results_dir} has no sweep that was {how}. "
             "`python -m lcbench.plan sweep=NAME` plans one."
         )
     return found
 
 
-def latest(results_dir: Path) -> Path | None:
-    """Return the folder of the sweep that was planned or run last; None: there is none."""
+def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
+    """Return the folder of the sweep that was planned or run last; None: there is none.
+
+    Args:
+        results_dir: where results are.
+        planned: whether only what was planned counts.
+    """
     found = [
         (path.stat().st_mtime, path.parent) for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}")
     ]
-    return max(found)[1] if found else None
+    for _, folder in sorted(found, reverse=True):
+        if not planned or read(folder).planned:
+            return folder
+    return None
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -6,19 +6,20 @@ or element by element, here, on several machines at once, or as a Slurm array.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lcbench.command import run_command, screen, warn
+from lcbench.command import key_value, run_command, screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
     from lcbench.cost import Machine, Rates
-    from lcbench.manifest import Line, Manifest
+    from lcbench.manifest import Manifest
     from lcbench.models import Dimensions
     from lcbench.settings import LaunchSettings, Settings
 
@@ -84,7 +85,20 @@ def freeze_sweep(
         [prediction.cells.get(cell) for cell in grid.cells],
         prediction,
     )
-    return division.freeze(settings, results.folder, division.divide(lines, launch))
+    frozen = division.freeze(settings, results.folder, division.divide(lines, launch), launch)
+    if launch.hours is not None:
+        longest = max(map(division.element_seconds, division.by_element(frozen.lines)))
+        if longest > 3600 * launch.hours:
+            warn(
+                f"launch.hours={launch.hours:g}: the longest element takes "
+                f"{cost.duration(longest / 3600)} by the estimate: "
+                + (
+                    f"launch.elements={launch.elements} allows no more of them."
+                    if launch.elements is not None
+                    else "a single cell does."
+                )
+            )
+    return frozen
 
 
 def _told(
@@ -102,12 +116,11 @@ def _told(
 def describe(frozen: Manifest) -> str:
     """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
     from lcbench.cost import clock
-    from lcbench.division import element_seconds
+    from lcbench.division import by_element, element_seconds
 
-    elements: dict[int, list[Line]] = {}
-    for line in frozen.lines:
-        elements.setdefault(line.element, []).append(line)
-    seconds = sorted(map(element_seconds, elements.values()))
+    elements = by_element(frozen.lines)
+    seconds = sorted(map(element_seconds, elements))
+    sweep = shlex.quote(key_value("manifest", frozen.folder))
     unknown = sum(line.seconds is None for line in frozen.lines)
     lasting = f"{clock(seconds[0])} to {clock(seconds[-1])} each"
     if len(seconds) == 1:
@@ -117,10 +130,10 @@ def describe(frozen: Manifest) -> str:
         f"element{'' if len(elements) == 1 else 's'}, {lasting} by the estimate, "
         f"{clock(sum(seconds))} in all",
         f"planned in {frozen.folder}",
-        f"run it here:       python -m lcbench manifest={frozen.folder}",
-        f"one element of it: python -m lcbench manifest={frozen.folder} element=0",
-        f"as a Slurm array:  python -m lcbench launch=slurm manifest={frozen.folder}",
-        f"how it stands:     python -m lcbench.status manifest={frozen.folder}",
+        f"run it here:       python -m lcbench {sweep}",
+        f"one element of it: python -m lcbench {sweep} element=0",
+        f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
+        f"how it stands:     python -m lcbench.status {sweep}",
     ]
     if unknown:
         lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from lcbench.encode.prompts import PromptOf
     from lcbench.tempscale.prove import Proof
 
+# Before what failed is tried again.
+_PAUSE_SECONDS = 10.0
 # Between two looks at cells that other processes run.
 _LOOK_SECONDS = 2.0
 
@@ -262,16 +264,15 @@ class Runner:
         except RequestError as error:
             self.refused[model.name] = str(error)
             LOGGER.error("%s is refused: %s", model.name, error)
-            self._over.update(cells)
+            self._fail_all(cells, FailedCell(str(error).partition("\n")[0], f"{error}\n"), progress)
+            for cell in cells:
+                self.failed.pop(cell, None)
             return
         # Whatever this model is at fault with, the next one need not be.
         except Exception as error:
-            failed = FailedCell.of(error)
-            for cell in cells:
-                claim = self._allotment.take(cell)
-                if isinstance(claim, Claim):
-                    progress.start(cell)
-                    self._fail(cell, claim, failed, progress)
+            self._fail_all(cells, FailedCell.of(error), progress)
+            if any(cell not in self._over for cell in cells):
+                time.sleep(_PAUSE_SECONDS)
             return
         facts = provenance.model_facts(model, loaded)
         again: deque[Cell] = deque()
@@ -317,8 +318,19 @@ class Runner:
                                 self._finish(cell, claim, outcome, proof, loaded, progress)
                                 engine.flush()
                 queue, again = again, deque()
+                if queue and not self._stop.is_asked:
+                    # A neighbour's memory, a network: it takes a moment.
+                    time.sleep(_PAUSE_SECONDS)
         finally:
             engine.close()
+
+    def _fail_all(self, cells: Sequence[Cell], failed: FailedCell, progress: Progress) -> None:
+        """Record the failure of cells none of which could be begun."""
+        for cell in cells:
+            claim = self._allotment.take(cell)
+            if isinstance(claim, Claim):
+                progress.start(cell)
+                self._fail(cell, claim, failed, progress)
 
     def _begin(self, job: Job, progress: Progress) -> None:
         progress.start(job.cell)

@@ -111,6 +111,8 @@ _DTYPES = ("float32", "float16", "bfloat16")
 _PROMPTS = ("none", "registry")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
+# Of a sweep for which neither elements nor hours are asked.
+_ELEMENTS = {"local": 1, "slurm": 20}
 
 
 @dataclass(frozen=True)
@@ -434,6 +436,9 @@ def freeze(settings: Settings) -> dict[str, Any]:
     content = asdict(replace(settings, policies=()))
     del content["results_dir"]
     content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
+    for model in content["models"]:
+        if model["source"] != "package" and (path := Path(model["name"]).expanduser()).is_dir():
+            model["name"] = str(path.absolute())
     for holder, key in ((content, "mirror"), (content["store"], "folder")):
         if holder[key] is not None:
             holder[key] = str(holder[key].absolute())
@@ -817,7 +822,7 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
                 raise RequestError(f"launch.{key}={number} is not a number above 0.")
         told[key] = number
     if told["elements"] is None and told["hours"] is None:
-        told["elements"] = 1
+        told["elements"] = _ELEMENTS[value["name"]]
     for key in ("partition", "account", "qos", "gpus", "memory", "time"):
         told[key] = _word(f"launch.{key}", value.get(key))
     if value["name"] == "local":

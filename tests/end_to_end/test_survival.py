@@ -125,6 +125,19 @@ def test_two_commands_share_a_sweep(tmp_path: Path, sts: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_nobody_needs_to_see_how_it_goes(tmp_path: Path, sts: list[str]) -> None:
+    """Standard output on a full disk, as a job's own may be."""
+    command = [sys.executable, "-m", "lcbench", *sts, "results_dir=runs"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert "Traceback" not in done.stderr
+    assert len(json_results(tmp_path / "runs")) == 16
+    assert (tmp_path / "runs" / "report" / "table1.md").is_file()
+
+
+@pytest.mark.slow
 def test_a_sweep_is_planned_run_in_elements_and_reported(
     run, tmp_path: Path, sts: list[str]
 ) -> None:
