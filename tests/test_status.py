@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -359,23 +358,6 @@ def test_to_submit(tmp_path: Path, dead: Holder) -> None:
     assert to_submit(sweep, state, frozenset()) == [2, 3, 4, 5, 7]
     assert to_submit(sweep, state, {3, 5, 6}) == [2, 4, 7]
     assert to_submit(sweep, state, range(8)) == []
-
-
-def test_slurm_is_asked_if_there_is_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = elements(tmp_path, 4)
-    monkeypatch.setitem(sys.modules, "lcbench.slurm", None)
-    assert list(status._queued(sweep)) == []  # type: ignore[call-overload]
-    slurm = ModuleType("lcbench.slurm")
-    asked: list[Path] = []
-
-    def queued(folder: Path) -> frozenset[int]:
-        asked.append(folder)
-        return frozenset({1, 2})
-
-    monkeypatch.setattr(slurm, "queued", queued, raising=False)
-    monkeypatch.setitem(sys.modules, "lcbench.slurm", slurm)
-    assert to_submit(sweep, state_of(sweep), status._queued(sweep)) == [0, 3]
-    assert asked == [sweep.folder]
 
 
 def record(encode: float, others: float, wait: float, device: str = "cpu") -> dict[str, Any]:

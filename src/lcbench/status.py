@@ -7,7 +7,6 @@ others too.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -384,7 +383,10 @@ def _job(config: DictConfig) -> int:
         )
     manifest = read(find(folder, settings.results_dir))
     if settings.failed:
-        if numbers := to_submit(manifest, state_of(manifest), _queued(manifest)):
+        # It asks this module what is to be submitted.
+        from lcbench import slurm
+
+        if numbers := to_submit(manifest, state_of(manifest), slurm.queued(manifest.folder)):
             print(ranges(numbers))
         return 0
     console = screen()
@@ -395,18 +397,6 @@ def _job(config: DictConfig) -> int:
     if settings.watch:
         warn("watch=true: there is no terminal to watch on. This is how it stands now.")
     return 0
-
-
-def _queued(manifest: Manifest) -> Container[int]:
-    """Return the elements that Slurm has yet to run, or runs."""
-    try:
-        slurm = importlib.import_module("lcbench.slurm")
-    except ModuleNotFoundError as error:
-        if error.name != "lcbench.slurm":
-            raise
-        return frozenset()
-    queued: Container[int] = slurm.queued(manifest.folder)
-    return queued
 
 
 def _watch(manifest: Manifest, console: Console) -> int:

@@ -6,8 +6,8 @@ anything heavy is imported where that is possible.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -149,18 +149,7 @@ def run(
     if frozen is not None:
         _check_same_cells(frozen, lines)
         lines = frozen.lines
-    asked = {
-        cell
-        for cell, line in zip(grid.cells, lines, strict=True)
-        if element is None or line.element == element
-    }
-    if not asked:
-        raise RequestError(
-            f"element={element}: the sweep has elements 0 to {max(one.element for one in lines)}."
-        )
-    cells_of = {
-        model: [cell for cell in group if cell in asked] for model, group in grid.cells_of.items()
-    }
+    cells_of = _of_element(grid, lines, element)
     cells = tuple(cell for group in cells_of.values() for cell in group)
     left_of = {
         model: [cell for cell in group if not results.is_done(cell, warn)]
@@ -187,22 +176,14 @@ def run(
         prediction = runner.predict(left_of)
         if frozen is None:
             frozen = _register(settings, results, lines, prediction, grid.cells)
-        with logged(frozen.folder / "logs", _log_name(element)) as log:
+        with logged(frozen.folder / "logs", _log_name(element)) as log, _told_in_it():
             LOGGER.info(
-                "%s begins: %d cells, of which %d are finished",
+                "%s begins: %d cells, %d of them finished",
                 here(),
                 len(cells),
                 len(cells) - len(left),
             )
-            try:
-                runner.run(left_of, len(cells), prediction)
-            except KeyboardInterrupt:
-                LOGGER.warning("interrupted")
-                raise
-            except Exception:
-                LOGGER.exception("ends")
-                raise
-            LOGGER.info("ends")
+            runner.run(left_of, len(cells), prediction)
     remove_leftovers(frozen.folder)
     tidy(results, cells)
     if runner.failed:
@@ -215,6 +196,42 @@ def run(
         runner.elsewhere,
         stopped=stop.is_asked and any(not results.files(cell).result.exists() for cell in left),
     )
+
+
+def _of_element(
+    grid: Grid, lines: Sequence[Line], element: int | None
+) -> dict[LocatedModel, list[Cell]]:
+    """Return the cells of each model that belong to an element; None: all.
+
+    Raises:
+        RequestError: there is no such element.
+    """
+    asked = {
+        cell
+        for cell, line in zip(grid.cells, lines, strict=True)
+        if element is None or line.element == element
+    }
+    if not asked:
+        raise RequestError(
+            f"element={element}: the sweep has elements 0 to {max(one.element for one in lines)}."
+        )
+    return {
+        model: [cell for cell in group if cell in asked] for model, group in grid.cells_of.items()
+    }
+
+
+@contextmanager
+def _told_in_it() -> Iterator[None]:
+    """Let the log say how a run ended, however it did."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        LOGGER.warning("interrupted")
+        raise
+    except Exception:
+        LOGGER.exception("ends")
+        raise
+    LOGGER.info("ends")
 
 
 def _register(
