@@ -12,10 +12,12 @@ that a file system creates a name once, whoever asks (also NFS, without lock dae
 - Whether a process lives is asked of the system where it is this machine's. Of another machine's
   only changes count: it touches its claims every some seconds, and one that has not changed for
   `LEASE_SECONDS` of this process's own clock is dead. No clock is compared with another's.
-- One that was taken for dead while it slept sees that, and drops its result.
+- One that was taken for dead while it slept sees that, and drops its result: it looks for its own
+  claim again before each file that it writes, the result last. What is left is the moment between
+  that look and the rename of a file that was written whole: the later of two results stands then.
 
 A claim is a symbolic link that leads nowhere: its text says whose it is, and it is there with its
-text or not at all. Where there are no such links it is a small file.
+text or not at all. Where there are no such links, or they cannot be touched, it is a small file.
 """
 
 from __future__ import annotations
