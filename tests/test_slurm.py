@@ -511,6 +511,16 @@ def test_an_element_is_not_ended_before_python_hears(
     assert done.stdout.splitlines()[-1] == "alive"
 
 
+def test_a_record_that_is_not_whole_takes_no_other_with_it(sweep: Manifest, fake: Fake) -> None:
+    fake("sbatch", "print('17')")
+    slurm.submit(sweep, replace(LAUNCH, report=False), [0])
+    with (sweep.folder / "slurm.jsonl").open("a") as file:
+        file.write('{"job": 18, "clus')
+    slurm.submit(sweep, replace(LAUNCH, report=False), [1])
+    assert [one.elements for one in slurm.submissions(sweep.folder)] == [(0,), (1,)]
+    assert len((sweep.folder / "slurm.jsonl").read_text().splitlines()) == 3
+
+
 def test_what_was_asked_for_the_last_time_and_is_not_now_is_told(
     sweep: Manifest, fake: Fake
 ) -> None:

@@ -365,11 +365,13 @@ def _sbatch(command: Sequence[str]) -> tuple[int, str]:
 
 
 def _record(folder: Path, submission: Submission) -> None:
-    # After a line whose writer was killed comes a line of its own; empty ones are passed over.
-    line = "\n" + json.dumps(asdict(submission), ensure_ascii=False) + "\n"
+    line = json.dumps(asdict(submission), ensure_ascii=False) + "\n"
+    path = folder / RECORDS
     try:
-        with (folder / RECORDS).open("a", encoding="utf-8") as file:
-            file.write(line)
+        # A line whose writer was killed is not whole; this one is one of its own.
+        whole = not path.exists() or path.read_bytes().endswith(b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line if whole else f"\n{line}")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
