@@ -430,13 +430,17 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return a file's content; None: there is none."""
+    """Return a file's content; None: there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
     try:
         return patiently(path.read_bytes)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:
-        return b""
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _read_result(raw: bytes) -> dict[str, Any] | None:

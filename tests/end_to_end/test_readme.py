@@ -34,11 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_line(line: str, folder: Path, request: pytest.FixtureRequest) -> None:
     if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
         (folder / "my-mirror").symlink_to(request.getfixturevalue("mirror"))
-    if line.startswith("python -m lcbench.report") and not (folder / "results").exists():
+    reads = line.startswith(("python -m lcbench.report", "python -m lcbench.status"))
+    if reads and not (folder / "results").exists():
         made = f"{sys.executable} -m lcbench 'tasks=[DocstringReranking]' {' '.join(SMALL)}"
         subprocess.run(["bash", "-c", made], cwd=folder, check=True, capture_output=True)
     # A docs suite of seconds takes the place of the one of minutes.
-    alone = any(part in line for part in (".report", ".export", ".tasks", "--help"))
+    alone = any(part in line for part in (".report", ".status", ".export", ".tasks", "--help"))
     small = "" if alone else f" {' '.join(SMALL)}"
     done = subprocess.run(
         ["bash", "-c", line + small],
