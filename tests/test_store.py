@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lcbench.encode import store as module
 from lcbench.encode.store import Context, Keys, Shelf, Store, check_writable, digests
 from lcbench.errors import RequestError, StorageError
+from lcbench.machine import short_name
 
 EMBEDDINGS = Context("embedding", "org/model", "abc", 512, "float32", "0.8", "query: ", "v1")
 TOKENS = replace(EMBEDDINGS, kind="tokens")
@@ -396,8 +397,7 @@ def test_a_killed_writers_leftover_is_removed(tmp_path: Path) -> None:
     (segment,) = segments(tmp_path)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = module.remove_leftovers.__globals__["_host"]()
-    leftover = segment.parent / f".{'0' * 32}.arrow@{host}~{dead.pid}.x.tmp"
+    leftover = segment.parent / f".{'0' * 32}.arrow@{short_name()}~{dead.pid}~1.x.tmp"
     others = segment.parent / f".{'0' * 32}.arrow@elsewhere~1.x.tmp"
     for path in (leftover, others):
         path.write_bytes(segment.read_bytes()[:100])
