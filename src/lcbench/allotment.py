@@ -116,7 +116,10 @@ class Allotment:
     def fail(
         self, cell: Cell, claim: Claim, reason: str, traceback: str, *, transient: bool
     ) -> tuple[Path, bool]:
-        """Record a failed attempt; return where, and whether the cell is to be tried again.
+        """Record a failed attempt; return where, and whether the cell is still to be run.
+
+        It is, by this process or another, if the failure may pass, or if another has taken it over:
+        then that one's outcome counts, and nothing is recorded.
 
         Raises:
             StorageError: it cannot be recorded.
@@ -124,7 +127,7 @@ class Allotment:
         failure = _failure(claim.number, reason, traceback, transient=transient)
         if not self._claims.holds(claim):
             self.drop(claim)
-            return self._results.files(cell).failure, False
+            return self._results.files(cell).failure, True
         where = self._results.write_failure(cell, failure)
         self._claims.release(claim)
         again = transient and claim.number - self._before[cell] <= self._retries
