@@ -208,7 +208,7 @@ class Results:
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
         """Return how a cell's result came about; {} if that is not there or cannot be read."""
-        return _read_object(self.files(cell).provenance) or {}
+        return read_provenance(self.files(cell))
 
     def write(
         self, cell: Cell, finished: Finished, is_mine: Callable[[], bool] = lambda: True
@@ -419,6 +419,11 @@ def group_name(protocol: Mapping[str, Any]) -> str:
     if protocol.get("subsets") is not None:
         parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)
+
+
+def read_provenance(files: CellFiles) -> dict[str, Any]:
+    """Return how a cell's result came about; {} if that is not there or cannot be read."""
+    return _read_object(files.provenance) or {}
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

@@ -89,6 +89,10 @@ class TaskScores:
     task: str
     scores: Values
 
+    def improvement(self, policy: str) -> float | None:
+        """The relative improvement over the baseline in %; `None` for a hole."""
+        return relative_improvement(self.scores[policy], self.scores[BASELINE])
+
 
 @dataclass(frozen=True)
 class Block:
@@ -113,10 +117,10 @@ class Block:
     @property
     def rows(self) -> tuple[Row, ...]:
         """The lines raw, ours and relative; raw alone where only the baseline was asked for."""
-        raw = Row("raw", BASELINE, self.scores[BASELINE], self._partial(BASELINE))
+        raw = Row("raw", BASELINE, self.scores[BASELINE], self.partial(BASELINE))
         if self.best is None:
             return (raw,)
-        ours = self._partial(self.best)
+        ours = self.partial(self.best)
         return (
             raw,
             Row("ours", self.best, self.scores[self.best], ours),
@@ -124,7 +128,7 @@ class Block:
             Row("relative", self.best, self.improvements[self.best], ours),
         )
 
-    def _partial(self, policy: str) -> dict[str, tuple[int, int]]:
+    def partial(self, policy: str) -> dict[str, tuple[int, int]]:
         """How many tasks of a column have a score, of how many, where it is some and not all."""
         every = Counter(task.column for task in self.tasks)
         present = Counter(task.column for task in self.tasks if task.scores[policy] is not None)

@@ -1,0 +1,252 @@
+"""The whole report as one dictionary of plain values: `report.json`, and what the page is made of.
+
+Computes nothing: it lays out what `findings` has found, with full precision, and leads each score
+to how it came about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lcbench
+from lcbench.report import render, sheets
+from lcbench.report.table1 import BASELINE, Block, Table, averaged_columns
+
+if TYPE_CHECKING:
+    from lcbench.report.choice import Choice
+    from lcbench.report.findings import CellKey, Findings, TableFindings
+    from lcbench.report.paper import Comparison
+    from lcbench.report.statistics import TableStatistics, Uncertainty
+
+# What many cells share and is long: said once, and pointed to.
+_POOLED = ("versions", "hardware", "proof", "protocol", "data")
+
+
+def build(findings: Findings, title: str) -> dict[str, Any]:
+    """Return the report as a dictionary that JSON can hold.
+
+    Args:
+        findings: all that was found.
+        title: of the report.
+
+    Returns:
+        title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
+        scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
+        other tables); figures (what they show); paper (its numbers beside ours); provenance (by
+        digest; what cells share stands in `shared`, and they have its digest there).
+    """
+    provenance = _Provenance()
+    tables = [_table(table, provenance) for table in findings.tables]
+    return {
+        "title": title,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": lcbench.__version__,
+        "resamples": findings.resamples,
+        "seed": findings.seed,
+        "tables": tables,
+        "sheets": [sheets.as_json(sheet) for sheet in findings.sheets],
+        "figures": {
+            "heat": [
+                {
+                    "label": grid.label,
+                    "what": grid.what,
+                    "query_temperatures": list(grid.query_temperatures),
+                    "document_temperatures": list(grid.document_temperatures),
+                    "values": [[_number(value) for value in row] for row in grid.values],
+                }
+                for grid in findings.role_grids
+            ],
+            "by_length": [_by_length(one) for one in findings.by_length],
+        },
+        "paper": _paper(findings.paper),
+        "provenance": provenance.kept,
+        "shared": provenance.shared,
+    }
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """Return the document as JSON text: a value a line for people, no NaN for other readers."""
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+class _Provenance:
+    """How the cells came about; what many of them share is kept once."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.shared: dict[str, Any] = {}
+
+    def add(self, record: Mapping[str, Any]) -> str:
+        """Keep a cell's provenance and return its key."""
+        short = {
+            name: {"shared": self._share(value)} if name in _POOLED and value else value
+            for name, value in record.items()
+        }
+        key = _digest(record)
+        self.kept[key] = short
+        return key
+
+    def _share(self, value: Any) -> str:
+        key = _digest(value)
+        self.shared[key] = value
+        return key
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _table(found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
+    table = found.table
+    return {
+        "group": table.group,
+        "columns": [{"name": one.name, "tasks": list(one.tasks)} for one in table.columns],
+        "averaged": list(averaged_columns([column.name for column in table.columns])),
+        "models": [_model(block, found, provenance) for block in table.blocks],
+        "average_improvement": _average(table, found.statistics),
+        "choice": None if found.choice is None else _choice(found.choice),
+        "notes": [*table.notes, *found.statistics.notes],
+        "footnotes": list(render.footnotes(table, found.statistics)),
+    }
+
+
+def _model(block: Block, found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
+    means = found.statistics.means
+    return {
+        "label": block.label,
+        "model": block.model,
+        "revision": block.revision,
+        "window": block.window,
+        "policies": list(block.policies),
+        "best": block.best,
+        "scores": {policy: _values(row) for policy, row in block.scores.items()},
+        "partial": {
+            policy: {name: list(share) for name, share in block.partial(policy).items()}
+            for policy in block.policies
+        },
+        "improvements": {
+            policy: {
+                column: _improvement(value, means.get((block.label, policy, column)))
+                for column, value in row.items()
+            }
+            for policy, row in block.improvements.items()
+        },
+        "cells": list(_cells(block, found, provenance)),
+    }
+
+
+def _cells(block: Block, found: TableFindings, provenance: _Provenance) -> Iterable[dict[str, Any]]:
+    for task in block.tasks:
+        for policy in block.policies:
+            score = task.scores[policy]
+            cell = found.cells.get((block.label, policy, task.task))
+            if score is None and cell is None:
+                continue
+            yield {
+                "task": task.task,
+                "column": task.column,
+                "policy": policy,
+                "score": _number(score),
+                "improvement": None
+                if policy == BASELINE
+                else _improvement(
+                    task.improvement(policy),
+                    found.statistics.cells.get((block.label, policy, task.task)),
+                    whole=True,
+                ),
+                "subsets": {} if cell is None else _values(cell.subsets),
+                "provenance": None if cell is None else provenance.add(cell.provenance),
+            }
+
+
+def _average(table: Table, statistics: TableStatistics) -> dict[str, Any] | None:
+    if table.average_improvement is None:
+        return None
+    return {
+        column: _improvement(value, statistics.average.get(column))
+        for column, value in table.average_improvement.items()
+    }
+
+
+def _improvement(
+    value: float | None, uncertainty: Uncertainty | None, whole: bool = False
+) -> dict[str, Any] | None:
+    """Return an improvement with its interval; and, of a cell, with its test."""
+    if value is None:
+        return None
+    found: dict[str, Any] = {
+        "value": _number(value),
+        "low": None if uncertainty is None else _number(uncertainty.low),
+        "high": None if uncertainty is None else _number(uncertainty.high),
+    }
+    if whole:
+        found |= {
+            "p": None if uncertainty is None else uncertainty.p,
+            "adjusted": None if uncertainty is None else uncertainty.adjusted,
+            "units": None if uncertainty is None else uncertainty.units,
+            "count": None if uncertainty is None else uncertainty.count,
+        }
+    return found
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "models": [
+            {
+                "label": one.label,
+                "candidates": list(one.candidates),
+                "tau": one.tau,
+                "gain": _number(one.gain),
+                "held_out": dict(one.held_out),
+                "honest_gain": _number(one.honest_gain),
+                "honest_low": _number(one.honest_low),
+                "honest_high": _number(one.honest_high),
+                "optimism": _number(one.optimism),
+                "gains": _values(one.gains),
+                "usual_regret": _number(one.usual_regret),
+            }
+            for one in choice.models
+        ],
+        "one_tau": choice.one_tau,
+        "one_gain": _number(choice.one_gain),
+        "notes": list(choice.notes),
+    }
+
+
+def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
+    if not comparisons:
+        return None
+    return {
+        "summary": render.paper_summary(comparisons),
+        "rows": [
+            {
+                "table": one.table,
+                "model": one.model,
+                "policy": one.policy,
+                "row": one.row,
+                "column": one.column,
+                "paper": one.paper,
+                "ours": _number(one.ours),
+                "difference": _number(one.difference),
+                "noise": _number(one.noise),
+                "within": one.within,
+                "note": "; ".join(text for text in (one.present, one.doubt, one.note) if text),
+            }
+            for one in comparisons
+        ],
+    }
+
+
+def _values(row: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as JSON has it: what is not finite is a hole."""
+    return None if value is None or not math.isfinite(value) else float(value)
