@@ -1,7 +1,9 @@
 """Scoring: mteb's scores, and items that explain them, for every type of task that has any."""
 
+from collections.abc import Callable
 from typing import Any
 
+import mteb
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
@@ -10,9 +12,13 @@ from mteb.abstasks import (
     AbsTaskMultilabelClassification,
     AbsTaskRetrieval,
 )
+from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.similarity_functions import cos_sim
+from scipy import stats
+from sklearn.metrics import v_measure_score
 
 from engines import encoder_of
 from lcbench.encode.encoder import Encoder
@@ -161,3 +167,217 @@ def test_an_aggregate_is_the_mean_of_its_parts(encoder: Encoder) -> None:
     assert whole.items["score"].to_pylist() == expected
     assert whole.counters.texts == sum(one.counters.texts for one in parts)
     assert whole.without_items is None
+
+
+TEXTS = [
+    f"{size} {fruit} {verb}"
+    for size in ("small", "large")
+    for fruit in ("apples", "pears", "plums", "cars")
+    for verb in ("fall", "roll", "are sold")
+]
+
+
+def split_of(rows: dict[str, list[Any]], names: tuple[str, ...] = ("test",)) -> DatasetDict:
+    return DatasetDict(dict.fromkeys(names, Dataset.from_dict(rows)))
+
+
+def tiny(name: str, data: dict[str, Any]) -> AbsTask:
+    """One of mteb's own tasks, with data made here."""
+    task = mteb.get_task(name)
+    if isinstance(task, AbsTaskRetrieval):
+        # mteb changes a split as it scores it.
+        task.dataset = {"default": {split: dict(data) for split in task.eval_splits}}
+    elif task.metadata.is_multilingual:
+        task.dataset = dict(data)
+        task.hf_subsets = list(data)
+    else:
+        task.dataset = data["default"]
+    task.data_loaded = True
+    return task
+
+
+def pairs(shift: int, count: int = 12) -> DatasetDict:
+    return split_of(
+        {
+            "sentence1": TEXTS[:count],
+            "sentence2": [TEXTS[(7 * i + shift) % len(TEXTS)] for i in range(count)],
+            # Some ties, and grades that are no whole numbers.
+            "score": [1 + (5 * i % 7) / 2 for i in range(count)],
+        }
+    )
+
+
+def labelled(labels: tuple[Any, ...]) -> DatasetDict:
+    # Each text has two labels: no classifier is right about all.
+    rows = {"text": TEXTS * 2, "label": [labels[(i + i // 24) % 3] for i in range(48)]}
+    return split_of(rows, ("train", "test", "validation"))
+
+
+SUMMARIES = {
+    "text": ["one", "two", "three", "four"],
+    "human_summaries": [TEXTS[0:2], TEXTS[2:4], TEXTS[4:6], TEXTS[6:8]],
+    "machine_summaries": [TEXTS[8:13], TEXTS[9:14], [TEXTS[10]] * 5, [*TEXTS[11:15], "x " * 40]],
+    # mteb leaves out the second, whose grades are equal, and the third, whose summaries are.
+    "relevance": [[1.0, 2.5, 2.5, 4.0, 5.0], [2.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0], [3, 1, 4, 1, 5]],
+}
+
+
+def searched() -> dict[str, Any]:
+    """Queries and documents, of which some are relevant by grades."""
+    corpus = Dataset.from_dict({"id": [f"d{i}" for i in range(len(TEXTS))], "text": TEXTS})
+    asked = ["apples", "large cars", "what rolls", "plums for sale", "nothing at all"]
+    queries = Dataset.from_dict({"id": [f"q{i}" for i in range(5)], "text": asked})
+    grades = {f"q{i}": {f"d{(i * j + 3) % 24}": j % 3 for j in range(1, 6)} for i in range(1, 5)}
+    relevant = {"q0": {"d1": 1}, **grades}
+    return {"corpus": corpus, "queries": queries, "relevant_docs": relevant, "top_ranked": None}
+
+
+def reranked() -> dict[str, Any]:
+    candidates = {f"q{i}": [f"d{j}" for j in range(24) if (i + j) % 4] for i in range(5)}
+    return {**searched(), "top_ranked": candidates}
+
+
+# Clicks on news, each asked for by several titles that were read before: `impression_title`.
+MIND_QUERIES = {
+    "1_0": "apples",
+    "1_1": "large cars",
+    "2_0": "plums roll",
+    "3_a_0": "x",
+    "3_a_1": "",
+}
+MIND_GRADES = {"1": {"d0": 1, "d1": 0, "d2": 0, "d9": 1}, "2": {"d5": 1}, "3_a": {"d7": 1, "d8": 0}}
+
+
+def read_before() -> dict[str, Any]:
+    found = searched()
+    groups = {query: query.rpartition("_")[0] for query in MIND_QUERIES}
+    queries = {"id": list(MIND_QUERIES), "text": list(MIND_QUERIES.values())}
+    found["queries"] = Dataset.from_dict(queries)
+    found["relevant_docs"] = {query: dict(MIND_GRADES[own]) for query, own in groups.items()}
+    others = ["d3", "d4", "d11", "d12"]
+    found["top_ranked"] = {query: [*MIND_GRADES[own], *others] for query, own in groups.items()}
+    return found
+
+
+def mean_of_items(rows: list[dict[str, Any]]) -> float:
+    return float(np.mean([row["score"] for row in rows]))
+
+
+def correlation(rows: list[dict[str, Any]]) -> float:
+    gold = [float(row["gold"]) for row in rows]
+    return float(stats.spearmanr(gold, [row["score"] for row in rows]).statistic)
+
+
+def mean_of_sets(rows: list[dict[str, Any]]) -> float:
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        sets.setdefault(row["id"].split("/")[0], []).append(row)
+    measures = [
+        v_measure_score([row["gold"] for row in one], [row["predictions"][0] for row in one])
+        for one in sets.values()
+    ]
+    return float(np.mean(measures))
+
+
+# One task for each way in which those of the paper, of LongEmbed and of the docs suite are scored.
+KINDS: dict[str, tuple[dict[str, Any], Callable[[list[dict[str, Any]]], float]]] = {
+    "Banking77Classification": ({"default": labelled((0, 1, 2))}, mean_of_items),
+    "MassiveIntentClassification": (
+        {"en": labelled(("buy", "sell", "ask")), "de": labelled(("call", "wait", "ask"))},
+        mean_of_items,
+    ),
+    "TwentyNewsgroupsClustering": (
+        {
+            "default": split_of(
+                {
+                    "sentences": [TEXTS[:14], TEXTS[10:]],
+                    "labels": [[i % 3 for i in range(14)], [i % 2 for i in range(14)]],
+                }
+            )
+        },
+        mean_of_sets,
+    ),
+    "BIOSSES": ({"default": pairs(3)}, correlation),
+    "STS17": ({"en-en": pairs(1), "en-de": pairs(5, 20)}, correlation),
+    "STS22": ({"en": pairs(1), "de-en": pairs(5, 20)}, correlation),
+    "NFCorpus": (searched(), mean_of_items),
+    "LEMBPasskeyRetrieval": (searched(), mean_of_items),
+    "AskUbuntuDupQuestions": (reranked(), mean_of_items),
+    "MindSmallReranking": (read_before(), mean_of_items),
+    "SummEval": ({"default": split_of(SUMMARIES)}, mean_of_items),
+    "SummEvalSummarization.v2": ({"default": split_of(SUMMARIES)}, mean_of_items),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_items_of_each_split_and_subset_give_its_main_score(
+    encoder: Encoder, name: str
+) -> None:
+    data, score_of = KINDS[name]
+    task = tiny(name, data)
+    scored = score(task, encoder)
+    assert scored.items is not None, scored.without_items
+    rows = scored.items.to_pylist()
+    parts = {
+        (split, entry["hf_subset"]): entry["main_score"]
+        for split, entries in scored.result.scores.items()
+        for entry in entries
+    }
+    assert len(parts) == len(task.eval_splits) * len(task.hf_subsets)
+    assert {(row["split"], row["subset"]) for row in rows} == parts.keys()
+    # mteb rounds the means of metrics of queries to five decimals.
+    tolerance = 6e-6 if isinstance(task, AbsTaskRetrieval) else 1e-6
+    for part, main_score in parts.items():
+        own = [row for row in rows if (row["split"], row["subset"]) == part]
+        assert len({row["id"] for row in own}) == len(own) > 1
+        assert score_of(own) == pytest.approx(main_score, abs=tolerance)
+        # No score that any items would give.
+        assert main_score not in (0, 1)
+
+
+@pytest.mark.parametrize("name", ["SummEval", "SummEvalSummarization.v2"])
+def test_a_document_is_told_by_its_place_and_its_longest_machine_summary(
+    encoder: Encoder, name: str
+) -> None:
+    items = score(tiny(name, {"default": split_of(SUMMARIES)}), encoder).items
+    assert items is not None
+    assert items["id"].to_pylist() == ["0", "3"]
+    summaries = SUMMARIES["machine_summaries"]
+    assert items["tokens"].to_pylist() == [max(encoder.lengths(summaries[i], "")) for i in (0, 3)]
+    assert items["tokens"][1].as_py() > items["tokens"][0].as_py()
+    assert items["gold"].null_count == items["tokens_2"].null_count == 2
+    expected = []
+    for i in (0, 3):
+        human = encoder.embed(SUMMARIES["human_summaries"][i])
+        cosines = cos_sim(encoder.embed(summaries[i]), human).max(dim=1).values
+        found = stats.spearmanr(SUMMARIES["relevance"][i], cosines)
+        # The first version averages ρ and its p-value (mteb's issue 1156).
+        expected.append(np.mean(found) if name == "SummEval" else found.statistic)
+    assert items["score"].to_pylist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_sub_queries_are_one_item(encoder: Encoder) -> None:
+    scored = score(tiny("MindSmallReranking", read_before()), encoder)
+    assert scored.items is not None
+    rows = {row["id"]: row for row in scored.items.to_pylist()}
+    assert list(rows) == ["1", "2", "3_a"]
+    data = read_before()
+    texts = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))
+    for group, row in rows.items():
+        asked = [query for query in MIND_QUERIES if query.rpartition("_")[0] == group]
+        words = [MIND_QUERIES[query] for query in asked]
+        assert row["tokens"] == max(encoder.lengths(words, ""))
+        candidates = data["top_ranked"][asked[0]]
+        documents = encoder.embed([texts[one] for one in candidates])
+        best = encoder.similarity(encoder.embed(words, "query"), documents).numpy().max(axis=0)
+        order = [candidates[i] for i in np.argsort(-best)]
+        relevant = sorted(one for one, grade in MIND_GRADES[group].items() if grade)
+        ranks = {one: order.index(one) + 1 for one in relevant}
+        assert {one["id"]: one["rank"] for one in row["relevant"]} == ranks
+        assert {one["grade"] for one in row["relevant"]} == {1}
+        # Average precision: of the k-th relevant document, k over its rank.
+        precisions = [(k + 1) / rank for k, rank in enumerate(sorted(ranks.values()))]
+        assert row["score"] == pytest.approx(np.mean(precisions), abs=1e-9)
+    # What sub-queries score each by itself is another number.
+    entry = scored.result.scores["test"][0]
+    assert abs(entry["map_at_1000"] - entry["main_score"]) > 1e-3

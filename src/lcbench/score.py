@@ -1,7 +1,8 @@
 """Score one cell: mteb's task class scores what our encoder encodes, and the items are kept.
 
 Scores come from mteb alone. What is computed here is beside them: one row an item (a query, a pair
-of sentences, a text), from mteb's own predictions and the embeddings at hand.
+of sentences, a text, a document with its summaries), from mteb's own predictions and the embeddings
+at hand.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,14 @@ from datasets import Dataset
 # The one place where mteb puts a document's title and text, or a query and its instruction,
 # together; written again here it could differ from what was encoded.
 from mteb._create_dataloaders import _retrieval_texts
+from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 from mteb.abstasks import (
     AbsTaskClassification,
     AbsTaskMultilabelClassification,
     AbsTaskRegression,
     AbsTaskRetrieval,
     AbsTaskSTS,
+    AbsTaskSummarization,
 )
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
@@ -52,13 +55,19 @@ ITEMS_SCHEMA = pa.schema(
     [
         ("split", pa.string()),
         ("subset", pa.string()),
-        # A query's id; else the position in the split (and, for clusterings, in the set).
+        # A query's id (of sub-queries, what their ids have in common); else the position in the
+        # split (and, for clusterings, in the set).
         ("id", pa.string()),
-        # Tokens that the model reads of the item, and of the second text of a pair.
+        # Tokens that the model reads of the item, and of the second text of a pair: of sub-queries,
+        # the longest; of a document with summaries the longest machine summary, as mteb encodes
+        # its summaries and not itself.
         ("tokens", pa.int32()),
         ("tokens_2", pa.int32()),
-        # The item's part of the main score: a query's nDCG, AP …; a pair's cosine; the share of
-        # experiments that classify a text rightly. Null for clusterings, whose score has no parts.
+        # The item's part of the main score: a query's nDCG, AP …, or that of its sub-queries
+        # together; a pair's cosine; the share of experiments that classify a text rightly; a
+        # document's correlation of its summaries' similarities with their grades, as its task
+        # averages it (SummEval's first version: the mean of Spearman's ρ and its p-value). Null for
+        # clusterings, whose sets have scores, in mteb's result, but their texts have none.
         ("score", pa.float64()),
         # What is true of it: a pair's similarity, a text's label.
         ("gold", pa.string()),
@@ -173,9 +182,9 @@ def _score_one(task: AbsTask, encoder: Encoder) -> Scored:
     encoder.counters = Counters()
     _load(task)
     loaded = time.perf_counter()
-    per_query: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    per_query: _PerQuery = {}
     if isinstance(task, AbsTaskRetrieval):
-        _keep_query_scores(task, per_query)
+        _keep_queries(task, per_query)
     if isinstance(task, AbsTaskClassification):
         _keep_columns(task)
     try:
@@ -270,20 +279,30 @@ def _keep_columns(task: AbsTaskClassification) -> None:
                 split.__class__ = _WithLists
 
 
-def _keep_query_scores(
-    task: AbsTaskRetrieval, kept: dict[tuple[str, str], dict[str, dict[str, float]]]
-) -> None:
-    """Keep the metrics of every query, which mteb hands to this hook and then averages."""
+# By split and subset, of every query: its metrics, or its documents' similarities.
+_PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
+
+# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
+_SUBQUERIES = "max_over_subqueries_"
+
+
+def _keep_queries(task: AbsTaskRetrieval, kept: _PerQuery) -> None:
+    """Keep the metrics of every query, which mteb hands to this hook and then averages.
+
+    Where sub-queries are scored together their own metrics have no part in the score (and MIND has
+    2.4 million of them): what is kept are the similarities that mteb merges.
+    """
     original: Callable[..., dict[str, float]] = task.task_specific_scores
+    merges = task.metadata.main_score.startswith(_SUBQUERIES)
 
     def hook(
         scores: dict[str, dict[str, float]],
         qrels: Any,
-        results: Any,
+        results: dict[str, dict[str, float]],
         hf_split: str,
         hf_subset: str,
     ) -> dict[str, float]:
-        kept[hf_split, hf_subset] = scores
+        kept[hf_split, hf_subset] = results if merges else scores
         return original(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
 
     task.task_specific_scores = hook  # type: ignore[method-assign]
@@ -294,10 +313,12 @@ def _items(
     result: TaskResult,
     encoder: Encoder,
     folder: Path,
-    per_query: dict[tuple[str, str], dict[str, dict[str, float]]],
+    per_query: _PerQuery,
 ) -> Iterator[dict[str, Any]] | None:
     """Return one row an item, or None for a type of task that has none here."""
     if isinstance(task, AbsTaskRetrieval):
+        if task.metadata.main_score.startswith(_SUBQUERIES):
+            return _subquery_items(task, encoder, per_query)
         return _retrieval_items(task, encoder, per_query)
     if getattr(task, "is_cross_validation", False) or isinstance(task, _CLASSIFIES_OTHERWISE):
         return None
@@ -305,6 +326,7 @@ def _items(
         (AbsTaskSTS, _pair_items),
         (AbsTaskClassification, _classification_items),
         (AbsTaskClusteringLegacy, _clustering_items),
+        (AbsTaskSummarization, _summary_items),
     )
     for kind, reader in readers:
         if isinstance(task, kind):
@@ -389,21 +411,44 @@ def _clustering_items(
             }
 
 
+def _summary_items(
+    task: AbsTaskSummarization, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    # mteb's own rule, of one document at a time: the score is the mean of what it gives.
+    metrics: Callable[..., Any] = task.evaluator._calculate_metrics
+    summaries = list(data[task.machine_summaries_column_name])
+    prompt = encoder.prompt_of(task.metadata, None)
+    lengths = iter(encoder.lengths([text for several in summaries for text in several], prompt))
+    longest = [max(next(lengths) for _ in several) for several in summaries]
+    # As mteb has them in its predictions.
+    grades = [
+        ((np.array(one) - task.min_score) / (task.max_score - task.min_score)).tolist()
+        for one in data[task.relevancy_column_name]
+    ]
+    place = -1
+    for i, own in enumerate(predictions["human_scores"]):
+        # mteb leaves out documents whose grades or similarities are all the same, and says not
+        # which. The next document with these grades is the one: two with the same are not known.
+        place = grades.index(own, place + 1)
+        document = {name: [values[i]] for name, values in predictions.items()}
+        yield {
+            "id": str(place),
+            "tokens": longest[place],
+            "score": metrics(None, document)[task.metadata.main_score],
+        }
+
+
 def _retrieval_items(
-    task: AbsTaskRetrieval,
-    encoder: Encoder,
-    per_query: dict[tuple[str, str], dict[str, dict[str, float]]],
+    task: AbsTaskRetrieval, encoder: Encoder, per_query: _PerQuery
 ) -> Iterator[dict[str, Any]]:
     for (split, subset), metrics in per_query.items():
         data = task.dataset[subset][split]
         queries = _texts_by_id(data["queries"], PromptType.query)
         corpus = _texts_by_id(data["corpus"], PromptType.document)
         ranks = _ranks(task, data, queries, corpus, encoder)
-        of_document = encoder.prompt_of(task.metadata, PromptType.document)
-        of_query = encoder.prompt_of(task.metadata, PromptType.query)
-        tokens = dict(zip(corpus, encoder.lengths(list(corpus.values()), of_document), strict=True))
-        lengths = encoder.lengths(list(queries.values()), of_query)
-        for query, length in zip(queries, lengths, strict=True):
+        tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
+        lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        for query, length in lengths.items():
             yield {
                 "split": split,
                 "subset": subset,
@@ -418,6 +463,62 @@ def _retrieval_items(
             }
 
 
+def _subquery_items(
+    task: AbsTaskRetrieval, encoder: Encoder, per_query: _PerQuery
+) -> Iterator[dict[str, Any]]:
+    """Return one row for all sub-queries of a query, which mteb scores together.
+
+    A document's similarity is its largest to any of them (mteb's `max_over_subqueries`). Ranks are
+    those among the documents that mteb kept for any of them: all candidates, up to 1,000 each.
+    """
+    metric = task.metadata.main_score.removeprefix(_SUBQUERIES)
+    for split, subset in list(per_query):
+        data = task.dataset[subset][split]
+        members: dict[str, list[str]] = {}
+        for query in data["relevant_docs"]:
+            members.setdefault(query.rpartition("_")[0], []).append(query)
+        # Tens of millions of similarities for MIND: let go of as soon as they are merged.
+        results = per_query.pop((split, subset))
+        merged = {query: _largest([results[one] for one in own]) for query, own in members.items()}
+        del results
+        # As mteb has it: the same for all sub-queries.
+        grades = {query: data["relevant_docs"][own[-1]] for query, own in members.items()}
+        scores = calculate_retrieval_scores(merged, grades, list(task.k_values)).all_scores
+        queries = _texts_by_id(data["queries"], PromptType.query)
+        corpus = _texts_by_id(data["corpus"], PromptType.document)
+        tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
+        lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        for query, own in members.items():
+            similarities = np.fromiter(merged[query].values(), dtype=np.float64)
+            yield {
+                "split": split,
+                "subset": subset,
+                "id": query,
+                "tokens": max(lengths[one] for one in own),
+                "score": _query_metric(scores[query], metric),
+                "relevant": [
+                    {
+                        "id": id_,
+                        "grade": grade,
+                        "tokens": tokens[id_],
+                        "rank": 1 + int((similarities > merged[query][id_]).sum()),
+                    }
+                    for id_, grade in grades[query].items()
+                    if grade > 0 and id_ in merged[query]
+                ],
+            }
+
+
+def _largest(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the largest value of each key."""
+    found: dict[str, float] = {}
+    for one in several:
+        for key, value in one.items():
+            if value > found.get(key, -np.inf):
+                found[key] = value
+    return found
+
+
 # mteb's name of a metric at a cut → that of pytrec_eval, which mteb keeps per query.
 _PER_QUERY = {
     "ndcg": "ndcg_cut",
@@ -428,7 +529,7 @@ _PER_QUERY = {
 }
 
 
-def _query_metric(metrics: dict[str, float], main_score: str) -> float | None:
+def _query_metric(metrics: Mapping[str, float], main_score: str) -> float | None:
     """Return a query's own value of the main score; None where mteb keeps none per query."""
     name, _, cut = main_score.rpartition("_at_")
     return metrics.get(f"{_PER_QUERY.get(name, name)}_{cut}")
@@ -437,6 +538,14 @@ def _query_metric(metrics: dict[str, float], main_score: str) -> float | None:
 def _texts_by_id(rows: Any, prompt_type: PromptType) -> dict[str, str]:
     """Return the texts of queries or documents as the model reads them, by id."""
     return dict(zip(rows["id"], _retrieval_texts(rows, prompt_type), strict=True))
+
+
+def _tokens_by_id(
+    task: AbsTaskRetrieval, encoder: Encoder, texts: dict[str, str], prompt_type: PromptType
+) -> dict[str, int]:
+    """Return the tokens that the model reads of queries or documents, by id."""
+    prompt = encoder.prompt_of(task.metadata, prompt_type)
+    return dict(zip(texts, encoder.lengths(list(texts.values()), prompt), strict=True))
 
 
 def _ranks(
