@@ -71,8 +71,8 @@ lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-report: setup  ## write the report of all results in results/runs
-	@$(BIN)/python -m lcbench.report
+report: setup  ## tables, figures and page of all results in RESULTS=results/runs
+	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)" $(ARGS)
 
 clean:  ## remove .venv and what the tools left behind; results stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -76,6 +76,9 @@ RUNTIME = frozenset(
         "verify",
         "results_dir",
         "report_dir",
+        "against",
+        "resamples",
+        "seed",
         "out",
         "path",
         "replace",
@@ -111,6 +114,8 @@ _DTYPES = ("float32", "float16", "bfloat16")
 _PROMPTS = ("none", "registry")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
+# 2.5 % of fewer are too few to say where they end.
+_FEWEST_RESAMPLES = 1000
 # Of a sweep for which neither elements nor hours are asked.
 _ELEMENTS = {"local": 1, "slurm": 20}
 
@@ -276,12 +281,20 @@ class ReportSettings:
     Attributes:
         report_dir: where the report goes; None: `report` in the folder of results.
         manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
+        models: only these, by their names on the hub; None: all.
+        against: a second folder of results, to be put beside; or None.
+        resamples: of the bootstrap; 0: none.
+        seed: of all that is drawn.
     """
 
     results_dir: Path
     report_dir: Path | None
     tasks: tuple[TaskChoice, ...] | None
     manifest: Path | None = None
+    models: tuple[str, ...] | None = None
+    against: Path | None = None
+    resamples: int = 10_000
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -517,13 +530,28 @@ def read_report(config: DictConfig) -> ReportSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value = _container(config)
+    value, models = _container(config), model_names(config)
     return ReportSettings(
         results_dir=_needed_path("results_dir", value["results_dir"]),
         report_dir=_path("report_dir", value["report_dir"]),
         tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
         manifest=_path("manifest", value["manifest"]),
+        models=None if models is None else tuple(_hub_name(name) for name in models),
+        against=_path("against", value["against"]),
+        resamples=_resamples(value["resamples"]),
+        seed=_count("seed", value["seed"], least=0),
     )
+
+
+def _resamples(value: Any) -> int:
+    """Return the samples of a bootstrap: none, or enough for the ends of a 95 % interval."""
+    count = _count("resamples", value, least=0)
+    if 0 < count < _FEWEST_RESAMPLES:
+        raise RequestError(
+            f"resamples={count} is too few for an interval; at least {_FEWEST_RESAMPLES}, or 0 "
+            "for none."
+        )
+    return count
 
 
 def read_tasks(config: DictConfig) -> TasksSettings:

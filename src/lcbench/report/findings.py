@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lcbench.report.choice import Choice
@@ -11,10 +12,13 @@ from lcbench.report.lengths import LengthTable, build_length_tables
 from lcbench.report.paper import Comparison, compare
 from lcbench.report.sheets import Sheet
 from lcbench.report.statistics import RESAMPLES, SEED, TableStatistics, analyse
-from lcbench.report.table1 import Block, Table
+from lcbench.report.table1 import Table
+from lcbench.results import read_provenance
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lcbench.results import CellFiles
 
 CellKey = tuple[str, str, str]
 """A cell of a table: label of its block, policy, task."""
@@ -73,3 +77,26 @@ class Findings:
     sheets: tuple[Sheet, ...] = ()
     resamples: int = RESAMPLES
     seed: int = SEED
+
+
+def cells_of(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:
+    """Return the parts and the provenance of the cells that stand in a table.
+
+    Args:
+        table: of `table1.build_tables`.
+        scores: the frame that it was built from.
+    """
+    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
+    tasks = {task for column in table.columns for task in column.tasks}
+    subsets: dict[CellKey, dict[str, float]] = {}
+    files: dict[CellKey, CellFiles] = {}
+    for row in scores[scores["group"] == table.group].itertuples(index=False):
+        # In a column with unknown windows pandas keeps the known ones as fractions.
+        window = None if isinstance(row.window, float) and isnan(row.window) else row.window
+        label = labels.get((None if window is None else int(window), row.model, row.revision))
+        if label is None or row.task not in tasks:
+            continue
+        key = (label, str(row.policy), str(row.task))
+        subsets.setdefault(key, {})[f"{row.split}/{row.subset}"] = 100 * float(row.score)
+        files[key] = row.files
+    return {key: CellFindings(subsets[key], read_provenance(files[key])) for key in subsets}
