@@ -1,12 +1,9 @@
 """Tables as text: for the terminal, and as Markdown, CSV and LaTeX.
 
-Computes nothing but roundings. Names come from models and data sets, so every format escapes them.
+Computes nothing but roundings; `text` escapes the names.
 """
 
-import csv as csv_format
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich import box
@@ -25,10 +22,20 @@ from lcbench.report.table1 import (
     averaged_columns,
     ordered_policies,
 )
-
-HOLE = "–"
-UP = "▲"
-DOWN = "▼"
+from lcbench.report.text import (
+    HOLE,
+    change,
+    csv_text,
+    direction,
+    full,
+    latex_row,
+    latex_text,
+    markdown_grid,
+    markdown_text,
+    one_line,
+    two_decimals,
+    wrapped_header,
+)
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
 CSV_PAPER_HEADER = (
@@ -90,38 +97,7 @@ _FOOTNOTE_RANKS = (
     "paper chose them it does not say."
 )
 
-# Two header words of this length and a number with its arrow are about equally wide, which lets
-# ten columns and `Avg` fit into 100 characters.
-_HEADER_CHARACTERS = 8
 _MOST_COLUMNS_FAR_APART = 6
-
-_LATEX_CHARACTERS = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "`": r"\textasciigrave{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        # Right after the end of a row, bare ones would be read as arguments of `\\`.
-        "[": "{[}",
-        "]": "{]}",
-        "*": "{*}",
-        "τ": r"$\tau$",
-        "×": r"$\times$",
-        HOLE: r"\textendash{}",
-    }
-)
-
-_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
 
 
 def footnotes(table: Table) -> tuple[str, ...]:
@@ -148,16 +124,16 @@ def terminal(table: Table) -> RenderableType:
     grid.add_column("Model", overflow="fold")
     counts = _task_counts(table)
     for name in table.column_names:
-        header = Text(_wrapped_header(_one_line(name)) + counts[name].replace(" ", "\n"))
+        header = Text(wrapped_header(one_line(name)) + counts[name].replace(" ", "\n"))
         grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
     for window, blocks in groupby(table.blocks, _window):
         grid.add_row(Text(f"Window {window}", style="italic"))
         for block in blocks:
-            grid.add_row(Text(_one_line(block.label), style="bold"))
+            grid.add_row(Text(one_line(block.label), style="bold"))
             for row in block.rows:
                 # The policy of the relative line is that of the line above it.
                 name = _ROW_NAMES[row.kind]
-                policy = "" if row.kind == "relative" else f", τ = {_one_line(row.policy)}"
+                policy = "" if row.kind == "relative" else f", τ = {one_line(row.policy)}"
                 values = [_terminal_value(row, column) for column in table.column_names]
                 grid.add_row(Text(f" {name}{policy}"), *values)
             grid.add_section()
@@ -167,10 +143,10 @@ def terminal(table: Table) -> RenderableType:
         grid.add_row(Text("Avg Improv.", style="bold"), *values)
     below = RichTable.grid(padding=(0, 1))
     for note in table.notes:
-        below.add_row(Text("•"), Text(_one_line(note)))
+        below.add_row(Text("•"), Text(one_line(note)))
     for footnote in footnotes(table):
         below.add_row(Text("*"), Text(footnote, style="dim"))
-    title = Text(_one_line(table.group), style="bold")
+    title = Text(one_line(table.group), style="bold")
     return Group(title, Text(), grid, Text(), below)
 
 
@@ -184,15 +160,15 @@ def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
     parts: list[RenderableType] = [Text("Scores per length", style="bold")]
     for table in tables:
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
-        grid.add_column(Text(_one_line(table.task)), overflow="fold")
+        grid.add_column(Text(one_line(table.task)), overflow="fold")
         for name in _length_columns(table):
             grid.add_column(name, justify="right")
         heading = None
         for row in table.rows:
             if (row.window, row.label) != heading:
                 heading = (row.window, row.label)
-                grid.add_row(Text(f"{_one_line(row.label)}, window {_window(row)}", style="bold"))
-            grid.add_row(Text(f" τ = {_one_line(row.policy)}"), *_length_values(table, row))
+                grid.add_row(Text(f"{one_line(row.label)}, window {_window(row)}", style="bold"))
+            grid.add_row(Text(f" τ = {one_line(row.policy)}"), *_length_values(table, row))
         parts += [Text(), grid]
     return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
 
@@ -201,31 +177,31 @@ def markdown_lengths(tables: Sequence[LengthTable]) -> str:
     """The scores per length, one table a task; nothing if there is none."""
     if not tables:
         return ""
-    lines = ["", "## Scores per length", "", _markdown_text(_FOOTNOTE_LENGTHS), ""]
+    lines = ["", "## Scores per length", "", markdown_text(_FOOTNOTE_LENGTHS), ""]
     for table in tables:
         header = ["Model", "Window", "τ", *_length_columns(table)]
         rows = [
             [
-                _markdown_text(row.label),
+                markdown_text(row.label),
                 _window(row),
-                _markdown_text(row.policy),
+                markdown_text(row.policy),
                 *_length_values(table, row),
             ]
             for row in table.rows
         ]
-        title = f"### {_markdown_text(table.task)} ({_markdown_text(table.group)})"
-        lines += [title, "", *_markdown_grid(header, rows, 1), ""]
+        title = f"### {markdown_text(table.task)} ({markdown_text(table.group)})"
+        lines += [title, "", *markdown_grid(header, rows, 1), ""]
     return "\n".join(lines)
 
 
 def csv_lengths(tables: Sequence[LengthTable]) -> str:
     """The scores × 100 per task, policy and length, one a row (`CSV_LENGTHS_HEADER`)."""
-    return _csv(
+    return csv_text(
         CSV_LENGTHS_HEADER,
         (
             (
                 *_identity(table, row),
-                *(table.task, row.policy, str(length), _full(value)),
+                *(table.task, row.policy, str(length), full(value)),
             )
             for table in tables
             for row in table.rows
@@ -241,10 +217,9 @@ def _length_columns(table: LengthTable) -> list[str]:
 def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
     """The row's numbers; empty, and no hole, is a length that its window does not have."""
     values = [
-        _two_decimals(row.scores[length]) if length in row.scores else ""
-        for length in table.lengths
+        two_decimals(row.scores[length]) if length in row.scores else "" for length in table.lengths
     ]
-    return [*values, _two_decimals(row.mean)]
+    return [*values, two_decimals(row.mean)]
 
 
 def csv(tables: Sequence[Table]) -> str:
@@ -254,10 +229,10 @@ def csv(tables: Sequence[Table]) -> str:
     hole is empty, and so is a window that is not known. Notes and the mean over the models are left
     to the other formats.
     """
-    return _csv(
+    return csv_text(
         CSV_HEADER,
         (
-            (*_identity(table, block), row.kind, row.policy, column, _full(row.values[column]))
+            (*_identity(table, block), row.kind, row.policy, column, full(row.values[column]))
             for table in tables
             for block in table.blocks
             for row in block.rows
@@ -268,10 +243,10 @@ def csv(tables: Sequence[Table]) -> str:
 
 def csv_tasks(tables: Sequence[Table]) -> str:
     """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision."""
-    return _csv(
+    return csv_text(
         CSV_TASKS_HEADER,
         (
-            (*_identity(table, block), task.column, task.task, policy, _full(task.scores[policy]))
+            (*_identity(table, block), task.column, task.task, policy, full(task.scores[policy]))
             for table in tables
             for block in table.blocks
             for task in block.tasks
@@ -294,11 +269,11 @@ def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
         grid.add_column(name, overflow="fold")
         grid.add_column("")
         for column in columns:
-            header = Text(_wrapped_header(_one_line(column)))
+            header = Text(wrapped_header(one_line(column)))
             grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
         for label, row, policy, cells in rows:
-            named = f" {row}, τ = {_one_line(policy)}" if policy else f" {row}"
-            names = [Text(_one_line(label), style="bold"), Text(named), Text(), Text()]
+            named = f" {row}, τ = {one_line(policy)}" if policy else f" {row}"
+            names = [Text(one_line(label), style="bold"), Text(named), Text(), Text()]
             for title, quantity, values in zip(
                 names, _QUANTITIES, _paper_lines(cells, columns), strict=True
             ):
@@ -320,15 +295,15 @@ def markdown_paper(comparisons: Sequence[Comparison]) -> str:
     """The paper's numbers beside ours, one Markdown table for each of the paper's."""
     lines = [f"## {_PAPER_TITLE}", ""]
     for name, columns, rows in _paper_tables(comparisons):
-        header = ["Model", "Row", "τ", "", *map(_markdown_text, columns)]
+        header = ["Model", "Row", "τ", "", *map(markdown_text, columns)]
         grid = [
-            [*map(_markdown_text, (label, row, policy, quantity)), *map(_markdown_text, values)]
+            [*map(markdown_text, (label, row, policy, quantity)), *map(markdown_text, values)]
             for label, row, policy, cells in rows
             for quantity, values in zip(_QUANTITIES, _paper_lines(cells, columns), strict=True)
         ]
-        lines += [f"### {name}", "", *_markdown_grid(header, grid, 4), ""]
+        lines += [f"### {name}", "", *markdown_grid(header, grid, 4), ""]
     for sentence in (paper_summary(comparisons), *_paper_footnotes(comparisons)):
-        lines += [_markdown_text(sentence), ""]
+        lines += [markdown_text(sentence), ""]
     return "\n".join(lines)
 
 
@@ -337,7 +312,7 @@ def csv_paper(comparisons: Sequence[Comparison]) -> str:
 
     `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
     """
-    return _csv(
+    return csv_text(
         CSV_PAPER_HEADER,
         (
             (
@@ -348,10 +323,10 @@ def csv_paper(comparisons: Sequence[Comparison]) -> str:
                 one.policy,
                 one.row,
                 one.column,
-                _full(one.paper),
-                _full(one.ours),
-                _full(one.difference),
-                _full(one.noise),
+                full(one.paper),
+                full(one.ours),
+                full(one.difference),
+                full(one.noise),
                 one.within,
                 "; ".join(text for text in (one.present, one.doubt, one.note) if text),
             )
@@ -380,32 +355,11 @@ def _window(block: Block | LengthRow) -> str:
     return HOLE if block.window is None else str(block.window)
 
 
-def _one_line(text: str) -> str:
-    """The text without line breaks and control characters, which would break a row or a screen."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _two_decimals(value: float | None) -> str:
-    return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"
-
-
-def _direction(value: float | None) -> int:
-    """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
-    shown = 0.0 if value is None else round(value, 2)
-    return (shown > 0) - (shown < 0)
-
-
-def _change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> str:
-    """A relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
-    arrow = {1: up, -1: down, 0: ""}[_direction(value)]
-    return arrow + _two_decimals(None if value is None else abs(value))
-
-
 def _value(row: Row, column: str) -> str:
     value = row.values[column]
     if value is None and column in row.partial:
         return _partial(row, column)
-    return _change(value) if row.kind == "relative" else _two_decimals(value)
+    return change(value) if row.kind == "relative" else two_decimals(value)
 
 
 def _partial(row: Row, column: str) -> str:
@@ -416,18 +370,8 @@ def _partial(row: Row, column: str) -> str:
 def _terminal_value(row: Row, column: str) -> Text:
     style = ""
     if row.kind == "relative":
-        style = {1: "green", -1: "red", 0: ""}[_direction(row.values[column])]
+        style = {1: "green", -1: "red", 0: ""}[direction(row.values[column])]
     return Text(_value(row, column), style=style)
-
-
-def _wrapped_header(name: str) -> str:
-    """The name broken before capitals where it would be wider than the numbers below it."""
-    lines = [""]
-    for word in re.findall(r"[A-Z]+[^A-Z]*|[^A-Z]+", name):
-        if lines[-1] and len(lines[-1]) + len(word) > _HEADER_CHARACTERS:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(lines)
 
 
 _QUANTITIES = ("paper", "ours", "difference", "noise")
@@ -501,54 +445,42 @@ def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
 def _markdown_table(table: Table) -> str:
     counts = _task_counts(table)
     names = table.column_names
-    header = ["Model", "Row", "τ", *(_markdown_text(name) + counts[name] for name in names)]
+    header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
     rows = []
     for window, blocks in groupby(table.blocks, _window):
         rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
         for block in blocks:
-            label = _markdown_text(block.label)
+            label = markdown_text(block.label)
             for row in block.rows:
                 values = [_value(row, name) for name in names]
-                rows.append([label, _ROW_NAMES[row.kind], _markdown_text(row.policy), *values])
+                rows.append([label, _ROW_NAMES[row.kind], markdown_text(row.policy), *values])
     if table.average_improvement is not None:
-        values = [_change(table.average_improvement[name]) for name in names]
+        values = [change(table.average_improvement[name]) for name in names]
         rows.append(["**Avg Improv.**", "", "", *values])
-    lines = [f"## {_markdown_text(table.group)}", "", *_markdown_grid(header, rows, 2), ""]
+    lines = [f"## {markdown_text(table.group)}", "", *markdown_grid(header, rows, 2), ""]
     if table.notes:
-        lines += [*(f"- {_markdown_text(note)}" for note in table.notes), ""]
+        lines += [*(f"- {markdown_text(note)}" for note in table.notes), ""]
     for footnote in footnotes(table):
-        lines += [_markdown_text(footnote), ""]
+        lines += [markdown_text(footnote), ""]
     return "\n".join([*lines, "### Scores per task and τ", "", *_markdown_tasks(table), ""])
 
 
 def _markdown_tasks(table: Table) -> list[str]:
     policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
-    header = ["Model", "Column", "Task", *(f"τ = {_markdown_text(policy)}" for policy in policies)]
+    header = ["Model", "Column", "Task", *(f"τ = {markdown_text(policy)}" for policy in policies)]
     rows = [
         [
-            *(_markdown_text(name) for name in (block.label, task.column, task.task)),
+            *(markdown_text(name) for name in (block.label, task.column, task.task)),
             # Empty, and no hole: a policy that was asked for of another model alone.
             *(
-                _two_decimals(task.scores[policy]) if policy in task.scores else ""
+                two_decimals(task.scores[policy]) if policy in task.scores else ""
                 for policy in policies
             ),
         ]
         for block in table.blocks
         for task in block.tasks
     ]
-    return _markdown_grid(header, rows, 3)
-
-
-def _markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
-    """A table whose first `texts` columns are aligned to the left and the others to the right."""
-    rule = [":--"] * texts + ["--:"] * (len(header) - texts)
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
-
-
-def _markdown_text(text: str) -> str:
-    """The text with everything escaped that Markdown or the HTML within it would read as markup."""
-    escaped = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
+    return markdown_grid(header, rows, 3)
 
 
 def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str, str, str, str]:
@@ -556,53 +488,36 @@ def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str
     return table.group, window, block.model, block.revision
 
 
-def _full(value: float | None) -> str:
-    """The shortest text that reads back as the same number; nothing for a hole."""
-    return "" if value is None else repr(float(value))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv_format.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _latex_table(table: Table) -> str:
     counts = _task_counts(table)
     names = table.column_names
     width = 2 + len(names)
-    header = ["Model", "", *(_latex_text(name) + counts[name] for name in names)]
+    header = ["Model", "", *(latex_text(name) + counts[name] for name in names)]
     lines = [
-        f"% {_one_line(table.group)}",
+        f"% {one_line(table.group)}",
         f"\\begin{{tabular}}{{ll{'r' * len(names)}}}",
         "\\toprule",
-        _latex_row(header),
+        latex_row(header),
     ]
     for window, blocks in groupby(table.blocks, _window):
-        heading = _latex_text(f"Window {window}")
+        heading = latex_text(f"Window {window}")
         lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"]
         for place, block in enumerate(blocks):
             if place:
                 lines.append("\\midrule")
             for row in block.rows:
-                label = _latex_text(block.label) if row.kind == "raw" else ""
-                policy = "" if row.kind == "relative" else f", $\\tau$ = {_latex_text(row.policy)}"
+                label = latex_text(block.label) if row.kind == "raw" else ""
+                policy = "" if row.kind == "relative" else f", $\\tau$ = {latex_text(row.policy)}"
                 values = [_latex_value(row, name) for name in names]
-                lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
+                lines.append(latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
     if table.average_improvement is not None:
         average = Row("relative", "", table.average_improvement)
         values = [_latex_value(average, name) for name in names]
-        lines += ["\\midrule", _latex_row(["Avg Improv.", "", *values])]
+        lines += ["\\midrule", latex_row(["Avg Improv.", "", *values])]
     lines += ["\\bottomrule", "\\end{tabular}", ""]
     for sentence in (*table.notes, *footnotes(table)):
-        lines.append(f"\\par\\noindent{{\\footnotesize {_latex_text(sentence)}\\par}}")
+        lines.append(f"\\par\\noindent{{\\footnotesize {latex_text(sentence)}\\par}}")
     return "\n".join(lines) + "\n"
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
 
 
 def _latex_value(row: Row, column: str) -> str:
@@ -610,10 +525,5 @@ def _latex_value(row: Row, column: str) -> str:
     if value is None:
         return _partial(row, column) if column in row.partial else "--"
     if row.kind == "relative":
-        return _change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
-    return _two_decimals(value)
-
-
-def _latex_text(text: str) -> str:
-    """The text with LaTeX's characters escaped and no two hyphens joined to a dash."""
-    return re.sub("-(?=-)", "-{}", _one_line(text).translate(_LATEX_CHARACTERS))
+        return change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
+    return two_decimals(value)
