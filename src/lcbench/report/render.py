@@ -4,6 +4,7 @@ Computes nothing but roundings; `text` escapes the names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from rich import box
@@ -12,19 +13,37 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lcbench.report.lengths import LengthRow, LengthTable
+from lcbench.report.matrices import matrix
 from lcbench.report.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
+from lcbench.report.sheets import (
+    Entry,
+    entry_latex,
+    entry_markdown,
+    entry_terminal,
+    improvement,
+    interval,
+    number,
+)
+from lcbench.report.sheets import markdown as sheet_markdown
+from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import (
     AVERAGE,
+    BASELINE,
     COLUMN_ORDER,
     Block,
     Row,
     Table,
+    TaskScores,
     averaged_columns,
     ordered_policies,
+    relative_improvement,
 )
 from lcbench.report.text import (
+    DOWN,
+    DOWN_UNSURE,
     HOLE,
-    change,
+    UP,
+    UP_UNSURE,
     csv_text,
     direction,
     full,
@@ -54,9 +73,18 @@ CSV_PAPER_HEADER = (
     "note",
 )
 CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+CSV_TASKS_STATISTICS = ("improvement", "low", "high", "p", "adjusted")
 CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
-_ROW_NAMES = {"raw": "raw", "ours": "ours", "relative": "Relative Improv."}
+_ROW_NAMES = {
+    "raw": "raw",
+    "ours": "ours",
+    "relative": "Relative Improv.",
+    "interval": "95 % interval",
+    "low": "95 % from",
+    "high": "       to",
+}
+_SCORES = frozenset({"raw", "ours"})
 _ROW_NAMES_OF_PAPER = {**_ROW_NAMES, "avg_improv": "Avg Improv."}
 
 _FOOTNOTE_AVERAGE = (
@@ -100,7 +128,16 @@ _FOOTNOTE_RANKS = (
 _MOST_COLUMNS_FAR_APART = 6
 
 
-def footnotes(table: Table) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Line:
+    """One line of a block: raw, ours, relative, low, high, interval."""
+
+    kind: str
+    policy: str
+    entries: tuple[Entry, ...]
+
+
+def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
     """What a reader must know to read the numbers, as plain text."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
@@ -111,11 +148,16 @@ def footnotes(table: Table) -> tuple[str, ...]:
         _FOOTNOTE_AVERAGE,
         *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
         *([_FOOTNOTE_PARTIAL] if partial else []),
+        *([_footnote_marks(statistics)] if statistics is not None and choice else []),
     )
 
 
-def terminal(table: Table) -> RenderableType:
-    """The table, its notes and its footnotes for a `rich` console of 100 columns or more."""
+def terminal(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
+    """The table, its notes and its footnotes for a `rich` console of 100 columns or more.
+
+    With statistics, relative improvements have the marks of `sheets.improvement`, and their 95 %
+    intervals below them.
+    """
     # The box itself puts one space between two columns.
     spaces = 1 if len(table.column_names) <= _MOST_COLUMNS_FAR_APART else 0
     grid = RichTable(
@@ -130,29 +172,35 @@ def terminal(table: Table) -> RenderableType:
         grid.add_row(Text(f"Window {window}", style="italic"))
         for block in blocks:
             grid.add_row(Text(one_line(block.label), style="bold"))
-            for row in block.rows:
+            for line in _lines(table, block, statistics, two_lines=True):
                 # The policy of the relative line is that of the line above it.
-                name = _ROW_NAMES[row.kind]
-                policy = "" if row.kind == "relative" else f", τ = {one_line(row.policy)}"
-                values = [_terminal_value(row, column) for column in table.column_names]
-                grid.add_row(Text(f" {name}{policy}"), *values)
+                policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
+                values = [_terminal_value(line.kind, entry) for entry in line.entries]
+                grid.add_row(Text(f" {_ROW_NAMES[line.kind]}{policy}"), *values)
             grid.add_section()
-    if table.average_improvement is not None:
-        average = Row("relative", "", table.average_improvement)
-        values = [_terminal_value(average, column) for column in table.column_names]
-        grid.add_row(Text("Avg Improv.", style="bold"), *values)
+    for line in _average_lines(table, statistics, two_lines=True):
+        values = [_terminal_value(line.kind, entry) for entry in line.entries]
+        relative = line.kind == "relative"
+        title = Text("Avg Improv.", style="bold") if relative else Text(f" {_ROW_NAMES[line.kind]}")
+        grid.add_row(title, *values)
     below = RichTable.grid(padding=(0, 1))
-    for note in table.notes:
+    for note in _notes(table, statistics):
         below.add_row(Text("•"), Text(one_line(note)))
-    for footnote in footnotes(table):
+    for footnote in footnotes(table, statistics):
         below.add_row(Text("*"), Text(footnote, style="dim"))
     title = Text(one_line(table.group), style="bold")
     return Group(title, Text(), grid, Text(), below)
 
 
-def markdown(tables: Sequence[Table]) -> str:
-    """The tables with notes and footnotes, and below each the scores per task and τ."""
-    return "\n".join(_markdown_table(table) for table in tables)
+def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables with notes and footnotes, and below each the scores per task and τ.
+
+    Args:
+        tables: all of a report.
+        statistics: of each of them, or none at all; they add intervals, marks, and the relative
+            improvements per task and τ.
+    """
+    return "\n".join(_markdown_table(*pair) for pair in _with_statistics(tables, statistics))
 
 
 def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
@@ -222,32 +270,41 @@ def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
     return [*values, two_decimals(row.mean)]
 
 
-def csv(tables: Sequence[Table]) -> str:
+def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
 
-    `row` is raw, ours or relative; scores are × 100, relative improvements in %; the value of a
-    hole is empty, and so is a window that is not known. Notes and the mean over the models are left
-    to the other formats.
+    `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
+    interval; scores are × 100, relative improvements in %; the value of a hole is empty, and so is
+    a window that is not known. Notes and the mean over the models are left to the other formats.
     """
     return csv_text(
         CSV_HEADER,
         (
-            (*_identity(table, block), row.kind, row.policy, column, full(row.values[column]))
-            for table in tables
+            (*_identity(table, block), line.kind, line.policy, column, _full(entry))
+            for table, known in _with_statistics(tables, statistics)
             for block in table.blocks
-            for row in block.rows
-            for column in table.column_names
+            for line in _lines(table, block, known, two_lines=True, unknown_too=True)
+            for column, entry in zip(table.column_names, line.entries, strict=True)
         ),
     )
 
 
-def csv_tasks(tables: Sequence[Table]) -> str:
-    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision."""
+def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision.
+
+    With statistics a row also has `CSV_TASKS_STATISTICS`: the relative improvement and the ends of
+    its 95 % interval in %, p, and p by Holm's correction; what is unknown is empty.
+    """
+    told = any(known is not None for known in statistics)
     return csv_text(
-        CSV_TASKS_HEADER,
+        [*CSV_TASKS_HEADER, *(CSV_TASKS_STATISTICS if told else [])],
         (
-            (*_identity(table, block), task.column, task.task, policy, full(task.scores[policy]))
-            for table in tables
+            [
+                *(*_identity(table, block), task.column, task.task, policy),
+                full(task.scores[policy]),
+                *(_task_statistics(block, task, policy, known) if told else []),
+            ]
+            for table, known in _with_statistics(tables, statistics)
             for block in table.blocks
             for task in block.tasks
             for policy in block.policies
@@ -255,10 +312,15 @@ def csv_tasks(tables: Sequence[Table]) -> str:
     )
 
 
-def latex(tables: Sequence[Table]) -> str:
-    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes."""
+def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes.
+
+    `sheets.latex_document` makes a document of it. For `statistics` see `markdown`.
+    """
     head = "% Needs \\usepackage{booktabs} and \\usepackage{amssymb}.\n"
-    return head + "".join("\n" + _latex_table(table) for table in tables)
+    return head + "".join(
+        "\n" + _latex_table(*pair) for pair in _with_statistics(tables, statistics)
+    )
 
 
 def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
@@ -355,23 +417,113 @@ def _window(block: Block | LengthRow) -> str:
     return HOLE if block.window is None else str(block.window)
 
 
-def _value(row: Row, column: str) -> str:
+def _with_statistics(
+    tables: Sequence[Table], statistics: Sequence[TableStatistics | None]
+) -> list[tuple[Table, TableStatistics | None]]:
+    return list(zip(tables, statistics or [None] * len(tables), strict=True))
+
+
+def _notes(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
+    return (*table.notes, *(() if statistics is None else statistics.notes))
+
+
+def _footnote_marks(statistics: TableStatistics) -> str:
+    return (
+        f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
+        f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        "those of a paired bootstrap over the tasks' items, for columns and "
+        f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
+        f"{statistics.seed}. They take the choice of τ as it is."
+    )
+
+
+def _lines(
+    table: Table,
+    block: Block,
+    statistics: TableStatistics | None,
+    *,
+    two_lines: bool,
+    unknown_too: bool = False,
+) -> Iterator[_Line]:
+    """Yield a block's lines; an interval is one line, or two: where it begins and where it ends.
+
+    It has none where nothing is known of it, unless that is wanted too.
+    """
+    for row in block.rows:
+        known: dict[str, Uncertainty] = {}
+        if statistics is not None and row.kind == "relative":
+            known = {
+                column: found
+                for column in table.column_names
+                if (found := statistics.means.get((block.label, row.policy, column))) is not None
+                # Of a hole there is none.
+                and row.values[column] is not None
+            }
+        entries = [_entry(row, column, known.get(column)) for column in table.column_names]
+        yield _Line(row.kind, row.policy, tuple(entries))
+        if known or (unknown_too and statistics is not None and row.kind == "relative"):
+            yield from _interval_lines(table, row.policy, known, two_lines)
+
+
+def _average_lines(
+    table: Table, statistics: TableStatistics | None, *, two_lines: bool
+) -> Iterator[_Line]:
+    """Yield `Avg Improv.` as the lines of a block; nothing if the table has none."""
+    if table.average_improvement is None:
+        return
+    average = Row("relative", "", table.average_improvement)
+    known = {} if statistics is None else statistics.average
+    entries = [_entry(average, column, known.get(column)) for column in table.column_names]
+    yield _Line(average.kind, average.policy, tuple(entries))
+    if known:
+        yield from _interval_lines(table, "", known, two_lines)
+
+
+def _interval_lines(
+    table: Table, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
+) -> Iterator[_Line]:
+    found = [known.get(column) for column in table.column_names]
+    if two_lines:
+        lows = tuple(number(None if one is None else one.low) for one in found)
+        highs = tuple(number(None if one is None else one.high) for one in found)
+        yield _Line("low", policy, lows)
+        yield _Line("high", policy, highs)
+    else:
+        both = tuple(number(None) if one is None else Entry(interval(one)) for one in found)
+        yield _Line("interval", policy, both)
+
+
+def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
     value = row.values[column]
     if value is None and column in row.partial:
-        return _partial(row, column)
-    return change(value) if row.kind == "relative" else two_decimals(value)
+        # What stands for a column of which some tasks have a score.
+        return Entry("{} of {}".format(*row.partial[column]))
+    return improvement(value, uncertainty) if row.kind == "relative" else number(value)
 
 
-def _partial(row: Row, column: str) -> str:
-    """What stands for a column of which some tasks have a score: "3 of 8"."""
-    return "{} of {}".format(*row.partial[column])
+def _terminal_value(kind: str, entry: Entry) -> Text:
+    text = entry_terminal(entry)
+    if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
+        text.style = {1: "green", -1: "red", 0: ""}[direction(entry.value)]
+    elif kind in {"low", "high"}:
+        text.style = "dim"
+    return text
 
 
-def _terminal_value(row: Row, column: str) -> Text:
-    style = ""
-    if row.kind == "relative":
-        style = {1: "green", -1: "red", 0: ""}[direction(row.values[column])]
-    return Text(_value(row, column), style=style)
+def _full(entry: Entry) -> str:
+    return full(entry.value) if not isinstance(entry.value, str) else entry.value
+
+
+def _task_statistics(
+    block: Block, task: TaskScores, policy: str, statistics: TableStatistics | None
+) -> list[str]:
+    gain = None
+    if policy != BASELINE:
+        gain = relative_improvement(task.scores[policy], task.scores[BASELINE])
+    found = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
+    if gain is None or found is None:
+        return [full(gain), "", "", "", ""]
+    return [full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)]
 
 
 _QUANTITIES = ("paper", "ours", "difference", "noise")
@@ -442,7 +594,7 @@ def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
     counts = _task_counts(table)
     names = table.column_names
     header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
@@ -451,18 +603,20 @@ def _markdown_table(table: Table) -> str:
         rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
         for block in blocks:
             label = markdown_text(block.label)
-            for row in block.rows:
-                values = [_value(row, name) for name in names]
-                rows.append([label, _ROW_NAMES[row.kind], markdown_text(row.policy), *values])
-    if table.average_improvement is not None:
-        values = [change(table.average_improvement[name]) for name in names]
-        rows.append(["**Avg Improv.**", "", "", *values])
+            for line in _lines(table, block, statistics, two_lines=False):
+                values = map(entry_markdown, line.entries)
+                rows.append([label, _ROW_NAMES[line.kind], markdown_text(line.policy), *values])
+    for line in _average_lines(table, statistics, two_lines=False):
+        title = "**Avg Improv.**" if line.kind == "relative" else _ROW_NAMES[line.kind]
+        rows.append([title, "", "", *map(entry_markdown, line.entries)])
     lines = [f"## {markdown_text(table.group)}", "", *markdown_grid(header, rows, 2), ""]
-    if table.notes:
-        lines += [*(f"- {markdown_text(note)}" for note in table.notes), ""]
-    for footnote in footnotes(table):
+    if notes := _notes(table, statistics):
+        lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
+    for footnote in footnotes(table, statistics):
         lines += [markdown_text(footnote), ""]
-    return "\n".join([*lines, "### Scores per task and τ", "", *_markdown_tasks(table), ""])
+    lines += ["### Scores per task and τ", "", *_markdown_tasks(table), ""]
+    gains = None if statistics is None else matrix(table, statistics)
+    return "\n".join(lines) + ("" if gains is None else f"\n{sheet_markdown(gains, level=3)}")
 
 
 def _markdown_tasks(table: Table) -> list[str]:
@@ -488,7 +642,7 @@ def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str
     return table.group, window, block.model, block.revision
 
 
-def _latex_table(table: Table) -> str:
+def _latex_table(table: Table, statistics: TableStatistics | None) -> str:
     counts = _task_counts(table)
     names = table.column_names
     width = 2 + len(names)
@@ -505,25 +659,18 @@ def _latex_table(table: Table) -> str:
         for place, block in enumerate(blocks):
             if place:
                 lines.append("\\midrule")
-            for row in block.rows:
-                label = latex_text(block.label) if row.kind == "raw" else ""
-                policy = "" if row.kind == "relative" else f", $\\tau$ = {latex_text(row.policy)}"
-                values = [_latex_value(row, name) for name in names]
-                lines.append(latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
-    if table.average_improvement is not None:
-        average = Row("relative", "", table.average_improvement)
-        values = [_latex_value(average, name) for name in names]
-        lines += ["\\midrule", latex_row(["Avg Improv.", "", *values])]
+            for line in _lines(table, block, statistics, two_lines=False):
+                label = latex_text(block.label) if line.kind == "raw" else ""
+                policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
+                title = latex_text(_ROW_NAMES[line.kind]) + policy
+                lines.append(latex_row([label, title, *map(entry_latex, line.entries)]))
+    for line in _average_lines(table, statistics, two_lines=False):
+        values = map(entry_latex, line.entries)
+        if line.kind == "relative":
+            lines += ["\\midrule", latex_row(["Avg Improv.", "", *values])]
+        else:
+            lines.append(latex_row(["", latex_text(_ROW_NAMES[line.kind]), *values]))
     lines += ["\\bottomrule", "\\end{tabular}", ""]
-    for sentence in (*table.notes, *footnotes(table)):
+    for sentence in (*_notes(table, statistics), *footnotes(table, statistics)):
         lines.append(f"\\par\\noindent{{\\footnotesize {latex_text(sentence)}\\par}}")
     return "\n".join(lines) + "\n"
-
-
-def _latex_value(row: Row, column: str) -> str:
-    value = row.values[column]
-    if value is None:
-        return _partial(row, column) if column in row.partial else "--"
-    if row.kind == "relative":
-        return change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
-    return two_decimals(value)

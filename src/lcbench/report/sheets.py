@@ -6,6 +6,7 @@ Computes nothing but roundings; `text` escapes the names.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -91,6 +92,7 @@ class Sheet:
 
 
 _STYLES = {"plain": "", "up": "bold green", "down": "bold red", "unsure": "dim", "strong": "bold"}
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _BOLD = frozenset({"up", "down", "strong"})
 
 # In a terminal: names may take this share of the width, and a header is broken beyond so many
@@ -256,7 +258,7 @@ def entry_latex(entry: Entry) -> str:
     """Return an entry as LaTeX: what is told from zero in bold."""
     if entry.text == HOLE:
         return "--"
-    text = latex_text(entry.text)
+    text = _MINUS.sub("$-$", latex_text(entry.text))
     # An arrow stays with its number.
     if entry.text[:2] in {f"{arrow} " for arrow in (UP, DOWN, UP_UNSURE, DOWN_UNSURE)}:
         text = text.replace(" ", "~", 1)
