@@ -5,8 +5,6 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from rich.console import Console
 from lcbench.report import sheets
 from lcbench.report.sheets import Entry, Section, Sheet
 from lcbench.report.statistics import Uncertainty
+from pdflatex import compiled
 
 HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
 
@@ -63,25 +62,6 @@ def printed(sheet: Sheet, width: int = 100, color: bool = False) -> str:
     console.print(sheets.terminal(sheet))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
-
-
-def compiled(document: str, folder: Path) -> str:
-    """Compile a document with pdflatex and return its log."""
-    program = shutil.which("pdflatex")
-    if program is None:
-        pytest.skip("pdflatex is not installed (Debian: texlive-latex-recommended)")
-    (folder / "report.tex").write_text(document, encoding="utf-8")
-    done = subprocess.run(
-        [program, "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
-        cwd=folder,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    log = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, log[-2000:]
-    assert (folder / "report.pdf").stat().st_size > 1000
-    return log
 
 
 @pytest.mark.parametrize(
