@@ -3,13 +3,17 @@
 import csv as csv_format
 import io
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from lcbench.report.render import csv, csv_tasks, footnotes, latex, markdown, terminal
+from lcbench.report.sheets import latex_document
+from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import COLUMN_ORDER, Table, build_tables
+from pdflatex import compiled
 
 HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
 HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")
@@ -277,7 +281,7 @@ def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[Table])
     assert (
         r"a\textbar{}b\_c\&d\%e{[}bold{]}\$f\$\#\{g\}\textasciitilde{}\textasciicircum{}"
         r"\textbackslash{}\textless{}script\textgreater{}"
-        r"\textasciigrave{}h\textasciigrave{}-{}-{*}i{*} & raw"
+        r"\`{}h\`{}-{}-{*}i{*} & raw"
     ) in text
     assert r"ours, $\tau$ = a\textbar{}b\_c & 60.00 & -- & -- \\" in text
     # The group stands in a comment, which a line break would end.
@@ -366,3 +370,167 @@ def test_needle_and_passkey_are_not_part_of_the_average() -> None:
     (alone,) = build_tables(scores_of({("1", "Needle", "C"): 0.4}))
     assert alone.blocks[0].scores["1"]["Avg"] == pytest.approx(40)
     assert "not part of Avg" not in printed(alone)
+
+
+@pytest.fixture
+def known(tables: list[Table]) -> TableStatistics:
+    """Class is told from zero, STS is not, of Rerank nothing is known."""
+    assert tables[0].blocks[0].label == "minilm"
+    return TableStatistics(
+        cells={
+            ("minilm", "0.8", "A"): Uncertainty(0.1, 0.8, 0.01, 0.02, "texts", 100),
+            ("minilm", "0.8", "B"): Uncertainty(-0.4, 0.2, 0.4, 0.4, "pairs", 100),
+        },
+        means={
+            ("minilm", "0.8", "Class"): Uncertainty(0.101, 0.8),
+            ("minilm", "0.8", "STS"): Uncertainty(-0.4, 0.201),
+            # Of a hole there is no interval, whoever says so.
+            ("minilm", "0.8", "Avg"): Uncertainty(1, 2),
+        },
+        average={},
+        resamples=10_000,
+        seed=7,
+        notes=("minilm, C: no items",),
+    )
+
+
+def test_terminal_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(terminal(tables[0], known))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    cells = re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())
+    assert cells == ["Relative Improv.", "▲ 0.43", "–", "▽ 0.12", "0.00", "–"]
+    lines = text.splitlines()
+    at = lines.index(line_with(text, "Relative Improv."))
+    assert lines[at + 1].split() == ["95", "%", "from", "0.10", "–", "-0.40", "–", "–"]
+    assert lines[at + 2].split() == ["to", "0.80", "–", "0.20", "–", "–"]
+    assert "• minilm, C: no items" in text
+    assert "10,000" in text
+
+
+def test_terminal_with_statistics_is_bold_or_dim(
+    tables: list[Table], known: TableStatistics
+) -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    console.print(terminal(tables[0], known))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "\x1b[1;32m▲ 0.43\x1b[0m" in text
+    assert "\x1b[2m▽ 0.12\x1b[0m" in text
+
+
+@pytest.mark.parametrize("change", [-12.34, 5.0, 0.001])
+def test_terminal_with_statistics_fits_100_columns(change: float) -> None:
+    values = {
+        (policy, column, f"{column}{number}"): score
+        for policy, score in (("1", 0.5), ("0.8", 0.5 * (1 + change / 100)))
+        for column in COLUMN_ORDER
+        for number in range(12)
+    }
+    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
+    label = table.blocks[0].label
+    means = {
+        (label, "0.8", name): Uncertainty(change - 10, change + 1) for name in table.column_names
+    }
+    console = Console(file=io.StringIO(), width=100)
+    console.print(terminal(table, TableStatistics({}, means, {})))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count(f"{change - 10:.2f}") == len(COLUMN_ORDER) + 1
+    assert text.count(f"{change + 1:.2f}") >= len(COLUMN_ORDER) + 1
+    assert "…" not in text
+
+
+def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+    lines = markdown(tables, [known]).splitlines()
+    assert lines[7:9] == [
+        "| minilm | Relative Improv. | 0.8 | **▲ 0.43** | – | ▽ 0.12 | 0.00 | – |",
+        "| minilm | 95 % interval | 0.8 | 0.10 to 0.80 | – | -0.40 to 0.20 | – | – |",
+    ]
+    assert "- minilm, C: no items" in lines
+    (marks,) = (line for line in lines if line.startswith("▲ and ▼ in bold"))
+    assert marks.count("10,000 resamples, seed 7") == 1
+    at = lines.index("### Relative improvements per task and τ (paper, window 512)")
+    assert lines[at + 2 : at + 9] == [
+        "| Column | Task | τ = 0.8 |",
+        "| :-- | :-- | --: |",
+        "| **minilm** |  |  |",
+        "| Class | A | **▲ 0.43** |",
+        "| Summ | D | – |",
+        "| STS | B | ▽ 0.12 |",
+        "| Rerank | C | 0.00 |",
+    ]
+    assert at > lines.index("### Scores per task and τ")
+    assert (
+        "- Of 2 pairs of a task's τ and τ = 1, 1 are told from zero (95 % interval), 1 after "
+        "Holm's correction (p ≤ 0.05)."
+    ) in lines
+
+
+def test_latex_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+    lines = latex(tables, [known]).splitlines()
+    up = r"\textbf{$\blacktriangle$~0.43}"
+    assert rf" & Relative Improv. & {up} & -- & $\triangledown$~0.12 & 0.00 & -- \\" in lines
+    assert r" & 95 \% interval & 0.10 to 0.80 & -- & $-$0.40 to 0.20 & -- & -- \\" in lines
+
+
+def test_csv_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+    text = csv(tables, [known])
+    # All that was there before is still there, as it was.
+    assert set(csv(tables).splitlines()) < set(text.splitlines())
+    rows = list(csv_format.DictReader(io.StringIO(text)))
+    ends = {
+        (row["row"], row["column"]): row["value"] for row in rows if row["row"] in {"low", "high"}
+    }
+    assert len(ends) == 2 * 5
+    assert {key: value for key, value in ends.items() if value} == {
+        ("low", "Class"): "0.101",
+        ("high", "Class"): "0.8",
+        ("low", "STS"): "-0.4",
+        ("high", "STS"): "0.201",
+    }
+
+
+def test_csv_of_tasks_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables, [known]))))
+    assert list(rows[0])[-5:] == ["improvement", "low", "high", "p", "adjusted"]
+    by_task = {(row["task"], row["policy"]): row for row in rows}
+    a, b, c = (by_task[task, "0.8"] for task in "ABC")
+    assert float(a["improvement"]) == pytest.approx(0.432)
+    assert [a[name] for name in ("low", "high", "p", "adjusted")] == ["0.1", "0.8", "0.01", "0.02"]
+    assert b["low"] == "-0.4"
+    assert float(c["improvement"]) == pytest.approx(-0.0016667, abs=1e-6)
+    assert [c[name] for name in ("low", "high", "p", "adjusted")] == [""] * 4
+    assert [by_task["A", "1"][name] for name in ("improvement", "low")] == ["", ""]
+    assert by_task["D", "0.8"]["improvement"] == ""
+
+
+def test_the_mean_over_models_has_an_interval_too() -> None:
+    both = pd.concat(
+        scores_of({("1", "Class", "A"): 0.5, ("0.8", "Class", "A"): score}, model)
+        for model, score in (("o/x", 0.55), ("o/y", 0.49))
+    )
+    (table,) = build_tables(both)
+    known = TableStatistics({}, {}, {"Class": Uncertainty(-1, 9), "Avg": Uncertainty(1, 9)})
+    rows = markdown([table], [known]).splitlines()
+    at = rows.index("| **Avg Improv.** |  |  | △ 4.00 | **▲ 4.00** |")
+    assert rows[at + 1] == "| 95 % interval |  |  | -1.00 to 9.00 | 1.00 to 9.00 |"
+    lines = latex([table], [known]).splitlines()
+    assert r" & 95 \% interval & $-$1.00 to 9.00 & 1.00 to 9.00 \\" in lines
+    console = Console(file=io.StringIO(), width=100)
+    console.print(terminal(table, known))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("Avg Improv."))
+    assert lines[at + 1].split() == ["95", "%", "from", "-1.00", "1.00"]
+    assert lines[at + 2].split() == ["to", "9.00", "9.00"]
+
+
+def test_table_1_compiles_as_latex(
+    tables: list[Table], hostile_tables: list[Table], known: TableStatistics, tmp_path: Path
+) -> None:
+    body = latex([*tables, *hostile_tables], [known, None]) + latex(tables)
+    said = compiled(latex_document(body), tmp_path)
+    assert ".pk>" not in said

@@ -1,12 +1,10 @@
 """Tables as text: for the terminal, and as Markdown, CSV and LaTeX.
 
-Computes nothing but roundings. Names come from models and data sets, so every format escapes them.
+Computes nothing but roundings; `text` escapes the names.
 """
 
-import csv as csv_format
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from rich import box
@@ -15,20 +13,48 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lcbench.report.lengths import LengthRow, LengthTable
+from lcbench.report.matrices import matrix
 from lcbench.report.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
+from lcbench.report.sheets import (
+    Entry,
+    entry_latex,
+    entry_markdown,
+    entry_terminal,
+    improvement,
+    interval,
+    number,
+)
+from lcbench.report.sheets import markdown as sheet_markdown
+from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import (
     AVERAGE,
+    BASELINE,
     COLUMN_ORDER,
     Block,
     Row,
     Table,
+    TaskScores,
     averaged_columns,
     ordered_policies,
+    relative_improvement,
 )
-
-HOLE = "–"
-UP = "▲"
-DOWN = "▼"
+from lcbench.report.text import (
+    DOWN,
+    DOWN_UNSURE,
+    HOLE,
+    UP,
+    UP_UNSURE,
+    csv_text,
+    direction,
+    full,
+    latex_row,
+    latex_text,
+    markdown_grid,
+    markdown_text,
+    one_line,
+    two_decimals,
+    wrapped_header,
+)
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
 CSV_PAPER_HEADER = (
@@ -47,9 +73,18 @@ CSV_PAPER_HEADER = (
     "note",
 )
 CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+CSV_TASKS_STATISTICS = ("improvement", "low", "high", "p", "adjusted")
 CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
-_ROW_NAMES = {"raw": "raw", "ours": "ours", "relative": "Relative Improv."}
+_ROW_NAMES = {
+    "raw": "raw",
+    "ours": "ours",
+    "relative": "Relative Improv.",
+    "interval": "95 % interval",
+    "low": "95 % from",
+    "high": "       to",
+}
+_SCORES = frozenset({"raw", "ours"})
 _ROW_NAMES_OF_PAPER = {**_ROW_NAMES, "avg_improv": "Avg Improv."}
 
 _FOOTNOTE_AVERAGE = (
@@ -90,41 +125,19 @@ _FOOTNOTE_RANKS = (
     "paper chose them it does not say."
 )
 
-# Two header words of this length and a number with its arrow are about equally wide, which lets
-# ten columns and `Avg` fit into 100 characters.
-_HEADER_CHARACTERS = 8
 _MOST_COLUMNS_FAR_APART = 6
 
-_LATEX_CHARACTERS = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "`": r"\textasciigrave{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        # Right after the end of a row, bare ones would be read as arguments of `\\`.
-        "[": "{[}",
-        "]": "{]}",
-        "*": "{*}",
-        "τ": r"$\tau$",
-        "×": r"$\times$",
-        HOLE: r"\textendash{}",
-    }
-)
 
-_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
+@dataclass(frozen=True)
+class _Line:
+    """One line of a block: raw, ours, relative, low, high, interval."""
+
+    kind: str
+    policy: str
+    entries: tuple[Entry, ...]
 
 
-def footnotes(table: Table) -> tuple[str, ...]:
+def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
     """What a reader must know to read the numbers, as plain text."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
@@ -135,11 +148,16 @@ def footnotes(table: Table) -> tuple[str, ...]:
         _FOOTNOTE_AVERAGE,
         *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
         *([_FOOTNOTE_PARTIAL] if partial else []),
+        *([_footnote_marks(statistics)] if statistics is not None and choice else []),
     )
 
 
-def terminal(table: Table) -> RenderableType:
-    """The table, its notes and its footnotes for a `rich` console of 100 columns or more."""
+def terminal(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
+    """The table, its notes and its footnotes for a `rich` console of 100 columns or more.
+
+    With statistics, relative improvements have the marks of `sheets.improvement`, and their 95 %
+    intervals below them.
+    """
     # The box itself puts one space between two columns.
     spaces = 1 if len(table.column_names) <= _MOST_COLUMNS_FAR_APART else 0
     grid = RichTable(
@@ -148,35 +166,41 @@ def terminal(table: Table) -> RenderableType:
     grid.add_column("Model", overflow="fold")
     counts = _task_counts(table)
     for name in table.column_names:
-        header = Text(_wrapped_header(_one_line(name)) + counts[name].replace(" ", "\n"))
+        header = Text(wrapped_header(one_line(name)) + counts[name].replace(" ", "\n"))
         grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
     for window, blocks in groupby(table.blocks, _window):
         grid.add_row(Text(f"Window {window}", style="italic"))
         for block in blocks:
-            grid.add_row(Text(_one_line(block.label), style="bold"))
-            for row in block.rows:
+            grid.add_row(Text(one_line(block.label), style="bold"))
+            for line in _lines(table, block, statistics, two_lines=True):
                 # The policy of the relative line is that of the line above it.
-                name = _ROW_NAMES[row.kind]
-                policy = "" if row.kind == "relative" else f", τ = {_one_line(row.policy)}"
-                values = [_terminal_value(row, column) for column in table.column_names]
-                grid.add_row(Text(f" {name}{policy}"), *values)
+                policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
+                values = [_terminal_value(line.kind, entry) for entry in line.entries]
+                grid.add_row(Text(f" {_ROW_NAMES[line.kind]}{policy}"), *values)
             grid.add_section()
-    if table.average_improvement is not None:
-        average = Row("relative", "", table.average_improvement)
-        values = [_terminal_value(average, column) for column in table.column_names]
-        grid.add_row(Text("Avg Improv.", style="bold"), *values)
+    for line in _average_lines(table, statistics, two_lines=True):
+        values = [_terminal_value(line.kind, entry) for entry in line.entries]
+        relative = line.kind == "relative"
+        title = Text("Avg Improv.", style="bold") if relative else Text(f" {_ROW_NAMES[line.kind]}")
+        grid.add_row(title, *values)
     below = RichTable.grid(padding=(0, 1))
-    for note in table.notes:
-        below.add_row(Text("•"), Text(_one_line(note)))
-    for footnote in footnotes(table):
+    for note in _notes(table, statistics):
+        below.add_row(Text("•"), Text(one_line(note)))
+    for footnote in footnotes(table, statistics):
         below.add_row(Text("*"), Text(footnote, style="dim"))
-    title = Text(_one_line(table.group), style="bold")
+    title = Text(one_line(table.group), style="bold")
     return Group(title, Text(), grid, Text(), below)
 
 
-def markdown(tables: Sequence[Table]) -> str:
-    """The tables with notes and footnotes, and below each the scores per task and τ."""
-    return "\n".join(_markdown_table(table) for table in tables)
+def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables with notes and footnotes, and below each the scores per task and τ.
+
+    Args:
+        tables: all of a report.
+        statistics: of each of them, or none at all; they add intervals, marks, and the relative
+            improvements per task and τ.
+    """
+    return "\n".join(_markdown_table(*pair) for pair in _with_statistics(tables, statistics))
 
 
 def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
@@ -184,15 +208,15 @@ def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
     parts: list[RenderableType] = [Text("Scores per length", style="bold")]
     for table in tables:
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
-        grid.add_column(Text(_one_line(table.task)), overflow="fold")
+        grid.add_column(Text(one_line(table.task)), overflow="fold")
         for name in _length_columns(table):
             grid.add_column(name, justify="right")
         heading = None
         for row in table.rows:
             if (row.window, row.label) != heading:
                 heading = (row.window, row.label)
-                grid.add_row(Text(f"{_one_line(row.label)}, window {_window(row)}", style="bold"))
-            grid.add_row(Text(f" τ = {_one_line(row.policy)}"), *_length_values(table, row))
+                grid.add_row(Text(f"{one_line(row.label)}, window {_window(row)}", style="bold"))
+            grid.add_row(Text(f" τ = {one_line(row.policy)}"), *_length_values(table, row))
         parts += [Text(), grid]
     return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
 
@@ -201,31 +225,31 @@ def markdown_lengths(tables: Sequence[LengthTable]) -> str:
     """The scores per length, one table a task; nothing if there is none."""
     if not tables:
         return ""
-    lines = ["", "## Scores per length", "", _markdown_text(_FOOTNOTE_LENGTHS), ""]
+    lines = ["", "## Scores per length", "", markdown_text(_FOOTNOTE_LENGTHS), ""]
     for table in tables:
         header = ["Model", "Window", "τ", *_length_columns(table)]
         rows = [
             [
-                _markdown_text(row.label),
+                markdown_text(row.label),
                 _window(row),
-                _markdown_text(row.policy),
+                markdown_text(row.policy),
                 *_length_values(table, row),
             ]
             for row in table.rows
         ]
-        title = f"### {_markdown_text(table.task)} ({_markdown_text(table.group)})"
-        lines += [title, "", *_markdown_grid(header, rows, 1), ""]
+        title = f"### {markdown_text(table.task)} ({markdown_text(table.group)})"
+        lines += [title, "", *markdown_grid(header, rows, 1), ""]
     return "\n".join(lines)
 
 
 def csv_lengths(tables: Sequence[LengthTable]) -> str:
     """The scores × 100 per task, policy and length, one a row (`CSV_LENGTHS_HEADER`)."""
-    return _csv(
+    return csv_text(
         CSV_LENGTHS_HEADER,
         (
             (
                 *_identity(table, row),
-                *(table.task, row.policy, str(length), _full(value)),
+                *(table.task, row.policy, str(length), full(value)),
             )
             for table in tables
             for row in table.rows
@@ -241,38 +265,46 @@ def _length_columns(table: LengthTable) -> list[str]:
 def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
     """The row's numbers; empty, and no hole, is a length that its window does not have."""
     values = [
-        _two_decimals(row.scores[length]) if length in row.scores else ""
-        for length in table.lengths
+        two_decimals(row.scores[length]) if length in row.scores else "" for length in table.lengths
     ]
-    return [*values, _two_decimals(row.mean)]
+    return [*values, two_decimals(row.mean)]
 
 
-def csv(tables: Sequence[Table]) -> str:
+def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
 
-    `row` is raw, ours or relative; scores are × 100, relative improvements in %; the value of a
-    hole is empty, and so is a window that is not known. Notes and the mean over the models are left
-    to the other formats.
+    `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
+    interval; scores are × 100, relative improvements in %; the value of a hole is empty, and so is
+    a window that is not known. Notes and the mean over the models are left to the other formats.
     """
-    return _csv(
+    return csv_text(
         CSV_HEADER,
         (
-            (*_identity(table, block), row.kind, row.policy, column, _full(row.values[column]))
-            for table in tables
+            (*_identity(table, block), line.kind, line.policy, column, _full(entry))
+            for table, known in _with_statistics(tables, statistics)
             for block in table.blocks
-            for row in block.rows
-            for column in table.column_names
+            for line in _lines(table, block, known, two_lines=True, unknown_too=True)
+            for column, entry in zip(table.column_names, line.entries, strict=True)
         ),
     )
 
 
-def csv_tasks(tables: Sequence[Table]) -> str:
-    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision."""
-    return _csv(
-        CSV_TASKS_HEADER,
+def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision.
+
+    With statistics a row also has `CSV_TASKS_STATISTICS`: the relative improvement and the ends of
+    its 95 % interval in %, p, and p by Holm's correction; what is unknown is empty.
+    """
+    told = any(known is not None for known in statistics)
+    return csv_text(
+        [*CSV_TASKS_HEADER, *(CSV_TASKS_STATISTICS if told else [])],
         (
-            (*_identity(table, block), task.column, task.task, policy, _full(task.scores[policy]))
-            for table in tables
+            [
+                *(*_identity(table, block), task.column, task.task, policy),
+                full(task.scores[policy]),
+                *(_task_statistics(block, task, policy, known) if told else []),
+            ]
+            for table, known in _with_statistics(tables, statistics)
             for block in table.blocks
             for task in block.tasks
             for policy in block.policies
@@ -280,10 +312,15 @@ def csv_tasks(tables: Sequence[Table]) -> str:
     )
 
 
-def latex(tables: Sequence[Table]) -> str:
-    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes."""
+def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes.
+
+    `sheets.latex_document` makes a document of it. For `statistics` see `markdown`.
+    """
     head = "% Needs \\usepackage{booktabs} and \\usepackage{amssymb}.\n"
-    return head + "".join("\n" + _latex_table(table) for table in tables)
+    return head + "".join(
+        "\n" + _latex_table(*pair) for pair in _with_statistics(tables, statistics)
+    )
 
 
 def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
@@ -294,11 +331,11 @@ def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
         grid.add_column(name, overflow="fold")
         grid.add_column("")
         for column in columns:
-            header = Text(_wrapped_header(_one_line(column)))
+            header = Text(wrapped_header(one_line(column)))
             grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
         for label, row, policy, cells in rows:
-            named = f" {row}, τ = {_one_line(policy)}" if policy else f" {row}"
-            names = [Text(_one_line(label), style="bold"), Text(named), Text(), Text()]
+            named = f" {row}, τ = {one_line(policy)}" if policy else f" {row}"
+            names = [Text(one_line(label), style="bold"), Text(named), Text(), Text()]
             for title, quantity, values in zip(
                 names, _QUANTITIES, _paper_lines(cells, columns), strict=True
             ):
@@ -320,15 +357,15 @@ def markdown_paper(comparisons: Sequence[Comparison]) -> str:
     """The paper's numbers beside ours, one Markdown table for each of the paper's."""
     lines = [f"## {_PAPER_TITLE}", ""]
     for name, columns, rows in _paper_tables(comparisons):
-        header = ["Model", "Row", "τ", "", *map(_markdown_text, columns)]
+        header = ["Model", "Row", "τ", "", *map(markdown_text, columns)]
         grid = [
-            [*map(_markdown_text, (label, row, policy, quantity)), *map(_markdown_text, values)]
+            [*map(markdown_text, (label, row, policy, quantity)), *map(markdown_text, values)]
             for label, row, policy, cells in rows
             for quantity, values in zip(_QUANTITIES, _paper_lines(cells, columns), strict=True)
         ]
-        lines += [f"### {name}", "", *_markdown_grid(header, grid, 4), ""]
+        lines += [f"### {name}", "", *markdown_grid(header, grid, 4), ""]
     for sentence in (paper_summary(comparisons), *_paper_footnotes(comparisons)):
-        lines += [_markdown_text(sentence), ""]
+        lines += [markdown_text(sentence), ""]
     return "\n".join(lines)
 
 
@@ -337,7 +374,7 @@ def csv_paper(comparisons: Sequence[Comparison]) -> str:
 
     `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
     """
-    return _csv(
+    return csv_text(
         CSV_PAPER_HEADER,
         (
             (
@@ -348,10 +385,10 @@ def csv_paper(comparisons: Sequence[Comparison]) -> str:
                 one.policy,
                 one.row,
                 one.column,
-                _full(one.paper),
-                _full(one.ours),
-                _full(one.difference),
-                _full(one.noise),
+                full(one.paper),
+                full(one.ours),
+                full(one.difference),
+                full(one.noise),
                 one.within,
                 "; ".join(text for text in (one.present, one.doubt, one.note) if text),
             )
@@ -380,54 +417,113 @@ def _window(block: Block | LengthRow) -> str:
     return HOLE if block.window is None else str(block.window)
 
 
-def _one_line(text: str) -> str:
-    """The text without line breaks and control characters, which would break a row or a screen."""
-    return "".join(character if character.isprintable() else " " for character in text)
+def _with_statistics(
+    tables: Sequence[Table], statistics: Sequence[TableStatistics | None]
+) -> list[tuple[Table, TableStatistics | None]]:
+    return list(zip(tables, statistics or [None] * len(tables), strict=True))
 
 
-def _two_decimals(value: float | None) -> str:
-    return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"
+def _notes(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
+    return (*table.notes, *(() if statistics is None else statistics.notes))
 
 
-def _direction(value: float | None) -> int:
-    """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
-    shown = 0.0 if value is None else round(value, 2)
-    return (shown > 0) - (shown < 0)
+def _footnote_marks(statistics: TableStatistics) -> str:
+    return (
+        f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
+        f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        "those of a paired bootstrap over the tasks' items, for columns and "
+        f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
+        f"{statistics.seed}. They take the choice of τ as it is."
+    )
 
 
-def _change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> str:
-    """A relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
-    arrow = {1: up, -1: down, 0: ""}[_direction(value)]
-    return arrow + _two_decimals(None if value is None else abs(value))
+def _lines(
+    table: Table,
+    block: Block,
+    statistics: TableStatistics | None,
+    *,
+    two_lines: bool,
+    unknown_too: bool = False,
+) -> Iterator[_Line]:
+    """Yield a block's lines; an interval is one line, or two: where it begins and where it ends.
+
+    It has none where nothing is known of it, unless that is wanted too.
+    """
+    for row in block.rows:
+        known: dict[str, Uncertainty] = {}
+        if statistics is not None and row.kind == "relative":
+            known = {
+                column: found
+                for column in table.column_names
+                if (found := statistics.means.get((block.label, row.policy, column))) is not None
+                # Of a hole there is none.
+                and row.values[column] is not None
+            }
+        entries = [_entry(row, column, known.get(column)) for column in table.column_names]
+        yield _Line(row.kind, row.policy, tuple(entries))
+        if known or (unknown_too and statistics is not None and row.kind == "relative"):
+            yield from _interval_lines(table, row.policy, known, two_lines)
 
 
-def _value(row: Row, column: str) -> str:
+def _average_lines(
+    table: Table, statistics: TableStatistics | None, *, two_lines: bool
+) -> Iterator[_Line]:
+    """Yield `Avg Improv.` as the lines of a block; nothing if the table has none."""
+    if table.average_improvement is None:
+        return
+    average = Row("relative", "", table.average_improvement)
+    known = {} if statistics is None else statistics.average
+    entries = [_entry(average, column, known.get(column)) for column in table.column_names]
+    yield _Line(average.kind, average.policy, tuple(entries))
+    if known:
+        yield from _interval_lines(table, "", known, two_lines)
+
+
+def _interval_lines(
+    table: Table, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
+) -> Iterator[_Line]:
+    found = [known.get(column) for column in table.column_names]
+    if two_lines:
+        lows = tuple(number(None if one is None else one.low) for one in found)
+        highs = tuple(number(None if one is None else one.high) for one in found)
+        yield _Line("low", policy, lows)
+        yield _Line("high", policy, highs)
+    else:
+        both = tuple(number(None) if one is None else Entry(interval(one)) for one in found)
+        yield _Line("interval", policy, both)
+
+
+def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
     value = row.values[column]
     if value is None and column in row.partial:
-        return _partial(row, column)
-    return _change(value) if row.kind == "relative" else _two_decimals(value)
+        # What stands for a column of which some tasks have a score.
+        return Entry("{} of {}".format(*row.partial[column]))
+    return improvement(value, uncertainty) if row.kind == "relative" else number(value)
 
 
-def _partial(row: Row, column: str) -> str:
-    """What stands for a column of which some tasks have a score: "3 of 8"."""
-    return "{} of {}".format(*row.partial[column])
+def _terminal_value(kind: str, entry: Entry) -> Text:
+    text = entry_terminal(entry)
+    if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
+        text.style = {1: "green", -1: "red", 0: ""}[direction(entry.value)]
+    elif kind in {"low", "high"}:
+        text.style = "dim"
+    return text
 
 
-def _terminal_value(row: Row, column: str) -> Text:
-    style = ""
-    if row.kind == "relative":
-        style = {1: "green", -1: "red", 0: ""}[_direction(row.values[column])]
-    return Text(_value(row, column), style=style)
+def _full(entry: Entry) -> str:
+    return full(entry.value) if not isinstance(entry.value, str) else entry.value
 
 
-def _wrapped_header(name: str) -> str:
-    """The name broken before capitals where it would be wider than the numbers below it."""
-    lines = [""]
-    for word in re.findall(r"[A-Z]+[^A-Z]*|[^A-Z]+", name):
-        if lines[-1] and len(lines[-1]) + len(word) > _HEADER_CHARACTERS:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(lines)
+def _task_statistics(
+    block: Block, task: TaskScores, policy: str, statistics: TableStatistics | None
+) -> list[str]:
+    gain = None
+    if policy != BASELINE:
+        gain = relative_improvement(task.scores[policy], task.scores[BASELINE])
+    found = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
+    if gain is None or found is None:
+        return [full(gain), "", "", "", ""]
+    return [full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)]
 
 
 _QUANTITIES = ("paper", "ours", "difference", "noise")
@@ -498,57 +594,47 @@ def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
     counts = _task_counts(table)
     names = table.column_names
-    header = ["Model", "Row", "τ", *(_markdown_text(name) + counts[name] for name in names)]
+    header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
     rows = []
     for window, blocks in groupby(table.blocks, _window):
         rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
         for block in blocks:
-            label = _markdown_text(block.label)
-            for row in block.rows:
-                values = [_value(row, name) for name in names]
-                rows.append([label, _ROW_NAMES[row.kind], _markdown_text(row.policy), *values])
-    if table.average_improvement is not None:
-        values = [_change(table.average_improvement[name]) for name in names]
-        rows.append(["**Avg Improv.**", "", "", *values])
-    lines = [f"## {_markdown_text(table.group)}", "", *_markdown_grid(header, rows, 2), ""]
-    if table.notes:
-        lines += [*(f"- {_markdown_text(note)}" for note in table.notes), ""]
-    for footnote in footnotes(table):
-        lines += [_markdown_text(footnote), ""]
-    return "\n".join([*lines, "### Scores per task and τ", "", *_markdown_tasks(table), ""])
+            label = markdown_text(block.label)
+            for line in _lines(table, block, statistics, two_lines=False):
+                values = map(entry_markdown, line.entries)
+                rows.append([label, _ROW_NAMES[line.kind], markdown_text(line.policy), *values])
+    for line in _average_lines(table, statistics, two_lines=False):
+        title = "**Avg Improv.**" if line.kind == "relative" else _ROW_NAMES[line.kind]
+        rows.append([title, "", "", *map(entry_markdown, line.entries)])
+    lines = [f"## {markdown_text(table.group)}", "", *markdown_grid(header, rows, 2), ""]
+    if notes := _notes(table, statistics):
+        lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
+    for footnote in footnotes(table, statistics):
+        lines += [markdown_text(footnote), ""]
+    lines += ["### Scores per task and τ", "", *_markdown_tasks(table), ""]
+    gains = None if statistics is None else matrix(table, statistics)
+    return "\n".join(lines) + ("" if gains is None else f"\n{sheet_markdown(gains, level=3)}")
 
 
 def _markdown_tasks(table: Table) -> list[str]:
     policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
-    header = ["Model", "Column", "Task", *(f"τ = {_markdown_text(policy)}" for policy in policies)]
+    header = ["Model", "Column", "Task", *(f"τ = {markdown_text(policy)}" for policy in policies)]
     rows = [
         [
-            *(_markdown_text(name) for name in (block.label, task.column, task.task)),
+            *(markdown_text(name) for name in (block.label, task.column, task.task)),
             # Empty, and no hole: a policy that was asked for of another model alone.
             *(
-                _two_decimals(task.scores[policy]) if policy in task.scores else ""
+                two_decimals(task.scores[policy]) if policy in task.scores else ""
                 for policy in policies
             ),
         ]
         for block in table.blocks
         for task in block.tasks
     ]
-    return _markdown_grid(header, rows, 3)
-
-
-def _markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
-    """A table whose first `texts` columns are aligned to the left and the others to the right."""
-    rule = [":--"] * texts + ["--:"] * (len(header) - texts)
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
-
-
-def _markdown_text(text: str) -> str:
-    """The text with everything escaped that Markdown or the HTML within it would read as markup."""
-    escaped = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
+    return markdown_grid(header, rows, 3)
 
 
 def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str, str, str, str]:
@@ -556,64 +642,35 @@ def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str
     return table.group, window, block.model, block.revision
 
 
-def _full(value: float | None) -> str:
-    """The shortest text that reads back as the same number; nothing for a hole."""
-    return "" if value is None else repr(float(value))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv_format.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _latex_table(table: Table) -> str:
+def _latex_table(table: Table, statistics: TableStatistics | None) -> str:
     counts = _task_counts(table)
     names = table.column_names
     width = 2 + len(names)
-    header = ["Model", "", *(_latex_text(name) + counts[name] for name in names)]
+    header = ["Model", "", *(latex_text(name) + counts[name] for name in names)]
     lines = [
-        f"% {_one_line(table.group)}",
+        f"% {one_line(table.group)}",
         f"\\begin{{tabular}}{{ll{'r' * len(names)}}}",
         "\\toprule",
-        _latex_row(header),
+        latex_row(header),
     ]
     for window, blocks in groupby(table.blocks, _window):
-        heading = _latex_text(f"Window {window}")
+        heading = latex_text(f"Window {window}")
         lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"]
         for place, block in enumerate(blocks):
             if place:
                 lines.append("\\midrule")
-            for row in block.rows:
-                label = _latex_text(block.label) if row.kind == "raw" else ""
-                policy = "" if row.kind == "relative" else f", $\\tau$ = {_latex_text(row.policy)}"
-                values = [_latex_value(row, name) for name in names]
-                lines.append(_latex_row([label, _ROW_NAMES[row.kind] + policy, *values]))
-    if table.average_improvement is not None:
-        average = Row("relative", "", table.average_improvement)
-        values = [_latex_value(average, name) for name in names]
-        lines += ["\\midrule", _latex_row(["Avg Improv.", "", *values])]
+            for line in _lines(table, block, statistics, two_lines=False):
+                label = latex_text(block.label) if line.kind == "raw" else ""
+                policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
+                title = latex_text(_ROW_NAMES[line.kind]) + policy
+                lines.append(latex_row([label, title, *map(entry_latex, line.entries)]))
+    for line in _average_lines(table, statistics, two_lines=False):
+        values = map(entry_latex, line.entries)
+        if line.kind == "relative":
+            lines += ["\\midrule", latex_row(["Avg Improv.", "", *values])]
+        else:
+            lines.append(latex_row(["", latex_text(_ROW_NAMES[line.kind]), *values]))
     lines += ["\\bottomrule", "\\end{tabular}", ""]
-    for sentence in (*table.notes, *footnotes(table)):
-        lines.append(f"\\par\\noindent{{\\footnotesize {_latex_text(sentence)}\\par}}")
+    for sentence in (*_notes(table, statistics), *footnotes(table, statistics)):
+        lines.append(f"\\par\\noindent{{\\footnotesize {latex_text(sentence)}\\par}}")
     return "\n".join(lines) + "\n"
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
-
-
-def _latex_value(row: Row, column: str) -> str:
-    value = row.values[column]
-    if value is None:
-        return _partial(row, column) if column in row.partial else "--"
-    if row.kind == "relative":
-        return _change(value, "$\\blacktriangle$~", "$\\blacktriangledown$~")
-    return _two_decimals(value)
-
-
-def _latex_text(text: str) -> str:
-    """The text with LaTeX's characters escaped and no two hyphens joined to a dash."""
-    return re.sub("-(?=-)", "-{}", _one_line(text).translate(_LATEX_CHARACTERS))

@@ -1,16 +1,44 @@
 """A sheet: any table of the report as values with their texts, and its five formats.
 
-Computes nothing. Names come from models and data sets, so every format escapes them.
+Computes nothing but roundings; `text` escapes the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from lcbench.report.text import (
+    DOWN,
+    DOWN_UNSURE,
+    HOLE,
+    UP,
+    UP_UNSURE,
+    change,
+    csv_text,
+    full,
+    latex_row,
+    latex_text,
+    markdown_grid,
+    markdown_text,
+    one_line,
+    two_decimals,
+    wrapped_header,
+)
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+    from lcbench.report.statistics import Uncertainty
 
 Look = Literal["plain", "up", "down", "unsure", "strong"]
 """plain; an improvement or a loss whose interval excludes zero; one whose interval does not;
@@ -63,26 +91,301 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
+_STYLES = {"plain": "", "up": "bold green", "down": "bold red", "unsure": "dim", "strong": "bold"}
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+_BOLD = frozenset({"up", "down", "strong"})
+
+# In a terminal: names may take this share of the width, and a header is broken beyond so many
+# characters if the numbers below it are no wider.
+_SHARE_OF_LABELS = 0.45
+_WIDEST_HEADER = 12
+
+# More rows than these do not fit on a page; a `longtable` goes on over the next.
+_ROWS_OF_A_PAGE = 40
+
+
+def name(text: str) -> Entry:
+    """Return a name, for the left of a row."""
+    return Entry(text, text)
+
+
+def number(value: float | None, look: Look = "plain", more: str = "") -> Entry:
+    """Return a score × 100, or another number of two decimals; None is a hole."""
+    return Entry(two_decimals(value), value, look, more)
+
+
+def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> Entry:
+    """Return a relative improvement in %, with the marks that say how sure it is.
+
+    "▲ 0.43" in bold if its interval excludes zero, "△ 0.43" if not; plain "▲ 0.43" if that is
+    unknown. What is printed as 0.00 has an arrow only if it is told from zero.
+    """
+    if value is None or uncertainty is None:
+        return Entry(change(value), value)
+    more = described(uncertainty)
+    # An interval on the other side than the improvement itself would tell of neither direction.
+    if uncertainty.excludes_zero and value * uncertainty.low > 0:
+        if value > 0:
+            return Entry(f"{UP} {two_decimals(value)}", value, "up", more)
+        return Entry(f"{DOWN} {two_decimals(-value)}", value, "down", more)
+    return Entry(change(value, f"{UP_UNSURE} ", f"{DOWN_UNSURE} "), value, "unsure", more)
+
+
+def interval(uncertainty: Uncertainty) -> str:
+    """Return the ends of a 95 % interval: "-0.11 to 0.80"."""
+    return f"{two_decimals(uncertainty.low)} to {two_decimals(uncertainty.high)}"
+
+
+def described(uncertainty: Uncertainty) -> str:
+    """Return all that is known of how sure an improvement is, in a line."""
+    parts = [f"95 % interval {interval(uncertainty)}"]
+    if uncertainty.p is not None:
+        parts.append(f"p = {uncertainty.p:.2g}")
+    if uncertainty.adjusted is not None:
+        parts.append(f"after Holm {uncertainty.adjusted:.2g}")
+    if uncertainty.count:
+        parts.append(f"{uncertainty.count} {uncertainty.units}")
+    if uncertainty.note:
+        parts.append(uncertainty.note)
+    return "; ".join(parts)
+
+
+def distinct(sheets: Iterable[Sheet]) -> tuple[Sheet, ...]:
+    """Return sheets with names that differ, so that none is written over another's files."""
+    counts: dict[str, int] = {}
+    named = []
+    for sheet in sheets:
+        counts[sheet.name] = count = counts.get(sheet.name, 0) + 1
+        named.append(sheet if count == 1 else replace(sheet, name=f"{sheet.name}-{count}"))
+    return tuple(named)
+
+
 def terminal(sheet: Sheet) -> RenderableType:
-    """Return a sheet for a `rich` console of 100 columns or more."""
-    raise NotImplementedError
+    """Return a sheet for a `rich` console.
+
+    What is wider than the console is printed in parts, each with the names on the left.
+    """
+    below = RichTable.grid(padding=(0, 1))
+    for note in sheet.notes:
+        below.add_row(Text("•"), Text(one_line(note), style="dim"))
+    title = Text(one_line(sheet.title), style="bold")
+    return Group(title, Text(), _Grid(sheet), *([below] if sheet.notes else []), Text())
 
 
-def markdown(sheet: Sheet) -> str:
-    """Return a sheet as a Markdown table under its title."""
-    raise NotImplementedError
+def markdown(sheet: Sheet, level: int = 2) -> str:
+    """Return a sheet as a Markdown table under its title, a heading of this level."""
+    header = [markdown_text(text) for text in sheet.header]
+    rows = []
+    for section in sheet.sections:
+        if section.heading:
+            blank = [""] * (len(header) - 1)
+            rows.append([f"**{markdown_text(section.heading)}**", *blank])
+        rows += [[entry_markdown(entry) for entry in row] for row in section.rows]
+    lines = [f"{'#' * level} {markdown_text(sheet.title)}", ""]
+    lines += [*markdown_grid(header, rows, sheet.labels), ""]
+    if sheet.notes:
+        lines += [*(f"- {markdown_text(note)}" for note in sheet.notes), ""]
+    return "\n".join(lines) + "\n"
 
 
 def csv(sheet: Sheet) -> str:
-    """Return a sheet's exact values, one row a row; sections are a column of their own."""
-    raise NotImplementedError
+    """Return a sheet's exact values, one row a row.
+
+    The first column, `section`, has the heading of the rows, where any have one. A hole is empty.
+    """
+    headed = any(section.heading for section in sheet.sections)
+    return csv_text(
+        [*(["section"] if headed else []), *sheet.header],
+        (
+            [*([section.heading] if headed else []), *map(_csv_value, row)]
+            for section in sheet.sections
+            for row in section.rows
+        ),
+    )
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as `tabular`s with rules of booktabs."""
-    raise NotImplementedError
+    """Return sheets as `tabular`s with rules of booktabs; long ones as `longtable`s."""
+    packages = ["booktabs", "amssymb"]
+    if any(_is_long(sheet) for sheet in sheets):
+        packages.append("longtable")
+    needed = " and ".join(f"\\usepackage{{{package}}}" for package in packages)
+    return f"% Needs {needed}.\n" + "".join("\n" + _latex_sheet(sheet) for sheet in sheets)
+
+
+def latex_document(body: str) -> str:
+    """Return a document of its own, for pdflatex, around what `latex` or `render.latex` gave."""
+    return (
+        "\\documentclass{article}\n"
+        "\\usepackage[a3paper,landscape,margin=15mm]{geometry}\n"
+        "\\usepackage{booktabs}\n\\usepackage{amssymb}\n\\usepackage{longtable}\n"
+        "\\begin{document}\n\\noindent\n"
+        f"{body}"
+        "\\end{document}\n"
+    )
 
 
 def as_json(sheet: Sheet) -> dict[str, Any]:
-    """Return a sheet as plain values for JSON."""
-    raise NotImplementedError
+    """Return a sheet as plain values for JSON, which has no number that is none: null."""
+    return {
+        "name": sheet.name,
+        "title": sheet.title,
+        "header": list(sheet.header),
+        "labels": sheet.labels,
+        "sections": [
+            {
+                "heading": section.heading,
+                "rows": [[_json_entry(entry) for entry in row] for row in section.rows],
+            }
+            for section in sheet.sections
+        ],
+        "notes": list(sheet.notes),
+    }
+
+
+def entry_terminal(entry: Entry) -> Text:
+    """Return an entry for a `rich` console."""
+    return Text(one_line(entry.text), style=_STYLES[entry.look])
+
+
+def entry_markdown(entry: Entry) -> str:
+    """Return an entry as Markdown: what is told from zero in bold."""
+    text = markdown_text(entry.text)
+    return f"**{text}**" if entry.look in _BOLD and text else text
+
+
+def entry_latex(entry: Entry) -> str:
+    """Return an entry as LaTeX: what is told from zero in bold."""
+    if entry.text == HOLE:
+        return "--"
+    text = _MINUS.sub("$-$", latex_text(entry.text))
+    # An arrow stays with its number.
+    if entry.text[:2] in {f"{arrow} " for arrow in (UP, DOWN, UP_UNSURE, DOWN_UNSURE)}:
+        text = text.replace(" ", "~", 1)
+    return f"\\textbf{{{text}}}" if entry.look in _BOLD and text else text
+
+
+class _Grid:
+    """The rows of a sheet, in as many parts as the width of the console makes of its columns."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        widths = self._widths(options.max_width)
+        labels = range(self._sheet.labels)
+        for numbers in self._parts(widths, options.max_width):
+            columns = [*labels, *numbers]
+            first = True
+            for section in self._sheet.sections or (Section("", ()),):
+                grid = self._grid(columns, widths, first)
+                for row in section.rows:
+                    grid.add_row(*(entry_terminal(row[place]) for place in columns))
+                if section.heading and not first:
+                    yield Text()
+                if first and section.heading:
+                    # The header stands above the first heading, as above the rows of a table.
+                    yield self._grid(columns, widths, True)
+                    grid.show_header = False
+                if section.heading:
+                    yield Text(one_line(section.heading), style="bold")
+                yield grid
+                first = False
+            yield Text()
+
+    def _grid(self, columns: Sequence[int], widths: Sequence[int], header: bool) -> RichTable:
+        grid = RichTable(
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+            show_header=header,
+            padding=(0, 1, 0, 0),
+        )
+        for place in columns:
+            grid.add_column(
+                Text(self._header(place)),
+                justify="left" if place < self._sheet.labels else "right",
+                vertical="bottom" if header else "top",
+                overflow="fold",
+                # A column has its padding on the right within its width.
+                width=widths[place],
+            )
+        return grid
+
+    def _header(self, place: int) -> str:
+        text = one_line(self._sheet.header[place])
+        return text if place < self._sheet.labels else wrapped_header(text).replace(", ", ",\n")
+
+    def _widths(self, available: int) -> list[int]:
+        widths = []
+        for place in range(len(self._sheet.header)):
+            rows = (row for section in self._sheet.sections for row in section.rows)
+            entries = max((cell_len(one_line(row[place].text)) for row in rows), default=0)
+            header = max(map(cell_len, self._header(place).split("\n")))
+            if place >= self._sheet.labels:
+                header = min(header, _WIDEST_HEADER)
+            widths.append(max(entries, header, 1))
+        spare = int(available * _SHARE_OF_LABELS) - 2 * self._sheet.labels
+        while self._sheet.labels and sum(widths[: self._sheet.labels]) > max(spare, 8):
+            widest = max(range(self._sheet.labels), key=widths.__getitem__)
+            if widths[widest] == 1:
+                break
+            widths[widest] -= 1
+        return widths
+
+    def _parts(self, widths: Sequence[int], available: int) -> list[list[int]]:
+        """Return the columns of numbers in parts that fit beside the names."""
+        # Two characters lie between any two columns.
+        names = sum(width + 2 for width in widths[: self._sheet.labels])
+        parts: list[list[int]] = [[]]
+        used = names
+        for place in range(self._sheet.labels, len(widths)):
+            if parts[-1] and used + widths[place] + 2 > available:
+                parts.append([])
+                used = names
+            parts[-1].append(place)
+            used += widths[place] + 2
+        return parts
+
+
+def _csv_value(entry: Entry) -> str:
+    if isinstance(entry.value, str):
+        return entry.value
+    return full(entry.value)
+
+
+def _json_entry(entry: Entry) -> dict[str, Any]:
+    value = entry.value
+    if isinstance(value, int | float):
+        value = float(value) if math.isfinite(value) else None
+    return {"text": entry.text, "value": value, "look": entry.look, "more": entry.more}
+
+
+def _is_long(sheet: Sheet) -> bool:
+    return sum(len(section.rows) + 1 for section in sheet.sections) > _ROWS_OF_A_PAGE
+
+
+def _latex_sheet(sheet: Sheet) -> str:
+    long = _is_long(sheet)
+    environment = "longtable" if long else "tabular"
+    width = len(sheet.header)
+    columns = "l" * sheet.labels + "r" * (width - sheet.labels)
+    lines = [
+        f"% {one_line(sheet.title)}",
+        f"\\par\\noindent\\textbf{{{latex_text(sheet.title)}}}\\par\\medskip\\noindent",
+        f"\\begin{{{environment}}}{{{columns}}}",
+        "\\toprule",
+        latex_row(map(latex_text, sheet.header)),
+        *(["\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"] if long else []),
+    ]
+    for place, section in enumerate(sheet.sections):
+        # Above the first rows of a `longtable` there is one already.
+        if place or not long:
+            lines.append("\\midrule")
+        if section.heading:
+            heading = latex_text(section.heading)
+            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\")
+        lines += [latex_row(map(entry_latex, row)) for row in section.rows]
+    lines += [*([] if long else ["\\bottomrule"]), f"\\end{{{environment}}}", ""]
+    lines += [f"\\par\\noindent{{\\footnotesize {latex_text(note)}\\par}}" for note in sheet.notes]
+    return "\n".join([*lines, "\\bigskip", ""])

@@ -1,0 +1,192 @@
+"""Names and numbers as text: rounded, with their marks, and escaped for each format.
+
+Names come from models and data sets, so every format escapes them.
+"""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+HOLE = "–"
+UP = "▲"
+DOWN = "▼"
+UP_UNSURE = "△"
+DOWN_UNSURE = "▽"
+
+# Two header words of this length and a number with its arrow are about equally wide, which lets
+# ten columns and `Avg` fit into 100 characters.
+_HEADER_CHARACTERS = 8
+
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
+
+_LATEX_CHARACTERS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    # Not `\textasciigrave`, whose font a small TeX has to draw first.
+    "`": r"\`{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # Right after the end of a row, bare ones would be read as arguments of `\\`.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "τ": r"$\tau$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "Δ": r"$\Delta$",
+    "µ": r"$\mu$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
+    "Σ": r"$\Sigma$",
+    "σ": r"$\sigma$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≠": r"$\neq$",
+    "≈": r"$\approx$",
+    "∞": r"$\infty$",
+    "→": r"$\rightarrow$",
+    "°": r"$^\circ$",
+    "✓": r"$\checkmark$",
+    "✗": r"$\times$",
+    UP: r"$\blacktriangle$",
+    DOWN: r"$\blacktriangledown$",
+    UP_UNSURE: r"$\vartriangle$",
+    DOWN_UNSURE: r"$\triangledown$",
+    "†": r"$\dagger$",
+    "•": r"$\bullet$",
+    HOLE: r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\ldots{}",
+    "\u2018": r"\textquoteleft{}",
+    "\u2019": r"\textquoteright{}",
+    "\u201c": r"\textquotedblleft{}",
+    "\u201d": r"\textquotedblright{}",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+}
+
+# The accents that LaTeX's own fonts can put on any letter, by their combining characters.
+_LATEX_ACCENTS = {
+    "\u0300": "\\`",
+    "\u0301": "\\'",
+    "\u0302": "\\^",
+    "\u0303": "\\~",
+    "\u0304": "\\=",
+    "\u0306": "\\u",
+    "\u0307": "\\.",
+    "\u0308": '\\"',
+    "\u030a": "\\r",
+    "\u030b": "\\H",
+    "\u030c": "\\v",
+    "\u0327": "\\c",
+}
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters, which would break a row or a screen."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def two_decimals(value: float | None) -> str:
+    """A number as the tables print it."""
+    return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def direction(value: float | None) -> int:
+    """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
+    shown = 0.0 if value is None else round(value, 2)
+    return (shown > 0) - (shown < 0)
+
+
+def change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> str:
+    """A relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
+    arrow = {1: up, -1: down, 0: ""}[direction(value)]
+    return arrow + two_decimals(None if value is None else abs(value))
+
+
+def full(value: float | None) -> str:
+    """The shortest text that reads back as the same number; nothing for a hole."""
+    return "" if value is None else repr(float(value))
+
+
+def wrapped_header(name: str) -> str:
+    """The name broken before capitals where it would be wider than the numbers below it."""
+    lines = [""]
+    for word in re.findall(r"[A-Z]+[^A-Z]*|[^A-Z]+", name):
+        if lines[-1] and len(lines[-1]) + len(word) > _HEADER_CHARACTERS:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
+    """A table whose first `texts` columns are aligned to the left and the others to the right."""
+    rule = [":--"] * texts + ["--:"] * (len(header) - texts)
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def markdown_text(text: str) -> str:
+    """The text with everything escaped that Markdown or the HTML within it would read as markup."""
+    escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
+
+
+def latex_row(cells: Iterable[str]) -> str:
+    """A row of a `tabular`."""
+    return f"{' & '.join(cells)} \\\\"
+
+
+def latex_text(text: str) -> str:
+    """The text with LaTeX's characters escaped and no two hyphens joined to a dash.
+
+    What pdflatex has no glyph for becomes a question mark, since it would not compile.
+    """
+    escaped = "".join(map(_latex_character, one_line(text)))
+    return re.sub("-(?=-)", "-{}", escaped)
+
+
+def _latex_character(character: str) -> str:
+    if character in _LATEX_CHARACTERS:
+        return _LATEX_CHARACTERS[character]
+    if character.isascii():
+        return character
+    decomposed = unicodedata.normalize("NFKD", character)
+    letter, accents = decomposed[:1], decomposed[1:]
+    if len(accents) == 1 and accents in _LATEX_ACCENTS and letter.isascii() and letter.isalpha():
+        # A bare i and j would keep their dots below the accent.
+        stem = {"i": "\\i", "j": "\\j"}.get(letter, letter)
+        return f"{_LATEX_ACCENTS[accents]}{{{stem if accents != chr(0x327) else letter}}}"
+    if decomposed.isascii():
+        return "".join(map(_latex_character, decomposed))
+    return "?"

@@ -1,0 +1,116 @@
+"""`lcbench.report.languages`: a task's score by subset."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lcbench.report import sheets
+from lcbench.report.languages import language_sheet
+from lcbench.report.sheets import Sheet
+from lcbench.report.table1 import Table, build_tables
+
+
+def row(policy: str, task: str, subset: str, score: float, **more: Any) -> dict[str, Any]:
+    return {
+        "group": "paper",
+        "window": 512,
+        "model": "o/m",
+        "revision": "r",
+        "policy": policy,
+        "task": task,
+        "column": "Class",
+        "split": "test",
+        "subset": subset,
+        "score": score,
+        "conditions": {},
+        **more,
+    }
+
+
+def built(rows: list[dict[str, Any]]) -> tuple[Table, Sheet | None]:
+    scores = pd.DataFrame(rows)
+    (table,) = build_tables(scores)
+    return table, language_sheet(table, scores)
+
+
+def texts(sheet: Sheet, section: int = 0) -> list[list[str]]:
+    return [[entry.text for entry in line] for line in sheet.sections[section].rows]
+
+
+def test_a_row_a_subset_and_their_mean() -> None:
+    rows = [
+        row("1", "Massive", "en", 0.6, split="test"),
+        row("1", "Massive", "en", 0.8, split="other"),
+        row("1", "Massive", "de", 0.5, split="test"),
+        row("1", "Massive", "de", 0.5, split="other"),
+        row("0.8", "Massive", "en", 0.7, split="test"),
+        row("0.8", "Massive", "en", 0.84, split="other"),
+        row("0.8", "Massive", "de", 0.48, split="test"),
+        row("0.8", "Massive", "de", 0.48, split="other"),
+        row("0.9", "Massive", "en", 0.1, split="test"),
+        row("0.9", "Massive", "en", 0.1, split="other"),
+        row("0.9", "Massive", "de", 0.2, split="test"),
+        row("0.9", "Massive", "de", 0.2, split="other"),
+        # One subset is no language of several.
+        row("1", "Imdb", "default", 0.9),
+        row("0.8", "Imdb", "default", 0.9),
+        row("0.9", "Imdb", "default", 0.9),
+    ]
+    table, sheet = built(rows)
+    assert sheet is not None
+    assert sheet.name == "languages"
+    assert sheet.header == ("Task", "Subset", "raw", "τ = 0.9", "τ = 0.8", "Relative Improv.")
+    assert [section.heading for section in sheet.sections] == ["m, best τ = 0.8"]
+    assert texts(sheet) == [
+        ["Massive", "de", "50.00", "20.00", "48.00", "▼ 4.00"],
+        ["Massive", "en", "70.00", "10.00", "77.00", "▲ 10.00"],
+        ["Massive", "Mean", "60.00", "15.00", "62.50", "▲ 4.17"],
+    ]
+    mean = sheet.sections[0].rows[2][2].value
+    assert mean == table.blocks[0].tasks[1].scores["1"]
+    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in sheets.markdown(sheet)
+
+
+def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:
+    rows = [
+        row("1", "Massive", "en", 0.6),
+        row("1", "Massive", "de", 0.5),
+        # Measured under other conditions than its baseline.
+        row("0.8", "Massive", "en", 0.7, conditions={"mteb": "1"}),
+        row("0.8", "Massive", "de", 0.7, conditions={"mteb": "1"}),
+        # Without a score in one language.
+        row("0.9", "Massive", "en", 0.7),
+        row("0.9", "Massive", "de", math.nan),
+    ]
+    _, sheet = built(rows)
+    assert sheet is not None
+    assert [line[3:5] for line in texts(sheet)] == [["–", "–"]] * 3
+    assert {line[5] for line in texts(sheet)} == {"–"}
+
+
+def test_models_have_sections_and_a_baseline_alone_no_improvement() -> None:
+    rows = [
+        row("1", "Massive", "en", 0.6, window=None),
+        row("1", "Massive", "de", 0.5, window=None),
+        row("1", "Massive", "en", 0.6, model="o/other"),
+        row("1", "Massive", "de", 0.5, model="o/other"),
+        row("0.8", "Massive", "en", 0.6, model="o/other"),
+        row("0.8", "Massive", "de", 0.5, model="o/other"),
+        # Of another group.
+        row("1", "Massive", "fr", 0.5, model="o/third", group="leaderboard"),
+    ]
+    scores = pd.DataFrame(rows)
+    table = build_tables(scores)[0]
+    sheet = language_sheet(table, scores)
+    assert sheet is not None
+    assert [section.heading for section in sheet.sections] == ["other, best τ = 0.8", "m"]
+    assert texts(sheet, 1)[0] == ["Massive", "de", "50.00", "", ""]
+    assert texts(sheet, 0)[0] == ["Massive", "de", "50.00", "50.00", "0.00"]
+
+
+@pytest.mark.parametrize("subsets", [["default"], ["en"]])
+def test_no_sheet_without_a_task_of_several_subsets(subsets: list[str]) -> None:
+    _, sheet = built([row("1", "Imdb", subset, 0.5) for subset in subsets])
+    assert sheet is None

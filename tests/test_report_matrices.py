@@ -1,0 +1,114 @@
+"""`lcbench.report.matrices`: what each task gains at each τ."""
+
+import pandas as pd
+import pytest
+
+from lcbench.report.matrices import matrix
+from lcbench.report.statistics import NOTHING, TableStatistics, Uncertainty
+from lcbench.report.table1 import Table, build_tables
+
+
+@pytest.fixture
+def table() -> Table:
+    """Two models; B has no score at 0.9, and 0.8 was asked for of the first alone."""
+    values = {
+        ("x", "1", "A"): 0.5,
+        ("x", "0.9", "A"): 0.51,
+        ("x", "0.8", "A"): 0.45,
+        ("x", "1", "B"): 0.8,
+        ("x", "0.8", "B"): 0.8,
+        ("y", "1", "A"): 0.5,
+        ("y", "0.9", "A"): 0.52,
+        ("y", "1", "B"): 0.5,
+        ("y", "0.9", "B"): 0.505,
+    }
+    rows = [
+        {
+            "group": "paper",
+            "window": 512,
+            "model": f"o/{model}",
+            "revision": "r",
+            "policy": policy,
+            "task": task,
+            "column": {"A": "Class", "B": "STS"}[task],
+            "split": "test",
+            "subset": "default",
+            "score": score,
+            "conditions": {},
+        }
+        for (model, policy, task), score in values.items()
+    ]
+    (table,) = build_tables(pd.DataFrame(rows))
+    return table
+
+
+KNOWN = TableStatistics(
+    {
+        ("x", "0.9", "A"): Uncertainty(1, 3, 0.001, 0.004),
+        ("x", "0.8", "A"): Uncertainty(-15, -5, 0.03, 0.09),
+        ("x", "0.8", "B"): Uncertainty(-1, 1, 0.9, 0.9),
+        ("y", "0.9", "A"): Uncertainty(-1, 9, 0.2, 0.4),
+    },
+    {},
+    {},
+)
+
+
+def test_a_matrix_of_marks(table: Table) -> None:
+    sheet = matrix(table, KNOWN)
+    assert sheet is not None
+    assert sheet.header == ("Column", "Task", "τ = 0.9", "τ = 0.8")
+    assert {
+        section.heading: [[(entry.text, entry.look) for entry in row[1:]] for row in section.rows]
+        for section in sheet.sections
+    } == {
+        "x": [
+            [("A", "plain"), ("▲ 2.00", "up"), ("▼ 10.00", "down")],
+            [("B", "plain"), ("–", "plain"), ("0.00", "unsure")],
+        ],
+        "y": [
+            [("A", "plain"), ("△ 4.00", "unsure"), ("", "plain")],
+            [("B", "plain"), ("▲ 1.00", "plain"), ("", "plain")],
+        ],
+    }
+    assert sheet.sections[0].rows[0][2].more == (
+        "95 % interval 1.00 to 3.00; p = 0.001; after Holm 0.004"
+    )
+    assert sheet.notes[1:] == (
+        "Of 4 pairs of a task's τ and τ = 1, 2 are told from zero (95 % interval), 1 after Holm's "
+        "correction (p ≤ 0.05).",
+        "Of 1 further pairs it is unknown.",
+    )
+
+
+def test_without_statistics_arrows_are_plain(table: Table) -> None:
+    sheet = matrix(table)
+    assert sheet is not None
+    row = sheet.sections[0].rows[0]
+    assert [(entry.text, entry.look) for entry in row[2:]] == [
+        ("▲ 2.00", "plain"),
+        ("▼ 10.00", "plain"),
+    ]
+    assert len(sheet.notes) == 1
+    nothing = matrix(table, NOTHING)
+    assert nothing is not None
+    assert nothing.sections == sheet.sections
+    assert nothing.notes[1] == "Of none of the pairs is it known whether it is told from zero."
+
+
+def test_no_matrix_of_a_baseline_alone() -> None:
+    rows = {
+        "group": ["g"],
+        "window": [512],
+        "model": ["m"],
+        "revision": ["r"],
+        "policy": ["1"],
+        "task": ["A"],
+        "column": ["Class"],
+        "split": ["test"],
+        "subset": ["default"],
+        "score": [0.5],
+        "conditions": [{}],
+    }
+    (table,) = build_tables(pd.DataFrame(rows))
+    assert matrix(table) is None

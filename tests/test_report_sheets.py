@@ -1,0 +1,255 @@
+"""`lcbench.report.sheets`: a table's values, and its text in every format."""
+
+import csv as csv_format
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lcbench.report import sheets
+from lcbench.report.sheets import Entry, Section, Sheet
+from lcbench.report.statistics import Uncertainty
+from pdflatex import compiled
+
+HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
+
+UP = Uncertainty(0.1, 0.8, 0.0123, 0.2, "queries", 50)
+DOWN = Uncertainty(-0.8, -0.1)
+ACROSS = Uncertainty(-0.11, 0.8)
+
+
+@pytest.fixture
+def sheet() -> Sheet:
+    """Two sections; a name full of markup, every look and a hole."""
+    return Sheet(
+        name="gains",
+        title="Gains",
+        header=("Task", "raw", "τ = 0.8"),
+        labels=1,
+        sections=(
+            Section(
+                "minilm",
+                (
+                    (sheets.name("A"), sheets.number(50.125), sheets.improvement(0.43, UP)),
+                    (sheets.name("B"), sheets.number(60), sheets.improvement(-0.43, DOWN)),
+                    (
+                        sheets.name("C"),
+                        sheets.number(70, "strong"),
+                        sheets.improvement(0.4, ACROSS),
+                    ),
+                ),
+            ),
+            Section(
+                "other",
+                ((sheets.name(HOSTILE), sheets.number(None), sheets.improvement(-0.5)),),
+            ),
+        ),
+        notes=("τ is chosen [bold]here[/bold].",),
+    )
+
+
+def printed(sheet: Sheet, width: int = 100, color: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+    )
+    console.print(sheets.terminal(sheet))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text", "look"),
+    [
+        (0.43, UP, "▲ 0.43", "up"),
+        (-0.43, DOWN, "▼ 0.43", "down"),
+        (0.43, ACROSS, "△ 0.43", "unsure"),
+        (-0.05, ACROSS, "▽ 0.05", "unsure"),
+        (0.43, None, "▲ 0.43", "plain"),
+        (-0.43, None, "▼ 0.43", "plain"),
+        (0.004, None, "0.00", "plain"),
+        (0.004, ACROSS, "0.00", "unsure"),
+        # So little, and yet told from zero.
+        (0.004, Uncertainty(0.002, 0.006), "▲ 0.00", "up"),
+        # An end at zero does not exclude it.
+        (0.43, Uncertainty(0.0, 0.8), "△ 0.43", "unsure"),
+        # An interval on the other side tells of no direction.
+        (0.43, DOWN, "△ 0.43", "unsure"),
+        (None, None, "–", "plain"),
+        (None, UP, "–", "plain"),
+    ],
+)
+def test_the_marks_of_an_improvement(
+    value: float | None, uncertainty: Uncertainty | None, text: str, look: str
+) -> None:
+    entry = sheets.improvement(value, uncertainty)
+    assert (entry.text, entry.look, entry.value) == (text, look, value)
+
+
+def test_what_is_known_beside_an_improvement() -> None:
+    assert sheets.improvement(0.43, UP).more == (
+        "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries"
+    )
+    assert sheets.improvement(0.4, ACROSS).more == "95 % interval -0.11 to 0.80"
+    assert sheets.improvement(0.4).more == ""
+
+
+def test_terminal(sheet: Sheet) -> None:
+    lines = [line.rstrip() for line in printed(sheet).splitlines()]
+    assert lines[0] == "Gains"
+    assert lines[2].split() == ["Task", "raw", "τ", "=", "0.8"]
+    assert lines[4] == "minilm"
+    assert lines[5].split() == ["A", "50.12", "▲", "0.43"]
+    assert lines[7].split() == ["C", "70.00", "△", "0.40"]
+    assert "• τ is chosen [bold]here[/bold]." in lines
+    assert "\x1b" not in printed(sheet)
+
+
+def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Sheet) -> None:
+    text = printed(sheet, color=True)
+    for style, shown in (("1;32", "▲ 0.43"), ("1;31", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
+        assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
+    assert not re.search(r"\x1b\[[1-9][\d;]*m *▼ 0\.50", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> None:
+    places = range(23)
+    wide = Sheet(
+        name="wide",
+        title="Wide",
+        header=("A task's name", *(f"LEMBNeedleRetrieval, τ = 0.{place}" for place in places)),
+        labels=1,
+        sections=(
+            Section(
+                "msmarco-roberta-base-ance-firstp",
+                tuple(
+                    (
+                        sheets.name(f"Task{row}OfAVeryLongNameIndeed"),
+                        *(sheets.number(100 * row + place) for place in places),
+                    )
+                    for row in range(3)
+                ),
+            ),
+        ),
+    )
+    text = printed(wide, width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    for row in range(3):
+        for place in places:
+            assert text.count(f" {100 * row + place}.00") == 1
+    parts = text.count("msmarco-roberta-base-ance-firstp")
+    assert parts > 1
+    # A narrow terminal breaks a name, and keeps its beginning.
+    assert sum(line.startswith("Task1Of") for line in lines) == parts
+    assert "…" not in text
+
+
+def test_a_sheet_without_rows() -> None:
+    empty = Sheet("none", "None", ("Task", "raw"), 1, ())
+    assert printed(empty).split()[:3] == ["None", "Task", "raw"]
+    assert sheets.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
+    assert sheets.csv(empty) == "Task,raw\n"
+
+
+def test_markdown(sheet: Sheet) -> None:
+    lines = sheets.markdown(sheet).splitlines()
+    assert lines[:8] == [
+        "## Gains",
+        "",
+        "| Task | raw | τ = 0.8 |",
+        "| :-- | --: | --: |",
+        "| **minilm** |  |  |",
+        "| A | 50.12 | **▲ 0.43** |",
+        "| B | 60.00 | **▼ 0.43** |",
+        "| C | **70.00** | △ 0.40 |",
+    ]
+    escaped = r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*日本Ünïçødéőž…≥±"
+    assert lines[9] == f"| {escaped} | – | ▼ 0.50 |"
+    assert lines[11] == r"- τ is chosen \[bold\]here\[/bold\]."
+    assert sheets.markdown(sheet, level=4).startswith("#### Gains\n")
+
+
+def test_csv_reads_back_in_full_precision(sheet: Sheet) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(sheets.csv(sheet))))
+    assert rows[0] == {"section": "minilm", "Task": "A", "raw": "50.125", "τ = 0.8": "0.43"}
+    assert rows[3] == {"section": "other", "Task": HOSTILE, "raw": "", "τ = 0.8": "-0.5"}
+    # Without headings there is no column for them.
+    plain = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("1", 1.0),),)),))
+    assert sheets.csv(plain) == "x\n1.0\n"
+
+
+def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Sheet) -> None:
+    read = json.loads(json.dumps(sheets.as_json(sheet), allow_nan=False))
+    assert read["name"] == "gains"
+    assert read["header"] == ["Task", "raw", "τ = 0.8"]
+    assert read["labels"] == 1
+    assert [section["heading"] for section in read["sections"]] == ["minilm", "other"]
+    assert read["sections"][0]["rows"][0][2] == {
+        "text": "▲ 0.43",
+        "value": 0.43,
+        "look": "up",
+        "more": "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries",
+    }
+    assert read["sections"][1]["rows"][0][0]["value"] == HOSTILE
+    assert read["notes"] == ["τ is chosen [bold]here[/bold]."]
+    odd = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("–", math.nan),),)),))
+    assert sheets.as_json(odd)["sections"][0]["rows"][0][0]["value"] is None
+
+
+def test_latex(sheet: Sheet) -> None:
+    lines = sheets.latex([sheet]).splitlines()
+    assert lines[0] == r"% Needs \usepackage{booktabs} and \usepackage{amssymb}."
+    begin = lines.index(r"\begin{tabular}{lrr}")
+    assert lines[begin + 1 : begin + 10] == [
+        r"\toprule",
+        r"Task & raw & $\tau$ = 0.8 \\",
+        r"\midrule",
+        r"\multicolumn{3}{l}{\textit{minilm}} \\",
+        r"A & 50.12 & \textbf{$\blacktriangle$~0.43} \\",
+        r"B & 60.00 & \textbf{$\blacktriangledown$~0.43} \\",
+        r"C & \textbf{70.00} & $\vartriangle$~0.40 \\",
+        r"\midrule",
+        r"\multicolumn{3}{l}{\textit{other}} \\",
+    ]
+    # What pdflatex has no glyph for is a question mark; an accent is a command.
+    assert (
+        r"{*}i{*}??\"{U}n\"{\i}\c{c}\o{}d\'{e}\H{o}\v{z}\ldots{}$\geq$$\pm$ & -- & "
+        r"$\blacktriangledown$~0.50 \\"
+    ) in lines[begin + 10]
+
+
+def test_latex_compiles_with_every_character_there_is(sheet: Sheet, tmp_path: Path) -> None:
+    characters = [chr(code) for code in [*range(0x20, 0x250), *range(0x370, 0x400)]]
+    characters += [chr(code) for code in [*range(0x1E00, 0x1F00), *range(0x2010, 0x2700, 3)]]
+    characters += ["▲", "▼", "△", "▽", "✓", "\U0001f600", "日", "\ufb01", "\u202e"]
+    names = ["".join(characters[at : at + 40]) for at in range(0, len(characters), 40)]
+    long = Sheet(
+        name="long",
+        title=HOSTILE,
+        header=(HOSTILE, "[x]", "*"),
+        labels=1,
+        sections=tuple(
+            Section(text, ((sheets.name(text), sheets.name("*"), sheets.name("[1ex]")),))
+            for text in names
+        ),
+        notes=tuple(names),
+    )
+    assert r"\begin{longtable}{lrr}" in sheets.latex([long])
+    log = compiled(sheets.latex_document(sheets.latex([sheet, long, sheet])), tmp_path)
+    assert "Missing character" not in log
+    # A font that is drawn when it is first used takes a minute, and more than a small TeX.
+    assert "mktexpk" not in log
+    assert ".pk>" not in log
+
+
+def test_sheets_of_one_name_are_told_apart(sheet: Sheet) -> None:
+    names = [one.name for one in sheets.distinct([sheet, sheet, sheet])]
+    assert names == ["gains", "gains-2", "gains-3"]
