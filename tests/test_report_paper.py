@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from lcbench.report import paper, render
-from lcbench.report.noise import HALF_WIDTH, covariance
 from lcbench.report.buckets import rank_of_longest
+from lcbench.report.noise import HALF_WIDTH, covariance
 from lcbench.report.paper import Comparison, compare, is_papers
 from lcbench.report.write import report_folder
 from lcbench.results import Results
