@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from lcbench.report import paper, render
+from lcbench.report.buckets import rank_of_longest
 from lcbench.report.noise import HALF_WIDTH, covariance
-from lcbench.report.paper import Comparison, compare, is_papers, rank_of_longest
+from lcbench.report.paper import Comparison, compare, is_papers
 from lcbench.report.write import report_folder
 from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_models, shipped_suites

@@ -16,10 +16,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lcbench.report.noise import HALF_WIDTH, covariance, ratio_error, standard_error
+from lcbench.report.buckets import rank_of_longest
+from lcbench.report.noise import HALF_WIDTH, covariance, standard_error
 from lcbench.report.table1 import AVERAGE, BASELINE, Block, build_tables
 from lcbench.settings import shipped_models, shipped_suites
 from lcbench.tempscale.policy import ByRole, Constant
@@ -123,7 +122,8 @@ def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
     paper's τ of each model and not our best; a column of which tasks are missing has no number.
 
     Table 2 gives queries and documents temperatures of their own on two tasks. The paper does not
-    state its τ; that of the model's row in Table 1 is taken. Table 3: see `rank_of_longest`.
+    state its τ; that of the model's row in Table 1 is taken. Table 3 is of
+    `buckets.rank_of_longest`.
 
     Args:
         scores: the frame of `Results.read`.
@@ -138,42 +138,6 @@ def data_folder() -> Path:
     """Return the folder of the paper's tables: in the wheel, else in the checkout."""
     installed = Path(__file__).parents[1] / "paper"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "results" / "paper"
-
-
-def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
-    """Return the mean rank of the longest 20 % of the relevant documents, and its standard error.
-
-    The paper (Table 3) says no more of how they are chosen. Here: of the distinct documents that
-    are relevant to any query, the fifth (rounded up) with the most tokens, and all that are as long
-    as the shortest of them, since a window makes many equally long. The average is over all pairs
-    of a query and such a document of its own; a rank is 1 + the documents before it, over the whole
-    corpus. The queries are the sample that the error is of (`noise.ratio_error`).
-
-    Args:
-        files: of a cell of a retrieval task.
-
-    Returns:
-        None if its items are missing or have no relevant documents.
-    """
-    try:
-        relevant = pq.read_table(files.items, columns=["relevant"])["relevant"].combine_chunks()
-        pairs = relevant.flatten()
-        queries = relevant.value_parent_indices().to_numpy()
-        documents = pairs.field("id").to_numpy(zero_copy_only=False)
-        tokens, ranks = (pairs.field(name).to_numpy() for name in ("tokens", "rank"))
-    # A missing or broken file, or one of another layout.
-    except (OSError, KeyError, pa.ArrowException, AttributeError):
-        return None
-    if len(documents) == 0:
-        return None
-    lengths = np.sort(tokens[np.unique(documents, return_index=True)[1]])
-    long = tokens >= lengths[-math.ceil(len(lengths) / 5)]
-    _, query = np.unique(queries[long], return_inverse=True)
-    sums, counts = (
-        np.asarray(np.bincount(query, weights=weights), dtype=np.float64)
-        for weights in (ranks[long], None)
-    )
-    return float(ranks[long].mean()), ratio_error(sums, counts)
 
 
 @dataclass(frozen=True)

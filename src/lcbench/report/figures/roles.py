@@ -1,0 +1,179 @@
+"""Heat maps of the improvement over the τ of queries and that of documents (Figures 9 and 15)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from lcbench.report.figures.drawing import (
+    IMPROVEMENT,
+    LINEAR_PERCENT,
+    csv_text,
+    is_linear,
+    new_figure,
+    pages,
+    written,
+)
+
+# From blue over grey to yellow, which no form of colour blindness confuses, and ever lighter: a
+# loss is dark and a gain light where there is no colour.
+_COLOURS = "cividis"
+# Of a lightness of 0 to 1: what is lighter is written on in black.
+_LIGHT = 0.45
+
+_PANELS_PER_ROW = 3
+_PANELS_PER_PAGE = 9
+_SQUARE_INCHES = 0.46
+_BESIDE_INCHES = 1.1
+_BAR_INCHES = 0.9
+
+
+class Grid(Protocol):
+    """What is drawn of a grid of the τ of two roles.
+
+    `values[query][document]` is the relative improvement in %, None for a hole.
+    """
+
+    @property
+    def label(self) -> str:
+        """The model."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """The task or column."""
+        ...
+
+    @property
+    def query_temperatures(self) -> Sequence[float]:
+        """The τ of the rows."""
+        ...
+
+    @property
+    def document_temperatures(self) -> Sequence[float]:
+        """The τ of the columns."""
+        ...
+
+    @property
+    def values(self) -> Sequence[Sequence[float | None]]:
+        """The improvements."""
+        ...
+
+
+def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
+    """One panel a grid, all on one scale, nine a page; grids without a number are left out.
+
+    The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
+    """
+    drawn = [grid for grid in grids if _known(grid)]
+    values = [value for grid in drawn for value in _known(grid)]
+    most = max((abs(value) for value in values), default=0.0) or 1.0
+    norm = Normalize(-most, most)
+    label = IMPROVEMENT
+    if not is_linear(values):
+        norm = SymLogNorm(LINEAR_PERCENT, vmin=-most, vmax=most)
+        label += f", logarithmic beyond ± {LINEAR_PERCENT:g}"
+    figures = []
+    for page in pages(len(drawn), _PANELS_PER_PAGE):
+        of_page = [drawn[place] for place in page]
+        across = min(len(of_page), _PANELS_PER_ROW)
+        down = math.ceil(len(of_page) / across)
+        wide = max(len(grid.document_temperatures) for grid in of_page) * _SQUARE_INCHES
+        high = max(len(grid.query_temperatures) for grid in of_page) * _SQUARE_INCHES
+        figure = new_figure(
+            across * (wide + _BESIDE_INCHES) + _BAR_INCHES, down * (high + _BESIDE_INCHES)
+        )
+        panels = []
+        for place, grid in enumerate(of_page, start=1):
+            panels.append(figure.add_subplot(down, across, place))
+            image = _draw(panels[-1], grid, norm)
+        bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
+        figures.append(figure)
+    return figures
+
+
+def plot_roles(grids: Sequence[Grid], stem: Path) -> list[Path]:
+    """Write `roles_figures` as PNG and SVG (`drawing.written`) and return the paths."""
+    return written(lambda: roles_figures(grids), stem)
+
+
+def roles_csv(grids: Sequence[Grid]) -> str:
+    """The squares of all grids, one a row, in full precision."""
+    return csv_text(
+        ("model", "what", "query_tau", "document_tau", "improvement"),
+        (
+            (grid.label, grid.what, query, document, value)
+            for grid in grids
+            for query, row in zip(grid.query_temperatures, grid.values, strict=True)
+            for document, value in zip(grid.document_temperatures, row, strict=True)
+        ),
+    )
+
+
+def _known(grid: Grid) -> list[float]:
+    return [value for row in grid.values for value in row if value is not None]
+
+
+def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
+    colours = matplotlib.colormaps[_COLOURS]
+    rows = [[math.nan if value is None else value for value in row] for row in grid.values]
+    image = axes.imshow(rows, cmap=colours, norm=norm, aspect="equal")
+    best = max(_known(grid))
+    for row, query in enumerate(grid.query_temperatures):
+        for column, document in enumerate(grid.document_temperatures):
+            value = grid.values[row][column]
+            place = (column - 0.5, row - 0.5)
+            if value is None:
+                axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", edgecolor="0.7"))
+                continue
+            red, green, blue, _ = colours(norm(value))
+            light = 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT
+            ink = "black" if light else "white"
+            axes.text(
+                column,
+                row,
+                _short(value),
+                color=ink,
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                fontweight="bold" if value == best else "normal",
+            )
+            inner = (place[0] + 0.06, place[1] + 0.06)
+            if value == best:
+                axes.add_patch(Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=2))
+            elif query == document == 1:
+                axes.add_patch(
+                    Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=1, linestyle="--")
+                )
+    temperatures = grid.document_temperatures
+    axes.set_xticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
+    temperatures = grid.query_temperatures
+    axes.set_yticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
+    axes.tick_params(length=0)
+    axes.set_xlabel("τ of documents")
+    axes.set_ylabel("τ of queries")
+    # Names are text: a dollar sign in one must not start a formula.
+    axes.set_title(f"{grid.label}\n{grid.what}", fontsize="medium", parse_math=False)
+    return image
+
+
+def _short(value: float) -> str:
+    """A number in at most five characters: +0.43, −12.3, −100."""
+    shown = round(value, 2)
+    if shown == 0:
+        return "0"
+    digits = 2 if abs(shown) < 10 else 1 if abs(shown) < 100 else 0
+    return _signed(value, f".{digits}f")
+
+
+def _signed(value: float, form: str) -> str:
+    return format(value, form if value == 0 else f"+{form}").replace("-", "−")
