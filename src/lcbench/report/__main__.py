@@ -18,14 +18,15 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench import manifest
-    from lcbench.report.write import report_folder, report_sweep
+    from lcbench.report.write import Extent, report_folder, report_sweep
     from lcbench.results import Results
     from lcbench.settings import read_report
 
     settings = read_report(config)
     if settings.manifest is not None:
         path = manifest.find(settings.manifest, settings.results_dir)
-        report_sweep(path, settings.report_dir, screen(), warn)
+        extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
+        report_sweep(path, settings.report_dir, screen(), warn, extent)
     else:
         report_folder(settings, Results(settings.results_dir), screen(), warn)
     return 0

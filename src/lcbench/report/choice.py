@@ -1,4 +1,4 @@
-"""The choice of τ: the paper's rule, on the test data, beside an honest one, with tasks held out."""
+"""The choice of τ: the paper's rule, on the test data, and an honest one, with tasks held out."""
 
 from __future__ import annotations
 

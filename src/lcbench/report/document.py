@@ -18,8 +18,9 @@ from lcbench.report import render, sheets
 from lcbench.report.table1 import BASELINE, Block, Table, averaged_columns
 
 if TYPE_CHECKING:
+    from lcbench.report.buckets import LengthBuckets
     from lcbench.report.choice import Choice
-    from lcbench.report.findings import CellKey, Findings, TableFindings
+    from lcbench.report.findings import Findings, TableFindings
     from lcbench.report.paper import Comparison
     from lcbench.report.statistics import TableStatistics, Uncertainty
 
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
 _POOLED = ("versions", "hardware", "proof", "protocol", "data")
 
 
-def build(findings: Findings, title: str) -> dict[str, Any]:
+def build(findings: Findings, title: str, files: Sequence[str]) -> dict[str, Any]:
     """Return the report as a dictionary that JSON can hold.
 
     Args:
         findings: all that was found.
         title: of the report.
+        files: that it is written to, by their names in its folder.
 
     Returns:
-        title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
+        title, made (when: local time with its offset), version, files, resamples, seed; verdicts (what was
+        found, in words); tables (Table 1:
         scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
         other tables); figures (what they show); paper (its numbers beside ours); provenance (by
         digest; what cells share stands in `shared`, and they have its digest there).
@@ -46,8 +49,10 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         "title": title,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "version": lcbench.__version__,
+        "files": list(files),
         "resamples": findings.resamples,
         "seed": findings.seed,
+        "verdicts": list(findings.verdicts),
         "tables": tables,
         "sheets": [sheets.as_json(sheet) for sheet in findings.sheets],
         "figures": {
@@ -240,6 +245,32 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
             }
             for one in comparisons
         ],
+    }
+
+
+def _by_length(one: LengthBuckets) -> dict[str, Any]:
+    return {
+        "group": one.group,
+        "label": one.label,
+        "task": one.task,
+        "by": one.by,
+        "metric": one.metric,
+        "buckets": [bucket.label for bucket in one.buckets],
+        "counts": [bucket.count for bucket in one.buckets],
+        "scores": {policy: list(map(_number, row)) for policy, row in one.scores.items()},
+        "improvements": {
+            policy: [
+                None
+                if value is None
+                else {
+                    "value": _number(value),
+                    "low": None if ends is None else _number(ends[0]),
+                    "high": None if ends is None else _number(ends[1]),
+                }
+                for value, ends in zip(row, one.intervals[policy], strict=True)
+            ]
+            for policy, row in one.improvements.items()
+        },
     }
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from lcbench.report import buckets, languages, matrices, roles
+from lcbench.report.buckets import LengthBuckets
 from lcbench.report.choice import Choice
 from lcbench.report.lengths import LengthTable, build_length_tables
 from lcbench.report.paper import Comparison, compare
-from lcbench.report.sheets import Sheet
-from lcbench.report.statistics import RESAMPLES, SEED, TableStatistics, analyse
+from lcbench.report.roles import RoleGrid
+from lcbench.report.sheets import Sheet, distinct
+from lcbench.report.statistics import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
 from lcbench.report.table1 import Table
+from lcbench.report.verdict import verdicts
 from lcbench.results import read_provenance
 
 if TYPE_CHECKING:
@@ -64,7 +69,8 @@ class Findings:
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers beside ours.
-        sheets: all other tables.
+        sheets: all other tables, with names of their own.
+        verdicts: what was found, in a sentence or two a model.
         resamples: of the bootstrap.
         seed: of all that was drawn.
     """
@@ -75,8 +81,63 @@ class Findings:
     role_grids: tuple[RoleGrid, ...] = ()
     paper: tuple[Comparison, ...] = ()
     sheets: tuple[Sheet, ...] = ()
+    verdicts: tuple[str, ...] = ()
     resamples: int = RESAMPLES
     seed: int = SEED
+
+    @property
+    def statistics(self) -> tuple[TableStatistics, ...]:
+        """Of each table."""
+        return tuple(found.statistics for found in self.tables)
+
+
+def gather(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Findings:
+    """Find all that a report says.
+
+    Args:
+        tables: of `table1.build_tables`.
+        scores: the frame that they were built from.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of all that is drawn.
+        progress: told what is being done, how much of it is done, and of how much.
+    """
+
+    def step(what: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else partial(progress, what)
+
+    found = []
+    for table in tables:
+        statistics, choice = NOTHING, None
+        if resamples:
+            statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
+        found.append(TableFindings(table, statistics, choice, cells_of(table, scores)))
+    by_length = buckets.by_length(tables, scores, step("scores by length"))
+    ranks = buckets.longest_ranks(tables, scores)
+    compared = compare(scores)
+    made = [
+        *(matrices.matrix(one.table, one.statistics) for one in found),
+        *(roles.role_sheet(one.table, one.statistics) for one in found),
+        *(languages.language_sheet(one.table, scores) for one in found),
+        buckets.length_sheet(by_length),
+        buckets.rank_sheet(ranks),
+    ]
+    return Findings(
+        tables=tuple(found),
+        lengths=tuple(build_length_tables(scores, tables)),
+        by_length=tuple(by_length),
+        role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
+        paper=compared,
+        sheets=distinct(sheet for sheet in made if sheet is not None),
+        verdicts=tuple(words for one in found for words in verdicts(one, compared)),
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def cells_of(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:

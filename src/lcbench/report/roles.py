@@ -39,8 +39,8 @@ class RoleGrid:
     Attributes:
         label: of the model's block.
         what: a task, a column or `Avg`.
-        queries: temperatures of queries, from large to small.
-        documents: temperatures of documents, the same.
+        query_temperatures: of queries, from large to small.
+        document_temperatures: of documents, the same.
         values: relative improvement in %, by query, then by document; None is a hole. It is 0 at
             (1, 1).
         policies: the canonical policies, in the same order.
@@ -48,8 +48,8 @@ class RoleGrid:
 
     label: str
     what: str
-    queries: tuple[float, ...]
-    documents: tuple[float, ...]
+    query_temperatures: tuple[float, ...]
+    document_temperatures: tuple[float, ...]
     values: tuple[tuple[float | None, ...], ...]
     policies: tuple[tuple[str, ...], ...]
 

@@ -29,9 +29,7 @@ def verdicts(found: TableFindings, compared: Sequence[Comparison] = ()) -> tuple
     )
 
 
-def _sentences(
-    block: Block, found: TableFindings, compared: Sequence[Comparison]
-) -> list[str]:
+def _sentences(block: Block, found: TableFindings, compared: Sequence[Comparison]) -> list[str]:
     best = block.best
     assert best is not None  # noqa: S101
     gain = block.improvements[best][AVERAGE]
@@ -54,7 +52,8 @@ def _sentences(
     if choice.honest_low is not None and choice.honest_high is not None:
         honest += f" ({_span(choice.honest_low, choice.honest_high)})"
     sentences.append(
-        f"That τ was chosen on these very tasks; chosen for each task on the others, τ gains {honest}."
+        "That τ was chosen on these very tasks; chosen for each task on the others alone, it gains "
+        f"{honest}."
     )
     return sentences + _of_paper(block, compared)
 

@@ -1,20 +1,21 @@
-"""Write the report of a run or of a folder: tables to the screen and to files, and figures."""
+"""Report a run, a sweep or a folder: which cells, beside which, in which tables.
+
+What is found of them is `findings`' to say, and `publish`'s to show.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from lcbench import manifest
-from lcbench.errors import RequestError
-from lcbench.files import write_atomically
+from lcbench.errors import RequestError, did_you_mean
 from lcbench.report.imported import join_revisions
+from lcbench.report.statistics import RESAMPLES, SEED
 from lcbench.report.table1 import Table, build_tables
 from lcbench.results import Results, group_name
 from lcbench.settings import shipped_suites, thaw
@@ -26,6 +27,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lcbench.settings import ReportSettings, Settings
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a report there is.
+
+    Attributes:
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of all that is drawn.
+        models: only these, by name; two or more also stand side by side. None: all.
+        against: a second folder of results, put beside; or None.
+    """
+
+    resamples: int = RESAMPLES
+    seed: int = SEED
+    models: tuple[str, ...] | None = None
+    against: Path | None = None
+
+
+WHOLE = Extent()
+"""All models, as many samples as ever, nothing beside."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,7 @@ def report_run(
     report_dir: Path,
     console: Console,
     warn: Callable[[str], None],
+    extent: Extent = WHOLE,
 ) -> None:
     """Report the cells of one request, and no others."""
     paths = [cell.path for cell in asked]
@@ -65,12 +88,19 @@ def report_run(
     scores["group"] = group_name(asdict(settings.protocol))
     names = [task.name for task in settings.tasks]
     expected = _expected(names, scores, settings.suites)
+    scores = _of_models(scores, extent.models)
+    if extent.models is not None:
+        policies = {model: own for model, own in policies.items() if model in extent.models}
     tables = build_tables(scores, expected, policies)
-    _write(tables, scores, report_dir, console)
+    _write(tables, scores, report_dir, console, warn, extent)
 
 
 def report_sweep(
-    path: Path, report_dir: Path | None, console: Console, warn: Callable[[str], None]
+    path: Path,
+    report_dir: Path | None,
+    console: Console,
+    warn: Callable[[str], None],
+    extent: Extent = WHOLE,
 ) -> None:
     """Report the cells of a frozen sweep, and no others.
 
@@ -79,9 +109,11 @@ def report_sweep(
         report_dir: where to; None: `report` in the folder of its results.
         console: shows the tables.
         warn: told of every file that cannot be read.
+        extent: of the report.
 
     Raises:
-        RequestError: there is no such sweep, or no cell of it is finished.
+        RequestError: there is no such sweep, or no cell of it is finished; or there is no such
+            model, or second folder.
     """
     frozen = manifest.read(path)
     settings = thaw(frozen.settings, frozen.results_dir)
@@ -92,7 +124,8 @@ def report_sweep(
     if not any(cell.path.exists() for cell in asked):
         raise RequestError(f"manifest={path}: none of its {len(asked)} cells is finished.")
     results = Results(frozen.results_dir)
-    report_run(settings, results, asked, report_dir or frozen.results_dir / "report", console, warn)
+    folder = report_dir or frozen.results_dir / "report"
+    report_run(settings, results, asked, folder, console, warn, extent)
 
 
 def report_folder(
@@ -101,9 +134,10 @@ def report_folder(
     """Report all results of a folder.
 
     Raises:
-        RequestError: there are none.
+        RequestError: there are none, none of the models, or none in the second folder.
     """
     suites = shipped_suites()
+    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
     scores = results.read(partial(column_of, suites=suites), warn)
     names = None if settings.tasks is None else [task.name for task in settings.tasks]
     if names is not None:
@@ -115,12 +149,39 @@ def report_folder(
             f"results_dir={settings.results_dir} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
+    scores = _of_models(scores, extent.models)
     expected = None if names is None else _expected(names, scores, suites)
     tables = [
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
     ]
-    _write(tables, scores, settings.report_dir or settings.results_dir / "report", console)
+    folder = settings.report_dir or settings.results_dir / "report"
+    _write(tables, scores, folder, console, warn, extent)
+
+
+def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
+    """Return the scores of these models, by their names on the hub or the last part of those.
+
+    Raises:
+        RequestError: one of them has no results.
+    """
+    if models is None:
+        return scores
+    present = dict.fromkeys(map(str, scores["model"]))
+    kept = set()
+    for asked in models:
+        found = {one for one in present if asked.lower() in (one.lower(), _last(one).lower())}
+        if not found:
+            near = did_you_mean(asked, [*present, *map(_last, present)])
+            raise RequestError(
+                f"models={asked}: there are no results of it here, only of {', '.join(present)}.{near}"
+            )
+        kept |= found
+    return scores[scores["model"].isin(kept)]
+
+
+def _last(model: str) -> str:
+    return model.rpartition("/")[2]
 
 
 def _as_asked(scores: pd.DataFrame, choices: Sequence[TaskChoice]) -> pd.DataFrame:
@@ -205,54 +266,48 @@ def _kind(task: str, suites: Sequence[Suite]) -> str | None:
     return registry().tasks[task].kind
 
 
-def _write(tables: Sequence[Table], scores: pd.DataFrame, folder: Path, console: Console) -> None:
+def _write(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    folder: Path,
+    console: Console,
+    warn: Callable[[str], None],
+    extent: Extent,
+) -> None:
     # Imported late: a report that finds nothing to say does not need them.
-    from lcbench.report import lengths, paper, render
+    from lcbench.report import beside
+    from lcbench.report.findings import gather
+    from lcbench.report.publish import publish
+    from lcbench.report.sheets import distinct
 
-    by_length = lengths.build_length_tables(scores, tables)
-    compared = paper.compare(scores)
-    for table in tables:
-        console.print(render.terminal(table))
-    if by_length:
-        console.print(render.terminal_lengths(by_length))
-    texts = {
-        "table1.md": render.markdown(tables) + render.markdown_lengths(by_length),
-        "table1.csv": render.csv(tables),
-        "table1.tex": render.latex(tables),
-        "tasks.csv": render.csv_tasks(tables),
-    }
-    if compared:
-        console.print(render.terminal_paper(compared))
-        texts["table1.md"] += "\n" + render.markdown_paper(compared)
-        texts["paper.csv"] = render.csv_paper(compared)
-    else:
-        (folder / "paper.csv").unlink(missing_ok=True)
-    if by_length:
-        texts["lengths.csv"] = render.csv_lengths(by_length)
-    else:
-        (folder / "lengths.csv").unlink(missing_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, _writer(text))
-    names = [*texts, *_draw(tables, folder)]
-    console.print(Text(f"Written to {folder}: {', '.join(names)}", style="dim"))
+    with _steps(console) as step:
+        found = gather(tables, scores, extent.resamples, extent.seed, step)
+    sheets = list(found.sheets)
+    if extent.models is not None:
+        sheets = [*beside.models(found), *sheets]
+    if extent.against is not None:
+        there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
+        if there.empty:
+            raise RequestError(f"against={extent.against} has no results.")
+        sheets = [*beside.folders(scores, there, extent), *sheets]
+    publish(replace(found, sheets=distinct(sheets)), folder, console)
 
 
-def _draw(tables: Sequence[Table], folder: Path) -> list[str]:
-    """Write the figures, each whole or not at all, and return their names; remove older ones."""
-    from lcbench.report import figures
+@contextmanager
+def _steps(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show on a terminal what is being worked out, and how much of it is done."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    with TemporaryDirectory(prefix="lcbench-") as temporary:
-        drawn = figures.plot_improvement(tables, Path(temporary) / "improvement")
-        for path in drawn:
-            write_atomically(folder / path.name, _copier(path))
-    for suffix in (".png", ".svg") if not drawn else ():
-        (folder / f"improvement{suffix}").unlink(missing_ok=True)
-    return [path.name for path in drawn]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        bars: dict[str, Any] = {}
 
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = shown.add_task(what, total=total)
+            shown.update(bars[what], completed=done, total=total)
 
-def _copier(source: Path) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(source.read_bytes())
-
-
-def _writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")
+        yield tell

@@ -1,0 +1,149 @@
+"""Put a report on the screen and into its folder: tables, figures with their data, and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from lcbench.files import write_atomically
+from lcbench.report import document, page, render, sheets
+from lcbench.report.text import markdown_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lcbench.report.findings import Findings
+
+PAGE = "index.html"
+
+DOCUMENT = "report.json"
+
+# A file in the folder or in one of its own: never one elsewhere.
+_OURS = re.compile(r"((tables|figures)/)?[\w-]+\.\w+")
+
+# On a terminal, what is wide or long is left to the files.
+_SHOWN = ("choice", "beside", "table2")
+
+
+def publish(findings: Findings, folder: Path, console: Console) -> None:
+    """Print what was found, and write all of it.
+
+    Args:
+        findings: the report.
+        folder: where to; made if it is not there. Of an older report nothing remains.
+        console: shows Table 1, how τ was chosen, and what was asked for beside.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    _show(findings, console)
+    texts = _texts(findings)
+    with TemporaryDirectory(prefix="lcbench-") as temporary:
+        drawn = _draw(findings, Path(temporary))
+        files = sorted([*texts, *(f"figures/{path.name}" for path in drawn), DOCUMENT, PAGE])
+        described = document.build(findings, f"lcbench: {folder.resolve().parent.name}", files)
+        texts |= {DOCUMENT: document.dumps(described), PAGE: page.build(described)}
+        older = _older(folder)
+        for path in drawn:
+            write_atomically(folder / "figures" / path.name, _copier(path))
+        for name, text in texts.items():
+            write_atomically(folder / name, _writer(text))
+    for name in older - set(files):
+        (folder / name).unlink(missing_ok=True)
+    top = [name for name in files if "/" not in name and name != PAGE]
+    folders = dict.fromkeys(f"{name.partition('/')[0]}/" for name in files if "/" in name)
+    console.print(Text(f"Written to {folder}: {', '.join([*top, *folders])}", style="dim"))
+    console.print(Text(f"The page: {folder / PAGE}"), soft_wrap=True)
+
+
+def _older(folder: Path) -> set[str]:
+    """Return what an older report says that it wrote here; anything else is left alone."""
+    try:
+        files = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))["files"]
+        return {name for name in files if _OURS.fullmatch(name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _show(findings: Findings, console: Console) -> None:
+    for found in findings.tables:
+        console.print(render.terminal(found.table, found.statistics))
+    for sheet in findings.sheets:
+        if sheet.name.startswith(_SHOWN):
+            console.print(sheets.terminal(sheet))
+    if findings.lengths:
+        console.print(render.terminal_lengths(findings.lengths))
+    if findings.paper:
+        console.print(render.terminal_paper(findings.paper))
+    for words in findings.verdicts:
+        console.print(Text(words))
+
+
+def _texts(findings: Findings) -> dict[str, str]:
+    tables = [found.table for found in findings.tables]
+    known = findings.statistics
+    texts = {
+        "table1.md": "".join(f"{words}\n\n" for words in map(markdown_text, findings.verdicts))
+        + render.markdown(tables, known)
+        + render.markdown_lengths(findings.lengths),
+        "table1.csv": render.csv(tables, known),
+        "table1.tex": render.latex(tables, known),
+        "tasks.csv": render.csv_tasks(tables, known),
+    }
+    if findings.paper:
+        texts["table1.md"] += "\n" + render.markdown_paper(findings.paper)
+        texts["paper.csv"] = render.csv_paper(findings.paper)
+    if findings.lengths:
+        texts["lengths.csv"] = render.csv_lengths(findings.lengths)
+    if findings.sheets:
+        texts["tables.md"] = "\n".join(map(sheets.markdown, findings.sheets))
+        texts["tables.tex"] = sheets.latex(findings.sheets)
+    texts |= {f"tables/{sheet.name}.csv": sheets.csv(sheet) for sheet in findings.sheets}
+    return texts
+
+
+def _draw(findings: Findings, folder: Path) -> list[Path]:
+    """Draw the figures into a folder, each with its data, and return the files."""
+    from lcbench.report import figures
+
+    tables, known = [found.table for found in findings.tables], findings.statistics
+    # Beside the baseline, the curves of the best τ alone: seven would hide one another.
+    best = {
+        block.label: [block.best]
+        for table in tables
+        for block in table.blocks
+        if block.best is not None
+    }
+    curves = [one for one in findings.by_length if one.label in best]
+    drawn = {
+        "improvement": figures.plot_improvement(tables, folder / "improvement", known),
+        "forest": figures.plot_forest(tables, known, folder / "forest"),
+        "roles": figures.plot_roles(findings.role_grids, folder / "roles"),
+        "by-length": figures.plot_by_length(curves, folder / "by-length", best),
+    }
+    data = {
+        "improvement": figures.improvement_csv(tables, known),
+        "forest": figures.forest_csv(tables, known),
+        "roles": figures.roles_csv(findings.role_grids),
+        "by-length": figures.by_length_csv(findings.by_length),
+    }
+    for name, text in data.items():
+        if drawn[name]:
+            path = folder / f"{name}.csv"
+            path.write_text(text, encoding="utf-8")
+            drawn[name].append(path)
+    return [path for paths in drawn.values() for path in paths]
+
+
+def _copier(source: Path) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(source.read_bytes())
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
