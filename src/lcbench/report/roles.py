@@ -61,8 +61,9 @@ class RoleGrid:
 def role_grids(table: Table) -> tuple[RoleGrid, ...]:
     """Return a grid for each model and each task, column and `Avg` with policies by role.
 
-    Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have all temperatures of either role
-    and 1. A column of one task, and an `Avg` of one column, have no grid of their own.
+    Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have
+    all temperatures of either role, and 1. A column of one task, and an `Avg` of one column, have
+    no grid of their own.
 
     Args:
         table: of `table1.build_tables`.
