@@ -77,7 +77,7 @@ def test_a_matrix_of_marks(table: Table) -> None:
     assert sheet.notes[1:] == (
         "Of 4 pairs of a task's τ and τ = 1, 2 are told from zero (95 % interval), 1 after Holm's "
         "correction (p ≤ 0.05).",
-        "Of 1 further pairs it is unknown.",
+        "Pairs of which it is unknown: 1.",
     )
 
 

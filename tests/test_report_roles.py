@@ -187,3 +187,18 @@ def test_a_bias_that_is_kept_is_not_mixed_with_one_that_is_divided() -> None:
     assert sheet is not None
     assert sheet.header[1] == "m, τ = 0.8, bias kept"
     assert [row[1].text for row in sheet.sections[0].rows] == ["70.00", "75.00", "65.00", "50.00"]
+
+
+def test_tasks_without_queries_have_no_roles() -> None:
+    policies = ("1", "0.8", "query=1,document=0.8", "query=0.8,document=1")
+    values = {
+        (policy, column, task): 0.5
+        for policy in policies
+        for column, task in (("STS", "A"), ("Retr", "B"), ("Rerank", "C"))
+    }
+    table = table_of(values)
+    # Nor has an `Avg` that they are part of.
+    assert [grid.what for grid in role_grids(table)] == ["B", "C"]
+    sheet = role_sheet(table)
+    assert sheet is not None
+    assert [section.heading for section in sheet.sections] == ["B", "C"]

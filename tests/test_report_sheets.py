@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,11 @@ def test_what_is_known_beside_an_improvement() -> None:
 
 def test_terminal(sheet: Sheet) -> None:
     lines = [line.rstrip() for line in printed(sheet).splitlines()]
-    assert lines[0] == "Gains"
-    assert lines[2].split() == ["Task", "raw", "τ", "=", "0.8"]
-    assert lines[4] == "minilm"
-    assert lines[5].split() == ["A", "50.12", "▲", "0.43"]
-    assert lines[7].split() == ["C", "70.00", "△", "0.40"]
+    assert lines[1] == "Gains"
+    assert lines[3].split() == ["Task", "raw", "τ", "=", "0.8"]
+    assert lines[5] == "minilm"
+    assert lines[6].split() == ["A", "50.12", "▲", "0.43"]
+    assert lines[8].split() == ["C", "70.00", "△", "0.40"]
     assert "• τ is chosen [bold]here[/bold]." in lines
     assert "\x1b" not in printed(sheet)
 
@@ -251,5 +252,6 @@ def test_latex_compiles_with_every_character_there_is(sheet: Sheet, tmp_path: Pa
 
 
 def test_sheets_of_one_name_are_told_apart(sheet: Sheet) -> None:
-    names = [one.name for one in sheets.distinct([sheet, sheet, sheet])]
-    assert names == ["gains", "gains-2", "gains-3"]
+    second = replace(sheet, name="gains-2")
+    names = [one.name for one in sheets.distinct([sheet, sheet, second, sheet])]
+    assert names == ["gains", "gains-2", "gains-2-2", "gains-3"]

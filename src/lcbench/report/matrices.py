@@ -74,5 +74,5 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
         f"interval), {corrected} after Holm's correction (p ≤ {SIGNIFICANCE})."
     ]
     if len(known) < len(every):
-        notes.append(f"Of {len(every) - len(known)} further pairs it is unknown.")
+        notes.append(f"Pairs of which it is unknown: {len(every) - len(known)}.")
     return notes

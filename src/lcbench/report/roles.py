@@ -13,6 +13,7 @@ from lcbench.report.table1 import (
     BASELINE,
     Block,
     Table,
+    averaged_columns,
     relative_improvement,
     temperature,
 )
@@ -22,6 +23,9 @@ from lcbench.tempscale.policy import ByRole, Constant
 # `_bias=kept` is a reading of its own, and never mixed with the other.
 _BY_ROLE = re.compile(r"query=([^,]+),document=([^,_]+)(_bias=kept)?")
 _CONSTANT = re.compile(r"([^,_=]+)(_bias=kept)?")
+
+WITHOUT_ROLES = frozenset({"Class", "PairClass", "Clust", "Summ", "STS", "BitextMining"})
+"""Columns whose tasks have no queries: all their texts count as documents."""
 
 _SETTINGS = ("TempScale", "w/o query", "w/o doc", "Raw")
 
@@ -57,8 +61,9 @@ class RoleGrid:
 def role_grids(table: Table) -> tuple[RoleGrid, ...]:
     """Return a grid for each model and each task, column and `Avg` with policies by role.
 
-    The diagonal comes from constant temperatures. Both axes have all temperatures of either role
-    and 1. A column of one task, and an `Avg` of one column, have no grid of their own.
+    Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have
+    all temperatures of either role, and 1. A column of one task, and an `Avg` of one column, have
+    no grid of their own.
 
     Args:
         table: of `table1.build_tables`.
@@ -69,7 +74,8 @@ def role_grids(table: Table) -> tuple[RoleGrid, ...]:
 def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
     """Return the shape of the paper's Table 2: by task the four settings, a column a model and τ.
 
-    What has none of the settings that differ by role is left out; None if nothing remains.
+    What lacks one of the settings is left out, and so are tasks without queries; None if nothing
+    remains.
 
     Args:
         table: of `table1.build_tables`.
@@ -150,10 +156,17 @@ def _complete(block: Block) -> list[tuple[float, str]]:
 
 
 def _parts(table: Table) -> list[str]:
-    """Return tasks, then columns of several, then `Avg` of several columns."""
-    tasks = [task for column in table.columns for task in column.tasks]
-    columns = [column.name for column in table.columns if len(column.tasks) > 1]
-    return [*tasks, *columns, *([AVERAGE] if len(table.columns) > 1 else [])]
+    """Return tasks, then columns of several, then `Avg` of several columns, as far as by role.
+
+    `Avg` is that of Table 1, and so is left out beside columns that have no queries.
+    """
+    columns = [column for column in table.columns if column.name not in WITHOUT_ROLES]
+    averaged = averaged_columns([column.name for column in table.columns])
+    return [
+        *(task for column in columns for task in column.tasks),
+        *(column.name for column in columns if len(column.tasks) > 1),
+        *([AVERAGE] if len(averaged) > 1 and not WITHOUT_ROLES & set(averaged) else []),
+    ]
 
 
 def _scores(block: Block, what: str) -> Mapping[str, float | None]:

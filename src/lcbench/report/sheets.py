@@ -152,12 +152,14 @@ def described(uncertainty: Uncertainty) -> str:
 
 def distinct(sheets: Iterable[Sheet]) -> tuple[Sheet, ...]:
     """Return sheets with names that differ, so that none is written over another's files."""
-    counts: dict[str, int] = {}
-    named = []
+    named: dict[str, Sheet] = {}
     for sheet in sheets:
-        counts[sheet.name] = count = counts.get(sheet.name, 0) + 1
-        named.append(sheet if count == 1 else replace(sheet, name=f"{sheet.name}-{count}"))
-    return tuple(named)
+        other, count = sheet.name, 1
+        while other in named:
+            count += 1
+            other = f"{sheet.name}-{count}"
+        named[other] = replace(sheet, name=other)
+    return tuple(named.values())
 
 
 def terminal(sheet: Sheet) -> RenderableType:
@@ -169,7 +171,7 @@ def terminal(sheet: Sheet) -> RenderableType:
     for note in sheet.notes:
         below.add_row(Text("•"), Text(one_line(note), style="dim"))
     title = Text(one_line(sheet.title), style="bold")
-    return Group(title, Text(), _Grid(sheet), *([below] if sheet.notes else []), Text())
+    return Group(Text(), title, Text(), _Grid(sheet), *([below] if sheet.notes else []))
 
 
 def markdown(sheet: Sheet, level: int = 2) -> str:

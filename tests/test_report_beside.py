@@ -1,0 +1,232 @@
+"""`lcbench.report.beside`: two folders of results, and models of a table, side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lcbench.errors import RequestError
+from lcbench.report.beside import beside_folders, beside_models
+from lcbench.report.sheets import Sheet
+from lcbench.report.statistics import TableStatistics, Uncertainty
+from lcbench.report.table1 import Table, build_tables
+from lcbench.results import CellFiles, Results
+from lcbench.tempscale.policy import Constant
+from report_cells import BGE, write_cell
+
+TAU = Constant(0.8)
+NAMES = ("main", "branch")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Results, Results]:
+    return Results(tmp_path / "main"), Results(tmp_path / "branch")
+
+
+def frame(results: Results) -> pd.DataFrame:
+    return results.read(lambda task, kind: "Class", pytest.fail)
+
+
+def beside(folders: tuple[Results, Results], **more: Any) -> Sheet:
+    return beside_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
+
+
+def texts(sheet: Sheet, section: int = 0) -> list[list[str]]:
+    return [[entry.text for entry in row] for row in sheet.sections[section].rows]
+
+
+def note(sheet: Sheet, start: str) -> str:
+    (found,) = (one for one in sheet.notes if one.startswith(start))
+    return found
+
+
+def test_cells_of_both_folders_with_their_difference(folders: tuple[Results, Results]) -> None:
+    for results, shift in zip(folders, (0.0, 0.01), strict=True):
+        write_cell(results, "A", 0.5 + shift)
+        write_cell(results, "A", 0.6 + shift, policy=TAU)
+        write_cell(
+            results, "B", {("test", "en"): {"main_score": 0.2}, ("test", "de"): {"main_score": 0.4}}
+        )
+    sheet = beside(folders, compare=None)
+    assert sheet.header == (
+        *("τ", "Task", "main", "branch", "Difference", "Relative, %", "from", "to"),
+    )
+    assert [section.heading for section in sheet.sections] == [BGE]
+    assert texts(sheet) == [
+        ["1", "A", "50.00", "51.00", "+1.00", "▲ 2.00", "–", "–"],
+        ["1", "B", "30.00", "30.00", "0.00", "0.00", "–", "–"],
+        ["0.8", "A", "60.00", "61.00", "+1.00", "▲ 1.67", "–", "–"],
+    ]
+    assert sheet.sections[0].rows[0][4].value == pytest.approx(1)
+    assert note(sheet, "Cells in both").startswith(
+        "Cells in both: 3; with scores that can be compared: 3; equal to 0.0001 (0.01 as shown "
+        "here): 1. The largest difference is +1.00 ("
+    )
+    assert note(sheet, "Differences told") == (
+        "Differences told from zero (95 % interval): 0; not told from it: 0; unknown: 3."
+    )
+    assert not [one for one in sheet.notes if one.startswith(("Differs", "Only in"))]
+
+
+@pytest.mark.parametrize(("difference", "equal"), [(0.0001, 1), (0.00011, 0), (-0.0001, 1)])
+def test_what_is_equal(folders: tuple[Results, Results], difference: float, equal: int) -> None:
+    write_cell(folders[0], "A", 0.5)
+    write_cell(folders[1], "A", 0.5 + difference)
+    said = note(beside(folders, compare=None), "Cells in both: 1;")
+    assert f"equal to 0.0001 (0.01 as shown here): {equal}." in said
+
+
+def test_intervals_come_from_the_paired_items(folders: tuple[Results, Results]) -> None:
+    files = [
+        write_cell(results, "A", score) for results, score in zip(folders, (0.5, 0.4), strict=True)
+    ]
+    for results in folders:
+        write_cell(results, "B", 0.5)
+    asked: list[tuple[CellFiles, CellFiles]] = []
+
+    def compare(first: CellFiles, second: CellFiles) -> Uncertainty | None:
+        asked.append((first, second))
+        return Uncertainty(-25, -15, 0.001) if first.task == "A" else None
+
+    done: list[tuple[int, int]] = []
+    sheet = beside(folders, compare=compare, progress=lambda *one: done.append(one))
+    assert asked[0] == (files[0], files[1])
+    row = sheet.sections[0].rows[0]
+    assert [entry.text for entry in row[4:]] == ["-10.00", "▼ 20.00", "-25.00", "-15.00"]
+    assert row[5].look == "down"
+    assert row[5].more == "95 % interval -25.00 to -15.00; p = 0.001"
+    assert note(sheet, "Differences told") == (
+        "Differences told from zero (95 % interval): 1; not told from it: 0; unknown: 1."
+    )
+    assert done == [(1, 2), (2, 2)]
+
+
+def test_what_differs_is_named_once_with_the_cells_it_concerns(
+    folders: tuple[Results, Results],
+) -> None:
+    for task in ("A", "B"):
+        write_cell(folders[0], task, 0.5)
+        write_cell(
+            folders[1],
+            task,
+            0.5,
+            revision="e" * 40,
+            dtype="bfloat16",
+            dataset_revision="new" if task == "B" else "data",
+        )
+    sheet = beside(folders, compare=None)
+    assert len(sheet.sections[0].rows) == 2
+    assert {one for one in sheet.notes if one.startswith("Differs")} == {
+        f"Differs: revision: {'f' * 40} in main, {'e' * 40} in branch (all cells).",
+        "Differs: protocol.dtype: float32 in main, bfloat16 in branch (all cells).",
+        f"Differs: dataset_revision: data in main, new in branch ({BGE}, τ = 1, B).",
+    }
+
+
+def test_of_several_cells_of_one_name_the_nearest_are_paired(
+    folders: tuple[Results, Results],
+) -> None:
+    write_cell(folders[0], "A", 0.5)
+    write_cell(folders[0], "A", 0.6, dtype="bfloat16")
+    write_cell(folders[1], "A", 0.62, dtype="bfloat16")
+    sheet = beside(folders, compare=None)
+    assert [row[2:5] for row in texts(sheet)] == [["60.00", "62.00", "+2.00"]]
+    assert note(sheet, "Only in main") == f"Only in main: {BGE}, τ = 1, A."
+
+
+def test_what_has_other_parts_is_not_compared(folders: tuple[Results, Results]) -> None:
+    write_cell(folders[0], "A", {("test", "en"): {"main_score": 0.5}})
+    write_cell(folders[1], "A", {("test", lang): {"main_score": 0.5} for lang in ("en", "de")})
+    sheet = beside(folders, compare=lambda *_: pytest.fail("not to be compared"))
+    assert texts(sheet) == [["1", "A", "50.00", "50.00", "–", "–", "–", "–"]]
+    assert (
+        "Differs: split/subset only in branch, so not compared: test/de (all cells)." in sheet.notes
+    )
+    assert "Cells in both: 1; with scores that can be compared: 0." in sheet.notes
+
+
+def test_nothing_in_common(folders: tuple[Results, Results]) -> None:
+    for task in "ABCDEF":
+        write_cell(folders[0], task, 0.5)
+    write_cell(folders[1], "A", 0.5, policy=TAU)
+    sheet = beside(folders)
+    assert sheet.sections == ()
+    assert "No cell is in both." in sheet.notes
+    assert note(sheet, "Only in main").endswith(f"; {BGE}, τ = 1, D and 2 more.")
+    assert note(sheet, "Only in branch") == f"Only in branch: {BGE}, τ = 0.8, A."
+
+
+@pytest.fixture
+def table() -> Table:
+    """x is best at 0.8 and y at 0.9; z has a baseline alone."""
+    values = {
+        "x": {("1", "A"): 0.5, ("0.8", "A"): 0.6, ("1", "B"): 0.4, ("0.8", "B"): 0.4},
+        "y": {("1", "A"): 0.55, ("0.9", "A"): 0.56, ("1", "B"): 0.3, ("0.9", "B"): 0.33},
+        "z": {("1", "A"): 0.1, ("1", "B"): 0.1},
+    }
+    (table,) = build_tables(
+        pd.DataFrame(
+            [
+                {
+                    "group": "paper",
+                    "window": 512,
+                    "model": f"org/{model}",
+                    "revision": "r",
+                    "policy": policy,
+                    "task": task,
+                    "column": {"A": "Class", "B": "STS"}[task],
+                    "split": "test",
+                    "subset": "default",
+                    "score": score,
+                    "conditions": {},
+                }
+                for model, scores in values.items()
+                for (policy, task), score in scores.items()
+            ]
+        )
+    )
+    return table
+
+
+def test_two_models_side_by_side(table: Table) -> None:
+    known = TableStatistics(
+        {("x", "0.8", "A"): Uncertainty(10, 30)}, {("y", "0.9", "Avg"): Uncertainty(-1, 9)}, {}
+    )
+    # By label or by name.
+    sheet = beside_models(table, known, ["x", "org/y"])
+    assert sheet.header == (
+        *("Column", "Task", "x, raw", "x, τ = 0.8", "x, Relative Improv."),
+        *("y, raw", "y, τ = 0.9", "y, Relative Improv.", "Difference at best τ"),
+    )
+    assert [section.heading for section in sheet.sections] == ["Columns", "Tasks"]
+    assert texts(sheet) == [
+        ["Class", "", "50.00", "60.00", "▲ 20.00", "55.00", "56.00", "▲ 1.82", "-4.00"],
+        ["STS", "", "40.00", "40.00", "0.00", "30.00", "33.00", "▲ 10.00", "-7.00"],
+        ["Avg", "", "45.00", "50.00", "▲ 11.11", "42.50", "44.50", "△ 4.71", "-5.50"],
+    ]
+    assert texts(sheet, 1)[0][:5] == ["Class", "A", "50.00", "60.00", "▲ 20.00"]
+    first = sheet.sections[0].rows[0]
+    assert [entry.look for entry in first[2:8]] == [
+        *("plain", "strong", "plain"),
+        *("strong", "plain", "plain"),
+    ]
+    assert sheet.sections[1].rows[0][4].look == "up"
+    assert sheet.sections[0].rows[2][7].look == "unsure"
+
+
+def test_three_models_and_one_without_a_temperature(table: Table) -> None:
+    sheet = beside_models(table, None, ["x", "y", "z"])
+    assert sheet.header[-1] == "z, raw"
+    assert len(sheet.header) == 2 + 3 + 3 + 1
+    assert texts(sheet)[0][-1] == "10.00"
+    pair = beside_models(table, None, ["x", "z"])
+    assert pair.header[-1] == "z, raw"
+
+
+def test_a_model_that_is_not_there(table: Table) -> None:
+    with pytest.raises(RequestError, match=r"xx is no model of the table paper.*x, y, z"):
+        beside_models(table, None, ["xx", "y"])
+    for labels in (["x"], ["x", "x"], ["x", "org/x"]):
+        with pytest.raises(RequestError, match="two or more of x, y, z"):
+            beside_models(table, None, labels)
