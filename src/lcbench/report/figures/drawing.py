@@ -81,6 +81,8 @@ def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
         return IMPROVEMENT
     scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
     scale("symlog", linthresh=LINEAR_PERCENT)
+    # Limits that were found on the linear scale have its margins.
+    axes.autoscale(axis=which)
     axis.set_major_locator(FixedLocator(_LOGARITHMIC_TICKS))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     return f"{IMPROVEMENT},\nlogarithmic beyond ± {LINEAR_PERCENT:g}"
