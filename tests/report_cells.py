@@ -80,3 +80,21 @@ def item_rows(
         {"split": split, "subset": subset, **dict(zip(columns, values, strict=True))}
         for values in zip(*columns.values(), strict=True)
     ]
+
+
+def relevant(*documents: tuple[str, int, int]) -> list[dict[str, Any]]:
+    """Return the relevant documents of a query, by id, tokens and rank."""
+    return [
+        {"id": name, "grade": 1, "tokens": tokens, "rank": rank} for name, tokens, rank in documents
+    ]
+
+
+# Of five queries. Ten distinct documents; the longest two are "long" and "longer", and "tied" is as
+# long as "long".
+RELEVANT = [
+    relevant(("long", 500, 10), ("a", 5, 1)),
+    relevant(("longer", 510, 20), ("long", 500, 40), ("b", 6, 1), ("c", 7, 1)),
+    relevant(("tied", 500, 30), ("d", 8, 1), ("e", 9, 1), ("f", 10, 1), ("g", 11, 1)),
+    relevant(("a", 5, 1)),
+    [],
+]

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from lcbench.report import paper, render
-from lcbench.report.buckets import rank_of_longest
 from lcbench.report.noise import HALF_WIDTH, covariance
 from lcbench.report.paper import Comparison, compare, is_papers
 from lcbench.report.write import report_folder
@@ -20,7 +19,7 @@ from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_models, shipped_suites
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
-from report_cells import BGE, PAPER_PROTOCOL, item_rows, write_cell
+from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
 E5 = "dwzhu/e5-base-4k"
@@ -332,39 +331,6 @@ def test_the_exchanged_columns_of_table_2_are_no_targets(
     assert (one.paper, one.ours) == (raw, pytest.approx(raw))
     assert "exchanged" in one.doubt
     assert one.within == "unknown"
-
-
-def relevant(*documents: tuple[str, int, int]) -> list[dict[str, Any]]:
-    return [
-        {"id": name, "grade": 1, "tokens": tokens, "rank": rank} for name, tokens, rank in documents
-    ]
-
-
-# Ten distinct documents; the longest two are "long" and "longer", and "tied" is as long as "long".
-RELEVANT = [
-    relevant(("long", 500, 10), ("a", 5, 1)),
-    relevant(("longer", 510, 20), ("long", 500, 40), ("b", 6, 1), ("c", 7, 1)),
-    relevant(("tied", 500, 30), ("d", 8, 1), ("e", 9, 1), ("f", 10, 1), ("g", 11, 1)),
-    relevant(("a", 5, 1)),
-    [],
-]
-
-
-def test_the_rank_of_the_longest_documents(results: Results) -> None:
-    rows = item_rows([0.5] * 5, relevant=RELEVANT)
-    files = write_cell(results, "SciFact", 0.5, rows)
-    rank, error = rank_of_longest(files) or (None, None)
-    assert rank == pytest.approx((10 + 20 + 40 + 30) / 4)
-    # Over three queries with sums 10, 60, 30 and counts 1, 2, 1: residuals of 25 a document.
-    residuals = np.array([10 - 25, 60 - 50, 30 - 25])
-    assert error == pytest.approx(np.sqrt(3 * residuals.var(ddof=1)) / 4)
-
-
-def test_without_relevant_documents_there_is_no_rank(results: Results) -> None:
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5)) is None
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, item_rows([0.5]))) is None
-    none_found = item_rows([0.5], relevant=[[]])
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, none_found)) is None
 
 
 def test_table_3(results: Results) -> None:

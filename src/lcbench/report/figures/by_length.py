@@ -36,7 +36,7 @@ _SIDE_BY_SIDE = 0.6
 
 # One order of colours for one order of τ, also in grey, short of the yellow that is weak on white.
 _COLOURS = "cividis"
-_LIGHTEST = 0.85
+_LIGHTEST = 0.75
 
 _TOKENS = {
     "document": "tokens of the relevant document",
@@ -141,7 +141,7 @@ def _scores(
     for policy in policies:
         values = [math.nan if score is None else score for score in one.scores[policy]]
         axes.plot(range(len(values)), values, **styles[policy])
-    axes.set_ylabel(f"{one.metric} × 100", parse_math=False)
+    axes.set_ylabel(f"{one.metric} × 100", fontsize="small", parse_math=False)
 
 
 def _improvements(
@@ -172,15 +172,16 @@ def _improvements(
                 zorder=3,
             )
     axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
-    axes.set_ylabel(improvement_axis(axes, "y", is_linear(every)))
+    axes.set_ylabel(improvement_axis(axes, "y", is_linear(every)), fontsize="small")
     return seen
 
 
 def _lengths(axes: Axes, one: LengthBuckets) -> None:
     """The axis of lengths, with the number of items below each."""
     labels = [f"{bucket.label}\n{bucket.count:,}" for bucket in one.buckets]
-    axes.set_xticks(range(len(labels)), labels, fontsize="small")
+    axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_xlabel(f"{_TOKENS[one.by]}, and number of items")
+    axes.tick_params(labelsize="small")
+    axes.set_xlabel(f"{_TOKENS[one.by]}, and number of items", fontsize="small")
     axes.grid(axis="y", color="0.9", zorder=0)
     axes.set_axisbelow(True)

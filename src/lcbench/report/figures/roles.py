@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.colors import LinearSegmentedColormap, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -24,9 +23,11 @@ from lcbench.report.figures.drawing import (
 
 # From blue over grey to yellow, which no form of colour blindness confuses, and ever lighter: a
 # loss is dark and a gain light where there is no colour.
-_COLOURS = "cividis"
-# Of a lightness of 0 to 1: what is lighter is written on in black.
-_LIGHT = 0.45
+_COLOURS = LinearSegmentedColormap.from_list(
+    "loss and gain", ["#08306B", "#4A7DB5", "#A9A9A9", "#E3C04A", "#FFF176"]
+)
+# The relative luminance (WCAG 2) on which black and white are equally legible.
+_EQUALLY_LEGIBLE = 0.179
 
 _PANELS_PER_ROW = 3
 _PANELS_PER_PAGE = 9
@@ -88,13 +89,15 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         wide = max(len(grid.document_temperatures) for grid in of_page) * _SQUARE_INCHES
         high = max(len(grid.query_temperatures) for grid in of_page) * _SQUARE_INCHES
         figure = new_figure(
-            across * (wide + _BESIDE_INCHES) + _BAR_INCHES, down * (high + _BESIDE_INCHES)
+            across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
+            down * (high + _BESIDE_INCHES),
+            squares=True,
         )
         panels = []
         for place, grid in enumerate(of_page, start=1):
             panels.append(figure.add_subplot(down, across, place))
             image = _draw(panels[-1], grid, norm)
-        bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8)
+        bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8, aspect=30)
         bar.ax.yaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
         figures.append(figure)
     return figures
@@ -123,9 +126,8 @@ def _known(grid: Grid) -> list[float]:
 
 
 def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
-    colours = matplotlib.colormaps[_COLOURS]
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
-    image = axes.imshow(rows, cmap=colours, norm=norm, aspect="equal")
+    image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
     best = max(_known(grid))
     for row, query in enumerate(grid.query_temperatures):
         for column, document in enumerate(grid.document_temperatures):
@@ -134,9 +136,7 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
             if value is None:
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", edgecolor="0.7"))
                 continue
-            red, green, blue, _ = colours(norm(value))
-            light = 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT
-            ink = "black" if light else "white"
+            ink = "black" if _luminance(_COLOURS(norm(value))) > _EQUALLY_LEGIBLE else "white"
             axes.text(
                 column,
                 row,
@@ -164,6 +164,14 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
     # Names are text: a dollar sign in one must not start a formula.
     axes.set_title(f"{grid.label}\n{grid.what}", fontsize="medium", parse_math=False)
     return image
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """The relative luminance of a colour of sRGB, as WCAG 2 has it."""
+    red, green, blue = (
+        one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in colour[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,417 @@
+"""`lcbench.report.buckets`: which item counts where, and scores and intervals by hand and scipy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, norm, spearmanr, t
+
+from lcbench.report import buckets
+from lcbench.report.buckets import (
+    FEWEST_ITEMS,
+    Bucket,
+    LengthBuckets,
+    LongestRanks,
+    by_length,
+    length_sheet,
+    longest_ranks,
+    rank_of_longest,
+    rank_sheet,
+)
+from lcbench.report.sheets import Entry
+from lcbench.report.table1 import build_tables
+from lcbench.results import Results
+from lcbench.tasks.suites import column_of
+from lcbench.tempscale.policy import BASELINE, Constant
+from report_cells import RELEVANT, item_rows, relevant, write_cell
+
+OURS = Constant(0.8)
+MODEL = "bge-base-en-v1.5"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path)
+
+
+def found_in(results: Results) -> list[LengthBuckets]:
+    return both(results, by_length)
+
+
+def both(results: Results, function: Callable[..., Any]) -> Any:
+    scores = results.read(partial(column_of, suites=()), pytest.fail)
+    return function(build_tables(scores), scores)
+
+
+def texts(
+    scores: Sequence[float], tokens: Sequence[int], subset: str = "default", **more: Sequence[Any]
+) -> list[dict[str, Any]]:
+    return item_rows(scores, subset=subset, tokens=tokens, gold=["a"] * len(scores), **more)
+
+
+def test_buckets_end_at_powers_of_two_and_a_full_window_is_one(results: Results) -> None:
+    # One text of either end of each bucket, often enough for a score, but for that of 33 to 64.
+    tokens = [10] + [32] * 29 + [33, 64] * 14 + [65, 299] * 15 + [300] * 40
+    scores = [1.0] * 15 + [0.5] * 15 + [1.0] * 28 + [0.4] * 30 + [0.25] * 40
+    ours = [0.9] * 30 + [1.0] * 28 + [0.5] * 30 + [0.3] * 40
+    write_cell(results, "Banking77Classification", 0.5, texts(scores, tokens), window=300)
+    write_cell(
+        results, "Banking77Classification", 0.6, texts(ours, tokens), policy=OURS, window=300
+    )
+    (found,) = found_in(results)
+    assert found.buckets == (
+        Bucket(1, 32, 30),
+        Bucket(33, 64, 28),
+        Bucket(65, 128, 15),
+        Bucket(129, 256, 0),
+        Bucket(257, 299, 15),
+        Bucket(300, None, 40),
+    )
+    labels = ["≤ 32", "33–64", "65–128", "129–256", "257–299", "≥ 300"]
+    assert [bucket.label for bucket in found.buckets] == labels
+    assert FEWEST_ITEMS == 30
+    assert (found.by, found.metric, found.task) == ("text", "accuracy", "Banking77Classification")
+    assert (found.group, found.column, found.label) == ("paper", "Other", MODEL)
+    assert found.policies == ("1", "0.8")
+    holes = (None, None, None, None)
+    assert found.scores == {
+        "1": (pytest.approx(75.0), *holes, pytest.approx(25.0)),
+        "0.8": (pytest.approx(90.0), *holes, pytest.approx(30.0)),
+    }
+    assert found.improvements == {"0.8": (pytest.approx(20.0), *holes, pytest.approx(20.0))}
+    # In the last bucket all texts gain the same: no other draw of them would change the ratio.
+    (first, *between, last) = found.intervals["0.8"]
+    assert between == [None] * 4
+    assert last == (pytest.approx(20.0), pytest.approx(20.0))
+    assert first is not None
+    assert first[0] < 20 < first[1]
+    assert found.tells_lengths_apart
+
+
+def test_without_a_window_no_bucket_is_open(results: Results) -> None:
+    rows = texts([1.0] * 60, [40] * 30 + [65] * 30)
+    write_cell(results, "ImdbClassification", 0.5, rows, window=None)  # type: ignore[arg-type]
+    (found,) = found_in(results)
+    assert found.buckets == (Bucket(33, 64, 30), Bucket(65, 128, 30))
+
+
+def test_a_query_counts_by_its_longest_document_and_by_its_own_length(results: Results) -> None:
+    documents = (
+        [relevant(("a", 20, 1), ("b", 100, 1))] * 30 + [relevant(("c", 50, 1))] * 40 + [[]] * 5
+    )
+    tokens = [10] * 20 + [40] * 55
+    scores = [0.2] * 15 + [0.4] * 15 + [0.6] * 40 + [0.9] * 5
+    rows = item_rows(scores, tokens=tokens, relevant=documents)
+    entry = {"ndcg_at_1": 0.3, "map_at_10": 0.5, "ndcg_at_10": 0.5, "main_score": 0.5}
+    write_cell(results, "SciFact", {("test", "default"): entry}, rows)
+    document, query = found_in(results)
+    assert (document.by, query.by) == ("document", "query")
+    # Of the two metrics that equal the main score the more common one.
+    assert document.metric == query.metric == "ndcg_at_10"
+    assert document.buckets == (Bucket(33, 64, 40), Bucket(65, 128, 30))
+    assert document.scores == {"1": (pytest.approx(60.0), pytest.approx(30.0))}
+    assert query.buckets == (Bucket(1, 32, 20), Bucket(33, 64, 55))
+    # Of the first thirty queries, the last ten are this long, with 0.4 each.
+    assert query.scores == {"1": (None, pytest.approx(100 * (10 * 0.4 + 40 * 0.6 + 5 * 0.9) / 55))}
+    assert document.tells_lengths_apart
+    assert not query.tells_lengths_apart
+
+
+def pairs(
+    rng: np.random.Generator, count: int, noise: float, tokens: Sequence[int], subset: str
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    gold = rng.integers(0, 6, count)
+    cosine = np.round(gold / 5 + noise * rng.normal(size=count), 2)
+    rows = item_rows(
+        cosine.tolist(),
+        subset=subset,
+        tokens=tokens,
+        tokens_2=[min(token, 7) for token in tokens],
+        gold=[str(value) for value in gold],
+    )
+    return rows, gold, cosine
+
+
+def test_spearman_of_the_pairs_by_their_longer_text(results: Results) -> None:
+    rng = np.random.default_rng(0)
+    tokens = [5] * 60 + [50] * 40
+    rows, gold, cosine = pairs(rng, 100, 0.3, tokens, "en")
+    for row in rows[:60]:
+        row["tokens_2"] = 20
+    other, other_gold, other_cosine = pairs(rng, 90, 0.9, [10] * 90, "de")
+    few, *_ = pairs(rng, 29, 0.9, [10] * 29, "fr")
+    entries = {("test", subset): {"main_score": 0.5} for subset in ("en", "de", "fr")}
+    write_cell(results, "STS17", entries, rows + other + few)
+    (found,) = found_in(results)
+    assert (found.by, found.metric) == ("pair", "Spearman")
+    assert found.buckets == (Bucket(1, 32, 179), Bucket(33, 64, 40))
+    # Within each language, by their numbers of pairs; 29 pairs are too few to count.
+    english = spearmanr(gold[:60], cosine[:60]).statistic
+    german = spearmanr(other_gold, other_cosine).statistic
+    assert found.scores["1"] == (
+        pytest.approx(100 * (60 * english + 90 * german) / 150),
+        pytest.approx(100 * spearmanr(gold[60:], cosine[60:]).statistic),
+    )
+
+
+def test_a_correlation_with_a_constant_is_a_hole(results: Results) -> None:
+    rows = item_rows([0.5] * 40, tokens=[5] * 40, tokens_2=[5] * 40, gold=["1", "2"] * 20)
+    write_cell(results, "STS13", 0.5, rows)
+    write_cell(results, "STS13", 0.5, rows, policy=OURS)
+    (found,) = found_in(results)
+    assert found.scores == {"1": (None,), "0.8": (None,)}
+    assert found.intervals == {"0.8": (None,)}
+
+
+def test_no_length_of_what_has_no_items_or_no_score_of_each(results: Results) -> None:
+    clusters = [
+        {"split": "test", "subset": "default", "id": "0/0", "tokens": 5, "gold": "a"},
+        {"split": "test", "subset": "default", "id": "0/1", "tokens": 5, "gold": "b"},
+    ]
+    write_cell(results, "RedditClustering", 0.5, clusters)
+    write_cell(results, "SummEval", 0.3)
+    broken = write_cell(results, "SciFact", 0.5, item_rows([0.5] * 30))
+    broken.items.write_bytes(b"no parquet")
+    assert found_in(results) == []
+
+
+def test_other_items_and_scores_that_do_not_count_are_holes(results: Results) -> None:
+    rows = texts([0.5] * 30, [5] * 30)
+    write_cell(results, "ImdbClassification", 0.5, rows)
+    others = [{**row, "id": f"other {row['id']}"} for row in rows]
+    write_cell(results, "ImdbClassification", 0.5, others, policy=OURS)
+    refused = Constant(0.5)
+    write_cell(results, "ImdbClassification", 0.9, rows, policy=refused, dataset_revision="another")
+    (found,) = found_in(results)
+    assert found.scores == {"1": (50.0,), "0.8": (None,), "0.5": (None,)}
+    assert found.improvements == {"0.8": (None,), "0.5": (None,)}
+
+
+def level(count: int) -> float:
+    """The confidence that gives scipy's percentiles the width of ours (Hesterberg 2015)."""
+    return float(1 - 2 * norm.cdf(-np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))
+
+
+# Above 1,000 items means are drawn from their normal limit.
+@pytest.mark.parametrize("count", [30, 400, 3000])
+def test_an_interval_is_scipys_paired_percentile_bootstrap(results: Results, count: int) -> None:
+    rng = np.random.default_rng(1)
+    raw = rng.beta(2, 1, count)
+    ours = np.clip(raw + rng.normal(0.01, 0.1, count), 0, 1)
+    tokens = [5] * count
+    write_cell(results, "ImdbClassification", 0.5, texts(raw.tolist(), tokens))
+    write_cell(results, "ImdbClassification", 0.5, texts(ours.tolist(), tokens), policy=OURS)
+    (found,) = found_in(results)
+    (interval,), (improvement,) = found.intervals["0.8"], found.improvements["0.8"]
+    assert improvement == pytest.approx(100 * (ours.mean() / raw.mean() - 1))
+    scipys = bootstrap(
+        (raw, ours),
+        lambda raw, ours, axis: 100 * (ours.mean(axis=axis) / raw.mean(axis=axis) - 1),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=9999,
+        confidence_level=level(count),
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    width = scipys.high - scipys.low
+    assert interval is not None
+    assert interval[0] < improvement < interval[1]
+    assert interval == pytest.approx((scipys.low, scipys.high), abs=0.06 * width)
+
+
+def test_the_interval_of_a_correlation_is_scipys_to_first_order(results: Results) -> None:
+    rng = np.random.default_rng(3)
+    rows, gold, raw = pairs(rng, 250, 0.3, [5] * 250, "default")
+    ours = raw + 0.15 * rng.normal(size=250)
+    write_cell(results, "STS13", 0.5, rows)
+    changed = [{**row, "score": score} for row, score in zip(rows, ours.tolist(), strict=True)]
+    write_cell(results, "STS13", 0.5, changed, policy=OURS)
+    (found,) = found_in(results)
+    (interval,) = found.intervals["0.8"]
+
+    def improvement(gold: np.ndarray, raw: np.ndarray, ours: np.ndarray) -> float:
+        before, after = (spearmanr(gold, cosine).statistic for cosine in (raw, ours))
+        return float(100 * (after / before - 1))
+
+    assert found.improvements["0.8"] == (pytest.approx(improvement(gold, raw, ours)),)
+    scipys = bootstrap(
+        (gold, raw, ours),
+        improvement,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=1500,
+        confidence_level=level(250),
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    assert interval == pytest.approx(
+        (scipys.low, scipys.high), abs=0.1 * (scipys.high - scipys.low)
+    )
+
+
+def test_the_influence_of_a_pair_is_what_a_little_more_of_it_changes() -> None:
+    rng = np.random.default_rng(5)
+    gold = rng.integers(0, 4, 25).astype(float)
+    # Ties on both sides.
+    cosine = np.round(gold / 3 + 0.5 * rng.normal(size=25), 1)
+    (correlation,), influences = buckets._influence(gold, cosine[:, None])
+    assert correlation == pytest.approx(spearmanr(gold, cosine).statistic)
+    assert influences.mean() == pytest.approx(0, abs=1e-12)
+    times = 400
+    for place in range(25):
+        counts = np.full(25, times)
+        counts[place] += 1
+        more = spearmanr(np.repeat(gold, counts), np.repeat(cosine, counts)).statistic
+        by_hand = (more - correlation) * times * 25
+        assert influences[place, 0] == pytest.approx(by_hand, abs=2e-3)
+
+
+def test_an_interval_does_not_depend_on_the_other_tasks(results: Results) -> None:
+    rng = np.random.default_rng(6)
+    for task in ("ImdbClassification", "Banking77Classification"):
+        for policy in (BASELINE, OURS):
+            rows = texts(rng.uniform(size=50).tolist(), [5] * 50)
+            write_cell(results, task, 0.5, rows, policy=policy)
+    scores = results.read(partial(column_of, suites=()), pytest.fail)
+    one, two = by_length(build_tables(scores), scores)
+    alone = scores[scores["task"] == two.task]
+    assert by_length(build_tables(alone), alone) == [two]
+    assert one.intervals["0.8"] != two.intervals["0.8"]
+
+
+def test_progress_is_told(results: Results) -> None:
+    for task in ("ImdbClassification", "Banking77Classification"):
+        write_cell(results, task, 0.5, texts([0.5] * 30, [5] * 30))
+    told: list[tuple[int, int]] = []
+    scores = results.read(partial(column_of, suites=()), pytest.fail)
+    by_length(build_tables(scores), scores, lambda *numbers: told.append(numbers))
+    assert told == [(1, 2), (2, 2)]
+
+
+def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> LengthBuckets:
+    policies = {"0.9": (51.0, None, 19.9), "0.8": (50.5, None, 20.0008)}
+    return LengthBuckets(
+        group="paper",
+        column="Class",
+        task=task,
+        label="m",
+        by="text",
+        metric="accuracy",
+        policies=("1", *policies),
+        buckets=(Bucket(1, 32, 1200), Bucket(33, 64, 3), Bucket(65, 99, 30)),
+        scores={"1": (50.0, None, 20.0), **policies},
+        improvements={"0.9": (2.0, None, -0.5), "0.8": (1.0, None, 0.004)},
+        intervals=intervals
+        or {"0.9": ((1.5, 2.5), None, (-0.7, -0.1)), "0.8": ((-0.5, 2.5), None, None)},
+    )
+
+
+def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results) -> None:
+    long = LengthBuckets(
+        **{
+            **lengths("Long").__dict__,
+            "buckets": (Bucket(33, 64, 30), Bucket(65, 99, 40), Bucket(100, None, 50)),
+        }
+    )
+    alone = LengthBuckets(**{**lengths("Alone").__dict__, "scores": {"1": (50.0, None, None)}})
+    sheet = length_sheet([lengths(), long, alone])
+    assert sheet is not None
+    assert sheet.name == "by-length"
+    assert sheet.header == ("τ", "", "≤ 32", "33–64", "65–128", "≥ window")
+    assert sheet.labels == 2
+    first, second = sheet.sections
+    assert first.heading == "T, m, by the tokens of the text"
+    assert second.heading == "Long, m, by the tokens of the text"
+    shown = [[entry.text for entry in row] for row in first.rows]
+    assert shown == [
+        ["", "items", "1,200", "3", "30", "–"],
+        ["1", "accuracy", "50.00", "–", "20.00", "–"],
+        ["0.9", "accuracy", "51.00", "–", "19.90", "–"],
+        ["0.9", "relative (%)", "▲ 2.00", "–", "▼ 0.50", "–"],
+        ["0.8", "accuracy", "50.50", "–", "20.00", "–"],
+        ["0.8", "relative (%)", "△ 1.00", "–", "0.00", "–"],
+    ]
+    assert first.rows[0][4] == Entry("30", 30, more="65–99 tokens")
+    assert first.rows[3][2] == Entry("▲ 2.00", 2.0, "up", "95 % interval 1.50 to 2.50")
+    assert first.rows[3][4] == Entry("▼ 0.50", -0.5, "down", "95 % interval -0.70 to -0.10")
+    assert first.rows[5][2] == Entry("△ 1.00", 1.0, "unsure", "95 % interval -0.50 to 2.50")
+    assert [entry.text for entry in second.rows[0]][2:] == ["–", "30", "40", "50"]
+    assert any("Alone" in note for note in sheet.notes)
+    assert any("fewer than 30" in note for note in sheet.notes)
+
+
+def test_the_sheet_of_some_policies_has_the_baseline_as_well() -> None:
+    sheet = length_sheet([lengths()], {"m": ["0.8"]})
+    assert sheet is not None
+    (section,) = sheet.sections
+    assert [row[0].text for row in section.rows] == ["", "1", "0.8", "0.8"]
+    assert length_sheet([]) is None
+
+
+def test_the_rank_of_the_longest_documents(results: Results) -> None:
+    rows = item_rows([0.5] * 5, relevant=RELEVANT)
+    files = write_cell(results, "SciFact", 0.5, rows)
+    rank, error = rank_of_longest(files) or (None, None)
+    assert rank == pytest.approx((10 + 20 + 40 + 30) / 4)
+    # Over three queries with sums 10, 60, 30 and counts 1, 2, 1: residuals of 25 a document.
+    residuals = np.array([10 - 25, 60 - 50, 30 - 25])
+    assert error == pytest.approx(np.sqrt(3 * residuals.var(ddof=1)) / 4)
+
+
+def test_without_relevant_documents_there_is_no_rank(results: Results) -> None:
+    assert rank_of_longest(write_cell(results, "SciFact", 0.5)) is None
+    assert rank_of_longest(write_cell(results, "SciFact", 0.5, item_rows([0.5]))) is None
+    none_found = item_rows([0.5], relevant=[[]])
+    assert rank_of_longest(write_cell(results, "SciFact", 0.5, none_found)) is None
+
+
+def test_ranks_of_every_task_with_relevant_documents(results: Results) -> None:
+    rows = item_rows([0.5] * 5, relevant=RELEVANT)
+    halved = [
+        {**row, "relevant": [{**one, "rank": (one["rank"] + 1) // 2} for one in row["relevant"]]}
+        for row in rows
+    ]
+    write_cell(results, "SciFact", 0.5, rows)
+    write_cell(results, "SciFact", 0.5, halved, policy=OURS)
+    write_cell(results, "SciFact", 0.5, policy=Constant(0.5))
+    write_cell(results, "ImdbClassification", 0.5, texts([0.5] * 30, [5] * 30))
+    (found,) = both(results, longest_ranks)
+    assert (found.group, found.column, found.task) == ("paper", "Other", "SciFact")
+    assert found.label == MODEL
+    assert list(found.ranks) == ["1", "0.8", "0.5"]
+    assert found.ranks["1"][0] == pytest.approx(25.0)
+    assert found.ranks["0.8"][0] == pytest.approx((5 + 10 + 20 + 15) / 4)
+    assert found.ranks["0.5"] is None
+
+
+def test_the_sheet_of_ranks_has_a_row_a_model_and_the_lowest_stands_out() -> None:
+    one = LongestRanks("paper", "Rerank", "T", "m", {"1": (25.04, 2.0), "0.8": (12.5, None)})
+    two = LongestRanks("paper", "Rerank", "T", "n", {"1": (3.0, 0.5), "0.9": None})
+    other = LongestRanks("paper", "Retr", "U", "m", {"1": (1.0, 0.1)})
+    sheet = rank_sheet([one, two, other])
+    assert sheet is not None
+    assert (sheet.name, sheet.labels) == ("ranks", 1)
+    assert sheet.header == ("model", "τ = 1", "τ = 0.9", "τ = 0.8")
+    assert [section.heading for section in sheet.sections] == ["T", "U"]
+    assert sheet.sections[0].rows == (
+        (
+            Entry("m", "m"),
+            Entry("25.0", 25.04, more="standard error 2.00"),
+            Entry("–"),
+            Entry("12.5", 12.5, "strong"),
+        ),
+        (
+            Entry("n", "n"),
+            Entry("3.0", 3.0, more="standard error 0.50"),
+            Entry("–"),
+            Entry("–"),
+        ),
+    )
+    assert "Lower is better" in sheet.notes[0]
+    assert any("candidates" in note for note in sheet.notes)
+    assert not any("candidates" in note for note in (rank_sheet([other]) or sheet).notes)
+    assert rank_sheet([]) is None
