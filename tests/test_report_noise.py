@@ -135,17 +135,6 @@ def test_sts_agrees_with_the_bootstrap_of_scipy(
     assert standard_error(files) == standard_error(files)
 
 
-def test_counting_pairs_is_the_same_as_drawing_them(random: np.random.Generator) -> None:
-    gold = random.integers(0, 5, 30).astype(float)
-    values = np.round(random.random((30, 2)), 1)
-    drawn = random.integers(0, 30, (4, 30))
-    counts = np.stack([np.bincount(one, minlength=30) for one in drawn])
-    found = noise._spearman(gold, values, counts)
-    for sample, row in zip(drawn, found, strict=True):
-        wanted = [stats.spearmanr(gold[sample], values[sample, cell])[0] for cell in (0, 1)]
-        assert row == pytest.approx(wanted, abs=1e-12)
-
-
 def test_samples_drawn_in_several_steps_are_all_there(
     monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
 ) -> None:

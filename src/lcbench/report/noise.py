@@ -1,20 +1,24 @@
 """How uncertain a main score is, measured from what the cell kept of its items.
 
 Gives variances and covariances of the scores of one task; `paper` makes errors of columns and of
-relative improvements of them. Reads files and loads no model.
+relative improvements of them. What scores are made of comes from `items`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from lcbench.report.items import (
+    Sample,
+    Samples,
+    independent_parts,
+    paired,
+    read_samples,
+    spearman,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,29 +32,6 @@ RESAMPLES = 1000
 _SEED = 0
 # Counts of a resample's items that are held at once.
 _COUNTS_AT_ONCE = 2**21
-
-# mteb rounds the means of retrieval metrics to five decimals and what it writes to six.
-_ROUNDING = 1e-5
-
-# Of the items' columns; the others are far larger.
-_COLUMNS = ["split", "subset", "id", "gold", "tokens_2", "score"]
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What the score of one split and subset of a cell is made of.
-
-    Attributes:
-        keys: what tells the items apart, the same for the same items of another cell.
-        values: of each item: its part of the score, or a pair's cosine; shape (items,).
-        gold: what the values of pairs are correlated with; None where the score is their mean.
-        draws: the score in each of a classification's experiments, shape (experiments,); else None.
-    """
-
-    keys: tuple[Any, ...]
-    values: NDArray[np.float64]
-    gold: NDArray[np.float64] | None = None
-    draws: NDArray[np.float64] | None = None
 
 
 def standard_error(files: CellFiles) -> float | None:
@@ -81,22 +62,12 @@ def covariance(cells: Sequence[CellFiles | None]) -> NDArray[np.float64]:
 
     Returns:
         Shape (cells, cells), of scores as fractions. NaN where it is unknown: of a cell without
-        items (SummEval), of one whose items do not give its score (other metrics), of a single
+        items, of one whose items do not give its score (other metrics), of a single
         item; and between cells whose items are not the same.
     """
-    samples = [None if files is None else _samples(files) for files in cells]
-    groups: list[list[int]] = []
-    for place, sample in enumerate(samples):
-        if sample is None:
-            continue
-        for group in groups:
-            if _same_items(sample, samples[group[0]]):
-                group.append(place)
-                break
-        else:
-            groups.append([place])
+    samples = [None if files is None else read_samples(files) for files in cells]
     found = np.full((len(cells), len(cells)), np.nan)
-    for group in groups:
+    for group in paired(samples):
         found[np.ix_(group, group)] = _of_task([samples[place] or {} for place in group])
     return found
 
@@ -117,114 +88,22 @@ def ratio_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float
     return float(np.sqrt(len(sums) * residuals.var(ddof=1)) / counts.sum())
 
 
-_Samples = Mapping[tuple[str, str], _Sample]  # by split and subset
-
-
-def _samples(files: CellFiles) -> _Samples | None:
-    """Return what a cell's score is made of; None where that cannot be known."""
-    try:
-        result = json.loads(files.result.read_text(encoding="utf-8"))
-        entries = {
-            (split, entry["hf_subset"]): entry
-            for split, found in result["scores"].items()
-            for entry in found
-        }
-        if all(isinstance(entry.get("v_measures"), list) for entry in entries.values()):
-            samples = {part: _of_sets(part, entry) for part, entry in entries.items()}
-        else:
-            samples = _of_items(pq.read_table(files.items, columns=_COLUMNS), entries)
-    # A missing or broken file, or one of another layout.
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return None
-    if samples.keys() != entries.keys():
-        return None
-    revision = str(result.get("dataset_revision"))
-    for part, entry in entries.items():
-        if not abs(_score(samples[part]) - entry["main_score"]) <= _ROUNDING:
-            return None
-    return {
-        part: _Sample((revision, *sample.keys), sample.values, sample.gold, sample.draws)
-        for part, sample in samples.items()
-    }
-
-
-def _of_sets(part: tuple[str, str], entry: Mapping[str, Any]) -> _Sample:
-    # mteb's own list of them: its predictions, of which items are made, lack sets of one label.
-    values = np.array(entry["v_measures"], dtype=float)
-    return _Sample((*part, len(values)), values)
-
-
-def _of_items(
-    table: pa.Table, entries: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> dict[tuple[str, str], _Sample]:
-    samples = {}
-    for (split, subset), entry in entries.items():
-        here = pc.and_(pc.equal(table["split"], split), pc.equal(table["subset"], subset))
-        part = table.filter(here).sort_by("id")
-        values = part["score"].to_numpy().astype(float)
-        # Only pairs have a second text.
-        pairs = part["tokens_2"].null_count < len(part)
-        experiments = entry.get("scores_per_experiment")
-        samples[split, subset] = _Sample(
-            (part.select(["id", "gold"]),),
-            values,
-            gold=part["gold"].to_numpy().astype(float) if pairs else None,
-            draws=None if experiments is None else _draws(experiments, entry["main_score"]),
-        )
-    return samples
-
-
-def _draws(
-    experiments: Sequence[Mapping[str, Any]], main_score: float
-) -> NDArray[np.float64] | None:
-    """Return the main score in each experiment: that of accuracy, as items are right or wrong."""
-    values = np.array([experiment["accuracy"] for experiment in experiments], dtype=float)
-    return values if abs(values.mean() - main_score) <= _ROUNDING else None
-
-
-def _score(sample: _Sample) -> float:
-    """Return the score that the items give; NaN if one of them has none."""
-    if len(sample.values) == 0:
-        return float("nan")
-    if sample.gold is None:
-        return float(sample.values.mean())
-    once = np.ones((1, len(sample.values)), dtype=np.int64)
-    return float(_spearman(sample.gold, sample.values[:, None], once)[0, 0])
-
-
-def _same_items(sample: _Samples, other: _Samples | None) -> bool:
-    return (
-        other is not None
-        and sample.keys() == other.keys()
-        and all(sample[part].keys == other[part].keys for part in sample)
-    )
-
-
-def _of_task(cells: Sequence[_Samples]) -> NDArray[np.float64]:
+def _of_task(cells: Sequence[Samples]) -> NDArray[np.float64]:
     """Return the covariances of cells with the same items, shape (cells, cells)."""
     total = np.zeros((len(cells), len(cells)))
-    splits = list(dict.fromkeys(split for split, _ in cells[0]))
-    for split in splits:
-        parts = [part for part in cells[0] if part[0] == split]
-        first = cells[0][parts[0]]
-        if first.gold is None and all(cells[0][part].keys == first.keys for part in parts):
-            found = _of_means([[cell[part] for part in parts] for cell in cells])
+    for parts, weight in independent_parts(cells[0]):
+        samples = [[cell[part] for part in parts] for cell in cells]
+        gold = samples[0][0].gold
+        if gold is None:
+            found = _of_means(samples)
         else:
-            of_parts = [_of_part([cell[part] for cell in cells]) for part in parts]
-            found = np.sum(of_parts, axis=0) / len(parts) ** 2
-        total += found / len(splits) ** 2
+            values = np.stack([sample.values for (sample,) in samples], axis=1)
+            found = _covariance(_resampled(gold, values))
+        total += weight**2 * found
     return total
 
 
-def _of_part(cells: Sequence[_Sample]) -> NDArray[np.float64]:
-    gold = cells[0].gold
-    if gold is None:
-        return _of_means([[sample] for sample in cells])
-    values = np.stack([sample.values for sample in cells], axis=1)
-    return _covariance(_resampled(gold, values))
-
-
-def _of_means(cells: Sequence[Sequence[_Sample]]) -> NDArray[np.float64]:
+def _of_means(cells: Sequence[Sequence[Sample]]) -> NDArray[np.float64]:
     """Return the covariances of means: of items, and of the draws that classifiers learned from.
 
     Args:
@@ -260,49 +139,8 @@ def _resampled(gold: NDArray[np.float64], values: NDArray[np.float64]) -> NDArra
     for start in range(0, RESAMPLES, step):
         drawn = random.integers(0, count, (min(step, RESAMPLES - start), count))
         drawn += np.arange(len(drawn))[:, None] * count
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        found.append(_spearman(gold, values, counts))
+        counts = (
+            np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.int32)
+        )
+        found.append(spearman(gold, values, counts))
     return np.concatenate(found)
-
-
-def _spearman(
-    gold: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return Spearman's correlations of samples that have each pair so many times.
-
-    Counting instead of drawing lets the pairs be sorted once for all samples.
-
-    Args:
-        gold: shape (pairs,).
-        values: shape (pairs, cells).
-        counts: shape (samples, pairs).
-
-    Returns:
-        Shape (samples, cells); NaN where one side is constant.
-    """
-    # The mean of the ranks 1 … n, whatever the ties.
-    middle = (counts.sum(axis=1, keepdims=True) + 1) / 2
-    wanted = _ranks(gold, counts) - middle
-    norm = (counts * wanted**2).sum(axis=1)
-    found = []
-    for column in values.T:
-        ranks = _ranks(column, counts) - middle
-        with np.errstate(invalid="ignore"):
-            found.append(
-                (counts * wanted * ranks).sum(axis=1)
-                / np.sqrt(norm * (counts * ranks**2).sum(axis=1))
-            )
-    return np.stack(found, axis=1)
-
-
-def _ranks(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean rank of each value among samples that have it so many times, as `counts`."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    tied = np.add.reduceat(counts[:, order], starts, axis=1)
-    mean = np.cumsum(tied, axis=1) - (tied - 1) / 2
-    sizes = np.diff(np.append(starts, len(values)))
-    ranks = np.empty(counts.shape)
-    ranks[:, order] = np.repeat(mean, sizes, axis=1)
-    return ranks

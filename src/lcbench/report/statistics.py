@@ -1,23 +1,40 @@
 """How sure an improvement is: bootstrap intervals and permutation tests, paired over items.
 
-Takes tables and the files of their cells; `sheets` and `figures` show what is found here.
+Takes tables and the files of their cells; `sheets` and `figures` show what is found here. How the
+scores of one task are drawn is in `resample`, p-values are in `permutation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lcbench.report.table1 import Table
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from lcbench.report.items import ROUNDING, Samples, paired, read_samples, same_items
+from lcbench.report.resample import Resampled, generator, interval, reach, resample
+from lcbench.report.table1 import AVERAGE, BASELINE, Block, Table, averaged_columns
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from numpy.typing import NDArray
 
     from lcbench.results import CellFiles
 
 RESAMPLES = 10_000
 SEED = 0
+
+TASKS = "tasks and their items"
+"""The units of a mean over several tasks."""
+
+# Tasks that are resampled at once; each may hold half a gigabyte.
+_AT_ONCE = 4
+
+_Cell = tuple[str, str, str]  # label of the block, policy, task
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,8 @@ class Uncertainty:
         high: upper end.
         p: of a two-sided paired permutation test; None where there is none (means of tasks).
         adjusted: p by Holm's correction over all pairs of the table; None as for p.
-        units: what was resampled: queries, pairs, texts, sets, documents; of a mean also tasks.
+        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over several
+            tasks `TASKS`.
         count: how many of them (of a mean: how many tasks).
         note: what the interval leaves out; empty where it is nothing.
     """
@@ -49,6 +67,25 @@ class Uncertainty:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Bootstrap samples of the scores of a table's cells.
+
+    Attributes:
+        scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
+            whose items are unknown its score, in each.
+        cells: of the cells whose items are known: the task's units, and how many.
+        tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
+            with replacement.
+        picks: by column, which of its samples each of them gives; the same shape.
+    """
+
+    scores: Mapping[_Cell, NDArray[np.float32]]
+    cells: Mapping[_Cell, tuple[str, int]]
+    tasks: Mapping[str, NDArray[np.int64]]
+    picks: Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
 class TableStatistics:
     """The uncertainty of all that one table says; what is not in it is unknown.
 
@@ -59,6 +96,7 @@ class TableStatistics:
         resamples: bootstrap samples.
         seed: of all that is drawn.
         notes: what is unknown, and why.
+        draws: what the intervals of means come from; None: of nothing.
     """
 
     cells: Mapping[tuple[str, str, str], Uncertainty]
@@ -67,6 +105,7 @@ class TableStatistics:
     resamples: int = RESAMPLES
     seed: int = SEED
     notes: tuple[str, ...] = ()
+    draws: Draws | None = field(default=None, repr=False, compare=False)
 
 
 NOTHING = TableStatistics({}, {}, {})
@@ -82,6 +121,13 @@ def analyse(
 ) -> TableStatistics:
     """Return how sure the improvements of a table are.
 
+    A sample of a task draws its items once for all models and policies, and each task has random
+    numbers of its own, so that no interval depends on what else is in the table. The improvements
+    themselves are the table's: items that do not give its scores count as unknown.
+
+    Means are over tasks drawn with replacement within their column, and then over items (a column
+    of one task: its items alone), the same for all models and policies.
+
     Args:
         table: of `table1.build_tables`.
         scores: the frame that it was built from.
@@ -89,11 +135,393 @@ def analyse(
         seed: of all that is drawn.
         progress: told how many tasks are done, of how many.
     """
-    return NOTHING
+    files = _files(table, scores)
+    asked: dict[str, dict[tuple[str, str], tuple[float, CellFiles]]] = {}
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                found = files.get((block.label, policy, task.task))
+                if score is not None and found is not None:
+                    of_task = asked.setdefault(task.task, {})
+                    of_task[block.label, policy] = score / 100, found
+    outcomes: dict[str, _Outcome] = {}
+    # What is heaviest begins first.
+    order = sorted(asked, key=lambda task: -_bytes(files for _, files in asked[task].values()))
+    workers = min(_AT_ONCE, len(os.sched_getaffinity(0)))
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=workers) as pool,
+    ):
+        running = {
+            pool.submit(_of_task, task, asked[task], resamples, seed): task for task in order
+        }
+        for done, future in enumerate(as_completed(running), start=1):
+            outcomes[running[future]] = future.result()
+            if progress is not None:
+                progress(done, len(running))
+    cells = {
+        (label, policy, task): uncertainty
+        for task in (task for column in table.columns for task in column.tasks)
+        if task in outcomes
+        for (label, policy), uncertainty in outcomes[task].pairs.items()
+    }
+    draws = _draws(table, outcomes, resamples, seed)
+    means, average = _means(table, draws, cells)
+    return TableStatistics(
+        cells=_holm(cells),
+        means=means,
+        average=average,
+        resamples=resamples,
+        seed=seed,
+        notes=_notes(table, cells, outcomes),
+        draws=draws,
+    )
 
 
 def compare_pair(
     first: CellFiles, second: CellFiles, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Uncertainty | None:
-    """Return how sure the improvement of the second cell over the first is; None: unknown."""
-    return None
+    """Return how sure the improvement of the second cell over the first is; None: unknown.
+
+    It is unknown for cells without known items or with other items, and where the first's score is
+    not told from 0.
+    """
+    samples = read_samples(first), read_samples(second)
+    if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
+        return None
+    random = generator(seed, first.task, _identity(samples[0]))
+    drawn = resample([samples[0], samples[1]], resamples, random)
+    return None if drawn is None else _of_pair(drawn, 0, 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), in the order in which they came.
+
+    The smallest of m times m, the next times m − 1 and so on, none less than the one before it and
+    none more than 1.
+    """
+    adjusted = [1.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def improvement_interval(
+    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
+) -> Uncertainty | None:
+    """Return how sure the mean relative improvement of models over columns is.
+
+    For a single column of a single task the interval is that of its items; several tasks are drawn
+    with replacement, and then their items. The interval is made at least as wide as Student's t
+    over the tasks would be: few tasks vary less from sample to sample than they should.
+
+    Args:
+        table: which.
+        draws: of its cells.
+        picks: by label of the block, the policy of each task of the columns.
+        columns: the names of columns of which the improvement of the mean is meant.
+
+    Returns:
+        None where a score is missing, a baseline is not told from 0, or nothing varies.
+    """
+    tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
+    blocks = [block for block in table.blocks if block.label in picks]
+    drawn: list[NDArray[np.float64]] = []
+    # Of each model by column and task: what the task's score adds to the improvement.
+    effects: list[dict[str, NDArray[np.float64]]] = []
+    single: dict[str, list[NDArray[np.float64]]] = {}
+    unknown: list[str] = []
+    for block in blocks:
+        scores = {task.task: task.scores for task in block.tasks}
+        policies = picks[block.label]
+        values: dict[str, NDArray[np.float64]] = {}
+        samples: dict[str, NDArray[np.float64]] = {}
+        for name, tasks in tasks_of.items():
+            pairs = [(scores[task][BASELINE], scores[task][policies[task]]) for task in tasks]
+            if any(score is None for pair in pairs for score in pair):
+                return None
+            values[name] = np.array(pairs, dtype=np.float64) / 100
+            samples[name] = np.stack(
+                [
+                    _column(draws, name, [(block.label, BASELINE, task) for task in tasks]),
+                    _column(draws, name, [(block.label, policies[task], task) for task in tasks]),
+                ]
+            )
+            unknown += [
+                task
+                for task in tasks
+                if (block.label, BASELINE, task) not in draws.cells
+                or (block.label, policies[task], task) not in draws.cells
+            ]
+        raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
+        if raw <= 0:
+            return None
+        gradient = np.array([-ours / raw, 1.0]) * 100 / raw / len(tasks_of)
+        effects.append({name: pairs @ gradient for name, pairs in values.items()})
+        for name in tasks_of:
+            single.setdefault(name, []).append(gradient @ samples[name])
+        drawn.append(_improvements(*np.mean(list(samples.values()), axis=0)))
+    improvements = np.mean(drawn, axis=0)
+    if not np.isfinite(improvements).all():
+        return None
+    count = sum(len(tasks) for tasks in tasks_of.values())
+    if count == 1 and unknown:
+        return None
+    variances, degrees, units = [], [], (TASKS, count)
+    for name, tasks in tasks_of.items():
+        if len(tasks) > 1:
+            effect = np.mean([one[name] for one in effects], axis=0)
+            variances.append(float(effect.var(ddof=1)) / len(tasks))
+            degrees.append(len(tasks) - 1)
+        elif tasks[0] not in unknown:
+            units_here = draws.cells[blocks[0].label, BASELINE, tasks[0]]
+            items = units_here[1]
+            variance = float(np.mean(single[name], axis=0).var())
+            variances.append(variance * items / max(items - 1, 1))
+            degrees.append(items - 1)
+            units = units_here if count == 1 else units
+    if not variances:
+        return None
+    usual = reach(np.zeros(1), np.ones(1), 0.0)[0]
+    reaching, _ = reach(np.array(variances), np.array(degrees), float(improvements.var()))
+    low, high = interval(improvements, max(usual, reaching))
+    names, note = list(dict.fromkeys(unknown)), ""
+    if len(names) == count:
+        note = "without the noise of the items, none of which are known"
+    elif names:
+        note = f"without the noise of {_listing(names)}, whose items are not known"
+    return Uncertainty(low, high, units=units[0], count=units[1], note=note)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What was found of one task.
+
+    Attributes:
+        pairs: by label and policy.
+        draws: by label and policy, shape (resamples,).
+        scores: of all cells that were asked for.
+        units: by label and policy.
+        unknown: by label and policy, why there is nothing.
+    """
+
+    pairs: Mapping[tuple[str, str], Uncertainty]
+    draws: Mapping[tuple[str, str], NDArray[np.float32]]
+    units: Mapping[tuple[str, str], tuple[str, int]]
+    unknown: Mapping[tuple[str, str], str]
+
+
+_NO_ITEMS = "the items are not known"
+_OTHER_ITEMS = "the items are not those of the baseline"
+_NEAR_ZERO = "the baseline is not told from 0"
+
+
+def _files(table: Table, scores: pd.DataFrame) -> dict[_Cell, CellFiles]:
+    """Return the files of a table's cells."""
+    if "files" not in scores.columns:
+        return {}
+    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
+    found: dict[_Cell, CellFiles] = {}
+    of_table = scores[scores["group"].astype(str) == table.group]
+    for row in of_table.itertuples(index=False):
+        window = None if pd.isna(row.window) else int(row.window)
+        label = labels.get((window, str(row.model), str(row.revision)))
+        if label is not None:
+            found[label, str(row.policy), str(row.task)] = row.files
+    return found
+
+
+def _bytes(files: Iterable[CellFiles]) -> int:
+    """Return the size of the items of cells, as far as they are there."""
+    total = 0
+    for one in files:
+        try:
+            total += one.items.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def _of_task(
+    task: str,
+    asked: Mapping[tuple[str, str], tuple[float, CellFiles]],
+    resamples: int,
+    seed: int,
+) -> _Outcome:
+    """Resample the cells of one task, those with the same items together."""
+    places = list(asked)
+    samples: list[Samples | None] = [read_samples(files) for _, files in asked.values()]
+    pairs: dict[tuple[str, str], Uncertainty] = {}
+    draws: dict[tuple[str, str], NDArray[np.float32]] = {}
+    units: dict[tuple[str, str], tuple[str, int]] = {}
+    unknown = {place: _NO_ITEMS for place in places if place[1] != BASELINE}
+    for group in paired(samples):
+        cells = [one for one in (samples[number] for number in group) if one is not None]
+        drawn = resample(cells, resamples, generator(seed, task, _identity(cells[0])))
+        if drawn is None:
+            continue
+        # A table of some of the subsets has other scores than the whole.
+        right = {
+            places[number]: place
+            for place, number in enumerate(group)
+            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING
+        }
+        for (label, policy), place in right.items():
+            draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
+            units[label, policy] = drawn.units, drawn.count
+            if policy == BASELINE:
+                continue
+            unknown[label, policy] = _OTHER_ITEMS
+            if (label, BASELINE) in right:
+                found = _of_pair(drawn, right[label, BASELINE], place)
+                if found is None:
+                    unknown[label, policy] = _NEAR_ZERO
+                else:
+                    pairs[label, policy] = found
+                    del unknown[label, policy]
+    return _Outcome(pairs, draws, units, unknown)
+
+
+def _identity(samples: Samples) -> str:
+    """Return what the random numbers of a task go by beside its name: its items."""
+    return repr(sorted((part, sample.keys) for part, sample in samples.items()))
+
+
+def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
+    """Return how sure an improvement is; None where the baseline is not told from 0."""
+    before, after = drawn.scores[raw], drawn.scores[ours]
+    improvements = _improvements(
+        drawn.draws[:, raw].astype(np.float64), drawn.draws[:, ours].astype(np.float64)
+    )
+    if before <= 0:
+        return None
+    gradient = np.zeros(len(drawn.scores))
+    gradient[raw], gradient[ours] = -100 * after / before**2, 100 / before
+    low, high = interval(improvements, drawn.stretch(gradient)[0])
+    if not np.isfinite([low, high]).all():
+        return None
+    p = drawn.p_value(raw, ours)
+    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count)
+
+
+def _improvements(raw: NDArray[np.float64], ours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return relative improvements in %; infinity over a raw that is not above 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 100 * (ours - raw) / raw
+    return np.where(raw > 0, found, np.copysign(np.inf, ours - raw))
+
+
+def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed: int) -> Draws:
+    """Return the draws of all cells of a table, and of the tasks of its columns."""
+    scores: dict[_Cell, NDArray[np.float32]] = {}
+    known: dict[_Cell, tuple[str, int]] = {}
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                if score is None:
+                    continue
+                cell = block.label, policy, task.task
+                outcome = outcomes.get(task.task)
+                if outcome is not None and cell[:2] in outcome.draws:
+                    scores[cell] = outcome.draws[cell[:2]]
+                    known[cell] = outcome.units[cell[:2]]
+                else:
+                    scores[cell] = np.broadcast_to(np.float32(score / 100), resamples)
+    tasks, picks = {}, {}
+    for column in table.columns:
+        random, shape = generator(seed, "tasks of", column.name), (resamples, len(column.tasks))
+        if len(column.tasks) == 1:
+            tasks[column.name] = np.zeros(shape, dtype=np.int64)
+            picks[column.name] = np.arange(resamples)[:, None]
+        else:
+            tasks[column.name] = random.integers(0, len(column.tasks), shape)
+            # A task that is drawn twice is drawn with other items each time.
+            picks[column.name] = random.integers(0, resamples, shape)
+    return Draws(scores, known, tasks, picks)
+
+
+def _column(draws: Draws, name: str, cells: Sequence[_Cell]) -> NDArray[np.float64]:
+    """Return the samples of a column's mean, shape (resamples,)."""
+    scores = np.stack([draws.scores[cell] for cell in cells])
+    found: NDArray[np.float64] = scores[draws.tasks[name], draws.picks[name]].mean(
+        axis=1, dtype=np.float64
+    )
+    return found
+
+
+def _means(
+    table: Table, draws: Draws, cells: Mapping[_Cell, Uncertainty]
+) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
+    """Return how sure the means of a table are, and those of its row `Avg Improv.`."""
+    names = [column.name for column in table.columns]
+    over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
+    alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
+    means: dict[tuple[str, str, str], Uncertainty] = {}
+    for block in table.blocks:
+        for policy, row in block.improvements.items():
+            for name, value in row.items():
+                if value is None:
+                    continue
+                if name in alone:
+                    own = cells.get((block.label, policy, alone[name]))
+                    found = None if own is None else replace(own, p=None)
+                else:
+                    picks = {block.label: _everywhere(block, policy)}
+                    found = improvement_interval(table, draws, picks, over[name])
+                if found is not None:
+                    means[block.label, policy, name] = found
+    average: dict[str, Uncertainty] = {}
+    best = {
+        block.label: _everywhere(block, block.best)
+        for block in table.blocks
+        if block.best is not None
+    }
+    for name, value in (table.average_improvement or {}).items():
+        found = None if value is None else improvement_interval(table, draws, best, over[name])
+        if found is not None:
+            average[name] = found
+    return means, average
+
+
+def _everywhere(block: Block, policy: str) -> dict[str, str]:
+    """Return a policy for each task: the same."""
+    return {task.task: policy for task in block.tasks}
+
+
+def _holm(cells: Mapping[_Cell, Uncertainty]) -> dict[_Cell, Uncertainty]:
+    tested = {cell: one.p for cell, one in cells.items() if one.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {cell: replace(one, adjusted=adjusted.get(cell)) for cell, one in cells.items()}
+
+
+def _notes(
+    table: Table, cells: Mapping[_Cell, Uncertainty], outcomes: Mapping[str, _Outcome]
+) -> tuple[str, ...]:
+    """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
+    reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
+    if not cells and reasons == {_NO_ITEMS}:
+        return ("no interval for any task: no items are known",)
+    places: dict[tuple[str, str], list[str]] = {}
+    for column in table.columns:
+        for task in column.tasks:
+            outcome = outcomes.get(task)
+            if outcome is None:
+                continue
+            every = len(outcome.pairs) + len(outcome.unknown)
+            counted: dict[str, int] = {}
+            for reason in outcome.unknown.values():
+                counted[reason] = counted.get(reason, 0) + 1
+            for reason, count in counted.items():
+                share = "" if count == every else f" in {count} of {every} cells"
+                places.setdefault((reason, share), []).append(task)
+    return tuple(
+        f"no interval for {_listing(tasks)}{share}: {reason}"
+        for (reason, share), tasks in places.items()
+    )
+
+
+def _listing(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
