@@ -80,7 +80,7 @@ def document(
             "by_length": [_by_length(draw, mark, label, first, taus) for label in labels],
         },
         "paper": {
-            "summary": "Of 40 numbers 36 lie within our noise and 4 do not; of 0 it cannot be said.",
+            "summary": "Of 45 numbers 40 lie within our noise; of 5 it cannot be said.",
             "rows": [
                 {
                     "table": "Table 1",

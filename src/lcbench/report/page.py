@@ -52,15 +52,15 @@ def build(document: Mapping[str, Any]) -> str:
     )
 
 
-def findings(table: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return what a table found, in words: of all its models, and of each by its label.
+def findings(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return what a table found, in words: sentences of all its models, and of each by its label.
 
-    The first is empty for a table of one model.
+    Of all there are none for a table of one model.
     """
     choices = {one["label"]: one for one in (table.get("choice") or {}).get("models") or ()}
     models = table.get("models") or ()
     return (
-        _of_all(table, models) if len(models) > 1 else "",
+        _of_all(table, models) if len(models) > 1 else (),
         tuple(
             (model["label"], _of_model(model, choices.get(model["label"]), len(models) == 1))
             for model in models
@@ -68,10 +68,10 @@ def findings(table: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]
     )
 
 
-def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
+def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     tried = [_best_average(model) for model in models if model.get("best") is not None]
     if not tried:
-        return "Only the baseline was measured."
+        return ("Only the baseline was measured.",)
     sentences = []
     average = (table.get("average_improvement") or {}).get(_AVERAGE)
     if average is not None:
@@ -83,12 +83,13 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> st
     chosen = (table.get("choice") or {}).get("models") or ()
     if chosen:
         optimism = fmean(one["optimism"] for one in chosen)
+        honest = _counted([_honest(one) for one in chosen])
         sentences.append(
-            f"With τ chosen for each task on the others, {_counted([_honest(one) for one in chosen])}; "
+            f"With τ chosen for each task on the others, {honest}; "
             f"the paper's rule, which chooses on the test data, overstates the gain by "
             f"{_two(optimism)} points on average."
         )
-    return " ".join(sentences)
+    return tuple(sentences)
 
 
 def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
@@ -169,10 +170,11 @@ def _findings_html(tables: Sequence[Mapping[str, Any]]) -> str:
     """The opening sentences, which are there without any script as well."""
     lines = []
     for table in tables:
-        lead, models = findings(table)
+        sentences, models = findings(table)
         lines.append(f"<h3>{html.escape(str(table['group']))}</h3>")
-        if lead:
-            lines.append(f'<p class="lead">{_unbroken(html.escape(lead))}</p>')
+        for place, sentence in enumerate(sentences):
+            look = "" if place else ' class="lead"'
+            lines.append(f"<p{look}>{_unbroken(html.escape(sentence))}</p>")
         lines.append('<ul class="findings">')
         for label, text in models:
             lines.append(

@@ -43,6 +43,7 @@ function baseLayout() {
     gridcolor: colour("grid"),
     linecolor: colour("rule"),
     zerolinecolor: colour("quiet-ink"),
+    zeroline: false,
     tickcolor: colour("rule"),
     automargin: true,
     // A finger that scrolls the page must not be caught by a chart.
@@ -76,7 +77,7 @@ const drawn = new Set();
  * rows}, `rows` being its data with a header. Colours are read at each call, so that a change of
  * theme draws anew.
  */
-function chart(title, pickers, view) {
+function chart(title, pickers, view, level = "h4") {
   const choice = pickers.map(({ options }) => {
     const first = options[0].options ? options[0].options[0] : options[0];
     return first.value ?? first;
@@ -96,7 +97,7 @@ function chart(title, pickers, view) {
   const figure = el(
     "figure",
     { class: "chart" },
-    el("figcaption", {}, el("h4", {}, title)),
+    el("figcaption", {}, el(level, {}, title)),
     fields.length ? el("div", { class: "fields" }, fields) : null,
     holder,
     el(
@@ -260,13 +261,14 @@ function forest(rows) {
   const narrow = window.innerWidth < 700;
   const known = rows.filter((row) => row.improvement);
   const groups = [
-    ["interval excludes zero", "circle", (one) => excludesZero(one)],
-    ["interval contains zero", "circle-open", (one) => lookOf(one) === "unsure"],
-    ["interval unknown", "x-thin-open", (one) => lookOf(one) === "plain"],
+    ["gain, interval excludes zero", "circle", "series-1", "up"],
+    ["loss, interval excludes zero", "diamond", "series-2", "down"],
+    ["interval contains zero", "circle-open", "quiet-ink", "unsure"],
+    ["interval unknown", "x-thin-open", "quiet-ink", "plain"],
   ];
-  const traces = groups.map(([name, symbol, belongs]) => {
-    const those = known.filter((row) => belongs(row.improvement));
-    const rgb = colour(name === "interval excludes zero" ? "series-1" : "quiet-ink");
+  const traces = groups.map(([name, symbol, ink, look]) => {
+    const those = known.filter((row) => lookOf(row.improvement) === look);
+    const rgb = colour(ink);
     return {
       type: "scatter",
       mode: "markers",
@@ -290,7 +292,6 @@ function forest(rows) {
         tickvals: known.map((_, place) => place),
         ticktext: known.map((row) => plotlyText(shortened(row.name, narrow ? 16 : 40))),
         range: [known.length - 0.4, -0.6],
-        zeroline: false,
       },
       legend: { y: 1.02, yanchor: "bottom" },
     },
@@ -335,7 +336,7 @@ function heatMap(one) {
     layout: {
       height: 120 + 34 * one.query_temperatures.length,
       xaxis: { type: "category", title: { text: "τ of documents" }, showgrid: false },
-      yaxis: { type: "category", title: { text: "τ of queries" }, showgrid: false },
+      yaxis: { type: "category", title: { text: "τ of queries" }, showgrid: false, autorange: "reversed" },
     },
     description: one.query_temperatures
       .map((query, y) =>

@@ -272,7 +272,7 @@ function tableOneRows(table) {
 function choiceTable(table) {
   const { choice } = table;
   if (!choice?.models?.length) return choice?.notes?.length ? notesList(choice.notes) : null;
-  const header = ["Model", "τ, paper’s rule", "gain, %", "gain with the task held out, %", "optimism, points", "τ = 0.8 loses, points"];
+  const header = ["Model", "τ, paper’s rule", "gain, %", "gain, task held out, %", "95 % interval", "optimism, points", "τ = 0.8 loses, points"];
   const rows = choice.models.map((one) => {
     const honest = { value: one.honest_gain, low: one.honest_low, high: one.honest_high };
     const about = () => ({
@@ -290,6 +290,7 @@ function choiceTable(table) {
       el("td", { class: "num" }, one.tau),
       el("td", { class: "num" }, gainNumber(one)),
       el("td", { class: "num" }, improvementNumber(honest, about, () => openChoice(one, about().facts))),
+      el("td", { class: "num" }, intervalText(honest)),
       el("td", { class: "num" }, plainNumber(one.optimism, "Optimism of the paper’s rule, points")),
       el("td", { class: "num" }, plainNumber(one.usual_regret, "What τ = 0.8 loses against the best, points", fixed(one.usual_regret))),
     );
@@ -302,6 +303,7 @@ function choiceTable(table) {
     scrolling(
       el("table", {}, el("thead", {}, el("tr", {}, header.map((name, place) => el("th", { scope: "col", class: place ? "num" : null }, name)))), el("tbody", {}, rows)),
       `Choice of τ of ${table.group}`,
+      "fit",
     ),
     el("p", {}, one),
     notesList(choice.notes),
@@ -651,7 +653,7 @@ function sheetTable(sheet) {
   ];
   return [
     el("h3", {}, sheet.title),
-    scrolling(el("table", {}, el("thead", {}, el("tr", {}, header)), body), sheet.title, "tall"),
+    scrolling(el("table", {}, el("thead", {}, el("tr", {}, header)), body), sheet.title, width > 7 ? "tall" : "tall fit"),
     el("div", { class: "figure-tools" }, csvButton(sheet.name, rows, "Data (CSV)", sheet.title)),
     notesList(sheet.notes),
   ];
@@ -677,7 +679,7 @@ function sheetEntry(sheet, row, entry, place, labels) {
 
 function header() {
   const facts = [
-    ["Made", report.made],
+    ["Made", moment(report.made)],
     ["Version", report.version],
     ["Resamples", isNumber(report.resamples) ? report.resamples.toLocaleString("en") : null],
     ["Seed", report.seed],
@@ -694,6 +696,14 @@ function header() {
     el("button", { type: "button", class: "quiet", onclick: () => save("report.json", JSON.stringify({ ...report, provenance: JSON.parse(sourceOf("provenance")) }), "application/json") }, "Report (JSON)"),
     themeButton(),
   );
+}
+
+/** A time to the minute, as UTC; what is no time stays as it is. */
+function moment(text) {
+  const time = new Date(text ?? NaN);
+  if (Number.isNaN(time.getTime())) return text;
+  const shown = time.toISOString().slice(0, 16).replace("T", " ");
+  return el("time", { datetime: time.toISOString() }, `${shown} UTC`);
 }
 
 function everything() {
@@ -768,7 +778,7 @@ function figureSection() {
   section(
     "figures",
     "Length and role",
-    byLength.length ? [el("h3", {}, "By length"), byLengthChart(byLength)] : null,
+    byLength.length ? byLengthChart(byLength) : null,
     heat.length
       ? [
           el("h3", {}, "τ of queries and of documents"),
@@ -781,7 +791,7 @@ function figureSection() {
 function byLengthChart(figures) {
   const options = figures.map((one, place) => ({ value: place, text: [one.label, one.task, `by ${one.by}`].join(" · ") }));
   const kinds = [{ value: "score", text: "score" }, { value: "improvement", text: "improvement, %" }];
-  return chart("Score by length", [{ label: "Of", options }, { label: "Show", options: kinds }], ([place, kind]) => {
+  return chart("Scores by length", [{ label: "Of", options }, { label: "Show", options: kinds }], ([place, kind]) => {
     const one = figures[Number(place)];
     const ticks = one.buckets.map((bucket, at) => `${plotlyText(bucket)}<br>n = ${one.counts?.[at] ?? HOLE}`);
     const where = one.buckets.map((bucket) => `${one.label}, ${one.task}, ${one.by} ${bucket}`);
@@ -825,7 +835,7 @@ function byLengthChart(figures) {
         ? [["policy", "bucket", "count", "improvement", "low", "high"], ...lines.flatMap(([policy, values]) => values.map((value, at) => [policy, one.buckets[at], one.counts?.[at], value?.value, value?.low, value?.high]))]
         : [["policy", "bucket", "count", "score"], ...lines.flatMap(([policy, values]) => values.map((value, at) => [policy, one.buckets[at], one.counts?.[at], value]))],
     };
-  });
+  }, "h3");
 }
 
 function paperSection() {
