@@ -1,0 +1,546 @@
+"""The page as a reader has it: in a browser, from a file, by mouse, by keyboard and on a phone."""
+
+import csv
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lcbench.report import page
+from report_documents import MARKUP, MODELS, document
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMEDRIVER = Path("/usr/bin/chromedriver")
+NEEDED = importlib.util.find_spec("selenium") is not None
+WIDE = (1280, 900)
+PHONE = (360, 740)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (NEEDED and CHROMIUM.exists() and CHROMEDRIVER.exists()),
+        reason="needs selenium and Debian's chromium and chromium-driver",
+    ),
+]
+
+
+class Page:
+    """A page in the browser, and what a reader does with it."""
+
+    def __init__(self, driver: Any, path: Path, report: dict[str, Any], downloads: Path) -> None:
+        self.driver = driver
+        self.path = path
+        self.report = report
+        self.downloads = downloads
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of all these, without what only screen readers get."""
+        return self.js(
+            """return [...document.querySelectorAll(arguments[0])].map((one) => {
+                 const copy = one.cloneNode(true);
+                 copy.querySelectorAll(".unseen").forEach((text) => text.remove());
+                 return copy.textContent;
+               });""",
+            selector,
+        )
+
+    def press(self, *keys: str) -> None:
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+    def focus(self, element: Any) -> None:
+        # As with Tab: a focus that shows.
+        self.js(
+            "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'});"
+            "arguments[0].focus({focusVisible: true})",
+            element,
+        )
+
+    def choose(self, region: str, label: str, text: str) -> None:
+        """Choose an entry of the list with this label within a section."""
+        from selenium.webdriver.support.ui import Select
+
+        (field,) = (
+            one
+            for one in self.all(f"{region} .field")
+            if one.find_element("css selector", "label").text == label
+        )
+        Select(field.find_element("css selector", "select")).select_by_visible_text(text)
+
+    def size(self, width: int, height: int) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+
+    def system_theme(self, name: str) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {
+                "features": [
+                    {"name": "prefers-color-scheme", "value": name},
+                    # Scrolling is at once, so that what is clicked does not move.
+                    {"name": "prefers-reduced-motion", "value": "reduce"},
+                ]
+            },
+        )
+
+    def draw_charts(self) -> None:
+        self.js("document.querySelectorAll('figure.chart').forEach((one) => one.draw())")
+        assert self.js("return document.querySelectorAll('.plot:not(:has(svg))').length") == 0
+
+    def faults(self) -> list[str]:
+        """What the browser complained of since the last time."""
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] in ("SEVERE", "WARNING")
+        ]
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for since the last time."""
+        events = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
+        return [
+            event["message"]["params"]["request"]["url"]
+            for event in events
+            if event["message"]["method"] == "Network.requestWillBeSent"
+        ]
+
+    def saved(self, button: Any, name: str) -> str:
+        """What a button saves."""
+        # With a reader's own hand: a browser asks before it saves much that a script starts.
+        self.focus(button)
+        self.press("\ue007")
+        deadline = time.monotonic() + 20
+        while not (self.downloads / name).exists():
+            assert time.monotonic() < deadline, f"{name} was not saved"
+            time.sleep(0.05)
+        return (self.downloads / name).read_text(encoding="utf-8")
+
+    def accessibility_faults(self) -> list[str]:
+        """The serious and critical violations that axe-core finds."""
+        spec = importlib.util.find_spec("axe_core_python")
+        assert spec is not None
+        assert spec.origin is not None
+        if self.js("return typeof window.axe") == "undefined":
+            self.js((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+        found = self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "axe.run(document, {resultTypes: ['violations']}).then(done, (e) => done(String(e)))"
+        )
+        assert not isinstance(found, str), found
+        assert len(found["passes"]) > 20
+        return [
+            f"{one['id']} ({one['impact']}): {node['html'][:200]} {node['failureSummary']}"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    # Not below the tests' own folder: there a snap or a profile of the browser may not write.
+    with tempfile.TemporaryDirectory(prefix="lcbench-page-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def driver(folder: Path) -> Iterator[Any]:
+    """One browser for all, for its start takes seconds."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={folder / 'profile'}",
+    ):
+        options.add_argument(argument)
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(folder / "downloads")}
+    )
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
+    yield driver
+    driver.quit()
+
+
+def opened(driver: Any, folder: Path, name: str, report: dict[str, Any]) -> Page:
+    path = folder / f"{name}.html"
+    if not path.exists():
+        path.write_text(page.build(report), encoding="utf-8")
+    one = Page(driver, path, report, folder / "downloads")
+    one.size(*WIDE)
+    one.system_theme("light")
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(path.as_uri())
+    return one
+
+
+@pytest.fixture
+def paper(driver: Any, folder: Path) -> Page:
+    """A report as large as the paper's: five models, seven τ and forty tasks, 1,400 cells."""
+    return opened(driver, folder, "paper", document())
+
+
+@pytest.fixture
+def small(driver: Any, folder: Path) -> Page:
+    report = document(models=MODELS[:2], columns={"Class": 2, "STS": 3}, taus=("1", "0.9", "0.8"))
+    return opened(driver, folder, "small", report)
+
+
+@pytest.fixture
+def marked(driver: Any, folder: Path) -> Page:
+    """A report in which every name is markup."""
+    report = document(models=MODELS[:2], columns={"STS": 2}, taus=("1", "0.8"), mark=MARKUP)
+    return opened(driver, folder, "marked", report)
+
+
+def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {**cell, "label": model["label"]}
+        for model in report["tables"][0]["models"]
+        for cell in model["cells"]
+    ]
+
+
+def header(one: Page, region: str, name: str) -> Any:
+    (found,) = (th for th in one.all(f"{region} thead th") if th.text.strip(" ↑↓↕") == name)
+    return found
+
+
+def shown(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def excludes_zero(improvement: dict[str, Any] | None) -> bool:
+    return improvement is not None and (improvement["low"] > 0 or improvement["high"] < 0)
+
+
+def test_cells_are_sorted_by_click_and_by_keyboard(paper: Page):
+    scores = [cell["score"] for cell in cells_of(paper.report)]
+    column = header(paper, "#cells", "Score")
+    button = column.find_element("css selector", "button")
+    values = "#cells tbody td:nth-child(5)"
+
+    paper.focus(button)
+    button.click()
+    descending = paper.texts(values), column.get_attribute("aria-sort")
+    paper.press("\ue007")  # Enter
+    ascending = paper.texts(values), column.get_attribute("aria-sort")
+
+    ordered = sorted(scores)
+    assert descending == ([shown(score) for score in ordered[::-1][:50]], "descending")
+    assert ascending == ([shown(score) for score in ordered[:50]], "ascending")
+
+
+def test_holes_come_last_in_either_order(small: Page):
+    button = header(small, "#cells", "p").find_element("css selector", "button")
+    for _ in range(2):
+        small.focus(button)
+        small.press(" ")
+        assert small.texts("#cells tbody td:nth-child(10)")[-10:] == ["–"] * 10
+
+
+def test_cells_are_filtered(paper: Page):
+    def rows() -> str:
+        return paper.texts("#cells .status")[0]
+
+    assert rows() == "1,400 rows"
+    paper.choose("#cells", "Model", "GTR")
+    assert rows() == "280 of 1,400 rows"
+    assert set(paper.texts("#cells tbody td:nth-child(3)")) == {"GTR"}
+    paper.choose("#cells", "Column", "STS")
+    assert rows() == "56 of 1,400 rows"
+    paper.choose("#cells", "τ", "0.8")
+    assert rows() == "8 of 1,400 rows"
+    assert paper.texts("#cells tbody th") == [f"STSTask{place:02d}" for place in range(8)]
+    paper.find("#cells input[type=search]").send_keys("ststask03")
+    assert rows() == "1 of 1,400 rows"
+    paper.find("#cells input[type=search]").clear()
+    paper.find("#cells input[type=search]").send_keys(" ")
+    paper.choose("#cells", "Task", "STSTask05")
+    assert paper.texts("#cells tbody th") == ["STSTask05"]
+
+
+def test_cells_whose_interval_excludes_zero(paper: Page):
+    sure = sum(excludes_zero(cell["improvement"]) for cell in cells_of(paper.report))
+
+    paper.focus(paper.find("#cells input[type=checkbox]"))
+    paper.press(" ")
+
+    assert paper.texts("#cells .status") == [f"{sure:,} of 1,400 rows"]
+    assert 0 < sure < 1200
+    assert all(text[0] in "▲▼" for text in paper.texts("#cells tbody td:nth-child(7)"))
+
+
+def test_pages_of_cells(paper: Page):
+    paper.js("document.querySelectorAll('#cells .pages button')[1].click()")
+    assert paper.texts("#cells .pages > span") == ["51–100 of 1,400"]
+    paper.choose("#cells", "Rows a page", "all")
+    assert len(paper.all("#cells tbody tr")) == 1400
+
+
+def test_the_arrow_of_an_improvement_says_whether_it_is_sure(paper: Page):
+    (table,) = paper.report["tables"]
+    block = table["models"][0]
+    best = block["improvements"][block["best"]]
+
+    looks = paper.js(
+        "return [...document.querySelectorAll('.table-one tr.relative')[0]"
+        ".querySelectorAll('.number')].map((one) => [one.querySelector('.arrow')?.textContent,"
+        " getComputedStyle(one).fontWeight])"
+    )
+
+    def arrow(one: dict[str, Any]) -> str | None:
+        gain, sure = one["value"] > 0, excludes_zero(one)
+        shape = ("▲" if gain else "▼") if sure else ("△" if gain else "▽")
+        return None if shown(abs(one["value"])) == "0.00" else shape
+
+    columns = [*(column["name"] for column in table["columns"]), "Avg"]
+    expected = [
+        [arrow(best[name]), "700" if excludes_zero(best[name]) else "400"] for name in columns
+    ]
+    assert looks == expected
+    assert {arrow for arrow, _ in looks} >= {"▲", "△"}
+
+
+def test_a_number_is_exact_under_the_pointer_and_under_the_keyboard(paper: Page):
+    from selenium.webdriver import ActionChains
+
+    first = paper.report["tables"][0]["models"][0]
+    score = first["scores"]["1"]["Class"]
+    second = first["improvements"][first["best"]]["PairClass"]
+    tip = paper.find("#tip")
+    numbers = paper.all(".table-one .number")
+
+    assert not tip.is_displayed()
+    paper.focus(paper.find("#tools button"))
+    paper.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", numbers[0])
+    ActionChains(paper.driver).move_to_element(numbers[0]).perform()
+    assert repr(score) in tip.text
+    assert numbers[0].get_attribute("aria-describedby") == "tip"
+
+    # Two down, from raw to the improvement, and one to the right: by arrow keys.
+    paper.focus(numbers[0])
+    paper.press("\ue015")
+    paper.press("\ue015")
+    paper.press("\ue014")
+    text = tip.text
+    for part in (second["value"], second["low"], second["high"]):
+        assert repr(part).replace("-", "−") in text
+    # Escape takes the tip away and leaves the focus.
+    paper.press("\ue00c")
+    assert not tip.is_displayed()
+    assert paper.js("return document.activeElement.classList.contains('number')")
+
+
+def test_one_number_of_a_table_is_a_tab_stop(paper: Page):
+    assert (
+        paper.js("return document.querySelectorAll('.table-one .number[tabindex=\"0\"]').length")
+        == 1
+    )
+    paper.focus(paper.all(".table-one .number")[0])
+    paper.press("\ue014")
+    stops = paper.js(
+        "return [...document.querySelectorAll('.table-one .number')].map((one) => one.tabIndex)"
+    )
+    assert stops[:3] == [-1, 0, -1]
+    assert sum(stop == 0 for stop in stops) == 1
+
+
+def test_a_number_leads_to_where_it_comes_from_and_back(paper: Page):
+    dialog = paper.find("#detail")
+    number = paper.find("#cells tbody tr:nth-child(2) .number")
+    paper.focus(number)
+    paper.press("\ue007")
+
+    assert dialog.get_attribute("open") is not None
+    text = dialog.text
+    for part in ("2.1e-7", "fedcba9876543210", "transformers", "5.10.1", "x86_64", "float32"):
+        assert part in text
+    for key in ("revision", "protocol", "proof", "versions", "hardware", "seconds"):
+        assert key in paper.texts("#detail .provenance dt")
+
+    paper.press("\ue00c")
+    assert dialog.get_attribute("open") is None
+    assert paper.js("return document.activeElement === arguments[0]", number)
+
+
+def test_a_mean_leads_to_its_cells(paper: Page):
+    number = paper.all(".table-one .number")[0]
+    paper.focus(number)
+    paper.press("\ue007")
+    assert paper.texts("#detail tbody th") == [f"ClassTask{place:02d}" for place in range(8)]
+
+    paper.js("document.querySelector('#detail tbody .number').click()")
+    assert paper.texts("#detail-title") == ["ClassTask00: ANCE, τ = 1"]
+    assert "transformers" in paper.find("#detail").text
+    (back,) = (one for one in paper.all("#detail button") if one.text == "Back")
+    back.click()
+    assert paper.texts("#detail-title") == ["Class: ANCE, τ = 1"]
+    paper.press("\ue00c")
+    assert paper.js("return document.activeElement === arguments[0]", number)
+
+
+def test_the_theme_switches_with_its_charts(small: Page):
+    grounds = (
+        "return [getComputedStyle(document.body).backgroundColor,"
+        " document.querySelector('.plot .main-svg').style.backgroundColor]"
+    )
+    small.draw_charts()
+    light = small.js(grounds)
+    button = small.find("#theme")
+    try:
+        assert button.text == "Dark theme"
+        button.click()
+        dark = small.js(grounds)
+        assert button.text == "Light theme"
+        button.click()
+        again = small.js(grounds)
+    finally:
+        small.js("localStorage.clear()")
+    small.driver.get(small.path.as_uri())
+    small.system_theme("dark")
+    small.draw_charts()
+    by_system = small.js(grounds)
+
+    assert light == ["rgb(255, 255, 255)"] * 2
+    assert dark == ["rgb(20, 22, 26)"] * 2
+    assert again == light
+    assert by_system == dark
+
+
+def test_charts_are_drawn_when_they_come_into_view(small: Page):
+    assert small.js("return typeof window.Plotly") == "undefined"
+    small.js("document.querySelector('figure.chart').scrollIntoView({behavior: 'instant'})")
+    deadline = time.monotonic() + 20
+    while not small.js("return document.querySelector('figure.chart svg') !== null"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    small.choose("#table-0 .chart:first-of-type", "Show", "GTR")
+    assert small.js("return document.querySelector('.plot').data.map((one) => one.name)") == [
+        "Class",
+        "STS",
+        "Avg",
+    ]
+
+
+def test_what_is_saved(small: Page):
+    (everything,) = (one for one in small.all("#tools button") if one.text == "All cells (CSV)")
+    (chart,) = small.all("figure.chart")[0].find_elements("css selector", ".figure-tools > button")[
+        :1
+    ]
+
+    cells = list(csv.DictReader(small.saved(everything, "lcbench-cells.csv").splitlines()))
+    lines = list(csv.DictReader(small.saved(chart, "relative-improvement-over.csv").splitlines()))
+
+    expected = cells_of(small.report)
+    assert [float(row["score"]) for row in cells] == [cell["score"] for cell in expected]
+    assert [row["p"] and float(row["p"]) for row in cells] == [
+        "" if cell["improvement"] is None else cell["improvement"]["p"] for cell in expected
+    ]
+    improvements = small.report["tables"][0]["models"][1]["improvements"]
+    assert float(lines[4]["improvement"]) == improvements["0.9"]["Avg"]["value"]
+
+
+def test_no_console_error_and_no_request(paper: Page):
+    paper.draw_charts()
+    paper.focus(paper.find("#cells .number"))
+    paper.press("\ue007")
+    paper.press("\ue00c")
+    paper.find("#theme").click()
+    paper.js("localStorage.clear()")
+
+    requests = paper.requests()
+
+    assert paper.path.as_uri() in requests
+    assert [
+        url for url in requests if url != paper.path.as_uri() and url[:5] not in ("data:", "blob:")
+    ] == []
+    assert paper.faults() == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_axe_finds_no_serious_fault(small: Page, theme: str, size: tuple[int, int]):
+    small.size(*size)
+    small.system_theme(theme)
+    small.draw_charts()
+    small.js("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert small.accessibility_faults() == []
+
+    small.focus(small.find("#cells tbody tr:nth-child(2) .number"))
+    small.press("\ue007")
+    assert small.accessibility_faults() == []
+
+
+def test_names_with_markup_are_text(marked: Page):
+    marked.draw_charts()
+    marked.focus(marked.find("#cells tbody tr:nth-child(2) .number"))
+    marked.press("\ue007")
+
+    assert marked.driver.title == f"{MARKUP}Attention temperature over 2 models"
+    assert marked.js("return document.querySelectorAll('img, b, main a').length") == 0
+    assert marked.texts(".table-one th.model")[0] == f"{MARKUP}ANCE"
+    assert marked.texts("#cells tbody th")[0] == f"{MARKUP}STSTask00"
+    assert MARKUP in marked.find("#detail").text
+    assert any("<img src=x" in text for text in marked.texts("svg text"))
+    assert marked.js("return document.querySelectorAll('svg a').length") == 0
+    assert marked.faults() == []
+
+
+@pytest.mark.parametrize("name", ["paper", "marked"])
+def test_a_phone_does_not_scroll_sideways(name: str, request: pytest.FixtureRequest):
+    one: Page = request.getfixturevalue(name)
+    one.size(*PHONE)
+    one.driver.get(one.path.as_uri())
+    one.draw_charts()
+    assert one.js("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+    # The widest tables do, each within its own region, which a keyboard reaches.
+    assert one.js(
+        "const region = document.querySelector('.table-one').parentElement;"
+        "return [region.scrollWidth > region.clientWidth, region.tabIndex, region.ariaLabel !== '']"
+    ) == [True, 0, True]
+
+
+@pytest.mark.alone
+def test_a_report_of_1400_cells_opens_in_two_seconds(paper: Page):
+    milliseconds = paper.driver.execute_async_script(
+        "const done = arguments[0];"
+        "const measured = () => requestAnimationFrame(() => requestAnimationFrame(() => done("
+        "  [performance.timing.loadEventEnd - performance.timing.navigationStart,"
+        "   performance.now()])));"
+        "measured();"
+    )
+    load, painted = milliseconds
+    print(f"load event after {load} ms, a frame after it {painted:.0f} ms")
+    assert len(paper.all("#cells tbody tr")) == 50
+    assert paper.find(".table-one tbody tr").is_displayed()
+    assert paper.texts("#cells .status") == ["1,400 rows"]
+    assert 0 < load < 2000
+    assert painted < 2000
