@@ -37,11 +37,11 @@ def build(findings: Findings, title: str, files: Sequence[str]) -> dict[str, Any
         files: that it is written to, by their names in its folder.
 
     Returns:
-        title, made (when: local time with its offset), version, files, resamples, seed; verdicts (what was
-        found, in words); tables (Table 1:
-        scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
-        other tables); figures (what they show); paper (its numbers beside ours); provenance (by
-        digest; what cells share stands in `shared`, and they have its digest there).
+        title, made (when: local time with its offset), version, files, resamples, seed; verdicts
+        (what was found, in words); tables (Table 1: scores × 100, improvements in % with their
+        intervals, cells, choice of τ); sheets (all other tables); figures (what they show); paper
+        (its numbers beside ours); provenance (by digest; what many cells share is there as
+        {"shared": digest}); shared (that, by digest).
     """
     provenance = _Provenance()
     tables = [_table(table, provenance) for table in findings.tables]

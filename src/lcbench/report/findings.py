@@ -8,7 +8,7 @@ from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lcbench.report import buckets, languages, matrices, roles
+from lcbench.report import buckets, choice, languages, matrices, roles
 from lcbench.report.buckets import LengthBuckets
 from lcbench.report.choice import Choice
 from lcbench.report.lengths import LengthTable, build_length_tables
@@ -113,14 +113,16 @@ def gather(
 
     found = []
     for table in tables:
-        statistics, choice = NOTHING, None
+        statistics = NOTHING
         if resamples:
             statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
-        found.append(TableFindings(table, statistics, choice, cells_of(table, scores)))
+        chosen = choice.choose(table, statistics)
+        found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
     by_length = buckets.by_length(tables, scores, step("scores by length"))
     ranks = buckets.longest_ranks(tables, scores)
     compared = compare(scores)
     made = [
+        *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
         *(matrices.matrix(one.table, one.statistics) for one in found),
         *(roles.role_sheet(one.table, one.statistics) for one in found),
         *(languages.language_sheet(one.table, scores) for one in found),

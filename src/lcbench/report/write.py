@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench import manifest
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.report.imported import join_revisions
-from lcbench.report.statistics import RESAMPLES, SEED
+from lcbench.report.statistics import RESAMPLES, SEED, compare_pair
 from lcbench.report.table1 import Table, build_tables
 from lcbench.results import Results, group_name
 from lcbench.settings import shipped_suites, thaw
@@ -92,7 +92,7 @@ def report_run(
     if extent.models is not None:
         policies = {model: own for model, own in policies.items() if model in extent.models}
     tables = build_tables(scores, expected, policies)
-    _write(tables, scores, report_dir, console, warn, extent)
+    _write(tables, scores, results, report_dir, console, warn, extent)
 
 
 def report_sweep(
@@ -156,7 +156,7 @@ def report_folder(
         for table in build_tables(scores, expected)
     ]
     folder = settings.report_dir or settings.results_dir / "report"
-    _write(tables, scores, folder, console, warn, extent)
+    _write(tables, scores, results, folder, console, warn, extent)
 
 
 def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
@@ -174,7 +174,8 @@ def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFra
         if not found:
             near = did_you_mean(asked, [*present, *map(_last, present)])
             raise RequestError(
-                f"models={asked}: there are no results of it here, only of {', '.join(present)}.{near}"
+                f"models={asked}: there are no results of it here, only of "
+                f"{', '.join(present)}.{near}"
             )
         kept |= found
     return scores[scores["model"].isin(kept)]
@@ -269,6 +270,7 @@ def _kind(task: str, suites: Sequence[Suite]) -> str | None:
 def _write(
     tables: Sequence[Table],
     scores: pd.DataFrame,
+    results: Results,
     folder: Path,
     console: Console,
     warn: Callable[[str], None],
@@ -284,12 +286,20 @@ def _write(
         found = gather(tables, scores, extent.resamples, extent.seed, step)
     sheets = list(found.sheets)
     if extent.models is not None:
-        sheets = [*beside.models(found), *sheets]
+        for one in reversed(found.tables):
+            labels = [block.label for block in one.table.blocks]
+            if len(labels) > 1:
+                sheets.insert(0, beside.beside_models(one.table, one.statistics, labels))
     if extent.against is not None:
         there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
         if there.empty:
             raise RequestError(f"against={extent.against} has no results.")
-        sheets = [*beside.folders(scores, there, extent), *sheets]
+        names = str(extent.against), str(results.folder)
+        compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
+        asked = compare if extent.resamples else None
+        with _steps(console) as step:
+            told = None if step is None else partial(step, "comparing with the second folder")
+            sheets.insert(0, beside.beside_folders(there, scores, names, asked, told))
     publish(replace(found, sheets=distinct(sheets)), folder, console)
 
 
