@@ -79,25 +79,28 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
             f"Over {len(tried)} models, each at its best τ, {_AVERAGE} changes by "
             f"{_signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
         )
-    sentences.append(f"Of {len(tried)} models {_counted(tried)}.")
+    sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
     chosen = (table.get("choice") or {}).get("models") or ()
     if chosen:
         optimism = fmean(one["optimism"] for one in chosen)
         honest = _counted([_honest(one) for one in chosen])
+        word = "understates" if optimism < 0 else "overstates"
         sentences.append(
-            f"With τ chosen for each task on the others, {honest}; "
-            f"the paper's rule, which chooses on the test data, overstates the gain by "
-            f"{_two(optimism)} points on average."
+            f"With each task's τ chosen on the other tasks: {honest}. The paper's rule, which "
+            f"chooses on the test data, {word} the gain by {_two(abs(optimism))} points on average."
         )
     return tuple(sentences)
 
 
 def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
-    """How many are told from zero: "2 gain and 0 lose more than the noise, 3 are not told …"."""
+    """How many of them are told from zero."""
     verdicts = [_verdict(one) for one in improvements]
     gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
-    text = f"{gains} gain and {losses} lose more than the noise, {unsure} cannot be told from zero"
-    return f"{text}, of {unknown} it is not known" if unknown else text
+    text = (
+        f"{gains} with a gain beyond the noise, {losses} with a loss beyond it, "
+        f"{unsure} that cannot be told from zero"
+    )
+    return f"{text}, {unknown} of which it is not known" if unknown else text
 
 
 def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
@@ -115,10 +118,11 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     )
     if choice is None:
         return text
-    honest = _honest(choice)
+    honest, optimism = _honest(choice), choice["optimism"]
     return (
-        f"{text} With τ chosen for each task on the others {_signed(honest['value'])} %"
-        f"{_interval(honest)}, {_two(choice['optimism'])} points less than by the paper's rule"
+        f"{text} With each task's τ chosen on the other tasks {_signed(honest['value'])} %"
+        f"{_interval(honest)}, {_two(abs(optimism))} points {'more' if optimism < 0 else 'less'} "
+        f"than by the paper's rule"
         f"{', which chooses on the test data' if is_alone else ''}."
     )
 

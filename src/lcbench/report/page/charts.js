@@ -120,13 +120,11 @@ function chart(title, pickers, view, level = "h4") {
     const table = el(
       "table",
       { class: "plain-data" },
-      el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name)))),
+      headerRow(header, header.length),
       el(
         "tbody",
         {},
-        rows.map((row) =>
-          el("tr", {}, row.map((value) => el("td", { class: isNumber(value) ? "num" : null }, isNumber(value) ? exact(value) : (value ?? HOLE)))),
-        ),
+        rows.map((row) => el("tr", {}, row.map((value) => el("td", { class: "num" }, datum(value))))),
       ),
     );
     data.replaceChildren(scrolling(table, `Data of ${title}`));
@@ -152,6 +150,8 @@ function chart(title, pickers, view, level = "h4") {
   whenSeen.observe(figure);
   return figure;
 }
+
+const datum = (value) => (isNumber(value) ? exact(value) : (value ?? HOLE));
 
 /** The second over the first, one level into objects. */
 function merged(first, second) {

@@ -137,7 +137,7 @@ function openMean(table, model, policy, column) {
     factList(facts),
     el("h3", {}, column === AVERAGE ? "The mean of the means of these columns" : "The mean of these tasks"),
     scrolling(
-      el("table", {}, el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name)))), bodies),
+      el("table", {}, headerRow(header, 1), bodies),
       `Cells of ${title}`,
     ),
   ]);
@@ -301,7 +301,7 @@ function choiceTable(table) {
   return [
     el("p", {}, "The paper takes the τ that is best over all tasks, on the data that it reports. Beside it: what is gained when each task gets the τ that is best over the other tasks."),
     scrolling(
-      el("table", {}, el("thead", {}, el("tr", {}, header.map((name, place) => el("th", { scope: "col", class: place ? "num" : null }, name)))), el("tbody", {}, rows)),
+      el("table", {}, headerRow(header, 1), el("tbody", {}, rows)),
       `Choice of τ of ${table.group}`,
       "fit",
     ),
@@ -480,7 +480,7 @@ function matrixTable(table, model, shows) {
     el(
       "table",
       { class: "matrix" },
-      el("thead", {}, el("tr", {}, header.map((name, at) => el("th", { scope: "col", class: at ? "num" : null }, name)))),
+      headerRow(header, 1),
       body,
     ),
     `Tasks and τ of ${model.label}: arrow keys move between its numbers`,
@@ -646,14 +646,13 @@ function sheetTable(sheet) {
       rows.map((row) => el("tr", {}, row.map((entry, place) => sheetEntry(sheet, row, entry, place, labels)))),
     ),
   );
-  const header = sheet.header.map((name, place) => el("th", { scope: "col", class: place >= labels ? "num" : null }, name));
   const rows = () => [
     ["section", ...sheet.header],
     ...sheet.sections.flatMap(({ heading, rows: those }) => those.map((row) => [heading, ...row.map((entry) => entry.value)])),
   ];
   return [
     el("h3", {}, sheet.title),
-    scrolling(el("table", {}, el("thead", {}, el("tr", {}, header)), body), sheet.title, width > 7 ? "tall" : "tall fit"),
+    scrolling(el("table", {}, headerRow(sheet.header, labels), body), sheet.title, width > 7 ? "tall" : "tall fit"),
     el("div", { class: "figure-tools" }, csvButton(sheet.name, rows, "Data (CSV)", sheet.title)),
     notesList(sheet.notes),
   ];
@@ -760,6 +759,12 @@ function tableSections() {
       tables.length > 1 ? `Table 1: ${table.group}` : "Table 1",
       tables.length > 1 ? null : el("p", { class: "group" }, table.group),
       tableOne(table),
+      el(
+        "p",
+        { class: "key" },
+        el("span", { class: "up" }, "▲"), " ", el("span", { class: "down" }, "▼"),
+        " 95 % interval excludes zero; △ ▽ it contains zero. Press a number for where it comes from.",
+      ),
       el("div", { class: "figure-tools" }, csvButton(`table1 ${table.group}`, () => tableOneRows(table), "Data (CSV)", "Table 1")),
       notesList(table.notes, table.footnotes),
       chosen ? [el("h3", {}, "The choice of τ"), chosen] : null,

@@ -326,6 +326,19 @@ function nearest(row, from) {
   return row?.reduce((best, one) => (distance(one) < distance(best) ? one : best));
 }
 
+/** The head of a table whose first `labels` columns are names and whose others are numbers. */
+const headerRow = (names, labels) =>
+  el(
+    "thead",
+    {},
+    el(
+      "tr",
+      {},
+      names.map((name, at) => el("th", { scope: "col", class: at < labels ? null : "num" }, name)),
+    ),
+  );
+
+/** A line within a table that names the rows below it. */
 const headingRow = (text, width) =>
   el("tr", { class: "heading" }, el("th", { scope: "rowgroup", colspan: width }, text));
 
