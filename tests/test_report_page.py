@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lcbench.report import page
+from lcbench.report.verdict import findings
 from report_documents import MARKUP, MODELS, document
 
 
@@ -144,7 +145,7 @@ def test_the_findings_of_one_model():
         "models": [model("MiniLM", **improvement(0.434, 0.1, 0.77))],
         "choice": {"models": [choice("MiniLM", 0.434, 0.2)]},
     }
-    assert page.findings(table) == (
+    assert findings(table) == (
         (),
         (
             (
@@ -169,7 +170,7 @@ def test_the_findings_of_one_model():
     ],
 )
 def test_a_finding_says_whether_the_interval_excludes_zero(low, high, meaning):
-    ((_, text),) = page.findings({"models": [model("m", **improvement(0.2, low, high))]})[1]
+    ((_, text),) = findings({"models": [model("m", **improvement(0.2, low, high))]})[1]
     assert text.endswith(f": {meaning}")
 
 
@@ -186,7 +187,7 @@ def test_the_findings_of_several_models():
         "average_improvement": {"Avg": improvement(0.05, -0.2, 0.3)},
         "choice": {"models": [choice("a", 0.5, 0.1), choice("c", 0.1, -0.1)]},
     }
-    sentences, models = page.findings(table)
+    sentences, models = findings(table)
     assert sentences == (
         "Over 5 models, each at its best τ, Avg changes by +0.05 % (95 % interval −0.20 to +0.30), "
         "it cannot be told from zero.",

@@ -28,20 +28,18 @@ if TYPE_CHECKING:
 _POOLED = ("versions", "hardware", "proof", "protocol", "data")
 
 
-def build(findings: Findings, title: str, files: Sequence[str]) -> dict[str, Any]:
+def build(findings: Findings, title: str) -> dict[str, Any]:
     """Return the report as a dictionary that JSON can hold.
 
     Args:
         findings: all that was found.
         title: of the report.
-        files: that it is written to, by their names in its folder.
 
     Returns:
-        title, made (when: local time with its offset), version, files, resamples, seed; verdicts
-        (what was found, in words); tables (Table 1: scores × 100, improvements in % with their
-        intervals, cells, choice of τ); sheets (all other tables); figures (what they show); paper
-        (its numbers beside ours); provenance (by digest; what many cells share is there as
-        {"shared": digest}); shared (that, by digest).
+        title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
+        scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
+        other tables); figures (what they show); paper (its numbers beside ours); provenance (by
+        digest; what many cells share is there as {"shared": digest}); shared (that, by digest).
     """
     provenance = _Provenance()
     tables = [_table(table, provenance) for table in findings.tables]
@@ -49,10 +47,8 @@ def build(findings: Findings, title: str, files: Sequence[str]) -> dict[str, Any
         "title": title,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "version": lcbench.__version__,
-        "files": list(files),
         "resamples": findings.resamples,
         "seed": findings.seed,
-        "verdicts": list(findings.verdicts),
         "tables": tables,
         "sheets": [sheets.as_json(sheet) for sheet in findings.sheets],
         "figures": {
@@ -233,6 +229,9 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
             {
                 "table": one.table,
                 "model": one.model,
+                "name": one.name,
+                "revision": one.revision,
+                "window": one.window,
                 "policy": one.policy,
                 "row": one.row,
                 "column": one.column,

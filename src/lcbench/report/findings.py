@@ -17,7 +17,6 @@ from lcbench.report.roles import RoleGrid
 from lcbench.report.sheets import Sheet, distinct
 from lcbench.report.statistics import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
 from lcbench.report.table1 import Table
-from lcbench.report.verdict import verdicts
 from lcbench.results import read_provenance
 
 if TYPE_CHECKING:
@@ -70,7 +69,6 @@ class Findings:
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers beside ours.
         sheets: all other tables, with names of their own.
-        verdicts: what was found, in a sentence or two a model.
         resamples: of the bootstrap.
         seed: of all that was drawn.
     """
@@ -81,7 +79,6 @@ class Findings:
     role_grids: tuple[RoleGrid, ...] = ()
     paper: tuple[Comparison, ...] = ()
     sheets: tuple[Sheet, ...] = ()
-    verdicts: tuple[str, ...] = ()
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -120,7 +117,6 @@ def gather(
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
     by_length = buckets.by_length(tables, scores, step("scores by length"))
     ranks = buckets.longest_ranks(tables, scores)
-    compared = compare(scores)
     made = [
         *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
         *(matrices.matrix(one.table, one.statistics) for one in found),
@@ -134,9 +130,8 @@ def gather(
         lengths=tuple(build_length_tables(scores, tables)),
         by_length=tuple(by_length),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
-        paper=compared,
+        paper=compare(scores),
         sheets=distinct(sheet for sheet in made if sheet is not None),
-        verdicts=tuple(words for one in found for words in verdicts(one, compared)),
         resamples=resamples,
         seed=seed,
     )

@@ -1,7 +1,7 @@
 """The page: a whole report as one HTML file that asks nothing of any other place.
 
-Takes the dictionary of the report (`report.json`); computes nothing but the sentences that open it.
-What is shown of it, and how, is in `page/`: a template, a style sheet and scripts.
+Takes the dictionary of the report (`report.json`) and computes nothing. What is shown of it, and
+how, is in `page/`: a template, a style sheet and scripts.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean
 from string import Template
 from typing import Any
 
 from lcbench.errors import LcbenchError
-
-_AVERAGE = "Avg"
+from lcbench.report.verdict import findings
 
 
 def build(document: Mapping[str, Any]) -> str:
@@ -44,7 +42,7 @@ def build(document: Mapping[str, Any]) -> str:
         title=html.escape(str(whole.get("title") or "lcbench report")),
         policy=_content_policy(script, plotly),
         style=_read("page.css"),
-        findings=_findings_html(whole.get("tables") or ()),
+        findings=_findings_html(whole),
         document=_inside_json(whole),
         provenance=_inside_json(provenance),
         plotly=plotly,
@@ -52,129 +50,11 @@ def build(document: Mapping[str, Any]) -> str:
     )
 
 
-def findings(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Return what a table found, in words: sentences of all its models, and of each by its label.
-
-    Of all there are none for a table of one model.
-    """
-    choices = {one["label"]: one for one in (table.get("choice") or {}).get("models") or ()}
-    models = table.get("models") or ()
-    return (
-        _of_all(table, models) if len(models) > 1 else (),
-        tuple(
-            (model["label"], _of_model(model, choices.get(model["label"]), len(models) == 1))
-            for model in models
-        ),
-    )
-
-
-def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    tried = [_best_average(model) for model in models if model.get("best") is not None]
-    if not tried:
-        return ("Only the baseline was measured.",)
-    sentences = []
-    average = (table.get("average_improvement") or {}).get(_AVERAGE)
-    if average is not None:
-        sentences.append(
-            f"Over {len(tried)} models, each at its best τ, {_AVERAGE} changes by "
-            f"{_signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
-        )
-    sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
-    chosen = (table.get("choice") or {}).get("models") or ()
-    if chosen:
-        optimism = fmean(one["optimism"] for one in chosen)
-        honest = _counted([_honest(one) for one in chosen])
-        word = "understates" if optimism < 0 else "overstates"
-        sentences.append(
-            f"With each task's τ chosen on the other tasks: {honest}. The paper's rule, which "
-            f"chooses on the test data, {word} the gain by {_two(abs(optimism))} points on average."
-        )
-    return tuple(sentences)
-
-
-def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
-    """How many of them are told from zero."""
-    verdicts = [_verdict(one) for one in improvements]
-    gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
-    text = (
-        f"{gains} with a gain beyond the noise, {losses} with a loss beyond it, "
-        f"{unsure} that cannot be told from zero"
-    )
-    return f"{text}, {unknown} of which it is not known" if unknown else text
-
-
-def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
-    best = model.get("best")
-    if best is None:
-        score = (model["scores"].get("1") or {}).get(_AVERAGE)
-        known = "has holes" if score is None else f"is {score:.2f}"
-        return f"only the baseline was measured; its {_AVERAGE} {known}."
-    average = _best_average(model)
-    if average is None:
-        return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
-    text = (
-        f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}, the best{_interval(average)}: "
-        f"{_MEANINGS[_verdict(average)]}."
-    )
-    if choice is None:
-        return text
-    honest, optimism = _honest(choice), choice["optimism"]
-    return (
-        f"{text} With each task's τ chosen on the other tasks {_signed(honest['value'])} %"
-        f"{_interval(honest)}, {_two(abs(optimism))} points {'more' if optimism < 0 else 'less'} "
-        f"than by the paper's rule"
-        f"{', which chooses on the test data' if is_alone else ''}."
-    )
-
-
-_MEANINGS = {
-    "gain": "larger than the noise",
-    "loss": "a loss larger than the noise",
-    "unsure": "it cannot be told from zero",
-    "unknown": "how sure this is, is not known",
-}
-
-
-def _honest(choice: Mapping[str, Any]) -> dict[str, Any]:
-    return {end: choice[f"honest_{name}"] for end, name in _ENDS.items()}
-
-
-_ENDS = {"value": "gain", "low": "low", "high": "high"}
-
-
-def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    of_best: Mapping[str, Any] = (model.get("improvements") or {}).get(model["best"]) or {}
-    return of_best.get(_AVERAGE)
-
-
-def _verdict(one: Mapping[str, Any] | None) -> str:
-    if one is None or one.get("low") is None or one.get("high") is None:
-        return "unknown"
-    if one["low"] > 0:
-        return "gain"
-    return "loss" if one["high"] < 0 else "unsure"
-
-
-def _interval(one: Mapping[str, Any]) -> str:
-    if one.get("low") is None or one.get("high") is None:
-        return ""
-    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])})"
-
-
-def _two(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    shown = _two(value)
-    return shown if shown.startswith("−") or shown == "0.00" else f"+{shown}"
-
-
-def _findings_html(tables: Sequence[Mapping[str, Any]]) -> str:
+def _findings_html(document: Mapping[str, Any]) -> str:
     """The opening sentences, which are there without any script as well."""
     lines = []
-    for table in tables:
-        sentences, models = findings(table)
+    for table in document.get("tables") or ():
+        sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
         lines.append(f"<h3>{html.escape(str(table['group']))}</h3>")
         for place, sentence in enumerate(sentences):
             look = "" if place else ' class="lead"'

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from lcbench.files import write_atomically
-from lcbench.report import document, page, render, sheets
+from lcbench.report import document, page, render, sheets, verdict
 from lcbench.report.text import markdown_text
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ def publish(findings: Findings, folder: Path, console: Console) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    _show(findings, console)
+    described = document.build(findings, f"lcbench: {folder.resolve().parent.name}")
+    words = _words(described)
+    _show(findings, words, console)
     texts = _texts(findings)
+    texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
     with TemporaryDirectory(prefix="lcbench-") as temporary:
         drawn = _draw(findings, Path(temporary))
         files = sorted([*texts, *(f"figures/{path.name}" for path in drawn), DOCUMENT, PAGE])
-        described = document.build(findings, f"lcbench: {folder.resolve().parent.name}", files)
+        described["files"] = files
         texts |= {DOCUMENT: document.dumps(described), PAGE: page.build(described)}
         older = _older(folder)
         for path in drawn:
@@ -71,7 +74,19 @@ def _older(folder: Path) -> set[str]:
         return set()
 
 
-def _show(findings: Findings, console: Console) -> None:
+def _words(described: Mapping[str, Any]) -> list[str]:
+    """Return what was found, a line each."""
+    paper = (described["paper"] or {"rows": ()})["rows"]
+    lines = []
+    for table in described["tables"]:
+        of_all, models = verdict.findings(table, paper)
+        several = f"{table['group']}: " if len(described["tables"]) > 1 else ""
+        lines += [f"{several}{sentence}" for sentence in of_all]
+        lines += [f"{several}{label}: {text}" for label, text in models]
+    return lines
+
+
+def _show(findings: Findings, words: Sequence[str], console: Console) -> None:
     for found in findings.tables:
         console.print(render.terminal(found.table, found.statistics))
     for sheet in findings.sheets:
@@ -81,17 +96,15 @@ def _show(findings: Findings, console: Console) -> None:
         console.print(render.terminal_lengths(findings.lengths))
     if findings.paper:
         console.print(render.terminal_paper(findings.paper))
-    for words in findings.verdicts:
-        console.print(Text(words))
+    for line in words:
+        console.print(Text(line))
 
 
 def _texts(findings: Findings) -> dict[str, str]:
     tables = [found.table for found in findings.tables]
     known = findings.statistics
     texts = {
-        "table1.md": "".join(f"{words}\n\n" for words in map(markdown_text, findings.verdicts))
-        + render.markdown(tables, known)
-        + render.markdown_lengths(findings.lengths),
+        "table1.md": render.markdown(tables, known) + render.markdown_lengths(findings.lengths),
         "table1.csv": render.csv(tables, known),
         "table1.tex": render.latex(tables, known),
         "tasks.csv": render.csv_tasks(tables, known),

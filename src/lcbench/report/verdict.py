@@ -1,77 +1,151 @@
-"""What was found, in a sentence or two a model: how much, how sure, how τ was chosen, the paper's.
+"""What was found, in a sentence or two a table and model: how much, how sure, how τ was chosen.
 
-The numbers are those of the tables; here they are only put into words.
+The numbers are those of the report's dictionary; here they are only put into words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
-from lcbench.report.table1 import AVERAGE, Block
-
-if TYPE_CHECKING:
-    from lcbench.report.findings import TableFindings
-    from lcbench.report.paper import Comparison
+from lcbench.report.table1 import AVERAGE as _AVERAGE
 
 
-def verdicts(found: TableFindings, compared: Sequence[Comparison] = ()) -> tuple[str, ...]:
-    """Return what a table says of each model that was measured at another τ than 1.
+def findings(
+    table: Mapping[str, Any], paper: Sequence[Mapping[str, Any]] = ()
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return what a table found, in words: sentences of all its models, and of each by its label.
+
+    Of all there are none for a table of one model.
 
     Args:
-        found: the table.
-        compared: the paper's numbers beside ours.
+        table: of the report's dictionary (`document.build`).
+        paper: the rows of the paper beside ours, of the same.
     """
-    return tuple(
-        " ".join(_sentences(block, found, compared))
-        for block in found.table.blocks
-        if block.best is not None
+    choices = {one["label"]: one for one in (table.get("choice") or {}).get("models") or ()}
+    models = table.get("models") or ()
+    return (
+        _of_all(table, models) if len(models) > 1 else (),
+        tuple(
+            (
+                model["label"],
+                _of_model(model, choices.get(model["label"]), len(models) == 1)
+                + _of_paper(model, paper),
+            )
+            for model in models
+        ),
     )
 
 
-def _sentences(block: Block, found: TableFindings, compared: Sequence[Comparison]) -> list[str]:
-    best = block.best
-    assert best is not None  # noqa: S101
-    gain = block.improvements[best][AVERAGE]
-    if gain is None:
-        return [f"{block.label}: {AVERAGE} has a hole at τ = {best}, so nothing is said of it."]
-    sure = found.statistics.means.get((block.label, best, AVERAGE))
-    if sure is None:
-        certainty = "how sure that is is not known"
-    else:
-        told = "which excludes zero" if sure.excludes_zero else "which does not exclude zero"
-        certainty = f"95 % interval {_span(sure.low, sure.high)}, {told}"
-    sentences = [f"{block.label}: τ = {best} changes {AVERAGE} by {_signed(gain)} % ({certainty})."]
-    ours = [one for one in found.choice.models if one.label == block.label] if found.choice else []
-    if not ours:
-        if len(block.policies) > 2:
-            sentences.append("That τ was chosen on these very tasks.")
-        return sentences + _of_paper(block, compared)
-    (choice,) = ours
-    honest = f"{_signed(choice.honest_gain)} %"
-    if choice.honest_low is not None and choice.honest_high is not None:
-        honest += f" ({_span(choice.honest_low, choice.honest_high)})"
-    sentences.append(
-        "That τ was chosen on these very tasks; chosen for each task on the others alone, it gains "
-        f"{honest}."
+def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    tried = [_best_average(model) for model in models if model.get("best") is not None]
+    if not tried:
+        return ("Only the baseline was measured.",)
+    sentences = []
+    average = (table.get("average_improvement") or {}).get(_AVERAGE)
+    if average is not None:
+        sentences.append(
+            f"Over {len(tried)} models, each at its best τ, {_AVERAGE} changes by "
+            f"{_signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
+        )
+    sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
+    chosen = (table.get("choice") or {}).get("models") or ()
+    if chosen:
+        optimism = fmean(one["optimism"] for one in chosen)
+        honest = _counted([_honest(one) for one in chosen])
+        word = "understates" if optimism < 0 else "overstates"
+        sentences.append(
+            f"With each task's τ chosen on the other tasks: {honest}. The paper's rule, which "
+            f"chooses on the test data, {word} the gain by {_two(abs(optimism))} points on average."
+        )
+    return tuple(sentences)
+
+
+def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
+    """How many of them are told from zero."""
+    verdicts = [_verdict(one) for one in improvements]
+    gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
+    text = (
+        f"{gains} with a gain beyond the noise, {losses} with a loss beyond it, "
+        f"{unsure} that cannot be told from zero"
     )
-    return sentences + _of_paper(block, compared)
+    return f"{text}, {unknown} of which it is not known" if unknown else text
 
 
-def _of_paper(block: Block, compared: Sequence[Comparison]) -> list[str]:
-    return [
-        f"The paper prints {_signed(one.paper)} % at τ = {one.policy}."
-        for one in compared
-        if (one.name, one.revision, one.window) == (block.model, block.revision, block.window)
-        and (one.row, one.column) == ("relative", AVERAGE)
-    ]
+def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
+    best = model.get("best")
+    if best is None:
+        score = (model["scores"].get("1") or {}).get(_AVERAGE)
+        known = "has holes" if score is None else f"is {score:.2f}"
+        return f"only the baseline was measured; its {_AVERAGE} {known}."
+    average = _best_average(model)
+    if average is None:
+        return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
+    text = (
+        f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}, the best{_interval(average)}: "
+        f"{_MEANINGS[_verdict(average)]}."
+    )
+    if choice is None:
+        return text
+    honest, optimism = _honest(choice), choice["optimism"]
+    return (
+        f"{text} With each task's τ chosen on the other tasks {_signed(honest['value'])} %"
+        f"{_interval(honest)}, {_two(abs(optimism))} points {'more' if optimism < 0 else 'less'} "
+        f"than by the paper's rule"
+        f"{', which chooses on the test data' if is_alone else ''}."
+    )
 
 
-def _span(low: float, high: float) -> str:
-    return f"{_signed(low)} to {_signed(high)}"
+_MEANINGS = {
+    "gain": "larger than the noise",
+    "loss": "a loss larger than the noise",
+    "unsure": "it cannot be told from zero",
+    "unknown": "how sure this is, is not known",
+}
+
+
+def _honest(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {end: choice[f"honest_{name}"] for end, name in _ENDS.items()}
+
+
+_ENDS = {"value": "gain", "low": "low", "high": "high"}
+
+
+def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    of_best: Mapping[str, Any] = (model.get("improvements") or {}).get(model["best"]) or {}
+    return of_best.get(_AVERAGE)
+
+
+def _verdict(one: Mapping[str, Any] | None) -> str:
+    if one is None or one.get("low") is None or one.get("high") is None:
+        return "unknown"
+    if one["low"] > 0:
+        return "gain"
+    return "loss" if one["high"] < 0 else "unsure"
+
+
+def _interval(one: Mapping[str, Any]) -> str:
+    if one.get("low") is None or one.get("high") is None:
+        return ""
+    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])})"
+
+
+def _two(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _signed(value: float) -> str:
-    """Return a number with its sign, and 0.00 without."""
-    shown = f"{round(value, 2) + 0.0:+.2f}"
-    return "0.00" if shown in ("+0.00", "-0.00") else shown.replace("-", "−")
+    shown = _two(value)
+    return shown if shown.startswith("−") or shown == "0.00" else f"+{shown}"
+
+
+def _of_paper(model: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) -> str:
+    """What the paper prints for this model, if anything."""
+    identity = [model.get(key) for key in ("model", "revision", "window")]
+    return "".join(
+        f" The paper prints {_signed(one['paper'])} % at τ = {one['policy']}."
+        for one in paper
+        if [one.get(key) for key in ("name", "revision", "window")] == identity
+        and (one["row"], one["column"]) == ("relative", _AVERAGE)
+    )

@@ -8,7 +8,11 @@ const main = document.getElementById("main");
 let provenanceRead = null;
 function provenanceOf(id) {
   provenanceRead ??= JSON.parse(sourceOf("provenance"));
-  return provenanceRead[id];
+  const found = provenanceRead[id];
+  // What many cells have in common is in the report once.
+  return found && Object.fromEntries(
+    Object.entries(found).map(([name, value]) => [name, report.shared?.[value?.shared] ?? value]),
+  );
 }
 
 /** The τ of a constant policy; NaN for one by role, layer or length. */
