@@ -28,7 +28,7 @@ DOCUMENT = "report.json"
 _OURS = re.compile(r"((tables|figures)/)?[\w-]+\.\w+")
 
 # On a terminal, what is wide or long is left to the files.
-_SHOWN = ("choice", "beside", "table2")
+_SHOWN = ("choice", "beside", "models", "table2")
 
 
 def publish(findings: Findings, folder: Path, console: Console) -> None:
