@@ -175,11 +175,11 @@ def _luminance(colour: Sequence[float]) -> float:
 
 
 def _short(value: float) -> str:
-    """A number in at most five characters: +0.43, −12.3, −100."""
-    shown = round(value, 2)
-    if shown == 0:
+    """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
+    if round(value, 2) == 0:
         return "0"
-    digits = 2 if abs(shown) < 10 else 1 if abs(shown) < 100 else 0
+    fitting = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
+    digits = next(fitting, 0)
     return _signed(value, f".{digits}f")
 
 
