@@ -284,8 +284,8 @@ def length_sheet(
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         f"{_WINDOW}: what fills the model's window, and may be longer.",
-        f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) over "
-        "the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
+        f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) "
+        "over the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
         "without an effect, one excludes zero by chance.",
     ]
     left_out = dict.fromkeys(
