@@ -285,8 +285,8 @@ def length_sheet(
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         f"{_WINDOW}: what fills the model's window, and may be longer.",
         f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) "
-        "over the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
-        "without an effect, one excludes zero by chance.",
+        "over the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: "
+        "of twenty without an effect, one excludes zero by chance.",
     ]
     left_out = dict.fromkeys(
         f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
