@@ -1,5 +1,7 @@
 """`lcbench.report.figures`: the plotted data are the table's, and the files are reproducible."""
 
+import csv
+import io
 import math
 from pathlib import Path
 
@@ -9,7 +11,14 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from lcbench.report.figures import Series, improvement_figure, improvement_series, plot_improvement
+from lcbench.report.figures import (
+    Series,
+    improvement_csv,
+    improvement_figure,
+    improvement_series,
+    plot_improvement,
+)
+from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import Table, build_tables
 
 SCORES = {
@@ -91,6 +100,67 @@ def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[Table]) 
         assert axes.get_ylabel() == "relative improvement (%)"
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["1.2", "1", "0.9", "0.5"]
+
+
+def test_points_are_filled_where_the_interval_excludes_zero(tables: list[Table]) -> None:
+    means = {
+        ("one_$x$", "0.9", "Class"): Uncertainty(0.5, 3.5),
+        ("one_$x$", "0.5", "Class"): Uncertainty(-9.0, 0.5),
+        ("one_$x$", "0.9", "STS"): Uncertainty(-1.0, 1.0),
+        ("one_$x$", "1.2", "STS"): Uncertainty(-2.0, -0.5),
+    }
+    statistics = [TableStatistics({}, means, {})]
+    series = improvement_series(tables[0].blocks[0], statistics[0])
+    assert [line.intervals for line in series] == [
+        (None, None, (0.5, 3.5), (-9.0, 0.5)),
+        ((-2.0, -0.5), None, (-1.0, 1.0), None),
+        (None,) * 4,
+    ]
+    # Neither τ = 1 nor a hole is sure or unsure of anything.
+    assert [line.certain for line in series] == [
+        ("unknown", None, "sure", "unsure"),
+        ("sure", None, "unsure", None),
+        ("unknown", None, "unknown", None),
+    ]
+    figure = improvement_figure(tables, statistics)
+    assert figure is not None
+    line, sure, unsure, unknown = figure.axes[0].get_lines()[:4]
+    np.testing.assert_array_equal(line.get_xdata(), (1.2, 1.0, 0.9, 0.5))
+    assert line.get_marker() == ""
+    assert sure.get_xydata().tolist() == [[0.9, pytest.approx(2.0)]]
+    assert to_hex(sure.get_markerfacecolor()) == to_hex(line.get_color())
+    assert unsure.get_xydata().tolist() == [[0.5, pytest.approx(-4.0)]]
+    assert to_hex(unsure.get_markerfacecolor()) == "#ffffff"
+    assert to_hex(unsure.get_markeredgecolor()) == to_hex(line.get_color())
+    assert unknown.get_xydata().tolist() == [[1.2, pytest.approx(-2.0)]]
+    assert (sure.get_marker(), unsure.get_marker(), unknown.get_marker()) == ("o", "o", "x")
+    (legend,) = figure.legends
+    said = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert said[3:] == [
+        "95 % interval excludes zero",
+        "95 % interval contains zero",
+        "interval unknown",
+    ]
+
+
+def test_csv_has_every_point_in_full(tables: list[Table]) -> None:
+    means = {("two", "0.8", "Avg"): Uncertainty(0.25, 1.5)}
+    rows = list(csv.DictReader(io.StringIO(improvement_csv(tables))))
+    assert len(rows) == 3 * 4 + 3 * 2
+    assert rows[0] == {
+        "group": "paper, window 512",
+        "model": "one_$x$",
+        "column": "Class",
+        "tau": "1.2",
+        "improvement": repr(100 * (49.0 - 50.0) / 50.0),
+        "low": "",
+        "high": "",
+    }
+    # A hole.
+    assert [row["improvement"] for row in rows if row["tau"] == "0.5"][1] == ""
+    text = improvement_csv(tables, [TableStatistics({}, means, {})])
+    last = list(csv.DictReader(io.StringIO(text)))[-1]
+    assert (last["column"], last["tau"], last["low"], last["high"]) == ("Avg", "0.8", "0.25", "1.5")
 
 
 def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[Table]) -> None:

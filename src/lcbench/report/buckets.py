@@ -166,7 +166,8 @@ def by_length(
 
     An interval is that of a paired bootstrap over the bucket's items: the percentiles, widened for
     few items (Hesterberg 2015). A correlation is resampled to first order, by its influence
-    function. That a classifier was trained on a small draw of texts is not in it.
+    function. That a classifier was trained on a small draw of texts is not in it, and there is no
+    correction for the number of intervals.
 
     Args:
         tables: of `table1.build_tables`; they say which cells count.
@@ -283,11 +284,15 @@ def length_sheet(
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         f"{_WINDOW}: what fills the model's window, and may be longer.",
-        f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) over "
-        "the items of the bucket excludes zero; △ ▽: it does not.",
+        f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) "
+        "over the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: "
+        "of twenty without an effect, one excludes zero by chance.",
     ]
-    if alone := dict.fromkeys(one.task for one in found if not one.tells_lengths_apart):
-        notes.append(f"Left out for some models or lengths, all of one length: {', '.join(alone)}.")
+    left_out = dict.fromkeys(
+        f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
+    )
+    if left_out:
+        notes.append(f"Left out, fewer than two lengths with a score: {', '.join(left_out)}.")
     return Sheet(
         name="by-length",
         title="Scores by length in tokens",

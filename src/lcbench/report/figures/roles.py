@@ -53,12 +53,12 @@ class Grid(Protocol):
         ...
 
     @property
-    def query_temperatures(self) -> Sequence[float]:
+    def queries(self) -> Sequence[float]:
         """The τ of the rows."""
         ...
 
     @property
-    def document_temperatures(self) -> Sequence[float]:
+    def documents(self) -> Sequence[float]:
         """The τ of the columns."""
         ...
 
@@ -86,8 +86,8 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         of_page = [drawn[place] for place in page]
         across = min(len(of_page), _PANELS_PER_ROW)
         down = math.ceil(len(of_page) / across)
-        wide = max(len(grid.document_temperatures) for grid in of_page) * _SQUARE_INCHES
-        high = max(len(grid.query_temperatures) for grid in of_page) * _SQUARE_INCHES
+        wide = max(len(grid.documents) for grid in of_page) * _SQUARE_INCHES
+        high = max(len(grid.queries) for grid in of_page) * _SQUARE_INCHES
         figure = new_figure(
             across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
             down * (high + _BESIDE_INCHES),
@@ -115,8 +115,8 @@ def roles_csv(grids: Sequence[Grid]) -> str:
         (
             (grid.label, grid.what, query, document, value)
             for grid in grids
-            for query, row in zip(grid.query_temperatures, grid.values, strict=True)
-            for document, value in zip(grid.document_temperatures, row, strict=True)
+            for query, row in zip(grid.queries, grid.values, strict=True)
+            for document, value in zip(grid.documents, row, strict=True)
         ),
     )
 
@@ -129,8 +129,8 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
     best = max(_known(grid))
-    for row, query in enumerate(grid.query_temperatures):
-        for column, document in enumerate(grid.document_temperatures):
+    for row, query in enumerate(grid.queries):
+        for column, document in enumerate(grid.documents):
             value = grid.values[row][column]
             place = (column - 0.5, row - 0.5)
             if value is None:
@@ -154,9 +154,9 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
                 axes.add_patch(
                     Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=1, linestyle="--")
                 )
-    temperatures = grid.document_temperatures
+    temperatures = grid.documents
     axes.set_xticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
-    temperatures = grid.query_temperatures
+    temperatures = grid.queries
     axes.set_yticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
     axes.tick_params(length=0)
     axes.set_xlabel("τ of documents")
@@ -175,11 +175,11 @@ def _luminance(colour: Sequence[float]) -> float:
 
 
 def _short(value: float) -> str:
-    """A number in at most five characters: +0.43, −12.3, −100."""
-    shown = round(value, 2)
-    if shown == 0:
+    """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
+    if round(value, 2) == 0:
         return "0"
-    digits = 2 if abs(shown) < 10 else 1 if abs(shown) < 100 else 0
+    fitting = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
+    digits = next(fitting, 0)
     return _signed(value, f".{digits}f")
 
 
