@@ -18,8 +18,8 @@ from lcbench.report.figures import plot_roles, roles_csv, roles_figures
 class Grid:
     label: str = "one_$x$"
     what: str = "Sci$Fact$"
-    queries: Sequence[float] = (1.0, 0.8)
-    documents: Sequence[float] = (1.0, 0.9, 0.5)
+    query_temperatures: Sequence[float] = (1.0, 0.8)
+    document_temperatures: Sequence[float] = (1.0, 0.9, 0.5)
     values: Sequence[Sequence[float | None]] = ((0.0, 0.434, -0.001), (-2.5, None, 1.2))
 
 

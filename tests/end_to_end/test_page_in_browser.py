@@ -435,6 +435,43 @@ def test_the_theme_switches_with_its_charts(small: Page):
     assert by_system == dark
 
 
+def test_paper_is_white_and_has_all_charts(small: Page):
+    ground = (
+        "return [...document.querySelectorAll('.plot')].map("
+        "(one) => one.querySelector('.main-svg')?.style.backgroundColor)"
+    )
+    small.system_theme("dark")
+    small.js("window.dispatchEvent(new Event('beforeprint'))")
+    printed = small.js(ground)
+    small.js("window.dispatchEvent(new Event('afterprint'))")
+
+    assert len(printed) == 4
+    assert set(printed) == {"rgb(255, 255, 255)"}
+    assert set(small.js(ground)) == {"rgb(20, 22, 26)"}
+
+
+def test_numbers_are_rounded_as_in_the_other_tables(driver: Any, folder: Path):
+    report = document(models=MODELS[:1], columns={"STS": 3}, taus=("1", "0.8"))
+    (block,) = report["tables"][0]["models"]
+    values = [62.125, 62.375, -0.001, 50.625, 8.875, 1.005]
+    for cell, value in zip(block["cells"], values, strict=True):
+        cell["score"] = value
+
+    one = opened(driver, folder, "rounded", report)
+
+    assert one.texts("#cells tbody td:nth-child(5)") == [
+        f"{round(value, 2) + 0.0:.2f}" for value in values
+    ]
+
+
+def test_axe_does_find_faults(small: Page):
+    small.js("document.querySelector('#cells .pages').style.color = '#ccc'")
+    small.js("document.querySelector('#theme').textContent = ''")
+    found = " ".join(small.accessibility_faults())
+    assert "color-contrast (serious)" in found
+    assert "button-name (critical)" in found
+
+
 def test_charts_are_drawn_when_they_come_into_view(small: Page):
     assert small.js("return typeof window.Plotly") == "undefined"
     small.js("document.querySelector('figure.chart').scrollIntoView({behavior: 'instant'})")

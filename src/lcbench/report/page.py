@@ -21,6 +21,17 @@ from typing import Any
 from lcbench.errors import LcbenchError
 from lcbench.report.verdict import findings
 
+# Each uses what those before it define.
+_SCRIPTS = (
+    "parts.js",
+    "charts.js",
+    "cells.js",
+    "tables.js",
+    "figures.js",
+    "browser.js",
+    "page.js",
+)
+
 
 def build(document: Mapping[str, Any]) -> str:
     """Return the page of a report.
@@ -35,8 +46,7 @@ def build(document: Mapping[str, Any]) -> str:
     whole = dict(document)
     provenance = whole.pop("provenance", None) or {}
     # In one scope, so that nothing of theirs is global.
-    names = ("parts.js", "charts.js", "page.js")
-    script = '(() => {\n"use strict";\n' + "\n".join(map(_read, names)) + "})();\n"
+    script = '(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
     plotly = _inside_script(_plotly())
     return Template(_read("page.html")).substitute(
         title=html.escape(str(whole.get("title") or "lcbench report")),

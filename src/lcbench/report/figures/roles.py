@@ -53,12 +53,12 @@ class Grid(Protocol):
         ...
 
     @property
-    def queries(self) -> Sequence[float]:
+    def query_temperatures(self) -> Sequence[float]:
         """The τ of the rows."""
         ...
 
     @property
-    def documents(self) -> Sequence[float]:
+    def document_temperatures(self) -> Sequence[float]:
         """The τ of the columns."""
         ...
 
@@ -86,8 +86,8 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         of_page = [drawn[place] for place in page]
         across = min(len(of_page), _PANELS_PER_ROW)
         down = math.ceil(len(of_page) / across)
-        wide = max(len(grid.documents) for grid in of_page) * _SQUARE_INCHES
-        high = max(len(grid.queries) for grid in of_page) * _SQUARE_INCHES
+        wide = max(len(grid.document_temperatures) for grid in of_page) * _SQUARE_INCHES
+        high = max(len(grid.query_temperatures) for grid in of_page) * _SQUARE_INCHES
         figure = new_figure(
             across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
             down * (high + _BESIDE_INCHES),
@@ -115,8 +115,8 @@ def roles_csv(grids: Sequence[Grid]) -> str:
         (
             (grid.label, grid.what, query, document, value)
             for grid in grids
-            for query, row in zip(grid.queries, grid.values, strict=True)
-            for document, value in zip(grid.documents, row, strict=True)
+            for query, row in zip(grid.query_temperatures, grid.values, strict=True)
+            for document, value in zip(grid.document_temperatures, row, strict=True)
         ),
     )
 
@@ -129,8 +129,8 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
     best = max(_known(grid))
-    for row, query in enumerate(grid.queries):
-        for column, document in enumerate(grid.documents):
+    for row, query in enumerate(grid.query_temperatures):
+        for column, document in enumerate(grid.document_temperatures):
             value = grid.values[row][column]
             place = (column - 0.5, row - 0.5)
             if value is None:
@@ -154,9 +154,9 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
                 axes.add_patch(
                     Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=1, linestyle="--")
                 )
-    temperatures = grid.documents
+    temperatures = grid.document_temperatures
     axes.set_xticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
-    temperatures = grid.queries
+    temperatures = grid.query_temperatures
     axes.set_yticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
     axes.tick_params(length=0)
     axes.set_xlabel("τ of documents")

@@ -94,6 +94,7 @@ function chart(title, pickers, view, level = "h4") {
   );
   const details = el("details", {}, el("summary", {}, "Data as a table"), data);
   details.addEventListener("toggle", () => details.open && fillData());
+  const imageName = unseen(` of ${title}`);
   const figure = el(
     "figure",
     { class: "chart" },
@@ -104,7 +105,7 @@ function chart(title, pickers, view, level = "h4") {
       "div",
       { class: "figure-tools" },
       csvButton(title, () => view(choice).rows, "Data (CSV)", title),
-      el("button", { type: "button", class: "quiet", onclick: saveImage }, "Image (SVG)", unseen(` of ${title}`)),
+      el("button", { type: "button", onclick: saveImage }, "Image (SVG)", imageName),
       details,
     ),
   );
@@ -117,22 +118,16 @@ function chart(title, pickers, view, level = "h4") {
 
   function fillData() {
     const [header, ...rows] = view(choice).rows;
-    const table = el(
-      "table",
-      { class: "plain-data" },
-      headerRow(header, header.length),
-      el(
-        "tbody",
-        {},
-        rows.map((row) => el("tr", {}, row.map((value) => el("td", { class: "num" }, datum(value))))),
-      ),
-    );
+    const line = (row) => row.map((value) => el("td", { class: "num" }, datum(value)));
+    const body = el("tbody", {}, rows.map((row) => el("tr", {}, line(row))));
+    const table = el("table", { class: "plain-data" }, headerRow(header, 0), body);
     data.replaceChildren(scrolling(table, `Data of ${title}`));
   }
 
   function saveImage() {
     figure.draw();
-    window.Plotly.downloadImage(plot, { format: "svg", filename: fileName(title), width: 960, height: 480 });
+    const size = { width: 960, height: 480 };
+    window.Plotly.downloadImage(plot, { format: "svg", filename: fileName(title), ...size });
   }
 
   figure.draw = () => {
@@ -155,10 +150,10 @@ const datum = (value) => (isNumber(value) ? exact(value) : (value ?? HOLE));
 
 /** The second over the first, one level into objects. */
 function merged(first, second) {
+  const isPlain = (one) => one && typeof one === "object" && !Array.isArray(one);
   const whole = { ...first };
   for (const [key, value] of Object.entries(second)) {
-    const both = [first[key], value].every((one) => one && typeof one === "object" && !Array.isArray(one));
-    whole[key] = both ? { ...first[key], ...value } : value;
+    whole[key] = isPlain(first[key]) && isPlain(value) ? { ...first[key], ...value } : value;
   }
   return whole;
 }
@@ -176,16 +171,13 @@ const whenSeen = new IntersectionObserver(
 
 const redrawCharts = () => drawn.forEach((figure) => figure.draw());
 
-window.addEventListener("beforeprint", () =>
-  document.querySelectorAll("figure.chart").forEach((figure) => figure.draw()),
-);
-
 /** Where a percentage stands on an axis, and the ticks of the axis. */
 function percentScale(values) {
   const known = values.filter(isNumber);
   const most = Math.max(0, ...known.map(Math.abs));
   if (most <= MOST_LINEAR_PERCENT) {
-    return { place: (value) => (isNumber(value) ? value : null), axis: { ticksuffix: " %" }, note: "" };
+    const place = (value) => (isNumber(value) ? value : null);
+    return { place, axis: { ticksuffix: " %" }, note: "" };
   }
   const place = (value) => {
     if (!isNumber(value)) return null;
@@ -194,16 +186,17 @@ function percentScale(values) {
   };
   const sizes = [0.5, 1, 2, 5, 10, 20, 50, 100].filter((size) => size <= most * 1.5);
   const ticks = [...sizes.map((size) => -size).reverse(), 0, ...sizes];
-  return {
-    place,
-    axis: {
-      tickvals: ticks.map(place),
-      ticktext: ticks.map((tick) => `${String(tick).replace("-", "−")} %`),
-      zeroline: true,
-    },
-    note: " (logarithmic beyond ± 1 %)",
-  };
+  const ticktext = ticks.map((tick) => `${String(tick).replace("-", "−")} %`);
+  const note = " (logarithmic beyond ± 1 %)";
+  return { place, axis: { tickvals: ticks.map(place), ticktext }, note };
 }
+
+const percentAxis = (scale) => ({
+  ...scale.axis,
+  title: { text: `relative improvement${scale.note}` },
+  zeroline: true,
+  zerolinewidth: 1.5,
+});
 
 /** Error bars of plotly for improvements on a scale; an unknown interval has none. */
 function errorBars(improvements, scale, rgb) {
@@ -221,133 +214,167 @@ function errorBars(improvements, scale, rgb) {
 }
 
 /** Filled where the interval excludes zero or is not known, hollow where it contains it. */
-const symbolOf = (improvement, symbol) => (lookOf(improvement) === "unsure" ? `${symbol}-open` : symbol);
+const symbolOf = (improvement, symbol) =>
+  lookOf(improvement) === "unsure" ? `${symbol}-open` : symbol;
 
-function hoverText(name, where, improvement) {
-  const interval = lookOf(improvement) === "plain" ? "interval unknown" : `95 % interval ${intervalText(improvement)} %`;
-  return `<b>${plotlyText(name)}</b><br>${plotlyText(where)}<br>${signed(improvement.value)} %, ${interval}`;
+function hoverText(name, where, value) {
+  return `<b>${plotlyText(name)}</b><br>${plotlyText(where)}<br>${value}`;
+}
+
+function improvementHover(name, where, improvement) {
+  if (!improvement) return "";
+  const isKnown = lookOf(improvement) !== "plain";
+  const interval = isKnown ? `95 % interval ${intervalText(improvement)} %` : "interval unknown";
+  return hoverText(name, where, `${signed(improvement.value)} %, ${interval}`);
 }
 
 const ends = (improvements) =>
   improvements.flatMap((one) => (one ? [one.value, one.low, one.high] : []));
 
-/** A line of improvements with their intervals; `thick` for the one that the others make up. */
-function improvementLine(name, x, improvements, place, scale, thick, where) {
-  const rgb = thick ? colour("ink") : seriesColour(place);
-  const symbol = thick ? "circle" : SYMBOLS[place % SYMBOLS.length];
+/** What lines share; a thick one is what the others are compared with or make up. */
+function lineLook(name, at, isThick) {
+  const rgb = isThick ? colour("ink") : seriesColour(at);
+  const dash = isThick ? "solid" : DASHES[at % DASHES.length];
   return {
     type: "scatter",
     mode: "lines+markers",
     name: plotlyText(shortened(name, 40)),
-    x,
-    y: improvements.map((one) => scale.place(one?.value)),
-    error_y: errorBars(improvements, scale, rgb),
-    line: { color: rgb, width: thick ? 3 : 1.5, dash: thick ? "solid" : DASHES[place % DASHES.length] },
-    marker: {
-      color: rgb,
-      size: thick ? 9 : 7.5,
-      symbol: improvements.map((one) => symbolOf(one, symbol)),
-      line: { width: 1.5, color: rgb },
-    },
-    text: improvements.map((one, at) => (one ? hoverText(name, where[at], one) : "")),
+    line: { color: rgb, width: isThick ? 3 : 1.5, dash },
     hovertemplate: "%{text}<extra></extra>",
     connectgaps: false,
   };
 }
 
+/** A line of improvements with their intervals; `where` says of each what it belongs to. */
+function improvementLine({ name, x, improvements, where, at, scale, isThick }) {
+  const look = lineLook(name, at, isThick);
+  const rgb = look.line.color;
+  const symbol = isThick ? "circle" : SYMBOLS[at % SYMBOLS.length];
+  return {
+    ...look,
+    x,
+    y: improvements.map((one) => scale.place(one?.value)),
+    error_y: errorBars(improvements, scale, rgb),
+    marker: {
+      color: rgb,
+      size: isThick ? 9 : 7.5,
+      symbol: improvements.map((one) => symbolOf(one, symbol)),
+      line: { width: 1.5, color: rgb },
+    },
+    text: improvements.map((one, place) => improvementHover(name, where[place], one)),
+  };
+}
+
+/** A line of values of which no interval is shown. */
+function plainLine({ name, x, values, where, at, isThick }) {
+  const look = lineLook(name, at, isThick);
+  const symbol = isThick ? "circle" : SYMBOLS[at % SYMBOLS.length];
+  return {
+    ...look,
+    x,
+    y: values,
+    marker: { color: look.line.color, size: 7.5, symbol },
+    text: values.map((value, place) => hoverText(name, where[place], exact(value))),
+  };
+}
+
+// The name of a group of intervals, its symbol, its colour, and the look that belongs to it.
+const FOREST_GROUPS = [
+  ["gain, interval excludes zero", "circle", "series-1", "up"],
+  ["loss, interval excludes zero", "diamond", "series-2", "down"],
+  ["interval contains zero", "circle-open", "quiet-ink", "unsure"],
+  ["interval unknown", "x-thin-open", "quiet-ink", "plain"],
+];
+
 /** Improvements as points with their intervals, one a row, from the top. */
 function forest(rows) {
-  const scale = percentScale(ends(rows.map((row) => row.improvement)));
-  const narrow = window.innerWidth < 700;
   const known = rows.filter((row) => row.improvement);
-  const groups = [
-    ["gain, interval excludes zero", "circle", "series-1", "up"],
-    ["loss, interval excludes zero", "diamond", "series-2", "down"],
-    ["interval contains zero", "circle-open", "quiet-ink", "unsure"],
-    ["interval unknown", "x-thin-open", "quiet-ink", "plain"],
-  ];
-  const traces = groups.map(([name, symbol, ink, look]) => {
+  const scale = percentScale(ends(known.map((row) => row.improvement)));
+  const mostOfName = window.innerWidth < 700 ? 16 : 40;
+  const traces = FOREST_GROUPS.map(([name, symbol, ink, look]) => {
     const those = known.filter((row) => lookOf(row.improvement) === look);
+    const improvements = those.map((row) => row.improvement);
     const rgb = colour(ink);
     return {
       type: "scatter",
       mode: "markers",
       name,
-      x: those.map((row) => scale.place(row.improvement.value)),
+      x: improvements.map((one) => scale.place(one.value)),
       y: those.map((row) => known.indexOf(row)),
-      error_x: errorBars(those.map((row) => row.improvement), scale, rgb),
+      error_x: errorBars(improvements, scale, rgb),
       marker: { symbol, size: 9, color: rgb, line: { width: 1.8, color: rgb } },
-      text: those.map((row) => hoverText(row.name, row.where, row.improvement)),
+      text: those.map((row) => improvementHover(row.name, row.where, row.improvement)),
       hovertemplate: "%{text}<extra></extra>",
       visible: those.length > 0,
     };
   });
+  const texts = known.map(
+    ({ name, improvement }) =>
+      `${name}: ${signed(improvement.value)} %, ${intervalText(improvement)}`,
+  );
   return {
     traces,
     layout: {
       height: Math.max(200, 24 * known.length + 110),
       margin: { l: 24, r: 16, t: 8, b: 40 },
-      xaxis: { ...scale.axis, title: { text: `relative improvement, %${scale.note}` }, zeroline: true, zerolinewidth: 1.5 },
+      xaxis: percentAxis(scale),
       yaxis: {
         tickvals: known.map((_, place) => place),
-        ticktext: known.map((row) => plotlyText(shortened(row.name, narrow ? 16 : 40))),
+        ticktext: known.map((row) => plotlyText(shortened(row.name, mostOfName))),
         range: [known.length - 0.4, -0.6],
       },
       legend: { y: 1.02, yanchor: "bottom" },
     },
-    description: known.length
-      ? known
-          .map((row) => `${row.name}: ${signed(row.improvement.value)} %, ${intervalText(row.improvement)}`)
-          .join("; ")
-      : "Nothing to show.",
+    description: texts.join("; ") || "Nothing is known.",
     rows: [
       ["name", "of", "improvement", "low", "high"],
-      ...known.map(({ name, where, improvement }) => [name, where, improvement.value, improvement.low, improvement.high]),
+      ...known.map(({ name, where, improvement }) => [
+        ...[name, where],
+        ...[improvement.value, improvement.low, improvement.high],
+      ]),
     ],
   };
 }
 
 /** A heat map; around zero where there are losses and gains, else from light to dark. */
-function heatMap(one) {
-  const all = one.values.flat().filter(isNumber);
-  const diverging = all.some((value) => value < 0);
-  const most = Math.max(1e-9, ...all.map(Math.abs));
-  const shown = (value) => (diverging ? signed(value) : fixed(value));
+function heatMap({ query_temperatures: queries, document_temperatures: documents, values }) {
+  const known = values.flat().filter(isNumber);
+  const isDiverging = known.some((value) => value < 0);
+  const most = Math.max(1e-9, ...known.map(Math.abs));
+  const shown = (value) => (isDiverging ? signed(value) : fixed(value));
+  const [down, zero, up] = ["down-deep", "surface", "up-deep"].map(colour);
+  const around = { colorscale: [[0, down], [0.5, zero], [1, up]], zmin: -most, zmax: most };
+  const places = cross([...queries.keys()], [...documents.keys()]);
+  const texts = places.map(
+    ([y, x]) => `queries ${queries[y]}, documents ${documents[x]}: ${shown(values[y][x])}`,
+  );
+  const axis = { type: "category", showgrid: false };
   return {
     traces: [
       {
         type: "heatmap",
         // As names, so that all temperatures get the same room.
-        x: one.document_temperatures.map(String),
-        y: one.query_temperatures.map(String),
-        z: one.values,
-        text: one.values.map((row) => row.map((value) => (isNumber(value) ? shown(value) : HOLE))),
+        x: documents.map(String),
+        y: queries.map(String),
+        z: values,
+        text: values.map((row) => row.map(shown)),
         texttemplate: "%{text}",
         hovertemplate: "τ of queries %{y}<br>τ of documents %{x}<br>%{z}<extra></extra>",
-        colorscale: diverging
-          ? [[0, colour("down-deep")], [0.5, colour("surface")], [1, colour("up-deep")]]
-          : [[0, colour("surface")], [1, colour("up-deep")]],
-        ...(diverging ? { zmin: -most, zmax: most } : {}),
+        ...(isDiverging ? around : { colorscale: [[0, zero], [1, up]] }),
         xgap: 2,
         ygap: 2,
         colorbar: { thickness: 10, outlinewidth: 0 },
       },
     ],
     layout: {
-      height: 120 + 34 * one.query_temperatures.length,
-      xaxis: { type: "category", title: { text: "τ of documents" }, showgrid: false },
-      yaxis: { type: "category", title: { text: "τ of queries" }, showgrid: false, autorange: "reversed" },
+      height: 120 + 34 * queries.length,
+      xaxis: { ...axis, title: { text: "τ of documents" } },
+      yaxis: { ...axis, title: { text: "τ of queries" }, autorange: "reversed" },
     },
-    description: one.query_temperatures
-      .map((query, y) =>
-        one.document_temperatures.map((other, x) => `queries ${query}, documents ${other}: ${shown(one.values[y][x])}`).join("; "),
-      )
-      .join("; "),
+    description: texts.join("; "),
     rows: [
       ["query_temperature", "document_temperature", "value"],
-      ...one.query_temperatures.flatMap((query, y) =>
-        one.document_temperatures.map((other, x) => [query, other, one.values[y][x]]),
-      ),
+      ...places.map(([y, x]) => [queries[y], documents[x], values[y][x]]),
     ],
   };
 }

@@ -15,12 +15,16 @@ function el(name, attributes = {}, ...children) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  const isThere = (child) => child !== null && child !== undefined;
+  element.append(...children.flat(Infinity).filter(isThere));
   return element;
 }
 
 /** Text that only a screen reader gets. */
 const unseen = (text) => el("span", { class: "unseen" }, text);
+
+/** All pairs of the one and the other. */
+const cross = (first, second) => first.flatMap((one) => second.map((other) => [one, other]));
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -86,7 +90,7 @@ function improvementFacts(improvement) {
     ["95 % interval", intervalText(improvement, exact)],
   ];
   if (lookOf(improvement) !== "plain") {
-    facts.push(["Zero", excludesZero(improvement) ? "outside the interval" : "within the interval"]);
+    facts.push(["Zero", `${excludesZero(improvement) ? "outside" : "within"} the interval`]);
   }
   if (isNumber(improvement.p)) facts.push(["p (permutation)", exact(improvement.p)]);
   if (isNumber(improvement.adjusted)) facts.push(["p (Holm)", exact(improvement.adjusted)]);
@@ -167,7 +171,7 @@ function hideTipSoon() {
   tipTimer = setTimeout(hideTip, 150);
 }
 
-const numberOf = (event) => (event.target instanceof Element ? event.target.closest(".number") : null);
+const numberOf = ({ target }) => (target instanceof Element ? target.closest(".number") : null);
 
 document.addEventListener("mouseover", (event) => {
   const button = numberOf(event);
@@ -217,7 +221,7 @@ function openDetail(title, nodes) {
 function showDetail() {
   const { title, nodes } = trail.at(-1);
   const back = el("button", { type: "button", onclick: goBack }, "Back");
-  const close = el("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close");
+  const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
   dialog.replaceChildren(
     el(
       "div",
@@ -373,7 +377,6 @@ function csvButton(name, rows, text = "Data (CSV)", about = "") {
     "button",
     {
       type: "button",
-      class: "quiet",
       onclick: () => save(`${fileName(name)}.csv`, csvText(rows()), "text/csv;charset=utf-8"),
     },
     text,
