@@ -35,7 +35,7 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
     el("thead", {}, el("tr", {}, headers)),
     body,
   );
-  const region = scrolling(table, title, "tall");
+  const region = scrolling(table, `Rows of ${title}`, "tall");
 
   /** Change what is shown, from its first page on. */
   function change(how) {
