@@ -138,8 +138,7 @@ class Page:
         if self.js("return typeof window.axe") == "undefined":
             self.js((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
         found = self.driver.execute_async_script(
-            "const done = arguments[0];"
-            "axe.run(document).then(done, (error) => done(String(error)))"
+            "const done = arguments[0];axe.run(document).then(done, (error) => done(String(error)))"
         )
         assert not isinstance(found, str), found
         # A rule that axe-core cannot carry out is neither passed nor violated.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from lcbench.report.sheets import Entry, Look, Section, Sheet
 from lcbench.report.statistics import NOTHING, TableStatistics, improvement_interval
 from lcbench.report.table1 import (
+    AVERAGE,
     BASELINE,
     Block,
     Table,
@@ -19,7 +20,7 @@ from lcbench.report.table1 import (
 )
 
 USUAL = "0.8"
-"""The τ that the paper proposes where none can be chosen."""
+"""The τ of three of the five models in the paper's Table 1: what one would take untried."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ModelChoice:
         honest_high: upper end.
         gains: at each candidate.
         usual_regret: what τ = 0.8 loses against the best τ; None where it was not tried.
+        intervals: of 95 %, of the gains at each candidate, where they are known.
     """
 
     label: str
@@ -49,6 +51,7 @@ class ModelChoice:
     honest_high: float | None
     gains: Mapping[str, float]
     usual_regret: float | None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def optimism(self) -> float:
@@ -61,7 +64,7 @@ class Choice:
     """The choices of all models of a table.
 
     Attributes:
-        models: those of which two temperatures or more have all tasks.
+        models: those of which two temperatures or more beside τ = 1 have all tasks.
         one_tau: the best τ for all of them: that of the highest mean gain; None: none in common.
         one_gain: that mean gain, %.
         notes: which models are left out, and why.
@@ -165,8 +168,9 @@ def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelC
         known = {name: score for name, score in own.items() if score is not None}
         if temperature(policy) is not None and len(known) == len(tasks):
             scores[policy] = known
-    if BASELINE not in scores or len(scores) < 2:
-        return "fewer than two temperatures have all tasks, τ = 1 among them"
+    # Of one beside the baseline nothing was chosen: what it gains is what it gains.
+    if BASELINE not in scores or len(scores) < 3:
+        return "fewer than two temperatures beside τ = 1 have all tasks"
     if len(tasks) < 2:
         return "a single task leaves none to choose τ on"
     raw = _average(scores[BASELINE], columns)
@@ -202,6 +206,11 @@ def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelC
         honest_high=None if sure is None else sure.high,
         gains=gains,
         usual_regret=gains[tau] - gains[USUAL] if USUAL in gains else None,
+        intervals={
+            policy: (ends.low, ends.high)
+            for policy in scores
+            if (ends := statistics.means.get((block.label, policy, AVERAGE))) is not None
+        },
     )
 
 
@@ -222,11 +231,11 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
     return (
         Entry(model.label, model.label),
         _tau(model.tau),
-        _gain(model.gain),
+        _gain(model.gain, *model.intervals.get(model.tau, (None, None))),
         _gain(model.honest_gain, model.honest_low, model.honest_high),
         Entry(f"{model.optimism:.2f}", model.optimism),
         Entry(counted, counted),
-        Entry("–") if usual is None else _gain(usual),
+        Entry("–") if usual is None else _gain(usual, *model.intervals.get(USUAL, (None, None))),
         Entry("–") if regret is None else Entry(f"{regret:.2f}", regret),
     )
 

@@ -83,17 +83,20 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     average = _best_average(model)
     if average is None:
         return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
+    chosen = ", the best" if choice or len(model.get("policies") or ()) > 2 else ""
     text = (
-        f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}, the best{_interval(average)}: "
-        f"{_MEANINGS[_verdict(average)]}."
+        f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}{chosen}"
+        f"{_interval(average)}: {_MEANINGS[_verdict(average)]}."
     )
     if choice is None:
         return text
-    honest, optimism = _honest(choice), choice["optimism"]
+    honest, optimism = _honest(choice), _two(abs(choice["optimism"]))
+    compared = f"{optimism} points {'more' if choice['optimism'] < 0 else 'less'} than"
+    if optimism == "0.00":
+        compared = "the same as"
     return (
         f"{text} With each task's τ chosen on the other tasks {_signed(honest['value'])} %"
-        f"{_interval(honest)}, {_two(abs(optimism))} points {'more' if optimism < 0 else 'less'} "
-        f"than by the paper's rule"
+        f"{_interval(honest)}, {compared} by the paper's rule"
         f"{', which chooses on the test data' if is_alone else ''}."
     )
 
