@@ -27,10 +27,10 @@ _DENOMINATORS = 1000
 # Standard deviations beyond which a sum of flipped signs lies with a probability of less than
 # 2 exp(−8.5² / 2) = 4e-16 (Hoeffding).
 _REACH = 8.5
-# Points of the characteristic function that are computed at once, how many at most, times units, and
-# below what it counts as fallen to nothing.
-_POINTS = 128
-_AT_MOST = 2**21
+# Points of the characteristic function that are computed at once, how many at most, times units,
+# and below what it counts as fallen to nothing.
+_POINTS = 32
+_AT_MOST = 2**19
 _NOTHING = 1e-11
 
 
@@ -146,7 +146,7 @@ def _inverted(units: NDArray[np.float64], observed: float, deviation: float) -> 
     while len(found) < at_most:
         places = np.arange(_POINTS) + 0.5 + _POINTS * len(found)
         found.append(np.cos(np.multiply.outer(places * step, units)).prod(axis=1))
-        if np.abs(found[-1]).max() < _NOTHING:
+        if np.abs(found[-1][_POINTS // 2 :]).max() < _NOTHING:
             break
     characteristic = np.concatenate(found)
     places = np.arange(len(characteristic)) + 0.5
