@@ -27,9 +27,11 @@ _DENOMINATORS = 1000
 # Standard deviations beyond which a sum of flipped signs lies with a probability of less than
 # 2 exp(−8.5² / 2) = 4e-16 (Hoeffding).
 _REACH = 8.5
-# Values of the characteristic function that are computed at once and at most, in units × points.
-_AT_ONCE = 2**20
-_AT_MOST = 2**24
+# Points of the characteristic function that are computed at once, how many at most, times units,
+# and below what it counts as fallen to nothing.
+_POINTS = 32
+_AT_MOST = 2**19
+_NOTHING = 1e-11
 
 
 def sign_flip_p(
@@ -139,14 +141,12 @@ def _inverted(units: NDArray[np.float64], observed: float, deviation: float) -> 
     here, the error is the chance of a sum beyond 8.5 standard deviations.
     """
     step = 2 * np.pi / (observed + _REACH * deviation)
-    at_once = max(16, _AT_ONCE // len(units))
     found: list[NDArray[np.float64]] = []
-    at_most = max(1, _AT_MOST // (at_once * len(units)))
+    at_most = max(4, _AT_MOST // (_POINTS * len(units)))
     while len(found) < at_most:
-        places = np.arange(at_once) + 0.5 + at_once * len(found)
+        places = np.arange(_POINTS) + 0.5 + _POINTS * len(found)
         found.append(np.cos(np.multiply.outer(places * step, units)).prod(axis=1))
-        # The first values fall like a normal distribution's.
-        if np.abs(found[-1]).max() < 1e-16:
+        if np.abs(found[-1][_POINTS // 2 :]).max() < _NOTHING:
             break
     characteristic = np.concatenate(found)
     places = np.arange(len(characteristic)) + 0.5

@@ -94,21 +94,23 @@ class Resampled:
     def p_value(self, raw: int, ours: int) -> float:
         """Return the p-value of the difference of two cells' scores (`permutation`).
 
-        Sign flips of the differences of items. Of pairs: of the differences of their ranks among
-        the cosines of each cell, times the pair's rank (from the mean) in the gold standard, of
-        which Spearman's correlation is the sum. The spread of a classification's experiments is
-        added, as flips of the experiments' differences from their mean.
+        Sign flips of the differences of items. Of pairs: with ranks g of the gold standard and a,
+        b of each cell's cosines, centred and scaled to length 1, the difference of Spearman's
+        correlations ρ is Σ (b − a) g. As Σ (b² − a²) = 0, it is also the sum of
+        (b − a) g − ρ (b² − a²) / 2, what a pair adds to first order; these are flipped (without
+        the second term the test would be valid, and far weaker). The spread of a classification's
+        experiments is added, as flips of the experiments' differences from their mean.
         """
         differences, spread = [np.zeros(0)], [np.zeros(0)]
         for one in self.components:
             values = one.values[:, [self.places[raw], self.places[ours]]]
             count = len(values)
             if one.gold is not None:
-                ranks = stats.rankdata(values, axis=0)
-                ranks -= (count + 1) / 2
-                gold = stats.rankdata(one.gold) - (count + 1) / 2
-                norm = np.sqrt((gold @ gold) * (ranks**2).sum(axis=0).mean())
-                parts = gold * (ranks[:, 1] - ranks[:, 0]) / norm
+                gold, before, after = (
+                    _unit(stats.rankdata(column)) for column in (one.gold, *values.T)
+                )
+                rho = gold @ (before + after) / 2
+                parts = gold * (after - before) - rho * (after**2 - before**2) / 2
             else:
                 parts = (values[:, 1] - values[:, 0]) / count
             if one.deviates:
@@ -117,6 +119,13 @@ class Resampled:
             else:
                 differences.append(one.weight * parts)
         return sign_flip_p(np.concatenate(differences), np.concatenate(spread))
+
+
+def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ranks around their mean, the sum of whose squares is 1."""
+    centred = ranks - ranks.mean()
+    length = np.sqrt(centred @ centred)
+    return centred / length if length > 0 else centred
 
 
 def reach(

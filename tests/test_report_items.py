@@ -1,0 +1,182 @@
+"""`lcbench.report.items`: what a cell's score is made of, and correlations of counted pairs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lcbench.report.items import (
+    Correlations,
+    Sample,
+    independent_parts,
+    paired,
+    read_samples,
+    same_items,
+    score_of,
+    spearman,
+)
+from lcbench.results import Results
+from lcbench.tempscale.policy import Constant
+from report_cells import item_rows, write_cell
+
+PART = ("test", "default")
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "runs")
+
+
+RELEVANT = [{"id": "d", "grade": 1, "tokens": 3, "rank": 1}]
+
+
+@pytest.mark.parametrize(
+    ("units", "more"),
+    [
+        ("queries", {"relevant": [RELEVANT, RELEVANT, []]}),
+        ("texts", {"predictions": [["a"], ["b"], ["a"]], "gold": ["a", "a", "a"]}),
+        ("documents", {"tokens": [4, 5, 6]}),
+    ],
+)
+def test_items_are_called_by_what_they_are(
+    results: Results, units: str, more: dict[str, Any]
+) -> None:
+    samples = read_samples(write_cell(results, "T", 0.5, item_rows([0.2, 0.4, 0.9], **more)))
+    assert samples is not None
+    assert samples[PART].units == units
+    assert samples[PART].values.tolist() == [0.2, 0.4, 0.9]
+    assert samples[PART].gold is None
+
+
+def test_pairs_have_a_gold_standard(results: Results) -> None:
+    rows = item_rows([0.9, 0.1, 0.5], gold=["4.5", "0", "5"], tokens_2=[3, 3, 3])
+    samples = read_samples(write_cell(results, "STS13", 0.5, rows))
+    assert samples is not None
+    assert samples[PART].units == "pairs"
+    assert samples[PART].gold is not None
+    assert samples[PART].gold.tolist() == [4.5, 0, 5]
+    assert samples[PART].score == pytest.approx(0.5)
+
+
+def test_sets_come_from_the_result(results: Results) -> None:
+    entry = {PART: {"main_score": 0.4, "v_measures": [0.3, 0.5]}}
+    samples = read_samples(write_cell(results, "RedditClustering", entry))
+    assert samples is not None
+    assert (samples[PART].units, samples[PART].values.tolist()) == ("sets", [0.3, 0.5])
+
+
+def test_the_order_of_rows_does_not_matter(results: Results) -> None:
+    rows = item_rows([n / 20 for n in range(21)], gold=[str(n % 3) for n in range(21)])
+    first = read_samples(write_cell(results, "T", 0.5, rows))
+    other = read_samples(write_cell(results, "T", 0.5, rows[::-1], policy=Constant(0.8)))
+    assert first is not None
+    assert other is not None
+    assert same_items(first, other)
+    assert first[PART].values.tolist() == other[PART].values.tolist() == [n / 20 for n in range(21)]
+
+
+def test_subsets_that_are_written_in_turns_are_told_apart(results: Results) -> None:
+    de, fr = item_rows([0.1, 0.3], subset="de"), item_rows([0.6, 0.8], subset="fr")
+    rows = [de[0], fr[0], de[1], fr[1]]
+    entries = {("test", "de"): {"main_score": 0.2}, ("test", "fr"): {"main_score": 0.7}}
+    samples = read_samples(write_cell(results, "T", entries, rows))
+    assert samples is not None
+    assert {part[1]: sample.values.tolist() for part, sample in samples.items()} == {
+        "de": [0.1, 0.3],
+        "fr": [0.6, 0.8],
+    }
+
+
+@pytest.mark.parametrize("what", ["id", "gold", "split of the text"])
+def test_items_of_which_one_differs_are_others(results: Results, what: str) -> None:
+    rows = item_rows([0.4, 0.6], gold=["ab", "c"])
+    first = read_samples(write_cell(results, "T", 0.5, rows))
+    if what == "id":
+        rows[1]["id"] = "7"
+    elif what == "gold":
+        rows[1]["gold"] = None
+    else:
+        # The same characters in a row.
+        rows[0]["gold"], rows[1]["gold"] = "a", "bc"
+    other = read_samples(write_cell(results, "T", 0.5, rows, policy=Constant(0.8)))
+    assert first is not None
+    assert other is not None
+    assert not same_items(first, other)
+    assert paired([first, other, None, first]) == [[0, 3], [1]]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["another score", "an item without a score", "no file", "a subset without items"]
+)
+def test_what_does_not_give_the_score_is_unknown(results: Results, wrong: str) -> None:
+    rows: Any = item_rows([0.4, 0.6])
+    score: Any = 0.5
+    if wrong == "another score":
+        score = 0.5001
+    elif wrong == "an item without a score":
+        rows[1]["score"] = None
+    elif wrong == "no file":
+        rows = None
+    else:
+        score = {PART: {"main_score": 0.5}, ("test", "de"): {"main_score": 0.5}}
+    assert read_samples(write_cell(results, "T", score, rows)) is None
+
+
+def test_parts_and_their_weights() -> None:
+    def sample(key: str, gold: bool = False) -> Sample:
+        return Sample((key,), np.array([0.0, 1.0]), gold=np.array([1.0, 2.0]) if gold else None)
+
+    # Translations in one split, subsets of their own in the other.
+    samples = {("test", "de"): sample("a"), ("test", "fr"): sample("a")}
+    others = {("dev", "de"): sample("a"), ("dev", "fr"): sample("b")}
+    assert independent_parts({**samples, **others}) == [
+        ((("test", "de"), ("test", "fr")), 0.5),
+        ((("dev", "de"),), 0.25),
+        ((("dev", "fr"),), 0.25),
+    ]
+    # A correlation is no mean: pairs are never averaged over languages.
+    pairs = {("test", "de"): sample("a", gold=True), ("test", "fr"): sample("a", gold=True)}
+    assert independent_parts(pairs) == [((("test", "de"),), 0.5), ((("test", "fr"),), 0.5)]
+
+
+def test_the_score_is_the_mean_over_splits_of_that_over_subsets() -> None:
+    def sample(key: str, value: float) -> Sample:
+        return Sample((key,), np.array([value, value]))
+
+    samples = {("a", "x"): sample("1", 0.2), ("a", "y"): sample("2", 0.4)}
+    assert score_of({**samples, ("b", "x"): sample("3", 0.9)}) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+@pytest.mark.parametrize("grades", [2, 5, 10**9])
+def test_counting_pairs_is_the_same_as_drawing_them(
+    random: np.random.Generator, decimals: int, grades: int
+) -> None:
+    gold = random.integers(0, grades, 30).astype(float)
+    values = np.round(3 * random.random((30, 2)), decimals)
+    drawn = random.integers(0, 30, (5, 30))
+    counts = np.stack([np.bincount(one, minlength=30) for one in drawn]).astype(np.int32)
+    found = spearman(gold, values, counts)
+    for sample, row in zip(drawn, found, strict=True):
+        wanted = [stats.spearmanr(gold[sample], values[sample, cell])[0] for cell in (0, 1)]
+        assert row == pytest.approx(wanted, abs=1e-12)
+
+
+def test_samples_of_unequal_size() -> None:
+    gold, values = np.array([1.0, 2, 3, 4]), np.array([[1.0], [3], [2], [4]])
+    found = Correlations(gold, values).over(np.array([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=np.int32))
+    assert found[:, 0] == pytest.approx([0.5, 0.8])
+
+
+def test_a_constant_side_has_no_correlation() -> None:
+    gold, values = np.array([1.0, 2, 3]), np.array([[5.0, 1], [5, 2], [5, 3]])
+    found = spearman(gold, values, np.array([[1, 1, 1], [0, 3, 0]], dtype=np.int32))
+    assert np.isnan(found).tolist() == [[True, False], [True, True]]
+    assert found[0, 1] == pytest.approx(1)
