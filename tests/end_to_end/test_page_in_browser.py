@@ -138,8 +138,7 @@ class Page:
         if self.js("return typeof window.axe") == "undefined":
             self.js((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
         found = self.driver.execute_async_script(
-            "const done = arguments[0];"
-            "axe.run(document).then(done, (error) => done(String(error)))"
+            "const done = arguments[0];axe.run(document).then(done, (error) => done(String(error)))"
         )
         assert not isinstance(found, str), found
         # A rule that axe-core cannot carry out is neither passed nor violated.
@@ -267,6 +266,17 @@ def test_holes_come_last_in_either_order(small: Page):
         small.focus(button)
         small.press(" ")
         assert small.texts("#cells tbody td:nth-child(10)")[-10:] == ["–"] * 10
+
+
+def test_temperatures_are_sorted_as_numbers(driver: Any, folder: Path):
+    report = document(
+        models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.75", "0.8", "{query: 0.8}", "0.9")
+    )
+    one = opened(driver, folder, "taus", report)
+    button = header(one, "#cells", "τ").find_element("css selector", "button")
+    one.focus(button)
+    one.press("\ue007")
+    assert one.texts("#cells tbody td:nth-child(4)") == ["0.75", "0.8", "0.9", "1", "{query: 0.8}"]
 
 
 def test_cells_are_filtered(paper: Page):
