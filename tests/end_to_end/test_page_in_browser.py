@@ -268,6 +268,17 @@ def test_holes_come_last_in_either_order(small: Page):
         assert small.texts("#cells tbody td:nth-child(10)")[-10:] == ["–"] * 10
 
 
+def test_temperatures_are_sorted_as_numbers(driver: Any, folder: Path):
+    report = document(
+        models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.75", "0.8", "{query: 0.8}", "0.9")
+    )
+    one = opened(driver, folder, "taus", report)
+    button = header(one, "#cells", "τ").find_element("css selector", "button")
+    one.focus(button)
+    one.press("\ue007")
+    assert one.texts("#cells tbody td:nth-child(4)") == ["0.75", "0.8", "0.9", "1", "{query: 0.8}"]
+
+
 def test_cells_are_filtered(paper: Page):
     def rows() -> str:
         return paper.texts("#cells .status")[0]

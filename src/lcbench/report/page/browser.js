@@ -95,8 +95,11 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
     const { value, numeric } = columns[state.sort];
     const side = state.down ? -1 : 1;
     const isHole = (key) => key === null || key === undefined || Number.isNaN(key);
+    const collate = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
+    // A column of policies has temperatures, which are numbers, and then others.
+    const isName = (key) => !numeric && !Number.isFinite(Number(key));
     const compare = (a, b) =>
-      numeric ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+      isName(a) && isName(b) ? collate(a, b) : isName(a) - isName(b) || a - b;
     // Equals stay in their own order, for sort is stable.
     return found
       .map((row) => ({ row, key: value(row) }))

@@ -152,11 +152,14 @@ function overLength(one, isRelative) {
   const lines = Object.entries((isRelative ? one.improvements : one.scores) ?? {});
   const scale = isRelative ? percentScale(lines.flatMap(([, values]) => ends(values))) : null;
   const countOf = (at) => one.counts?.[at] ?? HOLE;
-  const traces = lines.map(([policy, values], at) => {
+  // A τ looks the same in both views.
+  const policies = [...new Set([...Object.keys(one.scores ?? {}), ...lines.map(([key]) => key)])];
+  const traces = lines.map(([policy, values], order) => {
+    const at = policies.indexOf(policy);
     const name = policy === BASELINE ? "τ = 1 (baseline)" : tau(policy);
     const isThick = policy === BASELINE;
     if (!isRelative) return plainLine({ name, x: places, values, where, at, isThick });
-    const x = places.map((place) => place + aside(at, lines.length, 0.03));
+    const x = places.map((place) => place + aside(order, lines.length, 0.03));
     return improvementLine({ name, x, improvements: values, where, at, scale, isThick });
   });
   const valuesOf = (value) =>

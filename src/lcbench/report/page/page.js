@@ -243,8 +243,8 @@ function cellSection() {
 }
 
 const HOW_TO_READ = `Point at a number, or move to it with Tab and the arrow keys, to see it
-  exactly. Press it to see the cells it is made of and where they come from: revision, protocol, proof,
-  versions, hardware and seconds. Escape closes.`;
+  exactly. Press it to see the cells it is made of and where they come from: revision, protocol,
+  proof, versions, hardware and seconds. Escape closes.`;
 
 function readingSection() {
   const look = (name, text) => el("span", { class: name }, text);
