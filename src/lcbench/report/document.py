@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lcbench.report.paper import Comparison
     from lcbench.report.statistics import TableStatistics, Uncertainty
 
+# Sheets that say what stands in `tables` as well.
+_IN_TABLES = ("choice", "matrix")
+
 # What many cells share and is long: said once, and pointed to.
 _POOLED = ("versions", "hardware", "proof", "protocol", "data")
 
@@ -50,7 +53,11 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         "resamples": findings.resamples,
         "seed": findings.seed,
         "tables": tables,
-        "sheets": [sheets.as_json(sheet) for sheet in findings.sheets],
+        "sheets": [
+            sheets.as_json(sheet)
+            for sheet in findings.sheets
+            if not sheet.name.startswith(_IN_TABLES)
+        ],
         "figures": {
             "heat": [
                 {
@@ -185,6 +192,7 @@ def _improvement(
         "value": _number(value),
         "low": None if uncertainty is None else _number(uncertainty.low),
         "high": None if uncertainty is None else _number(uncertainty.high),
+        "note": "" if uncertainty is None else uncertainty.note,
     }
     if whole:
         found |= {

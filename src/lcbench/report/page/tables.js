@@ -117,7 +117,9 @@ function choiceOfTau({ group, choice }) {
       choicePlaces(one).map((shown) => el("td", { class: "num" }, shown)),
     ),
   );
-  const oneForAll = isNumber(choice.one_gain)
+  const oneForAll = choice.models.length < 2
+    ? ""
+    : isNumber(choice.one_gain)
     ? `One τ for all models: ${choice.one_tau}, with a mean gain of ${signed(choice.one_gain)} %.`
     : "No τ was tried for all models.";
   return [
