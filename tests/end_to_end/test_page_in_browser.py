@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lcbench.report import page
+from lcbench.report.write import report_folder
+from lcbench.results import Results
+from lcbench.settings import ReportSettings
+from lcbench.tempscale.policy import BASELINE, ByRole, Constant
+from report_cells import item_rows, write_cell
 from report_documents import MARKUP, MODELS, document
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -222,6 +229,39 @@ def marked(driver: Any, folder: Path) -> Page:
     return opened(driver, folder, "marked", report)
 
 
+@pytest.fixture
+def of_results(driver: Any, folder: Path) -> Page:
+    """The page that the report of a folder of results writes; its model has markup for a name."""
+    there = folder / "runs"
+    results = Results(there)
+    draw = random.Random(0)
+    raw = [draw.uniform(0.2, 0.7) for _ in range(80)]
+    policies = (BASELINE, Constant(0.9), Constant(0.8), ByRole(0.8, 1.0), ByRole(1.0, 0.8))
+    for task in ("NFCorpus", "ArguAna"):
+        for place, policy in enumerate(policies):
+            scores = [score + 0.005 * place + draw.gauss(0, 0.01) for score in raw]
+            tokens = [20 if number < 40 else 100 for number in range(80)]
+            write_cell(
+                results,
+                task,
+                sum(scores) / len(scores),
+                item_rows(scores, tokens=tokens),
+                policy=policy,
+                model="<b>bold",
+            )
+    settings = ReportSettings(there, there / "report", None, resamples=1000)
+    report_folder(settings, results, Console(quiet=True), print)
+    path = there / "report" / "index.html"
+    report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
+    one = Page(driver, path, report, folder / "downloads")
+    one.size(*WIDE)
+    one.system_theme("light")
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(path.as_uri())
+    return one
+
+
 def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {**cell, "label": model["label"]}
@@ -402,6 +442,27 @@ def test_a_number_leads_to_where_it_comes_from_and_back(paper: Page):
     paper.press("\ue00c")
     assert dialog.get_attribute("open") is None
     assert paper.js("return document.activeElement === arguments[0]", number)
+
+
+def test_the_page_of_a_folder_of_results(of_results: Page):
+    of_results.draw_charts()
+    assert of_results.js("return document.querySelectorAll('b').length") == 0
+    assert of_results.texts(".table-one th.model") == ["<b>bold"]
+    cells = cells_of(of_results.report)
+    assert len(cells) == 10
+    assert of_results.texts("#cells .status") == ["10 rows"]
+
+    of_results.focus(of_results.find("#cells tbody tr:nth-child(2) .number"))
+    of_results.press("\ue007")
+    # What all cells share is found for each.
+    text = of_results.find("#detail").text
+    assert "float32" in text
+    assert "shared" not in of_results.texts("#detail .provenance dt")
+    of_results.press("\ue00c")
+
+    asked = [url for url in of_results.requests() if not url.startswith("data:")]
+    assert asked == [of_results.path.as_uri()]
+    assert of_results.faults() == []
 
 
 def test_a_mean_leads_to_its_cells(paper: Page):

@@ -117,9 +117,7 @@ function choiceOfTau({ group, choice }) {
       choicePlaces(one).map((shown) => el("td", { class: "num" }, shown)),
     ),
   );
-  const oneForAll = choice.models.length < 2
-    ? ""
-    : isNumber(choice.one_gain)
+  const oneForAll = isNumber(choice.one_gain)
     ? `One τ for all models: ${choice.one_tau}, with a mean gain of ${signed(choice.one_gain)} %.`
     : "No τ was tried for all models.";
   return [
@@ -129,7 +127,7 @@ function choiceOfTau({ group, choice }) {
       `Choice of τ of ${group}`,
       "fit",
     ),
-    el("p", {}, oneForAll),
+    ...(choice.models.length > 1 ? [el("p", {}, oneForAll)] : []),
     notesList(choice.notes),
   ];
 }
