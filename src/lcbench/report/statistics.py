@@ -6,7 +6,6 @@ scores of one task are drawn is in `resample`, p-values are in `permutation`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from lcbench.provenance import cores
 from lcbench.report.items import ROUNDING, Samples, paired, read_samples, same_items
 from lcbench.report.resample import Resampled, generator, interval, reach, resample
 from lcbench.report.table1 import AVERAGE, BASELINE, Block, Table, averaged_columns
@@ -147,7 +147,7 @@ def analyse(
     outcomes: dict[str, _Outcome] = {}
     # What is heaviest begins first.
     order = sorted(asked, key=lambda task: -_bytes(files for _, files in asked[task].values()))
-    workers = min(_AT_ONCE, len(os.sched_getaffinity(0)))
+    workers = min(_AT_ONCE, cores())
     with (
         threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(max_workers=workers) as pool,

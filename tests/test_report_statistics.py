@@ -1,0 +1,625 @@
+"""`lcbench.report.statistics` and `resample`: against scipy, in simulations, on small tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lcbench.report import resample as resampling
+from lcbench.report.items import Sample
+from lcbench.report.resample import interval, reach, resample
+from lcbench.report.statistics import (
+    TASKS,
+    Draws,
+    TableStatistics,
+    Uncertainty,
+    analyse,
+    compare_pair,
+    holm,
+    improvement_interval,
+)
+from lcbench.report.table1 import AVERAGE, Table, build_tables
+from lcbench.results import CellFiles, Results
+from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from report_cells import BGE, item_rows, write_cell
+
+PART = ("test", "default")
+E5 = "intfloat/e5-base-v2"
+RESAMPLES = 2000
+Data = np.ndarray
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "runs")
+
+
+def of_queries(values: Data) -> Sample:
+    return Sample(("queries",), np.asarray(values, dtype=float), units="queries")
+
+
+def of_pairs(gold: Data, cosines: Data) -> Sample:
+    return Sample(("pairs",), cosines, gold=gold, units="pairs")
+
+
+def of_texts(right: Data) -> Sample:
+    """A classification: `right` has shape (experiments, texts)."""
+    return Sample(("texts",), right.mean(axis=0), draws=right.mean(axis=1), units="texts")
+
+
+def bounds(raw: Sample, ours: Sample, random: np.random.Generator, resamples: int) -> Any:
+    """The interval of the relative improvement of one cell, as `analyse` has it."""
+    drawn = resample([{PART: raw}, {PART: ours}], resamples, random)
+    assert drawn is not None
+    before, after = drawn.scores
+    improvements = 100 * (drawn.draws[:, 1] - drawn.draws[:, 0]) / drawn.draws[:, 0]
+    gradient = np.array([-100 * after / before**2, 100 / before])
+    return interval(improvements, drawn.stretch(gradient)[0])
+
+
+def queries(
+    results: Results,
+    task: str,
+    scores: Data,
+    policy: Policy = BASELINE,
+    model: str = BGE,
+    **more: Any,
+) -> CellFiles:
+    relevant = [[{"id": "d", "grade": 1, "tokens": 3, "rank": 1}]] * len(scores)
+    rows = item_rows(list(scores), relevant=relevant)
+    return write_cell(results, task, float(np.mean(scores)), rows, policy, model, **more)
+
+
+def read(results: Results, columns: Mapping[str, Sequence[str]]) -> tuple[Table, pd.DataFrame]:
+    """The one table of all results, its tasks under these columns."""
+    column_of = {task: column for column, tasks in columns.items() for task in tasks}
+
+    def warn(message: str) -> None:
+        raise AssertionError(message)
+
+    scores = results.read(lambda task, _: column_of[task], warn)
+    (table,) = build_tables(scores)
+    return table, scores
+
+
+def analysed(
+    results: Results, columns: Mapping[str, Sequence[str]], **more: Any
+) -> tuple[Table, TableStatistics]:
+    table, scores = read(results, columns)
+    return table, analyse(table, scores, **{"resamples": RESAMPLES, **more})
+
+
+# --- the bootstrap of one task ---------------------------------------------------------------
+
+
+def test_the_difference_of_means_agrees_with_the_bootstrap_of_scipy(
+    random: np.random.Generator,
+) -> None:
+    raw = random.random(150)
+    ours = raw + 0.1 * random.standard_normal(150)
+    drawn = resample([{PART: of_queries(raw)}, {PART: of_queries(ours)}], 10_000, random)
+    assert drawn is not None
+    difference = drawn.draws[:, 1].astype(float) - drawn.draws[:, 0]
+    wanted = stats.bootstrap(
+        (raw, ours),
+        lambda a, b, axis: (b - a).mean(axis),
+        paired=True,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    )
+    _agree(np.percentile(difference, [2.5, 97.5]), wanted)
+
+
+def test_the_difference_of_correlations_agrees_with_the_bootstrap_of_scipy(
+    random: np.random.Generator,
+) -> None:
+    gold = np.round(5 * random.random(80), 1)
+    raw = gold + 1.5 * random.standard_normal(80)
+    ours = raw + 0.5 * random.standard_normal(80)
+    drawn = resample([{PART: of_pairs(gold, one)} for one in (raw, ours)], 6000, random)
+    assert drawn is not None
+    difference = drawn.draws[:, 1].astype(float) - drawn.draws[:, 0]
+    wanted = stats.bootstrap(
+        (gold, raw, ours),
+        lambda g, a, b: stats.spearmanr(g, b)[0] - stats.spearmanr(g, a)[0],
+        paired=True,
+        vectorized=False,
+        n_resamples=6000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    )
+    _agree(np.percentile(difference, [2.5, 97.5]), wanted)
+
+
+def _agree(found: Data, wanted: Any) -> None:
+    """Two bootstraps have the same percentiles, as far as their number of samples allows."""
+    ends = np.array(wanted.confidence_interval)
+    # The standard error of a percentile: sqrt(q(1 − q)/n) over the density, about a normal's.
+    density = stats.norm.pdf(1.96) / wanted.standard_error
+    error = np.sqrt(0.025 * 0.975 / len(wanted.bootstrap_distribution)) / density
+    assert np.abs(found - ends).max() < 4 * np.sqrt(2) * error
+    assert error < 0.05 * (ends[1] - ends[0])
+
+
+def test_many_items_are_drawn_in_blocks_as_they_are_together(
+    monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
+) -> None:
+    values = random.random((200, 2))
+    values[:, 1] = values[:, 0] ** 2
+    monkeypatch.setattr(resampling, "_BLOCK", 30)
+    found = resampling._means(values, 20_000, random)
+    wanted = np.cov(values, rowvar=False, ddof=0) / 200
+    assert found.mean(axis=0) == pytest.approx(values.mean(axis=0), abs=1e-3)
+    assert np.cov(found, rowvar=False) == pytest.approx(wanted, rel=0.04)
+
+
+def test_every_sample_has_as_many_items(
+    monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
+) -> None:
+    monkeypatch.setattr(resampling, "_BLOCK", 7)
+    monkeypatch.setattr(resampling, "_COUNTS_AT_ONCE", 64)
+    # The mean of ones is one only if as many are drawn as there are.
+    assert resampling._means(np.ones((50, 1)), 100, random) == pytest.approx(np.ones((100, 1)))
+
+
+def test_few_units_reach_as_far_as_students_t() -> None:
+    draws = reach(np.array([1.0]), np.array([9.0]), 0.9)
+    assert draws == pytest.approx((stats.t.ppf(0.975, 9) * np.sqrt(10 / 9), 9))
+    # Hesterberg (2015), table of the expanded percentiles for n = 10: 0.0083.
+    assert stats.norm.cdf(-draws[0]) == pytest.approx(0.0083, abs=5e-4)
+    assert reach(np.array([2.0, 2.0]), np.array([9.0, 9.0]), 4)[1] == pytest.approx(18)
+    assert reach(np.array([0.0]), np.array([9.0]), 0.0)[0] == pytest.approx(1.96, abs=1e-3)
+
+
+def _query_means(random: np.random.Generator) -> tuple[Sample, Sample]:
+    raw = random.beta(0.6, 0.8, 200)
+    return of_queries(raw), of_queries(raw + random.normal(0.01, 0.1, 200))
+
+
+def _sets(random: np.random.Generator) -> tuple[Sample, Sample]:
+    raw = random.normal(0.4, 0.05, 10)
+    return of_queries(raw), of_queries(raw + random.normal(0.004, 0.01, 10))
+
+
+def _correlations(random: np.random.Generator) -> tuple[Sample, Sample]:
+    gold, shared = random.standard_normal((2, 300))
+    raw = 0.8 * gold + 0.5 * shared + 0.33 * random.standard_normal(300)
+    ours = 0.85 * gold + 0.5 * shared + 0.33 * random.standard_normal(300)
+    return of_pairs(gold, raw), of_pairs(gold, ours)
+
+
+def _classification(random: np.random.Generator) -> tuple[Sample, Sample]:
+    # A text is right where a threshold of its own is passed, in each experiment anew.
+    easy, drawn = random.normal(0.8, 1, 250), random.random((10, 250))
+    training, better = random.normal(0, 0.3, (10, 1)), random.normal(0.02, 0.1, (10, 1))
+    raw = drawn < stats.norm.cdf(easy + training)
+    return of_texts(raw), of_texts(drawn < stats.norm.cdf(easy + training + better))
+
+
+def _spearman(slope: float) -> float:
+    """Spearman's correlation of a normal pair, from Pearson's."""
+    pearson = slope / np.sqrt(slope**2 + 0.5**2 + 0.33**2)
+    return float(6 / np.pi * np.arcsin(pearson / 2))
+
+
+RIGHT = float(stats.norm.cdf(0.8 / np.sqrt(1 + 1 + 0.3**2)))
+BETTER = float(stats.norm.cdf(0.82 / np.sqrt(1 + 1 + 0.3**2 + 0.1**2)))
+
+
+@pytest.mark.parametrize(
+    ("simulated", "truth", "times"),
+    [
+        (_query_means, 100 * 0.01 / (0.6 / 1.4), 2000),
+        (_sets, 1.0, 3000),
+        (_correlations, 100 * (_spearman(0.85) / _spearman(0.8) - 1), 1000),
+        (_classification, 100 * (BETTER / RIGHT - 1), 1500),
+    ],
+    ids=["200 queries", "10 sets", "300 pairs", "250 texts and 10 experiments"],
+)
+def test_the_interval_covers_the_truth_in_95_of_100(
+    simulated: Callable[[np.random.Generator], tuple[Sample, Sample]], truth: float, times: int
+) -> None:
+    random = np.random.default_rng(2024)
+    covered = 0
+    for _ in range(times):
+        low, high = bounds(*simulated(random), random, 600)
+        covered += low <= truth <= high
+    # A share of 0.95 among 1,000 has a standard error of 0.007.
+    assert 0.93 <= covered / times <= 0.97
+
+
+def test_without_the_expansion_ten_sets_would_cover_less() -> None:
+    random = np.random.default_rng(2024)
+    covered = 0
+    for _ in range(1000):
+        raw, ours = _sets(random)
+        drawn = resample([{PART: raw}, {PART: ours}], 600, random)
+        assert drawn is not None
+        low, high = np.percentile(100 * (drawn.draws[:, 1] / drawn.draws[:, 0] - 1), [2.5, 97.5])
+        covered += low <= 1.0 <= high
+    assert covered / 1000 < 0.92
+
+
+def test_p_of_correlations_is_uniform_where_neither_is_better() -> None:
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(400):
+        gold, shared = random.standard_normal((2, 120))
+        cosines = (0.8 * gold + 0.5 * shared + 0.3 * random.standard_normal(120) for _ in range(2))
+        drawn = resample([{PART: of_pairs(gold, one)} for one in cosines], 2, random)
+        assert drawn is not None
+        found.append(drawn.p_value(0, 1))
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+# --- Holm ------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 × 4; 0.02 × 3; 0.03 × 2; 0.04 × 1, and none less than the one before.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+# --- a table ---------------------------------------------------------------------------------
+
+
+def fill(results: Results, random: np.random.Generator, tasks: Sequence[str]) -> None:
+    """Two models at three temperatures: 0.8 gains much, 0.9 next to nothing."""
+    for task in tasks:
+        hard = random.random(60)
+        for model in (BGE, E5):
+            raw = np.clip(hard + 0.1 * random.standard_normal(60), 0, 1)
+            queries(results, task, raw, model=model)
+            for policy, gain in ((Constant(0.8), 0.05), (Constant(0.9), 0.0)):
+                ours = raw + gain + 0.02 * random.standard_normal(60)
+                queries(results, task, ours, policy, model)
+
+
+COLUMNS = {"BeirRetr": ["NFCorpus", "SciFact", "ArguAna"], "Rerank": ["SciDocsRR"]}
+
+
+def test_a_table_of_queries(results: Results, random: np.random.Generator) -> None:
+    fill(results, random, [task for tasks in COLUMNS.values() for task in tasks])
+    table, found = analysed(results, COLUMNS)
+    assert len(found.cells) == 2 * 2 * 4
+    one = found.cells["bge-base-en-v1.5", "0.8", "NFCorpus"]
+    assert (one.units, one.count, one.note) == ("queries", 60, "")
+    assert one.low > 0
+    assert one.p is not None
+    assert one.p < 1e-6
+    assert one.adjusted is not None
+    assert one.p < one.adjusted < 1e-4
+    assert one.excludes_zero
+    for block in table.blocks:
+        for task in block.tasks:
+            shown = found.cells[block.label, "0.9", task.task]
+            raw, ours = task.scores["1"], task.scores["0.9"]
+            assert raw is not None
+            assert ours is not None
+            # The table's own number lies within.
+            assert shown.low < 100 * (ours - raw) / raw < shown.high
+    assert set(found.means) == {
+        (block.label, policy, column)
+        for block in table.blocks
+        for policy in ("0.8", "0.9")
+        for column in ("BeirRetr", "Rerank", AVERAGE)
+    }
+    mean = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
+    assert (mean.units, mean.count, mean.p, mean.note) == (TASKS, 3, None, "")
+    single = found.means["bge-base-en-v1.5", "0.8", "Rerank"]
+    wanted = found.cells["bge-base-en-v1.5", "0.8", "SciDocsRR"]
+    assert single == replace(wanted, p=None, adjusted=None)
+    assert set(found.average) == {"BeirRetr", "Rerank", AVERAGE}
+    assert found.average[AVERAGE].low > 0
+    assert found.notes == ()
+    assert (found.seed, found.resamples) == (0, RESAMPLES)
+
+
+def test_the_draws_are_of_the_tables_own_scores(
+    results: Results, random: np.random.Generator
+) -> None:
+    fill(results, random, ["NFCorpus", "SciFact"])
+    table, found = analysed(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
+    assert found.draws is not None
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                drawn = found.draws.scores[block.label, policy, task.task]
+                # Within the noise of a mean over samples.
+                error = drawn.std() / np.sqrt(RESAMPLES)
+                assert score is not None
+                assert drawn.mean() == pytest.approx(score / 100, abs=4 * error)
+
+
+def test_the_seed_makes_the_numbers(results: Results, random: np.random.Generator) -> None:
+    fill(results, random, ["NFCorpus", "SciFact"])
+    columns = {"BeirRetr": ["NFCorpus", "SciFact"]}
+    first, again = analysed(results, columns)[1], analysed(results, columns)[1]
+    assert first == again
+    other = analysed(results, columns, seed=1)[1]
+    for cell, one in first.cells.items():
+        assert other.cells[cell].low != one.low
+        assert other.cells[cell].low == pytest.approx(one.low, abs=0.15 * (one.high - one.low))
+        # No random number has a part in it.
+        assert other.cells[cell].p == one.p
+    for mean, uncertainty in first.means.items():
+        assert other.means[mean].low != uncertainty.low
+
+
+def test_the_interval_of_a_task_depends_on_nothing_else(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    state = random.bit_generator.state
+    small, large = Results(tmp_path / "small"), Results(tmp_path / "large")
+    fill(small, random, ["NFCorpus"])
+    random.bit_generator.state = state
+    fill(large, random, ["NFCorpus", "ArguAna", "SciFact"])
+    alone = analysed(small, {"BeirRetr": ["NFCorpus"]})[1]
+    among = analysed(large, {"BeirRetr": ["NFCorpus", "ArguAna", "SciFact"]})[1]
+    for cell, one in alone.cells.items():
+        assert replace(among.cells[cell], adjusted=None) == replace(one, adjusted=None)
+
+
+def test_another_model_changes_no_interval(tmp_path: Path, random: np.random.Generator) -> None:
+    both, one = Results(tmp_path / "both"), Results(tmp_path / "one")
+    raw, ours = random.random((2, 50))
+    for results in (both, one):
+        queries(results, "NFCorpus", raw)
+        queries(results, "NFCorpus", ours, Constant(0.8))
+    queries(both, "NFCorpus", ours, model=E5)
+    queries(both, "NFCorpus", raw, Constant(0.8), E5)
+    columns = {"BeirRetr": ["NFCorpus"]}
+    cell = "bge-base-en-v1.5", "0.8", "NFCorpus"
+    found, wanted = (analysed(results, columns)[1].cells[cell] for results in (both, one))
+    assert found.low == pytest.approx(wanted.low, rel=1e-5)
+    assert found.high == pytest.approx(wanted.high, rel=1e-5)
+
+
+def test_identical_items_have_an_improvement_of_exactly_nothing(
+    results: Results, random: np.random.Generator
+) -> None:
+    for task in ("NFCorpus", "SciFact"):
+        raw = random.random(40)
+        for policy in (BASELINE, Constant(0.9), Constant(0.8)):
+            queries(results, task, raw, policy)
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
+    for one in [*found.cells.values(), *found.means.values()]:
+        assert (one.low, one.high, one.excludes_zero) == (0, 0, False)
+    assert {one.p for one in found.cells.values()} == {1.0}
+
+
+def test_models_are_paired_in_the_row_over_models(
+    results: Results, random: np.random.Generator
+) -> None:
+    """What one model gains on a query the other loses: together nothing changes."""
+    swing = 0.2 * random.standard_normal(60)
+    for model, sign in ((BGE, 1), (E5, -1)):
+        queries(results, "NFCorpus", np.full(60, 0.5), model=model)
+        queries(results, "NFCorpus", 0.5 + sign * swing, Constant(0.8), model)
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus"]})
+    one = found.cells["bge-base-en-v1.5", "0.8", "NFCorpus"]
+    assert one.high - one.low > 10
+    average = found.average["BeirRetr"]
+    assert average.high - average.low < 1e-3
+
+
+def test_other_items_are_not_paired(results: Results, random: np.random.Generator) -> None:
+    raw, ours = random.random((2, 30))
+    queries(results, "NFCorpus", raw)
+    rows = item_rows(list(ours))
+    rows[0]["id"] = "another"
+    write_cell(results, "NFCorpus", float(ours.mean()), rows, Constant(0.8))
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus"]})
+    assert found.cells == {}
+    assert found.notes == ("no interval for NFCorpus: the items are not those of the baseline",)
+
+
+def test_a_task_without_known_items_stays_as_it_is_in_all_samples(
+    results: Results, random: np.random.Generator
+) -> None:
+    fill(results, random, ["NFCorpus", "SciDocsRR"])
+    for model in (BGE, E5):
+        for policy, score in ((BASELINE, 0.4), (Constant(0.8), 0.41), (Constant(0.9), 0.4)):
+            write_cell(results, "SciFact", score, policy=policy, model=model)
+            write_cell(results, "SummEval", score, policy=policy, model=model)
+    _, found = analysed(
+        results,
+        {"BeirRetr": ["NFCorpus", "SciFact"], "Rerank": ["SciDocsRR"], "Summ": ["SummEval"]},
+    )
+    model = "bge-base-en-v1.5"
+    assert (model, "0.8", "SciFact") not in found.cells
+    assert (model, "0.8", "Summ") not in found.means
+    assert "Summ" not in found.average
+    note = "without the noise of SciFact, whose items are not known"
+    assert found.means[model, "0.8", "BeirRetr"].note == note
+    note = "without the noise of SummEval and SciFact, whose items are not known"
+    assert found.means[model, "0.8", AVERAGE].note == note
+    assert found.average[AVERAGE].note == note
+    assert found.notes == ("no interval for SummEval and SciFact: the items are not known",)
+    assert found.draws is not None
+    assert set(found.draws.scores[model, "0.8", "SummEval"].tolist()) == {np.float32(0.41)}
+
+
+def test_a_table_without_any_items(results: Results) -> None:
+    for task in ("NFCorpus", "SciFact"):
+        for policy, score in ((BASELINE, 0.4), (Constant(0.8), 0.41)):
+            write_cell(results, task, score, policy=policy)
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
+    assert found.cells == {}
+    assert found.notes == ("no interval for any task: no items are known",)
+    assert found.means["bge-base-en-v1.5", "0.8", AVERAGE].note == (
+        "without the noise of the items, none of which are known"
+    )
+
+
+def test_items_that_do_not_give_the_tables_score_are_unknown(
+    results: Results, random: np.random.Generator
+) -> None:
+    fill(results, random, ["NFCorpus"])
+    table, scores = read(results, {"BeirRetr": ["NFCorpus"]})
+    moved = scores.assign(score=scores["score"] + 1e-3)
+    (other,) = build_tables(moved)
+    assert len(analyse(table, scores, RESAMPLES).cells) == 4
+    assert analyse(other, moved, RESAMPLES).cells == {}
+
+
+def test_a_baseline_that_may_be_zero_has_no_interval(
+    results: Results, random: np.random.Generator
+) -> None:
+    gold = random.random(12)
+    for policy, seed in ((BASELINE, 3), (Constant(0.8), 4)):
+        cosines = 0.2 * gold + np.random.default_rng(seed).random(12)
+        rows = item_rows(list(cosines), gold=[str(one) for one in gold], tokens_2=[3] * 12)
+        write_cell(results, "STS13", float(stats.spearmanr(gold, cosines)[0]), rows, policy)
+    table, found = analysed(results, {"STS": ["STS13"]})
+    assert table.blocks[0].improvements["0.8"]["STS"] is not None
+    assert found.cells == {}
+    assert found.notes == ("no interval for STS13: the baseline is not told from 0",)
+
+
+def test_tasks_are_drawn_before_their_items(results: Results, random: np.random.Generator) -> None:
+    """Tasks that differ much make the interval of their mean wide, however sure each one is."""
+    gains = np.array([0.0, 0.02, 0.05, 0.08, 0.1])
+    tasks = ["ArguAna", "FiQA2018", "NFCorpus", "SciFact", "Touche2020"]
+    for task, gain in zip(tasks, gains, strict=True):
+        raw = 0.5 + 1e-4 * random.standard_normal(30)
+        queries(results, task, raw)
+        queries(results, task, raw + gain, Constant(0.8))
+    _, found = analysed(results, {"BeirRetr": tasks}, resamples=20_000)
+    one = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
+    shares = 100 * gains / 0.5
+    half = stats.t.ppf(0.975, 4) * stats.sem(shares)
+    # About as wide as Student's t; the percentiles of five tasks end at the tasks themselves.
+    assert (one.high - one.low) / 2 == pytest.approx(half, rel=0.3)
+    assert one.low == pytest.approx(shares.mean() - half, abs=0.35 * half)
+    sure = found.cells["bge-base-en-v1.5", "0.8", "SciFact"]
+    assert sure.high - sure.low < 0.01 * (one.high - one.low)
+
+
+def test_intervals_of_means_cover_the_truth_at_least_as_often() -> None:
+    """A column of six tasks that differ, each with its noise: the truth is the mean of all such."""
+    random = np.random.default_rng(3)
+    covered, times, tasks = 0, 300, [f"T{number}" for number in range(6)]
+    for _ in range(times):
+        block_scores: dict[str, dict[str, float]] = {}
+        draws: dict[tuple[str, str, str], Data] = {}
+        for task in tasks:
+            raw = random.normal(0.5, 0.1, 40)
+            ours = raw + random.normal(0.01, 0.006) + random.normal(0, 0.05, 40)
+            drawn = resample([{PART: of_queries(raw)}, {PART: of_queries(ours)}], 500, random)
+            assert drawn is not None
+            block_scores[task] = {"1": float(raw.mean()), "0.8": float(ours.mean())}
+            for place, policy in enumerate(("1", "0.8")):
+                draws["m", policy, task] = drawn.draws[:, place]
+        table, kept = _made(block_scores, draws, random)
+        one = improvement_interval(table, kept, {"m": dict.fromkeys(tasks, "0.8")}, ["C"])
+        assert one is not None
+        covered += one.low <= 2.0 <= one.high
+    # Items are part of the spread of the tasks already: 95 % is the least.
+    assert covered / times >= 0.94
+
+
+def _made(
+    scores: Mapping[str, Mapping[str, float]],
+    draws: Mapping[tuple[str, str, str], Data],
+    random: np.random.Generator,
+) -> tuple[Table, Any]:
+    rows = [
+        {
+            "group": "g",
+            "window": 512,
+            "model": "m",
+            "revision": "r",
+            "policy": policy,
+            "task": task,
+            "column": "C",
+            "split": "test",
+            "subset": "default",
+            "score": score,
+            "conditions": {},
+        }
+        for task, of in scores.items()
+        for policy, score in of.items()
+    ]
+    (table,) = build_tables(pd.DataFrame(rows))
+    shape = (len(next(iter(draws.values()))), len(scores))
+    kept = Draws(
+        scores=draws,
+        cells=dict.fromkeys(draws, ("queries", 40)),
+        tasks={"C": random.integers(0, shape[1], shape)},
+        picks={"C": random.integers(0, shape[0], shape)},
+    )
+    return table, kept
+
+
+def test_translations_are_one_sample_in_the_table_as_well(
+    results: Results, random: np.random.Generator
+) -> None:
+    languages, gold = ("de", "en", "fr"), [str(number % 4) for number in range(80)]
+    found = {}
+    for name, spread in (("MassiveIntent", 0.0), ("MassiveScenario", 1.0)):
+        shared = random.random(80)
+        for policy in (BASELINE, Constant(0.8)):
+            swing, entries, rows = random.standard_normal(80), {}, []
+            for language in languages:
+                # With a spread, each language swings by itself.
+                own = random.standard_normal(80) if spread else swing
+                values = np.clip(shared + 0.1 * own, 0, 1)
+                entries["test", language] = {"main_score": float(values.mean())}
+                rows += item_rows(list(values), subset=language, gold=gold)
+            write_cell(results, name, entries, rows, policy)
+    _, statistics = analysed(results, {"Class": ["MassiveIntent", "MassiveScenario"]})
+    for name in ("MassiveIntent", "MassiveScenario"):
+        one = statistics.cells["bge-base-en-v1.5", "0.8", name]
+        assert one.count == 80
+        found[name] = one.high - one.low
+    # The same swing in all languages is no less for their number.
+    assert found["MassiveIntent"] > 1.4 * found["MassiveScenario"]
+
+
+def test_progress_tells_every_task(results: Results, random: np.random.Generator) -> None:
+    fill(results, random, ["NFCorpus", "SciFact"])
+    told: list[tuple[int, int]] = []
+    table, scores = read(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
+    analyse(table, scores, 100, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_scores_without_files_have_no_intervals() -> None:
+    rows = {"test": {"1": 0.5, "0.8": 0.51}}
+    frame_table, _ = _made(rows, {("m", "1", "test"): np.zeros(2)}, np.random.default_rng(0))
+    scores = pd.DataFrame({"group": ["g"], "window": [512]})
+    found = analyse(frame_table, scores, 100)
+    assert (found.cells, found.means) == ({}, {})
+
+
+def test_a_pair_has_what_the_table_has(results: Results, random: np.random.Generator) -> None:
+    raw, ours = random.random((2, 40))
+    first = queries(results, "NFCorpus", raw)
+    second = queries(results, "NFCorpus", ours, Constant(0.8))
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus"]})
+    pair = compare_pair(first, second, RESAMPLES)
+    (one,) = found.cells.values()
+    assert pair == replace(one, adjusted=None)
+    assert isinstance(pair, Uncertainty)
+    back = compare_pair(second, first, RESAMPLES)
+    assert back is not None
+    assert (back.low < 0) == (pair.high > 0)
+    assert back.p == pair.p
+    other = queries(results, "NFCorpus", ours, Constant(0.9), dataset_revision="moved")
+    assert compare_pair(first, other, RESAMPLES) is None
+    assert compare_pair(first, replace(second, task="absent"), RESAMPLES) is None
