@@ -465,6 +465,26 @@ def test_the_page_of_a_folder_of_results(of_results: Page):
     assert of_results.faults() == []
 
 
+def test_a_long_table_is_made_when_it_is_asked_for(driver: Any, folder: Path):
+    rows = [[{"text": "x", "value": "x", "look": "plain", "more": ""}] * 2]
+    sheet = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 2, "notes": []}
+    short = {**sheet, "name": "short", "sections": [{"heading": "", "rows": rows * 100}]}
+    sheet["sections"] = [{"heading": "of many", "rows": rows * 101}]
+    report = {**document(models=MODELS[:1], columns={"STS": 1}), "sheets": [short, sheet]}
+    one = opened(driver, folder, "long", report)
+    assert len(one.all("#sheets tbody tr")) == 100
+    summary = one.find("#sheets summary")
+    assert summary.text == "The table of 101 rows"
+    one.focus(summary)
+    one.press("\ue007")
+    # The heading of its section is a row of its own.
+    assert len(one.all("#sheets details tbody tr")) == 102
+    one.press("\ue007")
+    one.press("\ue007")
+    assert len(one.all("#sheets details tbody tr")) == 102
+    assert one.faults() == []
+
+
 def test_a_mean_leads_to_its_cells(paper: Page):
     number = paper.all(".table-one .number")[0]
     paper.focus(number)

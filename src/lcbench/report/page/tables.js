@@ -227,10 +227,14 @@ function tinted(cell, most) {
 
 const LOOKS = ["plain", "up", "down", "unsure", "strong"];
 
+// A table of more rows is made when it is asked for: a page with thousands would open slowly.
+const MOST_ROWS = 100;
+
 function sheetTable(sheet) {
   const labels = sheet.labels ?? 1;
   const width = sheet.header.length;
-  const bodies = sheet.sections.map(({ heading, rows }) =>
+  const length = sheet.sections.reduce((sum, section) => sum + section.rows.length, 0);
+  const bodies = () => sheet.sections.map(({ heading, rows }) =>
     el(
       "tbody",
       {},
@@ -240,6 +244,10 @@ function sheetTable(sheet) {
       ),
     ),
   );
+  // A table of few columns would be hard to read across the whole page.
+  const looks = width > 7 ? "tall" : "tall fit";
+  const table = () =>
+    scrolling(el("table", {}, headerRow(sheet.header, labels), bodies()), sheet.title, looks);
   const rows = () => [
     ["section", ...sheet.header],
     ...sheet.sections.flatMap((section) =>
@@ -248,15 +256,17 @@ function sheetTable(sheet) {
   ];
   return [
     el("h3", {}, sheet.title),
-    scrolling(
-      el("table", {}, headerRow(sheet.header, labels), bodies),
-      sheet.title,
-      // A table of few columns would be hard to read across the whole page.
-      width > 7 ? "tall" : "tall fit",
-    ),
+    length > MOST_ROWS ? opened(`The table of ${length.toLocaleString("en")} rows`, table) : table(),
     el("div", { class: "figure-tools" }, csvButton(sheet.name, rows, "Data (CSV)", sheet.title)),
     notesList(sheet.notes),
   ];
+}
+
+/** What is made when its summary is opened, once. */
+function opened(summary, make) {
+  const details = el("details", {}, el("summary", {}, summary));
+  details.addEventListener("toggle", () => details.append(make()), { once: true });
+  return details;
 }
 
 function sheetPlace(sheet, row, entry, at, labels) {
