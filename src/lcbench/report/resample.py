@@ -125,7 +125,7 @@ def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks around their mean, the sum of whose squares is 1."""
     centred = ranks - ranks.mean()
     length = np.sqrt(centred @ centred)
-    return centred / length if length > 0 else centred
+    return np.asarray(centred / length if length > 0 else centred)
 
 
 def reach(
