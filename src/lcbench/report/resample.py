@@ -125,7 +125,8 @@ def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks around their mean, the sum of whose squares is 1."""
     centred = ranks - ranks.mean()
     length = np.sqrt(centred @ centred)
-    return np.asarray(centred / length if length > 0 else centred)
+    found: NDArray[np.float64] = centred / length if length > 0 else centred
+    return found
 
 
 def reach(
