@@ -100,11 +100,11 @@ def test_where_every_temperature_loses_none_is_chosen() -> None:
 
 def test_only_constant_temperatures_with_all_tasks_are_candidates() -> None:
     scores = {
-        "A": {"1": 0.5, "0.9": 0.6, "0.8": 0.7, "query=0.8,document=1": 0.9},
-        "B": {"1": 0.5, "0.9": 0.6, "query=0.8,document=1": 0.9},
+        "A": {"1": 0.5, "0.9": 0.6, "0.7": 0.4, "0.8": 0.7, "query=0.8,document=1": 0.9},
+        "B": {"1": 0.5, "0.9": 0.6, "0.7": 0.4, "query=0.8,document=1": 0.9},
     }
     (model,) = made(table_of({"m": scores}, {"X": ["A", "B"]})).models
-    assert model.candidates == ("1", "0.9")
+    assert model.candidates == ("1", "0.9", "0.7")
     assert model.usual_regret is None
 
 
@@ -112,7 +112,10 @@ def test_a_model_without_a_choice_is_left_out_with_a_note() -> None:
     alone = {task: {"1": 0.5} for task in "ABC"}
     choice = made(table_of({"m": THREE, "n": alone}, {"X": ["A", "B", "C"]}))
     assert [model.label for model in choice.models] == ["m"]
-    assert choice.notes == ("n: fewer than two temperatures have all tasks, τ = 1 among them",)
+    assert choice.notes == ("n: fewer than two temperatures beside τ = 1 have all tasks",)
+    # One that was asked for and tried was not chosen among others.
+    single = {task: {"1": 0.5, "0.8": 0.6} for task in "ABC"}
+    assert choose(table_of({"n": single}, {"X": ["A", "B", "C"]})) is None
     assert choose(table_of({"n": alone}, {"X": ["A", "B", "C"]})) is None
     assert choose(table_of({"m": {"A": THREE["A"]}}, {"X": ["A"]})) is None
 

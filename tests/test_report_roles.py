@@ -138,7 +138,7 @@ def test_a_grid_has_constants_on_its_diagonal_and_holes_where_nothing_was_tried(
     (grid,) = role_grids(table_of(values))
     assert (grid.label, grid.what) == ("m", "A")
     # 0.7 is a temperature of neither role alone.
-    assert grid.queries == grid.documents == (1.0, 0.9, 0.8)
+    assert grid.query_temperatures == grid.document_temperatures == (1.0, 0.9, 0.8)
     assert grid.values == (
         (0.0, None, pytest.approx(10)),
         (None, pytest.approx(2), pytest.approx(-10)),
