@@ -363,6 +363,36 @@ def test_the_rank_of_the_longest_documents(results: Results) -> None:
     assert error == pytest.approx(np.sqrt(3 * residuals.var(ddof=1)) / 4)
 
 
+def test_documents_of_two_splits_are_not_the_same_for_having_one_id(results: Results) -> None:
+    """Needles of each length are numbered from 0: the longest fifth is of all, by their length."""
+    rows = []
+    for split, tokens in (("test_128", 100), ("test_512", 500)):
+        found = [relevant((str(place), tokens + place, 1 + place)) for place in range(5)]
+        rows += item_rows([0.5] * 5, split=split, relevant=found)
+    entries = {(split, "default"): {"main_score": 0.5} for split in ("test_128", "test_512")}
+    files = write_cell(results, "LEMBNeedleRetrieval", entries, rows)
+    # Two of ten documents: 503 and 504 tokens, with ranks 4 and 5. By their ids there were five.
+    assert (rank_of_longest(files) or (None,))[0] == pytest.approx(4.5)
+
+
+def test_items_in_another_order_are_the_same_items(results: Results) -> None:
+    random = np.random.default_rng(3)
+    raw, tokens = random.random(80), [20] * 40 + [40] * 40
+    ours = np.clip(raw + 0.1 * random.standard_normal(80), 0, 1)
+    rows = texts(list(ours), tokens)
+    write_cell(results, "Banking77Classification", float(raw.mean()), texts(list(raw), tokens))
+    write_cell(
+        results,
+        "Banking77Classification",
+        float(ours.mean()),
+        [rows[place] for place in random.permutation(80)],
+        policy=OURS,
+    )
+    (found,) = found_in(results)
+    halves = ours[:40].mean(), ours[40:].mean()
+    assert found.scores["0.8"] == pytest.approx([100 * half for half in halves])
+
+
 def test_without_relevant_documents_there_is_no_rank(results: Results) -> None:
     assert rank_of_longest(write_cell(results, "SciFact", 0.5)) is None
     assert rank_of_longest(write_cell(results, "SciFact", 0.5, item_rows([0.5]))) is None

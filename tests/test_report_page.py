@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import pytest
 
 from lcbench.report import page
-from lcbench.report.verdict import findings
 from report_documents import MARKUP, MODELS, document
 
 
@@ -46,25 +45,6 @@ class Reader(HTMLParser):
 
 def small(mark: str = "") -> dict:
     return document(models=MODELS[:2], columns={"STS": 2}, taus=("1", "0.8"), mark=mark)
-
-
-def improvement(value: float, low: float | None, high: float | None) -> dict:
-    return {"value": value, "low": low, "high": high}
-
-
-def model(label: str, **avg) -> dict:
-    return {"label": label, "best": "0.8", "improvements": {"0.8": {"Avg": avg}}, "scores": {}}
-
-
-def choice(label: str, gain: float, honest: float) -> dict:
-    return {
-        "label": label,
-        "gain": gain,
-        "honest_gain": honest,
-        "honest_low": -0.1,
-        "honest_high": 0.5,
-        "optimism": gain - honest,
-    }
 
 
 def test_a_report_comes_back_from_its_page_whole_whatever_its_names():
@@ -138,64 +118,3 @@ def test_the_page_is_made_without_importing_plotly_or_pandas():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_the_findings_of_one_model():
-    table = {
-        "models": [model("MiniLM", **improvement(0.434, 0.1, 0.77))],
-        "choice": {"models": [choice("MiniLM", 0.434, 0.2)]},
-    }
-    assert findings(table) == (
-        (),
-        (
-            (
-                "MiniLM",
-                "+0.43 % on Avg at τ = 0.8, the best (95 % interval +0.10 to +0.77): larger than "
-                "the noise. With each task's τ chosen on the other tasks +0.20 % (95 % interval "
-                "−0.10 to +0.50), 0.23 points less than by the paper's rule, which chooses on "
-                "the test data.",
-            ),
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "meaning"),
-    [
-        (0.1, 0.5, "larger than the noise."),
-        (-0.5, -0.1, "a loss larger than the noise."),
-        (-0.1, 0.5, "it cannot be told from zero."),
-        (0.0, 0.5, "it cannot be told from zero."),
-        (None, None, "how sure this is, is not known."),
-    ],
-)
-def test_a_finding_says_whether_the_interval_excludes_zero(low, high, meaning):
-    ((_, text),) = findings({"models": [model("m", **improvement(0.2, low, high))]})[1]
-    assert text.endswith(f": {meaning}")
-
-
-def test_the_findings_of_several_models():
-    table = {
-        "models": [
-            model("a", **improvement(0.5, 0.1, 0.9)),
-            model("b", **improvement(-0.5, -0.9, -0.1)),
-            model("c", **improvement(0.1, -0.1, 0.3)),
-            model("d", **improvement(0.1, None, None)),
-            {"label": "e", "best": None, "scores": {"1": {"Avg": 56.284}}},
-            {**model("f"), "improvements": {"0.8": {"Avg": None}}},
-        ],
-        "average_improvement": {"Avg": improvement(0.05, -0.2, 0.3)},
-        "choice": {"models": [choice("a", 0.5, 0.1), choice("c", 0.1, -0.1)]},
-    }
-    sentences, models = findings(table)
-    assert sentences == (
-        "Over 5 models, each at its best τ, Avg changes by +0.05 % (95 % interval −0.20 to +0.30), "
-        "it cannot be told from zero.",
-        "Of 5 models: 1 with a gain beyond the noise, 1 with a loss beyond it, 1 that cannot be "
-        "told from zero, 2 of which it is not known.",
-        "With each task's τ chosen on the other tasks: 0 with a gain beyond the noise, 0 with a "
-        "loss beyond it, 2 that cannot be told from zero. The paper's rule, which chooses on the "
-        "test data, overstates the gain by 0.30 points on average.",
-    )
-    assert dict(models)["e"] == "only the baseline was measured; its Avg is 56.28."
-    assert dict(models)["f"] == "Avg has holes at τ = 0.8, so that its gain is unknown."

@@ -15,4 +15,5 @@ SMALL = (
 def json_results(folder: Path) -> list[Path]:
     """Return mteb's result files below a folder."""
     found = folder.rglob("*.json")
-    return sorted(path for path in found if path.name != "model_meta.json")
+    others = ("model_meta.json", "report.json")
+    return sorted(path for path in found if path.name not in others)

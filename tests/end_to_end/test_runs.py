@@ -56,8 +56,12 @@ def test_a_run_and_the_same_again(run, tmp_path: Path) -> None:
         "table1.tex",
         "tasks.csv",
         "lengths.csv",
-        "improvement.png",
-        "improvement.svg",
+        "tables.md",
+        "tables.tex",
+        "report.json",
+        "index.html",
+        "tables",
+        "figures",
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import ndtr, stdtrit
 
@@ -237,17 +238,21 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
         None if its items are missing or have no relevant documents.
     """
     try:
-        relevant = pq.read_table(files.items, columns=["relevant"])["relevant"].combine_chunks()
+        items = pq.read_table(files.items, columns=["split", "subset", "relevant"])
+        relevant = items["relevant"].combine_chunks()
         pairs = relevant.flatten()
         queries = relevant.value_parent_indices().to_numpy()
-        documents = pairs.field("id").to_numpy(zero_copy_only=False)
+        # Splits and subsets have corpora of their own, and ids that are used again.
+        corpora = np.unique(_parts(items), return_inverse=True)[1][queries]
+        documents = np.unique(pairs.field("id").to_numpy(zero_copy_only=False), return_inverse=True)
         tokens, ranks = (pairs.field(name).to_numpy() for name in ("tokens", "rank"))
     # A missing or broken file, or one of another layout.
     except (OSError, KeyError, pa.ArrowException, AttributeError):
         return None
-    if len(documents) == 0:
+    if len(pairs) == 0:
         return None
-    lengths = np.sort(tokens[np.unique(documents, return_index=True)[1]])
+    distinct = corpora.astype(np.int64) * len(documents[0]) + documents[1]
+    lengths = np.sort(tokens[np.unique(distinct, return_index=True)[1]])
     long = tokens >= lengths[-math.ceil(len(lengths) / 5)]
     _, query = np.unique(queries[long], return_inverse=True)
     sums, counts = (
@@ -399,8 +404,8 @@ def _items(cells: Mapping[str, CellFiles]) -> Iterator[tuple[By, str, _Items]]:
     identity = baseline.select(["split", "subset", "id"])
     for policy, files in cells.items():
         other = _read(files, ["split", "subset", "id", "score"]) if policy != BASELINE else None
-        if other is not None and other.select(identity.column_names).equals(identity):
-            values[policy] = _numbers(other["score"])
+        if other is not None and (own := _in_order(other, identity)) is not None:
+            values[policy] = own
     parts = np.unique(_parts(identity), return_inverse=True)[1]
     scored = np.isfinite(values[BASELINE])
     tokens = _numbers(baseline["tokens"])
@@ -423,6 +428,20 @@ def _read(files: CellFiles, columns: Sequence[str]) -> pa.Table | None:
         return pq.read_table(files.items, columns=list(columns)).select(list(columns))
     except (OSError, KeyError, pa.ArrowException):
         return None
+
+
+def _in_order(items: pa.Table, identity: pa.Table) -> NDArray[np.float64] | None:
+    """Return the scores of items in the order of others; None if they are not the same items."""
+    own, scores = items.select(identity.column_names), _numbers(items["score"])
+    if own.equals(identity):
+        return scores
+    keys = [(name, "ascending") for name in identity.column_names]
+    wanted, found = (pc.sort_indices(table, sort_keys=keys) for table in (identity, own))
+    if not own.take(found).equals(identity.take(wanted)):
+        return None
+    ordered = np.empty(len(scores))
+    ordered[wanted.to_numpy()] = scores[found.to_numpy()]
+    return ordered
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

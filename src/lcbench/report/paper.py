@@ -111,7 +111,7 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
     Where it says nothing of subsets, all were scored.
     """
     said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
-    return said and protocol.get("subsets") is None
+    return said and protocol.get("subsets") is None and protocol.get("docs") is None
 
 
 def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:

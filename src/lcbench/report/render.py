@@ -431,9 +431,9 @@ def _footnote_marks(statistics: TableStatistics) -> str:
     return (
         f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
         f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
-        "those of a paired bootstrap over the tasks' items, for columns and "
+        "those of a paired bootstrap over the tasks' items, for columns of several tasks and "
         f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
-        f"{statistics.seed}. They take the choice of τ as it is."
+        f"{statistics.seed}. They do not count that τ was chosen."
     )
 
 

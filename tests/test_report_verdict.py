@@ -1,0 +1,132 @@
+"""`lcbench.report.verdict`: what was found, in words."""
+
+import pytest
+
+from lcbench.report.verdict import findings
+
+
+def improvement(value: float, low: float | None, high: float | None) -> dict:
+    return {"value": value, "low": low, "high": high}
+
+
+def model(label: str, **avg) -> dict:
+    return {"label": label, "best": "0.8", "improvements": {"0.8": {"Avg": avg}}, "scores": {}}
+
+
+def choice(label: str, gain: float, honest: float, tau: str = "0.8") -> dict:
+    return {
+        "label": label,
+        "tau": tau,
+        "gain": gain,
+        "honest_gain": honest,
+        "honest_low": -0.1,
+        "honest_high": 0.5,
+        "optimism": gain - honest,
+    }
+
+
+def test_the_findings_of_one_model():
+    table = {
+        "models": [model("MiniLM", **improvement(0.434, 0.1, 0.77))],
+        "choice": {"models": [choice("MiniLM", 0.434, 0.2)]},
+    }
+    assert findings(table) == (
+        (),
+        (
+            (
+                "MiniLM",
+                "+0.43 % on Avg at τ = 0.8, the best (95 % interval +0.10 to +0.77): larger than "
+                "the noise. With each task's τ chosen on the other tasks +0.20 % (95 % interval "
+                "−0.10 to +0.50), 0.23 points less than by the paper's rule, which chooses on "
+                "the test data. The intervals do not count that τ was chosen.",
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "meaning"),
+    [
+        (0.1, 0.5, "larger than the noise."),
+        (-0.5, -0.1, "a loss larger than the noise."),
+        (-0.1, 0.5, "it cannot be told from zero."),
+        (0.0, 0.5, "it cannot be told from zero."),
+        (None, None, "how sure this is, is not known."),
+    ],
+)
+def test_a_finding_says_whether_the_interval_excludes_zero(low, high, meaning):
+    ((_, text),) = findings({"models": [model("m", **improvement(0.2, low, high))]})[1]
+    assert text.endswith(f": {meaning}")
+
+
+def test_the_findings_of_several_models():
+    table = {
+        "models": [
+            model("a", **improvement(0.5, 0.1, 0.9)),
+            model("b", **improvement(-0.5, -0.9, -0.1)),
+            model("c", **improvement(0.1, -0.1, 0.3)),
+            model("d", **improvement(0.1, None, None)),
+            {"label": "e", "best": None, "scores": {"1": {"Avg": 56.284}}},
+            {**model("f"), "improvements": {"0.8": {"Avg": None}}},
+        ],
+        "average_improvement": {"Avg": improvement(0.05, -0.2, 0.3)},
+        "choice": {"models": [choice("a", 0.5, 0.1), choice("c", 0.1, -0.1)]},
+    }
+    sentences, models = findings(table)
+    assert sentences == (
+        "Over 5 models, each at its best τ, Avg changes by +0.05 % (95 % interval −0.20 to +0.30), "
+        "it cannot be told from zero.",
+        "Of 5 models: 1 with a gain beyond the noise, 1 with a loss beyond it, 1 that cannot be "
+        "told from zero, 2 of which it is not known.",
+        "With each task's τ chosen on the other tasks, Avg changes by 0.00 % on average over "
+        "models. The paper's rule, which chooses on the test data, overstates that by 0.30 points; "
+        "the intervals do not count that τ was chosen.",
+    )
+    assert dict(models)["e"] == "only the baseline was measured; its Avg is 56.28."
+    assert dict(models)["f"] == "Avg has holes at τ = 0.8, so that its gain is unknown."
+
+
+def test_what_an_interval_leaves_out_stands_beside_it():
+    noted = {**improvement(0.5, 0.1, 0.9), "note": "Class has one task: over its items only"}
+    ((_, text),) = findings({"models": [model("m", **noted)]})[1]
+    assert text == (
+        "+0.50 % on Avg at τ = 0.8 (95 % interval +0.10 to +0.90; Class has one task: over its "
+        "items only): larger than the noise."
+    )
+
+
+def test_the_papers_rule_may_choose_another_temperature_than_the_table_shows():
+    """No τ beats 1, which the rule may take and the table's second line may not."""
+    table = {
+        "models": [model("m", **improvement(-0.6, -0.9, -0.3))],
+        "choice": {"models": [choice("m", 0.0, 0.0, tau="1")]},
+    }
+    ((_, text),) = findings(table)[1]
+    assert text.endswith(
+        "a loss larger than the noise. Among the constant τ, 1 included, the paper's rule takes "
+        "τ = 1: 0.00 %; with each task's τ chosen on the other tasks 0.00 % (95 % interval −0.10 "
+        "to +0.50)."
+    )
+
+
+def test_the_same_gain_is_called_the_same():
+    table = {
+        "models": [model("m", **improvement(0.6, 0.3, 0.9))],
+        "choice": {"models": [choice("m", 0.6, 0.5999)]},
+    }
+    ((_, text),) = findings(table)[1]
+    assert "here the same as by the paper's rule" in text
+
+
+def test_the_papers_number_stands_beside_ours():
+    of = {"model": "BAAI/bge", "revision": "f", "window": 512}
+    paper = [
+        {"name": "BAAI/bge", "revision": "f", "window": 512, "policy": "0.8", "paper": 0.51}
+        | {"row": "relative", "column": column}
+        for column in ("STS", "Avg")
+    ]
+    table = {"models": [{**model("BGE", **improvement(0.6, 0.3, 0.9)), **of}]}
+    ((_, text),) = findings(table, paper)[1]
+    assert text.endswith("larger than the noise. The paper prints +0.51 % at τ = 0.8.")
+    ((_, other),) = findings(table, [{**one, "revision": "e"} for one in paper])[1]
+    assert "paper" not in other
