@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from end_to_end_support import SMALL, json_results
+from end_to_end_support import SMALL_WITH_WORKERS, json_results
 
 from lcbench.claims import Holder, attempts_in
 
@@ -96,7 +96,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
         "launch.memory=1G",
         "launch.signal_seconds=60",
         'launch.preamble="export MARK=seen; echo the preamble"',
-        *SMALL,
+        *SMALL_WITH_WORKERS,
     )
     assert asked.returncode == 0, asked.stderr
     assert f"{ELEMENTS} elements submitted as Slurm job" in asked.stdout
@@ -156,7 +156,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     assert len(jobs_of(folder)) == 2
 
     # The dependent job's report, one that is asked for, and that of a single process are one.
-    single = run("sweep=demo", "results_dir=single", *SMALL)
+    single = run("sweep=demo", "results_dir=single", *SMALL_WITH_WORKERS)
     assert single.returncode == 0, single.stderr
     expected = (tmp_path / "single" / "report" / "table1.md").read_text()
     assert (results / "report" / "table1.md").read_text() == expected
@@ -178,7 +178,7 @@ def test_an_element_that_has_to_end_soon_comes_back_by_itself(run, tmp_path: Pat
         "launch.memory=1G",
         "launch.signal_seconds=60",
         "launch.report=false",
-        *SMALL,
+        *SMALL_WITH_WORKERS,
     )
     assert asked.returncode == 0, asked.stderr
     (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
@@ -196,7 +196,9 @@ def test_an_element_that_has_to_end_soon_comes_back_by_itself(run, tmp_path: Pat
 
 
 def test_what_slurm_refuses_is_shown_in_its_words(run, tmp_path: Path) -> None:
-    refused = run("launch=slurm", "launch.partition=nowhere", "results_dir=runs", *SMALL)
+    refused = run(
+        "launch=slurm", "launch.partition=nowhere", "results_dir=runs", *SMALL_WITH_WORKERS
+    )
     assert refused.returncode == 2
     assert "Invalid partition name specified" in refused.stderr
     assert "--partition=nowhere" in refused.stderr
@@ -217,7 +219,7 @@ def test_hydras_own_launcher(run, tmp_path: Path) -> None:
         "tau=0.9,0.8",
         "tasks=[DocstringReranking]",
         "results_dir=runs",
-        *SMALL,
+        *SMALL_WITH_WORKERS,
     )
     assert done.returncode == 0, done.stderr
     found = [path.parent.name for path in json_results(tmp_path / "runs")]

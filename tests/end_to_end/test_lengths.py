@@ -145,7 +145,7 @@ def test_longembeds_needle_and_passkey(run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -> None:
     tasks = "tasks=[DocstringPasskeyRetrieval,DocstringNeedleRetrieval]"
-    small = [tasks, "docs.synthetic_documents=4", "results_dir=runs"]
+    small = [tasks, "docs.synthetic_documents=4", "results_dir=runs", "engine.scoring=0"]
     own = run(*small, "tau=0.8")
     assert own.returncode == 0, own.stderr
     assert {row["length"] for row in lengths_of(tmp_path / "runs")} == {"64", "128", "256"}
@@ -179,7 +179,8 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_report_without_lengths_leaves_no_older_one(run, tmp_path: Path) -> None:
     sizes = ["tau=1.0", "docs.synthetic_documents=2", "docs.synthetic_lengths=[64]"]
-    more = ["docs.documents=40", "docs.documents_per_module=8", "results_dir=runs"]
+    more = ["docs.documents=40", "docs.documents_per_module=8", "engine.scoring=0"]
+    more.append("results_dir=runs")
     assert run("tasks=[DocstringNeedleRetrieval]", *sizes, *more).returncode == 0
     assert (tmp_path / "runs" / "report" / "lengths.csv").is_file()
     assert run("tasks=[DocstringReranking]", *sizes, *more).returncode == 0

@@ -15,7 +15,7 @@ from typing import Any
 import mteb
 import pyarrow.parquet as pq
 import pytest
-from end_to_end_support import SMALL, json_results
+from end_to_end_support import SMALL, SMALL_WITH_WORKERS, json_results
 
 from lcbench.tasks.registry import registry
 
@@ -29,7 +29,7 @@ def table_of(output: str) -> list[str]:
 
 @pytest.mark.alone
 def test_a_run_and_the_same_again(run, tmp_path: Path) -> None:
-    first = run("tau=0.8", "results_dir=runs", *SMALL)
+    first = run("tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     assert "16/16  all-MiniLM-L6-v2, τ = 0.8, DocstringPasskeyRetrieval" in first.stdout
@@ -38,7 +38,7 @@ def test_a_run_and_the_same_again(run, tmp_path: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in files}
 
     started = time.monotonic()
-    again = run("tau=0.80", "results_dir=runs", *SMALL)
+    again = run("tau=0.80", "results_dir=runs", *SMALL_WITH_WORKERS)
     seconds = time.monotonic() - started
     assert again.returncode == 0
     assert "loading" not in again.stdout
@@ -79,7 +79,7 @@ def explain(task: str, entry: dict[str, Any], items: list[dict[str, Any]]) -> No
 
 
 def test_mteb_reads_what_a_run_wrote_and_the_items_explain_the_scores(run, tmp_path: Path) -> None:
-    done = run("tau=0.7", "results_dir=runs", *SMALL)
+    done = run("tau=0.7", "results_dir=runs", *SMALL_WITH_WORKERS)
     assert done.returncode == 0
     protocols = list((tmp_path / "runs").glob("paper-*"))
     # The synthetic tasks' texts go by the window and have a digest of their own.
@@ -124,7 +124,7 @@ def test_minus_m_runs_every_job_and_ends_with_the_worst_status(run, tmp_path: Pa
 
 @pytest.mark.slow
 def test_killed_and_started_again(run, tmp_path: Path) -> None:
-    request = ["tau=0.7", *SMALL]
+    request = ["tau=0.7", *SMALL_WITH_WORKERS]
     whole = run(*request, "results_dir=whole")
     assert whole.returncode == 0
     command = [sys.executable, "-m", "lcbench", *request, "results_dir=runs"]
@@ -230,7 +230,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(run, tmp_path: Path) ->
     (mirror / "stsbenchmark-sts").mkdir(parents=True)
     (mirror / "stsbenchmark-sts" / "test.jsonl").write_text('{"a": 1}\n')
     tasks = "tasks=[STSBenchmark,DocstringReranking]"
-    done = run("tau=0.8", tasks, "mirror=mirror", "results_dir=runs", *SMALL)
+    done = run("tau=0.8", tasks, "mirror=mirror", "results_dir=runs", *SMALL_WITH_WORKERS)
     assert done.returncode == 1
     assert "all-MiniLM-L6-v2, τ = 0.8, STSBenchmark failed: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -266,7 +266,7 @@ def test_a_full_disk_stops_the_run_with_a_message(run, tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("no right to mount a small file system")
     try:
-        done = run("tau=0.8", f"results_dir={small}/runs", *SMALL)
+        done = run("tau=0.8", f"results_dir={small}/runs", *SMALL_WITH_WORKERS)
         assert done.returncode == 1
         assert "could not be written: No space left on device" in done.stderr
         assert "what is finished is kept" in done.stderr
@@ -280,7 +280,8 @@ def test_a_full_disk_stops_the_run_with_a_message(run, tmp_path: Path) -> None:
 
 def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: Path) -> None:
     make_mirror(tmp_path / "one", [0.0, 1.0, 2.0, 3.0, 4.0])
-    task = ["tau=1.0", "tasks=[STSBenchmark]", "mirror=one", "results_dir=runs"]
+    own = ["results_dir=runs", "engine.scoring=0"]
+    task = ["tau=1.0", "tasks=[STSBenchmark]", "mirror=one", *own]
     requests = [
         task,
         [*task, "subsets=[en]"],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end_support import SMALL, json_results
+from end_to_end_support import SMALL_WITH_WORKERS, json_results
 
 import chaos_program
 
@@ -56,7 +56,7 @@ def leftovers(folder: Path) -> list[str]:
 def test_told_to_end_all_processes_of_a_run_end_and_it_goes_on_from_there(
     run, tmp_path: Path, number: signal.Signals, status: int, message: str
 ) -> None:
-    request = ["tau=[0.9,0.8,0.7]", "results_dir=runs", *SMALL]
+    request = ["tau=[0.9,0.8,0.7]", "results_dir=runs", *SMALL_WITH_WORKERS]
     process = start(tmp_path, *request)
     wait_for(tmp_path / "runs", 2, process)
     # To every process of the job: those that score ignore it, and end with the one they work for.
