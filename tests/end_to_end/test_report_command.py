@@ -152,6 +152,7 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
         (["resamples=-1"], "resamples=-1"),
         (["seed=x"], "seed=x is not a whole number"),
         (["agianst=x"], "against"),
+        (["manifest=latest", "tasks=[NFCorpus]"], "manifest=latest has tasks of its own"),
     ],
 )
 def test_what_cannot_be_reported(
@@ -163,6 +164,17 @@ def test_what_cannot_be_reported(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not report.exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once(
+    run, filled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = run(f"results_dir={filled}", "report_dir=file/report", module="lcbench.report")
+    assert done.returncode == 2
+    assert "report_dir=file/report cannot be written" in done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_no_model_is_loaded_for_it(filled: Path, tmp_path: Path) -> None:

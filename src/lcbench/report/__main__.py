@@ -18,12 +18,18 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench import manifest
+    from lcbench.errors import RequestError
     from lcbench.report.write import Extent, report_folder, report_sweep
     from lcbench.results import Results
     from lcbench.settings import read_report
 
     settings = read_report(config)
     if settings.manifest is not None:
+        if settings.tasks is not None:
+            raise RequestError(
+                f"manifest={settings.manifest} has tasks of its own: leave tasks= out, or report "
+                f"those of the folder: results_dir={settings.results_dir}."
+            )
         path = manifest.find(settings.manifest, settings.results_dir)
         extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
         report_sweep(path, settings.report_dir, screen(), warn, extent)

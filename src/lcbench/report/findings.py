@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.report import buckets, choice, languages, matrices, roles
 from lcbench.report.buckets import LengthBuckets
 from lcbench.report.choice import Choice
-from lcbench.report.lengths import LengthTable, build_length_tables
+from lcbench.report.lengths import LengthTable, build_length_tables, length_sheet
 from lcbench.report.paper import Comparison, compare
 from lcbench.report.roles import RoleGrid
 from lcbench.report.sheets import Sheet, distinct
@@ -110,24 +110,26 @@ def gather(
 
     found = []
     for table in tables:
-        statistics = NOTHING
+        statistics = replace(NOTHING, resamples=0)
         if resamples:
             statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
     by_length = buckets.by_length(tables, scores, step("scores by length"))
     ranks = buckets.longest_ranks(tables, scores)
+    lengths = build_length_tables(scores, tables)
     made = [
         *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
         *(matrices.matrix(one.table, one.statistics) for one in found),
         *(roles.role_sheet(one.table, one.statistics) for one in found),
         *(languages.language_sheet(one.table, scores) for one in found),
+        length_sheet(lengths),
         buckets.length_sheet(by_length),
         buckets.rank_sheet(ranks),
     ]
     return Findings(
         tables=tuple(found),
-        lengths=tuple(build_length_tables(scores, tables)),
+        lengths=tuple(lengths),
         by_length=tuple(by_length),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compare(scores),

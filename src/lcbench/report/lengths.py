@@ -1,7 +1,8 @@
 """Scores per length, for tasks whose splits are lengths: needle and passkey (`test_256` …).
 
 Takes scores as a data frame and gives values, in the blocks of Table 1; `render` makes text of
-them. What Table 1 does not count (missing, refused) is a hole at every length; its notes say why.
+them, and so does `sheets`. What Table 1 does not count (missing, refused) is a hole at every
+length; its notes say why.
 """
 
 import math
@@ -12,6 +13,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from lcbench.report.sheets import Entry, Section, Sheet, name, number
 from lcbench.report.table1 import Table
 
 _LENGTH = re.compile(r"test_(\d+)")
@@ -59,6 +61,43 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[Table]) -> list[L
         for task in column.tasks
         if (lengths := _lengths(scores, table.group, task))
     ]
+
+
+def length_sheet(tables: Sequence[LengthTable]) -> Sheet | None:
+    """The same as one sheet: a section a task, a row a model and policy; `None` if there is none.
+
+    A length that a task or window does not have stays empty.
+    """
+    if not tables:
+        return None
+    lengths = sorted({length for table in tables for length in table.lengths})
+    several = len({table.group for table in tables}) > 1
+    return Sheet(
+        name="lengths",
+        title="Needle and passkey by the documents' length in tokens",
+        header=("Model", "Window", "τ", *map(str, lengths), "Mean"),
+        labels=3,
+        sections=tuple(
+            Section(
+                f"{table.group}: {table.task}" if several else table.task,
+                tuple(
+                    (
+                        name(row.label),
+                        name("" if row.window is None else str(row.window)),
+                        name(row.policy),
+                        *(
+                            number(row.scores[length]) if length in row.scores else Entry("")
+                            for length in lengths
+                        ),
+                        number(row.mean),
+                    )
+                    for row in table.rows
+                ),
+            )
+            for table in tables
+        ),
+        notes=("The task's main score × 100. Mean is its score in Table 1.",),
+    )
 
 
 _Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task

@@ -133,6 +133,15 @@ def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
     return compared if any(one.ours is not None for one in compared) else ()
 
 
+def in_papers_order(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with the paper's models first, in its order, and the others as they were."""
+    names = shipped_models()
+    printed = dict.fromkeys(row["model"] for row in _rows(TABLE_1) if row["model"] != ALL_MODELS)
+    order = {names[model.lower()]: place for place, model in enumerate(printed)}
+    places = scores["model"].map(lambda model: order.get(model, len(order)))
+    return scores.iloc[np.argsort(places.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
 @lru_cache(maxsize=1)
 def data_folder() -> Path:
     """Return the folder of the paper's tables: in the wheel, else in the checkout."""

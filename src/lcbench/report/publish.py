@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from lcbench.report.text import markdown_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lcbench.report.buckets import LengthBuckets
     from lcbench.report.findings import Findings
 
 PAGE = "index.html"
@@ -25,42 +27,56 @@ PAGE = "index.html"
 DOCUMENT = "report.json"
 
 # A file in the folder or in one of its own: never one elsewhere.
-_OURS = re.compile(r"((tables|figures)/)?[\w-]+\.\w+")
+_OURS = re.compile(r"((tables|figures)/)?[\w-][\w.-]*\.\w+")
+# In the name of a file, of a task.
+_UNSAFE = re.compile(r"[^\w-]")
 
 # On a terminal, what is wide or long is left to the files.
 _SHOWN = ("choice", "beside", "models", "table2")
 
 
-def publish(findings: Findings, folder: Path, console: Console) -> None:
-    """Print what was found, and write all of it.
+Step = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+def publish(
+    findings: Findings,
+    folder: Path,
+    console: Console,
+    title: str = "lcbench",
+    step: Step | None = None,
+) -> None:
+    """Print what was found, and write all of it; what takes long, the figures, comes last.
 
     Args:
         findings: the report.
         folder: where to; made if it is not there. Of an older report nothing remains.
         console: shows Table 1, how τ was chosen, and what was asked for beside.
+        title: of the page.
+        step: told of the figures.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    described = document.build(findings, f"lcbench: {folder.resolve().parent.name}")
+    described = document.build(findings, title)
     words = _words(described)
     _show(findings, words, console)
+    older = _older(folder)
     texts = _texts(findings)
     texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
-    with TemporaryDirectory(prefix="lcbench-") as temporary:
-        drawn = _draw(findings, Path(temporary))
-        files = sorted([*texts, *(f"figures/{path.name}" for path in drawn), DOCUMENT, PAGE])
-        described["files"] = files
-        texts |= {DOCUMENT: document.dumps(described), PAGE: page.build(described)}
-        older = _older(folder)
-        for path in drawn:
-            write_atomically(folder / "figures" / path.name, _copier(path))
-        for name, text in texts.items():
-            write_atomically(folder / name, _writer(text))
-    for name in older - set(files):
+    texts |= {DOCUMENT: document.dumps(described), PAGE: page.build(described)}
+    for name, text in texts.items():
+        write_atomically(folder / name, _writer(text))
+    files = set(texts)
+    for name in _draw(findings, folder / "figures", step):
+        files.add(f"figures/{name}")
+    # By which the next report knows what to take away.
+    described["files"] = sorted(files)
+    write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
+    for name in older - files:
         (folder / name).unlink(missing_ok=True)
-    top = [name for name in files if "/" not in name and name != PAGE]
-    folders = dict.fromkeys(f"{name.partition('/')[0]}/" for name in files if "/" in name)
+    top = sorted(name for name in files if "/" not in name and name != PAGE)
+    folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
     console.print(Text(f"Written to {folder}: {', '.join([*top, *folders])}", style="dim"))
     console.print(Text(f"The page: {folder / PAGE}"), soft_wrap=True)
 
@@ -122,37 +138,66 @@ def _texts(findings: Findings) -> dict[str, str]:
     return texts
 
 
-def _draw(findings: Findings, folder: Path) -> list[Path]:
-    """Draw the figures into a folder, each with its data, and return the files."""
+def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
+    """Write the figures, each whole or not at all, and each with its data; return their names."""
     from lcbench.report import figures
 
     tables, known = [found.table for found in findings.tables], findings.statistics
-    # Beside the baseline, the curves of the best τ alone: seven would hide one another.
+    # Beside the baseline, the curves of the best τ alone: seven would hide one another. By the
+    # length of what was asked, which is about the same for all queries, there are none.
     best = {
         block.label: [block.best]
         for table in tables
         for block in table.blocks
         if block.best is not None
     }
-    curves = [one for one in findings.by_length if one.label in best]
-    drawn = {
-        "improvement": figures.plot_improvement(tables, folder / "improvement", known),
-        "forest": figures.plot_forest(tables, known, folder / "forest"),
-        "roles": figures.plot_roles(findings.role_grids, folder / "roles"),
-        "by-length": figures.plot_by_length(curves, folder / "by-length", best),
+    curves: dict[str, list[LengthBuckets]] = {}
+    for one in findings.by_length:
+        if one.label in best and one.by != "query":
+            curves.setdefault(one.task, []).append(one)
+    plots: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
+        "improvement": (
+            lambda stem: figures.plot_improvement(tables, stem, known),
+            figures.improvement_csv(tables, known),
+        ),
+        "forest": (
+            lambda stem: figures.plot_forest(tables, known, stem),
+            figures.forest_csv(tables, known),
+        ),
+        "roles": (
+            lambda stem: figures.plot_roles(findings.role_grids, stem),
+            figures.roles_csv(findings.role_grids),
+        ),
+        **{
+            f"by-length-{_UNSAFE.sub('_', task)}": (
+                partial(_plot_by_length, found, best),
+                figures.by_length_csv(found),
+            )
+            for task, found in curves.items()
+        },
     }
-    data = {
-        "improvement": figures.improvement_csv(tables, known),
-        "forest": figures.forest_csv(tables, known),
-        "roles": figures.roles_csv(findings.role_grids),
-        "by-length": figures.by_length_csv(findings.by_length),
-    }
-    for name, text in data.items():
-        if drawn[name]:
-            path = folder / f"{name}.csv"
-            path.write_text(text, encoding="utf-8")
-            drawn[name].append(path)
-    return [path for paths in drawn.values() for path in paths]
+    names = []
+    with TemporaryDirectory(prefix="lcbench-") as temporary:
+        for done, (name, (plot, data)) in enumerate(plots.items(), start=1):
+            paths = plot(Path(temporary) / name)
+            if paths:
+                paths.append(Path(temporary) / f"{name}.csv")
+                paths[-1].write_text(data, encoding="utf-8")
+            for path in paths:
+                write_atomically(folder / path.name, _copier(path))
+                names.append(path.name)
+                path.unlink()
+            if step is not None:
+                step("drawing figures", done, len(plots))
+    return names
+
+
+def _plot_by_length(
+    found: Sequence[LengthBuckets], best: Mapping[str, Sequence[str]], stem: Path
+) -> list[Path]:
+    from lcbench.report import figures
+
+    return figures.plot_by_length(found, stem, best)
 
 
 def _copier(source: Path) -> Callable[[Path], object]:

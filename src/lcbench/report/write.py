@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench import manifest
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.files import try_writing
 from lcbench.report.imported import join_revisions
+from lcbench.report.paper import in_papers_order
 from lcbench.report.statistics import RESAMPLES, SEED, compare_pair
 from lcbench.report.table1 import Table, build_tables
 from lcbench.results import Results, group_name
@@ -138,7 +140,7 @@ def report_folder(
     """
     suites = shipped_suites()
     extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
-    scores = results.read(partial(column_of, suites=suites), warn)
+    scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
     names = None if settings.tasks is None else [task.name for task in settings.tasks]
     if names is not None:
         scores = scores[scores["task"].isin(names)]
@@ -276,6 +278,7 @@ def _write(
     warn: Callable[[str], None],
     extent: Extent,
 ) -> None:
+    _check_writable(folder)
     # Imported late: a report that finds nothing to say does not need them.
     from lcbench.report import beside
     from lcbench.report.findings import gather
@@ -300,7 +303,24 @@ def _write(
         with _steps(console) as step:
             told = None if step is None else partial(step, "comparing with the second folder")
             sheets.insert(0, beside.beside_folders(there, scores, names, asked, told))
-    publish(replace(found, sheets=distinct(sheets)), folder, console)
+    found = replace(found, sheets=distinct(sheets))
+    with _steps(console) as step:
+        publish(found, folder, console, f"lcbench: {results.folder.resolve().name}", step)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the folder, and try a file in it.
+
+    Raises:
+        RequestError: naming the key, before anything is worked out.
+    """
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise RequestError(
+            f"report_dir={folder} cannot be written: {error.strerror or error}. "
+            "Name another folder: report_dir=PATH."
+        ) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -118,7 +119,9 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
     """
     paths = []
     # A user's own style would change the picture; the context gives it back afterwards.
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font has not: boxes in the picture say so.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         matplotlib.rcdefaults()
         # Otherwise the ids within an SVG are drawn at random.
         matplotlib.rcParams["svg.hashsalt"] = "lcbench"
