@@ -278,6 +278,11 @@ def _write(
     warn: Callable[[str], None],
     extent: Extent,
 ) -> None:
+    there = None
+    if extent.against is not None:
+        there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
+        if there.empty:
+            raise RequestError(f"against={extent.against} has no results.")
     _check_writable(folder)
     # Imported late: a report that finds nothing to say does not need them.
     from lcbench.report import beside
@@ -293,10 +298,7 @@ def _write(
             labels = [block.label for block in one.table.blocks]
             if len(labels) > 1:
                 sheets.insert(0, beside.beside_models(one.table, one.statistics, labels))
-    if extent.against is not None:
-        there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
-        if there.empty:
-            raise RequestError(f"against={extent.against} has no results.")
+    if there is not None:
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
         asked = compare if extent.resamples else None
