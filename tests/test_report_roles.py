@@ -76,16 +76,11 @@ def test_the_papers_own_numbers_come_out_as_its_table_2() -> None:
         assert [entry.text for entry in texts[row["setting"]][1:]] == [row[model] for model in taus]
     raw = by_heading["LongEmbRetr"].rows[3]
     assert raw[1].value == pytest.approx((21.89 + 53.90) / 2)
-    # The best setting of each model stands out.
-    best = [
-        [
-            row[0].text
-            for row in by_heading["LEMBQMSumRetrieval"].rows
-            if row[place].look == "strong"
-        ]
-        for place in range(1, 6)
-    ]
-    assert best == [["TempScale"], ["w/o query"], ["TempScale"], ["TempScale"], ["TempScale"]]
+    # Nothing is known of how sure they are.
+    assert {entry.look for part in sheet.sections for row in part.rows for entry in row} == {
+        "plain"
+    }
+    assert len(sheet.notes) == 1
     assert by_heading["LEMBQMSumRetrieval"].rows[0][1].more == "▲ 5.89 % of Raw"
 
 
@@ -102,6 +97,36 @@ def test_only_what_has_all_four_settings_is_shown() -> None:
     assert role_sheet(table_of({("1", "Retr", "A"): 0.5, ("0.8", "Retr", "A"): 0.6})) is None
 
 
+def test_several_temperatures_are_sections_and_the_columns_are_models() -> None:
+    frames = []
+    for model, taus in (("o/one", ("0.9", "0.8")), ("o/two", ("0.8",)), ("o/none", ())):
+        values = {("1", "Retr", task): 0.5 for task in "AB"}
+        values |= {
+            (text.format(tau=tau), "Retr", task): 0.5 + float(tau) / 10
+            for tau in taus
+            for setting, text in SETTINGS.items()
+            if setting != "Raw"
+            for task in "AB"
+        }
+        frames.append(scores_of(values, model))
+    (table,) = build_tables(pd.concat(frames))
+    sheet = role_sheet(table)
+    assert sheet is not None
+    assert sheet.header == ("Setting", "one", "two")
+    assert [section.heading for section in sheet.sections] == [
+        *("A, τ = 0.9", "A, τ = 0.8", "B, τ = 0.9", "B, τ = 0.8", "Retr, τ = 0.9", "Retr, τ = 0.8"),
+    ]
+    texts = [[[entry.text for entry in row] for row in part.rows] for part in sheet.sections]
+    assert texts[0] == [
+        ["TempScale", "59.00", "–"],
+        ["w/o query", "59.00", "–"],
+        ["w/o doc", "59.00", "–"],
+        ["Raw", "50.00", "–"],
+    ]
+    assert texts[1][0] == ["TempScale", "58.00", "58.00"]
+    assert texts[1][3] == ["Raw", "50.00", "50.00"]
+
+
 def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
     values = {
         ("1", "Retr", "A"): 0.5,
@@ -109,12 +134,27 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
         ("query=1,document=0.8", "Retr", "A"): 0.45,
         ("query=0.8,document=1", "Retr", "A"): 0.5,
     }
-    known = {("m", "query=1,document=0.8", "A"): Uncertainty(-12, -8, 0.001, 0.003)}
+    known = {
+        ("m", "0.8", "A"): Uncertainty(-1, 21, 0.07, 0.14),
+        ("m", "query=1,document=0.8", "A"): Uncertainty(-12, -8, 0.001, 0.003),
+    }
     sheet = role_sheet(table_of(values), TableStatistics(known, {}, {}))
     assert sheet is not None
+    # By the interval of each against Raw, whichever of the four is the largest.
+    assert [(row[1].text, row[1].look) for row in sheet.sections[0].rows] == [
+        ("55.00", "unsure"),
+        ("45.00", "down"),
+        ("50.00", "plain"),
+        ("50.00", "plain"),
+    ]
+    known["m", "0.8", "A"] = Uncertainty(1, 19)
+    surely = role_sheet(table_of(values), TableStatistics(known, {}, {}))
+    assert surely is not None
+    assert surely.sections[0].rows[0][1].look == "up"
+    assert "excludes zero" in sheet.notes[1]
     more = [row[1].more for row in sheet.sections[0].rows]
     assert more == [
-        "▲ 10.00 % of Raw",
+        "△ 10.00 % of Raw; 95 % interval -1.00 to 21.00; p = 0.07; after Holm 0.14",
         "▼ 10.00 % of Raw; 95 % interval -12.00 to -8.00; p = 0.001; after Holm 0.003",
         "0.00 % of Raw",
         "",

@@ -549,3 +549,90 @@ def test_tasks_of_several_versions_of_mteb_are_told() -> None:
     assert table.blocks[0].scores["0.8"]["Class"] == pytest.approx(50)
     one = the_table(frame(*both[:2]))
     assert not any("versions of mteb" in note for note in one.notes)
+
+
+def test_roles_on_one_column_alone_are_a_short_note_for_all_models() -> None:
+    columns = {"Class": [f"C{i}" for i in range(8)], "STS": ["S"], "LongEmbRetr": ["L", "M"]}
+    by_role = ("query=0.8,document=1", "query=1,document=0.8")
+    cells = []
+    for model in ("o/one", "o/two"):
+        for column, tasks in columns.items():
+            for task in tasks:
+                policies = ("1", "0.8", *(by_role if column == "LongEmbRetr" else ()))
+                cells += [cell(policy, task, 0.5, column, model) for policy in policies]
+    assert the_table(frame(*cells)).notes == (
+        "every model, every τ by role: only LongEmbRetr",
+        "every model: no constant temperature beat τ = 1",
+    )
+    # A model that lacks more is told apart, and what of a column is missing beside it.
+    cells = [
+        rows
+        for rows in cells
+        if not (rows[0]["model"] == "o/two" and rows[0]["task"] == "M" and "q" in rows[0]["policy"])
+    ]
+    assert the_table(frame(*cells)).notes[:2] == (
+        "every model, every τ by role: only LongEmbRetr",
+        "every model: no constant temperature beat τ = 1",
+    )
+    assert the_table(frame(*cells)).notes[2:] == ("two, every τ by role, LongEmbRetr: missing M",)
+
+
+def test_columns_that_are_absent_are_named_where_they_are_the_fewer() -> None:
+    tasks = [f"C{i}" for i in range(7)]
+    cells = [cell(policy, "S", 0.5, "STS") for policy in ("1", "0.8", "0.7")]
+    cells += [cell(policy, "R", 0.5, "Rerank") for policy in ("1", "0.8", "0.7")]
+    cells += [cell(policy, task, 0.6) for policy in ("1", "0.8") for task in tasks]
+    assert the_table(frame(*cells)).notes[0] == "model, τ = 0.7: nothing of Class"
+    # Six tasks are few enough to be named.
+    few = {"Class": tasks[:6], "STS": ["S"], "Rerank": ["R"]}
+    assert the_table(frame(*cells), few).notes[0] == (
+        "model, τ = 0.7, Class: missing C0, C1, C2, C3, C4, C5"
+    )
+
+
+def test_of_many_names_the_first_five_are_told() -> None:
+    tasks = [f"C{i}" for i in range(8)]
+    table = the_table(
+        frame(
+            *(cell("1", task, 0.5) for task in tasks),
+            *(cell("0.8", task, 0.6) for task in tasks[:1]),
+        )
+    )
+    assert table.notes[0] == ("model, τ = 0.8, Class: missing C1, C2, C3, C4, C5 and 2 more")
+
+
+def test_a_note_of_some_models_names_them_together() -> None:
+    scores = {"o/one": 0.5, "o/two": 0.4, "o/three": 0.6}
+    cells = [
+        cell(policy, "A", 0.5 if policy == "1" else score, model=model)
+        for model, score in scores.items()
+        for policy in ("1", "0.8")
+    ]
+    assert the_table(frame(*cells)).notes == ("one and two: no temperature beat τ = 1",)
+
+
+def test_ours_is_a_constant_where_there_is_one() -> None:
+    by_role = "query=0.8,document=1"
+    scores = {"1": 0.5, "0.9": 0.6, "0.8": 0.55, by_role: 0.9, "0.7_bias=kept": 0.8}
+    table = the_table(frame(*(cell(policy, "A", score) for policy, score in scores.items())))
+    assert table.blocks[0].best == "0.9"
+    assert table.notes == ()
+    # Constants that leave a position bias as it is come next, then whatever there is.
+    del scores["0.9"], scores["0.8"]
+    kept = the_block(frame(*(cell(policy, "A", score) for policy, score in scores.items())))
+    assert kept.best == "0.7_bias=kept"
+    del scores["0.7_bias=kept"]
+    other = the_block(frame(*(cell(policy, "A", score) for policy, score in scores.items())))
+    assert other.best == by_role
+
+
+def test_a_constant_that_lacks_tasks_goes_before_roles_that_have_all_but_not_one_without_any() -> (
+    None
+):
+    by_role = "query=0.8,document=1"
+    cells = [cell(policy, task, 0.5) for policy in ("1", by_role) for task in "AB"]
+    table = the_table(frame(*cells, cell("0.8", "A", 0.6)))
+    assert table.blocks[0].best == "0.8"
+    assert table.notes[1:] == ("model: no constant τ has all tasks; τ = 0.8 has the most",)
+    (table,) = build_tables(frame(*cells), None, {"org/model": ["0.8", by_role]})
+    assert table.blocks[0].best == by_role

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcbench.report.sheets import Entry, Look, Section, Sheet, described, name, number
+from lcbench.report.sheets import Entry, Section, Sheet, described, improvement, name, number
 from lcbench.report.statistics import TableStatistics
 from lcbench.report.table1 import (
     AVERAGE,
@@ -17,7 +17,6 @@ from lcbench.report.table1 import (
     relative_improvement,
     temperature,
 )
-from lcbench.report.text import change
 from lcbench.tempscale.policy import ByRole, Constant
 
 # `_bias=kept` is a reading of its own, and never mixed with the other.
@@ -29,10 +28,14 @@ WITHOUT_ROLES = frozenset({"Class", "PairClass", "Clust", "Summ", "STS", "Bitext
 
 _SETTINGS = ("TempScale", "w/o query", "w/o doc", "Raw")
 
-_NOTES = (
+_NOTE = (
     "Scores × 100. TempScale: τ for queries and documents; w/o query: for documents alone; w/o "
-    "doc: for queries alone; Raw: τ = 1.",
-    "The best of the four settings is in bold; that of itself says nothing of how sure it is.",
+    "doc: for queries alone; Raw: τ = 1."
+)
+_NOTE_OF_LOOKS = (
+    "In bold, in colours green above and red below: told from Raw, as the 95 % interval of the "
+    "improvement over it excludes zero; pale in colours: it does not. What is neither is Raw "
+    "itself or has no interval."
 )
 
 
@@ -72,41 +75,64 @@ def role_grids(table: Table) -> tuple[RoleGrid, ...]:
 
 
 def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
-    """Return the shape of the paper's Table 2: by task the four settings, a column a model and τ.
+    """Return the shape of the paper's Table 2: by task the four settings, a column a model.
 
-    What lacks one of the settings is left out, and so are tasks without queries; None if nothing
-    remains.
+    Where each model has one τ, as in the paper, τ stands in the header; where one has several, each
+    task has a section for each τ. What lacks one of the settings is left out, and so are tasks
+    without queries; None if nothing remains.
 
     Args:
         table: of `table1.build_tables`.
-        statistics: of the same table, which are told beside each setting.
+        statistics: of the same table: each setting gets the look of its improvement over Raw, and
+            what is known of that beside it.
     """
-    shown = [(block, tau, suffix) for block in table.blocks for tau, suffix in _complete(block)]
+    complete = [(block, taus) for block in table.blocks if (taus := _complete(block))]
+    if all(len(taus) == 1 for _, taus in complete):
+        columns = [f"{block.label}, {_tau(*taus[0])}" for block, taus in complete]
+        parts = [("", dict(enumerate(taus[0] for _, taus in complete)))]
+    else:
+        columns = [block.label for block, _ in complete]
+        parts = [
+            (
+                f", {_tau(*one)}",
+                {place: one for place, (_, taus) in enumerate(complete) if one in taus},
+            )
+            for one in _ordered({one for _, taus in complete for one in taus})
+        ]
     sections = []
     for what in _parts(table):
-        sets = [_entries(block, what, tau, suffix, statistics) for block, tau, suffix in shown]
-        if any(entries is not None for entries in sets):
-            rows = tuple(
-                (
-                    name(setting),
-                    *(number(None) if entries is None else entries[place] for entries in sets),
-                )
-                for place, setting in enumerate(_SETTINGS)
-            )
-            sections.append(Section(what, rows))
+        for suffix, chosen in parts:
+            sets = [
+                _entries(block, what, *chosen[place], statistics) if place in chosen else None
+                for place, (block, _) in enumerate(complete)
+            ]
+            if any(entries is not None for entries in sets):
+                sections.append(Section(f"{what}{suffix}", _rows(sets)))
     if not sections:
         return None
-    header = [
-        f"{block.label}, τ = {Constant(tau).canonical}{', bias kept' if suffix else ''}"
-        for block, tau, suffix in shown
-    ]
+    told = statistics is not None and (statistics.cells or statistics.means)
     return Sheet(
         name="table2",
         title=f"Temperature by role ({table.group})",
-        header=("Setting", *header),
+        header=("Setting", *columns),
         labels=1,
         sections=tuple(sections),
-        notes=_NOTES,
+        notes=(_NOTE, _NOTE_OF_LOOKS) if told else (_NOTE,),
+    )
+
+
+def _tau(tau: float, suffix: str) -> str:
+    return f"τ = {Constant(tau).canonical}{', bias kept' if suffix else ''}"
+
+
+def _rows(sets: Sequence[list[Entry] | None]) -> tuple[tuple[Entry, ...], ...]:
+    """Return a row a setting, of the models' entries; None is a model without."""
+    return tuple(
+        (
+            name(setting),
+            *(number(None) if entries is None else entries[place] for entries in sets),
+        )
+        for place, setting in enumerate(_SETTINGS)
     )
 
 
@@ -145,14 +171,13 @@ def _complete(block: Block) -> list[tuple[float, str]]:
         for query, document, suffix in _by_role(block)
         if 1 in (query, document)
     }
-    return sorted(
-        (
-            (tau, suffix)
-            for tau, suffix in taus
-            if set(_settings(tau, suffix)) <= set(block.policies)
-        ),
-        key=lambda one: (one[1], -one[0]),
+    return _ordered(
+        (tau, suffix) for tau, suffix in taus if set(_settings(tau, suffix)) <= set(block.policies)
     )
+
+
+def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    return sorted(taus, key=lambda one: (one[1], -one[0]))
 
 
 def _parts(table: Table) -> list[str]:
@@ -183,21 +208,22 @@ def _entries(
     """Return a model's four settings of a task, column or `Avg`; None if one is a hole."""
     scores = _scores(block, what)
     values = [scores.get(policy) for policy in _settings(tau, suffix)]
-    known = [value for value in values if value is not None]
-    if len(known) < len(_SETTINGS):
+    if any(value is None for value in values):
         return None
     raw = values[-1]
     entries = []
     for policy, value in zip(_settings(tau, suffix), values, strict=True):
-        look: Look = "strong" if value == max(known) else "plain"
-        more = ""
-        if policy != BASELINE:
-            more = f"{change(relative_improvement(value, raw))} % of Raw"
-            if statistics is not None:
-                key = (block.label, policy, what)
-                found = statistics.cells.get(key) or statistics.means.get(key)
-                more += f"; {described(found)}" if found is not None else ""
-        entries.append(number(value, look, more))
+        if policy == BASELINE:
+            entries.append(number(value))
+            continue
+        key = (block.label, policy, what)
+        found = None
+        if statistics is not None:
+            found = statistics.cells.get(key) or statistics.means.get(key)
+        compared = improvement(relative_improvement(value, raw), found)
+        more = "" if compared.value is None else f"{compared.text} % of Raw"
+        more += f"; {described(found)}" if more and found is not None else ""
+        entries.append(number(value, compared.look, more))
     return entries
 
 

@@ -52,6 +52,14 @@ SCORE_COLUMNS = (
 )
 """The columns that a frame of scores must have."""
 
+# A note lists so many names, and of more the first ones.
+_MOST_NAMES = 6
+_FIRST_NAMES = 5
+
+_KEPT_BIAS = "_bias=kept"
+# What policies of one kind are called together, by how their names begin.
+_KINDS = {"query=": "by role", "layers_": "by layer", "length_": "by length"}
+
 # A git revision is recognised by this many characters; more are shown only to tell two apart.
 _REVISION_CHARACTERS = 8
 
@@ -99,9 +107,9 @@ class Block:
     """All that a table says of one model (at one revision and window; `None`: window unknown).
 
     `scores` are × 100 and `improvements` % of the baseline, both by policy, then by column with
-    `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours",
-    `None` where there is none but the baseline. `policies` goes from large τ to small, those
-    that are no constant last.
+    `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours", a
+    constant where one has a score, `None` where there is none but the baseline. `policies` goes
+    from large τ to small, those that are no constant last.
     """
 
     window: int | None
@@ -250,7 +258,7 @@ class _Reason:
     after: str = ""
 
     def text(self, tasks: Sequence[str]) -> str:
-        return f"{self.before}{', '.join(tasks)}{self.after}"
+        return f"{self.before}{_joined(tasks)}{self.after}"
 
 
 _Cells = Mapping[str, Mapping[str, _Cell]]  # by policy, then by task
@@ -271,7 +279,7 @@ def _table(
     present = _columns_of_tasks(group, records)
     columns = _columns(present if expected is None else _columns_expected(expected))
     blocks = []
-    notes = []
+    said: dict[str, list[str]] = {}
     cells_by_identity = _cells_by_identity(records)
     labels = _labels(cells_by_identity)
     # A stable sort: within a window the models stay in the order in which they came.
@@ -281,15 +289,22 @@ def _table(
             identity, labels[identity], cells_by_identity[identity], columns, asked
         )
         blocks.append(block)
-        notes.extend(block_notes)
+        for note in block_notes:
+            said.setdefault(note, []).append(block.label)
+    notes = [f"{_models(those, len(blocks))}{note}" for note, those in said.items()]
     average, average_notes = _average_improvement(blocks, [column.name for column in columns])
     notes.extend(average_notes)
     notes.extend(unmeasured)
     kept = {task for column in columns for task in column.tasks}
     unexpected = sorted(set(present) - kept)
     if unexpected:
-        notes.append(f"left out, not among the table's tasks: {', '.join(unexpected)}")
+        notes.append(f"left out, not among the table's tasks: {_joined(unexpected)}")
     return Table(group, columns, tuple(blocks), average, tuple(notes))
+
+
+def _models(labels: Sequence[str], every: int) -> str:
+    """The models of a note; it is said once for all that it holds for."""
+    return "every model" if len(labels) == every > 1 else _listing(labels)
 
 
 def _unknown_window_last(identity: _Identity) -> float:
@@ -424,6 +439,7 @@ def _block(
     columns: Sequence[Column],
     asked: Sequence[str] | None,
 ) -> tuple[Block, list[str]]:
+    """A model's part of the table, and its notes, each as it goes on after the model's label."""
     policies = ordered_policies([BASELINE, *(cells if asked is None else asked)])
     reasons = _reasons(cells, policies, columns)
     tasks = tuple(
@@ -457,13 +473,13 @@ def _block(
         improvements=improvements,
         tasks=tasks,
     )
-    notes = _hole_notes(label, cells, policies, columns, reasons)
+    notes = _hole_notes(cells, policies, columns, reasons)
     notes.extend(_choice_notes(block))
     notes.extend(_share_notes(block))
-    notes.extend(_version_notes(label, cells, columns, reasons))
+    notes.extend(_version_notes(cells, columns, reasons))
     unasked = ordered_policies(policy for policy in cells if policy not in policies)
     if unasked:
-        notes.append(f"{label}: left out, not asked for: {_taus(unasked)}")
+        notes.append(f": left out, not asked for: {_taus(unasked)}")
     return block, notes
 
 
@@ -510,7 +526,7 @@ def _differences(cell: _Cell, baseline: _Cell) -> list[str]:
         (baseline.parts - cell.parts, "in the baseline"),
     ):
         if parts:
-            names = ", ".join(f"{split}/{subset}" for split, subset in sorted(parts))
+            names = _joined([f"{split}/{subset}" for split, subset in sorted(parts)])
             differences.append(f"split/subset: {names} only {where}")
     return differences
 
@@ -534,7 +550,7 @@ def _column_means(
 
 
 def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> str | None:
-    """The complete policy with the highest `Avg`, of equals the one nearest to τ = 1.
+    """The complete candidate with the highest `Avg`, of equals the one nearest to τ = 1.
 
     Where none is complete, the one with the most tasks; `None` where there is but the baseline.
     """
@@ -546,11 +562,26 @@ def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> s
         distance = math.inf if tau is None else abs(tau - 1)
         return (average is not None, present if average is None else average, -distance)
 
-    return max((policy for policy in scores if policy != BASELINE), key=merit, default=None)
+    return max(_candidates(tasks, list(scores)), key=merit, default=None)
+
+
+def _candidates(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
+    """The policies that the line "ours" is chosen among: constants, as the paper chooses.
+
+    The best of dozens of policies by role or layer would be more optimistic still, and `choice` has
+    no gain with tasks held out to set beside it. Constants that leave a position bias as it is come
+    next, and others only where no constant has a score.
+    """
+    others = [policy for policy in policies if policy != BASELINE]
+    constant = [policy for policy in others if temperature(policy) is not None]
+    kept = [policy for policy in others if temperature(policy.removesuffix(_KEPT_BIAS)) is not None]
+    for those in (constant, kept):
+        if any(task.scores[policy] is not None for task in tasks for policy in those):
+            return those
+    return others
 
 
 def _hole_notes(
-    label: str,
     cells: _Cells,
     policies: Sequence[str],
     columns: Sequence[Column],
@@ -561,47 +592,84 @@ def _hole_notes(
     empty = tuple(policy for policy in policies if not names & set(cells.get(policy, {})))
     notes = []
     if empty:
-        notes.append(f"{label}, {_which(empty, policies)}: no results")
+        notes.append(f", {_which(empty, policies)}: no results")
     if BASELINE in empty and len(empty) < len(policies):
-        notes.append(f"{label}: no baseline (τ = 1), so nothing can be compared")
+        notes.append(f": no baseline (τ = {BASELINE}), so nothing can be compared")
+    absent = {
+        policy: those
+        for policy in policies
+        if policy not in empty and (those := _absent_columns(policy, columns, reasons))
+    }
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for policy, those in absent.items():
+        alike.setdefault(tuple(column.name for column in those), []).append(policy)
+    for lacking, concerned in alike.items():
+        # A policy without any result lacks these columns as well.
+        which = _with_empty(concerned, empty, policies)
+        rest = [column.name for column in columns if column.name not in lacking]
+        what = f"only {_listing(rest)}" if len(rest) <= len(lacking) else ""
+        notes.append(f", {which}: {what or f'nothing of {_listing(lacking)}'}")
     shared: dict[tuple[tuple[str, ...], _Reason], list[tuple[str, str]]] = {}
     for column in columns:
         for task in column.tasks:
             affected: dict[_Reason, list[str]] = {}
             for policy in policies:
                 reason = reasons.get((policy, task))
-                said_above = policy in empty or (reason == _NO_BASELINE and BASELINE in empty)
+                said_above = (
+                    policy in empty
+                    or column in absent.get(policy, ())
+                    or (reason == _NO_BASELINE and BASELINE in empty)
+                )
                 if reason is not None and not said_above:
                     affected.setdefault(reason, []).append(policy)
             for reason, concerned in affected.items():
                 shared.setdefault((tuple(concerned), reason), []).append((column.name, task))
-    for (those, reason), places in shared.items():
-        # A policy without any result lacks these tasks as well.
-        every = (*those, *empty) if reason == _MISSING else those
-        which = _which(every if set(every) == set(policies) else those, policies)
+    for (those_policies, reason), places in shared.items():
+        which = _which(those_policies, policies)
+        if reason == _MISSING:
+            which = _with_empty(those_policies, empty, policies)
         where = _listing(dict.fromkeys(column for column, _ in places))
-        notes.append(f"{label}, {which}, {where}: {reason.text([task for _, task in places])}")
+        notes.append(f", {which}, {where}: {reason.text([task for _, task in places])}")
     return notes
+
+
+def _absent_columns(
+    policy: str, columns: Sequence[Column], reasons: Mapping[tuple[str, str], _Reason]
+) -> tuple[Column, ...]:
+    """The columns of which a policy has nothing, if their tasks are too many to be listed."""
+    absent = tuple(
+        column
+        for column in columns
+        if all(reasons.get((policy, task)) == _MISSING for task in column.tasks)
+    )
+    return absent if sum(len(column.tasks) for column in absent) > _MOST_NAMES else ()
+
+
+def _with_empty(those: Sequence[str], empty: Sequence[str], policies: Sequence[str]) -> str:
+    """The policies that lack something in words: "every τ" where all others have no results."""
+    every = (*those, *empty)
+    return _which(every if set(every) == set(policies) else those, policies)
 
 
 def _choice_notes(block: Block) -> list[str]:
     """What a reader must know of how the policy of the line "ours" was chosen."""
     if block.best is None:
         return []
+    candidates = _candidates(block.tasks, block.policies)
+    constant = "constant " if len(candidates) < len(block.policies) - 1 else ""
     ours, raw = block.scores[block.best][AVERAGE], block.scores[BASELINE][AVERAGE]
     if ours is None or raw is None:
         if all(task.scores[block.best] is None for task in block.tasks):
             return []
-        return [f"{block.label}: no τ has all tasks; τ = {block.best} has the most"]
+        return [f": no {constant}τ has all tasks; τ = {block.best} has the most"]
     if ours > raw:
         return []
-    incomplete = any(row[AVERAGE] is None for row in block.scores.values())
-    what = "no temperature that has all tasks" if incomplete else "no temperature"
-    return [f"{block.label}: {what} beat τ = {BASELINE}"]
+    incomplete = any(block.scores[policy][AVERAGE] is None for policy in candidates)
+    what = f"no {constant}temperature{' that has all tasks' if incomplete else ''}"
+    return [f": {what} beat τ = {BASELINE}"]
 
 
 def _version_notes(
-    label: str,
     cells: _Cells,
     columns: Sequence[Column],
     reasons: Mapping[tuple[str, str], _Reason],
@@ -614,8 +682,8 @@ def _version_notes(
             tasks.setdefault(cell.conditions.get("mteb_version", ""), []).append(task)
     if len(tasks) < 2:
         return []
-    listed = "; ".join(f"{version or 'unknown'}: {', '.join(of)}" for version, of in tasks.items())
-    return [f"{label}: scored by several versions of mteb ({listed})"]
+    listed = "; ".join(f"{version or 'unknown'}: {_joined(of)}" for version, of in tasks.items())
+    return [f": scored by several versions of mteb ({listed})"]
 
 
 def _share_notes(block: Block) -> list[str]:
@@ -629,7 +697,7 @@ def _share_notes(block: Block) -> list[str]:
     ]
     if not columns:
         return []
-    return [f"{block.label}, {_listing(columns)}: no relative improvement over a raw of 0 or less"]
+    return [f", {_listing(columns)}: no relative improvement over a raw of 0 or less"]
 
 
 def _average_improvement(
@@ -661,12 +729,19 @@ def _average_improvement(
 
 
 def _which(policies: Sequence[str], every: Sequence[str]) -> str:
-    """The policies in words, by a collective name where they are all or all but the baseline."""
+    """The policies in words, by a collective name where there is one."""
     chosen = set(policies)
     if len(every) > 1 and chosen == set(every):
         return "every τ"
     if len(every) > 2 and chosen == set(every) - {BASELINE}:
         return f"every τ but {BASELINE}"
+    of_kind = {
+        kind: {policy for policy in every if policy.startswith(start)}
+        for start, kind in _KINDS.items()
+    }
+    kinds = [kind for kind, those in of_kind.items() if those and those <= chosen]
+    if len(chosen) > 1 and chosen == {policy for kind in kinds for policy in of_kind[kind]}:
+        return f"every τ {_listing(kinds)}"
     return _taus(policies)
 
 
@@ -675,6 +750,14 @@ def _taus(policies: Iterable[str]) -> str:
 
 
 def _listing(names: Iterable[str]) -> str:
-    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    """Names as in a sentence: "a", "a and b", "a, b and c"; many: "a, b, c, d, e and 31 more"."""
+    names = list(names)
+    if len(names) > _MOST_NAMES:
+        names = [*names[:_FIRST_NAMES], f"{len(names) - _FIRST_NAMES} more"]
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Names as a list: "a, b, c"; many as `_listing` has them."""
+    return ", ".join(names) if len(names) <= _MOST_NAMES else _listing(names)
