@@ -64,7 +64,8 @@ def bounds(raw: Sample, ours: Sample, random: np.random.Generator, resamples: in
     before, after = drawn.scores
     improvements = 100 * (drawn.draws[:, 1] - drawn.draws[:, 0]) / drawn.draws[:, 0]
     gradient = np.array([-100 * after / before**2, 100 / before])
-    return interval(improvements, drawn.stretch(gradient)[0])
+    value = float(100 * (after / before - 1))
+    return interval(improvements, drawn.stretch(gradient)[0], value, drawn.deviation(gradient))
 
 
 def queries(
@@ -356,8 +357,9 @@ def test_the_seed_makes_the_numbers(results: Results, random: np.random.Generato
         assert other.cells[cell].low == pytest.approx(one.low, abs=0.15 * (one.high - one.low))
         # No random number has a part in it.
         assert other.cells[cell].p == one.p
-    for mean, uncertainty in first.means.items():
-        assert other.means[mean].low != uncertainty.low
+    assert first.draws is not None
+    assert other.draws is not None
+    assert (first.draws.tasks["BeirRetr"] != other.draws.tasks["BeirRetr"]).any()
 
 
 def test_the_interval_of_a_task_depends_on_nothing_else(
@@ -503,11 +505,62 @@ def test_tasks_are_drawn_before_their_items(results: Results, random: np.random.
     one = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
     shares = 100 * gains / 0.5
     half = stats.t.ppf(0.975, 4) * stats.sem(shares)
-    # About as wide as Student's t; the percentiles of five tasks end at the tasks themselves.
-    assert (one.high - one.low) / 2 == pytest.approx(half, rel=0.3)
-    assert one.low == pytest.approx(shares.mean() - half, abs=0.35 * half)
+    # As wide as Student's t.
+    assert (one.high - one.low) / 2 == pytest.approx(half, rel=0.03)
+    assert one.low == pytest.approx(shares.mean() - half, abs=0.03 * half)
     sure = found.cells["bge-base-en-v1.5", "0.8", "SciFact"]
     assert sure.high - sure.low < 0.01 * (one.high - one.low)
+
+
+def test_an_interval_leaves_the_range_of_few_tasks(
+    results: Results, random: np.random.Generator
+) -> None:
+    """Three that all gain do not tell that tasks gain: Student's t has zero among its values."""
+    gains = np.array([0.50, 0.61, 3.98])
+    tasks = ["ArguAna", "NFCorpus", "SciFact"]
+    for task, gain in zip(tasks, gains, strict=True):
+        raw = 0.5 + 1e-5 * random.standard_normal(30)
+        queries(results, task, raw)
+        for policy in (Constant(0.9), Constant(0.8)):
+            queries(results, task, raw * (1 + gain / 100), policy)
+    _, found = analysed(results, {"BeirRetr": tasks}, resamples=10_000)
+    half = stats.t.ppf(0.975, 2) * stats.sem(gains)
+    one = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
+    assert one.low == pytest.approx(gains.mean() - half, abs=0.1)
+    assert one.high == pytest.approx(gains.mean() + half, abs=0.1)
+    assert not one.excludes_zero
+
+
+@pytest.mark.parametrize("columns", [(2,), (3,), (4,), (2, 2, 2)])
+def test_few_tasks_without_effect_seldom_seem_to_have_one(columns: Sequence[int]) -> None:
+    random, excluded, times = np.random.default_rng(8), 0, 500
+    names = [[f"T{n}.{place}" for place in range(count)] for n, count in enumerate(columns)]
+    of = {task: f"C{n}" for n, own in enumerate(names) for task in own}
+    for _ in range(times):
+        scores = {task: {"1": 0.5, "0.8": 0.5 + random.normal(0, 0.01)} for task in of}
+        draws = {
+            ("m", policy, task): np.full(1000, score, dtype=np.float32)
+            for task, own in scores.items()
+            for policy, score in own.items()
+        }
+        table, kept = _made(scores, draws, random, of)
+        picks = {"m": dict.fromkeys(of, "0.8")}
+        one = improvement_interval(table, kept, picks, sorted(set(of.values())))
+        assert one is not None
+        excluded += one.excludes_zero
+    # Of 500 with 5 % each, more than 8 % come once in a thousand.
+    assert excluded / times <= 0.08
+
+
+@pytest.mark.parametrize("sets", [2, 3])
+def test_few_sets_without_effect_seldom_seem_to_have_one(sets: int) -> None:
+    random, excluded, times = np.random.default_rng(8), 0, 500
+    for _ in range(times):
+        raw = random.normal(0.4, 0.05, sets)
+        ours = raw + random.normal(0, 0.01, sets)
+        low, high = bounds(of_queries(raw), of_queries(ours), random, 1000)
+        excluded += low > 0 or high < 0
+    assert excluded / times <= 0.08
 
 
 def test_intervals_of_means_cover_the_truth_at_least_as_often() -> None:
@@ -537,7 +590,9 @@ def _made(
     scores: Mapping[str, Mapping[str, float]],
     draws: Mapping[tuple[str, str, str], Data],
     random: np.random.Generator,
+    column_of: Mapping[str, str] | None = None,
 ) -> tuple[Table, Any]:
+    column_of = column_of or dict.fromkeys(scores, "C")
     rows = [
         {
             "group": "g",
@@ -546,7 +601,7 @@ def _made(
             "revision": "r",
             "policy": policy,
             "task": task,
-            "column": "C",
+            "column": column_of[task],
             "split": "test",
             "subset": "default",
             "score": score,
@@ -556,12 +611,13 @@ def _made(
         for policy, score in of.items()
     ]
     (table,) = build_tables(pd.DataFrame(rows))
-    shape = (len(next(iter(draws.values()))), len(scores))
+    resamples = len(next(iter(draws.values())))
+    shapes = {one.name: (resamples, len(one.tasks)) for one in table.columns}
     kept = Draws(
         scores=draws,
         cells=dict.fromkeys(draws, ("queries", 40)),
-        tasks={"C": random.integers(0, shape[1], shape)},
-        picks={"C": random.integers(0, shape[0], shape)},
+        tasks={name: random.integers(0, shape[1], shape) for name, shape in shapes.items()},
+        picks={name: random.integers(0, resamples, shape) for name, shape in shapes.items()},
     )
     return table, kept
 

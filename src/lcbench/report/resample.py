@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Of all intervals."""
 
+# From this reach on, draws of so few units end before it: 2.5 standard deviations are those of nine.
+_FAR = 2.5
 # Items that are drawn together; of more, it is drawn first how many fall into each such block.
 _BLOCK = 4096
 # Counts of samples × items that are held at once: 4 to 8 MB each, twice.
@@ -91,6 +93,11 @@ class Resampled:
             drawn * self.sizes / np.maximum(self.sizes - 1, 1), self.sizes - 1, drawn.sum()
         )
 
+    def deviation(self, gradient: NDArray[np.float64]) -> float:
+        """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
+        variance = gradient @ self.covariances.sum(axis=0) @ gradient
+        return float(np.sqrt(max(variance, 0.0)))
+
     def p_value(self, raw: int, ours: int) -> float:
         """Return the p-value of the difference of two cells' scores (`permutation`).
 
@@ -150,11 +157,29 @@ def reach(
     return t * float(np.sqrt(total / drawn)), freedom
 
 
-def interval(draws: NDArray[np.float64], reaching: float) -> tuple[float, float]:
-    """Return the percentiles of draws that lie as far out as a normal value's would."""
+def interval(
+    draws: NDArray[np.float64], reaching: float, value: float, deviation: float
+) -> tuple[float, float]:
+    """Return the percentiles of draws that lie as far out as a normal value's would.
+
+    Means of n units lie between the least and the greatest of them, however often they are drawn:
+    of few units percentiles cannot reach as far as they should (of two tasks that gain, none would
+    ever reach zero). Where the reach is more than that of nine units, the interval is at least
+    value ± reach × deviation: Student's t. Of a normal quantity without effect, zero is then
+    excluded in 5.5 % of cases for two units (49 % by percentiles alone), 5.4 % for three (26 %),
+    5.1 % for four (12 %), 4.5 % for six (7 %).
+
+    Args:
+        draws: of the quantity, shape (resamples,).
+        reaching: of `reach`.
+        value: the quantity itself.
+        deviation: of the draws; to first order, where some of them may be infinite.
+    """
     tail = float(stats.norm.cdf(-reaching))
-    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail], method="inverted_cdf"))
+    if reaching > _FAR:
+        low, high = min(low, value - reaching * deviation), max(high, value + reaching * deviation)
+    return low, high
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:

@@ -215,7 +215,8 @@ def improvement_interval(
 
     For a single column of a single task the interval is that of its items; several tasks are drawn
     with replacement, and then their items. The interval is made at least as wide as Student's t
-    over the tasks would be: few tasks vary less from sample to sample than they should.
+    over the tasks would be (`resample.interval`): few tasks vary less from sample to sample than
+    they should.
 
     Args:
         table: which.
@@ -229,6 +230,7 @@ def improvement_interval(
     tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
     blocks = [block for block in table.blocks if block.label in picks]
     drawn: list[NDArray[np.float64]] = []
+    shares: list[float] = []
     # Of each model by column and task: what the task's score adds to the improvement.
     effects: list[dict[str, NDArray[np.float64]]] = []
     single: dict[str, list[NDArray[np.float64]]] = {}
@@ -263,6 +265,7 @@ def improvement_interval(
         for name in tasks_of:
             single.setdefault(name, []).append(gradient @ samples[name])
         drawn.append(_improvements(*np.mean(list(samples.values()), axis=0)))
+        shares.append(100 * (ours - raw) / raw)
     improvements = np.mean(drawn, axis=0)
     if not np.isfinite(improvements).all():
         return None
@@ -285,8 +288,10 @@ def improvement_interval(
     if not variances:
         return None
     usual = reach(np.zeros(1), np.ones(1), 0.0)[0]
-    reaching, _ = reach(np.array(variances), np.array(degrees), float(improvements.var()))
-    low, high = interval(improvements, max(usual, reaching))
+    linear = np.sum([np.mean(of, axis=0) for of in single.values()], axis=0)
+    reaching, _ = reach(np.array(variances), np.array(degrees), float(linear.var()))
+    value, deviation = float(np.mean(shares)), float(linear.std())
+    low, high = interval(improvements, max(usual, reaching), value, deviation)
     names, note = list(dict.fromkeys(unknown)), ""
     if len(names) == count:
         note = "without the noise of the items, none of which are known"
@@ -399,7 +404,9 @@ def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         return None
     gradient = np.zeros(len(drawn.scores))
     gradient[raw], gradient[ours] = -100 * after / before**2, 100 / before
-    low, high = interval(improvements, drawn.stretch(gradient)[0])
+    reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
+    value = 100 * (after - before) / before
+    low, high = interval(improvements, reaching, value, deviation)
     if not np.isfinite([low, high]).all():
         return None
     p = drawn.p_value(raw, ours)
