@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Of all intervals."""
 
-# From this reach on, draws of so few units end before it: 2.5 standard deviations are those of nine.
+# From this reach on, draws end too early: it is between those of eight and nine units.
 _FAR = 2.5
 # Items that are drawn together; of more, it is drawn first how many fall into each such block.
 _BLOCK = 4096
@@ -63,6 +63,7 @@ class Resampled:
         places: of each cell in them.
         units: what they are.
         count: how many, experiments aside.
+        still: names of the subsets (or splits) of a single item, which stay as they are.
     """
 
     scores: NDArray[np.float64]
@@ -73,6 +74,7 @@ class Resampled:
     places: tuple[int, ...]
     units: str
     count: int
+    still: tuple[str, ...] = ()
 
     def stretch(self, gradient: NDArray[np.float64]) -> tuple[float, float]:
         """Return how far an interval of a sum of scores must reach, and the degrees of freedom.
@@ -164,7 +166,7 @@ def interval(
 
     Means of n units lie between the least and the greatest of them, however often they are drawn:
     of few units percentiles cannot reach as far as they should (of two tasks that gain, none would
-    ever reach zero). Where the reach is more than that of nine units, the interval is at least
+    ever reach zero). Where the reach is that of eight units or less, the interval is at least
     value ± reach × deviation: Student's t. Of a normal quantity without effect, zero is then
     excluded in 5.5 % of cases for two units (49 % by percentiles alone), 5.4 % for three (26 %),
     5.1 % for four (12 %), 4.5 % for six (7 %).
@@ -194,17 +196,28 @@ def resample(
     """Return bootstrap samples of the scores of cells with the same items.
 
     Counts of a sample's items times their values give all cells' means at once; Spearman's
-    correlations come from counts as well (`items.spearman`).
+    correlations come from counts as well (`items.spearman`). A subset of a single item stays as it
+    is in all samples.
+
+    Args:
+        cells: with the same items, and the same number of experiments.
+        resamples: how many samples.
+        random: of `generator`.
 
     Returns:
-        None where there is no variation to draw from: of a single item.
+        None where there is no variation to draw from: no subset has more than a single item.
     """
     # Cells with the same values have the same score in every sample, to the last bit.
     unlike, place_of = _unlike(cells)
     parts = components([cells[place] for place in unlike])
-    if any(len(one.values) < 2 for one in parts):
+    if not any(len(one.values) > 1 and not one.deviates for one in parts):
         return None
     draws = np.zeros((resamples, len(unlike)))
+    for one in parts:
+        if len(one.values) == 1:
+            draws += one.weight * one.values
+    still = _still(cells[0])
+    parts = [one for one in parts if len(one.values) > 1]
     covariances = []
     for one in parts:
         if one.gold is None:
@@ -227,11 +240,26 @@ def resample(
         places=tuple(place_of),
         units=first.units,
         count=int(sum(len(one.values) for one in parts if not one.deviates)),
+        still=still,
     )
 
 
+def _still(samples: Samples) -> tuple[str, ...]:
+    """Return the names of the parts of a score that are of a single item."""
+    splits = {split for split, _ in samples}
+    names = []
+    for parts, _ in independent_parts(samples):
+        if len(samples[parts[0]].values) == 1:
+            split, subset = parts[0]
+            names.append(subset if len(splits) == 1 else f"{split} {subset}")
+    return tuple(names)
+
+
 def components(cells: Sequence[Samples]) -> list[Component]:
-    """Return what the scores of cells with the same items vary with."""
+    """Return what the scores of cells with the same items vary with.
+
+    Of a classification these are its texts and, where the cells have kept them, its experiments.
+    """
     found = []
     for parts, weight in independent_parts(cells[0]):
         samples = [[cell[part] for part in parts] for cell in cells]
@@ -240,7 +268,11 @@ def components(cells: Sequence[Samples]) -> list[Component]:
             values[:, place] = np.mean([one.values for one in several], axis=0)
         found.append(Component(values, weight, samples[0][0].gold))
         draws = [[one.draws for one in several if one.draws is not None] for several in samples]
-        if all(draws) and len({len(one) for several in draws for one in several}) == 1:
+        # All of the cells have them, or none (`items.same_items`); translations may have others.
+        if (
+            all(len(several) == len(parts) for several in draws)
+            and len({len(one) for several in draws for one in several}) == 1
+        ):
             means = np.stack([np.mean(several, axis=0) for several in draws], axis=1)
             if len(means) > 1:
                 found.append(Component(means, weight, deviates=True))
