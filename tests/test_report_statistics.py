@@ -13,7 +13,7 @@ from scipy import stats
 from lcbench.report import resample as resampling
 from lcbench.report.items import Sample
 from lcbench.report.permutation import sign_flip_p
-from lcbench.report.resample import interval, reach, resample
+from lcbench.report.resample import Component, Resampled, interval, reach, resample
 from lcbench.report.statistics import (
     TASKS,
     Draws,
@@ -263,6 +263,37 @@ def test_p_of_correlations_is_uniform_where_neither_is_better() -> None:
         assert drawn is not None
         found.append(drawn.p_value(0, 1))
     assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_p_with_experiments_is_not_too_small_where_neither_is_better(share: float) -> None:
+    """Of ten experiments nobody knows the variance well: as if known, 9 times too many."""
+    random, texts, times, found = np.random.default_rng(6), 200, 4000, []
+    for _ in range(times):
+        training = random.normal(0, np.sqrt(10 * share), 10)
+        own = random.normal(0, np.sqrt(texts * (1 - share)), texts)
+        draws = np.array([np.zeros(10), training + own.mean()])
+        values = np.array([np.zeros(texts), training.mean() + own])
+        components = (
+            Component(values.T, 1.0),
+            Component(draws.T, 1.0, deviates=True),
+        )
+        drawn = Resampled(
+            scores=values.mean(axis=1),
+            draws=np.zeros((1, 2), dtype=np.float32),
+            covariances=np.zeros((2, 2, 2)),
+            sizes=np.array([texts, 10.0]),
+            components=components,
+            places=(0, 1),
+            units="texts",
+            count=texts,
+        )
+        found.append(drawn.p_value(0, 1))
+    p = np.array(found)
+    for level in (0.05, 0.01, 0.001):
+        # Three standard errors of a share.
+        assert (p <= level).mean() < level + 3 * np.sqrt(level / times)
+    assert (p <= 0.05).mean() > 0.7 * 0.05
 
 
 # --- Holm ------------------------------------------------------------------------------------

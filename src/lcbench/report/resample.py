@@ -107,10 +107,17 @@ class Resampled:
         b of each cell's cosines, centred and scaled to length 1, the difference of Spearman's
         correlations ρ is Σ (b − a) g. As Σ (b² − a²) = 0, it is also the sum of
         (b − a) g − ρ (b² − a²) / 2, what a pair adds to first order; these are flipped (without
-        the second term the test would be valid, and far weaker). The spread of a classification's
-        experiments is added, as flips of the experiments' differences from their mean.
+        the second term the test would be valid, and far weaker).
+
+        Exact for means of items without experiments, and else to first order. A classification's
+        experiments add normal noise of the variance that they show, and as ten of them know it
+        badly, p is that of Student's t, of (experiments − 1) / (their share of the variance)
+        degrees of freedom. That is fewer than Satterthwaite's, with which p falls below 0.001 up to
+        1.6 times too often; in simulations of 1,000 texts and 10 experiments of any share, p falls
+        below 0.05, 0.01 and 0.001 in 0.88 to 1, 0.74 to 1 and 0.5 to 1 times as many cases as it
+        should. (With the variance taken as known: 1.6, 3 and 9 times.)
         """
-        differences, spread = [np.zeros(0)], [np.zeros(0)]
+        differences, noise, unknown = [np.zeros(0)], 0.0, 0.0
         for one in self.components:
             values = one.values[:, [self.places[raw], self.places[ours]]]
             count = len(values)
@@ -123,11 +130,14 @@ class Resampled:
             else:
                 parts = (values[:, 1] - values[:, 0]) / count
             if one.deviates:
-                centred = parts - parts.mean()
-                spread.append(one.weight * centred * np.sqrt(count / max(count - 1, 1)))
+                variance = one.weight**2 * float(parts.var(ddof=1)) * count
+                noise += variance
+                unknown += variance / (count - 1)
             else:
                 differences.append(one.weight * parts)
-        return sign_flip_p(np.concatenate(differences), np.concatenate(spread))
+        units = np.concatenate(differences)
+        degrees = float(noise + units @ units) / unknown if unknown > 0 else float("inf")
+        return sign_flip_p(units, float(np.sqrt(noise)), degrees)
 
 
 def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
