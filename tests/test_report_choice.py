@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lcbench.report.choice import Choice, choose, sheet
 from lcbench.report.statistics import analyse
@@ -186,6 +187,25 @@ def test_the_held_out_gain_has_an_interval(analysed: tuple[Table, Choice]) -> No
     # All tasks at one τ: the gain is the table's own, and its optimism nothing.
     assert model.honest_gain == pytest.approx(table.blocks[0].improvements["0.8"]["Avg"])
     assert model.optimism == pytest.approx(0)
+
+
+def test_the_held_out_gain_of_few_tasks_leaves_their_range(tmp_path: Path) -> None:
+    """Three tasks that gain 0.50, 0.61 and 3.98 %: Student's t has zero among its values."""
+    results, gains = Results(tmp_path / "runs"), np.array([0.50, 0.61, 3.98])
+    for task, gain in zip(("ArguAna", "NFCorpus", "SciFact"), gains, strict=True):
+        raw = 0.5 + 1e-5 * np.random.default_rng(2).standard_normal(30)
+        for policy, share in ((BASELINE, 0.0), (Constant(0.9), gain / 2), (Constant(0.8), gain)):
+            values = raw * (1 + share / 100)
+            write_cell(results, task, float(values.mean()), item_rows(list(values)), policy, BGE)
+    scores = results.read(lambda task, _: "BeirRetr", print)
+    (table,) = build_tables(scores)
+    choice = choose(table, analyse(table, scores, resamples=2000))
+    assert choice is not None
+    (model,) = choice.models
+    assert model.honest_gain == pytest.approx(gains.mean(), abs=1e-3)
+    half = stats.t.ppf(0.975, 2) * stats.sem(gains)
+    assert model.honest_low == pytest.approx(gains.mean() - half, abs=0.2)
+    assert model.honest_high == pytest.approx(gains.mean() + half, abs=0.2)
 
 
 def test_the_sheet(analysed: tuple[Table, Choice]) -> None:

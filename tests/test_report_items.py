@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from lcbench.report.items import (
+    NO_ITEMS,
     Correlations,
     Sample,
     independent_parts,
@@ -16,6 +17,7 @@ from lcbench.report.items import (
     same_items,
     score_of,
     spearman,
+    why_unknown,
 )
 from lcbench.results import Results
 from lcbench.tempscale.policy import Constant
@@ -127,6 +129,31 @@ def test_what_does_not_give_the_score_is_unknown(results: Results, wrong: str) -
     else:
         score = {PART: {"main_score": 0.5}, ("test", "de"): {"main_score": 0.5}}
     assert read_samples(write_cell(results, "T", score, rows)) is None
+
+
+def test_a_subset_of_which_no_item_was_kept_is_unknown(results: Results) -> None:
+    rows = item_rows([0.4, 0.6]) + item_rows([0.4, 0.6], "dev", "de")
+    entries = {PART: {"main_score": 0.5}, ("test", "de"): {"main_score": 0.5}}
+    files = write_cell(results, "T", entries, rows)
+    assert read_samples(files) is None
+    assert why_unknown(files) == NO_ITEMS
+
+
+def test_why_a_cell_is_unknown(results: Results) -> None:
+    rows = item_rows([0.4, 0.6])
+    assert why_unknown(write_cell(results, "T", 0.5, rows)) == ""
+    assert why_unknown(write_cell(results, "T", 0.6, rows)) == "the items do not give the score"
+    assert why_unknown(write_cell(results, "U", 0.5)) == NO_ITEMS
+    rows[0]["score"] = None
+    assert why_unknown(write_cell(results, "T", 0.5, rows)) == "some items have no score"
+
+
+def test_cells_with_other_experiments_are_others() -> None:
+    def of(draws: int | None) -> dict[tuple[str, str], Sample]:
+        scores = None if draws is None else np.full(draws, 0.5)
+        return {PART: Sample(("a",), np.array([0.0, 1.0]), draws=scores)}
+
+    assert paired([of(10), of(None), of(10), of(5), of(None)]) == [[0, 2], [1, 4], [3]]
 
 
 def test_parts_and_their_weights() -> None:

@@ -12,7 +12,8 @@ from scipy import stats
 
 from lcbench.report import resample as resampling
 from lcbench.report.items import Sample
-from lcbench.report.resample import interval, reach, resample
+from lcbench.report.permutation import sign_flip_p
+from lcbench.report.resample import Component, Resampled, interval, reach, resample
 from lcbench.report.statistics import (
     TASKS,
     Draws,
@@ -64,7 +65,8 @@ def bounds(raw: Sample, ours: Sample, random: np.random.Generator, resamples: in
     before, after = drawn.scores
     improvements = 100 * (drawn.draws[:, 1] - drawn.draws[:, 0]) / drawn.draws[:, 0]
     gradient = np.array([-100 * after / before**2, 100 / before])
-    return interval(improvements, drawn.stretch(gradient)[0])
+    value = float(100 * (after / before - 1))
+    return interval(improvements, drawn.stretch(gradient)[0], value, drawn.deviation(gradient))
 
 
 def queries(
@@ -263,6 +265,37 @@ def test_p_of_correlations_is_uniform_where_neither_is_better() -> None:
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_p_with_experiments_is_not_too_small_where_neither_is_better(share: float) -> None:
+    """Of ten experiments nobody knows the variance well: as if known, 9 times too many."""
+    random, texts, times, found = np.random.default_rng(6), 200, 4000, []
+    for _ in range(times):
+        training = random.normal(0, np.sqrt(10 * share), 10)
+        own = random.normal(0, np.sqrt(texts * (1 - share)), texts)
+        draws = np.array([np.zeros(10), training + own.mean()])
+        values = np.array([np.zeros(texts), training.mean() + own])
+        components = (
+            Component(values.T, 1.0),
+            Component(draws.T, 1.0, deviates=True),
+        )
+        drawn = Resampled(
+            scores=values.mean(axis=1),
+            draws=np.zeros((1, 2), dtype=np.float32),
+            covariances=np.zeros((2, 2, 2)),
+            sizes=np.array([texts, 10.0]),
+            components=components,
+            places=(0, 1),
+            units="texts",
+            count=texts,
+        )
+        found.append(drawn.p_value(0, 1))
+    p = np.array(found)
+    for level in (0.05, 0.01, 0.001):
+        # Three standard errors of a share.
+        assert (p <= level).mean() < level + 3 * np.sqrt(level / times)
+    assert (p <= 0.05).mean() > 0.7 * 0.05
+
+
 # --- Holm ------------------------------------------------------------------------------------
 
 
@@ -356,8 +389,9 @@ def test_the_seed_makes_the_numbers(results: Results, random: np.random.Generato
         assert other.cells[cell].low == pytest.approx(one.low, abs=0.15 * (one.high - one.low))
         # No random number has a part in it.
         assert other.cells[cell].p == one.p
-    for mean, uncertainty in first.means.items():
-        assert other.means[mean].low != uncertainty.low
+    assert first.draws is not None
+    assert other.draws is not None
+    assert (first.draws.tasks["BeirRetr"] != other.draws.tasks["BeirRetr"]).any()
 
 
 def test_the_interval_of_a_task_depends_on_nothing_else(
@@ -446,10 +480,13 @@ def test_a_task_without_known_items_stays_as_it_is_in_all_samples(
     assert "Summ" not in found.average
     note = "without the noise of SciFact, whose items are not known"
     assert found.means[model, "0.8", "BeirRetr"].note == note
-    note = "without the noise of SummEval and SciFact, whose items are not known"
-    assert found.means[model, "0.8", AVERAGE].note == note
-    assert found.average[AVERAGE].note == note
-    assert found.notes == ("no interval for SummEval and SciFact: the items are not known",)
+    # Nothing says how much a column varies whose only task has unknown items.
+    assert (model, "0.8", AVERAGE) not in found.means
+    assert set(found.average) == {"BeirRetr", "Rerank"}
+    assert found.notes == (
+        "no interval for SummEval and SciFact: the items are not known",
+        "Avg: no interval, since the items of SummEval are not known",
+    )
     assert found.draws is not None
     assert set(found.draws.scores[model, "0.8", "SummEval"].tolist()) == {np.float32(0.41)}
 
@@ -477,7 +514,7 @@ def test_items_that_do_not_give_the_tables_score_are_unknown(
     assert analyse(other, moved, RESAMPLES).cells == {}
 
 
-def test_a_baseline_that_may_be_zero_has_no_interval(
+def test_a_baseline_that_may_be_zero_is_taken_as_it_is(
     results: Results, random: np.random.Generator
 ) -> None:
     gold = random.random(12)
@@ -486,9 +523,183 @@ def test_a_baseline_that_may_be_zero_has_no_interval(
         rows = item_rows(list(cosines), gold=[str(one) for one in gold], tokens_2=[3] * 12)
         write_cell(results, "STS13", float(stats.spearmanr(gold, cosines)[0]), rows, policy)
     table, found = analysed(results, {"STS": ["STS13"]})
-    assert table.blocks[0].improvements["0.8"]["STS"] is not None
-    assert found.cells == {}
-    assert found.notes == ("no interval for STS13: the baseline is not told from 0",)
+    value = table.blocks[0].improvements["0.8"]["STS"]
+    one = found.cells["bge-base-en-v1.5", "0.8", "STS13"]
+    assert value is not None
+    assert one.low < value < one.high
+    assert one.note == "the baseline is not told from 0 and taken as it is"
+    assert found.draws is not None
+    raw, ours = (
+        found.draws.scores["bge-base-en-v1.5", policy, "STS13"].astype(float)
+        for policy in ("1", "0.8")
+    )
+    assert raw.min() < 0
+    score = table.blocks[0].tasks[0].scores["1"]
+    assert score is not None
+    low, high = np.quantile(10_000 * (ours - raw) / score, [0.025, 0.975])
+    # Somewhat wider, as of 12 pairs.
+    assert low * 1.25 < one.low < low
+    assert high < one.high < high * 1.25
+    assert one.p is not None
+    assert 0.05 < one.p < 1
+    assert found.notes == ()
+
+
+def test_a_rare_draw_below_zero_costs_a_mean_nothing() -> None:
+    """The rule of cells: an interval is made otherwise only where an end of it is infinite."""
+    random = np.random.default_rng(4)
+    scores = {f"T{n}": {"1": 0.1, "0.8": 0.11 + 0.002 * n} for n in range(3)}
+    draws = {
+        ("m", policy, task): (score + 0.001 * random.standard_normal(2000)).astype(np.float32)
+        for task, own in scores.items()
+        for policy, score in own.items()
+    }
+    table, kept = _made(scores, draws, random)
+    picks = {"m": dict.fromkeys(scores, "0.8")}
+    wanted = improvement_interval(table, kept, picks, ["C"])
+    for one in draws.values():
+        one[kept.picks["C"][0, 0]] = -1.0
+    found = improvement_interval(table, kept, picks, ["C"])
+    assert wanted is not None
+    assert found is not None
+    assert found.note == wanted.note == ""
+    assert np.isfinite([found.low, found.high]).all()
+    for one in draws.values():
+        one[:1000] = -1.0
+    found = improvement_interval(table, kept, picks, ["C"])
+    assert found is not None
+    assert found.note == "the baseline is not told from 0 and taken as it is"
+    assert np.isfinite([found.low, found.high]).all()
+
+
+def test_columns_of_one_task_are_said_to_be_over_their_items_only(
+    results: Results, random: np.random.Generator
+) -> None:
+    fill(results, random, ["NFCorpus", "SciFact", "SciDocsRR", "SummEval"])
+    three = {"BeirRetr": ["NFCorpus", "SciFact"], "Rerank": ["SciDocsRR"], "Summ": ["SummEval"]}
+    _, found = analysed(results, three)
+    model = "bge-base-en-v1.5"
+    one = found.means[model, "0.8", AVERAGE]
+    assert (one.units, one.count) == (TASKS, 4)
+    assert one.note == "Summ and Rerank have one task: over their items only"
+    assert found.means[model, "0.8", "Rerank"].note == ""
+    assert found.means[model, "0.8", "BeirRetr"].note == ""
+    average = found.average["Rerank"]
+    assert (average.units, average.count, average.note) == ("queries", 60, "")
+    assert found.average[AVERAGE].note == one.note
+
+
+def test_an_average_of_single_tasks_is_over_their_items(
+    results: Results, random: np.random.Generator
+) -> None:
+    fill(results, random, ["NFCorpus", "SciDocsRR"])
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus"], "Rerank": ["SciDocsRR"]})
+    one = found.means["bge-base-en-v1.5", "0.8", AVERAGE]
+    assert (one.units, one.count) == ("queries", 120)
+    assert one.note == "over the items of these tasks only"
+    two = {"BeirRetr": ["NFCorpus", "SciDocsRR"]}
+    one = analysed(results, two)[1].means["bge-base-en-v1.5", "0.8", AVERAGE]
+    assert (one.units, one.count, one.note) == (TASKS, 2, "")
+
+
+def experiments(
+    results: Results, right: Data, policy: Policy = BASELINE, model: str = BGE, kept: bool = True
+) -> None:
+    """A classification; `right` has shape (experiments, texts)."""
+    entry: dict[str, Any] = {"main_score": float(right.mean())}
+    if kept:
+        entry["scores_per_experiment"] = [{"accuracy": float(one)} for one in right.mean(axis=1)]
+    write_cell(
+        results, "Banking77", {PART: entry}, item_rows(list(right.mean(axis=0))), policy, model
+    )
+
+
+def test_a_model_without_experiments_takes_none_from_the_others(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    levels = random.normal(0, 0.15, (3, 10, 1))
+    right = random.random((3, 10, 60)) < 0.6 + levels
+    one, both = Results(tmp_path / "one"), Results(tmp_path / "both")
+    for results in (one, both):
+        experiments(results, right[0])
+        experiments(results, right[1], Constant(0.8))
+    for place, policy in enumerate((BASELINE, Constant(0.8))):
+        experiments(both, right[place], policy, E5, kept=False)
+    cell = "bge-base-en-v1.5", "0.8", "Banking77"
+    alone, among = (analysed(of, {"Class": ["Banking77"]})[1].cells for of in (one, both))
+    assert replace(among[cell], adjusted=None) == replace(alone[cell], adjusted=None)
+    other = among["e5-base-v2", "0.8", "Banking77"]
+    assert other.high - other.low < 0.8 * (among[cell].high - among[cell].low)
+    experiments(one, right[2], Constant(0.7), kept=False)
+    notes = analysed(one, {"Class": ["Banking77"]})[1].notes
+    assert notes == (
+        "no interval for Banking77 in 1 of 2 cells: the experiments are not as many as the "
+        "baseline's",
+    )
+
+
+def test_a_subset_of_a_single_item_stays_as_it_is(
+    results: Results, random: np.random.Generator
+) -> None:
+    raw, gain = random.random(40), 0.05 + 0.01 * random.standard_normal(40)
+    for policy, values in ((BASELINE, raw), (Constant(0.8), raw + gain)):
+        entries = {
+            ("test", "de"): {"main_score": float(values.mean())},
+            ("test", "fr"): {"main_score": 0.5},
+        }
+        rows = item_rows(list(values), subset="de") + item_rows([0.5], subset="fr")
+        write_cell(results, "NFCorpus", entries, rows, policy)
+    table, found = analysed(results, {"BeirRetr": ["NFCorpus"]})
+    one = found.cells["bge-base-en-v1.5", "0.8", "NFCorpus"]
+    value = table.blocks[0].improvements["0.8"]["BeirRetr"]
+    assert value is not None
+    assert 0 < one.low < value < one.high < 2 * value
+    assert one.count == 40
+    assert one.note == "without the noise of fr, of a single item"
+    assert one.p == sign_flip_p(gain)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("a single item", "a single item says nothing of others"),
+        ("no score", "some items have no score"),
+        ("another metric", "the items do not give the score"),
+        ("no items", "the items are not known"),
+        ("no items of the baseline", "of the baseline, the items are not known"),
+    ],
+)
+def test_reasons_are_the_true_ones(
+    results: Results, random: np.random.Generator, wrong: str, reason: str
+) -> None:
+    fill(results, random, ["SciFact"])
+    for model in (BGE, E5):
+        for policy in (BASELINE, Constant(0.8), Constant(0.9)):
+            rows: Any = item_rows([0.4, 0.6])
+            score = 0.5
+            if wrong == "a single item":
+                rows, score = rows[:1], 0.4
+            elif wrong == "no score":
+                rows[1]["score"] = None
+            elif wrong == "another metric":
+                score = 0.6
+            elif wrong == "no items" or policy == BASELINE:
+                rows = None
+            write_cell(results, "NFCorpus", score, rows, policy, model)
+    _, found = analysed(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
+    assert found.notes == (f"no interval for NFCorpus: {reason}",)
+
+
+def test_a_table_of_some_subsets_says_so(results: Results, random: np.random.Generator) -> None:
+    fill(results, random, ["NFCorpus"])
+    _, scores = read(results, {"BeirRetr": ["NFCorpus"]})
+    moved = scores.assign(score=scores["score"] + 1e-3)
+    (other,) = build_tables(moved)
+    assert analyse(other, moved, RESAMPLES).notes[0] == (
+        "no interval for NFCorpus: the table's score is not that of all items, as where it takes "
+        "some subsets only"
+    )
 
 
 def test_tasks_are_drawn_before_their_items(results: Results, random: np.random.Generator) -> None:
@@ -503,11 +714,62 @@ def test_tasks_are_drawn_before_their_items(results: Results, random: np.random.
     one = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
     shares = 100 * gains / 0.5
     half = stats.t.ppf(0.975, 4) * stats.sem(shares)
-    # About as wide as Student's t; the percentiles of five tasks end at the tasks themselves.
-    assert (one.high - one.low) / 2 == pytest.approx(half, rel=0.3)
-    assert one.low == pytest.approx(shares.mean() - half, abs=0.35 * half)
+    # As wide as Student's t.
+    assert (one.high - one.low) / 2 == pytest.approx(half, rel=0.03)
+    assert one.low == pytest.approx(shares.mean() - half, abs=0.03 * half)
     sure = found.cells["bge-base-en-v1.5", "0.8", "SciFact"]
     assert sure.high - sure.low < 0.01 * (one.high - one.low)
+
+
+def test_an_interval_leaves_the_range_of_few_tasks(
+    results: Results, random: np.random.Generator
+) -> None:
+    """Three that all gain do not tell that tasks gain: Student's t has zero among its values."""
+    gains = np.array([0.50, 0.61, 3.98])
+    tasks = ["ArguAna", "NFCorpus", "SciFact"]
+    for task, gain in zip(tasks, gains, strict=True):
+        raw = 0.5 + 1e-5 * random.standard_normal(30)
+        queries(results, task, raw)
+        for policy in (Constant(0.9), Constant(0.8)):
+            queries(results, task, raw * (1 + gain / 100), policy)
+    _, found = analysed(results, {"BeirRetr": tasks}, resamples=10_000)
+    half = stats.t.ppf(0.975, 2) * stats.sem(gains)
+    one = found.means["bge-base-en-v1.5", "0.8", "BeirRetr"]
+    assert one.low == pytest.approx(gains.mean() - half, abs=0.1)
+    assert one.high == pytest.approx(gains.mean() + half, abs=0.1)
+    assert not one.excludes_zero
+
+
+@pytest.mark.parametrize("columns", [(2,), (3,), (4,), (2, 2, 2)])
+def test_few_tasks_without_effect_seldom_seem_to_have_one(columns: Sequence[int]) -> None:
+    random, excluded, times = np.random.default_rng(8), 0, 500
+    names = [[f"T{n}.{place}" for place in range(count)] for n, count in enumerate(columns)]
+    of = {task: f"C{n}" for n, own in enumerate(names) for task in own}
+    for _ in range(times):
+        scores = {task: {"1": 0.5, "0.8": 0.5 + random.normal(0, 0.01)} for task in of}
+        draws = {
+            ("m", policy, task): np.full(1000, score, dtype=np.float32)
+            for task, own in scores.items()
+            for policy, score in own.items()
+        }
+        table, kept = _made(scores, draws, random, of)
+        picks = {"m": dict.fromkeys(of, "0.8")}
+        one = improvement_interval(table, kept, picks, sorted(set(of.values())))
+        assert one is not None
+        excluded += one.excludes_zero
+    # Of 500 with 5 % each, more than 8 % come once in a thousand.
+    assert excluded / times <= 0.08
+
+
+@pytest.mark.parametrize("sets", [2, 3])
+def test_few_sets_without_effect_seldom_seem_to_have_one(sets: int) -> None:
+    random, excluded, times = np.random.default_rng(8), 0, 500
+    for _ in range(times):
+        raw = random.normal(0.4, 0.05, sets)
+        ours = raw + random.normal(0, 0.01, sets)
+        low, high = bounds(of_queries(raw), of_queries(ours), random, 1000)
+        excluded += low > 0 or high < 0
+    assert excluded / times <= 0.08
 
 
 def test_intervals_of_means_cover_the_truth_at_least_as_often() -> None:
@@ -537,7 +799,9 @@ def _made(
     scores: Mapping[str, Mapping[str, float]],
     draws: Mapping[tuple[str, str, str], Data],
     random: np.random.Generator,
+    column_of: Mapping[str, str] | None = None,
 ) -> tuple[Table, Any]:
+    column_of = column_of or dict.fromkeys(scores, "C")
     rows = [
         {
             "group": "g",
@@ -546,7 +810,7 @@ def _made(
             "revision": "r",
             "policy": policy,
             "task": task,
-            "column": "C",
+            "column": column_of[task],
             "split": "test",
             "subset": "default",
             "score": score,
@@ -556,12 +820,13 @@ def _made(
         for policy, score in of.items()
     ]
     (table,) = build_tables(pd.DataFrame(rows))
-    shape = (len(next(iter(draws.values()))), len(scores))
+    resamples = len(next(iter(draws.values())))
+    shapes = {one.name: (resamples, len(one.tasks)) for one in table.columns}
     kept = Draws(
         scores=draws,
         cells=dict.fromkeys(draws, ("queries", 40)),
-        tasks={"C": random.integers(0, shape[1], shape)},
-        picks={"C": random.integers(0, shape[0], shape)},
+        tasks={name: random.integers(0, shape[1], shape) for name, shape in shapes.items()},
+        picks={name: random.integers(0, resamples, shape) for name, shape in shapes.items()},
     )
     return table, kept
 

@@ -50,6 +50,11 @@ class Sample:
     units: str = "items"
 
     @property
+    def experiments(self) -> int:
+        """How many experiments' scores are known."""
+        return 0 if self.draws is None else len(self.draws)
+
+    @property
     def score(self) -> float:
         """The score that the items give; NaN if one of them has none."""
         if len(self.values) == 0:
@@ -74,35 +79,34 @@ def read_samples(files: CellFiles) -> Samples | None:
     metrics than the means and correlations of `Sample`), and for files that cannot be read. Items
     are in an order of their own, the same for all cells that have them.
     """
-    try:
-        result = json.loads(files.result.read_text(encoding="utf-8"))
-        entries = {
-            (split, entry["hf_subset"]): entry
-            for split, found in result["scores"].items()
-            for entry in found
-        }
-        if all(isinstance(entry.get("v_measures"), list) for entry in entries.values()):
-            samples = {part: _of_sets(part, entry) for part, entry in entries.items()}
-        else:
-            samples = _of_items(files, entries)
-        for part, entry in entries.items():
-            if not abs(samples[part].score - entry["main_score"]) <= ROUNDING:
-                return None
-    # A missing or broken file, or one of another layout.
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return None
-    revision = str(result.get("dataset_revision"))
-    return {
-        part: replace(sample, keys=(revision, *sample.keys)) for part, sample in samples.items()
-    }
+    found = _read(files)
+    return None if isinstance(found, str) else found
+
+
+NO_ITEMS = "the items are not known"
+"""Why there is nothing to say of most cells."""
+
+
+def why_unknown(files: CellFiles) -> str:
+    """Return why `read_samples` has nothing of a cell, in a few words; empty where it has."""
+    found = _read(files)
+    return found if isinstance(found, str) else ""
 
 
 def same_items(samples: Samples, others: Samples | None) -> bool:
-    """Whether two cells have the same items, so that they can be paired."""
+    """Whether two cells have the same items, so that they can be paired.
+
+    A classification's experiments are drawn as well: a cell that did not keep them, or has others
+    in number, is compared with its like alone, so that no cell loses its own to another.
+    """
     return (
         others is not None
         and samples.keys() == others.keys()
-        and all(samples[part].keys == others[part].keys for part in samples)
+        and all(
+            samples[part].keys == others[part].keys
+            and samples[part].experiments == others[part].experiments
+            for part in samples
+        )
     )
 
 
@@ -128,6 +132,13 @@ def independent_parts(samples: Samples) -> list[tuple[tuple[Part, ...], float]]:
     unless all of a split have the same ids and labels: translations of the same texts (Massive) are
     one sample, of which each item is the mean over the languages.
 
+    Queries of retrieval have no label, so that subsets with the same ids are taken as translations
+    of the same queries. This is assumed, not known: ids that merely count unrelated queries, as
+    many in each subset, look the same. Of the two mistakes it is the smaller: translations that
+    were taken as independent would make the variance too small, while unrelated queries that are
+    paired by their numbers leave the mean as it is and its variance too, in expectation; only
+    their count is then that of one subset.
+
     Returns:
         the splits and subsets of each part, whose items are averaged, and the weight of that
         average; weights add up to 1.
@@ -150,6 +161,33 @@ def score_of(samples: Samples) -> float:
         weight * fmean(samples[part].score for part in parts)
         for parts, weight in independent_parts(samples)
     )
+
+
+def _read(files: CellFiles) -> Samples | str:
+    """Return what a cell's score is made of, or why that is not known."""
+    try:
+        result = json.loads(files.result.read_text(encoding="utf-8"))
+        entries = {
+            (split, entry["hf_subset"]): entry
+            for split, found in result["scores"].items()
+            for entry in found
+        }
+        if all(isinstance(entry.get("v_measures"), list) for entry in entries.values()):
+            samples = {part: _of_sets(part, entry) for part, entry in entries.items()}
+        else:
+            samples = _of_items(files, entries)
+        if any(np.isnan(sample.values).any() for sample in samples.values()):
+            return "some items have no score"
+        for part, entry in entries.items():
+            if not abs(samples[part].score - entry["main_score"]) <= ROUNDING:
+                return "the items do not give the score"
+    # A missing or broken file, or one of another layout.
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        return NO_ITEMS
+    revision = str(result.get("dataset_revision"))
+    return {
+        part: replace(sample, keys=(revision, *sample.keys)) for part, sample in samples.items()
+    }
 
 
 class Correlations:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special, stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,77 +19,135 @@ if TYPE_CHECKING:
 LEAST = 1e-12
 """No p-value is given as less: what lies below is lost in the rounding of floating point."""
 
-# Units of which all sign patterns are enumerated, half of them against the other half.
-_ENUMERATED = 30
-_SPREAD_ENUMERATED = 14
+# Sums that are enumerated: so many of one half of the units, against as many of the other; and how
+# many where there is another exact way.
+_SUMS = 2**17
+_FEW_SUMS = 2**12
 # The largest denominator of differences that are fractions of the largest of them: experiments ×
 # languages is 510 for Massive.
 _DENOMINATORS = 1000
 # Standard deviations beyond which a sum of flipped signs lies with a probability of less than
 # 2 exp(−8.5² / 2) = 4e-16 (Hoeffding).
 _REACH = 8.5
-# Points of the characteristic function that are computed at once, how many at most, times units,
-# and below what it counts as fallen to nothing.
+# Points of the characteristic function that are computed at once, how many at most, times units
+# that differ, and below what it counts as fallen to nothing.
 _POINTS = 32
 _AT_MOST = 2**19
 _NOTHING = 1e-11
+# Exponent at the last point of what makes a characteristic function fall that does not by itself.
+_FALL = 36
 
 
 def sign_flip_p(
     differences: Sequence[float] | NDArray[np.float64],
-    spread: Sequence[float] | NDArray[np.float64] = (),
+    noise: float = 0.0,
+    degrees: float = math.inf,
 ) -> float:
-    """Return the two-sided p-value of a sum of paired differences: exact, not sampled.
+    """Return the two-sided p-value of a sum of paired differences: not sampled.
 
-    The probability that Σ ± differences + Σ ± spread is at least as far from zero as
-    Σ differences is. Up to 30 units by enumeration; beyond, where differences are multiples of a
-    step (shares of right answers), from their distribution on that lattice, by FFT; else by
-    inversion of the characteristic function Π cos(dᵢ t) (Gil-Pelaez 1951), good to nine digits
-    where no few differences outweigh all others.
+    The probability that Σ ± differences is at least as far from zero as Σ differences is. It is
+    exact
+
+    - by enumeration where few differences, or few sizes of them, make no more than 2³⁴ sums: up to
+      34 units whatever they are;
+    - where differences are multiples of a step (shares of right answers), from their distribution
+      on that lattice, by FFT.
+
+    Else it is by inversion of the characteristic function Π cos(dᵢ t) (Gil-Pelaez 1951), which is
+    not exact where single sums are likely: where it does not fall to nothing, it is made to, and p
+    is made larger by what that may have taken from it. Measured against enumeration, p is wrong by
+    less than 0.3 % for 34 to 45 differences of nDCG and by less than 0.01 % for 40 normal ones. At
+    worst, of 40 differences that all lie within a thousandth of few multiples of a step, but not on
+    them, it was 11 % too small and 48 % too large.
+
+    With noise, the probability that Σ ± differences + a normal value is as far from zero. If that
+    noise is itself estimated, of so many degrees of freedom, p is turned into that of Student's t
+    with the same quantile; this is an approximation.
 
     Args:
         differences: of each unit, shape (units,); zeros count for nothing.
-        spread: further differences of which the sum varies as well, but has no part in the sum that
-            was observed, shape (any,).
+        noise: the standard deviation of what else the sum varies with.
+        degrees: of freedom of the whole sum's variance; infinite where it is known.
 
     Returns:
         A number in (0, 1]; 1 if nothing differs, never less than `LEAST`.
     """
     values = np.asarray(differences, dtype=np.float64)
-    further = np.asarray(spread, dtype=np.float64)
     observed = abs(math.fsum(values))
-    values, further = values[values != 0], further[further != 0]
-    units = np.concatenate([values, further])
+    values = values[values != 0]
     # Sums that are equal in exact arithmetic are not in floating point.
-    observed -= 1e-10 * float(np.abs(units).sum())
+    observed -= 1e-10 * float(np.abs(values).sum())
     if observed <= 0:
         return 1.0
-    deviation = math.sqrt(float(units @ units))
-    if 2 * math.exp(-((observed / deviation) ** 2) / 2) < LEAST:
-        return LEAST
-    if len(units) <= _ENUMERATED:
-        found = _enumerated(units, observed)
-    elif len(further) <= _SPREAD_ENUMERATED and (lattice := _lattice(values)) is not None:
-        numbers, step = lattice
-        found = _on_lattice(numbers, observed / step, _sums(further / step))
-    else:
-        found = _inverted(units, observed, deviation)
+    deviation = math.sqrt(float(values @ values) + noise**2)
+    bound = 2 * math.exp(-((observed / deviation) ** 2) / 2)
+    found = bound if bound < LEAST else min(1.0, max(LEAST, _chance(values, observed, noise)))
+    if math.isfinite(degrees):
+        # What is less than `LEAST` is taken as the bound of it, which is more.
+        found = 2 * float(stats.t.sf(stats.norm.isf(max(found, 1e-300) / 2), degrees))
     return min(1.0, max(LEAST, found))
 
 
-def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of all sign patterns."""
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
+def _chance(values: NDArray[np.float64], observed: float, noise: float) -> float:
+    """Return P(|Σ ± values + noise| ≥ observed)."""
+    sizes, times = _sizes(values)
+    if noise == 0 and (halves := _halves(times, _FEW_SUMS)) is not None:
+        return _enumerated(sizes, times, halves, observed)
+    if (lattice := _lattice(values)) is not None:
+        numbers, step = lattice
+        return _on_lattice(numbers, observed / step, noise / step)
+    if noise == 0 and (halves := _halves(times, _SUMS)) is not None:
+        return _enumerated(sizes, times, halves, observed)
+    return _inverted(values, observed, noise)
 
 
-def _enumerated(units: NDArray[np.float64], observed: float) -> float:
-    half = len(units) // 2
-    first, second = _sums(units[:half]), np.sort(_sums(units[half:]))
-    as_far = len(second) - np.searchsorted(second, observed - first)
-    return 2 * float(as_far.sum()) / 2.0 ** len(units)
+def _sizes(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the sizes of values, and how often each comes; nearly equal ones are one."""
+    sizes = np.sort(np.abs(values))
+    starts = np.flatnonzero(np.append(True, np.diff(sizes) > 1e-12 * sizes[-1]))
+    return sizes[starts], np.diff(np.append(starts, len(sizes)))
+
+
+def _halves(times: NDArray[np.int64], at_most: int) -> tuple[list[int], list[int]] | None:
+    """Return places of two parts of the sizes, of at most so many sums each; None: too many."""
+    parts: tuple[list[int], list[int]] = [], []
+    counts = [1, 1]
+    for place in np.argsort(-times, kind="stable"):
+        less = int(counts[1] < counts[0])
+        counts[less] *= int(times[place]) + 1
+        if counts[less] > at_most:
+            return None
+        parts[less].append(int(place))
+    return parts
+
+
+def _sums(
+    sizes: NDArray[np.float64], times: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums of sizes that come so often with either sign, and the chance of each."""
+    sums, chances = np.zeros(1), np.ones(1)
+    for size, count in zip(sizes, times, strict=True):
+        ups = np.arange(count + 1)
+        sums = np.add.outer(size * (2.0 * ups - count), sums).ravel()
+        chances = np.multiply.outer(stats.binom.pmf(ups, count, 0.5), chances).ravel()
+    return sums, chances
+
+
+def _enumerated(
+    sizes: NDArray[np.float64],
+    times: NDArray[np.int64],
+    halves: tuple[list[int], list[int]],
+    observed: float,
+) -> float:
+    """Return P(|Σ ± sizes| ≥ observed) from all sums of one half against those of the other."""
+    first, first_chances = _sums(sizes[halves[0]], times[halves[0]])
+    second, second_chances = _sums(sizes[halves[1]], times[halves[1]])
+    order = np.argsort(second)
+    # The chance of each of the second or more.
+    beyond = np.append(np.cumsum(second_chances[order][::-1])[::-1], 0.0)
+    order_of_first = np.argsort(-first)
+    places = np.searchsorted(second[order], observed - first[order_of_first])
+    return 2 * float(first_chances[order_of_first] @ beyond[places])
 
 
 def _lattice(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], float] | None:
@@ -107,8 +166,8 @@ def _lattice(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], float] | N
     return np.rint(values / step).astype(np.int64), step
 
 
-def _on_lattice(numbers: NDArray[np.int64], observed: float, shifts: NDArray[np.float64]) -> float:
-    """Return P(|Σ ± numbers + shift| ≥ observed), each shift as likely as the others.
+def _on_lattice(numbers: NDArray[np.int64], observed: float, noise: float = 0.0) -> float:
+    """Return P(|Σ ± numbers + noise| ≥ observed).
 
     The sum moves in steps of 2. Its distribution is the discrete Fourier transform of its
     characteristic function, over as many points as it reaches.
@@ -128,30 +187,37 @@ def _on_lattice(numbers: NDArray[np.int64], observed: float, shifts: NDArray[np.
                 negative ^= cosine < 0
     characteristic = np.where(negative, -1.0, 1.0) * np.exp(logarithm)
     chances = np.fft.fft(characteristic * np.exp(1j * angles * reach)).real / points
-    # Of sums −reach, −reach + 2, …: the chance of each or more.
-    beyond = np.append(np.cumsum(np.maximum(chances, 0.0)[::-1])[::-1], 0.0)
-    places = np.ceil((observed - shifts + reach) / 2).astype(np.int64)
-    return 2 * float(beyond[np.clip(places, 0, points)].mean())
+    # Of sums −reach, −reach + 2, …
+    chances, sums = np.maximum(chances, 0.0), np.arange(-reach, reach + 1, 2)
+    if noise > 0:
+        return 2 * float(chances @ special.ndtr((sums - observed) / noise))
+    return 2 * float(chances[sums >= observed].sum())
 
 
-def _inverted(units: NDArray[np.float64], observed: float, deviation: float) -> float:
-    """Return P(|Σ ± units| ≥ observed) from the characteristic function.
+def _inverted(values: NDArray[np.float64], observed: float, noise: float = 0.0) -> float:
+    """Return P(|Σ ± values + noise| ≥ observed) from the characteristic function.
 
     P(sum > s) = 1/2 − 1/π Σ sin((k + 1/2) Δ s) φ((k + 1/2) Δ) / (k + 1/2); with Δ as small as it is
     here, the error is the chance of a sum beyond 8.5 standard deviations.
     """
+    sizes, times = _sizes(values)
+    deviation = math.sqrt(float(values @ values) + noise**2)
     step = 2 * np.pi / (observed + _REACH * deviation)
     found: list[NDArray[np.float64]] = []
-    at_most = max(4, _AT_MOST // (_POINTS * len(units)))
+    at_most = max(4, _AT_MOST // (_POINTS * len(sizes)))
     while len(found) < at_most:
-        places = np.arange(_POINTS) + 0.5 + _POINTS * len(found)
-        found.append(np.cos(np.multiply.outer(places * step, units)).prod(axis=1))
+        angles = (np.arange(_POINTS) + 0.5 + _POINTS * len(found)) * step
+        cosines = np.cos(np.multiply.outer(angles, sizes))
+        product = np.where(times == 1, cosines, cosines**times).prod(axis=1)
+        found.append(product * np.exp(-((noise * angles) ** 2) / 2))
         if np.abs(found[-1][_POINTS // 2 :]).max() < _NOTHING:
             break
     characteristic = np.concatenate(found)
     places = np.arange(len(characteristic)) + 0.5
     if len(found) == at_most:
-        # Cut off where it has not fallen to nothing: as if a little normal noise were added.
-        characteristic = characteristic * np.exp(-36 * (places / len(places)) ** 2)
+        # Cut off where it has not fallen to nothing: as if a little normal noise were added. Sums
+        # that only just reach what was observed must not fall short of it by that.
+        characteristic = characteristic * np.exp(-_FALL * (places / len(places)) ** 2)
+        observed -= 4 * math.sqrt(2 * _FALL) / (len(places) * step)
     inner = np.sin(places * step * observed) * characteristic / places
     return 2 * (0.5 - float(inner.sum()) / np.pi)

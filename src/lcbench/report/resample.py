@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Of all intervals."""
 
+# From this reach on, draws end too early: it is between those of eight and nine units.
+_FAR = 2.5
 # Items that are drawn together; of more, it is drawn first how many fall into each such block.
 _BLOCK = 4096
 # Counts of samples × items that are held at once: 4 to 8 MB each, twice.
@@ -61,6 +63,7 @@ class Resampled:
         places: of each cell in them.
         units: what they are.
         count: how many, experiments aside.
+        still: names of the subsets (or splits) of a single item, which stay as they are.
     """
 
     scores: NDArray[np.float64]
@@ -71,6 +74,7 @@ class Resampled:
     places: tuple[int, ...]
     units: str
     count: int
+    still: tuple[str, ...] = ()
 
     def stretch(self, gradient: NDArray[np.float64]) -> tuple[float, float]:
         """Return how far an interval of a sum of scores must reach, and the degrees of freedom.
@@ -91,6 +95,11 @@ class Resampled:
             drawn * self.sizes / np.maximum(self.sizes - 1, 1), self.sizes - 1, drawn.sum()
         )
 
+    def deviation(self, gradient: NDArray[np.float64]) -> float:
+        """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
+        variance = gradient @ self.covariances.sum(axis=0) @ gradient
+        return float(np.sqrt(max(variance, 0.0)))
+
     def p_value(self, raw: int, ours: int) -> float:
         """Return the p-value of the difference of two cells' scores (`permutation`).
 
@@ -98,10 +107,17 @@ class Resampled:
         b of each cell's cosines, centred and scaled to length 1, the difference of Spearman's
         correlations ρ is Σ (b − a) g. As Σ (b² − a²) = 0, it is also the sum of
         (b − a) g − ρ (b² − a²) / 2, what a pair adds to first order; these are flipped (without
-        the second term the test would be valid, and far weaker). The spread of a classification's
-        experiments is added, as flips of the experiments' differences from their mean.
+        the second term the test would be valid, and far weaker).
+
+        Exact for means of items without experiments, and else to first order. A classification's
+        experiments add normal noise of the variance that they show, and as ten of them know it
+        badly, p is that of Student's t, of (experiments − 1) / (their share of the variance)
+        degrees of freedom. That is fewer than Satterthwaite's, with which p falls below 0.001 up to
+        1.6 times too often; in simulations of 1,000 texts and 10 experiments of any share, p falls
+        below 0.05, 0.01 and 0.001 in 0.88 to 1, 0.74 to 1 and 0.5 to 1 times as many cases as it
+        should. (With the variance taken as known: 1.6, 3 and 9 times.)
         """
-        differences, spread = [np.zeros(0)], [np.zeros(0)]
+        differences, noise, unknown = [np.zeros(0)], 0.0, 0.0
         for one in self.components:
             values = one.values[:, [self.places[raw], self.places[ours]]]
             count = len(values)
@@ -114,11 +130,14 @@ class Resampled:
             else:
                 parts = (values[:, 1] - values[:, 0]) / count
             if one.deviates:
-                centred = parts - parts.mean()
-                spread.append(one.weight * centred * np.sqrt(count / max(count - 1, 1)))
+                variance = one.weight**2 * float(parts.var(ddof=1)) * count
+                noise += variance
+                unknown += variance / (count - 1)
             else:
                 differences.append(one.weight * parts)
-        return sign_flip_p(np.concatenate(differences), np.concatenate(spread))
+        units = np.concatenate(differences)
+        degrees = float(noise + units @ units) / unknown if unknown > 0 else float("inf")
+        return sign_flip_p(units, float(np.sqrt(noise)), degrees)
 
 
 def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,11 +169,29 @@ def reach(
     return t * float(np.sqrt(total / drawn)), freedom
 
 
-def interval(draws: NDArray[np.float64], reaching: float) -> tuple[float, float]:
-    """Return the percentiles of draws that lie as far out as a normal value's would."""
+def interval(
+    draws: NDArray[np.float64], reaching: float, value: float, deviation: float
+) -> tuple[float, float]:
+    """Return the percentiles of draws that lie as far out as a normal value's would.
+
+    Means of n units lie between the least and the greatest of them, however often they are drawn:
+    of few units percentiles cannot reach as far as they should (of two tasks that gain, none would
+    ever reach zero). Where the reach is that of eight units or less, the interval is at least
+    value ± reach × deviation: Student's t. Of a normal quantity without effect, zero is then
+    excluded in 5.5 % of cases for two units (49 % by percentiles alone), 5.4 % for three (26 %),
+    5.1 % for four (12 %), 4.5 % for six (7 %).
+
+    Args:
+        draws: of the quantity, shape (resamples,).
+        reaching: of `reach`.
+        value: the quantity itself.
+        deviation: of the draws; to first order, where some of them may be infinite.
+    """
     tail = float(stats.norm.cdf(-reaching))
-    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail], method="inverted_cdf"))
+    if reaching > _FAR:
+        low, high = min(low, value - reaching * deviation), max(high, value + reaching * deviation)
+    return low, high
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -169,17 +206,28 @@ def resample(
     """Return bootstrap samples of the scores of cells with the same items.
 
     Counts of a sample's items times their values give all cells' means at once; Spearman's
-    correlations come from counts as well (`items.spearman`).
+    correlations come from counts as well (`items.spearman`). A subset of a single item stays as it
+    is in all samples.
+
+    Args:
+        cells: with the same items, and the same number of experiments.
+        resamples: how many samples.
+        random: of `generator`.
 
     Returns:
-        None where there is no variation to draw from: of a single item.
+        None where there is no variation to draw from: no subset has more than a single item.
     """
     # Cells with the same values have the same score in every sample, to the last bit.
     unlike, place_of = _unlike(cells)
     parts = components([cells[place] for place in unlike])
-    if any(len(one.values) < 2 for one in parts):
+    if not any(len(one.values) > 1 and not one.deviates for one in parts):
         return None
     draws = np.zeros((resamples, len(unlike)))
+    for one in parts:
+        if len(one.values) == 1:
+            draws += one.weight * one.values
+    still = _still(cells[0])
+    parts = [one for one in parts if len(one.values) > 1]
     covariances = []
     for one in parts:
         if one.gold is None:
@@ -202,11 +250,26 @@ def resample(
         places=tuple(place_of),
         units=first.units,
         count=int(sum(len(one.values) for one in parts if not one.deviates)),
+        still=still,
     )
 
 
+def _still(samples: Samples) -> tuple[str, ...]:
+    """Return the names of the parts of a score that are of a single item."""
+    splits = {split for split, _ in samples}
+    names = []
+    for parts, _ in independent_parts(samples):
+        if len(samples[parts[0]].values) == 1:
+            split, subset = parts[0]
+            names.append(subset if len(splits) == 1 else f"{split} {subset}")
+    return tuple(names)
+
+
 def components(cells: Sequence[Samples]) -> list[Component]:
-    """Return what the scores of cells with the same items vary with."""
+    """Return what the scores of cells with the same items vary with.
+
+    Of a classification these are its texts and, where the cells have kept them, its experiments.
+    """
     found = []
     for parts, weight in independent_parts(cells[0]):
         samples = [[cell[part] for part in parts] for cell in cells]
@@ -215,7 +278,11 @@ def components(cells: Sequence[Samples]) -> list[Component]:
             values[:, place] = np.mean([one.values for one in several], axis=0)
         found.append(Component(values, weight, samples[0][0].gold))
         draws = [[one.draws for one in several if one.draws is not None] for several in samples]
-        if all(draws) and len({len(one) for several in draws for one in several}) == 1:
+        # All of the cells have them, or none (`items.same_items`); translations may have others.
+        if (
+            all(len(several) == len(parts) for several in draws)
+            and len({len(one) for several in draws for one in several}) == 1
+        ):
             means = np.stack([np.mean(several, axis=0) for several in draws], axis=1)
             if len(means) > 1:
                 found.append(Component(means, weight, deviates=True))

@@ -16,7 +16,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from lcbench.provenance import cores
-from lcbench.report.items import ROUNDING, Samples, paired, read_samples, same_items
+from lcbench.report.items import (
+    NO_ITEMS,
+    ROUNDING,
+    Samples,
+    paired,
+    read_samples,
+    same_items,
+    why_unknown,
+)
 from lcbench.report.resample import Resampled, generator, interval, reach, resample
 from lcbench.report.table1 import AVERAGE, BASELINE, Block, Table, averaged_columns
 
@@ -46,9 +54,9 @@ class Uncertainty:
         high: upper end.
         p: of a two-sided paired permutation test; None where there is none (means of tasks).
         adjusted: p by Holm's correction over all pairs of the table; None as for p.
-        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over several
-            tasks `TASKS`.
-        count: how many of them (of a mean: how many tasks).
+        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over columns of
+            several tasks `TASKS`.
+        count: how many of them (of a mean over columns of several tasks: how many tasks).
         note: what the interval leaves out; empty where it is nothing.
     """
 
@@ -173,7 +181,7 @@ def analyse(
         average=average,
         resamples=resamples,
         seed=seed,
-        notes=_notes(table, cells, outcomes),
+        notes=(*_notes(table, cells, outcomes), *_average_notes(table, draws, outcomes)),
         draws=draws,
     )
 
@@ -183,8 +191,8 @@ def compare_pair(
 ) -> Uncertainty | None:
     """Return how sure the improvement of the second cell over the first is; None: unknown.
 
-    It is unknown for cells without known items or with other items, and where the first's score is
-    not told from 0.
+    It is unknown for cells without known items, with other items or another number of experiments,
+    and where the first's score is not above 0.
     """
     samples = read_samples(first), read_samples(second)
     if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
@@ -215,7 +223,10 @@ def improvement_interval(
 
     For a single column of a single task the interval is that of its items; several tasks are drawn
     with replacement, and then their items. The interval is made at least as wide as Student's t
-    over the tasks would be: few tasks vary less from sample to sample than they should.
+    over the tasks would be (`resample.interval`): few tasks vary less from sample to sample than
+    they should. A column of a single task adds the noise of its items alone, which the note says.
+    Where a baseline is not told from 0, as an end of the interval would be infinite, differences
+    are divided by the baseline as it is, and the note says so: the same rule as of cells.
 
     Args:
         table: which.
@@ -224,15 +235,32 @@ def improvement_interval(
         columns: the names of columns of which the improvement of the mean is meant.
 
     Returns:
-        None where a score is missing, a baseline is not told from 0, or nothing varies.
+        None where a score is missing, a baseline is not above 0, or a column's only task has items
+        that are not known: nothing says how much it varies.
     """
+    if _unknown_alone(table, draws, picks, columns):
+        return None
+    found = _improvement_interval(table, draws, picks, columns, fixed=False)
+    if found is None or np.isfinite([found.low, found.high]).all():
+        return found
+    return _improvement_interval(table, draws, picks, columns, fixed=True)
+
+
+def _improvement_interval(
+    table: Table,
+    draws: Draws,
+    picks: Mapping[str, Mapping[str, str]],
+    columns: Sequence[str],
+    fixed: bool,
+) -> Uncertainty | None:
+    """Return what `improvement_interval` does, over baselines as they are if `fixed`."""
     tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
     blocks = [block for block in table.blocks if block.label in picks]
     drawn: list[NDArray[np.float64]] = []
+    shares: list[float] = []
     # Of each model by column and task: what the task's score adds to the improvement.
     effects: list[dict[str, NDArray[np.float64]]] = []
     single: dict[str, list[NDArray[np.float64]]] = {}
-    unknown: list[str] = []
     for block in blocks:
         scores = {task.task: task.scores for task in block.tasks}
         policies = picks[block.label]
@@ -249,50 +277,92 @@ def improvement_interval(
                     _column(draws, name, [(block.label, policies[task], task) for task in tasks]),
                 ]
             )
-            unknown += [
-                task
-                for task in tasks
-                if (block.label, BASELINE, task) not in draws.cells
-                or (block.label, policies[task], task) not in draws.cells
-            ]
         raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
         if raw <= 0:
             return None
-        gradient = np.array([-ours / raw, 1.0]) * 100 / raw / len(tasks_of)
+        gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
         effects.append({name: pairs @ gradient for name, pairs in values.items()})
         for name in tasks_of:
             single.setdefault(name, []).append(gradient @ samples[name])
-        drawn.append(_improvements(*np.mean(list(samples.values()), axis=0)))
-    improvements = np.mean(drawn, axis=0)
-    if not np.isfinite(improvements).all():
-        return None
-    count = sum(len(tasks) for tasks in tasks_of.values())
-    if count == 1 and unknown:
-        return None
-    variances, degrees, units = [], [], (TASKS, count)
+        means = np.mean(list(samples.values()), axis=0)
+        drawn.append(_improvements(means[0], means[1], over=float(raw) if fixed else None))
+        shares.append(float(100 * (ours - raw) / raw))
+    variances, degrees, items = [], [], []
     for name, tasks in tasks_of.items():
         if len(tasks) > 1:
             effect = np.mean([one[name] for one in effects], axis=0)
             variances.append(float(effect.var(ddof=1)) / len(tasks))
             degrees.append(len(tasks) - 1)
-        elif tasks[0] not in unknown:
-            units_here = draws.cells[blocks[0].label, BASELINE, tasks[0]]
-            items = units_here[1]
+        else:
+            items.append(draws.cells[blocks[0].label, BASELINE, tasks[0]])
+            count = items[-1][1]
             variance = float(np.mean(single[name], axis=0).var())
-            variances.append(variance * items / max(items - 1, 1))
-            degrees.append(items - 1)
-            units = units_here if count == 1 else units
-    if not variances:
-        return None
+            variances.append(variance * count / max(count - 1, 1))
+            degrees.append(count - 1)
     usual = reach(np.zeros(1), np.ones(1), 0.0)[0]
-    reaching, _ = reach(np.array(variances), np.array(degrees), float(improvements.var()))
-    low, high = interval(improvements, max(usual, reaching))
-    names, note = list(dict.fromkeys(unknown)), ""
-    if len(names) == count:
-        note = "without the noise of the items, none of which are known"
-    elif names:
-        note = f"without the noise of {_listing(names)}, whose items are not known"
-    return Uncertainty(low, high, units=units[0], count=units[1], note=note)
+    linear = np.sum([np.mean(of, axis=0) for of in single.values()], axis=0)
+    reaching, _ = reach(np.array(variances), np.array(degrees), float(linear.var()))
+    low, high = interval(
+        np.mean(drawn, axis=0),
+        max(usual, reaching),
+        float(np.mean(shares)),
+        float(linear.std()),
+    )
+    units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
+    if len(items) == len(tasks_of):
+        kinds = {kind for kind, _ in items}
+        units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
+    note = _note(tasks_of, _unknown(draws, picks, tasks_of), fixed)
+    return Uncertainty(low, high, units=units, count=count, note=note)
+
+
+def _note(tasks_of: Mapping[str, Sequence[str]], unknown: Sequence[str], fixed: bool) -> str:
+    """Return what the interval of a mean over columns leaves out."""
+    notes = [_OVER_AS_IT_IS] if fixed else []
+    alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
+    if len(tasks_of) > 1 and len(alone) == len(tasks_of):
+        notes.append("over the items of these tasks only")
+    elif len(tasks_of) > 1 and alone:
+        have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
+        notes.append(f"{_listing(alone)} {have} one task: over {whose} items only")
+    if len(unknown) == sum(len(tasks) for tasks in tasks_of.values()):
+        notes.append("without the noise of the items, none of which are known")
+    elif unknown:
+        notes.append(f"without the noise of {_listing(unknown)}, whose items are not known")
+    return "; ".join(notes)
+
+
+def _unknown(
+    draws: Draws,
+    picks: Mapping[str, Mapping[str, str]],
+    tasks_of: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Return the tasks of columns of which some cell that is compared did not vary."""
+    return [
+        task
+        for tasks in tasks_of.values()
+        for task in tasks
+        if any(
+            (label, policy, task) not in draws.cells
+            for label, policies in picks.items()
+            for policy in (BASELINE, policies.get(task, BASELINE))
+        )
+    ]
+
+
+def _unknown_alone(
+    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
+) -> list[str]:
+    """Return the tasks that are alone in their column and did not vary."""
+    return _unknown(
+        draws,
+        picks,
+        {
+            column.name: column.tasks
+            for column in table.columns
+            if column.name in columns and len(column.tasks) == 1
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -313,9 +383,14 @@ class _Outcome:
     unknown: Mapping[tuple[str, str], str]
 
 
-_NO_ITEMS = "the items are not known"
+_NOT_ABOVE_ZERO = "the baseline is not above 0"
+_SINGLE = "a single item says nothing of others"
+_OTHER_SCORE = "the table's score is not that of all items, as where it takes some subsets only"
 _OTHER_ITEMS = "the items are not those of the baseline"
-_NEAR_ZERO = "the baseline is not told from 0"
+_OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
+_OF_BASELINE = "of the baseline, "
+
+_OVER_AS_IT_IS = "the baseline is not told from 0 and taken as it is"
 
 
 def _files(table: Table, scores: pd.DataFrame) -> dict[_Cell, CellFiles]:
@@ -356,32 +431,52 @@ def _of_task(
     pairs: dict[tuple[str, str], Uncertainty] = {}
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
     units: dict[tuple[str, str], tuple[str, int]] = {}
-    unknown = {place: _NO_ITEMS for place in places if place[1] != BASELINE}
+    # Of each cell why it has nothing.
+    why = {
+        place: "" if one is not None else why_unknown(files) or NO_ITEMS
+        for place, one, (_, files) in zip(places, samples, asked.values(), strict=True)
+    }
+    unknown: dict[tuple[str, str], str] = {}
     for group in paired(samples):
         cells = [one for one in (samples[number] for number in group) if one is not None]
         drawn = resample(cells, resamples, generator(seed, task, _identity(cells[0])))
         if drawn is None:
+            why.update({places[number]: _SINGLE for number in group})
             continue
-        # A table of some of the subsets has other scores than the whole.
-        right = {
-            places[number]: place
-            for place, number in enumerate(group)
-            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING
-        }
+        right = {}
+        for place, number in enumerate(group):
+            # A table of some of the subsets has other scores than the whole.
+            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING:
+                right[places[number]] = place
+            else:
+                why[places[number]] = _OTHER_SCORE
         for (label, policy), place in right.items():
             draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
             units[label, policy] = drawn.units, drawn.count
-            if policy == BASELINE:
-                continue
-            unknown[label, policy] = _OTHER_ITEMS
-            if (label, BASELINE) in right:
+            if policy != BASELINE and (label, BASELINE) in right:
                 found = _of_pair(drawn, right[label, BASELINE], place)
                 if found is None:
-                    unknown[label, policy] = _NEAR_ZERO
+                    unknown[label, policy] = _NOT_ABOVE_ZERO
                 else:
                     pairs[label, policy] = found
-                    del unknown[label, policy]
+    of = dict(zip(places, samples, strict=True))
+    for cell in places:
+        if cell[1] != BASELINE and cell not in pairs and cell not in unknown:
+            raw = cell[0], BASELINE
+            unknown[cell] = why[cell] or _unlike_baseline(
+                of[cell], of.get(raw), why.get(raw, NO_ITEMS)
+            )
     return _Outcome(pairs, draws, units, unknown)
+
+
+def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) -> str:
+    """Return why a cell cannot be paired with its baseline, which itself may have nothing."""
+    if why or own is None or baseline is None:
+        return _OF_BASELINE + (why or NO_ITEMS)
+    same = own.keys() == baseline.keys() and all(
+        own[part].keys == baseline[part].keys for part in own
+    )
+    return _OTHER_EXPERIMENTS if same else _OTHER_ITEMS
 
 
 def _identity(samples: Samples) -> str:
@@ -390,24 +485,41 @@ def _identity(samples: Samples) -> str:
 
 
 def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
-    """Return how sure an improvement is; None where the baseline is not told from 0."""
-    before, after = drawn.scores[raw], drawn.scores[ours]
-    improvements = _improvements(
-        drawn.draws[:, raw].astype(np.float64), drawn.draws[:, ours].astype(np.float64)
-    )
+    """Return how sure an improvement is; None where the baseline is not above 0."""
+    before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
     if before <= 0:
         return None
-    gradient = np.zeros(len(drawn.scores))
-    gradient[raw], gradient[ours] = -100 * after / before**2, 100 / before
-    low, high = interval(improvements, drawn.stretch(gradient)[0])
-    if not np.isfinite([low, high]).all():
-        return None
+    draws = drawn.draws[:, [raw, ours]].astype(np.float64).T
+    value, notes = 100 * (after - before) / before, []
+    for fixed in (False, True):
+        gradient = np.zeros(len(drawn.scores))
+        gradient[raw] = -100 / before if fixed else -100 * after / before**2
+        gradient[ours] = 100 / before
+        improvements = _improvements(draws[0], draws[1], over=before if fixed else None)
+        reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
+        low, high = interval(improvements, reaching, value, deviation)
+        if np.isfinite([low, high]).all():
+            break
+        notes.append(_OVER_AS_IT_IS)
+    if drawn.still:
+        each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
+        notes.append(f"without the noise of {_listing(drawn.still)}, {each}")
     p = drawn.p_value(raw, ours)
-    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count)
+    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count, note="; ".join(notes))
 
 
-def _improvements(raw: NDArray[np.float64], ours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return relative improvements in %; infinity over a raw that is not above 0."""
+def _improvements(
+    raw: NDArray[np.float64], ours: NDArray[np.float64], over: float | None = None
+) -> NDArray[np.float64]:
+    """Return relative improvements in %; infinity over a raw that is not above 0.
+
+    Args:
+        raw: shape (resamples,).
+        ours: the same.
+        over: what the difference is divided by; None: by raw.
+    """
+    if over is not None:
+        return 100 * (ours - raw) / over
     with np.errstate(divide="ignore", invalid="ignore"):
         found = 100 * (ours - raw) / raw
     return np.where(raw > 0, found, np.copysign(np.inf, ours - raw))
@@ -501,7 +613,7 @@ def _notes(
 ) -> tuple[str, ...]:
     """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
     reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
-    if not cells and reasons == {_NO_ITEMS}:
+    if not cells and reasons == {NO_ITEMS}:
         return ("no interval for any task: no items are known",)
     places: dict[tuple[str, str], list[str]] = {}
     for column in table.columns:
@@ -520,6 +632,33 @@ def _notes(
         f"no interval for {_listing(tasks)}{share}: {reason}"
         for (reason, share), tasks in places.items()
     )
+
+
+def _average_notes(table: Table, draws: Draws, outcomes: Mapping[str, _Outcome]) -> tuple[str, ...]:
+    """Say once why averages have no interval: a column's only task has unknown items."""
+    columns = averaged_columns([column.name for column in table.columns])
+    found: list[str] = []
+    lacking = every = 0
+    for block in table.blocks:
+        for policy, row in block.improvements.items():
+            if row.get(AVERAGE) is not None:
+                picks = {block.label: _everywhere(block, policy)}
+                unknown = _unknown_alone(table, draws, picks, columns)
+                found += unknown
+                lacking, every = lacking + bool(unknown), every + 1
+    if not found:
+        return ()
+    names = list(dict.fromkeys(found))
+    reasons = {
+        reason
+        for name in names
+        for reason in (outcomes[name].unknown.values() if name in outcomes else [NO_ITEMS])
+    }
+    share = "" if lacking == every else f" in {lacking} of {every} cells"
+    why = f"the items of {_listing(names)} are not known"
+    if not reasons <= {NO_ITEMS, _OF_BASELINE + NO_ITEMS}:
+        why = f"{_listing(names)} {'have' if len(names) > 1 else 'has'} none"
+    return (f"{AVERAGE}: no interval{share}, since {why}",)
 
 
 def _listing(names: Sequence[str]) -> str:
