@@ -3,6 +3,7 @@
 import csv as csv_format
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -203,8 +204,8 @@ def test_average_improvement_and_window_headings_in_all_texts() -> None:
         *("Avg", "Improv.", "▲", "4.00", "▲", "4.00")
     ]
     assert "Window 4096" in printed(table)
-    assert r"Avg Improv. &  & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
-    assert r"\multicolumn{4}{l}{\textit{Window 4096}} \\" in latex([table])
+    assert r"Avg Improv. & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
+    assert r"\multicolumn{3}{l}{\textit{Window 4096}} \\" in latex([table])
 
 
 def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
@@ -229,28 +230,39 @@ def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
         "| y",
     ]
     assert printed(table).count("Window –") == 1
-    assert r"\multicolumn{4}{l}{\textit{Window \textendash{}}} \\" in latex([table])
+    assert r"\multicolumn{3}{l}{\textit{Window \textendash{}}} \\" in latex([table])
     rows = list(csv_format.DictReader(io.StringIO(csv([table]))))
     assert [row["window"] for row in rows if row["column"] == "Class"] == ["512", "", ""]
 
 
 def test_latex_table(tables: list[Table]) -> None:
     lines = latex(tables).splitlines()
-    assert lines[0] == r"% Needs \usepackage{booktabs} and \usepackage{amssymb}."
-    start = lines.index(r"\begin{tabular}{llrrrrr}")
-    assert lines[start : lines.index(r"\end{tabular}") + 1] == [
-        r"\begin{tabular}{llrrrrr}",
+    needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
+    assert lines[0] == needed
+    start = lines.index("% paper, window 512")
+    wide = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    assert lines[start + 1 : lines.index(r"\end{tabular}") + 4] == [
+        r"\begin{table}[t]\centering\small\setlength{\tabcolsep}{4pt}",
+        r"\caption{Scores and relative improvements: paper, window 512}",
+        wide,
+        r"\begin{tabular}{lrrrrr}",
         r"\toprule",
-        r"Model &  & Class (1) & Summ (1) & STS (1) & Rerank (1) & Avg \\",
+        r"Model & Class & Summ & STS & Rerank & Avg \\",
+        r" & (1) & (1) & (1) & (1) &  \\",
         r"\midrule",
-        r"\multicolumn{7}{l}{\textit{Window 512}} \\",
-        r"minilm & raw, $\tau$ = 1 & 50.00 & 30.00 & 80.00 & 60.00 & 55.00 \\",
-        r" & ours, $\tau$ = 0.8 & 50.22 & -- & 79.90 & 60.00 & -- \\",
-        r" & Relative Improv. & $\blacktriangle$~0.43 & -- & $\blacktriangledown$~0.12 & 0.00 & --"
-        r" \\",
+        r"\multicolumn{6}{l}{\textit{Window 512}} \\",
+        r"\multicolumn{6}{l}{\textbf{minilm}} \\",
+        r"\quad raw, $\tau$ = 1 & 50.00 & 30.00 & 80.00 & 60.00 & 55.00 \\",
+        r"\quad ours, $\tau$ = 0.8 & 50.22 & -- & 79.90 & 60.00 & -- \\",
+        r"\quad Relative Improv. & $\blacktriangle$~0.43 & -- & $\blacktriangledown$~0.12 & 0.00 "
+        r"& -- \\",
         r"\bottomrule",
         r"\end{tabular}",
+        "}",
+        r"\par\smallskip",
+        r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
     ]
+    assert lines[-2:] == [r"\end{minipage}", r"\end{table}"]
     assert r"minilm, $\tau$ = 0.8, Summ: missing D" in latex(tables)
 
 
@@ -281,7 +293,7 @@ def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[Table])
     assert (
         r"a\textbar{}b\_c\&d\%e{[}bold{]}\$f\$\#\{g\}\textasciitilde{}\textasciicircum{}"
         r"\textbackslash{}\textless{}script\textgreater{}"
-        r"\`{}h\`{}-{}-{*}i{*} & raw"
+        r"\`{}h\`{}-{}-{*}i{*}}} \\"
     ) in text
     assert r"ours, $\tau$ = a\textbar{}b\_c & 60.00 & -- & -- \\" in text
     # The group stands in a comment, which a line break would end.
@@ -472,8 +484,18 @@ def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -
 def test_latex_with_statistics(tables: list[Table], known: TableStatistics) -> None:
     lines = latex(tables, [known]).splitlines()
     up = r"\textbf{$\blacktriangle$~0.43}"
-    assert rf" & Relative Improv. & {up} & -- & $\triangledown$~0.12 & 0.00 & -- \\" in lines
-    assert r" & 95 \% interval & 0.10 to 0.80 & -- & $-$0.40 to 0.20 & -- & -- \\" in lines
+    at = lines.index(rf"\quad Relative Improv. & {up} & -- & $\triangledown$~0.12 & 0.00 & -- \\")
+    ends = [
+        ("95 \\% from", "0.10", "--", "$-$0.40", "--", "--"),
+        ("to", "0.80", "--", "0.20", "--", "--"),
+    ]
+    assert lines[at + 1 : at + 3] == [
+        " & ".join(
+            [rf"{{\scriptsize \quad {title}}}", *(rf"{{\scriptsize {one}}}" for one in values)]
+        )
+        + r" \\"
+        for title, *values in ends
+    ]
 
 
 def test_csv_with_statistics(tables: list[Table], known: TableStatistics) -> None:
@@ -518,7 +540,9 @@ def test_the_mean_over_models_has_an_interval_too() -> None:
     at = rows.index("| **Avg Improv.** |  |  | △ 4.00 | **▲ 4.00** |")
     assert rows[at + 1] == "| 95 % interval |  |  | -1.00 to 9.00 | 1.00 to 9.00 |"
     lines = latex([table], [known]).splitlines()
-    assert r" & 95 \% interval & $-$1.00 to 9.00 & 1.00 to 9.00 \\" in lines
+    low = r"{\scriptsize \quad 95 \% from} & {\scriptsize $-$1.00} & {\scriptsize 1.00} \\"
+    high = r"{\scriptsize \quad to} & {\scriptsize 9.00} & {\scriptsize 9.00} \\"
+    assert lines[lines.index(low) + 1] == high
     console = Console(file=io.StringIO(), width=100)
     console.print(terminal(table, known))
     assert isinstance(console.file, io.StringIO)
@@ -534,3 +558,86 @@ def test_table_1_compiles_as_latex(
     body = latex([*tables, *hostile_tables], [known, None]) + latex(tables)
     said = compiled(latex_document(body), tmp_path)
     assert ".pk>" not in said
+
+
+def many_models(count: int, columns: int) -> tuple[Table, TableStatistics]:
+    """Models with names like real ones, and intervals of two digits before the point."""
+    scores = pd.concat(
+        scores_of(
+            {
+                (policy, column, f"{column}{task}"): score
+                for policy, score in (("1", 0.5), ("0.8", 0.435))
+                for column in COLUMN_ORDER[:columns]
+                for task in range(12)
+            },
+            f"org/msmarco-roberta-base-ance-firstp-{number}",
+        )
+        for number in range(count)
+    )
+    (table,) = build_tables(scores)
+    sure = Uncertainty(-26.09, -12.86)
+    means = {
+        (block.label, "0.8", column): sure
+        for block in table.blocks
+        for column in table.column_names
+    }
+    return table, TableStatistics({}, means, dict.fromkeys(table.column_names, sure))
+
+
+@pytest.mark.parametrize(("models", "columns"), [(5, 8), (14, 3)])
+def test_table_1_fits_a_page_of_a_plain_article(models: int, columns: int, tmp_path: Path) -> None:
+    table, known = many_models(models, columns)
+    said = compiled(latex_document(latex([table], [known])), tmp_path)
+    overfull = re.findall(r"Overfull \\hbox \(([\d.]+)pt", said)
+    assert [points for points in overfull if float(points) > 5] == []
+    assert "Float too large" not in said
+
+
+def test_many_models_are_several_tables_in_latex() -> None:
+    table, known = many_models(14, 3)
+    lines = latex([table], [known]).splitlines()
+    captions = [line for line in lines if line.startswith(r"\caption")]
+    title = r"\caption{Scores and relative improvements: paper, window 512 (part %d of 3)}"
+    assert captions == [title % part for part in (1, 2, 3)]
+    assert [sum(r"\textbf{msmarco" in line for line in lines)] == [14]
+    # The mean over the models, and the notes, are in the last.
+    last = lines.index(captions[-1])
+    (average,) = (place for place, line in enumerate(lines) if line.startswith("Avg Improv."))
+    (choice,) = (place for place, line in enumerate(lines) if r"The best $\tau$ of" in line)
+    assert last < average < choice
+
+
+def test_many_notes_stand_below_the_table_in_latex(
+    tables: list[Table], known: TableStatistics
+) -> None:
+    notes = tuple(f"minilm, Task{number}: no items" for number in range(100))
+    lines = latex(tables, [replace(known, notes=notes)]).splitlines()
+    assert lines.index(r"\end{table}") < lines.index(
+        r"\par\noindent{\footnotesize\raggedright minilm, Task0: no items\par}"
+    )
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
+    values = {
+        (policy, column, f"{column}0"): score
+        for policy, score in (("1", 0.5), ("0.8", 0.4375))
+        for column in COLUMN_ORDER[:3]
+    }
+    label = "msmarco-roberta-base-ance-firstp-of-a-long-name"
+    (table,) = build_tables(scores_of(values, f"org/{label}"))
+    lines = printed(table, width).splitlines()
+    assert label in [line.rstrip() for line in lines]
+    assert "Window 512" in [line.rstrip() for line in lines]
+    # The first column is as wide as the longest of what stands in it.
+    header = next(line for line in lines if "Avg" in line)
+    rule = next(line for line in lines if "──" in line)
+    assert header.startswith("Model" + " " * (len(" Relative Improv.") - len("Model")))
+    assert len(rule) < 60
+
+
+def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[Table]) -> None:
+    none = TableStatistics({}, {}, {}, resamples=0)
+    said = footnotes(tables[0], none)
+    assert said[-1] == "No intervals were asked for (resamples=0)."
+    assert not any("bootstrap" in sentence for sentence in said)

@@ -207,7 +207,13 @@ def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Sheet) -> None:
 
 def test_latex(sheet: Sheet) -> None:
     lines = sheets.latex([sheet]).splitlines()
-    assert lines[0] == r"% Needs \usepackage{booktabs} and \usepackage{amssymb}."
+    needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
+    assert lines[0] == needed
+    assert lines[2:5] == [
+        "% Gains",
+        r"\begin{table}[t]\centering\small\setlength{\tabcolsep}{4pt}",
+        r"\caption{Gains}",
+    ]
     begin = lines.index(r"\begin{tabular}{lrr}")
     assert lines[begin + 1 : begin + 10] == [
         r"\toprule",
@@ -249,6 +255,59 @@ def test_latex_compiles_with_every_character_there_is(sheet: Sheet, tmp_path: Pa
     # A font that is drawn when it is first used takes a minute, and more than a small TeX.
     assert "mktexpk" not in log
     assert ".pk>" not in log
+
+
+def wide(columns: int, rows: int) -> Sheet:
+    return Sheet(
+        name="wide",
+        title="Wide",
+        header=("Task", *(f"c{place}" for place in range(columns))),
+        labels=1,
+        sections=(
+            Section(
+                "minilm",
+                tuple(
+                    (sheets.name(f"t{row}"), *(sheets.number(place) for place in range(columns)))
+                    for row in range(rows)
+                ),
+            ),
+        ),
+        notes=("A note.",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "environment", "widths"),
+    [
+        (12, 2, "tabular", [12]),
+        (13, 2, "tabular", [7, 6]),
+        (300, 2, "tabular", [12] * 25),
+        (13, 50, "longtable", [5, 5, 3]),
+    ],
+)
+def test_a_sheet_of_many_columns_comes_in_parts_in_latex(
+    columns: int, rows: int, environment: str, widths: list[int], tmp_path: Path
+) -> None:
+    text = sheets.latex([wide(columns, rows)])
+    found = re.findall(rf"\\begin{{{environment}}}{{(l+)(r+)}}", text)
+    assert [(len(names), len(numbers)) for names, numbers in found] == [(1, one) for one in widths]
+    assert text.count("\nt0 & ") == len(widths)
+    titles = re.findall(r"\\caption\{(.*)\}", text)
+    count = len(widths)
+    if count == 1:
+        assert titles == ["Wide"]
+    else:
+        assert titles == [f"Wide (part {part} of {count})" for part in range(1, count + 1)]
+    assert all(f"c{place} " in text for place in range(columns))
+    assert text.count("A note.") == 1
+    said = compiled(sheets.latex_document(text), tmp_path)
+    assert "Overfull" not in said
+
+
+def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
+    text = sheets.latex([wide(2, 2)] * 120)
+    assert text.count(r"\clearpage") == 7
+    compiled(sheets.latex_document(text), tmp_path)
 
 
 def test_sheets_of_one_name_are_told_apart(sheet: Sheet) -> None:

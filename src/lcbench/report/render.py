@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -22,6 +23,8 @@ from lcbench.report.sheets import (
     entry_terminal,
     improvement,
     interval,
+    latex_needs,
+    latex_table,
     number,
 )
 from lcbench.report.sheets import markdown as sheet_markdown
@@ -127,6 +130,13 @@ _FOOTNOTE_RANKS = (
 
 _MOST_COLUMNS_FAR_APART = 6
 
+_CAPTION = "Scores and relative improvements"
+# Each has up to six lines of a page that has 50, which the notes share.
+_MODELS_OF_A_PAGE = 6
+
+# Stands for a row that is as wide as the table; no name has it, for it is not printable.
+_SPANNING = "\ue000"
+
 
 @dataclass(frozen=True)
 class _Line:
@@ -135,6 +145,23 @@ class _Line:
     kind: str
     policy: str
     entries: tuple[Entry, ...]
+
+
+class _Spanned:
+    """A grid some rows of which are names as wide as the console: no column is wider for them."""
+
+    def __init__(self, grid: RichTable, names: Sequence[Text]) -> None:
+        self._grid = grid
+        self._names = names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = iter(self._names)
+        for line in console.render_lines(self._grid, options, pad=False):
+            if any(_SPANNING in segment.text for segment in line):
+                yield next(names)
+            else:
+                yield from line
+                yield Segment.line()
 
 
 def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
@@ -168,10 +195,13 @@ def terminal(table: Table, statistics: TableStatistics | None = None) -> Rendera
     for name in table.column_names:
         header = Text(wrapped_header(one_line(name)) + counts[name].replace(" ", "\n"))
         grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
+    spanning = []
     for window, blocks in groupby(table.blocks, _window):
-        grid.add_row(Text(f"Window {window}", style="italic"))
+        spanning.append(Text(f"Window {window}", style="italic"))
+        grid.add_row(_SPANNING)
         for block in blocks:
-            grid.add_row(Text(one_line(block.label), style="bold"))
+            spanning.append(Text(one_line(block.label), style="bold"))
+            grid.add_row(_SPANNING)
             for line in _lines(table, block, statistics, two_lines=True):
                 # The policy of the relative line is that of the line above it.
                 policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
@@ -189,7 +219,7 @@ def terminal(table: Table, statistics: TableStatistics | None = None) -> Rendera
     for footnote in footnotes(table, statistics):
         below.add_row(Text("*"), Text(footnote, style="dim"))
     title = Text(one_line(table.group), style="bold")
-    return Group(title, Text(), grid, Text(), below)
+    return Group(title, Text(), _Spanned(grid, spanning), Text(), below)
 
 
 def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
@@ -313,13 +343,15 @@ def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | No
 
 
 def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
-    """The tables as `tabular`s with rules of booktabs, each with its notes and footnotes.
+    """The tables as `table`s with rules of booktabs, each with its notes and footnotes.
 
-    `sheets.latex_document` makes a document of it. For `statistics` see `markdown`.
+    One of many models comes in parts, each of a page at most. `sheets.latex_document` makes a
+    document of it. For `statistics` see `markdown`.
     """
-    head = "% Needs \\usepackage{booktabs} and \\usepackage{amssymb}.\n"
-    return head + "".join(
-        "\n" + _latex_table(*pair) for pair in _with_statistics(tables, statistics)
+    return latex_needs() + "".join(
+        "\n" + part
+        for pair in _with_statistics(tables, statistics)
+        for part in _latex_tables(*pair)
     )
 
 
@@ -428,6 +460,8 @@ def _notes(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
 
 
 def _footnote_marks(statistics: TableStatistics) -> str:
+    if statistics.resamples == 0:
+        return "No intervals were asked for (resamples=0)."
     return (
         f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
         f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
@@ -642,35 +676,62 @@ def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str
     return table.group, window, block.model, block.revision
 
 
-def _latex_table(table: Table, statistics: TableStatistics | None) -> str:
-    counts = _task_counts(table)
+def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]:
+    """Return a `table` for every few models; the mean over the models is in the last."""
     names = table.column_names
-    width = 2 + len(names)
-    header = ["Model", "", *(latex_text(name) + counts[name] for name in names)]
-    lines = [
-        f"% {one_line(table.group)}",
-        f"\\begin{{tabular}}{{ll{'r' * len(names)}}}",
+    counts = _task_counts(table)
+    head = [
+        f"\\begin{{tabular}}{{l{'r' * len(names)}}}",
         "\\toprule",
-        latex_row(header),
+        latex_row(["Model", *map(latex_text, names)]),
+        latex_row(["", *(counts[name].strip() for name in names)]),
     ]
-    for window, blocks in groupby(table.blocks, _window):
+    size = _MODELS_OF_A_PAGE
+    parts = [table.blocks[at : at + size] for at in range(0, len(table.blocks), size)] or [()]
+    texts = []
+    for number_, blocks in enumerate(parts, 1):
+        last = number_ == len(parts)
+        title = f"{_CAPTION}: {table.group}" + (
+            f" (part {number_} of {len(parts)})" if len(parts) > 1 else ""
+        )
+        notes = (*_notes(table, statistics), *footnotes(table, statistics)) if last else ()
+        lines = [*head, *_latex_blocks(table, blocks, statistics)]
+        if last:
+            lines += _latex_average(table, statistics)
+        lines += ["\\bottomrule", "\\end{tabular}"]
+        texts.append(latex_table(title, lines, notes, comment=table.group))
+    return texts
+
+
+def _latex_blocks(
+    table: Table, blocks: Sequence[Block], statistics: TableStatistics | None
+) -> Iterator[str]:
+    width = 1 + len(table.column_names)
+    for window, those in groupby(blocks, _window):
         heading = latex_text(f"Window {window}")
-        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"]
-        for place, block in enumerate(blocks):
+        yield "\\midrule"
+        yield f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"
+        for place, block in enumerate(those):
             if place:
-                lines.append("\\midrule")
-            for line in _lines(table, block, statistics, two_lines=False):
-                label = latex_text(block.label) if line.kind == "raw" else ""
-                policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
-                title = latex_text(_ROW_NAMES[line.kind]) + policy
-                lines.append(latex_row([label, title, *map(entry_latex, line.entries)]))
-    for line in _average_lines(table, statistics, two_lines=False):
-        values = map(entry_latex, line.entries)
+                yield "\\midrule"
+            yield f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{latex_text(block.label)}}}}} \\\\"
+            yield from map(_latex_line, _lines(table, block, statistics, two_lines=True))
+
+
+def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator[str]:
+    for line in _average_lines(table, statistics, two_lines=True):
         if line.kind == "relative":
-            lines += ["\\midrule", latex_row(["Avg Improv.", "", *values])]
+            yield "\\midrule"
+            yield latex_row(["Avg Improv.", *map(entry_latex, line.entries)])
         else:
-            lines.append(latex_row(["", latex_text(_ROW_NAMES[line.kind]), *values]))
-    lines += ["\\bottomrule", "\\end{tabular}", ""]
-    for sentence in (*_notes(table, statistics), *footnotes(table, statistics)):
-        lines.append(f"\\par\\noindent{{\\footnotesize {latex_text(sentence)}\\par}}")
-    return "\n".join(lines) + "\n"
+            yield _latex_line(line)
+
+
+def _latex_line(line: _Line) -> str:
+    # The policy of the relative line is that of the line above it.
+    policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
+    title = f"\\quad {latex_text(_ROW_NAMES[line.kind].strip())}{policy}"
+    cells = [title, *map(entry_latex, line.entries)]
+    if line.kind in {"low", "high"}:
+        cells = [f"{{\\scriptsize {cell}}}" for cell in cells]
+    return latex_row(cells)

@@ -103,6 +103,17 @@ _WIDEST_HEADER = 12
 # More rows than these do not fit on a page; a `longtable` goes on over the next.
 _ROWS_OF_A_PAGE = 40
 
+# In LaTeX: so many columns of numbers stand side by side, fewer in a `longtable`, which cannot be
+# scaled. Notes of more lines than these stand below the table, and may go on over the next page.
+# A TeX holds a limited number of tables for which it has found no place yet.
+_MOST_NUMBERS = 12
+_MOST_NUMBERS_OF_A_LONG_ONE = 6
+_MOST_LINES_OF_NOTES = 15
+_CHARACTERS_OF_A_NOTES_LINE = 90
+_MOST_FLOATS = 16
+
+_AS_WIDE_AS_THE_TEXT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
+
 
 def name(text: str) -> Entry:
     """Return a name, for the left of a row."""
@@ -207,21 +218,63 @@ def csv(sheet: Sheet) -> str:
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as `tabular`s with rules of booktabs; long ones as `longtable`s."""
-    packages = ["booktabs", "amssymb"]
-    if any(_is_long(sheet) for sheet in sheets):
-        packages.append("longtable")
-    needed = " and ".join(f"\\usepackage{{{package}}}" for package in packages)
-    return f"% Needs {needed}.\n" + "".join("\n" + _latex_sheet(sheet) for sheet in sheets)
+    """Return sheets as `table`s with captions and rules of booktabs; long ones as `longtable`s.
+
+    Sheets of many columns come in parts, each with the names on the left.
+    """
+    packages = ["longtable"] if any(_is_long(sheet) for sheet in sheets) else []
+    parts = [part for sheet in sheets for part in _latex_sheet(sheet)]
+    for place in range(_MOST_FLOATS, len(parts), _MOST_FLOATS):
+        parts[place] = "\\clearpage\n" + parts[place]
+    return latex_needs(*packages) + "".join("\n" + part for part in parts)
+
+
+def latex_needs(*packages: str) -> str:
+    """Return the first line of a file with tables: a comment that names what they need."""
+    names = ["booktabs", "amssymb", "graphicx", *packages]
+    *most, last = (f"\\usepackage{{{package}}}" for package in names)
+    return f"% Needs {', '.join(most)} and {last}.\n"
+
+
+def latex_table(
+    title: str, tabular: Sequence[str], notes: Sequence[str], comment: str | None = None
+) -> str:
+    """Return a `table`: what is wider than the text is scaled down to its width.
+
+    Args:
+        title: of the caption, as plain text.
+        tabular: its lines, LaTeX already.
+        notes: below it, as plain text.
+        comment: above it; None: the title.
+    """
+    lines = [
+        f"% {one_line(title if comment is None else comment)}",
+        "\\begin{table}[t]\\centering\\small\\setlength{\\tabcolsep}{4pt}",
+        f"\\caption{{{latex_text(title)}}}",
+        _AS_WIDE_AS_THE_TEXT,
+        *tabular,
+        "}",
+    ]
+    below = sum(math.ceil(len(note) / _CHARACTERS_OF_A_NOTES_LINE) for note in notes)
+    inside = below <= _MOST_LINES_OF_NOTES
+    if notes and inside:
+        lines += [
+            "\\par\\smallskip",
+            "\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
+            *(f"{latex_text(note)}\\par" for note in notes),
+            "\\end{minipage}",
+        ]
+    lines.append("\\end{table}")
+    return "\n".join([*lines, *([] if inside else _latex_notes(notes)), ""])
 
 
 def latex_document(body: str) -> str:
     """Return a document of its own, for pdflatex, around what `latex` or `render.latex` gave."""
     return (
-        "\\documentclass{article}\n"
-        "\\usepackage[a3paper,landscape,margin=15mm]{geometry}\n"
-        "\\usepackage{booktabs}\n\\usepackage{amssymb}\n\\usepackage{longtable}\n"
-        "\\begin{document}\n\\noindent\n"
+        "\\documentclass[a4paper]{article}\n"
+        "\\usepackage{booktabs}\n\\usepackage{amssymb}\n"
+        "\\usepackage{graphicx}\n\\usepackage{longtable}\n"
+        "\\begin{document}\n"
         f"{body}"
         "\\end{document}\n"
     )
@@ -367,27 +420,64 @@ def _is_long(sheet: Sheet) -> bool:
     return sum(len(section.rows) + 1 for section in sheet.sections) > _ROWS_OF_A_PAGE
 
 
-def _latex_sheet(sheet: Sheet) -> str:
+def _latex_sheet(sheet: Sheet) -> list[str]:
+    """Return the tables of a sheet: one, or several side by side on paper wide enough."""
     long = _is_long(sheet)
-    environment = "longtable" if long else "tabular"
-    width = len(sheet.header)
-    columns = "l" * sheet.labels + "r" * (width - sheet.labels)
+    most = _MOST_NUMBERS_OF_A_LONG_ONE if long else _MOST_NUMBERS
+    numbers = range(sheet.labels, len(sheet.header))
+    # Of equal width, so that none is left with a single column.
+    count = max(math.ceil(len(numbers) / most), 1)
+    size = math.ceil(len(numbers) / count)
+    parts = []
+    for part in range(count):
+        columns = [*range(sheet.labels), *numbers[part * size : (part + 1) * size]]
+        title = sheet.title + (f" (part {part + 1} of {count})" if count > 1 else "")
+        notes = sheet.notes if part == count - 1 else ()
+        if long:
+            parts.append(_longtable(sheet, columns, title, notes))
+        else:
+            parts.append(latex_table(title, _tabular(sheet, columns), notes))
+    return parts
+
+
+def _tabular(sheet: Sheet, columns: Sequence[int]) -> list[str]:
+    lines = [f"\\begin{{tabular}}{{{_alignment(sheet, columns)}}}", "\\toprule"]
+    lines.append(latex_row(latex_text(sheet.header[place]) for place in columns))
+    for section in sheet.sections:
+        lines += ["\\midrule", *_latex_section(section, columns)]
+    return [*lines, "\\bottomrule", "\\end{tabular}"]
+
+
+def _longtable(sheet: Sheet, columns: Sequence[int], title: str, notes: Sequence[str]) -> str:
+    header = latex_row(latex_text(sheet.header[place]) for place in columns)
     lines = [
-        f"% {one_line(sheet.title)}",
-        f"\\par\\noindent\\textbf{{{latex_text(sheet.title)}}}\\par\\medskip\\noindent",
-        f"\\begin{{{environment}}}{{{columns}}}",
-        "\\toprule",
-        latex_row(map(latex_text, sheet.header)),
-        *(["\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"] if long else []),
+        f"% {one_line(title)}",
+        "{\\scriptsize\\setlength{\\tabcolsep}{4pt}",
+        f"\\begin{{longtable}}{{{_alignment(sheet, columns)}}}",
+        f"\\caption{{{latex_text(title)}}} \\\\",
+        *("\\toprule", header, "\\midrule", "\\endfirsthead"),
+        *("\\toprule", header, "\\midrule", "\\endhead"),
+        *("\\bottomrule", "\\endfoot"),
     ]
     for place, section in enumerate(sheet.sections):
-        # Above the first rows of a `longtable` there is one already.
-        if place or not long:
-            lines.append("\\midrule")
-        if section.heading:
-            heading = latex_text(section.heading)
-            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\")
-        lines += [latex_row(map(entry_latex, row)) for row in section.rows]
-    lines += [*([] if long else ["\\bottomrule"]), f"\\end{{{environment}}}", ""]
-    lines += [f"\\par\\noindent{{\\footnotesize {latex_text(note)}\\par}}" for note in sheet.notes]
-    return "\n".join([*lines, "\\bigskip", ""])
+        # Above the first rows there is one already.
+        lines += [*(["\\midrule"] if place else []), *_latex_section(section, columns)]
+    return "\n".join([*lines, "\\end{longtable}", "}", *_latex_notes(notes), ""])
+
+
+def _alignment(sheet: Sheet, columns: Sequence[int]) -> str:
+    return "".join("l" if place < sheet.labels else "r" for place in columns)
+
+
+def _latex_section(section: Section, columns: Sequence[int]) -> list[str]:
+    lines = []
+    if section.heading:
+        heading = latex_text(section.heading)
+        lines.append(f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textit{{{heading}}}}} \\\\")
+    return lines + [latex_row(entry_latex(row[place]) for place in columns) for row in section.rows]
+
+
+def _latex_notes(notes: Iterable[str]) -> list[str]:
+    return [
+        f"\\par\\noindent{{\\footnotesize\\raggedright {latex_text(note)}\\par}}" for note in notes
+    ]
