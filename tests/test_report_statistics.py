@@ -184,6 +184,17 @@ def test_few_units_reach_as_far_as_students_t() -> None:
     assert reach(np.array([0.0]), np.array([9.0]), 0.0)[0] == pytest.approx(1.96, abs=1e-3)
 
 
+def test_a_single_draw_makes_no_interval_of_few_units() -> None:
+    draws = np.append(np.random.default_rng(0).normal(3, 1, 9999), np.inf)
+    low, high = interval(draws, 5.3, 3.0, 1.0)
+    assert (low, high) == pytest.approx((3 - 5.3, 3 + 5.3))
+    # Of many units it is far from the percentile.
+    low, high = interval(draws, 1.96, 3.0, 1.0)
+    assert (low, high) == pytest.approx((3 - 1.96, 3 + 1.96), abs=0.1)
+    draws[:400] = np.inf
+    assert interval(draws, 1.96, 3.0, 1.0)[1] == np.inf
+
+
 def _query_means(random: np.random.Generator) -> tuple[Sample, Sample]:
     raw = random.beta(0.6, 0.8, 200)
     return of_queries(raw), of_queries(raw + random.normal(0.01, 0.1, 200))

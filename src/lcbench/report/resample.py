@@ -25,6 +25,7 @@ LEVEL = 0.95
 
 # From this reach on, draws end too early: it is between those of eight and nine units.
 _FAR = 2.5
+_OUTMOST = 10
 # Items that are drawn together; of more, it is drawn first how many fall into each such block.
 _BLOCK = 4096
 # Counts of samples × items that are held at once: 4 to 8 MB each, twice.
@@ -188,6 +189,9 @@ def interval(
         deviation: of the draws; to first order, where some of them may be infinite.
     """
     tail = float(stats.norm.cdf(-reaching))
+    if reaching > _FAR:
+        # Further out a percentile is one of a few draws, which may be infinite.
+        tail = max(tail, _OUTMOST / len(draws))
     low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail], method="inverted_cdf"))
     if reaching > _FAR:
         low, high = min(low, value - reaching * deviation), max(high, value + reaching * deviation)
