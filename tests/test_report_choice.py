@@ -1,5 +1,7 @@
 """`lcbench.report.choice`: the paper's rule, tasks held out, and what the difference is."""
 
+import csv as csv_format
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from lcbench.report import sheets
 from lcbench.report.choice import Choice, choose, sheet
 from lcbench.report.statistics import analyse
 from lcbench.report.table1 import Table, build_tables
@@ -217,10 +220,20 @@ def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
     texts = [entry.text for entry in row]
     model = choice.models[0]
     gain = f"▲ {model.gain:.2f}"
-    assert texts == ["bge-base-en-v1.5", "0.8", gain, gain, "0.00", "0.8 ×3", gain, "0.00"]
+    ends = f"{model.honest_low:.2f} to {model.honest_high:.2f}"
+    assert texts == ["bge-base-en-v1.5", "0.8", gain, gain, ends, "0.00", "0.8 ×3", gain, "0.00"]
+    assert found.header[3:5] == ("Held-out gain (%)", "95 % interval")
     assert row[3].look == "up"
     assert row[3].more.startswith("95 %: +")
     assert row[3].value == model.honest_gain
+    assert (row[3].low, row[3].high) == (model.honest_low, model.honest_high)
+    low, high = model.intervals["0.8"]
+    (read,) = csv_format.DictReader(io.StringIO(sheets.csv(found)))
+    assert read["Held-out gain (%) low"] == repr(model.honest_low)
+    assert read["Held-out gain (%) high"] == repr(model.honest_high)
+    for column in ("Gain (%)", "At 0.8 (%)"):
+        assert (read[f"{column} low"], read[f"{column} high"]) == (repr(low), repr(high))
+    assert "Optimism low" not in read
 
 
 def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
@@ -232,7 +245,8 @@ def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
     rows = found.sections[0].rows
     assert (rows[0][3].text, rows[0][3].look) == ("△ 0.67", "unsure")
     assert rows[0][3].more == "95 %: -0.50 to +1.50"
-    assert [entry.text for entry in rows[1][6:]] == ["–", "–"]
+    assert [row[4].text for row in rows] == ["-0.50 to 1.50", "–", "–"]
+    assert [entry.text for entry in rows[1][7:]] == ["–", "–"]
     assert [entry.text for entry in rows[2][:3]] == ["one τ for all", "0.9", "▲ 1.25"]
     assert all(len(row) == len(found.header) for row in rows)
     assert found.notes[-1] == "a note"

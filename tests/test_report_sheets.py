@@ -180,8 +180,11 @@ def test_markdown(sheet: Sheet) -> None:
 
 def test_csv_reads_back_in_full_precision(sheet: Sheet) -> None:
     rows = list(csv_format.DictReader(io.StringIO(sheets.csv(sheet))))
-    assert rows[0] == {"section": "minilm", "Task": "A", "raw": "50.125", "τ = 0.8": "0.43"}
-    assert rows[3] == {"section": "other", "Task": HOSTILE, "raw": "", "τ = 0.8": "-0.5"}
+    assert list(rows[0]) == ["section", "Task", "raw", "τ = 0.8", "τ = 0.8 low", "τ = 0.8 high"]
+    assert list(rows[0].values()) == ["minilm", "A", "50.125", "0.43", "0.1", "0.8"]
+    assert list(rows[2].values()) == ["minilm", "C", "70.0", "0.4", "-0.11", "0.8"]
+    # Of this one no interval is known.
+    assert list(rows[3].values()) == ["other", HOSTILE, "", "-0.5", "", ""]
     # Without headings there is no column for them.
     plain = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("1", 1.0),),)),))
     assert sheets.csv(plain) == "x\n1.0\n"
@@ -198,7 +201,10 @@ def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Sheet) -> None:
         "value": 0.43,
         "look": "up",
         "more": "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries",
+        "low": 0.1,
+        "high": 0.8,
     }
+    assert "low" not in read["sections"][0]["rows"][0][1]
     assert read["sections"][1]["rows"][0][0]["value"] == HOSTILE
     assert read["notes"] == ["τ is chosen [bold]here[/bold]."]
     odd = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("–", math.nan),),)),))

@@ -18,6 +18,7 @@ from lcbench.report.table1 import (
     relative_improvement,
     temperature,
 )
+from lcbench.report.text import HOLE, two_decimals
 
 USUAL = "0.8"
 """The τ of three of the five models in the paper's Table 1: what one would take untried."""
@@ -127,7 +128,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
                 Entry("one τ for all", "one τ for all"),
                 _tau(choice.one_tau),
                 _gain(choice.one_gain),
-                *[Entry("–")] * 5,
+                *[Entry(HOLE)] * 6,
             )
         )
     return Sheet(
@@ -138,6 +139,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
             "τ",
             "Gain (%)",
             "Held-out gain (%)",
+            "95 % interval",
             "Optimism",
             "τ held out",
             f"At {USUAL} (%)",
@@ -150,8 +152,9 @@ def sheet(group: str, choice: Choice) -> Sheet:
             "gain, which is too high even where τ does nothing.",
             "The held-out gain gives each task the τ that is best over the other tasks; the "
             "optimism is what the paper's rule has more, in percentage points.",
+            "The 95 % interval is that of the held-out gain.",
             f"The regret of {USUAL} is what it loses against that best τ. Gains are relative "
-            "improvements of Avg; the interval takes the chosen τ as they are.",
+            "improvements of Avg; the intervals take the chosen τ as they are.",
             *choice.notes,
         ),
     )
@@ -233,10 +236,11 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
         _tau(model.tau),
         _gain(model.gain, *model.intervals.get(model.tau, (None, None))),
         _gain(model.honest_gain, model.honest_low, model.honest_high),
+        _interval(model.honest_low, model.honest_high),
         Entry(f"{model.optimism:.2f}", model.optimism),
         Entry(counted, counted),
-        Entry("–") if usual is None else _gain(usual, *model.intervals.get(USUAL, (None, None))),
-        Entry("–") if regret is None else Entry(f"{regret:.2f}", regret),
+        Entry(HOLE) if usual is None else _gain(usual, *model.intervals.get(USUAL, (None, None))),
+        Entry(HOLE) if regret is None else Entry(f"{regret:.2f}", regret),
     )
 
 
@@ -254,7 +258,14 @@ def _gain(gain: float, low: float | None = None, high: float | None = None) -> E
     rises, falls = ("▲ ", "▼ ") if sure else ("△ ", "▽ ")
     look: Look = "unsure" if not sure else "up" if gain > 0 else "down"
     arrow = rises if gain > 0 else falls if gain < 0 else ""
-    return Entry(arrow + size, gain, look, f"95 %: {low:+.2f} to {high:+.2f}")
+    return Entry(arrow + size, gain, look, f"95 %: {low:+.2f} to {high:+.2f}", low, high)
+
+
+def _interval(low: float | None, high: float | None) -> Entry:
+    if low is None or high is None:
+        return Entry(HOLE)
+    text = f"{two_decimals(low)} to {two_decimals(high)}"
+    return Entry(text, text)
 
 
 def _counted(policies: Iterable[str]) -> str:

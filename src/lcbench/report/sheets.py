@@ -54,12 +54,16 @@ class Entry:
         value: the exact number or name behind it; None is a hole.
         look: how it is told from the others.
         more: what a reader may want to know beside it (an interval, a count), as plain text.
+        low: lower end of its 95 % interval, exact, in the unit of the value; None: unknown.
+        high: upper end.
     """
 
     text: str
     value: float | str | None = None
     look: Look = "plain"
     more: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +138,14 @@ def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> 
     if value is None or uncertainty is None:
         return Entry(change(value), value)
     more = described(uncertainty)
+    ends = (uncertainty.low, uncertainty.high)
     # An interval on the other side than the improvement itself would tell of neither direction.
     if uncertainty.excludes_zero and value * uncertainty.low > 0:
         if value > 0:
-            return Entry(f"{UP} {two_decimals(value)}", value, "up", more)
-        return Entry(f"{DOWN} {two_decimals(-value)}", value, "down", more)
-    return Entry(change(value, f"{UP_UNSURE} ", f"{DOWN_UNSURE} "), value, "unsure", more)
+            return Entry(f"{UP} {two_decimals(value)}", value, "up", more, *ends)
+        return Entry(f"{DOWN} {two_decimals(-value)}", value, "down", more, *ends)
+    text = change(value, f"{UP_UNSURE} ", f"{DOWN_UNSURE} ")
+    return Entry(text, value, "unsure", more, *ends)
 
 
 def interval(uncertainty: Uncertainty) -> str:
@@ -204,13 +210,23 @@ def markdown(sheet: Sheet, level: int = 2) -> str:
 def csv(sheet: Sheet) -> str:
     """Return a sheet's exact values, one row a row.
 
-    The first column, `section`, has the heading of the rows, where any have one. A hole is empty.
+    The first column, `section`, has the heading of the rows, where any have one. After a column of
+    which any interval is known come two with their ends, "<column> low" and "<column> high". A hole
+    is empty.
     """
     headed = any(section.heading for section in sheet.sections)
+    rows = [row for section in sheet.sections for row in section.rows]
+    sure = [
+        any(row[place].low is not None or row[place].high is not None for row in rows)
+        for place in range(len(sheet.header))
+    ]
+    header = ["section"] if headed else []
+    for text, ends in zip(sheet.header, sure, strict=True):
+        header += [text, *([f"{text} low", f"{text} high"] if ends else [])]
     return csv_text(
-        [*(["section"] if headed else []), *sheet.header],
+        header,
         (
-            [*([section.heading] if headed else []), *map(_csv_value, row)]
+            [*([section.heading] if headed else []), *_csv_values(row, sure)]
             for section in sheet.sections
             for row in section.rows
         ),
@@ -403,6 +419,14 @@ class _Grid:
         return parts
 
 
+def _csv_values(row: Sequence[Entry], sure: Sequence[bool]) -> Iterator[str]:
+    for entry, ends in zip(row, sure, strict=True):
+        yield _csv_value(entry)
+        if ends:
+            yield full(entry.low)
+            yield full(entry.high)
+
+
 def _csv_value(entry: Entry) -> str:
     if isinstance(entry.value, str):
         return entry.value
@@ -410,10 +434,21 @@ def _csv_value(entry: Entry) -> str:
 
 
 def _json_entry(entry: Entry) -> dict[str, Any]:
-    value = entry.value
+    known: dict[str, Any] = {
+        "text": entry.text,
+        "value": _json_value(entry.value),
+        "look": entry.look,
+        "more": entry.more,
+    }
+    ends = {"low": entry.low, "high": entry.high}
+    # Most have none.
+    return known | {end: _json_value(value) for end, value in ends.items() if value is not None}
+
+
+def _json_value(value: float | str | None) -> float | str | None:
     if isinstance(value, int | float):
-        value = float(value) if math.isfinite(value) else None
-    return {"text": entry.text, "value": value, "look": entry.look, "more": entry.more}
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def _is_long(sheet: Sheet) -> bool:
