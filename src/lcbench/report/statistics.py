@@ -163,10 +163,15 @@ def analyse(
         running = {
             pool.submit(_of_task, task, asked[task], resamples, seed): task for task in order
         }
-        for done, future in enumerate(as_completed(running), start=1):
-            outcomes[running[future]] = future.result()
-            if progress is not None:
-                progress(done, len(running))
+        try:
+            for done, future in enumerate(as_completed(running), start=1):
+                outcomes[running[future]] = future.result()
+                if progress is not None:
+                    progress(done, len(running))
+        except BaseException:
+            # Whoever interrupts it does not wait for tasks that have not begun.
+            pool.shutdown(cancel_futures=True)
+            raise
     cells = {
         (label, policy, task): uncertainty
         for task in (task for column in table.columns for task in column.tasks)
