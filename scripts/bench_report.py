@@ -1,6 +1,6 @@
 """Time the report of a table of the paper's size: 5 models × 7 temperatures × 40 tasks.
 
-    python scripts/bench_report.py --folder /tmp/cells --out results/bench/report.md
+    python scripts/bench_report.py --folder FOLDER --out results/bench/report.md
 
 Scores and items are drawn at random, as many as the tasks have (`results/paper/tasks.csv`); of each
 cell that has them, queries, pairs or texts in a file of their own. They take some 2 GB and some

@@ -336,9 +336,13 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
         ["0.8", "relative (%)", "△ 1.00", "–", "0.00", "–"],
     ]
     assert first.rows[0][4] == Entry("30", 30, more="65–99 tokens")
-    assert first.rows[3][2] == Entry("▲ 2.00", 2.0, "up", "95 % interval 1.50 to 2.50")
-    assert first.rows[3][4] == Entry("▼ 0.50", -0.5, "down", "95 % interval -0.70 to -0.10")
-    assert first.rows[5][2] == Entry("△ 1.00", 1.0, "unsure", "95 % interval -0.50 to 2.50")
+    assert first.rows[3][2] == Entry("▲ 2.00", 2.0, "up", "95 % interval 1.50 to 2.50", 1.5, 2.5)
+    assert first.rows[3][4] == Entry(
+        "▼ 0.50", -0.5, "down", "95 % interval -0.70 to -0.10", -0.7, -0.1
+    )
+    assert first.rows[5][2] == Entry(
+        "△ 1.00", 1.0, "unsure", "95 % interval -0.50 to 2.50", -0.5, 2.5
+    )
     assert [entry.text for entry in second.rows[0]][2:] == ["–", "30", "40", "50"]
     left_out = "Left out, fewer than two lengths with a score: Alone (by text)."
     assert left_out in sheet.notes

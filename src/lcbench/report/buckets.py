@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from scipy.special import ndtr, stdtrit
 
 from lcbench.report.noise import ratio_error
-from lcbench.report.sheets import Entry, Section, Sheet
+from lcbench.report.sheets import Entry, Section, Sheet, improvement, number
+from lcbench.report.statistics import Uncertainty
 from lcbench.report.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
 
 if TYPE_CHECKING:
@@ -714,36 +715,21 @@ def _length_rows(
     for policy in one.policies:
         if policies is not None and policy not in (BASELINE, *policies):
             continue
-        yield row(policy, one.metric, map(_number, one.scores[policy]))
+        yield row(policy, one.metric, map(number, one.scores[policy]))
         if policy != BASELINE:
             changes = map(_change, one.improvements[policy], one.intervals[policy])
             yield row(policy, "relative (%)", changes)
 
 
-def _number(value: float | None) -> Entry:
-    return _HOLE if value is None else Entry(f"{value:.2f}", value)
-
-
 def _change(value: float | None, ends: tuple[float, float] | None) -> Entry:
     """Return a relative improvement with the mark of what is known of it."""
-    if value is None:
-        return _HOLE
-    size = f"{abs(value):.2f}"
-    more = "" if ends is None else f"95 % interval {ends[0]:.2f} to {ends[1]:.2f}"
-    unsure = ends is not None and ends[0] <= 0 <= ends[1]
-    if float(size) == 0:
-        return Entry(size, value, "unsure" if unsure else "plain", more)
-    if ends is None:
-        return Entry(f"{'▲' if value > 0 else '▼'} {size}", value)
-    if unsure:
-        return Entry(f"{'△' if value > 0 else '▽'} {size}", value, "unsure", more)
-    if value > 0:
-        return Entry(f"▲ {size}", value, "up", more)
-    return Entry(f"▼ {size}", value, "down", more)
+    return improvement(value, None if ends is None else Uncertainty(*ends))
 
 
 def _rank_row(one: LongestRanks, policies: Sequence[str]) -> tuple[Entry, ...]:
-    known = [found[0] for found in one.ranks.values() if found is not None]
+    # By what is shown: of several that read alike none stands out.
+    shown = [f"{found[0]:.1f}" for found in one.ranks.values() if found is not None]
+    lowest = min(shown, key=float, default="")
     entries = []
     for policy in policies:
         found = one.ranks.get(policy)
@@ -751,7 +737,7 @@ def _rank_row(one: LongestRanks, policies: Sequence[str]) -> tuple[Entry, ...]:
             entries.append(_HOLE)
             continue
         rank, error = found
-        best = len(known) > 1 and rank == min(known)
+        best = len(shown) > 1 and f"{rank:.1f}" == lowest and shown.count(lowest) == 1
         more = "" if error is None else f"standard error {error:.2f}"
         entries.append(Entry(f"{rank:.1f}", rank, "strong" if best else "plain", more))
     return (Entry(one.label, one.label), *entries)

@@ -1,7 +1,5 @@
 """What all figures share: colours, axes of improvements, marks of certainty, and their files."""
 
-import csv
-import io
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from lcbench.report import text
 
 # Okabe and Ito's colours for the colour-blind, without black, which is `Avg`; the yellow, weak on
 # white, comes last.
@@ -139,11 +139,7 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
     """Return rows as CSV: numbers in full, nothing for None or NaN."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_field(value) for value in row] for row in rows)
-    return text.getvalue()
+    return text.csv_text(header, ([_field(value) for value in row] for row in rows))
 
 
 def _field(value: str | float | None) -> str:
