@@ -106,17 +106,21 @@ def test_the_papers_table_takes_less_than_five_minutes_on_two_cores(
         return made(tasks[files.task], int(files.folder.parent.name), files.folder.name)
 
     monkeypatch.setattr(statistics, "read_samples", read)
+    # The process has run other tests: its peak is measured from here on, and what it adds to that.
+    Path("/proc/self/clear_refs").write_text("5")
+    held = _memory("VmRSS")
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     found = analyse(table, scores, RESAMPLES)
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{seconds:.0f} s, {spent:.0f} s of cores, at most {after.ru_maxrss / 2**20:.2f} GiB")
+    taken = _memory("VmHWM") - held
+    print(f"{seconds:.0f} s, {spent:.0f} s of cores, at most {taken / 2**20:.2f} GiB more")
     assert len(found.cells) == MODELS * (len(POLICIES) - 1) * 40
     assert len(found.means) == MODELS * (len(POLICIES) - 1) * (len(table.columns) + 1)
     # Of a machine that others use as well, the work is what can be held to.
     assert spent / min(2, cores()) < 300
-    assert after.ru_maxrss / 2**20 < 1.5
+    assert taken / 2**20 < 1.5
 
 
 @pytest.mark.slow
@@ -164,6 +168,12 @@ def test_reading_is_a_small_part_of_it(
     assert {sample.units for sample in samples.values()} == {"texts"}
     print(f"{total} rows: {seconds:.3f} s of cores; {cells} such cells: {cells * seconds:.0f} s")
     assert cells * seconds < 60
+
+
+def _memory(name: str) -> int:
+    """Return what the system says of this process's memory, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _work() -> float:

@@ -200,7 +200,8 @@ def test_a_disk_that_is_full_and_then_has_room(
     assert leftovers(small_disk) == []
     stamps = {path: path.stat().st_mtime_ns for path in found}
     (small_disk / "ballast").unlink()
-    remount(small_disk, "size=4m")
+    # The page alone takes five, and twice that when it is written anew.
+    remount(small_disk, "size=32m")
     again = run(*request)
     assert (again.returncode, again.stderr) == (0, "")
     assert len(json_results(small_disk)) == 16
@@ -209,7 +210,7 @@ def test_a_disk_that_is_full_and_then_has_room(
 
 @pytest.mark.slow
 def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_disk: Path) -> None:
-    remount(small_disk, "size=4m")
+    remount(small_disk, "size=32m")
     request = [*sts, f"results_dir={small_disk}/runs"]
     assert run(*request).returncode == 0
     remount(small_disk, "ro")
