@@ -349,6 +349,22 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
     assert any("fewer than 30" in note for note in sheet.notes)
 
 
+def test_what_was_found_in_items_can_be_shown(results: Results) -> None:
+    """From the items to the sheet: the numbers on the way are numpy's."""
+    random = np.random.default_rng(5)
+    raw, tokens = random.random(80), [20] * 40 + [40] * 40
+    for policy, more in ((BASELINE, 0.0), (OURS, 0.1)):
+        scores = np.clip(raw + more, 0, 1)
+        rows = texts(list(scores), tokens)
+        write_cell(results, "Banking77Classification", float(scores.mean()), rows, policy=policy)
+    sheet = length_sheet(found_in(results))
+    assert sheet is not None
+    (section,) = sheet.sections
+    change = section.rows[-1]
+    assert [entry.look for entry in change[2:4]] == ["up", "up"]
+    assert all(type(entry.value) is float for entry in change[2:4])
+
+
 def test_the_sheet_of_some_policies_has_the_baseline_as_well() -> None:
     sheet = length_sheet([lengths()], {"m": ["0.8"]})
     assert sheet is not None

@@ -568,7 +568,7 @@ def _scored(
 
 
 def _or_hole(score: float) -> float | None:
-    return None if math.isnan(score) else score
+    return None if math.isnan(score) else float(score)
 
 
 def _additive(items: _Items) -> NDArray[np.float64]:

@@ -116,7 +116,8 @@ def two_decimals(value: float | None) -> str:
 
 def direction(value: float | None) -> int:
     """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
-    shown = 0.0 if value is None else round(value, 2)
+    # Of numpy's numbers the comparisons cannot be subtracted.
+    shown = 0.0 if value is None else round(float(value), 2)
     return (shown > 0) - (shown < 0)
 
 
