@@ -283,6 +283,31 @@ def test_an_interval_does_not_depend_on_the_other_tasks(results: Results) -> Non
     assert one.intervals["0.8"] != two.intervals["0.8"]
 
 
+def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
+    results: Results,
+) -> None:
+    random = np.random.default_rng(3)
+    raw, tokens = random.random(80), [20] * 40 + [40] * 40
+    for policy in (BASELINE, OURS):
+        scores = raw if policy is BASELINE else raw + 0.1 * random.standard_normal(80)
+        rows = texts(list(scores), tokens)
+        write_cell(results, "Banking77Classification", float(scores.mean()), rows, policy=policy)
+
+    def of(resamples: int, seed: int) -> LengthBuckets:
+        (found,) = both(results, partial(by_length, resamples=resamples, seed=seed))
+        return found
+
+    usual = of(buckets.RESAMPLES, buckets.SEED)
+    assert usual == found_in(results)[0]
+    assert of(buckets.RESAMPLES, 1).intervals != usual.intervals
+    none = of(0, 0)
+    assert none.intervals == {"0.8": (None, None)}
+    assert none.improvements == usual.improvements
+    sheet = length_sheet([none])
+    assert sheet is not None
+    assert not any("bootstrap" in note for note in sheet.notes)
+
+
 def test_progress_is_told(results: Results) -> None:
     for task in ("ImdbClassification", "Banking77Classification"):
         write_cell(results, task, 0.5, texts([0.5] * 30, [5] * 30))

@@ -97,6 +97,16 @@ def test_what_encodes_nothing_has_no_store(config: str) -> None:
     assert "store" not in composed(config=config)
 
 
+def test_a_report_has_the_samples_and_the_seed_of_a_run() -> None:
+    """A run has no such keys: its report takes the constants."""
+    from lcbench.report.statistics import RESAMPLES, SEED
+
+    found = settings.read_report(composed(config="report"))
+    assert (found.resamples, found.seed) == (RESAMPLES, SEED)
+    defaults = settings.ReportSettings(Path("runs"), None, None)
+    assert (defaults.resamples, defaults.seed) == (RESAMPLES, SEED)
+
+
 def test_the_demo() -> None:
     found = read("sweep=demo")
     assert found.models[0].window == 512

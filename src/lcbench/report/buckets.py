@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -106,6 +106,8 @@ class LengthBuckets:
         scores: of all policies.
         improvements: over the baseline, of the others.
         intervals: of 95 %, of the improvements.
+        resamples: of the bootstrap that they come from; 0: there are none.
+        seed: of its draws.
     """
 
     group: str
@@ -119,6 +121,8 @@ class LengthBuckets:
     scores: Mapping[str, tuple[float | None, ...]]
     improvements: Mapping[str, tuple[float | None, ...]]
     intervals: Mapping[str, tuple[tuple[float, float] | None, ...]]
+    resamples: int = RESAMPLES
+    seed: int = SEED
 
     @property
     def heading(self) -> str:
@@ -155,6 +159,8 @@ def by_length(
     tables: Sequence[Table],
     scores: pd.DataFrame,
     progress: Callable[[int, int], None] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> list[LengthBuckets]:
     """Return the scores of all that the tables count by length.
 
@@ -175,6 +181,8 @@ def by_length(
         tables: of `table1.build_tables`; they say which cells count.
         scores: the frame that they were built from.
         progress: told how many tasks of a model are done, of how many.
+        resamples: of a bucket's items; 0: no intervals.
+        seed: of the draws.
 
     Returns:
         in the order of the tables: by task, then by model; those without an item are left out.
@@ -193,7 +201,22 @@ def by_length(
         for by, metric, items in _items(cells):
             buckets = _buckets(items, block.window)
             if buckets:
-                found.append(_scored(table.group, column, task, block, by, metric, items, buckets))
+                empty = LengthBuckets(
+                    group=table.group,
+                    column=column,
+                    task=task,
+                    label=block.label,
+                    by=by,
+                    metric=metric,
+                    policies=block.policies,
+                    buckets=tuple(buckets),
+                    scores={},
+                    improvements={},
+                    intervals={},
+                    resamples=resamples,
+                    seed=seed,
+                )
+                found.append(_scored(empty, items))
         if progress is not None:
             progress(done, len(places))
     return found
@@ -290,10 +313,13 @@ def length_sheet(
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         f"{_WINDOW}: what fills the model's window, and may be longer.",
-        f"▲ ▼: the 95 % interval of a paired bootstrap ({RESAMPLES:,} samples, seed {SEED}) "
-        "over the items of the bucket excludes zero; △ ▽: it does not. Each stands for itself: "
-        "of twenty without an effect, one excludes zero by chance.",
     ]
+    if shown[0].resamples:
+        notes.append(
+            f"▲ ▼: the 95 % interval of a paired bootstrap ({shown[0].resamples:,} samples, seed "
+            f"{shown[0].seed}) over the items of the bucket excludes zero; △ ▽: it does not. Each "
+            "stands for itself: of twenty without an effect, one excludes zero by chance."
+        )
     left_out = dict.fromkeys(
         f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
     )
@@ -518,49 +544,35 @@ def _inside(tokens: NDArray[np.int64], low: int, high: int | None) -> NDArray[np
     return (tokens >= low) & (tokens <= high) if high is not None else tokens >= low
 
 
-def _scored(
-    group: str,
-    column: str,
-    task: str,
-    block: Block,
-    by: By,
-    metric: str,
-    items: _Items,
-    buckets: Sequence[Bucket],
-) -> LengthBuckets:
+def _scored(empty: LengthBuckets, items: _Items) -> LengthBuckets:
+    """Return buckets with the scores of the items in them."""
     policies = list(items.values)
     others = [policy for policy in policies if policy != BASELINE]
-    scores: dict[str, list[float | None]] = {policy: [] for policy in block.policies}
+    scores: dict[str, list[float | None]] = {policy: [] for policy in empty.policies}
     improvements: dict[str, list[float | None]] = {
-        policy: [] for policy in block.policies if policy != BASELINE
+        policy: [] for policy in empty.policies if policy != BASELINE
     }
     intervals: dict[str, list[tuple[float, float] | None]] = {one: [] for one in improvements}
-    for bucket in buckets:
+    for bucket in empty.buckets:
         inside = items.where(_inside(items.tokens, bucket.low, bucket.high))
         additive = _additive(inside)
         means = dict(zip(policies, additive.mean(axis=0) if len(additive) else (), strict=False))
         shown = {policy: _or_hole(100 * means.get(policy, math.nan)) for policy in scores}
         # Of the task: an interval does not depend on what else is in the table.
-        seed = (SEED, zlib.crc32(task.encode()), bucket.low)
+        seed = (empty.seed, zlib.crc32(empty.task.encode()), bucket.low)
         known = [policy for policy in others if shown[policy] is not None]
         ends: dict[str, tuple[float, float] | None] = {}
-        if shown[BASELINE] is not None and known:
+        if shown[BASELINE] is not None and known and empty.resamples:
             places = [policies.index(policy) for policy in (BASELINE, *known)]
-            ends = dict(zip(known, _intervals(additive[:, places], seed), strict=True))
+            drawn = _intervals(additive[:, places], empty.resamples, seed)
+            ends = dict(zip(known, drawn, strict=True))
         for policy, score in shown.items():
             scores[policy].append(score)
             if policy != BASELINE:
                 improvements[policy].append(relative_improvement(score, shown[BASELINE]))
                 intervals[policy].append(ends.get(policy))
-    return LengthBuckets(
-        group=group,
-        column=column,
-        task=task,
-        label=block.label,
-        by=by,
-        metric=metric,
-        policies=block.policies,
-        buckets=tuple(buckets),
+    return replace(
+        empty,
         scores={policy: tuple(values) for policy, values in scores.items()},
         improvements={policy: tuple(values) for policy, values in improvements.items()},
         intervals={policy: tuple(values) for policy, values in intervals.items()},
@@ -656,12 +668,13 @@ class _Ranks:
 
 
 def _intervals(
-    additive: NDArray[np.float64], seed: tuple[int, ...]
+    additive: NDArray[np.float64], resamples: int, seed: tuple[int, ...]
 ) -> list[tuple[float, float] | None]:
     """Return the 95 % intervals of the improvements (%) of columns over the first.
 
     Args:
         additive: values whose resampled means are resampled scores, shape (items, policies).
+        resamples: how many samples.
         seed: of the draws.
 
     Returns:
@@ -671,10 +684,10 @@ def _intervals(
     random = np.random.default_rng(seed)
     if count > _MOST_DRAWN:
         spread = np.atleast_2d(np.cov(additive, rowvar=False, ddof=0)) / count
-        means = random.multivariate_normal(additive.mean(axis=0), spread, RESAMPLES)
+        means = random.multivariate_normal(additive.mean(axis=0), spread, resamples)
     else:
-        drawn = random.integers(0, count, (RESAMPLES, count), dtype=np.int32)
-        drawn += np.arange(RESAMPLES, dtype=np.int32)[:, None] * count
+        drawn = random.integers(0, count, (resamples, count), dtype=np.int32)
+        drawn += np.arange(resamples, dtype=np.int32)[:, None] * count
         counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         means = counts.astype(np.float64) @ additive / count
     raw = means[:, :1]

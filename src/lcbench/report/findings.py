@@ -115,7 +115,8 @@ def gather(
             statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
-    by_length = buckets.by_length(tables, scores, step("scores by length"))
+    fewer = min(resamples, buckets.RESAMPLES)
+    by_length = buckets.by_length(tables, scores, step("scores by length"), fewer, seed)
     ranks = buckets.longest_ranks(tables, scores)
     lengths = build_length_tables(scores, tables)
     made = [

@@ -143,8 +143,8 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     from lcbench.report import figures
 
     tables, known = [found.table for found in findings.tables], findings.statistics
-    # Beside the baseline, the curves of the best τ alone: seven would hide one another. By the
-    # length of what was asked, which is about the same for all queries, there are none.
+    # Beside the baseline, the curves of the best τ alone: seven would hide one another. Those by
+    # the length of queries are left to the table and the page.
     best = {
         block.label: [block.best]
         for table in tables

@@ -376,9 +376,8 @@ class _Outcome:
 
     Attributes:
         pairs: by label and policy.
-        draws: by label and policy, shape (resamples,).
-        scores: of all cells that were asked for.
-        units: by label and policy.
+        draws: of scores as fractions, by label and policy, shape (resamples,).
+        units: by label and policy, what they are and how many.
         unknown: by label and policy, why there is nothing.
     """
 
