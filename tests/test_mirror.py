@@ -1,7 +1,10 @@
 """Where a task's data comes from, and what is said if it is nowhere."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mteb
 import pytest
@@ -46,8 +49,11 @@ def test_a_dataset_in_the_mirror_is_read_from_there(cache: Path) -> None:
     revision = task.metadata.revision
     data = point_at(task, cache / "mirror")
     assert Path(task.metadata.dataset["path"]).resolve() == folder
-    assert (data.dataset, data.revision) == (DATASET, revision)
-    assert data.origin.startswith("mirror sha256-")
+    # Nobody knows which commit it is: a result on it is never taken for one on the hub's.
+    assert data.revision.startswith("sha256-")
+    assert data.revision != revision
+    assert (data.dataset, data.origin) == (DATASET, f"mirror {data.revision}")
+    assert task.metadata.revision == data.revision
     assert missing_data([part("STSBenchmark")], cache / "mirror") == []
     # Other tasks of the class, and so other requests, are not affected.
     assert mteb.get_task("STSBenchmark").metadata.dataset["path"] == DATASET
@@ -297,8 +303,6 @@ def test_a_folder_whose_files_were_changed_is_read_anew(
     def rows(count: int) -> tuple[int, str]:
         frame = {"sentence1": ["a"] * count, "sentence2": ["b"] * count, "score": [1.0] * count}
         datasets.Dataset.from_dict(frame).to_parquet(folder / "test-00000.parquet")
-        # Kept for the length of a run.
-        digest_of.cache_clear()
         task = mteb.get_task("STSBenchmark")
         data = point_at(task, tmp_path / "mirror")
         task.load_data()
@@ -307,3 +311,193 @@ def test_a_folder_whose_files_were_changed_is_read_anew(
     (many, first), (few, second) = rows(7), rows(3)
     assert (many, few) == (7, 3)
     assert first != second
+
+
+def stated(folder: Path, data: str) -> Path:
+    """Let a dataset's card name something as its data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.jsonl").write_text('{"a": 1}\n')
+    text = f"---\nconfigs:\n- config_name: default\n  {data}\n---\n"
+    (folder / "README.md").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("data_files: webhdfs://127.0.0.1:1/x.jsonl", "an address"),
+        ("data_files: 'http://127.0.0.1/x.jsonl'", "an address"),
+        ("data_files: file:/etc/x.jsonl", "an address"),
+        ("data_files: 'zip://x.jsonl::test.zip'", "an address"),
+        ("data_files: [{split: test, path: ftp://127.0.0.1/x.jsonl}]", "an address"),
+        ("data_files: {test: [/etc/x.jsonl]}", "an absolute path"),
+        ("data_files: ~/x.jsonl", "an absolute path"),
+        ("data_files: a/../../x.jsonl", "out of its folder"),
+        ("data_dir: ..", "out of its folder"),
+        ("data_dir: /etc", "an absolute path"),
+        ("data_files: .cache/x.jsonl", "hidden"),
+        ("data_files: .git*/x.jsonl", "hidden"),
+        (f"data_files: '{'*a' * 40}b'", "wildcards"),
+        (f"data_files: '{'**/' * 40}x.jsonl'", "wildcards"),
+    ],
+)
+def test_a_card_names_files_of_its_own_folder_alone(cache: Path, data: str, why: str) -> None:
+    """`datasets` would read them: other files, addresses without a network, for hours."""
+    folder = stated(cache / "mirror" / DATASET, data)
+    # A name that makes the pattern try all there is.
+    (folder / ("a" * 200)).touch()
+    asked = [resolve(TaskChoice("STSBenchmark"), "test", None)]
+    with pytest.raises(RequestError, match=f"names .* as data: .*{why}"):
+        lacking_in_folders(asked, cache / "mirror")
+    with pytest.raises(RequestError, match=why):
+        point_at(mteb.get_task("STSBenchmark"), cache / "mirror")
+
+
+def test_a_snapshots_card_names_files_of_its_own_folder_alone(cache: Path) -> None:
+    task = mteb.get_task("STSBenchmark")
+    repository = cache / "hub" / "datasets--mteb--stsbenchmark-sts"
+    folder = stated(repository / "snapshots" / task.metadata.revision, "data_files: test.jsonl")
+    card = (folder / "README.md").read_text()
+    other = "- config_name: other\n  data_files: http://127.0.0.1/x.csv\n---\n"
+    (folder / "README.md").write_text(card.removesuffix("---\n") + other)
+    with pytest.raises(RequestError, match="an address"):
+        point_at(task, None)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["data/*/train-*-of-*.parquet", "**/*.parquet", "./test.jsonl", "a/b:c.jsonl"]
+)
+def test_plain_patterns_of_a_card_are_followed(cache: Path, pattern: str) -> None:
+    folder = stated(cache / DATASET, f"data_files: '{pattern}'")
+    (folder / ("x" * 100)).touch()
+    assert digest_of(folder).startswith("sha256-")
+
+
+@pytest.mark.parametrize("file", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize("use", ["config_name: *i", "<<: *i", "data_files: *i"])
+def test_a_yaml_bomb_is_refused(cache: Path, file: str, use: str) -> None:
+    folder = fill(cache / "mirror" / DATASET)
+    lines = ["a: &a {x: 1}" if use.startswith("<<") else "a: &a [x, x, x]"]
+    for one, next_ in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"{next_}: &{next_} [{', '.join([f'*{one}'] * 10)}]")
+    text = "\n".join([*lines, "configs:", f"- {use}", "  other: 1"])
+    (folder / file).write_text(f"---\n{text}\n---\n" if file == "README.md" else text)
+    with pytest.raises(RequestError, match=r"its aliases stand for too much"):
+        lacking_in_folders([resolve(TaskChoice("STSBenchmark"), "test", None)], cache / "mirror")
+
+
+def test_a_card_within_itself_is_refused(cache: Path) -> None:
+    folder = fill(cache / DATASET)
+    (folder / "README.md").write_text("---\nconfigs: &a [*a]\n---\n")
+    with pytest.raises(RequestError, match=r"its aliases stand for too much"):
+        digest_of(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("test.jsonl", "test.jsonl.xz", "test.csv.bz2", "test.json.zst", "test.tar", "x.ndjson"),
+        *("README.md", ".huggingface.yaml", "dataset_infos.json", "inner/deep/test.arrow", "test"),
+    ],
+)
+def test_the_digest_covers_every_file(cache: Path, name: str) -> None:
+    digests = []
+    for content in ("a: 1", "a: 2"):
+        folder = fill(cache / content)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+        digests.append(digest_of(folder))
+    assert digests[0] != digests[1]
+
+
+def test_what_is_noted_beside_a_dataset_is_not_in_its_digest(cache: Path) -> None:
+    one, two = fill(cache / "one"), fill(cache / "two")
+    for noise in (".git/HEAD", ".cache/huggingface/x.metadata", "inner/.cache/x"):
+        (two / noise).parent.mkdir(parents=True)
+        (two / noise).write_text("when it was fetched")
+    assert digest_of(one) == digest_of(two)
+
+
+def test_the_digest_tells_names_from_contents(cache: Path) -> None:
+    one, two = fill(cache / "one", "x"), fill(cache / "two", "x")
+    (two / "test.jsonl").rename(two / "train.jsonl")
+    assert digest_of(one) != digest_of(two)
+
+
+def test_linked_folders_are_read_and_digested(cache: Path) -> None:
+    """Without, two mirrors behind links had one digest, of nothing, and shared what was read."""
+    digests = []
+    for name, content in (("one", '{"a": 1}\n'), ("two", '{"a": 2}\n')):
+        fill(cache / name, content)
+        mirror = cache / f"mirror-{name}" / DATASET
+        mirror.mkdir(parents=True)
+        (mirror / "data").symlink_to(cache / name, target_is_directory=True)
+        digests.append(digest_of(mirror))
+    assert digests[0] != digests[1]
+    (cache / "one" / "test.jsonl").write_text('{"a": 3}\n')
+    assert digest_of(cache / "mirror-one" / DATASET) not in digests
+
+
+def test_two_mirrors_never_share_what_was_read_of_them(cache: Path) -> None:
+    """`datasets` keeps it under the name of the folder that it read."""
+    names = set()
+    for mirror in ("one", "two"):
+        fill(cache / mirror / DATASET)
+        task = mteb.get_task("STSBenchmark")
+        point_at(task, cache / mirror)
+        names.add(Path(task.metadata.dataset["path"]).name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda folder: os.mkfifo(folder / "test.parquet"), "neither a file nor a folder"),
+        (lambda folder: os.mkfifo(folder / "README.md"), "neither a file nor a folder"),
+        (lambda folder: (folder / "x.csv").symlink_to("/dev/zero"), "neither a file nor a folder"),
+        (lambda folder: (folder / "x.csv").symlink_to("nowhere"), "leads nowhere"),
+        (lambda folder: (folder / "x").symlink_to(folder), "a folder that it lies in"),
+        (lambda folder: (folder / "x").symlink_to(folder.parent), "a folder that it lies in"),
+        (lambda folder: (folder / "x").symlink_to("x"), "cannot be read: Too many levels"),
+        (lambda folder: (folder / "test.jsonl").unlink(), "has no files"),
+    ],
+)
+def test_a_folder_that_is_no_dataset_is_refused(
+    cache: Path, make: Callable[[Path], None], why: str
+) -> None:
+    folder = fill(cache / "mirror" / DATASET)
+    make(folder)
+    asked = [resolve(TaskChoice("STSBenchmark"), "test", None)]
+    with pytest.raises(RequestError, match=why) as no:
+        lacking_in_folders(asked, cache / "mirror")
+    assert str(folder) in str(no.value)
+
+
+def test_links_that_multiply_are_refused(cache: Path) -> None:
+    folder = fill(cache / "mirror" / DATASET)
+    for level in range(20):
+        place = folder / f"level-{level}"
+        place.mkdir()
+        for side in ("a", "b"):
+            (place / side).symlink_to(folder / f"level-{level + 1}")
+    (folder / "level-20").mkdir()
+    with pytest.raises(RequestError, match="more than 10,000 folders"):
+        digest_of(folder)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_may_not_be_read_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Without the rights being taken away, which the tests' own user may not feel."""
+    folder = fill(cache / "mirror" / DATASET)
+
+    def refuse(path: Any, *arguments: Any, **keys: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if what == "file":
+        monkeypatch.setattr(Path, "open", refuse)
+    else:
+        monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(RequestError, match="cannot be read: Permission denied"):
+        digest_of(folder)

@@ -302,12 +302,13 @@ def _check_same_data(
             origin, revision = str(data.get("origin", "")), str(data.get("revision", ""))
             folder = plain_folder(entry.dataset, entry.revision, settings.mirror)
             now = None if folder is None else f"mirror {digest_of(folder)}"
-            if revision != entry.revision:
-                other[task] = f"revision {revision or 'unknown'}, mteb reads {entry.revision}"
-            elif now is not None and origin != now:
+            if now is not None and origin != now:
                 other[task] = f"{origin or 'unknown'}, not {now}"
-            elif now is None and origin.startswith("mirror") and cell.task in unfinished:
-                other[task] = f"{origin}, which this request does not name"
+            elif origin.startswith("mirror"):
+                if now is None and cell.task in unfinished:
+                    other[task] = f"{origin}, which this request does not name"
+            elif revision != entry.revision:
+                other[task] = f"revision {revision or 'unknown'}, mteb reads {entry.revision}"
     if other:
         listed = "; ".join(f"{task} ({why})" for task, why in sorted(other.items()))
         raise RequestError(

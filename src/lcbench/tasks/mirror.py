@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from lcbench.files import cache_folder
 from lcbench.tasks.datafiles import (
     CARDS,
     Reads,
+    card_of,
+    check_card,
     configs_of,
     files_read,
     reads_of,
@@ -36,7 +39,12 @@ if TYPE_CHECKING:
 _KEEPS_REVISIONS = (
     "A folder that `python -m lcbench.prefetch` fills keeps revisions apart: mirror=<that folder>."
 )
-_DATA_SUFFIXES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".gz", ".zip"}
+# No part of a dataset: what version control and the hub's client note beside it. No card may name
+# files in there.
+_NO_DATA = {".git", ".cache"}
+# Of a dataset, those reached by several links counted as often: links to folders can make them
+# grow exponentially, and whatever reads the folder goes through all of them.
+_MOST_FOLDERS = 10_000
 
 
 def check_mirror(mirror: Path | None) -> None:
@@ -65,9 +73,10 @@ class Data:
 
     Attributes:
         dataset: its name on the hub.
-        revision: the one that the task asks for.
-        origin: `hub`: the hub's files of that revision, wherever they lie; or `mirror` and a digest
-            of the files in its plain folder, whose revision is not known.
+        revision: the commit that the task asks for; of a plain folder, of which nobody knows the
+            commit, a digest of its files.
+        origin: `hub`: the hub's files of that commit, wherever they lie; or `mirror` and the digest
+            of its plain folder.
     """
 
     dataset: str
@@ -79,21 +88,23 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     """Point a task at its dataset in the mirror or the hub's cache, if it is there.
 
     Raises:
-        RequestError: the mirror's copy is that of another revision, or may be.
+        RequestError: the mirror's copy is that of another revision, or may be; or it is not read
+            as a dataset (`datafiles.check_card`, `digest_of`).
     """
     # As mteb has it: an aggregate's parts are one object a process, and may be pointed already.
     entry = registry().tasks[task.metadata.name]
     restricted = set(task.hf_subsets) != set(entry.subsets)
     place = _find(entry, task.hf_subsets if restricted else None, mirror)
     if place.is_whole and place.folder is not None:
-        _read_from(task, place.folder)
+        check_card(place.folder, hub.files_in(place.folder))
+        _read_from(task, place.folder, entry.revision)
         return Data(entry.dataset, entry.revision, "hub")
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
         _check_revision(entry, folder)
         digest = digest_of(folder)
-        _read_from(task, _named_by_content(folder, digest))
-        return Data(entry.dataset, entry.revision, f"mirror {digest}")
+        _read_from(task, _named_by_content(folder, digest), digest)
+        return Data(entry.dataset, digest, f"mirror {digest}")
     return Data(entry.dataset, entry.revision, "hub")
 
 
@@ -150,13 +161,14 @@ def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
     Such a folder is read as it is: what it lacks is not looked for elsewhere.
 
     Raises:
-        RequestError: a folder's card cannot be read.
+        RequestError: a folder cannot be read, or is not read as a dataset.
     """
     lines: dict[str, None] = {}
     for entry, subsets in (one for part in parts for one in entries_of(part)):
         folder = plain_folder(entry.dataset, entry.revision, mirror)
         if folder is None or _find(entry, subsets, mirror).is_whole:
             continue
+        digest_of(folder)
         if missing := missing_in(entry, subsets, folder):
             lines[
                 f"{entry.dataset} (for {entry.name}): {', '.join(missing)}; "
@@ -263,17 +275,20 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
 
 
 def _stated_configs(folder: Path) -> list[str]:
-    """Return the configurations that a dataset's card states; none if it states none."""
-    from huggingface_hub import metadata_load
+    """Return the configurations that a dataset's card states; none if it states none.
 
-    card = folder / "README.md"
-    try:
-        stated = metadata_load(card) if card.is_file() else None
-        return [str(one["config_name"]) for one in (stated or {}).get("configs", [])]
-    # Whatever YAML makes of a card that somebody wrote.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RequestError(f"{card} cannot be read as the card of a dataset: {reason}") from error
+    Raises:
+        RequestError: the card cannot be read.
+    """
+    configs = card_of(folder).get("configs")
+    if configs is None:
+        return []
+    if not isinstance(configs, list) or not all(isinstance(one, dict) for one in configs):
+        raise RequestError(
+            f"{folder / CARDS[0]} cannot be read as the card of a dataset: its configs are no list "
+            "of configurations"
+        )
+    return [str(one.get("config_name", "default")) for one in configs]
 
 
 def _check_revision(entry: TaskEntry, folder: Path) -> None:
@@ -328,7 +343,7 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     target = folder.resolve()
     # Another folder of the same content is another link: this one may go before that does.
     where = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
-    name = f"{folder.name}-{digest.removeprefix('sha256-')}"
+    name = f"{folder.name}-{digest.removeprefix('sha256-')}-{where}"
     link = cache_folder() / "mirror" / where / name
     if link.is_symlink() and link.readlink() == target:
         return link
@@ -346,8 +361,9 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     return link
 
 
-def _read_from(task: AbsTask, folder: Path) -> None:
-    dataset = {**task.metadata.dataset, "path": str(folder.absolute())}
+def _read_from(task: AbsTask, folder: Path, revision: str) -> None:
+    # mteb notes the revision in its result; a folder is read without regard to it.
+    dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     if columns := _uneven_columns(folder, dataset.get("name")):
         dataset["features"] = columns
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
@@ -425,13 +441,76 @@ def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-@lru_cache(maxsize=256)
 def digest_of(folder: Path) -> str:
-    """Return `sha256-` and 16 hexadecimal digits over a dataset's files."""
+    """Return `sha256-` and 16 hexadecimal digits over all of a dataset's files, the card included.
+
+    Files are read again only after one of them has changed.
+
+    Raises:
+        RequestError: there are none, or not all can be read; or the folder is not one to be read
+            as a dataset: its links run in a circle or lead nowhere, it has pipes or devices, or its
+            card names what is not in it (`datafiles.check_card`).
+    """
+    files = _files_in(folder)
+    if not files:
+        raise RequestError(f"{folder} has no files: it is no dataset.")
+    check_card(folder, files)
+    return _digest(folder, tuple(files.items()))
+
+
+@lru_cache(maxsize=256)
+def _digest(folder: Path, files: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in _DATA_SUFFIXES:
-            digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+    for name, _ in files:
+        try:
+            with (folder / name).open("rb") as content:
+                inner = hashlib.file_digest(content, "sha256").digest()
+        except OSError as error:
+            raise RequestError(f"{folder / name} cannot be read: {error.strerror}.") from error
+        digest.update(os.fsencode(name) + b"\0" + inner)
     return f"sha256-{digest.hexdigest()[:16]}"
+
+
+def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return all files of a dataset by their relative paths, sorted, and what tells their state.
+
+    Raises:
+        RequestError: see `digest_of`.
+    """
+    files: dict[str, tuple[int, ...]] = {}
+    # Folders yet to be gone through: the path in the dataset, and the folders that it lies in.
+    left: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    folders = 0
+    while left:
+        relative, above = left.pop()
+        place = folder / relative
+        folders += 1
+        try:
+            state = place.stat()
+            if (state.st_dev, state.st_ino) in above:
+                raise RequestError(f"{place} is a link to a folder that it lies in.")
+            if folders > _MOST_FOLDERS:
+                raise RequestError(
+                    f"{folder} has more than {_MOST_FOLDERS:,} folders, links to folders counted."
+                )
+            names = sorted(os.listdir(place))  # noqa: PTH208 - names, of whatever bytes
+            for name in names:
+                place = folder / relative / name
+                state_of = place.stat()
+                inner = f"{relative}/{name}" if relative else name
+                if stat.S_ISDIR(state_of.st_mode):
+                    if name not in _NO_DATA:
+                        left.append((inner, (*above, (state.st_dev, state.st_ino))))
+                elif stat.S_ISREG(state_of.st_mode):
+                    changed = state_of.st_mtime_ns, state_of.st_ctime_ns
+                    files[inner] = state_of.st_dev, state_of.st_ino, state_of.st_size, *changed
+                else:
+                    raise RequestError(
+                        f"{place} is neither a file nor a folder, but a pipe, a socket or a "
+                        "device: it is not read. A dataset's folder has data alone."
+                    )
+        except FileNotFoundError as error:
+            raise RequestError(f"{place} is a link that leads nowhere.") from error
+        except OSError as error:
+            raise RequestError(f"{place} cannot be read: {error.strerror}.") from error
+    return dict(sorted(files.items()))
