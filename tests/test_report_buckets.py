@@ -346,7 +346,7 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
     sheet = length_sheet([lengths(), long, alone])
     assert sheet is not None
     assert sheet.name == "by-length"
-    assert sheet.header == ("τ", "", "≤ 32", "33–64", "65–128", "≥ window")
+    assert sheet.header == ("τ", "", "≤ 32", "33–64", "65–99", "≥ 100")
     assert sheet.labels == 2
     first, second = sheet.sections
     assert first.heading == "T, m, by the tokens of the text"
@@ -372,6 +372,44 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
     left_out = "Left out, fewer than two lengths with a score: Alone (by text)."
     assert left_out in sheet.notes
     assert any("fewer than 30" in note for note in sheet.notes)
+
+
+def test_a_column_is_named_by_what_its_bucket_holds() -> None:
+    """A window of 512 ends the bucket before it at 511, one of 300 at 299: none is 257–512."""
+    buckets = {
+        "long": (Bucket(129, 256, 30), Bucket(257, 511, 30), Bucket(512, None, 30)),
+        "short": (Bucket(129, 256, 30), Bucket(257, 299, 30), Bucket(300, None, 30)),
+    }
+    found = [
+        LengthBuckets(**{**lengths(task).__dict__, "buckets": own}) for task, own in buckets.items()
+    ]
+    sheet = length_sheet(found)
+    assert sheet is not None
+    assert sheet.header == ("τ", "", "129–256", "257–299", "257–511", "≥ 300", "≥ 512")
+    counts = [[entry.text for entry in section.rows[0][2:]] for section in sheet.sections]
+    assert counts == [["30", "–", "30", "–", "30"], ["30", "30", "–", "30", "–"]]
+
+
+def test_a_bucket_whose_baseline_may_be_zero_is_compared_with_it_as_it_is(
+    results: Results,
+) -> None:
+    """The rule of Table 1. A few of 32 texts are right: some samples have none of them."""
+    raw, ours = [1.0] * 3 + [0.0] * 29, [0.0] * 3 + [1.0] * 5 + [0.0] * 24
+    for policy, scores in ((BASELINE, raw), (OURS, ours)):
+        rows = texts(scores * 2, [20] * 32 + [40] * 32)
+        write_cell(results, "Banking77Classification", np.mean(scores), rows, policy=policy)
+    (found,) = found_in(results)
+    assert found.improvements["0.8"][0] == pytest.approx(100 * 2 / 3)
+    ends = found.intervals["0.8"][0]
+    assert ends is not None
+    assert np.isfinite(ends).all()
+    # A difference of 5 and 3 texts of 32, over 3/32: by the normal, 66.7 ± 1.96 · 91.
+    assert ends[0] == -100
+    assert ends[1] == pytest.approx(66.7 + 1.96 * 91, abs=25)
+    sheet = length_sheet([found])
+    assert sheet is not None
+    assert any("divided by it as it is, as in Table 1" in note for note in sheet.notes)
+    assert any("marks by length may claim too much" in note for note in sheet.notes)
 
 
 def test_what_was_found_in_items_can_be_shown(results: Results) -> None:

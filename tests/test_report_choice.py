@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from lcbench.report import choice as choice_module
 from lcbench.report import sheets
 from lcbench.report.choice import Choice, choose, sheet
 from lcbench.report.statistics import analyse
@@ -224,7 +225,7 @@ def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
     assert texts == ["bge-base-en-v1.5", "0.8", gain, gain, ends, "0.00", "0.8 ×3", gain, "0.00"]
     assert found.header[3:5] == ("Held-out gain (%)", "95 % interval")
     assert row[3].look == "up"
-    assert row[3].more.startswith("95 %: +")
+    assert row[3].more == f"95 % interval {ends}"
     assert row[3].value == model.honest_gain
     assert (row[3].low, row[3].high) == (model.honest_low, model.honest_high)
     low, high = model.intervals["0.8"]
@@ -244,9 +245,16 @@ def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
     found = sheet("g", Choice((changed, choice.models[1]), "0.9", 1.25, ("a note",)))
     rows = found.sections[0].rows
     assert (rows[0][3].text, rows[0][3].look) == ("△ 0.67", "unsure")
-    assert rows[0][3].more == "95 %: -0.50 to +1.50"
+    assert rows[0][3].more == "95 % interval -0.50 to 1.50"
     assert [row[4].text for row in rows] == ["-0.50 to 1.50", "–", "–"]
     assert [entry.text for entry in rows[1][7:]] == ["–", "–"]
     assert [entry.text for entry in rows[2][:3]] == ["one τ for all", "0.9", "▲ 1.25"]
     assert all(len(row) == len(found.header) for row in rows)
     assert found.notes[-1] == "a note"
+
+
+def test_a_gain_that_reads_zero_has_an_arrow_only_if_it_is_significant() -> None:
+    assert (choice_module._gain(0.004).text, choice_module._gain(-0.004).text) == ("0.00", "0.00")
+    assert choice_module._gain(0.004, -0.5, 0.5).text == "0.00"
+    assert choice_module._gain(0.004, 0.001, 0.5).text == "▲ 0.00"
+    assert choice_module._gain(-0.3, -0.5, 0.5).text == "▽ 0.30"

@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -219,3 +221,13 @@ def test_nothing_to_plot(tmp_path: Path) -> None:
         assert plot_improvement(tables, tmp_path / "none") == []
         assert improvement_figure(tables) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_control_characters_in_names_leave_the_svg_well_formed(tmp_path: Path) -> None:
+    name = "a\x1b[31mb\x00c\x0bd\uffffe\x9b"
+    (table,) = tables_of({name: {"1": (0.5, 0.8), "0.9": (0.51, 0.8)}})
+    _, svg = plot_improvement([table], tmp_path / "figure")
+    text = svg.read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\uffff]", text)
+    assert "[31mb" in text

@@ -14,6 +14,7 @@ from lcbench.report.render import csv, csv_tasks, footnotes, latex, markdown, te
 from lcbench.report.sheets import latex_document
 from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import COLUMN_ORDER, Table, build_tables
+from lcbench.report.text import csv_text
 from pdflatex import compiled
 
 HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
@@ -641,3 +642,10 @@ def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[Table]) -
     said = footnotes(tables[0], none)
     assert said[-1] == "No intervals were asked for (resamples=0)."
     assert not any("bootstrap" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1"])
+def test_a_name_is_no_formula_in_a_csv_and_numbers_stay_numbers(name: str) -> None:
+    rows = [(name, "-0.5"), ("-12.5 to 0.3", "1e-05"), ("minilm-at-0.8", "-inf")]
+    read = list(csv_format.reader(io.StringIO(csv_text(("+gain", "value"), rows))))
+    assert read == [["'+gain", "value"], [f"'{name}", "-0.5"], *map(list, rows[1:])]

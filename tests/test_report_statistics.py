@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from lcbench.report import resample as resampling
+from lcbench.report import statistics
 from lcbench.report.items import Sample
 from lcbench.report.permutation import sign_flip_p
 from lcbench.report.resample import Component, Resampled, interval, reach, resample
@@ -445,6 +446,60 @@ def test_identical_items_have_an_improvement_of_exactly_nothing(
     for one in [*found.cells.values(), *found.means.values()]:
         assert (one.low, one.high, one.excludes_zero) == (0, 0, False)
     assert {one.p for one in found.cells.values()} == {1.0}
+
+
+def test_no_interval_goes_below_what_a_score_can_lose(results: Results) -> None:
+    """Of two or three queries Student's t would reach beyond -100 %, in cells, columns and Avg."""
+    for task, raw, ours in (
+        ("NFCorpus", [0.9, 0.1], [0.2, 0.3]),
+        ("SciFact", [0.1, 0.8, 0.5], [0.9, 0.1, 0.5]),
+        ("ArguAna", [0.9, 0.1], [0.2, 0.3]),
+    ):
+        queries(results, task, np.array(raw))
+        queries(results, task, np.array(ours), Constant(0.8))
+    columns = {"BeirRetr": ["NFCorpus", "SciFact"], "Retr": ["ArguAna"]}
+    _, found = analysed(results, columns)
+    every = {**found.cells, **found.means}
+    assert {name for *_, name in every} == {"NFCorpus", "SciFact", "ArguAna", *columns, "Avg"}
+    assert {one.low for one in every.values()} == {-100.0}
+    assert all(one.high > 100 for one in every.values())
+    assert found.notes == (
+        "too few items for any difference to be significant: NFCorpus (2 queries), SciFact "
+        "(3 queries) and ArguAna (2 queries)",
+    )
+
+
+def test_a_correlation_may_lose_more_than_all_of_it(
+    results: Results, random: np.random.Generator
+) -> None:
+    gold = random.random(8)
+    for policy, sign in ((BASELINE, 1), (Constant(0.8), -1)):
+        cosines = sign * gold + random.random(8)
+        rows = item_rows(list(cosines), gold=[str(one) for one in gold], tokens_2=[3] * 8)
+        write_cell(results, "STS13", float(stats.spearmanr(gold, cosines)[0]), rows, policy)
+    _, found = analysed(results, {"STS": ["STS13"]})
+    assert found.cells["bge-base-en-v1.5", "0.8", "STS13"].low < -100
+    assert found.means["bge-base-en-v1.5", "0.8", "STS"].low < -100
+
+
+def test_a_task_without_known_items_is_bounded_by_its_column() -> None:
+    """Accuracies and precisions are never below 0, correlations may be."""
+    lows = {}
+    for column in ("PairClass", "STS"):
+        scores = {"T0": {"1": 0.6, "0.8": 0.1}, "T1": {"1": 0.4, "0.8": 0.6}}
+        draws = {
+            ("m", policy, task): np.full(100, score, dtype=np.float32)
+            for task, own in scores.items()
+            for policy, score in own.items()
+        }
+        of = dict.fromkeys(scores, column)
+        table, kept = _made(scores, draws, np.random.default_rng(0), of)
+        kept = replace(kept, signed=statistics._signed(table, {}))
+        one = improvement_interval(table, kept, {"m": dict.fromkeys(of, "0.8")}, [column])
+        assert one is not None
+        lows[column] = one.low
+    assert lows["PairClass"] == -100
+    assert lows["STS"] < -100
 
 
 def test_models_are_paired_in_the_row_over_models(

@@ -22,7 +22,7 @@ from scipy.special import ndtr, stdtrit
 
 from lcbench.report.noise import ratio_error
 from lcbench.report.sheets import Entry, Section, Sheet, improvement, number
-from lcbench.report.statistics import Uncertainty
+from lcbench.report.statistics import Uncertainty, possible, relative_changes
 from lcbench.report.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ _MOST_DRAWN = 1_000
 # can have the same value.
 _METRICS = ("ndcg_at_10", "map_at_1000", "map_at_10", "mrr_at_10", "recall_at_10", "ndcg_at_5")
 
-_WINDOW = "≥ window"
 _HOLE = Entry("–")
 
 _WHOSE: Mapping[By, str] = {
@@ -312,14 +311,21 @@ def length_sheet(
     ]
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
-        f"{_WINDOW}: what fills the model's window, and may be longer.",
+        "The last bucket of a model (≥) holds what fills its window, and may be longer; the one "
+        "before it ends one token below.",
     ]
     if shown[0].resamples:
         notes.append(
             f"▲ ▼: the 95 % interval of a paired bootstrap ({shown[0].resamples:,} samples, seed "
             f"{shown[0].seed}) over the items of the bucket excludes zero; △ ▽: it does not. Each "
-            "stands for itself: of twenty without an effect, one excludes zero by chance."
+            "stands for itself: of twenty without an effect, one excludes zero by chance. Where "
+            "the baseline may be 0, differences are divided by it as it is, as in Table 1."
         )
+        if any(one.by == "text" for one in shown):
+            notes.append(
+                "Of classified texts the intervals leave out that each classifier learned from a "
+                "random draw of texts, so that marks by length may claim too much."
+            )
     left_out = dict.fromkeys(
         f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
     )
@@ -328,7 +334,7 @@ def length_sheet(
     return Sheet(
         name="by-length",
         title="Scores by length in tokens",
-        header=("τ", "", *(_column_name(low) for low in columns)),
+        header=("τ", "", *map(_column_name, columns)),
         labels=2,
         sections=tuple(sections),
         notes=tuple(notes),
@@ -354,7 +360,8 @@ def rank_sheet(found: Sequence[LongestRanks]) -> Sheet | None:
         rows.setdefault(heading, []).append(_rank_row(one, policies))
     notes = [
         "Lower is better. Of the longest 20 % of the documents that are relevant to a query, in "
-        "tokens as the model reads them, and all as long as the shortest of these."
+        "tokens as the model reads them, and all as long as the shortest of these: more than 20 % "
+        "where many fill the window. Bold is the lowest of a row; that it is lower is not tested."
     ]
     if any(one.column == "Rerank" for one in found):
         notes.append("Where a task reranks, the rank among the query's candidates.")
@@ -565,6 +572,8 @@ def _scored(empty: LengthBuckets, items: _Items) -> LengthBuckets:
         if shown[BASELINE] is not None and known and empty.resamples:
             places = [policies.index(policy) for policy in (BASELINE, *known)]
             drawn = _intervals(additive[:, places], empty.resamples, seed)
+            if items.gold is None and (additive >= 0).all():
+                drawn = [None if one is None else possible(*one) for one in drawn]
             ends = dict(zip(known, drawn, strict=True))
         for policy, score in shown.items():
             scores[policy].append(score)
@@ -678,7 +687,9 @@ def _intervals(
         seed: of the draws.
 
     Returns:
-        one a column but the first; None where a resampled baseline is not above 0.
+        one a column but the first. Where a resampled baseline may be 0, differences are divided by
+        the baseline as it is, as `statistics.improvement_interval` does; None where that is not
+        above 0.
     """
     count = len(additive)
     random = np.random.default_rng(seed)
@@ -690,34 +701,43 @@ def _intervals(
         drawn += np.arange(resamples, dtype=np.int32)[:, None] * count
         counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         means = counts.astype(np.float64) @ additive / count
-    raw = means[:, :1]
-    if not (raw > 0).all():
-        return [None] * (additive.shape[1] - 1)
     # The "expanded percentiles": those of Student's t, as far out as the variance is too small.
     tail = ndtr(-math.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.975))
-    ends = np.quantile(100 * (means[:, 1:] - raw) / raw, (tail, 1 - tail), axis=0)
-    return [(float(low), float(high)) for low, high in ends.T]
+    raw, over = means[:, 0], additive[:, 0].mean()
+    found: list[tuple[float, float] | None] = []
+    for ours in means.T[1:]:
+        ends = (math.nan, math.nan)
+        if over > 0:
+            for fixed in (None, float(over)):
+                changes = relative_changes(raw, ours, over=fixed)
+                # Between two draws one of which is infinite there is no number.
+                with np.errstate(invalid="ignore"):
+                    low, high = np.quantile(changes, (tail, 1 - tail))
+                ends = (float(low), float(high))
+                if np.isfinite(ends).all():
+                    break
+        found.append(ends if np.isfinite(ends).all() else None)
+    return found
 
 
-def _column(bucket: Bucket) -> float:
-    """Return the column of a bucket: its fewest tokens, or infinity for a full window."""
-    return math.inf if bucket.high is None else bucket.low
+def _column(bucket: Bucket) -> tuple[int, float]:
+    """Return the column of a bucket: its ends, so that each column holds what its name says."""
+    return bucket.low, math.inf if bucket.high is None else bucket.high
 
 
-def _column_name(low: float) -> str:
-    if math.isinf(low):
-        return _WINDOW
-    return Bucket(int(low), max(_SHORTEST, 2 * (int(low) - 1)), 0).label
+def _column_name(column: tuple[int, float]) -> str:
+    low, high = column
+    return Bucket(low, None if math.isinf(high) else int(high), 0).label
 
 
 def _length_rows(
-    one: LengthBuckets, columns: Sequence[float], policies: Sequence[str] | None
+    one: LengthBuckets, columns: Sequence[tuple[int, float]], policies: Sequence[str] | None
 ) -> Iterator[tuple[Entry, ...]]:
     places = {_column(bucket): place for place, bucket in enumerate(one.buckets)}
 
     def row(policy: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         own = list(entries)
-        shown = (own[places[low]] if low in places else _HOLE for low in columns)
+        shown = (own[places[column]] if column in places else _HOLE for column in columns)
         return (Entry(policy, policy), Entry(what, what), *shown)
 
     counts = (

@@ -7,8 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from lcbench.report.sheets import Entry, Look, Section, Sheet
-from lcbench.report.statistics import NOTHING, TableStatistics, improvement_interval
+from lcbench.report.sheets import Entry, Section, Sheet, improvement
+from lcbench.report.statistics import (
+    NOTHING,
+    TableStatistics,
+    Uncertainty,
+    improvement_interval,
+)
 from lcbench.report.table1 import (
     AVERAGE,
     BASELINE,
@@ -249,16 +254,9 @@ def _tau(policy: str) -> Entry:
 
 
 def _gain(gain: float, low: float | None = None, high: float | None = None) -> Entry:
-    """Return a gain with its mark: a hollow arrow where its interval contains zero."""
-    size = f"{abs(gain):.2f}"
-    if low is None or high is None:
-        arrow = "▲ " if gain > 0 else "▼ " if gain < 0 else ""
-        return Entry(arrow + size, gain)
-    sure = low > 0 or high < 0
-    rises, falls = ("▲ ", "▼ ") if sure else ("△ ", "▽ ")
-    look: Look = "unsure" if not sure else "up" if gain > 0 else "down"
-    arrow = rises if gain > 0 else falls if gain < 0 else ""
-    return Entry(arrow + size, gain, look, f"95 %: {low:+.2f} to {high:+.2f}", low, high)
+    """Return a gain with the mark of what is known of it."""
+    known = None if low is None or high is None else Uncertainty(low, high)
+    return improvement(gain, known)
 
 
 def _interval(low: float | None, high: float | None) -> Entry:

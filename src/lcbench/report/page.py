@@ -19,6 +19,7 @@ from string import Template
 from typing import Any
 
 from lcbench.errors import LcbenchError
+from lcbench.report.text import one_line
 from lcbench.report.verdict import findings
 
 # Each uses what those before it define.
@@ -49,7 +50,7 @@ def build(document: Mapping[str, Any]) -> str:
     script = '(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
     plotly = _inside_script(_plotly())
     return Template(_read("page.html")).substitute(
-        title=html.escape(str(whole.get("title") or "lcbench report")),
+        title=_text(whole.get("title") or "lcbench report"),
         policy=_content_policy(script, plotly),
         style=_read("page.css"),
         findings=_findings_html(whole),
@@ -65,18 +66,20 @@ def _findings_html(document: Mapping[str, Any]) -> str:
     lines = []
     for table in document.get("tables") or ():
         sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
-        lines.append(f"<h3>{html.escape(str(table['group']))}</h3>")
+        lines.append(f"<h3>{_text(table['group'])}</h3>")
         for place, sentence in enumerate(sentences):
             look = "" if place else ' class="lead"'
-            lines.append(f"<p{look}>{_unbroken(html.escape(sentence))}</p>")
+            lines.append(f"<p{look}>{_unbroken(_text(sentence))}</p>")
         lines.append('<ul class="findings">')
         for label, text in models:
-            lines.append(
-                f"<li><strong>{html.escape(str(label))}</strong>: "
-                f"{_unbroken(html.escape(text))}</li>"
-            )
+            lines.append(f"<li><strong>{_text(label)}</strong>: {_unbroken(_text(text))}</li>")
         lines.append("</ul>")
     return "\n".join(lines) or "<p>There are no results in this report.</p>"
+
+
+def _text(value: object) -> str:
+    """The value as text that HTML shows as it is, without control characters."""
+    return html.escape(one_line(str(value)))
 
 
 def _unbroken(text: str) -> str:

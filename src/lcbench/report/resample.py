@@ -64,6 +64,8 @@ class Resampled:
         places: of each cell in them.
         units: what they are.
         count: how many, experiments aside.
+        signed: whether the score can be below 0: correlations, and means of values some of which
+            are.
         still: names of the subsets (or splits) of a single item, which stay as they are.
     """
 
@@ -75,6 +77,7 @@ class Resampled:
     places: tuple[int, ...]
     units: str
     count: int
+    signed: bool = False
     still: tuple[str, ...] = ()
 
     def stretch(self, gradient: NDArray[np.float64]) -> tuple[float, float]:
@@ -231,6 +234,7 @@ def resample(
         if len(one.values) == 1:
             draws += one.weight * one.values
     still = _still(cells[0])
+    signed = any(one.gold is not None or (one.values < 0).any() for one in parts)
     parts = [one for one in parts if len(one.values) > 1]
     covariances = []
     for one in parts:
@@ -254,6 +258,7 @@ def resample(
         places=tuple(place_of),
         units=first.units,
         count=int(sum(len(one.values) for one in parts if not one.deviates)),
+        signed=signed,
         still=still,
     )
 

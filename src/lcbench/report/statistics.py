@@ -36,6 +36,20 @@ if TYPE_CHECKING:
 RESAMPLES = 10_000
 SEED = 0
 
+FEW_UNITS = 5
+"""A task of so few queries, pairs or sets, or fewer, is named in a note: with five the permutation
+test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be significant."""
+
+MOST_LOST = -100.0
+"""Where an interval ends at the latest, in %: a score that cannot be below 0 cannot lose more.
+
+A confidence interval may be cut at what is possible without covering the truth less often; those of
+few items, which are as wide as Student's t, would otherwise go far beyond."""
+
+# A task whose items are not known may have a score below 0 if it is in one of these columns, whose
+# main scores are correlations.
+_CORRELATIONS = frozenset({"STS", "Summ"})
+
 TASKS = "tasks and their items"
 """The units of a mean over several tasks."""
 
@@ -85,12 +99,14 @@ class Draws:
         tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
             with replacement.
         picks: by column, which of its samples each of them gives; the same shape.
+        signed: tasks whose scores can be below 0: correlations.
     """
 
     scores: Mapping[_Cell, NDArray[np.float32]]
     cells: Mapping[_Cell, tuple[str, int]]
     tasks: Mapping[str, NDArray[np.int64]]
     picks: Mapping[str, NDArray[np.int64]]
+    signed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -186,7 +202,11 @@ def analyse(
         average=average,
         resamples=resamples,
         seed=seed,
-        notes=(*_notes(table, cells, outcomes), *_average_notes(table, draws, outcomes)),
+        notes=(
+            *_notes(table, cells, outcomes),
+            *_few_notes(table, cells),
+            *_average_notes(table, draws, outcomes),
+        ),
         draws=draws,
     )
 
@@ -286,11 +306,12 @@ def _improvement_interval(
         if raw <= 0:
             return None
         gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
-        effects.append({name: pairs @ gradient for name, pairs in values.items()})
+        # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
+        effects.append({name: (pairs * gradient).sum(axis=1) for name, pairs in values.items()})
         for name in tasks_of:
-            single.setdefault(name, []).append(gradient @ samples[name])
+            single.setdefault(name, []).append((gradient[:, None] * samples[name]).sum(axis=0))
         means = np.mean(list(samples.values()), axis=0)
-        drawn.append(_improvements(means[0], means[1], over=float(raw) if fixed else None))
+        drawn.append(relative_changes(means[0], means[1], over=float(raw) if fixed else None))
         shares.append(float(100 * (ours - raw) / raw))
     variances, degrees, items = [], [], []
     for name, tasks in tasks_of.items():
@@ -317,8 +338,15 @@ def _improvement_interval(
     if len(items) == len(tasks_of):
         kinds = {kind for kind, _ in items}
         units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
+    if not any(task in draws.signed for tasks in tasks_of.values() for task in tasks):
+        low, high = possible(low, high)
     note = _note(tasks_of, _unknown(draws, picks, tasks_of), fixed)
     return Uncertainty(low, high, units=units, count=count, note=note)
+
+
+def possible(low: float, high: float) -> tuple[float, float]:
+    """Return the part of an interval, of a score that is never below 0, that is possible."""
+    return max(low, MOST_LOST), max(high, MOST_LOST)
 
 
 def _note(tasks_of: Mapping[str, Sequence[str]], unknown: Sequence[str], fixed: bool) -> str:
@@ -378,6 +406,7 @@ class _Outcome:
         pairs: by label and policy.
         draws: of scores as fractions, by label and policy, shape (resamples,).
         units: by label and policy, what they are and how many.
+        signed: whether the task's score can be below 0; None: nothing is known of its items.
         unknown: by label and policy, why there is nothing.
     """
 
@@ -385,6 +414,7 @@ class _Outcome:
     draws: Mapping[tuple[str, str], NDArray[np.float32]]
     units: Mapping[tuple[str, str], tuple[str, int]]
     unknown: Mapping[tuple[str, str], str]
+    signed: bool | None = None
 
 
 _NOT_ABOVE_ZERO = "the baseline is not above 0"
@@ -441,12 +471,14 @@ def _of_task(
         for place, one, (_, files) in zip(places, samples, asked.values(), strict=True)
     }
     unknown: dict[tuple[str, str], str] = {}
+    signed: bool | None = None
     for group in paired(samples):
         cells = [one for one in (samples[number] for number in group) if one is not None]
         drawn = resample(cells, resamples, generator(seed, task, _identity(cells[0])))
         if drawn is None:
             why.update({places[number]: _SINGLE for number in group})
             continue
+        signed = bool(signed) or drawn.signed
         right = {}
         for place, number in enumerate(group):
             # A table of some of the subsets has other scores than the whole.
@@ -470,7 +502,7 @@ def _of_task(
             unknown[cell] = why[cell] or _unlike_baseline(
                 of[cell], of.get(raw), why.get(raw, NO_ITEMS)
             )
-    return _Outcome(pairs, draws, units, unknown)
+    return _Outcome(pairs, draws, units, unknown, signed)
 
 
 def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) -> str:
@@ -499,7 +531,7 @@ def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         gradient = np.zeros(len(drawn.scores))
         gradient[raw] = -100 / before if fixed else -100 * after / before**2
         gradient[ours] = 100 / before
-        improvements = _improvements(draws[0], draws[1], over=before if fixed else None)
+        improvements = relative_changes(draws[0], draws[1], over=before if fixed else None)
         reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
         low, high = interval(improvements, reaching, value, deviation)
         if np.isfinite([low, high]).all():
@@ -508,11 +540,13 @@ def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
     if drawn.still:
         each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
         notes.append(f"without the noise of {_listing(drawn.still)}, {each}")
+    if not drawn.signed:
+        low, high = possible(low, high)
     p = drawn.p_value(raw, ours)
     return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count, note="; ".join(notes))
 
 
-def _improvements(
+def relative_changes(
     raw: NDArray[np.float64], ours: NDArray[np.float64], over: float | None = None
 ) -> NDArray[np.float64]:
     """Return relative improvements in %; infinity over a raw that is not above 0.
@@ -555,7 +589,18 @@ def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed:
             tasks[column.name] = random.integers(0, len(column.tasks), shape)
             # A task that is drawn twice is drawn with other items each time.
             picks[column.name] = random.integers(0, resamples, shape)
-    return Draws(scores, known, tasks, picks)
+    return Draws(scores, known, tasks, picks, _signed(table, outcomes))
+
+
+def _signed(table: Table, outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
+    """Return the tasks of a table whose scores can be below 0."""
+    found = set()
+    for column in table.columns:
+        for task in column.tasks:
+            known = outcomes[task].signed if task in outcomes else None
+            if column.name in _CORRELATIONS if known is None else known:
+                found.add(task)
+    return frozenset(found)
 
 
 def _column(draws: Draws, name: str, cells: Sequence[_Cell]) -> NDArray[np.float64]:
@@ -636,6 +681,19 @@ def _notes(
         f"no interval for {_listing(tasks)}{share}: {reason}"
         for (reason, share), tasks in places.items()
     )
+
+
+def _few_notes(table: Table, cells: Mapping[_Cell, Uncertainty]) -> tuple[str, ...]:
+    """Name the tasks whose items are too few for any difference to be significant."""
+    counts: dict[str, str] = {}
+    for (_, _, task), one in cells.items():
+        if one.count <= FEW_UNITS:
+            counts[task] = f"{task} ({one.count} {one.units})"
+    tasks = [task for column in table.columns for task in column.tasks if task in counts]
+    if not tasks:
+        return ()
+    named = _listing([counts[task] for task in tasks])
+    return (f"too few items for any difference to be significant: {named}",)
 
 
 def _average_notes(table: Table, draws: Draws, outcomes: Mapping[str, _Outcome]) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ DOWN_UNSURE = "▽"
 # ten columns and `Avg` fit into 100 characters.
 _HEADER_CHARACTERS = 8
 
+_FORMULA = frozenset("=+-@")
+
 _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]|#~$]")
 
 _LATEX_CHARACTERS = {
@@ -143,12 +145,29 @@ def wrapped_header(name: str) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The text of a CSV file."""
+    """The text of a CSV file.
+
+    A spreadsheet takes what begins with one of "=+-@" for a formula, and runs it: such names get an
+    apostrophe before them, which spreadsheets do not show. Numbers stay as they are.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(_no_formula, header))
+    writer.writerows([_no_formula(field) for field in row] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(field: str) -> str:
+    is_formula = field.lstrip()[:1] in _FORMULA and not all(map(_is_number, field.split(" to ")))
+    return f"'{field}" if is_formula else field
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:

@@ -1,6 +1,8 @@
 """What all figures share: colours, axes of improvements, marks of certainty, and their files."""
 
+import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,6 +32,9 @@ LINEAR_PERCENT = 1.0
 # On either side of zero; matplotlib's own are powers of ten alone.
 _UPWARD = (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 _LOGARITHMIC_TICKS = (*(-tick for tick in reversed(_UPWARD)), 0.0, *_UPWARD)
+
+# XML has none of these, not even escaped; a name can have them.
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 IMPROVEMENT = "relative improvement (%)"
 
@@ -132,7 +137,9 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
             figure.savefig(png, dpi=150, metadata={"Software": None})
             # Found once, and kept: finding it takes a third of the time.
             figure.set_layout_engine("none")
-            figure.savefig(svg, metadata={"Date": None, "Creator": None})
+            drawing = io.StringIO()
+            figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+            svg.write_text(_NOT_IN_XML.sub(" ", drawing.getvalue()), encoding="utf-8")
             paths += [png, svg]
     return paths
 

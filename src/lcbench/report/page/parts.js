@@ -349,8 +349,14 @@ const headingRow = (text, width) =>
 // Files to save.
 
 function csvText(rows) {
+  const isFormula = (value) =>
+    typeof value === "string" &&
+    /^\s*[=+\-@]/.test(value) &&
+    !value.split(" to ").every((part) => part.trim() !== "" && Number.isFinite(Number(part)));
   const field = (value) => {
-    const text = value === null || value === undefined ? "" : String(value);
+    // A spreadsheet would run a name that begins like a formula; it does not show the apostrophe.
+    const mark = isFormula(value) ? "'" : "";
+    const text = value === null || value === undefined ? "" : mark + String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
