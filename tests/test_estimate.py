@@ -12,7 +12,7 @@ from lcbench.estimate import Estimate, describe, estimate, sentence
 from lcbench.grid import Cell, Protocol
 from lcbench.models import Dimensions, dimensions, locate
 from lcbench.results import Results
-from lcbench.settings import Settings, config_folder
+from lcbench.settings import LaunchSettings, Settings, config_folder
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -204,3 +204,20 @@ def test_a_gpus_hours_are_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None
     assert lower.prediction.at_least
     assert lower.prediction.encode_seconds == pytest.approx(0.5 * on_cpu.prediction.encode_seconds)
     assert "at least a minute on this machine (a GPU): encoding" in sentence(lower)
+
+
+def test_the_device_that_launch_tflops_names_is_the_one_that_is_estimated() -> None:
+    """A device 8 times as fast as this machine encodes in an eighth of the time, and is named."""
+    request = asked("tasks=[STSBenchmark]")
+    launch = LaunchSettings(name="local", tflops=4.0)
+    here, there = estimate(request), estimate(request, launch=launch)
+    assert there.tokens == here.tokens
+    assert there.prediction.encode_seconds == pytest.approx(
+        here.prediction.encode_seconds * RATE * 0.5 / 4e12
+    )
+    assert there.prediction.wall_seconds < here.prediction.wall_seconds
+    said = sentence(there)
+    assert "on a device of 4 TFLOP/s" in said
+    assert "as launch.tflops says" in said
+    assert "on this machine (" not in said
+    assert sentence(estimate(request, launch=LaunchSettings(name="local"))) == sentence(here)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lcbench.files import cache_folder, write_atomically
 from lcbench.grid import Cell
 from lcbench.models import Dimensions
 from lcbench.provenance import cores, cpu_name
-from lcbench.settings import EngineSettings, Settings
+from lcbench.settings import EngineSettings, LaunchSettings, Settings
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import Texts, texts_of
 from lcbench.tasks.suites import DOCS_TYPES, Part
@@ -694,6 +694,26 @@ class Recorder:
 def _sum_up(table: dict[str, list[float]], key: str, measured: Sequence[float]) -> None:
     before = table.get(key, [0.0] * len(measured))
     table[key] = [old + new for old, new in zip(before, measured, strict=True)]
+
+
+def sustaining(
+    launch: LaunchSettings, machine: Machine, rates: Rates, known: Iterable[Dimensions | None]
+) -> tuple[Machine, Rates]:
+    """Return a machine whose device sustains `launch.tflops`, and rates that say so.
+
+    Args:
+        launch: with `tflops`; its GPUs and CPUs are the machine's.
+        machine: that this is estimated on; what `launch` does not say stays as it is here.
+        rates: measured here.
+        known: the models that are run.
+    """
+    device = "cuda" if launch.gpus else "cpu"
+    name = f"{launch.tflops:g} TFLOP/s"
+    sized = replace(machine, name=name, device=device, cores=launch.cpus or machine.cores)
+    operations = (launch.tflops or 0.0) * 1e12
+    widths = {one.hidden for one in known if one is not None}
+    encoding = {f"{sized.key}|{width}": [1.0, operations] for width in widths}
+    return sized, replace(rates, encoding=encoding)
 
 
 def prediction_line(prediction: Prediction) -> str:

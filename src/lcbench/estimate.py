@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lcbench.models import Dimensions
-    from lcbench.settings import Settings
+    from lcbench.settings import LaunchSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Estimate:
         unshaped: models whose shape is not known; texts and tokens are without theirs, and the time
             without that of encoding them.
         other_languages: whether there are texts in other languages than English.
+        tflops: what the device sustains that the time is for, in 10¹² operations a second; None:
+            the device of this machine.
     """
 
     cells: int
@@ -60,6 +62,7 @@ class Estimate:
     unsized: tuple[str, ...]
     unshaped: tuple[str, ...]
     other_languages: bool
+    tflops: float | None = None
 
 
 def main() -> None:
@@ -70,17 +73,19 @@ def main() -> None:
 
 def _job(config: DictConfig) -> int:
     from lcbench.__main__ import compose_settings
+    from lcbench.settings import read_run
     from lcbench.workers import processes
 
+    launch = read_run(config).launch
     settings = compose_settings(config)
     for task in settings.left_out:
         warn(f"left out: {task}.")
     scoring = processes(settings.engine.scoring)
-    screen().print(describe(settings, scoring), soft_wrap=True, markup=False)
+    screen().print(describe(settings, scoring, launch), soft_wrap=True, markup=False)
     return 0
 
 
-def describe(settings: Settings, processes: int = 0) -> str:
+def describe(settings: Settings, processes: int = 0, launch: LaunchSettings | None = None) -> str:
     """Return what a request comes to, in a line, and in further lines what that leaves out.
 
     Imports torch and measures this machine for half a second a width of models where no model was
@@ -89,11 +94,13 @@ def describe(settings: Settings, processes: int = 0) -> str:
     Args:
         settings: the request.
         processes: that score beside encoding; 0: none.
+        launch: with `tflops`: what the device sustains that the cells are run on; without, or
+            None: this machine.
 
     Raises:
         RequestError: the request is wrong.
     """
-    return sentence(estimate(settings, processes))
+    return sentence(estimate(settings, processes, launch))
 
 
 def sentence(one: Estimate) -> str:
@@ -109,10 +116,16 @@ def sentence(one: Estimate) -> str:
         lines = [f"{grid}{left} texts, tokens and hours unknown."]
     else:
         about = "at least" if one.prediction.at_least else "about"
+        where = f"on this machine ({one.prediction.machine}): {cost.seconds_line(one.prediction)}"
+        if one.tflops is not None:
+            where = (
+                f"on a device of {one.tflops:g} TFLOP/s: encoding "
+                f"{cost.clock(one.prediction.encode_seconds)} as launch.tflops says, scoring "
+                f"{cost.clock(one.prediction.score_seconds)} as on this machine"
+            )
         lines = [
             f"{grid}{left} {rounded(one.texts)} texts, {rounded(one.tokens)} tokens, {about} "
-            f"{cost.duration(one.prediction.wall_seconds / 3600)} on this machine "
-            f"({one.prediction.machine}): {cost.seconds_line(one.prediction)}."
+            f"{cost.duration(one.prediction.wall_seconds / 3600)} {where}."
         ]
     if one.other_languages:
         lines.append("Texts in other languages are reckoned as English; they have more tokens.")
@@ -126,7 +139,9 @@ def sentence(one: Estimate) -> str:
     return "\n".join(lines)
 
 
-def estimate(settings: Settings, processes: int = 0) -> Estimate:
+def estimate(
+    settings: Settings, processes: int = 0, launch: LaunchSettings | None = None
+) -> Estimate:
     """Return what a request comes to.
 
     Texts and tokens are upper bounds where they were never counted in a run: a text that stands in
@@ -136,6 +151,8 @@ def estimate(settings: Settings, processes: int = 0) -> Estimate:
     Args:
         settings: the request.
         processes: that score beside encoding; 0: none.
+        launch: with `tflops`: what the device sustains that the cells are run on; without, or
+            None: this machine.
 
     Raises:
         RequestError: the request is wrong.
@@ -161,7 +178,13 @@ def estimate(settings: Settings, processes: int = 0) -> Estimate:
         if known is None:
             unshaped.append(model.name)
     machine = cost.machine_of(settings.engine, settings.protocol.dtype)
-    prediction = cost.predict(settings, parts, left, machine=machine, processes=processes)
+    rates = cost.read_rates()
+    tflops = None if launch is None else launch.tflops
+    if launch is not None and tflops is not None:
+        machine, rates = cost.sustaining(launch, machine, rates, [one.known for one in left])
+    prediction = cost.predict(
+        settings, parts, left, machine=machine, processes=processes, rates=rates
+    )
     return Estimate(
         cells=cells,
         done=done,
@@ -174,6 +197,7 @@ def estimate(settings: Settings, processes: int = 0) -> Estimate:
         unsized=tuple(unsized),
         unshaped=tuple(unshaped),
         other_languages=any(map(_has_other_languages, parts.values())),
+        tflops=tflops,
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lcbench.command import key_value, run_command, screen, warn
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from lcbench.cost import Machine, Rates
     from lcbench.manifest import Manifest
-    from lcbench.models import Dimensions
     from lcbench.settings import LaunchSettings, Settings
 
 
@@ -71,7 +68,7 @@ def freeze_sweep(
     rates = cost.read_rates()
     cells = [cost.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()]
     if launch.tflops is not None:
-        machine, rates = _told(launch, machine, rates, [one.known for one in cells])
+        machine, rates = cost.sustaining(launch, machine, rates, [one.known for one in cells])
     prediction = cost.predict(
         settings,
         grid.parts,
@@ -99,18 +96,6 @@ def freeze_sweep(
                 )
             )
     return frozen
-
-
-def _told(
-    launch: LaunchSettings, machine: Machine, rates: Rates, known: Sequence[Dimensions | None]
-) -> tuple[Machine, Rates]:
-    """Return a machine whose device does what `launch.tflops` says, and rates that say so."""
-    name = f"{launch.tflops:g} TFLOP/s"
-    device = "cuda" if launch.gpus else "cpu"
-    told = replace(machine, name=name, device=device, cores=launch.cpus or machine.cores)
-    operations = (launch.tflops or 0.0) * 1e12
-    encoding = {f"{told.key}|{one.hidden}": [1.0, operations] for one in known if one is not None}
-    return told, replace(rates, encoding=encoding)
 
 
 def describe(frozen: Manifest) -> str:
