@@ -215,7 +215,7 @@ def test_the_held_out_gain_of_few_tasks_leaves_their_range(tmp_path: Path) -> No
 def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
     _, choice = analysed
     found = sheet("paper", choice)
-    assert (found.name, found.title, found.labels) == ("choice", "Choosing τ: paper", 1)
+    assert (found.name, found.title, found.labels) == ("choice", "Choosing τ: protocol paper", 1)
     ((row,),) = (section.rows for section in found.sections)
     assert len(row) == len(found.header)
     texts = [entry.text for entry in row]

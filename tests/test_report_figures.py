@@ -86,8 +86,8 @@ def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[Table]) 
     figure = improvement_figure(tables)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == [
-        "one_$x$\npaper, window 512",
-        "two\npaper, window 512",
+        "one_$x$\nprotocol paper, window 512",
+        "two\nprotocol paper, window 512",
     ]
     for axes, block in zip(figure.axes, tables[0].blocks, strict=False):
         series = improvement_series(block)

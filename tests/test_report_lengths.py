@@ -110,7 +110,7 @@ def test_a_window_that_is_not_known() -> None:
 def test_markdown(table: LengthTable) -> None:
     lines = markdown_lengths([table]).splitlines()
     assert lines[1] == "## Scores per length"
-    start = lines.index("### Needle (paper, window 512)")
+    start = lines.index("### Needle (protocol paper, window 512)")
     assert lines[start + 2 :] == [
         "| Model | Window | τ | 128 | 256 | 512 | Mean |",
         "| :-- | --: | --: | --: | --: | --: | --: |",

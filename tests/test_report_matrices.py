@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lcbench.report.matrices import matrix
+from lcbench.report.matrices import _counts, matrix
 from lcbench.report.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.report.table1 import Table, build_tables
 
@@ -75,8 +75,8 @@ def test_a_matrix_of_marks(table: Table) -> None:
         "95 % interval 1.00 to 3.00; p = 0.001; after Holm 0.004"
     )
     assert sheet.notes[1:] == (
-        "Of 4 pairs of a task's τ and τ = 1, 2 are told from zero (95 % interval), 1 after Holm's "
-        "correction (p ≤ 0.05).",
+        "Of 4 pairs of a task's τ and τ = 1, 2 differ significantly from zero by their "
+        "95 % intervals, 1 after Holm's correction (p ≤ 0.05).",
         "Pairs of which it is unknown: 1.",
     )
 
@@ -93,7 +93,10 @@ def test_without_statistics_arrows_are_plain(table: Table) -> None:
     nothing = matrix(table, NOTHING)
     assert nothing is not None
     assert nothing.sections == sheet.sections
-    assert nothing.notes[1] == "Of none of the pairs is it known whether it is told from zero."
+    assert (
+        nothing.notes[1]
+        == "Of none of the pairs is it known whether it differs significantly from zero."
+    )
 
 
 def test_no_matrix_of_a_baseline_alone() -> None:
@@ -112,3 +115,20 @@ def test_no_matrix_of_a_baseline_alone() -> None:
     }
     (table,) = build_tables(pd.DataFrame(rows))
     assert matrix(table) is None
+
+
+def test_the_notes_say_where_the_intervals_claim_more_than_the_test() -> None:
+    """Four of 72 queries changed, all for the worse; ten sets all lost, among 40 pairs."""
+    few = Uncertainty(-26.1, -2.9, p=0.125, adjusted=1.0, units="queries", count=72)
+    sets = Uncertainty(-3.0, -1.0, p=2 / 2**10, adjusted=0.078, units="sets", count=10)
+    shown = [few, sets, *[Uncertainty(-1.0, 1.0, p=0.5, adjusted=1.0, count=100)] * 38]
+    assert _counts(shown) == [
+        "Of 40 pairs of a task's τ and τ = 1, 2 differ significantly from zero by their 95 % "
+        "intervals, 0 after Holm's correction (p ≤ 0.05).",
+        "Of these 2 the permutation test has p > 0.05 in 1: where few items change, the interval "
+        "claims more than it knows.",
+        "1 of the pairs have too few items to pass Holm's correction over 40 pairs, however large "
+        "the change.",
+    ]
+    # 24 · 2/2¹⁰ = 0.047 just passes.
+    assert len(_counts(shown[:24])) == 2

@@ -168,7 +168,7 @@ def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[Table]) ->
 def test_markdown_table(tables: list[Table]) -> None:
     lines = markdown(tables).splitlines()
     assert lines[:10] == [
-        "## paper, window 512",
+        "## protocol paper, window 512",
         "",
         "| Model | Row | τ | Class (1) | Summ (1) | STS (1) | Rerank (1) | Avg |",
         "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
@@ -244,7 +244,7 @@ def test_latex_table(tables: list[Table]) -> None:
     wide = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
     assert lines[start + 1 : lines.index(r"\end{tabular}") + 4] == [
         r"\begin{table}[t]\centering\small\setlength{\tabcolsep}{4pt}",
-        r"\caption{Scores and relative improvements: paper, window 512}",
+        r"\caption{Scores and relative improvements: protocol paper, window 512}",
         wide,
         r"\begin{tabular}{lrrrrr}",
         r"\toprule",
@@ -269,7 +269,7 @@ def test_latex_table(tables: list[Table]) -> None:
 
 def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[Table]) -> None:
     text = printed(hostile_tables[0], width=200)
-    assert text.startswith("[red]g_1|%[/red] ") or text.startswith("[red]g_1|%[/red]\n")
+    assert re.match(r"protocol \[red\]g_1\|%\[/red\]\s", text)
     assert HOSTILE_LABEL in text
     assert "ours, τ = a|b_c" in text
     assert f"{HOSTILE_LABEL}, τ = a|b_c, STS: missing Task_2  [31m" in text
@@ -278,7 +278,7 @@ def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[
 
 def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[Table]) -> None:
     text = markdown(hostile_tables)
-    assert text.startswith(r"## \[red\]g\_1\|%\[/red\]")
+    assert text.startswith(r"## protocol \[red\]g\_1\|%\[/red\]")
     assert r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*" in text
     assert r"| \[bold\]Task\_1\|%&amp;\[/bold\] | 50.00 | 60.00 |" in text
     assert "<script>" not in text
@@ -465,7 +465,7 @@ def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -
     assert "- minilm, C: no items" in lines
     (marks,) = (line for line in lines if line.startswith("▲ and ▼ in bold"))
     assert marks.count("10,000 resamples, seed 7") == 1
-    at = lines.index("### Relative improvements per task and τ (paper, window 512)")
+    at = lines.index("### Relative improvements per task and τ (protocol paper, window 512)")
     assert lines[at + 2 : at + 9] == [
         "| Column | Task | τ = 0.8 |",
         "| :-- | :-- | --: |",
@@ -477,8 +477,8 @@ def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -
     ]
     assert at > lines.index("### Scores per task and τ")
     assert (
-        "- Of 2 pairs of a task's τ and τ = 1, 1 are told from zero (95 % interval), 1 after "
-        "Holm's correction (p ≤ 0.05)."
+        "- Of 2 pairs of a task's τ and τ = 1, 1 differ significantly from zero by their "
+        "95 % intervals, 1 after Holm's correction (p ≤ 0.05)."
     ) in lines
 
 
@@ -598,7 +598,7 @@ def test_many_models_are_several_tables_in_latex() -> None:
     table, known = many_models(14, 3)
     lines = latex([table], [known]).splitlines()
     captions = [line for line in lines if line.startswith(r"\caption")]
-    title = r"\caption{Scores and relative improvements: paper, window 512 (part %d of 3)}"
+    title = r"\caption{Scores and relative improvements: protocol paper, window 512 (part %d of 3)}"
     assert captions == [title % part for part in (1, 2, 3)]
     assert [sum(r"\textbf{msmarco" in line for line in lines)] == [14]
     # The mean over the models, and the notes, are in the last.

@@ -51,7 +51,7 @@ def report(folder: Path, *names: str) -> str:
 
 def test_a_benchmark_is_one_table(folder: Path) -> None:
     text = report(folder, NAME)
-    assert text.splitlines()[0].strip() == "paper"
+    assert text.splitlines()[0].strip() == "protocol paper"
     # Nothing is missing, and STS17 in all languages is not what the benchmark takes.
     assert "missing" not in text
     assert "subsets" not in text.replace("splits and subsets", "")
@@ -61,7 +61,11 @@ def test_a_benchmark_is_one_table(folder: Path) -> None:
 
 def test_by_their_protocols_alone_they_are_several(folder: Path) -> None:
     text = report(folder)
-    lines = (line.strip() for line in text.splitlines() if line.startswith("paper"))
+    lines = (line.strip() for line in text.splitlines() if line.startswith("protocol paper"))
     # What was found is said of each of them, too.
     headings = {line for line in lines if ": " not in line}
-    assert headings == {"paper", "paper, subsets en", "paper, subsets en-en"}
+    assert headings == {
+        "protocol paper",
+        "protocol paper, subsets en",
+        "protocol paper, subsets en-en",
+    }

@@ -20,6 +20,7 @@ from lcbench.report.table1 import (
     ordered_policies,
     relative_improvement,
 )
+from lcbench.report.text import group_heading
 
 if TYPE_CHECKING:
     from lcbench.results import CellFiles
@@ -173,9 +174,10 @@ def beside_models(table: Table, statistics: TableStatistics | None, labels: Sequ
         for column in table.columns
         for task in column.tasks
     ]
+    named = ", ".join(block.label for block in blocks)
     return Sheet(
         name="models",
-        title=f"{', '.join(block.label for block in blocks)} side by side ({table.group})",
+        title=f"{named} side by side ({group_heading(table.group)})",
         header=tuple(header),
         labels=2,
         sections=tuple(

@@ -23,7 +23,7 @@ from lcbench.report.table1 import (
     relative_improvement,
     temperature,
 )
-from lcbench.report.text import HOLE, two_decimals
+from lcbench.report.text import HOLE, group_heading, two_decimals
 
 USUAL = "0.8"
 """The τ of three of the five models in the paper's Table 1: what one would take untried."""
@@ -138,7 +138,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
         )
     return Sheet(
         name="choice",
-        title=f"Choosing τ: {group}",
+        title=f"Choosing τ: {group_heading(group)}",
         header=(
             "Model",
             "τ",

@@ -17,6 +17,7 @@ from lcbench.report.table1 import (
     ordered_policies,
     relative_improvement,
 )
+from lcbench.report.text import group_heading
 
 _MEAN = "Mean"
 
@@ -53,7 +54,7 @@ def language_sheet(table: Table, scores: pd.DataFrame) -> Sheet | None:
     taus = (f"τ = {policy}" for policy in policies if policy != BASELINE)
     return Sheet(
         name="languages",
-        title=f"Scores per language or other subset ({table.group})",
+        title=f"Scores per language or other subset ({group_heading(table.group)})",
         header=("Task", "Subset", "raw", *taus, "Relative Improv."),
         labels=2,
         sections=tuple(sections),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from lcbench.report.sheets import Entry, Section, Sheet, improvement, name
 from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import BASELINE, Table, ordered_policies, relative_improvement
+from lcbench.report.text import group_heading
 
 SIGNIFICANCE = 0.05
 """What p, corrected by Holm, must not be above."""
@@ -50,7 +51,7 @@ def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | N
         sections.append(Section(block.label, tuple(rows)))
     return Sheet(
         name="matrix",
-        title=f"Relative improvements per task and τ ({table.group})",
+        title=f"Relative improvements per task and τ ({group_heading(table.group)})",
         header=("Column", "Task", *(f"τ = {policy}" for policy in policies)),
         labels=2,
         sections=tuple(sections),
@@ -62,17 +63,31 @@ def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | N
 
 
 def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
-    """Return in words how many improvements are told from zero."""
+    """Return in words how many improvements are significantly different from zero."""
     every = list(shown)
     known = [one for one in every if one is not None]
     if not known:
-        return ["Of none of the pairs is it known whether it is told from zero."]
+        return ["Of none of the pairs is it known whether it differs significantly from zero."]
     told = sum(one.excludes_zero for one in known)
+    doubtful = sum(one.excludes_zero and (one.p or 0) > SIGNIFICANCE for one in known)
     corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
     notes = [
-        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} are told from zero (95 % "
-        f"interval), {corrected} after Holm's correction (p ≤ {SIGNIFICANCE})."
+        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} differ significantly from zero by "
+        f"their 95 % intervals, {corrected} after Holm's correction (p ≤ {SIGNIFICANCE})."
     ]
+    if doubtful:
+        notes.append(
+            f"Of these {told} the permutation test has p > {SIGNIFICANCE} in {doubtful}: where few "
+            "items change, the interval claims more than it knows."
+        )
+    tested = [one for one in known if one.p is not None and one.count]
+    # Of n items no p is below 2/2ⁿ, that of all changing the same way.
+    out_of_reach = sum(2.0 ** (1 - one.count) * len(tested) > SIGNIFICANCE for one in tested)
+    if out_of_reach:
+        notes.append(
+            f"{out_of_reach} of the pairs have too few items to pass Holm's correction over "
+            f"{len(tested)} pairs, however large the change."
+        )
     if len(known) < len(every):
         notes.append(f"Pairs of which it is unknown: {len(every) - len(known)}.")
     return notes

@@ -50,6 +50,7 @@ from lcbench.report.text import (
     csv_text,
     direction,
     full,
+    group_heading,
     latex_row,
     latex_text,
     markdown_grid,
@@ -218,7 +219,7 @@ def terminal(table: Table, statistics: TableStatistics | None = None) -> Rendera
         below.add_row(Text("•"), Text(one_line(note)))
     for footnote in footnotes(table, statistics):
         below.add_row(Text("*"), Text(footnote, style="dim"))
-    title = Text(one_line(table.group), style="bold")
+    title = Text(one_line(group_heading(table.group)), style="bold")
     return Group(title, Text(), _Spanned(grid, spanning), Text(), below)
 
 
@@ -267,7 +268,7 @@ def markdown_lengths(tables: Sequence[LengthTable]) -> str:
             ]
             for row in table.rows
         ]
-        title = f"### {markdown_text(table.task)} ({markdown_text(table.group)})"
+        title = f"### {markdown_text(table.task)} ({markdown_text(group_heading(table.group))})"
         lines += [title, "", *markdown_grid(header, rows, 1), ""]
     return "\n".join(lines)
 
@@ -467,7 +468,9 @@ def _footnote_marks(statistics: TableStatistics) -> str:
         f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
         "those of a paired bootstrap over the tasks' items, for columns of several tasks and "
         f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
-        f"{statistics.seed}. They do not count that τ was chosen."
+        f"{statistics.seed}. They say how much an improvement would vary over other items like "
+        "these, each drawn on its own, so that they are too narrow where queries are about one "
+        "document, or tasks share their texts; and they do not count that τ was chosen."
     )
 
 
@@ -643,7 +646,12 @@ def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
     for line in _average_lines(table, statistics, two_lines=False):
         title = "**Avg Improv.**" if line.kind == "relative" else _ROW_NAMES[line.kind]
         rows.append([title, "", "", *map(entry_markdown, line.entries)])
-    lines = [f"## {markdown_text(table.group)}", "", *markdown_grid(header, rows, 2), ""]
+    lines = [
+        f"## {markdown_text(group_heading(table.group))}",
+        "",
+        *markdown_grid(header, rows, 2),
+        "",
+    ]
     if notes := _notes(table, statistics):
         lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
     for footnote in footnotes(table, statistics):
@@ -691,7 +699,7 @@ def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]
     texts = []
     for number_, blocks in enumerate(parts, 1):
         last = number_ == len(parts)
-        title = f"{_CAPTION}: {table.group}" + (
+        title = f"{_CAPTION}: {group_heading(table.group)}" + (
             f" (part {number_} of {len(parts)})" if len(parts) > 1 else ""
         )
         notes = (*_notes(table, statistics), *footnotes(table, statistics)) if last else ()

@@ -17,6 +17,7 @@ from lcbench.report.table1 import (
     relative_improvement,
     temperature,
 )
+from lcbench.report.text import group_heading
 from lcbench.tempscale.policy import ByRole, Constant
 
 # `_bias=kept` is a reading of its own, and never mixed with the other.
@@ -113,7 +114,7 @@ def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet
     told = statistics is not None and (statistics.cells or statistics.means)
     return Sheet(
         name="table2",
-        title=f"Temperature by role ({table.group})",
+        title=f"Temperature by role ({group_heading(table.group)})",
         header=("Setting", *columns),
         labels=1,
         sections=tuple(sections),

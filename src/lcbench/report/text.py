@@ -111,6 +111,12 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def group_heading(group: str) -> str:
+    """The name of a table's cells as a heading: "protocol paper, subsets en"."""
+    # Imported results have no protocol, and say what they are.
+    return group if group.startswith("imported") else f"protocol {group}"
+
+
 def two_decimals(value: float | None) -> str:
     """A number as the tables print it."""
     return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"

@@ -60,21 +60,22 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
         sentences.append(
             f"With each task's τ chosen on the other tasks, {_AVERAGE} changes by "
             f"{_signed(honest)} % on average over models. The paper's rule, which chooses on the "
-            f"test data, {word} that by {_two(abs(optimism))} points; the intervals do not count "
-            "that τ was chosen."
+            f"test data, {word} that by {_two(abs(optimism))} points."
         )
+    if any(map(_was_chosen, models)):
+        sentences.append(_NOT_COUNTED)
     return tuple(sentences)
 
 
 def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
-    """How many of them are told from zero."""
+    """How many of them are significantly different from zero."""
     verdicts = [_verdict(one) for one in improvements]
     gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
     text = (
-        f"{gains} with a gain beyond the noise, {losses} with a loss beyond it, "
-        f"{unsure} that cannot be told from zero"
+        f"{gains} with a gain whose interval excludes zero, {losses} with such a loss, {unsure} "
+        "not significantly different from zero"
     )
-    return f"{text}, {unknown} of which it is not known" if unknown else text
+    return f"{text}, {unknown} without an interval" if unknown else text
 
 
 def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
@@ -86,13 +87,16 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     average = _best_average(model)
     if average is None:
         return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
-    chosen = ", the best" if choice or len(model.get("policies") or ()) > 2 else ""
+    is_chosen = choice is not None or _was_chosen(model)
+    chosen = ", the best" if is_chosen else ""
+    # Said once, of all models together or of the only one.
+    counted = f" {_NOT_COUNTED}" if is_alone and is_chosen else ""
     text = (
         f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}{chosen}"
         f"{_interval(average)}: {_MEANINGS[_verdict(average)]}."
     )
     if choice is None:
-        return text
+        return text + counted
     honest = _honest(choice)
     held_out = (
         f"with each task's τ chosen on the other tasks {_signed(honest['value'])} %"
@@ -102,23 +106,29 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
         # "Ours" is never τ = 1, and may be a policy by role, layer or length.
         return (
             f"{text} Among the constant τ, 1 included, the paper's rule takes τ = {choice['tau']}: "
-            f"{_signed(choice['gain'])} %; {held_out}."
+            f"{_signed(choice['gain'])} %; {held_out}.{counted}"
         )
     optimism = _two(abs(choice["optimism"]))
     compared = f"{optimism} points {'more' if choice['optimism'] < 0 else 'less'} than"
     if optimism == "0.00":
         compared = "here the same as"
     rule = ", which chooses on the test data" if is_alone else ""
-    counted = " The intervals do not count that τ was chosen." if is_alone else ""
     return f"{text} W{held_out[1:]}, {compared} by the paper's rule{rule}.{counted}"
 
 
+# No more than is known: which noise the interval counts stands in the footnotes of Table 1.
 _MEANINGS = {
-    "gain": "larger than the noise",
-    "loss": "a loss larger than the noise",
-    "unsure": "it cannot be told from zero",
+    "gain": "a gain whose interval excludes zero",
+    "loss": "a loss whose interval excludes zero",
+    "unsure": "not significantly different from zero",
     "unknown": "how sure this is, is not known",
 }
+_NOT_COUNTED = "The intervals do not count that τ was chosen."
+
+
+def _was_chosen(model: Mapping[str, Any]) -> bool:
+    """Whether a model's best τ is one of several that were tried beside the baseline."""
+    return len(model.get("policies") or ()) > 2
 
 
 def _honest(choice: Mapping[str, Any]) -> dict[str, Any]:

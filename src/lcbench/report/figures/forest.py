@@ -22,6 +22,7 @@ from lcbench.report.figures.drawing import (
 )
 from lcbench.report.statistics import TableStatistics, Uncertainty
 from lcbench.report.table1 import AVERAGE, BASELINE, Block, Table, relative_improvement
+from lcbench.report.text import group_heading
 
 _MODELS_PER_PAGE = 4
 _PANEL_INCHES = 2.3
@@ -159,7 +160,7 @@ def _figure(table: Table, panels: Sequence[tuple[Block, tuple[Line, ...]]]) -> F
             axes.set_ylim(count - 0.5, -0.5)
         else:
             axes.tick_params(labelleft=False)
-    figure.suptitle(table.group, fontsize="medium", parse_math=False)
+    figure.suptitle(group_heading(table.group), fontsize="medium", parse_math=False)
     figure.legend(
         handles=certainty_handles(known), loc="outside lower center", ncols=3, fontsize="small"
     )

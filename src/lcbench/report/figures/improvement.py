@@ -26,6 +26,7 @@ from lcbench.report.figures.drawing import (
 )
 from lcbench.report.statistics import TableStatistics
 from lcbench.report.table1 import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
+from lcbench.report.text import group_heading
 
 _PANELS_PER_ROW = 3
 _PANEL_INCHES = (4.0, 3.2)
@@ -121,7 +122,9 @@ def improvement_figure(
         for line in series:
             _draw(axes, line, _style(line.column, columns))
         # Names are text: a dollar sign in one must not start a formula.
-        axes.set_title(f"{block.label}\n{table.group}", fontsize="medium", parse_math=False)
+        axes.set_title(
+            f"{block.label}\n{group_heading(table.group)}", fontsize="medium", parse_math=False
+        )
         _finish(axes, series, linear)
     handles = [Line2D([], [], **_style(column, columns)) for column in columns]
     marks = certainty_handles(
