@@ -45,7 +45,8 @@ def test_the_findings_of_one_model():
                 "+0.43 % on Avg at τ = 0.8, the best (95 % interval +0.10 to +0.77): a gain "
                 "whose interval excludes zero. With each task's τ chosen on the other tasks "
                 "+0.20 % (95 % interval −0.10 to +0.50), 0.23 points less than by the paper's "
-                "rule, which chooses on the test data. The intervals do not count that τ was chosen.",
+                "rule, which chooses on the test data. The intervals do not count that τ was "
+                "chosen.",
             ),
         ),
     )
