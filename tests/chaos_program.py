@@ -67,6 +67,7 @@ def settings_of(work: Path, model: Path, results: str) -> Any:
         f"tau={TAUS}",
         f"tasks=[{','.join(DATASETS)}]",
         f"mirror={work / 'mirror'}",
+        "unverified_data=true",
         "offline=true",
         "engine.device=cpu",
         "engine.scoring=0",

@@ -323,6 +323,45 @@ def test_files_that_cannot_be_read_are_reported_one_by_one(public: Path) -> None
     assert all("\n" not in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("task", "score", "told"),
+    [
+        # In per cent, as some public files have them.
+        ("BIOSSES", 81.2, "81.2, not a number from -1 to 1 (cosine_spearman)"),
+        ("Banking77Classification", 75.3, "75.3, not a number from 0 to 1 (accuracy)"),
+        ("NFCorpus", -0.1, "-0.1, not a number from 0 to 1 (ndcg_at_10)"),
+        ("BIOSSES", -7, "-7, not a number"),
+        ("BIOSSES", True, "True, not a number"),
+        ("BIOSSES", "0.5", "0.5, not a number"),
+        ("BIOSSES", 1e308, "1e+308, not a number"),
+        ("BIOSSES", 10**400, "10000000000000000000…, not a number"),
+        ("BIOSSES", math.nan, "nan, not a number"),
+        ("BIOSSES", -math.inf, "-inf, not a number"),
+        ("BIOSSES", [0.5], "[0.5], not a number"),
+    ],
+)
+def test_what_is_no_score_is_refused_and_the_rest_goes_on(
+    public: Path, task: str, score: Any, told: str
+) -> None:
+    write(public, task, {"test": {"default": score}}, mteb_version="2.1.0")
+    # After it in the order of files.
+    write(public, "TwentyNewsgroupsClustering", {"test": {"default": 0.25}})
+    done, said = take(public)
+    assert (done.taken, done.refused) == (2, 1)
+    where = f"results/org__model/{COMMIT}/{task}.json"
+    assert len(said) == 1
+    assert said[0].startswith(f"{where}: its split test, subset default: main_score is {told}")
+    report(public.parent / "runs")
+    found = {row["task"]: row["value"] for row in values(public.parent / "runs", "tasks.csv")}
+    assert found == {"STS12": "75.0", "TwentyNewsgroupsClustering": "25.0"}
+
+
+def test_a_correlation_of_one_as_it_is_computed_is_taken(public: Path) -> None:
+    write(public, "STS13", {"test": {"default": 1.0000000000000002}})
+    write(public, "STS14", {"test": {"default": -0.3}})
+    assert take(public)[0].taken == 3
+
+
 def test_the_format_from_before_1_11(tmp_path: Path) -> None:
     public = tmp_path / "public"
     head = {"mteb_version": "1.0.2", "dataset_revision": "c" * 40}

@@ -1,5 +1,6 @@
 """`lcbench.report.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -346,6 +347,35 @@ def test_a_cell_over_other_subsets_than_its_baseline_is_refused() -> None:
         "split/subset: test/de only in the baseline)"
     )
     assert table.blocks[0].scores["0.8"]["Avg"] is None
+
+
+def test_a_cell_of_other_items_is_a_hole() -> None:
+    """Under one digest of the data as well: no improvement is computed over another dataset."""
+    table = the_table(
+        frame(
+            cell("1", "A", 0.5, items_of_data="1" * 64),
+            cell("0.9", "A", 0.9, items_of_data="2" * 64),
+            cell("0.8", "A", 0.6, items_of_data="1" * 64),
+        )
+    )
+    (block,) = table.blocks
+    assert block.scores["0.9"] == {"Class": None, "Avg": None}
+    assert block.improvements["0.9"] == {"Class": None, "Avg": None}
+    assert block.improvements["0.8"]["Class"] == pytest.approx(20)
+    refused = "model, τ = 0.9, Class: refused A (the items are not those of the baseline)"
+    assert table.notes[0] == refused
+
+
+def test_items_that_are_not_known_are_no_others() -> None:
+    table = the_table(frame(cell("1", "A", 0.5), cell("0.9", "A", 0.6, items_of_data="2" * 64)))
+    assert table.blocks[0].improvements["0.9"]["Class"] == pytest.approx(20)
+
+
+def test_data_that_is_not_what_it_is_named_after_is_noted() -> None:
+    line = "A, split test, column text: 12 texts, mteb counts 1,379"
+    data = json.dumps({"origin": "mirror sha256-0", "differs": [line]})
+    table = the_table(frame(cell("1", "A", 0.5, data=data), cell("0.9", "A", 0.6, data=data)))
+    assert table.notes[-1] == f"model: not quite the data that it is named after: {line}"
 
 
 def test_conditions_of_other_tasks_and_models_do_not_matter() -> None:

@@ -412,7 +412,9 @@ def test_every_field_of_a_protocol_is_told_apart_above() -> None:
     assert set(asdict(PROTOCOL)) == fields
 
 
-@pytest.mark.parametrize("value", ['"abc"', "[1]", "{}"])
+@pytest.mark.parametrize(
+    "value", ['"abc"', "[1]", "{}", "75.3", "-7", "true", "1e308", "1" + "0" * 400]
+)
 def test_a_main_score_that_is_no_number_is_set_aside(results: Results, value: str) -> None:
     path = results.files(cell()).result
     path.write_text(path.read_text().replace('"main_score": 0.5', f'"main_score": {value}'))

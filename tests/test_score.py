@@ -11,6 +11,7 @@ from mteb.abstasks import (
     AbsTaskClassification,
     AbsTaskMultilabelClassification,
     AbsTaskRetrieval,
+    AbsTaskSTS,
 )
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
@@ -381,3 +382,32 @@ def test_sub_queries_are_one_item(encoder: Encoder) -> None:
     # What sub-queries score each by itself is another number.
     entry = scored.result.scores["test"][0]
     assert abs(entry["map_at_1000"] - entry["main_score"]) > 1e-3
+
+
+class Pairs(AbsTaskSTS):
+    metadata = metadata("Pairs", "STS", "cosine_spearman")
+    golds = (1.0, 2.0, 3.0, 4.0)
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        texts = ["apples", "pears", "plums", "cars"]
+        rows = {"sentence1": texts, "sentence2": texts[::-1], "score": list(self.golds)}
+        self.dataset = DatasetDict({"test": Dataset.from_dict(rows)})
+        self.data_loaded = True
+
+
+@pytest.mark.parametrize("kind", [Pairs, Graded, Odd])
+def test_what_the_items_are_goes_by_the_data_alone(kind: Any, make_model: Any) -> None:
+    digests = set()
+    for model in ("bert", "roberta"):
+        provenance = score(kind(), encoder_of(make_model(model))).provenance()
+        digests.add(provenance["items_of_data"])
+    assert len(digests) == 1
+    assert digests != {None}
+
+
+def test_other_labels_are_other_items(encoder: Encoder) -> None:
+    class Others(Pairs):
+        golds = (1.0, 2.0, 4.0, 3.0)
+
+    first, second = (score(task(), encoder).items_of_data for task in (Pairs, Others))
+    assert first != second

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -26,7 +25,7 @@ from lcbench import __version__
 from lcbench.command import complain, run_command, screen, warn
 from lcbench.errors import LcbenchError, RequestError, did_you_mean
 from lcbench.grid import Cell, Protocol
-from lcbench.results import Finished, Results
+from lcbench.results import Finished, Results, is_possible
 from lcbench.settings import ImportSettings, known_keys
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE
@@ -46,6 +45,12 @@ _LAYOUT = "results/<organisation>__<model>/<revision>/<Task>.json"
 
 # The main score of a type of task, where mteb had another before it had today's.
 _FORMER_MAIN_SCORE = {"Reranking": "map"}
+
+# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
+_NEVER_NEGATIVE = (
+    *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
+    *("max_ap", "max_accuracy", "max_f1", "max_over_subqueries", "paired_accuracy"),
+)
 
 # Hydra's flags whose value is an argument of its own.
 _FLAGS_WITH_VALUE = (
@@ -304,7 +309,7 @@ def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Ou
     }
     if not any(asked.values()):
         return "unused"
-    scores = {split: _with_main_score(entries, entry) for split, entries in asked.items()}
+    scores = {split: _with_main_score(split, entries, entry) for split, entries in asked.items()}
     scores = {split: entries for split, entries in scores.items() if entries}
     if not scores:
         raise _UnusableError(f"it has no main score; mteb's is {entry.main_score}")
@@ -383,16 +388,34 @@ def _without(
     return {split: subsets for split, subsets in rest.items() if subsets}
 
 
-def _with_main_score(entries: Sequence[Mapping[str, Any]], task: TaskEntry) -> list[dict[str, Any]]:
-    """Return the entries that have a main score, or one that was the main score in their time."""
+def _with_main_score(
+    split: str, entries: Sequence[Mapping[str, Any]], task: TaskEntry
+) -> list[dict[str, Any]]:
+    """Return the entries that have a main score, or one that was the main score in their time.
+
+    Raises:
+        _UnusableError: one is no score of its metric.
+    """
     former = _FORMER_MAIN_SCORE.get(task.kind, task.main_score)
+    lowest = 0 if task.main_score.startswith(_NEVER_NEGATIVE) else -1
     complete = []
     for entry in entries:
         score = entry["main_score"]
         score = entry.get(former) if score is None else score
-        if isinstance(score, int | float) and math.isfinite(score):
-            complete.append({**entry, "main_score": score})
+        if score is None:
+            continue
+        if not is_possible(score, lowest) or score != score:
+            raise _UnusableError(
+                f"its split {split}, subset {entry['hf_subset']}: main_score is "
+                f"{_in_short(score)}, not a number from {lowest} to 1 ({task.main_score})"
+            )
+        complete.append({**entry, "main_score": score})
     return complete
+
+
+def _in_short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:20]}…"
 
 
 def _metric(scores: Scores, task: TaskEntry) -> str | None:

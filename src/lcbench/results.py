@@ -45,6 +45,13 @@ _META = "model_meta.json"
 # In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
 DIGEST = "result_sha256"
 
+# In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
+# far as the data alone says it.
+ITEMS = "items_of_data"
+
+# What a metric may exceed its range by: a correlation of 1 as it is computed.
+_ROUNDING = 1e-6
+
 # What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
 # stand among them.
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
@@ -347,6 +354,8 @@ def _result_rows(
         "prompts": json.dumps(provenance.get("prompts"), sort_keys=True),
         **{name: str(versions.get(name)) for name in COMPARED_VERSIONS},
     }
+    if isinstance(provenance.get(ITEMS), str):
+        conditions[ITEMS] = provenance[ITEMS]
     task = result["task_name"]
     imported = provenance.get("imported")
     scores = [
@@ -467,9 +476,26 @@ def _read_result(raw: bytes) -> dict[str, Any] | None:
         for entry in entries:
             if not isinstance(entry, dict) or not {"main_score", "hf_subset"} <= entry.keys():
                 return None
-            if not isinstance(entry["main_score"], int | float | None):
+            if not is_possible(entry["main_score"]):
                 return None
     return content
+
+
+def is_possible(score: Any, lowest: float = -1) -> bool:
+    """Whether a value can be a score, or that of one that is not known (None, NaN).
+
+    Every main score of mteb's lies within [-1, 1]: accuracies, nDCG … within [0, 1], correlations
+    below 0 as well. What does not is in per cent, or no score.
+
+    Args:
+        score: the value.
+        lowest: value of its metric.
+    """
+    if score is None:
+        return True
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return False
+    return score != score or lowest - _ROUNDING <= score <= 1 + _ROUNDING
 
 
 def _what_is_wrong(files: CellFiles, content: bytes) -> str | None:

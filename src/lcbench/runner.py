@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from lcbench import cost, hub, provenance
 from lcbench.allotment import Allotment, Busy, Done
@@ -27,6 +28,7 @@ from lcbench.settings import Settings
 from lcbench.stop import Stop
 from lcbench.tasks.mirror import (
     is_here,
+    is_plain,
     lacking_in_folders,
     missing_data,
     missing_subsets,
@@ -37,6 +39,7 @@ from lcbench.tempscale.policy import BASELINE, Policy
 from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes
 
 if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.engine import Engine
@@ -130,11 +133,12 @@ class Runner:
         # What can be told at once has been. Processes that score load their libraries meanwhile.
         self._pool.warm_up()
         check_pins(names, self._settings.suites)
-        all_here, without = True, []
+        all_here, without, plain = True, [], []
         for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
             for one in parts_of(task) or [task]:
                 origin = point_at(one, mirror)
                 all_here = all_here and is_here(one)
+                plain += [one] if is_plain(one) else []
                 if subsets := missing_subsets(one):
                     listed = ", ".join(subsets)
                     without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
@@ -144,6 +148,28 @@ class Runner:
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             hub.go_offline()
             self._pool.offline = True
+        self._count(plain)
+
+    def _count(self, tasks: Sequence[AbsTask]) -> None:
+        """See that plain folders hold the datasets that they are named after, as far as is known.
+
+        Raises:
+            RequestError: one has another number of texts, and nobody said that it may.
+        """
+        from lcbench.tasks.contents import DataError, load, refuse
+
+        differs = []
+        for task in tasks:
+            # What cannot be loaded fails by itself: its cells say so, and others need not.
+            with suppress(DataError):
+                differs += load(task)
+            task.unload_data()
+        wrong = [one for one in differs if not one.is_tolerable]
+        if wrong and not self._settings.unverified_data:
+            raise refuse(wrong)
+        for one in differs:
+            told = f"not quite the data that it is named after: {one}"
+            self._console.print(Text(told), soft_wrap=True)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
@@ -296,6 +322,7 @@ class Runner:
                     docs=self._settings.docs.at(model.shape.window),
                     model=facts,
                     mirror=self._settings.mirror,
+                    unverified_data=self._settings.unverified_data,
                 )
                 number += 1
 

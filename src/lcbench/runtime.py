@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+from functools import partialmethod
 
 from lcbench.errors import RequestError
+from lcbench.runlog import LOGGER
 from lcbench.settings import EngineSettings
+
+# Between two lines of a library's bar in the log.
+_BAR_SECONDS = 30.0
+
+
+class _Log(io.TextIOBase):
+    """A file whose lines go to the log: for libraries that draw bars."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            LOGGER.info("%s", line)
+        return len(text)
 
 
 def quiet_libraries() -> None:
@@ -19,6 +34,7 @@ def quiet_libraries() -> None:
     import transformers
 
     datasets.disable_progress_bars()
+    _log_bars()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     # mteb says each of its warnings twice, once as a warning and once in its log.
@@ -27,6 +43,14 @@ def quiet_libraries() -> None:
     # Of mteb's precision for a label that was never predicted: it counts as 0, and no main score
     # of a classification task is made of it.
     warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
+
+
+def _log_bars() -> None:
+    """Let bars that libraries draw with tqdm go to the log: mteb's cannot be told to keep quiet."""
+    from tqdm import tqdm
+
+    if "__init__" in vars(tqdm) and not isinstance(vars(tqdm)["__init__"], partialmethod):
+        tqdm.__init__ = partialmethod(tqdm.__init__, file=_Log(), mininterval=_BAR_SECONDS)
 
 
 def device_of(engine: EngineSettings) -> str:

@@ -7,6 +7,7 @@ at hand.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
@@ -37,6 +38,8 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
 from lcbench.encode.encoder import Counters, Encoder
+from lcbench.results import is_possible
+from lcbench.tasks.contents import DataError, load, refuse
 from lcbench.tasks.suites import parts_of
 
 if TYPE_CHECKING:
@@ -101,6 +104,9 @@ class Scored:
         items: one row an item, in the schema above; None for types of tasks without.
         counters: what the encoder did for it.
         without_items: why there are no items, if there are none.
+        items_of_data: digest of what the items are, as far as the data alone says it: ids, labels
+            and relevant documents, without scores and ranks; None where they go by the model.
+        differs: how its data differs from what mteb knows the dataset by, in one line each.
         seconds: all in all.
         seconds_load: of them, for loading the data.
         seconds_items: of them, for collecting the items.
@@ -110,6 +116,8 @@ class Scored:
     items: pa.Table | None
     counters: Counters
     without_items: str | None
+    items_of_data: str | None
+    differs: tuple[str, ...]
     seconds: float
     seconds_load: float
     seconds_items: float
@@ -129,21 +137,29 @@ class Scored:
             "seconds_items": self.seconds_items,
             "seconds_score": self.seconds - others,
             "without_items": self.without_items,
+            "items_of_data": self.items_of_data,
         }
 
 
-def score(task: AbsTask, encoder: Encoder) -> Scored:
+def score(task: AbsTask, encoder: Encoder, *, unverified: bool = False) -> Scored:
     """Score a task with mteb and collect its items.
 
     An aggregate is scored part by part, and combined by mteb's own rule; its items are those of
     its parts, whose names take the place of the subset.
 
+    Args:
+        task: pointed at its data.
+        encoder: of its texts.
+        unverified: whether data may have another number of texts than mteb knows its dataset by.
+
     Raises:
         whatever mteb, the data or the model raises: the caller records it.
     """
     if not isinstance(task, AbsTaskAggregate):
-        return _score_one(task, encoder)
-    scored = [(part.metadata.name, _score_one(part, encoder)) for part in parts_of(task)]
+        return _score_one(task, encoder, unverified)
+    scored = [
+        (part.metadata.name, _score_one(part, encoder, unverified)) for part in parts_of(task)
+    ]
     tables = [
         one.items.set_column(
             ITEMS_SCHEMA.get_field_index("subset"), "subset", [[name] * len(one.items)]
@@ -157,6 +173,8 @@ def score(task: AbsTask, encoder: Encoder) -> Scored:
         items=None if missing else pa.concat_tables(tables),
         counters=_sum_of([one.counters for _, one in scored]),
         without_items="; ".join(missing) or None,
+        items_of_data=_joined_digests([one.items_of_data for _, one in scored]),
+        differs=tuple(line for _, one in scored for line in one.differs),
         seconds=sum(one.seconds for _, one in scored),
         seconds_load=sum(one.seconds_load for _, one in scored),
         seconds_items=sum(one.seconds_items for _, one in scored),
@@ -177,10 +195,12 @@ def _sum_of(counters: Sequence[Counters]) -> Counters:
     return total
 
 
-def _score_one(task: AbsTask, encoder: Encoder) -> Scored:
+def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
     started = time.perf_counter()
     encoder.counters = Counters()
-    _load(task)
+    differs = load(task)
+    if not unverified and (wrong := [one for one in differs if not one.is_tolerable]):
+        raise DataError(str(refuse(wrong)))
     loaded = time.perf_counter()
     per_query: _PerQuery = {}
     if isinstance(task, AbsTaskRetrieval):
@@ -200,6 +220,7 @@ def _score_one(task: AbsTask, encoder: Encoder) -> Scored:
                 encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
             )
             (result,) = outcome.task_results
+            _check_range(result)
             # The items below ask the encoder again for what it has encoded: not counted.
             counters, encoder.counters = encoder.counters, Counters()
             scored = time.perf_counter()
@@ -221,34 +242,51 @@ def _score_one(task: AbsTask, encoder: Encoder) -> Scored:
         items=items,
         counters=counters,
         without_items=without_items,
+        items_of_data=None if items is None else _items_of_data(task, items),
+        differs=tuple(map(str, differs)),
         seconds=time.perf_counter() - started,
         seconds_load=loaded - started,
         seconds_items=time.perf_counter() - scored - asked.seconds - asked.seconds_wait,
     )
 
 
-class DataError(Exception):
-    """A task's data is not what the task needs."""
-
-
-def _load(task: AbsTask) -> None:
-    """Load a task's data, and see that all its subsets (languages) are there.
+def _check_range(result: TaskResult) -> None:
+    """See that main scores can be such.
 
     Raises:
-        DataError: naming the dataset, and what is missing.
+        ValueError: one cannot, naming its split and subset.
     """
-    name, path = task.metadata.name, task.metadata.dataset["path"]
-    try:
-        task.load_data()
-    except Exception as error:
-        raise DataError(
-            f"{path} could not be loaded as {name} needs it ({type(error).__name__}: {error})"
-        ) from error
-    if task.metadata.is_multilingual:
-        there: Any = task.dataset if task.dataset is not None else task.hf_subsets
-        missing = [subset for subset in task.hf_subsets if subset not in there]
-        if missing:
-            raise DataError(f"{path} lacks subsets that {name} needs: {', '.join(missing)}")
+    for split, entries in result.scores.items():
+        for entry in entries:
+            if not is_possible(entry["main_score"]):
+                raise ValueError(
+                    f"{result.task_name}, split {split}, subset {entry['hf_subset']}: a main score "
+                    f"of {entry['main_score']} is none"
+                )
+
+
+def _items_of_data(task: AbsTask, items: pa.Table) -> str | None:
+    """Return the digest of what a task's items are; None where that goes by the model as well.
+
+    Two cells of one dataset have the same, at whatever temperature. Which documents are items of a
+    summarisation goes by their similarities, and so does which documents of sub-queries are ranked.
+    """
+    if isinstance(task, AbsTaskSummarization):
+        return None
+    digest = hashlib.sha256()
+    for name in ("split", "subset", "id", "gold"):
+        digest.update(json.dumps(items[name].to_pylist()).encode())
+    if not task.metadata.main_score.startswith(_SUBQUERIES):
+        for relevant in items["relevant"].to_pylist():
+            graded = [[one["id"], one["grade"]] for one in relevant or ()]
+            digest.update(json.dumps(sorted(graded)).encode())
+    return digest.hexdigest()
+
+
+def _joined_digests(digests: Sequence[str | None]) -> str | None:
+    if None in digests:
+        return None
+    return hashlib.sha256(" ".join(map(str, digests)).encode()).hexdigest()
 
 
 class _WithLists(Dataset):  # type: ignore[misc]

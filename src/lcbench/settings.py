@@ -72,6 +72,7 @@ RUNTIME = frozenset(
         "store.max_gib",
         "model.shape",
         "mirror",
+        "unverified_data",
         "offline",
         "verify",
         "results_dir",
@@ -219,6 +220,8 @@ class Settings:
         suites: that the request knows, its own first: they give tasks their columns.
         left_out: what of a benchmark cannot be run here, and why, in one line each.
         mirror: the folder in which models and datasets are looked for first, if there is one.
+        unverified_data: whether a plain folder of the mirror may hold another dataset than the one
+            that it is named after.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
         retries: how often a cell that failed for want of memory, say, is tried again.
     """
@@ -234,6 +237,7 @@ class Settings:
     engine: EngineSettings
     store: StoreSettings
     mirror: Path | None
+    unverified_data: bool
     hub: str | None
     offline: bool
     retries: int
@@ -434,6 +438,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         ),
         store=_store(first["store"]),
         mirror=mirror,
+        unverified_data=_boolean("unverified_data", first["unverified_data"]),
         hub=address,
         offline=_boolean("offline", first["offline"]),
         retries=_count("retries", first["retries"], least=0),

@@ -71,6 +71,7 @@ class Job:
         docs: sizes of the docs suite, for the model's window.
         model: what mteb is told of the model.
         mirror: the folder in which datasets are looked for first.
+        unverified_data: whether a plain folder there may hold another dataset than its name says.
     """
 
     number: int
@@ -79,6 +80,7 @@ class Job:
     docs: DocsSizes
     model: ModelFacts
     mirror: Path | None
+    unverified_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,9 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
     # One thread, so that scores have the same digits on any number of cores; other cores score
     # other cells.
     with threadpool_limits(1):
-        scored = score(task, Encoder(backend, meta))
+        scored = score(task, Encoder(backend, meta), unverified=job.unverified_data)
+    if scored.differs:
+        data["differs"] = list(scored.differs)
     with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
         path = Path(folder, "result.json")
         scored.result.to_disk(path)

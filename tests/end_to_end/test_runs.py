@@ -167,7 +167,17 @@ def test_results_on_other_data_are_not_taken_for_these(run, tmp_path: Path) -> N
     make_mirror(tmp_path / "one", [0.0, 1.0, 2.0, 3.0, 4.0])
     make_mirror(tmp_path / "other", [4.0, 3.0, 2.0, 1.0, 0.0])
     request = ["tau=1.0", "tasks=[STSBenchmark]", "results_dir=runs"]
-    assert run(*request, "mirror=one").returncode == 0
+    # Five pairs are not STSBenchmark, unless somebody says so.
+    unsaid = run(*request, "mirror=one")
+    assert unsaid.returncode == 2
+    differs = "STSBenchmark, split test, column sentence1: 5 texts, mteb counts 1,379"
+    assert differs in unsaid.stderr
+    assert json_results(tmp_path / "runs") == []
+    request.append("unverified_data=true")
+    said = run(*request, "mirror=one")
+    assert said.returncode == 0, said.stderr
+    assert differs in said.stdout
+    assert differs in (tmp_path / "runs" / "report" / "table1.md").read_text()
     again = run(*request, "mirror=one")
     assert (again.returncode, again.stderr) == (0, "")
     other = run(*request, "mirror=other")
@@ -180,11 +190,19 @@ def test_results_on_other_data_are_not_taken_for_these(run, tmp_path: Path) -> N
     ]
     first, second = (score["test"][0]["cosine_spearman"] for score in scores)
     assert first == pytest.approx(-second)
-    # Nor are those of a revision that mteb has left.
+    # The digest is the revision: nobody knows of which commit of the hub's these are.
     record = next((tmp_path / "runs").rglob("STSBenchmark.provenance.jsonl"))
+    data = json.loads(record.read_text())["data"]
+    assert data["revision"].startswith("sha256-")
+    assert data["origin"] == f"mirror {data['revision']}"
+    assert data["differs"][0] == differs
+    result = json.loads(next((tmp_path / "runs").rglob("STSBenchmark.json")).read_text())
+    assert result["dataset_revision"] == data["revision"]
+    # Nor are results of a commit that mteb has left taken for those of the one that it reads.
     read = registry().tasks["STSBenchmark"].revision
-    record.write_text(record.read_text().replace(read, "f" * 40))
-    left = run(*request, "mirror=one")
+    text = record.read_text().replace(data["origin"], "hub").replace(data["revision"], "f" * 40)
+    record.write_text(text)
+    left = run(*request)
     assert left.returncode == 2
     assert f"STSBenchmark (revision {'f' * 40}, mteb reads {read})" in left.stderr
 
@@ -281,7 +299,7 @@ def test_a_full_disk_stops_the_run_with_a_message(run, tmp_path: Path) -> None:
 def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: Path) -> None:
     make_mirror(tmp_path / "one", [0.0, 1.0, 2.0, 3.0, 4.0])
     own = ["results_dir=runs", "engine.scoring=0"]
-    task = ["tau=1.0", "tasks=[STSBenchmark]", "mirror=one", *own]
+    task = ["tau=1.0", "tasks=[STSBenchmark]", "mirror=one", "unverified_data=true", *own]
     requests = [
         task,
         [*task, "subsets=[en]"],

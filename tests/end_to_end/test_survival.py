@@ -102,6 +102,7 @@ def sts(tmp_path: Path, make_model: Callable[[str], Path]) -> list[str]:
         "tau=0.7",
         f"tasks=[{','.join(chaos_program.DATASETS)}]",
         "mirror=mirror",
+        "unverified_data=true",
         "offline=true",
     ]
 

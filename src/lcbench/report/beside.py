@@ -21,6 +21,7 @@ from lcbench.report.table1 import (
     relative_improvement,
 )
 from lcbench.report.text import group_heading
+from lcbench.results import ITEMS
 
 if TYPE_CHECKING:
     from lcbench.results import CellFiles
@@ -254,7 +255,12 @@ def _differing(here: _Cell, there: _Cell) -> dict[str, tuple[str, str]]:
         key: (here.conditions.get(key, "absent"), there.conditions.get(key, "absent"))
         for key in keys
     }
-    return {key: both for key, both in values.items() if both[0] != both[1]}
+    return {
+        key: both
+        for key, both in values.items()
+        # Of a result of an older version, or without items, these are not known.
+        if both[0] != both[1] and not (key == ITEMS and "absent" in both)
+    }
 
 
 def _match(

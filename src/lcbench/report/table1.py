@@ -4,6 +4,7 @@ Takes scores as a data frame and gives values; `render` makes text of them and `
 Whatever cannot be averaged or compared is a hole with a note that says why.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 import pandas as pd
+
+from lcbench.results import ITEMS
 
 BASELINE = "1"
 """The canonical policy that leaves attention unchanged (τ = 1)."""
@@ -477,6 +480,7 @@ def _block(
     notes.extend(_choice_notes(block))
     notes.extend(_share_notes(block))
     notes.extend(_version_notes(cells, columns, reasons))
+    notes.extend(_data_notes(cells, columns))
     unasked = ordered_policies(policy for policy in cells if policy not in policies)
     if unasked:
         notes.append(f": left out, not asked for: {_taus(unasked)}")
@@ -519,7 +523,11 @@ def _differences(cell: _Cell, baseline: _Cell) -> list[str]:
     for key in sorted({*cell.conditions, *baseline.conditions}):
         here = cell.conditions.get(key, "absent")
         there = baseline.conditions.get(key, "absent")
-        if here != there:
+        if key == ITEMS:
+            # Of a result of an older version, or without items, they are not known.
+            if here != there and "absent" not in (here, there):
+                differences.append("the items are not those of the baseline")
+        elif here != there:
             differences.append(f"{key}: {here} here, {there} in the baseline")
     for parts, where in (
         (cell.parts - baseline.parts, "here"),
@@ -684,6 +692,25 @@ def _version_notes(
         return []
     listed = "; ".join(f"{version or 'unknown'}: {_joined(of)}" for version, of in tasks.items())
     return [f": scored by several versions of mteb ({listed})"]
+
+
+def _data_notes(cells: _Cells, columns: Sequence[Column]) -> list[str]:
+    """Which tasks were scored on data that is not, or not quite, what it is named after."""
+    told: dict[str, None] = {}
+    for task in (task for column in columns for task in column.tasks):
+        for of_policy in cells.values():
+            if (cell := of_policy.get(task)) is not None:
+                told |= dict.fromkeys(_differing_data(cell.conditions.get("data", "")))
+    return [f": not quite the data that it is named after: {line}" for line in told]
+
+
+def _differing_data(data: str) -> list[str]:
+    """Return how a cell's data differs from what mteb knows the dataset by, by its provenance."""
+    try:
+        content = json.loads(data)
+        return [str(line) for line in content.get("differs") or ()]
+    except (ValueError, AttributeError, TypeError):
+        return []
 
 
 def _share_notes(block: Block) -> list[str]:

@@ -113,6 +113,11 @@ def is_here(task: AbsTask) -> bool:
     return Path(task.metadata.dataset["path"]).is_absolute()
 
 
+def is_plain(task: AbsTask) -> bool:
+    """Whether a task was pointed at a mirror's plain folder, whose revision is its digest."""
+    return is_here(task) and str(task.metadata.revision).startswith("sha256-")
+
+
 def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
     """Return a mirror's plain folder of a dataset, where it has no snapshot of the revision."""
     if mirror is None or not dataset or not (mirror / dataset).is_dir():

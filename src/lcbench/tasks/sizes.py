@@ -98,6 +98,25 @@ def _of_task(
     return known if len(known) == len(found) else None
 
 
+def counts_of(entry: TaskEntry, split: str, subset: str | None) -> dict[str, int]:
+    """Return how many texts each column of a split has, as mteb's statistics name the columns.
+
+    Args:
+        entry: the task.
+        split: of it; also the one that it is trained on.
+        subset: of it; None: the task is not divided.
+
+    Returns:
+        `text1`, `documents_text` … to numbers; nothing of what mteb has no statistics of.
+    """
+    (statistics,) = _statistics_of(entry, split, None if subset is None else [subset])
+    return {
+        column.removesuffix("_statistics"): _count(value)
+        for column, value in statistics.content.items()
+        if isinstance(value, Mapping) and "total_text_length" in value
+    }
+
+
 @dataclass(frozen=True)
 class _Statistics:
     """mteb's statistics of a split of a task, or of a subset of it; empty where it has none."""

@@ -1,0 +1,404 @@
+"""What the data of a loaded task holds: looked through for what cannot be scored, and counted.
+
+mteb itself, or the encoder, would stumble over a text that is missing somewhere in the middle of
+its work, and over a dataset that has fewer rows than its name promises not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lcbench.errors import RequestError
+from lcbench.tasks.mirror import digest_of, is_plain
+from lcbench.tasks.registry import registry
+from lcbench.tasks.sizes import counts_of
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+# A training split is sampled, not scored: so much of it may be missing or too much without a
+# change of the score beyond that of another sample. (The public copy of MASSIVE's that is known to
+# lack some lacks 4 of 11,514 rows.)
+_TRAIN_TOLERANCE = 0.001
+# Notes of a folder that mteb has nothing to compare with.
+_UNKNOWN = "mteb does not say how many texts it has"
+
+
+class DataError(Exception):
+    """A task's data is not what the task needs."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of texts that is not the one that mteb's statistics have.
+
+    Attributes:
+        place: the task, split, subset and column.
+        counted: texts that there are.
+        expected: texts that mteb counts; None: it does not say.
+        scored: whether they are scored; else classifiers are trained on samples of them.
+    """
+
+    place: str
+    counted: int
+    expected: int | None
+    scored: bool
+
+    @property
+    def is_tolerable(self) -> bool:
+        """Whether the data may still be called by the dataset's name."""
+        if self.expected is None:
+            return True
+        off = abs(self.counted - self.expected)
+        return not self.scored and off <= _TRAIN_TOLERANCE * self.expected
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.expected is None:
+            return f"{self.place}: {self.counted:,} texts; {_UNKNOWN}"
+        return f"{self.place}: {self.counted:,} texts, mteb counts {self.expected:,}"
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a split.
+
+    Attributes:
+        place: task, split, subset and column, for messages.
+        values: of all rows.
+        kind: what it has to hold: texts, turns of conversations or texts, labels of any type, or
+            numbers.
+        nested: whether a row may hold a list of them.
+        split: its name.
+        subset: its name.
+        statistics: mteb's name for its texts.
+        scored: whether the split is scored, and not only trained on.
+    """
+
+    place: str
+    values: pa.ChunkedArray
+    kind: Literal["text", "turns", "label", "number"]
+    nested: bool
+    split: str
+    subset: str
+    statistics: str | None
+    scored: bool
+
+
+def load(task: AbsTask) -> list[Difference]:
+    """Load a task's data, see that all of it can be scored, and count it.
+
+    Returns:
+        numbers of texts that are not those that mteb knows the dataset by; of a plain folder alone,
+        as a commit of the hub's is the dataset by definition.
+
+    Raises:
+        DataError: naming the task, the split, the column, the row, and the folder.
+    """
+    name, path = task.metadata.name, str(task.metadata.dataset["path"])
+    # The folder that was named, in the place of the link through which it is read.
+    folder = str(Path(path).resolve()) if Path(path).is_absolute() else path
+    plain = is_plain(task)
+    try:
+        task.load_data()
+        # As mteb does before it scores tasks that load their data in a form that it once had.
+        if hasattr(task, "convert_v1_dataset_format_to_v2"):
+            task.convert_v1_dataset_format_to_v2(num_proc=None)
+    except Exception as error:
+        inner = _innermost(error)
+        reason = f"{type(inner).__name__}: {inner}".replace(path, folder)
+        raise DataError(f"{folder} could not be loaded as {name} needs it ({reason})") from error
+    if plain and digest_of(Path(folder)) != task.metadata.revision:
+        raise DataError(f"{folder} was changed while it was read; run the same command again")
+    columns = []
+    try:
+        for column in _columns(task):
+            _check(column)
+            columns.append(column)
+    except DataError as error:
+        raise DataError(f"{folder} cannot be scored: {error}") from error
+    return _differences(name, columns) if plain else []
+
+
+def refuse(differences: Sequence[Difference]) -> RequestError:
+    """Return the error that says which data is another than its name promises."""
+    listed = "\n  ".join(map(str, differences))
+    return RequestError(
+        f"The mirror has other data than these tasks are known for:\n  {listed}\nMend or remove "
+        "its folder. Or, if it is another dataset on purpose: unverified_data=true scores it, and "
+        "says so wherever its scores are shown."
+    )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    seen = {id(error)}
+    while inner := error.__cause__ or error.__context__:
+        if id(inner) in seen:
+            break
+        seen.add(id(inner))
+        error = inner
+    return error
+
+
+def _differences(name: str, columns: Sequence[_Column]) -> list[Difference]:
+    entry = registry().tasks.get(name)
+    if entry is None:
+        return []
+    differences, compared = [], False
+    for column in columns:
+        if column.statistics is None:
+            continue
+        subset = column.subset if entry.divided else None
+        expected = counts_of(entry, column.split, subset).get(column.statistics)
+        if expected is None:
+            continue
+        compared = compared or column.scored
+        values = column.values
+        while _is_list(values.type):
+            values = pc.list_flatten(values)
+        if len(values) != expected:
+            differences.append(Difference(column.place, len(values), expected, column.scored))
+    if not compared:
+        texts = sum(len(one.values) for one in columns if one.kind in {"text", "turns"})
+        differences.append(Difference(name, texts, None, scored=True))
+    return differences
+
+
+def _check(column: _Column) -> None:
+    """See that a column holds what it has to.
+
+    Raises:
+        DataError: naming the row.
+    """
+    values, place = column.values, column.place
+    rows: Any = None
+    if not len(values):
+        raise DataError(f"{place} has no rows")
+    while True:
+        if values.null_count:
+            first = pc.index(values.is_null(), True).as_py()
+            row = first if rows is None else rows[first].as_py()
+            raise DataError(f"{place}, row {row} (counted from 0): nothing is there (null)")
+        if not (column.nested and _is_list(values.type)):
+            break
+        parents = pc.list_parent_indices(values.combine_chunks())
+        rows = parents if rows is None else rows.take(parents)
+        values = pc.list_flatten(values)
+    kind = values.type
+    if pa.types.is_floating(kind) and (nans := pc.is_nan(values)) and pc.any(nans).as_py():
+        first = pc.index(nans, True).as_py()
+        row = first if rows is None else rows[first].as_py()
+        raise DataError(f"{place}, row {row} (counted from 0): it is not a number (NaN)")
+    if column.kind == "number" and not _is_number(kind) and len(values):
+        raise DataError(f"{place} holds {kind}, not numbers")
+    if column.kind == "text" and not _is_text(kind) and len(values):
+        raise DataError(f"{place} holds {kind}, not texts")
+    if column.kind == "turns" and _is_number(kind):
+        raise DataError(f"{place} holds {kind}, not texts")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def _columns(task: Any) -> Iterator[_Column]:
+    """Yield the columns that a task of one of mteb's types reads; of other types none.
+
+    Raises:
+        DataError: one is not there, or a split is not.
+    """
+    from mteb.abstasks import AbsTaskBitextMining, AbsTaskRetrieval
+
+    readers, name = _readers(task), task.metadata.name
+    if task.dataset is None or not (readers or isinstance(task, AbsTaskRetrieval)):
+        return
+    parallel = isinstance(task, AbsTaskBitextMining) and task.parallel_subsets
+    if task.metadata.is_multilingual and not parallel:
+        missing = [subset for subset in task.hf_subsets if subset not in task.dataset]
+        if missing:
+            raise DataError(f"it lacks subsets that {name} needs: {', '.join(missing)}")
+    for split in _splits(task):
+        scored = split in task.eval_splits
+        for subset in task.hf_subsets:
+            there: Any = task.dataset
+            if subset in there:
+                there = there[subset]
+            if split not in there:
+                listed = ", ".join(map(str, there)) or "none"
+                raise DataError(f"{_place(name, split, subset)} is missing; there are: {listed}")
+            data = there[split]
+            if isinstance(task, AbsTaskRetrieval):
+                yield from _of_retrieval(name, data, split, subset)
+                continue
+            if isinstance(data, list) and len(data) == 1:
+                # As mteb had pairs in its first version: all of them in one row.
+                data = data[0]
+            chosen = readers
+            if parallel:
+                first, second = subset.split("-")
+                chosen = (("sentence1", first, "text", True), ("sentence2", second, "text", True))
+            for statistics, column, kind, nested in chosen:
+                place = f"{_place(name, split, subset)}, column {column}"
+                yield _Column(
+                    place=place,
+                    values=_values(data, column, place),
+                    kind=kind,
+                    nested=nested,
+                    split=split,
+                    subset=subset,
+                    statistics=statistics,
+                    scored=scored,
+                )
+
+
+_Reader = tuple[str | None, str, Literal["text", "turns", "label", "number"], bool]
+
+
+def _readers(task: Any) -> tuple[_Reader, ...]:
+    """Return, of a type of task: mteb's name for a column's texts, the column, kind and nesting."""
+    from mteb.abstasks import (
+        AbsTaskBitextMining,
+        AbsTaskClassification,
+        AbsTaskClustering,
+        AbsTaskMultilabelClassification,
+        AbsTaskPairClassification,
+        AbsTaskRegression,
+        AbsTaskSTS,
+        AbsTaskSummarization,
+    )
+    from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
+
+    if isinstance(task, AbsTaskSTS):
+        first, second = task.column_names
+        pair: tuple[_Reader, ...] = (
+            ("text1", str(first), "text", False),
+            ("text2", str(second), "text", False),
+            (None, "score", "number", False),
+        )
+        return pair
+    if isinstance(task, AbsTaskPairClassification):
+        return (
+            ("text1", str(task.input1_column_name), "text", True),
+            ("text2", str(task.input2_column_name), "text", True),
+            (None, task.label_column_name, "label", True),
+        )
+    if isinstance(task, AbsTaskClassification):
+        kind: Literal["label", "number"] = (
+            "number" if isinstance(task, AbsTaskRegression) else "label"
+        )
+        several = isinstance(task, AbsTaskMultilabelClassification)
+        return (
+            ("text", str(task.input_column_name), "text", False),
+            (None, task.label_column_name, kind, several),
+        )
+    if isinstance(task, AbsTaskClustering | AbsTaskClusteringLegacy):
+        return (
+            ("text", str(task.input_column_name), "text", True),
+            (None, task.label_column_name, "label", True),
+        )
+    if isinstance(task, AbsTaskBitextMining):
+        return (
+            ("sentence1", "sentence1", "text", True),
+            ("sentence2", "sentence2", "text", True),
+        )
+    if isinstance(task, AbsTaskSummarization):
+        return (
+            ("text", task.text_column_name, "text", False),
+            ("human_summaries", task.human_summaries_column_name, "text", True),
+            ("machine_summaries", task.machine_summaries_column_name, "text", True),
+            (None, task.relevancy_column_name, "number", True),
+        )
+    return ()
+
+
+def _splits(task: Any) -> list[str]:
+    """Return the splits that a task scores, and the one that it is trained on."""
+    from mteb.abstasks import AbsTaskClassification
+
+    splits = list(task.eval_splits)
+    trains = isinstance(task, AbsTaskClassification) and not task.is_cross_validation
+    if trains and task.train_split not in splits:
+        splits.append(task.train_split)
+    return splits
+
+
+def _of_retrieval(name: str, data: Mapping[str, Any], split: str, subset: str) -> Iterator[_Column]:
+    place = _place(name, split, subset)
+    kinds: tuple[tuple[str, str, Literal["text", "turns"]], ...] = (
+        ("corpus", "documents_text", "text"),
+        # A query may be a conversation, whose turns mteb puts together.
+        ("queries", "queries_text", "turns"),
+    )
+    for part, statistics, kind in kinds:
+        rows = data[part]
+        title: tuple[_Reader, ...] = (
+            ((None, "title", "text", False),)
+            if part == "corpus" and "title" in rows.column_names
+            else ()
+        )
+        readers: tuple[_Reader, ...] = (
+            (None, "id", "label", False),
+            (statistics, "text", kind, False),
+            *title,
+        )
+        for counted, column, needs, nested in readers:
+            where = f"{place}, {part}, column {column}"
+            yield _Column(
+                place=where,
+                values=_values(rows, column, where),
+                kind=needs,
+                nested=nested,
+                split=split,
+                subset=subset,
+                statistics=counted,
+                scored=True,
+            )
+    grades = data["relevant_docs"]
+    if not grades:
+        raise DataError(f"{place}: no query has a relevant document")
+    for query, documents in grades.items():
+        for document, grade in documents.items():
+            if not isinstance(grade, int | float) or grade != grade:
+                raise DataError(
+                    f"{place}, relevant documents: the grade of {document} for query {query} is "
+                    f"{grade!r}, not a number"
+                )
+
+
+def _place(name: str, split: str, subset: str) -> str:
+    return f"{name}, split {split}" + ("" if subset == "default" else f", subset {subset}")
+
+
+def _values(data: Any, column: str, place: str) -> pa.ChunkedArray:
+    """Return a column as Arrow has it, without decoding what its type may stand for.
+
+    Raises:
+        DataError: it is not there.
+    """
+    from datasets import Dataset
+
+    there = data.column_names if isinstance(data, Dataset) else list(data)
+    if column not in there:
+        raise DataError(f"{place} is missing; there are: {', '.join(map(str, there))}")
+    if isinstance(data, Dataset):
+        return data.select_columns([column]).with_format("arrow")[:][column]
+    try:
+        return pa.chunked_array([pa.array(list(data[column]))])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"{place} holds values of several types ({error})") from error
