@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import (
+    AbsTaskBitextMining,
     AbsTaskClassification,
     AbsTaskMultilabelClassification,
     AbsTaskRetrieval,
@@ -23,6 +24,7 @@ from sklearn.metrics import v_measure_score
 
 from engines import encoder_of
 from lcbench.encode.encoder import Encoder
+from lcbench.runtime import quiet_libraries
 from lcbench.score import score
 
 
@@ -411,3 +413,23 @@ def test_other_labels_are_other_items(encoder: Encoder) -> None:
 
     first, second = (score(task(), encoder).items_of_data for task in (Pairs, Others))
     assert first != second
+
+
+class Translations(AbsTaskBitextMining):
+    metadata = metadata("Translations", "BitextMining", "f1")
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        rows = {"sentence1": ["apples", "pears"], "sentence2": ["Äpfel", "Birnen"]}
+        self.dataset = DatasetDict({"test": Dataset.from_dict(rows)})
+        self.data_loaded = True
+
+
+def test_bars_of_mteb_go_to_the_log(
+    encoder: Encoder, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where this process scores, as with engine.scoring=0."""
+    quiet_libraries()
+    with caplog.at_level("INFO", logger="lcbench"):
+        score(Translations(), encoder)
+    assert capsys.readouterr().err == ""
+    assert any("Matching sentences" in record.getMessage() for record in caplog.records)

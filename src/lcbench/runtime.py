@@ -49,7 +49,8 @@ def _log_bars() -> None:
     """Let bars that libraries draw with tqdm go to the log: mteb's cannot be told to keep quiet."""
     from tqdm import tqdm
 
-    if "__init__" in vars(tqdm) and not isinstance(vars(tqdm)["__init__"], partialmethod):
+    keywords = getattr(vars(tqdm)["__init__"], "keywords", {})
+    if not isinstance(keywords.get("file"), _Log):
         tqdm.__init__ = partialmethod(tqdm.__init__, file=_Log(), mininterval=_BAR_SECONDS)
 
 

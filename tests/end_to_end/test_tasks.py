@@ -61,13 +61,19 @@ def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
 
 
 def test_where_data_is(run, tmp_path: Path) -> None:
-    (tmp_path / "mirror" / "mteb" / "sts13-sts").mkdir(parents=True)
+    mirror = tmp_path / "mirror" / "mteb"
+    counts = {"sts13-sts": 1500, "stsbenchmark-sts": 7, "sickr-sts": 0, "biosses-sts": None}
+    for name, count in counts.items():
+        (mirror / name).mkdir(parents=True)
+        row = '{"sentence1": "a", "sentence2": "b", "score": 1}\n'
+        if count is not None:
+            (mirror / name / "test.jsonl").write_text(row * count)
     prepared = tmp_path / "home" / "datasets" / "mteb___sts12-sts" / "default" / "0.0.0"
     (prepared / registry().tasks["STS12"].revision).mkdir(parents=True)
     data = "home/hub/datasets--mteb--sts14-sts/snapshots/6031580fec1f6af667f0bd2da0a551cf4f0b2375"
     (tmp_path / data).mkdir(parents=True)
     (tmp_path / data / "test.parquet").touch()
-    tasks = "tasks=[STS12,STS13,STS14,STS15,DocstringRetrieval]"
+    tasks = "tasks=[STS12,STS13,STS14,STS15,STSBenchmark,SICK-R,BIOSSES,DocstringRetrieval]"
     home = str(tmp_path / "home")
     done = run(tasks, "mirror=mirror", "format=csv", module="lcbench.tasks", HF_HOME=home)
     assert done.returncode == 0, done.stderr
@@ -76,16 +82,21 @@ def test_where_data_is(run, tmp_path: Path) -> None:
         "STS13": "mirror",
         "STS14": "hub cache",
         "STS15": "",
+        # Seven pairs; a file of no rows; a folder of no files.
+        "STSBenchmark": "other data",
+        "SICK-R": "unreadable",
+        "BIOSSES": "unreadable",
         "DocstringRetrieval": "made here",
     }
 
 
-def test_a_mirror_that_has_a_part(run, tmp_path: Path) -> None:
+@pytest.mark.mirror
+def test_a_mirror_that_has_a_part(run, tmp_path: Path, mirror: Path) -> None:
     massive = tmp_path / "mirror" / "mteb" / "amazon_massive_intent"
     long = tmp_path / "mirror" / "dwzhu" / "LongEmbed"
-    for folder, config in ((massive, "en"), (long, "qmsum")):
-        folder.mkdir(parents=True)
-        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n---\n")
+    for folder in (massive, long):
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(mirror / folder.relative_to(tmp_path / "mirror"))
     tasks = "tasks=[MassiveIntentClassification,LEMBQMSumRetrieval,LEMBNarrativeQARetrieval]"
     done = run(tasks, "mirror=mirror", module="lcbench.tasks")
     assert "; the data of 1 is here\n" in done.stdout

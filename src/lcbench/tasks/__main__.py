@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lcbench.command import run_command, screen, warn
-from lcbench.tasks.mirror import check_mirror, find
+from lcbench.errors import RequestError
+from lcbench.tasks.mirror import check_mirror, find, plain_folder, point_at
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded, texts_of
-from lcbench.tasks.suites import DOCS_TYPES, Part, Suite, column_of, resolve, why_left_out
+from lcbench.tasks.suites import (
+    DOCS_TYPES,
+    Part,
+    Suite,
+    column_of,
+    make_task,
+    resolve,
+    why_left_out,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,6 +34,8 @@ _UNKNOWN = "?"
 # Of a column that leaves room for the others on 110 columns; fits all names of the suites.
 _TASK_WIDTH = 40
 _SPLITS_WIDTH = 10
+# Of data that cannot be scored as it is, worst first.
+_NOT_WHOLE = ("unreadable", "other data", "in part")
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Row:
         texts: that are encoded for it, repetitions included; None: unknown.
         unique: different ones among them.
         characters: of all its texts.
-        data: where its data lies (`mirror.find`), or `made here`; None: not here.
+        data: where its data lies (`mirror.find`), or `made here`; of a mirror's plain folder also
+            `other data` (of another number of texts) or `unreadable`; None: not here.
     """
 
     group: str
@@ -135,7 +146,7 @@ def _row(group: str, choice: TaskChoice, settings: TasksSettings, suites: Sequen
         texts=None if texts is None else sum(one.count for one in texts),
         unique=None if texts is None else sum(one.unique for one in texts),
         characters=None if texts is None else sum(one.characters for one in texts),
-        data=_where(part, settings.mirror),
+        data=_where(part, settings),
     )
 
 
@@ -145,23 +156,48 @@ def _subsets_of(part: Part) -> tuple[str, ...]:
     return ("default",) if part.name in DOCS_TYPES else tuple(registry().tasks[part.name].subsets)
 
 
-def _where(part: Part, mirror: Path | None) -> str | None:
+def _where(part: Part, settings: TasksSettings) -> str | None:
     """Return where a task's data lies; of an aggregate, that of all its parts."""
     if part.name in DOCS_TYPES:
         return "made here"
     entry = registry().tasks[part.name]
     entries: list[TaskEntry] = [registry().tasks[one] for one in entry.parts] or [entry]
-    found = [find(one, _subsets_of(part), mirror) for one in entries]
+    found = [_where_one(one, part, settings) for one in entries]
     if None in found:
         return None
-    return "in part" if "in part" in found else found[0]
+    return next((one for one in _NOT_WHOLE if one in found), found[0])
+
+
+def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | None:
+    try:
+        found = find(entry, _subsets_of(part), settings.mirror)
+    except RequestError:
+        return "unreadable"
+    # Whoever filled a plain folder gave it the dataset's name: that it is, is seen only in it.
+    plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
+    if found != "mirror" or not plain:
+        return found
+    from lcbench.runtime import quiet_libraries
+    from lcbench.tasks.contents import DataError, load
+
+    quiet_libraries()
+    splits = part.splits if part.name == entry.name else entry.splits
+    task = make_task(replace(part, name=entry.name, splits=splits), settings.docs)
+    try:
+        point_at(task, settings.mirror)
+        differs = load(task)
+    except (RequestError, DataError):
+        return "unreadable"
+    finally:
+        task.unload_data()
+    return "mirror" if all(one.is_tolerable for one in differs) else "other data"
 
 
 def _print_groups(groups: Mapping[str, Sequence[Row]], console: Console) -> None:
     from rich.text import Text
 
     for name, rows in groups.items():
-        here = sum(row.data not in (None, "in part") for row in rows)
+        here = sum(row.data not in (None, *_NOT_WHOLE) for row in rows)
         console.print(
             Text(
                 f"{name}: {len(rows)} task{'' if len(rows) == 1 else 's'}, "
