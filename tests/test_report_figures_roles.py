@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,29 @@ def test_csv_has_every_square() -> None:
         '"a,""b""",Sci$Fact$,0.8,0.9,',
         '"a,""b""",Sci$Fact$,0.8,0.5,1.2',
     ]
+
+
+def test_a_gain_is_blue_and_a_loss_orange() -> None:
+    (figure,) = roles_figures([Grid()])
+    (image,) = figure.axes[0].get_images()
+    (loss_red, _, loss_blue, _), (gain_red, _, gain_blue, _) = (
+        image.cmap(image.norm(value)) for value in (-2.5, 2.5)
+    )
+    assert loss_red > loss_blue
+    assert gain_blue > gain_red
+
+
+def test_titles_of_neighbours_do_not_overlap() -> None:
+    """Long names over narrow grids: two τ a side, beside one another."""
+    long = "all-MiniLM-L6-v2-fine-tuned on everything there is, bias kept"
+    tasks = ("DocstringLongRetrieval", "DocstringReranking", "LEMBSummScreenFDRetrieval")
+    taus, values = (1.0, 0.8), ((0.0, 0.1), (0.2, 0.3))
+    (figure,) = roles_figures([Grid(long, task, taus, taus, values) for task in tasks])
+    figure.canvas.draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(boxes) == 3
+    for left, right in pairwise(boxes):
+        assert left.x1 < right.x0
+    assert boxes[0].x0 >= 0
+    titles = ["".join(axes.get_title().split()) for axes in figure.axes[:3]]
+    assert titles == ["".join(f"{long}{task}".split()) for task in tasks]

@@ -429,7 +429,7 @@ def test_terminal_with_statistics_is_bold_or_dim(
     console.print(terminal(tables[0], known))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    assert "\x1b[1;32m▲ 0.43\x1b[0m" in text
+    assert "\x1b[1;94m▲ 0.43\x1b[0m" in text
     assert "\x1b[2m▽ 0.12\x1b[0m" in text
 
 

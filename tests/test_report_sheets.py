@@ -114,7 +114,7 @@ def test_terminal(sheet: Sheet) -> None:
 
 def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Sheet) -> None:
     text = printed(sheet, color=True)
-    for style, shown in (("1;32", "▲ 0.43"), ("1;31", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
+    for style, shown in (("1;94", "▲ 0.43"), ("1;91", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
         assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
     assert not re.search(r"\x1b\[[1-9][\d;]*m *▼ 0\.50", text)
 

@@ -15,19 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 import lcbench
 from lcbench.report import render, sheets
-from lcbench.report.table1 import BASELINE, Block, Table, averaged_columns
+from lcbench.report.table1 import (
+    BASELINE,
+    Block,
+    Table,
+    averaged_columns,
+    relative_improvement,
+)
+from lcbench.report.text import group_heading
 
 if TYPE_CHECKING:
     from lcbench.report.buckets import LengthBuckets
     from lcbench.report.choice import Choice
     from lcbench.report.findings import Findings, TableFindings
+    from lcbench.report.lengths import LengthRow, LengthTable
     from lcbench.report.paper import Comparison
     from lcbench.report.statistics import TableStatistics, Uncertainty
 
 # Sheets that say what stands in `tables` as well.
 _IN_TABLES = ("choice", "matrix")
 
+# By the length of documents and queries first: there collapse should show.
+_ORDER = ("document", "query", "pair", "text")
+
 # What many cells share and is long: said once, and pointed to.
+# A title names so many models, and counts more.
+_MOST_NAMED = 3
+
 _POOLED = ("versions", "hardware", "proof", "protocol", "data")
 
 
@@ -69,12 +83,37 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
                 }
                 for grid in findings.role_grids
             ],
-            "by_length": [_by_length(one) for one in findings.by_length],
+            "by_length": [
+                *(
+                    _of_synthetic_lengths(table, label, rows)
+                    for table in findings.lengths
+                    for label, rows in _by_model(table).items()
+                ),
+                *(
+                    _by_length(one)
+                    for one in sorted(findings.by_length, key=lambda one: _ORDER.index(one.by))
+                    # Of a single length there is nothing to compare.
+                    if one.tells_lengths_apart
+                ),
+            ],
         },
         "paper": _paper(findings.paper),
         "provenance": provenance.kept,
         "shared": provenance.shared,
     }
+
+
+def title(findings: Findings) -> str:
+    """Return what a report is of: its models, temperatures and tasks."""
+    blocks = [block for found in findings.tables for block in found.table.blocks]
+    models = list(dict.fromkeys(block.label for block in blocks))
+    policies = dict.fromkeys(policy for block in blocks for policy in block.policies)
+    tasks = dict.fromkeys(task.task for block in blocks for task in block.tasks)
+    named = ", ".join(models) if len(models) <= _MOST_NAMED else f"{len(models)} models"
+    return (
+        f"{named}: {len(policies)} temperature{'s' if len(policies) > 1 else ''}, "
+        f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}"
+    )
 
 
 def dumps(document: Mapping[str, Any]) -> str:
@@ -114,6 +153,7 @@ def _table(found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
     table = found.table
     return {
         "group": table.group,
+        "heading": group_heading(table.group),
         "columns": [{"name": one.name, "tasks": list(one.tasks)} for one in table.columns],
         "averaged": list(averaged_columns([column.name for column in table.columns])),
         "models": [_model(block, found, provenance) for block in table.blocks],
@@ -252,6 +292,46 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
             }
             for one in comparisons
         ],
+    }
+
+
+def _by_model(table: LengthTable) -> dict[str, list[LengthRow]]:
+    """Return the rows of each model, of those whose scores differ by length."""
+    rows: dict[str, list[LengthRow]] = {}
+    for row in table.rows:
+        label = row.label if row.window is None else f"{row.label}, window {row.window}"
+        rows.setdefault(label, []).append(row)
+    return {
+        label: those
+        for label, those in rows.items()
+        if any(sum(score is not None for score in row.scores.values()) > 1 for row in those)
+    }
+
+
+def _of_synthetic_lengths(
+    table: LengthTable, label: str, rows: Sequence[LengthRow]
+) -> dict[str, Any]:
+    """Return the scores of a task whose splits are lengths as `_by_length` does, without counts."""
+    raw = next((row.scores for row in rows if row.policy == BASELINE), {})
+    lengths = [length for length in table.lengths if length in rows[0].scores]
+    improvements = {}
+    for row in rows:
+        if row.policy != BASELINE:
+            gains = [relative_improvement(row.scores[at], raw.get(at)) for at in lengths]
+            improvements[row.policy] = [
+                None if gain is None else {"value": _number(gain), "low": None, "high": None}
+                for gain in gains
+            ]
+    return {
+        "group": table.group,
+        "label": label,
+        "task": table.task,
+        "by": "document",
+        "metric": "main score × 100",
+        "buckets": [str(length) for length in lengths],
+        "counts": None,
+        "scores": {row.policy: [_number(row.scores[at]) for at in lengths] for row in rows},
+        "improvements": improvements,
     }
 
 

@@ -66,7 +66,8 @@ def _findings_html(document: Mapping[str, Any]) -> str:
     lines = []
     for table in document.get("tables") or ():
         sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
-        lines.append(f"<h3>{_text(table['group'])}</h3>")
+        heading = table.get("heading") or table["group"]
+        lines.append(f"<h3>{_text(heading)}</h3>")
         for place, sentence in enumerate(sentences):
             look = "" if place else ' class="lead"'
             lines.append(f"<p{look}>{_unbroken(_text(sentence))}</p>")

@@ -34,9 +34,9 @@ _NOTE = (
     "doc: for queries alone; Raw: τ = 1."
 )
 _NOTE_OF_LOOKS = (
-    "In bold, in colours green above and red below: told from Raw, as the 95 % interval of the "
-    "improvement over it excludes zero; pale in colours: it does not. What is neither is Raw "
-    "itself or has no interval."
+    "Bold: significantly different from Raw, as the 95 % interval of the improvement over it "
+    "excludes zero (in colour: blue above, orange below); pale: not. What is neither is Raw itself "
+    "or has no interval."
 )
 
 

@@ -95,7 +95,14 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-_STYLES = {"plain": "", "up": "bold green", "down": "bold red", "unsure": "dim", "strong": "bold"}
+# Gains blue and losses orange, as on the page and in the figures.
+_STYLES = {
+    "plain": "",
+    "up": "bold dodger_blue1",
+    "down": "bold dark_orange",
+    "unsure": "dim",
+    "strong": "bold",
+}
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _BOLD = frozenset({"up", "down", "strong"})
 

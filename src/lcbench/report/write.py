@@ -285,7 +285,7 @@ def _write(
             raise RequestError(f"against={extent.against} has no results.")
     _check_writable(folder)
     # Imported late: a report that finds nothing to say does not need them.
-    from lcbench.report import beside
+    from lcbench.report import beside, document
     from lcbench.report.findings import gather
     from lcbench.report.publish import publish
     from lcbench.report.sheets import distinct
@@ -307,7 +307,7 @@ def _write(
             sheets.insert(0, beside.beside_folders(there, scores, names, asked, told))
     found = replace(found, sheets=distinct(sheets))
     with _steps(console) as step:
-        publish(found, folder, console, f"lcbench: {results.folder.resolve().name}", step)
+        publish(found, folder, console, document.title(found), step)
 
 
 def _check_writable(folder: Path) -> None:

@@ -33,6 +33,10 @@ LINEAR_PERCENT = 1.0
 _UPWARD = (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 _LOGARITHMIC_TICKS = (*(-tick for tick in reversed(_UPWARD)), 0.0, *_UPWARD)
 
+# The convention of the whole report, also on the page and in a terminal: gains are blue, losses
+# orange, which every kind of eye tells apart.
+GAIN, LOSS, NEITHER = "#0072B2", "#D55E00", "0.35"
+
 # XML has none of these, not even escaped; a name can have them.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 

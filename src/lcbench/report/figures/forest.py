@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lcbench.report.figures.drawing import (
+    GAIN,
+    LOSS,
+    NEITHER,
     Certainty,
     certainty,
     certainty_handles,
@@ -30,7 +33,6 @@ _NAMES_INCHES = 3.0
 _ROW_INCHES = 0.21
 _ABOVE_AND_BELOW_INCHES = 1.7
 
-_COLOURS = {"task": "#0072B2", "column": "#D55E00", "average": "black"}
 _MARKERS = {"task": "o", "column": "D", "average": "s"}
 _SIZES = {"task": 5, "column": 6, "average": 8}
 
@@ -178,7 +180,9 @@ def _draw(axes: Axes, lines: Sequence[Line], linear: bool) -> set[Certainty]:
             continue
         known = certainty(line.interval)
         seen.add(known)
-        colour = _COLOURS[line.kind]
+        colour = NEITHER
+        if known == "sure":
+            colour = GAIN if line.improvement > 0 else LOSS
         if line.interval is not None:
             axes.plot(line.interval, [place, place], color=colour, linewidth=1.4, zorder=2)
         axes.plot(

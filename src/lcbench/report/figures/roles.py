@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Protocol
 
 from matplotlib.axes import Axes
@@ -21,10 +22,10 @@ from lcbench.report.figures.drawing import (
     written,
 )
 
-# From blue over grey to yellow, which no form of colour blindness confuses, and ever lighter: a
-# loss is dark and a gain light where there is no colour.
+# From the orange of losses over grey to the blue of gains (`drawing.GAIN`), which no form of colour
+# blindness confuses, and ever lighter: a loss is dark and a gain light where there is no colour.
 _COLOURS = LinearSegmentedColormap.from_list(
-    "loss and gain", ["#08306B", "#4A7DB5", "#A9A9A9", "#E3C04A", "#FFF176"]
+    "loss and gain", ["#8A3500", "#C65A12", "#A9A9A9", "#8CC4EA", "#CFEBFF"]
 )
 # The relative luminance (WCAG 2) on which black and white are equally legible.
 _EQUALLY_LEGIBLE = 0.179
@@ -34,6 +35,9 @@ _PANELS_PER_PAGE = 9
 _SQUARE_INCHES = 0.46
 _BESIDE_INCHES = 1.1
 _BAR_INCHES = 0.9
+# A title is broken where it would reach into the next panel; squares are at least so wide together.
+_TITLE_INCHES = 2.2
+_CHARACTERS_PER_INCH = 15
 
 
 class Grid(Protocol):
@@ -86,8 +90,10 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         of_page = [drawn[place] for place in page]
         across = min(len(of_page), _PANELS_PER_ROW)
         down = math.ceil(len(of_page) / across)
-        wide = max(len(grid.document_temperatures) for grid in of_page) * _SQUARE_INCHES
-        high = max(len(grid.query_temperatures) for grid in of_page) * _SQUARE_INCHES
+        columns = max(len(grid.document_temperatures) for grid in of_page)
+        square = max(_SQUARE_INCHES, _TITLE_INCHES / columns)
+        wide = columns * square
+        high = max(len(grid.query_temperatures) for grid in of_page) * square
         figure = new_figure(
             across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
             down * (high + _BESIDE_INCHES),
@@ -96,7 +102,8 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         panels = []
         for place, grid in enumerate(of_page, start=1):
             panels.append(figure.add_subplot(down, across, place))
-            image = _draw(panels[-1], grid, norm)
+            characters = int(wide * _CHARACTERS_PER_INCH)
+            image = _draw(panels[-1], grid, norm, characters)
         bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8, aspect=30)
         bar.ax.yaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
         figures.append(figure)
@@ -125,7 +132,7 @@ def _known(grid: Grid) -> list[float]:
     return [value for row in grid.values for value in row if value is not None]
 
 
-def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
+def _draw(axes: Axes, grid: Grid, norm: Normalize, most_characters: int) -> AxesImage:
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
     best = max(_known(grid))
@@ -162,7 +169,10 @@ def _draw(axes: Axes, grid: Grid, norm: Normalize) -> AxesImage:
     axes.set_xlabel("τ of documents")
     axes.set_ylabel("τ of queries")
     # Names are text: a dollar sign in one must not start a formula.
-    axes.set_title(f"{grid.label}\n{grid.what}", fontsize="medium", parse_math=False)
+    lines = [
+        part for name in (grid.label, grid.what) for part in wrap(name, most_characters) or [name]
+    ]
+    axes.set_title("\n".join(lines), fontsize="small", parse_math=False)
     return image
 
 

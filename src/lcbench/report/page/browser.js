@@ -146,6 +146,8 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
       : "nothing found";
     previous.disabled = state.page === 0;
     next.disabled = state.page >= pages - 1;
+    // With all rows in sight there is nothing to turn.
+    turning.hidden = rows.length <= pageSize;
   }
 
   function sortBy(place) {
@@ -174,19 +176,20 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
     ...kept().map((row) => columns.map((column) => column.value(row))),
   ];
   const filters = columns.filter((column) => column.filter).map(filterOf);
+  const turning = el(
+    "nav",
+    { class: "pages", "aria-label": `Pages of ${title}` },
+    previous,
+    pageText,
+    next,
+    size,
+  );
 
   draw();
   return [
     el("div", { class: "fields" }, filters, searchField(), extra.map(extraField)),
     el("div", { class: "status-line" }, status, csvButton(title, saved, "These rows (CSV)")),
     region,
-    el(
-      "nav",
-      { class: "pages", "aria-label": `Pages of ${title}` },
-      previous,
-      pageText,
-      next,
-      size,
-    ),
+    turning,
   ];
 }

@@ -35,6 +35,7 @@ const findCell = (table, model, policy, task) =>
 /** The τ of a constant policy; NaN for one by role, layer or length. */
 const temperature = (policy) => Number(policy);
 
+const headingOf = (table) => table.heading ?? table.group;
 const tau = (policy) => `τ = ${policy}`;
 const windowText = (model) => (isNumber(model.window) ? String(model.window) : HOLE);
 const columnNames = (table) => [...table.columns.map((column) => column.name), AVERAGE];
@@ -43,8 +44,8 @@ const improvementOf = (model, policy, column) => model.improvements?.[policy]?.[
 const cellTitle = (cell) => `${cell.task}: ${cell.model.label}, ${tau(cell.policy)}`;
 
 function cellFacts(cell) {
-  const facts = [["Score × 100", exact(cell.score)]];
-  if (cell.policy !== BASELINE) facts.push(["Baseline × 100", exact(cell.raw)]);
+  const facts = [["Score × 100", precise(cell.score)]];
+  if (cell.policy !== BASELINE) facts.push(["Baseline × 100", precise(cell.raw)]);
   return [...facts, ...improvementFacts(cell.improvement)];
 }
 
@@ -64,7 +65,7 @@ function openCell(cell) {
   const nodes = [factList(facts)];
   if (subsets.length > 1) {
     nodes.push(el("h3", {}, "Subsets, score × 100"));
-    nodes.push(factList(subsets.map(([name, score]) => [name, exact(score)])));
+    nodes.push(factList(subsets.map(([name, score]) => [name, precise(score)])));
   }
   nodes.push(el("h3", {}, "Provenance"));
   if (known === undefined) {
@@ -86,9 +87,9 @@ const cellImprovement = (cell) =>
 
 function aboutMean(model, policy, column) {
   return () => {
-    const facts = [["Score × 100", exact(model.scores[policy]?.[column])]];
+    const facts = [["Score × 100", precise(model.scores[policy]?.[column])]];
     if (policy !== BASELINE) {
-      facts.push(["Baseline × 100", exact(model.scores[BASELINE]?.[column])]);
+      facts.push(["Baseline × 100", precise(model.scores[BASELINE]?.[column])]);
       facts.push(...improvementFacts(improvementOf(model, policy, column)));
     }
     return { title: `${column}: ${model.label}, ${tau(policy)}`, facts };

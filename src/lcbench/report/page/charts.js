@@ -274,14 +274,14 @@ function plainLine({ name, x, values, where, at, isThick }) {
     x,
     y: values,
     marker: { color: look.line.color, size: 7.5, symbol },
-    text: values.map((value, place) => hoverText(name, where[place], exact(value))),
+    text: values.map((value, place) => hoverText(name, where[place], precise(value))),
   };
 }
 
 // The name of a group of intervals, its symbol, its colour, and the look that belongs to it.
 const FOREST_GROUPS = [
-  ["gain, interval excludes zero", "circle", "series-1", "up"],
-  ["loss, interval excludes zero", "diamond", "series-2", "down"],
+  ["gain, interval excludes zero", "circle", "up", "up"],
+  ["loss, interval excludes zero", "diamond", "down", "down"],
   ["interval contains zero", "circle-open", "quiet-ink", "unsure"],
   ["interval unknown", "x-thin-open", "quiet-ink", "plain"],
 ];
@@ -336,14 +336,16 @@ function forest(rows) {
   };
 }
 
-/** A heat map; around zero where there are losses and gains, else from light to dark. */
-function heatMap({ query_temperatures: queries, document_temperatures: documents, values }) {
-  const known = values.flat().filter(isNumber);
-  const isDiverging = known.some((value) => value < 0);
-  const most = Math.max(1e-9, ...known.map(Math.abs));
-  const shown = (value) => (isDiverging ? signed(value) : fixed(value));
+/**
+ * A heat map of improvements in %, blue above zero and orange below.
+ *
+ * `scale` and `most`, the largest place on it, are those of all heat maps of the report: a colour
+ * means the same in each.
+ */
+function heatMap(grid, scale, most) {
+  const { query_temperatures: queries, document_temperatures: documents, values } = grid;
+  const shown = (value) => signed(value);
   const [down, zero, up] = ["down-deep", "surface", "up-deep"].map(colour);
-  const around = { colorscale: [[0, down], [0.5, zero], [1, up]], zmin: -most, zmax: most };
   const places = cross([...queries.keys()], [...documents.keys()]);
   const texts = places.map(
     ([y, x]) => `queries ${queries[y]}, documents ${documents[x]}: ${shown(values[y][x])}`,
@@ -356,14 +358,16 @@ function heatMap({ query_temperatures: queries, document_temperatures: documents
         // As names, so that all temperatures get the same room.
         x: documents.map(String),
         y: queries.map(String),
-        z: values,
+        z: values.map((row) => row.map(scale.place)),
         text: values.map((row) => row.map(shown)),
         texttemplate: "%{text}",
-        hovertemplate: "τ of queries %{y}<br>τ of documents %{x}<br>%{z}<extra></extra>",
-        ...(isDiverging ? around : { colorscale: [[0, zero], [1, up]] }),
+        hovertemplate: "τ of queries %{y}<br>τ of documents %{x}<br>%{text} %<extra></extra>",
+        colorscale: [[0, down], [0.5, zero], [1, up]],
+        zmin: -most,
+        zmax: most,
         xgap: 2,
         ygap: 2,
-        colorbar: { thickness: 10, outlinewidth: 0 },
+        colorbar: { thickness: 10, outlinewidth: 0, ...scale.axis },
       },
     ],
     layout: {

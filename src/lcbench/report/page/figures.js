@@ -174,7 +174,9 @@ function overLength(one, isRelative) {
       height: 420,
       xaxis: {
         tickvals: places,
-        ticktext: one.buckets.map((name, at) => `${plotlyText(name)}<br>n = ${countOf(at)}`),
+        ticktext: one.buckets.map((name, at) =>
+          one.counts ? `${plotlyText(name)}<br>n = ${countOf(at)}` : plotlyText(name),
+        ),
         title: { text: `length of the ${plotlyText(one.by)} in tokens` },
       },
       yaxis: isRelative ? percentAxis(scale) : { title: { text: plotlyText(one.metric) } },
@@ -191,7 +193,13 @@ function overLength(one, isRelative) {
   };
 }
 
-/** Values at each τ of the queries and of the documents. */
-function heatChart(one) {
-  return chart(`${one.label}: ${one.what}`, [], () => heatMap(one));
+/** Improvements at each τ of the queries and of the documents, all on one scale. */
+function heatCharts(grids) {
+  const scale = percentScale(grids.flatMap(({ values }) => values.flat()));
+  const places = grids.flatMap(({ values }) => values.flat().map(scale.place)).filter(isNumber);
+  // Of zeros alone nothing is a gain or a loss.
+  const most = Math.max(0, ...places.map(Math.abs)) || 1;
+  return grids.map((one) =>
+    chart(`${one.label}: ${one.what}`, [], () => heatMap(one, scale, most)),
+  );
 }

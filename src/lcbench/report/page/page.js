@@ -125,8 +125,8 @@ function tableSection(table, place) {
   const isShown = improvements.some((one) => one !== null);
   section(
     `table-${place}`,
-    isOnly ? "Table 1" : `Table 1: ${table.group}`,
-    isOnly ? el("p", { class: "group" }, table.group) : null,
+    isOnly ? "Table 1" : `Table 1: ${headingOf(table)}`,
+    isOnly ? el("p", { class: "group" }, headingOf(table)) : null,
     tableOne(table),
     el(
       "p",
@@ -149,10 +149,10 @@ function figureSection() {
   if (!heat.length && !byLength.length) return;
   section(
     "figures",
-    "Length and role",
+    [byLength.length ? "Length" : "", heat.length ? "Role" : ""].filter(Boolean).join(" and "),
     byLength.length ? byLengthChart(byLength) : null,
     heat.length ? el("h3", {}, "τ of queries and of documents") : null,
-    heat.length ? el("div", { class: "grid" }, heat.map(heatChart)) : null,
+    heat.length ? el("div", { class: "grid" }, heatCharts(heat)) : null,
   );
 }
 
@@ -164,10 +164,10 @@ function paperSection() {
   const about = (row) => () => ({
     title: [row.model, row.row, row.column].join(", "),
     facts: [
-      ["Paper", exact(row.paper)],
-      ["Ours", exact(row.ours)],
-      ["Difference", exact(row.difference)],
-      ["Noise", exact(row.noise)],
+      ["Paper", precise(row.paper)],
+      ["Ours", precise(row.ours)],
+      ["Difference", precise(row.difference)],
+      ["Noise", precise(row.noise)],
       ...(row.note ? [["Note", row.note]] : []),
     ],
   });
@@ -242,8 +242,8 @@ function cellSection() {
   );
 }
 
-const HOW_TO_READ = `Point at a number, or move to it with Tab and the arrow keys, to see it
-  exactly. Press it to see the cells it is made of and where they come from: revision, protocol,
+const HOW_TO_READ = `Point at a number, or move to it with Tab and the arrow keys, to see it to
+  six digits; the CSV and JSON files have all of them. Press it to see the cells it is made of and where they come from: revision, protocol,
   proof, versions, hardware and seconds. Escape closes.`;
 
 function readingSection() {
@@ -251,7 +251,8 @@ function readingSection() {
   const entries = [
     [
       [look("up", "▲ 0.43 "), look("down", "▼ 0.43")],
-      "An improvement or a loss, in % of raw, whose 95 % interval excludes zero.",
+      `An improvement (blue) or a loss (orange), in % of raw, whose 95 % interval excludes zero.
+       The colours are the same in all charts.`,
     ],
     [[look("unsure", "△ 0.43 ▽ 0.43")], "One whose interval contains zero: it may be noise."],
     [["▲ 0.43"], "One whose interval is not known."],

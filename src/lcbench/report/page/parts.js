@@ -45,6 +45,9 @@ function signed(value, digits = 2) {
 /** The shortest text that reads back as the same number. */
 const exact = (value) => (isNumber(value) ? String(value).replace("-", "−") : HOLE);
 
+/** A number to six digits, for people; files have all digits. */
+const precise = (value) => exact(isNumber(value) ? Number(value.toPrecision(6)) : value);
+
 /** A probability: never as zero, which none of them is. */
 function chance(value) {
   if (!isNumber(value)) return HOLE;
@@ -82,18 +85,18 @@ function intervalText(improvement, format = signed) {
   return `${format(improvement.low)} to ${format(improvement.high)}`;
 }
 
-/** What is known of an improvement, in full precision, as names and values. */
+/** What is known of an improvement, as names and values. */
 function improvementFacts(improvement) {
   if (!improvement) return [];
   const facts = [
-    ["Improvement, %", exact(improvement.value)],
-    ["95 % interval", intervalText(improvement, exact)],
+    ["Improvement, %", precise(improvement.value)],
+    ["95 % interval", intervalText(improvement, precise)],
   ];
   if (lookOf(improvement) !== "plain") {
     facts.push(["Zero", `${excludesZero(improvement) ? "outside" : "within"} the interval`]);
   }
-  if (isNumber(improvement.p)) facts.push(["p (permutation)", exact(improvement.p)]);
-  if (isNumber(improvement.adjusted)) facts.push(["p (Holm)", exact(improvement.adjusted)]);
+  if (isNumber(improvement.p)) facts.push(["p (permutation)", precise(improvement.p)]);
+  if (isNumber(improvement.adjusted)) facts.push(["p (Holm)", precise(improvement.adjusted)]);
   if (improvement.units && improvement.count) {
     facts.push(["Resampled", `${improvement.count.toLocaleString("en")} ${improvement.units}`]);
   }

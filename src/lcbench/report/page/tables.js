@@ -22,7 +22,7 @@ function tableOne(table) {
   const first = ["Model", "Row"].map((name) => el("th", { scope: "col" }, name));
   return scrolling(
     el("table", { class: "table-one" }, el("thead", {}, el("tr", {}, first, headers)), bodies),
-    `Table 1 of ${table.group}: arrow keys move between its numbers`,
+    `Table 1 of ${headingOf(table)}: arrow keys move between its numbers`,
   );
 }
 
@@ -136,7 +136,7 @@ function choicePlaces(one) {
   const honest = { value: one.honest_gain, low: one.honest_low, high: one.honest_high };
   const aboutGain = () => ({
     title: `${one.label}: gain of Avg at each τ, %`,
-    facts: Object.entries(one.gains).map(([policy, gain]) => [tau(policy), exact(gain)]),
+    facts: Object.entries(one.gains).map(([policy, gain]) => [tau(policy), precise(gain)]),
   });
   const aboutHonest = () => ({
     title: `${one.label}: each task at the τ that is best over the others`,
@@ -150,7 +150,7 @@ function choicePlaces(one) {
     ]);
   const points = (value, name, shown) => {
     if (!isNumber(value)) return HOLE;
-    const about = () => ({ title: one.label, facts: [[name, exact(value)]] });
+    const about = () => ({ title: one.label, facts: [[name, precise(value)]] });
     return number([shown(value)], "plain", about);
   };
   return [
@@ -278,7 +278,7 @@ function sheetPlace(sheet, row, entry, at, labels) {
   const about = () => ({
     title: [...row.slice(0, labels).map((one) => one.text), sheet.header[at]].join(", "),
     facts: [
-      ["Value", isNumber(entry.value) ? exact(entry.value) : plain(entry.value)],
+      ["Value", isNumber(entry.value) ? precise(entry.value) : plain(entry.value)],
       ...(entry.more ? [["More", entry.more]] : []),
     ],
   });
