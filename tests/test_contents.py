@@ -1,13 +1,22 @@
 """Data that cannot be scored, or is not what it is called, is named: where, and what it is."""
 
+import bz2
 import copy
+import csv
+import gzip
+import io
 import json
+import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import mteb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import (
@@ -340,6 +349,203 @@ def test_data_that_changes_while_it_is_read_is_refused(folder: Path) -> None:
     fill(folder, 1500, sentence1="other")
     with pytest.raises(DataError, match="was changed while it was read"):
         load(task)
+
+
+ROWS = {
+    "sentence1": ["a, b", "two\nlines", '"quoted"', " spaces ", "ünï 🍐", "a, b"],
+    "sentence2": ["1", "NA", "null", "true", "-", "1"],
+    "score": [0.0, 1.5, 2.0, 3.0, 5.0, 0.0],
+}
+
+
+def as_lines(rows: dict[str, list[Any]], ascii_only: bool = False) -> bytes:
+    table = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    return "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in table).encode()
+
+
+def as_csv(separator: str = ",", **options: Any) -> bytes:
+    frame = pd.DataFrame(ROWS)
+    return frame.to_csv(index=False, sep=separator, quoting=csv.QUOTE_ALL, **options).encode()
+
+
+def zipped(content: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("test.jsonl", content)
+    return made.getvalue()
+
+
+def parquet(*types: pa.DataType, rows: slice = slice(None)) -> bytes:
+    made = io.BytesIO()
+    columns = {
+        name: pa.array(values[rows]).cast(kind)
+        for (name, values), kind in zip(ROWS.items(), types, strict=True)
+    }
+    pq.write_table(pa.table(columns), made)
+    return made.getvalue()
+
+
+TEXT, LARGE, CODED = pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())
+ODD: dict[str, dict[str, bytes]] = {
+    "lines": {"test.jsonl": as_lines(ROWS)},
+    "escaped": {"test.jsonl": as_lines(ROWS, ascii_only=True)},
+    "windows lines": {"test.jsonl": as_lines(ROWS).replace(b"\n", b"\r\n")},
+    "no last newline": {"test.jsonl": as_lines(ROWS).rstrip()},
+    "gzip": {"test.jsonl.gz": gzip.compress(as_lines(ROWS))},
+    "xz": {"test.jsonl.xz": lzma.compress(as_lines(ROWS))},
+    "bzip2": {"test.jsonl.bz2": bz2.compress(as_lines(ROWS))},
+    "zip": {"test.zip": zipped(as_lines(ROWS))},
+    "in a folder of its split": {"test/part.jsonl": as_lines(ROWS)},
+    "parquet": {"test.parquet": parquet(TEXT, TEXT, pa.float32())},
+    "large strings": {"test.parquet": parquet(LARGE, LARGE, pa.float64())},
+    "coded strings": {"test.parquet": parquet(CODED, TEXT, pa.float64())},
+    "shards": {
+        f"data/test-0000{i}-of-00002.parquet": parquet(
+            TEXT, TEXT, pa.float64(), rows=slice(3 * i, 3 * i + 3)
+        )
+        for i in range(2)
+    },
+    "other columns": {"test.jsonl": as_lines({**ROWS, "image": [None] * 6, "n": list(range(6))})},
+    "another split is broken": {"test.jsonl": as_lines(ROWS), "train.jsonl": as_lines(ROWS)},
+}
+# As `datasets` reads CSV with pandas: "NA" and "null" are no texts, and are named as missing.
+TABLES: dict[str, dict[str, bytes]] = {
+    "csv": {"test.csv": as_csv()},
+    "byte-order mark": {"test.csv": b"\xef\xbb\xbf" + as_csv()},
+    "windows csv": {"test.csv": as_csv(lineterminator="\r\n")},
+}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_read_as_they_are(folder: Path, kind: str) -> None:
+    put(folder, ODD[kind])
+    task = pointed(folder)
+    differs = load(task)
+    assert {one.counted for one in differs} == {len(ROWS["score"])}
+    for column, values in ROWS.items():
+        assert list(task.dataset["test"][column]) == values
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_what_csv_takes_for_missing_is_named(folder: Path, kind: str) -> None:
+    put(folder, TABLES[kind])
+    with pytest.raises(DataError, match=r"column sentence2, row 1 .*null"):
+        load(pointed(folder))
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+BROKEN: dict[str, tuple[dict[str, bytes], str]] = {
+    "a card alone": ({"README.md": b"---\nlicense: mit\n---\n"}, "any data files"),
+    "named, and not there": (
+        {"README.md": CARD.format("x.jsonl").encode(), "test.jsonl": as_lines(ROWS)},
+        "x.jsonl",
+    ),
+    "no data's name": ({"test.xyz": b"a"}, "data files found"),
+    "no pattern": (
+        {"README.md": CARD.format("'**x**'").encode(), "test.jsonl": as_lines(ROWS)},
+        "Invalid pattern",
+    ),
+    "two formats": ({"test.jsonl": as_lines(ROWS), "train.csv": b"a\n1\n"}, "format"),
+    "latin-1": ({"test.csv": "sentence1\ncafé\n".encode("latin-1")}, "UTF-?8"),
+    "cut": ({"test.parquet": parquet(TEXT, TEXT, pa.float64())[:200]}, "(?i)parquet"),
+    "sizes that are none": (
+        {"dataset_infos.json": b"{", "test.jsonl": as_lines(ROWS)},
+        "JSONDecodeError",
+    ),
+    "sizes without end": (
+        {"dataset_infos.json": b"[" * 100000, "test.jsonl": as_lines(ROWS)},
+        "RecursionError",
+    ),
+    "the wrong split": ({"train.jsonl": as_lines(ROWS)}, "split test is missing.*train"),
+    "an image at an address": (
+        {
+            "README.md": b"---\ndataset_info:\n  features:\n  - name: sentence1\n    dtype: image\n"
+            b"  - name: sentence2\n    dtype: string\n  - name: score\n    dtype: float64\n---\n",
+            "test.jsonl": as_lines({**ROWS, "sentence1": [{"path": "http://127.0.0.1:9/x"}] * 6}),
+        },
+        "sentence1 holds struct.*not texts",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_cannot_be_read_is_told_by_name(folder: Path, kind: str) -> None:
+    files, message = BROKEN[kind]
+    put(folder, files)
+    with pytest.raises(DataError, match=message) as no:
+        load(pointed(folder))
+    assert str(folder) in str(no.value)
+    assert "\n" not in str(no.value)
+
+
+QRELS = [{"query-id": "q", "corpus-id": "a", "score": 1}]
+
+
+def beir(folder: Path, **changed: Any) -> Any:
+    """Lay NFCorpus out as mteb has it, and return the task."""
+    parts = {
+        "corpus": [
+            {"_id": "a", "title": "", "text": "an apple"},
+            {"_id": "b", "title": "", "text": "b"},
+        ],
+        "queries": [{"_id": "q", "text": "fruit"}],
+        "qrels": QRELS,
+        **changed,
+    }
+    place = folder.parent / "nfcorpus"
+    place.mkdir()
+    card = ["---", "configs:"]
+    for name, rows in parts.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config, split = ("default", "test") if name == "qrels" else (name, name)
+        card += [f"- config_name: {config}", "  data_files:"]
+        card += [f"  - split: {split}", f"    path: {name}.jsonl"]
+    (place / "README.md").write_text("\n".join([*card, "---", ""]))
+    task = mteb.get_task("NFCorpus")
+    point_at(task, folder.parents[1])
+    return task
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"queries": [{"_id": "q", "text": None}]}, "queries, column text, row 0 .*null"),
+        ({"queries": [{"_id": "q", "body": "x"}]}, "text"),
+        ({"corpus": [{"_id": "a", "title": "t", "text": None}]}, "corpus, column text, row 0"),
+        ({"corpus": [{"_id": "a", "title": None, "text": "b"}]}, "corpus, column title"),
+        ({"corpus": [{"_id": None, "title": "t", "text": "b"}]}, "corpus, column id, row 0"),
+        ({"corpus": [{"_id": "a", "title": "t", "text": 7}]}, "corpus, column text holds int64"),
+        ({"qrels": [{**QRELS[0], "score": None}]}, "nfcorpus"),
+        ({"corpus": []}, "nfcorpus"),
+    ],
+)
+def test_faults_of_a_corpus_are_named(folder: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as no:
+        load(beir(folder, **changed))
+    assert str(folder.parent / "nfcorpus") in str(no.value)
+
+
+def test_a_corpus_with_absent_documents_and_duplicates_is_scored(
+    folder: Path, make_model: Callable[[str], Path]
+) -> None:
+    documents = [
+        {"_id": i, "title": "", "text": text} for i, text in zip("aab", "xxy", strict=True)
+    ]
+    queries = [{"_id": i, "text": "fruit"} for i in ("q", "r")]
+    qrels = [*QRELS, {"query-id": "r", "corpus-id": "absent", "score": 1}]
+    task = beir(folder, corpus=documents, queries=queries, qrels=qrels)
+    scored = score(task, encoder_of(make_model("bert")), unverified=True)
+    assert 0 <= scored.result.get_score() <= 1
+    assert scored.differs == (
+        "NFCorpus, split test, corpus, column text: 3 texts, mteb counts 3,633",
+        "NFCorpus, split test, queries, column text: 2 texts, mteb counts 323",
+    )
 
 
 @pytest.mark.mirror

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # change of the score beyond that of another sample. (The public copy of MASSIVE's that is known to
 # lack some lacks 4 of 11,514 rows.)
 _TRAIN_TOLERANCE = 0.001
+# Some libraries' errors list every format that they know.
+_LONGEST_REASON = 400
 # Notes of a folder that mteb has nothing to compare with.
 _UNKNOWN = "mteb does not say how many texts it has"
 
@@ -112,7 +114,8 @@ def load(task: AbsTask) -> list[Difference]:
             task.convert_v1_dataset_format_to_v2(num_proc=None)
     except Exception as error:
         inner = _innermost(error)
-        reason = f"{type(inner).__name__}: {inner}".replace(path, folder)
+        reason = " ".join(f"{type(inner).__name__}: {inner}".replace(path, folder).split())
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
         raise DataError(f"{folder} could not be loaded as {name} needs it ({reason})") from error
     if plain and digest_of(Path(folder)) != task.metadata.revision:
         raise DataError(f"{folder} was changed while it was read; run the same command again")
@@ -138,7 +141,7 @@ def refuse(differences: Sequence[Difference]) -> RequestError:
 
 def _innermost(error: BaseException) -> BaseException:
     seen = {id(error)}
-    while inner := error.__cause__ or error.__context__:
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         if id(inner) in seen:
             break
         seen.add(id(inner))

@@ -386,6 +386,14 @@ def _uneven_columns(folder: Path, config: object) -> Features | None:
     """
     if not isinstance(config, str) or config not in _configs(folder):
         return None
+    try:
+        return _columns_of_all(folder, config)
+    # Whatever `datasets` makes of such files; loading them says it.
+    except Exception:
+        return None
+
+
+def _columns_of_all(folder: Path, config: str) -> Features | None:
     from datasets import Dataset, Features, load_dataset, load_dataset_builder
 
     files = load_dataset_builder(str(folder.absolute()), config).config.data_files
@@ -401,12 +409,16 @@ def _uneven_columns(folder: Path, config: object) -> Features | None:
 
 @lru_cache(maxsize=256)
 def _configs(folder: Path) -> tuple[str, ...]:
-    """Return the configurations of a dataset in a folder; none if it is no folder."""
+    """Return the configurations of a dataset in a folder; none if it has none that can be read."""
     if not folder.is_dir():
         return ()
     import datasets
 
-    return tuple(datasets.get_dataset_config_names(str(folder)))
+    try:
+        return tuple(datasets.get_dataset_config_names(str(folder)))
+    # Whatever `datasets` makes of a folder that somebody filled; loading it says what is wrong.
+    except Exception:
+        return ()
 
 
 def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
