@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,24 @@ def test_mteb_reads_every_cell_and_its_numbers_are_ours(results: Results) -> Non
     assert found == {None: 0.5, "tau_0.8": 0.625}
     frame, _ = read(results)
     assert dict(zip(frame["policy"], frame["score"], strict=True)) == {"1": 0.5, "0.8": 0.625}
+
+
+def test_the_readmes_lines_for_mteb_take_one_temperature(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without naming one, mteb averages them: 0.5 and 0.625 are 0.5625."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(import mteb\n.*?)^```", readme, flags=re.M | re.S)
+    block, count = re.subn(r"results/runs/paper-[0-9a-f]{8}", f"runs/{PROTOCOL.key}", block)
+    assert count == 1
+    monkeypatch.chdir(results.folder.parent)
+    made: dict[str, Any] = {}
+    exec(block, made)
+    shown = {name: made[name].set_index("task_name").iloc[0, -1] for name in ("baseline", "scores")}
+    assert shown == {"baseline": 0.5, "scores": 0.625}
+    cache = mteb.ResultCache(cache_path=results.folder / PROTOCOL.key)
+    mixed = cache.load_results(include_remote=False, load_experiments="match_name").to_dataframe()
+    assert mixed.iloc[0, -1] == 0.5625
 
 
 def test_the_layout(results: Results) -> None:
