@@ -205,25 +205,33 @@ def load(
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from lcbench.encode.checkpoint import LoadReport, load_reports, refuse_incomplete
+
+    reports: list[LoadReport] = []
     try:
-        model = SentenceTransformer(
-            str(located.folder),
-            device=device,
-            trust_remote_code=located.settings.trust_remote_code,
-            local_files_only=True,
-            model_kwargs={
-                "use_safetensors": True,
-                "torch_dtype": getattr(torch, dtype),
-                **({} if attention is None else {"attn_implementation": attention}),
-            },
-        )
+        with load_reports() as reports:
+            model = SentenceTransformer(
+                str(located.folder),
+                device=device,
+                trust_remote_code=located.settings.trust_remote_code,
+                local_files_only=True,
+                model_kwargs={
+                    "use_safetensors": True,
+                    "torch_dtype": getattr(torch, dtype),
+                    **({} if attention is None else {"attn_implementation": attention}),
+                },
+            )
     # What a broken or foreign folder makes of the loading code is of no certain kind.
     except Exception as error:
+        if reports:
+            # Weights of another shape are refused by transformers, without their names.
+            refuse_incomplete(located.name, reports)
         raise RequestError(
             f"The model {located.name} in {located.folder} could not be loaded "
             f"({type(error).__name__}: {error}). Only safetensors weights are read"
             + ("." if attention is None else f"; engine.attention={attention} was asked for.")
         ) from error
+    refuse_incomplete(located.name, reports)
     if located.settings.window is not None:
         if located.window is None and model.max_seq_length != located.settings.window:
             raise RequestError(
