@@ -139,7 +139,7 @@ def test_longembeds_needle_and_passkey(run, tmp_path: Path) -> None:
     assert [int(row["length"]) for row in rows[: len(LENGTHS)]] == list(LENGTHS)
     table = (tmp_path / "runs" / "report" / "table1.md").read_text()
     assert "| Model | Row | τ | Needle (1) | Passkey (1) | Avg |" in table
-    assert "### LEMBPasskeyRetrieval (paper)" in table
+    assert "### LEMBPasskeyRetrieval (protocol paper)" in table
 
 
 @pytest.mark.slow

@@ -317,7 +317,7 @@ def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: P
     report = run("results_dir=runs", module="lcbench.report")
     assert report.returncode == 0, report.stderr
     for group in ("paper", "paper, subsets en", "paper, subsets eng", "leaderboard, subsets en"):
-        assert group in report.stdout.splitlines()
+        assert f"protocol {group}" in report.stdout.splitlines()
     # All of them again: nothing is computed.
     for request in requests:
         assert "checking" not in run(*request).stdout

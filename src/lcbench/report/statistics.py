@@ -594,7 +594,12 @@ def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed:
 
 def _signed(table: Table, outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
     """Return the tasks of a table whose scores can be below 0."""
-    found = set()
+    found = {
+        task.task
+        for block in table.blocks
+        for task in block.tasks
+        if any(score is not None and score < 0 for score in task.scores.values())
+    }
     for column in table.columns:
         for task in column.tasks:
             known = outcomes[task].signed if task in outcomes else None
