@@ -11,12 +11,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,12 +23,20 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lcbench.console import forget_output, prepare_streams, say, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.settings import config_folder, known_keys
 from lcbench.stop import Terminated
 
-if TYPE_CHECKING:
-    from rich.console import Console
+__all__ = [
+    "choices",
+    "complain",
+    "key_value",
+    "refuse_another_name",
+    "run_command",
+    "screen",
+    "warn",
+]
 
 # The exit status of a process that was told to end, as a shell has it: 128 + SIGTERM.
 TERMINATED = 143
@@ -64,6 +70,14 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         (told to end);
         under `-m` that of the worst job.
     """
+    prepare_streams()
+    try:
+        return _run_command(config_name, job)
+    finally:
+        forget_output()
+
+
+def _run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:
@@ -142,45 +156,15 @@ def _is_of_submitit(error: BaseException) -> bool:
     return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame in frames)
 
 
-def screen() -> Console:
-    """Return the console of a command: as wide as the terminal, or fit for a file."""
-    from rich.console import Console
-
-    wide = None if sys.stdout.isatty() else 110
-    return Console(file=_Lossy(sys.stdout), width=wide, highlight=False)  # type: ignore[arg-type]
-
-
-class _Lossy:
-    """A stream that loses what cannot be written: a full disk, a pipe that nobody reads any more.
-
-    What a run computes does not depend on whether someone sees how it goes.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def complain(message: str) -> None:
     """Print an error to standard error."""
     _COMPLAINTS.append(message)
-    print(f"lcbench: error: {message}", file=sys.stderr, flush=True)
+    say(f"lcbench: error: {message}")
 
 
 def warn(message: str) -> None:
     """Print a warning to standard error."""
-    print(f"lcbench: warning: {message}", file=sys.stderr, flush=True)
+    say(f"lcbench: warning: {message}")
 
 
 def choices(group: str) -> tuple[list[str], list[str]]:
@@ -248,7 +232,7 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
         return 2
     except Exception:
         # A fault of ours: the traceback is what mends it.
-        traceback.print_exc()
+        say(traceback.format_exc())
         complain("this should not have happened; the traceback above says where.")
         return 1
 

@@ -113,7 +113,9 @@ def folder_of(
     """
     cells = [line.identity for line in lines]
     content = json.dumps([settings, cells, list(division)], sort_keys=True).encode()
-    return results_dir / _SWEEPS / f"{label}-{hashlib.sha256(content).hexdigest()[:8]}"
+    # A sweep of a subfolder of configs (mine/x) has no folder of its own here.
+    name = label.replace("/", "-")[:200]
+    return results_dir / _SWEEPS / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def freeze(
@@ -183,7 +185,8 @@ def read(path: Path) -> Manifest:
             "one and says where it is."
         ) from error
     try:
-        header, *rows = map(json.loads, content.splitlines())
+        # Names may hold what str.splitlines takes for ends of lines (U+2028).
+        header, *rows = map(json.loads, content.removesuffix("\n").split("\n"))
         if header["format"] != _FORMAT:
             raise RequestError(
                 f"manifest={path} was made by another version of lcbench (format "

@@ -151,7 +151,7 @@ def read_failure(path: Path) -> Failure | None:
     except OSError:
         return None
     head, _, traceback = text.partition("\n\n")
-    said = dict(line.partition(": ")[::2] for line in head.splitlines())
+    said = dict(line.partition(": ")[::2] for line in head.split("\n"))
     if not said.get("attempts", "").isdigit():
         # Of a version before there was more than a traceback.
         last = text.strip().rpartition("\n")[2]

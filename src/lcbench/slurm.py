@@ -394,7 +394,7 @@ def submissions(folder: Path) -> list[Submission]:
     except OSError as error:
         raise StorageError(f"{folder / RECORDS} cannot be read: {error.strerror}.") from error
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         with suppress(ValueError, TypeError, KeyError):
             value = json.loads(line)
             found.append(

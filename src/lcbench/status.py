@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
 from lcbench.command import run_command, screen, warn
+from lcbench.console import emit, printable
 from lcbench.cost import Machine, clock, duration, work_seconds
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.manifest import Line, Manifest, find, latest, ranges, read
@@ -387,7 +388,7 @@ def _job(config: DictConfig) -> int:
         from lcbench import slurm
 
         if numbers := to_submit(manifest, state_of(manifest), slurm.queued(manifest.folder)):
-            print(ranges(numbers))
+            emit(f"{ranges(numbers)}\n")
         return 0
     console = screen()
     if settings.watch and console.is_terminal:
@@ -573,8 +574,7 @@ def _plain(text: str, style: str = "") -> Text:
     """Return a text as it is: no markup, and nothing that a terminal obeys."""
     from rich.text import Text
 
-    shown = "".join(one if one.isprintable() else "?" for one in text)
-    return Text(shown, style)
+    return Text(printable(text).replace("\n", "\\n"), style)
 
 
 def _shown(path: Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lcbench.command import run_command, screen, warn
+from lcbench.console import emit
 from lcbench.errors import RequestError
 from lcbench.tasks.mirror import check_mirror, find, plain_folder, point_at
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
@@ -274,9 +276,11 @@ def _empty_table() -> Table:
 
 
 def _write_csv(kind: type[Any], rows: Sequence[Any]) -> None:
-    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(kind)], lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
+    emit(text.getvalue())
 
 
 if __name__ == "__main__":

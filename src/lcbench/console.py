@@ -1,0 +1,225 @@
+"""What is printed reaches every terminal, and harms none.
+
+A stream that cannot show a character gets a readable one in its place (τ → tau); a stream that is
+closed is as good as one that nobody reads; control characters of names and errors are shown and not
+obeyed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lcbench.errors import StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_REPLACING = "lcbench-readable"
+# Of a significant change and of one that is not, four different characters.
+_READABLE = {
+    "▲": "^",
+    "▼": "v",
+    "△": "+",
+    "▽": "-",
+    "τ": "tau",
+    "α": "alpha",
+    "β": "beta",
+    "ρ": "rho",
+    "σ": "sigma",
+    "Σ": "Sigma",
+    "Δ": "Delta",
+    "δ": "delta",
+    "µ": "u",
+    "μ": "mu",
+    "π": "pi",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "×": "x",
+    "·": "|",
+    "•": "*",
+    "†": "#",
+    "±": "+/-",
+    "≥": ">=",
+    "≤": "<=",
+    "≠": "!=",
+    "≈": "~",
+    "∞": "inf",
+    "→": "->",
+    "√": "sqrt",
+    "✓": "yes",
+    "✗": "no",
+    "¹": "^1",
+    "²": "^2",
+    "³": "^3",
+    "½": "1/2",
+    "°": " deg",
+    "\u00a0": " ",
+    "\u202f": " ",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+}
+# Controls, invisible marks of direction and the like, halves of characters, and separators of lines
+# that no terminal shows.
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def prepare_streams() -> None:
+    """Let standard output and error take any text, whatever their encoding and if they are closed.
+
+    A closed descriptor would be given to the next file that is opened, a result for example, and
+    whatever a library prints would be written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is the one that is given out.
+            os.open(os.devnull, os.O_RDWR)
+    codecs.register_error(_REPLACING, _replace)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+            setattr(sys, name, stream)
+        with suppress(AttributeError):
+            stream.reconfigure(errors=_REPLACING)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Give readable characters for those that an encoding does not have (`codecs`).
+
+    Of the spaces that fill a column as many are left out as the replacement is longer, so that the
+    next column begins where it should.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    end = error.start + 1
+    one = error.object[error.start]
+    text = _READABLE.get(one)
+    if text is None:
+        is_line = "\u2500" <= one <= "\u257f"
+        text = ("|" if one in "│┃║" else "-") if is_line else _escaped(one)
+    for _ in range(len(text) - 1):
+        if error.object[end : end + 2] != "  ":
+            break
+        end += 1
+    return text, end
+
+
+def printable(text: str) -> str:
+    r"""Return a text with what a terminal would obey, or not show, as an escape: `\x1b`.
+
+    Newlines and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        _escaped(one) if unicodedata.category(one) in _UNSHOWN and one not in "\n\t" else one
+        for one in text
+    )
+
+
+def _escaped(one: str) -> str:
+    return (
+        one.encode("ascii", "backslashreplace").decode("ascii")
+        if ord(one) > 127
+        else repr(one)[1:-1]
+    )
+
+
+def screen() -> Console:
+    """Return the console of a command: as wide as the terminal, or fit for a file.
+
+    Strings are printed as they are: brackets and colons of a name are no markup.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class Screen(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(printable(text), **how)
+
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield segment._replace(text=printable(segment.text))
+
+    wide = None if sys.stdout.isatty() else 110
+    stream: Any = Lossy(sys.stdout)
+    return Screen(file=stream, width=wide, highlight=False, markup=False, emoji=False)
+
+
+class Lossy:
+    """A stream that loses what cannot be written: a full disk, a pipe that nobody reads any more.
+
+    What a run computes does not depend on whether someone sees how it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, or lose it."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or lose what it holds."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def say(message: str) -> None:
+    """Print a message to standard error, if there is one that can be written."""
+    with suppress(OSError):
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> None:
+    """Write what a program will read to standard output, all of it or with an error.
+
+    Raises:
+        StorageError: it cannot be written. A pipe that nobody reads any more is no error.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_output()
+    except OSError as error:
+        forget_output()
+        raise StorageError(f"standard output cannot be written: {error.strerror}.") from error
+
+
+def forget_output() -> None:
+    """Flush standard output; what cannot be written any more is dropped.
+
+    Python would end with a status of its own (120) if the end of the process found it so.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, AttributeError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)

@@ -1,0 +1,155 @@
+"""Every terminal shows what is printed, and obeys none of it."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lcbench import console
+from lcbench.errors import StorageError
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, encoding: str, *things: object) -> str:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    console.prepare_streams()
+    for one in things:
+        console.screen().print(one)
+    sys.stdout.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def table() -> Table:
+    found = Table(box=box.SIMPLE_HEAD)
+    for name in ("τ", "gain"):
+        found.add_column(name)
+    found.add_row(Text("0.8"), "▲ 3.10")
+    found.add_row("τ", "▽ 0.10")
+    return found
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_table_is_readable_and_aligned_in_every_encoding(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    lines = shown(monkeypatch, encoding, table()).splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "+--------------+",
+        "| tau | gain   |",
+        "|-----+--------|",
+        "| 0.8 | ^ 3.10 |",
+        "| tau | - 0.10 |",
+        "+--------------+",
+    ]
+
+
+def test_what_an_encoding_has_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, "latin-1", "büchlein × τ …") == "büchlein × tau ...\n"
+    assert shown(monkeypatch, "ascii", "büchlein × τ …") == "b\\xfcchlein x tau ...\n"
+    assert shown(monkeypatch, "utf-8", "büchlein × τ …") == "büchlein × τ …\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("[bold]m", "[bold]m"),
+        ("old [/archive]", "old [/archive]"),
+        ("[red]x[/red]", "[red]x[/red]"),
+        (":warning:", ":warning:"),
+        ("\x1b[2Jx\x07", "\\x1b[2Jx\\x07"),
+        ("a\u2028b\u0085c\u202ed", "a\\u2028b\\x85c\\u202ed"),
+        ("not utf-8: \udcff", "not utf-8: \\udcff"),
+    ],
+)
+@pytest.mark.parametrize("kind", [str, Text])
+def test_a_name_is_shown_and_not_obeyed(
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, printed: str
+) -> None:
+    # rich drops bells from a text by itself.
+    printed = printed.replace("\\x07", "") if kind is Text else printed
+    assert shown(monkeypatch, "utf-8", kind(name)) == f"{printed}\n"
+    inside = Table.grid()
+    inside.add_row(kind(name))
+    lines = shown(monkeypatch, "utf-8", inside).strip()
+    # rich counts what it does not know in a text as no characters, and cuts the cell to that.
+    assert lines == printed if kind is str else lines == console.printable(lines)
+
+
+def test_messages_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("lcbench: error: \x1b]0;title\x07\nsecond\tline")
+    assert capsys.readouterr().err == "lcbench: error: \\x1b]0;title\\x07\nsecond\tline\n"
+
+
+def test_what_a_program_reads_is_whole_or_an_error() -> None:
+    code = "from lcbench.console import emit; emit('1,2\\n')"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert f"{StorageError.__name__}: standard output cannot be written: No space" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> None:
+    code = (
+        "import os, sys\n"
+        "from lcbench.command import run_command\n"
+        "def job(config):\n"
+        "    with open('result', 'w') as file:\n"
+        "        file.write('whole')\n"
+        "        file.flush()\n"
+        "        os.write(1, b'what a library says')\n"
+        "        os.write(2, b'what a library says')\n"
+        "    print('τ')\n"
+        "    return 0\n"
+        "sys.argv[1:] = []\n"
+        "sys.exit(run_command('status', job))\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {closed}>&-', sys.executable, code],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert Path(tmp_path, "result").read_text(encoding="utf-8") == "whole"
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_failure(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from lcbench.command import run_command, screen\n"
+        "def job(config):\n"
+        "    for _ in range(5000):\n"
+        "        screen().print('a line of a table')\n"
+        "    return 0\n"
+        "sys.argv[1:] = []\n"
+        "sys.exit(run_command('status', job))\n"
+    )
+    command = '"$0" -c "$1" | head -1; exit "${PIPESTATUS[0]}"'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "40"])
+def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.prepare_streams()
+    console.screen().print(table())
+    console.screen().print("checking …")
