@@ -116,3 +116,22 @@ def test_one_that_was_copied_away_from_its_results_is_refused(tmp_path: Path) ->
 def test_none_there(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"cannot be read: No such file.*lcbench\.plan"):
         manifest.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\u0085b", "a\x1cb", "a\rb"])
+def test_a_name_may_hold_what_ends_lines_elsewhere(tmp_path: Path, name: str) -> None:
+    row = Line(0, 0, f"local/{name}", "r", "0.8", "T", "p-1", f"p-1/results/local__{name}", 1.0)
+    made = manifest.freeze(
+        tmp_path / "sweeps" / "demo-1",
+        command=["python"],
+        versions={},
+        settings={"mirror": name},
+        lines=[row],
+    )
+    assert manifest.read(made.folder).lines == (row,)
+
+
+def test_a_sweep_of_a_subfolder_of_configs_can_be_read(tmp_path: Path) -> None:
+    made = freeze(tmp_path, "mine/x")
+    assert made.folder.parent == tmp_path / "sweeps"
+    assert manifest.latest(tmp_path) == made.folder
