@@ -262,6 +262,14 @@ def test_languages_side_by_side_are_looked_through() -> None:
         load(task)
 
 
+def test_data_in_a_form_of_its_own_is_left_to_mteb() -> None:
+    def load_data(task: Any) -> None:
+        split = {"corpus": {"d": "a story"}, "queries": {"q": "who?"}, "relevant_docs": GRADES}
+        task.dataset = {"default": {"test": split}}
+
+    assert load(made("Retrieval", load_data)) == []
+
+
 def test_what_loading_stumbled_over_is_told() -> None:
     def load_data(task: Any) -> None:
         try:
