@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # What the command line may say of a frozen sweep.
-_OPEN = {"engine", "store", "mirror", "offline", "retries"}
+_OPEN = {"engine", "store", "mirror", "unverified_data", "offline", "retries"}
 
 
 def main() -> None:
