@@ -372,7 +372,7 @@ def test_the_arrow_of_an_improvement_says_whether_it_is_sure(paper: Page):
     def arrow(one: dict[str, Any]) -> str | None:
         gain, sure = one["value"] > 0, excludes_zero(one)
         shape = ("▲" if gain else "▼") if sure else ("△" if gain else "▽")
-        return None if shown(abs(one["value"])) == "0.00" else shape
+        return None if shown(abs(one["value"])) == "0.00" and not sure else shape
 
     columns = [*(column["name"] for column in table["columns"]), "Avg"]
     expected = [

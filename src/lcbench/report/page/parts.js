@@ -54,12 +54,15 @@ function chance(value) {
   return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
 }
 
-/** "up", "down" (interval excludes zero), "unsure" (it does not), "plain" (unknown, or 0.00). */
+/**
+ * "up", "down" (interval excludes zero, on the side of the improvement), "unsure" (it does not),
+ * "plain" (unknown): the rule of `sheets.improvement`.
+ */
 function lookOf(improvement) {
   if (!improvement || !isNumber(improvement.value)) return "plain";
   if (!isNumber(improvement.low) || !isNumber(improvement.high)) return "plain";
-  if (improvement.low > 0) return "up";
-  return improvement.high < 0 ? "down" : "unsure";
+  if (improvement.low > 0 && improvement.value > 0) return "up";
+  return improvement.high < 0 && improvement.value < 0 ? "down" : "unsure";
 }
 
 const excludesZero = (improvement) => ["up", "down"].includes(lookOf(improvement));
@@ -68,7 +71,8 @@ const excludesZero = (improvement) => ["up", "down"].includes(lookOf(improvement
 function improvementNodes(improvement) {
   if (!improvement || !isNumber(improvement.value)) return [HOLE];
   const size = fixed(Math.abs(improvement.value));
-  if (Number(size) === 0) return [size];
+  // What reads 0.00 has an arrow only if it is significant.
+  if (Number(size) === 0 && !excludesZero(improvement)) return [size];
   const gain = improvement.value > 0;
   const unsure = lookOf(improvement) === "unsure";
   const arrow = unsure ? (gain ? "△" : "▽") : gain ? "▲" : "▼";
