@@ -1,11 +1,16 @@
 """Exit statuses of jobs, also of those that a launcher runs in another process."""
 
 import pickle
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
 from lcbench import command
+from lcbench.errors import RequestError
 
 
 def test_the_worst_status_counts() -> None:
@@ -45,3 +50,69 @@ def test_a_launcher_that_is_not_installed_is_named() -> None:
     assert command._explain(missing) == (
         "hydra/launcher=submitit_slurm needs a package: pip install 'lcbench[slurm]'"
     )
+
+
+@pytest.mark.parametrize("key", ["model.name", "mirror", "results_dir"])
+@pytest.mark.parametrize(
+    "value",
+    ["a/lr=1", "a,b", "a[1]", "{a}", "büchlein [1] 50%", "ü", "it's", 'a"b', "a=\\", "[1]"],
+)
+def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        command.read_words([f"{key}={value}", "tau=0.8"], "config")
+    shown = re.search(r"(?:quote it|As one|As a text): ('.*')(?:;|$)", str(raised.value))
+    assert shown is not None
+    (word,) = shlex.split(shown.group(1))
+    read = OverridesParser.create().parse_override(word)
+    assert (read.key_or_group, read.value()) == (key, value)
+    assert command.read_words([word], "config") == [word]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["tau={query:", "0.8,", "document:", "1.0}"], "'tau={query: 0.8, document: 1.0}'"),
+        (["tasks=[MTEB(eng, v2),STS13]"], """'tasks=["MTEB(eng, v2)",STS13]'"""),
+        (["tau=0.8,0.9"], "As one list: 'tau=[0.8,0.9]'"),
+        (["model=[a/b,minilm]"], "'models=[a/b,minilm]'"),
+        (["report"], "report is a command of its own: python -m lcbench.report"),
+        (["seed=1"], "seed is a key of python -m lcbench.report, not of python -m lcbench."),
+        (["+seed=1"], "seed is a key of python -m lcbench.report"),
+    ],
+)
+def test_what_is_wrong_with_a_word_and_what_is_right(words: list[str], shown: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        command.read_words(words, "config")
+    assert shown in str(raised.value)
+
+
+def test_a_key_of_another_command() -> None:
+    with pytest.raises(RequestError, match=r"docs.documents is a key of python -m lcbench and"):
+        command.read_words(["docs.documents=20"], "tasks")
+
+
+def test_a_model_may_be_named_by_its_name_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("conf/model/org").mkdir(parents=True)
+    Path("conf/model/org/own.yaml").touch()
+
+    def read(*words: str) -> list[str]:
+        return command.read_words(words, "config")
+
+    assert read("model=BAAI/bge-m3") == ["model=custom", "model.name=BAAI/bge-m3"]
+    assert read("model=./mine") == ["model=custom", "model.name=./mine"]
+    assert read("model=mine") == ["model=custom", "model.name=mine"]
+    assert read("model=~/x") == ["model=custom", 'model.name="~/x"']
+    assert read(f"model={tmp_path}") == ["model=custom", f"model.name={tmp_path}"]
+    assert read("model=bge", "tau=0.8") == ["model=bge", "tau=0.8"]
+    assert read("model=bgee") == ["model=bgee"]
+    own = ["--config-dir", "conf", "model=org/own"]
+    assert read(*own) == own
+
+
+def test_a_name_of_digits_stays_a_name() -> None:
+    assert command.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
+    assert command.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.command import (
     choices,
     complain,
+    model_keys,
     refuse_another_name,
     run_command,
     screen,
@@ -202,7 +203,7 @@ def compose_settings(config: DictConfig, config_name: str = "config") -> Setting
         name = chosen[-1] if chosen else _default_model()
         return settings.read({name: config}, label)
     return settings.read(
-        {name: compose(config_name, overrides=[*overrides, f"model={name}"]) for name in names},
+        {name: compose(config_name, overrides=[*overrides, *model_keys(name)]) for name in names},
         label,
     )
 

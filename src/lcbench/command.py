@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -25,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcbench.console import forget_output, prepare_streams, say, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
-from lcbench.settings import config_folder, known_keys
+from lcbench.settings import config_folder, keys_of, known_keys
 from lcbench.stop import Terminated
 
 __all__ = [
@@ -55,6 +57,49 @@ _NOT_OF_PREFETCH = {
 _LAUNCHER = "hydra-submitit-launcher"
 # What this process has complained of: the launcher of another takes it there.
 _COMPLAINTS: list[str] = []
+# Keys whose value is a text, whatever it looks like.
+_TEXTS = frozenset(
+    {
+        "model.name",
+        "model.revision",
+        "mirror",
+        "results_dir",
+        "report_dir",
+        "against",
+        "out",
+        "path",
+        "manifest",
+        "store.folder",
+    }
+)
+_FLAGS_WITH_VALUES = frozenset(
+    {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
+    | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
+)
+# First words by which a command may be asked for, and the module of each.
+_COMMANDS = {
+    "run": "",
+    "report": ".report",
+    "status": ".status",
+    "tasks": ".tasks",
+    "plan": ".plan",
+    "estimate": ".estimate",
+    "prefetch": ".prefetch",
+    "export": ".export",
+    "import": ".import_results",
+}
+# Keys of other programs, and what is said here in their place.
+_ELSEWHERE_CALLED = {
+    "limit": "None takes the first items of a task; docs.documents=N makes the docs tasks smaller",
+    "temperature": "tau=0.8",
+    "batch_size": "engine.batch_tokens=N counts tokens, not texts, and changes no score",
+    "dtype": "protocol=fp16, protocol=bf16 or protocol.dtype=float16",
+    "output_folder": "results_dir=PATH",
+    "output_dir": "results_dir=PATH",
+    "device": "engine.device=cpu",
+    "max_seq_length": "model.window=N",
+    "model_name": "model=NAME",
+}
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -78,6 +123,11 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
 
 
 def _run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
+    try:
+        sys.argv[1:] = read_words(sys.argv[1:], config_name)
+    except RequestError as error:
+        complain(str(error))
+        return 2
     statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:
@@ -91,7 +141,10 @@ def _run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     try:
         decorate(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
-        complain(_explain(error))
+        complain(_explain(error, config_name))
+        return 2
+    except yaml.YAMLError as error:
+        complain(f"A config cannot be read: {error}")
         return 2
     except OSError as error:
         # Under -m Hydra makes a folder below results_dir.
@@ -165,6 +218,160 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning to standard error."""
     say(f"lcbench: warning: {message}")
+
+
+def read_words(words: Sequence[str], config_name: str) -> list[str]:
+    """Return a command line as Hydra is to read it: `model=` may name a model or a folder.
+
+    Args:
+        words: of the command line, as the shell hands them over.
+        config_name: of the command.
+
+    Raises:
+        RequestError: a word that is no key, one that needs quotes, or a key of another command.
+    """
+    read: list[str] = []
+    folders = [config_folder()]
+    several = any(one in ("-m", "--multirun") for one in words)
+    flag = ""
+    for number, word in enumerate(words):
+        if flag or (word.startswith("-") and word != "-"):
+            if (flag or word).startswith(("--config-dir", "-cd")):
+                folders.append(Path(word.rpartition("=")[2]))
+            flag = "" if flag or "=" in word else word if word in _FLAGS_WITH_VALUES else ""
+            read.append(word)
+            continue
+        key, _, value = word.lstrip("+").partition("=")
+        if "=" not in word and not word.startswith("~"):
+            raise RequestError(_no_key(word))
+        if key == "model" and "model" in keys_of(config_name):
+            read += _one_model(word, value, folders, several=several)
+            continue
+        read.append(_checked(word, words[number + 1 :], config_name, several=several))
+    return read
+
+
+def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
+    """Return the overrides that choose a model: a config, else a name on the hub or a folder.
+
+    Args:
+        name: of any of these.
+        folders: of configs; None: those of the present command.
+    """
+    if folders is None:
+        sources = HydraConfig.get().runtime.config_sources
+        given = [Path(one.path) for one in sources if one.provider == "command-line"]
+        folders = [config_folder(), *given]
+    is_config = not name.startswith(("/", "~")) and any(
+        (folder / "model" / f"{name}.yaml").is_file() for folder in folders
+    )
+    # pathlib's expanduser raises where ~ is no user's.
+    is_direct = "/" in name or Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
+    if is_config or not is_direct:
+        return [f"model={name}"]
+    return ["model=custom", key_value("model.name", name)]
+
+
+def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool) -> list[str]:
+    """Return the overrides for the word `model=…` of a command line.
+
+    Raises:
+        RequestError: a list.
+    """
+    name = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    is_folder = Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
+    if not is_folder and (name.startswith(("[", "{")) or ("," in name and "/" in name)):
+        names = name.strip("[]{}")
+        raise RequestError(
+            f"{word}: model= takes one config. For several: -m model={names}, or, in one sweep "
+            f"and with names of the hub and folders among them: {shlex.quote(f'models=[{names}]')}"
+        )
+    if several and "," in name and not is_folder:
+        return [word]
+    found = model_keys(name, folders)
+    return [word] if found == [f"model={name}"] else found
+
+
+def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool) -> str:
+    """Return an override, in quotes if it is a text that would be read as a number.
+
+    Raises:
+        RequestError: it needs quotes, or is a key of another command.
+    """
+    key, _, value = word.lstrip("+").partition("=")
+    if key in known_keys() and key not in keys_of(config_name):
+        raise RequestError(_elsewhere(key, config_name))
+    try:
+        one = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        problem = str(error).partition("\n")[0]
+        raise RequestError(
+            f"{word} cannot be read: {problem}. In a shell, quote it: {_quoted(word, rest)}"
+        ) from error
+    if one.is_sweep_override():
+        if several:
+            return word
+        as_one = f"{key}=[{value}]" if key not in _TEXTS else key_value(key, value)
+        raise RequestError(
+            f"{word}: it has several values. As one{'' if key in _TEXTS else ' list'}: "
+            f"{_in_single_quotes(as_one)}; as several runs, one after the other: -m {word}"
+        )
+    if key in _TEXTS and not one.is_delete():
+        read = one.value()
+        if isinstance(read, list | dict):
+            raise RequestError(f"{word} is a list, or a mapping. As a text: {_quoted(word, ())}")
+        # 1_000 is a folder's name, and not 1000.
+        if isinstance(read, bool | int | float):
+            return f'{word.partition("=")[0]}="{value}"'
+    return word
+
+
+def _quoted(word: str, rest: Sequence[str]) -> str:
+    """Return an override that cannot be read as it is typed into a shell so that it can be."""
+    key, _, value = word.partition("=")
+    if value.startswith(("[", "{")) and key not in _TEXTS:
+        # The shell has cut it at its spaces.
+        for count in range(1, len(rest) + 1):
+            joined = " ".join([word, *rest[:count]])
+            if _parses(joined):
+                return _in_single_quotes(joined)
+        if not value.endswith("]"):
+            return "'tau=[0.9,0.8]', for example"
+        # Commas within (…) are of a name: MTEB(eng, v2).
+        names = re.split(r",\s*(?![^()]*\))", value[1:-1])
+        listed = ",".join(key_value("x", one)[2:] for one in names)
+        return _in_single_quotes(f"{key}=[{listed}]")
+    return _in_single_quotes(key_value(key, value))
+
+
+def _parses(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _in_single_quotes(word: str) -> str:
+    """Return a word as a shell takes it, always in quotes."""
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _no_key(word: str) -> str:
+    if word in _COMMANDS:
+        return f"{word} is a command of its own: python -m lcbench{_COMMANDS[word]}"
+    return f"{word}: this is no key=value. `--help` lists the keys."
+
+
+def _elsewhere(key: str, config_name: str) -> str:
+    """Return a message about a key that this command does not have, and others do."""
+    having = [
+        f"python -m lcbench{'' if name == 'config' else f'.{name}'}"
+        for name in sorted(path.stem for path in config_folder().glob("*.yaml"))
+        if key in keys_of(name)
+    ]
+    here = "" if config_name == "config" else f".{config_name}"
+    return f"{key} is a key of {' and '.join(having)}, not of python -m lcbench{here}."
 
 
 def choices(group: str) -> tuple[list[str], list[str]]:
@@ -272,7 +479,7 @@ def _refuse_lists_of_configs() -> None:
             raise RequestError(f"{given}: {key}= takes one config. For several: -m {key}={several}")
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, config_name: str = "config") -> str:
     """Return one of Hydra's errors in our words: the key, what is wrong, what would be right."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -291,8 +498,10 @@ def _explain(error: Exception) -> str:
         key = unknown.group(1)
         if key.startswith("launch.") and key in known_keys():
             return f"{key} is a key of launch=slurm; this is launch=local, the default."
+        if key in _ELSEWHERE_CALLED:
+            return f"{key} is not a key. {_ELSEWHERE_CALLED[key]}."
         return (
-            f"{key} is not a key.{did_you_mean(key, known_keys())} "
+            f"{key} is not a key.{did_you_mean(key, keys_of(config_name))} "
             "`python -m lcbench --help` lists them."
         )
     if isinstance(error, OverrideParseException):

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -370,6 +370,20 @@ def known_keys() -> frozenset[str]:
     return IDENTITY | RUNTIME | groups
 
 
+@cache
+def keys_of(config_name: str) -> frozenset[str]:
+    """Return the keys that the command of a config takes."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{config_name}.yaml"))
+    own = set(content) - {"defaults", "hydra"}
+    inherited: set[str] = set()
+    for one in content["defaults"]:
+        if isinstance(one, dict):
+            own |= {group for group in one if not group.startswith("override ")}
+        elif one != "_self_":
+            inherited |= keys_of(one)
+    return frozenset(key for key in known_keys() if key.partition(".")[0] in own) | inherited
+
+
 @lru_cache(maxsize=1)
 def shipped_suites() -> tuple[Suite, ...]:
     """Return the suites of `conf/suite`."""
@@ -634,7 +648,10 @@ def _hub_name(name: str) -> str:
     """Return the name on the hub of a model that is shipped under a short one."""
     shipped = {path.stem: path for path in (config_folder() / "model").glob("*.yaml")}
     del shipped["custom"]
-    return str(OmegaConf.load(shipped[name]).name) if name in shipped else name
+    if name in shipped:
+        return str(OmegaConf.load(shipped[name]).name)
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111
+    return f"local/{folder.resolve().name}" if folder.is_dir() else name
 
 
 def read_verify(config: DictConfig) -> bool:

@@ -102,7 +102,11 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
     if settings.left_out:
         warn(f"left out: {'; '.join(settings.left_out)}.")
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
-    located = _locate_all(settings, list(parts.values()))
+    # A model that was named twice, by a config and a folder say, is one.
+    located = {
+        (model.name, model.revision): model
+        for model in reversed(_locate_all(settings, list(parts.values())))
+    }.values()
     return Grid(
         parts,
         {
@@ -113,7 +117,7 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
                     [(name, _protocol(settings, part, model)) for name, part in parts.items()],
                 )
             )
-            for model in located
+            for model in reversed(located)
         },
     )
 

@@ -14,7 +14,7 @@ WRONG = [
     (["tau=[]"], "tau=[] asks for no temperature at all"),
     (["tau=.nan"], "tau=.nan is not a temperature"),
     (["tau=["], "tau=[ cannot be read"),
-    (["tau=0.8,0.9"], "-m key=a,b"),
+    (["tau=0.8,0.9"], "-m tau=0.8,0.9"),
     (["tua=0.8"], "tua is not a key. Did you mean tau?"),
     (["+tua=0.8"], "tua is not a key. Did you mean tau?"),
     (["model.windw=1"], "model.windw is not a key. Did you mean model.window"),

@@ -1,0 +1,33 @@
+"""A run on a terminal that has only ASCII: the same results, nothing that it cannot show."""
+
+import shutil
+from pathlib import Path
+
+from end_to_end_support import SMALL, json_results
+
+
+def test_two_folders_of_one_name_on_an_ascii_terminal(run, make_model, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(make_model("bert"), tmp_path / name / "final")
+    # Another window makes it another model.
+    window = tmp_path / "b" / "final" / "sentence_bert_config.json"
+    window.write_text('{"max_seq_length": 40}', encoding="utf-8")
+    models = "models=[a/final,./b/final,a/final/]"
+    done = run(models, "tasks=[DocstringReranking]", *SMALL, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "ours, tau = 0.8" in done.stdout
+    revisions = {
+        path.relative_to(tmp_path / "results" / "runs").parts[3]
+        for path in json_results(tmp_path / "results")
+        if path.stem == "DocstringReranking"
+    }
+    assert len(revisions) == 2
+    for encoding in ("ascii", "latin-1"):
+        for module in ("lcbench.report", "lcbench.status"):
+            done = (
+                run("resamples=0", module=module, PYTHONIOENCODING=encoding)
+                if (module == "lcbench.report")
+                else run(module=module, PYTHONIOENCODING=encoding)
+            )
+            assert (done.returncode, done.stderr) == (0, "")
