@@ -17,7 +17,7 @@ from lcbench.encode import encoder as encoder_module
 from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
 from lcbench.encode.engine import Engine
 from lcbench.encode.forward import Forward, Stopped
-from lcbench.encode.store import Store
+from lcbench.encode.store import Shelf, Store
 from lcbench.encode.tokens import Tokens
 from lcbench.errors import StorageError
 from lcbench.tempscale.inject import Injection
@@ -383,3 +383,29 @@ def test_without_padding_each_text_attends_to_itself_at_its_temperature(
     assert work.work.padded == work.work.tokens
     assert any(len(bounds) > 2 for bounds in seen)
     assert module.can_flatten_inputs
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_what_no_model_gives_is_not_taken_from_the_store(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    texts = ["a text", "another one", "a third"]
+    engine, _ = engine_of(make_model("bert"))
+    expected = engine.embed(parse(1.0), texts, "query", "").embeddings
+    read, read_ragged = Shelf.read, Shelf.read_ragged
+
+    def damaged(shelf: Shelf, keys: Any, out: Any, rows: Any) -> Any:
+        found = read(shelf, keys, out, rows)
+        out[rows[1]] = value
+        return found
+
+    def beyond(shelf: Shelf, keys: Any) -> Any:
+        kept = read_ragged(shelf, keys)
+        return [None if ids is None else np.append(ids[:-1], 30522) for ids in kept]
+
+    monkeypatch.setattr(Shelf, "read", damaged)
+    monkeypatch.setattr(Shelf, "read_ragged", beyond)
+    again = engine.embed(parse(1.0), texts, "query", "")
+    assert again.work.texts == 1
+    assert largest_difference(again.embeddings, expected) < NOISE_FLOOR
+    engine.close()

@@ -672,6 +672,68 @@ def test_a_broken_segment_is_removed(
         assert found(store.shelf(EMBEDDINGS), texts(0, 200)).all()
 
 
+@pytest.mark.parametrize("context", [EMBEDDINGS, TOKENS], ids=["embeddings", "tokens"])
+def test_no_flipped_bit_is_served(tmp_path: Path, context: Context) -> None:
+    keys, rows = texts(0, 40), [np.arange(i, dtype=np.int32) for i in range(40)]
+
+    def fill() -> None:
+        with opened(tmp_path) as store:
+            if context is EMBEDDINGS:
+                add(store.shelf(context), keys)
+            else:
+                store.shelf(context).add_ragged(keys, rows)
+
+    def read() -> list[bool]:
+        with opened(tmp_path) as store:
+            if context is EMBEDDINGS:
+                # Compares every bit, and the lengths below.
+                hit = found(store.shelf(context), keys)
+                assert (
+                    store.shelf(context).lengths(keys[hit]).tolist() == counts(keys[hit]).tolist()
+                )
+                return hit.tolist()
+            read = store.shelf(context).read_ragged(keys)
+            for ids, row in zip(read, rows, strict=True):
+                assert ids is None or ids.tolist() == row.tolist()
+            return [ids is not None for ids in read]
+
+    fill()
+    (segment,) = segments(tmp_path)
+    whole = segment.read_bytes()
+    chance, damaged = random.Random(0), 0
+    for _ in range(300):
+        bit = chance.randrange(8 * len(whole))
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        segment.write_bytes(content)
+        hit = read()
+        assert set(hit) in ({True}, {False})
+        # What is damaged is removed; what is padding harms nobody.
+        assert segment.exists() is hit[0]
+        damaged += not hit[0]
+    assert damaged > 100
+    fill()
+    assert read() == [True] * 40
+
+
+def test_a_damaged_segment_is_not_merged_into_a_sound_one(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for i in range(4):
+            add(store.shelf(EMBEDDINGS), texts(i, i + 1))
+            store.flush()
+    damaged = segments(tmp_path)[0]
+    batch = pa.ipc.open_file(str(damaged)).get_batch(0)
+    value = batch.column(2).flatten().buffers()[1].to_pybytes()
+    content = damaged.read_bytes()
+    at = content.index(value)
+    damaged.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with opened(tmp_path) as store:
+        assert store.shelf(EMBEDDINGS).dimensions == 8
+        store.shelf(EMBEDDINGS)._join(list(store.shelf(EMBEDDINGS)._known))
+        assert len(segments(tmp_path)) == 1
+        assert found(store.shelf(EMBEDDINGS), texts(0, 4)).sum() == 3
+
+
 def test_a_segment_that_cannot_be_opened_for_now_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,8 @@ class Engine:
         with self._in_store:
             shelf = self._store.shelf(self._context(policy, prompt))
             found = shelf.read(keys, embeddings, rows)
+        # What no model may give is not taken from the store either.
+        found &= ~_unusable(embeddings)
         missing = rows[~found]
         if len(missing):
             self._forward.use(policy)
@@ -179,6 +181,9 @@ class Engine:
         with self._in_store:
             shelf = self._store.shelf(_token_context(digest, prompt))
             kept = shelf.read_ragged(keys[which])
+        there = [ids for ids in kept if ids is not None]
+        if there and not tokenizer.knows(np.concatenate(there)):
+            kept = [None if ids is None or not tokenizer.knows(ids) else ids for ids in kept]
         new = [n for n, ids in enumerate(kept) if ids is None]
         made = tokenizer.tokenize([texts[which[n]] for n in new], prompt)
         tokens = [None if ids is None else tokenizer.restore(ids, prompt) for ids in kept]
@@ -237,10 +242,15 @@ def _blocks(texts: Sequence[str], which: NDArray[np.int64]) -> list[NDArray[np.i
     return [*blocks, which[start:]] if start < len(which) else blocks
 
 
+def _unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of the embeddings are not finite, or zero: [n]."""
+    return ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
+
+
 def _check(
     embeddings: NDArray[np.float32], where: NDArray[np.int64], lengths: NDArray[Any], count: int
 ) -> None:
-    wrong = ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
+    wrong = _unusable(embeddings)
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise EmbeddingError(int(where[first]), int(lengths[first]), count)

@@ -128,6 +128,15 @@ class Tokenizer:
         """
         return Tokens(ids, {}, self._frame(prompt).others)
 
+    def knows(self, ids: NDArray[np.int32]) -> bool:
+        """Whether all ids are in the vocabulary; an empty text has none."""
+        return not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """One more than the largest id of a token; there may be gaps below it."""
+        return max(self._tokenizer.get_vocab().values(), default=-1) + 1
+
     def pad(self, batch: Sequence[Tokens], *, pin: bool = False) -> dict[str, Any]:
         """Return a batch's features on the CPU, padded to its longest text.
 
