@@ -436,3 +436,91 @@ def test_a_networks_fault_is_tried_again_and_others_are_not(
     assert calls == tries
     assert waits == [2.0, 8.0][: tries - 1]
     assert screen.getvalue().count("again in") == tries - 1
+
+
+def evil(hub: Hub, kind: str, *, path: str | None = None, **changes: Any) -> None:
+    """Let the hub's model or first dataset have another commit, or one more file, or its size."""
+    i = 0 if kind == "model" else 1
+    was = hub.repositories[i]
+    made = Repository(was.kind, was.name, changes.pop("commit", was.commit), dict(was.files))
+    if path is not None:
+        entry = {"type": "file", "oid": "0" * 40, "size": 1, "path": path, **changes}
+        made.__dict__["tree"] = [entry, *was.tree]
+    hub.repositories[i] = made
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("how", ["absolute", "relative", "backslash", "nul"])
+@pytest.mark.parametrize("into", ["mirror", "cache"])
+def test_a_hub_cannot_have_files_removed(
+    hub: Hub, tmp_path: Path, kind: str, how: str, into: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One snapshot is there already, so that relative names lead somewhere.
+    mirror = tmp_path / "mirror"
+    assert fetch(mirror, *KEYS, "tasks=[STSBenchmark]")[0] == {}
+    precious = {
+        suffix: tmp_path / f"settings.{suffix}" for suffix in ("json", "parquet", "safetensors")
+    }
+    for file in precious.values():
+        file.write_text("precious")
+    shutil.rmtree(mirror / "trees", ignore_errors=True)
+    name = precious["parquet" if kind == "dataset" else "json"]
+    path = {
+        "absolute": str(name),
+        "relative": f"../../../../{name.name}",
+        "backslash": f"..\\{name.name}",
+        "nul": f"{name}\0.json",
+    }[how]
+    wanted = [one for one in prefetch.wanted_by(read_keys(mirror)) if one.kind == kind]
+    evil(hub, kind, path=path)
+    from huggingface_hub import HfApi
+
+    with pytest.raises(RequestError, match="a file that leads out of its folder"):
+        prefetch.plan_with(HfApi(endpoint=hub.address), wanted[0], mirror)
+    if into == "cache" and kind == "dataset":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        part = Part("STSBenchmark", ("default",), ("test",), None, "test")
+        failed = prefetch.fetch_data([part], Console(file=io.StringIO()))
+        assert "leads out of its folder" in next(iter(failed.values()))
+    assert [file.read_text() for file in precious.values()] == ["precious"] * 3
+
+
+def read_keys(folder: Path) -> settings.Settings:
+    keys = (*KEYS, "tasks=[STSBenchmark]", f"mirror={folder}")
+    return settings.read({"custom": composed(*keys, config="prefetch")})
+
+
+def test_what_lies_out_of_a_snapshot_is_not_removed(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    (snapshot / "in").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    (snapshot / "out").symlink_to(tmp_path / "away")
+    precious = tmp_path / "away" / "config.json"
+    for path in (precious, snapshot / "in" / "config.json"):
+        path.write_text("x")
+    for name in (str(precious), "../../../away/config.json", "out/config.json"):
+        with pytest.raises(RequestError, match="is not removed"):
+            prefetch._remove(snapshot, name)
+    prefetch._remove(snapshot, "in/config.json")
+    assert precious.exists()
+    assert not (snapshot / "in" / "config.json").exists()
+
+
+@pytest.mark.parametrize("commit", ["../../../home/c2", "main", "A" * 40, "a" * 41])
+def test_a_commit_that_is_none_is_refused(hub: Hub, tmp_path: Path, commit: str) -> None:
+    evil(hub, "model", commit=commit)
+    failed, _ = fetch(tmp_path / "mirror", *KEYS, "tasks=[DocstringRetrieval]")
+    (reason,) = failed.values()
+    assert "not 40 hexadecimal digits" in reason
+
+
+@pytest.mark.parametrize("size", [10**18, "12", -1, None])
+def test_a_size_that_is_none_stops_its_own_repository_alone(
+    hub: Hub, tmp_path: Path, size: object
+) -> None:
+    evil(hub, "model", path="config_extra.json", size=size)
+    failed, _ = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    ((name, reason),) = failed.items()
+    assert name == f"model {MODEL}, for custom"
+    assert "a size that is none: 'config_extra.json'" in reason
+    assert data_of(tmp_path, "STSBenchmark").is_dir()

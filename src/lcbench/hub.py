@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lcbench.errors import MissingError
+from lcbench.errors import MissingError, RequestError
 
 Kind = Literal["model", "dataset"]
 
 # Seconds after which a network that has not answered counts as absent.
 _PROBE_SECONDS = 4.0
 _COMMIT = re.compile("[0-9a-f]{40}")
+# Bytes of a file; the hub itself allows 500 GB.
+_LARGEST = 2**44
 # So many files of a repository are named in a message.
 _NAMED_FILES = 3
 
@@ -86,6 +88,30 @@ def commit_of(cache: Path, kind: Kind, name: str, revision: str | None) -> str |
         return revision
     reference = repository_folder(cache, kind, name) / "refs" / (revision or "main")
     return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def check_commit(commit: str) -> None:
+    """Refuse what is no commit: it names a folder.
+
+    Raises:
+        RequestError: it is not 40 hexadecimal digits.
+    """
+    if not _COMMIT.fullmatch(commit):
+        raise RequestError(f"the hub names a commit that is not 40 hexadecimal digits: {commit!r}")
+
+
+def check_tree(sizes: Mapping[str, object]) -> None:
+    """Refuse a repository whose paths lead out of its folder, or whose sizes are none.
+
+    Raises:
+        RequestError: naming the first.
+    """
+    for path, size in sizes.items():
+        parts = path.split("/")
+        if "\0" in path or "\\" in path or not all(parts) or {".", ".."} & set(parts):
+            raise RequestError(f"the hub names a file that leads out of its folder: {path!r}")
+        if type(size) is not int or not 0 <= size <= _LARGEST:
+            raise RequestError(f"the hub gives a file a size that is none: {path!r}, {size!r}")
 
 
 def snapshot_folder(cache: Path, kind: Kind, name: str, commit: str) -> Path:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LOCK = ".lcbench-prefetch.lock"
+# Of a repository; the hub's pages of a tree may go on for ever.
+_MOST_FILES = 1_000_000
 # Repositories that are asked for their files at the same time.
 _LISTED_AT_ONCE = 8
 # Seconds after which an unfinished file that nobody writes to any more is a leftover. The client
@@ -232,9 +235,13 @@ def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
     commit = hub.commit_of(folder, wanted.kind, wanted.name, wanted.revision)
     if commit is None:
         return None
-    sizes = hub.tree_sizes(folder, wanted.kind, wanted.name, commit)
     try:
-        return None if sizes is None else _plan(wanted, folder, commit, sizes)
+        hub.check_commit(commit)
+        sizes = hub.tree_sizes(folder, wanted.kind, wanted.name, commit)
+        if sizes is None:
+            return None
+        hub.check_tree(sizes)
+        return _plan(wanted, folder, commit, sizes)
     except RequestError:
         # Said of it alone, and not of all, where the hub is asked.
         return None
@@ -245,7 +252,7 @@ def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
 
     Raises:
         whatever the hub's client raises.
-        RequestError: a model without safetensors.
+        RequestError: a model without safetensors; names that lead out of the folder.
     """
     from huggingface_hub.hf_api import RepoFile
 
@@ -254,10 +261,16 @@ def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
         commit = str(
             api.repo_info(wanted.name, repo_type=wanted.kind, revision=wanted.revision).sha
         )
+    # Names from outside become paths below.
+    hub.check_commit(commit)
     tree = api.list_repo_tree(
         wanted.name, repo_type=wanted.kind, revision=commit, recursive=True, expand=False
     )
-    sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile)}
+    files = (file for file in tree if isinstance(file, RepoFile))
+    sizes = {file.path: file.size for file in islice(files, _MOST_FILES + 1)}
+    if len(sizes) > _MOST_FILES:
+        raise RequestError(f"it has more than {_MOST_FILES} files")
+    hub.check_tree(sizes)
     if wanted.kind == "model" and not any(path.endswith(".safetensors") for path in sizes):
         raise RequestError("it has no safetensors weights, and pickled ones are not read")
     if wanted.kind == "dataset":
@@ -469,8 +482,22 @@ def _remove_damaged(snapshot: Path, sizes: Mapping[str, int]) -> None:
 
 
 def _remove(snapshot: Path, path: str) -> None:
-    """Remove a file of a snapshot, and the blob that it leads to (<repository>/blobs)."""
+    """Remove a file of a snapshot, and the blob that it leads to (<repository>/blobs).
+
+    Raises:
+        RequestError: it does not lie in the snapshot.
+        StorageError: it cannot be removed.
+    """
     pointer = snapshot / path
+    if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
+        raise RequestError(f"a file that leads out of its folder is not removed: {path!r}")
+    try:
+        _unlink(snapshot, pointer)
+    except OSError as error:
+        raise StorageError(f"{pointer} cannot be removed: {error.strerror}.") from error
+
+
+def _unlink(snapshot: Path, pointer: Path) -> None:
     blob = pointer.resolve()
     if blob.parent == snapshot.resolve().parents[1] / "blobs":
         blob.unlink(missing_ok=True)

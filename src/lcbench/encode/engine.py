@@ -244,7 +244,8 @@ def _blocks(texts: Sequence[str], which: NDArray[np.int64]) -> list[NDArray[np.i
 
 def _unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which of the embeddings are not finite, or zero: [n]."""
-    return ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
+    unusable = ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
+    return np.asarray(unusable)
 
 
 def _check(

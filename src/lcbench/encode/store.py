@@ -630,11 +630,11 @@ def _checksums(rows: _Rows, *, only_keys: bool = False) -> dict[str, str]:
     BLAKE2b. It is made for damage, not for forgery: whoever can write the store can also write
     segments of his own.
     """
-    index = xxhash.xxh3_128(np.ascontiguousarray(rows.keys))
-    index.update(np.ascontiguousarray(rows.lengths, np.int32))
+    index = xxhash.xxh3_128(np.ascontiguousarray(rows.keys).data)
+    index.update(np.ascontiguousarray(rows.lengths, np.int32).data)
     found = {"index": index.hexdigest()}
     if not only_keys:
-        found["values"] = xxhash.xxh3_128(np.ascontiguousarray(rows.values)).hexdigest()
+        found["values"] = xxhash.xxh3_128(np.ascontiguousarray(rows.values).data).hexdigest()
     return found
 
 
