@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from lcbench.encode.batches import plan_batches
+from lcbench.encode.invariance import check_invariance
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy
@@ -94,9 +95,19 @@ class Forward:
             compiled: whether torch compiles the model, anew for each policy.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
+
+        Raises:
+            RequestError: an embedding depends on the texts that share its batch.
         """
         kind = model.device.type
         self.tokenizer = Tokenizer(model)
+        # Before it is compiled, or brought to a temperature.
+        check_invariance(
+            model,
+            self.tokenizer,
+            lambda texts: _embed(model, self.tokenizer, texts)[0],
+            batched=batch_tokens != 1,
+        )
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
@@ -280,25 +291,31 @@ class _Replica:
     @torch.inference_mode()
     def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
         """Return the embeddings of one batch, and its tokens with padding."""
-        cuda = self.device.type == "cuda"
-        features: dict[str, Any] = tokenizer.pad(batch, pin=cuda)
-        padded = int(features["input_ids"].numel())
-        if self.device.type != "cpu":
-            features = {
-                name: value.to(self.device, non_blocking=True)
-                if isinstance(value, torch.Tensor)
-                else value
-                for name, value in features.items()
-            }
         try:
-            found = self._model(features)["sentence_embedding"].float().cpu().numpy()
+            embeddings, padded = _embed(self._model, tokenizer, batch)
         except BaseException:
             if self._injection is not None:
                 self._injection.forget()
             raise
         if self._injection is not None:
             self._injection.check()
-        return found, padded
+        return embeddings.numpy(), padded
+
+
+@torch.inference_mode()
+def _embed(
+    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens]
+) -> tuple[torch.Tensor, int]:
+    """Return the embeddings of one batch on the CPU in float32, and its tokens with padding."""
+    device = model.device
+    features: dict[str, Any] = tokenizer.pad(batch, pin=device.type == "cuda")
+    padded = int(features["input_ids"].numel())
+    if device.type != "cpu":
+        features = {
+            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+    return model(features)["sentence_embedding"].float().cpu(), padded
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -79,6 +79,11 @@ class Tokenizer:
     """The tokens of a sentence-transformers model.
 
     The model's window and tokenizer must not change once it is made.
+
+    Attributes:
+        first_position: of each text, where padded batches are to have `position_ids` that leave
+            padding on the left out; None: the model counts for itself. For models with absolute
+            positions that count padding (`invariance.check_invariance` finds out).
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -87,6 +92,12 @@ class Tokenizer:
         self._tokenizer: Any = model.tokenizer
         self._frames: dict[str, _Frame] = {}
         self._flattens = bool(getattr(model[0], "can_flatten_inputs", False))
+        self.first_position: int | None = None
+
+    @property
+    def pads_left(self) -> bool:
+        """Whether padding comes before a text."""
+        return bool(self._tokenizer.padding_side == "left")
 
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
         """Return the tokens of each text after its prompt, in the same order, without padding.
@@ -98,7 +109,7 @@ class Tokenizer:
         window = self._window
         found: dict[str, Tokens] = {}
         waiting = list(dict.fromkeys(texts))
-        reach = None if window is None else _CHARACTERS * window
+        reach = None if window is None else _CHARACTERS * max(1, window)
         # Looking into the tokenizer takes longer than reading a few short texts with it.
         if reach is not None and (
             max(map(len, waiting), default=0) <= reach or not self._may_be_cut
@@ -152,9 +163,12 @@ class Tokenizer:
             return self._flatten(batch)
         lengths = np.array([one.length for one in batch])
         columns = np.arange(lengths.max())
-        left = self._tokenizer.padding_side == "left"
         # Where a token is, and no padding: [texts, longest].
-        read = columns >= len(columns) - lengths[:, None] if left else columns < lengths[:, None]
+        read = (
+            columns >= len(columns) - lengths[:, None]
+            if self.pads_left
+            else columns < lengths[:, None]
+        )
         padding = {
             "input_ids": self._tokenizer.pad_token_id or 0,
             "token_type_ids": self._tokenizer.pad_token_type_id,
@@ -180,6 +194,10 @@ class Tokenizer:
                     [one.per_token.get(name, none[: one.length]) for one in batch]
                 )
             features[name] = padded
+        if self.first_position is not None:
+            counted = np.maximum(read.cumsum(axis=1) - 1, 0) + self.first_position
+            positions = torch.from_numpy(counted)
+            features["position_ids"] = positions.pin_memory() if pin else positions
         return {**features, **batch[0].others}
 
     @cached_property
@@ -270,6 +288,8 @@ class Tokenizer:
         latter half of its first `reach` characters, or of twice, four times … as many, is returned
         as it is.
         """
+        # From nothing no doubling leads on.
+        reach = max(1, reach)
         while reach < len(text):
             cut = text.rfind(" ", reach // 2, reach)
             while cut > 0:

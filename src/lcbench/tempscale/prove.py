@@ -73,11 +73,22 @@ class Call:
     @property
     def error(self) -> float:
         """max |got - expected| / max |expected| over the tokens that are not padding."""
+        rows = self._rows
+        expected = self.expected[rows]
+        return float((self.got.double()[rows] - expected).abs().max() / expected.abs().max())
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether the formula has finite values: queries, keys and values of the model are."""
+        return bool(torch.isfinite(self.expected[self._rows]).all())
+
+    @property
+    def _rows(self) -> Tensor:
+        """Tokens that are not padding."""
         rows = torch.zeros(self.expected.shape[:2], dtype=torch.bool, device=self.got.device)
         for row, length in enumerate(PROBE_LENGTHS):
             rows[row, :length] = True
-        expected = self.expected[rows]
-        return float((self.got.double()[rows] - expected).abs().max() / expected.abs().max())
+        return rows
 
 
 @dataclass
@@ -182,6 +193,13 @@ def check_probe(transformer: PreTrainedModel, probe: Probe, layers: Sequence[nn.
         name = names.get(id(call.module), type(call.module).__name__)
         if id(call.module) not in known:
             raise InjectionError(f"{kind}: the attention layer {name} has no temperature.")
+        if not call.is_defined:
+            dtype = str(call.got.dtype).removeprefix("torch.")
+            raise InjectionError(
+                f"{kind}: what its attention layer {name} computes with is not finite in {dtype}, "
+                "at any temperature: the model's own values exceed what that holds. Use bfloat16 "
+                "or float32."
+            )
         # Written so that NaN is refused as well.
         if not call.error <= TOLERANCE.get(call.got.dtype, 1e-5):
             taus = ", ".join(f"{tau:g}" for tau in call.tau)

@@ -1,0 +1,154 @@
+"""Show that a model gives a text the same embedding whatever texts share its batch.
+
+Padding must change nothing: which texts stand next to each other is left to chance and to the
+batch budget, and no score may depend on it. What a text gets when it is alone is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lcbench.encode.tokens import Tokenizer, Tokens
+from lcbench.errors import RequestError
+from lcbench.tempscale.inject import find_transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Largest difference between a text's embeddings alone and in a batch, relative to its largest
+# component, by dtype. Measured on a CPU: float32 9.5e-7, bfloat16 8.7e-3, float16 1.5e-3 (MiniLM);
+# 5.2e-7, 2.0e-2, 1.8e-3 at most (BERT, Qwen3, Gemma 3, ModernBERT of 24 layers, random weights).
+# Padding that is attended to or that shifts positions changes embeddings by a tenth and more.
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5, torch.bfloat16: 1e-1, torch.float16: 2e-2}
+
+_SHORT = "A river runs through the old town."
+# About 70 tokens.
+_LONG = (
+    "In 1923 a young clockmaker from the north bought the narrow house beside the bridge; she kept "
+    "its doors green, fed two cats and 14 pigeons, and wrote down, every evening at six, how high "
+    "the water stood. Nobody asked her why. When the flood came, her numbers were all that was "
+    "left of thirty years, and engineers still read them."
+)
+
+
+def check_invariance(
+    model: SentenceTransformer,
+    tokenizer: Tokenizer,
+    embed: Callable[[Sequence[Tokens]], Tensor],
+    *,
+    batched: bool = True,
+) -> float:
+    """Compare a short and a long text alone with the two together, and return the difference.
+
+    Where a model pads on the left and counts its positions from the padding on (GPT-2), the
+    tokenizer passes positions from here on that leave padding out. sentence-transformers does not:
+    there every shorter text of a batch gets an embedding of other positions.
+
+    Args:
+        model: in evaluation mode, its window set, at no temperature.
+        tokenizer: of the model; its `first_position` is set where that is needed.
+        embed: returns the embeddings of texts that go through the model together, [texts,
+            dimensions].
+        batched: False where every text is encoded alone, so that only finite values are required.
+
+    Returns:
+        The largest difference of a component, relative to the text's largest component.
+
+    Raises:
+        RequestError: embeddings depend on the batch, or are not finite.
+    """
+    transformer: Any = find_transformer(model)
+    name, dtype = type(transformer).__name__, transformer.dtype
+    _refuse_lengths_of_others(transformer.config, model.max_seq_length, name, batched=batched)
+    texts = tokenizer.tokenize([_SHORT, _LONG])
+    alone = torch.cat([embed([text]) for text in texts])
+    if not torch.isfinite(alone).all():
+        raise RequestError(
+            f"{name}: its embedding of a plain sentence is not finite in {_name(dtype)}, at any "
+            f"temperature.{_other_dtypes(dtype)}"
+        )
+    if not batched:
+        return 0.0
+
+    def error() -> float:
+        apart = (embed(texts) - alone).abs().amax(dim=1)
+        return float((apart / alone.abs().amax(dim=1).clamp_min(1e-30)).max())
+
+    found = error()
+    # Written so that NaN counts as a difference.
+    if not found <= TOLERANCE.get(dtype, 1e-5) and tokenizer.pads_left:
+        for tokenizer.first_position in _first_positions(transformer):
+            counted = error()
+            if counted <= TOLERANCE.get(dtype, 1e-5):
+                return counted
+        tokenizer.first_position = None
+    if not found <= TOLERANCE.get(dtype, 1e-5):
+        side = "left" if tokenizer.pads_left else "right"
+        raise RequestError(
+            f"{name}: a text of {texts[0].length} tokens gets another embedding beside one of "
+            f"{texts[1].length} than alone (they differ by {found:.1e} of its largest component), "
+            "so that scores would depend on which texts share a batch. Its padding (on the "
+            f"{side}) is not left out of what it computes. engine.batch_tokens=1 encodes each text "
+            "alone, slowly."
+        )
+    return found
+
+
+def _first_positions(transformer: torch.nn.Module) -> list[int]:
+    """Return where a model may begin to count: at 0, or after its padding id (RoBERTa, MPNet)."""
+    found = [0]
+    for module in transformer.modules():
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int) and hasattr(module, "position_embeddings"):
+            found.append(padding + 1)
+    return found
+
+
+def _refuse_lengths_of_others(config: Any, window: int | None, name: str, *, batched: bool) -> None:
+    """Refuse models that compute a text differently after or beside one that is long enough.
+
+    Raises:
+        RequestError: naming what does that.
+    """
+    if getattr(config, "attention_type", None) == "block_sparse":
+        raise RequestError(
+            f"{name}: attention_type block_sparse in its config.json becomes full attention after "
+            "the first batch of short texts, so that embeddings depend on the order of texts. "
+            "original_full is the same at any length."
+        )
+    for rope in _ropes(getattr(config, "rope_parameters", None)):
+        kind = str(rope.get("rope_type", ""))
+        # A dynamic one also keeps what the longest text before has set.
+        if kind == "dynamic" or (kind == "longrope" and batched):
+            original = rope.get("original_max_position_embeddings") or getattr(
+                config, "max_position_embeddings", 0
+            )
+            if original and (window is None or window > original):
+                raise RequestError(
+                    f"{name}: its rotary positions ({kind}) go by the longest text that was in a "
+                    f"batch once that has more than {original} tokens, so that embeddings depend "
+                    f"on other texts. model.window={original} keeps to what it was trained for."
+                )
+
+
+def _ropes(parameters: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the parameters of rotary positions: one for all layers, or one a kind of layer."""
+    if isinstance(parameters, Mapping):
+        if "rope_type" in parameters:
+            yield parameters
+        else:
+            yield from (one for one in parameters.values() if isinstance(one, Mapping))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _other_dtypes(dtype: torch.dtype) -> str:
+    if dtype != torch.float16:
+        return ""
+    return " Its values exceed what float16 holds: use protocol=bf16 or protocol=paper (float32)."
