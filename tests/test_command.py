@@ -116,3 +116,20 @@ def test_a_model_may_be_named_by_its_name_or_folder(
 def test_a_name_of_digits_stays_a_name() -> None:
     assert command.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
     assert command.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"this is not utf-8. Rename"):
+        command.read_words(["model.name=m\udcff"], "config")
+
+
+def test_a_process_limit_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_refuse_lists_of_configs", lambda: None)
+
+    def job(config: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    assert command._run_job(job, {}) == 1
+    assert "ulimit -u" in capsys.readouterr().err

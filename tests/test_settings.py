@@ -430,3 +430,12 @@ def test_columns_that_are_none(value: str) -> None:
     OmegaConf.update(config, "suite.columns", parsed, merge=False)
     with pytest.raises(RequestError, match="is not a list of tasks for each column"):
         settings.read({"minilm": config})
+
+
+@pytest.mark.parametrize("key", ["results_dir", "mirror", "store.folder"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, key: str) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    for path in (link, link / "below"):
+        with pytest.raises(RequestError, match=r"link is a symbolic link to nowhere, which does"):
+            read(f"{key}={path}")

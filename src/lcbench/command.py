@@ -235,6 +235,11 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
     several = any(one in ("-m", "--multirun") for one in words)
     flag = ""
     for number, word in enumerate(words):
+        if any("\udc80" <= one <= "\udcff" for one in word):
+            raise RequestError(
+                f"{word}: this is not {sys.getfilesystemencoding()}. Rename what it names, or, "
+                "where the locale has no such characters, set PYTHONUTF8=1."
+            )
         if flag or (word.startswith("-") and word != "-"):
             if (flag or word).startswith(("--config-dir", "-cd")):
                 folders.append(Path(word.rpartition("=")[2]))
@@ -437,7 +442,16 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         complain(_explain(error))
         return 2
-    except Exception:
+    except yaml.YAMLError as error:
+        complain(f"A config cannot be read: {error}")
+        return 2
+    except Exception as error:
+        if "can't start new thread" in str(error) or isinstance(error, BlockingIOError):
+            complain(
+                f"the system allows no further process or thread ({error}): raise the limit "
+                "(ulimit -u, or that of the job or container), then run the same command again."
+            )
+            return 1
         # A fault of ours: the traceback is what mends it.
         say(traceback.format_exc())
         complain("this should not have happened; the traceback above says where.")

@@ -941,7 +941,14 @@ def _path(key: str, value: Any) -> Path | None:
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
         raise RequestError(f"{key}={value} is not a path.")
     # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
-    return Path(os.path.expanduser(str(value)))  # noqa: PTH111
+    path = Path(os.path.expanduser(str(value)))  # noqa: PTH111
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise RequestError(
+                f"{key}={value}: {place} is a symbolic link to {os.readlink(place)}, which does "  # noqa: PTH115
+                "not exist. Make that, or name another path."
+            )
+    return path
 
 
 def _mirror(value: Any) -> tuple[Path | None, str | None]:

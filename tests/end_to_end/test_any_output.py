@@ -23,11 +23,7 @@ def test_two_folders_of_one_name_on_an_ascii_terminal(run, make_model, tmp_path:
         if path.stem == "DocstringReranking"
     }
     assert len(revisions) == 2
-    for encoding in ("ascii", "latin-1"):
-        for module in ("lcbench.report", "lcbench.status"):
-            done = (
-                run("resamples=0", module=module, PYTHONIOENCODING=encoding)
-                if (module == "lcbench.report")
-                else run(module=module, PYTHONIOENCODING=encoding)
-            )
-            assert (done.returncode, done.stderr) == (0, "")
+    for module in ("lcbench.report", "lcbench.status"):
+        done = run(module=module, PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii()
