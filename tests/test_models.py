@@ -304,3 +304,46 @@ def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
     asked = settings(tmp_path, source="package", package="no_such_package_here", config="minilm")
     with pytest.raises(RequestError, match="pip install no-such-package-here"):
         locate(asked, offline=True)
+
+
+@pytest.mark.parametrize("stated", ["1000000000000000019884624838656", "1e30", "Infinity"])
+def test_a_limit_that_no_text_reaches_is_none(
+    stated: str, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    folder = without_window(make_model("t5"), tmp_path, stated)
+    located = locate(settings(folder), offline=True)
+    assert (located.own_window, located.shape.window) == (None, None)
+
+
+def test_roberta_reads_as_many_tokens_as_it_has_positions(
+    tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    folder = without_window(make_model("roberta"), tmp_path, str(10**30))
+    for window in (None, 63):
+        located = locate(settings(folder, window=window), offline=True)
+        assert (located.own_window, located.window) == (63, None)
+        model = load(located, device="cpu", dtype="float32")
+        assert model.max_seq_length == 63
+        model.encode("a long text " * 60)
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_of_no_token_is_refused(
+    window: int, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(make_model("bert"), folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": window}))
+    with pytest.raises(RequestError, match=r"sentence_bert_config\.json: max_seq_length is"):
+        locate(settings(folder), offline=True)
+
+
+def without_window(model: Path, folder: Path, limit: str) -> Path:
+    """Copy a model whose window is stated by its tokenizer's file alone."""
+    copy = folder / "model"
+    shutil.copytree(model, copy)
+    (copy / "sentence_bert_config.json").unlink()
+    path = copy / "tokenizer_config.json"
+    content = {**json.loads(path.read_text()), "model_max_length": "LIMIT"}
+    path.write_text(json.dumps(content).replace('"LIMIT"', limit))
+    return copy

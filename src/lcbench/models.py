@@ -31,6 +31,8 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
 # Exports for other runtimes, in the same kinds of files.
 _EXPORTS = ("onnx/*", "openvino/*")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+# More tokens than this are what transformers writes for no limit (1e30).
+NO_LIMIT = 1e20
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -233,12 +235,20 @@ def load(
         ) from error
     refuse_incomplete(located.name, reports)
     if located.settings.window is not None:
-        if located.window is None and model.max_seq_length != located.settings.window:
+        if (
+            located.window is None
+            and model.max_seq_length != located.settings.window
+            and located.settings.window != located.positions
+        ):
             raise RequestError(
                 f"model.window={located.settings.window}: by its files that is {located.name}'s "
                 f"own window, but it reads {model.max_seq_length} tokens when loaded."
             )
         model.max_seq_length = located.settings.window
+    loaded, own = window_of(model), located.own_window
+    if located.settings.window is None and own is not None and (loaded is None or own < loaded):
+        # RoBERTa and its kin have fewer positions than rows of them.
+        model.max_seq_length = own
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on.
     with torch.no_grad():
@@ -463,14 +473,37 @@ def _positions(config: dict[str, Any]) -> int | None:
 
 
 def _own_window(transformer: Path, positions: int | None) -> int | None:
-    """Return what sentence-transformers will read of a text by default (its Transformer module)."""
+    """Return what is read of a text by default: as sentence-transformers says, up to the positions.
+
+    Raises:
+        RequestError: a file states a window of no token.
+    """
     for path in sorted(transformer.glob("sentence_*_config.json")):
-        window = _read_json(path).get("max_seq_length")
-        if isinstance(window, int):
+        window = _limit(_read_json(path).get("max_seq_length"), f"{path}: max_seq_length")
+        if window is not None:
             return window
-    window = _read_json(transformer / "tokenizer_config.json").get("model_max_length")
-    limits = [limit for limit in (window, positions) if isinstance(limit, int)]
-    return min(limits, default=None)
+    path = transformer / "tokenizer_config.json"
+    window = _limit(_read_json(path).get("model_max_length"), f"{path}: model_max_length")
+    return min((limit for limit in (window, positions) if limit is not None), default=None)
+
+
+def _limit(stated: Any, where: str) -> int | None:
+    """Return a stated window in tokens; None: none is stated, or one that is no limit.
+
+    Raises:
+        RequestError: it is less than one token.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated > NO_LIMIT:
+        return None
+    if stated < 1:
+        raise RequestError(f"{where} is {stated}: a window of less than one token reads nothing.")
+    return int(stated)
+
+
+def window_of(model: Any) -> int | None:
+    """Return the most tokens that a loaded model reads of a text; None: not limited."""
+    window = model.max_seq_length
+    return None if window is None or window > NO_LIMIT else int(window)
 
 
 def _digest(folder: Path) -> str:

@@ -80,10 +80,12 @@ class ModelFacts:
 
 def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
     """Return what mteb is told of a model that is loaded."""
+    from lcbench.models import window_of
+
     return ModelFacts(
         name=located.name,
         revision=located.revision,
-        max_tokens=loaded.max_seq_length,
+        max_tokens=window_of(loaded),
         dimensions=loaded.get_embedding_dimension(),
         parameters=sum(weight.numel() for weight in loaded.parameters()),
         similarity=str(getattr(loaded.similarity_fn_name, "value", loaded.similarity_fn_name))

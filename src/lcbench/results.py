@@ -54,6 +54,8 @@ _ROUNDING = 1e-6
 
 # What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
 # stand among them.
+# A window of more tokens than this is no limit.
+_NO_WINDOW = 1e20
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
 # What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
@@ -343,6 +345,9 @@ def _result_rows(
     model, revision, policy = _cell_of(files.folder)
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
+    if isinstance(window, float | int) and not window <= _NO_WINDOW:
+        # Infinity, or what transformers writes for no limit.
+        window = None
     versions = provenance.get("versions", {})
     versions = versions if isinstance(versions, dict) else {}
     protocol = protocol if isinstance(protocol, dict) else {}

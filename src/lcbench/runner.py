@@ -19,7 +19,7 @@ from lcbench.claims import Claim, Claims
 from lcbench.encode.store import Store
 from lcbench.errors import RequestError, StorageError
 from lcbench.grid import Cell
-from lcbench.models import LocatedModel, dimensions_of, load
+from lcbench.models import LocatedModel, dimensions_of, load, window_of
 from lcbench.progress import AGAIN, Progress
 from lcbench.results import DIGEST, Finished, Results, digest_of
 from lcbench.runlog import LOGGER, about
@@ -408,7 +408,7 @@ class Runner:
             cores_left=lambda: provenance.cores() - self._pool.working(),
         )
         identity = Identity(
-            model.name, model.revision, loaded.max_seq_length, self._settings.protocol.dtype
+            model.name, model.revision, window_of(loaded), self._settings.protocol.dtype
         )
         return Engine(forward, self._store, identity, prompt_of=prompt_of, on_progress=encoded)
 
@@ -431,7 +431,7 @@ class Runner:
             "model": cell.model,
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
-            "window": loaded.max_seq_length,
+            "window": window_of(loaded),
             "proof": None if proof is None else asdict(proof),
             **scored.record,
             **provenance.environment(str(loaded.device)),
