@@ -226,3 +226,15 @@ def test_claiming_and_recording_take_less_than_fifty_milliseconds(
     took = (time.perf_counter() - began) / len(cells)
     print(f"{1000 * took:.1f} ms a cell")
     assert took < 0.05
+
+
+def test_a_failure_beside_a_finished_cell_is_tidied_away(results: Results) -> None:
+    """Its process was killed between the result and the removal of an older failure."""
+    files = results.files(CELL)
+    files.folder.mkdir(parents=True)
+    files.failure.write_text("attempts: 1\n\nTraceback")
+    tidy(results, [CELL])
+    assert files.failure.exists()
+    files.result.write_text("{}")
+    tidy(results, [CELL])
+    assert not files.failure.exists()

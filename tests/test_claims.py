@@ -340,3 +340,15 @@ def test_sixteen_processes_race_and_no_task_is_taken_twice(tmp_path: Path) -> No
     assert len(taken) >= 0.9 * tasks
     assert not [name for name in names(tmp_path) if name.startswith(".")]
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize(
+    "change", [{"process": [1]}, {"process": 10**30}, {"host": 3}, {"restart": "x"}]
+)
+def test_a_claim_of_odd_content_stops_nobody(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / ".T.attempt-1"
+    path.symlink_to(json.dumps({**asdict(here()), **change}))
+    (attempt,) = attempts_in(tmp_path)
+    assert attempt.holder is None
+    with Claims() as claims:
+        assert claims.standing(tmp_path, "T", 0).number == 1

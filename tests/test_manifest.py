@@ -135,3 +135,44 @@ def test_a_sweep_of_a_subfolder_of_configs_can_be_read(tmp_path: Path) -> None:
     made = freeze(tmp_path, "mine/x")
     assert made.folder.parent == tmp_path / "sweeps"
     assert manifest.latest(tmp_path) == made.folder
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+def test_a_damaged_one_is_set_aside_and_made_again(tmp_path: Path, content: str) -> None:
+    made = freeze(tmp_path)
+    path = made.folder / "manifest.jsonl"
+    path.write_text(content)
+    with pytest.raises(RequestError, match="is not whole"):
+        manifest.read(path)
+    again = freeze(tmp_path)
+    assert again.lines == made.lines
+    (aside,) = made.folder.glob("manifest.jsonl.broken-*")
+    assert aside.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "/home/you/project"},
+        {"folder": "p-1/../../project"},
+        {"task": "../package"},
+    ],
+)
+def test_its_cells_stay_below_its_results(tmp_path: Path, change: dict[str, str]) -> None:
+    path = freeze(tmp_path, count=1).folder / "manifest.jsonl"
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\n{json.dumps({**json.loads(row), **change})}\n")
+    with pytest.raises(RequestError, match="leads out of its results"):
+        manifest.read(path)
+
+
+def test_another_users_is_found_though_it_cannot_be_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = freeze(tmp_path)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert freeze(tmp_path) == made

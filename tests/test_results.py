@@ -5,10 +5,12 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,16 @@ from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
 from lcbench.results import (
     DIGEST,
+    ITEMS_DIGEST,
     Failure,
     Finished,
+    ItemsError,
     Results,
+    _set_aside,
     _tell_docs_apart,
     digest_of,
     read_failure,
+    whole_items,
 )
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
@@ -274,8 +280,8 @@ def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> Non
     path.write_bytes(written.replace(b"0.5", b"0.9"))
     frame, warnings = read(results)
     assert "STS13" not in set(frame["task"])
-    assert "STS13.json was changed after it was written; it is kept as" in warnings[0]
-    path.write_bytes(written.replace(b"0.5", b"0.9"))
+    assert "STS13.json was changed after it was written; it is left out" in warnings[0]
+    assert path.is_file()
     assert not results.is_done(of, warnings.append)
     assert warnings[1].endswith("and computed again.")
     assert len(list(path.parent.glob("STS13.json.broken-*"))) >= 1
@@ -284,12 +290,15 @@ def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> Non
 def test_several_processes_meet_the_same_broken_results(results: Results) -> None:
     """One sets each aside; nobody crashes, and what is made again meanwhile stays."""
     cells = [cell(task=f"T{number}") for number in range(60)]
-    good = json.dumps(
-        {"task_name": "T", "scores": {"test": [{"main_score": 0.5, "hf_subset": "default"}]}}
-    )
+
+    def good(of: Cell) -> str:
+        scores = {"test": [{"main_score": 0.5, "hf_subset": "default"}]}
+        return json.dumps({"task_name": of.task, "scores": scores})
+
     for of in cells:
         path = results.files(of).result
         path.parent.mkdir(parents=True, exist_ok=True)
+        results.files(of).provenance.write_text("{}")
         path.write_text('{"task_name": ')
 
     def meet(out: Any) -> None:
@@ -297,7 +306,7 @@ def test_several_processes_meet_the_same_broken_results(results: Results) -> Non
         for of in cells:
             path = results.files(of).result
             if not results.is_done(of, warnings.append):
-                write_atomically(path, lambda file: file.write_text(good))
+                write_atomically(path, partial(_write, good(of)))
         out.put(len(warnings))
 
     context = multiprocessing.get_context("fork")
@@ -310,7 +319,7 @@ def test_several_processes_meet_the_same_broken_results(results: Results) -> Non
         process.join(20)
     assert told == len(cells)
     for of in cells:
-        assert results.files(of).result.read_text() == good
+        assert results.files(of).result.read_text() == good(of)
         assert len(list(results.files(of).folder.glob(f"{of.task}.json.broken-*"))) == 1
 
 
@@ -335,6 +344,10 @@ def test_the_result_is_written_last(results: Results, monkeypatch: pytest.Monkey
     names = {path.name for path in results.files(of).folder.glob("*STS13*")}
     assert names == set()
     assert not results.is_done(of, pytest.fail)
+
+
+def _write(content: str, path: Path) -> None:
+    path.write_text(content)
 
 
 def _no_space(path: Path) -> None:
@@ -440,3 +453,172 @@ def test_a_main_score_that_is_no_number_is_set_aside(results: Results, value: st
     frame, warnings = read(results)
     assert len(frame) == 1
     assert "cannot be read" in warnings[0]
+
+
+def test_a_result_counts_only_in_its_own_place(results: Results) -> None:
+    """Copies by hand show the scores of one cell as those of another, with a digest that fits."""
+    of = cell(Constant(0.7))
+    finished = outcome(of, 0.75)
+    known = {"policy": "0.7", "model": of.model, "revision": of.revision}
+    results.write(of, replace(finished, provenance={**finished.provenance, **known}))
+    folder = results.files(of).folder
+    group = results.folder / PROTOCOL.key
+    revision = folder.parents[1]
+    shutil.copytree(folder, results.files(cell(Constant(0.5))).folder)
+    shutil.copytree(revision, revision.with_name("0" * 40))
+    shutil.copytree(revision.parent, revision.parent.with_name("other__model"))
+    shutil.copytree(group, group.with_name(f"{group.name}-backup"))
+    frame, warnings = read(results)
+    ours = frame[(frame["model"] == "some/model") & (frame["revision"] == "f" * 40)]
+    assert dict(zip(ours["policy"], ours["score"], strict=True)) == {
+        "1": 0.5,
+        "0.7": 0.75,
+        "0.8": 0.625,
+    }
+    assert set(frame["policy"][frame["revision"] == "0" * 40]) == {"1", "0.8"}
+    told = "\n".join(warnings)
+    for words in (
+        "τ 0.7, where τ 0.5 belongs",
+        f"revision {'f' * 40}, where revision {'0' * 40} belongs",
+        "model some__model, where model other__model belongs",
+        f"protocol {group.name}, where protocol {group.name}-backup belongs",
+    ):
+        assert words in told
+    # A run sets aside what lies in the place of its own cell, and makes it again.
+    asides: list[str] = []
+    assert not results.is_done(cell(Constant(0.5)), asides.append)
+    assert "is the result of another cell" in asides[0]
+    assert results.is_done(of, pytest.fail)
+
+
+def test_looking_renames_nothing(tmp_path: Path) -> None:
+    """Other programs have folders called results, too; and mteb's own has no provenance."""
+    folder = tmp_path / "projects" / "thesis" / "results"
+    for name in ("accuracy.json", "m/accuracy.json", "m/r/accuracy.json", "m/r/STS12.json"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"accuracy": 0.9}')
+    before = sorted(folder.rglob("*"))
+    results = Results(tmp_path / "projects")
+    frame, warnings = read(results)
+    assert frame.empty
+    assert len(warnings) == 2
+    read(results, paths=[folder / "accuracy.json"])
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "[" * 100_000, '{"protocol": 3}'])
+def test_a_result_whose_provenance_is_damaged_is_made_again(
+    results: Results, content: str | None
+) -> None:
+    path = results.files(cell()).provenance
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["0.8"]
+    assert "STSBenchmark.provenance.jsonl" in warnings[0]
+    assert not results.is_done(cell(), warnings.append)
+    assert warnings[1].endswith("and computed again.")
+    results.write(cell(), outcome(cell(), 0.5))
+    assert results.is_done(cell(), pytest.fail)
+
+
+@pytest.mark.parametrize("kind", ["folder", "self-link", "pipe", "deep", "huge number", "twice"])
+def test_an_odd_file_in_the_place_of_a_result_stops_nothing(results: Results, kind: str) -> None:
+    path = results.files(cell()).result
+    path.unlink()
+    entry = {"main_score": 0.5, "hf_subset": "default"}
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "self-link":
+        path.symlink_to(path.name)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        scores = [entry, entry] if kind == "twice" else [{**entry, "main_score": 10**400}]
+        path.write_text(json.dumps({"task_name": "STSBenchmark", "scores": {"test": scores}}))
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["0.8"]
+    assert "cannot be read; it is left out" in warnings[0]
+    assert os.path.lexists(path)
+    assert not results.is_done(cell(), warnings.append)
+    assert not os.path.lexists(path)
+
+
+def test_damaged_items_are_told_and_never_reach_pyarrow(results: Results) -> None:
+    """Over some bits of a file's end pyarrow aborts the process."""
+    files = results.files(cell())
+    assert whole_items(files).size() == files.items.stat().st_size
+    content = bytearray(files.items.read_bytes())
+    content[-20] ^= 1
+    files.items.write_bytes(content)
+    with pytest.raises(ItemsError, match="changed after they were written"):
+        whole_items(files)
+    frame, warnings = read(results)
+    assert sorted(frame["score"]) == [0.5, 0.625]
+    (warning,) = warnings
+    assert warning.startswith(str(files.items))
+    files.items.unlink()
+    assert "is missing" in read(results)[1][0]
+    # An older provenance has no digest of them.
+    known = json.loads(files.provenance.read_text())
+    files.provenance.write_text(json.dumps({**known, ITEMS_DIGEST: None}))
+    files.items.write_bytes(content)
+    assert read(results)[1] == []
+
+
+def test_what_cannot_be_listed_is_named(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = results.files(cell(Constant(0.8))).folder
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("lcbench.results.os.scandir", refused)
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["1"]
+    assert warnings == [f"{closed} cannot be listed (Permission denied): its results are left out."]
+
+
+def test_a_broken_result_that_cannot_be_renamed_is_told(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = results.files(cell()).result
+    path.write_text("{")
+
+    def refused(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    assert len(read(results)[1]) == 1
+    with pytest.raises(StorageError, match="cannot be set aside: Permission denied"):
+        results.is_done(cell(), pytest.fail)
+
+
+def test_a_good_result_that_came_in_between_goes_back_without_hard_links(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = results.files(cell()).result
+    good = path.read_bytes()
+
+    def refused(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert _set_aside(path, b"{") is None
+    assert path.read_bytes() == good
+    assert not list(path.parent.glob("*.broken-*"))
+
+
+@pytest.mark.parametrize("attempts", ["²", "٣٣", "9" * 5000])
+def test_attempts_that_are_no_number(tmp_path: Path, attempts: str) -> None:
+    path = tmp_path / "T.failure.txt"
+    path.write_text(f"attempts: {attempts}\n\nTraceback", encoding="utf-8")
+    failure = read_failure(path)
+    assert failure is not None
+    assert failure.attempts == 1

@@ -7,6 +7,7 @@ for good, or that failed too often since this process began is not begun.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,6 +181,12 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
         tasks.setdefault(results.files(cell).folder, set()).add(cell.task)
     for folder, names in tasks.items():
         remove_leftovers(folder)
+        for name in names:
+            # Of a process that was killed after it had written the result.
+            files = CellFiles(folder, name)
+            if files.failure.exists() and files.result.exists():
+                with suppress(OSError):
+                    files.failure.unlink(missing_ok=True)
         for one in attempts_in(folder):
             if one.task not in names:
                 continue

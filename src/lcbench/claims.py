@@ -29,6 +29,7 @@ import random
 import re
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lcbench import machine
 from lcbench.errors import StorageError
@@ -123,7 +125,7 @@ def here() -> Holder:
         process=os.getpid(),
         started=machine.start_of(os.getpid()),
         job=job or None,
-        restart=int(restart) if restart.isdigit() else 0,
+        restart=int(restart) if restart.isdecimal() else 0,
         began=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -151,18 +153,40 @@ def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attemp
 
 def _read(path: Path, match: re.Match[str]) -> Attempt | None:
     try:
-        changed = path.lstat().st_mtime_ns
+        about = path.lstat()
+        changed = about.st_mtime_ns
         try:
             text = str(path.readlink())
         except OSError:
-            text = path.read_text(encoding="utf-8")
-    except OSError:
+            # A pipe would be waited for.
+            text = path.read_text(encoding="utf-8") if stat.S_ISREG(about.st_mode) else ""
+    except (OSError, UnicodeDecodeError):
         # It is over.
         return None
     holder = None
-    with suppress(ValueError, TypeError):
-        holder = Holder(**json.loads(text))
+    with suppress(ValueError, TypeError, RecursionError):
+        holder = _holder(**json.loads(text))
     return Attempt(match["task"], int(match["number"]), path, holder, changed)
+
+
+def _holder(**said: Any) -> Holder:
+    """Return what a claim says of its process.
+
+    Raises:
+        TypeError: it is of another kind than this version's.
+    """
+    holder = Holder(**said)
+    texts = (holder.token, holder.claim, holder.host, holder.began)
+    maybe = (holder.machine, holder.started, holder.job)
+    if not (
+        all(isinstance(one, str) for one in texts)
+        and all(isinstance(one, str | None) for one in maybe)
+        and type(holder.process) is int
+        and 0 < holder.process < 2**31
+        and type(holder.restart) is int
+    ):
+        raise TypeError("no holder of a claim")
+    return holder
 
 
 def lives_here(holder: Holder) -> bool | None:

@@ -328,6 +328,7 @@ def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Ou
         "cell": str(cell),
         "imported": _origin(cell.revision, meta),
         "model": cell.model,
+        "revision": cell.revision,
         "policy": cell.policy.canonical,
         "protocol": asdict(cell.protocol),
         "task_type": entry.kind,

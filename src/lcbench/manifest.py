@@ -15,10 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcbench.errors import RequestError
@@ -141,14 +143,21 @@ def freeze(
 
     Raises:
         StorageError: it cannot be written.
-        RequestError: the one that is there cannot be read.
     """
     path = folder / NAME
     if path.exists():
-        there = read(folder)
-        if there.planned or not planned:
-            os.utime(path)
-            return there
+        try:
+            there = read(folder)
+        except RequestError:
+            # Cut off, or another version's: kept, and made again.
+            with suppress(OSError):
+                path.replace(path.with_name(f"{NAME}.broken-{secrets.token_hex(4)}"))
+        else:
+            if there.planned or not planned:
+                # A courtesy to `latest`; another user's file may not be touched.
+                with suppress(OSError):
+                    os.utime(path)
+                return there
     made = datetime.now(UTC).isoformat(timespec="seconds")
     header = {
         "format": _FORMAT,
@@ -211,7 +220,7 @@ def read(path: Path) -> Manifest:
             lines=lines,
             planned=bool(header["planned"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RequestError(
             f"manifest={path} is not whole ({type(error).__name__}: {error}). Plan the sweep "
             "again; finished cells are found."
@@ -228,6 +237,9 @@ def _line(row: Mapping[str, Any]) -> Line:
         and (line.seconds is None or isinstance(line.seconds, int | float))
     ):
         raise TypeError(f"no cell: {json.dumps(row)[:100]}")
+    folder = PurePosixPath(line.folder)
+    if folder.is_absolute() or ".." in folder.parts or "/" in line.task:
+        raise ValueError(f"{line.folder}/{line.task} leads out of its results")
     return line
 
 

@@ -18,11 +18,13 @@ This module imports neither mteb nor torch.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError, StorageError
 from lcbench.failures import patiently
 from lcbench.files import try_writing, write_atomically
-from lcbench.grid import Cell
+from lcbench.grid import Cell, Protocol
 from lcbench.provenance import DISTRIBUTIONS
 from lcbench.tasks.suites import SYNTHETIC_TASKS
 
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 _META = "model_meta.json"
 # In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
 DIGEST = "result_sha256"
+# The same of the items. Older results have none: their items are taken as they are.
+ITEMS_DIGEST = "items_sha256"
+
+# Files of one fault that a report names one by one; of the others it says how many there are.
+_MOST_NAMED = 5
 
 # In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
 # far as the data alone says it.
@@ -149,17 +156,18 @@ class Failure:
 def read_failure(path: Path) -> Failure | None:
     """Return what a failure's file says; None: there is none. What it lacks is empty."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = _read_bytes(path).decode("utf-8", errors="replace")
     except OSError:
         return None
     head, _, traceback = text.partition("\n\n")
     said = dict(line.partition(": ")[::2] for line in head.split("\n"))
-    if not said.get("attempts", "").isdigit():
+    attempts = said.get("attempts", "")
+    if not (attempts.isascii() and attempts.isdecimal() and len(attempts) < 10):
         # Of a version before there was more than a traceback.
         last = text.strip().rpartition("\n")[2]
         return Failure(1, False, last, "", "", text)
     return Failure(
-        attempts=int(said["attempts"]),
+        attempts=int(attempts),
         transient=said.get("kind") == "transient",
         reason=said.get("reason", ""),
         where=said.get("where", ""),
@@ -176,8 +184,8 @@ class Results:
 
     def files(self, cell: Cell) -> CellFiles:
         """Return the files of a cell, whether they exist or not."""
-        model = cell.model.replace("/", "__").replace(" ", "_")
-        folder = self.folder / cell.protocol.key / "results" / model / cell.revision
+        folder = self.folder / cell.protocol.key / "results" / _folder_name(cell.model)
+        folder /= cell.revision
         if not cell.policy.is_baseline:
             folder = folder / "experiments" / f"tau_{cell.policy.canonical}"
         return CellFiles(folder, cell.task)
@@ -197,23 +205,38 @@ class Results:
             ) from error
 
     def is_done(self, cell: Cell, warn: Callable[[str], None]) -> bool:
-        """Whether the cell's result is there, can be read, and is as it was written.
+        """Whether the cell's result is there, can be read, was not changed and is its own.
 
         Any other is set aside under another name and reported, so that it is neither averaged nor
-        silently written over.
+        silently written over. A run asks this, of its own cells: a report leaves them where they
+        are.
+
+        Raises:
+            StorageError: it cannot be read, or not be set aside, for want of permission.
         """
         files = self.files(cell)
         content = _content(files.result)
         if content is None:
             return False
-        wrong = _what_is_wrong(files, content)
+        wrong = self._what_is_wrong(files, content)
         if wrong is None:
             return True
-        if aside := _set_aside(files.result, content):
+        try:
+            aside = _set_aside(files.result, content)
+        except OSError as error:
+            raise StorageError(
+                f"{files.result} {wrong}, and it cannot be set aside: {error.strerror}. Have it "
+                "removed by whoever may, or name another folder: results_dir=PATH."
+            ) from error
+        if aside is not None:
             warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
         # Another process may have set it aside, and even have made it again.
         again = _content(files.result)
-        return again is not None and _what_is_wrong(files, again) is None
+        return again is not None and self._what_is_wrong(files, again) is None
+
+    def _what_is_wrong(self, files: CellFiles, content: bytes) -> str | None:
+        """Return why a file is not the result of the cell in whose place it lies; None: it is."""
+        return _read_cell(self.folder, files, content).wrong
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
         """Return how a cell's result came about; {} if that is not there or cannot be read."""
@@ -235,19 +258,16 @@ class Results:
         Raises:
             StorageError: nothing of this cell counts as done then.
         """
-        files, items = self.files(cell), finished.items
-
-        def write_items(path: Path) -> None:
-            import pyarrow.parquet as pq
-
-            pq.write_table(items, path)
-
-        steps: list[tuple[Path, Callable[[Path], object]]] = [
-            (files.provenance, _json_writer(finished.provenance)),
+        files, record = self.files(cell), finished.provenance
+        steps: list[tuple[Path, Callable[[Path], object]]] = []
+        if finished.items is not None:
+            items = _parquet(finished.items)
+            record = {**record, ITEMS_DIGEST: digest_of(items)}
+            steps.append((files.items, lambda path: path.write_bytes(items)))
+        steps += [
+            (files.provenance, _json_writer(record)),
             (files.result, finished.write_result),
         ]
-        if items is not None:
-            steps.insert(0, (files.items, write_items))
         if not files.meta.exists():
             steps.insert(0, (files.meta, _json_writer(finished.model_meta, indent=4)))
         try:
@@ -262,7 +282,9 @@ class Results:
                     files.items.unlink(missing_ok=True)
                     files.provenance.unlink(missing_ok=True)
             raise
-        files.failure.unlink(missing_ok=True)
+        # The cell is finished whether or not an older failure can be removed (`allotment.tidy`).
+        with suppress(OSError):
+            files.failure.unlink(missing_ok=True)
         return True
 
     def failure(self, cell: Cell) -> Failure | None:
@@ -289,7 +311,8 @@ class Results:
 
         Args:
             column_of: the column of Table 1 for a task's name and mteb type.
-            warn: told of every file that cannot be read; those are set aside.
+            warn: told of every file that is left out: it cannot be read, was changed, or is not
+                the result of the cell in whose place it lies. Nothing is written or renamed.
             paths: of result files, only these; None: all in the folder.
 
         Returns:
@@ -314,26 +337,189 @@ class Results:
         warn: Callable[[str], None],
         asked: Iterable[Path] | None,
     ) -> Iterator[dict[str, Any]]:
-        if asked is None:
-            every = self.folder.glob("*/results/**/*.json")
-            paths = sorted(path for path in every if path.name != _META)
-        else:
-            paths = list(asked)
+        left_out = _LeftOut()
+        paths = _result_files(self.folder, left_out) if asked is None else asked
+        seen: set[tuple[Any, ...]] = set()
         for path in paths:
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
-            content = _content(path)
-            if content is None:
+            try:
+                content = _content(path)
+                if content is None:
+                    continue
+                read = _read_cell(self.folder, files, content)
+            except StorageError as error:
+                left_out.add(path, f"is left out: {error}")
                 continue
-            wrong, result = _what_is_wrong(files, content), _read_result(content)
-            if wrong or result is None:
-                if aside := _set_aside(path, content):
-                    warn(f"{path} {wrong}; it is kept as {aside.name}.")
+            if read.result is None or read.provenance is None or read.wrong:
+                left_out.add(path, f"{read.wrong}; it is left out.")
                 continue
-            provenance = _read_object(files.provenance)
-            if provenance is None:
-                warn(f"{path} is left out: how it came about ({files.provenance.name}) is missing.")
+            rows = list(_result_rows(read.result, files, read.provenance, column_of))
+            keys = {tuple(str(row[name]) for name in _UNIQUE) for row in rows}
+            if keys & seen:
+                left_out.add(path, "is left out: there is another result of the same cell.")
                 continue
-            yield from _result_rows(result, files, provenance, column_of)
+            seen |= keys
+            try:
+                check_items(files, read_items(files), read.provenance)
+            except FileNotFoundError:
+                if ITEMS_DIGEST in read.provenance:
+                    left_out.add(files.items, "is missing: what needs the items is left out.")
+            except (OSError, ItemsError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                left_out.add(files.items, f"is left out: {why}. The score counts all the same.")
+            yield from rows
+        left_out.tell(warn)
+
+
+# What no two results share.
+_UNIQUE = ("group", "docs", "window", "model", "revision", "policy", "task", "split", "subset")
+
+
+class _LeftOut:
+    """What is left out of a report, by reason, so that a foreign folder is told in a few lines."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, list[Path]] = {}
+
+    def add(self, path: Path, why: str) -> None:
+        """Take note of a file."""
+        self._paths.setdefault(why, []).append(path)
+
+    def tell(self, warn: Callable[[str], None]) -> None:
+        """Name the files, of many with the same fault the first ones."""
+        for why, paths in self._paths.items():
+            for path in paths[:_MOST_NAMED]:
+                warn(f"{path} {why}")
+            if len(paths) > _MOST_NAMED:
+                warn(f"… and {len(paths) - _MOST_NAMED:,} more, each: {why}")
+
+
+def _result_files(folder: Path, left_out: _LeftOut) -> list[Path]:
+    """Return the files in the places of results below a folder, sorted.
+
+    Only the levels of the layout are listed, so that links in circles come to an end. What cannot
+    be listed is told: its results would be missing without a word.
+    """
+    found: list[Path] = []
+    for group in _folders(folder, left_out):
+        for model in _folders(group / "results", left_out):
+            for revision in _folders(model, left_out):
+                found += _json_files(revision, left_out)
+                for parts in _folders(revision / "experiments", left_out):
+                    found += _json_files(parts, left_out)
+    return sorted(found)
+
+
+def _entries(folder: Path, left_out: _LeftOut) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        left_out.add(folder, f"cannot be listed ({error.strerror}): its results are left out.")
+        return []
+
+
+def _folders(folder: Path, left_out: _LeftOut) -> list[Path]:
+    # `is_dir` of a link in circles raises.
+    found = []
+    for entry in _entries(folder, left_out):
+        with suppress(OSError):
+            if not entry.name.startswith(".") and entry.is_dir():
+                found.append(Path(entry.path))
+    return found
+
+
+def _json_files(folder: Path, left_out: _LeftOut) -> list[Path]:
+    return [
+        Path(entry.path)
+        for entry in _entries(folder, left_out)
+        # Beside files some systems keep others of the same name with a dot before it.
+        if entry.name.endswith(".json") and entry.name[0] != "." and entry.name != _META
+    ]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the files of a cell hold.
+
+    Attributes:
+        wrong: why they are not the result of the cell in whose place they lie; None: they are.
+        result: mteb's.
+        provenance: how it came about.
+    """
+
+    wrong: str | None
+    result: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def _read_cell(results_dir: Path, files: CellFiles, content: bytes) -> _Read:
+    """Read the files of a cell, and compare them with each other and with their place.
+
+    Args:
+        results_dir: the folder of all results.
+        files: of the cell.
+        content: of its result.
+
+    Raises:
+        StorageError: the provenance cannot be read for want of permission.
+    """
+    result = _read_result(content)
+    if result is None:
+        return _Read("cannot be read")
+    kept = _content(files.provenance)
+    if kept is None:
+        return _Read(f"does not say how it came about ({files.provenance.name} is missing)")
+    provenance = _read_provenance(kept)
+    if provenance is None:
+        return _Read(f"does not say how it came about ({files.provenance.name} cannot be read)")
+    written = provenance.get(DIGEST)
+    if written is not None and written != digest_of(content):
+        return _Read("was changed after it was written")
+    if another := _of_another_cell(results_dir, files, result, provenance):
+        return _Read(f"is the result of another cell: {another}")
+    return _Read(None, result, provenance)
+
+
+def _of_another_cell(
+    results_dir: Path, files: CellFiles, result: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> str | None:
+    """Return how a result differs from the place where it lies; None: it fits.
+
+    A folder that was copied, renamed or merged by hand shows the scores of one cell as those of
+    another. What an older provenance does not say is not compared.
+    """
+    model, revision, policy = _cell_of(files.folder)
+    told = {
+        "task": (result["task_name"], files.task),
+        "τ": (provenance.get("policy"), policy),
+        "revision": (provenance.get("revision"), revision),
+    }
+    if (name := provenance.get("model")) is not None:
+        told["model"] = (_folder_name(str(name)), _folder_name(model))
+    try:
+        key = Protocol(**provenance["protocol"]).key
+    except (KeyError, TypeError):
+        key = None
+    group = _model_folder(files.folder).parents[1]
+    with suppress(ValueError):
+        told["protocol"] = (key, str(group.relative_to(results_dir)))
+    for what, (said, place) in told.items():
+        if said is not None and str(said) != place:
+            return f"{what} {said}, where {what} {place} belongs"
+    return None
+
+
+def _model_folder(folder: Path) -> Path:
+    """Return the folder of the model that a cell's folder lies in."""
+    return folder.parents[2] if folder.parent.name == "experiments" else folder.parent
+
+
+def _folder_name(model: str) -> str:
+    """Return what the folder of a model is called, as mteb has it."""
+    return model.replace("/", "__").replace(" ", "_")
 
 
 def _result_rows(
@@ -437,40 +623,82 @@ def group_name(protocol: Mapping[str, Any]) -> str:
 
 def read_provenance(files: CellFiles) -> dict[str, Any]:
     """Return how a cell's result came about; {} if that is not there or cannot be read."""
-    return _read_object(files.provenance) or {}
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = _content(files.provenance)
+    except StorageError:
+        return {}
+    return (_read_provenance(content) if content is not None else None) or {}
+
+
+def _read_provenance(content: bytes) -> dict[str, Any] | None:
+    """Return a provenance; None: it is none, or what is read of it is of another kind."""
+    found = _json_object(content)
+    if found is None:
         return None
-    return content if isinstance(content, dict) else None
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+    protocol, missing, window = (found.get(name) for name in ("protocol", "missing", "window"))
+    names = ("model", "revision", "policy", "task_type", "imported")
+    is_one = (
+        all(isinstance(found.get(name), str | None) for name in names)
+        and isinstance(protocol, dict | None)
+        and isinstance(found.get("data"), dict | None)
+        and isinstance(missing, dict | None)
+        and isinstance(window, int | float | None)
+        and not isinstance(window, bool)
+        and all(map(texts, (missing or {}).values()))
+    )
+    if protocol is not None and is_one:
+        subsets = protocol.get("subsets")
+        is_one = isinstance(protocol.get("docs"), str | None) and (
+            subsets is None or texts(subsets)
+        )
+    return found if is_one else None
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content)
+    # A list in a list in a list …: Python's reader gives up at some depth.
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file; of anything else, which might never end, nothing."""
+    # Else to open a pipe waits for whoever writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
 
 
 def _content(path: Path) -> bytes | None:
-    """Return a file's content; None: there is none.
+    """Return a file's content; None: there is none. Of what is no file it is empty.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
-        return patiently(path.read_bytes)
+        return patiently(lambda: _read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in _NO_FILE:
+            return b""
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+# What the system says of a folder, of a link to itself, and of a socket, when one is read.
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 def _read_result(raw: bytes) -> dict[str, Any] | None:
     """Return an mteb result, or None if that is not one."""
-    try:
-        content = json.loads(raw)
-    except ValueError:
-        return None
-    if not isinstance(content, dict):
-        return None
-    if content is None or "task_name" not in content:
+    content = _json_object(raw)
+    if content is None or not isinstance(content.get("task_name"), str):
         return None
     scores = content.get("scores")
     if not isinstance(scores, dict) or not scores:
@@ -478,11 +706,13 @@ def _read_result(raw: bytes) -> dict[str, Any] | None:
     for entries in scores.values():
         if not isinstance(entries, list) or not entries:
             return None
-        for entry in entries:
-            if not isinstance(entry, dict) or not {"main_score", "hf_subset"} <= entry.keys():
-                return None
-            if not is_possible(entry["main_score"]):
-                return None
+        if not all(isinstance(entry, dict) for entry in entries):
+            return None
+        subsets = [entry.get("hf_subset") for entry in entries]
+        if not all(isinstance(one, str) for one in subsets) or len(set(subsets)) < len(subsets):
+            return None
+        if not all("main_score" in entry and is_possible(entry["main_score"]) for entry in entries):
+            return None
     return content
 
 
@@ -503,19 +733,52 @@ def is_possible(score: Any, lowest: float = -1) -> bool:
     return score != score or lowest - _ROUNDING <= score <= 1 + _ROUNDING
 
 
-def _what_is_wrong(files: CellFiles, content: bytes) -> str | None:
-    """Return why a result is not to be taken for one; None: it is.
+class ItemsError(Exception):
+    """Items that are not those that their result was written with."""
 
-    Args:
-        files: of its cell.
-        content: of the result's file.
+
+def read_items(files: CellFiles) -> bytes:
+    """Return the items' file as it is, for `check_items`.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
     """
-    if _read_result(content) is None:
-        return "cannot be read"
-    written = (_read_object(files.provenance) or {}).get(DIGEST)
+    return _read_bytes(files.items)
+
+
+def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any]) -> None:
+    """See that items are those that were written: pyarrow ends the process over some others.
+
+    Raises:
+        ItemsError: they are not.
+    """
+    written = provenance.get(ITEMS_DIGEST)
     if written is not None and written != digest_of(content):
-        return "was changed after it was written"
-    return None
+        raise ItemsError("the items were changed after they were written")
+
+
+def whole_items(files: CellFiles) -> pa.BufferReader:
+    """Return a cell's items for pyarrow to read, if they are as they were written.
+
+    Raises:
+        OSError: they are not there, or cannot be read.
+        ItemsError: they were changed.
+    """
+    import pyarrow as pa
+
+    content = read_items(files)
+    check_items(files, content, read_provenance(files))
+    return pa.BufferReader(content)
+
+
+def _parquet(items: pa.Table) -> bytes:
+    import io
+
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(items, buffer)
+    return buffer.getvalue()
 
 
 def digest_of(content: bytes) -> str:
@@ -529,6 +792,9 @@ def _set_aside(path: Path, content: bytes) -> Path | None:
     Args:
         path: of the file.
         content: that it was found to have.
+
+    Raises:
+        OSError: it cannot be renamed.
     """
     moment = time.strftime("%Y%m%d-%H%M%S")
     aside = path.with_name(f"{path.name}.broken-{moment}-{secrets.token_hex(2)}")
@@ -536,12 +802,20 @@ def _set_aside(path: Path, content: bytes) -> Path | None:
         path.replace(aside)
     except FileNotFoundError:
         return None
-    if _content(aside) == content:
+    # A link that led to itself leads nowhere under another name.
+    if _content(aside) in (content, None):
         return aside
     # Another process has put a new one there; unless yet another has come since, it goes back.
-    with suppress(OSError):
+    try:
         os.link(aside, path)
-    aside.unlink(missing_ok=True)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links.
+        if not os.path.lexists(path):
+            aside.replace(path)
+    with suppress(OSError):
+        aside.unlink(missing_ok=True)
     return None
 
 

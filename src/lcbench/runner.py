@@ -429,6 +429,7 @@ class Runner:
         record: dict[str, Any] = {
             "cell": str(cell),
             "model": cell.model,
+            "revision": cell.revision,
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
             "window": window_of(loaded),

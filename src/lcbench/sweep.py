@@ -299,7 +299,11 @@ def _check_same_data(
     for cell in done:
         if cell.task in DOCS_TASKS:
             continue
-        record = results.provenance(cell).get("data") or {}
+        known = results.provenance(cell)
+        if not known:
+            # The element that runs it will set it aside: nothing says what data it was scored on.
+            continue
+        record = known.get("data") or {}
         every = record["parts"].items() if "parts" in record else [(cell.task, record)]
         for task, data in every:
             entry = registry().tasks[task]

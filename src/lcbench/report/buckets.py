@@ -24,6 +24,7 @@ from lcbench.report.noise import ratio_error
 from lcbench.report.sheets import Entry, Section, Sheet, improvement, number
 from lcbench.report.statistics import Uncertainty, possible, relative_changes
 from lcbench.report.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
+from lcbench.results import ItemsError, whole_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -261,7 +262,7 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
         None if its items are missing or have no relevant documents.
     """
     try:
-        items = pq.read_table(files.items, columns=["split", "subset", "relevant"])
+        items = pq.read_table(whole_items(files), columns=["split", "subset", "relevant"])
         relevant = items["relevant"].combine_chunks()
         pairs = relevant.flatten()
         queries = relevant.value_parent_indices().to_numpy()
@@ -270,7 +271,7 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
         documents = np.unique(pairs.field("id").to_numpy(zero_copy_only=False), return_inverse=True)
         tokens, ranks = (pairs.field(name).to_numpy() for name in ("tokens", "rank"))
     # A missing or broken file, or one of another layout.
-    except (OSError, KeyError, pa.ArrowException, AttributeError):
+    except (OSError, ItemsError, KeyError, pa.ArrowException, AttributeError):
         return None
     if len(pairs) == 0:
         return None
@@ -459,8 +460,8 @@ def _items(cells: Mapping[str, CellFiles]) -> Iterator[tuple[By, str, _Items]]:
 def _read(files: CellFiles, columns: Sequence[str]) -> pa.Table | None:
     """Return columns of a cell's items; None if they are missing, broken or of another layout."""
     try:
-        return pq.read_table(files.items, columns=list(columns)).select(list(columns))
-    except (OSError, KeyError, pa.ArrowException):
+        return pq.read_table(whole_items(files), columns=list(columns)).select(list(columns))
+    except (OSError, ItemsError, KeyError, pa.ArrowException):
         return None
 
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lcbench.results import ItemsError, whole_items
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -181,6 +183,8 @@ def _read(files: CellFiles) -> Samples | str:
         for part, entry in entries.items():
             if not abs(samples[part].score - entry["main_score"]) <= ROUNDING:
                 return "the items do not give the score"
+    except ItemsError as error:
+        return str(error)
     # A missing or broken file, or one of another layout.
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return NO_ITEMS
@@ -328,7 +332,7 @@ def _of_sets(part: Part, entry: Mapping[str, Any]) -> Sample:
 
 
 def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> dict[Part, Sample]:
-    with pq.ParquetFile(files.items, read_dictionary=["split", "subset"]) as file:
+    with pq.ParquetFile(whole_items(files), read_dictionary=["split", "subset"]) as file:
         units = _units(file.metadata)
         table = file.read(columns=_COLUMNS).unify_dictionaries().combine_chunks()
     codes, of_part = _parts(table)
