@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -443,6 +444,8 @@ def test_the_report_has_the_section(results: Results, tmp_path: Path) -> None:
 def test_a_report_with_nothing_in_common_says_nothing(results: Results, tmp_path: Path) -> None:
     write_means(results, RAW, prompts="registry")
     (tmp_path / "paper.csv").write_text("of an earlier report")
+    earlier = {"title": "", "version": "", "tables": [], "files": ["paper.csv"]}
+    (tmp_path / "report.json").write_text(json.dumps(earlier))
     printed = report(results, tmp_path)
     assert "Table 1" not in printed
     assert "beside" not in printed

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lcbench.report.publish import _older
 from lcbench.report.write import report_folder
 from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_suites
@@ -69,3 +70,19 @@ def test_by_their_protocols_alone_they_are_several(folder: Path) -> None:
         "protocol paper, subsets en",
         "protocol paper, subsets en-en",
     }
+
+
+def test_another_programs_files_are_left_where_they_are(tmp_path: Path) -> None:
+    listed = ["thesis.docx", "tables/numbers.xlsx", "tables/own.csv"]
+    (tmp_path / "tables").mkdir()
+    for name in listed:
+        (tmp_path / name).touch()
+    document = tmp_path / "report.json"
+    document.write_text(json.dumps({"files": listed}))
+    assert _older(tmp_path) == set()
+    ours = {"title": "", "version": "1", "tables": [], "files": [*listed, "lengths.csv"]}
+    document.write_text(json.dumps(ours))
+    assert _older(tmp_path) == {"tables/own.csv", "lengths.csv"}
+    for content in ("[", "[]", "[" * 100_000, '{"files": 3}'):
+        document.write_text(content)
+        assert _older(tmp_path) == set()

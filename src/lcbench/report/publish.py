@@ -26,8 +26,15 @@ PAGE = "index.html"
 
 DOCUMENT = "report.json"
 
-# A file in the folder or in one of its own: never one elsewhere.
-_OURS = re.compile(r"((tables|figures)/)?[\w-][\w.-]*\.\w+")
+# The names that a report writes: whatever else a `report.json` lists, of another program perhaps,
+# is not taken away.
+_OURS = re.compile(
+    r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths)\.csv"
+    r"|tables/[\w-][\w.-]*\.csv"
+    r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
+)
+# What every report.json of ours has had at its top.
+_KEYS = {"title", "version", "tables", "files"}
 # In the name of a file, of a task.
 _UNSAFE = re.compile(r"[^\w-]")
 
@@ -64,10 +71,10 @@ def publish(
     older = _older(folder)
     texts = _texts(findings)
     texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
-    texts |= {DOCUMENT: document.dumps(described), PAGE: page.build(described)}
+    texts[PAGE] = page.build(described)
     for name, text in texts.items():
         write_atomically(folder / name, _writer(text))
-    files = set(texts)
+    files = {*texts, DOCUMENT}
     for name in _draw(findings, folder / "figures", step):
         files.add(f"figures/{name}")
     # By which the next report knows what to take away.
@@ -84,11 +91,14 @@ def publish(
 def _older(folder: Path) -> set[str]:
     """Return what an older report says that it wrote here; anything else is left alone."""
     try:
-        files = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))["files"]
-        return {name for name in files if _OURS.fullmatch(name)}
-    except (OSError, ValueError, KeyError, TypeError):
-        # Of before there was that file.
-        return {"paper.csv", "lengths.csv", "improvement.png", "improvement.svg"}
+        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        if not there.keys() >= _KEYS:
+            return set()
+        return {name for name in there["files"] if _OURS.fullmatch(name)}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return set()
 
 
 def _words(described: Mapping[str, Any]) -> list[str]:
