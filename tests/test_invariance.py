@@ -124,7 +124,8 @@ def test_a_model_that_ignores_its_mask_is_refused_unless_texts_are_alone(
         return forward(**{**given, "attention_mask": torch.ones_like(given["input_ids"])})
 
     monkeypatch.setattr(model[0].auto_model, "forward", blind)
-    with pytest.raises(RequestError, match=r"BertModel: a text of \d+ tokens .* batch_tokens=1"):
+    refusal = r"BertModel: a text of \d+ tokens .*engine\.batch_tokens=1"
+    with pytest.raises(RequestError, match=refusal):
         Forward(model)
     Forward(model, batch_tokens=1).close()
 
