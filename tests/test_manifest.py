@@ -3,10 +3,13 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lcbench import manifest
+from lcbench.__main__ import check_trust
 from lcbench.errors import RequestError
 from lcbench.manifest import Line
 
@@ -176,3 +179,15 @@ def test_another_users_is_found_though_it_cannot_be_touched(
 
     monkeypatch.setattr(os, "utime", refused)
     assert freeze(tmp_path) == made
+
+
+def test_code_of_a_model_runs_only_if_this_command_line_says_so(tmp_path: Path) -> None:
+    """Whoever can write in a folder of results can change a manifest."""
+    made = freeze(tmp_path)
+    model = SimpleNamespace(name="org/model", revision="f" * 40, trust_remote_code=True)
+    kept: Any = SimpleNamespace(models=(model,))
+    with pytest.raises(RequestError, match=r"org/model@f{40}.*model\.trust_remote_code=true"):
+        check_trust(made, kept, ["engine.device=cpu"])
+    check_trust(made, kept, ["model.trust_remote_code=true"])
+    model.trust_remote_code = False
+    check_trust(made, kept, [])

@@ -500,6 +500,22 @@ def test_a_preamble_that_fails_ends_the_job(line: str, tmp_path: Path, shown: Pa
     assert str(tmp_path / "preamble.sh") in done.stderr
 
 
+def test_a_preamble_that_was_changed_is_not_run(
+    sweep: Manifest, tmp_path: Path, shown: Path
+) -> None:
+    launch = replace(LAUNCH, preamble="export FROM_PREAMBLE='a  b'\n\necho loaded\n\n")
+    slurm._write_preamble(sweep, launch)
+    preamble = Path(slurm.array_command(sweep, launch, [0])[-1])
+    done = script(tmp_path, "run", str(preamble), python=str(shown))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "loaded"
+    assert done.stdout.splitlines()[-1] == "a  b"
+    preamble.write_text(f"{preamble.read_text()}echo changed\n")
+    done = script(tmp_path, "run", str(preamble), python=str(shown))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "was changed after the job was submitted" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_an_element_is_not_ended_before_python_hears(
     number: signal.Signals, tmp_path: Path, shown: Path

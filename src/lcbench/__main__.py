@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # What the command line may say of a frozen sweep.
 _OPEN = {"engine", "store", "mirror", "unverified_data", "offline", "retries"}
+# What it has to say again: whoever can write in a folder of results can change a manifest.
+_TRUSTS = "model.trust_remote_code=true"
 
 
 def main() -> None:
@@ -46,7 +49,9 @@ def _job(config: DictConfig) -> int:
         from lcbench import plan, slurm
 
         frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
-        return slurm.launch(frozen, asked.launch, console)
+        kept = settings.thaw(frozen.settings, frozen.results_dir)
+        trusts = any(model.trust_remote_code for model in kept.models)
+        return slurm.launch(frozen, asked.launch, console, [_TRUSTS] if trusts else [])
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
     frozen = manifest.read(path)
@@ -159,7 +164,8 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
             "in."
         )
     overrides, _ = choices("manifest")
-    groups = set(map(_group, overrides))
+    check_trust(frozen, kept, overrides)
+    groups = {_group(one) for one in overrides if one.lstrip("+") != _TRUSTS}
     if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
@@ -175,7 +181,29 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
 def _open_keys() -> list[str]:
     """Return what the command line says of a frozen sweep, as it was said."""
     overrides, _ = choices("manifest")
-    return [one for one in overrides if _group(one) in _OPEN]
+    return [one for one in overrides if _group(one) in _OPEN or one.lstrip("+") == _TRUSTS]
+
+
+def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> None:
+    """Refuse a frozen sweep that runs code of a model's repository, unless it is asked for again.
+
+    Args:
+        frozen: the sweep.
+        kept: its settings.
+        overrides: of the command line.
+
+    Raises:
+        RequestError: naming the models whose code would run.
+    """
+    from lcbench.errors import RequestError
+
+    trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
+    if trusted and _TRUSTS not in [one.lstrip("+") for one in overrides]:
+        raise RequestError(
+            f"manifest={frozen.folder} runs code of the repositories of its models: "
+            f"{', '.join(trusted)}. Whoever can write there can have changed that; if you trust "
+            f"them, say so on this command line as well: {_TRUSTS}"
+        )
 
 
 def _group(override: str) -> str:

@@ -176,12 +176,18 @@ def _folder(manifest: Manifest) -> str:
 def _preamble(manifest: Manifest, launch: LaunchSettings) -> str:
     """Return the file that the jobs of a submission source first; `-`: there is none.
 
-    Each has its own: elements of an earlier submission may be waiting for theirs.
+    Each has its own: elements of an earlier submission may be waiting for theirs. The digest in its
+    name is compared by the job: others may be able to write in the folder.
     """
     if not launch.preamble.strip():
         return "-"
-    digest = hashlib.sha256(launch.preamble.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(_preamble_text(launch).encode()).hexdigest()
     return f"{_folder(manifest)}/preamble-{digest}.sh"
+
+
+def _preamble_text(launch: LaunchSettings) -> str:
+    # One end of line, since a shell that reads it into a variable drops the others.
+    return launch.preamble.rstrip("\n") + "\n"
 
 
 def _job_name(manifest: Manifest) -> str:
@@ -325,7 +331,7 @@ def _write_preamble(manifest: Manifest, launch: LaunchSettings) -> None:
     except OSError as error:
         raise StorageError(f"{manifest.folder} cannot be written: {error.strerror}.") from error
     if (path := _preamble(manifest, launch)) != "-":
-        text = launch.preamble if launch.preamble.endswith("\n") else f"{launch.preamble}\n"
+        text = _preamble_text(launch)
         write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
 
 
