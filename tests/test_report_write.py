@@ -1,17 +1,23 @@
 """Which results of a folder are put into one table."""
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from lcbench.report.publish import _older
-from lcbench.report.write import report_folder
+from lcbench.errors import RequestError, StorageError
+from lcbench.report import publish
+from lcbench.report.publish import _alone, _older, cells_of, is_anothers
+from lcbench.report.write import AskedCell, _own_folder, report_folder
 from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_suites
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
+from lcbench.tempscale.policy import BASELINE, Constant
+from report_cells import write_cell
 from test_results import PROTOCOL, cell, outcome
 
 NAME = "MTEB(eng, v2)"
@@ -80,9 +86,98 @@ def test_another_programs_files_are_left_where_they_are(tmp_path: Path) -> None:
     document = tmp_path / "report.json"
     document.write_text(json.dumps({"files": listed}))
     assert _older(tmp_path) == set()
+    assert is_anothers(tmp_path)
     ours = {"title": "", "version": "1", "tables": [], "files": [*listed, "lengths.csv"]}
     document.write_text(json.dumps(ours))
     assert _older(tmp_path) == {"tables/own.csv", "lengths.csv"}
+    assert not is_anothers(tmp_path)
     for content in ("[", "[]", "[" * 100_000, '{"files": 3}'):
         document.write_text(content)
         assert _older(tmp_path) == set()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Results:
+    """The baseline and a temperature of one task."""
+    results = Results(tmp_path / "runs")
+    for policy, score in ((BASELINE, 0.5), (Constant(0.8), 0.625)):
+        write_cell(results, "STSBenchmark", score, policy=policy)
+    return results
+
+
+def quickly(results: Results, folder: Path) -> None:
+    settings = ReportSettings(results.folder, folder, None, resamples=0)
+    report_folder(settings, results, Console(file=io.StringIO()), pytest.fail)
+
+
+def test_a_killed_report_leaves_the_older_one_and_nothing_stale(
+    two: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report"
+    quickly(two, folder)
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    document = json.loads((folder / "report.json").read_text())
+    assert set(document["files"]) == names
+    assert len(document["cells"]) == 2
+    before = {name: (folder / name).read_bytes() for name in names}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # While it draws, which takes long.
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "_draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            quickly(two, folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    # While it is put in place: what it has written is known to the next one.
+    write = publish.write_atomically
+
+    def until_the_document(path: Path, writer: Any) -> None:
+        if path.name == "report.json":
+            raise KeyboardInterrupt
+        write(path, writer)
+
+    with monkeypatch.context() as patched:
+        texts = publish._texts
+        patched.setattr(publish, "_texts", lambda found: {**texts(found), "lengths.csv": ""})
+        patched.setattr(publish, "write_atomically", until_the_document)
+        with pytest.raises(KeyboardInterrupt):
+            quickly(two, folder)
+    assert (folder / "lengths.csv").exists()
+    quickly(two, folder)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == names
+
+
+def test_one_report_at_a_time_is_put_into_a_folder(
+    two: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report"
+    monkeypatch.setattr(publish, "_LOCK_SECONDS", 0.0)
+    with _alone(folder), pytest.raises(StorageError, match="another report is being written"):
+        quickly(two, folder)
+    assert not (folder / "index.html").exists()
+    quickly(two, folder)
+    assert (folder / "index.html").exists()
+
+
+def test_the_report_of_a_part_does_not_take_the_place_of_the_whole(two: Results) -> None:
+    folder = two.folder / "report"
+    asked = [
+        AskedCell("m", "1", path) for path in sorted(two.folder.glob("*/results/**/STS*.json"))
+    ]
+    assert _own_folder("run", two, asked[:1]) == folder
+    quickly(two, folder)
+    assert len(cells_of(folder)) == 2
+    assert _own_folder("run", two, asked) == folder
+    part = _own_folder("mine/x", two, asked[:1])
+    assert part.parent == folder
+    assert part.name.startswith("mine-x-")
+    assert part == _own_folder("mine/x", two, asked[:1])
+
+
+def test_another_programs_report_is_not_written_over(two: Results, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"accuracy": 1}')
+    with pytest.raises(RequestError, match=r"has a report\.json of another program"):
+        quickly(two, tmp_path)
+    assert (tmp_path / "report.json").read_text() == '{"accuracy": 1}'

@@ -115,7 +115,7 @@ def _run_told(
             AskedCell(cell.model, cell.policy.canonical, results.files(cell).result)
             for cell in outcome.cells
         ]
-        report_run(settings, results, asked, settings.results_dir / "report", console, warn)
+        report_run(settings, results, asked, None, console, warn)
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")

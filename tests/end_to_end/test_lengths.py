@@ -169,7 +169,13 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
     # folder's report keeps it apart.
     beyond = run(*small, "tau=1.0", "docs.synthetic_lengths=[512]")
     assert beyond.returncode == 0, beyond.stderr
-    assert {row["length"] for row in lengths_of(tmp_path / "runs")} == {"512"}
+    # The report of a part does not take the place of the whole folder's.
+    assert {row["length"] for row in lengths_of(tmp_path / "runs")} == {"64", "128", "256"}
+    parts = []
+    for path in (tmp_path / "runs" / "report").glob("run-*/lengths.csv"):
+        with path.open(newline="") as file:
+            parts.append({row["length"] for row in csv.DictReader(file)})
+    assert {"512"} in parts
     run("results_dir=runs", module="lcbench.report")
     groups = {row["group"]: row["window"] for row in lengths_of(tmp_path / "runs")}
     assert sorted(groups.values()) == ["128", "256", "256"]
@@ -184,4 +190,10 @@ def test_a_report_without_lengths_leaves_no_older_one(run, tmp_path: Path) -> No
     assert run("tasks=[DocstringNeedleRetrieval]", *sizes, *more).returncode == 0
     assert (tmp_path / "runs" / "report" / "lengths.csv").is_file()
     assert run("tasks=[DocstringReranking]", *sizes, *more).returncode == 0
+    assert (tmp_path / "runs" / "report" / "lengths.csv").is_file()
+    (part,) = (tmp_path / "runs" / "report").glob("run-*")
+    assert (part / "table1.csv").is_file()
+    assert not (part / "lengths.csv").exists()
+    reported = run("results_dir=runs", "tasks=[DocstringReranking]", module="lcbench.report")
+    assert reported.returncode == 0, reported.stderr
     assert not (tmp_path / "runs" / "report" / "lengths.csv").exists()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from lcbench.errors import StorageError
 from lcbench.files import write_atomically
 from lcbench.report import document, page, render, sheets, verdict
 from lcbench.report.text import markdown_text
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 PAGE = "index.html"
 
 DOCUMENT = "report.json"
+# What is being written, and the lock of who writes it.
+_JOURNAL = ".report-files"
+_LOCK_SECONDS = 60.0
 
 # The names that a report writes: whatever else a `report.json` lists, of another program perhaps,
 # is not taken away.
@@ -34,7 +42,7 @@ _OURS = re.compile(
     r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
 # What every report.json of ours has had at its top.
-_KEYS = {"title", "version", "tables", "files"}
+_KEYS = {"title", "version", "tables"}
 # In the name of a file, of a task.
 _UNSAFE = re.compile(r"[^\w-]")
 
@@ -52,8 +60,9 @@ def publish(
     console: Console,
     title: str = "lcbench",
     step: Step | None = None,
+    cells: Collection[str] = (),
 ) -> None:
-    """Print what was found, and write all of it; what takes long, the figures, comes last.
+    """Print what was found, and write all of it, once all of it is made, `report.json` last.
 
     Args:
         findings: the report.
@@ -61,6 +70,7 @@ def publish(
         console: shows Table 1, how τ was chosen, and what was asked for beside.
         title: of the page.
         step: told of the figures.
+        cells: the results that it shows, as `cells_of` is to return them.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -68,37 +78,132 @@ def publish(
     described = document.build(findings, title)
     words = _words(described)
     _show(findings, words, console)
-    older = _older(folder)
     texts = _texts(findings)
     texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
     texts[PAGE] = page.build(described)
-    for name, text in texts.items():
-        write_atomically(folder / name, _writer(text))
-    files = {*texts, DOCUMENT}
-    for name in _draw(findings, folder / "figures", step):
-        files.add(f"figures/{name}")
-    # By which the next report knows what to take away.
-    described["files"] = sorted(files)
-    write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
-    for name in older - files:
-        (folder / name).unlink(missing_ok=True)
+    with TemporaryDirectory(prefix="lcbench-") as temporary:
+        figures = [Path(temporary) / name for name in _draw(findings, Path(temporary), step)]
+        files = {*texts, DOCUMENT, *(f"figures/{path.name}" for path in figures)}
+        # By which the next report knows what to take away.
+        described["files"] = sorted(files)
+        described["cells"] = sorted(cells)
+        with _alone(folder) as journal:
+            older = _older(folder, journal)
+            # If this is killed, the next report takes away what of it was written.
+            _replace(journal, json.dumps(sorted(older | files)))
+            for name, text in texts.items():
+                write_atomically(folder / name, _writer(text))
+            for path in figures:
+                write_atomically(folder / "figures" / path.name, _copier(path))
+            for name in older - files:
+                (folder / name).unlink(missing_ok=True)
+            write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
     top = sorted(name for name in files if "/" not in name and name != PAGE)
     folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
     console.print(Text(f"Written to {folder}: {', '.join([*top, *folders])}", style="dim"))
     console.print(Text(f"The page: {folder / PAGE}"), soft_wrap=True)
 
 
-def _older(folder: Path) -> set[str]:
-    """Return what an older report says that it wrote here; anything else is left alone."""
+def cells_of(folder: Path) -> frozenset[str]:
+    """Return the results that the report in a folder shows; none where it does not say, or is none.
+
+    They are files, by their paths below the folder of results.
+    """
+    cells = (_document(folder) or {}).get("cells")
+    return frozenset(map(str, cells)) if isinstance(cells, list) else frozenset()
+
+
+def is_anothers(folder: Path) -> bool:
+    """Whether a folder has a `report.json` of another program, which is not to be written over."""
     try:
         there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-        if not there.keys() >= _KEYS:
-            return set()
-        return {name for name in there["files"] if _OURS.fullmatch(name)}
-    except FileNotFoundError:
-        return set()
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return set()
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(there, dict) and there.keys() >= _KEYS)
+
+
+def _document(folder: Path) -> dict[str, Any] | None:
+    """Return what an older report in a folder says of itself; None: there is none of ours."""
+    try:
+        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return there if isinstance(there, dict) and there.keys() >= _KEYS else None
+
+
+def _older(folder: Path, journal: Path | None = None) -> set[str]:
+    """Return what an older report says that it wrote here; anything else is left alone."""
+    listed = (_document(folder) or {}).get("files")
+    names = list(listed) if isinstance(listed, list) else []
+    if journal is not None:
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            names += json.loads(journal.read_text(encoding="utf-8"))
+    return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Let one report at a time be put into a folder; yield the file that lists what is written.
+
+    The lock goes with its process. Where a file system has none, two reports at once may mix.
+
+    Raises:
+        StorageError: the folder cannot be written, or another report is being written for long.
+    """
+    journal = folder / _JOURNAL
+    until = time.monotonic() + _LOCK_SECONDS
+    while (descriptor := _locked(journal)) is None:
+        if time.monotonic() > until:
+            raise StorageError(
+                f"{folder}: another report is being written there. Name another folder: "
+                "report_dir=PATH."
+            )
+        time.sleep(0.1)
+    try:
+        yield journal
+        with suppress(OSError):
+            journal.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _locked(journal: Path) -> int | None:
+    """Return the descriptor of a file that is locked by this process; None: by another.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        # A file system without locks.
+        return descriptor
+    # Whoever had it may have removed it when it was done.
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), journal.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _replace(journal: Path, text: str) -> None:
+    """Write into the locked file itself: in its place another file would not be locked.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        journal.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
 
 
 def _words(described: Mapping[str, Any]) -> list[str]:
@@ -149,7 +254,7 @@ def _texts(findings: Findings) -> dict[str, str]:
 
 
 def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
-    """Write the figures, each whole or not at all, and each with its data; return their names."""
+    """Draw the figures, each with its data, into a folder; return their names."""
     from lcbench.report import figures
 
     tables, known = [found.table for found in findings.tables], findings.statistics
@@ -187,18 +292,14 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
         },
     }
     names = []
-    with TemporaryDirectory(prefix="lcbench-") as temporary:
-        for done, (name, (plot, data)) in enumerate(plots.items(), start=1):
-            paths = plot(Path(temporary) / name)
-            if paths:
-                paths.append(Path(temporary) / f"{name}.csv")
-                paths[-1].write_text(data, encoding="utf-8")
-            for path in paths:
-                write_atomically(folder / path.name, _copier(path))
-                names.append(path.name)
-                path.unlink()
-            if step is not None:
-                step("drawing figures", done, len(plots))
+    for done, (name, (plot, data)) in enumerate(plots.items(), start=1):
+        paths = plot(folder / name)
+        if paths:
+            paths.append(folder / f"{name}.csv")
+            paths[-1].write_text(data, encoding="utf-8")
+        names += [path.name for path in paths]
+        if step is not None:
+            step("drawing figures", done, len(plots))
     return names
 
 

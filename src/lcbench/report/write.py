@@ -5,6 +5,7 @@ What is found of them is `findings`' to say, and `publish`'s to show.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -71,12 +72,23 @@ def report_run(
     settings: Settings,
     results: Results,
     asked: Sequence[AskedCell],
-    report_dir: Path,
+    report_dir: Path | None,
     console: Console,
     warn: Callable[[str], None],
     extent: Extent = WHOLE,
 ) -> None:
-    """Report the cells of one request, and no others."""
+    """Report the cells of one request, and no others.
+
+    Args:
+        settings: of the request.
+        results: where its results are.
+        asked: its cells.
+        report_dir: where to; None: `report` in the folder of results, or, where that has a report
+            of results that are not asked for here, a folder of the request's own in it.
+        console: shows the tables.
+        warn: told of every file that is left out.
+        extent: of the report.
+    """
     paths = [cell.path for cell in asked]
     scores = results.read(partial(column_of, suites=settings.suites), warn, paths)
     policies: dict[str, list[str]] = {}
@@ -94,7 +106,25 @@ def report_run(
     if extent.models is not None:
         policies = {model: own for model, own in policies.items() if model in extent.models}
     tables = build_tables(scores, expected, policies)
-    _write(tables, scores, results, report_dir, console, warn, extent)
+    folder = report_dir or _own_folder(settings.label, results, asked)
+    _write(tables, scores, results, folder, console, warn, extent)
+
+
+def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Path:
+    """Return where a request's report goes: a part does not take the place of the whole."""
+    from lcbench.report.publish import cells_of
+
+    folder = results.folder / "report"
+    names = sorted({_name_of(cell.path, results) for cell in asked})
+    if cells_of(folder) <= set(names):
+        return folder
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return folder / f"{label.replace('/', '-')}-{digest}"
+
+
+def _name_of(path: Path, results: Results) -> str:
+    """Return a result's path below the folder of results."""
+    return str(path.relative_to(results.folder))
 
 
 def report_sweep(
@@ -108,9 +138,9 @@ def report_sweep(
 
     Args:
         path: of its manifest.
-        report_dir: where to; None: `report` in the folder of its results.
+        report_dir: where to; None: as in `report_run`.
         console: shows the tables.
-        warn: told of every file that cannot be read.
+        warn: told of every file that is left out.
         extent: of the report.
 
     Raises:
@@ -126,8 +156,7 @@ def report_sweep(
     if not any(cell.path.exists() for cell in asked):
         raise RequestError(f"manifest={path}: none of its {len(asked)} cells is finished.")
     results = Results(frozen.results_dir)
-    folder = report_dir or frozen.results_dir / "report"
-    report_run(settings, results, asked, folder, console, warn, extent)
+    report_run(settings, results, asked, report_dir, console, warn, extent)
 
 
 def report_folder(
@@ -287,8 +316,14 @@ def _write(
     # Imported late: a report that finds nothing to say does not need them.
     from lcbench.report import beside, document
     from lcbench.report.findings import gather
-    from lcbench.report.publish import publish
+    from lcbench.report.publish import is_anothers, publish
     from lcbench.report.sheets import distinct
+
+    if is_anothers(folder):
+        raise RequestError(
+            f"report_dir={folder} has a report.json of another program, which a report would "
+            "write over. Name another folder: report_dir=PATH."
+        )
 
     with _steps(console) as step:
         found = gather(tables, scores, extent.resamples, extent.seed, step)
@@ -307,7 +342,8 @@ def _write(
             sheets.insert(0, beside.beside_folders(there, scores, names, asked, told))
     found = replace(found, sheets=distinct(sheets))
     with _steps(console) as step:
-        publish(found, folder, console, document.title(found), step)
+        cells = {_name_of(files.result, results) for files in set(scores["files"])}
+        publish(found, folder, console, document.title(found), step, cells)
 
 
 def _check_writable(folder: Path) -> None:
