@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from mteb.models.model_meta import ModelMeta
 
-from lcbench import files, machine
+from lcbench import claims, files, machine
 from lcbench.errors import RequestError, StorageError
 from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
@@ -36,7 +36,7 @@ from lcbench.results import (
     read_failure,
     whole_items,
 )
-from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from lcbench.tempscale.policy import BASELINE, ByLayer, Constant, Policy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
 VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
@@ -622,3 +622,52 @@ def test_attempts_that_are_no_number(tmp_path: Path, attempts: str) -> None:
     failure = read_failure(path)
     assert failure is not None
     assert failure.attempts == 1
+
+
+def test_a_long_name_has_a_place_and_a_report_shows_all_of_it(tmp_path: Path) -> None:
+    """τ by layer for 36 layers has 350 characters or more, a folder's name at most 255 bytes."""
+    policy = ByLayer(tuple((layer, 0.8 + (layer + 1) / 8192) for layer in range(36)))
+    twin = ByLayer((*policy.steps[:-1], (35, 0.5)))
+    assert len(policy.canonical) > 350
+    of_folder = "local/" + "長い名" * 28
+    results, scores = Results(tmp_path / "runs"), {}
+    for model, one, score in (
+        (of_folder, BASELINE, 0.25),
+        (of_folder, policy, 0.5),
+        (of_folder, twin, 0.75),
+    ):
+        asked = replace(cell(one), model=model)
+        scores[one.canonical] = score
+        finished = outcome(asked, score)
+        named = {"model": model, "revision": asked.revision, "policy": one.canonical}
+        finished = replace(finished, provenance={**finished.provenance, **named})
+        assert results.write(asked, finished)
+        results.write_failure(asked, Failure(1, False, "reason", "where", "at", "trace"))
+        assert claims.Claims().take(results.files(asked).folder, asked.task, 0) is not None
+        assert results.is_done(asked, pytest.fail)
+    frame, warnings = read(results)
+    assert dict(zip(frame["policy"], frame["score"], strict=True)) == scores
+    assert (set(frame["model"]), warnings) == ({of_folder}, [])
+    for path in results.folder.rglob("*"):
+        assert len(os.fsencode(path.name)) <= 200
+    (folder,) = results.folder.glob("*/results/*")
+    assert folder.name.startswith("local__長い名")
+    cache = mteb.ResultCache(cache_path=results.folder / PROTOCOL.key)
+    loaded = cache.load_results(include_remote=False, load_experiments="match_name")
+    found = {one.experiment_name: one.task_results[0].get_score() for one in loaded.model_results}
+    # mteb has names of its own for what is so long; the folders are called by them.
+    here, there = (results.files(replace(cell(one), model=of_folder)) for one in (policy, twin))
+    assert found == {None: 0.25, here.folder.name: 0.5, there.folder.name: 0.75}
+    # In another's place it is still seen to be another's.
+    shutil.rmtree(there.folder)
+    here.folder.rename(there.folder)
+    frame, warnings = read(results)
+    assert list(frame["policy"]) == ["1"]
+    assert f"is the result of another cell: τ {policy.canonical}" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "長" * 85, "名.jsonl" * 28])
+def test_a_file_of_the_longest_name_is_written(name: str, tmp_path: Path) -> None:
+    """A temporary name says whose it is besides, and has to fit as well."""
+    write_atomically(tmp_path / name, lambda path: path.write_text("whole", encoding="utf-8"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and the folder for what can be made again."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -7,6 +8,13 @@ from pathlib import Path
 
 from lcbench import machine
 from lcbench.errors import StorageError
+
+# File systems take names of 255 bytes. Of a longer one than this the beginning is kept, so that
+# what is put behind it fits as well.
+_LONGEST_NAME = 200
+# In a temporary name, which says besides whose it is.
+_LONGEST_IN_TEMPORARY = 120
+_DIGITS = 16
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -63,6 +71,20 @@ def try_writing(folder: Path) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def fitting(name: str, most: int = _LONGEST_NAME) -> str:
+    """Return a name that a file system takes: a long one as its beginning, `~` and a digest.
+
+    Args:
+        name: of a file or a folder.
+        most: bytes of it in UTF-8 that are not too long.
+    """
+    content = name.encode("utf-8", errors="surrogatepass")
+    if len(content) <= most:
+        return name
+    beginning = content[: most - _DIGITS - 1].decode("utf-8", errors="ignore")
+    return f"{beginning}~{hashlib.sha256(content).hexdigest()[:_DIGITS]}"
+
+
 def cache_folder() -> Path:
     """Where lcbench keeps what it can make again: $LCBENCH_CACHE, else the user's cache folder."""
     if chosen := os.environ.get("LCBENCH_CACHE"):
@@ -91,6 +113,7 @@ def remove_leftovers(folder: Path) -> None:
 def _prefix(name: str) -> str:
     """Return how the name of a temporary file of this process begins."""
     process = os.getpid()
+    name = fitting(name, _LONGEST_IN_TEMPORARY)
     return f".{name}@{machine.short_name()}~{process}~{machine.start_of(process) or ''}."
 
 

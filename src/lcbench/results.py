@@ -13,6 +13,10 @@ what its format cannot hold, under names that do not end in `.json` (mteb's load
         .<Task>.attempt-<n>        while a process runs the cell: whose it is (`claims`)
         model_meta.json            mteb's description of the model
 
+Where `tau_<canonical>` would be longer than 200 characters (τ by layer for many layers), mteb and
+this module write `exp_<digest>`, and of the name of a model that is as long its beginning and a
+digest; the provenance, and mteb's description of the model, have all of it.
+
 This module imports neither mteb nor torch.
 """
 
@@ -34,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, StorageError
 from lcbench.failures import patiently
-from lcbench.files import try_writing, write_atomically
+from lcbench.files import fitting, try_writing, write_atomically
 from lcbench.grid import Cell, Protocol
 from lcbench.provenance import DISTRIBUTIONS
 from lcbench.tasks.suites import SYNTHETIC_TASKS
@@ -55,6 +59,9 @@ _MOST_NAMED = 5
 # In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
 # far as the data alone says it.
 ITEMS = "items_of_data"
+
+# Characters of an experiment's name beyond which mteb takes a digest of it.
+_LONGEST_EXPERIMENT = 200
 
 # What a metric may exceed its range by: a correlation of 1 as it is computed.
 _ROUNDING = 1e-6
@@ -187,7 +194,7 @@ class Results:
         folder = self.folder / cell.protocol.key / "results" / _folder_name(cell.model)
         folder /= cell.revision
         if not cell.policy.is_baseline:
-            folder = folder / "experiments" / f"tau_{cell.policy.canonical}"
+            folder = folder / "experiments" / _policy_folder(cell.policy.canonical)
         return CellFiles(folder, cell.task)
 
     def check_writable(self) -> None:
@@ -492,9 +499,13 @@ def _of_another_cell(
     another. What an older provenance does not say is not compared.
     """
     model, revision, policy = _cell_of(files.folder)
+    tau = provenance.get("policy")
+    if tau is not None and _policy_folder(tau) == files.folder.name:
+        # Of a long name the folder has a digest.
+        tau = policy
     told = {
         "task": (result["task_name"], files.task),
-        "τ": (provenance.get("policy"), policy),
+        "τ": (tau, policy),
         "revision": (provenance.get("revision"), revision),
     }
     if (name := provenance.get("model")) is not None:
@@ -518,8 +529,16 @@ def _model_folder(folder: Path) -> Path:
 
 
 def _folder_name(model: str) -> str:
-    """Return what the folder of a model is called, as mteb has it."""
-    return model.replace("/", "__").replace(" ", "_")
+    """Return what the folder of a model is called, as mteb has it; a long name is cut."""
+    return fitting(model.replace("/", "__").replace(" ", "_"))
+
+
+def _policy_folder(canonical: str) -> str:
+    """Return what the folder of a policy is called, as mteb has it: of many layers by a digest."""
+    name = f"tau_{canonical}"
+    if len(name) <= _LONGEST_EXPERIMENT:
+        return name
+    return f"exp_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _result_rows(
@@ -563,7 +582,7 @@ def _result_rows(
             "window": window,
             "model": provenance.get("model") or model,
             "revision": revision,
-            "policy": policy,
+            "policy": provenance.get("policy") or policy,
             "task": task,
             "column": column_of(task, provenance.get("task_type")),
             "split": split,
@@ -577,7 +596,7 @@ def _result_rows(
 
 
 def _cell_of(folder: Path) -> tuple[str, str, str]:
-    """Return model, revision and policy of a folder of results."""
+    """Return model, revision and policy of a folder of results; of long names what is there."""
     policy = "1"
     if folder.parent.name == "experiments":
         policy, folder = folder.name.removeprefix("tau_"), folder.parents[1]

@@ -115,6 +115,8 @@ _DTYPES = ("float32", "float16", "bfloat16")
 _PROMPTS = ("none", "registry")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
+# Bytes of a protocol's name, which begins that of a folder.
+_LONGEST_PROTOCOL = 100
 # 2.5 % of fewer are too few to say where they end.
 _FEWEST_RESAMPLES = 1000
 # Of a sweep for which neither elements nor hours are asked.
@@ -416,8 +418,12 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     values = {name: _container(config) for name, config in configs.items()}
     first = next(iter(values.values()))
     protocol, engine = first["protocol"], first["engine"]
-    if not re.fullmatch(r"[\w.-]+", str(protocol["name"])):
-        raise RequestError(f"protocol.name={protocol['name']} cannot name a folder.")
+    name = str(protocol["name"])
+    if not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > _LONGEST_PROTOCOL:
+        raise RequestError(
+            f"protocol.name={name} cannot name a folder: letters, digits, _, . and -, at most "
+            f"{_LONGEST_PROTOCOL} bytes."
+        )
     _one_of("protocol.prompts", protocol["prompts"], _PROMPTS)
     _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
     _one_of("protocol.splits", protocol["splits"], ("test",))
