@@ -238,3 +238,24 @@ def test_a_failure_beside_a_finished_cell_is_tidied_away(results: Results) -> No
     files.result.write_text("{}")
     tidy(results, [CELL])
     assert not files.failure.exists()
+
+
+def test_another_users_claim_in_a_sticky_folder_stops_nobody(
+    results: Results, claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = dead_claim(results, 1)
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if self == dead:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    claim = allotment(results, claims).take(CELL)
+    assert isinstance(claim, Claim)
+    claims.release(claim)
+    assert not claim.path.is_symlink()
+    results.files(CELL).result.write_text("{}")
+    tidy(results, [CELL])
+    assert dead.is_symlink()

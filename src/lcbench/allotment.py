@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lcbench.claims import Claim, Claims, Holder, Standing, attempts_in, here, remove
+from lcbench.errors import StorageError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell
 from lcbench.results import CellFiles, Failure, Finished, Results, read_failure
@@ -171,9 +172,6 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
 
     The claim of a cell that is finished, or of an attempt that failed, is of no use to anyone,
     whoever's it is.
-
-    Raises:
-        StorageError: a claim cannot be removed.
     """
     remove_leftovers(results.folder)
     tasks: dict[Path, set[str]] = {}
@@ -193,7 +191,9 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
             files = CellFiles(folder, one.task)
             failure = read_failure(files.failure)
             if files.result.exists() or (failure is not None and failure.attempts >= one.number):
-                remove(one.path)
+                # Another user's, in a sticky folder, is left to that user.
+                with suppress(StorageError):
+                    remove(one.path)
 
 
 def _failure(attempts: int, reason: str, traceback: str, *, transient: bool) -> Failure:

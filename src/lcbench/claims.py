@@ -351,8 +351,12 @@ class Claims:
                 self._held.remove(claim)
         attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
         for one in attempts:
-            if _is(one, claim) or (one.number < claim.number and not self.is_alive(one)):
+            if _is(one, claim):
                 remove(one.path)
+            elif one.number < claim.number and not self.is_alive(one):
+                # Of another user, in a sticky folder, it stays: it is dead, and stops nobody.
+                with suppress(StorageError):
+                    remove(one.path)
 
     def _remove_own(self, claim: Claim) -> None:
         attempts = attempts_in(claim.folder, [claim.path.name])

@@ -273,9 +273,10 @@ def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
         results_dir: where results are.
         planned: whether only what was planned counts.
     """
-    found = [
-        (path.stat().st_mtime, path.parent) for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}")
-    ]
+    found = []
+    for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}"):
+        with suppress(OSError):
+            found.append((path.stat().st_mtime, path.parent))
     for _, folder in sorted(found, reverse=True):
         if not planned or read(folder).planned:
             return folder

@@ -21,7 +21,7 @@ from lcbench.errors import RequestError, StorageError
 from lcbench.grid import Cell
 from lcbench.models import LocatedModel, dimensions_of, load, window_of
 from lcbench.progress import AGAIN, Progress
-from lcbench.results import DIGEST, Finished, Results, digest_of
+from lcbench.results import DIGEST, Failure, Finished, Results, digest_of
 from lcbench.runlog import LOGGER, about
 from lcbench.runtime import device_of, devices_of, quiet_libraries
 from lcbench.settings import Settings
@@ -262,14 +262,14 @@ class Runner:
                 self._over.add(cell)
                 self.elsewhere[cell] = str(verdict.holder)
 
-    def _settle(self, cell: Cell, verdict: object, progress: Progress) -> None:
+    def _settle(self, cell: Cell, verdict: Done | Failure, progress: Progress) -> None:
         """Take note of a cell that needs no more doing."""
         self._over.add(cell)
         if isinstance(verdict, Done):
             progress.skip(cell, "done by another process")
             return
         files = self._results.files(cell)
-        self.failed[cell] = f"{getattr(verdict, 'reason', '')} (traceback: {files.failure})"
+        self.failed[cell] = f"{verdict.reason} (traceback: {files.failure})"
         progress.skip(cell, "FAILED")
 
     def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
