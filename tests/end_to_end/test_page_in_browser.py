@@ -4,9 +4,11 @@ import csv
 import importlib.util
 import json
 import random
+import re
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -657,6 +659,159 @@ def test_a_phone_does_not_scroll_sideways(name: str, request: pytest.FixtureRequ
         "const region = document.querySelector('.table-one').parentElement;"
         "return [region.scrollWidth > region.clientWidth, region.tabIndex, region.ariaLabel !== '']"
     ) == [True, 0, True]
+
+
+HEAT_MAPS = (
+    "return [...document.querySelectorAll('#figures .grid .plot')].map((one) => {"
+    "  const [{zmin, zmax, zmid, zauto, z, text, colorscale}] = one._fullData;"
+    "  return {zmin, zmax, zmid, zauto, z, text, colours: colorscale.map((step) => step[1])};"
+    "})"
+)
+
+
+def with_heat_maps(*grids: list[list[float | None]]) -> dict[str, Any]:
+    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
+    (first,) = report["figures"]["heat"]
+    report["figures"]["heat"] = [
+        {
+            **first,
+            "query_temperatures": [1.0, 0.8],
+            "document_temperatures": [1.0, 0.8],
+            "values": values,
+        }
+        for values in grids
+    ]
+    return report
+
+
+def test_a_heat_map_of_zeros_has_the_colour_of_neither_gain_nor_loss(driver: Any, folder: Path):
+    one = opened(driver, folder, "zeros", with_heat_maps([[0.0, 0.0], [0.0, 0.0]]))
+    one.draw_charts()
+    (shown,) = one.js(HEAT_MAPS)
+    assert shown["z"] == [[0, 0], [0, 0]]
+    assert shown["text"] == [["0.00", "0.00"], ["0.00", "0.00"]]
+    assert (shown["zmin"], shown["zmax"]) == (-1, 1)
+    # The loss, zero, which is the ground, and the gain.
+    assert shown["colours"] == ["rgb(224, 123, 57)", "rgb(255, 255, 255)", "rgb(58, 143, 199)"]
+
+
+def test_all_heat_maps_have_one_scale_of_which_zero_is_the_middle(driver: Any, folder: Path):
+    grids = ([[0.0, 0.1], [0.2, 1.5]], [[0.0, -1.0], [-1.36, None]], [[0.0, -10.0], [-100.0, 3.0]])
+    one = opened(driver, folder, "scales", with_heat_maps(*grids))
+    for theme, middle in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 22, 26)")):
+        one.system_theme(theme)
+        one.draw_charts()
+        found = one.js(HEAT_MAPS)
+        # Linear up to 1 % and then logarithmic: 3 is the place of 100 %.
+        assert [(shown["zmin"], shown["zmax"]) for shown in found] == [(-3, 3)] * 3
+        assert [shown["colours"][1] for shown in found] == [middle] * 3
+        assert [shown["z"][0] for shown in found] == [[0, 0.1], [0, -1], [0, -2]]
+        assert found[1]["text"][1] == ["−1.36", "–"]
+    # The numbers of a bar of colours do not cover one another.
+    for bar in one.all("#figures .grid .plot"):
+        ticks = one.js(
+            "return [...arguments[0].querySelectorAll('.cbaxis text')].map((text) => {"
+            "  const {top, bottom} = text.getBoundingClientRect();"
+            "  return [text.textContent, top, bottom]; })",
+            bar,
+        )
+        ticks.sort(key=lambda tick: tick[1])
+        names = ["100 %", "10 %", "1 %", "0 %", "−1 %", "−10 %", "−100 %"]
+        assert [name for name, _, _ in ticks] == names
+        assert all(below[1] > above[2] - 4 for above, below in pairwise(ticks))
+    assert one.faults() == []
+
+
+def test_no_axes_are_drawn_around_nothing(driver: Any, folder: Path):
+    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
+    (figure,) = report["figures"]["by_length"]
+    figure["scores"] = {policy: [None] * 4 for policy in figure["scores"]}
+    one = opened(driver, folder, "nothing", report)
+    one.draw_charts()
+    texts = (
+        "return [...document.querySelectorAll('#figures > .chart .plot svg text')]"
+        ".map((text) => text.textContent)"
+    )
+    assert one.js(texts) == ["No values to show."]
+
+    one.choose("#figures > .chart", "Show", "improvement, %")
+
+    assert "No values to show." not in one.js(texts)
+    assert "n = 120" in " ".join(one.js(texts))
+    assert one.faults() == []
+
+
+def test_zero_is_in_sight_of_all_intervals(driver: Any, folder: Path):
+    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
+    (block,) = report["tables"][0]["models"]
+    for name, value in (("STS", 0.778), ("Avg", 0.792)):
+        block["improvements"]["0.8"][name] = {"value": value, "low": None, "high": None}
+    one = opened(driver, folder, "zero", report)
+    one.draw_charts()
+    low, high = one.js("return document.querySelectorAll('.plot')[1]._fullLayout.xaxis.range")
+    assert low <= 0 < 0.792 < high < 1
+
+
+def test_the_average_is_in_sight_on_a_phone(paper: Page):
+    paper.size(375, 740)
+    paper.driver.get(paper.path.as_uri())
+    places = (
+        "const region = document.querySelector('.table-one').parentElement;"
+        "region.scrollLeft = arguments[0];"
+        "return [region.scrollWidth > region.clientWidth,"
+        " ...[...region.querySelectorAll('.average')].map("
+        "   (one) => one.getBoundingClientRect().right)]"
+    )
+    for scrolled in (0, 100, 10_000):
+        is_wider, *rights = paper.js(places, scrolled)
+        assert is_wider
+        # The column's head, three rows of each of five models, and the mean over the models.
+        assert len(rights) == 17
+        assert max(rights) <= 375
+        assert min(rights) > 300
+
+
+def test_people_see_six_digits(small: Page):
+    (average,) = (
+        one["improvements"]["0.8"]["Avg"]["value"]
+        for one in small.report["tables"][0]["models"]
+        if one["label"] == "GTR"
+    )
+    long = re.compile(r"\d\.\d{8}")
+
+    small.js("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    small.js("document.querySelectorAll('.number')[3].click()")
+    mean = small.find("#detail").text
+    small.press("\ue00c")
+    small.js("document.querySelectorAll('#cells .number')[1].click()")
+    cell = small.find("#detail").text
+    deadline = time.monotonic() + 20
+    while not (data := small.texts(".figure-data")[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert "Score × 100" in mean
+    assert "seconds" in cell
+    assert f"{average:.6g}".replace("-", "−") in data
+    assert [long.findall(text) for text in (mean, cell, data)] == [[], [], []]
+
+
+def test_one_page_of_rows_has_no_pager_and_does_not_scroll_within_the_page(
+    small: Page, paper: Page
+):
+    scrolls = (
+        "const region = document.querySelector('#cells .browser').parentElement;"
+        "return [region.scrollHeight > region.clientHeight + 1,"
+        " document.querySelector('#cells .pages').checkVisibility()]"
+    )
+    # Both are the one browser's pages: the last that was asked for is open.
+    assert paper.js(scrolls) == [False, True]
+    paper.choose("#cells", "Rows a page", "all")
+    assert paper.js(scrolls) == [True, True]
+
+    paper.driver.get(small.path.as_uri())
+    assert small.texts("#cells .status") == ["30 rows"]
+    assert small.js(scrolls) == [False, False]
 
 
 @pytest.mark.alone

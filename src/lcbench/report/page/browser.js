@@ -35,7 +35,7 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
     el("thead", {}, el("tr", {}, headers)),
     body,
   );
-  const region = scrolling(table, `Rows of ${title}`, "tall");
+  const region = scrolling(table, `Rows of ${title}`);
 
   /** Change what is shown, from its first page on. */
   function change(how) {
@@ -148,6 +148,9 @@ function browser({ title, columns, rows, search, extra = [], pageSize = 50 }) {
     next.disabled = state.page >= pages - 1;
     // With all rows in sight there is nothing to turn.
     turning.hidden = rows.length <= pageSize;
+    // A page of rows is turned and does not scroll within the page as well; a long one does, below
+    // a header that stays.
+    region.classList.toggle("tall", shown.length > pageSize);
   }
 
   function sortBy(place) {

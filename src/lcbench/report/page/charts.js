@@ -135,6 +135,7 @@ function chart(title, pickers, view, level = "h4") {
     drawn.add(figure);
     const { traces, layout } = view(choice);
     const whole = merged(baseLayout(), layout);
+    if (!traces.some(hasValues)) Object.assign(whole, NOTHING_TO_SHOW);
     plot.style.height = `${whole.height ?? 380}px`;
     // The size comes from the page, or a narrow window would be filled beyond its edge.
     delete whole.height;
@@ -146,7 +147,21 @@ function chart(title, pickers, view, level = "h4") {
   return figure;
 }
 
-const datum = (value) => (isNumber(value) ? exact(value) : (value ?? HOLE));
+const datum = (value) => (isNumber(value) ? precise(value) : (value ?? HOLE));
+
+const hasValues = ({ x, y, z }) =>
+  z ? z.flat().some(isNumber) : x.some((value, at) => isNumber(value) && isNumber(y[at]));
+
+// Instead of axes around nothing, whose numbers plotly makes up.
+const NOTHING_TO_SHOW = {
+  height: 192,
+  xaxis: { visible: false, fixedrange: true },
+  yaxis: { visible: false, fixedrange: true },
+  showlegend: false,
+  annotations: [
+    { text: "No values to show.", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false },
+  ],
+};
 
 /** The second over the first, one level into objects. */
 function merged(first, second) {
@@ -193,7 +208,9 @@ function percentScale(values) {
 
 const percentAxis = (scale) => ({
   ...scale.axis,
-  title: { text: `relative improvement${scale.note}` },
+  title: { text: `relative improvement${scale.note}`, standoff: 8 },
+  // Without zero in sight a small gain would look like a large one.
+  rangemode: "tozero",
   zeroline: true,
   zerolinewidth: 1.5,
 });
@@ -351,6 +368,12 @@ function heatMap(grid, scale, most) {
     ([y, x]) => `queries ${queries[y]}, documents ${documents[x]}: ${shown(values[y][x])}`,
   );
   const axis = { type: "category", showgrid: false };
+  // The bar is short: powers of ten are all that is legible on a logarithmic one.
+  const { tickvals, ticktext } = scale.axis;
+  const kept = tickvals?.flatMap((tick, at) => (Number.isInteger(tick) ? [at] : []));
+  const ticks = kept
+    ? { tickvals: kept.map((at) => tickvals[at]), ticktext: kept.map((at) => ticktext[at]) }
+    : scale.axis;
   return {
     traces: [
       {
@@ -367,7 +390,7 @@ function heatMap(grid, scale, most) {
         zmax: most,
         xgap: 2,
         ygap: 2,
-        colorbar: { thickness: 10, outlinewidth: 0, ...scale.axis },
+        colorbar: { thickness: 10, outlinewidth: 0, ...ticks },
       },
     ],
     layout: {

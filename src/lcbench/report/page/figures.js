@@ -5,7 +5,8 @@ const aside = (at, count, hair) => hair * (at - (count - 1) / 2);
 
 /** Relative improvement over τ: a line a model at one column, or a line a column of one model. */
 function improvementChart(table) {
-  const models = table.models.filter((model) => model.policies.length > 1);
+  const isOnAxis = (policy) => policy !== BASELINE && Number.isFinite(temperature(policy));
+  const models = table.models.filter((model) => model.policies.some(isOnAxis));
   if (!models.length) return null;
   const columns = [AVERAGE, ...table.columns.map((column) => column.name)];
   // By their places: a name may be anything.
@@ -70,7 +71,8 @@ function overTau(title, lines) {
       xaxis: {
         title: { text: "temperature τ" },
         autorange: "reversed",
-        ...(taus.length <= 12 ? ticks : {}),
+        // On a phone the labels of many τ would cover one another.
+        ...(taus.length <= (window.innerWidth < 700 ? 5 : 12) ? ticks : {}),
       },
       yaxis: percentAxis(scale),
     },
@@ -179,7 +181,9 @@ function overLength(one, isRelative) {
         ),
         title: { text: `length of the ${plotlyText(one.by)} in tokens` },
       },
-      yaxis: isRelative ? percentAxis(scale) : { title: { text: plotlyText(one.metric) } },
+      yaxis: isRelative
+        ? percentAxis(scale)
+        : { title: { text: plotlyText(one.metric), standoff: 8 } },
       legend: { y: -0.28 },
     },
     description: `${one.label}, ${one.task}: ${texts.join("; ")}`,
@@ -193,13 +197,16 @@ function overLength(one, isRelative) {
   };
 }
 
-/** Improvements at each τ of the queries and of the documents, all on one scale. */
+/** The nodes of the improvements at each τ of the queries and of the documents, on one scale. */
 function heatCharts(grids) {
   const scale = percentScale(grids.flatMap(({ values }) => values.flat()));
   const places = grids.flatMap(({ values }) => values.flat().map(scale.place)).filter(isNumber);
   // Of zeros alone nothing is a gain or a loss.
   const most = Math.max(0, ...places.map(Math.abs)) || 1;
-  return grids.map((one) =>
+  const maps = grids.map((one) =>
     chart(`${one.label}: ${one.what}`, [], () => heatMap(one, scale, most)),
   );
+  const note = `Relative improvement in %: blue is a gain, orange a loss, ${HOLE} not measured. All on
+    the same colour scale${scale.note}.`;
+  return [el("p", { class: "key" }, note), el("div", { class: "grid" }, maps)];
 }

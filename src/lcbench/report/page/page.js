@@ -149,10 +149,10 @@ function figureSection() {
   if (!heat.length && !byLength.length) return;
   section(
     "figures",
-    [byLength.length ? "Length" : "", heat.length ? "Role" : ""].filter(Boolean).join(" and "),
+    byLength.length && heat.length ? "Length and role" : byLength.length ? "Length" : "Role",
     byLength.length ? byLengthChart(byLength) : null,
     heat.length ? el("h3", {}, "τ of queries and of documents") : null,
-    heat.length ? el("div", { class: "grid" }, heatCharts(heat)) : null,
+    heat.length ? heatCharts(heat) : null,
   );
 }
 

@@ -280,6 +280,8 @@ function plain(value) {
   if (value === null || value === undefined) return HOLE;
   if (value === true) return "yes";
   if (value === false) return "no";
+  // The file of the provenance has all digits.
+  if (isNumber(value) && !Number.isInteger(value)) return String(Number(value.toPrecision(6)));
   return String(value);
 }
 
