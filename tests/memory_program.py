@@ -17,7 +17,7 @@ from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Batch
 from lcbench.encode.store import Store
 from lcbench.encode.tokens import Tokens
-from lcbench.tempscale.policy import BASELINE, Policy
+from lcbench.tempscale.policy import BASELINE, Policy, Role
 
 DIMENSIONS = 768
 
@@ -38,14 +38,17 @@ class StubForward:
     """Embeddings from a random number generator."""
 
     def __init__(self) -> None:
-        self.tokenizer = StubTokenizer()
+        self.depends_on_role = False
         self.dimensions = DIMENSIONS
         self.generator = np.random.default_rng(0)
 
     def use(self, policy: Policy) -> None:
         pass
 
-    def run(self, tokens: Sequence[Tokens]) -> Iterator[Batch]:
+    def tokenizer_for(self, role: Role | None) -> StubTokenizer:
+        return StubTokenizer()
+
+    def run(self, tokens: Sequence[Tokens], role: Role | None) -> Iterator[Batch]:
         for start in range(0, len(tokens), 256):
             texts = list(range(start, min(start + 256, len(tokens))))
             found = self.generator.random((len(texts), DIMENSIONS), dtype=np.float32)

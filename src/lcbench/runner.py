@@ -35,8 +35,8 @@ from lcbench.tasks.mirror import (
     point_at,
 )
 from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, parts_of
-from lcbench.tempscale.policy import BASELINE, Policy
-from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes
+from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.workers import FailedCell, Job, Pool, ScoredCell, has_queries, processes
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -284,6 +284,7 @@ class Runner:
                 dtype=self._settings.protocol.dtype,
                 attention=self._settings.engine.attention,
             )
+            self._check_roles(model, loaded, cells)
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
             engine = self._engine(model, loaded, devices, prompt_of, progress)
@@ -363,6 +364,29 @@ class Runner:
         progress.start(job.cell)
         with about(job.cell):
             LOGGER.info("begins")
+
+    def _check_roles(
+        self, model: LocatedModel, loaded: SentenceTransformer, cells: Sequence[Cell]
+    ) -> None:
+        """See that the model can be given the texts of all cells' tasks.
+
+        Raises:
+            RequestError: it has no way for some of them, or reads other lengths than asked for.
+        """
+        from lcbench.encode.roles import check_routes, lengths_by_role
+
+        roles: set[Role | None] = set()
+        for task in dict.fromkeys(cell.task for cell in cells):
+            with_queries = has_queries(self._make_task(task, model.shape.window).metadata.type)
+            roles |= {"query", "document"} if with_queries else {None}
+        check_routes(loaded, sorted(roles, key=str), model.name)
+        own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
+        if own and model.settings.window is not None:
+            raise RequestError(
+                f"model.window={model.settings.window}: {model.name} has windows by role "
+                f"({', '.join(own)} tokens), which this would not change; leave it out, or change "
+                "query_length and document_length in its sentence_bert_config.json."
+            )
 
     def _prove(
         self, loaded: SentenceTransformer, cells: Sequence[Cell]

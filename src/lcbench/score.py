@@ -37,7 +37,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
-from lcbench.encode.encoder import Counters, Encoder
+from lcbench.encode.encoder import Counters, Encoder, role_of
 from lcbench.results import is_possible
 from lcbench.tasks.contents import DataError, load
 from lcbench.tasks.suites import parts_of
@@ -395,14 +395,11 @@ def _pair_items(
     task: AbsTaskSTS, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
     first, second = task.column_names
-    prompts = (
-        encoder.prompt_of(task.metadata, task.input1_prompt_type),
-        encoder.prompt_of(task.metadata, task.input2_prompt_type),
-    )
-    tokens = (
-        encoder.lengths(list(data[first]), prompts[0]),
-        encoder.lengths(list(data[second]), prompts[1]),
-    )
+    kinds = (task.input1_prompt_type, task.input2_prompt_type)
+    tokens = [
+        encoder.lengths(list(data[column]), encoder.prompt_of(task.metadata, kind), role_of(kind))
+        for column, kind in zip((first, second), kinds, strict=True)
+    ]
     rows = zip(*tokens, data["score"], predictions["cosine_scores"], strict=True)
     for i, (length, length_2, gold, cosine) in enumerate(rows):
         yield {
@@ -584,7 +581,8 @@ def _tokens_by_id(
 ) -> dict[str, int]:
     """Return the tokens that the model reads of queries or documents, by id."""
     prompt = encoder.prompt_of(task.metadata, prompt_type)
-    return dict(zip(texts, encoder.lengths(list(texts.values()), prompt), strict=True))
+    lengths = encoder.lengths(list(texts.values()), prompt, role_of(prompt_type))
+    return dict(zip(texts, lengths, strict=True))
 
 
 def _ranks(

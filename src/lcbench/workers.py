@@ -187,8 +187,13 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
         model_meta=meta.to_dict(),
         record={"task_type": kind, "data": data, "began": began, **scored.provenance()},
         items=scored.items,
-        without_roles="Retrieval" not in kind and "Reranking" not in kind,
+        without_roles=not has_queries(kind),
     )
+
+
+def has_queries(kind: str) -> bool:
+    """Return whether a type of task has queries and documents; others' texts are neither."""
+    return "Retrieval" in kind or "Reranking" in kind
 
 
 def _data(job: Job, task: Any) -> dict[str, Any]:
@@ -522,12 +527,16 @@ class _RemoteBackend:
         self._connection = connection
         self._prompts: dict[tuple[str, Any], str] = {}
 
-    def embed(self, texts: Sequence[str], role: Role, prompt: str, *, more: bool) -> Embedded:
+    def embed(
+        self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
+    ) -> Embedded:
         found: Embedded = self._ask("embed", texts, role, prompt, more)
         return found
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
-        found: tuple[NDArray[np.int32], float] = self._ask("lengths", texts, prompt)
+    def lengths(
+        self, texts: Sequence[str], prompt: str, role: Role | None
+    ) -> tuple[NDArray[np.int32], float]:
+        found: tuple[NDArray[np.int32], float] = self._ask("lengths", texts, prompt, role)
         return found
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:

@@ -82,12 +82,14 @@ class Embedded:
 class Backend(Protocol):
     """What encodes: one model at one policy."""
 
-    def embed(self, texts: Sequence[str], role: Role, prompt: str, *, more: bool) -> Embedded:
+    def embed(
+        self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
+    ) -> Embedded:
         """Return the embeddings of texts that all differ.
 
         Args:
             texts: not too many at once.
-            role: which temperature a policy by role gives them.
+            role: see `Encoder.embed`.
             prompt: put before each of them.
             more: whether others like them follow at once.
 
@@ -95,7 +97,9 @@ class Backend(Protocol):
             EmbeddingError: one is not finite, or zero.
         """
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
+    def lengths(
+        self, texts: Sequence[str], prompt: str, role: Role | None
+    ) -> tuple[NDArray[np.int32], float]:
         """Return the tokens that the model reads of each text, and the seconds that it took.
 
         Its prompt is among them.
@@ -165,24 +169,25 @@ class Encoder:
         Args:
             inputs: one of mteb's data loaders.
             task_metadata: of the task that they belong to; its prompt may depend on it.
-            prompt_type: `query`; anything else counts as documents.
+            prompt_type: `query`, `document`, or None: neither.
 
         Returns:
             [texts, dimensions]
         """
-        role: Role = "query" if prompt_type is not None and prompt_type == "query" else "document"
+        role = role_of(prompt_type)
         prompt = self.prompt_of(task_metadata, prompt_type)
         self.counters.prompts[getattr(prompt_type, "value", None) or "text"] = prompt
         return self.embed(_texts(inputs), role, prompt)
 
     def embed(
-        self, texts: Sequence[str], role: Role = "document", prompt: str = ""
+        self, texts: Sequence[str], role: Role | None = None, prompt: str = ""
     ) -> NDArray[np.float32]:
         """Return the embeddings of texts, in order.
 
         Args:
             texts: any number, equal ones among them or not.
-            role: which temperature a policy by role gives them.
+            role: whose they are, which a model may make something of, and a policy by role does;
+                None: neither queries nor documents; such a policy counts them as documents.
             prompt: put before each of them.
 
         Returns:
@@ -219,13 +224,15 @@ class Encoder:
             places.put(chunk, found.embeddings, embeddings)
         return np.empty((0, 0), dtype=np.float32) if embeddings is None else embeddings
 
-    def lengths(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+    def lengths(
+        self, texts: Sequence[str], prompt: str = "", role: Role | None = None
+    ) -> list[int]:
         """Return the tokens that the model reads of each text, its prompt among them."""
         places = _Places(texts)
         lengths = np.zeros((len(texts), 1), dtype=np.int32)
         for chunk in places.chunks(texts):
             started = time.perf_counter()
-            found, seconds = self._backend.lengths([texts[i] for i in chunk], prompt)
+            found, seconds = self._backend.lengths([texts[i] for i in chunk], prompt, role)
             self.counters.seconds += seconds
             self.counters.seconds_wait += max(0.0, time.perf_counter() - started - seconds)
             places.put(chunk, found[:, None], lengths)
@@ -333,6 +340,12 @@ def large_array(rows: int, columns: int) -> NDArray[np.float32]:
             ) from error
         mapped = np.memmap(file, dtype=np.float32, mode="r+", shape=(rows, columns))
         return np.asarray(mapped)
+
+
+def role_of(prompt_type: Any) -> Role | None:
+    """Return the role of texts of one of mteb's types of prompt."""
+    value = getattr(prompt_type, "value", prompt_type)
+    return value if value in ("query", "document") else None
 
 
 def _texts(inputs: Any) -> list[str]:

@@ -86,28 +86,36 @@ class Engine:
         """Return what encodes at a policy."""
         return LocalBackend(self, policy)
 
-    def embed(self, policy: Policy, texts: Sequence[str], role: Role, prompt: str) -> Embedded:
+    def embed(
+        self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
+    ) -> Embedded:
         """Return the embeddings of texts that all differ.
+
+        Args:
+            policy: which temperature they get.
+            texts: any number.
+            role: queries, documents, or None: neither; a policy by role counts these as documents.
+            prompt: put before each of them.
 
         Raises:
             EmbeddingError: one is not finite, or zero.
             InjectionError: the model cannot be brought to the policy.
         """
         started = time.perf_counter()
-        policy = policy.for_role(role)
+        policy = policy.for_role(role or "document")
         keys, rows, work = digests(texts), np.arange(len(texts)), Work()
         embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
         with self._in_store:
-            shelf = self._store.shelf(self._context(policy, prompt))
+            shelf = self._store.shelf(self._context(policy, prompt, role))
             found = shelf.read(keys, embeddings, rows)
         # What no model may give is not taken from the store either.
         found &= ~_unusable(embeddings)
         missing = rows[~found]
         if len(missing):
             self._forward.use(policy)
-        for block, tokens in self._tokenized(texts, keys, missing, prompt):
+        for block, tokens in self._tokenized(texts, keys, missing, prompt, role):
             lengths = np.array([one.length for one in tokens], dtype=np.int32)
-            for batch in self._forward.run(tokens):
+            for batch in self._forward.run(tokens, role):
                 where, read = block[batch.texts], lengths[batch.texts]
                 _check(batch.embeddings, where, read, len(texts))
                 embeddings[where] = batch.embeddings
@@ -122,22 +130,22 @@ class Engine:
         return Embedded(embeddings, work)
 
     def lengths(
-        self, policy: Policy, texts: Sequence[str], prompt: str
+        self, policy: Policy, texts: Sequence[str], prompt: str, role: Role | None = None
     ) -> tuple[NDArray[np.int32], float]:
         """Return the tokens that the model reads of each text, and the seconds that it took."""
         started = time.perf_counter()
         keys = digests(texts)
         lengths = np.full(len(texts), -1, dtype=np.int32)
         roles: tuple[Role, ...] = ("document", "query")
-        # Where they were encoded the lengths are known; the role is not.
-        for one in dict.fromkeys(policy.for_role(role) for role in roles):
+        # Where they were encoded the lengths are known, at whichever temperature that was.
+        for one in dict.fromkeys(map(policy.for_role, roles)):
             unknown = lengths < 0
             if unknown.any():
                 with self._in_store:
-                    shelf = self._store.shelf(self._context(one, prompt))
+                    shelf = self._store.shelf(self._context(one, prompt, role))
                     lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
-        tokens = self._tokens(texts, keys, others, prompt)
+        tokens = self._tokens(texts, keys, others, prompt, role)
         lengths[others] = [one.length for one in tokens]
         return lengths, time.perf_counter() - started
 
@@ -157,24 +165,36 @@ class Engine:
         self._forward.stop()
 
     def _tokenized(
-        self, texts: Sequence[str], keys: NDArray[np.bytes_], which: NDArray[np.int64], prompt: str
+        self,
+        texts: Sequence[str],
+        keys: NDArray[np.bytes_],
+        which: NDArray[np.int64],
+        prompt: str,
+        role: Role | None,
     ) -> Iterator[tuple[NDArray[np.int64], list[Tokens]]]:
         """Yield some of the texts in blocks; the next is tokenised while one is encoded."""
         blocks = _blocks(texts, which)
-        waiting = [self._ahead.submit(self._tokens, texts, keys, one, prompt) for one in blocks[:1]]
+        waiting = [
+            self._ahead.submit(self._tokens, texts, keys, one, prompt, role) for one in blocks[:1]
+        ]
         for number, block in enumerate(blocks, start=1):
             tokens = waiting.pop().result()
             waiting += [
-                self._ahead.submit(self._tokens, texts, keys, one, prompt)
+                self._ahead.submit(self._tokens, texts, keys, one, prompt, role)
                 for one in blocks[number : number + 1]
             ]
             yield block, tokens
 
     def _tokens(
-        self, texts: Sequence[str], keys: NDArray[np.bytes_], which: NDArray[np.int64], prompt: str
+        self,
+        texts: Sequence[str],
+        keys: NDArray[np.bytes_],
+        which: NDArray[np.int64],
+        prompt: str,
+        role: Role | None,
     ) -> list[Tokens]:
         """Return the tokens of some of the texts: those in the store, the others made."""
-        tokenizer = self._forward.tokenizer
+        tokenizer = self._forward.tokenizer_for(role)
         digest = tokenizer.digest
         if digest is None:
             return tokenizer.tokenize([texts[i] for i in which], prompt)
@@ -195,7 +215,7 @@ class Engine:
                 shelf.add_ragged(keys[which[plain]], [tokens[n].ids for n in plain])  # type: ignore[union-attr]
         return [one for one in tokens if one is not None]
 
-    def _context(self, policy: Policy, prompt: str) -> Context:
+    def _context(self, policy: Policy, prompt: str, role: Role | None) -> Context:
         one = self._identity
         return Context(
             kind="embedding",
@@ -205,6 +225,7 @@ class Engine:
             dtype=one.dtype,
             temperature=policy.canonical,
             prompt=prompt,
+            role=(role or "neither") if self._forward.depends_on_role else "",
             made_by=_made_by(),
         )
 
@@ -217,14 +238,16 @@ class LocalBackend:
         self._policy = policy
 
     def embed(
-        self, texts: Sequence[str], role: Role, prompt: str, *, more: bool = False
+        self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool = False
     ) -> Embedded:
         """Return the embeddings of texts that all differ."""
         return self._engine.embed(self._policy, texts, role, prompt)
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[NDArray[np.int32], float]:
+    def lengths(
+        self, texts: Sequence[str], prompt: str, role: Role | None
+    ) -> tuple[NDArray[np.int32], float]:
         """Return the tokens that the model reads of each text, and the seconds that it took."""
-        return self._engine.lengths(self._policy, texts, prompt)
+        return self._engine.lengths(self._policy, texts, prompt, role)
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
         """Return the prompt that texts of a task get."""

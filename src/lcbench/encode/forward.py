@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.invariance import check_invariance
+from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
+from lcbench.errors import RequestError
 from lcbench.tempscale.inject import Injection, find_transformer
-from lcbench.tempscale.policy import BASELINE, Policy
+from lcbench.tempscale.policy import BASELINE, Policy, Role
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -70,7 +72,7 @@ class Forward:
     """A model, its copies on several GPUs, and the threads that run it.
 
     Attributes:
-        tokenizer: the model's.
+        depends_on_role: whether a text's tokens or embedding may depend on its role.
         dimensions: of an embedding.
         batch_tokens: tokens of one batch at most, padding included (a longer text is one alone).
     """
@@ -100,13 +102,11 @@ class Forward:
             RequestError: an embedding depends on the texts that share its batch.
         """
         kind = model.device.type
-        self.tokenizer = Tokenizer(model)
+        self.depends_on_role = depends_on_role(model)
+        self._model = model
         # Before it is compiled, or brought to a temperature.
-        check_invariance(
-            model,
-            self.tokenizer,
-            lambda texts: _embed(model, self.tokenizer, texts)[0],
-            batched=batch_tokens != 1,
+        self._tokenizers = _tokenizers(
+            model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
@@ -135,11 +135,26 @@ class Forward:
         for replica in self._replicas:
             replica.use(policy)
 
-    def run(self, tokens: Sequence[Tokens]) -> Iterator[Batch]:
+    def tokenizer_for(self, role: Role | None) -> Tokenizer:
+        """Return the tokenizer of texts of a role; one for all where the model knows none.
+
+        Raises:
+            RequestError: the model has no way for these texts.
+        """
+        role = role if self.depends_on_role else None
+        if role not in self._tokenizers:
+            check_routes(self._model, [role], "this model")
+        return self._tokenizers[role]
+
+    def run(self, tokens: Sequence[Tokens], role: Role | None = None) -> Iterator[Batch]:
         """Run texts through the model and yield batches as they are done, in no certain order.
 
         When memory runs out, batches are halved, and what was not done is done in smaller ones;
         at last in one at a time.
+
+        Args:
+            tokens: of texts of one role, after the same prompt.
+            role: theirs.
 
         Raises:
             Stopped: by `stop`.
@@ -155,7 +170,7 @@ class Forward:
             done: set[int] = set()
             exhausted: BaseException | None = None
             futures: dict[Future[tuple[NDArray[np.float32], int]], list[int]] = {
-                self._pool.submit(self._run_batch, [tokens[i] for i in batch]): batch
+                self._pool.submit(self._run_batch, [tokens[i] for i in batch], role): batch
                 for batch in batches
             }
             try:
@@ -216,12 +231,14 @@ class Forward:
             # Of its own, so that copying for one batch need not wait for the other's computing.
             self._own.stream = torch.cuda.stream(torch.cuda.Stream(device))
 
-    def _run_batch(self, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
+    def _run_batch(
+        self, batch: Sequence[Tokens], role: Role | None
+    ) -> tuple[NDArray[np.float32], int]:
         self._enter()
         try:
             with self._own.stream:
                 result: tuple[NDArray[np.float32], int] = self._own.replica.run(
-                    self.tokenizer, batch
+                    self.tokenizer_for(role), batch
                 )
             return result
         finally:
@@ -315,7 +332,28 @@ def _embed(
             name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
-    return model(features)["sentence_embedding"].float().cpu(), padded
+    found = model(features, **tokenizer.task)["sentence_embedding"]
+    # Cut where the model's configuration says so (Matryoshka), as by `SentenceTransformer.encode`.
+    return found[:, : model.truncate_dim].float().cpu(), padded
+
+
+def _tokenizers(
+    model: SentenceTransformer, *, by_role: bool, batched: bool
+) -> dict[Role | None, Tokenizer]:
+    """Return the tokenizer of each role that a model has a way for, each seen to pad rightly."""
+    found: dict[Role | None, Tokenizer] = {}
+    roles: tuple[Role | None, ...] = ("query", "document", None)
+    for role in roles if by_role else roles[-1:]:
+        try:
+            check_routes(model, [role], "this model")
+        except RequestError:
+            # An error only where there are such texts.
+            continue
+        tokenizer = found[role] = Tokenizer(model, role)
+        check_invariance(
+            model, tokenizer, lambda texts, by=tokenizer: _embed(model, by, texts)[0], batched=batched
+        )
+    return found
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -73,6 +73,7 @@ class Context:
         dtype: that the model computes in.
         temperature: canonical, as the text's role has it; "" for tokens, which have none.
         prompt: put before each text.
+        role: of the texts, where the model may make something else of one by its role; else "".
         made_by: a digest of the versions of the libraries, and of the code, that make the rows.
     """
 
@@ -84,6 +85,7 @@ class Context:
     temperature: str
     prompt: str
     made_by: str
+    role: str = ""
 
     @property
     def digest(self) -> str:

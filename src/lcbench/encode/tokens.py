@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from lcbench.encode.roles import depends_on_role, input_module, lengths_by_role, task_of
+from lcbench.tempscale.policy import Role
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -81,17 +84,26 @@ class Tokenizer:
     The model's window and tokenizer must not change once it is made.
 
     Attributes:
+        task: what `SentenceTransformer.encode` hands to the model for the role of these texts.
         first_position: of each text, where padded batches are to have `position_ids` that leave
             padding on the left out; None: the model counts for itself. For models with absolute
             positions that count padding (`invariance.check_invariance` finds out).
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        """Take the tokenizer of a model whose window is set."""
+    def __init__(self, model: SentenceTransformer, role: Role | None = None) -> None:
+        """Take the tokenizer of a model whose window is set.
+
+        Args:
+            model: loaded.
+            role: of the texts, which a model may tokenise by it.
+        """
         self._model = model
-        self._tokenizer: Any = model.tokenizer
+        self.task = task_of(role)
+        # A Router has one for each of its routes.
+        self._module = input_module(model, role)
+        self._tokenizer: Any = self._module.tokenizer
         self._frames: dict[str, _Frame] = {}
-        self._flattens = bool(getattr(model[0], "can_flatten_inputs", False))
+        self._flattens = bool(getattr(self._module, "can_flatten_inputs", False))
         self.first_position: int | None = None
 
     @property
@@ -207,7 +219,7 @@ class Tokenizer:
         Models with equal ones share it. None where it cannot be known from the tokenizer's
         serialised form: a slow tokenizer, or a model with code of its own before it.
         """
-        module: Any = self._model[0]
+        module = self._module
         if not self._is_plain:
             return None
         serialised = json.loads(self._tokenizer.backend_tokenizer.to_str())
@@ -226,6 +238,16 @@ class Tokenizer:
             "window": self._window,
             "do_lower_case": module.do_lower_case,
             "processing": repr(module.processing_kwargs),
+            # What the module makes of the role, and, where it makes anything of it, the role.
+            **(
+                {
+                    "role": self.task,
+                    "lengths": lengths_by_role(self._model),
+                    "expansion": repr(module.query_expansion),
+                }
+                if depends_on_role(self._model)
+                else {}
+            ),
             # A model that reads messages puts texts and prompts into its template.
             "template": self._tokenizer.chat_template if self._reads_messages else None,
             "version": tokenizers.__version__,
@@ -236,7 +258,9 @@ class Tokenizer:
     @cached_property
     def _window(self) -> int | None:
         """The most tokens of a text; None if there is no limit."""
-        window = self._model.max_seq_length
+        window = getattr(self._module, "max_seq_length", None)
+        own = lengths_by_role(self._model).get(self.task.get("task", ""))
+        window = window if own is None else own
         # What transformers takes as no limit.
         return None if window is None or window > 1e20 else int(window)
 
@@ -255,7 +279,7 @@ class Tokenizer:
 
     @cached_property
     def _reads_messages(self) -> bool:
-        return "message" in getattr(self._model[0], "modality_config", {})
+        return "message" in getattr(self._module, "modality_config", {})
 
     @cached_property
     def _may_be_cut(self) -> bool:
@@ -263,7 +287,7 @@ class Tokenizer:
         if not self._is_plain or self._reads_messages or self._tokenizer.truncation_side != "right":
             return False
         # They may set another length, side or way of truncation.
-        if getattr(self._model[0], "processing_kwargs", None):
+        if getattr(self._module, "processing_kwargs", None) or self._module.query_expansion:
             return False
         backend = self._tokenizer.backend_tokenizer
         parts = json.loads(backend.to_str())
@@ -353,12 +377,12 @@ class Tokenizer:
 
     def _preprocess(self, texts: list[str], prompt: str) -> dict[str, Any]:
         """Return the model's features of texts, padded."""
-        module: Any = self._model[0]
+        module = self._module
         if self._flattens:
             # One text after the other, they could not be told apart.
             module.can_flatten_inputs = False
         try:
-            return dict(self._model.preprocess(texts, prompt=prompt or None))
+            return dict(self._model.preprocess(texts, prompt=prompt or None, **self.task))
         finally:
             if self._flattens:
                 module.can_flatten_inputs = True
@@ -368,7 +392,7 @@ class Tokenizer:
 
         As sentence-transformers has it for flash attention, which is told where each text begins.
         """
-        module: Any = self._model[0]
+        module = self._module
         rows = [{"input_ids": one.ids.tolist()} for one in batch]
         features = dict(module.data_collator(rows))
         features.pop("labels", None)

@@ -1,0 +1,122 @@
+"""The role of a text as the model sees it: a query, a document, or (None) neither of the two.
+
+mteb encodes queries with `encode_query` and documents with `encode_document`, which hand `task=` to
+every part of the model; texts of tasks that have neither get plain `encode`. Most models make
+nothing of it. Here is asked which do, and what a role is routed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+from lcbench.tempscale.policy import Role
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def task_of(role: Role | None) -> dict[str, str]:
+    """Return what `SentenceTransformer.encode` hands to `preprocess` and `forward` for a role."""
+    return {} if role is None else {"task": role}
+
+
+def depends_on_role(model: SentenceTransformer) -> bool:
+    """Return whether a model may make different tokens or embeddings of one text by its role.
+
+    A module of another library that could look at the role counts as one that does.
+    """
+    from sentence_transformers.base.modules import Router, Transformer
+
+    first: Any = model[0]
+    if type(first) is not Transformer:
+        return True
+    if any(limit is not None for limit in lengths_by_role(model).values()):
+        return True
+    if first.query_expansion is not None or "task" in first._declared_forward_params:
+        return True
+    if "message" in first.modality_config and first._chat_template_declares_task():
+        return True
+    of_module = model.module_kwargs or {}
+    return any(
+        isinstance(module, Router)
+        or "task" in getattr(module, "forward_kwargs", ())
+        or "task" in of_module.get(name, ())
+        for name, module in model.named_children()
+    )
+
+
+def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
+    """Return the windows that a model has for queries and for documents alone; None: its own."""
+    first: Any = model[0]
+    return {
+        "query": getattr(first, "query_length", None),
+        "document": getattr(first, "document_length", None),
+    }
+
+
+def input_module(model: SentenceTransformer, role: Role | None) -> Any:
+    """Return the module that tokenises the texts of a role."""
+    from sentence_transformers.base.modules import Router
+
+    module: Any = model[0]
+    while isinstance(module, Router):
+        routes: Any = module.sub_modules
+        module = routes[module._resolve_route(task=role, modality="text")][0]
+    return module
+
+
+def check_routes(model: SentenceTransformer, roles: Collection[Role | None], name: str) -> None:
+    """See that each role is routed through a transformer.
+
+    Args:
+        model: loaded.
+        roles: of the texts that are to be encoded.
+        name: of the model, for messages.
+
+    Raises:
+        RequestError: a Router has no route for one of the roles, or one without attention.
+    """
+    from transformers import PreTrainedModel
+
+    for role in roles:
+        passed = list(_passed(model, role, name))
+        if any(
+            isinstance(inner, PreTrainedModel) for module in passed for inner in module.modules()
+        ):
+            continue
+        kinds = ", ".join(type(module).__name__ for module in passed)
+        texts = {"query": "queries", "document": "documents"}.get(role or "", "other texts")
+        raise RequestError(
+            f"{name}: its Router sends {texts} through {kinds}, which has no attention, so no "
+            "temperature can be applied to them."
+        )
+
+
+def _passed(model: SentenceTransformer, role: Role | None, name: str) -> Iterator[Any]:
+    """Yield the modules that a text of a role goes through."""
+    from sentence_transformers.base.modules import Router
+
+    waiting: list[Any] = list(model.children())
+    while waiting:
+        module = waiting.pop(0)
+        if not isinstance(module, Router):
+            yield module
+            continue
+        try:
+            route = module._resolve_route(task=role, modality="text")
+        except ValueError as error:
+            texts = (
+                "texts that are neither queries nor documents (those of STS, classification, "
+                "clustering)"
+                if role is None
+                else f"a {role}"
+            )
+            raise RequestError(
+                f"{name}: its Router has no route for {texts} and no default_route; its routes: "
+                f"{', '.join(module.sub_modules)}. Choose retrieval tasks with tasks=, or set "
+                "default_route in its router_config.json."
+            ) from error
+        routes: Any = module.sub_modules
+        waiting = [*routes[route], *waiting]

@@ -1,0 +1,223 @@
+"""Texts reach the model as its makers mean: the role, lengths by role, truncated embeddings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines import NOISE_FLOOR, encoder_of
+from lcbench.encode.roles import check_routes, depends_on_role
+from lcbench.errors import RequestError
+
+TEXTS = [
+    "an apple a day keeps the doctor away",
+    "pears",
+    "plums and damsons " * 12,
+    "the quick brown fox jumps over the lazy dog",
+]
+ROLES: tuple[Any, ...] = ("query", "document", None)
+
+
+def _dense(seed: int) -> Any:
+    import torch
+    from sentence_transformers.base.modules import Dense
+
+    torch.manual_seed(seed)
+    return Dense(32, 32)
+
+
+def _dense_routes(folder: Path, default: str | None = "document") -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    plain = SentenceTransformer(str(folder), device="cpu")
+    router = Router.for_query_document(
+        query_modules=[_dense(1)],
+        document_modules=[_dense(2)],
+        default_route=default,
+        allow_empty_key=False,
+    )
+    return SentenceTransformer(modules=[*plain.children(), router], device="cpu")
+
+
+def _shared_transformer(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    plain = SentenceTransformer(str(folder), device="cpu")
+    router = Router.for_query_document(
+        query_modules=[*plain.children(), _dense(1)],
+        document_modules=[*plain.children(), _dense(2)],
+    )
+    return SentenceTransformer(modules=[router], device="cpu")
+
+
+def _static_queries(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    plain = SentenceTransformer(str(folder), device="cpu")
+    static = StaticEmbedding(plain.tokenizer, embedding_dim=32)
+    router = Router({"document": [*plain.children()], "query": [static]}, default_route="document")
+    return SentenceTransformer(modules=[router], device="cpu")
+
+
+def _lengths_by_role(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu")
+    model[0].query_length, model[0].document_length = 8, 20
+    return model
+
+
+def _expanded_queries(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu")
+    model[0].query_expansion = {"strategy": "fixed", "length": 16, "attend": True}
+    return model
+
+
+def _short_embeddings(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", truncate_dim=8)
+
+
+def _without_prompt_in_pooling(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.set_pooling_include_prompt(False)
+    return model
+
+
+def _normalized(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize
+
+    plain = SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(modules=[*plain.children(), Normalize()], device="cpu")
+
+
+def _max_pooling(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    plain: Any = SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(modules=[plain[0], Pooling(32, "max")], device="cpu")
+
+
+def _last_token(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    plain: Any = SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(modules=[plain[0], Pooling(32, "lasttoken")], device="cpu")
+
+
+def _processing_kwargs(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu")
+    model[0].processing_kwargs = {"text": {"max_length": 10}}
+    return model
+
+
+def _lower_case(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu")
+    model[0].do_lower_case = True
+    return model
+
+
+def _weighted_mean(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    plain: Any = SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(modules=[plain[0], Pooling(32, "weightedmean")], device="cpu")
+
+
+# Of each odd model whether a text may have another embedding in another role.
+MODELS: dict[str, tuple[Callable[[Path], Any], bool]] = {
+    "routes of Dense": (_dense_routes, True),
+    "routes that share a transformer": (_shared_transformer, True),
+    "lengths by role": (_lengths_by_role, True),
+    "expanded queries": (_expanded_queries, True),
+    "truncated embeddings": (_short_embeddings, False),
+    "no prompt in pooling": (_without_prompt_in_pooling, False),
+    "normalised": (_normalized, False),
+    "max pooling": (_max_pooling, False),
+    "last token": (_last_token, False),
+    "weighted mean": (_weighted_mean, False),
+    "processing_kwargs": (_processing_kwargs, False),
+    "lower case": (_lower_case, False),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_embeddings_are_those_of_encode_in_each_role(
+    name: str, prompt: str, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    make, depends = MODELS[name]
+    make(make_model("bert")).save_pretrained(str(tmp_path))
+    encoder: Any = encoder_of(tmp_path)
+    assert depends_on_role(encoder.model) == depends
+    ways = {
+        "query": encoder.model.encode_query,
+        "document": encoder.model.encode_document,
+        None: encoder.model.encode,
+    }
+    # Twice: what comes from the caches of tokens and embeddings is of the same role.
+    for role in (*ROLES, *ROLES):
+        found = encoder.embed(TEXTS, role, prompt)
+        expected = ways[role](TEXTS, prompt=prompt, show_progress_bar=False)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() < NOISE_FLOOR, role
+    encoded = len(TEXTS) * (3 if depends else 1)
+    assert encoder.counters.encoded_texts == encoded
+
+
+def test_roles_that_differ_differ(make_model: Callable[[str], Path], tmp_path: Path) -> None:
+    _dense_routes(make_model("bert")).save_pretrained(str(tmp_path))
+    encoder = encoder_of(tmp_path)
+    query, document, neither = (encoder.embed(TEXTS, role) for role in ROLES)
+    assert np.abs(query - document).max() > 0.1
+    assert np.array_equal(document, neither)
+
+
+def test_lengths_are_those_of_the_role(make_model: Callable[[str], Path], tmp_path: Path) -> None:
+    _lengths_by_role(make_model("bert")).save_pretrained(str(tmp_path))
+    encoder = encoder_of(tmp_path)
+    assert [encoder.lengths(TEXTS[2:3], "", role) for role in ROLES] == [[8], [20], [48]]
+    encoder.embed(TEXTS[2:3], "document")
+    assert [encoder.lengths(TEXTS[2:3], "", role) for role in ROLES] == [[8], [20], [48]]
+
+
+def test_roles_share_embeddings_where_the_model_knows_none(minilm_folder: Path) -> None:
+    encoder = encoder_of(minilm_folder)
+    for role in ROLES:
+        encoder.embed(TEXTS, role)
+    assert encoder.counters.encoded_texts == len(TEXTS)
+
+
+def test_a_route_without_attention_is_refused(make_model: Callable[[str], Path]) -> None:
+    model = _static_queries(make_model("bert"))
+    check_routes(model, ["document", None], "local/m")
+    with pytest.raises(RequestError, match="queries through StaticEmbedding, which has no attenti"):
+        check_routes(model, ["document", "query"], "local/m")
+
+
+def test_a_router_without_default_route_has_queries_and_documents(
+    make_model: Callable[[str], Path],
+) -> None:
+    model = _dense_routes(make_model("bert"), default=None)
+    check_routes(model, ["query", "document"], "local/m")
+    with pytest.raises(RequestError, match="neither queries nor documents"):
+        check_routes(model, ["query", None], "local/m")
