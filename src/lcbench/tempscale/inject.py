@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -55,6 +55,7 @@ from lcbench.tempscale.prove import (
 # The eager attention function is no entry of the interface: each modelling file hands in its own.
 # A model on it gets this name while it is injected, which the interface does know.
 _EAGER = "tempscale_eager"
+_ROLES: tuple[Role, ...] = ("query", "document")
 _LAYER = "_lcbench_layer"
 _INJECTED = "_lcbench_injected"
 
@@ -73,7 +74,8 @@ class _Layer:
 
     name: str
     injection: Injection
-    tau: float
+    # By the role of the text.
+    taus: dict[Role, float]
     calls_a_run: int
 
 
@@ -83,11 +85,13 @@ class _Run(threading.local):
     Attributes:
         calls: how often each attention layer has run, by its name, since the last check.
         rows: the temperature of each text, where it goes by length.
+        role: whose texts are being encoded, as the call that encodes them says; or None.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.rows: Tensor | None = None
+        self.role: Role | None = None
 
 
 class Injection:
@@ -95,8 +99,9 @@ class Injection:
 
     Attributes:
         policy: the policy that is applied, as simple as it comes to for this model.
-        role: whose texts are encoded next, for a policy by role: `query` or `document` (the
-            default). Set it before encoding.
+        role: whose texts a plain `encode` or forward pass has, for a policy by role: `query`,
+            `document`, or None: not known, and so an error. `encode_query` and `encode_document`
+            of a `SentenceTransformer`, and what calls them (mteb, evaluators), say it themselves.
         proof: what was checked when the policy was applied.
     """
 
@@ -108,7 +113,8 @@ class Injection:
         self._run = _Run()
         self._watches = False
         self._unwatched: Any = None
-        self._role: Role = "document"
+        self._role: Role | None = None
+        self._unencoded: list[tuple[nn.Module, Any]] = []
         kind = type(self._transformer).__name__
         if getattr(self._transformer, _INJECTED, False):
             raise InjectionError(
@@ -121,30 +127,46 @@ class Injection:
             setattr(self._transformer, _INJECTED, True)
             self._attach()
             self.proof = self._prove(started)
+            self._watch_encoding(model)
         except BaseException:
             self.remove()
             raise
 
+    def __repr__(self) -> str:
+        kind = type(self._transformer).__name__
+        state = "" if self._modules else ", removed"
+        return f"<Injection of τ = {self.policy.canonical} into {kind}{state}>"
+
     @property
-    def role(self) -> Role:
-        """Whose texts are encoded next."""
+    def role(self) -> Role | None:
+        """Whose texts a plain `encode` or forward pass has."""
         return self._role
 
     @role.setter
-    def role(self, role: Role) -> None:
+    def role(self, role: Role | None) -> None:
+        if role not in ("query", "document", None):
+            raise RequestError(f"role={role!r} is none of: 'query', 'document', None.")
         self._role = role
-        current = self.policy.for_role(role)
-        taus = iter(current.of_layers(sum(_layer(module).calls_a_run for module in self._modules)))
-        for module in self._modules:
-            layer = _layer(module)
-            # A module that runs several times is shared by that many layers.
-            own = {next(taus) for _ in range(layer.calls_a_run)}
-            if len(own) > 1:
-                raise InjectionError(
-                    f"{type(self._transformer).__name__}: {layer.name} is shared by layers of "
-                    "different temperatures."
-                )
-            layer.tau = own.pop()
+
+    @property
+    def _goes_by_role(self) -> bool:
+        return self.policy.for_role("query") != self.policy.for_role("document")
+
+    def _assign(self) -> None:
+        """Give each attention layer its temperature in either role."""
+        for role in _ROLES:
+            layers = sum(_layer(module).calls_a_run for module in self._modules)
+            taus = iter(self.policy.for_role(role).of_layers(layers))
+            for module in self._modules:
+                layer = _layer(module)
+                # A module that runs several times is shared by that many layers.
+                own = {next(taus) for _ in range(layer.calls_a_run)}
+                if len(own) > 1:
+                    raise InjectionError(
+                        f"{type(self._transformer).__name__}: {layer.name} is shared by layers of "
+                        "different temperatures."
+                    )
+                layer.taus[role] = own.pop()
 
     def _attach(self) -> None:
         transformer = self._transformer
@@ -176,7 +198,8 @@ class Injection:
             if not hasattr(module, _LAYER):
                 self._modules.append(module)
                 calls = sum(other is module for other in modules)
-                setattr(module, _LAYER, _Layer(names[id(module)], self, 1.0, calls))
+                setattr(module, _LAYER, _Layer(names[id(module)], self, {}, calls))
+        self._assign()
         self._watches = self.policy.of_length(1) is not None
         if self._watches:
             self._watch_lengths()
@@ -185,18 +208,17 @@ class Injection:
         """Show every layer at the temperatures that the policy can give it."""
         shown: dict[str, list[float]] = {}
         largest = 0.0
-        roles: Sequence[Role] = ("query", "document")
-        if self.policy.for_role("query") == self.policy.for_role("document"):
-            roles = ("document",)
-        for role in roles:
-            self.role = role
-            probe = self._probe()
+        for role in _ROLES if self._goes_by_role else _ROLES[1:]:
+            self._run.role = role
+            try:
+                probe = self._probe()
+            finally:
+                self._run.role = None
             largest = max(largest, check_probe(self._transformer, probe, self._modules))
             for call in probe.calls:
                 taus = shown.setdefault(_layer(call.module).name, [])
                 taus += [tau for tau in call.tau if tau not in taus]
         self.forget()
-        self.role = "document"
         return Proof(
             layers=tuple(shown),
             tau=tuple(tuple(taus) for taus in shown.values()),
@@ -234,6 +256,38 @@ class Injection:
         self._unwatched = self._transformer.__dict__.get("forward")
         self._transformer.forward = watched
 
+    def _watch_encoding(self, model: nn.Module) -> None:
+        """See whose texts each call of `encode` has, which says it to the model as `task`."""
+        if "sentence_transformers" not in sys.modules:
+            return
+        from sentence_transformers import SentenceTransformer
+
+        for module in model.modules():
+            if isinstance(module, SentenceTransformer):
+                self._unencoded.append((module, module.__dict__.get("encode")))
+                module.encode = self._watched(module.encode)  # type: ignore[method-assign]
+
+    def _watched(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(encode)
+
+        @functools.wraps(encode)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind_partial(*args, **kwargs).arguments
+            if given.get("pool") is not None or isinstance(given.get("device"), list):
+                raise InjectionError(
+                    f"{self!r} is in this process; those of a pool, or of several devices, have "
+                    "the model without it, or as it was when they were started. Encode with the "
+                    "model itself, or export it at a constant temperature (lcbench.export)."
+                )
+            task = given.get("kwargs", {}).get("task")
+            before, self._run.role = self._run.role, task if task in _ROLES else None
+            try:
+                return encode(*args, **kwargs)
+            finally:
+                self._run.role = before
+
+        return watched
+
     def _find_rows(self, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the temperature of each text that goes through the model, by its length."""
         ids: Any = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
@@ -252,14 +306,27 @@ class Injection:
             # Unpadded: all texts lie in one row, one after the other.
             self._run.rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
 
-    def temperature(self, layer_tau: float) -> float | Tensor:
+    def temperature(self, taus: Mapping[Role, float]) -> float | Tensor:
         """Return the temperature of a layer in this run: a number, or one a text.
 
+        Args:
+            taus: the layer's in each role.
+
         Raises:
-            InjectionError: it differs by length, and the batch came by a way that is not watched.
+            InjectionError: it differs by role, and whose texts these are is not known; or by
+                length, and the batch came by a way that is not watched.
         """
         if not self._watches:
-            return layer_tau
+            if not self._goes_by_role:
+                return taus["document"]
+            role = self._run.role or self._role
+            if role is None:
+                raise InjectionError(
+                    f"{self!r} goes by role, and whether these texts are queries or documents is "
+                    "not known: use encode_query and encode_document, or say it before: "
+                    'injection.role = "query" (or "document").'
+                )
+            return taus[role]
         rows = self._run.rows
         if rows is None:
             raise InjectionError(
@@ -285,8 +352,8 @@ class Injection:
             if runs == 0 or calls[layer.name] != runs * layer.calls_a_run:
                 raise InjectionError(
                     f"{type(self._transformer).__name__}: the attention layer {layer.name} no "
-                    f"longer runs at τ = {layer.tau:g}; it was replaced or bypassed after the "
-                    "injection."
+                    f"longer runs at τ = {self.policy.canonical}; it was replaced or bypassed "
+                    "after the injection."
                 )
         self.forget()
 
@@ -295,6 +362,11 @@ class Injection:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        for module, unwatched in self._unencoded:
+            module.__dict__.pop("encode", None)
+            if unwatched is not None:
+                module.encode = unwatched
+        self._unencoded = []
         if self._transformer.config._attn_implementation == _EAGER:
             self._transformer.set_attn_implementation(self._original)
         if self._watches:
@@ -340,7 +412,11 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
         tau_bias: `divided` (a position bias is divided with the logits) or `kept`.
 
     Returns:
-        A handle with `.remove()`, `.role` and `.proof`, which is a context manager as well.
+        A handle with `.remove()`, `.role` and `.proof`, which is a context manager as well. A
+        policy by role follows `encode_query` and `encode_document`, and so mteb and the evaluators
+        of sentence-transformers; before a plain `encode` say whose texts follow:
+        `injection.role = "query"`. It holds in this process: `encode` with a pool or several
+        devices is an error.
 
     Raises:
         InjectionError: the model's attention cannot be reached in every layer (the message names
@@ -385,7 +461,9 @@ def find_transformer(model: nn.Module) -> PreTrainedModel:
 def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
     for child in module.children():
         if isinstance(child, PreTrainedModel):
-            found.append(child)
+            # A Router's routes may share one.
+            if all(child is not other for other in found):
+                found.append(child)
         else:
             _collect_outermost(child, found)
 
@@ -465,7 +543,7 @@ def _attend(
             "does not divide."
         )
     layer: _Layer | None = getattr(module, _LAYER, None)
-    tau = 1.0 if layer is None else layer.injection.temperature(layer.tau)
+    tau = 1.0 if layer is None else layer.injection.temperature(layer.taus)
     keeps_bias = layer is not None and layer.injection.policy.keeps_bias
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
@@ -540,7 +618,7 @@ def _scale_softmax(module: nn.Module) -> list[Any]:
 
     def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         mode = _ScaledSoftmax(layer)
-        given = signature.bind(*args, **kwargs)
+        given = signature.bind_partial(*args, **kwargs)
         mode.keep_bias(given.arguments)
         mode.__enter__()  # type: ignore[no-untyped-call]
         entered.modes = [*getattr(entered, "modes", []), mode]
@@ -564,7 +642,7 @@ class _ScaledSoftmax(TorchFunctionMode):
         self._layer: _Layer | None = getattr(module, _LAYER, None)
         tau: float | Tensor = 1.0
         if self._layer is not None:
-            tau = self._layer.injection.temperature(self._layer.tau)
+            tau = self._layer.injection.temperature(self._layer.taus)
         self._tau = tau
 
     def keep_bias(self, given: dict[str, Any]) -> None:
