@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mteb.mocks.mock_tasks import MockRetrievalTask
 
+from engines import NOISE_FLOOR, largest_difference
 from lcbench import inject
 from lcbench.errors import InjectionError, RequestError
 
@@ -74,7 +75,8 @@ def test_threads_have_roles_of_their_own(model: Any) -> None:
         both = (model.encode_query, model.encode_document)
         waiting = [pool.submit(both[i % 2], TEXTS, show_progress_bar=False) for i in range(24)]
         for i, one in enumerate(waiting):
-            assert np.array_equal(one.result(), (query, document)[i % 2])
+            # Threads may share cores in another way, and so round in another order.
+            assert largest_difference(one.result(), (query, document)[i % 2]) < NOISE_FLOOR
 
 
 @pytest.mark.parametrize("tau", [0.3, BY_ROLE], ids=str)

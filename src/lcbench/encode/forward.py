@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -337,6 +338,12 @@ def _embed(
     return found[:, : model.truncate_dim].float().cpu(), padded
 
 
+def _embeddings(
+    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens]
+) -> torch.Tensor:
+    return _embed(model, tokenizer, batch)[0]
+
+
 def _tokenizers(
     model: SentenceTransformer, *, by_role: bool, batched: bool
 ) -> dict[Role | None, Tokenizer]:
@@ -350,9 +357,7 @@ def _tokenizers(
             # An error only where there are such texts.
             continue
         tokenizer = found[role] = Tokenizer(model, role)
-        check_invariance(
-            model, tokenizer, lambda texts, by=tokenizer: _embed(model, by, texts)[0], batched=batched
-        )
+        check_invariance(model, tokenizer, partial(_embeddings, model, tokenizer), batched=batched)
     return found
 
 
