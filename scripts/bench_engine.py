@@ -556,7 +556,7 @@ def _silent_console() -> Any:
     from rich.console import Console
 
     # A file of its own: what a console is told is written, as it would be for a user.
-    return Console(file=Path(os.devnull).open("w"), width=110)
+    return Console(file=Path(os.devnull).open("w", encoding="utf-8"), width=110)
 
 
 @contextmanager
@@ -988,7 +988,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.order is not None:
         order = Order(**json.loads(asked.order.read_text(encoding="utf-8")))
         measurement = asdict(work(order))
-        Path(order.folder, "measurement.json").write_text(json.dumps(measurement), "utf-8")
+        Path(order.folder, "measurement.json").write_text(json.dumps(measurement), encoding="utf-8")
         return 0
     sizes = SIZES[asked.sizes]
     public = support.in_mirror(asked.mirror)

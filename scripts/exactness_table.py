@@ -22,7 +22,7 @@ def processor() -> str:
     information = Path("/proc/cpuinfo")
     if not information.is_file():
         return platform.processor()
-    found = re.search(r"^model name\s*: (.*)$", information.read_text(), flags=re.M)
+    found = re.search(r"^model name\s*: (.*)$", information.read_text(encoding="utf-8"), flags=re.M)
     return found.group(1) if found else platform.machine()
 
 

@@ -59,6 +59,19 @@ def test_the_same_sweep_is_frozen_once(tmp_path: Path) -> None:
     assert freeze(tmp_path, count=4).folder != made.folder
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["made", "asked for again"])
+def test_the_latest_is_that_also_after_a_clock_that_was_ahead(again: bool, tmp_path: Path) -> None:
+    if again:
+        freeze(tmp_path)
+    ahead = freeze(tmp_path, "ahead")
+    later = (ahead.folder / manifest.NAME).stat().st_mtime + 86400
+    os.utime(ahead.folder / manifest.NAME, (later, later))
+    assert manifest.latest(tmp_path) == ahead.folder
+    for label in ("demo", "other", "demo"):
+        asked = freeze(tmp_path, label)
+        assert manifest.latest(tmp_path) == asked.folder
+
+
 def test_the_latest_is_the_one_that_was_asked_for_last(tmp_path: Path) -> None:
     assert manifest.latest(tmp_path) is None
     one, other = freeze(tmp_path, "one"), freeze(tmp_path, "other")

@@ -33,6 +33,13 @@ def test_every_line_says_which_cell(tmp_path: Path) -> None:
     assert lines[-1].endswith("[-] ends")
 
 
+def test_control_characters_are_written_as_escapes(tmp_path: Path) -> None:
+    with logged(tmp_path / "logs") as path, about("m\x1b[2J\nx, τ = 0.8"):
+        LOGGER.warning("a\x1b]0;title\x07 b\u202e τ\x1b[31m\ttab")
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    assert line.endswith(r"[m\x1b[2J x, τ = 0.8] a\x1b]0;title\x07 b\u202e τ\x1b[31m" + "\ttab")
+
+
 def test_warnings_of_libraries_are_in_it_and_only_while_it_is_open(tmp_path: Path) -> None:
     with logged(tmp_path) as path:
         logging.getLogger("some.library").warning("a library's")

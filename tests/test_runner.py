@@ -367,6 +367,8 @@ def test_the_same_plan_asked_for_again_is_the_same_whatever_was_measured_meanwhi
         (MemoryError(), True, False),
         (RuntimeError("CUDA error: out of memory"), True, False),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True, False),
+        (RuntimeError("can't start new thread"), True, False),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), True, False),
         (ConnectionResetError("reset"), True, False),
         (TimeoutError("slow"), True, False),
         (OSError(errno.ESTALE, "Stale file handle"), True, False),

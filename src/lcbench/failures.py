@@ -22,6 +22,8 @@ _PASSING = (
 # What a file system on another machine says when that was restarted, and how long to wait for it.
 _AWAY = (errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT)
 _MOMENTS = (0.2, 1.0, 5.0)
+# What is said in words of memory, and of processes and threads: there may be more the next time.
+_SCARCE = ("out of memory", "can't allocate memory", "can't start new thread")
 # Distributions all of whose exceptions are about the network.
 _OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
 # What a server answers that is busy, or not well: RFC 9110, RFC 6585.
@@ -29,7 +31,7 @@ _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an exception, or one that it came of, is about memory or the network.
+    """Whether an exception, or one that it came of, is about memory, processes or the network.
 
     Bad data, a wrong request, or a fault in the code fail again in the same way.
     """
@@ -75,7 +77,8 @@ def _is_transient(error: BaseException) -> bool:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status in _BUSY
-    if isinstance(error, MemoryError | ConnectionError | TimeoutError):
+    # A process more than the limit allows is a BlockingIOError.
+    if isinstance(error, MemoryError | ConnectionError | TimeoutError | BlockingIOError):
         return True
     if isinstance(error, OSError) and error.errno in _PASSING:
         return True
@@ -85,6 +88,5 @@ def _is_transient(error: BaseException) -> bool:
     # torch.OutOfMemoryError; other devices, and torch's allocator on a CPU, say it in words.
     text = str(error).lower()
     return kind.__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in _SCARCE)
     )

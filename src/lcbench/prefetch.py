@@ -472,7 +472,7 @@ def _refer(folder: Path, plan: Plan) -> None:
     """Let a branch lead to the commit, as the hub's cache does it."""
     repository = hub.repository_folder(folder, plan.wanted.kind, plan.wanted.name)
     reference = repository / "refs" / (plan.wanted.revision or "main")
-    write_atomically(reference, partial(Path.write_text, data=plan.commit))
+    write_atomically(reference, partial(Path.write_text, data=plan.commit, encoding="utf-8"))
 
 
 def _remove_damaged(snapshot: Path, sizes: Mapping[str, int]) -> None:

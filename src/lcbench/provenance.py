@@ -123,9 +123,9 @@ def _git_commit() -> str | None:
     try:
         # A fixed command; whoever owns the PATH owns this process.
         shown = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=10, check=True
+            command, capture_output=True, encoding="utf-8", timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return shown.stdout.strip()
 

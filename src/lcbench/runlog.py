@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from lcbench.console import printable
+
 LOGGER = logging.getLogger("lcbench")
 
 # What is being worked on in this thread.
@@ -36,8 +38,10 @@ class _Formatter(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
-        head = f"{moment} {record.levelname:<7} [{cell}]"
-        return "\n".join(f"{head} {line}" for line in text.rstrip().splitlines() or [""])
+        head = f"{moment} {record.levelname:<7} [{' '.join(cell.splitlines())}]"
+        lines = text.rstrip().splitlines() or [""]
+        # A terminal that shows the file would obey an ESC of a name or an error.
+        return "\n".join(printable(f"{head} {line}") for line in lines)
 
 
 class _Handler(logging.FileHandler):

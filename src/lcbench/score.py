@@ -369,7 +369,9 @@ def _items(
     )
     for kind, reader in readers:
         if isinstance(task, kind):
-            predictions = json.loads((folder / task.prediction_file_name).read_text("utf-8"))
+            predictions = json.loads(
+                (folder / task.prediction_file_name).read_text(encoding="utf-8")
+            )
             return _over_subsets(task, result, predictions, encoder, reader)
     return None
 

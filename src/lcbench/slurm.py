@@ -339,7 +339,12 @@ def _sbatch(command: Sequence[str]) -> tuple[int, str]:
     """Submit a job; return its number and its cluster."""
     try:
         done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
         raise RequestError(
@@ -430,7 +435,7 @@ def queued(folder: Path) -> frozenset[int]:
         listed = _squeue(sorted(jobs), cluster)
         if listed is None:
             return frozenset()
-        for line in listed.splitlines():
+        for line in listed.split("\n"):
             # The format below; of another cluster there is a line with its name besides.
             if match := re.fullmatch(r"(\d+) (\d+) ([A-Z_]+) *", line.strip()):
                 job, element, state = int(match[1]), int(match[2]), match[3]
@@ -461,7 +466,8 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
         done = subprocess.run(  # noqa: S603
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             stdin=subprocess.DEVNULL,
             env=environment,
@@ -525,7 +531,8 @@ def _scontrol(*arguments: str) -> str | None:
         done = subprocess.run(  # noqa: S603
             ["scontrol", *arguments],  # noqa: S607
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=_ANSWER_SECONDS,

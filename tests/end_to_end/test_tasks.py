@@ -137,7 +137,7 @@ def test_benchmarks(run) -> None:
         (["mirror=nowhere"], "mirror=nowhere is not a folder"),
         (["subsets=xx", "tasks=[STS12]"], "STS12 has none of these"),
         (["benchmarks=yes please"], "benchmarks=yes please is neither true nor false"),
-        (["tau=0.8"], "tau is not a key"),
+        (["tau=0.8"], "tau is a key of python -m lcbench and"),
     ],
 )
 def test_wrong_requests(run, arguments: list[str], message: str) -> None:
