@@ -316,6 +316,7 @@ class TasksSettings:
         mirror: a folder of datasets, or None.
         benchmarks: whether mteb's benchmarks are listed in the place of tasks.
         format: `table` or `csv`.
+        suites: those that name the columns, the one that was asked for first.
     """
 
     groups: Mapping[str, tuple[TaskChoice, ...]]
@@ -326,6 +327,7 @@ class TasksSettings:
     mirror: Path | None
     benchmarks: bool
     format: str
+    suites: tuple[Suite, ...]
 
 
 @dataclass(frozen=True)
@@ -608,6 +610,7 @@ def read_tasks(config: DictConfig) -> TasksSettings:
         mirror=_mirror(value["mirror"])[0],
         benchmarks=_boolean("benchmarks", value["benchmarks"]),
         format=value["format"],
+        suites=shipped_suites() if suite is None else _suites(suite),
     )
 
 

@@ -213,3 +213,14 @@ def test_make_help_lists_the_reproduction() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("prefetch", "table1", "longembed"):
         assert re.search(rf"^  make {target} ", done.stdout, flags=re.M)
+
+
+def test_a_suite_of_ones_own_has_its_columns(run, tmp_path: Path) -> None:
+    (tmp_path / "suite").mkdir()
+    text = "name: legal\ncolumns:\n  Contracts: [STS12]\n"
+    (tmp_path / "suite" / "legal.yaml").write_text(text, encoding="utf-8")
+    asked = ["--config-dir", str(tmp_path), "suite=legal", "format=csv"]
+    done = run(*asked, module="lcbench.tasks")
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert (row["group"], row["column"], row["task"]) == ("legal", "Contracts", "STS12")

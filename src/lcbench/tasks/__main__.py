@@ -18,7 +18,6 @@ from lcbench.tasks.sizes import rounded, texts_of
 from lcbench.tasks.suites import (
     DOCS_TYPES,
     Part,
-    Suite,
     column_of,
     make_task,
     resolve,
@@ -91,7 +90,7 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> int:
-    from lcbench.settings import read_tasks, shipped_suites
+    from lcbench.settings import read_tasks
 
     settings = read_tasks(config)
     check_mirror(settings.mirror)
@@ -104,7 +103,7 @@ def _job(config: DictConfig) -> int:
         else:
             screen().print(_benchmark_table(benchmarks))
         return 0
-    rows = list_tasks(settings, shipped_suites())
+    rows = list_tasks(settings)
     if settings.format == "csv":
         _write_csv(Row, [row for group in rows.values() for row in group])
     else:
@@ -112,14 +111,14 @@ def _job(config: DictConfig) -> int:
     return 0
 
 
-def list_tasks(settings: TasksSettings, suites: Sequence[Suite]) -> dict[str, list[Row]]:
+def list_tasks(settings: TasksSettings) -> dict[str, list[Row]]:
     """Return the rows of each group: each suite, or all that was asked for.
 
     Raises:
         RequestError: the request is wrong: nothing of a task is left under it.
     """
     return {
-        name: [_row(name, choice, settings, suites) for choice in choices]
+        name: [_row(name, choice, settings) for choice in choices]
         for name, choices in settings.groups.items()
     }
 
@@ -134,13 +133,13 @@ def list_benchmarks(known: Registry) -> list[BenchmarkRow]:
     ]
 
 
-def _row(group: str, choice: TaskChoice, settings: TasksSettings, suites: Sequence[Suite]) -> Row:
+def _row(group: str, choice: TaskChoice, settings: TasksSettings) -> Row:
     part = resolve(choice, settings.splits, settings.subsets)
     kind = DOCS_TYPES.get(part.name) or registry().tasks[part.name].kind
     texts = texts_of(part, settings.docs)
     return Row(
         group=group,
-        column=column_of(part.name, kind, suites),
+        column=column_of(part.name, kind, settings.suites),
         task=part.name,
         kind=kind,
         splits=",".join(part.splits),
