@@ -1,0 +1,217 @@
+"""Sentence-transformers models of unusual but valid make-up, with random weights, as folders."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 30522,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+
+
+def _config(architecture: str) -> Any:
+    import transformers
+
+    if architecture == "distilbert":
+        return transformers.DistilBertConfig(
+            dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64
+        )
+    if architecture == "albert":
+        return transformers.AlbertConfig(**SIZES, embedding_size=16)
+    if architecture == "electra":
+        return transformers.ElectraConfig(**SIZES, embedding_size=16)
+    if architecture == "qwen3":
+        return transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)
+    if architecture == "modernbert":
+        return transformers.ModernBertConfig(
+            **SIZES, global_attn_every_n_layers=2, reference_compile=False
+        )
+    if architecture == "xlm-roberta":
+        return transformers.XLMRobertaConfig(**SIZES)
+    return transformers.BertConfig(**SIZES)
+
+
+def _transformer(
+    folder: Path,
+    tokenizer: Path,
+    architecture: str = "bert",
+    window: int | None = 48,
+    **options: Any,
+) -> Any:
+    """A transformer module with random weights; the tokenizer is MiniLM's."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from transformers import AutoModel
+
+    inner = folder / "transformer"
+    torch.manual_seed(0)
+    model = AutoModel.from_config(_config(architecture))
+    # Initial weights of 0.02 make attention nearly uniform.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "embed" not in name:
+                torch.nn.init.normal_(weight, std=0.4)
+    model.save_pretrained(inner)
+    for name in TOKENIZER:
+        shutil.copy(tokenizer / name, inner / name)
+    return Transformer(str(inner), max_seq_length=window, **options)
+
+
+def _save(folder: Path, modules: list[Any], **options: Any) -> Path:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.manual_seed(1)
+    SentenceTransformer(modules=modules, device="cpu", **options).save_pretrained(
+        str(folder / "model")
+    )
+    return folder / "model"
+
+
+def _pooled(architecture: str, mode: Any, *more: str, **options: Any) -> Callable[..., Path]:
+    """A maker: a transformer, a pooling, and further modules by name."""
+
+    def make(folder: Path, tokenizer: Path) -> Path:
+        from sentence_transformers.sentence_transformer import modules
+
+        transformer = _transformer(folder, tokenizer, architecture)
+        pooling = modules.Pooling(transformer.get_embedding_dimension(), mode)
+        made = [transformer, pooling]
+        width = pooling.get_embedding_dimension()
+        for name in more:
+            if name == "Normalize":
+                made.append(modules.Normalize())
+            elif name == "LayerNorm":
+                made.append(modules.LayerNorm(width))
+            elif name == "Dropout":
+                made.append(modules.Dropout(0.5))
+            else:
+                made.append(modules.Dense(width, int(name)))
+                width = int(name)
+        return _save(folder, made, **options)
+
+    return make
+
+
+def _layers(folder: Path, tokenizer: Path) -> Path:
+    """All hidden states, weighted."""
+    from sentence_transformers.sentence_transformer import modules
+
+    transformer = _transformer(folder, tokenizer, config_kwargs={"output_hidden_states": True})
+    return _save(
+        folder,
+        [
+            transformer,
+            modules.WeightedLayerPooling(32, num_hidden_layers=2, layer_start=1),
+            modules.Pooling(32, "mean"),
+        ],
+    )
+
+
+def _convolved(folder: Path, tokenizer: Path) -> Path:
+    """Convolutions over the token embeddings, which see padding beyond a text's end."""
+    from sentence_transformers.sentence_transformer import modules
+
+    return _save(
+        folder,
+        [_transformer(folder, tokenizer), modules.CNN(32, 8, [1, 3]), modules.Pooling(16, "mean")],
+    )
+
+
+def _cut_on_the_left(folder: Path, tokenizer: Path) -> Path:
+    """Of a long text the end is read."""
+    from sentence_transformers.sentence_transformer import modules
+
+    transformer = _transformer(folder, tokenizer, window=16)
+    transformer.tokenizer.truncation_side = "left"
+    return _save(folder, [transformer, modules.Pooling(32, "mean")])
+
+
+def _lower_cased(folder: Path, tokenizer: Path) -> Path:
+    from sentence_transformers.sentence_transformer import modules
+
+    transformer = _transformer(folder, tokenizer, do_lower_case=True)
+    return _save(folder, [transformer, modules.Pooling(32, "mean")])
+
+
+def _window_in_its_processing(folder: Path, tokenizer: Path) -> Path:
+    """Texts are cut at 12 tokens by the module's processing settings, not by its window."""
+    from sentence_transformers.sentence_transformer import modules
+
+    transformer = _transformer(
+        folder,
+        tokenizer,
+        processing_kwargs={"text": {"truncation": True, "max_length": 12}},
+    )
+    return _save(folder, [transformer, modules.Pooling(32, "mean")])
+
+
+def _words(folder: Path, tokenizer: Path) -> Path:
+    """Word vectors, without attention."""
+    import numpy as np
+    from sentence_transformers.sentence_transformer import modules
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    vocabulary = ["apples", "pears", "plums", "the"]
+    words = modules.WordEmbeddings(
+        WhitespaceTokenizer(vocabulary), np.eye(4, dtype=np.float32), max_seq_length=16
+    )
+    return _save(folder, [words, modules.Pooling(4, "mean")])
+
+
+def _static(folder: Path, tokenizer: Path) -> Path:
+    """Token vectors, without attention."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    static = StaticEmbedding(
+        Tokenizer.from_file(str(tokenizer / "tokenizer.json")), embedding_dim=8
+    )
+    return _save(folder, [static])
+
+
+def _fourier(folder: Path, tokenizer: Path) -> Path:
+    """FNet: Fourier transforms in the place of attention."""
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import FNetConfig, FNetModel
+
+    inner = folder / "transformer"
+    config = FNetConfig(**{k: v for k, v in SIZES.items() if k != "num_attention_heads"})
+    FNetModel(config).save_pretrained(inner)
+    for name in TOKENIZER:
+        shutil.copy(tokenizer / name, inner / name)
+    return _save(folder, [Transformer(str(inner), max_seq_length=48), modules.Pooling(32, "mean")])
+
+
+SCORED: dict[str, Callable[[Path, Path], Path]] = {
+    "first token, normalised": _pooled("bert", "cls", "Normalize"),
+    "weighted mean": _pooled("bert", "weightedmean"),
+    "last token of a causal model": _pooled("qwen3", "lasttoken", "Normalize"),
+    "mean and max": _pooled("bert", ("mean", "max")),
+    "square-root mean, two dense layers": _pooled("electra", "mean_sqrt_len_tokens", "24", "12"),
+    "layer norm and dropout": _pooled("distilbert", "mean", "LayerNorm", "Dropout"),
+    "one layer used twice": _pooled("albert", "mean"),
+    "alternating attention": _pooled("modernbert", "cls"),
+    "truncated dimensions": _pooled("bert", "mean", truncate_dim=8),
+    "dot product": _pooled("xlm-roberta", "max", similarity_fn_name="dot"),
+    "weighted layers": _layers,
+    "cut on the left": _cut_on_the_left,
+    "lower-cased": _lower_cased,
+    "processing settings": _window_in_its_processing,
+}
+# What the refusal says of each.
+REFUSED: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
+    "word vectors": (_words, "attention|transformer"),
+    "token vectors": (_static, "attention|transformer"),
+    "convolutions that see padding": (_convolved, "padd"),
+    "Fourier transforms that see padding": (_fourier, "padd"),
+}
