@@ -259,6 +259,8 @@ function lineLook(name, at, isThick) {
     line: { color: rgb, width: isThick ? 3 : 1.5, dash },
     hovertemplate: "%{text}<extra></extra>",
     connectgaps: false,
+    // A marker at zero stands on the edge where nothing is below it.
+    cliponaxis: false,
   };
 }
 
