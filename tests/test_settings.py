@@ -273,6 +273,7 @@ CHANGES = {
     "model.revision": f"model=bge model.revision={'0' * 40}",
     "model.window": "model.window=128",
     "model.trust_remote_code": "model.source=folder model.trust_remote_code=true",
+    "model.pooling": "model=custom model.name=some/model model.pooling=cls",
     "tau": "tau=0.7",
     "tau_bias": "tau_bias=kept",
     "tasks": "tasks=[STS12]",

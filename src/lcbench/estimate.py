@@ -227,6 +227,7 @@ def _cells(
             subsets=part.asked_subsets,
             window=None if located is None else located.window,
             docs=docs_digest(name, settings.docs, shape.window),
+            pooling=None if located is None else located.pooling,
         )
         for name, part in parts.items()
     }

@@ -23,6 +23,7 @@ class Protocol:
         subsets: the subsets or languages that tasks are restricted to; None: all.
         window: None: each model's own; else tokens.
         docs: for tasks made of docstrings, the digest of their texts and sizes; else None.
+        pooling: the one that was asked for in the place of a model's; None: the model's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Protocol:
     subsets: tuple[str, ...] | None
     window: int | None
     docs: str | None
+    pooling: str | None = None
 
     @property
     def key(self) -> str:
@@ -40,6 +42,8 @@ class Protocol:
         if self.subsets is None:
             # So that results from before there was such a restriction are still found.
             del fields["subsets"]
+        if self.pooling is None:
+            del fields["pooling"]
         content = json.dumps(fields, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 

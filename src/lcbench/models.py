@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench import hub
+from lcbench import model_files as contents
 from lcbench.errors import RequestError
 from lcbench.tempscale.policy import ModelShape
 
@@ -27,12 +26,30 @@ Source = Literal["package", "hub", "folder", "auto"]
 
 # What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
 # runtimes in the same folder change no embedding.
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "*.tiktoken")
 # Exports for other runtimes, in the same kinds of files.
 _EXPORTS = ("onnx/*", "openvino/*")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 # More tokens than this are what transformers writes for no limit (1e30).
 NO_LIMIT = 1e20
+# Any of these sets is a tokenizer; the first is named where there is none.
+_TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("spm.model",),
+    ("sentencepiece.bpe.model",),
+    ("tokenizer.model",),
+)
+# Modules of sentence-transformers without configuration, and with one of another name.
+_WITHOUT_CONFIG = ("Normalize",)
+_ROUTERS = ("Router", "Asym")
+_WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
+# What a transformers checkpoint of another kind says in `architectures`.
+_OTHER_TASKS = re.compile(
+    r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction|Retrieval)"
+)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -64,6 +81,9 @@ class ModelSettings:
         window: the most tokens to read of one text; None: the model's own.
         trust_remote_code: whether code in the model's repository may run.
         shape: its dimensions, for an estimate before the model is here; None: not known.
+        pooling: how a model that names no pooling of its own makes one embedding of a text's
+            tokens (`mean`, `cls`, `lasttoken`, `max`); None: as the model says, or else as
+            sentence-transformers chooses.
     """
 
     config: str
@@ -74,6 +94,7 @@ class ModelSettings:
     window: int | None
     trust_remote_code: bool
     shape: Dimensions | None = None
+    pooling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,11 @@ class LocatedModel:
         positions: the most tokens that it has positions for; None: not limited (T5).
         window: None if the model's own window is asked for, else the one asked for.
         shape: what a temperature policy has to know of it.
+        contents: the state of its files: their digest, or for a model of the hub their sizes and
+            times. `load` compares it.
+        pooling: the pooling that was asked for in the place of the one chosen; None: not another.
+        assumed_pooling: the pooling that sentence-transformers chooses, where neither the model
+            nor the request names one; else None.
     """
 
     settings: ModelSettings
@@ -99,6 +125,9 @@ class LocatedModel:
     positions: int | None
     window: int | None
     shape: ModelShape
+    contents: str
+    pooling: str | None = None
+    assumed_pooling: str | None = None
 
 
 def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None) -> LocatedModel:
@@ -118,22 +147,31 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     name = settings.name
     if source == "package":
         folder = _package_folder(settings)
-        revision = _digest(folder)
+        revision = contents.digest(folder)
     elif source == "folder":
         folder = Path(settings.name).expanduser().resolve()
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            _refuse_adapter(settings.name, folder)
             raise RequestError(
                 f"model.name={settings.name} is not a folder with a sentence-transformers model: "
                 "it has neither modules.json nor config.json."
             )
-        name, revision = f"local/{folder.name}", _digest(folder)
+        name, revision = f"local/{folder.name}", contents.digest(folder)
     else:
         folder, revision = _hub_folder(settings, mirror, offline=offline)
     _refuse_pickles(name, folder)
+    contents.check_json(folder)
+    _refuse_other_kinds(name, folder)
     transformer = _transformer_folder(folder)
     config = _read_json(transformer / "config.json")
-    positions = _positions(config)
-    own = _own_window(transformer, positions)
+    try:
+        positions = _positions(config)
+        own = _own_window(transformer, positions)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{transformer / 'config.json'} has a value that cannot be right: {error}."
+        ) from error
+    pooling, assumed = _choose_pooling(settings, folder, config)
     window = settings.window
     if window is not None and positions is not None and window > positions:
         raise RequestError(
@@ -154,6 +192,9 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
             window=window or own,
             position_bias="relative_attention_num_buckets" in config,
         ),
+        contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
+        pooling=pooling,
+        assumed_pooling=assumed,
     )
 
 
@@ -202,7 +243,8 @@ def load(
             the architecture has it. With flash_attention_2 texts are not padded.
 
     Raises:
-        RequestError: it has no safetensors weights, or not this attention.
+        RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
+            weights that it uses, or has others; its files are no longer those that were located.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -234,6 +276,7 @@ def load(
             + ("." if attention is None else f"; engine.attention={attention} was asked for.")
         ) from error
     refuse_incomplete(located.name, reports)
+    _set_pooling(located, model)
     if located.settings.window is not None:
         if (
             located.window is None
@@ -254,7 +297,150 @@ def load(
     with torch.no_grad():
         for weight in model.parameters():
             weight.data = weight.data.clone()
+    _check_unchanged(located)
     return model.eval()
+
+
+def files_digest(located: LocatedModel) -> str:
+    """Return the digest of a located model's files; those of a model of the hub are read for it."""
+    if located.revision.startswith("sha256-"):
+        return located.revision
+    return contents.digest(located.folder)
+
+
+def _check_unchanged(located: LocatedModel) -> None:
+    """See that the files that were loaded are those that were located.
+
+    Raises:
+        RequestError: they are others.
+    """
+    if located.contents.startswith("sha256-"):
+        now = contents.digest(located.folder)
+    else:
+        now = contents.stamp(located.folder)
+    if now != located.contents:
+        raise RequestError(
+            f"{located.name}: the files in {located.folder} have changed since this run began "
+            f"(revision {located.revision}), so its scores would not be that model's. Run the same "
+            "command again when nothing writes into the folder any more."
+        )
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """Refuse a folder that holds an adapter and no model.
+
+    Raises:
+        RequestError: saying what to do.
+    """
+    path = folder / contents.ADAPTER
+    if path.is_file():
+        base = contents.base_model(path)
+        raise RequestError(
+            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
+            "Merge it into its base model (peft: merge_and_unload) and save that as a "
+            "sentence-transformers model."
+        )
+
+
+def _refuse_other_kinds(name: str, folder: Path) -> None:
+    """Refuse a model that is no text embedding model with attention.
+
+    Raises:
+        RequestError: naming its kind.
+    """
+    kind = _read_json(folder / "config_sentence_transformers.json").get("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        raise RequestError(
+            f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
+            "sentence-transformers would make one of its transformer by mean pooling."
+        )
+    entries = contents.modules(folder)
+    first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
+    if first in _WITHOUT_ATTENTION:
+        raise RequestError(
+            f"{name} has no attention: its first module is {first} (modules.json), and a "
+            "temperature would change nothing."
+        )
+    if entries:
+        return
+    stated = _read_json(folder / "config.json").get("architectures")
+    for architecture in stated if isinstance(stated, list) else []:
+        if _OTHER_TASKS.fullmatch(str(architecture)):
+            raise RequestError(
+                f"{name} is a {architecture} (config.json), not an embedding model: of its head "
+                "nothing would be used, and sentence-transformers would make up a pooling. If its "
+                "encoder is meant, save that as a sentence-transformers model."
+            )
+
+
+def _choose_pooling(
+    settings: ModelSettings, folder: Path, config: dict[str, Any]
+) -> tuple[str | None, str | None]:
+    """Return the pooling that takes another's place, and the one that is assumed; see LocatedModel.
+
+    Raises:
+        RequestError: the model names a pooling of its own, another than was asked for.
+    """
+    asked, entries = settings.pooling, contents.modules(folder)
+    if entries:
+        own = _named_pooling(folder, entries)
+        if asked is not None and asked != own:
+            raise RequestError(
+                f"model.pooling={asked}: {settings.name} "
+                + ("has no pooling module" if own is None else f"says its own pooling, {own}")
+                + " (modules.json); model.pooling is for models that say none."
+            )
+        return None, None
+    stated = config.get("architectures")
+    # As sentence-transformers chooses (`SentenceTransformer._load_default_modules`).
+    causal = (
+        isinstance(stated, list)
+        and bool(stated)
+        and str(stated[0]).endswith("ForCausalLM")
+        and bool(config.get("is_causal", True))
+    )
+    chosen = "lasttoken" if causal else "mean"
+    if asked is None:
+        return None, chosen
+    return (None if asked == chosen else asked), None
+
+
+def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
+    """Return the pooling that a model's files name; None: it has no such module."""
+    for entry in entries:
+        if str(entry["type"]).rpartition(".")[2] == "Pooling":
+            config = _read_json(folder / str(entry["path"]) / "config.json")
+            if "pooling_mode" in config:
+                mode = config["pooling_mode"]
+                return mode if isinstance(mode, str) else "+".join(map(str, mode))
+            names = {
+                "pooling_mode_cls_token": "cls",
+                "pooling_mode_max_tokens": "max",
+                "pooling_mode_mean_tokens": "mean",
+                "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+                "pooling_mode_weightedmean_tokens": "weightedmean",
+                "pooling_mode_lasttoken": "lasttoken",
+            }
+            return "+".join(name for key, name in names.items() if config.get(key)) or "mean"
+    return None
+
+
+def _set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
+    """Give a model the pooling that was asked for.
+
+    Raises:
+        RequestError: it pools by itself.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if located.pooling is None:
+        return
+    if len(model) != 2 or not isinstance(model[1], Pooling):
+        raise RequestError(
+            f"model.pooling={located.pooling}: {located.name} makes one embedding of a text by "
+            "itself, without a pooling module."
+        )
+    model[1] = Pooling(model[1].embedding_dimension, located.pooling)
 
 
 def source_of(settings: ModelSettings) -> Source:
@@ -355,11 +541,13 @@ def find_model(
             return place, (place.folder, place.folder.name)
         places.append(place)
         plain = cache / name
-        if cache == mirror and (plain / "config.json").is_file():
+        if cache == mirror and any(
+            (plain / file).is_file() for file in ("config.json", "modules.json")
+        ):
             folder = plain.resolve()
             place = hub.Place(folder, tuple(_lacking_by_itself(folder)))
             if place.is_whole:
-                return place, (folder, _digest(folder))
+                return place, (folder, contents.digest(folder))
             places.append(place)
     return hub.best(places), None
 
@@ -374,7 +562,7 @@ def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | Non
         sizes: of all files of the repository, if they are known.
     """
     if sizes is not None:
-        folders = {""} | {str(module["path"]) for module in _modules(folder)}
+        folders = {""} | {str(module["path"]) for module in contents.modules(folder)}
         needed = [path for path in model_files(sizes) if path.rpartition("/")[0] in folders]
         return hub.not_whole(folder, {path: sizes[path] for path in needed})
     from huggingface_hub import try_to_load_from_cache
@@ -393,46 +581,58 @@ def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | Non
 def _lacking_by_itself(folder: Path) -> list[str]:
     """Return what a model's folder lacks by what its own files say."""
     lacks = [
-        f"{module['path']}/config.json"
-        for module in _modules(folder)
+        f"{module['path']}/{file}"
+        for module in contents.modules(folder)
         if module["path"]
-        and not module["type"].endswith("Normalize")
-        and not (folder / module["path"] / "config.json").is_file()
+        and (file := _config_of(module["type"])) is not None
+        and not (folder / module["path"] / file).is_file()
     ]
     transformer = _transformer_folder(folder)
-    if not any((transformer / file).is_file() for file in _TOKENIZER_FILES):
-        lacks.append(_TOKENIZER_FILES[0])
+    if not any(
+        all((transformer / file).is_file() for file in needed) for needed in _TOKENIZER_FILES
+    ):
+        lacks += _TOKENIZER_FILES[0]
+    entries = contents.modules(folder)
+    if entries and entries[0]["type"].rpartition(".")[2] in _WITHOUT_ATTENTION:
+        return lacks  # refused by its kind
     if not (transformer / "config.json").is_file():
         lacks.append("config.json")
     index = transformer / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index)["weight_map"].values()))
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise RequestError(f"{index} has no weight_map.")
+        shards = sorted(set(map(str, weight_map.values())))
         return lacks + [shard for shard in shards if not (transformer / shard).is_file()]
-    return lacks if any(transformer.glob("*.safetensors")) else [*lacks, "model.safetensors"]
+    # A link of a cache may lead nowhere.
+    whole = any(path.is_file() for path in transformer.glob("*.safetensors"))
+    return lacks if whole else [*lacks, "model.safetensors"]
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    modules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return modules
+def _config_of(kind: str) -> str | None:
+    """Return the name of the configuration of a module of sentence-transformers, if it has one."""
+    short = kind.rpartition(".")[2]
+    if short in _WITHOUT_CONFIG or short in _WITHOUT_ATTENTION:
+        return None
+    return "router_config.json" if short in _ROUTERS else "config.json"
 
 
 def _transformer_folder(folder: Path) -> Path:
-    """Return the folder of the first module, which holds the transformer."""
-    modules = _modules(folder)
-    return folder / str(modules[0]["path"]) if modules else folder
+    """Return the folder of the transformer: the first module's, or the first one of a router."""
+    entries = contents.modules(folder)
+    if not entries:
+        return folder
+    first = folder / str(entries[0]["path"])
+    types = _read_json(first / "router_config.json").get("types")
+    if isinstance(types, dict):
+        for name, kind in types.items():
+            if str(kind).rpartition(".")[2] == "Transformer":
+                return first / str(name)
+    return first
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RequestError(f"{path} is not JSON: {error}") from error
-    return content
+    return contents.read_object(path)
 
 
 def _refuse_pickles(name: str, folder: Path) -> None:
@@ -441,7 +641,8 @@ def _refuse_pickles(name: str, folder: Path) -> None:
     Raises:
         RequestError: naming the file.
     """
-    for path in sorted(folder.rglob("pytorch_model*.bin")):
+    pickles = ("pytorch_model*.bin", "adapter_model*.bin")
+    for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
         if not any(path.parent.glob("*.safetensors")):
             raise RequestError(
                 f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
@@ -504,14 +705,3 @@ def window_of(model: Any) -> int | None:
     """Return the most tokens that a loaded model reads of a text; None: not limited."""
     window = model.max_seq_length
     return None if window is None or window > NO_LIMIT else int(window)
-
-
-def _digest(folder: Path) -> str:
-    """Return `sha256-` and 16 hexadecimal digits over the names and contents of a model's files."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _MODEL_FILES for path in folder.rglob(pattern)}
-    for path in sorted(files):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return f"sha256-{digest.hexdigest()[:16]}"

@@ -68,6 +68,9 @@ class ModelFacts:
         dimensions: of an embedding.
         parameters: how many.
         similarity: the name of its similarity in sentence-transformers.
+        digest: of its files.
+        pooling: how one embedding is made of a text's tokens; None: it has no pooling module.
+        assumed_pooling: the same, where neither the model nor the request says it; else None.
     """
 
     name: str
@@ -76,12 +79,16 @@ class ModelFacts:
     dimensions: int | None
     parameters: int
     similarity: str
+    digest: str | None = None
+    pooling: str | None = None
+    assumed_pooling: str | None = None
 
 
 def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
     """Return what mteb is told of a model that is loaded."""
-    from lcbench.models import window_of
+    from lcbench.models import files_digest, window_of
 
+    mode: Any = next((one.pooling_mode for one in loaded if hasattr(one, "pooling_mode")), None)
     return ModelFacts(
         name=located.name,
         revision=located.revision,
@@ -91,6 +98,9 @@ def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFact
         similarity=str(getattr(loaded.similarity_fn_name, "value", loaded.similarity_fn_name))
         if loaded.similarity_fn_name
         else "cosine",
+        digest=files_digest(located),
+        pooling=mode if mode is None or isinstance(mode, str) else "+".join(mode),
+        assumed_pooling=located.assumed_pooling,
     )
 
 

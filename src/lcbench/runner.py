@@ -343,7 +343,7 @@ class Runner:
                                     again.append(cell)
                             else:
                                 proof = proofs[cell.policy]
-                                self._finish(cell, claim, outcome, proof, loaded, progress)
+                                self._finish(cell, claim, outcome, proof, loaded, facts, progress)
                                 engine.flush()
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:
@@ -432,7 +432,11 @@ class Runner:
             cores_left=lambda: provenance.cores() - self._pool.working(),
         )
         identity = Identity(
-            model.name, model.revision, window_of(loaded), self._settings.protocol.dtype
+            model.name,
+            model.revision,
+            window_of(loaded),
+            self._settings.protocol.dtype,
+            model.pooling,
         )
         return Engine(forward, self._store, identity, prompt_of=prompt_of, on_progress=encoded)
 
@@ -443,6 +447,7 @@ class Runner:
         scored: ScoredCell,
         proof: Proof | None,
         loaded: SentenceTransformer,
+        facts: provenance.ModelFacts,
         progress: Progress,
     ) -> None:
         by_role = cell.policy.for_role("query") != cell.policy.for_role("document")
@@ -457,6 +462,9 @@ class Runner:
             "policy": cell.policy.canonical,
             "protocol": asdict(cell.protocol),
             "window": window_of(loaded),
+            "model_digest": facts.digest,
+            "pooling": facts.pooling,
+            "assumed_pooling": facts.assumed_pooling,
             "proof": None if proof is None else asdict(proof),
             **scored.record,
             **provenance.environment(str(loaded.device)),

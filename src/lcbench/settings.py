@@ -37,6 +37,7 @@ IDENTITY = frozenset(
         "model.revision",
         "model.window",
         "model.trust_remote_code",
+        "model.pooling",
         "models",
         "tau",
         "tau_bias",
@@ -113,6 +114,7 @@ _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16")
 _PROMPTS = ("none", "registry")
+_POOLINGS = ("mean", "cls", "lasttoken", "max")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
 # Bytes of a protocol's name, which begins that of a folder.
@@ -740,7 +742,15 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
         window=None if window is None else _count("model.window", window),
         trust_remote_code=trusted,
         shape=_shape(value.get("shape")),
+        pooling=_pooling(value.get("pooling")),
     )
+
+
+def _pooling(value: Any) -> str | None:
+    if value in (None, "auto"):
+        return None
+    _one_of("model.pooling", value, ("auto", *_POOLINGS))
+    return str(value)
 
 
 def _shape(value: Any) -> Dimensions | None:

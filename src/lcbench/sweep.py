@@ -104,9 +104,19 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
     # A model that was named twice, by a config and a folder say, is one.
     located = {
-        (model.name, model.revision): model
+        (model.name, model.revision, model.window, model.pooling): model
         for model in reversed(_locate_all(settings, list(parts.values())))
     }.values()
+    for model in located:
+        if model.assumed_pooling is not None:
+            console.print(
+                Text(
+                    f"{model.name} names no pooling (it has no modules.json): "
+                    f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
+                    "model.pooling=mean, cls, lasttoken or max says which it was trained with."
+                ),
+                soft_wrap=True,
+            )
     return Grid(
         parts,
         {
@@ -397,4 +407,5 @@ def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
         subsets=part.asked_subsets,
         window=model.window,
         docs=docs_digest(part.name, settings.docs, model.shape.window),
+        pooling=model.pooling,
     )

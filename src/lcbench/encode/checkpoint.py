@@ -27,6 +27,8 @@ _REPORTS = (
 # use: BERT's pooler is not in the checkpoints of many embedding models.
 _POOLER = "pooler."
 _NAMED = 3
+# Buffers of older checkpoints that the code of today computes.
+_COMPUTED = ("position_ids", "token_type_ids", "inv_freq", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def refuse_incomplete(name: str, reports: Iterable[LoadReport]) -> None:
 def _belongs(key: str, model: PreTrainedModel, *, anywhere: bool = False) -> bool:
     """Return whether a tensor lies within a part of the model that embeddings depend on."""
     bare = key.removeprefix(f"{model.base_model_prefix}.")
-    if bare.startswith(_POOLER):
+    if bare.startswith(_POOLER) or bare.rpartition(".")[2] in _COMPUTED:
         return False
     return anywhere or bare.partition(".")[0] in dict(model.named_children())
 

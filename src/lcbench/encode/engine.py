@@ -42,12 +42,14 @@ class Identity:
         revision: the commit, or a digest of the model's files.
         window: tokens that are read of a text; None: not limited.
         dtype: of weights and activations.
+        pooling: the one that was asked for in the place of the model's; None: the model's.
     """
 
     model: str
     revision: str
     window: int | None
     dtype: str
+    pooling: str | None = None
 
 
 class Engine:
@@ -227,6 +229,7 @@ class Engine:
             prompt=prompt,
             role=(role or "neither") if self._forward.depends_on_role else "",
             made_by=_made_by(),
+            pooling=one.pooling,
         )
 
 

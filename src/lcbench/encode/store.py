@@ -75,6 +75,7 @@ class Context:
         prompt: put before each text.
         role: of the texts, where the model may make something else of one by its role; else "".
         made_by: a digest of the versions of the libraries, and of the code, that make the rows.
+        pooling: that was asked for in the place of the model's; None: the model's.
     """
 
     kind: Literal["embedding", "tokens"]
@@ -86,6 +87,7 @@ class Context:
     prompt: str
     made_by: str
     role: str = ""
+    pooling: str | None = None
 
     @property
     def digest(self) -> str:
