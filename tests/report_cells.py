@@ -50,7 +50,7 @@ def write_cell(
         revision,
         policy,
         task,
-        Protocol(**{one.name: said[one.name] for one in fields(Protocol)}),
+        Protocol(**{one.name: said[one.name] for one in fields(Protocol) if one.name in said}),
     )
     if not isinstance(entries, Mapping):
         entries = {("test", "default"): {"main_score": entries}}

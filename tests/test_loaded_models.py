@@ -369,3 +369,17 @@ def test_the_store_keeps_poolings_apart(plain: Callable[..., Path]) -> None:
     engine._identity = replace(engine._identity, pooling="cls")
     assert engine._context(parse(0.8), "").digest != mean
     engine.close()
+
+
+def test_a_router_whose_first_route_is_static_is_refused_once(
+    tmp_path: Path, make_model: Make
+) -> None:
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    inner = SentenceTransformer(str(make_model("bert")), device="cpu")
+    static = StaticEmbedding(inner.tokenizer, embedding_dim=32)
+    router = Router.for_query_document([static], list(inner))
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path / "router"))
+    with pytest.raises(RequestError, match=r"\(Router\) reads texts with tokenizers\.Tokenizer"):
+        loaded(tmp_path / "router")

@@ -417,6 +417,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
         ("subsets", ("en",)),
         ("window", 128),
         ("docs", "d" * 40),
+        ("pooling", "cls"),
     ],
 )
 def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -> None:
@@ -440,7 +441,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
 
 
 def test_every_field_of_a_protocol_is_told_apart_above() -> None:
-    fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "docs"}
+    fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "docs", "pooling"}
     assert set(asdict(PROTOCOL)) == fields
 
 
@@ -671,3 +672,20 @@ def test_a_file_of_the_longest_name_is_written(name: str, tmp_path: Path) -> Non
     """A temporary name says whose it is besides, and has to fit as well."""
     write_atomically(tmp_path / name, lambda path: path.write_text("whole", encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_assumed_pooling_is_in_the_notes_and_refuses_no_older_baseline(
+    results: Results,
+) -> None:
+    from lcbench.report.table1 import build_tables
+
+    of = cell(Constant(0.7))
+    finished = outcome(of, 0.75)
+    results.write(
+        of, replace(finished, provenance={**finished.provenance, "assumed_pooling": "mean"})
+    )
+    frame, _ = read(results)
+    (table,) = build_tables(frame)
+    assert table.blocks[0].scores["0.7"]["Avg"] == pytest.approx(75)
+    assert any("mean pooling is assumed" in note for note in table.notes)
+    assert not any("refused" in note for note in table.notes)

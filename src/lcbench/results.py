@@ -66,6 +66,8 @@ _LONGEST_EXPERIMENT = 200
 # What a metric may exceed its range by: a correlation of 1 as it is computed.
 _ROUNDING = 1e-6
 
+# In a provenance: the pooling of a model that names none, where none was asked for.
+ASSUMED_POOLING = "assumed_pooling"
 # What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
 # stand among them.
 # A window of more tokens than this is no limit.
@@ -566,6 +568,8 @@ def _result_rows(
     }
     if isinstance(provenance.get(ITEMS), str):
         conditions[ITEMS] = provenance[ITEMS]
+    if isinstance(provenance.get(ASSUMED_POOLING), str):
+        conditions[ASSUMED_POOLING] = provenance[ASSUMED_POOLING]
     task = result["task_name"]
     imported = provenance.get("imported")
     scores = [
@@ -635,6 +639,8 @@ def group_name(protocol: Mapping[str, Any]) -> str:
         parts.append(str(protocol["dtype"]))
     if protocol.get("splits", "test") != "test":
         parts.append(f"splits {protocol['splits']}")
+    if protocol.get("pooling") is not None:
+        parts.append(f"pooling {protocol['pooling']}")
     if protocol.get("subsets") is not None:
         parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)

@@ -21,7 +21,7 @@ from lcbench.errors import RequestError, StorageError
 from lcbench.grid import Cell
 from lcbench.models import LocatedModel, dimensions_of, load, window_of
 from lcbench.progress import AGAIN, Progress
-from lcbench.results import DIGEST, Failure, Finished, Results, digest_of
+from lcbench.results import ASSUMED_POOLING, DIGEST, Failure, Finished, Results, digest_of
 from lcbench.runlog import LOGGER, about
 from lcbench.runtime import device_of, devices_of, quiet_libraries
 from lcbench.settings import Settings
@@ -464,7 +464,7 @@ class Runner:
             "window": window_of(loaded),
             "model_digest": facts.digest,
             "pooling": facts.pooling,
-            "assumed_pooling": facts.assumed_pooling,
+            ASSUMED_POOLING: facts.assumed_pooling,
             "proof": None if proof is None else asdict(proof),
             **scored.record,
             **provenance.environment(str(loaded.device)),

@@ -21,7 +21,7 @@ from lcbench.report.table1 import (
     relative_improvement,
 )
 from lcbench.report.text import group_heading
-from lcbench.results import ITEMS
+from lcbench.results import ASSUMED_POOLING, ITEMS
 
 if TYPE_CHECKING:
     from lcbench.results import CellFiles
@@ -259,7 +259,7 @@ def _differing(here: _Cell, there: _Cell) -> dict[str, tuple[str, str]]:
         key: both
         for key, both in values.items()
         # Of a result of an older version, or without items, these are not known.
-        if both[0] != both[1] and not (key == ITEMS and "absent" in both)
+        if both[0] != both[1] and not (key in (ITEMS, ASSUMED_POOLING) and "absent" in both)
     }
 
 

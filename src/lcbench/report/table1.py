@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lcbench.results import ITEMS
+from lcbench.results import ASSUMED_POOLING, ITEMS
 
 BASELINE = "1"
 """The canonical policy that leaves attention unchanged (τ = 1)."""
@@ -481,6 +481,7 @@ def _block(
     notes.extend(_share_notes(block))
     notes.extend(_version_notes(cells, columns, reasons))
     notes.extend(_data_notes(cells, columns))
+    notes.extend(_pooling_notes(cells))
     unasked = ordered_policies(policy for policy in cells if policy not in policies)
     if unasked:
         notes.append(f": left out, not asked for: {_taus(unasked)}")
@@ -523,6 +524,8 @@ def _differences(cell: _Cell, baseline: _Cell) -> list[str]:
     for key in sorted({*cell.conditions, *baseline.conditions}):
         here = cell.conditions.get(key, "absent")
         there = baseline.conditions.get(key, "absent")
+        if key == ASSUMED_POOLING:
+            continue  # the same for a model at one revision; results of older versions say none
         if key == ITEMS:
             # Of a result of an older version, or without items, they are not known.
             if here != there and "absent" not in (here, there):
@@ -692,6 +695,20 @@ def _version_notes(
         return []
     listed = "; ".join(f"{version or 'unknown'}: {_joined(of)}" for version, of in tasks.items())
     return [f": scored by several versions of mteb ({listed})"]
+
+
+def _pooling_notes(cells: _Cells) -> list[str]:
+    """That a model names no pooling, and which one its scores assume."""
+    assumed = {
+        cell.conditions[ASSUMED_POOLING]: None
+        for of_policy in cells.values()
+        for cell in of_policy.values()
+        if ASSUMED_POOLING in cell.conditions
+    }
+    return [
+        f": names no pooling of its own; {pooling} pooling is assumed (model.pooling chooses it)"
+        for pooling in assumed
+    ]
 
 
 def _data_notes(cells: _Cells, columns: Sequence[Column]) -> list[str]:
