@@ -365,21 +365,7 @@ def test_every_kind_of_tokenizer_counts(
 
 def test_the_store_keeps_poolings_apart(plain: Callable[..., Path]) -> None:
     engine, _ = engine_of(plain(tiny_transformer("bert")))
-    mean = engine._context(parse(0.8), "").digest
+    mean = engine._context(parse(0.8), "", None).digest
     engine._identity = replace(engine._identity, pooling="cls")
-    assert engine._context(parse(0.8), "").digest != mean
+    assert engine._context(parse(0.8), "", None).digest != mean
     engine.close()
-
-
-def test_a_router_whose_first_route_is_static_is_refused_once(
-    tmp_path: Path, make_model: Make
-) -> None:
-    from sentence_transformers.base.modules import Router
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    inner = SentenceTransformer(str(make_model("bert")), device="cpu")
-    static = StaticEmbedding(inner.tokenizer, embedding_dim=32)
-    router = Router.for_query_document([static], list(inner))
-    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path / "router"))
-    with pytest.raises(RequestError, match=r"\(Router\) reads texts with tokenizers\.Tokenizer"):
-        loaded(tmp_path / "router")

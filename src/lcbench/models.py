@@ -276,7 +276,6 @@ def load(
             + ("." if attention is None else f"; engine.attention={attention} was asked for.")
         ) from error
     refuse_incomplete(located.name, reports)
-    _check_tokenizer(located, model)
     _set_pooling(located, model)
     if located.settings.window is not None:
         if (
@@ -424,24 +423,6 @@ def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
             }
             return "+".join(name for key, name in names.items() if config.get(key)) or "mean"
     return None
-
-
-def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:
-    """See that texts are read by a tokenizer of transformers.
-
-    Raises:
-        RequestError: by another (a router whose first route is a static model has one).
-    """
-    from transformers import PreTrainedTokenizerBase
-
-    tokenizer = model.tokenizer
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        kind = type(tokenizer)
-        raise RequestError(
-            f"{located.name}: its first module ({type(model[0]).__name__}) reads texts with "
-            f"{kind.__module__}.{kind.__qualname__}, not with a tokenizer of transformers; such a "
-            "model cannot be measured here."
-        )
 
 
 def _set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
