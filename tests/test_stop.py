@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,12 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("number", "error"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGTERM, Terminated),
+        (signal.SIGHUP, Terminated),
+    ],
 )
 def test_it_ends_at_once(number: signal.Signals, error: type[BaseException]) -> None:
     before = signal.getsignal(number)
@@ -78,3 +86,126 @@ def test_whoever_finishes_in_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) 
 def test_grace(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     monkeypatch.setenv("LCBENCH_GRACE", value)
     assert grace_seconds() == seconds
+
+
+# A run whose threads do not come back, as a tokenizer's that reads without end.
+_BUSY = """
+import signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from lcbench import stop
+
+stop.END_SECONDS = float(sys.argv[1])
+where = sys.argv[2]
+
+def busy():
+    while True:
+        time.sleep(0.01)
+
+def run():
+    with stop.Stop() as one:
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(busy)
+        if where == "shield":
+            with one.shield():
+                print("begun", flush=True)
+                future.result()
+        try:
+            print("begun", flush=True)
+            future.result()
+        finally:
+            print("ending", flush=True)
+            if where == "close":
+                pool.shutdown(wait=True)
+
+try:
+    run()
+except KeyboardInterrupt as error:
+    stop.leave(stop.TERMINATED if isinstance(error, stop.Terminated) else stop.INTERRUPTED)
+"""
+
+
+class Busy:
+    """A process that runs it."""
+
+    def __init__(self, folder: Path, seconds: float, where: str, *before: str) -> None:
+        script = folder / "busy.py"
+        script.write_text(_BUSY)
+        self.process = subprocess.Popen(
+            [*before, sys.executable, str(script), str(seconds), where],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.says() == "begun"
+        self.began = time.monotonic()
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ended(self) -> tuple[int, str]:
+        try:
+            _, err = self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
+        return self.process.returncode, err
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+# While threads are waited for, in the middle of writing, when Python itself waits for threads.
+@pytest.mark.parametrize("where", ["close", "shield", "exit"])
+def test_a_run_ends_although_a_thread_does_not(
+    tmp_path: Path, number: signal.Signals, status: int, where: str
+) -> None:
+    busy = Busy(tmp_path, 0.5, where)
+    busy.process.send_signal(number)
+    returned, err = busy.ended()
+    assert returned == status
+    assert "Traceback" not in err
+    if where != "exit":
+        assert err == (
+            "lcbench: this did not end within 0.5 seconds. What is finished is kept; the same "
+            "command goes on from there.\n"
+        )
+    assert 0.5 <= time.monotonic() - busy.began < 30
+
+
+@pytest.mark.parametrize("where", ["close", "exit"])
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, where: str) -> None:
+    busy = Busy(tmp_path, 600, where)
+    busy.process.send_signal(signal.SIGINT)
+    assert busy.says() == "ending"
+    time.sleep(1)
+    assert busy.process.poll() is None
+    busy.process.send_signal(signal.SIGINT)
+    returned, err = busy.ended()
+    # In the second case Python is ending already, and a shell says 130 of this as well.
+    assert returned == (130 if where == "close" else -signal.SIGINT)
+    assert "Traceback" not in err
+
+
+def test_one_ctrl_c_that_arrives_twice_is_one(tmp_path: Path) -> None:
+    busy = Busy(tmp_path, 1.5, "shield")
+    busy.process.send_signal(signal.SIGINT)
+    busy.process.send_signal(signal.SIGINT)
+    assert busy.ended()[0] == 130
+    assert time.monotonic() - busy.began >= 1.5
+
+
+def test_under_nohup_a_closed_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
+    busy = Busy(tmp_path, 0.2, "close", "nohup")
+    busy.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert busy.process.poll() is None
+    busy.process.send_signal(signal.SIGTERM)
+    assert busy.ended()[0] == 143
+
+
+def test_whoever_ends_in_time_is_not_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcbench.stop.END_SECONDS", 0.2)
+    with pytest.raises(Terminated), Stop():
+        send(signal.SIGTERM)
+    time.sleep(0.5)

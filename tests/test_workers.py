@@ -2,9 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,53 @@ def test_processes_end_with_the_run_that_is_given_up(
     assert len(ended(pool, engine, jobs[:2])) == 2
 
 
+def test_a_process_that_is_stopped_does_not_keep_a_run_from_ending(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is in the middle of writing to it more than a pipe holds."""
+    engine, jobs = made
+    embed = engine.embed
+    stopped: list[int] = []
+
+    def stop_it(*given: Any) -> Any:
+        found = embed(*given)
+        if not stopped:
+            stopped.extend(w.process.pid for w in pool._workers if w.asking)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+        found.embeddings = np.tile(found.embeddings, (1, 2000))
+        return found
+
+    monkeypatch.setattr(engine, "embed", stop_it)
+    outcomes = pool.run(jobs[:2], engine, lambda job: None)
+    thread = threading.Thread(target=lambda: list(outcomes), daemon=True)
+    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)
+    began: list[float] = []
+    wait = workers.wait
+
+    def give_up(*given: Any) -> Any:
+        if stopped:
+            # The server is given the time to begin to write.
+            time.sleep(0.5)
+            began.append(time.monotonic())
+            raise KeyboardInterrupt
+        return wait(*given)
+
+    monkeypatch.setattr(workers, "wait", give_up)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    thread.start()
+    thread.join(120)
+    ended = time.monotonic()
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not thread.is_alive()
+    assert stopped
+    assert ended - began[0] < 30
+    assert not any(Path(f"/proc/{pid}").exists() for pid in stopped)
+    engine._forward._stopped = False
+
+
 def test_what_a_dead_process_asked_for_is_dropped(made: tuple[Engine, list[Job]]) -> None:
     engine, jobs = made
     server = workers._Server(engine)
@@ -301,7 +349,6 @@ def test_as_many_processes_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyP
 
 def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     import multiprocessing
-    import threading
 
     engine, jobs = made
     here, there = multiprocessing.Pipe()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lcbench.command import (
     screen,
     warn,
 )
+from lcbench.stop import leave
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +34,7 @@ _TRUSTS = "model.trust_remote_code=true"
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("config", _job))
+    leave(run_command("config", _job))
 
 
 def _job(config: DictConfig) -> int:

@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lcbench.console import forget_output, prepare_streams, say, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.settings import config_folder, keys_of, known_keys
-from lcbench.stop import Terminated
+from lcbench.stop import INTERRUPTED, TERMINATED, Terminated
 
 __all__ = [
     "choices",
@@ -40,8 +40,6 @@ __all__ = [
     "warn",
 ]
 
-# The exit status of a process that was told to end, as a shell has it: 128 + SIGTERM.
-TERMINATED = 143
 # Keys that say nothing of what is to be fetched, or that prefetch does not have.
 _NOT_OF_PREFETCH = {
     "mirror",
@@ -153,7 +151,7 @@ def _run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     except KeyboardInterrupt as stop:
         what = str(stop) or "interrupted"
         complain(f"{what}. What is finished is kept; the same command goes on from there.")
-        return TERMINATED if isinstance(stop, Terminated) else 130
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
         return stop.code if isinstance(stop.code, int) else 2

@@ -1,21 +1,37 @@
 """Told to stop: by Ctrl-C, by SIGTERM, or by SIGUSR1 some time before the end.
 
-SIGINT and SIGTERM end a run at once, but never in the middle of writing a cell. SIGUSR1 (what Slurm
-is asked to send before a job's time ends) ends it gently: no further cell is begun, and those under
-way have `LCBENCH_GRACE` seconds to finish.
+SIGINT, SIGTERM and SIGHUP end a run at once, but never in the middle of writing a cell. SIGUSR1
+(what Slurm is asked to send before a job's time ends) ends it gently: no further cell is begun, and
+those under way have `LCBENCH_GRACE` seconds to finish.
+
+An end at once is made with exceptions, so that what the libraries have to clean up is. Where that
+takes more than `END_SECONDS`, because a thread does not come back from what it is doing, the
+process ends without: as when it is killed, what is finished is kept and its claims are free.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import NoReturn
+
+# What a run has to clean up after it was told to end at once.
+END_SECONDS = 10.0
+# The exit statuses of a process that was interrupted or told to end, as a shell has them: 128 and
+# the signal's number.
+INTERRUPTED, TERMINATED = 130, 143
 
 _GRACE_SECONDS = 60.0
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# One Ctrl-C may arrive twice, from the terminal and from whatever started this process.
+_SAME_SECONDS = 0.5
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,13 +55,18 @@ class Stop:
         self._shields = 0
         self._pending: signal.Signals | None = None
         self._timer: threading.Timer | None = None
+        self._watchdog: _Watchdog | None = None
 
     def __enter__(self) -> Stop:
         # Elsewhere no handler can be set; whoever calls from another thread catches by itself.
         if threading.current_thread() is threading.main_thread():
             for one in _ENDING:
+                # Under nohup a closed terminal is no reason to end.
+                if one == signal.SIGHUP and signal.getsignal(one) == signal.SIG_IGN:
+                    continue
                 self._before[one] = signal.signal(one, self._end)
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask)
+            self._watchdog = _Watchdog()
         return self
 
     def __exit__(
@@ -59,6 +80,9 @@ class Stop:
         for one, handler in self._before.items():
             signal.signal(one, handler)  # type: ignore[arg-type]
         self._before = {}
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
     @contextmanager
     def shield(self) -> Iterator[None]:
@@ -88,6 +112,78 @@ class Stop:
         self._timer.start()
 
 
+class _Watchdog:
+    """Ends the process where it has not ended some time after it was told to.
+
+    It is a thread that Python's own handler wakes, whatever the main thread is doing: the handlers
+    that a program sets are run by the main thread alone, once it is back from C.
+    """
+
+    def __init__(self) -> None:
+        reads, self._writes = os.pipe()
+        os.set_blocking(self._writes, False)
+        self._before = signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(reads,), name="watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no more: the process may go on."""
+        signal.set_wakeup_fd(self._before)
+        os.close(self._writes)
+
+
+def _watch(signals: int) -> None:
+    """End the process when it is time, by the numbers of signals that come through a pipe."""
+    told: float | None = None
+    status = TERMINATED
+    while True:
+        left = None if told is None else told + END_SECONDS - time.monotonic()
+        if left is not None and left <= 0:
+            _end_now(status, f"this did not end within {END_SECONDS:g} seconds")
+        if not select.select([signals], [], [], left)[0]:
+            continue
+        came = os.read(signals, 64)
+        if not came:
+            os.close(signals)
+            return
+        for number in came:
+            if number not in _ENDING:
+                continue
+            if told is None:
+                told = time.monotonic()
+                status = INTERRUPTED if number == signal.SIGINT else TERMINATED
+            elif number == signal.SIGINT and time.monotonic() - told > _SAME_SECONDS:
+                _end_now(INTERRUPTED, "interrupted twice")
+
+
+def _end_now(status: int, why: str) -> NoReturn:
+    # Nothing of Python's: another thread may hold what printing needs.
+    words = f"lcbench: {why}. What is finished is kept; the same command goes on from there.\n"
+    # A terminal that is gone or stopped keeps nobody.
+    with suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, words.encode())
+    os._exit(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with an exit status, soon if it was told to end.
+
+    At its end Python waits for all threads, however long that takes.
+    """
+    if status in (INTERRUPTED, TERMINATED):
+        # Another Ctrl-C is the end.
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)
+        # Nothing stays unsaid: what is written with the last of Python's steps may not be.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        timer = threading.Timer(END_SECONDS, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
+    sys.exit(status)
+
+
 def grace_seconds() -> float:
     """Return how long cells that are under way may go on when a run is told to stop."""
     try:
@@ -97,6 +193,6 @@ def grace_seconds() -> float:
 
 
 def _raise(number: signal.Signals) -> None:
-    if number == signal.SIGTERM:
-        raise Terminated
-    raise KeyboardInterrupt
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated

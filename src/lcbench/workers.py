@@ -307,25 +307,29 @@ class Pool:
             server.end()
             if server.current is not None:
                 engine.stop()
+            # Before the server is waited for: it may be writing to one that does not read.
+            self._end_busy()
             serving.shutdown(wait=True)
             if any(one.job for one in self._workers):
                 self.close()
 
     def close(self) -> None:
         """End all processes, also in the middle of their work."""
+        self._end_busy()
         for worker in self._workers:
             worker.connection.close()
-            if worker.job is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(worker.process.pid, _END)
-        until = time.monotonic() + _PATIENCE
+        _wait_for(self._workers)
         for worker in self._workers:
-            worker.process.join(max(0.0, until - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
             worker.life.close()
         self._workers = []
+
+    def _end_busy(self) -> None:
+        """End the processes that are in the middle of their work."""
+        busy = [one for one in self._workers if one.job is not None]
+        for worker in busy:
+            with suppress(ProcessLookupError):
+                os.kill(worker.process.pid, _END)
+        _wait_for(busy)
 
     def _hand_out(self, waiting: _Waiting, started: Callable[[Job], None]) -> None:
         while True:
@@ -410,6 +414,17 @@ class Pool:
         reason = f"the process that scored it ended {how}"
         words = worker.relay.last_words(_PATIENCE) if worker.relay else ""
         return FailedCell(reason, f"{reason}\n{words}", transient=True)
+
+
+def _wait_for(workers: Sequence[_Worker]) -> None:
+    """Give processes the time to end by themselves, then end them."""
+    until = time.monotonic() + _PATIENCE
+    for worker in workers:
+        worker.process.join(max(0.0, until - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            # What says that it has ended may itself be stopped.
+            worker.process.join(_PATIENCE)
 
 
 class _Waiting:
@@ -555,7 +570,7 @@ class _RemoteBackend:
 
 # What is sent to all processes of a terminal or of a job: what they do is decided by the one that
 # started them.
-_OTHERS_BUSINESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_OTHERS_BUSINESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def _start_quietly(start: Callable[[], None]) -> None:

@@ -158,8 +158,12 @@ class Engine:
 
     def close(self) -> None:
         """Write what the store holds back, end all threads, leave the model as it was."""
-        self._ahead.shutdown(wait=True, cancel_futures=True)
-        self._forward.close()
+        try:
+            # Also first: the threads may take longer than there is time (`lcbench.stop`).
+            self.flush()
+        finally:
+            self._ahead.shutdown(wait=True, cancel_futures=True)
+            self._forward.close()
         self._store.flush()
 
     def stop(self) -> None:
