@@ -347,3 +347,35 @@ def without_window(model: Path, folder: Path, limit: str) -> Path:
     content = {**json.loads(path.read_text()), "model_max_length": "LIMIT"}
     path.write_text(json.dumps(content).replace('"LIMIT"', limit))
     return copy
+
+
+@pytest.mark.parametrize(
+    ("kind", "padding", "positions"),
+    [
+        ("roberta", 0, 65),
+        ("roberta", 1, 64),
+        ("longformer", 1, 64),
+        ("xmod", 1, 64),
+        ("luke", 1, 64),
+        ("data2vec-text", 2, 63),
+        # Whatever its configuration says.
+        ("mpnet", 0, 64),
+        ("bert", 0, 66),
+    ],
+)
+def test_positions_are_counted_from_the_padding_id_on(
+    kind: str, padding: int, positions: int, tmp_path: Path
+) -> None:
+    config = {"model_type": kind, "max_position_embeddings": 66, "pad_token_id": padding}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    located = locate(settings(tmp_path, window=positions), offline=True)
+    assert (located.positions, located.own_window, located.window) == (positions, positions, None)
+    with pytest.raises(RequestError, match=rf"the most it can read .* is {positions} tokens"):
+        locate(settings(tmp_path, window=positions + 1), offline=True)
+
+
+def test_a_padding_id_that_is_none_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RequestError, match=r"pad_token_id is null.*type roberta counts"):
+        locate(settings(tmp_path), offline=True)

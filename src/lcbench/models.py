@@ -29,6 +29,14 @@ Source = Literal["package", "hub", "folder", "auto"]
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "*.tiktoken")
 # Exports for other runtimes, in the same kinds of files.
 _EXPORTS = ("onnx/*", "openvino/*")
+# Architectures of transformers whose positions are counted from the padding id on.
+_COUNT_FROM_PADDING = frozenset(
+    {
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
+        *("data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
+        *("markuplm", "xmod"),
+    }
+)
 # More tokens than this are what transformers writes for no limit (1e30).
 NO_LIMIT = 1e20
 # Any of these sets is a tokenizer; the first is named where there is none.
@@ -661,15 +669,28 @@ def _first_count(config: dict[str, Any], *names: str) -> int | None:
 
 
 def _positions(config: dict[str, Any]) -> int | None:
-    """Return the most tokens that a model has positions for; None: no limit."""
+    """Return the most tokens that a model has positions for; None: no limit.
+
+    Raises:
+        RequestError: it counts them from a padding id that is none.
+    """
     if config.get("model_type") in ("t5", "mt5", "umt5"):
         return None  # relative positions
     count = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(count, int):
         return None
-    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        # Their positions are counted from the padding id on.
-        return count - int(config.get("pad_token_id", 1)) - 1
+    if config.get("model_type") == "mpnet":
+        # Whatever its configuration says, its padding id is 1.
+        return count - 2
+    if config.get("model_type") in _COUNT_FROM_PADDING:
+        padding = config.get("pad_token_id", 1)
+        if not isinstance(padding, int):
+            stated = "null" if padding is None else repr(padding)
+            raise RequestError(
+                f"config.json: pad_token_id is {stated}, and a model of the type "
+                f"{config['model_type']} counts its positions from there on. It is 1 in most."
+            )
+        return count - padding - 1
     return count
 
 
