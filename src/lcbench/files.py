@@ -1,9 +1,12 @@
 """Files that are written whole or not at all, and the folder for what can be made again."""
 
+import errno
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lcbench import machine
@@ -15,6 +18,8 @@ _LONGEST_NAME = 200
 # In a temporary name, which says besides whose it is.
 _LONGEST_IN_TEMPORARY = 120
 _DIGITS = 16
+# What file systems say that cannot fsync a folder (vboxsf, old CIFS); SQLite passes over it too.
+_NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -30,18 +35,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         StorageError: the folder cannot be written, or the disk is full.
     """
     temporary: Path | None = None
+    descriptor = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            prefix=_prefix(path.name), suffix=".tmp", dir=path.parent
-        )
-        os.close(descriptor)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files for their owner alone; results are to be read like any other file.
-        temporary.chmod(0o666 & ~_umask())
+        name = path.parent / f"{_prefix(path.name)}{secrets.token_hex(4)}.tmp"
+        # Made as any other file is, with the mode that the umask leaves.
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary = name
+        # Not opened by its name again: where a folder is shared, another user could have put a link
+        # in its place, to a file of this user.
+        opened = Path(f"/proc/self/fd/{descriptor}")
+        write(opened if opened.exists() else temporary)
+        os.fsync(descriptor)
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
@@ -52,8 +57,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             "what is finished is kept."
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            if descriptor >= 0:
+                os.close(descriptor)
+        # What cannot be removed is a leftover, and harms nobody.
+        with suppress(OSError):
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def try_writing(folder: Path) -> None:
@@ -106,8 +116,9 @@ def remove_leftovers(folder: Path) -> None:
         if whose != machine.short_name() or not number.isdigit():
             continue
         if machine.lives(int(number), started or None) is False:
-            # Another process may have removed it first.
-            path.unlink(missing_ok=True)
+            # Another process may have removed it first; in a sticky folder another user's stays.
+            with suppress(OSError):
+                path.unlink()
 
 
 def _prefix(name: str) -> str:
@@ -117,16 +128,14 @@ def _prefix(name: str) -> str:
     return f".{name}@{machine.short_name()}~{process}~{machine.start_of(process) or ''}."
 
 
-def _umask() -> int:
-    """Return the process's umask; there is no way to read it without setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Let a rename in a folder survive a power cut, where the file system can do that."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
