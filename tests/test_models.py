@@ -379,3 +379,13 @@ def test_a_padding_id_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RequestError, match=r"pad_token_id is null.*type roberta counts"):
         locate(settings(tmp_path), offline=True)
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_window_that_special_tokens_fill_is_refused(
+    window: int, make_model: Callable[[str], Path]
+) -> None:
+    located = locate(settings(make_model("bert"), window=window), offline=True)
+    words = rf"model\.window={window} has no room for a text: 2 tokens are special ones"
+    with pytest.raises(RequestError, match=words):
+        load(located, device="cpu", dtype="float32")

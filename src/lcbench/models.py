@@ -300,6 +300,7 @@ def load(
     if located.settings.window is None and own is not None and (loaded is None or own < loaded):
         # RoBERTa and its kin have fewer positions than rows of them.
         model.max_seq_length = own
+    _refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on.
     with torch.no_grad():
@@ -307,6 +308,22 @@ def load(
             weight.data = weight.data.clone()
     _check_unchanged(located)
     return model.eval()
+
+
+def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
+    """Refuse a window that special tokens fill: every text would be the same.
+
+    Raises:
+        RequestError: naming the key or the folder.
+    """
+    window, count = window_of(model), getattr(model.tokenizer, "num_special_tokens_to_add", None)
+    special = 0 if count is None else int(count(pair=False))
+    if window is not None and window <= special:
+        asked = located.settings.window
+        where = f"{located.folder}: a window of " if asked is None else "model.window="
+        raise RequestError(
+            f"{where}{window} has no room for a text: {special} tokens are special ones."
+        )
 
 
 def files_digest(located: LocatedModel) -> str:
