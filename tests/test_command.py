@@ -133,3 +133,10 @@ def test_a_process_limit_is_said_in_words(
 
     assert command._run_job(job, {}) == 1
     assert "ulimit -u" in capsys.readouterr().err
+
+
+def test_several_temperatures_that_are_no_list_are_refused() -> None:
+    """Which bash makes of tau={0.9,0.8}, and of which Hydra would keep the last."""
+    with pytest.raises(RequestError, match=r"more than once\. As one list: 'tau=\[0\.9,0\.8\]'"):
+        command.read_words(["tau=0.9", "tau=0.8"], "config")
+    assert command.read_words(["tau=0.9"], "config") == ["tau=0.9"]

@@ -12,7 +12,12 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 from mteb.types import PromptType
 
 from engines import NOISE_FLOOR, encoder_of
-from lcbench.encode.prompts import no_prompt, registry_prompts
+from lcbench.encode.prompts import (
+    describe_prompts,
+    model_prompts,
+    no_prompt,
+    registry_prompts,
+)
 from lcbench.errors import RequestError
 
 BGE = "BAAI/bge-base-en-v1.5"
@@ -119,3 +124,26 @@ def test_lengths_count_the_prompt(make_model: Callable[[str], Path]) -> None:
     encoder.embed(["apple"], "query", "query: ")
     assert encoder.lengths(["apple"], "query: ") == [prompted]
     assert encoder.lengths(["apple"]) == [plain]
+
+
+def test_the_prompts_of_the_models_own_files(model: Any) -> None:
+    model.prompts = {"query": "query: ", "document": "passage: ", "STS": "compare: "}
+    prompt_of = model_prompts(model)
+    assert prompt_of(metadata("SciFact"), PromptType.query) == "query: "
+    assert prompt_of(metadata("SciFact"), PromptType.document) == "passage: "
+    assert prompt_of(metadata("STSBenchmark"), None) == "compare: "
+    assert prompt_of(metadata("Banking77Classification"), None) == ""
+
+
+def test_a_line_says_which_prompts_are_used_and_which_are_not(model: Any) -> None:
+    model.prompts = {"query": "", "document": ""}
+    assert describe_prompts("none", "a/b", model) is None
+    assert describe_prompts("model", "a/b", model) == "prompts: none, since a/b has none of its own"
+    model.prompts = {"query": "query: ", "document": "passage: ", "empty": ""}
+    assert describe_prompts("none", "a/b", model) == (
+        "prompts: none (a/b has its own: document, query; protocol=model uses them)"
+    )
+    assert describe_prompts("model", "a/b", model) == "prompts: a/b's own (document, query)"
+    assert describe_prompts("registry", "a/b", model) == (
+        "prompts: those of mteb's registry for a/b"
+    )

@@ -226,11 +226,20 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
         config_name: of the command.
 
     Raises:
-        RequestError: a word that is no key, one that needs quotes, or a key of another command.
+        RequestError: a word that is no key, one that needs quotes, a key of another command, or
+            several temperatures that are no list.
     """
     read: list[str] = []
     folders = [config_folder()]
     several = any(one in ("-m", "--multirun") for one in words)
+    temperatures = [word for word in words if word.startswith("tau=")]
+    if len(temperatures) > 1:
+        # Hydra keeps the last without a word, and bash makes this of tau={0.9,0.8}.
+        listed = ",".join(word.removeprefix("tau=") for word in temperatures)
+        raise RequestError(
+            f"{' '.join(temperatures)}: tau= is given more than once. As one list: "
+            f"{shlex.quote(f'tau=[{listed}]')}. In a shell, braces need quotes."
+        )
     flag = ""
     for number, word in enumerate(words):
         if any("\udc80" <= one <= "\udcff" for one in word):

@@ -16,8 +16,9 @@ class Protocol:
 
     Attributes:
         name: of the config it came from.
-        prompts: `none`: texts are encoded as they are; `registry`: with the prompts and
-            instructions that mteb's registry has for the model.
+        prompts: `none`: texts are encoded as they are; `model`: with the prompts that the model's
+            own files have; `registry`: with the prompts and instructions that mteb's registry has
+            for the model.
         dtype: of weights and activations.
         splits: which splits of a task are scored: a rule, or names joined by commas.
         subsets: the subsets or languages that tasks are restricted to; None: all.

@@ -402,11 +402,19 @@ class Runner:
         return proofs
 
     def _prompts(self, model: LocatedModel, loaded: SentenceTransformer) -> PromptOf:
-        from lcbench.encode.prompts import no_prompt, registry_prompts
+        from lcbench.encode.prompts import (
+            describe_prompts,
+            model_prompts,
+            no_prompt,
+            registry_prompts,
+        )
 
-        if self._settings.protocol.prompts == "none":
+        prompts = self._settings.protocol.prompts
+        if line := describe_prompts(prompts, model.name, loaded):
+            self._console.print(line, style="dim")
+        if prompts == "none":
             return no_prompt
-        return registry_prompts(model.name, loaded)
+        return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
 
     def _engine(
         self,

@@ -1,4 +1,4 @@
-"""Which prompt or instruction a text gets: none, or what mteb's registry has for the model.
+"""Which prompt or instruction a text gets: none, the model's own, or those of mteb's registry.
 
 The registry's rules are mteb's own (`AbsEncoder`); here they are asked, not written again, for the
 two ways in which mteb loads a sentence-transformers model. Any other is refused.
@@ -30,6 +30,37 @@ _SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_le
 def no_prompt(task: TaskMetadata, prompt_type: PromptType | None) -> str:
     """Return no prompt, for any text."""
     return ""
+
+
+def model_prompts(model: SentenceTransformer) -> PromptOf:
+    """Return the prompts that a model's own files have, as plain mteb applies them.
+
+    Args:
+        model: loaded; `config_sentence_transformers.json` names its prompts.
+    """
+    return _named_prompts(model, None)
+
+
+def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str | None:
+    """Return a line that says which prompts are used, and which the model has that are not.
+
+    Args:
+        prompts: of the protocol: `none`, `model` or `registry`.
+        name: of the model.
+        model: loaded.
+
+    Returns:
+        None where there is nothing to say: no prompts are asked for, and the model has none.
+    """
+    own = sorted(key for key, prompt in (model.prompts or {}).items() if prompt)
+    if prompts == "registry":
+        return f"prompts: those of mteb's registry for {name}"
+    if not own:
+        return None if prompts == "none" else f"prompts: none, since {name} has none of its own"
+    listed = ", ".join(own)
+    if prompts == "model":
+        return f"prompts: {name}'s own ({listed})"
+    return f"prompts: none ({name} has its own: {listed}; protocol=model uses them)"
 
 
 def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
@@ -78,8 +109,8 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
         return instructions
     raise RequestError(
         f"protocol.prompts=registry: mteb loads {name} with code of its own "
-        f"({getattr(loader, '__name__', loader)}), whose prompts are not known here. Use "
-        "protocol=paper."
+        f"({getattr(loader, '__name__', loader)}), whose prompts are not known here. "
+        "protocol=model uses those of the model's own files, protocol=paper none."
     )
 
 
@@ -91,7 +122,8 @@ def _refuse_others(name: str, settings: dict[str, Any]) -> None:
     if set_:
         raise RequestError(
             f"protocol.prompts=registry: mteb loads {name} with settings beyond its prompts "
-            f"({', '.join(set_)}), which are not applied here. Use protocol=paper."
+            f"({', '.join(set_)}), which are not applied here. protocol=model uses the "
+            "prompts of the model's own files, protocol=paper none."
         )
 
 

@@ -122,6 +122,8 @@ class Injection:
                 "another."
             )
         self.policy = policy.resolve(shape_of(model))
+        # Once: a compiled model cannot compare policies while it runs.
+        self._goes_by_role = self.policy.for_role("query") != self.policy.for_role("document")
         self._original = self._transformer.config._attn_implementation or "eager"
         try:
             setattr(self._transformer, _INJECTED, True)
@@ -147,10 +149,6 @@ class Injection:
         if role not in ("query", "document", None):
             raise RequestError(f"role={role!r} is none of: 'query', 'document', None.")
         self._role = role
-
-    @property
-    def _goes_by_role(self) -> bool:
-        return self.policy.for_role("query") != self.policy.for_role("document")
 
     def _assign(self) -> None:
         """Give each attention layer its temperature in either role."""
