@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
     # Handlers run between two instructions of the main thread.
     time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _hears_of_a_closed_terminal() -> Iterator[None]:
+    """Tests that are run under nohup would hand on that SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

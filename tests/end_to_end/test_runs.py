@@ -406,7 +406,7 @@ def test_both_protocols_on_real_data(run, tmp_path: Path, mirror: Path) -> None:
         request = ["tau=[0.9,0.8]", "tasks=[STSBenchmark,STS13]", "subsets=[en]"]
         done = run(*request, f"protocol={protocol}", f"mirror={mirror}", "results_dir=runs")
         assert (done.returncode, done.stderr) == (0, "")
-        assert f"{protocol}, subsets en" in done.stdout.splitlines()
+        assert f"protocol {protocol}, subsets en" in done.stdout.splitlines()
         (folder,) = (tmp_path / "runs").glob(f"{protocol}-*")
         found[protocol] = {
             str(path.relative_to(folder)): json.loads(path.read_text())["scores"]["test"][0]
