@@ -145,5 +145,5 @@ def test_a_line_says_which_prompts_are_used_and_which_are_not(model: Any) -> Non
     )
     assert describe_prompts("model", "a/b", model) == "prompts: a/b's own (document, query)"
     assert describe_prompts("registry", "a/b", model) == (
-        "prompts: those of mteb's registry for a/b"
+        "prompts: mteb's for a/b, or its own if mteb's registry does not have it"
     )

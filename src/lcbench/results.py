@@ -221,7 +221,7 @@ class Results:
         are.
 
         Raises:
-            StorageError: it cannot be read, or not be set aside, for want of permission.
+            StorageError: it cannot be read or set aside: no permission.
         """
         files = self.files(cell)
         content = _content(files.result)
@@ -473,7 +473,7 @@ def _read_cell(results_dir: Path, files: CellFiles, content: bytes) -> _Read:
         content: of its result.
 
     Raises:
-        StorageError: the provenance cannot be read for want of permission.
+        StorageError: the provenance cannot be read: no permission.
     """
     result = _read_result(content)
     if result is None:

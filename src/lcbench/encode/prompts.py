@@ -54,7 +54,7 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
     """
     own = sorted(key for key, prompt in (model.prompts or {}).items() if prompt)
     if prompts == "registry":
-        return f"prompts: those of mteb's registry for {name}"
+        return f"prompts: mteb's for {name}, or its own if mteb's registry does not have it"
     if not own:
         return None if prompts == "none" else f"prompts: none, since {name} has none of its own"
     listed = ", ".join(own)
