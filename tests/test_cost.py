@@ -135,8 +135,9 @@ def test_a_role_grid_takes_seven_and_seven(request_: Settings) -> None:
 
 
 def test_prompts_that_go_by_the_task_share_nothing(request_: Settings) -> None:
-    other = replace(request_, protocol=replace(request_.protocol, prompts="registry"))
-    one = predicted(other, grid([BASELINE], FIRST, SECOND))
+    prompted = replace(PROTOCOL, prompts="registry")
+    cells = [replace(one, protocol=prompted) for one in grid([BASELINE], FIRST, SECOND)]
+    one = predicted(request_, cells)
     assert sum(cell.texts for cell in one.cells.values()) == 200 + 300 + 50
 
 

@@ -1,7 +1,9 @@
 """Prompts: mteb's own choice for the model and the task, and nothing under the paper's protocol."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mteb
@@ -13,12 +15,16 @@ from mteb.types import PromptType
 
 from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.prompts import (
+    check_registry,
     describe_prompts,
     model_prompts,
     no_prompt,
     registry_prompts,
 )
 from lcbench.errors import RequestError
+from lcbench.model_files import has_prompts
+from lcbench.models import ModelSettings
+from lcbench.settings import ProtocolSettings
 
 BGE = "BAAI/bge-base-en-v1.5"
 QUERY = "Represent this sentence for searching relevant passages: "
@@ -102,19 +108,34 @@ def _windowed(model: Any, window: int) -> Any:
 def test_what_is_more_than_prompts_is_refused(model: Any) -> None:
     with pytest.raises(RequestError, match="with code of its own"):
         registry_prompts("Qwen/Qwen3-Embedding-0.6B", model)
-    longer = next(
+    ends = next(
         meta.name
         for meta in mteb.get_model_metas()
         if meta.loader is SentenceTransformerEncoderWrapper
         and "add_eos_token" in meta.loader_kwargs
     )
-    window = mteb.get_model_meta(longer).loader_kwargs.get("max_seq_length")
-    if window is not None:
-        with pytest.raises(RequestError, match=f"model.window={window}"):
-            registry_prompts(longer, model)
-        model.max_seq_length = window
     with pytest.raises(RequestError, match="add_eos_token"):
-        registry_prompts(longer, model)
+        registry_prompts(ends, model)
+
+
+def test_mtebs_window_has_to_be_that_of_the_model(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = SimpleNamespace(
+        loader=SentenceTransformerEncoderWrapper, loader_kwargs={"max_seq_length": 40}
+    )
+    monkeypatch.setattr(mteb, "get_model_meta", lambda name, fetch_from_hf: meta)
+    with pytest.raises(RequestError, match=r"mteb reads 40 tokens .* model\.window=40"):
+        registry_prompts("a/b", model)
+    model.max_seq_length = 40
+    assert registry_prompts("a/b", model)(metadata("SciFact"), PromptType.query) == ""
+
+
+def test_what_is_more_than_prompts_is_refused_before_the_model_is_loaded() -> None:
+    check_registry(BGE)
+    check_registry("nobody/unknown")
+    with pytest.raises(RequestError, match=r"with code of its own .*protocol=model uses those"):
+        check_registry("Qwen/Qwen3-Embedding-0.6B")
 
 
 def test_lengths_count_the_prompt(make_model: Callable[[str], Path]) -> None:
@@ -143,7 +164,51 @@ def test_a_line_says_which_prompts_are_used_and_which_are_not(model: Any) -> Non
     assert describe_prompts("none", "a/b", model) == (
         "prompts: none (a/b has its own: document, query; protocol=model uses them)"
     )
-    assert describe_prompts("model", "a/b", model) == "prompts: a/b's own (document, query)"
+    assert describe_prompts("model", "a/b", model) == (
+        "prompts: a/b's own (document, query); protocol=paper uses none"
+    )
     assert describe_prompts("registry", "a/b", model) == (
         "prompts: mteb's for a/b, or its own if mteb's registry does not have it"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "is_custom", "has_prompts", "resolved"),
+    [
+        ("auto", "auto", True, True, ("model", "model")),
+        ("auto", "auto", True, False, ("paper", "none")),
+        ("auto", "auto", False, True, ("paper", "none")),
+        ("auto", "model", False, True, ("model", "model")),
+        ("auto", "none", True, True, ("paper", "none")),
+        ("auto", "registry", True, True, ("paper", "registry")),
+        ("paper", "none", True, True, ("paper", "none")),
+        ("mine", "auto", True, True, ("mine", "model")),
+    ],
+)
+def test_a_custom_model_gets_the_prompts_of_its_files_where_no_protocol_is_named(
+    name: str, prompts: str, is_custom: bool, has_prompts: bool, resolved: tuple[str, str]
+) -> None:
+    asked = ProtocolSettings(name, prompts, "float16", "test", ("en",))
+    model = ModelSettings("x", "a/b", "auto", None, None, None, False, is_custom=is_custom)
+    of_model = asked.of(model, has_prompts=has_prompts)
+    assert (of_model.name, of_model.prompts) == resolved
+    assert (of_model.dtype, of_model.splits, of_model.subsets) == ("float16", "test", ("en",))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"prompts": {"query": "ask: ", "document": ""}}, True),
+        ({"prompts": {"query": "", "document": ""}}, False),
+        ({"prompts": {}}, False),
+        ({"prompts": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_prompts_are_found_in_a_models_files(
+    content: dict[str, Any] | None, expected: bool, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(content))
+    assert has_prompts(tmp_path) is expected

@@ -11,7 +11,7 @@ from rich.console import Console
 from lcbench.errors import RequestError, StorageError
 from lcbench.report import publish
 from lcbench.report.publish import _alone, _older, cells_of, is_anothers
-from lcbench.report.write import AskedCell, _own_folder, report_folder
+from lcbench.report.write import AskedCell, _own_folder, report_folder, report_run
 from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_suites
 from lcbench.tasks.registry import TaskChoice
@@ -19,6 +19,7 @@ from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant
 from report_cells import write_cell
 from test_results import PROTOCOL, cell, outcome
+from test_settings import read
 
 NAME = "MTEB(eng, v2)"
 
@@ -181,3 +182,23 @@ def test_another_programs_report_is_not_written_over(two: Results, tmp_path: Pat
     with pytest.raises(RequestError, match=r"has a report\.json of another program"):
         quickly(two, tmp_path)
     assert (tmp_path / "report.json").read_text() == '{"accuracy": 1}'
+
+
+def test_models_under_different_prompts_are_in_tables_of_their_own(tmp_path: Path) -> None:
+    results = Results(tmp_path / "runs")
+    asked = []
+    for model, name in (("a/plain", "paper"), ("b/prompted", "model")):
+        prompts = "model" if name == "model" else "none"
+        for policy, score in ((BASELINE, 0.5), (Constant(0.8), 0.6)):
+            files = write_cell(
+                results, "STS12", score, policy=policy, model=model, name=name, prompts=prompts
+            )
+            asked.append(AskedCell(model, policy.canonical, files.result))
+    console, warnings = Console(width=200, record=True), list[str]()
+    report_run(read("tasks=[STS12]"), results, asked, None, console, warnings.append)
+    lines = console.export_text().splitlines()
+    assert warnings == []
+    assert {line.strip() for line in lines if line.startswith("protocol ")} == {
+        "protocol paper",
+        "protocol model",
+    }

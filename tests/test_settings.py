@@ -201,7 +201,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["docs.synthetic_documents=0"], "docs.synthetic_documents=0 is not a whole number"),
         (["docs.documents=-1"], "docs.documents=-1 is not a whole number of at least 1"),
         (["protocol.dtype=float8"], "protocol.dtype=float8 is not one of: float32"),
-        (["protocol.prompts=all"], "protocol.prompts=all is not one of: none"),
+        (["protocol.prompts=all"], "protocol.prompts=all is not one of: auto, none"),
         (["engine.device=gpu"], "engine.device=gpu is not a device"),
         (["engine.batch_tokens=0"], "engine.batch_tokens=0 is not a whole number"),
         (["engine.attention=flash"], "engine.attention=flash is not one of: auto, sdpa"),

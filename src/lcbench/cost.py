@@ -403,8 +403,8 @@ def predict(
 
     A text is encoded once for each model, temperature and prompt: texts of the same origin are all
     among the largest of them (`Texts.origin`), and a policy by role gives queries and documents the
-    temperatures that other policies may have given them already. With the registry's prompts, which
-    go by the task, no two tasks count as sharing texts. Nothing counts as encoded by earlier runs.
+    temperatures that other policies may have given them already. With prompts, which may go by the
+    task, no two tasks count as sharing texts. Nothing counts as encoded by earlier runs.
 
     Measures this machine for half a second a width, and imports torch for it, if nothing was
     encoded here before.
@@ -418,7 +418,6 @@ def predict(
         rates: what was measured; None: what the cache folder has.
     """
     rates = read_rates() if rates is None else rates
-    shares = settings.protocol.prompts == "none"
     seconds = _ScoringSeconds(rates)
     costs: dict[Cell, CellCost] = {}
     for model in left:
@@ -429,6 +428,7 @@ def predict(
         rate = None if known is None or not model.cells else _rate(machine, known, rates)
         encoded: dict[tuple[str, ...], float] = {}
         for cell in model.cells:
+            shares = cell.protocol.prompts == "none"
             size = sizes[cell.task]
             load, score, before = seconds.of(cell, known, size)
             if known is None or rate is None:

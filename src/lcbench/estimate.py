@@ -218,11 +218,13 @@ def _cells(
     """Return a model's cells, as a run would have them; without a revision if it is not here."""
     shape = _shape(known) if located is None else located.shape
     named = (model.name, "") if located is None else (located.name, located.revision)
+    # Whether a model that is not here has prompts is not known.
+    protocol = settings.protocol.of(model, has_prompts=located is not None and located.has_prompts)
     protocols = {
         name: Protocol(
-            name=settings.protocol.name,
-            prompts=settings.protocol.prompts,
-            dtype=settings.protocol.dtype,
+            name=protocol.name,
+            prompts=protocol.prompts,
+            dtype=protocol.dtype,
             splits=part.asked_splits,
             subsets=part.asked_subsets,
             window=None if located is None else located.window,

@@ -63,6 +63,16 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_prompts(folder: Path) -> bool:
+    """Return whether a model's files name prompts for its texts, other than empty ones.
+
+    Raises:
+        RequestError: its configuration is no JSON object.
+    """
+    prompts = read_object(folder / "config_sentence_transformers.json").get("prompts")
+    return isinstance(prompts, dict) and any(prompts.values())
+
+
 def modules(folder: Path) -> list[dict[str, Any]]:
     """Return the entries of a model's `modules.json`; none where there is no such file.
 

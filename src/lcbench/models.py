@@ -92,6 +92,7 @@ class ModelSettings:
         pooling: how a model that names no pooling of its own makes one embedding of a text's
             tokens (`mean`, `cls`, `lasttoken`, `max`); None: as the model says, or else as
             sentence-transformers chooses.
+        is_custom: whether it is none of the models of `conf/model`.
     """
 
     config: str
@@ -103,6 +104,7 @@ class ModelSettings:
     trust_remote_code: bool
     shape: Dimensions | None = None
     pooling: str | None = None
+    is_custom: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class LocatedModel:
         pooling: the pooling that was asked for in the place of the one chosen; None: not another.
         assumed_pooling: the pooling that sentence-transformers chooses, where neither the model
             nor the request names one; else None.
+        has_prompts: whether its own files have prompts, other than empty ones.
     """
 
     settings: ModelSettings
@@ -136,6 +139,7 @@ class LocatedModel:
     contents: str
     pooling: str | None = None
     assumed_pooling: str | None = None
+    has_prompts: bool = False
 
 
 def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None) -> LocatedModel:
@@ -203,6 +207,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
         pooling=pooling,
         assumed_pooling=assumed,
+        has_prompts=contents.has_prompts(folder),
     )
 
 

@@ -626,7 +626,7 @@ def _tell_docs_apart(rows: list[dict[str, Any]]) -> None:
 
 
 # What a protocol's name says of its prompts; any other is told, so that no two share a table.
-_PROMPTS_OF = {"leaderboard": "registry"}
+_PROMPTS_OF = {"leaderboard": "registry", "model": "model"}
 
 
 def group_name(protocol: Mapping[str, Any]) -> str:

@@ -130,6 +130,11 @@ class Runner:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         device_of(self._settings.engine)
+        if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
+            from lcbench.encode.prompts import check_registry
+
+            for model in sorted(registered):
+                check_registry(model)
         # What can be told at once has been. Processes that score load their libraries meanwhile.
         self._pool.warm_up()
         check_pins(names, self._settings.suites)
@@ -409,7 +414,8 @@ class Runner:
             registry_prompts,
         )
 
-        prompts = self._settings.protocol.prompts
+        protocol = self._settings.protocol.of(model.settings, has_prompts=model.has_prompts)
+        prompts = protocol.prompts
         if line := describe_prompts(prompts, model.name, loaded):
             self._console.print(line, style="dim")
         if prompts == "none":

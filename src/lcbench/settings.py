@@ -113,7 +113,7 @@ RUNTIME = frozenset(
 _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16")
-_PROMPTS = ("none", "model", "registry")
+_PROMPTS = ("auto", "none", "model", "registry")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
@@ -127,13 +127,36 @@ _ELEMENTS = {"local": 1, "slurm": 20}
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """What a config of the group `protocol` says; see `grid.Protocol`."""
+    """What a config of the group `protocol` says; see `grid.Protocol`.
+
+    Attributes:
+        name: `auto`: that of the prompts, `model` or `paper`.
+        prompts: `auto`: by model; see `of`.
+        dtype: of weights and activations.
+        splits: the rule for splits.
+        subsets: that tasks are restricted to; None: all.
+    """
 
     name: str
     prompts: str
     dtype: str
     splits: str
     subsets: tuple[str, ...] | None
+
+    def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
+        """Return the protocol that a model is scored under, without `auto`.
+
+        Args:
+            model: those of `conf/model` get no prompts, as in the paper, unless that is asked for.
+            has_prompts: whether the model's own files have prompts; a custom model gets them.
+        """
+        prompts = self.prompts
+        if prompts == "auto":
+            prompts = "model" if has_prompts and model.is_custom else "none"
+        name = self.name
+        if name == "auto":
+            name = "model" if prompts == "model" else "paper"
+        return replace(self, name=name, prompts=prompts)
 
 
 @dataclass(frozen=True)
@@ -743,6 +766,7 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
         trust_remote_code=trusted,
         shape=_shape(value.get("shape")),
         pooling=_pooling(value.get("pooling")),
+        is_custom=config not in shipped_models(),
     )
 
 

@@ -399,10 +399,11 @@ def _policies(settings: Settings, model: LocatedModel, console: Console) -> list
 
 
 def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
+    protocol = settings.protocol.of(model.settings, has_prompts=model.has_prompts)
     return Protocol(
-        name=settings.protocol.name,
-        prompts=settings.protocol.prompts,
-        dtype=settings.protocol.dtype,
+        name=protocol.name,
+        prompts=protocol.prompts,
+        dtype=protocol.dtype,
         splits=part.asked_splits,
         subsets=part.asked_subsets,
         window=model.window,

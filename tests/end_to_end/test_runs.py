@@ -326,7 +326,8 @@ def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: P
 def test_the_leaderboards_prompts_are_used_and_recorded(
     run, tmp_path: Path, make_model: Callable[[str], Path]
 ) -> None:
-    """A model that mteb's registry does not know gets the prompts of its own files."""
+    """A model that mteb's registry does not know gets the prompts of its own files, as without
+    any protocol=."""
     model = tmp_path / "prompted"
     shutil.copytree(make_model("bert"), model)
     config = model / "config_sentence_transformers.json"
@@ -337,16 +338,21 @@ def test_the_leaderboards_prompts_are_used_and_recorded(
     for protocol, prompts in (
         ("paper", {"query": "", "document": ""}),
         ("leaderboard", {"query": "find this: ", "document": ""}),
+        ("model", {"query": "find this: ", "document": ""}),
     ):
-        request = ["model=custom", f"model.name={model}", "tasks=[DocstringRetrieval]", "tau=1.0"]
-        done = run(*request, f"protocol={protocol}", f"results_dir={protocol}", *SMALL)
+        request = [f"model={model}", "tasks=[DocstringRetrieval]", "tau=1.0"]
+        if protocol != "model":
+            request.append(f"protocol={protocol}")
+        done = run(*request, f"results_dir={protocol}", *SMALL)
         assert (done.returncode, done.stderr) == (0, "")
         (file,) = json_results(tmp_path / protocol)
         record = json.loads(file.with_suffix(".provenance.jsonl").read_text())
         assert record["prompts"] == prompts
         assert record["protocol"]["name"] == protocol
         scores[protocol] = json.loads(file.read_text())["scores"]["test"][0]["main_score"]
-    assert scores["paper"] != scores["leaderboard"]
+    assert "prompts: local/prompted's own (query); protocol=paper uses none" in done.stdout
+    assert "protocol model" in done.stdout.splitlines()
+    assert scores["paper"] != scores["leaderboard"] == scores["model"]
 
 
 def test_chatter_is_kept_off_the_screen_and_warnings_are_not() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
@@ -59,7 +60,7 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
         return None if prompts == "none" else f"prompts: none, since {name} has none of its own"
     listed = ", ".join(own)
     if prompts == "model":
-        return f"prompts: {name}'s own ({listed})"
+        return f"prompts: {name}'s own ({listed}); protocol=paper uses none"
     return f"prompts: none ({name} has its own: {listed}; protocol=model uses them)"
 
 
@@ -74,8 +75,50 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
 
     Raises:
         RequestError: mteb loads this model in a way that more than prompts would have to be taken
+            from, or reads another number of tokens with it.
+    """
+    rules = _registry_rules(name)
+    window = None if rules is None else rules.window
+    if window is not None and window != model.max_seq_length:
+        raise RequestError(
+            f"protocol.prompts=registry: mteb reads {window} tokens of a text with {name}, which "
+            f"reads {model.max_seq_length} here: model.window={window}, or protocol=paper."
+        )
+    if rules is not None and rules.instructions is not None:
+        return rules.instructions
+    return _named_prompts(model, None if rules is None else rules.prompts)
+
+
+def check_registry(name: str) -> None:
+    """See that mteb's prompts for a model can be used, before the model is loaded.
+
+    Args:
+        name: of the model on the hub.
+
+    Raises:
+        RequestError: mteb loads this model in a way that more than prompts would have to be taken
             from.
     """
+    _registry_rules(name)
+
+
+@dataclass(frozen=True)
+class _RegistryRules:
+    """How mteb's registry has a model given its prompts.
+
+    Attributes:
+        window: the most tokens that mteb reads of a text; None: the model's own.
+        prompts: by task, type of task or kind of text; None: the model's own.
+        instructions: in the place of prompts; None: it has no instructions.
+    """
+
+    window: int | None
+    prompts: dict[str, str] | None
+    instructions: PromptOf | None = None
+
+
+def _registry_rules(name: str) -> _RegistryRules | None:
+    """Return what mteb's registry says of a model's prompts; None: it does not have the model."""
     import mteb
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
@@ -83,21 +126,16 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
     try:
         meta = mteb.get_model_meta(name, fetch_from_hf=False)
     except KeyError:
-        return _named_prompts(model, None)
+        return None
     loader: Any = meta.loader
     settings = dict(meta.loader_kwargs)
     window = settings.get("max_seq_length")
-    if window is not None and window != model.max_seq_length:
-        raise RequestError(
-            f"protocol.prompts=registry: mteb reads {window} tokens of a text with {name}, which "
-            f"reads {model.max_seq_length} here: model.window={window}, or protocol=paper."
-        )
     for key in _SETTLED:
         settings.pop(key, None)
     if isinstance(loader, type) and issubclass(loader, SentenceTransformerEncoderWrapper):
         prompts = settings.pop("model_prompts", None)
         _refuse_others(name, settings)
-        return _named_prompts(model, prompts)
+        return _RegistryRules(window, prompts)
     if loader is InstructSentenceTransformerModel:
         instructions = _instructions(
             template=settings.pop("instruction_template", None),
@@ -106,7 +144,7 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
             to_documents=settings.pop("apply_instruction_to_passages", True),
         )
         _refuse_others(name, settings)
-        return instructions
+        return _RegistryRules(window, None, instructions)
     raise RequestError(
         f"protocol.prompts=registry: mteb loads {name} with code of its own "
         f"({getattr(loader, '__name__', loader)}), whose prompts are not known here. "

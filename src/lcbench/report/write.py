@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,9 @@ def report_run(
     if scores.empty:
         return
     # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
-    scores["group"] = group_name(asdict(settings.protocol))
+    # Models whose prompts differ are in tables of their own.
+    same = {"splits": settings.protocol.splits, "subsets": settings.protocol.subsets}
+    scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
     names = [task.name for task in settings.tasks]
     expected = _expected(names, scores, settings.suites)
     scores = _of_models(scores, extent.models)
