@@ -257,16 +257,23 @@ def load(
 
     Raises:
         RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
-            weights that it uses, or has others; its files are no longer those that were located.
+            weights that it uses, or has others; sentence-transformers replaces some of its
+            settings; its files are no longer those that were located.
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from lcbench.encode.checkpoint import LoadReport, load_reports, refuse_incomplete
+    from lcbench.encode.checkpoint import (
+        LoadReport,
+        load_reports,
+        load_warnings,
+        refuse_incomplete,
+        refuse_replaced,
+    )
 
     reports: list[LoadReport] = []
     try:
-        with load_reports() as reports:
+        with load_reports() as reports, load_warnings() as warnings:
             model = SentenceTransformer(
                 str(located.folder),
                 device=device,
@@ -288,7 +295,8 @@ def load(
             f"({type(error).__name__}: {error}). Only safetensors weights are read"
             + ("." if attention is None else f"; engine.attention={attention} was asked for.")
         ) from error
-    refuse_incomplete(located.name, reports)
+    refuse_replaced(located.name, warnings)
+    refuse_incomplete(located.name, reports, model)
     _set_pooling(located, model)
     if located.settings.window is not None:
         if (
