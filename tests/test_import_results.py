@@ -86,9 +86,11 @@ def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Importe
 def report(runs: Path, *overrides: str) -> str:
     """Write the report of a folder, and return what it prints."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("report", overrides=[f"results_dir={runs}", *overrides])
+        asked = settings.read_report(
+            compose("report", overrides=[f"results_dir={runs}", *overrides])
+        )
     console = Console(width=200, record=True, file=io.StringIO())
-    report_folder(settings.read_report(config), Results(runs), console, pytest.fail)
+    report_folder(asked, Results(runs), console, pytest.fail)
     return console.export_text()
 
 

@@ -498,6 +498,56 @@ def test_labels_tell_models_apart() -> None:
     ]
 
 
+def test_labels_are_the_ends_of_the_paths_of_folders_of_one_name() -> None:
+    def labels(*told: tuple[str, str | None]) -> list[str]:
+        """Of folders with these revisions and paths."""
+        rows = [
+            {**row, "path": path}
+            for revision, path in told
+            for row in cell("1", "A", 0.5, model="local/final", revision=revision)
+        ]
+        return [block.label for block in the_table(frame(rows)).blocks]
+
+    first, second, third = "sha256-8aaaaaaa", "sha256-caaaaaaa", "sha256-daaaaaaa"
+    assert labels((first, "run1/final"), (second, "run2/final")) == ["run1/final", "run2/final"]
+    # The shortest end that differs, and no more of an absolute path.
+    assert labels((first, "/home/x/a/b/final/"), (second, "./c/b/final")) == [
+        "a/b/final",
+        "c/b/final",
+    ]
+    assert labels((first, "final"), (second, "c/final")) == ["final", "c/final"]
+    # One place whose files have changed, or a place that is not known: told apart as before.
+    by_revision = ["final (sha256-8)", "final (sha256-c)"]
+    for path in ("run1/final", ".", ".."):
+        assert labels((first, path), (second, path)) == by_revision
+        assert labels((first, path), (second, None)) == by_revision
+    assert labels((first, "a/final"), (second, "a/final"), (third, "b/final")) == [
+        "a/final (sha256-8)",
+        "a/final (sha256-c)",
+        "b/final",
+    ]
+    assert labels((first, "a/final"), (second, None), (third, "b/final")) == [
+        "a/final",
+        "final (sha256-c)",
+        "b/final",
+    ]
+    assert labels((first, "run1/final")) == ["final"]
+
+
+def test_a_folder_that_is_called_as_a_model_of_the_hub_is() -> None:
+    of_folders = [
+        {**row, "path": path}
+        for revision, path in (("sha256-8aaa", "org/final"), ("sha256-caaa", "b/final"))
+        for row in cell("1", "A", 0.5, model="local/final", revision=revision)
+    ]
+    table = the_table(frame(of_folders, cell("1", "A", 0.5, model="org/final")))
+    assert [block.label for block in table.blocks] == [
+        "local/final (sha256-8)",
+        "b/final",
+        "org/final",
+    ]
+
+
 def test_one_table_a_group_in_the_order_of_the_scores() -> None:
     tables = build_tables(
         frame(cell("1", "A", 0.5, group="second"), cell("1", "B", 0.5, group="first"))

@@ -19,6 +19,8 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -250,6 +252,8 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
         if flag or (word.startswith("-") and word != "-"):
             if (flag or word).startswith(("--config-dir", "-cd")):
                 folders.append(Path(word.rpartition("=")[2]))
+            if not flag and word.startswith("--") and not _is_option(word):
+                raise RequestError(_no_option(word, words[number + 1 :], config_name))
             flag = "" if flag or "=" in word else word if word in _FLAGS_WITH_VALUES else ""
             read.append(word)
             continue
@@ -271,7 +275,7 @@ def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
         folders: of configs; None: those of the present command.
     """
     if folders is None:
-        sources = HydraConfig.get().runtime.config_sources
+        sources = GlobalHydra.instance().config_loader().get_sources()
         given = [Path(one.path) for one in sources if one.provider == "command-line"]
         folders = [config_folder(), *given]
     is_config = not name.startswith(("/", "~")) and any(
@@ -311,6 +315,8 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
         RequestError: it needs quotes, or is a key of another command.
     """
     key, _, value = word.lstrip("+").partition("=")
+    if key in _ELSEWHERE_CALLED:
+        raise RequestError(f"{key} is not a key. {_ELSEWHERE_CALLED[key]}.")
     if key in known_keys() and key not in keys_of(config_name):
         raise RequestError(_elsewhere(key, config_name))
     try:
@@ -373,6 +379,30 @@ def _no_key(word: str) -> str:
     if word in _COMMANDS:
         return f"{word} is a command of its own: python -m lcbench{_COMMANDS[word]}"
     return f"{word}: this is no key=value. `--help` lists the keys."
+
+
+def _is_option(word: str) -> bool:
+    """Return whether Hydra has an option of this name, which may be cut short."""
+    name = word.partition("=")[0]
+    return any(option.startswith(name) for option in get_args_parser()._option_string_actions)
+
+
+def _no_option(word: str, rest: Sequence[str], config_name: str) -> str:
+    """Return a message about an option that there is not: what it means may be a key."""
+    option, equals, value = word.partition("=")
+    key = option[2:].replace("-", "_")
+    if key in _ELSEWHERE_CALLED:
+        return f"{option} is no option. {_ELSEWHERE_CALLED[key]}."
+    if key in keys_of(config_name):
+        if not equals and rest and not rest[0].startswith("-"):
+            value = rest[0]
+        shown = f"{key}={value}" if _parses(f"{key}={value}") else key_value(key, value)
+        shown = shlex.quote(shown) if value else f"{key}=…"
+        return f"{option} is no option. Keys have no dashes: {shown}"
+    if key in known_keys():
+        return f"{option} is no option. {_elsewhere(key, config_name)}"
+    near = did_you_mean(key, keys_of(config_name))
+    return f"{option} is no option.{near} Keys are given as key=value; `--help` lists them."
 
 
 def _elsewhere(key: str, config_name: str) -> str:
@@ -519,8 +549,6 @@ def _explain(error: Exception, config_name: str = "config") -> str:
         key = unknown.group(1)
         if key.startswith("launch.") and key in known_keys():
             return f"{key} is a key of launch=slurm; this is launch=local, the default."
-        if key in _ELSEWHERE_CALLED:
-            return f"{key} is not a key. {_ELSEWHERE_CALLED[key]}."
         return (
             f"{key} is not a key.{did_you_mean(key, keys_of(config_name))} "
             "`python -m lcbench --help` lists them."

@@ -71,6 +71,7 @@ class ModelFacts:
         digest: of its files.
         pooling: how one embedding is made of a text's tokens; None: it has no pooling module.
         assumed_pooling: the same, where neither the model nor the request says it; else None.
+        path: of its folder as it was asked for, which need not be absolute; None: no folder.
     """
 
     name: str
@@ -82,11 +83,12 @@ class ModelFacts:
     digest: str | None = None
     pooling: str | None = None
     assumed_pooling: str | None = None
+    path: str | None = None
 
 
 def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
     """Return what mteb is told of a model that is loaded."""
-    from lcbench.models import files_digest, window_of
+    from lcbench.models import files_digest, source_of, window_of
 
     mode: Any = next((one.pooling_mode for one in loaded if hasattr(one, "pooling_mode")), None)
     return ModelFacts(
@@ -101,6 +103,7 @@ def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFact
         digest=files_digest(located),
         pooling=mode if mode is None or isinstance(mode, str) else "+".join(mode),
         assumed_pooling=located.assumed_pooling,
+        path=located.settings.name if source_of(located.settings) == "folder" else None,
     )
 
 

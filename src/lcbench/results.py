@@ -68,10 +68,14 @@ _ROUNDING = 1e-6
 
 # In a provenance: the pooling of a model that names none, where none was asked for.
 ASSUMED_POOLING = "assumed_pooling"
-# What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
-# stand among them.
+# In a provenance: the folder of a model as it was asked for. Older results have none.
+MODEL_PATH = "model_path"
+
 # A window of more tokens than this is no limit.
 _NO_WINDOW = 1e20
+
+# What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
+# stand among them.
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
 # What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
@@ -325,18 +329,19 @@ class Results:
             paths: of result files, only these; None: all in the folder.
 
         Returns:
-            columns group, window, model, revision, policy, task, column, split, subset, score
-            (in [0, 1], NaN for a subset that an imported result lacks), conditions (what must be
-            equal for two cells to be compared), protocol (as the cell's provenance has it), files
-            (the cell's `CellFiles`), imported (None for a cell of ours; else what the revision is:
-            `pinned`, the one that mteb's registry names; `revision`, another; `unnamed`, not known;
+            columns group, window, model, revision, path (of a model's folder as it was asked for;
+            None: of the hub, or not known), policy, task, column, split, subset, score (in [0, 1],
+            NaN for a subset that an imported result lacks), conditions (what must be equal for two
+            cells to be compared), protocol (as the cell's provenance has it), files (the cell's
+            `CellFiles`), imported (None for a cell of ours; else what the revision is: `pinned`,
+            the one that mteb's registry names; `revision`, another; `unnamed`, not known;
             `external`, of scores that the model's authors reported).
         """
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, paths))
         _tell_docs_apart(rows)
-        columns = ["group", "window", "model", "revision", "policy", "task", "column"]
+        columns = ["group", "window", "model", "revision", "path", "policy", "task", "column"]
         columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -586,6 +591,7 @@ def _result_rows(
             "window": window,
             "model": provenance.get("model") or model,
             "revision": revision,
+            "path": path if isinstance(path := provenance.get(MODEL_PATH), str) else None,
             "policy": provenance.get("policy") or policy,
             "task": task,
             "column": column_of(task, provenance.get("task_type")),

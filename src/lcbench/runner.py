@@ -21,7 +21,15 @@ from lcbench.errors import RequestError, StorageError
 from lcbench.grid import Cell
 from lcbench.models import LocatedModel, dimensions_of, load, window_of
 from lcbench.progress import AGAIN, Progress
-from lcbench.results import ASSUMED_POOLING, DIGEST, Failure, Finished, Results, digest_of
+from lcbench.results import (
+    ASSUMED_POOLING,
+    DIGEST,
+    MODEL_PATH,
+    Failure,
+    Finished,
+    Results,
+    digest_of,
+)
 from lcbench.runlog import LOGGER, about
 from lcbench.runtime import device_of, devices_of, quiet_libraries
 from lcbench.settings import Settings
@@ -477,6 +485,7 @@ class Runner:
             "protocol": asdict(cell.protocol),
             "window": window_of(loaded),
             "model_digest": facts.digest,
+            MODEL_PATH: facts.path,
             "pooling": facts.pooling,
             ASSUMED_POOLING: facts.assumed_pooling,
             "proof": None if proof is None else asdict(proof),

@@ -588,7 +588,7 @@ def read_report(config: DictConfig) -> ReportSettings:
         report_dir=_path("report_dir", value["report_dir"]),
         tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
         manifest=_path("manifest", value["manifest"]),
-        models=None if models is None else tuple(_hub_name(name) for name in models),
+        models=None if models is None else tuple(_name_in_results(name) for name in models),
         against=_path("against", value["against"]),
         resamples=_resamples(value["resamples"]),
         seed=_count("seed", value["seed"], least=0),
@@ -672,20 +672,34 @@ def read_import(config: DictConfig) -> ImportSettings:
     return ImportSettings(
         path=_needed_path("path", value["path"]),
         results_dir=_needed_path("results_dir", value["results_dir"]),
-        models=None if models is None else tuple(_hub_name(name) for name in models),
+        models=None if models is None else tuple(_name_in_results(name) for name in models),
         tasks=None if chosen is None else tuple(choice.name for choice in chosen),
         replace=_boolean("replace", value["replace"]),
     )
 
 
-def _hub_name(name: str) -> str:
-    """Return the name on the hub of a model that is shipped under a short one."""
-    shipped = {path.stem: path for path in (config_folder() / "model").glob("*.yaml")}
-    del shipped["custom"]
-    if name in shipped:
-        return str(OmegaConf.load(shipped[name]).name)
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111
-    return f"local/{folder.resolve().name}" if folder.is_dir() else name
+def _name_in_results(name: str) -> str:
+    """Return what results call a model that a run may be asked for by this name.
+
+    Args:
+        name: of a config, of the hub or of a folder, or a model's name in results.
+    """
+    from hydra import compose
+    from hydra.errors import MissingConfigException
+
+    from lcbench.command import model_keys
+
+    try:
+        found = compose("config", overrides=model_keys(name)).model
+    except MissingConfigException as error:
+        if error.missing_cfg_file != f"model/{name}":
+            raise
+        return name
+    if OmegaConf.is_missing(found, "name"):
+        return name
+    folder = Path(os.path.expanduser(str(found.name)))  # noqa: PTH111
+    is_folder = found.source == "folder" or (found.source == "auto" and folder.is_dir())
+    return f"local/{folder.resolve().name}" if is_folder else str(found.name)
 
 
 def read_verify(config: DictConfig) -> bool:

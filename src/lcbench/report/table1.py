@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from statistics import fmean
 from typing import Any, Literal
 
@@ -54,6 +55,9 @@ SCORE_COLUMNS = (
     "conditions",
 )
 """The columns that a frame of scores must have."""
+
+# A column that a frame may have: where a model's folder is, as it was asked for.
+_PATH = "path"
 
 # A note lists so many names, and of more the first ones.
 _MOST_NAMES = 6
@@ -194,7 +198,8 @@ def build_tables(
     if absent:
         raise ValueError(f"scores lack the columns {', '.join(absent)}")
     groups: dict[str, list[Any]] = {}
-    for record in scores[list(SCORE_COLUMNS)].itertuples(index=False):
+    columns = [name for name in (*SCORE_COLUMNS, _PATH) if name in scores.columns]
+    for record in scores[columns].itertuples(index=False):
         groups.setdefault(str(record.group), []).append(record)
     measured = {str(record.model) for records in groups.values() for record in records}
     unmeasured = tuple(
@@ -284,7 +289,7 @@ def _table(
     blocks = []
     said: dict[str, list[str]] = {}
     cells_by_identity = _cells_by_identity(records)
-    labels = _labels(cells_by_identity)
+    labels = _labels(cells_by_identity, _paths(records))
     # A stable sort: within a window the models stay in the order in which they came.
     for identity in sorted(cells_by_identity, key=_unknown_window_last):
         asked = policies_expected.get(identity.model)
@@ -395,7 +400,19 @@ def _mean_or_hole(values: Iterable[float | None]) -> float | None:
     return fmean(known)
 
 
-def _labels(identities: Iterable[_Identity]) -> dict[_Identity, str]:
+def _paths(records: Sequence[Any]) -> dict[tuple[str, str], str]:
+    """The folder of a model and revision as it was asked for; not of a model of the hub."""
+    paths: dict[tuple[str, str], str] = {}
+    for record in records:
+        path = getattr(record, _PATH, None)
+        if isinstance(path, str):
+            paths.setdefault((str(record.model), str(record.revision)), path)
+    return paths
+
+
+def _labels(
+    identities: Iterable[_Identity], paths: Mapping[tuple[str, str], str]
+) -> dict[_Identity, str]:
     """The short name of each model, with what tells it from the others of the table."""
     identities = list(identities)
     models_by_name: dict[str, set[str]] = {}
@@ -405,18 +422,50 @@ def _labels(identities: Iterable[_Identity]) -> dict[_Identity, str]:
         models_by_name.setdefault(_short_name(identity.model), set()).add(identity.model)
         revisions.setdefault(identity.model, set()).add(identity.revision)
         windows.setdefault((identity.model, identity.revision), set()).add(identity.window)
+    # Not a folder's that is called as a model of the hub is.
+    tails = {key: tail for key, tail in _tails(windows, paths).items() if tail not in revisions}
+    alike = Counter(tails.values())
     labels = {}
     for identity in identities:
-        name = _short_name(identity.model)
-        if len(models_by_name[name]) > 1:
-            name = identity.model
+        model, revision = key = identity.model, identity.revision
+        short = _short_name(model)
+        name = tails.get(key) or (model if len(models_by_name[short]) > 1 else short)
         apart = []
-        if len(revisions[identity.model]) > 1:
-            apart.append(_short_revision(identity.revision, revisions[identity.model]))
-        if len(windows[identity.model, identity.revision]) > 1:
+        if len(revisions[model]) > 1 and (key not in tails or alike[name] > 1):
+            apart.append(_short_revision(revision, revisions[model]))
+        if len(windows[key]) > 1:
             apart.append(f"window {'unknown' if identity.window is None else identity.window}")
         labels[identity] = f"{name} ({', '.join(apart)})" if apart else name
     return labels
+
+
+def _tails(
+    models: Iterable[tuple[str, str]], paths: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
+    """The ends of the paths of folders that share a name, as short as tells them apart."""
+    parts_of: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {}
+    for key in models:
+        # `.` and `..` are no names.
+        parts = PurePath(paths.get(key, "")).parts
+        if parts and parts[-1] != "..":
+            parts_of.setdefault(key[0], {})[key] = parts
+    tails = {}
+    for those in parts_of.values():
+        different = set(those.values())
+        if len(different) == 1:
+            continue
+        for key, parts in those.items():
+            others = different - {parts}
+            length = next(
+                (
+                    count
+                    for count in range(1, len(parts))
+                    if all(other[-count:] != parts[-count:] for other in others)
+                ),
+                len(parts),
+            )
+            tails[key] = str(PurePath(*parts[-length:]))
+    return tails
 
 
 def _short_name(model: str) -> str:
