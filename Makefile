@@ -14,7 +14,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench bench-gpu test lint report clean
+.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench bench-gpu test lint report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ lint: setup  ## ruff (lint and format) and mypy in strict mode
 
 report: setup  ## tables, figures and page of all results in RESULTS=results/runs
 	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)" $(ARGS)
+
+verify: setup  ## write the recorded reports again from their recorded cells: every number agrees
+	@$(BIN)/python scripts/verify_results.py
 
 clean:  ## remove .venv and what the tools left behind; results stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
