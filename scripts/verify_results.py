@@ -120,7 +120,7 @@ def _record(fresh: Path, place: Path) -> None:
 
 
 def _note(text: str) -> Iterator[str]:
-    """Yield the lines of the quotation that a Markdown text begins with, and the empty one below."""
+    """Yield the lines of the quotation on top of a Markdown text, and the empty one below it."""
     for line in text.splitlines(keepends=True):
         if line.startswith(">"):
             yield line
