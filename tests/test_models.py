@@ -1,6 +1,7 @@
 """Finding and loading models: who they are, how much they read, and what is said if they are not
 there."""
 
+import io
 import json
 import shutil
 import socket
@@ -8,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from engines import settings
 from lcbench.errors import MissingError, RequestError
 from lcbench.models import load, locate
+from odd_models import REFUSED
 
 
 def test_minilm_from_its_package(minilm_folder: Path) -> None:
@@ -389,3 +393,54 @@ def test_a_window_that_special_tokens_fill_is_refused(
     words = rf"model\.window={window} has no room for a text: 2 tokens are special ones"
     with pytest.raises(RequestError, match=words):
         load(located, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_file_that_may_not_be_read_is_named(
+    name: str,
+    make_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(make_model("bert"), folder)
+    barred = next(folder.rglob(name))
+    opened = io.open
+
+    def guarded(file: Any, *arguments: Any, **options: Any) -> Any:
+        # root, as which this may run, reads every file.
+        if file == barred:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", guarded)
+    with pytest.raises(RequestError, match=rf"{name} cannot be read: Permission denied"):
+        locate(settings(folder), offline=True)
+
+
+def test_a_router_in_a_plain_folder_of_a_mirror(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from sentence_transformers.base.modules import Dense, Router
+
+    plain = SentenceTransformer(str(make_model("bert")), device="cpu")
+    router = Router.for_query_document([Dense(32, 32)], [Dense(32, 32)])
+    model = SentenceTransformer(modules=[*plain.children(), router], device="cpu")
+    folder = tmp_path / "some" / "model"
+    model.save_pretrained(str(folder))
+    asked = settings(folder, name="some/model", source="hub")
+    assert locate(asked, mirror=tmp_path, offline=True).folder == folder
+    missing = next(folder.rglob("router_config.json"))
+    missing.unlink()
+    with pytest.raises(MissingError, match=str(missing.relative_to(folder))):
+        locate(asked, mirror=tmp_path, offline=True)
+
+
+def test_a_static_model_in_a_plain_folder_of_a_mirror(minilm_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some" / "model"
+    shutil.copytree(REFUSED["token vectors"][0](tmp_path, minilm_folder), folder)
+    assert not (folder / "config.json").exists()
+    asked = settings(folder, name="some/model", source="hub")
+    with pytest.raises(RequestError, match="has no attention") as raised:
+        locate(asked, mirror=tmp_path, offline=True)
+    assert not isinstance(raised.value, MissingError)

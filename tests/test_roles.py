@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from rich.console import Console
 
 from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
+from lcbench.settings import config_folder, read
+from lcbench.sweep import run
 
 TEXTS = [
     "an apple a day keeps the doctor away",
@@ -221,3 +225,17 @@ def test_a_router_without_default_route_has_queries_and_documents(
     check_routes(model, ["query", "document"], "local/m")
     with pytest.raises(RequestError, match="neither queries nor documents"):
         check_routes(model, ["query", None], "local/m")
+
+
+def test_a_run_refuses_a_model_whose_queries_have_no_attention(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    _static_queries(make_model("bert")).save_pretrained(str(tmp_path / "m"))
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        words = ["model=custom", f"model.name={tmp_path / 'm'}", "tasks=[DocstringReranking]"]
+        words += [f"results_dir={tmp_path / 'r'}", "store=none", "engine.scoring=0", "tau=0.8"]
+        asked = read({"custom": compose("config", overrides=[*words, "offline=true"])})
+    outcome = run(asked, Console(quiet=True), lambda _: None)
+    assert list(outcome.refused) == ["local/m"]
+    assert "queries through StaticEmbedding, which has no attention" in outcome.refused["local/m"]
+    assert not list((tmp_path / "r").rglob("DocstringReranking.json"))

@@ -424,6 +424,22 @@ class Translations(AbsTaskBitextMining):
         self.data_loaded = True
 
 
+@pytest.mark.parametrize("score_", [1.5, 75.3, -1.5, float("inf"), "0.5", True])
+def test_a_main_score_that_is_none_fails_the_cell(
+    score_: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = mteb.evaluate
+
+    def wrong(*arguments: Any, **options: Any) -> Any:
+        outcome = evaluate(*arguments, **options)
+        outcome.task_results[0].scores["test"][0]["main_score"] = score_
+        return outcome
+
+    monkeypatch.setattr(mteb, "evaluate", wrong)
+    with pytest.raises(ValueError, match=r"split test, subset default: a main score of .* is none"):
+        score(Pairs(), encoder)
+
+
 def test_bars_of_mteb_go_to_the_log(
     encoder: Encoder, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

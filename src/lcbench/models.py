@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -308,11 +309,11 @@ def load(
                 f"model.window={located.settings.window}: by its files that is {located.name}'s "
                 f"own window, but it reads {model.max_seq_length} tokens when loaded."
             )
-        model.max_seq_length = located.settings.window
+        _set_window(model, located.settings.window)
     loaded, own = window_of(model), located.own_window
     if located.settings.window is None and own is not None and (loaded is None or own < loaded):
         # RoBERTa and its kin have fewer positions than rows of them.
-        model.max_seq_length = own
+        _set_window(model, own)
     _refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on.
@@ -321,6 +322,21 @@ def load(
             weight.data = weight.data.clone()
     _check_unchanged(located)
     return model.eval()
+
+
+def _set_window(model: SentenceTransformer, window: int) -> None:
+    """Let a model read so many tokens of a text, by whichever of its routes."""
+    from sentence_transformers.base.modules import Router
+
+    first = model[0]
+    if not isinstance(first, Router):
+        model.max_seq_length = window
+        return
+    routes: Any = first.sub_modules
+    for route in routes.values():
+        # That of static embeddings cannot be set, and would be refused for all routes.
+        with suppress(AttributeError):
+            route[0].max_seq_length = window
 
 
 def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
