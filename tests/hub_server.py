@@ -69,6 +69,9 @@ class Hub:
         requests: `METHOD address`, in order.
         sent: path → bytes of its content that were sent.
         ranges: of the requests for a part of a file: path and first byte.
+        longer: paths → bytes that come after all that was announced.
+        crawling: paths that are sent byte by byte.
+        authorizations: what requests said of who asks, in order.
     """
 
     repositories: list[Repository]
@@ -79,6 +82,9 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     ranges: list[tuple[str, int]] = field(default_factory=list)
+    longer: dict[str, int] = field(default_factory=dict)
+    crawling: set[str] = field(default_factory=set)
+    authorizations: list[str] = field(default_factory=list)
     address: str = ""
 
     def find(self, kind: str, name: str) -> Repository | None:
@@ -121,6 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
+        if "Authorization" in self.headers:
+            self.hub.authorizations.append(self.headers["Authorization"])
         asked = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
         parts = [unquote(part) for part in address.path.strip("/").split("/")]
@@ -236,14 +244,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.damaged[path] -= 1
             content = bytes([content[0] ^ 1]) + content[1:]
         cut = self.hub.cut.pop(path, None) if with_body else None
-        self._head(status, len(content), {"Accept-Ranges": "bytes", **headers})
+        more = self.hub.longer.get(path, 0) if with_body else 0
+        length = None if more else len(content)
+        self._head(status, length, {"Accept-Ranges": "bytes", **headers})
         if not with_body:
             return
-        for offset in range(0, len(content), CHUNK):
+        self.close_connection = bool(more)
+        content += b"x" * more
+        step = 1 if path in self.hub.crawling else CHUNK
+        for offset in range(0, len(content), step):
             if cut is not None and offset >= cut:
                 self.close_connection = True
                 return
-            chunk = content[offset : offset + CHUNK]
+            chunk = content[offset : offset + step]
             try:
                 self.wfile.write(chunk)
                 self.wfile.flush()
@@ -254,6 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.sent[path] = self.hub.sent.get(path, 0) + len(chunk)
             if path.endswith(LARGE):
                 time.sleep(self.hub.seconds_a_chunk)
+            if step == 1:
+                time.sleep(0.05)
 
     def _json(self, content: object, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(content).encode()
@@ -271,9 +286,10 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
-    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
+    def _head(self, status: int, length: int | None, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         self.end_headers()

@@ -153,3 +153,14 @@ def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: str) -> Non
     console.prepare_streams()
     console.screen().print(table())
     console.screen().print("checking …")
+
+
+def test_the_password_of_an_address_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "http://me:ge@heim@hub.example/a: no answer by https://hub.example/a@b, nor by me@b"
+    told = "http://***@hub.example/a: no answer by https://hub.example/a@b, nor by me@b"
+    assert console.printable(text) == told
+    assert shown(monkeypatch, "utf-8", text) == f"{told}\n"
+    console.say(text)
+    assert capsys.readouterr().err == f"{told}\n"

@@ -1,14 +1,18 @@
-"""What is here of the hub's repositories, and whether the hub can be asked."""
+"""What is here of the hub's repositories, whether the hub can be asked, and who gets the token."""
 
+import os
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 from datasets import config
 from huggingface_hub import constants, hf_api, hf_hub_url
+from huggingface_hub.utils import build_hf_headers
 
 from hub_server import serving
 from lcbench import hub
+from lcbench.errors import RequestError
 
 
 def test_a_sites_mirror_takes_the_hubs_place_in_libraries_that_are_imported(
@@ -77,3 +81,79 @@ def test_the_place_that_lacks_least(tmp_path) -> None:
     assert hub.best([nowhere]) == nowhere
     assert not some.is_whole
     assert hub.Place(tmp_path).is_whole
+
+
+OFFICIAL = "https://huggingface.co"
+OWN = "https://hub.example"
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str | None]:
+    """A user's token, and what of it is sent by the hub's client."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # Put back at the end, whatever is set in between.
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
+    for owner, name in (
+        (constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
+        (constants, "ENDPOINT"),
+        (constants, "HUGGINGFACE_CO_URL_TEMPLATE"),
+        (hf_api.api, "endpoint"),
+        (config, "HF_ENDPOINT"),
+        (config, "HUB_DATASETS_URL"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    return lambda: build_hf_headers().get("authorization")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "mirror", "is_sent"),
+    [
+        (None, None, True),
+        (OWN, None, True),
+        (f"{OWN}/", None, True),
+        ("http://hub.example", None, False),
+        ("HTTP://hub.example", None, False),
+        # Named on the command line, or by a manifest that others can change.
+        (None, OFFICIAL, True),
+        (None, "https://another.example", False),
+        (None, "http://hub.example", False),
+        (OWN, OWN, True),
+        (OWN, "https://another.example", False),
+        ("http://hub.example", "http://hub.example", False),
+    ],
+)
+def test_the_token_goes_to_the_hub_and_to_an_https_address_of_the_environment(
+    token: Callable[[], str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str | None,
+    mirror: str | None,
+    is_sent: bool,
+) -> None:
+    if endpoint is None:
+        monkeypatch.delenv("HF_ENDPOINT")
+    else:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    hub.guard_token()
+    if mirror is not None:
+        hub.use(mirror)
+    assert token() == ("Bearer hf_secret" if is_sent else None)
+    # Processes that are started from here on read it there.
+    assert os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == ("0" if is_sent else "1")
+    assert bool(hub.withheld_token()) is not is_sent
+
+
+def test_an_address_with_a_password_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for address in ("http://me:geheim@hub.example", "https://geheim@hub.example/path"):
+        with pytest.raises(RequestError, match="mirror names a user or a password") as error:
+            hub.refuse_credentials("mirror", address)
+        assert "geheim" not in str(error.value)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        why = hub.why_not_fetched(offline=False)
+        assert why is not None
+        assert "HF_ENDPOINT names a user or a password" in why
+        assert "geheim" not in why
+    hub.refuse_credentials("mirror", "https://hub.example/a@b")

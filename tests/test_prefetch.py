@@ -4,7 +4,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -524,3 +528,77 @@ def test_a_size_that_is_none_stops_its_own_repository_alone(
     assert name == f"model {MODEL}, for custom"
     assert "a size that is none: 'config_extra.json'" in reason
     assert data_of(tmp_path, "STSBenchmark").is_dir()
+
+
+def test_a_hub_without_https_gets_no_token(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    # The hub's client sends it to any address.
+    assert fetch(tmp_path / "1", *KEYS, "tasks=[STSBenchmark]")[0] == {}
+    assert set(hub.authorizations) == {"Bearer hf_secret"}
+    hub.authorizations.clear()
+    lcbench_hub.guard_token()
+    hub.gated.add("mteb/stsbenchmark-sts")
+    failed, _ = fetch(tmp_path / "2", *KEYS, "tasks=[STSBenchmark]")
+    assert hub.authorizations == []
+    (reason,) = failed.values()
+    assert "it is gated" in reason
+    assert f"no token was sent to {hub.address}: it goes to https://huggingface.co" in reason
+
+
+@pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
+def test_a_body_longer_than_announced_is_refused_before_it_fills_the_disk(
+    hub: Hub, tmp_path: Path, path: str
+) -> None:
+    hub.longer[path] = 500_000_000
+    failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    size = len(hub.repositories[0].files[path])
+    (reason,) = failed.values()
+    assert f"sends more than the {size} bytes that it announced" in reason
+    assert hub.sent[path] < 50_000_000
+    assert "mteb/stsbenchmark-sts  " in screen
+    blobs = [one.stat().st_size for one in tmp_path.glob("*--*/blobs/*")]
+    assert max(blobs) < 10_000_000
+
+
+def test_a_server_that_crawls_is_given_up(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcbench.transfers._WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(prefetch, "_WAITS", (0.0,))
+    hub.crawling.add("model.safetensors")
+    failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
+    (reason,) = failed.values()
+    assert re.search(r"has sent \d+ bytes in \d+ seconds", reason)
+    assert "TimeoutError" in screen
+    assert "again in 0 s" in screen
+    assert files_in(data_of(tmp_path, "STSBenchmark"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_a_server_crawls(
+    hub: Hub, tmp_path: Path, number: signal.Signals
+) -> None:
+    hub.crawling.add("model.safetensors")
+    script = "from lcbench import prefetch, stop; stop.END_SECONDS = 1.0; prefetch.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *KEYS, "tasks=[DocstringRetrieval]", f"mirror={tmp_path}"],
+        env=os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 60
+        while hub.sent.get("model.safetensors", 0) < 20 and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, words = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in words
+    assert "What is finished is kept" in words

@@ -27,6 +27,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lcbench import hub
 from lcbench.console import forget_output, prepare_streams, say, screen
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.settings import config_folder, keys_of, known_keys
@@ -319,6 +320,9 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
         raise RequestError(f"{key} is not a key. {_ELSEWHERE_CALLED[key]}.")
     if key in known_keys() and key not in keys_of(config_name):
         raise RequestError(_elsewhere(key, config_name))
+    if key == "mirror":
+        # Before Hydra sees it, which writes down what a sweep of its own (-m) was asked for.
+        hub.refuse_credentials(key, value)
     try:
         one = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -466,6 +470,7 @@ def _shipped_models() -> set[str]:
 
 
 def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
+    hub.guard_token()
     try:
         _refuse_lists_of_configs()
         return job(config)

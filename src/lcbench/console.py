@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -68,6 +69,8 @@ _READABLE = {
     "\u201c": '"',
     "\u201d": '"',
 }
+# The user and password of an address.
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
 # Controls, invisible marks of direction and the like, halves of characters, and separators of lines
 # that no terminal shows.
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -119,14 +122,21 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 def printable(text: str) -> str:
     r"""Return a text with what a terminal would obey, or not show, as an escape: `\x1b`.
 
-    Newlines and tabs stay.
+    Newlines and tabs stay; the user and password of an address do not.
     """
+    if "://" in text:
+        text = without_credentials(text)
     if text.isprintable():
         return text
     return "".join(
         _escaped(one) if unicodedata.category(one) in _UNSHOWN and one not in "\n\t" else one
         for one in text
     )
+
+
+def without_credentials(text: str) -> str:
+    """Return a text with `***` for the user and password in every address."""
+    return _CREDENTIALS.sub("***", text)
 
 
 def _escaped(one: str) -> str:

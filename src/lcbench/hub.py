@@ -29,6 +29,11 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 _LARGEST = 2**44
 # So many files of a repository are named in a message.
 _NAMED_FILES = 3
+_OFFICIAL = "https://huggingface.co"
+# The client's own switch for a token that nobody has passed to it.
+_WITHHOLDS = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
+# What stands before the host of an address: a user, or a user and a password.
+_CREDENTIALS = re.compile("://[^/?#]*@")
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,59 @@ def _size(path: Path) -> int | None:
         return None
 
 
+def refuse_credentials(key: str, address: str) -> None:
+    """Refuse an address that names a user or a password: it would be shown, and written down.
+
+    Raises:
+        RequestError: it does; the message does not repeat it.
+    """
+    if _CREDENTIALS.search(address):
+        raise RequestError(
+            f"{key} names a user or a password, which no address may here: it would be shown and "
+            "written down. Name the address without them; a hub that asks who you are is named by "
+            "the environment variable HF_ENDPOINT, with https, and gets the token of HF_TOKEN or "
+            "`hf auth login`."
+        )
+
+
+def guard_token() -> None:
+    """Keep the user's token for the hub from an HF_ENDPOINT that would get it in the clear.
+
+    huggingface_hub sends it to whatever address is the hub's. Here only two addresses get it: the
+    hub's own, and one that the user's environment names in HF_ENDPOINT, if it begins with https.
+    """
+    if not os.environ.get("HF_ENDPOINT", _OFFICIAL).lower().startswith("https://"):
+        _withhold_token()
+
+
+def withheld_token() -> str:
+    """Return a remark for where the hub refuses something: that it got no token; else nothing."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return ""
+    return (
+        f" (no token was sent to {constants.ENDPOINT}: it goes to {_OFFICIAL}, and to an https "
+        "address in HF_ENDPOINT, unless HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it)"
+    )
+
+
+def _withhold_token() -> None:
+    # Never taken back: an address that is named later may be read from a file.
+    os.environ[_WITHHOLDS] = "1"
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+
+
 def use(address: str) -> None:
-    """Let every library take a site's mirror of the hub for the hub, imported before or not."""
+    """Let every library take a site's mirror of the hub for the hub, imported before or not.
+
+    It gets the user's token only if it is the address that HF_ENDPOINT names already, or the hub's.
+    """
+    if address not in (_OFFICIAL, os.environ.get("HF_ENDPOINT", "").rstrip("/")):
+        _withhold_token()
     os.environ["HF_ENDPOINT"] = address
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants, hf_api
@@ -251,6 +307,10 @@ def why_not_fetched(*, offline: bool, probe: Probe | None = None) -> str | None:
         return "offline=true forbids fetching it"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids fetching it"
+    try:
+        refuse_credentials("HF_ENDPOINT", constants.ENDPOINT)
+    except RequestError as error:
+        return str(error).rstrip(".")
     if not (probe or Probe()).answers():
         return f"the hub ({constants.ENDPOINT}) does not answer"
     return None

@@ -532,7 +532,9 @@ def _package_folder(settings: ModelSettings) -> Path:
 
 def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) -> tuple[Path, str]:
     """Return the folder of a hub model and its revision, fetching it if the network allows."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
+
+    from lcbench import transfers
 
     name, revision = settings.name, settings.revision
     check_hub_name(name)
@@ -544,7 +546,7 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
         missing = hub.describe(f"model={settings.config}: {name}{at}", place.lacks)
         raise hub.refuse([missing], mirror, why)
     try:
-        folder = snapshot_download(
+        folder = transfers.api().snapshot_download(
             name,
             revision=revision,
             allow_patterns=list(_MODEL_FILES),
@@ -555,7 +557,7 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
         reason = str(error).partition("\n")[0]
         raise RequestError(
             f"model={settings.config}: {name}{at} could not be fetched from "
-            f"{constants.ENDPOINT} ({type(error).__name__}: {reason})."
+            f"{constants.ENDPOINT} ({type(error).__name__}: {reason}){hub.withheld_token()}."
         ) from error
     return Path(folder), Path(folder).name
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from lcbench.errors import LcbenchError, MissingError, RequestError, StorageErro
 from lcbench.files import write_atomically
 from lcbench.models import check_hub_name, model_files, source_of
 from lcbench.settings import Settings, read_verify
+from lcbench.stop import Stop, leave
 from lcbench.tasks.datafiles import CARDS, Reads, configs_of, files_read, reads_of
 from lcbench.tasks.mirror import entries_of, missing_in
 from lcbench.tasks.registry import registry
@@ -107,12 +107,14 @@ class Plan:
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("prefetch", _job))
+    leave(run_command("prefetch", _job))
 
 
 def _job(config: DictConfig) -> int:
     settings = compose_settings(config, "prefetch")
-    failed = prefetch(settings, screen(), verify=read_verify(config))
+    # The client's threads follow a server for as long as it sends, also when told to end.
+    with Stop():
+        failed = prefetch(settings, screen(), verify=read_verify(config))
     for wanted, reason in failed.items():
         complain(f"{wanted}: {reason}")
     return 1 if failed else 0
@@ -151,11 +153,11 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
         return {}
     failed: dict[str, str] = {}
     if todo:
-        from huggingface_hub import HfApi
+        from lcbench import transfers
 
         with _only_one(folder):
             remove_leftovers(folder)
-            api = HfApi()
+            api = transfers.api()
             planned, failed = _ask_hub(api, todo, folder)
             plans |= {id(plan.wanted): plan for plan in planned}
             _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
@@ -220,9 +222,11 @@ def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
     Raises:
         RequestError: it does not fit onto the disk.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
-    folder, api = Path(constants.HF_HUB_CACHE), HfApi()
+    from lcbench import transfers
+
+    folder, api = Path(constants.HF_HUB_CACHE), transfers.api()
     folder.mkdir(parents=True, exist_ok=True)
     plans, failed = _ask_hub(api, data_of(parts), folder)
     _say_plan(console, plans, folder)
@@ -574,9 +578,11 @@ def _reason(error: Exception) -> str:
     )
 
     if isinstance(error, GatedRepoError):
-        return "it is gated: accept its terms on the hub, then log in with `hf auth login`"
+        login = "accept its terms on the hub, then log in with `hf auth login`"
+        return f"it is gated: {login}{hub.withheld_token()}"
     if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private: log in with `hf auth login`"
+        login = "it is private: log in with `hf auth login`"
+        return f"there is no such repository, or {login}{hub.withheld_token()}"
     if isinstance(error, RevisionNotFoundError):
         return "there is no such revision"
     if isinstance(error, LcbenchError):

@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from lcbench import hub
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.files import cache_folder
 from lcbench.models import Dimensions, ModelSettings
@@ -1009,8 +1010,13 @@ def _path(key: str, value: Any) -> Path | None:
 
 
 def _mirror(value: Any) -> tuple[Path | None, str | None]:
-    """Return the folder that `mirror` names, or the address."""
+    """Return the folder that `mirror` names, or the address.
+
+    Raises:
+        RequestError: it is neither, or an address with a user or password.
+    """
     if isinstance(value, str) and re.match("https?://", value):
+        hub.refuse_credentials("mirror", value)
         return None, value.rstrip("/")
     return _path("mirror", value), None
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcbench import failures, hub
+from lcbench.console import without_credentials
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
 from lcbench.errors import LcbenchError
 from lcbench.grid import Cell
@@ -122,9 +123,10 @@ class FailedCell:
     def of(cls, error: BaseException) -> FailedCell:
         """Return what an exception comes to, with its traceback."""
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        # Both are written down.
         return cls(
-            reason,
-            "".join(traceback.format_exception(error)),
+            without_credentials(reason),
+            without_credentials("".join(traceback.format_exception(error))),
             transient=failures.may_pass(error),
             is_full=failures.is_full(error),
         )

@@ -1,0 +1,113 @@
+"""Limits of what a hub sends: no body longer than was announced, none slower than a crawl.
+
+The hub's client gives up on a server that is silent for ten seconds. One that sends a byte a second
+it would follow for years, and a body without an end until the disk is full.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import httpx2
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+# Bytes a second that are too few for a network that works, if it stays so for that many seconds.
+_SLOWEST = 1024.0
+_WINDOW_SECONDS = 30.0
+# A small file may be longer compressed than it is.
+_SLACK_BYTES = 65_536
+
+
+def api() -> HfApi:
+    """Return a client of the hub that keeps to the limits, as all do from here on.
+
+    It raises besides what the hub's client raises:
+        TimeoutError: less than 1 KiB a second came, for half a minute.
+        OSError: a body was longer than the answer to HEAD had announced.
+    """
+    from huggingface_hub import HfApi
+
+    _set_limits()
+    return HfApi()
+
+
+@lru_cache(maxsize=1)
+def _set_limits() -> None:
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> httpx2.Client:
+        limited = default_client_factory()
+        limits = _Limits()
+        limited.event_hooks["response"].append(limits.apply)
+        return limited
+
+    set_client_factory(client)
+
+
+class _Limits:
+    """What answers to HEAD have announced, by the address that the file comes from."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, int] = {}
+
+    def apply(self, response: httpx2.Response) -> None:
+        """Let a body fail that goes beyond the limits, as it is read."""
+        address = response.request.url
+        elsewhere = response.headers.get("Location")
+        announced = self._bytes.get(str(address))
+        if response.request.method == "HEAD":
+            # Of a file that lies on another host the hub gives the size in a header of its own.
+            told = response.headers.get("X-Linked-Size") or (
+                None if elsewhere else response.headers.get("Content-Length")
+            )
+            announced = int(told) if told and told.isdecimal() else None
+        if announced is not None:
+            self._bytes[str(address)] = announced
+            if elsewhere:
+                self._bytes[str(address.join(elsewhere))] = announced
+        if isinstance(response.stream, httpx2.SyncByteStream):
+            response.stream = _Limited(response.stream, str(address.host), announced)
+
+
+class _Limited(httpx2.SyncByteStream):
+    """A body that fails beyond its limits."""
+
+    def __init__(self, body: httpx2.SyncByteStream, host: str, announced: int | None) -> None:
+        self._body = body
+        self._host = host
+        self._announced = announced
+
+    def __iter__(self) -> Iterator[bytes]:
+        body = iter(self._body)
+        came, came_lately, waited = 0, 0, 0.0
+        while True:
+            began = time.monotonic()
+            part = next(body, None)
+            # What the reader does with it, on a slow disk, is no fault of the network.
+            waited += time.monotonic() - began
+            if part is None:
+                return
+            came += len(part)
+            came_lately += len(part)
+            if self._announced is not None and came > self._announced + _SLACK_BYTES:
+                raise OSError(
+                    f"damaged: {self._host} sends more than the {self._announced} bytes that it "
+                    "announced"
+                )
+            if waited >= _WINDOW_SECONDS:
+                if came_lately < _SLOWEST * waited:
+                    raise TimeoutError(
+                        f"{self._host} has sent {came_lately} bytes in {waited:.0f} seconds; the "
+                        "network, a proxy, or the hub that HF_ENDPOINT names is at fault"
+                    )
+                came_lately, waited = 0, 0.0
+            yield part
+
+    def close(self) -> None:
+        self._body.close()
