@@ -65,6 +65,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, make_model: Callable[[str], Path]) -> I
             served.address + "/{repo_id}/resolve/{revision}/{filename}",
         )
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
         yield served
 
 
@@ -536,7 +537,6 @@ def test_a_hub_without_https_gets_no_token(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     # The hub's client sends it to any address.
     assert fetch(tmp_path / "1", *KEYS, "tasks=[STSBenchmark]")[0] == {}
     assert set(hub.authorizations) == {"Bearer hf_secret"}
