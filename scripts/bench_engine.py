@@ -28,6 +28,7 @@ from typing import Any
 
 import bench_support as support
 from bench_support import MirrorCut
+from markdown_table import table
 
 from lcbench.tasks.suites import DOCS_TYPES
 
@@ -956,7 +957,7 @@ def _section(workload: Workload, measured: Rounds) -> list[str]:
                 f"{SYSTEMS[system]} is measured at {some} of {every} temperatures or pairs and "
                 "reckoned for all; it shares nothing between them."
             )
-    lines += ["", *support.table(["", *(SYSTEMS[s] for s in systems)], rows)]
+    lines += ["", *table(["", *(SYSTEMS[s] for s in systems)], rows)]
     ratios = [
         f"({system}) / (c): encoding {ratio(measured, system, 'encode'):.2f} ×, "
         f"total {ratio(measured, system, 'total'):.2f} ×"
@@ -967,7 +968,7 @@ def _section(workload: Workload, measured: Rounds) -> list[str]:
         lines += ["", *(f"- time of {one}" for one in ratios)]
     if "b" in measured:
         differences = [[task, f"{far:.1e}"] for task, far in difference(measured).items()]
-        lines += ["", *support.table(["main score", "largest (b) − (c)"], differences)]
+        lines += ["", *table(["main score", "largest (b) − (c)"], differences)]
     return lines
 
 

@@ -1,6 +1,6 @@
-"""What the benches share: a request as the command line reads it, smaller data, tables of Markdown.
+"""What the benches share: a request as the command line reads it, and smaller data.
 
-Run none of this: `bench_engine.py`, `bench_gpu.py` and `dtype_table.py` use it.
+Run none of this: `bench_engine.py`, `gpu_check.py` and `dtype_table.py` use it.
 """
 
 import datetime
@@ -151,18 +151,3 @@ def machine() -> str:
         f"{datetime.date.today():%Y-%m-%d}, {hardware['cpu'] or platform.machine()}, "
         f"{hardware['threads']} threads, {libraries}, Python {platform.python_version()}."
     )
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return [line(heading), line(rule), *map(line, rows)]

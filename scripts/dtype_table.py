@@ -16,6 +16,7 @@ from pathlib import Path
 import bench_support as support
 import pandas as pd
 from bench_support import MirrorCut
+from markdown_table import table
 
 from lcbench.results import Results
 
@@ -141,7 +142,7 @@ def page(found: pd.DataFrame, about: Sequence[str]) -> list[str]:
         f"{found[f'{one} improvement'].abs().max():.3f} %"
         for one in halves
     ]
-    return [*lines, "", *support.table(heading, rows)]
+    return [*lines, "", *table(heading, rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,400 @@
+"""Section 4: tokens a second of lcbench and of what its users would write, in alternating rounds.
+
+As a program, `python speed.py MODEL TOKENS` prints how fast this process turns texts into tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_sections.check import NEEDS_CUDA, Check, Command, environment
+from gpu_sections.models import (
+    BASE,
+    MINILM,
+    SMALL,
+    TINY,
+    Shape,
+    embed,
+    engine_of,
+    load,
+    make_model,
+    minilm_folder,
+    texts_of,
+)
+from gpu_sections.timing import cudnn_attention, fp32_precision, product_rate, seconds_of
+
+_ROUNDS, _QUICK_ROUNDS = 3, 2
+# Texts of one batch of `SentenceTransformer.encode`: its default, and larger ones of which the
+# faster counts.
+_BATCH = 32
+_LARGER_BATCHES = (128, 512)
+# Of eager attention, whose logits are [batch, heads, tokens, tokens].
+_EAGER_BATCH = {512: 32, 4096: 2}
+# Parts of the card's own matrix product that bge-base's forward pass at 512 tokens is to reach.
+_GOALS = {"bfloat16": 0.6, "float32": 0.8}
+# A row that may take longer than that is not begun.
+_ROW_SECONDS = 15.0
+_COMPILED_SECONDS = 45.0
+_TOKENISING_SECONDS = 12.0
+_TOKENISED = 400_000
+_QUICK_TOKENISED = 20_000
+
+
+Encode = Callable[[list[str]], object]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is encoded.
+
+    Attributes:
+        name: in the table.
+        model: name of the weights, which workloads may share.
+        shape: of the model.
+        window: the most tokens of a text.
+        mixed: whether lengths are spread from a quarter of it to the whole.
+        dtype: of the weights.
+        tokens: of one round, about.
+    """
+
+    name: str
+    model: str
+    shape: Shape
+    window: int
+    mixed: bool
+    dtype: str
+    tokens: int
+
+    @property
+    def is_goal(self) -> bool:
+        """Whether it is the one whose utilisation has a goal: whole texts of bge-base."""
+        return self.model == "base" and self.window == 512 and not self.mixed
+
+
+# In order of what is to be known first, should time be short. About a second each on an H100.
+WORKLOADS = (
+    Workload("bge-base 128–512", "base", BASE, 512, True, "float32", 2**18),
+    Workload("bge-base 128–512", "base", BASE, 512, True, "bfloat16", 2**20),
+    Workload("bge-base 512", "base", BASE, 512, False, "bfloat16", 2**20),
+    Workload("bge-base 512", "base", BASE, 512, False, "float32", 2**18),
+    Workload("MiniLM 64–256", "minilm", MINILM, 256, True, "bfloat16", 2**20),
+    Workload("MiniLM 64–256", "minilm", MINILM, 256, True, "float32", 2**20),
+    Workload("bge-small 128–512", "small", SMALL, 512, True, "bfloat16", 2**20),
+    Workload("e5-base-4k 4096", "base", BASE, 4096, False, "bfloat16", 2**19),
+    Workload("e5-base-4k 4096", "base", BASE, 4096, False, "float32", 2**17),
+    Workload("bge-small 128–512", "small", SMALL, 512, True, "float32", 2**19),
+)
+QUICK_WORKLOADS = (
+    Workload("tiny 16–64", "tiny", TINY, 64, True, "float32", 2**11),
+    Workload("tiny 64", "tiny", TINY, 64, False, "bfloat16", 2**10),
+)
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to encode.
+
+    Attributes:
+        name: in the table.
+        encode: encodes the texts of a round.
+    """
+
+    name: str
+    encode: Encode
+
+
+def run(check: Check) -> None:
+    """Measure each workload as long as there is time, then what single changes do."""
+    folders: dict[str, Path] = {}
+    for workload in QUICK_WORKLOADS if check.quick else WORKLOADS:
+        name = f"{workload.name}, {workload.dtype}"
+        if check.has_time(name, _ROW_SECONDS):
+            with check.part(name):
+                if workload.model not in folders:
+                    place = check.folder / workload.model
+                    folders[workload.model] = make_model(place, workload.shape)
+                _measure(check, workload, folders[workload.model])
+    if check.has_time("tokenising", _TOKENISING_SECONDS):
+        with check.part("tokenising"):
+            _measure_tokenising(check)
+    for workload in _changed(check):
+        name = f"{workload.name}, {workload.dtype}, compiled"
+        if check.has_time(name, _COMPILED_SECONDS):
+            with check.part(name):
+                _measure_compiled(check, workload, folders[workload.model])
+
+
+def _changed(check: Check) -> Sequence[Workload]:
+    """Return the workload that is measured compiled."""
+    if check.quick:
+        return QUICK_WORKLOADS[:1]
+    return [one for one in WORKLOADS if one.is_goal and one.dtype == "bfloat16"]
+
+
+class Prepared:
+    """A workload's model, texts and systems."""
+
+    def __init__(self, check: Check, workload: Workload, folder: Path) -> None:
+        """Load the model and see how long its texts are."""
+        from lcbench.encode.forward import Forward
+
+        self.check, self.workload = check, workload
+        # As torch has it before lcbench sets anything.
+        self._stock_cudnn = _cudnn_is_on()
+        self.model = load(folder, check.device, workload.dtype, workload.window)
+        self.forward = Forward(self.model)
+        self._own_cudnn = _cudnn_is_on()
+        self.tokens = self.forward.tokenizer_for(None).tokenize(self.texts(0))
+        lengths = [one.length for one in self.tokens]
+        self.read, self.squares = sum(lengths), sum(length**2 for length in lengths)
+
+    def texts(self, number: int) -> list[str]:
+        """Return the texts of a round: as long as those of every other, and different."""
+        one = self.workload
+        # More than a round has.
+        first = number * one.tokens // 8
+        return texts_of(one.window, one.tokens, mixed=one.mixed, first=first)
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of a round that its tokens need, without padding."""
+        from lcbench.cost import operations
+        from lcbench.models import Dimensions
+
+        shape = self.workload.shape
+        dimensions = Dimensions(shape.layers, shape.hidden, self.workload.window)
+        return operations(self.read**2 / self.squares, self.read, dimensions)
+
+    def plain(self, batch: int, *, cudnn: bool | None = None) -> Encode:
+        """Return sentence-transformers' own encoding, with torch as it comes."""
+        enabled = self._stock_cudnn if cudnn is None else cudnn
+
+        def encode(texts: list[str]) -> object:
+            with cudnn_attention(enabled):
+                return self.model.encode(texts, batch_size=batch, show_progress_bar=False)
+
+        return encode
+
+    def eager(self, batch: int) -> Encode:
+        """Return sentence-transformers' own encoding with eager attention, as its authors have."""
+        plain = self.plain(batch)
+
+        def encode(texts: list[str]) -> object:
+            with _attention(self.model, "eager"):
+                return plain(texts)
+
+        return encode
+
+    def from_tokens(self, *, cudnn: bool | None = None) -> Encode:
+        """Return lcbench's forward pass alone."""
+        enabled = self._own_cudnn if cudnn is None else cudnn
+
+        def encode(_: list[str]) -> object:
+            with cudnn_attention(enabled):
+                return list(self.forward.run(self.tokens))
+
+        return encode
+
+
+def _cudnn_is_on() -> bool:
+    import torch
+
+    return bool(torch.backends.cuda.cudnn_sdp_enabled())
+
+
+@contextmanager
+def _attention(model: Any, implementation: str) -> Iterator[None]:
+    transformer = model[0].auto_model
+    before = transformer.config._attn_implementation
+    transformer.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        transformer.set_attn_implementation(before)
+
+
+def _measure(check: Check, workload: Workload, folder: Path) -> None:
+    """Measure a workload, and add its row."""
+    prepared = Prepared(check, workload, folder)
+    with engine_of(prepared.forward) as engine:
+        ours = System("lcbench", lambda texts: embed(engine, texts))
+        tokens_only = System("lcbench from tokens", prepared.from_tokens())
+        # A round's texts differ from all before it, so that the store has none of them; their
+        # lengths are the same, so that only the first pass meets new shapes.
+        passes = [_seconds(check, ours, prepared.texts(number)) for number in (0, 1)]
+        larger = _fastest_batch(check, prepared)
+        systems = [ours, tokens_only, System("ST, batch 32", prepared.plain(_BATCH))]
+        if larger is not None:
+            systems.append(System("ST, larger batch", prepared.plain(larger)))
+        if workload.model in ("base", "tiny") and workload.dtype == "float32":
+            batch = _EAGER_BATCH.get(workload.window, _BATCH)
+            systems.append(System("ST, eager", prepared.eager(batch)))
+        if workload.is_goal or check.quick:
+            systems += _variants(prepared)
+        rate, seconds = _rounds(check, prepared, systems)
+    _add_row(check, prepared, rate, passes, larger, seconds)
+
+
+def _variants(prepared: Prepared) -> list[System]:
+    """Return what other settings of torch do to the forward pass."""
+    if prepared.workload.dtype == "float32":
+
+        def in_tf32(texts: list[str]) -> object:
+            with fp32_precision("high"):
+                return prepared.from_tokens()(texts)
+
+        return [System("lcbench from tokens, TF32", in_tf32)]
+    return [
+        System("lcbench from tokens, cuDNN's attention", prepared.from_tokens(cudnn=True)),
+        System("lcbench from tokens, not cuDNN's", prepared.from_tokens(cudnn=False)),
+        System("ST, batch 32, not cuDNN's attention", prepared.plain(_BATCH, cudnn=False)),
+    ]
+
+
+def _seconds(check: Check, system: System, texts: list[str]) -> float:
+    return seconds_of(lambda: system.encode(texts), check.device)
+
+
+def _fastest_batch(check: Check, prepared: Prepared) -> int | None:
+    """Return the larger batch that sentence-transformers is fastest with; None if none fits."""
+    import torch
+
+    seconds, texts = {}, prepared.texts(0)
+    for batch in _LARGER_BATCHES:
+        try:
+            seconds[batch] = _seconds(check, System("ST", prepared.plain(batch)), texts)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return min(seconds, key=lambda batch: seconds[batch], default=None)
+
+
+def _rounds(
+    check: Check, prepared: Prepared, systems: Sequence[System]
+) -> tuple[float, dict[str, list[float]]]:
+    """Return the rate of the matrix product, and the seconds of each system in each round.
+
+    There is one round at least, and then as many as there is time for.
+    """
+    seconds: dict[str, list[float]] = {one.name: [] for one in systems}
+    rates, workload = [], prepared.workload
+    sizes = (1024 if check.quick else 65536, workload.shape.hidden, 4 * workload.shape.hidden)
+    for number in range(_QUICK_ROUNDS if check.quick else _ROUNDS):
+        began, texts = time.monotonic(), prepared.texts(2 + number)
+        rates.append(product_rate(check.device, workload.dtype, sizes, quick=check.quick))
+        for one in systems:
+            seconds[one.name].append(_seconds(check, one, texts))
+        if check.seconds_left < 2 * (time.monotonic() - began):
+            break
+    return statistics.median(rates), seconds
+
+
+def _add_row(
+    check: Check,
+    prepared: Prepared,
+    rate: float,
+    passes: Sequence[float],
+    larger: int | None,
+    seconds: Mapping[str, Sequence[float]],
+) -> None:
+    workload, read = prepared.workload, prepared.read
+    name = f"{workload.name}, {workload.dtype}"
+    median = {system: read / statistics.median(every) for system, every in seconds.items()}
+    for system, every in seconds.items():
+        spread = [read / one for one in (max(every), min(every))]
+        used = prepared.operations * median[system] / read / rate
+        row = [name, system, *(f"{one:,.0f}" for one in (median[system], *spread)), f"{used:.1%}"]
+        check.add_row(
+            "tokens a second",
+            ["workload", "system", "median", "least", "most", "of the matrix product"],
+            row,
+        )
+    check.measure(f"{name}, matrix product, TFLOP/s", rate / 1e12)
+    check.measure(f"{name}, first pass, tokens/s", read / passes[0])
+    check.measure(f"{name}, second pass, tokens/s", read / passes[1])
+    check.measure(f"{name}, larger batch of sentence-transformers", larger)
+    if not check.cuda:
+        # Of tiny models in moments.
+        check.measure(f"{name}, requirements", NEEDS_CUDA)
+        return
+    best = max(median[system] for system in median if system.startswith("ST, "))
+    check.require(
+        median["lcbench"] > best,
+        f"{name}: lcbench {median['lcbench']:,.0f} tokens/s, sentence-transformers {best:,.0f}",
+    )
+    if workload.is_goal:
+        used = prepared.operations * median["lcbench from tokens"] / read / rate
+        goal = _GOALS[workload.dtype]
+        check.require(used >= goal, f"{name}: {used:.0%} of the matrix product, goal {goal:.0%}")
+
+
+def _measure_compiled(check: Check, workload: Workload, folder: Path) -> None:
+    """Measure the forward pass through `torch.compile`."""
+    from lcbench.encode.forward import Forward
+
+    model = load(folder, check.device, workload.dtype, workload.window)
+    forward = Forward(model, compiled=True)
+    texts = texts_of(workload.window, workload.tokens, mixed=workload.mixed)
+    tokens = forward.tokenizer_for(None).tokenize(texts)
+    read = sum(one.length for one in tokens)
+    name = f"{workload.name}, {workload.dtype}, compiled"
+    seconds = [seconds_of(lambda: list(forward.run(tokens)), check.device) for _ in range(3)]
+    check.measure(f"{name}, seconds of the first pass", seconds[0])
+    check.measure(f"{name}, tokens/s", read / min(seconds[1:]))
+    forward.close()
+
+
+def _measure_tokenising(check: Check) -> None:
+    """Measure how fast texts become tokens, with one thread, half of the cores, and all."""
+    cores = len(os.sched_getaffinity(0))
+    count = _QUICK_TOKENISED if check.quick else _TOKENISED
+    heading = ["threads", "sentence-transformers", "lcbench"]
+    for threads in sorted({1, max(1, cores // 2), cores}):
+        log = check.folder / f"tokenising-{threads}.log"
+        arguments = [str(Path(__file__)), str(minilm_folder()), str(count)]
+        changes = {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+        command = Command(arguments, log, environment(**changes))
+        if command.wait(check.seconds_left) != 0:
+            raise RuntimeError(f"tokenising in {threads} threads: {command.last_line}")
+        rates = json.loads(command.last_line)
+        row = [str(threads), *(f"{rates[name]:,.0f}" for name in heading[1:])]
+        check.add_row("tokenising, tokens a second", heading, row)
+
+
+def tokenising_rates(folder: Path, count: int) -> dict[str, float]:
+    """Return how many tokens a second sentence-transformers makes of texts, and lcbench.
+
+    Args:
+        folder: of a model.
+        count: tokens that are made, about.
+    """
+    from lcbench.encode.tokens import Tokenizer
+
+    model = load(folder, "cpu", "float32", 512)
+    tokenizer = Tokenizer(model)
+    texts = texts_of(512, count, mixed=True)
+    read = sum(one.length for one in tokenizer.tokenize(texts[:64])) / 64 * len(texts)
+
+    def plainly() -> None:
+        for start in range(0, len(texts), _BATCH):
+            model.preprocess(texts[start : start + _BATCH])
+
+    ways = {"sentence-transformers": plainly, "lcbench": lambda: tokenizer.tokenize(texts)}
+    rates: dict[str, float] = {}
+    for name, work in ways.items():
+        started = time.perf_counter()
+        work()
+        rates[name] = read / (time.perf_counter() - started)
+    return rates
+
+
+if __name__ == "__main__":
+    print(json.dumps(tokenising_rates(Path(sys.argv[1]), int(sys.argv[2]))))
