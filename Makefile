@@ -14,7 +14,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench bench-gpu test lint report verify clean
+.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench gpu-check test lint report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,8 @@ status: setup  ## how the last sweep in RESULTS stands
 bench: setup  ## measure the engine against plain mteb and the authors' way, on MIRROR=mirror too
 	@$(BIN)/python scripts/bench_engine.py --mirror "$(MIRROR)" --out results/bench/engine.md $(ARGS)
 
-bench-gpu: setup  ## measure the forward pass on a CUDA GPU, with random weights of bge-base's shape
-	@$(BIN)/python scripts/bench_gpu.py --out results/bench/gpu.md $(ARGS)
+gpu-check: setup  ## check lcbench on a CUDA GPU in eight minutes, on MIRROR=mirror too
+	@$(BIN)/python scripts/gpu_check.py --mirror "$(MIRROR)" --out results/gpu-check --page results/bench/gpu.md $(ARGS)
 
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -18,7 +18,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 bench: Any = importlib.import_module("bench_engine")
-gpu: Any = importlib.import_module("bench_gpu")
 dtypes: Any = importlib.import_module("dtype_table")
 support: Any = importlib.import_module("bench_support")
 
@@ -262,64 +261,6 @@ def test_a_mirror_is_cut(tmp_path: Path) -> None:
     assert support.in_mirror(mirror) == support.in_mirror(None) == ()
     (mirror / "mteb" / "sts13-sts").mkdir(parents=True)
     assert support.in_mirror(mirror) == ("STS13",)
-
-
-def test_utilisation_on_a_gpu_is_that_of_bge_base() -> None:
-    from lcbench.cost import operations
-    from lcbench.models import Dimensions
-
-    shape = Dimensions(gpu.LAYERS, gpu.HIDDEN, 512)
-    # 12 layers · (24 · 768² + 4 · 512 · 768) a token.
-    useful = operations(1000 / 512, 1000, shape)
-    assert useful == 1000 * 12 * (14_155_776 + 1_572_864)
-    assert gpu.utilisation(useful, 2.0, useful) == pytest.approx(0.5)
-
-
-def test_texts_have_the_length_that_is_asked_for(minilm_folder: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(minilm_folder))
-    whole = gpu.texts_of(128, 128 * 20, mixed=False)
-    assert [len(ids) for ids in tokenizer(whole)["input_ids"]] == [128] * 20
-    mixed = gpu.texts_of(128, 80 * 20, mixed=True)
-    lengths = sorted(len(ids) for ids in tokenizer(mixed)["input_ids"])
-    assert (lengths[0], lengths[-1]) == (32, 128)
-    assert sum(lengths) == pytest.approx(80 * 20, rel=0.02)
-    assert len(set(whole)) == len(set(mixed)) == 20
-
-
-def test_the_gpu_bench_refuses_a_machine_without_one(capsys: Any) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    assert gpu.main([]) == 2
-    assert capsys.readouterr().err == "bench_gpu: error: torch finds no CUDA device here.\n"
-
-
-@pytest.mark.slow
-def test_the_gpu_bench_runs_on_a_cpu(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.md"
-    arguments = ["--device", "cpu", "--quick", "--dtypes", "float32", "--out", str(out)]
-    assert gpu.main(arguments) == 0
-    rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if "sdpa" in line]
-    names = [row[0].strip() for row in rows]
-    assert names == [f"{text}, float32, sdpa" for text in ("32", "8–32", "64", "16–64")]
-    for row in rows:
-        tokens, plain, used, _, _, attention = (cell.strip() for cell in row[1:])
-        assert float(tokens.replace(",", "")) > 0
-        assert float(plain.replace(",", "")) > 0
-        assert 0 < float(used.rstrip("%")) < 200
-        assert 0 < float(attention.rstrip("%")) < 100
-
-
-def test_the_encoder_and_the_plain_pass_embed_alike(tiny: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(tiny), device="cpu")
-    texts = gpu.texts_of(40, 200, mixed=True)
-    found = gpu.plain_forward(model, texts, batch=2)
-    assert np.abs(found - gpu.encode_once(model, texts)).max() < 1e-5
 
 
 def test_dtypes_are_compared_by_task_and_temperature() -> None:

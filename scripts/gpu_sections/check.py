@@ -122,6 +122,8 @@ def environment(**changes: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONUNBUFFERED": "1",
+        # Bars would be what a log ends with.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         **changes,
     }
 

