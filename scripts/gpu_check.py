@@ -4,7 +4,8 @@
 
 Each section runs in a process of its own, which is ended at the section's deadline: one that fails,
 crashes or hangs takes no other with it. OUT/report.json has the result of each as soon as it is
-done; the table comes last. `--device cpu --quick` rehearses all of it on a CPU.
+done; the table comes last. `--device cpu --quick` rehearses all of it on a CPU. `gpu_pack.py` packs
+what a machine without a network lacks.
 
 The exit status is 0 if no section failed, 1 if one did, 2 if there is no such device.
 """

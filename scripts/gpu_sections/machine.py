@@ -81,8 +81,11 @@ def _say_card(check: Check) -> None:
     check.measure("compute capability", f"{properties.major}.{properties.minor}")
     check.measure("CUDA that torch was built with", torch.version.cuda)
     check.measure("cuDNN", torch.backends.cudnn.version())
-    import pynvml
-
+    try:
+        import pynvml
+    except ImportError:
+        check.measure("driver, clocks and power", "skipped: needs nvidia-ml-py")
+        return
     pynvml.nvmlInit()
     check.measure("driver", pynvml.nvmlSystemGetDriverVersion())
     check.measure("clock, MHz", torch.cuda.clock_rate(check.device))
@@ -143,8 +146,6 @@ def kernels_of_attention(check: Check, dtype: str, *, mask: bool) -> list[str]:
 
 
 def _names(events: Iterable[Any], *, on_device: bool) -> set[str]:
-    from torch.autograd import DeviceType
-
     if on_device:
-        return {event.name[:80] for event in events if event.device_type == DeviceType.CUDA}
+        return {event.name[:80] for event in events if str(event.device_type).endswith("CUDA")}
     return {event.name for event in events if "attention" in event.name}
