@@ -68,7 +68,7 @@ SECTIONS = (
         "exactness", "gpu_sections.exactness", "temperatures against the formula in float64", 45, 50
     ),
     Section("minilm", "gpu_sections.minilm", "MiniLM: the device against the CPU", 60, 90),
-    Section("speed", "gpu_sections.speed", "speed, in alternating rounds", 155, 60),
+    Section("speed", "gpu_sections.speed", "speed, in alternating rounds", 155, 80),
     Section("demo", "gpu_sections.demo", "the demo sweep, and how busy the device is", 75, 80),
     Section("memory", "gpu_sections.memory", "a device without enough memory", 30, 40),
     Section("sharing", "gpu_sections.sharing", "two processes on one device", 45, 90),

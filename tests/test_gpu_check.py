@@ -192,7 +192,9 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "out", tmp_path / "gpu.md"
     command = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--device", "cpu"]
     command += ["--quick", "--mirror", str(mirror), "--out", str(out), "--page", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    # Where the machine does other things as well, nothing is to be left out.
+    command += ["--seconds", "900"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     report = json.loads((out / "report.json").read_text())
     results = {one["name"]: one for one in report["sections"]}
     assert list(results) == [one.name for one in gpu_check.SECTIONS]

@@ -13,7 +13,10 @@ from gpu_sections.sampler import Sampler, read_gpu
 # The cells of the sweep: eight tasks at four temperatures.
 _CELLS = 32
 _ON_THE_CPU = ("DocstringLibraryClassification", "DocstringReranking")
-_QUICK = (f"tasks=[{','.join(_ON_THE_CPU)}]", "tau=[1.0,0.8]", *runs.QUICK_DOCS)
+_QUICK = (
+    *(f"tasks=[{','.join(_ON_THE_CPU)}]", "tau=[1.0,0.8]", "engine.scoring=0"),
+    *runs.QUICK_DOCS,
+)
 _QUICK_CELLS = 4
 
 
