@@ -102,7 +102,7 @@ class Order:
     """What is checked.
 
     Attributes:
-        device: `cuda`, `cuda:1` or `cpu`.
+        device: `cuda:0`, `cuda:1` … or `cpu`.
         quick: tiny models and few texts.
         mirror: a folder with the data of public tasks.
         out: where everything goes.
@@ -305,8 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # So that a section's processes are ended before this one is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     mirror = None if asked.mirror is None else asked.mirror.resolve()
+    # Some functions of torch take no device without a number.
+    device = "cuda:0" if asked.device == "cuda" else asked.device
     seconds = asked.seconds - (time.monotonic() - began)
-    order = Order(asked.device, asked.quick, mirror, asked.out.resolve(), seconds)
+    order = Order(device, asked.quick, mirror, asked.out.resolve(), seconds)
     results = run_sections([one for one in SECTIONS if one.name in asked.only], order)
     command = shlex.join(["python", "scripts/gpu_check.py", *(arguments or sys.argv[1:])])
     lines = page(results, order, command)

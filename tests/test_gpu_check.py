@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 gpu_check: Any = importlib.import_module("gpu_check")
 check_module: Any = importlib.import_module("gpu_sections.check")
 models: Any = importlib.import_module("gpu_sections.models")
+speed: Any = importlib.import_module("gpu_sections.speed")
 sampling: Any = importlib.import_module("gpu_sections.sampler")
 packing: Any = importlib.import_module("gpu_pack")
 unpacking: Any = importlib.import_module("gpu_unpack")
@@ -107,7 +109,7 @@ def test_time_that_a_section_leaves_over_goes_to_the_next(
         return gpu_check.Result(section.name, section.title, 0.0, "passed", {}, "")
 
     monkeypatch.setattr(gpu_check, "run_section", run_section)
-    order = gpu_check.Order("cuda", False, None, tmp_path, 450.0)
+    order = gpu_check.Order("cuda:0", False, None, tmp_path, 450.0)
     gpu_check.run_sections(gpu_check.SECTIONS, order)
     # 442 s by shares of 30, 45, 60, 155, 75, 30, 45: all of it where nothing was used.
     assert given[0] == pytest.approx(442 * 30 / 440, abs=0.5)
@@ -155,6 +157,27 @@ def test_how_busy_a_device_was_is_of_the_time_that_it_was_used() -> None:
     assert len(sampler.samples) == 5
     assert sampler.busy_while_used == pytest.approx(40.0)
     assert sampling.Sampler(read).busy_while_used is None
+
+
+def test_on_a_gpu_lcbench_has_to_be_faster_and_reach_the_goal(tmp_path: Path) -> None:
+    check = check_module.Check("cuda:0", False, None, tmp_path, tmp_path, time.monotonic() + 60)
+    workload = next(one for one in speed.WORKLOADS if one.is_goal and one.dtype == "bfloat16")
+    # A million tokens of a teraflop each.
+    prepared = SimpleNamespace(workload=workload, read=1_000_000, operations=1e18)
+    seconds = {"lcbench": [2.0, 4.0, 3.0], "lcbench from tokens": [2.0], "ST, batch 32": [2.5]}
+    speed._add_row(check, prepared, 1e18, [5.0, 2.0], 128, seconds)
+    rows = check.measurements["tokens a second"]["rows"]
+    assert rows[0][1:] == ["lcbench", "333,333", "250,000", "500,000", "33.3%"]
+    name = "bge-base 512, bfloat16"
+    assert check.measurements[f"{name}, first pass, tokens/s"] == 200_000
+    assert check.failures == [
+        f"{name}: lcbench 333,333 tokens/s, sentence-transformers 400,000",
+        f"{name}: 50% of the matrix product, goal 60%",
+    ]
+    check.failures.clear()
+    seconds["lcbench"] = [2.4]
+    speed._add_row(check, prepared, 0.8e18, [5.0, 2.0], 128, seconds)
+    assert check.failures == []
 
 
 def test_what_is_packed_is_unpacked_with_weights_rounded_to_fp16(tmp_path: Path) -> None:

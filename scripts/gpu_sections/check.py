@@ -29,7 +29,7 @@ class Check:
     """A section under way.
 
     Attributes:
-        device: `cuda`, `cuda:1` or `cpu`.
+        device: `cuda:0`, `cuda:1` … or `cpu`.
         quick: tiny models and few texts, to rehearse the section.
         mirror: a folder with the data of public tasks, or None.
         out: the folder of the whole check.
