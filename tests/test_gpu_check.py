@@ -240,11 +240,11 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     assert systems[:3] == ["lcbench", "lcbench from tokens", "ST, batch 32"]
     assert found["demo"]["cells"] == 4
     memory = found["memory"]
-    assert memory["largest batch that went through, tokens"] < 700
+    assert memory["largest batch that went through, tokens"] <= 700
     assert memory["out of memory, a text"].startswith("OutOfMemoryError")
     assert sum(found["sharing"][f"cells run by the {name}"] for name in ("first", "second")) == 6
     assert found["sharing"]["two encoders, tokens/s together"] > 0
     lines = page.read_text().splitlines()
     assert "A rehearsal: these numbers say nothing about a GPU." in lines
     assert sum(line.startswith("## ") for line in lines) == len(results)
-    assert "the machine, its rates and kernels" in done.stdout.splitlines()[-8]
+    assert "the machine, its rates and kernels" in done.stdout.splitlines()[-7]
