@@ -1,4 +1,4 @@
-"""Made-up data with the schema of every task of the paper and of LongEmbed, and a run of all.
+"""Made-up data with the schema of every task of the paper and of LongEmbed.
 
     python scripts/task_data.py FOLDER
 
@@ -7,8 +7,8 @@ dataset is at the commit that mteb's task asks for, with all its configurations,
 types of values, and a few rows of random words in the scripts of its languages.
 
 What a dataset holds follows from mteb's own metadata (type, splits, subsets, languages), from the
-way in which mteb's class loads it, and from mteb's descriptive statistics (labels). The columns that
-no task reads, and the formats of the files, are those of the hub as far as they are documented.
+way in which mteb's class loads it, and from mteb's descriptive statistics (labels). The columns
+that no task reads, and the names and formats of the files, are recalled, not compared with the hub.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,6 @@ from lcbench.settings import shipped_suites
 from lcbench.tasks.registry import TaskEntry, registry
 
 SUITES = ("paper", "longembed")
-TAUS = (1.0, 0.8)
 
 Rows = list[dict[str, Any]]
 # Of a configuration: the rows of each of its splits.
@@ -85,7 +84,7 @@ class Words:
 
     def __init__(self, seed: str) -> None:
         """Begin with a seed."""
-        self._draw = random.Random(seed)
+        self._draw = random.Random(seed)  # noqa: S311 - test data
         self._made: set[str] = set()
 
     def text(self, length: tuple[int, int] = _SHORT, script: str = "Latn") -> str:
@@ -102,6 +101,14 @@ class Words:
                 self._made.add(text)
                 return text
 
+    def like(self, text: str, share: float, script: str = "Latn") -> str:
+        """Return a text with about a share of another's words in their places, the rest new."""
+        words = _words(script)
+        found = [
+            one if self._draw.random() < share else self._draw.choice(words) for one in text.split()
+        ]
+        return " ".join(found)
+
     def number(self, lowest: float, highest: float) -> float:
         """Return a number with two decimals."""
         return round(self._draw.uniform(lowest, highest), 2)
@@ -112,10 +119,8 @@ def _words(script: str) -> tuple[str, ...]:
     first, count = _LETTERS[script]
     letters = [chr(first + i) for i in range(count) if unicodedata.category(chr(first + i)) == "Lo"]
     letters = letters or [chr(first + i) for i in range(count)]
-    draw = random.Random(script)
-    return tuple(
-        "".join(draw.choices(letters, k=draw.randint(2, 6))) for _ in range(_VOCABULARY)
-    )
+    draw = random.Random(script)  # noqa: S311 - test data
+    return tuple("".join(draw.choices(letters, k=draw.randint(2, 6))) for _ in range(_VOCABULARY))
 
 
 @dataclass
@@ -146,12 +151,13 @@ def classification(task: TaskEntry, words: Words) -> Contents:
             trains = split == "train"
             rows = [
                 {
-                    "text": words.text(script=_script(languages[0])),
+                    # A word that all texts of a label have.
+                    "text": f"{words.text(script=_script(languages[0]))} {_words('Latn')[place]}",
                     "label": label,
                     "label_text": str(label),
                 }
                 for _ in range(_TRAINED if trains else _TESTED)
-                for label in (labels if trains or len(labels) < 3 else labels[:-1])
+                for place, label in enumerate(labels if trains or len(labels) < 3 else labels[:-1])
             ]
             if task.divided:
                 rows = [
@@ -175,28 +181,32 @@ def clustering(task: TaskEntry, words: Words) -> Contents:
                 "labels": [labels[i % (len(labels) - number)] for i in range(size)],
             }
         )
-    return Contents({"default": {split: rows for split in task.splits}})
+    return Contents({"default": dict.fromkeys(task.splits, rows)})
 
 
 def pairs(task: TaskEntry, words: Words) -> Contents:
     """`sentence1`, `sentence2`, `score`, and what else a dataset has; several languages `lang`."""
     contents = Contents(merged=task.merged)
     extra = _EXTRA.get(task.name, {})
-    lowest, highest = (1.0, 4.0) if task.name == "STS22" else (0.0, 5.0)
+    grades = (1.0, 4.0) if task.name == "STS22" else (0.0, 5.0)
     length = _LONG if task.name == "STS22" else _SHORT
     for subset, languages in task.subsets.items():
         splits: Splits = {}
         for split in dict.fromkeys((*_UNSCORED.get(task.name, ()), *task.splits)):
-            rows: Rows = [
-                {
-                    **{name: make(number, split) for name, make in extra.items()},
-                    "sentence1": words.text(length, _script(languages[0])),
-                    "sentence2": words.text(length, _script(languages[-1])),
-                    "score": words.number(lowest, highest),
-                    **({"lang": subset} if task.divided else {}),
-                }
-                for number in range(_PAIRS)
-            ]
+            rows: Rows = []
+            for number in range(_PAIRS):
+                first, score = words.text(length, _script(languages[0])), words.number(*grades)
+                # The higher its grade, the more a pair's sentences have in common.
+                share = (score - grades[0]) / (grades[1] - grades[0])
+                rows.append(
+                    {
+                        **{name: make(number, split) for name, make in extra.items()},
+                        "sentence1": first,
+                        "sentence2": words.like(first, share, _script(languages[-1])),
+                        "score": score,
+                        **({"lang": subset} if task.divided else {}),
+                    }
+                )
             if task.name == "STS22":
                 # The pages of some of its articles were empty.
                 rows[3]["sentence2"] = ""
@@ -218,7 +228,7 @@ def summarization(task: TaskEntry, words: Words) -> Contents:
         }
         for number in range(_SUMMARISED)
     ]
-    return Contents({"default": {split: rows for split in task.splits}})
+    return Contents({"default": dict.fromkeys(task.splits, rows)})
 
 
 def retrieval(task: TaskEntry, words: Words) -> Contents:
@@ -322,9 +332,7 @@ def longembed(task: TaskEntry, words: Words) -> Contents:
         "corpus": [{"doc_id": one, "text": words.text(_LONG)} for one in documents],
         "queries": [{"qid": one, "text": words.text()} for one in queries],
         # Several questions about a document.
-        "qrels": [
-            {"qid": query, "doc_id": documents[i // 2]} for i, query in enumerate(queries)
-        ],
+        "qrels": [{"qid": query, "doc_id": documents[i // 2]} for i, query in enumerate(queries)],
     }
     return Contents({str(task.config): splits}, form="jsonl")
 
@@ -431,9 +439,7 @@ def _write(folder: Path, contents: Contents) -> None:
     card = []
     if contents.merged:
         splits = next(iter(contents.configs.values()))
-        patterns = [
-            {"split": split, "path": f"{split}/*.{contents.form}"} for split in splits
-        ]
+        patterns = [{"split": split, "path": f"{split}/*.{contents.form}"} for split in splits]
         card.append({"config_name": "default", "data_files": patterns})
     for config, splits in contents.configs.items():
         files = []

@@ -359,6 +359,19 @@ def test_a_document_is_told_by_its_place_and_its_longest_machine_summary(
     assert items["score"].to_pylist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_sub_queries_are_the_same_items_however_their_judgments_are_ordered(
+    encoder: Encoder,
+) -> None:
+    # mteb reads them in another order each time.
+    data = read_before()
+    reversed_ = {**data, "relevant_docs": dict(reversed(data["relevant_docs"].items()))}
+    first, second = (score(tiny("MindSmallReranking", one), encoder) for one in (data, reversed_))
+    assert first.items is not None
+    assert second.items is not None
+    assert second.items["id"].to_pylist() == ["1", "2", "3_a"]
+    assert second.items_of_data == first.items_of_data
+
+
 def test_sub_queries_are_one_item(encoder: Encoder) -> None:
     scored = score(tiny("MindSmallReranking", read_before()), encoder)
     assert scored.items is not None

@@ -1,0 +1,215 @@
+"""Every task of the paper and of LongEmbed once: load, encode, score, items, report."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import mteb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+from mteb.abstasks import AbsTaskClassification
+from rich.console import Console
+from sentence_transformers import SentenceTransformer
+
+from lcbench import settings
+from lcbench.report.items import read_samples
+from lcbench.report.write import report_folder
+from lcbench.results import CellFiles, Results
+from lcbench.sweep import run
+from lcbench.tasks import mirror
+from lcbench.tasks.suites import choose
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import task_data
+
+pytestmark = pytest.mark.slow
+
+TASKS = task_data.tasks()
+# Of an average of 10: each is drawn from the data anew, for each of MASSIVE's 51 languages.
+EXPERIMENTS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """All tasks at two temperatures.
+
+    Attributes:
+        data: the folder of the data.
+        model: the folder of the model.
+        results: the folder of the results.
+        cells: the files of each cell, by task and temperature.
+    """
+
+    data: Path
+    model: Path
+    results: Path
+    cells: dict[tuple[str, float], CellFiles]
+
+    def scores(self, task: str, tau: float) -> dict[tuple[str, str], float]:
+        """Return the main scores of a cell by split and subset."""
+        result = json.loads(self.cells[task, tau].result.read_text())
+        return {
+            (split, entry["hf_subset"]): entry["main_score"]
+            for split, entries in result["scores"].items()
+            for entry in entries
+        }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_experiments() -> Iterator[None]:
+    """Restrict classifications to fewer experiments, here and in plain mteb."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AbsTaskClassification, "n_experiments", EXPERIMENTS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scored(
+    tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]
+) -> Iterator[Run]:
+    work, model = tmp_path_factory.mktemp("tasks"), make_model("bert")
+    task_data.make(work / "data")
+    overrides = [
+        "model=custom",
+        f"model.name={model}",
+        "tau=[1.0,0.8]",
+        "tasks=[paper,longembed]",
+        "protocol=paper",
+        f"mirror={work / 'data'}",
+        "offline=true",
+        "engine.device=cpu",
+        "engine.scoring=0",
+        "store=none",
+        f"results_dir={work / 'runs'}",
+    ]
+    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
+        request = settings.read({"custom": compose("config", overrides=overrides)})
+    with pytest.MonkeyPatch.context() as patch:
+        # A run in this process keeps all libraries off the network.
+        import datasets
+        from huggingface_hub import constants
+
+        for module in (datasets.config, constants):
+            patch.setattr(module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+            patch.setenv(name, os.environ.get(name, "0"))
+        warnings: list[str] = []
+        with (work / "screen").open("w") as screen:
+            outcome = run(request, Console(file=screen, width=160), warnings.append)
+        assert (outcome.failed, outcome.refused, warnings) == ({}, {}, [])
+        results = Results(work / "runs")
+        cells = {
+            (cell.task, float(cell.policy.canonical)): results.files(cell) for cell in outcome.cells
+        }
+        yield Run(work / "data", model, work / "runs", cells)
+
+
+def test_these_are_the_papers_40_tasks_and_longembeds_six() -> None:
+    names = [task.name for task in TASKS]
+    assert len(set(names)) == 42
+    assert sum(name.startswith("LEMB") for name in names) == 6
+    # Each kind of schema is that of some task.
+    assert {task_data.kind_of(task).__name__ for task in TASKS} == {
+        "classification",
+        "clustering",
+        "pairs",
+        "summarization",
+        "retrieval",
+        "passkey",
+        "reranking",
+        "reranking_of_parts",
+        "longembed",
+        "needle",
+    }
+
+
+def test_every_task_has_a_score_at_both_temperatures(scored: Run) -> None:
+    assert set(scored.cells) == {(task.name, tau) for task in TASKS for tau in (1.0, 0.8)}
+    unchanged = []
+    for task in TASKS:
+        splits = ("test",) if "test" in task.splits else task.splits
+        expected = {(split, subset) for split in splits for subset in task.subsets}
+        before, after = scored.scores(task.name, 1.0), scored.scores(task.name, 0.8)
+        assert set(before) == set(after) == expected, task.name
+        assert all(map(math.isfinite, [*before.values(), *after.values()])), task.name
+        unchanged += [task.name] if before == after else []
+    # Of a few items, a score can be the same by chance.
+    assert len(unchanged) <= 5
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_scores_are_those_of_plain_mteb(task: Any, scored: Run) -> None:
+    model = SentenceTransformer(str(scored.model), device="cpu")
+    plain = mteb.get_task(task.name)
+    mirror.point_at(plain, scored.data)
+    if "test" in task.splits:
+        plain.filter_eval_splits(["test"])
+    outcome = mteb.evaluate(model, plain, cache=None, co2_tracker=False, show_progress_bar=False)
+    expected = {
+        (split, entry["hf_subset"]): entry["main_score"]
+        for split, entries in outcome.task_results[0].scores.items()
+        for entry in entries
+    }
+    assert scored.scores(task.name, 1.0) == pytest.approx(expected, abs=1e-6)
+
+
+def items_of(task: Any) -> int:
+    """Return how many items a task's data has: pairs, texts, queries or documents."""
+    kind = task_data.kind_of(task)
+    configs = kind(task, task_data.Words(task.name)).configs
+    splits = ("test",) if "test" in task.splits else task.splits
+    if kind in (task_data.classification, task_data.pairs, task_data.summarization):
+        return sum(len(rows[split]) for rows in configs.values() for split in splits)
+    if kind is task_data.clustering:
+        return sum(len(row["sentences"]) for split in splits for row in configs["default"][split])
+    if kind in (task_data.longembed, task_data.needle):
+        return len({row["qid"] for row in configs[task.config]["qrels"]})
+    judged = configs["default"] if kind is task_data.retrieval else configs["qrels"]
+    queries = {(split, row["query-id"]) for split in splits for row in judged[split]}
+    if kind is task_data.reranking_of_parts:
+        queries = {(split, query.rpartition("_")[0]) for split, query in queries}
+    return len(queries)
+
+
+def test_items_are_all_that_was_scored_and_give_the_score(scored: Run) -> None:
+    for (name, tau), files in scored.cells.items():
+        task = next(task for task in TASKS if task.name == name)
+        assert pq.read_metadata(files.items).num_rows == items_of(task), (name, tau)
+        samples = read_samples(files)
+        assert samples is not None, (name, tau)
+        assert fmean(sample.score for sample in samples.values()) == pytest.approx(
+            fmean(scored.scores(name, tau).values()), abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("suite", ["paper", "longembed"])
+def test_the_report_has_every_column_and_nothing_is_missing(
+    suite: str, scored: Run, tmp_path: Path
+) -> None:
+    suites = settings.shipped_suites()
+    choices = tuple(choose([suite], suites)[0])
+    asked = settings.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
+    warnings: list[str] = []
+    with (tmp_path / "screen").open("w") as screen:
+        console = Console(file=screen, width=250)
+        report_folder(asked, Results(scored.results), console, warnings.append)
+    assert warnings == []
+    columns = next(one for one in suites if one.name == suite).columns
+    table = pd.read_csv(tmp_path / "report" / "table1.csv")
+    # Intervals need more items than there are here.
+    for row in ("raw", "ours", "relative"):
+        values = table[table["row"] == row].set_index("column")["value"]
+        assert list(values.index) == [*columns, "Avg"]
+        assert values.map(math.isfinite).all(), f"{row}: {values.to_dict()}"
+    shown = (tmp_path / "screen").read_text()
+    assert "refused" not in shown
+    assert "missing" not in shown
