@@ -1,5 +1,6 @@
 """What a request comes to: cells, texts, tokens, hours, and what the sentence says of them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_synthetic_documents_are_as_long_as_the_window() -> None:
     one = estimate(asked(task, models=("minilm", "gist")))
     assert one.texts == 4 * (3 * 24 + 24)
     assert one.unsized == ()
+
+
+def test_long_synthetic_documents_are_announced() -> None:
+    model = replace(
+        asked(models=("minilm",)).models[0],
+        name="nobody/here",
+        source="hub",
+        shape=Dimensions(layers=3, hidden=32, window=32768),
+    )
+    said = r"auto: by the window of nobody/here .* have documents of 8,192, 16,384, 32,768 tokens"
+    for task, lines in (("DocstringNeedleRetrieval", 1), ("DocstringRetrieval", 0)):
+        settings = replace(asked(f"tasks=[{task}]"), models=(model,))
+        assert len(estimate(settings).long) == lines
+        assert len(re.findall(said, describe(settings))) == lines
 
 
 def test_temperatures_that_come_to_the_same_count_once() -> None:

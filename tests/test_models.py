@@ -3,6 +3,7 @@ there."""
 
 import io
 import json
+import re
 import shutil
 import socket
 import threading
@@ -15,9 +16,15 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from engines import settings
+from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
+from lcbench.export import export
 from lcbench.models import load, locate
+from lcbench.settings import ExportSettings
+from lcbench.tempscale.policy import parse
 from odd_models import REFUSED
+
+MakeModel = Callable[[str], Path]
 
 
 def test_minilm_from_its_package(minilm_folder: Path) -> None:
@@ -331,6 +338,74 @@ def test_roberta_reads_as_many_tokens_as_it_has_positions(
         model.encode("a long text " * 60)
 
 
+@pytest.mark.parametrize("stated", [66, 512])
+@pytest.mark.parametrize(("architecture", "positions"), [("roberta", 63), ("bert", 64)])
+def test_a_stated_window_ends_with_the_positions(
+    architecture: str, positions: int, stated: int, tmp_path: Path, make_model: MakeModel
+) -> None:
+    """RoBERTa of 64 rows and padding id 0 has 63 positions; sentence-transformers would crash."""
+    folder = stating(make_model(architecture), tmp_path, max_seq_length=stated)
+    for window in (None, positions):
+        located = locate(settings(folder, window=window), offline=True)
+        assert (located.own_window, located.window) == (positions, None)
+        assert located.shape.window == positions
+        model = load(located, device="cpu", dtype="float32")
+        assert model.max_seq_length == positions
+        model.encode("a long text " * 60)
+    with pytest.raises(RequestError, match=f"the most it can read .* is {positions} tokens"):
+        locate(settings(folder, window=positions + 1), offline=True)
+
+
+def test_a_stated_window_below_the_positions_wins_over_the_tokenizers(
+    tmp_path: Path, make_model: MakeModel
+) -> None:
+    """As sentence-transformers has it, whichever of the two is larger."""
+    folder = stating(make_model("bert"), tmp_path, max_seq_length=48)
+    path = folder / "tokenizer_config.json"
+    for limit in (20, 512):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": limit}))
+        located = locate(settings(folder), offline=True)
+        model = load(located, device="cpu", dtype="float32")
+        assert (located.own_window, model.max_seq_length) == (48, 48)
+
+
+@pytest.mark.parametrize(
+    "rotary",
+    [{"rope_theta": 1e4}, {"global_rope_theta": 1e4}, {"position_embedding_type": "alibi"}],
+)
+def test_positions_that_are_computed_end_no_stated_window(
+    rotary: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {"model_type": "llama", "max_position_embeddings": 64, **rotary}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    assert locate(settings(tmp_path), offline=True).own_window == 128
+
+
+def test_windows_by_role_end_with_the_positions(tmp_path: Path, make_model: MakeModel) -> None:
+    folder = stating(make_model("roberta"), tmp_path, query_length=32, document_length=512)
+    model = load(locate(settings(folder), offline=True), device="cpu", dtype="float32")
+    assert lengths_by_role(model) == {"query": 32, "document": 63}
+    model.encode_document("a long text " * 60)
+
+
+def test_a_model_whose_window_was_capped_is_exported(tmp_path: Path, make_model: MakeModel) -> None:
+    folder = stating(make_model("roberta"), tmp_path, max_seq_length=512)
+    out = tmp_path / "exported"
+    asked = ExportSettings(settings(folder), parse(0.8), out=out, offline=True)
+    assert export(asked) < 1e-5
+    assert locate(settings(out), offline=True).own_window == 63
+
+
+def stating(model: Path, folder: Path, **stated: int) -> Path:
+    """Copy a model; the file of its window says more, or something else."""
+    copy = folder / "model"
+    shutil.copytree(model, copy)
+    path = copy / "sentence_bert_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **stated}))
+    return copy
+
+
 @pytest.mark.parametrize("window", [0, -1])
 def test_a_window_of_no_token_is_refused(
     window: int, tmp_path: Path, make_model: Callable[[str], Path]
@@ -444,3 +519,17 @@ def test_a_static_model_in_a_plain_folder_of_a_mirror(minilm_folder: Path, tmp_p
     with pytest.raises(RequestError, match="has no attention") as raised:
         locate(asked, mirror=tmp_path, offline=True)
     assert not isinstance(raised.value, MissingError)
+
+
+@pytest.mark.parametrize("file", ["sentence_bert_config.json", "tokenizer_config.json"])
+def test_a_file_that_states_a_window_without_room_is_named(
+    file: str, tmp_path: Path, make_model: MakeModel
+) -> None:
+    if file == "tokenizer_config.json":
+        folder, key = without_window(make_model("bert"), tmp_path, "2"), "model_max_length"
+    else:
+        folder = stating(make_model("bert"), tmp_path, max_seq_length=2)
+        key = "max_seq_length"
+    words = rf"{re.escape(str(folder / file))}: {key}=2 has no room for a text: 2 tokens are"
+    with pytest.raises(RequestError, match=words):
+        load(locate(settings(folder), offline=True), device="cpu", dtype="float32")

@@ -16,6 +16,7 @@ from mteb.types import PromptType
 from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.prompts import (
     check_registry,
+    check_room,
     describe_prompts,
     model_prompts,
     no_prompt,
@@ -212,3 +213,42 @@ def test_prompts_are_found_in_a_models_files(
     if content is not None:
         (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(content))
     assert has_prompts(tmp_path) is expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "window", "words"),
+    [
+        # [CLS] search for : [SEP]
+        ("search for: ", 5, r"queries \(SciFact\), 'search for: ', has 5 tokens.*queries is 5"),
+        ("search for: ", 4, r"queries \(SciFact\), 'search for: ', has 5 tokens.*queries is 4"),
+        ("search for: ", 6, None),
+        ("", 3, None),
+        ("", 2, r"an empty one of the queries \(SciFact\) has 2 tokens.*Raise model\.window\.$"),
+    ],
+)
+def test_a_prompt_that_fills_the_window_is_refused(
+    prompt: str, window: int, words: str | None, model: Any
+) -> None:
+    def prompt_of(task: Any, kind: Any) -> str:
+        return prompt if kind == PromptType.query else ""
+
+    model.max_seq_length = window
+    texts = [(metadata("SciFact"), PromptType.query)]
+    if words is None:
+        check_room("m", model, prompt_of, texts)
+        one, other = model.encode(["river", "cat"], prompt=prompt)
+        assert np.abs(one - other).max() > 0.1
+        return
+    with pytest.raises(RequestError, match=words) as refusal:
+        check_room("m", model, prompt_of, texts)
+    assert ("protocol.prompts=none" in str(refusal.value)) == bool(prompt)
+    check_room("m", model, prompt_of, [(metadata("STSBenchmark"), None)] if prompt else [])
+
+
+def test_a_prompt_that_fills_the_window_of_its_role_is_refused(model: Any) -> None:
+    model[0].query_length = 4
+    texts = [(metadata("SciFact"), kind) for kind in PromptType]
+    words = r"window for queries is 4.*Raise query_length in its sentence_bert_config\.json, or use"
+    with pytest.raises(RequestError, match=words):
+        check_room("m", model, lambda *_: "search for: ", texts)
+    check_room("m", model, no_prompt, texts)

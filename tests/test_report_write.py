@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lcbench.settings import ReportSettings, shipped_suites
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant
-from report_cells import write_cell
+from report_cells import BGE, write_cell
 from test_results import PROTOCOL, cell, outcome
 from test_settings import read
 
@@ -202,3 +203,17 @@ def test_models_under_different_prompts_are_in_tables_of_their_own(tmp_path: Pat
         "protocol paper",
         "protocol model",
     }
+
+
+@pytest.mark.parametrize("model", [BGE, "local/model"], ids=["of the paper", "another"])
+@pytest.mark.parametrize("stated", ["Infinity", "NaN", "1e30", "null"])
+def test_a_window_that_is_no_limit_has_no_number(stated: str, model: str, tmp_path: Path) -> None:
+    """Versions before recorded what sentence-transformers gives for no limit."""
+    results = Results(tmp_path / "runs")
+    for policy, score in ((BASELINE, 0.5), (Constant(0.9), 0.25)):
+        record = write_cell(results, "STS12", score, policy=policy, model=model).provenance
+        known = json.dumps({**json.loads(record.read_text()), "window": "WINDOW"})
+        record.write_text(known.replace('"WINDOW"', stated))
+    printed = report(tmp_path / "runs")
+    assert re.findall(r"Window \S+", printed) == ["Window –"]
+    assert "inf" not in printed.lower()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -311,6 +312,23 @@ def test_a_refused_model_is_recorded_and_not_tried_again_by_the_next_element(
         assert "CanineModel neither uses the attention" in failure.reason
         assert not failure.transient
     assert claims_of(settings) == []
+
+
+def test_a_model_whose_prompt_fills_its_window_is_refused_before_anything_is_encoded(
+    tmp_path: Path, model: Path
+) -> None:
+    folder = tmp_path / "prompted"
+    shutil.copytree(model, folder)
+    path = folder / "config_sentence_transformers.json"
+    prompted = {"prompts": {"task": "find me texts like " * 20}, "default_prompt_name": "task"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **prompted}))
+    chaos_program.make_data(tmp_path / "mirror")
+    settings = chaos_program.settings_of(tmp_path, folder, "runs")
+    outcome, _, _ = go(settings)
+    assert list(outcome.refused) == ["local/prompted"]
+    (reason,) = outcome.refused.values()
+    assert "has 82 tokens, special ones among them, and the window for texts is 48" in reason
+    assert reason.endswith("Raise model.window, or use protocol.prompts=none.")
 
 
 @pytest.mark.alone

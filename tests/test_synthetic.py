@@ -210,6 +210,27 @@ def test_lengths_of_a_window(window: int | None, lengths: tuple[int, ...]) -> No
         assert docs_digest(NEEDLE, auto, window) == docs_digest(NEEDLE, named, 99)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "window", "said"),
+    [
+        (None, 32768, "8,192, 16,384, 32,768 tokens"),
+        (None, 2048, None),
+        (None, None, None),
+        ((32768,), 32768, None),
+    ],
+)
+def test_long_documents_that_nobody_chose_are_announced(
+    lengths: tuple[int, ...] | None, window: int | None, said: str | None
+) -> None:
+    line = SyntheticSizes(lengths, 24).describe_long("a/model", window)
+    if said is None:
+        assert line is None
+    else:
+        assert line is not None
+        assert line.startswith("docs.synthetic_lengths=auto: by the window of a/model ")
+        assert said in line
+
+
 def test_the_other_tasks_digest_knows_nothing_of_the_synthetic_ones() -> None:
     """Results from before the synthetic tasks are still found."""
     import hashlib

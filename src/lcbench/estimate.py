@@ -19,7 +19,7 @@ from lcbench.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.results import Results
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import rounded, texts_of
-from lcbench.tasks.suites import DOCS_TASKS, Part, docs_digest, resolve_all
+from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, docs_digest, resolve_all
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Estimate:
         other_languages: whether there are texts in other languages than English.
         tflops: what the device sustains that the time is for, in 10¹² operations a second; None:
             the device of this machine.
+        long: a line about each model whose synthetic documents are long.
     """
 
     cells: int
@@ -63,6 +64,7 @@ class Estimate:
     unshaped: tuple[str, ...]
     other_languages: bool
     tflops: float | None = None
+    long: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -127,6 +129,7 @@ def sentence(one: Estimate) -> str:
             f"{grid}{left} {rounded(one.texts)} texts, {rounded(one.tokens)} tokens, {about} "
             f"{cost.duration(one.prediction.wall_seconds / 3600)} {where}."
         ]
+    lines += one.long
     if one.other_languages:
         lines.append("Texts in other languages are reckoned as English; they have more tokens.")
     if one.unsized:
@@ -160,12 +163,14 @@ def estimate(
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
-    unshaped, left = [], []
+    unshaped, left, long = [], [], []
     cells = done = most_policies = 0
     for model in settings.models:
         known = dimensions(model, settings.mirror)
         docs = settings.docs if known is None else settings.docs.at(known.window)
         unsized |= {name: None for name, part in parts.items() if texts_of(part, docs) is None}
+        if known is not None and SYNTHETIC_TASKS & parts.keys():
+            long.append(settings.docs.synthetic.describe_long(model.name, known.window))
         located = _located(settings, model)
         every = _cells(settings, parts, model, located, known)
         # Of a model that is not here nothing is known to be finished: its revision is not known.
@@ -198,6 +203,7 @@ def estimate(
         unshaped=tuple(unshaped),
         other_languages=any(map(_has_other_languages, parts.values())),
         tflops=tflops,
+        long=tuple(line for line in long if line is not None),
     )
 
 

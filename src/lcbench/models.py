@@ -38,6 +38,11 @@ _COUNT_FROM_PADDING = frozenset(
         *("markuplm", "xmod"),
     }
 )
+# Where sentence-transformers looks for a window, in this order.
+_WINDOW_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 # More tokens than this are what transformers writes for no limit (1e30).
 NO_LIMIT = 1e20
 # Any of these sets is a tokenizer; the first is named where there is none.
@@ -179,7 +184,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     config = _read_json(transformer / "config.json")
     try:
         positions = _positions(config)
-        own = _own_window(transformer, positions)
+        own = _own_window(transformer, config, positions)
     except (TypeError, ValueError) as error:
         raise RequestError(
             f"{transformer / 'config.json'} has a value that cannot be right: {error}."
@@ -271,6 +276,7 @@ def load(
         refuse_incomplete,
         refuse_replaced,
     )
+    from lcbench.encode.roles import cap_lengths
 
     reports: list[LoadReport] = []
     try:
@@ -312,8 +318,11 @@ def load(
         _set_window(model, located.settings.window)
     loaded, own = window_of(model), located.own_window
     if located.settings.window is None and own is not None and (loaded is None or own < loaded):
-        # RoBERTa and its kin have fewer positions than rows of them.
+        # Files state more than the positions; RoBERTa's are fewer than the rows of its table.
         _set_window(model, own)
+    config = _read_json(_transformer_folder(located.folder) / "config.json")
+    if located.positions is not None and not _has_no_table(config):
+        cap_lengths(model, located.positions)
     _refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on.
@@ -343,16 +352,19 @@ def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> N
     """Refuse a window that special tokens fill: every text would be the same.
 
     Raises:
-        RequestError: naming the key or the folder.
+        RequestError: naming the key, and the file that has it.
     """
     window, count = window_of(model), getattr(model.tokenizer, "num_special_tokens_to_add", None)
     special = 0 if count is None else int(count(pair=False))
     if window is not None and window <= special:
-        asked = located.settings.window
-        where = f"{located.folder}: a window of " if asked is None else "model.window="
-        raise RequestError(
-            f"{where}{window} has no room for a text: {special} tokens are special ones."
-        )
+        folder = _transformer_folder(located.folder)
+        if located.settings.window is not None:
+            where = f"model.window={window}"
+        elif (stated := _stated_window(folder)) is not None and stated[0] == window:
+            where = f"{stated[1]}: {stated[2]}={window}"
+        else:
+            where = f"{folder / 'config.json'}: a window of as many tokens as positions, {window},"
+        raise RequestError(f"{where} has no room for a text: {special} tokens are special ones.")
 
 
 def files_digest(located: LocatedModel) -> str:
@@ -742,19 +754,46 @@ def _positions(config: dict[str, Any]) -> int | None:
     return count
 
 
-def _own_window(transformer: Path, positions: int | None) -> int | None:
+def _own_window(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:
     """Return what is read of a text by default: as sentence-transformers says, up to the positions.
 
     Raises:
         RequestError: a file states a window of no token.
     """
-    for path in sorted(transformer.glob("sentence_*_config.json")):
-        window = _limit(_read_json(path).get("max_seq_length"), f"{path}: max_seq_length")
-        if window is not None:
-            return window
-    path = transformer / "tokenizer_config.json"
-    window = _limit(_read_json(path).get("model_max_length"), f"{path}: model_max_length")
+    stated = _stated_window(transformer)
+    window = None if stated is None else stated[0]
+    if stated is not None and stated[1].name in _WINDOW_FILES and _has_no_table(config):
+        return window
     return min((limit for limit in (window, positions) if limit is not None), default=None)
+
+
+def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
+    """Return the window that a model's files state, the file and the key; None: they state none.
+
+    Raises:
+        RequestError: it is no token.
+    """
+    # sentence-transformers reads the first that says anything.
+    files = [path for name in _WINDOW_FILES if _read_json(path := transformer / name)][:1]
+    for path, key in (
+        *((path, "max_seq_length") for path in files),
+        (transformer / "tokenizer_config.json", "model_max_length"),
+    ):
+        window = _limit(_read_json(path).get(key), f"{path}: {key}")
+        if window is not None:
+            return window, path, key
+    return None
+
+
+def _has_no_table(config: dict[str, Any]) -> bool:
+    """Return whether a model computes its positions, so that it can read beyond those it states.
+
+    sentence-transformers reads as many tokens of a text then as the window's file says.
+    """
+    return (
+        any("rope_" in key or "rotary_emb" in key for key in config)
+        or config.get("position_embedding_type") == "alibi"
+    )
 
 
 def _limit(stated: Any, where: str) -> int | None:

@@ -42,12 +42,14 @@ from lcbench.tasks.mirror import (
     missing_subsets,
     point_at,
 )
-from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, make_task, parts_of
-from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, check_pins, make_task, parts_of
+from lcbench.tempscale.policy import BASELINE, Policy
 from lcbench.workers import FailedCell, Job, Pool, ScoredCell, has_queries, processes
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import PromptType
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.engine import Engine
@@ -214,6 +216,11 @@ class Runner:
         every = [cell for cells in cells_of.values() for cell in cells]
         self._allotment = Allotment(self._results, self._claims, every, self._settings.retries)
         self._recorder = cost.Recorder(prediction)
+        for model, cells in cells_of.items():
+            if any(cell.task in SYNTHETIC_TASKS for cell in cells) and (
+                line := self._settings.docs.synthetic.describe_long(model.name, model.shape.window)
+            ):
+                self._console.print(Text(line, style="dim"), soft_wrap=True)
         self._console.print(cost.prediction_line(prediction), style="dim")
         with Progress(self._console, len(every), total, prediction) as progress:
             try:
@@ -287,6 +294,8 @@ class Runner:
 
     def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy; then, again, those that may pass."""
+        from lcbench.encode.prompts import check_room
+
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
         devices = devices_of(self._settings.engine)
@@ -297,9 +306,11 @@ class Runner:
                 dtype=self._settings.protocol.dtype,
                 attention=self._settings.engine.attention,
             )
-            self._check_roles(model, loaded, cells)
+            texts = self._kinds_of_texts(model, cells)
+            self._check_roles(model, loaded, texts)
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
+            check_room(model.name, loaded, prompt_of, texts)
             engine = self._engine(model, loaded, devices, prompt_of, progress)
         except RequestError as error:
             self.refused[model.name] = str(error)
@@ -378,20 +389,33 @@ class Runner:
         with about(job.cell):
             LOGGER.info("begins")
 
+    def _kinds_of_texts(
+        self, model: LocatedModel, cells: Sequence[Cell]
+    ) -> list[tuple[TaskMetadata, PromptType | None]]:
+        """Return each task of some cells with each kind of its texts; None: neither of the two."""
+        from mteb.types import PromptType
+
+        kinds: list[tuple[TaskMetadata, PromptType | None]] = []
+        for name in dict.fromkeys(cell.task for cell in cells):
+            task = self._make_task(name, model.shape.window).metadata
+            kinds += [(task, kind) for kind in (PromptType if has_queries(task.type) else [None])]
+        return kinds
+
     def _check_roles(
-        self, model: LocatedModel, loaded: SentenceTransformer, cells: Sequence[Cell]
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        texts: Sequence[tuple[TaskMetadata, PromptType | None]],
     ) -> None:
         """See that the model can be given the texts of all cells' tasks.
 
         Raises:
             RequestError: it has no way for some of them, or reads other lengths than asked for.
         """
+        from lcbench.encode.encoder import role_of
         from lcbench.encode.roles import check_routes, lengths_by_role
 
-        roles: set[Role | None] = set()
-        for task in dict.fromkeys(cell.task for cell in cells):
-            with_queries = has_queries(self._make_task(task, model.shape.window).metadata.type)
-            roles |= {"query", "document"} if with_queries else {None}
+        roles = {role_of(kind) for _, kind in texts}
         check_routes(loaded, sorted(roles, key=str), model.name)
         own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
         if own and model.settings.window is not None:

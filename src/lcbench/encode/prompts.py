@@ -7,7 +7,7 @@ two ways in which mteb loads a sentence-transformers model. Any other is refused
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,49 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
     if prompts == "model":
         return f"prompts: {name}'s own ({listed}); protocol=paper uses none"
     return f"prompts: none ({name} has its own: {listed}; protocol=model uses them)"
+
+
+def check_room(
+    name: str,
+    model: SentenceTransformer,
+    prompt_of: PromptOf,
+    tasks: Iterable[tuple[TaskMetadata, PromptType | None]],
+) -> None:
+    """See that prompts leave room for a text: else every text would get the same embedding.
+
+    Args:
+        name: of the model, for the message.
+        model: loaded, its window set.
+        prompt_of: which prompt the texts of a task get.
+        tasks: and which of their texts: queries, documents, or (None) those that are neither.
+
+    Raises:
+        RequestError: one fills the window with special tokens alone.
+    """
+    from lcbench.encode.encoder import role_of
+    from lcbench.encode.roles import lengths_by_role
+    from lcbench.encode.tokens import Tokenizer
+
+    prompts = {(role_of(kind), prompt_of(task, kind)): task for task, kind in tasks}
+    for (role, prompt), task in prompts.items():
+        tokenizer = Tokenizer(model, role)
+        if tokenizer.has_room(prompt):
+            continue
+        texts = {"query": "queries", "document": "documents"}.get(role or "", "texts")
+        if lengths_by_role(model).get(role or "") is not None:
+            remedy = f"Raise {role}_length in its sentence_bert_config.json"
+        else:
+            remedy = "Raise model.window"
+        fills = (
+            f"the prompt of {texts} ({task.name}), {prompt!r}, has {tokenizer.count(prompt)} tokens"
+            if prompt
+            else f"an empty one of the {texts} ({task.name}) has {tokenizer.count('')} tokens"
+        )
+        raise RequestError(
+            f"{name}: {fills}, special ones among them, and the window for {texts} is "
+            f"{tokenizer.window}, so that all of them would get the same embedding. {remedy}"
+            + (", or use protocol.prompts=none." if prompt else ".")
+        )
 
 
 def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:

@@ -56,6 +56,13 @@ def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
     }
 
 
+def cap_lengths(model: SentenceTransformer, positions: int) -> None:
+    """Bring windows for queries and documents alone down to the positions that a model has."""
+    for role, length in lengths_by_role(model).items():
+        if length is not None and length > positions:
+            setattr(model[0], f"{role}_length", positions)
+
+
 def input_module(model: SentenceTransformer, role: Role | None) -> Any:
     """Return the module that tokenises the texts of a role."""
     from sentence_transformers.base.modules import Router

@@ -118,7 +118,7 @@ class Tokenizer:
         are those of `SentenceTransformer.encode`; only the padding is cut off again. Equal texts
         are tokenised once and share their tokens.
         """
-        window = self._window
+        window = self.window
         found: dict[str, Tokens] = {}
         waiting = list(dict.fromkeys(texts))
         reach = None if window is None else _CHARACTERS * max(1, window)
@@ -141,6 +141,15 @@ class Tokenizer:
             waiting = short
             reach = None if reach is None else 2 * reach
         return [found[text] for text in texts]
+
+    def has_room(self, prompt: str) -> bool:
+        """Return whether a prompt leaves room in the window for a text."""
+        one, other = self.tokenize(["river", "cat"], prompt)
+        return one.length != self.window or not np.array_equal(one.ids, other.ids)
+
+    def count(self, prompt: str) -> int:
+        """Return the tokens of a prompt, special ones among them, however many the model reads."""
+        return len(self._tokenizer(prompt)["input_ids"])
 
     def restore(self, ids: NDArray[np.int32], prompt: str = "") -> Tokens:
         """Return the tokens whose ids were kept; their text had this prompt.
@@ -235,7 +244,7 @@ class Tokenizer:
             "truncation_side": self._tokenizer.truncation_side,
             "padding_side": self._tokenizer.padding_side,
             "model_input_names": list(self._tokenizer.model_input_names),
-            "window": self._window,
+            "window": self.window,
             "do_lower_case": module.do_lower_case,
             "processing": repr(module.processing_kwargs),
             # What the module makes of the role, and, where it makes anything of it, the role.
@@ -256,8 +265,8 @@ class Tokenizer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def _window(self) -> int | None:
-        """The most tokens of a text; None if there is no limit."""
+    def window(self) -> int | None:
+        """The most tokens of a text, its prompt among them; None if there is no limit."""
         window = getattr(self._module, "max_seq_length", None)
         own = lengths_by_role(self._model).get(self.task.get("task", ""))
         window = window if own is None else own
@@ -343,7 +352,7 @@ class Tokenizer:
 
     def _tokenize(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
         """Return the tokens of each text."""
-        window = self._window
+        window = self.window
         # Texts of like length together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
         frame = self._frame(prompt)

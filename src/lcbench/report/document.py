@@ -132,7 +132,7 @@ class _Provenance:
         """Keep a cell's provenance and return its key."""
         short = {
             name: {"shared": self._share(value)} if name in _POOLED and value else value
-            for name, value in record.items()
+            for name, value in _as_json(record).items()
         }
         key = _digest(record)
         self.kept[key] = short
@@ -142,6 +142,15 @@ class _Provenance:
         key = _digest(value)
         self.shared[key] = value
         return key
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value without numbers that JSON has none for: a window of infinity becomes null."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _digest(value: Any) -> str:

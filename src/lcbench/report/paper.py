@@ -221,7 +221,8 @@ def _models(scores: pd.DataFrame) -> list[_Model]:
     of_paper = scores[scores["model"].isin({names[model.lower()] for model in ours})]
     of_paper = of_paper[of_paper["protocol"].map(is_papers).astype(bool)]
     tasks = {task for tasks in _columns().values() for task in tasks}
-    of_paper = of_paper[of_paper["task"].isin(tasks)]
+    # Without a known window they are not the paper's conditions.
+    of_paper = of_paper[of_paper["task"].isin(tasks) & of_paper["window"].notna()]
     if of_paper.empty:
         return []
     (table,) = build_tables(of_paper.assign(group=_SUITE), _columns())

@@ -24,6 +24,8 @@ _FEWEST_OF_A_CLUSTER = 5
 _WINDOW_WITHOUT_LIMIT = 512
 # The fewest tokens of a synthetic document: about a third of it is the hidden fact.
 SHORTEST = 64
+# Longer synthetic documents by default are worth a word: they take most of a run's time.
+_LONG_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,25 @@ class SyntheticSizes:
         whole = window or _WINDOW_WITHOUT_LIMIT
         parts = (whole // 4, whole // 2, whole)
         return replace(self, lengths=tuple(part for part in parts if part >= SHORTEST))
+
+    def describe_long(self, model: str, window: int | None) -> str | None:
+        """Return a line about documents that are long because nobody chose their lengths.
+
+        Args:
+            model: its name.
+            window: of the model, in tokens; None: not limited.
+
+        Returns:
+            None where they are not long, or were chosen.
+        """
+        lengths = self.at(window).lengths or ()
+        if self.lengths is not None or max(lengths, default=0) <= _LONG_TOKENS:
+            return None
+        listed = ", ".join(f"{length:,}" for length in lengths)
+        return (
+            f"docs.synthetic_lengths=auto: by the window of {model} the needle and passkey tasks "
+            f"have documents of {listed} tokens; docs.synthetic_lengths=[512,1024,2048] is quicker"
+        )
 
 
 @dataclass(frozen=True)
