@@ -93,7 +93,7 @@ def _run_told(
     element: int | None,
     stop: Stop,
 ) -> int:
-    from lcbench.stop import Terminated
+    from lcbench.stop import DeviceLost, Terminated
 
     try:
         from lcbench.sweep import run
@@ -102,9 +102,9 @@ def _run_told(
         if outcome.stopped:
             # Under -m no further job is begun either.
             raise Terminated("told to stop")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         if element is not None:
-            _requeue(stop)
+            _requeue(stop, lost=isinstance(end, DeviceLost))
         raise
     if element is None:
         from lcbench.report.write import AskedCell, report_run
@@ -130,16 +130,21 @@ def _run_told(
     return 1 if outcome.failed else 0
 
 
-def _requeue(stop: Stop) -> None:
+def _requeue(stop: Stop, *, lost: bool = False) -> None:
     """Send an array element that was told to stop back into Slurm's queue, if that is its place.
 
     One that has to make room for another job comes back whatever it has done; one whose time is
     over only if it has finished something, or it would come back for ever. One that was told by
-    SIGTERM alone, and need not make room, was cancelled.
+    SIGTERM alone, and need not make room, was cancelled. One whose GPU has failed comes back under
+    the same condition: on another machine it may go on.
+
+    Args:
+        stop: what it was told, and whether it has done anything.
+        lost: whether its GPU has failed.
     """
     from lcbench import slurm
 
-    goes_on = stop.is_gentle and stop.progressed
+    goes_on = (stop.is_gentle or lost) and stop.progressed
     if not slurm.requeue(only_preempted=not goes_on) and stop.is_gentle and not stop.progressed:
         complain(
             "nothing was finished in the time that there was, so it is not sent back into the "

@@ -1,8 +1,13 @@
-"""Which failures may pass if the same is tried again, and which mean that a disk is full."""
+"""Which failures may pass if the same is tried again, and which mean that a disk is full.
+
+And those of a GPU: some say that others use its memory at present, some that this process can
+compute nothing more on it.
+"""
 
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -22,8 +27,35 @@ _PASSING = (
 # What a file system on another machine says when that was restarted, and how long to wait for it.
 _AWAY = (errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT)
 _MOMENTS = (0.2, 1.0, 5.0)
-# What is said in words of memory, and of processes and threads: there may be more the next time.
-_SCARCE = ("out of memory", "can't allocate memory", "can't start new thread")
+# What is said in words of memory: torch has an exception of its own for its CUDA allocator alone.
+# CUDA's libraries cannot make a handle either where there is no memory left for its workspace, and
+# a GPU may be another process's alone for a while.
+_NO_MEMORY = (
+    "out of memory",
+    "defaultcpuallocator",
+    "can't allocate memory",
+    "_status_alloc_failed",
+    "_status_not_initialized",
+    "busy or unavailable",
+)
+# The same of processes and threads: there may be more the next time.
+_NO_THREADS = ("can't start new thread",)
+# How a failed call of CUDA, or of AMD's HIP, begins: from torch 2.8 on it is an AcceleratorError.
+_OF_DEVICES = ("cuda error:", "cuda driver error:", "hip error:")
+# A library's refusal of a call, which leaves the device as it was …
+_OF_LIBRARIES = re.compile("cu[a-z]+_status_|hipblas_status_")
+# … but for this one: the kernel itself has broken off.
+_BROKEN_OFF = "_status_execution_failed"
+# Calls that CUDA refuses, and goes on after. After all else (an illegal access, an uncorrectable
+# memory error, a lost GPU) every later call fails as well, whatever it asks for.
+_REFUSED = (
+    "invalid argument",
+    "invalid configuration argument",
+    "invalid device",
+    "invalid resource handle",
+    "no kernel image",
+    "stream is capturing",
+)
 # Distributions all of whose exceptions are about the network.
 _OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
 # What a server answers that is busy, or not well: RFC 9110, RFC 6585.
@@ -45,6 +77,29 @@ def is_full(error: BaseException) -> bool:
         or (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT))
         for one in _causes(error)
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception itself says that there is no memory left, on whichever device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and _says(error, _NO_MEMORY)
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether an exception, or one that it came of, is about a device or its memory.
+
+    What was computed there is not at fault: nothing is to be concluded from it.
+    """
+    return any(is_out_of_memory(one) or _is_loss(one) for one in _causes(error))
+
+
+def loss_of(error: BaseException) -> BaseException | None:
+    """Return what says, of an exception and those that it came of, that a device is lost.
+
+    This process can compute nothing more on it then; another may.
+    """
+    return next(filter(_is_loss, _causes(error)), None)
 
 
 def patiently(do: Callable[[], Found]) -> Found:
@@ -85,8 +140,21 @@ def _is_transient(error: BaseException) -> bool:
     kind = type(error)
     if kind.__module__.partition(".")[0] in _OF_NETWORKS:
         return True
-    # torch.OutOfMemoryError; other devices, and torch's allocator on a CPU, say it in words.
-    text = str(error).lower()
-    return kind.__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and any(words in text for words in _SCARCE)
+    return is_out_of_memory(error) or (
+        isinstance(error, RuntimeError) and _says(error, _NO_THREADS)
     )
+
+
+def _is_loss(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    text = str(error).lower()
+    of_device = type(error).__name__ == "AcceleratorError" or text.startswith(_OF_DEVICES)
+    if not of_device or _says(error, _REFUSED):
+        return False
+    return _BROKEN_OFF in text or not _OF_LIBRARIES.search(text)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    text = str(error).lower()
+    return any(one in text for one in words)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lcbench import hub
+from lcbench import failures, hub
 from lcbench import model_files as contents
 from lcbench.errors import RequestError
 from lcbench.tempscale.policy import ModelShape
@@ -265,6 +265,7 @@ def load(
         RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
             weights that it uses, or has others; sentence-transformers replaces some of its
             settings; its files are no longer those that were located.
+        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -294,6 +295,8 @@ def load(
             )
     # What a broken or foreign folder makes of the loading code is of no certain kind.
     except Exception as error:
+        if failures.is_of_device(error):
+            raise
         if reports:
             # Weights of another shape are refused by transformers, without their names.
             refuse_incomplete(located.name, reports)
@@ -325,10 +328,11 @@ def load(
         cap_lengths(model, located.positions)
     _refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
-    # long run goes on.
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.data = weight.data.clone()
+    # long run goes on. On a GPU they are copies already.
+    if model.device.type == "cpu":
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.data = weight.data.clone()
     _check_unchanged(located)
     return model.eval()
 

@@ -18,6 +18,7 @@ from lcbench.allotment import Allotment, Busy, Done
 from lcbench.claims import Claim, Claims
 from lcbench.encode.store import Store
 from lcbench.errors import RequestError, StorageError
+from lcbench.failures import is_of_device
 from lcbench.grid import Cell
 from lcbench.models import LocatedModel, dimensions_of, load, window_of
 from lcbench.progress import AGAIN, Progress
@@ -313,6 +314,10 @@ class Runner:
             check_room(model.name, loaded, prompt_of, texts)
             engine = self._engine(model, loaded, devices, prompt_of, progress)
         except RequestError as error:
+            if is_of_device(error):
+                # Whoever took the device's word for the model's.
+                self._try_later(cells, error, progress)
+                return
             self.refused[model.name] = str(error)
             LOGGER.error("%s is refused: %s", model.name, error)
             self._fail_all(cells, FailedCell(str(error).partition("\n")[0], f"{error}\n"), progress)
@@ -321,9 +326,7 @@ class Runner:
             return
         # Whatever this model is at fault with, the next one need not be.
         except Exception as error:
-            self._fail_all(cells, FailedCell.of(error), progress)
-            if any(cell not in self._over for cell in cells):
-                time.sleep(_PAUSE_SECONDS)
+            self._try_later(cells, error, progress)
             return
         facts = provenance.model_facts(model, loaded)
         again: deque[Cell] = deque()
@@ -375,6 +378,16 @@ class Runner:
                     time.sleep(_PAUSE_SECONDS)
         finally:
             engine.close()
+
+    def _try_later(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
+        """Record why a model's cells could not be begun, and let those wait that may go better.
+
+        Raises:
+            DeviceLost: a GPU has failed.
+        """
+        self._fail_all(cells, FailedCell.of(error), progress)
+        if any(cell not in self._over for cell in cells):
+            time.sleep(_PAUSE_SECONDS)
 
     def _fail_all(self, cells: Sequence[Cell], failed: FailedCell, progress: Progress) -> None:
         """Record the failure of cells none of which could be begun."""

@@ -38,6 +38,22 @@ class Terminated(KeyboardInterrupt):
     """The process was told to end: like Ctrl-C, but by the system."""
 
 
+class DeviceLost(Terminated):
+    """A GPU has failed, and with it whatever this process would compute: another has to go on.
+
+    It passes where the failure of a cell is caught: no cell is at fault.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        super().__init__(
+            f"the GPU has failed, and this process cannot go on with it ({said}). Where that comes "
+            "again at the same place, CUDA_LAUNCH_BLOCKING=1 shows in the traceback which "
+            "operation it is; an uncorrectable ECC error or an Xid is for whoever looks after the "
+            "machine"
+        )
+
+
 class Stop:
     """Catches the signals that end a run, while it is a context.
 

@@ -34,7 +34,8 @@ from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
 from lcbench.errors import LcbenchError
 from lcbench.grid import Cell
 from lcbench.provenance import ModelFacts, cores, model_meta
-from lcbench.runlog import Relay, about
+from lcbench.runlog import LOGGER, Relay, about
+from lcbench.stop import DeviceLost
 from lcbench.tasks.mirror import Data, point_at
 from lcbench.tasks.selection import DocsSizes
 from lcbench.tasks.suites import DOCS_TASKS, Part, make_task, parts_of
@@ -121,7 +122,14 @@ class FailedCell:
 
     @classmethod
     def of(cls, error: BaseException) -> FailedCell:
-        """Return what an exception comes to, with its traceback."""
+        """Return what an exception comes to, with its traceback.
+
+        Raises:
+            DeviceLost: it is not about a cell: a GPU has failed.
+        """
+        if (lost := failures.loss_of(error)) is not None:
+            LOGGER.error("a GPU has failed:\n%s", "".join(traceback.format_exception(error)))
+            raise DeviceLost(lost) from error
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         # Both are written down.
         return cls(

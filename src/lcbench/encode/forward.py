@@ -12,6 +12,7 @@ import copy
 import gc
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -29,6 +30,8 @@ from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
+from lcbench.failures import is_out_of_memory, loss_of
+from lcbench.stop import DeviceLost
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy, Role
 
@@ -37,11 +40,22 @@ if TYPE_CHECKING:
 
 # What a batch costs besides its tokens, in tokens.
 _OVERHEAD = {"cpu": 32, "cuda": 1024}
-# Of the GPU's free memory, what the larger of two batches at once may take; and the tokens that
-# show how much that is, and those beyond which larger batches gain nothing.
-_GPU_SHARE = 0.35
+# Tokens of a batch on a GPU, for a model of BERT's width and narrower ones; of wider ones fewer, so
+# that what is in flight stays as large. Assumed from the sizes of an H100, not measured: so many
+# rows keep all of its 132 multiprocessors busy in each product, and a block of 4,096 texts of a
+# hundred tokens is still several batches, of which one is copied while another is computed.
+_GPU_TOKENS = 65536
+_GPU_WIDTH = 768
+# Of a GPU's whole memory, weights apart, what all batches at once may take; and the tokens that
+# show how much that is.
+_GPU_SHARE = 0.7
 _GPU_TRIAL_TOKENS = 16384
-_GPU_MOST_TOKENS = 262144
+# The attention kernels of CUDA take a mask as it is where its rows begin at a multiple of 16 bytes,
+# and else copy it, padded, in every layer. On a CPU it would only change the last bits of what was
+# recorded (5e-7 of a component), and cost what it pads.
+_GPU_MULTIPLE = 8
+# Blocks of texts that go well before larger batches are tried again, the first time.
+_BLOCKS_BEFORE_GROWTH = 4
 # Where the size of the cache is not known.
 _CACHE_BYTES = 16 * 2**20
 _LEAST_CPU_TOKENS = 512
@@ -75,7 +89,9 @@ class Forward:
     Attributes:
         depends_on_role: whether a text's tokens or embedding may depend on its role.
         dimensions: of an embedding.
-        batch_tokens: tokens of one batch at most, padding included (a longer text is one alone).
+        planned_tokens: tokens of one batch at most, padding included (a longer text is one alone).
+        batch_tokens: the same at present: fewer after memory ran out, until it is there again.
+        least_tokens: the fewest that memory has made it.
     """
 
     def __init__(
@@ -93,7 +109,8 @@ class Forward:
         Args:
             model: in evaluation mode, its window set, on the first of the devices.
             devices: that get a copy of it each; none: where the model is.
-            batch_tokens: see above; None: what fits into the cache or the GPU's memory.
+            batch_tokens: planned ones; None: what fits into the cache, or by the model's width and
+                the size of the GPU's memory, whatever of that is free at present.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
             compiled: whether torch compiles the model, anew for each policy.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
@@ -111,6 +128,7 @@ class Forward:
         )
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
+        self._multiple = _multiple(model.device)
         others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
         self._replicas = [_Replica(one, compiled=compiled) for one in (model, *others)]
         if lanes is None:
@@ -125,7 +143,12 @@ class Forward:
         self._started = 0
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=self._start_lane)
         # The measurement of a GPU's memory runs a batch, whose bits it does not change.
-        self.batch_tokens = batch_tokens or _budget(model, lanes)
+        self.planned_tokens = batch_tokens or _budget(model, lanes)
+        self.batch_tokens = self.least_tokens = self.planned_tokens
+        self._blocks_well = 0
+        self._blocks_needed = _BLOCKS_BEFORE_GROWTH
+        for replica in self._replicas:
+            replica.settle()
 
     def use(self, policy: Policy) -> None:
         """Bring the model to a policy, with proof; nothing may be running.
@@ -160,10 +183,13 @@ class Forward:
         Raises:
             Stopped: by `stop`.
             torch.OutOfMemoryError: one text alone is too much.
+            DeviceLost: a GPU has failed.
         """
         waiting = list(range(len(tokens)))
+        tokenizer, multiple = self.tokenizer_for(role), self._multiple
+        goes_well = True
         while waiting:
-            lengths = [tokens[i].length for i in waiting]
+            lengths = [tokenizer.width(tokens[i].length, multiple) for i in waiting]
             batches = [
                 [waiting[i] for i in plan]
                 for plan in plan_batches(lengths, self.batch_tokens, self._overhead)
@@ -180,7 +206,9 @@ class Forward:
                     try:
                         embeddings, padded = future.result()
                     except (RuntimeError, MemoryError) as error:
-                        if not _is_out_of_memory(error):
+                        if (lost := loss_of(error)) is not None:
+                            raise DeviceLost(lost) from error
+                        if not is_out_of_memory(error):
                             raise
                         # Without what the batch had in memory, which the traceback holds.
                         exhausted = error.with_traceback(None)
@@ -196,9 +224,11 @@ class Forward:
                         one.exception()
             waiting = [i for i in waiting if i not in done]
             if exhausted is not None:
+                goes_well = False
                 longest = max(tokens[i].length for i in waiting)
                 if self.batch_tokens > longest:
                     self.batch_tokens = max(longest, self.batch_tokens // 2)
+                    self.least_tokens = min(self.least_tokens, self.batch_tokens)
                 elif not self._one_by_one:
                     self._one_by_one = True
                 else:
@@ -206,6 +236,24 @@ class Forward:
                 del future, futures
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
+        self._grow(goes_well=goes_well)
+
+    def _grow(self, *, goes_well: bool) -> None:
+        """Make batches larger again, up to the planned ones, some time after memory ran out.
+
+        Each time that this was too early, the next attempt comes after twice as long.
+        """
+        if self.batch_tokens >= self.planned_tokens and not self._one_by_one:
+            return
+        if not goes_well:
+            self._blocks_well = 0
+            self._blocks_needed *= 2
+            return
+        self._blocks_well += 1
+        if self._blocks_well >= self._blocks_needed:
+            self._blocks_well = 0
+            self._one_by_one = False
+            self.batch_tokens = min(self.planned_tokens, 2 * self.batch_tokens)
 
     def stop(self) -> None:
         """Let whatever runs end with `Stopped` after its batch."""
@@ -270,6 +318,8 @@ class _Replica:
         self._injection: Injection | None = None
         self._compiles = compiled
         self._plain: Any = None
+        self._multiple = _multiple(model.device)
+        self._pools = _pool_in_float32(model)
         self._compile()
 
     def use(self, policy: Policy) -> None:
@@ -285,10 +335,18 @@ class _Replica:
             self.policy = policy
         self._compile()
 
+    def settle(self) -> None:
+        """Wait until a GPU has all of the model: what runs it next does not wait for copies."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def release(self) -> None:
         """Give the model back as it was."""
         self.use(BASELINE)
         self._restore()
+        for module in self._pools:
+            module.__dict__.pop("_forward_flattened", None)
+        self._pools = []
 
     def _compile(self) -> None:
         if self._compiles:
@@ -310,7 +368,7 @@ class _Replica:
     def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
         """Return the embeddings of one batch, and its tokens with padding."""
         try:
-            embeddings, padded = _embed(self._model, tokenizer, batch)
+            embeddings, padded = _embed(self._model, tokenizer, batch, self._multiple)
         except BaseException:
             if self._injection is not None:
                 self._injection.forget()
@@ -322,11 +380,11 @@ class _Replica:
 
 @torch.inference_mode()
 def _embed(
-    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens]
+    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens], multiple: int
 ) -> tuple[torch.Tensor, int]:
     """Return the embeddings of one batch on the CPU in float32, and its tokens with padding."""
     device = model.device
-    features: dict[str, Any] = tokenizer.pad(batch, pin=device.type == "cuda")
+    features: dict[str, Any] = tokenizer.pad(batch, pin=device.type == "cuda", multiple=multiple)
     padded = int(features["input_ids"].numel())
     if device.type != "cpu":
         features = {
@@ -341,7 +399,37 @@ def _embed(
 def _embeddings(
     model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens]
 ) -> torch.Tensor:
-    return _embed(model, tokenizer, batch)[0]
+    # A text that is alone has no padding at all: it shows what is right.
+    return _embed(model, tokenizer, batch, multiple=1)[0]
+
+
+def _multiple(device: torch.device) -> int:
+    """Return what the padded length of a batch is a multiple of."""
+    return _GPU_MULTIPLE if device.type == "cuda" else 1
+
+
+def _pool_in_float32(model: SentenceTransformer) -> list[torch.nn.Module]:
+    """Let what pools texts without padding sum in float32, and return the modules that do now.
+
+    There sentence-transformers adds each token to its text's sum, one by one; some versions in half
+    precision, where what is added to a sum a thousand times as large is lost.
+    """
+    flattens = any(getattr(module, "can_flatten_inputs", False) for module in model.modules())
+    dtype = find_transformer(model).dtype
+    if not flattens or dtype not in (torch.float16, torch.bfloat16):
+        return []
+    found = [module for module in model.modules() if hasattr(module, "_forward_flattened")]
+    for module in found:
+        # A method, so that a copy of the module has one of its own.
+        module._forward_flattened = types.MethodType(_pool_flattened, module)  # type: ignore[assignment]
+    return found
+
+
+def _pool_flattened(
+    self: Any, token_embeddings: torch.Tensor, *args: Any, **kwargs: Any
+) -> list[torch.Tensor]:
+    pooled = type(self)._forward_flattened(self, token_embeddings.float(), *args, **kwargs)
+    return [one.to(token_embeddings.dtype) for one in pooled]
 
 
 def _tokenizers(
@@ -361,18 +449,10 @@ def _tokenizers(
     return found
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # Elsewhere than in CUDA's allocator torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        sign in str(error)
-        for sign in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
-    )
-
-
 def _budget(model: SentenceTransformer, lanes: int) -> int:
     """Return the tokens of a batch that a device computes fastest."""
     if model.device.type == "cuda":
-        return _gpu_budget(model)
+        return _gpu_budget(model, lanes)
     config = find_transformer(model).config
     hidden = int(getattr(config, "hidden_size", 768))
     # The widest thing in flight is the feed-forward part, four times as wide as the model; it, its
@@ -393,28 +473,52 @@ def _cache_bytes() -> int:
     return max(sizes, default=_CACHE_BYTES)
 
 
-def _gpu_budget(model: SentenceTransformer) -> int:
-    """Return the tokens of a batch that takes a part of the free memory, as a trial shows it."""
-    device = model.device
+def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
+    """Return the tokens of a batch by the model's width, fewer where the GPU cannot hold them.
+
+    What counts is the whole of its memory, not what others have left of it at present: the same
+    texts make the same batches, and so the same bits, next to a neighbour and alone. Where a batch
+    does not fit beside what others have, `Forward.run` halves it.
+    """
+    config = find_transformer(model).config
+    hidden = int(getattr(config, "hidden_size", _GPU_WIDTH))
+    planned = _GPU_TOKENS * _GPU_WIDTH // max(_GPU_WIDTH, hidden)
     # What other models have left counts as taken until it is given back.
     gc.collect()
     torch.cuda.empty_cache()
-    trial = _GPU_TRIAL_TOKENS
-    window = min(model.max_seq_length or 512, trial)
+    window = min(model.max_seq_length or 512, _GPU_TRIAL_TOKENS)
+    if (took := _bytes_a_token(model, window)) is not None:
+        device = model.device
+        whole = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
+        planned = min(planned, int(_GPU_SHARE * max(0, whole) / lanes / took))
+    return 1 << int(np.log2(max(planned, window)))
+
+
+def _bytes_a_token(model: SentenceTransformer, window: int) -> float | None:
+    """Return the memory that a token of a long text takes in a batch, as a trial shows it.
+
+    None: not even two such texts fit at present.
+    """
+    device = model.device
+    rows = max(2, _GPU_TRIAL_TOKENS // window)
     while True:
-        ids = torch.ones(max(1, trial // window), window, dtype=torch.long, device=device)
-        features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
         try:
+            ids = torch.ones(rows, window, dtype=torch.long, device=device)
+            mask = torch.ones_like(ids)
+            # Without padding there would be no mask, which is [texts, 1, window, window] and more.
+            mask[-1, window // 2 :] = 0
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
             with torch.inference_mode():
-                find_transformer(model)(**features)
-            break
-        except torch.OutOfMemoryError:
-            if trial <= window:
-                return window
-        trial //= 2
-    took = max(1, torch.cuda.max_memory_allocated(device) - before)
-    torch.cuda.empty_cache()
-    fits = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / (took / ids.numel())
-    return 1 << int(np.log2(np.clip(fits, window, _GPU_MOST_TOKENS)))
+                find_transformer(model)(input_ids=ids, attention_mask=mask)
+            took = max(1, torch.cuda.max_memory_allocated(device) - before) / ids.numel()
+            torch.cuda.empty_cache()
+            return took
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the handler, which holds what the trial had in memory.
+        torch.cuda.empty_cache()
+        if rows == 2:
+            return None
+        rows = max(2, rows // 2)

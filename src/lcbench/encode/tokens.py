@@ -169,7 +169,17 @@ class Tokenizer:
         """One more than the largest id of a token; there may be gaps below it."""
         return max(self._tokenizer.get_vocab().values(), default=-1) + 1
 
-    def pad(self, batch: Sequence[Tokens], *, pin: bool = False) -> dict[str, Any]:
+    def width(self, longest: int, multiple: int) -> int:
+        """Return the columns of a batch whose longest text has so many tokens.
+
+        Rounded up to a multiple, but not beyond the window: there may be no positions there.
+        """
+        rounded = -(-longest // multiple) * multiple
+        return rounded if self._window is None else max(longest, min(rounded, self._window))
+
+    def pad(
+        self, batch: Sequence[Tokens], *, pin: bool = False, multiple: int = 1
+    ) -> dict[str, Any]:
         """Return a batch's features on the CPU, padded to its longest text.
 
         They are those of `preprocess` for the same texts together: [texts, longest] int64 for each
@@ -179,11 +189,12 @@ class Tokenizer:
         Args:
             batch: at least one, all with the same prompt.
             pin: put the tensors into page-locked memory, which a CUDA device reads by itself.
+            multiple: pad on to such a length, see `width`.
         """
         if self._flattens and all(one.restorable for one in batch):
             return self._flatten(batch)
         lengths = np.array([one.length for one in batch])
-        columns = np.arange(lengths.max())
+        columns = np.arange(self.width(int(lengths.max()), multiple))
         # Where a token is, and no padding: [texts, longest].
         read = (
             columns >= len(columns) - lengths[:, None]

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError
+from lcbench.failures import is_of_device
 
 # A length that no head count, expert count or batch size is likely to have, so that a tensor of
 # shape [..., 23, 23] is recognised as token × token.
@@ -131,6 +132,7 @@ def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
 
     Raises:
         InjectionError: the model cannot run on token ids and an attention mask alone.
+        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
     """
     probe = Probe()
     stack: list[str] = []
@@ -147,6 +149,8 @@ def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
         with torch.no_grad(), watching:
             transformer(**_probe_batch(transformer))
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if is_of_device(error):
+            raise
         raise InjectionError(
             f"{type(transformer).__name__} cannot be proven: it does not run on a batch of token "
             f"ids with an attention mask ({type(error).__name__}: {error})."
@@ -278,7 +282,8 @@ class _AttentionOutside(TorchDispatchMode):
 
 
 def _is_attention(operation: str, output: Any) -> bool:
-    if "attention" in operation:
+    # flash-attn's own operations are called `_flash_attn_forward` and the like.
+    if "attention" in operation or "attn" in operation:
         return True
     if "softmax" in operation and isinstance(output, Tensor):
         return output.dim() >= 3 and tuple(output.shape[-2:]) == (PROBE_TOKENS, PROBE_TOKENS)

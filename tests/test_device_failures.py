@@ -1,0 +1,296 @@
+"""What a GPU says when it is full, busy or broken, and what becomes of the cells.
+
+There is none here: torch's own exceptions are raised where a GPU would raise them.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import chaos_program
+from lcbench import __main__, command, failures, runner
+from lcbench.encode import forward
+from lcbench.errors import InjectionError, RequestError
+from lcbench.models import load, locate
+from lcbench.results import Results
+from lcbench.stop import TERMINATED, DeviceLost, Stop
+from lcbench.sweep import Outcome, run
+from lcbench.tempscale.inject import inject
+from lcbench.tempscale.prove import active_probe
+from lcbench.workers import FailedCell, _Server
+from tiny_models import tiny_transformer
+
+# What is said of a GPU that others use: in torch's words.
+SCARCE = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+]
+# … and of one with which this process can do nothing more.
+LOST = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel"),
+    torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
+    torch.AcceleratorError("CUDA error: unspecified launch failure"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(…)`"),
+]
+# What is wrong with what was asked for.
+WRONG = [
+    RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+    torch.AcceleratorError("CUDA error: invalid configuration argument"),
+    torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm(…)`"),
+    ValueError("CUDA error: an illegal memory access was encountered"),
+]
+_names = [f"{type(one).__name__}: {str(one)[:45]}" for one in [*SCARCE, *LOST, *WRONG]]
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[[str], Path]) -> Path:
+    return make_model("bert")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A request of four cells: two tasks at two temperatures, scored in this process."""
+    monkeypatch.setattr(runner, "_PAUSE_SECONDS", 0.0)
+    chaos_program.make_data(tmp_path / "mirror")
+    whole = chaos_program.settings_of(tmp_path, model, "runs")
+    return replace(whole, tasks=whole.tasks[:2], policies=whole.policies[:2])
+
+
+def go(settings: Any, stop: Stop | None = None) -> Outcome:
+    console = Console(file=StringIO(), width=160)
+    return run(settings, console, lambda _: None, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("error", "scarce", "lost"),
+    [
+        *((one, True, False) for one in SCARCE),
+        *((one, False, True) for one in LOST),
+        *((one, False, False) for one in WRONG),
+    ],
+    ids=_names,
+)
+def test_what_each_error_says(error: Exception, scarce: bool, lost: bool) -> None:
+    assert failures.is_out_of_memory(error) is scarce
+    assert failures.may_pass(error) is scarce
+    assert (failures.loss_of(error) is error) is lost
+    assert failures.is_of_device(error) is (scarce or lost)
+    # Also where another exception came of it.
+    wrapped = RequestError("could not be loaded")
+    wrapped.__cause__ = error
+    assert failures.is_of_device(wrapped) is (scarce or lost)
+    if lost:
+        with pytest.raises(DeviceLost, match="the GPU has failed"):
+            FailedCell.of(wrapped)
+    else:
+        assert FailedCell.of(error).transient is scarce
+
+
+def _at_load(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
+    real = torch.nn.Module.to
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        fails()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+
+
+def _at_proof(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
+    real = torch.nn.Linear.forward
+
+    def linear(self: Any, features: Any) -> Any:
+        if active_probe() is not None:
+            fails()
+        return real(self, features)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", linear)
+
+
+def _at_trial(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
+    real = forward._budget
+
+    def budget(*args: Any) -> int:
+        fails()
+        return real(*args)
+
+    monkeypatch.setattr(forward, "_budget", budget)
+
+
+def _at_forward(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
+    real = forward._Replica.run
+
+    def replica(*args: Any) -> Any:
+        fails()
+        return real(*args)
+
+    monkeypatch.setattr(forward._Replica, "run", replica)
+
+
+PLACES = [_at_load, _at_proof, _at_trial, _at_forward]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("error", [SCARCE[0], SCARCE[2]], ids=["memory", "cuBLAS"])
+def test_a_busy_gpu_is_waited_for_wherever_it_is_met(
+    place: Any, error: Exception, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: all cells are scored; for ever: they fail in a way that may pass."""
+    left = [1]
+
+    def fails() -> None:
+        if left:
+            left.pop()
+            raise error
+
+    with monkeypatch.context() as patch:
+        place(patch, fails)
+        outcome = go(settings)
+    assert left == []
+    assert (outcome.failed, outcome.refused) == ({}, {})
+    expected = {str(cell): _score(settings, cell) for cell in outcome.cells}
+    assert len(expected) == 4
+
+    def always() -> None:
+        raise error
+
+    again = replace(settings, results_dir=settings.results_dir.parent / "others")
+    with monkeypatch.context() as patch:
+        place(patch, always)
+        outcome = go(again)
+    assert outcome.refused == {}
+    assert len(outcome.failed) == 4
+    results = Results(again.results_dir)
+    for cell in outcome.failed:
+        failure = results.failure(cell)
+        assert failure is not None
+        assert (failure.attempts, failure.transient) == (3, True)
+        assert failure.reason.startswith(type(error).__name__)
+    # The next run of the same request scores them as if nothing had been.
+    outcome = go(again)
+    assert (outcome.failed, outcome.refused) == ({}, {})
+    assert {str(cell): _score(again, cell) for cell in outcome.cells} == expected
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_lost_gpu_ends_the_process_and_fails_no_cell(
+    place: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [1]
+
+    def fails() -> None:
+        if left:
+            left.pop()
+            raise LOST[0]
+
+    with monkeypatch.context() as patch:
+        place(patch, fails)
+        with pytest.raises(DeviceLost, match="AcceleratorError: CUDA error: an illegal memory"):
+            go(settings)
+    written = [path.name for path in settings.results_dir.rglob("*") if path.is_file()]
+    assert not [name for name in written if "failure" in name or "failed" in name]
+    # No claim is left either: the same command goes on.
+    assert not [path for path in settings.results_dir.rglob(".*") if path.is_symlink()]
+    outcome = go(settings)
+    assert (len(outcome.cells), outcome.failed, outcome.refused) == (4, {}, {})
+
+
+def _score(settings: Any, cell: Any) -> bytes:
+    found = Results(settings.results_dir).files(cell).result.read_bytes()
+    import json
+
+    return json.dumps(json.loads(found)["scores"]).encode()
+
+
+def test_the_status_is_one_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(config: Any) -> int:
+        raise DeviceLost(LOST[1])
+
+    monkeypatch.setattr("sys.argv", ["lcbench"])
+    assert command.run_command("config", lost) == TERMINATED
+    said = capsys.readouterr().err
+    assert "uncorrectable ECC error encountered" in said
+    assert "What is finished is kept; the same command goes on from there." in said
+
+
+@pytest.mark.parametrize(("progressed", "goes"), [(True, True), (False, False)])
+def test_an_element_whose_gpu_failed_comes_back_if_it_has_done_anything(
+    progressed: bool, goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "lcbench.slurm.requeue", lambda *, only_preempted: asked.append(not only_preempted)
+    )
+    stop = Stop()
+    stop.progressed = progressed
+    __main__._requeue(stop, lost=True)
+    assert asked == [goes]
+
+
+def test_the_server_of_the_scoring_processes_ends_as_well() -> None:
+    """Where cells are scored in other processes, the one that encodes answers in a thread."""
+
+    def embed(*_: Any, **__: Any) -> Any:
+        raise LOST[0]
+
+    engine: Any = SimpleNamespace(at=lambda policy: SimpleNamespace(embed=embed))
+    cell: Any = SimpleNamespace(policy=None)
+    job: Any = SimpleNamespace(number=0, cell=cell)
+    server = _Server(engine)
+    server.ask(SimpleNamespace(asking=True), job, ("embed", ["a"], None, "", False))  # type: ignore[arg-type]
+    with pytest.raises(DeviceLost):
+        server.serve()
+
+
+def test_a_proof_is_not_refused_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = tiny_transformer("bert")
+
+    def raising(error: Exception) -> Callable[..., Any]:
+        def forward(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return forward
+
+    for error in [*SCARCE, *LOST]:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.nn.LayerNorm, "forward", raising(error))
+            with pytest.raises(RuntimeError) as found:
+                inject(transformer, 0.8)
+        assert found.value is error
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.LayerNorm, "forward", raising(WRONG[0]))
+        with pytest.raises(InjectionError, match="does not run on a batch of token ids"):
+            inject(transformer, 0.8)
+    # Whatever it was, nothing of it is left.
+    assert inject(transformer, 0.8).proof.tau == ((0.8,), (0.8,))
+
+
+def test_a_load_is_not_refused_for_the_device(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engines import settings as settings_of
+
+    located = locate(settings_of(model), offline=True)
+    for error in [*SCARCE, *LOST]:
+
+        def fails(error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            _at_load(patch, fails)
+            with pytest.raises(RuntimeError) as found:
+                load(located, device="cpu", dtype="float32")
+        assert found.value is error
