@@ -19,7 +19,7 @@ class Protocol:
         prompts: `none`: texts are encoded as they are; `model`: with the prompts that the model's
             own files have; `registry`: with the prompts and instructions that mteb's registry has
             for the model.
-        dtype: of weights and activations.
+        dtype: of weights and activations; `tf32`: float32, with its products taken in TF32.
         splits: which splits of a task are scored: a rule, or names joined by commas.
         subsets: the subsets or languages that tasks are restricted to; None: all.
         window: None: each model's own; else tokens.

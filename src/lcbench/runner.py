@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from lcbench import cost, hub, provenance
+from lcbench import arithmetic, cost, hub, provenance
 from lcbench.allotment import Allotment, Busy, Done
 from lcbench.claims import Claim, Claims
 from lcbench.encode.store import Store
@@ -32,7 +32,7 @@ from lcbench.results import (
     digest_of,
 )
 from lcbench.runlog import LOGGER, about
-from lcbench.runtime import device_of, devices_of, quiet_libraries
+from lcbench.runtime import device_of, devices_of, quiet_libraries, share_cores
 from lcbench.settings import Settings
 from lcbench.stop import Stop
 from lcbench.tasks.mirror import (
@@ -140,7 +140,11 @@ class Runner:
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
-        device_of(self._settings.engine)
+        device = device_of(self._settings.engine)
+        arithmetic.pin(self._settings.protocol.dtype, device)
+        if device.startswith("cuda"):
+            self._pool.count = processes(self._settings.engine.scoring, beside_gpu=True)
+            share_cores(self._pool.count)
         if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
             from lcbench.encode.prompts import check_registry
 
@@ -304,7 +308,7 @@ class Runner:
             loaded = load(
                 model,
                 device=devices[0],
-                dtype=self._settings.protocol.dtype,
+                dtype=arithmetic.weights_dtype(self._settings.protocol.dtype),
                 attention=self._settings.engine.attention,
             )
             texts = self._kinds_of_texts(model, cells)
@@ -370,7 +374,8 @@ class Runner:
                                     again.append(cell)
                             else:
                                 proof = proofs[cell.policy]
-                                self._finish(cell, claim, outcome, proof, loaded, facts, progress)
+                                made_by = (loaded, facts, engine)
+                                self._finish(cell, claim, outcome, proof, *made_by, progress)
                                 engine.flush()
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:
@@ -507,6 +512,7 @@ class Runner:
         proof: Proof | None,
         loaded: SentenceTransformer,
         facts: provenance.ModelFacts,
+        engine: Engine,
         progress: Progress,
     ) -> None:
         by_role = cell.policy.for_role("query") != cell.policy.for_role("document")
@@ -528,6 +534,7 @@ class Runner:
             "proof": None if proof is None else asdict(proof),
             **scored.record,
             **provenance.environment(str(loaded.device)),
+            "arithmetic": engine.arithmetic(),
             DIGEST: digest_of(scored.result),
         }
         finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)

@@ -8,6 +8,7 @@ import warnings
 from functools import partialmethod
 
 from lcbench.errors import RequestError
+from lcbench.provenance import cores
 from lcbench.runlog import LOGGER
 from lcbench.settings import EngineSettings
 
@@ -52,6 +53,18 @@ def _log_bars() -> None:
     keywords = getattr(vars(tqdm)["__init__"], "keywords", {})
     if not isinstance(keywords.get("file"), _Log):
         tqdm.__init__ = partialmethod(tqdm.__init__, file=_Log(), mininterval=_BAR_SECONDS)
+
+
+def share_cores(scoring: int) -> None:
+    """Leave the cores to the tokenizer's threads on which no other process scores.
+
+    On a GPU texts have to be tokenised while others are encoded and others still are scored. Only
+    what makes the library's threads first has a say in how many there are.
+
+    Args:
+        scoring: processes that score.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, cores() - scoring)))
 
 
 def device_of(engine: EngineSettings) -> str:

@@ -148,11 +148,18 @@ class EncoderError(Exception):
         self.failed = failed
 
 
-def processes(asked: int | None) -> int:
-    """Return how many processes score: as asked, or as many as cores and memory allow."""
+def processes(asked: int | None, *, beside_gpu: bool = False) -> int:
+    """Return how many processes score: as asked, or as many as cores and memory allow.
+
+    Args:
+        asked: how many; None: see above.
+        beside_gpu: whether texts are encoded on a GPU: it computes while all cores are free, and
+            waits for them to be tokenised, so that half of the cores are left to that.
+    """
     if asked is not None:
         return asked
-    return int(max(1, min(cores(), _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+    free = cores() // 2 if beside_gpu else cores()
+    return int(max(1, min(free, _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
 
 
 def _memory_gib() -> float:
@@ -600,6 +607,10 @@ def _score_jobs(
     connection: Connection, life: Connection, words: Connection, offline: bool, address: str | None
 ) -> None:
     """Score jobs until there are no more: what a process of the pool runs."""
+    # Some of mteb's similarities are taken on a GPU wherever one is seen: thousands of small ones
+    # beside the encoder, in whatever precision, and half a gigabyte of its memory in each process.
+    # In time: nothing that has been imported before asks CUDA for its devices.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for one in _OTHERS_BUSINESS:
         signal.signal(one, signal.SIG_IGN)
     # As an exception, so that what the libraries have to clean up is.

@@ -151,6 +151,10 @@ class Engine:
         lengths[others] = [one.length for one in tokens]
         return lengths, time.perf_counter() - started
 
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how embeddings are computed, for a provenance file."""
+        return self._forward.arithmetic()
+
     def flush(self) -> None:
         """Let the store write what it holds back."""
         with self._in_store:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lcbench import arithmetic
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
@@ -126,6 +127,8 @@ class Forward:
         self._tokenizers = _tokenizers(
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
+        # As it is when no temperature is at work.
+        self._attention = str(find_transformer(model).config._attn_implementation or "eager")
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         self._multiple = _multiple(model.device)
@@ -149,6 +152,16 @@ class Forward:
         self._blocks_needed = _BLOCKS_BEFORE_GROWTH
         for replica in self._replicas:
             replica.settle()
+
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how batches are computed, for a provenance file."""
+        return {
+            **arithmetic.facts(self._model.device.type),
+            "attention": self._attention,
+            "batch_tokens": self.planned_tokens,
+            "least_batch_tokens": self.least_tokens,
+            "lengths_multiple_of": self._multiple,
+        }
 
     def use(self, policy: Policy) -> None:
         """Bring the model to a policy, with proof; nothing may be running.

@@ -42,7 +42,7 @@ _ORDER = ("document", "query", "pair", "text")
 # A title names so many models, and counts more.
 _MOST_NAMED = 3
 
-_POOLED = ("versions", "hardware", "proof", "protocol", "data")
+_POOLED = ("versions", "hardware", "arithmetic", "proof", "protocol", "data")
 
 
 def build(findings: Findings, title: str) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""How numbers are multiplied: in float32 as IEEE 754 has it or in TF32, and by which kernels.
+
+An NVIDIA GPU can round the factors of a float32 product to TF32, which keeps 10 of their 23 bits:
+several times as fast, and embeddings differ by a thousandth. Torch does that only if it is told to,
+but a process may have been told by its environment (NVIDIA's containers do), and nothing of a
+result would show it. So it is set here, either way, and written down.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lcbench.errors import RequestError
+
+# A protocol's dtype: weights and activations in float32, whose products are taken in TF32.
+TF32 = "tf32"
+# Compute capability of Ampere, the first that has it: 8.0.
+_FIRST_WITH_TF32 = 8
+# By these, torch or CUDA's libraries take TF32 whatever the program has set …
+_OVERRIDES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
+# … but for these values. NVIDIA_TF32_OVERRIDE=0 forbids it, whatever the program has set.
+_OFF = ("", "0")
+
+
+def weights_dtype(dtype: str) -> str:
+    """Return torch's name of the type of weights and activations under a protocol's dtype."""
+    return "float32" if dtype == TF32 else dtype
+
+
+def pin(dtype: str, device: str) -> None:
+    """Set, for this process, how float32 products are taken, and by which attention kernels.
+
+    Half precision has products in float32 as well (rotary positions): in IEEE's.
+
+    Args:
+        dtype: of the protocol.
+        device: `cpu`, `cuda`, `cuda:1` …
+
+    Raises:
+        RequestError: the device has no TF32, or the environment says otherwise.
+    """
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    if dtype == TF32:
+        _refuse_without_tf32(device)
+    if on_gpu:
+        _refuse_overrides(dtype)
+    torch.set_float32_matmul_precision("high" if dtype == TF32 else "highest")
+    torch.backends.cudnn.allow_tf32 = dtype == TF32
+    if on_gpu:
+        # It is preferred on Hopper, and builds a plan for each shape anew in each thread, tens of
+        # milliseconds that are kept in memory for ever: nearly every batch here has another shape.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def products_in(dtype: str) -> Iterator[None]:
+    """Take float32 products as a protocol's dtype has them while this context lasts."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if dtype == TF32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def facts(device: str) -> dict[str, Any]:
+    """Return how this process multiplies, for a provenance file, as torch itself says it.
+
+    Args:
+        device: that it uses; what only a GPU has is None on another.
+    """
+    import torch
+
+    ieee = torch.get_float32_matmul_precision() == "highest"
+    cuda = torch.backends.cuda
+    enabled = {
+        "flash": cuda.flash_sdp_enabled(),
+        "mem_efficient": cuda.mem_efficient_sdp_enabled(),
+        "cudnn": cuda.cudnn_sdp_enabled(),
+        "math": cuda.math_sdp_enabled(),
+    }
+    kernels = [name for name, is_enabled in enabled.items() if is_enabled]
+    return {
+        "float32_products": "ieee" if ieee else TF32,
+        "attention_kernels": kernels if device.startswith("cuda") else None,
+    }
+
+
+def _refuse_without_tf32(device: str) -> None:
+    """Refuse a device that does not take products in TF32.
+
+    Raises:
+        RequestError: naming it.
+    """
+    import torch
+
+    remedy = "protocol=paper takes the same in float32."
+    if not device.startswith("cuda"):
+        raise RequestError(
+            f"protocol.dtype={TF32}: only GPUs of NVIDIA multiply in TF32, and this run is on "
+            f"{device}. {remedy}"
+        )
+    if torch.cuda.get_device_capability(device)[0] < _FIRST_WITH_TF32:
+        raise RequestError(
+            f"protocol.dtype={TF32}: {torch.cuda.get_device_name(device)} is older than Ampere, "
+            f"and has no TF32. {remedy}"
+        )
+
+
+def _refuse_overrides(dtype: str) -> None:
+    """Refuse an environment that overrides what is set here.
+
+    Raises:
+        RequestError: naming the variable and the remedy.
+    """
+    if dtype == TF32:
+        if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+            raise RequestError(
+                f"NVIDIA_TF32_OVERRIDE=0 is set, and protocol.dtype={TF32} asks for what it "
+                "forbids: unset NVIDIA_TF32_OVERRIDE"
+            )
+        return
+    for name in _OVERRIDES:
+        value = os.environ.get(name, "")
+        if value not in _OFF:
+            raise RequestError(
+                f"{name}={value} is set: float32 products would be taken in TF32, whatever the "
+                f"protocol says, and results would differ from those in float32. unset {name}; "
+                f"where TF32 is meant: protocol={TF32}"
+            )
