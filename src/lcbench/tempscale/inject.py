@@ -47,6 +47,7 @@ from lcbench.tempscale.prove import (
     active_probe,
     check_probe,
     inside,
+    largest_logit,
     probe_mask,
     reference_weights,
     run_probe,
@@ -583,12 +584,17 @@ def _attend(
             logits = scaling * (query.double() @ keys.transpose(-1, -2))
             if softcap is not None:
                 logits = softcap * torch.tanh(logits / softcap)
+            plain = logits
             if position_bias is not None:
                 bias = position_bias.double()
-                logits = logits + (bias * numbers if keeps_bias else bias)
+                plain = logits + bias
+                logits = logits + bias * numbers if keeps_bias else plain
             allowed = probe_mask(attention_mask, logits.shape[-1], query.device, module)
             expected = reference_weights(logits, allowed, numbers) @ values
-        _report(module, tau, output, expected.transpose(1, 2))
+            without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
+            largest = largest_logit(logits, allowed, numbers)
+        parts = (expected.transpose(1, 2), without.transpose(1, 2))
+        _report(module, tau, output, *parts, largest)
     return output, weights
 
 
@@ -596,11 +602,18 @@ def _divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
     return (tensor / tau).to(tensor.dtype)
 
 
-def _report(module: nn.Module, tau: float | Tensor, got: Tensor, expected: Tensor) -> None:
+def _report(
+    module: nn.Module,
+    tau: float | Tensor,
+    got: Tensor,
+    expected: Tensor,
+    plain: Tensor,
+    largest: float,
+) -> None:
     probe = active_probe()
     if probe is not None:
         taus = tuple(tau.flatten().tolist()) if isinstance(tau, Tensor) else (tau,)
-        probe.calls.append(Call(module, taus, got, expected))
+        probe.calls.append(Call(module, taus, got, expected, plain, largest))
 
 
 def _computes_own_softmax(module: nn.Module) -> bool:
@@ -684,6 +697,9 @@ class _ScaledSoftmax(TorchFunctionMode):
             allowed = logits > lowest / 2
             with inside(probe):
                 expected = reference_weights(logits, allowed, numbers)
+                without = reference_weights(logits, allowed, torch.ones_like(numbers))
+                largest = largest_logit(logits, allowed, numbers)
             # [batch, heads, tokens, keys] → [batch, tokens, heads, keys]
-            _report(self._module, self._tau, weights.transpose(1, 2), expected.transpose(1, 2))
+            parts = (one.transpose(1, 2) for one in (weights, expected, without))
+            _report(self._module, self._tau, *parts, largest)
         return weights
