@@ -51,6 +51,14 @@ def reference(monkeypatch: pytest.MonkeyPatch, change: Callable[..., tuple[Any, 
     monkeypatch.setattr(module, "reference_weights", changed)
 
 
+def _refusal(model: Any, tau: float) -> str | None:
+    try:
+        inject(model, tau)
+    except InjectionError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("back_end", ["eager", "sdpa"])
 @pytest.mark.parametrize("largest", [None, 50.0])
@@ -63,27 +71,25 @@ def test_every_precision_passes_here(
         model = scaled(architecture, dtype, largest, back_end)
         rounds = architecture == "mpnet" or back_end == "eager"
         if dtype == torch.bfloat16 and rounds and tau == 0.1:
-            try:
-                inject(model, tau)
-            except InjectionError as error:
-                assert "bfloat16 rounds them by more than the temperature changes" in str(error)
+            said = _refusal(model, tau)
+            assert said is None or "bfloat16 rounds them by more than the temperature" in said
         else:
             assert inject(model, tau).proof.layers
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("largest", [None, 50.0])
-def test_a_device_that_is_four_times_as_coarse_is_judged_alike(
+def test_a_coarser_device_is_judged_alike(
     largest: float | None, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What float32 attention on a GPU does; at τ = 0.1 that was refused before."""
+    """Three times as coarse as float32 attention on a GPU: at τ = 0.1 that was refused before."""
     generator = torch.Generator().manual_seed(0)
     model = scaled(architecture, torch.float32, largest, "sdpa")
 
     def coarse(logits: Any, allowed: Any, tau: Any) -> tuple[Any, Any, Any]:
         size = logits.double().masked_fill(~allowed, 0).abs().amax(dim=-1, keepdim=True)
         noise = torch.rand(logits.shape, generator=generator, dtype=torch.float64) - 0.5
-        return logits.double() + 2**-23 * 4 * size * noise, allowed, tau
+        return logits.double() + 2**-23 * 12 * size * noise, allowed, tau
 
     reference(monkeypatch, coarse)
     error = inject(model, 0.1).proof.largest_error

@@ -37,11 +37,11 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5, torch.bfloat16: 4e-2, tor
 
 # Large logits are rounded by more: an error of eps · |logit| / τ in the exponent is one of as much
 # in a weight. So an error may also be this times eps · max |logit| / τ. Measured on a CPU, over
-# BERT, RoBERTa, MPNet, DeBERTa and T5 (two layers, random weights) and MiniLM, on eager and sdpa, at
-# τ of 0.999 and 0.1, with logits as they are (up to 74) and scaled to ±50: at most 0.54 in float32,
-# 0.19 in bfloat16, 0.22 in float16. A GPU's attention in float32 takes each product as three of
-# TF32, about four times as coarse; that is allowed for, and twice as much. The half precisions are
-# rounded alike on every device, and have twice what was measured.
+# BERT, RoBERTa, MPNet, DeBERTa and T5 (two layers, random weights) and MiniLM, on eager and sdpa,
+# at τ of 0.999 and 0.1, with logits as they are (up to 74) and scaled to ±50: at most 0.54 in
+# float32, 0.19 in bfloat16, 0.22 in float16. A GPU's attention in float32 takes each product as
+# three of TF32, about four times as coarse; that is allowed for, and twice as much. The half
+# precisions are rounded alike on every device, and have twice what was measured.
 _PER_LOGIT = {torch.float32: 4.0, torch.float64: 4.0, torch.bfloat16: 0.4, torch.float16: 0.4}
 
 
@@ -257,8 +257,8 @@ def _too_large(call: Call) -> str:
     dtype = str(call.got.dtype).removeprefix("torch.")
     return (
         f" Its logits / τ are as large as {call.largest:.0f}, and {dtype} rounds them by more than "
-        "the temperature changes: float32 (protocol=paper) does not; nor does engine.attention=sdpa, "
-        "where the model has it."
+        "the temperature changes: float32 (protocol=paper) does not; nor does "
+        "engine.attention=sdpa, where the model has it."
     )
 
 
