@@ -700,6 +700,6 @@ class _ScaledSoftmax(TorchFunctionMode):
                 without = reference_weights(logits, allowed, torch.ones_like(numbers))
                 largest = largest_logit(logits, allowed, numbers)
             # [batch, heads, tokens, keys] → [batch, tokens, heads, keys]
-            parts = (one.transpose(1, 2) for one in (weights, expected, without))
-            _report(self._module, self._tau, *parts, largest)
+            got, expected, without = (one.transpose(1, 2) for one in (weights, expected, without))
+            _report(self._module, self._tau, got, expected, without, largest)
         return weights
