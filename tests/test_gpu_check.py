@@ -224,10 +224,9 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     keys = {"name", "title", "seconds", "status", "measurements", "message"}
     assert all(set(one) == keys for one in results.values())
     problems = {name: one["message"] for name, one in results.items() if one["message"]}
-    # Out of memory while a model is loaded or proven still counts as the model's fault.
-    assert problems.keys() <= {"memory"}, problems
-    assert {one["status"] for one in results.values() if one["name"] != "memory"} == {"passed"}
-    assert done.returncode == int("memory" in problems), done.stderr
+    assert problems == {}
+    assert {one["status"] for one in results.values()} == {"passed"}
+    assert done.returncode == 0, done.stderr
     found = {name: one["measurements"] for name, one in results.items()}
     assert found["machine"]["card"] == "no GPU, the CPU"
     errors = found["exactness"]["errors relative to the largest state"]
@@ -241,7 +240,8 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     assert found["demo"]["cells"] == 4
     memory = found["memory"]
     assert memory["largest batch that went through, tokens"] <= 700
-    assert memory["out of memory, a text"].startswith("OutOfMemoryError")
+    for step in ("a text", "the proof", "loading"):
+        assert memory[f"out of memory, {step}"].startswith("OutOfMemoryError")
     assert sum(found["sharing"][f"cells run by the {name}"] for name in ("first", "second")) == 6
     assert found["sharing"]["two encoders, tokens/s together"] > 0
     lines = page.read_text().splitlines()

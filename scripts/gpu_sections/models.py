@@ -93,14 +93,18 @@ def make_model(folder: Path, shape: Shape) -> Path:
 
 
 def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceTransformer:
-    """Load a model's folder as lcbench does.
+    """Load a model's folder as lcbench does, which first sets how float32 is multiplied.
 
     Args:
         folder: of a sentence-transformers model.
         device: that it is put on.
         dtype: of its weights.
         window: the most tokens that it reads of a text; None: its own.
+
+    Raises:
+        RequestError: the environment asks for another arithmetic.
     """
+    from lcbench.arithmetic import pin
     from lcbench.models import ModelSettings, locate
     from lcbench.models import load as load_located
 
@@ -113,6 +117,7 @@ def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceT
         window=window,
         trust_remote_code=False,
     )
+    pin(dtype, device)
     return load_located(locate(settings, offline=True), device=device, dtype=dtype)
 
 
