@@ -175,7 +175,7 @@ class Tokenizer:
         Rounded up to a multiple, but not beyond the window: there may be no positions there.
         """
         rounded = -(-longest // multiple) * multiple
-        return rounded if self._window is None else max(longest, min(rounded, self._window))
+        return rounded if self.window is None else max(longest, min(rounded, self.window))
 
     def pad(
         self, batch: Sequence[Tokens], *, pin: bool = False, multiple: int = 1
