@@ -127,7 +127,7 @@ def test_lengths_are_rounded_up_within_the_window(make_model: Callable[[str], Pa
     encoder: Any = encoder_of(make_model("bert"), batch_tokens=512, lanes=1)
     forward: Forward = encoder.engine._forward
     tokenizer = forward.tokenizer_for(None)
-    window = tokenizer._window
+    window = tokenizer.window
     assert window is not None
     assert [tokenizer.width(n, 8) for n in (1, 8, 9)] == [8, 8, 16]
     assert [tokenizer.width(n, 7) for n in (window - 1, window)] == [window, window]
