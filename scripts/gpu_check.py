@@ -194,7 +194,7 @@ def _outcome(
     if len(state["failures"]) > _NAMED:
         words.append(f"and {len(state['failures']) - _NAMED} more, see {log}")
     if state["cut"]:
-        words.append(f"left out for want of time: {', '.join(state['cut'])}")
+        words.append(f"left out for lack of time: {', '.join(state['cut'])}")
     if exit_status is None:
         return "timeout", "; ".join([f"killed after {seconds:.0f} s", *words])
     if exit_status != 0:

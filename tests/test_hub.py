@@ -15,12 +15,13 @@ from lcbench import hub
 from lcbench.errors import RequestError
 
 
-def test_a_sites_mirror_takes_the_hubs_place_in_libraries_that_are_imported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Put back at the end, whatever is set in between.
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back at the end which hub libraries ask, and whether it gets a token."""
     monkeypatch.setenv("HF_ENDPOINT", "")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
     for owner, name in (
+        (constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
         (constants, "ENDPOINT"),
         (constants, "HUGGINGFACE_CO_URL_TEMPLATE"),
         (hf_api.api, "endpoint"),
@@ -28,6 +29,10 @@ def test_a_sites_mirror_takes_the_hubs_place_in_libraries_that_are_imported(
         (config, "HUB_DATASETS_URL"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_sites_mirror_takes_the_hubs_place_in_libraries_that_are_imported() -> None:
     hub.use("http://hub.example")
     assert hf_api.HfApi().endpoint == hf_api.api.endpoint == "http://hub.example"
     assert hf_hub_url("a/b", "c").startswith("http://hub.example/a/b/resolve/main/")
@@ -88,20 +93,9 @@ OWN = "https://hub.example"
 
 
 @pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str | None]:
+def token(restored: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str | None]:
     """A user's token, and what of it is sent by the hub's client."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    # Put back at the end, whatever is set in between.
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
-    for owner, name in (
-        (constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
-        (constants, "ENDPOINT"),
-        (constants, "HUGGINGFACE_CO_URL_TEMPLATE"),
-        (hf_api.api, "endpoint"),
-        (config, "HF_ENDPOINT"),
-        (config, "HUB_DATASETS_URL"),
-    ):
-        monkeypatch.setattr(owner, name, getattr(owner, name))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     return lambda: build_hf_headers().get("authorization")
 

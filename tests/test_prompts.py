@@ -219,11 +219,15 @@ def test_prompts_are_found_in_a_models_files(
     ("prompt", "window", "words"),
     [
         # [CLS] search for : [SEP]
-        ("search for: ", 5, r"queries \(SciFact\), 'search for: ', has 5 tokens.*queries is 5"),
-        ("search for: ", 4, r"queries \(SciFact\), 'search for: ', has 5 tokens.*queries is 4"),
+        ("search for: ", 5, r"\(SciFact\) is 5 tokens, and the prompt 'search for: ' takes 5,"),
+        ("search for: ", 4, r"\(SciFact\) is 4 tokens, and the prompt 'search for: ' takes 5,"),
         ("search for: ", 6, None),
         ("", 3, None),
-        ("", 2, r"an empty one of the queries \(SciFact\) has 2 tokens.*Raise model\.window\.$"),
+        (
+            "",
+            2,
+            r"queries \(SciFact\) is 2 tokens, and an empty text takes 2, .*Raise model\.window\.$",
+        ),
     ],
 )
 def test_a_prompt_that_fills_the_window_is_refused(
@@ -248,7 +252,9 @@ def test_a_prompt_that_fills_the_window_is_refused(
 def test_a_prompt_that_fills_the_window_of_its_role_is_refused(model: Any) -> None:
     model[0].query_length = 4
     texts = [(metadata("SciFact"), kind) for kind in PromptType]
-    words = r"window for queries is 4.*Raise query_length in its sentence_bert_config\.json, or use"
+    words = (
+        r"queries \(SciFact\) is 4 .*Raise query_length in its sentence_bert_config\.json, or use"
+    )
     with pytest.raises(RequestError, match=words):
         check_room("m", model, lambda *_: "search for: ", texts)
     check_room("m", model, no_prompt, texts)

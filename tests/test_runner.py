@@ -327,7 +327,8 @@ def test_a_model_whose_prompt_fills_its_window_is_refused_before_anything_is_enc
     outcome, _, _ = go(settings)
     assert list(outcome.refused) == ["local/prompted"]
     (reason,) = outcome.refused.values()
-    assert "has 82 tokens, special ones among them, and the window for texts is 48" in reason
+    assert reason.startswith("local/prompted: the window for texts (BIOSSES) is 48 tokens, and ")
+    assert "takes 82, special tokens included: all texts would get the same embedding" in reason
     assert reason.endswith("Raise model.window, or use protocol.prompts=none.")
 
 

@@ -32,7 +32,7 @@ def run(check: Check) -> None:
     overrides = ["model=minilm", f"tasks=[{','.join(tasks.names)}]", _TAUS, *tasks.overrides]
     if check.quick:
         overrides.append("engine.scoring=0")
-    # The device's first: the CPU's takes longer, and the embeddings are made beside it.
+    # The device's first: the CPU's takes longer, and the embeddings are made meanwhile.
     started = {
         name: runs.start_run(check, name, check.folder / name, [*overrides, engine])
         for name, engine in (

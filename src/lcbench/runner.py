@@ -373,9 +373,16 @@ class Runner:
                                 if self._fail(cell, claim, outcome, progress):
                                     again.append(cell)
                             else:
-                                proof = proofs[cell.policy]
-                                made_by = (loaded, facts, engine)
-                                self._finish(cell, claim, outcome, proof, *made_by, progress)
+                                self._finish(
+                                    cell,
+                                    claim,
+                                    outcome,
+                                    proofs[cell.policy],
+                                    loaded,
+                                    facts,
+                                    engine,
+                                    progress,
+                                )
                                 engine.flush()
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:

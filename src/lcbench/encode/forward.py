@@ -53,7 +53,7 @@ _GPU_SHARE = 0.7
 _GPU_TRIAL_TOKENS = 16384
 # The attention kernels of CUDA take a mask as it is where its rows begin at a multiple of 16 bytes,
 # and else copy it, padded, in every layer. On a CPU it would only change the last bits of what was
-# recorded (5e-7 of a component), and cost what it pads.
+# recorded (less than 2e-6 of a component), and cost what it pads.
 _GPU_MULTIPLE = 8
 # Blocks of texts that go well before larger batches are tried again, the first time.
 _BLOCKS_BEFORE_GROWTH = 4

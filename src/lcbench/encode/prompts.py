@@ -95,14 +95,11 @@ def check_room(
             remedy = f"Raise {role}_length in its sentence_bert_config.json"
         else:
             remedy = "Raise model.window"
-        fills = (
-            f"the prompt of {texts} ({task.name}), {prompt!r}, has {tokenizer.count(prompt)} tokens"
-            if prompt
-            else f"an empty one of the {texts} ({task.name}) has {tokenizer.count('')} tokens"
-        )
+        what = f"the prompt {prompt!r}" if prompt else "an empty text"
         raise RequestError(
-            f"{name}: {fills}, special ones among them, and the window for {texts} is "
-            f"{tokenizer.window}, so that all of them would get the same embedding. {remedy}"
+            f"{name}: the window for {texts} ({task.name}) is {tokenizer.window} tokens, and "
+            f"{what} takes {tokenizer.count(prompt)}, special tokens included: all {texts} would "
+            f"get the same embedding. {remedy}"
             + (", or use protocol.prompts=none." if prompt else ".")
         )
 
