@@ -455,7 +455,9 @@ def _write(folder: Path, contents: Contents) -> None:
             _write_rows(path, rows)
             files.append({"split": split, "path": str(path.relative_to(folder))})
         card.append({"config_name": config, "data_files": files})
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': card})}---\n")
+    (folder / "README.md").write_text(
+        f"---\n{yaml.safe_dump({'configs': card})}---\n", encoding="utf-8"
+    )
 
 
 def _write_rows(path: Path, rows: Rows) -> None:

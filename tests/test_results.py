@@ -136,6 +136,7 @@ def test_the_frame(results: Results) -> None:
         "window": 512,
         "model": "some/model",
         "revision": "f" * 40,
+        "path": None,
         "policy": "0.8",
         "task": "STSBenchmark",
         "column": "STS",
