@@ -468,9 +468,9 @@ def _follow_roles(model: Any, injection: Any) -> None:
 
 def _located_and_tasks(order: Order) -> tuple[Any, list[Any]]:
     """Return the model's place and the tasks, made and pointed at their data as lcbench does it."""
-    from lcbench.models import locate
-    from lcbench.runtime import quiet_libraries
-    from lcbench.tasks.mirror import point_at
+    from lcbench.hub.datasets import point_at
+    from lcbench.hub.models import locate
+    from lcbench.system.hardware import quiet_libraries
     from lcbench.tasks.suites import make_task, resolve_all
 
     settings = support.read(order.overrides, order.model)
@@ -509,7 +509,7 @@ def _evaluate(model: Any, tasks: list[Any], batch: int | None) -> dict[str, floa
 def _metered(
     meter: Meter, order: Order, total: float, scores: dict[str, dict[str, float]]
 ) -> Measurement:
-    from lcbench.cost import operations
+    from lcbench.plan.predict import operations
 
     shape = _shape(support.read(order.overrides, order.model))
     return Measurement(
@@ -531,7 +531,8 @@ def measure_lcbench(order: Order) -> Measurement:
     """Measure (c) in this process: start-up is all that comes before the first cell begins."""
     preload()
     import lcbench.sweep
-    from lcbench.command import warn
+
+    from lcbench.cli.app import warn
 
     overrides = [
         *order.overrides,
@@ -563,7 +564,7 @@ def _silent_console() -> Any:
 @contextmanager
 def _noting_the_first_cell() -> Iterator[list[float]]:
     """Put the time at which the first cell begins into a list."""
-    from lcbench.progress import Progress
+    from lcbench.run.progress import Progress
 
     original = Progress.start
     begun: list[float] = []
@@ -582,7 +583,7 @@ def _noting_the_first_cell() -> Iterator[list[float]]:
 
 def _shape(settings: Any) -> Any:
     """Return the dimensions of a request's model."""
-    from lcbench.models import dimensions
+    from lcbench.hub.models import dimensions
 
     shape = dimensions(settings.models[0])
     if shape is None:
@@ -592,7 +593,7 @@ def _shape(settings: Any) -> Any:
 
 def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
     """Return what the provenance of a run's cells says, and their scores."""
-    from lcbench.results import Results
+    from lcbench.results.folder import Results
 
     results = Results(settings.results_dir)
     shape = _shape(settings)
@@ -622,7 +623,7 @@ def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
 
 def _operations(files: Any, record: Mapping[str, Any], shape: Any) -> float:
     """Return the floating-point operations of what a cell had encoded."""
-    from lcbench.cost import operations
+    from lcbench.plan.predict import operations
 
     tokens = record["encoded_tokens"]
     return operations(tokens / _mean_length(files, record), tokens, shape) if tokens else 0.0
@@ -655,6 +656,7 @@ def prepare_data(order: Order) -> Measurement:
 
 def preload() -> None:
     """Import what an evaluation needs."""
+    import lcbench.sweep
     import mteb
     import sentence_transformers
     import sklearn.cluster
@@ -662,7 +664,6 @@ def preload() -> None:
     import torch  # noqa: F401
 
     import lcbench.score
-    import lcbench.sweep
     import lcbench.tempscale.inject
 
     _ = (mteb, sentence_transformers, sklearn, lcbench)
@@ -678,7 +679,7 @@ MEASURE: Mapping[str, Callable[[Order], Measurement]] = {
 
 def work(order: Order) -> Measurement:
     """Measure what an order says, and this machine's matrix product right afterwards."""
-    from lcbench.cost import matmul_rate
+    from lcbench.plan.predict import matmul_rate
 
     measurement = MEASURE[order.system](order)
     shape = _shape(support.read(order.overrides, order.model))

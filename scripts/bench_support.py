@@ -15,7 +15,8 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from lcbench import provenance, settings
+from lcbench.results import provenance
+from lcbench.settings import read as settings
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import DOCS_TYPES
 

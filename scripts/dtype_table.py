@@ -18,7 +18,7 @@ import pandas as pd
 from bench_support import MirrorCut
 from markdown_table import table
 
-from lcbench.results import Results
+from lcbench.results.folder import Results
 
 DTYPES = ("float32", "float16", "bfloat16")
 TAUS = ("1", "0.9", "0.8")

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lcbench.report.write import report_folder
-from lcbench.results import Results
-from lcbench.settings import ReportSettings
+from lcbench.reporting.select import report_folder
+from lcbench.results.folder import Results
+from lcbench.settings.read import ReportSettings
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Libraries of other versions add up in another order.

@@ -59,7 +59,7 @@ def make_data(folder: Path) -> None:
 def settings_of(work: Path, model: Path, results: str) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from lcbench import settings
+    from lcbench.settings import read
 
     overrides = [
         "model=custom",
@@ -74,8 +74,8 @@ def settings_of(work: Path, model: Path, results: str) -> Any:
         "store=none",
         f"results_dir={work / results}",
     ]
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
-        return settings.read({"custom": compose("config", overrides=overrides)})
+    with initialize_config_dir(str(read.config_folder()), version_base="1.3"):
+        return read.read({"custom": compose("config", overrides=overrides)})
 
 
 def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
@@ -83,9 +83,10 @@ def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
     import torch
     from rich.console import Console
 
-    from lcbench import claims, machine, runner
-    from lcbench.stop import Stop
-    from lcbench.sweep import run
+    from lcbench.run import claims, runner
+    from lcbench.run.sweep import run
+    from lcbench.system import process as machine
+    from lcbench.system.signals import Stop
 
     torch.set_num_threads(1)
     descriptor = os.open(journal, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -162,14 +163,14 @@ def main() -> None:
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     # All that a worker needs, so that it begins at once.
+    import lcbench.runner
+    import lcbench.sweep
     import mteb  # noqa: F401
     import sentence_transformers  # noqa: F401
 
     import lcbench.encode.engine
     import lcbench.encode.forward
-    import lcbench.runner
     import lcbench.score
-    import lcbench.sweep
     import lcbench.tempscale.inject  # noqa: F401
 
     if not (asked.work / "mirror").exists():

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Encoder
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Forward
-from lcbench.encode.store import Store
-from lcbench.models import ModelSettings, load, locate
-from lcbench.provenance import model_facts, model_meta
+from lcbench.encode.store.shelf import Store
+from lcbench.hub.models import ModelSettings, load, locate
+from lcbench.results.provenance import model_facts, model_meta
 from lcbench.tempscale.policy import BASELINE, Policy, parse
 
 # Largest difference of an embedding's component between two ways of batching it, in fp32 on a CPU.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Encoder
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Batch
-from lcbench.encode.store import Store
+from lcbench.encode.store.shelf import Store
 from lcbench.encode.tokens import Tokens
 from lcbench.tempscale.policy import BASELINE, Policy, Role
 

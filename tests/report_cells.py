@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lcbench.grid import Cell, Protocol
-from lcbench.results import CellFiles, Finished, Results
-from lcbench.score import ITEMS_SCHEMA
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import CellFiles, Finished, Results
+from lcbench.score.evaluate import ITEMS_SCHEMA
 from lcbench.tempscale.policy import BASELINE, Policy
 
 BGE = "BAAI/bge-base-en-v1.5"

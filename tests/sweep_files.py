@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lcbench import manifest
-from lcbench.claims import Holder
-from lcbench.manifest import Line, Manifest
+from lcbench.plan import manifest
+from lcbench.plan.manifest import Line, Manifest
+from lcbench.run.claims import Holder
 
 FOLDER = "paper-0a1b2c3d/results/org__model/main"
 RESULT = json.dumps({"task_name": "A", "scores": {"test": [{"main_score": 0.5}]}}, indent=2)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lcbench.allotment import Allotment, Busy, Done, tidy
-from lcbench.claims import Claim, Claims, here
-from lcbench.grid import Cell, Protocol
-from lcbench.results import Failure, Finished, Results
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import Failure, Finished, Results
+from lcbench.run.claims import Claim, Claims, here
+from lcbench.run.queue import Allotment, Busy, Done, tidy
 from lcbench.tempscale.policy import BASELINE
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from engines import settings as settings_of
-from lcbench import arithmetic, cost, provenance
+from lcbench.encode import arithmetic
 from lcbench.encode.forward import Forward
 from lcbench.errors import RequestError
-from lcbench.models import load, locate
-from lcbench.runtime import share_cores
-from lcbench.settings import config_folder
-from lcbench.workers import processes
+from lcbench.hub.models import load, locate
+from lcbench.plan import predict
+from lcbench.results import provenance
+from lcbench.score.pool import processes
+from lcbench.settings.read import config_folder
+from lcbench.system.hardware import share_cores
 
 VARIABLES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
 
@@ -67,8 +69,8 @@ def test_what_is_measured_is_measured_as_the_protocol_has_it() -> None:
     with arithmetic.products_in("tf32"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == "highest"
-    cost.matmul_rate.cache_clear()
-    assert cost.matmul_rate("cpu", "tf32", 16) > 0
+    predict.matmul_rate.cache_clear()
+    assert predict.matmul_rate("cpu", "tf32", 16) > 0
 
 
 def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +175,9 @@ def test_the_driver_is_the_kernel_modules(
 def test_cores_are_shared_between_scoring_and_tokenising(
     asked: int | None, scoring: int, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lcbench.workers.cores", lambda: 16)
-    monkeypatch.setattr("lcbench.runtime.cores", lambda: 16)
-    monkeypatch.setattr("lcbench.workers._memory_gib", lambda: 128.0)
+    monkeypatch.setattr("lcbench.score.pool.cores", lambda: 16)
+    monkeypatch.setattr("lcbench.system.hardware.cores", lambda: 16)
+    monkeypatch.setattr("lcbench.score.pool._memory_gib", lambda: 128.0)
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
     assert processes(asked, beside_gpu=True) == scoring
     share_cores(scoring)

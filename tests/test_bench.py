@@ -199,7 +199,7 @@ def test_what_is_run_in_part_is_spread_and_said() -> None:
 
 
 def test_repeats_are_those_of_twenty_newsgroups() -> None:
-    from lcbench.tasks.selection import clusterings, select
+    from lcbench.tasks.docs.selection import clusterings, select
 
     for sizes in ("short", "full"):
         overrides = bench.SIZES[sizes].repeats

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from engines import settings
 from lcbench.encode.checkpoint import load_reports
 from lcbench.errors import RequestError
-from lcbench.models import load, locate
+from lcbench.hub.models import load, locate
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from lcbench import claims, machine
-from lcbench.claims import Attempt, Claims, Holder, attempts_in, here
 from lcbench.errors import StorageError
+from lcbench.run import claims
+from lcbench.run.claims import Attempt, Claims, Holder, attempts_in, here
+from lcbench.system import process as machine
 
 
 def dead() -> Holder:
@@ -264,7 +265,7 @@ def test_a_file_system_that_is_away_for_a_moment(
         return real(self)
 
     monkeypatch.setattr(Path, "iterdir", stale)
-    monkeypatch.setattr("lcbench.failures._MOMENTS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("lcbench.system.transient._MOMENTS", (0.0, 0.0, 0.0))
     assert attempts_in(tmp_path) == []
     assert calls == 3
 

@@ -9,12 +9,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
-from lcbench import command
+from lcbench.cli import app
 from lcbench.errors import RequestError
 
 
 def test_the_worst_status_counts() -> None:
-    statuses = command._Statuses()
+    statuses = app._Statuses()
     for status in (0, 2, 1):
         statuses.add(status)
     assert statuses.worst == 2
@@ -23,11 +23,11 @@ def test_the_worst_status_counts() -> None:
 def test_in_another_process_a_failure_is_raised_with_what_was_complained_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_COMPLAINTS", [])
-    there = pickle.loads(pickle.dumps(command._Statuses()))
+    monkeypatch.setattr(app, "_COMPLAINTS", [])
+    there = pickle.loads(pickle.dumps(app._Statuses()))
     there.add(0)
-    command.complain("tau=0 is not a temperature")
-    with pytest.raises(command._FailedElsewhere) as raised:
+    app.complain("tau=0 is not a temperature")
+    with pytest.raises(app._FailedElsewhere) as raised:
         there.add(2)
     brought_back = pickle.loads(pickle.dumps(raised.value))
     assert brought_back.status == 2
@@ -42,12 +42,12 @@ def test_only_submitits_own_errors_are_taken_for_its() -> None:
     for fault, is_its_own in ((CommandFunction(["false"], verbose=False), True), (int, False)):
         with pytest.raises(Exception, match=r".*") as raised:
             fault("x")
-        assert command._is_of_submitit(raised.value) is is_its_own
+        assert app._is_of_submitit(raised.value) is is_its_own
 
 
 def test_a_launcher_that_is_not_installed_is_named() -> None:
     missing = MissingConfigException("", "hydra/launcher/submitit_slurm", options=["basic"])
-    assert command._explain(missing) == (
+    assert app._explain(missing) == (
         "hydra/launcher=submitit_slurm needs a package: pip install 'lcbench[slurm]'"
     )
 
@@ -59,13 +59,13 @@ def test_a_launcher_that_is_not_installed_is_named() -> None:
 )
 def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> None:
     with pytest.raises(RequestError) as raised:
-        command.read_words([f"{key}={value}", "tau=0.8"], "config")
+        app.read_words([f"{key}={value}", "tau=0.8"], "config")
     shown = re.search(r"(?:quote it|As one|As a text): ('.*')(?:;|$)", str(raised.value))
     assert shown is not None
     (word,) = shlex.split(shown.group(1))
     read = OverridesParser.create().parse_override(word)
     assert (read.key_or_group, read.value()) == (key, value)
-    assert command.read_words([word], "config") == [word]
+    assert app.read_words([word], "config") == [word]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
 )
 def test_what_is_wrong_with_a_word_and_what_is_right(words: list[str], shown: str) -> None:
     with pytest.raises(RequestError) as raised:
-        command.read_words(words, "config")
+        app.read_words(words, "config")
     assert shown in str(raised.value)
 
 
 def test_a_key_of_another_command() -> None:
     with pytest.raises(RequestError, match=r"docs.documents is a key of python -m lcbench and"):
-        command.read_words(["docs.documents=20"], "tasks")
+        app.read_words(["docs.documents=20"], "tasks")
 
 
 def test_a_model_may_be_named_by_its_name_or_folder(
@@ -100,7 +100,7 @@ def test_a_model_may_be_named_by_its_name_or_folder(
     Path("conf/model/org/own.yaml").touch()
 
     def read(*words: str) -> list[str]:
-        return command.read_words(words, "config")
+        return app.read_words(words, "config")
 
     assert read("model=BAAI/bge-m3") == ["model=custom", "model.name=BAAI/bge-m3"]
     assert read("model=./mine") == ["model=custom", "model.name=./mine"]
@@ -114,37 +114,37 @@ def test_a_model_may_be_named_by_its_name_or_folder(
 
 
 def test_a_name_of_digits_stays_a_name() -> None:
-    assert command.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
-    assert command.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]
+    assert app.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
+    assert app.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(RequestError, match=r"this is not utf-8. Rename"):
-        command.read_words(["model.name=m\udcff"], "config")
+        app.read_words(["model.name=m\udcff"], "config")
 
 
 def test_a_process_limit_is_said_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_refuse_lists_of_configs", lambda: None)
+    monkeypatch.setattr(app, "_refuse_lists_of_configs", lambda: None)
 
     def job(config: object) -> int:
         raise RuntimeError("can't start new thread")
 
-    assert command._run_job(job, {}) == 1
+    assert app._run_job(job, {}) == 1
     assert "ulimit -u" in capsys.readouterr().err
 
 
 def test_several_temperatures_that_are_no_list_are_refused() -> None:
     """Which bash makes of tau={0.9,0.8}, and of which Hydra would keep the last."""
     with pytest.raises(RequestError, match=r"more than once\. As one list: 'tau=\[0\.9,0\.8\]'"):
-        command.read_words(["tau=0.9", "tau=0.8"], "config")
-    assert command.read_words(["tau=0.9"], "config") == ["tau=0.9"]
+        app.read_words(["tau=0.9", "tau=0.8"], "config")
+    assert app.read_words(["tau=0.9"], "config") == ["tau=0.9"]
 
 
 def test_an_address_with_a_password_is_refused_before_hydra_writes_it_down() -> None:
     for word in ("mirror=https://me:geheim@hub.example", 'mirror="http://me:ge heim@hub.example"'):
         with pytest.raises(RequestError, match="mirror names a user or a password") as error:
-            command.read_words(["-m", word, "tau=0.9,0.8"], "config")
+            app.read_words(["-m", word, "tau=0.9,0.8"], "config")
         assert "geheim" not in str(error.value)
         assert "heim" not in str(error.value)

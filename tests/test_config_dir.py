@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lcbench import command, settings
+from lcbench.cli import app
+from lcbench.settings import read as settings
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def ask(
             return 0
 
         monkeypatch.setattr(sys, "argv", ["lcbench", *words])
-        status = command.run_command(config_name, job)
+        status = app.run_command(config_name, job)
         return status, found[0] if found else None, capsys.readouterr().err
 
     return asker

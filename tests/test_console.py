@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lcbench import console
 from lcbench.errors import StorageError
+from lcbench.system import console
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, encoding: str, *things: object) -> str:
@@ -87,7 +87,7 @@ def test_messages_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_a_program_reads_is_whole_or_an_error() -> None:
-    code = "from lcbench.console import emit; emit('1,2\\n')"
+    code = "from lcbench.system.console import emit; emit('1,2\\n')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
@@ -100,7 +100,7 @@ def test_what_a_program_reads_is_whole_or_an_error() -> None:
 def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> None:
     code = (
         "import os, sys\n"
-        "from lcbench.command import run_command\n"
+        "from lcbench.cli.app import run_command\n"
         "def job(config):\n"
         "    with open('result', 'w') as file:\n"
         "        file.write('whole')\n"
@@ -126,7 +126,7 @@ def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> Non
 def test_a_pipe_that_nobody_reads_any_more_is_no_failure(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from lcbench.command import run_command, screen\n"
+        "from lcbench.cli.app import run_command, screen\n"
         "def job(config):\n"
         "    for _ in range(5000):\n"
         "        screen().print('a line of a table')\n"

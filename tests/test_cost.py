@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench import cost, settings
-from lcbench.cost import (
+from lcbench.hub.models import Dimensions
+from lcbench.plan import predict as cost
+from lcbench.plan.predict import (
     CellCost,
     Machine,
     ModelCells,
@@ -27,9 +28,9 @@ from lcbench.cost import (
     read_rates,
     work_seconds,
 )
-from lcbench.grid import Cell, Protocol
-from lcbench.models import Dimensions
-from lcbench.settings import Settings, config_folder
+from lcbench.results.cell import Cell, Protocol
+from lcbench.settings import read
+from lcbench.settings.read import Settings, config_folder
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.sizes import Texts
 from lcbench.tasks.suites import Part, resolve
@@ -78,7 +79,7 @@ def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def request_() -> Settings:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return settings.read({"minilm": compose("config", overrides=["engine=cpu"])})
+        return read.read({"minilm": compose("config", overrides=["engine=cpu"])})
 
 
 def rates() -> Rates:
@@ -506,7 +507,7 @@ def test_the_machine_is_measured() -> None:
 
 def test_the_machine_is_known_without_torch() -> None:
     code = (
-        "import sys; from lcbench.cost import machine_of; from lcbench.settings import *;"
+        "import sys; from lcbench.plan.predict import machine_of; from lcbench.settings.read import *;"
         "engine = EngineSettings(device='cpu', batch_tokens=None, scoring=None, compile=False);"
         "one = machine_of(engine, 'float32');"
         "print(one.device, one.cores, 'torch' in sys.modules)"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lcbench.tasks.datafiles import Reads, configs_of, files_read, reads_of, select_files
+from lcbench.hub.datafiles import Reads, configs_of, files_read, reads_of, select_files
 from lcbench.tasks.registry import registry
 
 TREE = (

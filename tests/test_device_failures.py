@@ -15,16 +15,19 @@ import torch
 from rich.console import Console
 
 import chaos_program
-from lcbench import __main__, command, failures, runner
+from lcbench.cli import app
+from lcbench.cli import run as __main__
 from lcbench.encode import forward
 from lcbench.errors import InjectionError, RequestError
-from lcbench.models import load, locate
-from lcbench.results import Results
-from lcbench.stop import TERMINATED, DeviceLost, Stop
-from lcbench.sweep import Outcome, run
+from lcbench.hub.models import load, locate
+from lcbench.results.folder import Results
+from lcbench.run import runner
+from lcbench.run.sweep import Outcome, run
+from lcbench.score.pool import FailedCell, _Server
+from lcbench.system import transient
+from lcbench.system.signals import TERMINATED, DeviceLost, Stop
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import active_probe
-from lcbench.workers import FailedCell, _Server
 from tiny_models import tiny_transformer
 
 # What is said of a GPU that others use: in torch's words.
@@ -84,14 +87,14 @@ def go(settings: Any, stop: Stop | None = None) -> Outcome:
     ids=_names,
 )
 def test_what_each_error_says(error: Exception, scarce: bool, lost: bool) -> None:
-    assert failures.is_out_of_memory(error) is scarce
-    assert failures.may_pass(error) is scarce
-    assert (failures.loss_of(error) is error) is lost
-    assert failures.is_of_device(error) is (scarce or lost)
+    assert transient.is_out_of_memory(error) is scarce
+    assert transient.may_pass(error) is scarce
+    assert (transient.loss_of(error) is error) is lost
+    assert transient.is_of_device(error) is (scarce or lost)
     # Also where another exception came of it.
     wrapped = RequestError("could not be loaded")
     wrapped.__cause__ = error
-    assert failures.is_of_device(wrapped) is (scarce or lost)
+    assert transient.is_of_device(wrapped) is (scarce or lost)
     if lost:
         with pytest.raises(DeviceLost, match="the GPU has failed"):
             FailedCell.of(wrapped)
@@ -222,7 +225,7 @@ def test_the_status_is_one_that_goes_on(
         raise DeviceLost(LOST[1])
 
     monkeypatch.setattr("sys.argv", ["lcbench"])
-    assert command.run_command("config", lost) == TERMINATED
+    assert app.run_command("config", lost) == TERMINATED
     said = capsys.readouterr().err
     assert "uncorrectable ECC error encountered" in said
     assert "What is finished is kept; the same command goes on from there." in said
@@ -234,7 +237,7 @@ def test_an_element_whose_gpu_failed_comes_back_if_it_has_done_anything(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(
-        "lcbench.slurm.requeue", lambda *, only_preempted: asked.append(not only_preempted)
+        "lcbench.run.slurm.requeue", lambda *, only_preempted: asked.append(not only_preempted)
     )
     stop = Stop()
     stop.progressed = progressed

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from lcbench.cost import CellCost, Machine, Prediction
-from lcbench.division import divide, element_seconds, lines_of, seconds
-from lcbench.manifest import Line
-from lcbench.settings import LaunchSettings
+from lcbench.plan.elements import divide, element_seconds, lines_of, seconds
+from lcbench.plan.manifest import Line
+from lcbench.plan.predict import CellCost, Machine, Prediction
+from lcbench.settings.read import LaunchSettings
 
 TAUS = ("1", "0.9", "0.8", "0.7", "0.6", "0.5", "0.1")
 

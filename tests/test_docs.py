@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lcbench.tasks.docs import make_task
-from lcbench.tasks.selection import LONG_WORDS, select
+from lcbench.tasks.docs.selection import LONG_WORDS, select
+from lcbench.tasks.docs.tasks import make_task
 from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS
 from test_docstrings import SIZES
 

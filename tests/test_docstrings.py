@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tasks import docstrings
-from lcbench.tasks.docstrings import collect
-from lcbench.tasks.selection import LONG_WORDS, DocsSizes, SyntheticSizes, select
+from lcbench.tasks.docs import docstrings
+from lcbench.tasks.docs.docstrings import collect
+from lcbench.tasks.docs.selection import LONG_WORDS, DocsSizes, SyntheticSizes, select
 
 SIZES = DocsSizes(
     documents=120,
@@ -63,7 +63,7 @@ def test_the_summary_is_left_out_and_no_placeholder_is_in(
 
 def test_collecting_imports_none_of_the_libraries_and_prints_nothing(tmp_path: Path) -> None:
     script = (
-        "import sys; from lcbench.tasks.docstrings import collect; n = len(collect());"
+        "import sys; from lcbench.tasks.docs.docstrings import collect; n = len(collect());"
         "print(n, [m for m in ('numpy', 'pandas', 'scipy', 'sklearn') if m in sys.modules])"
     )
     environment = {**os.environ, "LCBENCH_CACHE": str(tmp_path)}

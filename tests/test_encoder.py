@@ -17,7 +17,7 @@ from lcbench.encode import encoder as encoder_module
 from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
 from lcbench.encode.engine import Engine
 from lcbench.encode.forward import Forward, Stopped
-from lcbench.encode.store import Shelf, Store
+from lcbench.encode.store.shelf import Shelf, Store
 from lcbench.encode.tokens import Tokens
 from lcbench.errors import StorageError
 from lcbench.tempscale.inject import Injection

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench import cost, settings
+from lcbench.cli.estimate import Estimate, describe, estimate, sentence
 from lcbench.errors import RequestError
-from lcbench.estimate import Estimate, describe, estimate, sentence
-from lcbench.grid import Cell, Protocol
-from lcbench.models import Dimensions, dimensions, locate
-from lcbench.results import Results
-from lcbench.settings import LaunchSettings, Settings, config_folder
+from lcbench.hub.models import Dimensions, dimensions, locate
+from lcbench.plan import predict
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import Results
+from lcbench.settings import read
+from lcbench.settings.read import LaunchSettings, Settings, config_folder
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -23,14 +24,14 @@ RATE = 1e12
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of a certain speed, on which nothing was run before."""
-    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: RATE)
-    monkeypatch.setattr(cost, "_EFFICIENCY", 0.5)
-    monkeypatch.setattr(cost, "rates_file", lambda: tmp_path / "rates.json")
+    monkeypatch.setattr(predict, "matmul_rate", lambda device, dtype, hidden: RATE)
+    monkeypatch.setattr(predict, "_EFFICIENCY", 0.5)
+    monkeypatch.setattr(predict, "rates_file", lambda: tmp_path / "rates.json")
 
 
 def asked(*overrides: str, models: tuple[str, ...] = ("minilm",)) -> Settings:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return settings.read(
+        return read.read(
             {
                 model: compose(
                     "config",
@@ -184,9 +185,9 @@ def test_what_is_unknown_is_said() -> None:
 
 
 def test_a_sentence() -> None:
-    machine = cost.Machine("a processor", "cpu", 2, "float32")
+    machine = predict.Machine("a processor", "cpu", 2, "float32")
     cell = Cell("a/b", "", Constant(0.9), "STS13", Protocol("p", "", "", "", None, None, None))
-    took = cost.CellCost(encode=9000.0, load=1.0, score=90.0)
+    took = predict.CellCost(encode=9000.0, load=1.0, score=90.0)
     one = Estimate(
         cells=1400,
         done=0,
@@ -195,7 +196,7 @@ def test_a_sentence() -> None:
         tasks=40,
         texts=121_540_720,
         tokens=11_987_654_321,
-        prediction=cost.Prediction({cell: took}, machine, processes=2, start=8.0, overlap=1.0),
+        prediction=predict.Prediction({cell: took}, machine, processes=2, start=8.0, overlap=1.0),
         unsized=(),
         unshaped=(),
         other_languages=False,
@@ -212,8 +213,8 @@ def test_a_sentence() -> None:
 
 def test_a_gpus_hours_are_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = estimate(asked())
-    gpu = cost.Machine("a GPU", "cuda", 8, "float32")
-    monkeypatch.setattr(cost, "machine_of", lambda engine, dtype: gpu)
+    gpu = predict.Machine("a GPU", "cuda", 8, "float32")
+    monkeypatch.setattr(predict, "machine_of", lambda engine, dtype: gpu)
     lower = estimate(asked())
     # How near a GPU comes to its matrix product's rate was never measured.
     assert lower.prediction.at_least

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lcbench.errors import StorageError
-from lcbench.files import remove_leftovers, write_atomically
-from lcbench.machine import short_name
+from lcbench.system.files import remove_leftovers, write_atomically
+from lcbench.system.process import short_name
 
 
 def write(path: Path) -> None:

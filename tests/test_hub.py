@@ -11,8 +11,8 @@ from huggingface_hub import constants, hf_api, hf_hub_url
 from huggingface_hub.utils import build_hf_headers
 
 from hub_server import serving
-from lcbench import hub
 from lcbench.errors import RequestError
+from lcbench.hub import cache
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("restored")
 def test_a_sites_mirror_takes_the_hubs_place_in_libraries_that_are_imported() -> None:
-    hub.use("http://hub.example")
+    cache.use("http://hub.example")
     assert hf_api.HfApi().endpoint == hf_api.api.endpoint == "http://hub.example"
     assert hf_hub_url("a/b", "c").startswith("http://hub.example/a/b/resolve/main/")
     assert config.HUB_DATASETS_URL.startswith("http://hub.example/datasets/")
@@ -43,11 +43,11 @@ def test_why_nothing_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with serving() as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        assert hub.why_not_fetched(offline=False) is None
-        assert hub.why_not_fetched(offline=True) == "offline=true forbids fetching it"
+        assert cache.why_not_fetched(offline=False) is None
+        assert cache.why_not_fetched(offline=True) == "offline=true forbids fetching it"
         assert served.requests == ["HEAD /"]
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert hub.why_not_fetched(offline=False) == "HF_HUB_OFFLINE forbids fetching it"
+        assert cache.why_not_fetched(offline=False) == "HF_HUB_OFFLINE forbids fetching it"
     assert served.requests == ["HEAD /"]
 
 
@@ -55,8 +55,8 @@ def test_why_nothing_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probe_counts_from_when_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.5)
-        probe = hub.Probe()
+        monkeypatch.setattr(cache, "_PROBE_SECONDS", 0.5)
+        probe = cache.Probe()
         time.sleep(0.5)
         started = time.monotonic()
         assert not probe.answers()
@@ -73,19 +73,19 @@ def test_a_probe_counts_from_when_it_was_asked(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_a_line_names_the_first_files(lacks: tuple[str, ...], line: str) -> None:
-    assert hub.describe("it", lacks) == line
+    assert cache.describe("it", lacks) == line
 
 
 def test_the_place_that_lacks_least(tmp_path) -> None:
     nowhere, half, some = (
-        hub.Place(None),
-        hub.Place(tmp_path, ("a", "b")),
-        hub.Place(tmp_path, ("a",)),
+        cache.Place(None),
+        cache.Place(tmp_path, ("a", "b")),
+        cache.Place(tmp_path, ("a",)),
     )
-    assert hub.best([nowhere, half, some]) == some
-    assert hub.best([nowhere]) == nowhere
+    assert cache.best([nowhere, half, some]) == some
+    assert cache.best([nowhere]) == nowhere
     assert not some.is_whole
-    assert hub.Place(tmp_path).is_whole
+    assert cache.Place(tmp_path).is_whole
 
 
 OFFICIAL = "https://huggingface.co"
@@ -128,13 +128,13 @@ def test_the_token_goes_to_the_hub_and_to_an_https_address_of_the_environment(
         monkeypatch.delenv("HF_ENDPOINT")
     else:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    hub.guard_token()
+    cache.guard_token()
     if mirror is not None:
-        hub.use(mirror)
+        cache.use(mirror)
     assert token() == ("Bearer hf_secret" if is_sent else None)
     # Processes that are started from here on read it there.
     assert os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == ("0" if is_sent else "1")
-    assert bool(hub.withheld_token()) is not is_sent
+    assert bool(cache.withheld_token()) is not is_sent
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(
@@ -142,12 +142,12 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(
 ) -> None:
     for address in ("http://me:geheim@hub.example", "https://geheim@hub.example/path"):
         with pytest.raises(RequestError, match="mirror names a user or a password") as error:
-            hub.refuse_credentials("mirror", address)
+            cache.refuse_credentials("mirror", address)
         assert "geheim" not in str(error.value)
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        why = hub.why_not_fetched(offline=False)
+        why = cache.why_not_fetched(offline=False)
         assert why is not None
         assert "HF_ENDPOINT names a user or a password" in why
         assert "geheim" not in why
-    hub.refuse_credentials("mirror", "https://hub.example/a@b")
+    cache.refuse_credentials("mirror", "https://hub.example/a@b")

@@ -16,13 +16,13 @@ from hydra import compose, initialize_config_dir
 from mteb.models.model_meta import ModelMeta
 from rich.console import Console
 
-from lcbench import settings
+from lcbench.cli.import_results import Imported, import_results, name_the_path
 from lcbench.errors import RequestError
-from lcbench.grid import Cell, Protocol
-from lcbench.import_results import Imported, import_results, name_the_path
-from lcbench.report.write import report_folder
-from lcbench.results import Finished, Results
-from lcbench.settings import config_folder
+from lcbench.reporting.select import report_folder
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import Finished, Results
+from lcbench.settings import read
+from lcbench.settings.read import config_folder
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
 MODEL = "org/model"
@@ -70,10 +70,10 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
     return path
 
 
-def request(path: Path, *overrides: str, results_dir: Path) -> settings.ImportSettings:
+def request(path: Path, *overrides: str, results_dir: Path) -> read.ImportSettings:
     arguments = name_the_path([str(path.absolute()), f"results_dir={results_dir}", *overrides])
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return settings.read_import(compose("import_results", overrides=arguments))
+        return read.read_import(compose("import_results", overrides=arguments))
 
 
 def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Imported, list[str]]:
@@ -86,9 +86,7 @@ def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Importe
 def report(runs: Path, *overrides: str) -> str:
     """Write the report of a folder, and return what it prints."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        asked = settings.read_report(
-            compose("report", overrides=[f"results_dir={runs}", *overrides])
-        )
+        asked = read.read_report(compose("report", overrides=[f"results_dir={runs}", *overrides]))
     console = Console(width=200, record=True, file=io.StringIO())
     report_folder(asked, Results(runs), console, pytest.fail)
     return console.export_text()
@@ -464,7 +462,7 @@ def test_what_cannot_be_is_refused_by_its_key(key: str) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("import_results", overrides=["path=x", key])
     with pytest.raises(RequestError, match=key.partition("=")[0]):
-        settings.read_import(config)
+        read.read_import(config)
 
 
 STRANGE = (
@@ -495,7 +493,7 @@ def test_a_path_is_taken_as_it_is(
     for given in (name, f"./{name}", str(tmp_path / name)):
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             config = compose("import_results", overrides=name_the_path([given]))
-        assert settings.read_import(config).path.samefile(tmp_path / name)
+        assert read.read_import(config).path.samefile(tmp_path / name)
     done, _ = take(tmp_path / name)
     assert done.taken == 1
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from engines import engine_of, settings
+from lcbench.cli.export import export
 from lcbench.errors import MissingError, RequestError
-from lcbench.export import export
-from lcbench.grid import Protocol
-from lcbench.models import LocatedModel, load, locate
-from lcbench.settings import ExportSettings
+from lcbench.hub.models import LocatedModel, load, locate
+from lcbench.results.cell import Protocol
+from lcbench.settings.read import ExportSettings
 from lcbench.tempscale.policy import parse
 from tiny_models import tiny_transformer
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lcbench import manifest
-from lcbench.__main__ import check_trust
+from lcbench.cli.run import check_trust
 from lcbench.errors import RequestError
-from lcbench.manifest import Line
+from lcbench.plan import manifest
+from lcbench.plan.manifest import Line
 
 
 def lines(count: int = 3) -> list[Line]:

@@ -10,7 +10,7 @@ import mteb
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tasks.mirror import (
+from lcbench.hub.datasets import (
     digest_of,
     is_here,
     lacking_in_folders,

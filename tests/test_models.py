@@ -16,11 +16,11 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from engines import settings
+from lcbench.cli.export import export
 from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
-from lcbench.export import export
-from lcbench.models import load, locate
-from lcbench.settings import ExportSettings
+from lcbench.hub.models import load, locate
+from lcbench.settings.read import ExportSettings
 from lcbench.tempscale.policy import parse
 from odd_models import REFUSED
 
@@ -129,7 +129,7 @@ def _lose_pooling(folder: Path) -> None:
 def test_a_window_that_the_files_misstate_is_refused(
     tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lcbench.models._own_window", lambda *_: 32)
+    monkeypatch.setattr("lcbench.hub.models._own_window", lambda *_: 32)
     located = locate(settings(make_model("bert"), window=32), offline=True)
     assert located.window is None
     with pytest.raises(RequestError, match=r"model\.window=32: by its files .* reads 48 tokens"):

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from engines import encoder_of
 from lcbench.encode.encoder import Encoder
 from lcbench.errors import InjectionError, RequestError
-from lcbench.score import score
+from lcbench.score.evaluate import score
 from odd_models import REFUSED, SCORED
 from odd_tasks import TASKS, Documents, TiedPairs
 

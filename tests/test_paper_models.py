@@ -13,9 +13,9 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 import lcbench
-from lcbench.export import export
-from lcbench.models import ModelSettings, load, locate
-from lcbench.settings import ExportSettings
+from lcbench.cli.export import export
+from lcbench.hub.models import ModelSettings, load, locate
+from lcbench.settings.read import ExportSettings
 from lcbench.tempscale.policy import parse
 
 # MiniLM's, whose tokenizer the models borrow.

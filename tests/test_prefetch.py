@@ -19,11 +19,13 @@ from rich.console import Console
 
 from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
-from lcbench import fetched, prefetch, settings
-from lcbench import hub as lcbench_hub
 from lcbench.errors import MissingError, RequestError
-from lcbench.models import locate
-from lcbench.tasks.mirror import missing_data
+from lcbench.hub import cache as lcbench_hub
+from lcbench.hub import fetch as prefetch
+from lcbench.hub import ledger
+from lcbench.hub.datasets import missing_data
+from lcbench.hub.models import locate
+from lcbench.settings import read
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
 from test_settings import composed
@@ -74,7 +76,7 @@ def fetch(folder: Path, *overrides: str, verify: bool = False) -> tuple[dict[str
     config = composed(*overrides, f"mirror={folder}", config="prefetch")
     screen = io.StringIO()
     failed = prefetch.prefetch(
-        settings.read({"custom": config}), Console(file=screen, width=110), verify=verify
+        read.read({"custom": config}), Console(file=screen, width=110), verify=verify
     )
     return failed, screen.getvalue()
 
@@ -180,7 +182,7 @@ def test_languages_are_fetched_as_they_are_asked_for(hub: Hub, tmp_path: Path) -
     fetch(tmp_path, *keys, "subsets=[fr]")
     assert sorted(hub.sent) == ["fr/test.parquet", "fr/train.parquet"]
     assert missing_data([few], tmp_path) == []
-    entries = fetched.read(tmp_path)
+    entries = ledger.read(tmp_path)
     (entry,) = entries.values()
     assert entry.users == {"MassiveIntentClassification": ["en", "fr"]}
     assert len(entry.files) == 5
@@ -209,7 +211,7 @@ def test_a_file_that_stays_damaged_is_removed_and_the_rest_is_fetched(
     assert files_in(data_of(tmp_path, "STSBenchmark")) == ["default/train.parquet"]
     blobs = list((tmp_path / "datasets--mteb--stsbenchmark-sts" / "blobs").iterdir())
     assert len(blobs) == 2
-    names = {name for _, name, _ in fetched.read(tmp_path)}
+    names = {name for _, name, _ in ledger.read(tmp_path)}
     assert names == {MODEL, "dwzhu/LongEmbed"}
 
 
@@ -247,7 +249,7 @@ def test_what_cannot_be_fetched_is_told_and_the_rest_is_fetched(hub: Hub, tmp_pa
             "there is no such repository, or it is private: log in with `hf auth login`"
         ),
     }
-    assert {name for _, name, _ in fetched.read(tmp_path)} == {MODEL}
+    assert {name for _, name, _ in ledger.read(tmp_path)} == {MODEL}
 
 
 def test_pickled_weights_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ def test_what_does_not_fit_is_refused_beforehand(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type(shutil.disk_usage(tmp_path))(2000, 1000, 1000)
-    monkeypatch.setattr("lcbench.prefetch.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("lcbench.hub.fetch.shutil.disk_usage", lambda _: usage)
     with pytest.raises(RequestError, match=r"MB are to be fetched, and its disk has 1.0 kB free"):
         fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
     assert hub.sent.keys() == {"README.md"}
@@ -368,7 +370,7 @@ def test_what_is_not_on_the_hub_needs_no_fetching(tmp_path: Path) -> None:
 
 def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -> None:
     config = composed("tasks=[CQADupstackRetrieval,STS12,docs]", config="prefetch")
-    wanted = prefetch.wanted_by(settings.read({"minilm": config}))
+    wanted = prefetch.wanted_by(read.read({"minilm": config}))
     parts = registry().tasks["CQADupstackRetrieval"].parts
     assert len(parts) == 12
     assert [list(one.users) for one in wanted] == [*([part] for part in parts), ["STS12"]]
@@ -385,7 +387,7 @@ def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -
 def test_a_mirror_that_cannot_be_filled(override: str, message: str) -> None:
     config = composed("tasks=[STSBenchmark]", override, config="prefetch")
     with pytest.raises(RequestError, match=message):
-        prefetch.prefetch(settings.read({"minilm": config}), Console(), verify=False)
+        prefetch.prefetch(read.read({"minilm": config}), Console(), verify=False)
 
 
 def test_a_mirror_that_is_a_file(tmp_path: Path) -> None:
@@ -490,9 +492,9 @@ def test_a_hub_cannot_have_files_removed(
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3
 
 
-def read_keys(folder: Path) -> settings.Settings:
+def read_keys(folder: Path) -> read.Settings:
     keys = (*KEYS, "tasks=[STSBenchmark]", f"mirror={folder}")
-    return settings.read({"custom": composed(*keys, config="prefetch")})
+    return read.read({"custom": composed(*keys, config="prefetch")})
 
 
 def test_what_lies_out_of_a_snapshot_is_not_removed(tmp_path: Path) -> None:
@@ -568,7 +570,7 @@ def test_a_body_longer_than_announced_is_refused_before_it_fills_the_disk(
 def test_a_server_that_crawls_is_given_up(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lcbench.transfers._WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr("lcbench.hub.transfers._WINDOW_SECONDS", 0.5)
     monkeypatch.setattr(prefetch, "_WAITS", (0.0,))
     hub.crawling.add("model.safetensors")
     failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")

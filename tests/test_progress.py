@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lcbench import progress as progress_module
-from lcbench.grid import Cell, Protocol
-from lcbench.progress import Progress
+from lcbench.results.cell import Cell, Protocol
+from lcbench.run import progress as progress_module
+from lcbench.run.progress import Progress
 from lcbench.tempscale.policy import parse
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", None, None, None)

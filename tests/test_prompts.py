@@ -23,9 +23,9 @@ from lcbench.encode.prompts import (
     registry_prompts,
 )
 from lcbench.errors import RequestError
-from lcbench.model_files import has_prompts
-from lcbench.models import ModelSettings
-from lcbench.settings import ProtocolSettings
+from lcbench.hub.model_files import has_prompts
+from lcbench.hub.models import ModelSettings
+from lcbench.settings.read import ProtocolSettings
 
 BGE = "BAAI/bge-base-en-v1.5"
 QUERY = "Represent this sentence for searching relevant passages: "

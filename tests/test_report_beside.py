@@ -1,4 +1,4 @@
-"""`lcbench.report.beside`: two folders of results, and models of a table, side by side."""
+"""`lcbench.reporting.tables.comparison`: two folders of results, and models of a table, side by side."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.report.beside import beside_folders, beside_models
-from lcbench.report.sheets import Sheet
-from lcbench.report.statistics import TableStatistics, Uncertainty
-from lcbench.report.table1 import Table, build_tables
-from lcbench.results import CellFiles, Results
+from lcbench.reporting.sheet import Sheet
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables.comparison import beside_folders, beside_models
+from lcbench.results.folder import CellFiles, Results
 from lcbench.tempscale.policy import Constant
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 from report_cells import BGE, write_cell
 
 TAU = Constant(0.8)

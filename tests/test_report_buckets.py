@@ -1,4 +1,4 @@
-"""`lcbench.report.buckets`: which item counts where, and scores and intervals by hand and scipy."""
+"""`lcbench.reporting.tables.by_length`: which item counts where, and scores and intervals by hand and scipy."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm, spearmanr, t
 
-from lcbench.report import buckets
-from lcbench.report.buckets import (
+from lcbench.reporting.sheet import Entry
+from lcbench.reporting.table1 import build_tables
+from lcbench.reporting.tables import by_length as buckets
+from lcbench.reporting.tables.by_length import (
     FEWEST_ITEMS,
     Bucket,
     LengthBuckets,
@@ -22,9 +24,7 @@ from lcbench.report.buckets import (
     rank_of_longest,
     rank_sheet,
 )
-from lcbench.report.sheets import Entry
-from lcbench.report.table1 import build_tables
-from lcbench.results import Results
+from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
 from report_cells import RELEVANT, item_rows, relevant, write_cell

@@ -1,4 +1,4 @@
-"""`lcbench.report.choice`: the paper's rule, tasks held out, and what the difference is."""
+"""`lcbench.reporting.tables.choice`: the paper's rule, tasks held out, and what the difference is."""
 
 import csv as csv_format
 import io
@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lcbench.report import choice as choice_module
-from lcbench.report import sheets
-from lcbench.report.choice import Choice, choose, sheet
-from lcbench.report.statistics import analyse
-from lcbench.report.table1 import Table, build_tables
-from lcbench.results import Results
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables import choice as choice_module
+from lcbench.reporting.tables.choice import Choice, choose, sheet
+from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
+from lcbench.uncertainty.intervals import analyse
 from report_cells import BGE, item_rows, write_cell
 
 # By task and policy.

@@ -1,4 +1,4 @@
-"""`lcbench.report.document`: what the page and report.json say of findings."""
+"""`lcbench.reporting.document`: what the page and report.json say of findings."""
 
 import math
 from functools import partial
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lcbench.report import document
-from lcbench.report.findings import Findings, gather
-from lcbench.report.table1 import build_tables
-from lcbench.results import Results
+from lcbench.reporting import document
+from lcbench.reporting.findings import Findings, gather
+from lcbench.reporting.table1 import build_tables
+from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
 from report_cells import item_rows, relevant, write_cell

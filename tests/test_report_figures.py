@@ -1,4 +1,4 @@
-"""`lcbench.report.figures`: the plotted data are the table's, and the files are reproducible."""
+"""`lcbench.reporting.figures`: the plotted data are the table's, and the files are reproducible."""
 
 import csv
 import io
@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from lcbench.report.figures import (
+from lcbench.reporting.figures import (
     Series,
     improvement_csv,
     improvement_figure,
     improvement_series,
     plot_improvement,
 )
-from lcbench.report.statistics import TableStatistics, Uncertainty
-from lcbench.report.table1 import Table, build_tables
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 SCORES = {
     "one_$x$": {

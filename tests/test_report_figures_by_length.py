@@ -1,4 +1,4 @@
-"""`lcbench.report.figures.by_length`: curves and intervals are those of the buckets."""
+"""`lcbench.reporting.figures.by_length`: curves and intervals are those of the buckets."""
 
 import csv
 import io
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from lcbench.report.buckets import Bucket, LengthBuckets
-from lcbench.report.figures import by_length_csv, by_length_figures, plot_by_length
+from lcbench.reporting.figures import by_length_csv, by_length_figures, plot_by_length
+from lcbench.reporting.tables.by_length import Bucket, LengthBuckets
 
 ONE = LengthBuckets(
     group="paper",

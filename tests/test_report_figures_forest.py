@@ -1,4 +1,4 @@
-"""`lcbench.report.figures.forest`: lines, bars and marks are the table's and the statistics'."""
+"""`lcbench.reporting.figures.forest`: lines, bars and marks are the table's and the statistics'."""
 
 import csv
 import io
@@ -9,10 +9,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from lcbench.report.figures import forest_csv, forest_figures, plot_forest
-from lcbench.report.figures.forest import Line, forest_lines
-from lcbench.report.statistics import TableStatistics, Uncertainty
-from lcbench.report.table1 import Table, build_tables
+from lcbench.reporting.figures import forest_csv, forest_figures, plot_forest
+from lcbench.reporting.figures.forest import Line, forest_lines
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 # By model and policy: of two tasks of the column STS and one of Class.
 SCORES = {

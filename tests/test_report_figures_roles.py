@@ -1,4 +1,4 @@
-"""`lcbench.report.figures.roles`: the squares are the grid's, legible, and told apart in grey."""
+"""`lcbench.reporting.figures.roles`: the squares are the grid's, legible, and told apart in grey."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm, to_rgb
 from matplotlib.patches import Rectangle
 
-from lcbench.report.figures import plot_roles, roles_csv, roles_figures
+from lcbench.reporting.figures import plot_roles, roles_csv, roles_figures
 
 
 @dataclass(frozen=True)

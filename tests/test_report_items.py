@@ -1,4 +1,4 @@
-"""`lcbench.report.items`: what a cell's score is made of, and correlations of counted pairs."""
+"""`lcbench.uncertainty.items`: what a cell's score is made of, and correlations of counted pairs."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lcbench.report.items import (
+from lcbench.results.folder import Results
+from lcbench.tempscale.policy import Constant
+from lcbench.uncertainty.items import (
     NO_ITEMS,
     Correlations,
     Sample,
@@ -19,8 +21,6 @@ from lcbench.report.items import (
     spearman,
     why_unknown,
 )
-from lcbench.results import Results
-from lcbench.tempscale.policy import Constant
 from report_cells import item_rows, write_cell
 
 PART = ("test", "default")

@@ -1,4 +1,4 @@
-"""`lcbench.report.languages`: a task's score by subset."""
+"""`lcbench.reporting.tables.languages`: a task's score by subset."""
 
 import math
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lcbench.report import sheets
-from lcbench.report.languages import language_sheet
-from lcbench.report.sheets import Sheet
-from lcbench.report.table1 import Table, build_tables
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.sheet import Sheet
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables.languages import language_sheet
 
 
 def row(policy: str, task: str, subset: str, score: float, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`lcbench.report.lengths`: values per length out of a frame, holes where Table 1 has them."""
+"""`lcbench.reporting.tables.splits_by_length`: values per length out of a frame, holes where Table 1 has them."""
 
 import csv as csv_format
 import io
@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lcbench.report.lengths import LengthTable, build_length_tables
-from lcbench.report.render import csv_lengths, markdown_lengths, terminal_lengths
-from lcbench.report.table1 import build_tables
+from lcbench.reporting.formats import csv_lengths, markdown_lengths, terminal_lengths
+from lcbench.reporting.table1 import build_tables
+from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables
 from test_report_table1 import cell, frame
 
 

@@ -1,11 +1,11 @@
-"""`lcbench.report.matrices`: what each task gains at each τ."""
+"""`lcbench.reporting.tables.matrix`: what each task gains at each τ."""
 
 import pandas as pd
 import pytest
 
-from lcbench.report.matrices import _counts, matrix
-from lcbench.report.statistics import NOTHING, TableStatistics, Uncertainty
-from lcbench.report.table1 import Table, build_tables
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables.matrix import _counts, matrix
+from lcbench.uncertainty.intervals import NOTHING, TableStatistics, Uncertainty
 
 
 @pytest.fixture

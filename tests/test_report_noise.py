@@ -1,4 +1,4 @@
-"""`lcbench.report.noise` against closed forms of scipy and numpy, and against scipy's bootstrap."""
+"""`lcbench.uncertainty.covariance` against closed forms of scipy and numpy, and against scipy's bootstrap."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lcbench.report import noise
-from lcbench.report.noise import HALF_WIDTH, covariance, ratio_error, standard_error
-from lcbench.results import CellFiles, Results
+from lcbench.results.folder import CellFiles, Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from lcbench.uncertainty import covariance as noise
+from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, ratio_error, standard_error
 from report_cells import item_rows, write_cell
 
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lcbench.report import page
+from lcbench.reporting import page
 from report_documents import MARKUP, MODELS, document
 
 

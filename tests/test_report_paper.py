@@ -1,4 +1,4 @@
-"""`lcbench.report.paper`: which of our numbers stand beside the paper's, and what is said there."""
+"""`lcbench.reporting.tables.paper`: which of our numbers stand beside the paper's, and what is said there."""
 
 import csv
 import io
@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lcbench.report import paper, render
-from lcbench.report.noise import HALF_WIDTH, covariance
-from lcbench.report.paper import Comparison, compare, is_papers
-from lcbench.report.write import report_folder
-from lcbench.results import Results
-from lcbench.settings import ReportSettings, shipped_models, shipped_suites
+from lcbench.reporting import formats
+from lcbench.reporting.select import report_folder
+from lcbench.reporting.tables import paper
+from lcbench.reporting.tables.paper import Comparison, compare, is_papers
+from lcbench.results.folder import Results
+from lcbench.settings.read import ReportSettings, shipped_models, shipped_suites
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
+from lcbench.uncertainty.covariance import HALF_WIDTH, covariance
 from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
@@ -277,7 +278,7 @@ def test_two_revisions_of_a_model_are_told_apart(results: Results) -> None:
     found = compared(results)
     values = {one.revision[0]: one.ours for one in found if one.column == "BeirRetr"}
     assert values == {"f": pytest.approx(55.3), "e": pytest.approx(57.5)}
-    assert "BGE (eeeeeeee)" in render.markdown_paper(found)
+    assert "BGE (eeeeeeee)" in formats.markdown_paper(found)
 
 
 LONG = SUITE.columns["LongEmbRetr"]
@@ -455,7 +456,7 @@ def test_a_report_with_nothing_in_common_says_nothing(results: Results, tmp_path
 
 def test_doubtful_numbers_have_a_footnote(results: Results) -> None:
     write_means(results, {"LEMBQMSumRetrieval": 0.18})
-    text = render.markdown_paper(compared(results))
+    text = formats.markdown_paper(compared(results))
     assert "| BGE | Raw | 1 | paper | 22.64† |" in text
     assert "† Table 2: the paper's columns GIST and BGE look exchanged" in text
     # Table 1 has no number in common, and is left out with its footnotes.

@@ -1,11 +1,11 @@
-"""`lcbench.report.permutation` against enumeration, the sign test, and Monte Carlo."""
+"""`lcbench.uncertainty.permutation` against enumeration, the sign test, and Monte Carlo."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from lcbench.report import permutation
-from lcbench.report.permutation import LEAST, sign_flip_p
+from lcbench.uncertainty import permutation
+from lcbench.uncertainty.permutation import LEAST, sign_flip_p
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`lcbench.report.render`: what is printed is the table's numbers, and names come out as text."""
+"""`lcbench.reporting.formats`: what is printed is the table's numbers, and names come out as text."""
 
 import csv as csv_format
 import io
@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lcbench.report.render import csv, csv_tasks, footnotes, latex, markdown, terminal
-from lcbench.report.sheets import latex_document
-from lcbench.report.statistics import TableStatistics, Uncertainty
-from lcbench.report.table1 import COLUMN_ORDER, Table, build_tables
-from lcbench.report.text import csv_text
+from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
+from lcbench.reporting.sheet import latex_document
+from lcbench.reporting.table1 import COLUMN_ORDER, Table, build_tables
+from lcbench.reporting.text import csv_text
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 from pdflatex import compiled
 
 HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"

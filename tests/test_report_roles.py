@@ -1,4 +1,4 @@
-"""`lcbench.report.roles`: the shape of the paper's Table 2, and the grids of its figures."""
+"""`lcbench.reporting.tables.roles`: the shape of the paper's Table 2, and the grids of its figures."""
 
 import csv as csv_format
 import io
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import pandas as pd
 import pytest
 
-from lcbench.report import paper, sheets
-from lcbench.report.roles import role_grids, role_sheet
-from lcbench.report.statistics import TableStatistics, Uncertainty
-from lcbench.report.table1 import Table, build_tables
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables import paper
+from lcbench.reporting.tables.roles import role_grids, role_sheet
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 SETTINGS = {
     "TempScale": "{tau}",

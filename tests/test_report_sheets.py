@@ -1,4 +1,4 @@
-"""`lcbench.report.sheets`: a table's values, and its text in every format."""
+"""`lcbench.reporting.sheet`: a table's values, and its text in every format."""
 
 import csv as csv_format
 import io
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lcbench.report import sheets
-from lcbench.report.sheets import Entry, Section, Sheet
-from lcbench.report.statistics import Uncertainty
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.sheet import Entry, Section, Sheet
+from lcbench.uncertainty.intervals import Uncertainty
 from pdflatex import compiled
 
 HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"

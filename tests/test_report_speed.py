@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lcbench.provenance import cores
-from lcbench.report import statistics
-from lcbench.report.items import Sample, Samples, read_samples, score_of
-from lcbench.report.paper import data_folder
-from lcbench.report.statistics import RESAMPLES, analyse
-from lcbench.report.table1 import build_tables
-from lcbench.results import CellFiles
-from lcbench.score import ITEMS_SCHEMA
+from lcbench.reporting.table1 import build_tables
+from lcbench.reporting.tables.paper import data_folder
+from lcbench.results.folder import CellFiles
+from lcbench.results.provenance import cores
+from lcbench.score.evaluate import ITEMS_SCHEMA
+from lcbench.uncertainty import intervals
+from lcbench.uncertainty.intervals import RESAMPLES, analyse
+from lcbench.uncertainty.items import Sample, Samples, read_samples, score_of
 
 MODELS = 5
 POLICIES = ("1", "0.95", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4")
@@ -105,7 +105,7 @@ def test_the_papers_table_takes_less_than_five_minutes_on_two_cores(
     def read(files: CellFiles) -> Samples:
         return made(tasks[files.task], int(files.folder.parent.name), files.folder.name)
 
-    monkeypatch.setattr(statistics, "read_samples", read)
+    monkeypatch.setattr(intervals, "read_samples", read)
     # The process has run other tests: its peak is measured from here on, and what it adds to that.
     Path("/proc/self/clear_refs").write_text("5")
     held = _memory("VmRSS")

@@ -1,4 +1,4 @@
-"""`lcbench.report.statistics` and `resample`: against scipy, in simulations, on small tables."""
+"""`lcbench.uncertainty.intervals` and `resample`: against scipy, in simulations, on small tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lcbench.report import resample as resampling
-from lcbench.report import statistics
-from lcbench.report.items import Sample
-from lcbench.report.permutation import sign_flip_p
-from lcbench.report.resample import Component, Resampled, interval, reach, resample
-from lcbench.report.statistics import (
+from lcbench.reporting.table1 import AVERAGE, Table, build_tables
+from lcbench.results.folder import CellFiles, Results
+from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from lcbench.uncertainty import bootstrap as resampling
+from lcbench.uncertainty import intervals
+from lcbench.uncertainty.bootstrap import Component, Resampled, interval, reach, resample
+from lcbench.uncertainty.intervals import (
     TASKS,
     Draws,
     TableStatistics,
@@ -25,9 +26,8 @@ from lcbench.report.statistics import (
     holm,
     improvement_interval,
 )
-from lcbench.report.table1 import AVERAGE, Table, build_tables
-from lcbench.results import CellFiles, Results
-from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from lcbench.uncertainty.items import Sample
+from lcbench.uncertainty.permutation import sign_flip_p
 from report_cells import BGE, item_rows, write_cell
 
 PART = ("test", "default")
@@ -494,7 +494,7 @@ def test_a_task_without_known_items_is_bounded_by_its_column() -> None:
         }
         of = dict.fromkeys(scores, column)
         table, kept = _made(scores, draws, np.random.default_rng(0), of)
-        kept = replace(kept, signed=statistics._signed(table, {}))
+        kept = replace(kept, signed=intervals._signed(table, {}))
         one = improvement_interval(table, kept, {"m": dict.fromkeys(of, "0.8")}, [column])
         assert one is not None
         lows[column] = one.low

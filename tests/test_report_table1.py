@@ -1,4 +1,4 @@
-"""`lcbench.report.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
+"""`lcbench.reporting.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pytest
 
-from lcbench.report.table1 import (
+from lcbench.reporting.table1 import (
     AVERAGE,
     Block,
     Table,

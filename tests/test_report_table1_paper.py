@@ -19,8 +19,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lcbench.report.render import latex, markdown
-from lcbench.report.table1 import AVERAGE, Table, build_tables
+from lcbench.reporting.formats import latex, markdown
+from lcbench.reporting.table1 import AVERAGE, Table, build_tables
 
 PAPER = Path(__file__).parents[1] / "results" / "paper"
 

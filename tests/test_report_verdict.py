@@ -1,8 +1,8 @@
-"""`lcbench.report.verdict`: what was found, in words."""
+"""`lcbench.reporting.summary`: what was found, in words."""
 
 import pytest
 
-from lcbench.report.verdict import findings
+from lcbench.reporting.summary import findings
 
 
 def improvement(value: float, low: float | None, high: float | None) -> dict:

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from lcbench.errors import RequestError, StorageError
-from lcbench.report import publish
-from lcbench.report.publish import _alone, _older, cells_of, is_anothers
-from lcbench.report.write import AskedCell, _own_folder, report_folder, report_run
-from lcbench.results import Results
-from lcbench.settings import ReportSettings, shipped_suites
+from lcbench.reporting import publish
+from lcbench.reporting.publish import _alone, _older, cells_of, is_anothers
+from lcbench.reporting.select import AskedCell, _own_folder, report_folder, report_run
+from lcbench.results.folder import Results
+from lcbench.settings.read import ReportSettings, shipped_suites
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant

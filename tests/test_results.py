@@ -19,11 +19,9 @@ import pyarrow as pa
 import pytest
 from mteb.models.model_meta import ModelMeta
 
-from lcbench import claims, files, machine
 from lcbench.errors import RequestError, StorageError
-from lcbench.files import remove_leftovers, write_atomically
-from lcbench.grid import Cell, Protocol
-from lcbench.results import (
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import (
     DIGEST,
     ITEMS_DIGEST,
     Failure,
@@ -36,6 +34,10 @@ from lcbench.results import (
     read_failure,
     whole_items,
 )
+from lcbench.run import claims
+from lcbench.system import files
+from lcbench.system import process as machine
+from lcbench.system.files import remove_leftovers, write_atomically
 from lcbench.tempscale.policy import BASELINE, ByLayer, Constant, Policy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
@@ -367,7 +369,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_leaves_is_not_read_and_is_removed(tmp_path: Path) -> None:
     script = (
-        "import os, pathlib, signal, sys; from lcbench.files import write_atomically\n"
+        "import os, pathlib, signal, sys; from lcbench.system.files import write_atomically\n"
         "write_atomically(pathlib.Path(sys.argv[1]), "
         "lambda path: (path.write_text('half'), os.kill(os.getpid(), signal.SIGKILL)))"
     )
@@ -423,7 +425,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
 )
 def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -> None:
     """Neither is averaged with the other, and the same task under both is no fault."""
-    from lcbench.report.table1 import build_tables
+    from lcbench.reporting.table1 import build_tables
 
     base = replace(PROTOCOL, docs="c" * 40)
     found = Results(tmp_path / "runs")
@@ -581,7 +583,7 @@ def test_what_cannot_be_listed_is_named(results: Results, monkeypatch: pytest.Mo
             raise PermissionError(errno.EACCES, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr("lcbench.results.os.scandir", refused)
+    monkeypatch.setattr("lcbench.results.folder.os.scandir", refused)
     frame, warnings = read(results)
     assert list(frame["policy"]) == ["1"]
     assert warnings == [f"{closed} cannot be listed (Permission denied): its results are left out."]
@@ -678,7 +680,7 @@ def test_a_file_of_the_longest_name_is_written(name: str, tmp_path: Path) -> Non
 def test_an_assumed_pooling_is_in_the_notes_and_refuses_no_older_baseline(
     results: Results,
 ) -> None:
-    from lcbench.report.table1 import build_tables
+    from lcbench.reporting.table1 import build_tables
 
     of = cell(Constant(0.7))
     finished = outcome(of, 0.75)

@@ -12,8 +12,8 @@ from rich.console import Console
 from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
-from lcbench.settings import config_folder, read
-from lcbench.sweep import run
+from lcbench.run.sweep import run
+from lcbench.settings.read import config_folder, read
 
 TEXTS = [
     "an apple a day keeps the doctor away",

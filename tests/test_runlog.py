@@ -8,7 +8,7 @@ import warnings
 from multiprocessing import Pipe
 from pathlib import Path
 
-from lcbench.runlog import LOGGER, Relay, about, logged
+from lcbench.system.log import LOGGER, Relay, about, logged
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [A-Z]+ +\[[^\]]+\] .*")
 

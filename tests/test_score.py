@@ -24,8 +24,8 @@ from sklearn.metrics import v_measure_score
 
 from engines import encoder_of
 from lcbench.encode.encoder import Encoder
-from lcbench.runtime import quiet_libraries
-from lcbench.score import score
+from lcbench.score.evaluate import score
+from lcbench.system.hardware import quiet_libraries
 
 
 def metadata(name: str, kind: Any, main_score: str) -> TaskMetadata:

@@ -10,10 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lcbench import settings
 from lcbench.errors import RequestError
-from lcbench.settings import IDENTITY, RUNTIME, StoreSettings, config_folder
-from lcbench.tasks.selection import SyntheticSizes
+from lcbench.settings import read as settings
+from lcbench.settings.read import IDENTITY, RUNTIME, StoreSettings, config_folder
+from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tempscale.policy import Constant
 
 GROUPS = {
@@ -99,7 +99,7 @@ def test_what_encodes_nothing_has_no_store(config: str) -> None:
 
 def test_a_report_has_the_samples_and_the_seed_of_a_run() -> None:
     """A run has no such keys: its report takes the constants."""
-    from lcbench.report.statistics import RESAMPLES, SEED
+    from lcbench.uncertainty.intervals import RESAMPLES, SEED
 
     found = settings.read_report(composed(config="report"))
     assert (found.resamples, found.seed) == (RESAMPLES, SEED)

@@ -17,12 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lcbench import __main__, slurm
-from lcbench.command import key_value
+from lcbench.cli import run
+from lcbench.cli.app import key_value
 from lcbench.errors import LcbenchError, RequestError, StorageError
-from lcbench.manifest import Line, Manifest
-from lcbench.settings import LaunchSettings
-from lcbench.stop import Stop
+from lcbench.plan.manifest import Line, Manifest
+from lcbench.run import slurm
+from lcbench.settings.read import LaunchSettings
+from lcbench.system.signals import Stop
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "slurm_array.sbatch"
 LAUNCH = LaunchSettings(
@@ -600,7 +601,7 @@ def test_which_elements_come_back(
     in_element("scontrol", scontrol("RUNNING", preempted))
     stop = Stop()
     stop.is_gentle, stop.progressed = gentle, progressed
-    __main__._requeue(stop)
+    run._requeue(stop)
     assert (["scontrol", "requeue", "17_3"] in calls(tmp_path)) is goes
     assert ("nothing was finished" in capsys.readouterr().err) is complains
 
@@ -626,7 +627,7 @@ def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_
     fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
     planned = frozen(sweep, 60, 120, None)
-    follow = f"""how it stands: python -m lcbench.status 'manifest="{sweep.folder}"'"""
+    follow = f"""how it stands: python -m lcbench.cli.status 'manifest="{sweep.folder}"'"""
     assert said_by_launch(planned).splitlines() == [
         "the report is written by Slurm job 18, when all have ended",
         "demo-12345678: 3 elements submitted as Slurm job 17, 0:00 to 2:00 each by the estimate of "

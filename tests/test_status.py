@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lcbench import status
-from lcbench.claims import LEASE_SECONDS, Claims, Holder, here
+from lcbench.cli import status
+from lcbench.cli.status import State, state_of, time_left, to_submit, view
 from lcbench.errors import LcbenchError
-from lcbench.manifest import Manifest, ranges
-from lcbench.results import Failure
-from lcbench.status import State, state_of, time_left, to_submit, view
+from lcbench.plan.manifest import Manifest, ranges
+from lcbench.results.folder import Failure
+from lcbench.run.claims import LEASE_SECONDS, Claims, Holder, here
 from sweep_files import FOLDER, RESULT, line, plan, write_claim, write_failure, write_result
 
 OOM = Failure(
@@ -58,7 +58,7 @@ def elsewhere(seconds: float = 0.0, **changed: Any) -> Holder:
 def dead() -> Holder:
     """A process of this machine that has ended."""
     program = (
-        "import json; from dataclasses import asdict; from lcbench.claims import here; "
+        "import json; from dataclasses import asdict; from lcbench.run.claims import here; "
         "print(json.dumps(asdict(here())))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lcbench.stop import Stop, Terminated, grace_seconds
+from lcbench.system.signals import Stop, Terminated, grace_seconds
 
 pytestmark = pytest.mark.alone
 
@@ -214,7 +214,7 @@ def test_under_nohup_a_closed_terminal_is_no_reason_to_end(tmp_path: Path) -> No
 
 
 def test_whoever_ends_in_time_is_not_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lcbench.stop.END_SECONDS", 0.2)
+    monkeypatch.setattr("lcbench.system.signals.END_SECONDS", 0.2)
     with pytest.raises(Terminated), Stop():
         send(signal.SIGTERM)
     time.sleep(0.5)

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lcbench.encode import store as module
-from lcbench.encode.store import Context, Keys, Shelf, Store, check_writable, digests
+from lcbench.encode.store import shelf as module
+from lcbench.encode.store.shelf import Context, Keys, Shelf, Store, check_writable, digests
 from lcbench.errors import RequestError, StorageError
-from lcbench.machine import short_name
+from lcbench.system.process import short_name
 
 EMBEDDINGS = Context("embedding", "org/model", "abc", 512, "float32", "0.8", "query: ", "v1")
 TOKENS = replace(EMBEDDINGS, kind="tokens")
@@ -310,7 +310,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from lcbench.encode import store as module
-from lcbench.encode.store import Store
+from lcbench.encode.store.shelf import Store
 from test_store import EMBEDDINGS, add, found, no_warning, texts
 folder, start, end, step, segment = sys.argv[1], *map(int, sys.argv[2:])
 module._SEGMENT_BYTES, module._MANY_SMALL = segment, 4
@@ -777,7 +777,7 @@ def test_a_full_disk_costs_one_warning(tmp_path: Path, monkeypatch: pytest.Monke
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from lcbench.encode.store import Store
+from lcbench.encode.store.shelf import Store
 from test_store import EMBEDDINGS, add, found, texts
 warnings = []
 with Store(Path(sys.argv[1]), 2**30, warnings.append) as store:
@@ -827,7 +827,7 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from lcbench.encode.store import Context, Store, digests
+from lcbench.encode.store.shelf import Context, Store, digests
 def resident():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 context = Context("embedding", "m", "r", 512, "float32", "", "", "v")
@@ -877,7 +877,7 @@ def test_the_store_does_not_import_pandas() -> None:
     script = """
 import sys
 import numpy as np
-from lcbench.encode.store import Context, Store, digests
+from lcbench.encode.store.shelf import Context, Store, digests
 with Store(None, 2**30, print) as store:
     context = Context("tokens", "m", "r", 512, "float32", "", "", "v")
     shelf = store.shelf(context)

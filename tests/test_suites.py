@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.settings import shipped_suites
+from lcbench.settings.read import shipped_suites
 from lcbench.tasks import suites
+from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import (
     DOCS_TASKS,
     check_pins,

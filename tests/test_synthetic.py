@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.tasks import haystacks
-from lcbench.tasks.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest, hidden, units
-from lcbench.tasks.selection import SHORTEST, SyntheticSizes, select
+from lcbench.tasks.docs import haystacks
+from lcbench.tasks.docs.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest, hidden, units
+from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, select
+from lcbench.tasks.docs.synthetic import make_task
 from lcbench.tasks.suites import NEEDLE, PASSKEY, docs_digest
-from lcbench.tasks.synthetic import make_task
 from test_docs import Oracle
 from test_docstrings import SIZES
 
@@ -167,8 +167,8 @@ def test_a_haystack_longer_than_all_text_repeats_it() -> None:
 def test_the_same_in_another_process(tmp_path: Path) -> None:
     sizes = SyntheticSizes((64, 200), 5)
     script = (
-        "import sys; from lcbench.tasks.haystacks import digest;"
-        "from lcbench.tasks.selection import SyntheticSizes;"
+        "import sys; from lcbench.tasks.docs.haystacks import digest;"
+        "from lcbench.tasks.docs.selection import SyntheticSizes;"
         "print(digest(SyntheticSizes((64, 200), 5)));"
         "print([m for m in ('mteb', 'torch', 'datasets', 'numpy') if m in sys.modules])"
     )

@@ -19,13 +19,13 @@ from mteb.abstasks import AbsTaskClassification
 from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
-from lcbench import settings
-from lcbench.report.items import read_samples
-from lcbench.report.write import report_folder
-from lcbench.results import CellFiles, Results
-from lcbench.sweep import run
-from lcbench.tasks import mirror
+from lcbench.hub import datasets as mirror
+from lcbench.reporting.select import report_folder
+from lcbench.results.folder import CellFiles, Results
+from lcbench.run.sweep import run
+from lcbench.settings import read
 from lcbench.tasks.suites import choose
+from lcbench.uncertainty.items import read_samples
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -91,8 +91,8 @@ def scored(
         "store=none",
         f"results_dir={work / 'runs'}",
     ]
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
-        request = settings.read({"custom": compose("config", overrides=overrides)})
+    with initialize_config_dir(str(read.config_folder()), version_base="1.3"):
+        request = read.read({"custom": compose("config", overrides=overrides)})
     with pytest.MonkeyPatch.context() as patch:
         # A run in this process keeps all libraries off the network.
         import datasets
@@ -195,9 +195,9 @@ def test_items_are_all_that_was_scored_and_give_the_score(scored: Run) -> None:
 def test_the_report_has_every_column_and_nothing_is_missing(
     suite: str, scored: Run, tmp_path: Path
 ) -> None:
-    suites = settings.shipped_suites()
+    suites = read.shipped_suites()
     choices = tuple(choose([suite], suites)[0])
-    asked = settings.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
+    asked = read.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
     warnings: list[str] = []
     with (tmp_path / "screen").open("w") as screen:
         console = Console(file=screen, width=250)

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from engines import engine_of
-from lcbench import workers
 from lcbench.encode.engine import Engine
-from lcbench.encode.store import Store
+from lcbench.encode.store.shelf import Store
 from lcbench.errors import LcbenchError
-from lcbench.grid import Cell, Protocol
-from lcbench.provenance import model_facts
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.provenance import model_facts
+from lcbench.score import pool as workers
+from lcbench.score.pool import FailedCell, Job, Pool, ScoredCell, processes, score_cell
+from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import make_task, resolve_all
 from lcbench.tempscale.policy import parse
-from lcbench.workers import FailedCell, Job, Pool, ScoredCell, processes, score_cell
 
 SIZES = DocsSizes(
     documents=40,
@@ -314,7 +314,7 @@ def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) ->
 
     program = (
         "import time\n"
-        "from lcbench.workers import Pool\n"
+        "from lcbench.score.pool import Pool\n"
         "if __name__ == '__main__':\n"
         "    pool = Pool(1, offline=True)\n"
         "    worker = pool._start()\n"

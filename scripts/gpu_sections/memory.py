@@ -84,7 +84,7 @@ def _embeddings(forward: Any, texts: list[str]) -> tuple[Any, int]:
 def _require_passing(check: Check, name: str, step: Callable[[], object]) -> None:
     """Require that a step fails in a way that a sweep tries again."""
     from lcbench.errors import RequestError
-    from lcbench.failures import may_pass
+    from lcbench.system.transient import may_pass
 
     try:
         step()

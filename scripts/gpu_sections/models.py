@@ -104,9 +104,9 @@ def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceT
     Raises:
         RequestError: the environment asks for another arithmetic.
     """
-    from lcbench.arithmetic import pin
-    from lcbench.models import ModelSettings, locate
-    from lcbench.models import load as load_located
+    from lcbench.encode.arithmetic import pin
+    from lcbench.hub.models import ModelSettings, locate
+    from lcbench.hub.models import load as load_located
 
     settings = ModelSettings(
         config="custom",
@@ -125,7 +125,7 @@ def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceT
 def engine_of(forward: Forward) -> Iterator[Engine]:
     """Provide an engine around a forward pass, with an empty store in memory."""
     from lcbench.encode.engine import Engine, Identity
-    from lcbench.encode.store import Store
+    from lcbench.encode.store.shelf import Store
 
     identity = Identity("local/gpu-check", "random", None, "any")
     engine = Engine(forward, Store(None, 2**30, warn=print), identity)

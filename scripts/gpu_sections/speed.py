@@ -166,8 +166,8 @@ class Prepared:
     @property
     def operations(self) -> float:
         """Floating-point operations of a round that its tokens need, without padding."""
-        from lcbench.cost import operations
-        from lcbench.models import Dimensions
+        from lcbench.hub.models import Dimensions
+        from lcbench.plan.predict import operations
 
         shape = self.workload.shape
         dimensions = Dimensions(shape.layers, shape.hidden, self.workload.window)

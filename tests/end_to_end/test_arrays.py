@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from end_to_end_support import SMALL_WITH_WORKERS, json_results
 
-from lcbench.claims import Holder, attempts_in
+from lcbench.run.claims import Holder, attempts_in
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 

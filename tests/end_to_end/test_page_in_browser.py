@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lcbench.report import page
-from lcbench.report.write import report_folder
-from lcbench.results import Results
-from lcbench.settings import ReportSettings
+from lcbench.reporting import page
+from lcbench.reporting.select import report_folder
+from lcbench.results.folder import Results
+from lcbench.settings.read import ReportSettings
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
 from report_cells import item_rows, write_cell
 from report_documents import MARKUP, MODELS, document

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lcbench.results import Results
+from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 from report_cells import BGE, item_rows, write_cell
 
@@ -179,7 +179,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
 
 def test_no_model_is_loaded_for_it(filled: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from lcbench.report.__main__ import main\n"
+        "import sys; from lcbench.cli.report import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'torch', 'transformers', 'mteb', 'sentence_transformers', 'datasets', 'plotly'}\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench import settings
-from lcbench.settings import config_folder
+from lcbench.settings import read
+from lcbench.settings.read import config_folder
 from lcbench.tasks.registry import registry
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_the_listing_names_every_suite_task_and_size(run) -> None:
     assert done.stderr == ""
     assert re.search(r"^docs: 8 tasks, .*; the data of 8 is here$", done.stdout, flags=re.M)
     assert re.search(r"^paper: 40 tasks, 6.75 M texts, 3.47 M of them", done.stdout, flags=re.M)
-    for suite in settings.shipped_suites():
+    for suite in read.shipped_suites():
         for task in suite.tasks:
             assert re.search(rf"^  {task} ", done.stdout, flags=re.M), task
     assert re.search(
@@ -50,7 +50,7 @@ def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
         seconds.append(time.monotonic() - started)
     assert min(seconds) < 3
     code = (
-        "import sys; from lcbench.tasks.__main__ import main\n"
+        "import sys; from lcbench.cli.tasks import main\n"
         "try: main()\n"
         "finally: print(sorted({'mteb', 'torch', 'datasets', 'transformers'} & set(sys.modules)))"
     )
@@ -148,7 +148,7 @@ def test_wrong_requests(run, arguments: list[str], message: str) -> None:
 
 
 def test_the_estimate_of_the_paper(run) -> None:
-    done = run("sweep=paper", module="lcbench.estimate")
+    done = run("sweep=paper", module="lcbench.cli.estimate")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.match(
@@ -176,8 +176,8 @@ def made_by(target: str, *variables: str) -> list[list[str]]:
 def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(target: str) -> None:
     sweep = "sweep=paper" if target == "table1" else "sweep=longembed"
     assert made_by(target) == [
-        ["lcbench.estimate", sweep, "mirror=mirror"],
-        ["lcbench.prefetch", sweep, "mirror=mirror"],
+        ["lcbench.cli.estimate", sweep, "mirror=mirror"],
+        ["lcbench.hub.fetch", sweep, "mirror=mirror"],
         ["lcbench", sweep, "mirror=mirror", "results_dir=results/runs"],
         ["lcbench.report", "results_dir=results/runs"],
     ]
@@ -188,8 +188,8 @@ def test_the_variables_of_the_makefile_reach_the_commands() -> None:
     chosen = ["models=[gist]", "tau=[0.9,0.8]"]
     mirror = "mirror=/data/my mirror"
     assert made_by("table1", *variables) == [
-        ["lcbench.estimate", "sweep=paper", mirror, *chosen],
-        ["lcbench.prefetch", "sweep=paper", mirror, *chosen],
+        ["lcbench.cli.estimate", "sweep=paper", mirror, *chosen],
+        ["lcbench.hub.fetch", "sweep=paper", mirror, *chosen],
         ["lcbench", "sweep=paper", mirror, "results_dir=other", *chosen],
         ["lcbench.report", "results_dir=other"],
     ]
@@ -204,7 +204,7 @@ def test_the_makefiles_lines_compose(target: str) -> None:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             config = compose(name, overrides=overrides)
         if module == "lcbench":
-            found = settings.read({"minilm": config})
+            found = read.read({"minilm": config})
             assert found.mirror == Path("/data/my mirror")
             assert found.tasks
 

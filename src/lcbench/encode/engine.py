@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench import provenance
 from lcbench.encode.encoder import Embedded, EmbeddingError, Work
 from lcbench.encode.forward import Forward
 from lcbench.encode.prompts import PromptOf, no_prompt
-from lcbench.encode.store import Context, Store, digests
+from lcbench.encode.store.shelf import Context, Store, digests
 from lcbench.encode.tokens import Tokens
+from lcbench.results import provenance
 from lcbench.tempscale.policy import Policy, Role
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Engine:
     def close(self) -> None:
         """Write what the store holds back, end all threads, leave the model as it was."""
         try:
-            # Also first: the threads may take longer than there is time (`lcbench.stop`).
+            # Also first: the threads may take longer than there is time (`lcbench.system.signals`).
             self.flush()
         finally:
             self._ahead.shutdown(wait=True, cancel_futures=True)

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lcbench import arithmetic
+from lcbench.encode import arithmetic
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
-from lcbench.failures import is_out_of_memory, loss_of
-from lcbench.stop import DeviceLost
+from lcbench.system.signals import DeviceLost
+from lcbench.system.transient import is_out_of_memory, loss_of
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy, Role
 

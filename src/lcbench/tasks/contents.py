@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcbench.errors import RequestError
-from lcbench.tasks.mirror import digest_of, is_plain
+from lcbench.hub.datasets import digest_of, is_plain
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import counts_of
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.errors import StorageError
-from lcbench.files import cache_folder, write_atomically
+from lcbench.system.files import cache_folder, write_atomically
 
 # Raise it when the content below changes, so that older files are not read.
 _FORMAT = 3

@@ -15,8 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, clusterings, select
 from lcbench.tasks.registry import Drawing, TaskEntry, registry
-from lcbench.tasks.selection import DocsSizes, SyntheticSizes, clusterings, select
 from lcbench.tasks.suites import DOCS_TYPES, SYNTHETIC_TASKS, Part
 from lcbench.tempscale.policy import Role
 
@@ -248,7 +248,7 @@ def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
 def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
     if sizes.lengths is None:
         return None
-    from lcbench.tasks import haystacks
+    from lcbench.tasks.docs import haystacks
 
     by_length = haystacks.hidden(name, sizes)
     # The queries are the same at every length.

@@ -15,13 +15,13 @@ from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, sp
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
-    from lcbench.tasks.selection import DocsSizes
+    from lcbench.tasks.docs.selection import DocsSizes
 
 PASSKEY = "DocstringPasskeyRetrieval"
 NEEDLE = "DocstringNeedleRetrieval"
-# The tasks that lcbench.tasks.synthetic makes.
+# The tasks that lcbench.tasks.docs.synthetic makes.
 SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
-# The tasks that are made of docstrings (those, and what lcbench.tasks.docs makes), and their types
+# The tasks that are made of docstrings (those, and what lcbench.tasks.docs.tasks makes), and their types
 # in mteb.
 DOCS_TYPES: Mapping[str, str] = {
     "DocstringRetrieval": "Retrieval",
@@ -267,11 +267,11 @@ def docs_digest(task: str, sizes: DocsSizes, window: int | None) -> str | None:
         RequestError: the sizes cannot be had.
     """
     if task in SYNTHETIC_TASKS:
-        from lcbench.tasks import haystacks
+        from lcbench.tasks.docs import haystacks
 
         return haystacks.digest(sizes.synthetic.at(window))
     if task in DOCS_TASKS:
-        from lcbench.tasks.selection import select
+        from lcbench.tasks.docs.selection import select
 
         return select(sizes).digest
     return None
@@ -285,11 +285,11 @@ def make_task(part: Part, sizes: DocsSizes) -> AbsTask:
         sizes: of the docs suite, for the model's window (`DocsSizes.at`).
     """
     if part.name in SYNTHETIC_TASKS:
-        from lcbench.tasks import synthetic
+        from lcbench.tasks.docs import synthetic
 
         return synthetic.make_task(part.name, sizes.synthetic)
     if part.name in DOCS_TASKS:
-        from lcbench.tasks import docs
+        from lcbench.tasks.docs import tasks as docs
 
         return docs.make_task(part.name, sizes)
     import mteb

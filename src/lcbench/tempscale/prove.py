@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError
-from lcbench.failures import is_of_device
+from lcbench.system.transient import is_of_device
 
 # A length that no head count, expert count or batch size is likely to have, so that a tensor of
 # shape [..., 23, 23] is recognised as token × token.

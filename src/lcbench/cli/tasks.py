@@ -1,0 +1,286 @@
+"""`python -m lcbench.tasks`: suites and tasks, their sizes, and whether their data is here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from lcbench.cli.app import run_command, screen, warn
+from lcbench.errors import RequestError
+from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
+from lcbench.system.console import emit
+from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
+from lcbench.tasks.sizes import rounded, texts_of
+from lcbench.tasks.suites import (
+    DOCS_TYPES,
+    Part,
+    column_of,
+    make_task,
+    resolve,
+    why_left_out,
+)
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+    from rich.table import Table
+
+    from lcbench.settings.read import TasksSettings
+
+_UNKNOWN = "?"
+# Of a column that leaves room for the others on 110 columns; fits all names of the suites.
+_TASK_WIDTH = 40
+_SPLITS_WIDTH = 10
+# Of data that cannot be scored as it is, worst first.
+_NOT_WHOLE = ("unreadable", "other data", "in part")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task of a listing.
+
+    Attributes:
+        group: the suite, or what else was asked for.
+        column: of Table 1.
+        task: its name.
+        kind: its type in mteb.
+        splits: those that are scored, joined by commas.
+        subsets: how many are scored.
+        texts: that are encoded for it, repetitions included; None: unknown.
+        unique: different ones among them.
+        characters: of all its texts.
+        data: where its data lies (`mirror.find`), or `made here`; of a mirror's plain folder also
+            `other data` (of another number of texts) or `unreadable`; None: not here.
+    """
+
+    group: str
+    column: str
+    task: str
+    kind: str
+    splits: str
+    subsets: int
+    texts: int | None
+    unique: int | None
+    characters: int | None
+    data: str | None
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """A benchmark of mteb.
+
+    Attributes:
+        benchmark: its name.
+        tasks: how many it has.
+        run_here: how many of them can be run here: public, and made of text alone.
+    """
+
+    benchmark: str
+    tasks: int
+    run_here: int
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run_command("tasks", _job))
+
+
+def _job(config: DictConfig) -> int:
+    from lcbench.settings.read import read_tasks
+
+    settings = read_tasks(config)
+    check_mirror(settings.mirror)
+    for task in settings.left_out:
+        warn(f"left out: {task}.")
+    if settings.benchmarks:
+        benchmarks = list_benchmarks(registry())
+        if settings.format == "csv":
+            _write_csv(BenchmarkRow, benchmarks)
+        else:
+            screen().print(_benchmark_table(benchmarks))
+        return 0
+    rows = list_tasks(settings)
+    if settings.format == "csv":
+        _write_csv(Row, [row for group in rows.values() for row in group])
+    else:
+        _print_groups(rows, screen())
+    return 0
+
+
+def list_tasks(settings: TasksSettings) -> dict[str, list[Row]]:
+    """Return the rows of each group: each suite, or all that was asked for.
+
+    Raises:
+        RequestError: the request is wrong: nothing of a task is left under it.
+    """
+    return {
+        name: [_row(name, choice, settings) for choice in choices]
+        for name, choices in settings.groups.items()
+    }
+
+
+def list_benchmarks(known: Registry) -> list[BenchmarkRow]:
+    """Return all benchmarks by name, those of which nothing can be run here as well."""
+    return [
+        BenchmarkRow(
+            name, len(choices), sum(not why_left_out(known.tasks[one.name]) for one in choices)
+        )
+        for name, choices in sorted(known.benchmarks.items(), key=lambda item: item[0].lower())
+    ]
+
+
+def _row(group: str, choice: TaskChoice, settings: TasksSettings) -> Row:
+    part = resolve(choice, settings.splits, settings.subsets)
+    kind = DOCS_TYPES.get(part.name) or registry().tasks[part.name].kind
+    texts = texts_of(part, settings.docs)
+    return Row(
+        group=group,
+        column=column_of(part.name, kind, settings.suites),
+        task=part.name,
+        kind=kind,
+        splits=",".join(part.splits),
+        subsets=len(_subsets_of(part)),
+        texts=None if texts is None else sum(one.count for one in texts),
+        unique=None if texts is None else sum(one.unique for one in texts),
+        characters=None if texts is None else sum(one.characters for one in texts),
+        data=_where(part, settings),
+    )
+
+
+def _subsets_of(part: Part) -> tuple[str, ...]:
+    if part.subsets is not None:
+        return part.subsets
+    return ("default",) if part.name in DOCS_TYPES else tuple(registry().tasks[part.name].subsets)
+
+
+def _where(part: Part, settings: TasksSettings) -> str | None:
+    """Return where a task's data lies; of an aggregate, that of all its parts."""
+    if part.name in DOCS_TYPES:
+        return "made here"
+    entry = registry().tasks[part.name]
+    entries: list[TaskEntry] = [registry().tasks[one] for one in entry.parts] or [entry]
+    found = [_where_one(one, part, settings) for one in entries]
+    if None in found:
+        return None
+    return next((one for one in _NOT_WHOLE if one in found), found[0])
+
+
+def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | None:
+    try:
+        found = find(entry, _subsets_of(part), settings.mirror)
+    except RequestError:
+        return "unreadable"
+    # Whoever filled a plain folder gave it the dataset's name: that it is, is seen only in it.
+    plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
+    if found != "mirror" or not plain:
+        return found
+    from lcbench.system.hardware import quiet_libraries
+    from lcbench.tasks.contents import DataError, load
+
+    quiet_libraries()
+    splits = part.splits if part.name == entry.name else entry.splits
+    task = make_task(replace(part, name=entry.name, splits=splits), settings.docs)
+    try:
+        point_at(task, settings.mirror)
+        differs = load(task)
+    except (RequestError, DataError):
+        return "unreadable"
+    finally:
+        task.unload_data()
+    return "mirror" if all(one.is_tolerable for one in differs) else "other data"
+
+
+def _print_groups(groups: Mapping[str, Sequence[Row]], console: Console) -> None:
+    from rich.text import Text
+
+    for name, rows in groups.items():
+        here = sum(row.data not in (None, *_NOT_WHOLE) for row in rows)
+        console.print(
+            Text(
+                f"{name}: {len(rows)} task{'' if len(rows) == 1 else 's'}, "
+                f"{_total(row.texts for row in rows)} texts, "
+                f"{_total(row.unique for row in rows)} of them different, "
+                f"{_total(row.characters for row in rows)} characters; the data of {here} is here"
+            ),
+            soft_wrap=True,
+        )
+        console.print(_table(rows))
+
+
+def _total(numbers: Iterable[int | None]) -> str:
+    """Return a sum in words; where some are unknown it is at least that."""
+    numbers = list(numbers)
+    known = rounded(sum(number for number in numbers if number is not None))
+    return f"at least {known}" if None in numbers else known
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    from rich.text import Text
+
+    table = _empty_table()
+    # A name is what a request takes: it may be folded, and is never cut.
+    longest = max(len(row.task) for row in rows) + 1
+    table.add_column("task", overflow="fold", min_width=min(longest, _TASK_WIDTH))
+    table.add_column("type", overflow="fold", max_width=14)
+    table.add_column("splits", no_wrap=True)
+    for name in ("sub-\nsets", "texts", "unique", "chars"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("data", no_wrap=True)
+    column = ""
+    columns = list(dict.fromkeys(row.column for row in rows))
+    for row in sorted(rows, key=lambda row: columns.index(row.column)):
+        if row.column != column:
+            table.add_row(Text(row.column, style="bold"))
+            column = row.column
+        table.add_row(
+            Text(f" {row.task}"),
+            Text(row.kind),
+            Text(_in_short(row.splits)),
+            str(row.subsets),
+            *(
+                _UNKNOWN if number is None else rounded(number)
+                for number in (row.texts, row.unique, row.characters)
+            ),
+            Text(row.data or "not here", style="" if row.data else "dim"),
+        )
+    return table
+
+
+def _in_short(splits: str) -> str:
+    """Return the names of splits where there is room for them, else how many there are."""
+    return splits if len(splits) <= _SPLITS_WIDTH else f"{splits.count(',') + 1} splits"
+
+
+def _benchmark_table(rows: Sequence[BenchmarkRow]) -> Table:
+    from rich.text import Text
+
+    table = _empty_table()
+    table.add_column("benchmark", overflow="fold")
+    table.add_column("tasks", justify="right")
+    table.add_column("can be run here", justify="right")
+    for row in rows:
+        table.add_row(Text(row.benchmark), str(row.tasks), str(row.run_here))
+    return table
+
+
+def _empty_table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+
+
+def _write_csv(kind: type[Any], rows: Sequence[Any]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    emit(text.getvalue())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,533 @@
+"""Where the data of mteb's tasks lies: in a mirror, in the hub's cache, or out of reach.
+
+A mirror is laid out as the hub's cache, which keeps revisions apart (what `prefetch` fills), or as
+plain folders `<organisation>/<name>`. A task whose dataset is there reads it from there; its class
+is mteb's own, unmodified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcbench.errors import RequestError, StorageError
+from lcbench.hub import cache as hub
+from lcbench.hub.datafiles import (
+    CARDS,
+    Reads,
+    card_of,
+    check_card,
+    configs_of,
+    files_read,
+    reads_of,
+)
+from lcbench.system.files import cache_folder
+from lcbench.tasks.registry import TaskEntry, registry
+from lcbench.tasks.suites import DOCS_TASKS, Part
+
+if TYPE_CHECKING:
+    from datasets import Features
+    from mteb.abstasks.abstask import AbsTask
+
+_KEEPS_REVISIONS = (
+    "A folder that `python -m lcbench.hub.fetch` fills keeps revisions apart: mirror=<that folder>."
+)
+# No part of a dataset: what version control and the hub's client note beside it. No card may name
+# files in there.
+_NO_DATA = {".git", ".cache"}
+# Of a dataset, those reached by several links counted as often: links to folders can make them
+# grow exponentially, and whatever reads the folder goes through all of them.
+_MOST_FOLDERS = 10_000
+
+
+def check_mirror(mirror: Path | None) -> None:
+    """Check that a mirror is a folder.
+
+    Raises:
+        RequestError: it is not.
+    """
+    try:
+        there = mirror is None or mirror.is_dir()
+        if mirror is not None and there:
+            os.listdir(mirror)  # noqa: PTH208 - one that cannot be entered, before it is needed
+    except OSError as error:
+        raise RequestError(f"mirror={mirror} cannot be read: {error.strerror}.") from error
+    if not there:
+        raise RequestError(
+            f"mirror={mirror} is not a folder. It is one that `python -m lcbench.hub.fetch "
+            f"KEYS mirror={mirror}` fills, or has models and datasets as <organisation>/<name>, or "
+            "is the address (https://…) of a site's mirror of the hub."
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a task's data comes from.
+
+    Attributes:
+        dataset: its name on the hub.
+        revision: the commit that the task asks for; of a plain folder, of which nobody knows the
+            commit, a digest of its files.
+        origin: `hub`: the hub's files of that commit, wherever they lie; or `mirror` and the digest
+            of its plain folder.
+    """
+
+    dataset: str
+    revision: str
+    origin: str
+
+
+def point_at(task: AbsTask, mirror: Path | None) -> Data:
+    """Point a task at its dataset in the mirror or the hub's cache, if it is there.
+
+    Raises:
+        RequestError: the mirror's copy is that of another revision, or may be; or it is not read
+            as a dataset (`datafiles.check_card`, `digest_of`).
+    """
+    # As mteb has it: an aggregate's parts are one object a process, and may be pointed already.
+    entry = registry().tasks[task.metadata.name]
+    restricted = set(task.hf_subsets) != set(entry.subsets)
+    place = _find(entry, task.hf_subsets if restricted else None, mirror)
+    if place.is_whole and place.folder is not None:
+        check_card(place.folder, hub.files_in(place.folder))
+        _read_from(task, place.folder, entry.revision)
+        return Data(entry.dataset, entry.revision, "hub")
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    if folder is not None:
+        _check_revision(entry, folder)
+        digest = digest_of(folder)
+        _read_from(task, _named_by_content(folder, digest), digest)
+        return Data(entry.dataset, digest, f"mirror {digest}")
+    return Data(entry.dataset, entry.revision, "hub")
+
+
+def is_here(task: AbsTask) -> bool:
+    """Whether a task was pointed at a folder."""
+    return Path(task.metadata.dataset["path"]).is_absolute()
+
+
+def is_plain(task: AbsTask) -> bool:
+    """Whether a task was pointed at a mirror's plain folder, whose revision is its digest."""
+    return is_here(task) and str(task.metadata.revision).startswith("sha256-")
+
+
+def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
+    """Return a mirror's plain folder of a dataset, where it has no snapshot of the revision."""
+    if mirror is None or not dataset or not (mirror / dataset).is_dir():
+        return None
+    snapshots = (
+        hub.snapshot_folder(cache, "dataset", dataset, revision) for cache in hub.in_mirror(mirror)
+    )
+    return None if any(one.is_dir() for one in snapshots) else (mirror / dataset).resolve()
+
+
+def entries_of(part: Part) -> list[tuple[TaskEntry, tuple[str, ...] | None]]:
+    """Return mteb's tasks that a part is made of, and their subsets; nothing for ours."""
+    if part.name in DOCS_TASKS:
+        return []
+    tasks = registry().tasks
+    entry = tasks[part.name]
+    return [(tasks[name], part.subsets) for name in entry.parts or (part.name,)]
+
+
+def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
+    """Return the datasets that are neither in the mirror nor in a cache, one line each.
+
+    mteb itself is not asked, so that this takes no longer than looking into the folders.
+    """
+    users: dict[tuple[str, str], list[str]] = {}
+    lacks: dict[tuple[str, str], list[str]] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        place = _find(entry, subsets, mirror)
+        if place.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
+            continue
+        if _is_prepared(entry, reads_of(entry, subsets)):
+            continue
+        key = entry.dataset, entry.revision
+        names = users.setdefault(key, [])
+        names += [entry.name] if entry.name not in names else []
+        lacks.setdefault(key, []).extend(place.lacks)
+    return [
+        hub.describe(f"{key[0]} (for {', '.join(names)})", list(dict.fromkeys(lacks[key])))
+        for key, names in users.items()
+    ]
+
+
+def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
+    """Return what a mirror's plain folders lack of what tasks read, one line a task.
+
+    Such a folder is read as it is: what it lacks is not looked for elsewhere.
+
+    Raises:
+        RequestError: a folder cannot be read, or is not read as a dataset.
+    """
+    lines: dict[str, None] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        folder = plain_folder(entry.dataset, entry.revision, mirror)
+        if folder is None or _find(entry, subsets, mirror).is_whole:
+            continue
+        digest_of(folder)
+        if missing := missing_in(entry, subsets, folder):
+            lines[
+                f"{entry.dataset} (for {entry.name}): {', '.join(missing)}; "
+                f"its folder has {', '.join(_stated_configs(folder))}"
+            ] = None
+    return list(lines)
+
+
+def missing_in(entry: TaskEntry, subsets: Sequence[str] | None, folder: Path) -> list[str]:
+    """Return the subsets, or the one configuration, that a dataset's card lacks of what is read.
+
+    Raises:
+        RequestError: the card cannot be read.
+    """
+    return _missing(entry, subsets or tuple(entry.subsets), _stated_configs(folder))
+
+
+def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
+    """Return what a dataset's snapshot lacks of what tasks read.
+
+    Args:
+        reads: what each task reads.
+        folder: of the snapshot.
+        sizes: of all files of the repository, if they are known; without them a file that a pattern
+            of the card stands for may be missed.
+    """
+    paths = hub.files_in(folder) if sizes is None else list(sizes)
+    selection = files_read(paths, configs_of(folder), reads)
+    if sizes is not None:
+        return hub.not_whole(folder, {path: sizes[path] for path in selection.files})
+    if not set(selection.files) - set(CARDS):
+        return ["its data"]
+    return list(selection.unmatched)
+
+
+def _find(entry: TaskEntry, subsets: Sequence[str] | None, mirror: Path | None) -> hub.Place:
+    """Look for a dataset's snapshot; before the hub's own cache a mirror's plain folder goes."""
+    there = plain_folder(entry.dataset, entry.revision, mirror)
+    places = []
+    for cache in hub.caches(mirror) if there is None or mirror is None else hub.in_mirror(mirror):
+        look = partial(lacking, [reads_of(entry, subsets)])
+        place = hub.find(cache, "dataset", entry.dataset, entry.revision, look)
+        if place.is_whole:
+            return place
+        places.append(place)
+    return hub.best(places)
+
+
+def missing_subsets(task: AbsTask) -> list[str]:
+    """Return the subsets of a task that the folder it was pointed at does not have.
+
+    Or the one configuration of the dataset that it reads, where the task names one.
+    """
+    entry = registry().tasks[task.metadata.name]
+    return _missing(entry, task.hf_subsets, _configs(Path(task.metadata.dataset["path"])))
+
+
+def _missing(entry: TaskEntry, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
+    """Return what a dataset of some configurations lacks of what a task reads."""
+    if configs and entry.config is not None and entry.config not in configs:
+        return [entry.config]
+    # A default configuration has all languages, or so it must be assumed until it is read; and
+    # what a task calls its data when it loads it in a way of its own, only the task knows.
+    if not entry.divided or entry.loading == "own" or not configs or "default" in configs:
+        return []
+    return [
+        subset
+        for subset in subsets
+        # Retrieval tasks keep a subset in several configurations: <subset>-corpus …
+        if not any(name == subset or name.startswith(f"{subset}-") for name in configs)
+    ]
+
+
+def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str | None:
+    """Return where a task's data lies, as near as can be told without opening it.
+
+    Imports neither mteb nor datasets, so that a listing need not wait for them.
+
+    Args:
+        entry: the task.
+        subsets: those that are asked for.
+        mirror: that was asked for, or None.
+
+    Returns:
+        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`, `prepared` (in
+        the cache of datasets); None: not here, or in the mirror at another revision.
+    """
+    chosen = None if set(subsets) == set(entry.subsets) else subsets
+    place = _find(entry, chosen, mirror)
+    if place.is_whole and place.folder is not None:
+        in_mirror = mirror is not None and place.folder.absolute().is_relative_to(mirror.absolute())
+        return "mirror" if in_mirror else "hub cache"
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    if folder is not None:
+        try:
+            _check_revision(entry, folder)
+        except RequestError:
+            return None
+        missing = missing_in(entry, subsets, folder)
+        if missing and (not entry.divided or len(missing) >= len(subsets)):
+            return None
+        return "in part" if missing else "mirror"
+    return "prepared" if _is_prepared(entry, reads_of(entry, chosen)) else None
+
+
+def _stated_configs(folder: Path) -> list[str]:
+    """Return the configurations that a dataset's card states; none if it states none.
+
+    Raises:
+        RequestError: the card cannot be read.
+    """
+    configs = card_of(folder).get("configs")
+    if configs is None:
+        return []
+    if not isinstance(configs, list) or not all(isinstance(one, dict) for one in configs):
+        raise RequestError(
+            f"{folder / CARDS[0]} cannot be read as the card of a dataset: its configs are no list "
+            "of configurations"
+        )
+    return [str(one.get("config_name", "default")) for one in configs]
+
+
+def _check_revision(entry: TaskEntry, folder: Path) -> None:
+    """Refuse to read another revision's data: a folder of a mirror has one, and rarely says which.
+
+    Raises:
+        RequestError: the folder is known to be of another revision than the task reads; or its
+            revision is unknown, and mteb has an older task that reads the same dataset.
+    """
+    known = _downloaded_revision(folder)
+    if known is not None and known != entry.revision:
+        raise RequestError(
+            f"{folder} is revision {known} of {entry.dataset}; {entry.name} reads "
+            f"{entry.revision}. {_KEEPS_REVISIONS}"
+        )
+    others = {
+        one.name: one.revision
+        for one in registry().reading(entry.dataset)
+        if one.revision != entry.revision
+    }
+    # The first version of a task is what a dataset without a revision is taken for.
+    first = any(
+        name == entry.superseded_by or name.startswith(f"{entry.name}.v") for name in others
+    )
+    if known is None and others and not first:
+        listed = ", ".join(f"{name} reads {revision}" for name, revision in others.items())
+        raise RequestError(
+            f"{folder} does not say which revision of {entry.dataset} it is: {entry.name} reads "
+            f"{entry.revision}, {listed}. {_KEEPS_REVISIONS}"
+        )
+
+
+def _downloaded_revision(folder: Path) -> str | None:
+    """Return the commit that `hf download --local-dir` has noted in a folder, if it filled it."""
+    notes = folder / ".cache" / "huggingface" / "download"
+    found = set()
+    for note in notes.rglob("*.metadata"):
+        # The first line of such a note is the commit that the file came from.
+        found.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
+    return found.pop() if len(found) == 1 else None
+
+
+def _named_by_content(folder: Path, digest: str) -> Path:
+    """Return a link to a folder whose name tells its content.
+
+    `datasets` keeps what it has read of a folder under the folder's name, and takes it for what is
+    in the folder now, also after files were changed; and two folders of one name for the same.
+
+    Raises:
+        StorageError: the link cannot be made.
+    """
+    target = folder.resolve()
+    # Another folder of the same content is another link: this one may go before that does.
+    where = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    name = f"{folder.name}-{digest.removeprefix('sha256-')}-{where}"
+    link = cache_folder() / "mirror" / where / name
+    if link.is_symlink() and link.readlink() == target:
+        return link
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target, target_is_directory=True)
+        temporary.replace(link)
+    except OSError as error:
+        raise StorageError(
+            f"{link} could not be made: {error.strerror}. It is a link in lcbench's cache; name "
+            "another folder for that: LCBENCH_CACHE=PATH."
+        ) from error
+    return link
+
+
+def _read_from(task: AbsTask, folder: Path, revision: str) -> None:
+    # mteb notes the revision in its result; a folder is read without regard to it.
+    dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
+    if columns := _uneven_columns(folder, dataset.get("name")):
+        dataset["features"] = columns
+    task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+    if task.fast_loading and set(task.hf_subsets) != set(task.metadata.hf_subsets):
+        # Read at once, a few of many languages would be picked from the files of all; each has a
+        # configuration of its own where the dataset says so.
+        task.fast_loading = not set(task.hf_subsets) <= set(_configs(folder))
+
+
+def _uneven_columns(folder: Path, config: object) -> Features | None:
+    """Return the columns of all splits of a configuration together, if the splits' own differ.
+
+    LongEmbed's do (corpus, queries and qrels are splits), and `datasets` refuses to read the
+    second of them unless it is told of all columns; what a split lacks is null then.
+    """
+    if not isinstance(config, str) or config not in _configs(folder):
+        return None
+    try:
+        return _columns_of_all(folder, config)
+    # Whatever `datasets` makes of such files; loading them says it.
+    except Exception:
+        return None
+
+
+def _columns_of_all(folder: Path, config: str) -> Features | None:
+    from datasets import Dataset, Features, load_dataset, load_dataset_builder
+
+    files = load_dataset_builder(str(folder.absolute()), config).config.data_files
+    splits = []
+    for paths in files.values():
+        kind = "parquet" if str(paths[0]).endswith(".parquet") else "json"
+        rows = load_dataset(kind, data_files=[str(paths[0])], split="train", streaming=True)
+        splits.append(Dataset.from_list(list(rows.take(1))).features)
+    if all(set(columns) == set(splits[0]) for columns in splits):
+        return None
+    return Features({name: kind for columns in splits for name, kind in columns.items()})
+
+
+@lru_cache(maxsize=256)
+def _configs(folder: Path) -> tuple[str, ...]:
+    """Return the configurations of a dataset in a folder; none if it has none that can be read."""
+    if not folder.is_dir():
+        return ()
+    import datasets
+
+    try:
+        return tuple(datasets.get_dataset_config_names(str(folder)))
+    # Whatever `datasets` makes of a folder that somebody filled; loading it says what is wrong.
+    except Exception:
+        return ()
+
+
+def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
+    """Whether the cache of `datasets`, which it reads without a network, has a dataset.
+
+    Without a network it takes whichever revision it prepared last, so there may be no other.
+    """
+    cache = _prepared_cache()
+    wanted = _folded(entry.dataset.replace("/", "___"))
+    # <organisation>___<name>/<configuration>/<version>/<revision>
+    prepared = [
+        path
+        for folder in (cache.iterdir() if cache.is_dir() else ())
+        if _folded(folder.name) == wanted
+        for path in folder.glob("*/*/*/")
+    ]
+    if {path.name for path in prepared} != {entry.revision}:
+        return False
+    configs = {path.parents[1].name for path in prepared}
+    # The configuration that a card marks as its default may have any name.
+    return all(configs & set(names) or names == ("default",) for names in reads.parts or ())
+
+
+def _prepared_cache() -> Path:
+    """Return where `datasets` keeps what it has prepared, without importing it."""
+    if "datasets" in sys.modules:
+        from datasets import config
+
+        return Path(config.HF_DATASETS_CACHE)
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME, "datasets")))
+
+
+def _folded(name: str) -> str:
+    """Return a name as far as `datasets` keeps it: FinQA becomes fin_qa."""
+    return name.replace("_", "").lower()
+
+
+def digest_of(folder: Path) -> str:
+    """Return `sha256-` and 16 hexadecimal digits over all of a dataset's files, the card included.
+
+    Files are read again only after one of them has changed.
+
+    Raises:
+        RequestError: there are none, or not all can be read; or the folder is not one to be read
+            as a dataset: its links run in a circle or lead nowhere, it has pipes or devices, or its
+            card names what is not in it (`datafiles.check_card`).
+    """
+    files = _files_in(folder)
+    if not files:
+        raise RequestError(f"{folder} has no files: it is no dataset.")
+    check_card(folder, files)
+    return _digest(folder, tuple(files.items()))
+
+
+@lru_cache(maxsize=256)
+def _digest(folder: Path, files: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _ in files:
+        try:
+            with (folder / name).open("rb") as content:
+                inner = hashlib.file_digest(content, "sha256").digest()
+        except OSError as error:
+            raise RequestError(f"{folder / name} cannot be read: {error.strerror}.") from error
+        digest.update(os.fsencode(name) + b"\0" + inner)
+    return f"sha256-{digest.hexdigest()[:16]}"
+
+
+def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return all files of a dataset by their relative paths, sorted, and what tells their state.
+
+    Raises:
+        RequestError: see `digest_of`.
+    """
+    files: dict[str, tuple[int, ...]] = {}
+    # Folders yet to be gone through: the path in the dataset, and the folders that it lies in.
+    left: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    folders = 0
+    while left:
+        relative, above = left.pop()
+        place = folder / relative
+        folders += 1
+        try:
+            state = place.stat()
+            if (state.st_dev, state.st_ino) in above:
+                raise RequestError(f"{place} is a link to a folder that it lies in.")
+            if folders > _MOST_FOLDERS:
+                raise RequestError(
+                    f"{folder} has more than {_MOST_FOLDERS:,} folders, links to folders counted."
+                )
+            names = sorted(os.listdir(place))  # noqa: PTH208 - names, of whatever bytes
+            for name in names:
+                place = folder / relative / name
+                state_of = place.stat()
+                inner = f"{relative}/{name}" if relative else name
+                if stat.S_ISDIR(state_of.st_mode):
+                    if name not in _NO_DATA:
+                        left.append((inner, (*above, (state.st_dev, state.st_ino))))
+                elif stat.S_ISREG(state_of.st_mode):
+                    changed = state_of.st_mtime_ns, state_of.st_ctime_ns
+                    files[inner] = state_of.st_dev, state_of.st_ino, state_of.st_size, *changed
+                else:
+                    raise RequestError(
+                        f"{place} is neither a file nor a folder, but a pipe, a socket or a "
+                        "device: it is not read. A dataset's folder has data alone."
+                    )
+        except FileNotFoundError as error:
+            raise RequestError(f"{place} is a link that leads nowhere.") from error
+        except OSError as error:
+            raise RequestError(f"{place} cannot be read: {error.strerror}.") from error
+    return dict(sorted(files.items()))

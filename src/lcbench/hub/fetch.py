@@ -1,0 +1,595 @@
+"""`python -m lcbench.hub.fetch`: every model and dataset that a run needs, in one folder.
+
+The folder is laid out as the hub's cache and filled by the hub's own client. Which files are needed
+is said where they are read: `models.model_files`, `tasks.datafiles`.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from lcbench.cli.app import complain, run_command, screen
+from lcbench.cli.run import compose_settings
+from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
+from lcbench.hub import cache, ledger
+from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
+from lcbench.hub.datasets import entries_of, missing_in
+from lcbench.hub.models import check_hub_name, model_files, source_of
+from lcbench.settings.read import Settings, read_verify
+from lcbench.system import transient
+from lcbench.system.files import write_atomically
+from lcbench.system.signals import Stop, leave
+from lcbench.tasks.registry import registry
+from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve_all
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+_LOCK = ".lcbench-prefetch.lock"
+# Of a repository; the hub's pages of a tree may go on for ever.
+_MOST_FILES = 1_000_000
+# Repositories that are asked for their files at the same time.
+_LISTED_AT_ONCE = 8
+# Seconds after which an unfinished file that nobody writes to any more is a leftover. The client
+# gives up on a server that is silent for ten seconds after five tries.
+_LEFTOVER_SECONDS = 600.0
+# Seconds before each further try of a repository whose fetching a network's fault has ended.
+_WAITS = (2.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A revision of a repository that is needed.
+
+    Attributes:
+        kind: of repository.
+        name: on the hub.
+        revision: a commit, branch or tag; None: main.
+        users: the model config or the tasks that need it, and the subsets of each; None: all.
+        reads: of a dataset, what each task reads.
+    """
+
+    kind: cache.Kind
+    name: str
+    revision: str | None
+    users: Mapping[str, tuple[str, ...] | None]
+    reads: tuple[Reads, ...] = ()
+
+    def __str__(self) -> str:
+        at = f" (revision {self.revision})" if self.revision else ""
+        return f"{self.kind} {self.name}{at}, for {', '.join(self.users)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is needed of a repository, and how much of that is there.
+
+    Attributes:
+        wanted: the repository.
+        commit: that its revision stands for.
+        snapshot: the folder of that commit.
+        sizes: of the files that are needed, in bytes.
+        lacks: those that are not there, or not whole.
+    """
+
+    wanted: Wanted
+    commit: str
+    snapshot: Path
+    sizes: Mapping[str, int]
+    lacks: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How large all that is needed is."""
+        return sum(self.sizes.values())
+
+    @property
+    def bytes_lacking(self) -> int:
+        """How large what is not there is."""
+        return sum(self.sizes[path] for path in self.lacks)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    leave(run_command("prefetch", _job))
+
+
+def _job(config: DictConfig) -> int:
+    settings = compose_settings(config, "prefetch")
+    # The client's threads follow a server for as long as it sends, also when told to end.
+    with Stop():
+        failed = prefetch(settings, screen(), verify=read_verify(config))
+    for wanted, reason in failed.items():
+        complain(f"{wanted}: {reason}")
+    return 1 if failed else 0
+
+
+def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str, str]:
+    """Fetch what a run of these settings needs into the folder `mirror`.
+
+    Args:
+        settings: of the run.
+        console: for the table and the progress.
+        verify: compare the digests of all files, also of those that were there.
+
+    Returns:
+        What could not be fetched, and why. All else was.
+
+    Raises:
+        MissingError: something is missing and the hub may not be asked, or does not answer.
+        RequestError: `mirror` is no folder, or what is missing does not fit onto its disk.
+        StorageError: it cannot be written.
+    """
+    folder = _folder(settings)
+    things = wanted_by(settings)
+    if not things:
+        console.print("None of this is on the hub: there is nothing to fetch.")
+        return {}
+    recorded = ledger.read(folder)
+    plans = {id(one): plan_here(one, folder) for one in things}
+    todo = [one for one in things if verify or not _is_done(plans[id(one)], recorded)]
+    if todo and (why := cache.why_not_fetched(offline=settings.offline)):
+        here = [plan for plan in plans.values() if plan is not None]
+        missing = [_missing(one, plans[id(one)], recorded, verify=verify) for one in things]
+        if said := [one for one in missing if one is not None]:
+            raise MissingError(said, f"mirror={folder}", why)
+        _say_plan(console, here, folder)
+        return {}
+    failed: dict[str, str] = {}
+    if todo:
+        from lcbench.hub import transfers
+
+        with _only_one(folder):
+            remove_leftovers(folder)
+            api = transfers.api()
+            planned, failed = _ask_hub(api, todo, folder)
+            plans |= {id(plan.wanted): plan for plan in planned}
+            _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
+            _check_space(planned, folder)
+            failed |= _fetch_all(partial(fetch, api), planned, folder, console)
+    else:
+        _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
+    if not failed:
+        console.print(f"All of it is in {folder}. Without a network: mirror={folder} offline=true")
+    return failed
+
+
+def _folder(settings: Settings) -> Path:
+    if settings.hub is not None:
+        raise RequestError(
+            f"mirror={settings.hub}: prefetch fills a folder: mirror=PATH. To fetch from that "
+            f"address, set HF_ENDPOINT={settings.hub}"
+        )
+    if settings.mirror is None:
+        raise RequestError("mirror needs the folder to fill: mirror=PATH.")
+    if settings.mirror.exists() and not settings.mirror.is_dir():
+        raise RequestError(f"mirror={settings.mirror} is a file, not a folder to fill.")
+    return settings.mirror
+
+
+def wanted_by(settings: Settings) -> list[Wanted]:
+    """Return the repositories that a run needs, each revision once: models, then datasets.
+
+    Raises:
+        RequestError: a model's name or a task's subsets cannot be.
+    """
+    users: dict[tuple[str, str | None], dict[str, tuple[str, ...] | None]] = {}
+    for model in settings.models:
+        if source_of(model) == "hub":
+            check_hub_name(model.name)
+            users.setdefault((model.name, model.revision), {})[model.config] = None
+    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts.values())]
+
+
+def data_of(parts: Iterable[Part]) -> list[Wanted]:
+    """Return the datasets that tasks read, each revision once."""
+    users: dict[tuple[str, str], dict[str, tuple[str, ...] | None]] = {}
+    reads: dict[tuple[str, str], list[Reads]] = {}
+    for entry, subsets in (one for part in parts for one in entries_of(part)):
+        key = entry.dataset, entry.revision
+        users.setdefault(key, {})[entry.name] = subsets
+        reads.setdefault(key, []).append(reads_of(entry, subsets))
+    return [Wanted("dataset", *key, by, tuple(reads[key])) for key, by in users.items()]
+
+
+def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
+    """Fetch the data of tasks into the hub's own cache, as prefetch does, before a run reads it.
+
+    `datasets` would fetch as well, but cell by cell, unverified, and it cannot read all of it from
+    the hub (LongEmbed's splits have columns of their own).
+
+    Returns:
+        What could not be fetched, and why. All else was.
+
+    Raises:
+        RequestError: it does not fit onto the disk.
+    """
+    from huggingface_hub import constants
+
+    from lcbench.hub import transfers
+
+    folder, api = Path(constants.HF_HUB_CACHE), transfers.api()
+    folder.mkdir(parents=True, exist_ok=True)
+    plans, failed = _ask_hub(api, data_of(parts), folder)
+    _say_plan(console, plans, folder)
+    _check_space(plans, folder)
+    return failed | _fetch_all(partial(_fetch_verified, api), plans, folder, console)
+
+
+def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
+    """Return what is needed of a repository, without asking the hub; None if that is not known."""
+    commit = cache.commit_of(folder, wanted.kind, wanted.name, wanted.revision)
+    if commit is None:
+        return None
+    try:
+        cache.check_commit(commit)
+        sizes = cache.tree_sizes(folder, wanted.kind, wanted.name, commit)
+        if sizes is None:
+            return None
+        cache.check_tree(sizes)
+        return _plan(wanted, folder, commit, sizes)
+    except RequestError:
+        # Said of it alone, and not of all, where the hub is asked.
+        return None
+
+
+def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
+    """Return what is needed of a repository as the hub has it; fetches a dataset's card.
+
+    Raises:
+        whatever the hub's client raises.
+        RequestError: a model without safetensors; names that lead out of the folder.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    commit = cache.commit_of(folder, wanted.kind, wanted.name, wanted.revision)
+    if commit is None:
+        commit = str(
+            api.repo_info(wanted.name, repo_type=wanted.kind, revision=wanted.revision).sha
+        )
+    # Names from outside become paths below.
+    cache.check_commit(commit)
+    tree = api.list_repo_tree(
+        wanted.name, repo_type=wanted.kind, revision=commit, recursive=True, expand=False
+    )
+    files = (file for file in tree if isinstance(file, RepoFile))
+    sizes = {file.path: file.size for file in islice(files, _MOST_FILES + 1)}
+    if len(sizes) > _MOST_FILES:
+        raise RequestError(f"it has more than {_MOST_FILES} files")
+    cache.check_tree(sizes)
+    if wanted.kind == "model" and not any(path.endswith(".safetensors") for path in sizes):
+        raise RequestError("it has no safetensors weights, and pickled ones are not read")
+    if wanted.kind == "dataset":
+        snapshot = cache.snapshot_folder(folder, wanted.kind, wanted.name, commit)
+        for path in CARDS:
+            if path in sizes:
+                _remove_damaged(snapshot, {path: sizes[path]})
+                api.hf_hub_download(
+                    wanted.name, path, repo_type="dataset", revision=commit, cache_dir=folder
+                )
+    return _plan(wanted, folder, commit, sizes)
+
+
+def _plan(wanted: Wanted, folder: Path, commit: str, sizes: Mapping[str, int]) -> Plan:
+    snapshot = cache.snapshot_folder(folder, wanted.kind, wanted.name, commit)
+    if wanted.kind == "model":
+        paths: Sequence[str] = model_files(sizes)
+    else:
+        _refuse_lacking(wanted, snapshot)
+        paths = files_read(sizes, configs_of(snapshot), wanted.reads).files
+    needed = {path: sizes[path] for path in paths}
+    return Plan(wanted, commit, snapshot, needed, tuple(cache.not_whole(snapshot, needed)))
+
+
+def _refuse_lacking(wanted: Wanted, snapshot: Path) -> None:
+    """Refuse a dataset whose card lacks configurations that a task reads.
+
+    Raises:
+        RequestError: naming them.
+    """
+    for task, subsets in wanted.users.items():
+        if missing := missing_in(registry().tasks[task], subsets, snapshot):
+            raise RequestError(
+                f"{wanted.name} has nothing of {', '.join(missing)}, which {task} reads; ask for "
+                "the subsets that are there: subsets=[…]"
+            )
+
+
+def _is_done(plan: Plan | None, recorded: ledger.Manifest) -> bool:
+    return (
+        plan is not None
+        and not plan.lacks
+        and ledger.has(_entry_of(plan, recorded), plan.sizes, plan.wanted.users)
+    )
+
+
+def _entry_of(plan: Plan, recorded: ledger.Manifest) -> ledger.Entry | None:
+    return recorded.get((plan.wanted.kind, plan.wanted.name, plan.commit))
+
+
+def _missing(
+    wanted: Wanted, plan: Plan | None, recorded: ledger.Manifest, *, verify: bool
+) -> str | None:
+    """Return a line that says what is missing or damaged of a repository, or None."""
+    if plan is None:
+        return str(wanted)
+    if plan.lacks:
+        return cache.describe(str(wanted), plan.lacks)
+    if verify:
+        entry = _entry_of(plan, recorded)
+        wrong = (
+            list(plan.sizes) if entry is None else ledger.damaged(entry, plan.snapshot, plan.sizes)
+        )
+        if wrong:
+            return cache.describe(f"{wanted}, damaged or never compared with the hub", wrong)
+    return None
+
+
+def _ask_hub(api: HfApi, todo: Sequence[Wanted], folder: Path) -> tuple[list[Plan], dict[str, str]]:
+    """Plan for all repositories at once; return the plans, and why there is none for the others."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+
+    def ask(wanted: Wanted) -> Plan | str:
+        try:
+            return plan_here(wanted, folder) or plan_with(api, wanted, folder)
+        # Whatever is wrong with one repository, the others are fetched.
+        except Exception as error:
+            return _reason(error)
+
+    with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
+        answers = list(zip(todo, pool.map(ask, todo), strict=True))
+    failed = {str(one): answer for one, answer in answers if isinstance(answer, str)}
+    return [plan for _, plan in answers if isinstance(plan, Plan)], failed
+
+
+def _fetch_all(
+    fetch_one: Callable[[Plan, Path], None],
+    plans: Sequence[Plan],
+    folder: Path,
+    console: Console,
+) -> dict[str, str]:
+    """Fetch one repository after the other; return those that failed, and why."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+
+    if console.is_terminal:
+        enable_progress_bars()
+    failed: dict[str, str] = {}
+    gone: str | None = None
+    for number, plan in enumerate(plans, start=1):
+        if gone is not None:
+            failed[str(plan.wanted)] = gone
+            continue
+        began = time.monotonic()
+        try:
+            _fetch_patiently(fetch_one, plan, folder, console)
+        except StorageError:
+            raise
+        # Whatever is wrong with one repository, the others are fetched.
+        except Exception as error:
+            failed[str(plan.wanted)] = _reason(error)
+            gone = cache.why_not_fetched(offline=False)
+            outcome = "FAILED"
+        else:
+            outcome = f"{decimal(plan.bytes_lacking)} fetched, {decimal(plan.bytes)} verified"
+        console.print(
+            f"{number:>{len(str(len(plans)))}}/{len(plans)}  {plan.wanted.name}  {outcome}  "
+            f"{time.monotonic() - began:.1f} s",
+            soft_wrap=True,
+        )
+    return failed
+
+
+def _fetch_patiently(
+    fetch_one: Callable[[Plan, Path], None], plan: Plan, folder: Path, console: Console
+) -> None:
+    """Fetch a repository; where the network fails, again after a while: what has come is kept."""
+    for seconds in _WAITS:
+        try:
+            return fetch_one(plan, folder)
+        except Exception as error:
+            if not transient.may_pass(error) or isinstance(error, MemoryError):
+                raise
+            console.print(
+                f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s", soft_wrap=True
+            )
+            time.sleep(seconds)
+    return fetch_one(plan, folder)
+
+
+def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
+    """Fetch what a plan lacks, compare all of it with the hub's digests, and record it.
+
+    Raises:
+        OSError: a file was damaged twice; it is removed. Or whatever the hub's client raises.
+        StorageError: the manifest cannot be written.
+    """
+    _fetch_verified(api, plan, folder)
+    ledger.record(folder, _entry(plan, api.endpoint))
+
+
+def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
+    """Fetch what a plan lacks; a file that is damaged is removed and fetched once again."""
+    wanted = plan.wanted
+    _remove_damaged(plan.snapshot, plan.sizes)
+    for _ in range(2):
+        api.snapshot_download(
+            wanted.name,
+            repo_type=wanted.kind,
+            revision=plan.commit,
+            cache_dir=folder,
+            allow_patterns=[glob.escape(path) for path in plan.sizes],
+        )
+        check = api.verify_repo_checksums(
+            wanted.name, repo_type=wanted.kind, revision=plan.commit, cache_dir=folder
+        )
+        wrong = [one["path"] for one in check.mismatches if one["path"] in plan.sizes]
+        wrong += [path for path in check.missing_paths if path in plan.sizes]
+        if not wrong:
+            break
+        for path in wrong:
+            _remove(plan.snapshot, path)
+    else:
+        raise OSError(f"not what the hub says it is, after two tries: {', '.join(wrong)}")
+    if wanted.revision != plan.commit:
+        _refer(folder, plan)
+
+
+def _entry(plan: Plan, endpoint: str) -> ledger.Entry:
+    wanted = plan.wanted
+    return ledger.Entry(
+        kind=wanted.kind,
+        name=wanted.name,
+        revision=plan.commit,
+        asked=wanted.revision,
+        users=wanted.users,
+        files={
+            path: ledger.File(size, ledger.sha256(plan.snapshot / path))
+            for path, size in plan.sizes.items()
+        },
+        hub=endpoint,
+        fetched=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: version(name) for name in ("lcbench", "mteb", "huggingface_hub")},
+    )
+
+
+def _refer(folder: Path, plan: Plan) -> None:
+    """Let a branch lead to the commit, as the hub's cache does it."""
+    repository = cache.repository_folder(folder, plan.wanted.kind, plan.wanted.name)
+    reference = repository / "refs" / (plan.wanted.revision or "main")
+    write_atomically(reference, partial(Path.write_text, data=plan.commit, encoding="utf-8"))
+
+
+def _remove_damaged(snapshot: Path, sizes: Mapping[str, int]) -> None:
+    """Remove files that are not whole; the hub's client takes whatever is there for whole."""
+    for path in cache.not_whole(snapshot, sizes):
+        _remove(snapshot, path)
+
+
+def _remove(snapshot: Path, path: str) -> None:
+    """Remove a file of a snapshot, and the blob that it leads to (<repository>/blobs).
+
+    Raises:
+        RequestError: it does not lie in the snapshot.
+        StorageError: it cannot be removed.
+    """
+    pointer = snapshot / path
+    if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
+        raise RequestError(f"a file that leads out of its folder is not removed: {path!r}")
+    try:
+        _unlink(snapshot, pointer)
+    except OSError as error:
+        raise StorageError(f"{pointer} cannot be removed: {error.strerror}.") from error
+
+
+def _unlink(snapshot: Path, pointer: Path) -> None:
+    blob = pointer.resolve()
+    if blob.parent == snapshot.resolve().parents[1] / "blobs":
+        blob.unlink(missing_ok=True)
+    pointer.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of downloads that were killed."""
+    for path in folder.glob("*--*/blobs/*.incomplete"):
+        if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Keep a second prefetch out of the folder.
+
+    Raises:
+        RequestError: another one is at work.
+        StorageError: the folder cannot be written.
+    """
+    from filelock import Timeout
+    from huggingface_hub.utils._fixes import WeakFileLock
+
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # As the hub's client locks, also where the file system knows no locks.
+            stack.enter_context(WeakFileLock(folder / _LOCK, timeout=1.0))
+        except Timeout as error:
+            raise RequestError(
+                f"mirror={folder}: another prefetch is filling it; wait for it."
+            ) from error
+        except OSError as error:
+            raise StorageError(f"mirror={folder} cannot be written: {error.strerror}.") from error
+        yield
+
+
+def _check_space(plans: Sequence[Plan], folder: Path) -> None:
+    lacking, free = sum(plan.bytes_lacking for plan in plans), shutil.disk_usage(folder).free
+    if lacking > free:
+        raise RequestError(
+            f"{folder}: {decimal(lacking)} are to be fetched, and its disk has {decimal(free)} "
+            "free. Name a folder on another disk: mirror=PATH."
+        )
+
+
+def _say_plan(console: Console, plans: Sequence[Plan], folder: Path) -> None:
+    table = Table("repository", "revision", box=None)
+    for column in ("files", "size", "there already"):
+        table.add_column(column, justify="right")
+    for plan in plans:
+        table.add_row(
+            f"{plan.wanted.kind} {plan.wanted.name}",
+            plan.commit[:8],
+            str(len(plan.sizes)),
+            decimal(plan.bytes),
+            decimal(plan.bytes - plan.bytes_lacking),
+        )
+    total, lacking = sum(p.bytes for p in plans), sum(p.bytes_lacking for p in plans)
+    console.print(table)
+    existing = next(one for one in (folder, *folder.resolve().parents) if one.is_dir())
+    console.print(
+        f"{decimal(total)} in all, {decimal(lacking)} to fetch; "
+        f"{decimal(shutil.disk_usage(existing).free)} free on the disk of {folder}."
+    )
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        login = "accept its terms on the hub, then log in with `hf auth login`"
+        return f"it is gated: {login}{cache.withheld_token()}"
+    if isinstance(error, RepositoryNotFoundError):
+        login = "it is private: log in with `hf auth login`"
+        return f"there is no such repository, or {login}{cache.withheld_token()}"
+    if isinstance(error, RevisionNotFoundError):
+        return "there is no such revision"
+    if isinstance(error, LcbenchError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+if __name__ == "__main__":
+    main()

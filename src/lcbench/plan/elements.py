@@ -1,0 +1,209 @@
+"""Divide the cells of a sweep among array elements that cost about the same.
+
+What is expensive is shared within an element: a model is loaded once for the cells of it, and a
+dataset is read and tokenised once for all temperatures.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from lcbench.plan import manifest
+from lcbench.plan.manifest import Line, Manifest
+from lcbench.plan.predict import CellCost, Prediction
+from lcbench.results import provenance
+from lcbench.results.cell import Cell
+from lcbench.results.folder import Results
+from lcbench.settings.read import LaunchSettings, Settings
+from lcbench.settings.read import freeze as freeze_settings
+
+# Of an element, beside its cells: interpreter and libraries; and of each model in it, its loading.
+# Ten and five seconds were seen with MiniLM on two cores; a large model takes longer.
+_START_SECONDS = 15.0
+_MODEL_SECONDS = 10.0
+# What a cell counts for whose cost is not known.
+_UNKNOWN_SECONDS = 60.0
+# Of the search for the least time of the longest element: halvings of the interval.
+_HALVINGS = 50
+
+
+def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
+    """Return the lines of cells, all of one element, their costs unknown."""
+    return [
+        Line(
+            index=index,
+            element=0,
+            model=cell.model,
+            revision=cell.revision,
+            policy=cell.policy.canonical,
+            task=cell.task,
+            protocol=cell.protocol.key,
+            folder=results.files(cell).folder.relative_to(results.folder).as_posix(),
+            seconds=None,
+        )
+        for index, cell in enumerate(cells)
+    ]
+
+
+def with_seconds(
+    lines: Sequence[Line], costs: Sequence[CellCost | None], prediction: Prediction
+) -> list[Line]:
+    """Return lines with what each cell adds to the time of one process that runs it."""
+    return [
+        replace(line, seconds=None if cost is None else round(seconds(cost, prediction), 3))
+        for line, cost in zip(lines, costs, strict=True)
+    ]
+
+
+def seconds(cost: CellCost, prediction: Prediction) -> float:
+    """Return what a cell adds to the time of a process: its encoding, and its share of scoring.
+
+    As `cost.work_seconds` has it: on a CPU scoring shares the cores with encoding, on a GPU it goes
+    on beside it and the larger of the two counts.
+    """
+    scoring = cost.load + cost.score
+    if not prediction.processes:
+        return cost.encode + scoring
+    machine = prediction.machine
+    if machine.kind == "cpu":
+        return cost.encode + scoring / machine.cores
+    return max(cost.encode, scoring / min(prediction.processes, machine.cores))
+
+
+def divide(lines: Sequence[Line], launch: LaunchSettings) -> list[Line]:
+    """Return the lines with the element of each: at most as many as asked for, or of so many hours.
+
+    The cells of one model and task stay together unless they alone are longer than an element may
+    be; so do, as far as balance allows, the cells of a model.
+    """
+    groups = _groups(lines)
+    if launch.hours is not None:
+        elements = _fill(groups, launch.hours * 3600)
+        if launch.elements is not None and len(elements) > launch.elements:
+            elements = _balanced(groups, launch.elements)
+    else:
+        elements = _balanced(groups, launch.elements or 1)
+    element_of = {line.index: number for number, one in enumerate(elements) for line in one}
+    return [replace(line, element=element_of[line.index]) for line in lines]
+
+
+def freeze(
+    settings: Settings,
+    results_dir: Path,
+    lines: Sequence[Line],
+    launch: LaunchSettings | None = None,
+) -> Manifest:
+    """Write the manifest of a sweep, or find it written already.
+
+    Args:
+        settings: of the request.
+        results_dir: where its results are.
+        lines: its cells, divided.
+        launch: how they are divided; None: they are not, since nobody has planned it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    frozen = freeze_settings(settings)
+    asked = (launch.elements, launch.hours, launch.tflops) if launch else (1, None, None)
+    return manifest.freeze(
+        manifest.folder_of(results_dir, settings.label, frozen, lines, asked),
+        command=["python", "-m", "lcbench", *sys.argv[1:]],
+        versions=provenance.versions(),
+        settings=frozen,
+        lines=lines,
+        planned=launch is not None,
+    )
+
+
+def by_element(lines: Iterable[Line]) -> list[list[Line]]:
+    """Return the cells of each element, in the order of elements."""
+    elements: dict[int, list[Line]] = {}
+    for line in lines:
+        elements.setdefault(line.element, []).append(line)
+    return [elements[number] for number in sorted(elements)]
+
+
+def element_seconds(lines: Iterable[Line]) -> float:
+    """Return how long an element takes, by its estimate: start-up, loading of models, and cells."""
+    cells = list(lines)
+    models = {(line.model, line.revision) for line in cells}
+    return _START_SECONDS + _MODEL_SECONDS * len(models) + sum(map(_seconds, cells))
+
+
+def _seconds(line: Line) -> float:
+    return _UNKNOWN_SECONDS if line.seconds is None else line.seconds
+
+
+def _groups(lines: Sequence[Line]) -> list[list[Line]]:
+    """Return the cells of each model and task together, in the order of models and tasks."""
+    order: dict[tuple[str, ...], int] = {}
+    for line in lines:
+        order.setdefault((line.model, line.revision), len(order))
+        order.setdefault((line.model, line.revision, line.task, line.protocol), len(order))
+
+    def key(line: Line) -> tuple[int, int]:
+        model = (line.model, line.revision)
+        return order[model], order[*model, line.task, line.protocol]
+
+    return [list(group) for _, group in groupby(sorted(lines, key=key), key=key)]
+
+
+def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
+    """Return at most `count` elements, the longest of them as short as can be."""
+    # All in one element, and a little more: another order of adding is rounded otherwise.
+    low, high = 0.0, 1.001 * element_seconds(line for group in groups for line in group)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if len(_fill(groups, middle)) <= count:
+            high = middle
+        else:
+            low = middle
+    elements = _fill(groups, high)
+    # Groups that stay together may leave some over: the longest elements are divided further.
+    while len(elements) < count and any(len(one) > 1 for one in elements):
+        longest = max(
+            (one for one in elements if len(one) > 1), key=lambda one: element_seconds(one)
+        )
+        place = elements.index(longest)
+        elements[place : place + 1] = _halves(longest)
+    return elements
+
+
+def _halves(element: list[Line]) -> list[list[Line]]:
+    """Return an element in two parts, where that makes them most alike."""
+    return min(
+        ([element[:cut], element[cut:]] for cut in range(1, len(element))),
+        key=lambda halves: max(map(element_seconds, halves)),
+    )
+
+
+def _fill(groups: Sequence[list[Line]], limit: float) -> list[list[Line]]:
+    """Return elements none of which is longer than `limit` seconds, if no single cell is."""
+    elements: list[list[Line]] = []
+    models: set[tuple[str, str]] = set()
+    taken = 0.0
+    for group in groups:
+        for part in _parts(group, limit):
+            model = part[0].model, part[0].revision
+            adds = sum(map(_seconds, part)) + (0.0 if model in models else _MODEL_SECONDS)
+            if elements and taken + adds <= limit:
+                elements[-1].extend(part)
+                taken += adds
+                models.add(model)
+            else:
+                elements.append(list(part))
+                taken, models = element_seconds(part), {model}
+    return elements
+
+
+def _parts(group: list[Line], limit: float) -> Iterator[list[Line]]:
+    """Yield a group whole, or cell by cell if it is longer than an element may be."""
+    if element_seconds(group) <= limit:
+        yield group
+    else:
+        yield from ([line] for line in group)

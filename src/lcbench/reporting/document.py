@@ -1,0 +1,374 @@
+"""The whole report as one dictionary of plain values: `report.json`, and what the page is made of.
+
+Computes nothing: it lays out what `findings` has found, with full precision, and leads each score
+to how it came about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lcbench
+from lcbench.reporting import formats
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.table1 import BASELINE, Block, Table, averaged_columns, relative_improvement
+from lcbench.reporting.text import group_heading
+
+if TYPE_CHECKING:
+    from lcbench.reporting.findings import Findings, TableFindings
+    from lcbench.reporting.tables.by_length import LengthBuckets
+    from lcbench.reporting.tables.choice import Choice
+    from lcbench.reporting.tables.paper import Comparison
+    from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
+    from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
+
+# Sheets that say what stands in `tables` as well.
+_IN_TABLES = ("choice", "matrix")
+
+# By the length of documents and queries first: there collapse should show.
+_ORDER = ("document", "query", "pair", "text")
+
+# What many cells share and is long: said once, and pointed to.
+# A title names so many models, and counts more.
+_MOST_NAMED = 3
+
+_POOLED = ("versions", "hardware", "arithmetic", "proof", "protocol", "data")
+
+
+def build(findings: Findings, title: str) -> dict[str, Any]:
+    """Return the report as a dictionary that JSON can hold.
+
+    Args:
+        findings: all that was found.
+        title: of the report.
+
+    Returns:
+        title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
+        scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
+        other tables); figures (what they show); paper (its numbers beside ours); provenance (by
+        digest; what many cells share is there as {"shared": digest}); shared (that, by digest).
+    """
+    provenance = _Provenance()
+    tables = [_table(table, provenance) for table in findings.tables]
+    return {
+        "title": title,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": lcbench.__version__,
+        "resamples": findings.resamples,
+        "seed": findings.seed,
+        "tables": tables,
+        "sheets": [
+            sheets.as_json(sheet)
+            for sheet in findings.sheets
+            if not sheet.name.startswith(_IN_TABLES)
+        ],
+        "figures": {
+            "heat": [
+                {
+                    "label": grid.label,
+                    "what": grid.what,
+                    "query_temperatures": list(grid.query_temperatures),
+                    "document_temperatures": list(grid.document_temperatures),
+                    "values": [[_number(value) for value in row] for row in grid.values],
+                }
+                for grid in findings.role_grids
+            ],
+            "by_length": [
+                *(
+                    _of_synthetic_lengths(table, label, rows)
+                    for table in findings.lengths
+                    for label, rows in _by_model(table).items()
+                ),
+                *(
+                    _by_length(one)
+                    for one in sorted(findings.by_length, key=lambda one: _ORDER.index(one.by))
+                    # Of a single length there is nothing to compare.
+                    if one.tells_lengths_apart
+                ),
+            ],
+        },
+        "paper": _paper(findings.paper),
+        "provenance": provenance.kept,
+        "shared": provenance.shared,
+    }
+
+
+def title(findings: Findings) -> str:
+    """Return what a report is of: its models, temperatures and tasks."""
+    blocks = [block for found in findings.tables for block in found.table.blocks]
+    models = list(dict.fromkeys(block.label for block in blocks))
+    policies = dict.fromkeys(policy for block in blocks for policy in block.policies)
+    tasks = dict.fromkeys(task.task for block in blocks for task in block.tasks)
+    named = ", ".join(models) if len(models) <= _MOST_NAMED else f"{len(models)} models"
+    return (
+        f"{named}: {len(policies)} temperature{'s' if len(policies) > 1 else ''}, "
+        f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}"
+    )
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """Return the document as JSON text: a value a line for people, no NaN for other readers."""
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+class _Provenance:
+    """How the cells came about; what many of them share is kept once."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.shared: dict[str, Any] = {}
+
+    def add(self, record: Mapping[str, Any]) -> str:
+        """Keep a cell's provenance and return its key."""
+        short = {
+            name: {"shared": self._share(value)} if name in _POOLED and value else value
+            for name, value in _as_json(record).items()
+        }
+        key = _digest(record)
+        self.kept[key] = short
+        return key
+
+    def _share(self, value: Any) -> str:
+        key = _digest(value)
+        self.shared[key] = value
+        return key
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value without numbers that JSON has none for: a window of infinity becomes null."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _table(found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
+    table = found.table
+    return {
+        "group": table.group,
+        "heading": group_heading(table.group),
+        "columns": [{"name": one.name, "tasks": list(one.tasks)} for one in table.columns],
+        "averaged": list(averaged_columns([column.name for column in table.columns])),
+        "models": [_model(block, found, provenance) for block in table.blocks],
+        "average_improvement": _average(table, found.statistics),
+        "choice": None if found.choice is None else _choice(found.choice),
+        "notes": [*table.notes, *found.statistics.notes],
+        "footnotes": list(formats.footnotes(table, found.statistics)),
+    }
+
+
+def _model(block: Block, found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
+    means = found.statistics.means
+    return {
+        "label": block.label,
+        "model": block.model,
+        "revision": block.revision,
+        "window": block.window,
+        "policies": list(block.policies),
+        "best": block.best,
+        "scores": {policy: _values(row) for policy, row in block.scores.items()},
+        "partial": {
+            policy: {name: list(share) for name, share in block.partial(policy).items()}
+            for policy in block.policies
+        },
+        "improvements": {
+            policy: {
+                column: _improvement(value, means.get((block.label, policy, column)))
+                for column, value in row.items()
+            }
+            for policy, row in block.improvements.items()
+        },
+        "cells": list(_cells(block, found, provenance)),
+    }
+
+
+def _cells(block: Block, found: TableFindings, provenance: _Provenance) -> Iterable[dict[str, Any]]:
+    for task in block.tasks:
+        for policy in block.policies:
+            score = task.scores[policy]
+            cell = found.cells.get((block.label, policy, task.task))
+            if score is None and cell is None:
+                continue
+            yield {
+                "task": task.task,
+                "column": task.column,
+                "policy": policy,
+                "score": _number(score),
+                "improvement": None
+                if policy == BASELINE
+                else _improvement(
+                    task.improvement(policy),
+                    found.statistics.cells.get((block.label, policy, task.task)),
+                    whole=True,
+                ),
+                "subsets": {} if cell is None else _values(cell.subsets),
+                "provenance": None if cell is None else provenance.add(cell.provenance),
+            }
+
+
+def _average(table: Table, statistics: TableStatistics) -> dict[str, Any] | None:
+    if table.average_improvement is None:
+        return None
+    return {
+        column: _improvement(value, statistics.average.get(column))
+        for column, value in table.average_improvement.items()
+    }
+
+
+def _improvement(
+    value: float | None, uncertainty: Uncertainty | None, whole: bool = False
+) -> dict[str, Any] | None:
+    """Return an improvement with its interval; and, of a cell, with its test."""
+    if value is None:
+        return None
+    found: dict[str, Any] = {
+        "value": _number(value),
+        "low": None if uncertainty is None else _number(uncertainty.low),
+        "high": None if uncertainty is None else _number(uncertainty.high),
+        "note": "" if uncertainty is None else uncertainty.note,
+    }
+    if whole:
+        found |= {
+            "p": None if uncertainty is None else uncertainty.p,
+            "adjusted": None if uncertainty is None else uncertainty.adjusted,
+            "units": None if uncertainty is None else uncertainty.units,
+            "count": None if uncertainty is None else uncertainty.count,
+        }
+    return found
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "models": [
+            {
+                "label": one.label,
+                "candidates": list(one.candidates),
+                "tau": one.tau,
+                "gain": _number(one.gain),
+                "held_out": dict(one.held_out),
+                "honest_gain": _number(one.honest_gain),
+                "honest_low": _number(one.honest_low),
+                "honest_high": _number(one.honest_high),
+                "optimism": _number(one.optimism),
+                "gains": _values(one.gains),
+                "usual_regret": _number(one.usual_regret),
+            }
+            for one in choice.models
+        ],
+        "one_tau": choice.one_tau,
+        "one_gain": _number(choice.one_gain),
+        "notes": list(choice.notes),
+    }
+
+
+def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
+    if not comparisons:
+        return None
+    return {
+        "summary": formats.paper_summary(comparisons),
+        "rows": [
+            {
+                "table": one.table,
+                "model": one.model,
+                "name": one.name,
+                "revision": one.revision,
+                "window": one.window,
+                "policy": one.policy,
+                "row": one.row,
+                "column": one.column,
+                "paper": one.paper,
+                "ours": _number(one.ours),
+                "difference": _number(one.difference),
+                "noise": _number(one.noise),
+                "within": one.within,
+                "note": "; ".join(text for text in (one.present, one.doubt, one.note) if text),
+            }
+            for one in comparisons
+        ],
+    }
+
+
+def _by_model(table: LengthTable) -> dict[str, list[LengthRow]]:
+    """Return the rows of each model, of those whose scores differ by length."""
+    rows: dict[str, list[LengthRow]] = {}
+    for row in table.rows:
+        label = row.label if row.window is None else f"{row.label}, window {row.window}"
+        rows.setdefault(label, []).append(row)
+    return {
+        label: those
+        for label, those in rows.items()
+        if any(sum(score is not None for score in row.scores.values()) > 1 for row in those)
+    }
+
+
+def _of_synthetic_lengths(
+    table: LengthTable, label: str, rows: Sequence[LengthRow]
+) -> dict[str, Any]:
+    """Return the scores of a task whose splits are lengths as `_by_length` does, without counts."""
+    raw = next((row.scores for row in rows if row.policy == BASELINE), {})
+    lengths = [length for length in table.lengths if length in rows[0].scores]
+    improvements = {}
+    for row in rows:
+        if row.policy != BASELINE:
+            gains = [relative_improvement(row.scores[at], raw.get(at)) for at in lengths]
+            improvements[row.policy] = [
+                None if gain is None else {"value": _number(gain), "low": None, "high": None}
+                for gain in gains
+            ]
+    return {
+        "group": table.group,
+        "label": label,
+        "task": table.task,
+        "by": "document",
+        "metric": "main score × 100",
+        "buckets": [str(length) for length in lengths],
+        "counts": None,
+        "scores": {row.policy: [_number(row.scores[at]) for at in lengths] for row in rows},
+        "improvements": improvements,
+    }
+
+
+def _by_length(one: LengthBuckets) -> dict[str, Any]:
+    return {
+        "group": one.group,
+        "label": one.label,
+        "task": one.task,
+        "by": one.by,
+        "metric": one.metric,
+        "buckets": [bucket.label for bucket in one.buckets],
+        "counts": [bucket.count for bucket in one.buckets],
+        "scores": {policy: list(map(_number, row)) for policy, row in one.scores.items()},
+        "improvements": {
+            policy: [
+                None
+                if value is None
+                else {
+                    "value": _number(value),
+                    "low": None if ends is None else _number(ends[0]),
+                    "high": None if ends is None else _number(ends[1]),
+                }
+                for value, ends in zip(row, one.intervals[policy], strict=True)
+            ]
+            for policy, row in one.improvements.items()
+        },
+    }
+
+
+def _values(row: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as JSON has it: what is not finite is a hole."""
+    return None if value is None or not math.isfinite(value) else float(value)

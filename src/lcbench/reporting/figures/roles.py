@@ -1,0 +1,197 @@
+"""Heat maps of the improvement over the τ of queries and that of documents (Figures 9 and 15)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Protocol
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from lcbench.reporting.figures.drawing import (
+    IMPROVEMENT,
+    LINEAR_PERCENT,
+    csv_text,
+    is_linear,
+    new_figure,
+    pages,
+    written,
+)
+
+# From the orange of losses over grey to the blue of gains (`drawing.GAIN`), which no form of colour
+# blindness confuses, and ever lighter: a loss is dark and a gain light where there is no colour.
+_COLOURS = LinearSegmentedColormap.from_list(
+    "loss and gain", ["#8A3500", "#C65A12", "#A9A9A9", "#8CC4EA", "#CFEBFF"]
+)
+# The relative luminance (WCAG 2) on which black and white are equally legible.
+_EQUALLY_LEGIBLE = 0.179
+
+_PANELS_PER_ROW = 3
+_PANELS_PER_PAGE = 9
+_SQUARE_INCHES = 0.46
+_BESIDE_INCHES = 1.1
+_BAR_INCHES = 0.9
+# A title is broken where it would reach into the next panel; squares are at least so wide together.
+_TITLE_INCHES = 2.2
+_CHARACTERS_PER_INCH = 15
+
+
+class Grid(Protocol):
+    """What is drawn of a grid of the τ of two roles.
+
+    `values[query][document]` is the relative improvement in %, None for a hole.
+    """
+
+    @property
+    def label(self) -> str:
+        """The model."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """The task or column."""
+        ...
+
+    @property
+    def query_temperatures(self) -> Sequence[float]:
+        """The τ of the rows."""
+        ...
+
+    @property
+    def document_temperatures(self) -> Sequence[float]:
+        """The τ of the columns."""
+        ...
+
+    @property
+    def values(self) -> Sequence[Sequence[float | None]]:
+        """The improvements."""
+        ...
+
+
+def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
+    """One panel a grid, all on one scale, nine a page; grids without a number are left out.
+
+    The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
+    """
+    drawn = [grid for grid in grids if _known(grid)]
+    values = [value for grid in drawn for value in _known(grid)]
+    most = max((abs(value) for value in values), default=0.0) or 1.0
+    norm = Normalize(-most, most)
+    label = IMPROVEMENT
+    if not is_linear(values):
+        norm = SymLogNorm(LINEAR_PERCENT, vmin=-most, vmax=most)
+        label += f", logarithmic beyond ± {LINEAR_PERCENT:g}"
+    figures = []
+    for page in pages(len(drawn), _PANELS_PER_PAGE):
+        of_page = [drawn[place] for place in page]
+        across = min(len(of_page), _PANELS_PER_ROW)
+        down = math.ceil(len(of_page) / across)
+        columns = max(len(grid.document_temperatures) for grid in of_page)
+        square = max(_SQUARE_INCHES, _TITLE_INCHES / columns)
+        wide = columns * square
+        high = max(len(grid.query_temperatures) for grid in of_page) * square
+        figure = new_figure(
+            across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
+            down * (high + _BESIDE_INCHES),
+            squares=True,
+        )
+        panels = []
+        for place, grid in enumerate(of_page, start=1):
+            panels.append(figure.add_subplot(down, across, place))
+            characters = int(wide * _CHARACTERS_PER_INCH)
+            image = _draw(panels[-1], grid, norm, characters)
+        bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8, aspect=30)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
+        figures.append(figure)
+    return figures
+
+
+def plot_roles(grids: Sequence[Grid], stem: Path) -> list[Path]:
+    """Write `roles_figures` as PNG and SVG (`drawing.written`) and return the paths."""
+    return written(lambda: roles_figures(grids), stem)
+
+
+def roles_csv(grids: Sequence[Grid]) -> str:
+    """The squares of all grids, one a row, in full precision."""
+    return csv_text(
+        ("model", "what", "query_tau", "document_tau", "improvement"),
+        (
+            (grid.label, grid.what, query, document, value)
+            for grid in grids
+            for query, row in zip(grid.query_temperatures, grid.values, strict=True)
+            for document, value in zip(grid.document_temperatures, row, strict=True)
+        ),
+    )
+
+
+def _known(grid: Grid) -> list[float]:
+    return [value for row in grid.values for value in row if value is not None]
+
+
+def _draw(axes: Axes, grid: Grid, norm: Normalize, most_characters: int) -> AxesImage:
+    rows = [[math.nan if value is None else value for value in row] for row in grid.values]
+    image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
+    best = max(_known(grid))
+    for row, query in enumerate(grid.query_temperatures):
+        for column, document in enumerate(grid.document_temperatures):
+            value = grid.values[row][column]
+            place = (column - 0.5, row - 0.5)
+            if value is None:
+                axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", edgecolor="0.7"))
+                continue
+            ink = "black" if _luminance(_COLOURS(norm(value))) > _EQUALLY_LEGIBLE else "white"
+            axes.text(
+                column,
+                row,
+                _short(value),
+                color=ink,
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                fontweight="bold" if value == best else "normal",
+            )
+            inner = (place[0] + 0.06, place[1] + 0.06)
+            if value == best:
+                axes.add_patch(Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=2))
+            elif query == document == 1:
+                axes.add_patch(
+                    Rectangle(inner, 0.88, 0.88, fill=False, edgecolor=ink, lw=1, linestyle="--")
+                )
+    temperatures = grid.document_temperatures
+    axes.set_xticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
+    temperatures = grid.query_temperatures
+    axes.set_yticks(range(len(temperatures)), [f"{tau:g}" for tau in temperatures])
+    axes.tick_params(length=0)
+    axes.set_xlabel("τ of documents")
+    axes.set_ylabel("τ of queries")
+    # Names are text: a dollar sign in one must not start a formula.
+    lines = [
+        part for name in (grid.label, grid.what) for part in wrap(name, most_characters) or [name]
+    ]
+    axes.set_title("\n".join(lines), fontsize="small", parse_math=False)
+    return image
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """The relative luminance of a colour of sRGB, as WCAG 2 has it."""
+    red, green, blue = (
+        one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in colour[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _short(value: float) -> str:
+    """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
+    if round(value, 2) == 0:
+        return "0"
+    fitting = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
+    digits = next(fitting, 0)
+    return _signed(value, f".{digits}f")
+
+
+def _signed(value: float, form: str) -> str:
+    return format(value, form if value == 0 else f"+{form}").replace("-", "−")

@@ -1,0 +1,164 @@
+"""All that a report says of a frame of scores, found once: `write` and `page` only show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+from lcbench.reporting.sheet import Sheet, distinct
+from lcbench.reporting.table1 import Table
+from lcbench.reporting.tables import by_length as buckets
+from lcbench.reporting.tables import choice, languages, matrix, roles
+from lcbench.reporting.tables.by_length import LengthBuckets
+from lcbench.reporting.tables.choice import Choice
+from lcbench.reporting.tables.paper import Comparison, compare
+from lcbench.reporting.tables.roles import RoleGrid
+from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_sheet
+from lcbench.results.folder import read_provenance
+from lcbench.uncertainty.intervals import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lcbench.results.folder import CellFiles
+
+CellKey = tuple[str, str, str]
+"""A cell of a table: label of its block, policy, task."""
+
+
+@dataclass(frozen=True)
+class CellFindings:
+    """A cell's parts and how it came about.
+
+    Attributes:
+        subsets: scores × 100 by `split/subset`.
+        provenance: as its file has it.
+    """
+
+    subsets: Mapping[str, float]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFindings:
+    """One table and what was found of it.
+
+    Attributes:
+        table: the scores and improvements.
+        statistics: how sure they are.
+        choice: how τ is chosen; None: no model has a choice.
+        cells: those that have a result, counted in the table or not.
+    """
+
+    table: Table
+    statistics: TableStatistics
+    choice: Choice | None
+    cells: Mapping[CellKey, CellFindings]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A report.
+
+    Attributes:
+        tables: of the shape of Table 1, with their statistics.
+        lengths: scores per length of tasks whose splits are lengths.
+        by_length: scores by length bucket of queries, documents, texts and pairs.
+        role_grids: improvements by the temperatures of queries and documents.
+        paper: the paper's numbers beside ours.
+        sheets: all other tables, with names of their own.
+        resamples: of the bootstrap.
+        seed: of all that was drawn.
+    """
+
+    tables: tuple[TableFindings, ...]
+    lengths: tuple[LengthTable, ...] = ()
+    by_length: tuple[LengthBuckets, ...] = ()
+    role_grids: tuple[RoleGrid, ...] = ()
+    paper: tuple[Comparison, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    @property
+    def statistics(self) -> tuple[TableStatistics, ...]:
+        """Of each table."""
+        return tuple(found.statistics for found in self.tables)
+
+
+def gather(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Findings:
+    """Find all that a report says.
+
+    Args:
+        tables: of `table1.build_tables`.
+        scores: the frame that they were built from.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of all that is drawn.
+        progress: told what is being done, how much of it is done, and of how much.
+    """
+
+    def step(what: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else partial(progress, what)
+
+    found = []
+    for table in tables:
+        statistics = replace(NOTHING, resamples=0)
+        if resamples:
+            statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
+        chosen = choice.choose(table, statistics)
+        found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
+    fewer = min(resamples, buckets.RESAMPLES)
+    by_length = buckets.by_length(tables, scores, step("scores by length"), fewer, seed)
+    ranks = buckets.longest_ranks(tables, scores)
+    lengths = build_length_tables(scores, tables)
+    made = [
+        *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
+        *(matrix.matrix(one.table, one.statistics) for one in found),
+        *(roles.role_sheet(one.table, one.statistics) for one in found),
+        *(languages.language_sheet(one.table, scores) for one in found),
+        length_sheet(lengths),
+        buckets.length_sheet(by_length),
+        buckets.rank_sheet(ranks),
+    ]
+    return Findings(
+        tables=tuple(found),
+        lengths=tuple(lengths),
+        by_length=tuple(by_length),
+        role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
+        paper=compare(scores),
+        sheets=distinct(sheet for sheet in made if sheet is not None),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def cells_of(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:
+    """Return the parts and the provenance of the cells that stand in a table.
+
+    Args:
+        table: of `table1.build_tables`.
+        scores: the frame that it was built from.
+    """
+    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
+    tasks = {task for column in table.columns for task in column.tasks}
+    subsets: dict[CellKey, dict[str, float]] = {}
+    files: dict[CellKey, CellFiles] = {}
+    for row in scores[scores["group"] == table.group].itertuples(index=False):
+        # In a column with unknown windows pandas keeps the known ones as fractions.
+        window = None if isinstance(row.window, float) and isnan(row.window) else row.window
+        label = labels.get((None if window is None else int(window), row.model, row.revision))
+        if label is None or row.task not in tasks:
+            continue
+        key = (label, str(row.policy), str(row.task))
+        subsets.setdefault(key, {})[f"{row.split}/{row.subset}"] = 100 * float(row.score)
+        files[key] = row.files
+    return {key: CellFindings(subsets[key], read_provenance(files[key])) for key in subsets}

@@ -1,0 +1,745 @@
+"""Tables as text: for the terminal, and as Markdown, CSV and LaTeX.
+
+Computes nothing but roundings; `text` escapes the names.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from lcbench.reporting.sheet import (
+    Entry,
+    entry_latex,
+    entry_markdown,
+    entry_terminal,
+    improvement,
+    interval,
+    latex_needs,
+    latex_table,
+    number,
+)
+from lcbench.reporting.sheet import markdown as sheet_markdown
+from lcbench.reporting.table1 import (
+    AVERAGE,
+    BASELINE,
+    COLUMN_ORDER,
+    Block,
+    Row,
+    Table,
+    TaskScores,
+    averaged_columns,
+    ordered_policies,
+    relative_improvement,
+)
+from lcbench.reporting.tables.matrix import matrix
+from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
+from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
+from lcbench.reporting.text import (
+    DOWN,
+    DOWN_UNSURE,
+    HOLE,
+    UP,
+    UP_UNSURE,
+    csv_text,
+    direction,
+    full,
+    group_heading,
+    latex_row,
+    latex_text,
+    markdown_grid,
+    markdown_text,
+    one_line,
+    two_decimals,
+    wrapped_header,
+)
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
+
+CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
+CSV_PAPER_HEADER = (
+    "table",
+    "model",
+    "revision",
+    "window",
+    "policy",
+    "row",
+    "column",
+    "paper",
+    "ours",
+    "difference",
+    "noise",
+    "within",
+    "note",
+)
+CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+CSV_TASKS_STATISTICS = ("improvement", "low", "high", "p", "adjusted")
+CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
+
+_ROW_NAMES = {
+    "raw": "raw",
+    "ours": "ours",
+    "relative": "Relative Improv.",
+    "interval": "95 % interval",
+    "low": "95 % from",
+    "high": "       to",
+}
+_SCORES = frozenset({"raw", "ours"})
+_ROW_NAMES_OF_PAPER = {**_ROW_NAMES, "avg_improv": "Avg Improv."}
+
+_FOOTNOTE_AVERAGE = (
+    f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
+    "unweighted mean of its tasks (their number in parentheses), a task that of its splits and "
+    "subsets. Scores are × 100, relative improvements are % of raw, computed before rounding; "
+    f"{HOLE} is a hole, never averaged around."
+)
+_FOOTNOTE_PARTIAL = (
+    "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
+    "those that are missing are named above."
+)
+_FOOTNOTE_LENGTHS = (
+    "The task's main score × 100 by the documents' length in tokens; Mean is the score of the task "
+    f"in Table 1. {HOLE} is a hole: the notes of Table 1 say why."
+)
+_FOOTNOTE_CHOICE = (
+    "The best τ of a model is chosen on the same data that it is evaluated on, as in the paper, "
+    "so its improvement is optimistic."
+)
+
+_PAPER_TITLE = "Paper beside ours"
+_WITHIN = {"yes": "✓", "no": "✗", "unknown": "?"}
+_WITHIN_STYLES = {"yes": "green", "no": "red", "unknown": ""}
+_DOUBT = "†"
+_FOOTNOTE_WITHIN = (
+    "The difference is ours minus the paper's. ✓: it lies within our noise; ✗: it does not; ?: the "
+    "noise is unknown, or the paper's number is no target. Noise: half a 95 % interval of ours "
+    "over other items like the tasks' own, plus the rounding of the print. The paper scored the "
+    "same items, so agreement should be well within it."
+)
+_FOOTNOTE_PRESENT = (
+    "x of y: so many tasks, columns or models are there; what is partial has no mean."
+)
+_FOOTNOTE_ROLES = "Table 2: the paper does not state its τ; it is taken from the paper's Table 1."
+_FOOTNOTE_RANKS = (
+    "Table 3: mean rank of the longest 20 % of the relevant documents, lower is better; how the "
+    "paper chose them it does not say."
+)
+
+_MOST_COLUMNS_FAR_APART = 6
+
+_CAPTION = "Scores and relative improvements"
+# Each has up to six lines of a page that has 50, which the notes share.
+_MODELS_OF_A_PAGE = 6
+
+# Stands for a row that is as wide as the table; no name has it, for it is not printable.
+_SPANNING = "\ue000"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of a block: raw, ours, relative, low, high, interval."""
+
+    kind: str
+    policy: str
+    entries: tuple[Entry, ...]
+
+
+class _Spanned:
+    """A grid some rows of which are names as wide as the console: no column is wider for them."""
+
+    def __init__(self, grid: RichTable, names: Sequence[Text]) -> None:
+        self._grid = grid
+        self._names = names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = iter(self._names)
+        for line in console.render_lines(self._grid, options, pad=False):
+            if any(_SPANNING in segment.text for segment in line):
+                yield next(names)
+            else:
+                yield from line
+                yield Segment.line()
+
+
+def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
+    """What a reader must know to read the numbers, as plain text."""
+    choice = any(block.best is not None for block in table.blocks)
+    partial = any(row.partial for block in table.blocks for row in block.rows)
+    names = [column.name for column in table.columns]
+    outside = [name for name in names if name not in averaged_columns(names)]
+    return (
+        *([_FOOTNOTE_CHOICE] if choice else []),
+        _FOOTNOTE_AVERAGE,
+        *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
+        *([_FOOTNOTE_PARTIAL] if partial else []),
+        *([_footnote_marks(statistics)] if statistics is not None and choice else []),
+    )
+
+
+def terminal(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
+    """The table, its notes and its footnotes for a `rich` console of 100 columns or more.
+
+    With statistics, relative improvements have the marks of `sheets.improvement`, and their 95 %
+    intervals below them.
+    """
+    # The box itself puts one space between two columns.
+    spaces = 1 if len(table.column_names) <= _MOST_COLUMNS_FAR_APART else 0
+    grid = RichTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, spaces, 0, 0)
+    )
+    grid.add_column("Model", overflow="fold")
+    counts = _task_counts(table)
+    for name in table.column_names:
+        header = Text(wrapped_header(one_line(name)) + counts[name].replace(" ", "\n"))
+        grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
+    spanning = []
+    for window, blocks in groupby(table.blocks, _window):
+        spanning.append(Text(f"Window {window}", style="italic"))
+        grid.add_row(_SPANNING)
+        for block in blocks:
+            spanning.append(Text(one_line(block.label), style="bold"))
+            grid.add_row(_SPANNING)
+            for line in _lines(table, block, statistics, two_lines=True):
+                # The policy of the relative line is that of the line above it.
+                policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
+                values = [_terminal_value(line.kind, entry) for entry in line.entries]
+                grid.add_row(Text(f" {_ROW_NAMES[line.kind]}{policy}"), *values)
+            grid.add_section()
+    for line in _average_lines(table, statistics, two_lines=True):
+        values = [_terminal_value(line.kind, entry) for entry in line.entries]
+        relative = line.kind == "relative"
+        title = Text("Avg Improv.", style="bold") if relative else Text(f" {_ROW_NAMES[line.kind]}")
+        grid.add_row(title, *values)
+    below = RichTable.grid(padding=(0, 1))
+    for note in _notes(table, statistics):
+        below.add_row(Text("•"), Text(one_line(note)))
+    for footnote in footnotes(table, statistics):
+        below.add_row(Text("*"), Text(footnote, style="dim"))
+    title = Text(one_line(group_heading(table.group)), style="bold")
+    return Group(title, Text(), _Spanned(grid, spanning), Text(), below)
+
+
+def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables with notes and footnotes, and below each the scores per task and τ.
+
+    Args:
+        tables: all of a report.
+        statistics: of each of them, or none at all; they add intervals, marks, and the relative
+            improvements per task and τ.
+    """
+    return "\n".join(_markdown_table(*pair) for pair in _with_statistics(tables, statistics))
+
+
+def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
+    """The scores per length for a `rich` console of 100 columns or more."""
+    parts: list[RenderableType] = [Text("Scores per length", style="bold")]
+    for table in tables:
+        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
+        grid.add_column(Text(one_line(table.task)), overflow="fold")
+        for name in _length_columns(table):
+            grid.add_column(name, justify="right")
+        heading = None
+        for row in table.rows:
+            if (row.window, row.label) != heading:
+                heading = (row.window, row.label)
+                grid.add_row(Text(f"{one_line(row.label)}, window {_window(row)}", style="bold"))
+            grid.add_row(Text(f" τ = {one_line(row.policy)}"), *_length_values(table, row))
+        parts += [Text(), grid]
+    return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
+
+
+def markdown_lengths(tables: Sequence[LengthTable]) -> str:
+    """The scores per length, one table a task; nothing if there is none."""
+    if not tables:
+        return ""
+    lines = ["", "## Scores per length", "", markdown_text(_FOOTNOTE_LENGTHS), ""]
+    for table in tables:
+        header = ["Model", "Window", "τ", *_length_columns(table)]
+        rows = [
+            [
+                markdown_text(row.label),
+                _window(row),
+                markdown_text(row.policy),
+                *_length_values(table, row),
+            ]
+            for row in table.rows
+        ]
+        title = f"### {markdown_text(table.task)} ({markdown_text(group_heading(table.group))})"
+        lines += [title, "", *markdown_grid(header, rows, 1), ""]
+    return "\n".join(lines)
+
+
+def csv_lengths(tables: Sequence[LengthTable]) -> str:
+    """The scores × 100 per task, policy and length, one a row (`CSV_LENGTHS_HEADER`)."""
+    return csv_text(
+        CSV_LENGTHS_HEADER,
+        (
+            (
+                *_identity(table, row),
+                *(table.task, row.policy, str(length), full(value)),
+            )
+            for table in tables
+            for row in table.rows
+            for length, value in row.scores.items()
+        ),
+    )
+
+
+def _length_columns(table: LengthTable) -> list[str]:
+    return [*map(str, table.lengths), "Mean"]
+
+
+def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
+    """The row's numbers; empty, and no hole, is a length that its window does not have."""
+    values = [
+        two_decimals(row.scores[length]) if length in row.scores else "" for length in table.lengths
+    ]
+    return [*values, two_decimals(row.mean)]
+
+
+def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
+
+    `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
+    interval; scores are × 100, relative improvements in %; the value of a hole is empty, and so is
+    a window that is not known. Notes and the mean over the models are left to the other formats.
+    """
+    return csv_text(
+        CSV_HEADER,
+        (
+            (*_identity(table, block), line.kind, line.policy, column, _full(entry))
+            for table, known in _with_statistics(tables, statistics)
+            for block in table.blocks
+            for line in _lines(table, block, known, two_lines=True, unknown_too=True)
+            for column, entry in zip(table.column_names, line.entries, strict=True)
+        ),
+    )
+
+
+def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision.
+
+    With statistics a row also has `CSV_TASKS_STATISTICS`: the relative improvement and the ends of
+    its 95 % interval in %, p, and p by Holm's correction; what is unknown is empty.
+    """
+    told = any(known is not None for known in statistics)
+    return csv_text(
+        [*CSV_TASKS_HEADER, *(CSV_TASKS_STATISTICS if told else [])],
+        (
+            [
+                *(*_identity(table, block), task.column, task.task, policy),
+                full(task.scores[policy]),
+                *(_task_statistics(block, task, policy, known) if told else []),
+            ]
+            for table, known in _with_statistics(tables, statistics)
+            for block in table.blocks
+            for task in block.tasks
+            for policy in block.policies
+        ),
+    )
+
+
+def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+    """The tables as `table`s with rules of booktabs, each with its notes and footnotes.
+
+    One of many models comes in parts, each of a page at most. `sheets.latex_document` makes a
+    document of it. For `statistics` see `markdown`.
+    """
+    return latex_needs() + "".join(
+        "\n" + part
+        for pair in _with_statistics(tables, statistics)
+        for part in _latex_tables(*pair)
+    )
+
+
+def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
+    """The paper's numbers beside ours, for a `rich` console of 100 columns or more."""
+    parts: list[RenderableType] = [Text(), Text(_PAPER_TITLE, style="bold"), Text()]
+    for name, columns, rows in _paper_tables(comparisons):
+        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        grid.add_column(name, overflow="fold")
+        grid.add_column("")
+        for column in columns:
+            header = Text(wrapped_header(one_line(column)))
+            grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
+        for label, row, policy, cells in rows:
+            named = f" {row}, τ = {one_line(policy)}" if policy else f" {row}"
+            names = [Text(one_line(label), style="bold"), Text(named), Text(), Text()]
+            for title, quantity, values in zip(
+                names, _QUANTITIES, _paper_lines(cells, columns), strict=True
+            ):
+                texts = [
+                    Text(value, style=_paper_style(quantity, cells.get(column)))
+                    for column, value in zip(columns, values, strict=True)
+                ]
+                grid.add_row(title, Text(quantity, style="dim"), *texts)
+            grid.add_section()
+        parts += [grid, Text()]
+    below = RichTable.grid(padding=(0, 1))
+    below.add_row(Text("•"), Text(paper_summary(comparisons)))
+    for footnote in _paper_footnotes(comparisons):
+        below.add_row(Text("*"), Text(footnote, style="dim"))
+    return Group(*parts, below)
+
+
+def markdown_paper(comparisons: Sequence[Comparison]) -> str:
+    """The paper's numbers beside ours, one Markdown table for each of the paper's."""
+    lines = [f"## {_PAPER_TITLE}", ""]
+    for name, columns, rows in _paper_tables(comparisons):
+        header = ["Model", "Row", "τ", "", *map(markdown_text, columns)]
+        grid = [
+            [*map(markdown_text, (label, row, policy, quantity)), *map(markdown_text, values)]
+            for label, row, policy, cells in rows
+            for quantity, values in zip(_QUANTITIES, _paper_lines(cells, columns), strict=True)
+        ]
+        lines += [f"### {name}", "", *markdown_grid(header, grid, 4), ""]
+    for sentence in (paper_summary(comparisons), *_paper_footnotes(comparisons)):
+        lines += [markdown_text(sentence), ""]
+    return "\n".join(lines)
+
+
+def csv_paper(comparisons: Sequence[Comparison]) -> str:
+    """The paper's numbers beside ours, one a row (`CSV_PAPER_HEADER`), in full precision.
+
+    `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
+    """
+    return csv_text(
+        CSV_PAPER_HEADER,
+        (
+            (
+                one.table,
+                one.name or one.model,
+                one.revision,
+                str(one.window or ""),
+                one.policy,
+                one.row,
+                one.column,
+                full(one.paper),
+                full(one.ours),
+                full(one.difference),
+                full(one.noise),
+                one.within,
+                "; ".join(text for text in (one.present, one.doubt, one.note) if text),
+            )
+            for one in comparisons
+        ),
+    )
+
+
+def paper_summary(comparisons: Sequence[Comparison]) -> str:
+    """How many numbers were compared, and how many of them agree, in a sentence."""
+    shared = [one for one in comparisons if one.ours is not None]
+    counts = {word: sum(one.within == word for one in shared) for word in _WITHIN}
+    return (
+        f"Of {len(shared)} numbers {counts['yes']} lie within our noise and {counts['no']} do not; "
+        f"of {counts['unknown']} it cannot be said."
+    )
+
+
+def _task_counts(table: Table) -> dict[str, str]:
+    """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
+    return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
+
+
+def _window(block: Block | LengthRow) -> str:
+    """The window in tokens, or what stands for one that is not known."""
+    return HOLE if block.window is None else str(block.window)
+
+
+def _with_statistics(
+    tables: Sequence[Table], statistics: Sequence[TableStatistics | None]
+) -> list[tuple[Table, TableStatistics | None]]:
+    return list(zip(tables, statistics or [None] * len(tables), strict=True))
+
+
+def _notes(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
+    return (*table.notes, *(() if statistics is None else statistics.notes))
+
+
+def _footnote_marks(statistics: TableStatistics) -> str:
+    if statistics.resamples == 0:
+        return "No intervals were asked for (resamples=0)."
+    return (
+        f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
+        f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        "those of a paired bootstrap over the tasks' items, for columns of several tasks and "
+        f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
+        f"{statistics.seed}. They say how much an improvement would vary over other items like "
+        "these, each drawn on its own, so that they are too narrow where queries are about one "
+        "document, or tasks share their texts; and they do not count that τ was chosen."
+    )
+
+
+def _lines(
+    table: Table,
+    block: Block,
+    statistics: TableStatistics | None,
+    *,
+    two_lines: bool,
+    unknown_too: bool = False,
+) -> Iterator[_Line]:
+    """Yield a block's lines; an interval is one line, or two: where it begins and where it ends.
+
+    It has none where nothing is known of it, unless that is wanted too.
+    """
+    for row in block.rows:
+        known: dict[str, Uncertainty] = {}
+        if statistics is not None and row.kind == "relative":
+            known = {
+                column: found
+                for column in table.column_names
+                if (found := statistics.means.get((block.label, row.policy, column))) is not None
+                # Of a hole there is none.
+                and row.values[column] is not None
+            }
+        entries = [_entry(row, column, known.get(column)) for column in table.column_names]
+        yield _Line(row.kind, row.policy, tuple(entries))
+        if known or (unknown_too and statistics is not None and row.kind == "relative"):
+            yield from _interval_lines(table, row.policy, known, two_lines)
+
+
+def _average_lines(
+    table: Table, statistics: TableStatistics | None, *, two_lines: bool
+) -> Iterator[_Line]:
+    """Yield `Avg Improv.` as the lines of a block; nothing if the table has none."""
+    if table.average_improvement is None:
+        return
+    average = Row("relative", "", table.average_improvement)
+    known = {} if statistics is None else statistics.average
+    entries = [_entry(average, column, known.get(column)) for column in table.column_names]
+    yield _Line(average.kind, average.policy, tuple(entries))
+    if known:
+        yield from _interval_lines(table, "", known, two_lines)
+
+
+def _interval_lines(
+    table: Table, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
+) -> Iterator[_Line]:
+    found = [known.get(column) for column in table.column_names]
+    if two_lines:
+        lows = tuple(number(None if one is None else one.low) for one in found)
+        highs = tuple(number(None if one is None else one.high) for one in found)
+        yield _Line("low", policy, lows)
+        yield _Line("high", policy, highs)
+    else:
+        both = tuple(number(None) if one is None else Entry(interval(one)) for one in found)
+        yield _Line("interval", policy, both)
+
+
+def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
+    value = row.values[column]
+    if value is None and column in row.partial:
+        # What stands for a column of which some tasks have a score.
+        return Entry("{} of {}".format(*row.partial[column]))
+    return improvement(value, uncertainty) if row.kind == "relative" else number(value)
+
+
+def _terminal_value(kind: str, entry: Entry) -> Text:
+    text = entry_terminal(entry)
+    if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
+        text.style = {1: "green", -1: "red", 0: ""}[direction(entry.value)]
+    elif kind in {"low", "high"}:
+        text.style = "dim"
+    return text
+
+
+def _full(entry: Entry) -> str:
+    return full(entry.value) if not isinstance(entry.value, str) else entry.value
+
+
+def _task_statistics(
+    block: Block, task: TaskScores, policy: str, statistics: TableStatistics | None
+) -> list[str]:
+    gain = None
+    if policy != BASELINE:
+        gain = relative_improvement(task.scores[policy], task.scores[BASELINE])
+    found = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
+    if gain is None or found is None:
+        return [full(gain), "", "", "", ""]
+    return [full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)]
+
+
+_QUANTITIES = ("paper", "ours", "difference", "noise")
+
+_PaperRow = tuple[str, str, str, Mapping[str, Comparison]]  # model, row, policy, by column
+
+
+def _paper_tables(
+    comparisons: Sequence[Comparison],
+) -> Iterator[tuple[str, list[str], list[_PaperRow]]]:
+    """Yield each of the paper's tables with a number in common: its name, columns and rows."""
+    order = [*COLUMN_ORDER, AVERAGE]
+    for table in dict.fromkeys(one.table for one in comparisons if one.ours is not None):
+        those = [one for one in comparisons if one.table == table]
+        revisions = {(one.model, one.revision) for one in those}
+        models = [model for model, _ in revisions]
+        rows: dict[tuple[str, str, str], dict[str, Comparison]] = {}
+        for one in those:
+            label = "All models" if one.model == ALL_MODELS else one.model
+            if models.count(one.model) > 1:
+                label += f" ({one.revision[:8]})"
+            row = _ROW_NAMES_OF_PAPER.get(one.row, one.row)
+            rows.setdefault((label, row, one.policy), {})[one.column] = one
+        columns = list(dict.fromkeys(one.column for one in those))
+        columns.sort(key=lambda name: order.index(name) if name in order else 0)
+        yield table, columns, [(*key, cells) for key, cells in rows.items()]
+
+
+def _paper_lines(
+    cells: Mapping[str, Comparison], columns: Sequence[str]
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """The lines paper, ours, difference and noise of a row."""
+    lines: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
+    for column in columns:
+        one = cells.get(column)
+        texts = (HOLE,) * 4 if one is None else _paper_texts(one)
+        for line, text in zip(lines, texts, strict=True):
+            line.append(text)
+    return lines
+
+
+def _paper_texts(one: Comparison) -> tuple[str, str, str, str]:
+    digits = 1 if one.table == TABLE_3 else 2
+    paper = f"{one.paper:.{digits}f}{_DOUBT if one.doubt else ''}"
+    if one.ours is None or one.difference is None:
+        return paper, one.present.rpartition(" ")[0], HOLE, HOLE
+    difference = f"{round(one.difference, digits) + 0.0:+.{digits}f} {_WITHIN[one.within]}"
+    noise = HOLE if one.noise is None else f"{one.noise:.{digits}f}"
+    return paper, f"{round(one.ours, digits) + 0.0:.{digits}f}", difference, noise
+
+
+def _paper_style(quantity: str, one: Comparison | None) -> str:
+    if one is None or quantity != "difference":
+        return "dim" if quantity == "noise" else ""
+    return _WITHIN_STYLES[one.within]
+
+
+def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
+    shown = {name for name, _, _ in _paper_tables(comparisons)}
+    those = [one for one in comparisons if one.table in shown]
+    doubts = dict.fromkeys((one.table, one.doubt) for one in those if one.doubt)
+    return [
+        _FOOTNOTE_WITHIN,
+        *([_FOOTNOTE_PRESENT] if any(one.present for one in those) else []),
+        *([_FOOTNOTE_ROLES] if TABLE_2 in shown else []),
+        *([_FOOTNOTE_RANKS] if TABLE_3 in shown else []),
+        *(f"{_DOUBT} {table}: {doubt}." for table, doubt in doubts),
+    ]
+
+
+def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
+    counts = _task_counts(table)
+    names = table.column_names
+    header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
+    rows = []
+    for window, blocks in groupby(table.blocks, _window):
+        rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
+        for block in blocks:
+            label = markdown_text(block.label)
+            for line in _lines(table, block, statistics, two_lines=False):
+                values = map(entry_markdown, line.entries)
+                rows.append([label, _ROW_NAMES[line.kind], markdown_text(line.policy), *values])
+    for line in _average_lines(table, statistics, two_lines=False):
+        title = "**Avg Improv.**" if line.kind == "relative" else _ROW_NAMES[line.kind]
+        rows.append([title, "", "", *map(entry_markdown, line.entries)])
+    lines = [
+        f"## {markdown_text(group_heading(table.group))}",
+        "",
+        *markdown_grid(header, rows, 2),
+        "",
+    ]
+    if notes := _notes(table, statistics):
+        lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
+    for footnote in footnotes(table, statistics):
+        lines += [markdown_text(footnote), ""]
+    lines += ["### Scores per task and τ", "", *_markdown_tasks(table), ""]
+    gains = None if statistics is None else matrix(table, statistics)
+    return "\n".join(lines) + ("" if gains is None else f"\n{sheet_markdown(gains, level=3)}")
+
+
+def _markdown_tasks(table: Table) -> list[str]:
+    policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
+    header = ["Model", "Column", "Task", *(f"τ = {markdown_text(policy)}" for policy in policies)]
+    rows = [
+        [
+            *(markdown_text(name) for name in (block.label, task.column, task.task)),
+            # Empty, and no hole: a policy that was asked for of another model alone.
+            *(
+                two_decimals(task.scores[policy]) if policy in task.scores else ""
+                for policy in policies
+            ),
+        ]
+        for block in table.blocks
+        for task in block.tasks
+    ]
+    return markdown_grid(header, rows, 3)
+
+
+def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str, str, str, str]:
+    window = "" if block.window is None else str(block.window)
+    return table.group, window, block.model, block.revision
+
+
+def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]:
+    """Return a `table` for every few models; the mean over the models is in the last."""
+    names = table.column_names
+    counts = _task_counts(table)
+    head = [
+        f"\\begin{{tabular}}{{l{'r' * len(names)}}}",
+        "\\toprule",
+        latex_row(["Model", *map(latex_text, names)]),
+        latex_row(["", *(counts[name].strip() for name in names)]),
+    ]
+    size = _MODELS_OF_A_PAGE
+    parts = [table.blocks[at : at + size] for at in range(0, len(table.blocks), size)] or [()]
+    texts = []
+    for number_, blocks in enumerate(parts, 1):
+        last = number_ == len(parts)
+        title = f"{_CAPTION}: {group_heading(table.group)}" + (
+            f" (part {number_} of {len(parts)})" if len(parts) > 1 else ""
+        )
+        notes = (*_notes(table, statistics), *footnotes(table, statistics)) if last else ()
+        lines = [*head, *_latex_blocks(table, blocks, statistics)]
+        if last:
+            lines += _latex_average(table, statistics)
+        lines += ["\\bottomrule", "\\end{tabular}"]
+        texts.append(latex_table(title, lines, notes, comment=table.group))
+    return texts
+
+
+def _latex_blocks(
+    table: Table, blocks: Sequence[Block], statistics: TableStatistics | None
+) -> Iterator[str]:
+    width = 1 + len(table.column_names)
+    for window, those in groupby(blocks, _window):
+        heading = latex_text(f"Window {window}")
+        yield "\\midrule"
+        yield f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"
+        for place, block in enumerate(those):
+            if place:
+                yield "\\midrule"
+            yield f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{latex_text(block.label)}}}}} \\\\"
+            yield from map(_latex_line, _lines(table, block, statistics, two_lines=True))
+
+
+def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator[str]:
+    for line in _average_lines(table, statistics, two_lines=True):
+        if line.kind == "relative":
+            yield "\\midrule"
+            yield latex_row(["Avg Improv.", *map(entry_latex, line.entries)])
+        else:
+            yield _latex_line(line)
+
+
+def _latex_line(line: _Line) -> str:
+    # The policy of the relative line is that of the line above it.
+    policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
+    title = f"\\quad {latex_text(_ROW_NAMES[line.kind].strip())}{policy}"
+    cells = [title, *map(entry_latex, line.entries)]
+    if line.kind in {"low", "high"}:
+        cells = [f"{{\\scriptsize {cell}}}" for cell in cells]
+    return latex_row(cells)

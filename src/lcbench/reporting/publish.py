@@ -1,0 +1,320 @@
+"""Put a report on the screen and into its folder: tables, figures with their data, and the page."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from lcbench.errors import StorageError
+from lcbench.reporting import document, formats, page, summary
+from lcbench.reporting import sheet as sheets
+from lcbench.reporting.text import markdown_text
+from lcbench.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lcbench.reporting.findings import Findings
+    from lcbench.reporting.tables.by_length import LengthBuckets
+
+PAGE = "index.html"
+
+DOCUMENT = "report.json"
+# What is being written, and the lock of who writes it.
+_JOURNAL = ".report-files"
+_LOCK_SECONDS = 60.0
+
+# The names that a report writes: whatever else a `report.json` lists, of another program perhaps,
+# is not taken away.
+_OURS = re.compile(
+    r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths)\.csv"
+    r"|tables/[\w-][\w.-]*\.csv"
+    r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
+)
+# What every report.json of ours has had at its top.
+_KEYS = {"title", "version", "tables"}
+# In the name of a file, of a task.
+_UNSAFE = re.compile(r"[^\w-]")
+
+# On a terminal, what is wide or long is left to the files.
+_SHOWN = ("choice", "beside", "models", "table2")
+
+
+Step = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+def publish(
+    findings: Findings,
+    folder: Path,
+    console: Console,
+    title: str = "lcbench",
+    step: Step | None = None,
+    cells: Collection[str] = (),
+) -> None:
+    """Print what was found, and write all of it, once all of it is made, `report.json` last.
+
+    Args:
+        findings: the report.
+        folder: where to; made if it is not there. Of an older report nothing remains.
+        console: shows Table 1, how τ was chosen, and what was asked for beside.
+        title: of the page.
+        step: told of the figures.
+        cells: the results that it shows, as `cells_of` is to return them.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    described = document.build(findings, title)
+    words = _words(described)
+    _show(findings, words, console)
+    texts = _texts(findings)
+    texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
+    texts[PAGE] = page.build(described)
+    with TemporaryDirectory(prefix="lcbench-") as temporary:
+        figures = [Path(temporary) / name for name in _draw(findings, Path(temporary), step)]
+        files = {*texts, DOCUMENT, *(f"figures/{path.name}" for path in figures)}
+        # By which the next report knows what to take away.
+        described["files"] = sorted(files)
+        described["cells"] = sorted(cells)
+        with _alone(folder) as journal:
+            older = _older(folder, journal)
+            # If this is killed, the next report takes away what of it was written.
+            _replace(journal, json.dumps(sorted(older | files)))
+            for name, text in texts.items():
+                write_atomically(folder / name, _writer(text))
+            for path in figures:
+                write_atomically(folder / "figures" / path.name, _copier(path))
+            for name in older - files:
+                (folder / name).unlink(missing_ok=True)
+            write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
+    top = sorted(name for name in files if "/" not in name and name != PAGE)
+    folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
+    console.print(Text(f"Written to {folder}: {', '.join([*top, *folders])}", style="dim"))
+    console.print(Text(f"The page: {folder / PAGE}"), soft_wrap=True)
+
+
+def cells_of(folder: Path) -> frozenset[str]:
+    """Return the results that the report in a folder shows; none where it does not say, or is none.
+
+    They are files, by their paths below the folder of results.
+    """
+    cells = (_document(folder) or {}).get("cells")
+    return frozenset(map(str, cells)) if isinstance(cells, list) else frozenset()
+
+
+def is_anothers(folder: Path) -> bool:
+    """Whether a folder has a `report.json` of another program, which is not to be written over."""
+    try:
+        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(there, dict) and there.keys() >= _KEYS)
+
+
+def _document(folder: Path) -> dict[str, Any] | None:
+    """Return what an older report in a folder says of itself; None: there is none of ours."""
+    try:
+        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return there if isinstance(there, dict) and there.keys() >= _KEYS else None
+
+
+def _older(folder: Path, journal: Path | None = None) -> set[str]:
+    """Return what an older report says that it wrote here; anything else is left alone."""
+    listed = (_document(folder) or {}).get("files")
+    names = list(listed) if isinstance(listed, list) else []
+    if journal is not None:
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            names += json.loads(journal.read_text(encoding="utf-8"))
+    return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Let one report at a time be put into a folder; yield the file that lists what is written.
+
+    The lock goes with its process. Where a file system has none, two reports at once may mix.
+
+    Raises:
+        StorageError: the folder cannot be written, or another report is being written for long.
+    """
+    journal = folder / _JOURNAL
+    until = time.monotonic() + _LOCK_SECONDS
+    while (descriptor := _locked(journal)) is None:
+        if time.monotonic() > until:
+            raise StorageError(
+                f"{folder}: another report is being written there. Name another folder: "
+                "report_dir=PATH."
+            )
+        time.sleep(0.1)
+    try:
+        yield journal
+        with suppress(OSError):
+            journal.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _locked(journal: Path) -> int | None:
+    """Return the descriptor of a file that is locked by this process; None: by another.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        # A file system without locks.
+        return descriptor
+    # Whoever had it may have removed it when it was done.
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), journal.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _replace(journal: Path, text: str) -> None:
+    """Write into the locked file itself: in its place another file would not be locked.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        journal.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
+
+
+def _words(described: Mapping[str, Any]) -> list[str]:
+    """Return what was found, a line each."""
+    paper = (described["paper"] or {"rows": ()})["rows"]
+    lines = []
+    for table in described["tables"]:
+        of_all, models = summary.findings(table, paper)
+        several = f"{table['group']}: " if len(described["tables"]) > 1 else ""
+        lines += [f"{several}{sentence}" for sentence in of_all]
+        lines += [f"{several}{label}: {text}" for label, text in models]
+    return lines
+
+
+def _show(findings: Findings, words: Sequence[str], console: Console) -> None:
+    for found in findings.tables:
+        console.print(formats.terminal(found.table, found.statistics))
+    for sheet in findings.sheets:
+        if sheet.name.startswith(_SHOWN):
+            console.print(sheets.terminal(sheet))
+    if findings.lengths:
+        console.print(formats.terminal_lengths(findings.lengths))
+    if findings.paper:
+        console.print(formats.terminal_paper(findings.paper))
+    for line in words:
+        console.print(Text(line))
+
+
+def _texts(findings: Findings) -> dict[str, str]:
+    tables = [found.table for found in findings.tables]
+    known = findings.statistics
+    texts = {
+        "table1.md": formats.markdown(tables, known) + formats.markdown_lengths(findings.lengths),
+        "table1.csv": formats.csv(tables, known),
+        "table1.tex": formats.latex(tables, known),
+        "tasks.csv": formats.csv_tasks(tables, known),
+    }
+    if findings.paper:
+        texts["table1.md"] += "\n" + formats.markdown_paper(findings.paper)
+        texts["paper.csv"] = formats.csv_paper(findings.paper)
+    if findings.lengths:
+        texts["lengths.csv"] = formats.csv_lengths(findings.lengths)
+    if findings.sheets:
+        texts["tables.md"] = "\n".join(map(sheets.markdown, findings.sheets))
+        texts["tables.tex"] = sheets.latex(findings.sheets)
+    texts |= {f"tables/{sheet.name}.csv": sheets.csv(sheet) for sheet in findings.sheets}
+    return texts
+
+
+def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
+    """Draw the figures, each with its data, into a folder; return their names."""
+    from lcbench.reporting import figures
+
+    tables, known = [found.table for found in findings.tables], findings.statistics
+    # Beside the baseline, the curves of the best τ alone: seven would hide one another. Those by
+    # the length of queries are left to the table and the page.
+    best = {
+        block.label: [block.best]
+        for table in tables
+        for block in table.blocks
+        if block.best is not None
+    }
+    curves: dict[str, list[LengthBuckets]] = {}
+    for one in findings.by_length:
+        if one.label in best and one.by != "query":
+            curves.setdefault(one.task, []).append(one)
+    plots: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
+        "improvement": (
+            lambda stem: figures.plot_improvement(tables, stem, known),
+            figures.improvement_csv(tables, known),
+        ),
+        "forest": (
+            lambda stem: figures.plot_forest(tables, known, stem),
+            figures.forest_csv(tables, known),
+        ),
+        "roles": (
+            lambda stem: figures.plot_roles(findings.role_grids, stem),
+            figures.roles_csv(findings.role_grids),
+        ),
+        **{
+            f"by-length-{_UNSAFE.sub('_', task)}": (
+                partial(_plot_by_length, found, best),
+                figures.by_length_csv(found),
+            )
+            for task, found in curves.items()
+        },
+    }
+    names = []
+    for done, (name, (plot, data)) in enumerate(plots.items(), start=1):
+        paths = plot(folder / name)
+        if paths:
+            paths.append(folder / f"{name}.csv")
+            paths[-1].write_text(data, encoding="utf-8")
+        names += [path.name for path in paths]
+        if step is not None:
+            step("drawing figures", done, len(plots))
+    return names
+
+
+def _plot_by_length(
+    found: Sequence[LengthBuckets], best: Mapping[str, Sequence[str]], stem: Path
+) -> list[Path]:
+    from lcbench.reporting import figures
+
+    return figures.plot_by_length(found, stem, best)
+
+
+def _copier(source: Path) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(source.read_bytes())
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")

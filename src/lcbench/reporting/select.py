@@ -1,0 +1,384 @@
+"""Report a run, a sweep or a folder: which cells, beside which, in which tables.
+
+What is found of them is `findings`' to say, and `publish`'s to show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.plan import manifest
+from lcbench.reporting.revisions import join_revisions
+from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.tables.paper import in_papers_order
+from lcbench.results.folder import Results, group_name
+from lcbench.settings.read import shipped_suites, thaw
+from lcbench.system.files import try_writing
+from lcbench.tasks.registry import TaskChoice, registry
+from lcbench.tasks.suites import Suite, column_of, resolve
+from lcbench.uncertainty.intervals import RESAMPLES, SEED, compare_pair
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from lcbench.settings.read import ReportSettings, Settings
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a report there is.
+
+    Attributes:
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of all that is drawn.
+        models: only these, by name; two or more also stand side by side. None: all.
+        against: a second folder of results, put beside; or None.
+    """
+
+    resamples: int = RESAMPLES
+    seed: int = SEED
+    models: tuple[str, ...] | None = None
+    against: Path | None = None
+
+
+WHOLE = Extent()
+"""All models, as many samples as ever, nothing beside."""
+
+
+@dataclass(frozen=True)
+class AskedCell:
+    """A cell that a request asks for.
+
+    Attributes:
+        model: its name.
+        policy: in canonical form.
+        path: of its result, whether it is there or not.
+    """
+
+    model: str
+    policy: str
+    path: Path
+
+
+def report_run(
+    settings: Settings,
+    results: Results,
+    asked: Sequence[AskedCell],
+    report_dir: Path | None,
+    console: Console,
+    warn: Callable[[str], None],
+    extent: Extent = WHOLE,
+) -> None:
+    """Report the cells of one request, and no others.
+
+    Args:
+        settings: of the request.
+        results: where its results are.
+        asked: its cells.
+        report_dir: where to; None: `report` in the folder of results, or, where that has a report
+            of results that are not asked for here, a folder of the request's own in it.
+        console: shows the tables.
+        warn: told of every file that is left out.
+        extent: of the report.
+    """
+    paths = [cell.path for cell in asked]
+    scores = results.read(partial(column_of, suites=settings.suites), warn, paths)
+    policies: dict[str, list[str]] = {}
+    for cell in asked:
+        of_model = policies.setdefault(cell.model, [])
+        if cell.policy not in of_model:
+            of_model.append(cell.policy)
+    if scores.empty:
+        return
+    # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
+    # Models whose prompts differ are in tables of their own.
+    same = {"splits": settings.protocol.splits, "subsets": settings.protocol.subsets}
+    scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
+    names = [task.name for task in settings.tasks]
+    expected = _expected(names, scores, settings.suites)
+    scores = _of_models(scores, extent.models)
+    if extent.models is not None:
+        policies = {model: own for model, own in policies.items() if model in extent.models}
+    tables = build_tables(scores, expected, policies)
+    folder = report_dir or _own_folder(settings.label, results, asked)
+    _write(tables, scores, results, folder, console, warn, extent)
+
+
+def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Path:
+    """Return where a request's report goes: a part does not take the place of the whole."""
+    from lcbench.reporting.publish import cells_of
+
+    folder = results.folder / "report"
+    names = sorted({_name_of(cell.path, results) for cell in asked})
+    if cells_of(folder) <= set(names):
+        return folder
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return folder / f"{label.replace('/', '-')}-{digest}"
+
+
+def _name_of(path: Path, results: Results) -> str:
+    """Return a result's path below the folder of results."""
+    return str(path.relative_to(results.folder))
+
+
+def report_sweep(
+    path: Path,
+    report_dir: Path | None,
+    console: Console,
+    warn: Callable[[str], None],
+    extent: Extent = WHOLE,
+) -> None:
+    """Report the cells of a frozen sweep, and no others.
+
+    Args:
+        path: of its manifest.
+        report_dir: where to; None: as in `report_run`.
+        console: shows the tables.
+        warn: told of every file that is left out.
+        extent: of the report.
+
+    Raises:
+        RequestError: there is no such sweep, or no cell of it is finished; or there is no such
+            model, or second folder.
+    """
+    frozen = manifest.read(path)
+    settings = thaw(frozen.settings, frozen.results_dir)
+    asked = [
+        AskedCell(line.model, line.policy, frozen.results_dir / line.folder / f"{line.task}.json")
+        for line in frozen.lines
+    ]
+    if not any(cell.path.exists() for cell in asked):
+        raise RequestError(f"manifest={path}: none of its {len(asked)} cells is finished.")
+    results = Results(frozen.results_dir)
+    report_run(settings, results, asked, report_dir, console, warn, extent)
+
+
+def report_folder(
+    settings: ReportSettings, results: Results, console: Console, warn: Callable[[str], None]
+) -> None:
+    """Report all results of a folder.
+
+    Raises:
+        RequestError: there are none, none of the models, or none in the second folder.
+    """
+    suites = shipped_suites()
+    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
+    scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
+    names = None if settings.tasks is None else [task.name for task in settings.tasks]
+    if names is not None:
+        scores = scores[scores["task"].isin(names)]
+        scores = _as_asked(scores, settings.tasks or ())
+    scores, notes = join_revisions(scores, settings.tasks or ())
+    if scores.empty:
+        raise RequestError(
+            f"results_dir={settings.results_dir} has no results"
+            f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
+        )
+    scores = _of_models(scores, extent.models)
+    expected = None if names is None else _expected(names, scores, suites)
+    tables = [
+        replace(table, notes=(*notes.get(table.group, ()), *table.notes))
+        for table in build_tables(scores, expected)
+    ]
+    folder = settings.report_dir or settings.results_dir / "report"
+    _write(tables, scores, results, folder, console, warn, extent)
+
+
+def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
+    """Return the scores of these models, by their names on the hub or the last part of those.
+
+    Raises:
+        RequestError: one of them has no results.
+    """
+    if models is None:
+        return scores
+    present = dict.fromkeys(map(str, scores["model"]))
+    kept = set()
+    for asked in models:
+        found = {one for one in present if asked.lower() in (one.lower(), _last(one).lower())}
+        if not found:
+            near = did_you_mean(asked, [*present, *map(_last, present)])
+            raise RequestError(
+                f"models={asked}: there are no results of it here, only of "
+                f"{', '.join(present)}.{near}"
+            )
+        kept |= found
+    return scores[scores["model"].isin(kept)]
+
+
+def _last(model: str) -> str:
+    return model.rpartition("/")[2]
+
+
+def _as_asked(scores: pd.DataFrame, choices: Sequence[TaskChoice]) -> pd.DataFrame:
+    """Put what a benchmark takes of its tasks into one table, as a run of that benchmark does.
+
+    A benchmark takes some languages of some tasks; by their protocols alone those are of another
+    table than the rest.
+    """
+    if all(choice.subsets is None and choice.splits is None for choice in choices):
+        return scores
+    of_name = {choice.name: choice for choice in choices}
+    records = scores.to_dict("records")
+    ours = [row for row in records if not row["imported"] and not row["protocol"].get("docs")]
+    others = [row for row in records if row["imported"] or row["protocol"].get("docs")]
+    requests: dict[tuple[str, str, str, tuple[str, ...] | None], None] = {}
+    for row in ours:
+        base = _base(row["protocol"])
+        requests[(*base, None)] = None
+        requests[(*base, _subsets(row["protocol"]))] = None
+    groups: dict[Any, list[int]] = {}
+    for request in requests:
+        groups[request] = [
+            place
+            for place, row in enumerate(ours)
+            if _base(row["protocol"]) == request[:3]
+            and _is_part(row["protocol"], of_name[row["task"]], request[3])
+        ]
+    kept: list[tuple[Any, set[int]]] = []
+    for request, places in sorted(groups.items(), key=lambda item: -len(item[1])):
+        if places and not any(set(places) <= larger for _, larger in kept):
+            kept.append((request, set(places)))
+    rows = [
+        {
+            **ours[place],
+            "group": group_name(
+                dict(zip(("name", "prompts", "dtype", "subsets"), request, strict=True))
+            ),
+        }
+        for request, places in kept
+        for place in sorted(places)
+    ]
+    return type(scores)([*rows, *others], columns=list(scores.columns))
+
+
+def _base(protocol: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(protocol.get("name")), str(protocol.get("prompts")), str(protocol.get("dtype"))
+
+
+def _subsets(protocol: Mapping[str, Any]) -> tuple[str, ...] | None:
+    subsets = protocol.get("subsets")
+    return None if subsets is None else tuple(subsets)
+
+
+def _is_part(
+    protocol: Mapping[str, Any], choice: TaskChoice, subsets: tuple[str, ...] | None
+) -> bool:
+    """Whether a result is what a request of these subsets takes of a task."""
+    try:
+        part = resolve(choice, "test", subsets)
+    except RequestError:
+        return False
+    asked = part.asked_subsets, part.asked_splits
+    return asked == (_subsets(protocol), protocol.get("splits"))
+
+
+def _expected(
+    tasks: Sequence[str], scores: pd.DataFrame, suites: Sequence[Suite]
+) -> Mapping[str, Sequence[str]]:
+    """Return the tasks that a table should have, by column, also those without any result."""
+    columns = dict(zip(scores["task"], scores["column"], strict=True))
+    expected: dict[str, list[str]] = {}
+    for task in tasks:
+        column = columns.get(task) or column_of(task, _kind(task, suites), suites)
+        expected.setdefault(column, []).append(task)
+    return expected
+
+
+def _kind(task: str, suites: Sequence[Suite]) -> str | None:
+    """Return the type of a task in mteb, for one that no suite names and that has no result."""
+    if any(task in suite.tasks for suite in suites):
+        return None
+    return registry().tasks[task].kind
+
+
+def _write(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    results: Results,
+    folder: Path,
+    console: Console,
+    warn: Callable[[str], None],
+    extent: Extent,
+) -> None:
+    there = None
+    if extent.against is not None:
+        there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
+        if there.empty:
+            raise RequestError(f"against={extent.against} has no results.")
+    _check_writable(folder)
+    # Imported late: a report that finds nothing to say does not need them.
+    from lcbench.reporting import document
+    from lcbench.reporting.findings import gather
+    from lcbench.reporting.publish import is_anothers, publish
+    from lcbench.reporting.sheet import distinct
+    from lcbench.reporting.tables import comparison
+
+    if is_anothers(folder):
+        raise RequestError(
+            f"report_dir={folder} has a report.json of another program, which a report would "
+            "write over. Name another folder: report_dir=PATH."
+        )
+
+    with _steps(console) as step:
+        found = gather(tables, scores, extent.resamples, extent.seed, step)
+    sheets = list(found.sheets)
+    if extent.models is not None:
+        for one in reversed(found.tables):
+            labels = [block.label for block in one.table.blocks]
+            if len(labels) > 1:
+                sheets.insert(0, comparison.beside_models(one.table, one.statistics, labels))
+    if there is not None:
+        names = str(extent.against), str(results.folder)
+        compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
+        asked = compare if extent.resamples else None
+        with _steps(console) as step:
+            told = None if step is None else partial(step, "comparing with the second folder")
+            sheets.insert(0, comparison.beside_folders(there, scores, names, asked, told))
+    found = replace(found, sheets=distinct(sheets))
+    with _steps(console) as step:
+        cells = {_name_of(files.result, results) for files in set(scores["files"])}
+        publish(found, folder, console, document.title(found), step, cells)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the folder, and try a file in it.
+
+    Raises:
+        RequestError: naming the key, before anything is worked out.
+    """
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise RequestError(
+            f"report_dir={folder} cannot be written: {error.strerror or error}. "
+            "Name another folder: report_dir=PATH."
+        ) from error
+
+
+@contextmanager
+def _steps(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show on a terminal what is being worked out, and how much of it is done."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        bars: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = shown.add_task(what, total=total)
+            shown.update(bars[what], completed=done, total=total)
+
+        yield tell

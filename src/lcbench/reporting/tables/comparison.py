@@ -1,0 +1,394 @@
+"""Two folders of results side by side, and models of one table side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
+from lcbench.reporting.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
+from lcbench.reporting.text import group_heading
+from lcbench.results.folder import ASSUMED_POOLING, ITEMS
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty, compare_pair
+
+if TYPE_CHECKING:
+    from lcbench.results.folder import CellFiles
+
+Compare = Callable[["CellFiles", "CellFiles"], Uncertainty | None]
+
+# mteb's results have a fourth decimal that other hardware and versions leave as it is.
+_EQUAL = 1e-4
+
+# So many cells are named of those that a difference concerns, and so much of what differs.
+_NAMED = 4
+_LONGEST = 60
+
+_Key = tuple[str, str, str]  # model, policy, task
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell of one folder.
+
+    Attributes:
+        score: a fraction; None where a split or subset has none.
+        parts: its splits and subsets.
+        conditions: all that a score depends on beside the key, by name.
+        files: of its result.
+    """
+
+    score: float | None
+    parts: frozenset[tuple[str, str]]
+    conditions: Mapping[str, str]
+    files: CellFiles
+
+
+def beside_folders(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    names: tuple[str, str],
+    compare: Compare | None = compare_pair,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sheet:
+    """Return each cell that both folders have: its two scores, their difference, and how sure.
+
+    A cell is a model's name, a policy and a task. What else differs (revision, window, protocol,
+    versions, data) is told in a note; of several cells of one name those are paired that have the
+    most of it in common.
+
+    Args:
+        first: the frame of `Results.read`; the relative improvement is in % of its scores.
+        second: that of the other folder.
+        names: what to call the two.
+        compare: tells how sure the second's improvement over the first is; None: do not.
+        progress: told how many cells are compared, of how many.
+    """
+    ours, theirs = _cells(first), _cells(second)
+    pairs: list[tuple[_Key, _Cell, _Cell]] = []
+    alone: tuple[list[_Key], list[_Key]] = ([], [])
+    for key in dict.fromkeys([*ours, *theirs]):
+        matched, left, right = _match(ours.get(key, []), theirs.get(key, []))
+        pairs += [(key, *pair) for pair in matched]
+        alone[0].extend([key] * left)
+        alone[1].extend([key] * right)
+    pairs.sort(key=_places([key for key, _, _ in pairs]))
+    rows: dict[str, list[tuple[Entry, ...]]] = {}
+    differences: list[tuple[float, _Key]] = []
+    told, unknown = 0, 0
+    for done, (key, here, there) in enumerate(pairs):
+        difference, gain, uncertainty = None, None, None
+        if here.score is not None and there.score is not None and here.parts == there.parts:
+            difference = 100 * (there.score - here.score)
+            gain = relative_improvement(there.score, here.score)
+            differences.append((difference, key))
+            if compare is not None and gain is not None:
+                uncertainty = compare(here.files, there.files)
+            told += uncertainty is not None and uncertainty.excludes_zero
+            unknown += uncertainty is None
+        rows.setdefault(key[0], []).append(
+            (
+                name(key[1]),
+                name(key[2]),
+                *(number(None if one.score is None else 100 * one.score) for one in (here, there)),
+                _signed(difference),
+                improvement(gain, uncertainty),
+                number(None if uncertainty is None else uncertainty.low),
+                number(None if uncertainty is None else uncertainty.high),
+            )
+        )
+        if progress is not None:
+            progress(done + 1, len(pairs))
+    notes = [
+        f"Scores × 100. Difference: {names[1]} minus {names[0]}; relative: in % of {names[0]}, "
+        "from and to are its 95 % interval, paired over the items of the task.",
+        _summary(len(pairs), differences),
+    ]
+    if differences:
+        notes.append(
+            f"Differences told from zero (95 % interval): {told}; not told from it: "
+            f"{len(differences) - told - unknown}; unknown: {unknown}."
+        )
+    return Sheet(
+        name="beside",
+        title=f"{names[0]} and {names[1]} side by side",
+        header=("τ", "Task", *names, "Difference", "Relative, %", "from", "to"),
+        labels=2,
+        sections=tuple(Section(model, tuple(lines)) for model, lines in rows.items()),
+        notes=(
+            *notes,
+            *_what_differs(pairs, names),
+            *(
+                f"Only in {where}: {_listed(keys)}."
+                for where, keys in zip(names, alone, strict=True)
+                if keys
+            ),
+        ),
+    )
+
+
+def beside_models(table: Table, statistics: TableStatistics | None, labels: Sequence[str]) -> Sheet:
+    """Return models of a table side by side, each raw, at its own best τ, and what that gains.
+
+    Of two models there is the difference of their scores at their best τ, too.
+
+    Args:
+        table: of `table1.build_tables`.
+        statistics: of the same table; they make the marks.
+        labels: of the models' blocks, or the models' names; two or more.
+
+    Raises:
+        RequestError: fewer than two, or one that the table does not have.
+    """
+    blocks = [_block(table, label) for label in dict.fromkeys(labels)]
+    blocks = [block for place, block in enumerate(blocks) if block not in blocks[:place]]
+    if len(blocks) < 2:
+        known = ", ".join(block.label for block in table.blocks)
+        raise RequestError(
+            f"Models side by side are two or more of {known}; asked for: {', '.join(labels)}."
+        )
+    pair = len(blocks) == 2 and all(block.best is not None for block in blocks)
+    header = ["Column", "Task"]
+    for block in blocks:
+        header.append(f"{block.label}, raw")
+        if block.best is not None:
+            header += [f"{block.label}, τ = {block.best}", f"{block.label}, Relative Improv."]
+    if pair:
+        header.append("Difference at best τ")
+    means = [
+        ([name(column), name("")], [_values(block, column) for block in blocks], column)
+        for column in table.column_names
+    ]
+    tasks = [
+        ([name(column.name), name(task)], [_task_values(block, task) for block in blocks], task)
+        for column in table.columns
+        for task in column.tasks
+    ]
+    named = ", ".join(block.label for block in blocks)
+    return Sheet(
+        name="models",
+        title=f"{named} side by side ({group_heading(table.group)})",
+        header=tuple(header),
+        labels=2,
+        sections=tuple(
+            Section(
+                heading,
+                tuple(
+                    (*titles, *_model_entries(blocks, values, what, known, pair))
+                    for titles, values, what in rows
+                ),
+            )
+            for heading, rows, known in (
+                ("Columns", means, {} if statistics is None else statistics.means),
+                ("Tasks", tasks, {} if statistics is None else statistics.cells),
+            )
+        ),
+        notes=(
+            "Scores × 100. τ is the best of each model over the whole table, chosen on the test "
+            "data; relative improvements are in % of the model's own raw.",
+            "In bold among raw, and among those at the best τ: the highest of the models.",
+            *(
+                [f"Difference: {blocks[1].label} minus {blocks[0].label}; not tested."]
+                if pair
+                else []
+            ),
+        ),
+    )
+
+
+def _cells(scores: pd.DataFrame) -> dict[_Key, list[_Cell]]:
+    """Return a folder's cells by key, with the score as in Table 1."""
+    rows: dict[tuple[_Key, CellFiles], list[Any]] = {}
+    for row in scores.itertuples(index=False):
+        key = (str(row.model), str(row.policy), str(row.task))
+        rows.setdefault((key, row.files), []).append(row)
+    cells: dict[_Key, list[_Cell]] = {}
+    for (key, files), parts in rows.items():
+        splits: dict[str, list[float]] = {}
+        for row in parts:
+            score = math.nan if pd.isna(row.score) else float(row.score)
+            splits.setdefault(str(row.split), []).append(score)
+        score = fmean(fmean(subsets) for subsets in splits.values())
+        cells.setdefault(key, []).append(
+            _Cell(
+                score=None if math.isnan(score) else score,
+                parts=frozenset((str(row.split), str(row.subset)) for row in parts),
+                conditions=_conditions(parts[0]),
+                files=files,
+            )
+        )
+    return cells
+
+
+def _conditions(row: Any) -> dict[str, str]:
+    """Return all that a cell's score depends on beside model, policy and task."""
+    protocol = {
+        f"protocol.{key}": "all" if value is None and key == "subsets" else str(value)
+        for key, value in row.protocol.items()
+        # Which window is asked for matters less than which was read.
+        if key != "window"
+    }
+    return {
+        "revision": str(row.revision),
+        "window": "unknown" if pd.isna(row.window) else str(int(row.window)),
+        "imported": str(row.imported or "no"),
+        **protocol,
+        **{str(key): str(value) for key, value in row.conditions.items()},
+    }
+
+
+def _differing(here: _Cell, there: _Cell) -> dict[str, tuple[str, str]]:
+    """Return what differs between two cells, by name: the two values."""
+    keys = dict.fromkeys([*here.conditions, *there.conditions])
+    values = {
+        key: (here.conditions.get(key, "absent"), there.conditions.get(key, "absent"))
+        for key in keys
+    }
+    return {
+        key: both
+        for key, both in values.items()
+        # Of a result of an older version, or without items, these are not known.
+        if both[0] != both[1] and not (key in (ITEMS, ASSUMED_POOLING) and "absent" in both)
+    }
+
+
+def _match(
+    ours: Sequence[_Cell], theirs: Sequence[_Cell]
+) -> tuple[list[tuple[_Cell, _Cell]], int, int]:
+    """Return pairs of cells, those with the least that differs first, and how many are left."""
+    every = [
+        (len(_differing(a, b)), i, j) for i, a in enumerate(ours) for j, b in enumerate(theirs)
+    ]
+    taken: tuple[set[int], set[int]] = (set(), set())
+    pairs = []
+    for _, i, j in sorted(every):
+        if i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            pairs.append((ours[i], theirs[j]))
+    return pairs, len(ours) - len(pairs), len(theirs) - len(pairs)
+
+
+def _places(keys: Sequence[_Key]) -> Callable[[tuple[_Key, _Cell, _Cell]], tuple[int, int, str]]:
+    """Return what sorts pairs: models as they come, from large τ to small, tasks by name."""
+    models = {model: place for place, model in enumerate(dict.fromkeys(key[0] for key in keys))}
+    policies = {policy: place for place, policy in enumerate(ordered_policies(k[1] for k in keys))}
+    return lambda pair: (models[pair[0][0]], policies[pair[0][1]], pair[0][2])
+
+
+def _signed(value: float | None) -> Entry:
+    if value is None:
+        return number(None)
+    return Entry(f"{round(value, 2) + 0.0:+.2f}" if round(value, 2) else "0.00", value)
+
+
+def _summary(pairs: int, differences: Sequence[tuple[float, _Key]]) -> str:
+    if not pairs:
+        return "No cell is in both."
+    said = f"Cells in both: {pairs}; with scores that can be compared: {len(differences)}"
+    if not differences:
+        return f"{said}."
+    # What is equal to the limit is off by the last bits.
+    equal = sum(abs(value) <= 100 * _EQUAL + 1e-9 for value, _ in differences)
+    largest, key = max(differences, key=lambda one: abs(one[0]))
+    return (
+        f"{said}; equal to {_EQUAL} ({100 * _EQUAL} as shown here): {equal}. The largest "
+        f"difference is {_signed(largest).text} ({_named(key)})."
+    )
+
+
+def _what_differs(pairs: Sequence[tuple[_Key, _Cell, _Cell]], names: tuple[str, str]) -> list[str]:
+    """Return a note for each thing that differs, with the cells that it concerns."""
+    concerned: dict[str, list[_Key]] = {}
+    for key, here, there in pairs:
+        texts = [
+            f"{what}: {_short(one)} in {names[0]}, {_short(other)} in {names[1]}"
+            for what, (one, other) in _differing(here, there).items()
+        ]
+        for parts, where in (
+            (here.parts - there.parts, names[0]),
+            (there.parts - here.parts, names[1]),
+        ):
+            if parts:
+                listed = _short(", ".join(f"{split}/{subset}" for split, subset in sorted(parts)))
+                texts.append(f"split/subset only in {where}, so not compared: {listed}")
+        for text in texts:
+            concerned.setdefault(text, []).append(key)
+    return [
+        f"Differs: {text} ({'all cells' if len(keys) == len(pairs) else _listed(keys)})."
+        for text, keys in concerned.items()
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _named(key: _Key) -> str:
+    return f"{key[0]}, τ = {key[1]}, {key[2]}"
+
+
+def _listed(keys: Sequence[_Key]) -> str:
+    """Return cells in words: the first of them, and how many more."""
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return "; ".join(map(_named, keys[:_NAMED])) + more
+
+
+def _block(table: Table, label: str) -> Block:
+    for block in table.blocks:
+        if label == block.label:
+            return block
+    for block in table.blocks:
+        if label == block.model:
+            return block
+    known = [block.label for block in table.blocks]
+    raise RequestError(
+        f"{label} is no model of the table {table.group}.{did_you_mean(label, known)} It has: "
+        f"{', '.join(known)}."
+    )
+
+
+_Pair = tuple[float | None, float | None]  # raw, and at the best τ
+
+
+def _values(block: Block, column: str) -> _Pair:
+    ours = None if block.best is None else block.scores[block.best][column]
+    return block.scores[BASELINE][column], ours
+
+
+def _task_values(block: Block, task: str) -> _Pair:
+    (scores,) = (one.scores for one in block.tasks if one.task == task)
+    return scores[BASELINE], None if block.best is None else scores[block.best]
+
+
+def _model_entries(
+    blocks: Sequence[Block],
+    values: Sequence[_Pair],
+    what: str,
+    known: Mapping[tuple[str, str, str], Uncertainty],
+    pair: bool,
+) -> list[Entry]:
+    """Return the entries of a column or task: of each model raw, ours and the gain."""
+    highest = [
+        max((score for both in values if (score := both[place]) is not None), default=None)
+        for place in (0, 1)
+    ]
+    entries = []
+    for block, both in zip(blocks, values, strict=True):
+        raw, ours = (
+            number(value, "strong" if value is not None and value == best else "plain")
+            for value, best in zip(both, highest, strict=True)
+        )
+        entries.append(raw)
+        if block.best is not None:
+            gain = relative_improvement(both[1], both[0])
+            entries += [ours, improvement(gain, known.get((block.label, block.best, what)))]
+    if pair:
+        (_, one), (_, other) = values
+        entries.append(_signed(None if one is None or other is None else other - one))
+    return entries

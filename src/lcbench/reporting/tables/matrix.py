@@ -1,0 +1,93 @@
+"""What each task gains at each τ: a matrix for each model of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
+from lcbench.reporting.table1 import BASELINE, Table, ordered_policies, relative_improvement
+from lcbench.reporting.text import group_heading
+from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
+
+SIGNIFICANCE = 0.05
+"""What p, corrected by Holm, must not be above."""
+
+
+def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
+    """Return the relative improvement of each task at each policy but τ = 1, in %.
+
+    Args:
+        table: of `table1.build_tables`.
+        statistics: of the same table; they make the marks, and a note counts them.
+
+    Returns:
+        None if the table has no policy but the baseline.
+    """
+    policies = [
+        policy
+        for policy in ordered_policies(one for block in table.blocks for one in block.policies)
+        if policy != BASELINE
+    ]
+    if not policies:
+        return None
+    known = {} if statistics is None else statistics.cells
+    shown: list[Uncertainty | None] = []
+    sections = []
+    for block in table.blocks:
+        rows = []
+        for task in block.tasks:
+            entries = []
+            for policy in policies:
+                if policy not in task.scores:
+                    # No hole: it was asked for of another model alone.
+                    entries.append(Entry(""))
+                    continue
+                value = relative_improvement(task.scores[policy], task.scores[BASELINE])
+                uncertainty = known.get((block.label, policy, task.task))
+                entries.append(improvement(value, uncertainty))
+                if value is not None:
+                    shown.append(uncertainty)
+            rows.append((name(task.column), name(task.task), *entries))
+        sections.append(Section(block.label, tuple(rows)))
+    return Sheet(
+        name="matrix",
+        title=f"Relative improvements per task and τ ({group_heading(table.group)})",
+        header=("Column", "Task", *(f"τ = {policy}" for policy in policies)),
+        labels=2,
+        sections=tuple(sections),
+        notes=(
+            "Relative improvements over τ = 1 in % of its score.",
+            *([] if statistics is None else _counts(shown)),
+        ),
+    )
+
+
+def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
+    """Return in words how many improvements are significantly different from zero."""
+    every = list(shown)
+    known = [one for one in every if one is not None]
+    if not known:
+        return ["Of none of the pairs is it known whether it differs significantly from zero."]
+    told = sum(one.excludes_zero for one in known)
+    doubtful = sum(one.excludes_zero and (one.p or 0) > SIGNIFICANCE for one in known)
+    corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
+    notes = [
+        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} differ significantly from zero by "
+        f"their 95 % intervals, {corrected} after Holm's correction (p ≤ {SIGNIFICANCE})."
+    ]
+    if doubtful:
+        notes.append(
+            f"Of these {told} the permutation test has p > {SIGNIFICANCE} in {doubtful}: where few "
+            "items change, the interval claims more than it knows."
+        )
+    tested = [one for one in known if one.p is not None and one.count]
+    # Of n items no p is below 2/2ⁿ, that of all changing the same way.
+    out_of_reach = sum(2.0 ** (1 - one.count) * len(tested) > SIGNIFICANCE for one in tested)
+    if out_of_reach:
+        notes.append(
+            f"{out_of_reach} of the pairs have too few items to pass Holm's correction over "
+            f"{len(tested)} pairs, however large the change."
+        )
+    if len(known) < len(every):
+        notes.append(f"Pairs of which it is unknown: {len(every) - len(known)}.")
+    return notes

@@ -1,0 +1,414 @@
+"""The paper beside ours: each number of its Tables 1 to 3 that we have too, and our noise.
+
+The numbers are those printed in arXiv:2410.24200v1 (`results/paper`), ours come from the frame of
+scores and from the items of its cells. `render` makes text of what is found here.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, build_tables
+from lcbench.reporting.tables.by_length import rank_of_longest
+from lcbench.settings.read import shipped_models, shipped_suites
+from lcbench.tempscale.policy import ByRole, Constant
+from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, standard_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from lcbench.results.folder import CellFiles
+
+TABLE_1, TABLE_2, TABLE_3 = "Table 1", "Table 2", "Table 3"
+"""The tables whose numbers `results/paper` has, in files of these names."""
+
+ALL_MODELS = "ALL"
+"""The model of the paper's row `Avg Improv.`, the mean over all models."""
+
+_SUITE = "paper"
+
+# What half of the last printed digit can hide.
+_ROUNDING = {TABLE_1: 0.005, TABLE_2: 0.005, TABLE_3: 0.05}
+
+# What provenance must say of the protocol: no prompts, fp32, the test split, all languages.
+_PROTOCOL = {"name": "paper", "prompts": "none", "dtype": "float32", "splits": "test"}
+
+_EXCHANGED = (
+    "the paper's columns GIST and BGE look exchanged: BGE's Raw is the public result of GIST-small"
+)
+_TWICE = "the paper prints 38.35 for both GIST and BGE at their τ"
+_IN_DOUBT = ("GIST", "BGE")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of the paper's, and ours if there is one.
+
+    Scores are × 100, relative improvements in %, ranks count from 1.
+
+    Attributes:
+        table: of the paper.
+        model: as the paper calls it; `ALL_MODELS` for the mean over them.
+        name: the model's name in results; empty for the mean over models.
+        revision: of the model.
+        window: tokens read of one text.
+        policy: canonical; empty for the mean over models, where each has its own.
+        row: raw, ours, relative, avg_improv (Table 1), the setting (Table 2), rank (Table 3).
+        column: of Table 1, else the task.
+        paper: the printed number.
+        ours: None where some of what it is the mean of is missing.
+        present: how much of that there is: "3 of 8 tasks"; empty where all is.
+        noise: half a 95 % interval of ours plus the rounding of the print; None if unknown. Ours
+            varies so much over other items like the tasks' own (`noise.covariance`). The paper
+            scored the same items, so that agreement should be well within it: to be within is weak
+            evidence of having measured the same, to be outside strong evidence of the contrary.
+        doubt: why the printed number is no target; empty for those that are.
+        note: what else is to be known of it.
+    """
+
+    table: str
+    model: str
+    name: str
+    revision: str
+    window: int | None
+    policy: str
+    row: str
+    column: str
+    paper: float
+    ours: float | None
+    present: str = ""
+    noise: float | None = None
+    doubt: str = ""
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None else self.ours - self.paper
+
+    @property
+    def within(self) -> Literal["yes", "no", "unknown"]:
+        """Whether the difference is no more than the noise; unknown for a number in doubt, too."""
+        if self.difference is None or self.noise is None or self.doubt:
+            return "unknown"
+        # Differences of decimals are off by the last bits.
+        return "yes" if abs(self.difference) <= self.noise + 1e-9 else "no"
+
+
+def is_papers(protocol: Mapping[str, Any]) -> bool:
+    """Whether a cell's protocol, as its provenance has it, is the paper's, its window aside.
+
+    Where it says nothing of subsets, all were scored.
+    """
+    said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
+    return said and protocol.get("subsets") is None and protocol.get("docs") is None
+
+
+def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
+    """Return the paper's numbers beside ours, in the paper's order; none if we have none of them.
+
+    Only cells of the paper's models count, under the paper's protocol and at the window that the
+    paper gives the model. Table 1 is that of `table1.build_tables` over the suite `paper`, with the
+    paper's τ of each model and not our best; a column of which tasks are missing has no number.
+
+    Table 2 gives queries and documents temperatures of their own on two tasks. The paper does not
+    state its τ; that of the model's row in Table 1 is taken. Table 3 is of
+    `buckets.rank_of_longest`.
+
+    Args:
+        scores: the frame of `Results.read`.
+    """
+    models = _models(scores)
+    compared = (*_table1(models), *_table2(models), *_table3(models))
+    return compared if any(one.ours is not None for one in compared) else ()
+
+
+def in_papers_order(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with the paper's models first, in its order, and the others as they were."""
+    names = shipped_models()
+    printed = dict.fromkeys(row["model"] for row in _rows(TABLE_1) if row["model"] != ALL_MODELS)
+    order = {names[model.lower()]: place for place, model in enumerate(printed)}
+    places = scores["model"].map(lambda model: order.get(model, len(order)))
+    return scores.iloc[np.argsort(places.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+@lru_cache(maxsize=1)
+def data_folder() -> Path:
+    """Return the folder of the paper's tables: in the wheel, else in the checkout."""
+    installed = Path(__file__).parents[1] / "paper"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "results" / "paper"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One of the paper's models, as far as it was measured as in the paper.
+
+    Attributes:
+        paper: what the paper calls it.
+        tau: the policy of its row `ours` in the paper's Table 1.
+        block: its scores over the suite `paper`.
+        files: of its cells, by policy and task.
+    """
+
+    paper: str
+    tau: str
+    block: Block
+    files: Mapping[tuple[str, str], CellFiles]
+
+    def mean(self, policy: str, column: str) -> float | None:
+        """Return the score × 100 of a column or `Avg`; None if it has a hole."""
+        return self.block.scores.get(policy, {}).get(column)
+
+    def score(self, policy: str, task: str) -> float | None:
+        """Return a task's score × 100; None if it has none, or none that can be compared."""
+        (scores,) = (one.scores for one in self.block.tasks if one.task == task)
+        return scores.get(policy)
+
+    def present(self, policy: str, column: str) -> tuple[int, str]:
+        """Return how much of a column or `Avg` there is, and that in words."""
+        if column == AVERAGE:
+            parts, found = "columns", [self.mean(policy, one) for one in _columns()]
+        else:
+            parts, found = "tasks", [self.score(policy, one) for one in _columns()[column]]
+        count = sum(score is not None for score in found)
+        return count, f"{count} of {len(found)} {parts}"
+
+    def comparison(
+        self, table: str, policy: str, row: str, column: str, paper: float, **more: Any
+    ) -> Comparison:
+        """Return a number of the paper's of this model beside ours."""
+        return Comparison(
+            table=table,
+            model=self.paper,
+            name=self.block.model,
+            revision=self.block.revision,
+            window=self.block.window,
+            policy=policy,
+            row=row,
+            column=column,
+            paper=paper,
+            doubt=_doubt(table, self.paper, row, column),
+            **more,
+        )
+
+
+def _columns() -> Mapping[str, Sequence[str]]:
+    """Return the tasks of each column of the paper's Table 1."""
+    (suite,) = (suite for suite in shipped_suites() if suite.name == _SUITE)
+    return suite.columns
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    path = data_folder() / f"{table.lower().replace(' ', '')}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _models(scores: pd.DataFrame) -> list[_Model]:
+    """Return the paper's models that were measured as in the paper, in the paper's order."""
+    names = shipped_models()
+    ours = {row["model"]: row for row in _rows(TABLE_1) if row["row_kind"] == "ours"}
+    of_paper = scores[scores["model"].isin({names[model.lower()] for model in ours})]
+    of_paper = of_paper[of_paper["protocol"].map(is_papers).astype(bool)]
+    tasks = {task for tasks in _columns().values() for task in tasks}
+    # Without a known window they are not the paper's conditions.
+    of_paper = of_paper[of_paper["task"].isin(tasks) & of_paper["window"].notna()]
+    if of_paper.empty:
+        return []
+    (table,) = build_tables(of_paper.assign(group=_SUITE), _columns())
+    cells: dict[tuple[str, str, int], dict[tuple[str, str], CellFiles]] = {}
+    for cell in of_paper.itertuples(index=False):
+        identity = str(cell.model), str(cell.revision), int(cell.window)
+        cells.setdefault(identity, {})[str(cell.policy), str(cell.task)] = cell.files
+    return [
+        _Model(
+            paper=model,
+            tau=Constant(float(row["tau"])).canonical,
+            block=block,
+            files=cells[block.model, block.revision, block.window],
+        )
+        for model, row in ours.items()
+        for block in table.blocks
+        if block.model == names[model.lower()] and block.window == _tokens(row["window"])
+    ]
+
+
+def _tokens(window: str) -> int:
+    """Return a window as the paper writes it in tokens: 512, 4k."""
+    return 1024 * int(window[:-1]) if window.endswith("k") else int(window)
+
+
+def _doubt(table: str, model: str, row: str, column: str) -> str:
+    """Return why a number of the paper's is no target, or nothing: its README says it in full."""
+    if table == TABLE_2 and model in _IN_DOUBT:
+        return _EXCHANGED
+    from_ours = row in ("ours", "relative") and model in _IN_DOUBT
+    if table == TABLE_1 and column == "LongEmbRetr" and (from_ours or row == "avg_improv"):
+        return _TWICE
+    return ""
+
+
+def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
+    covariances = _covariances(models)
+    for row in _rows(TABLE_1):
+        kind = row["row_kind"]
+        for column in (*_columns(), AVERAGE):
+            paper, found = float(row[column]), covariances[column]
+            if row["model"] == ALL_MODELS:
+                yield from _mean_improvement(models, column, paper, found)
+            for place, model in enumerate(models):
+                if model.paper != row["model"]:
+                    continue
+                policy = BASELINE if kind == "raw" else model.tau
+                count, present = model.present(policy, column)
+                ours = model.mean(policy, column)
+                weights = {2 * place + (kind != "raw"): 100.0}
+                if kind == "relative":
+                    ours = model.block.improvements.get(policy, {}).get(column)
+                    weights = _relative_weights(place, model, column)
+                if ours is not None:
+                    noise = _noise(TABLE_1, found, weights)
+                    yield model.comparison(
+                        TABLE_1, policy, kind, column, paper, ours=ours, noise=noise
+                    )
+                elif count:
+                    yield model.comparison(
+                        TABLE_1, policy, kind, column, paper, ours=None, present=present
+                    )
+
+
+def _mean_improvement(
+    models: Sequence[_Model], column: str, paper: float, covariances: NDArray[np.float64]
+) -> Iterator[Comparison]:
+    """Yield the paper's `Avg Improv.` of a column beside ours, if we have all models once."""
+    asked = {row["model"] for row in _rows(TABLE_1)} - {ALL_MODELS}
+    if {model.paper for model in models} != asked or len(models) != len(asked):
+        return
+    improvements = [model.block.improvements.get(model.tau, {}).get(column) for model in models]
+    values = [value for value in improvements if value is not None]
+    if not values:
+        return
+    comparison = Comparison(
+        table=TABLE_1,
+        model=ALL_MODELS,
+        name="",
+        revision="",
+        window=0,
+        policy="",
+        row="avg_improv",
+        column=column,
+        paper=paper,
+        ours=None,
+        doubt=_doubt(TABLE_1, ALL_MODELS, "avg_improv", column),
+    )
+    if len(values) < len(models):
+        yield replace(comparison, present=f"{len(values)} of {len(models)} models")
+        return
+    weights: dict[int, float] = {}
+    for place, model in enumerate(models):
+        for cell, weight in _relative_weights(place, model, column).items():
+            weights[cell] = weight / len(models)
+    noise = _noise(TABLE_1, covariances, weights)
+    yield replace(comparison, ours=fmean(values), noise=noise)
+
+
+def _table2(models: Sequence[_Model]) -> Iterator[Comparison]:
+    for model in models:
+        tau = float(model.tau)
+        policies = {
+            "TempScale": model.tau,
+            "w/o query": ByRole(query=1.0, document=tau).canonical,
+            "w/o doc": ByRole(query=tau, document=1.0).canonical,
+            "Raw": BASELINE,
+        }
+        for row in _rows(TABLE_2):
+            task, setting = row["dataset"], row["setting"]
+            policy = policies[setting]
+            ours = model.score(policy, task)
+            if ours is None:
+                continue
+            error = standard_error(model.files[policy, task])
+            yield model.comparison(
+                TABLE_2,
+                policy,
+                setting,
+                task,
+                float(row[model.paper]),
+                ours=ours,
+                noise=None if error is None else _half_width(TABLE_2, 100 * error),
+                note="" if setting == "Raw" else "the paper does not state the τ of Table 2",
+            )
+
+
+def _table3(models: Sequence[_Model]) -> Iterator[Comparison]:
+    for model in models:
+        for row in _rows(TABLE_3):
+            policy = Constant(float(row["temperature"])).canonical
+            files = model.files.get((policy, row["dataset"]))
+            found = None if files is None else rank_of_longest(files)
+            if found is None:
+                continue
+            rank, error = found
+            yield model.comparison(
+                TABLE_3,
+                policy,
+                "rank",
+                row["dataset"],
+                float(row[model.paper]),
+                ours=rank,
+                noise=None if error is None else _half_width(TABLE_3, error),
+            )
+
+
+def _covariances(models: Sequence[_Model]) -> dict[str, NDArray[np.float64]]:
+    """Return the covariances of column means, as fractions, by column, `Avg` included.
+
+    Tasks are independent of one another, models and temperatures are not: they share the items.
+    Rows and columns come in pairs, the baseline and the paper's τ of each model.
+    """
+    cells = [(model, policy) for model in models for policy in (BASELINE, model.tau)]
+    found: dict[str, NDArray[np.float64]] = {}
+    for column, tasks in _columns().items():
+        whole = [model.mean(policy, column) is not None for model, policy in cells]
+        total = np.zeros((len(cells), len(cells)))
+        for task in tasks:
+            # Only where a number is compared are the items worth reading.
+            files = [
+                model.files[policy, task] if is_whole else None
+                for (model, policy), is_whole in zip(cells, whole, strict=True)
+            ]
+            total += covariance(files)
+        found[column] = total / len(tasks) ** 2
+    found[AVERAGE] = np.sum(list(found.values()), axis=0) / len(found) ** 2
+    return found
+
+
+def _relative_weights(place: int, model: _Model, column: str) -> dict[int, float]:
+    """Return the derivatives of 100 · (ours − raw) / raw by raw and ours, as fractions."""
+    raw, ours = model.mean(BASELINE, column), model.mean(model.tau, column)
+    if raw is None or ours is None:
+        return {}
+    return {2 * place: -100 * ours * 100 / raw**2, 2 * place + 1: 100 * 100 / raw}
+
+
+def _noise(
+    table: str, covariances: NDArray[np.float64], weights: Mapping[int, float]
+) -> float | None:
+    """Return the noise of a weighted sum of scores (the delta method); None if unknown."""
+    places, values = list(weights), np.array(list(weights.values()))
+    variance = values @ covariances[np.ix_(places, places)] @ values
+    return None if np.isnan(variance) else _half_width(table, math.sqrt(max(0.0, variance)))
+
+
+def _half_width(table: str, error: float) -> float:
+    return HALF_WIDTH * error + _ROUNDING[table]

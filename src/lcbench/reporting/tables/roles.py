@@ -1,0 +1,260 @@
+"""Temperatures by role: the shape of the paper's Table 2, and grids for its Figures 9 and 15."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, described, improvement, name, number
+from lcbench.reporting.table1 import (
+    AVERAGE,
+    BASELINE,
+    Block,
+    Table,
+    averaged_columns,
+    relative_improvement,
+    temperature,
+)
+from lcbench.reporting.text import group_heading
+from lcbench.tempscale.policy import ByRole, Constant
+from lcbench.uncertainty.intervals import TableStatistics
+
+# `_bias=kept` is a reading of its own, and never mixed with the other.
+_BY_ROLE = re.compile(r"query=([^,]+),document=([^,_]+)(_bias=kept)?")
+_CONSTANT = re.compile(r"([^,_=]+)(_bias=kept)?")
+
+WITHOUT_ROLES = frozenset({"Class", "PairClass", "Clust", "Summ", "STS", "BitextMining"})
+"""Columns whose tasks have no queries: all their texts count as documents."""
+
+_SETTINGS = ("TempScale", "w/o query", "w/o doc", "Raw")
+
+_NOTE = (
+    "Scores × 100. TempScale: τ for queries and documents; w/o query: for documents alone; w/o "
+    "doc: for queries alone; Raw: τ = 1."
+)
+_NOTE_OF_LOOKS = (
+    "Bold: significantly different from Raw, as the 95 % interval of the improvement over it "
+    "excludes zero (in colour: blue above, orange below); pale: not. What is neither is Raw itself "
+    "or has no interval."
+)
+
+
+@dataclass(frozen=True)
+class RoleGrid:
+    """The gain of one model by the temperatures of queries and documents.
+
+    Attributes:
+        label: of the model's block.
+        what: a task, a column or `Avg`.
+        query_temperatures: of queries, from large to small.
+        document_temperatures: of documents, the same.
+        values: relative improvement in %, by query, then by document; None is a hole. It is 0 at
+            (1, 1).
+        policies: the canonical policies, in the same order.
+    """
+
+    label: str
+    what: str
+    query_temperatures: tuple[float, ...]
+    document_temperatures: tuple[float, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    policies: tuple[tuple[str, ...], ...]
+
+
+def role_grids(table: Table) -> tuple[RoleGrid, ...]:
+    """Return a grid for each model and each task, column and `Avg` with policies by role.
+
+    Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have
+    all temperatures of either role, and 1. A column of one task, and an `Avg` of one column, have
+    no grid of their own.
+
+    Args:
+        table: of `table1.build_tables`.
+    """
+    return tuple(grid for block in table.blocks for grid in _grids(table, block))
+
+
+def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
+    """Return the shape of the paper's Table 2: by task the four settings, a column a model.
+
+    Where each model has one τ, as in the paper, τ stands in the header; where one has several, each
+    task has a section for each τ. What lacks one of the settings is left out, and so are tasks
+    without queries; None if nothing remains.
+
+    Args:
+        table: of `table1.build_tables`.
+        statistics: of the same table: each setting gets the look of its improvement over Raw, and
+            what is known of that beside it.
+    """
+    complete = [(block, taus) for block in table.blocks if (taus := _complete(block))]
+    if all(len(taus) == 1 for _, taus in complete):
+        columns = [f"{block.label}, {_tau(*taus[0])}" for block, taus in complete]
+        parts = [("", dict(enumerate(taus[0] for _, taus in complete)))]
+    else:
+        columns = [block.label for block, _ in complete]
+        parts = [
+            (
+                f", {_tau(*one)}",
+                {place: one for place, (_, taus) in enumerate(complete) if one in taus},
+            )
+            for one in _ordered({one for _, taus in complete for one in taus})
+        ]
+    sections = []
+    for what in _parts(table):
+        for suffix, chosen in parts:
+            sets = [
+                _entries(block, what, *chosen[place], statistics) if place in chosen else None
+                for place, (block, _) in enumerate(complete)
+            ]
+            if any(entries is not None for entries in sets):
+                sections.append(Section(f"{what}{suffix}", _rows(sets)))
+    if not sections:
+        return None
+    told = statistics is not None and (statistics.cells or statistics.means)
+    return Sheet(
+        name="table2",
+        title=f"Temperature by role ({group_heading(table.group)})",
+        header=("Setting", *columns),
+        labels=1,
+        sections=tuple(sections),
+        notes=(_NOTE, _NOTE_OF_LOOKS) if told else (_NOTE,),
+    )
+
+
+def _tau(tau: float, suffix: str) -> str:
+    return f"τ = {Constant(tau).canonical}{', bias kept' if suffix else ''}"
+
+
+def _rows(sets: Sequence[list[Entry] | None]) -> tuple[tuple[Entry, ...], ...]:
+    """Return a row a setting, of the models' entries; None is a model without."""
+    return tuple(
+        (
+            name(setting),
+            *(number(None) if entries is None else entries[place] for entries in sets),
+        )
+        for place, setting in enumerate(_SETTINGS)
+    )
+
+
+def _settings(tau: float, suffix: str) -> tuple[str, str, str, str]:
+    """Return the policies of the four settings, as the paper orders them."""
+    return (
+        Constant(tau).canonical + suffix,
+        ByRole(1.0, tau).canonical + suffix,
+        ByRole(tau, 1.0).canonical + suffix,
+        BASELINE,
+    )
+
+
+def _temperatures(policy: str) -> tuple[float, float, str] | None:
+    """Return a policy's temperatures of query and document, and how it reads a bias; else None."""
+    found = _BY_ROLE.fullmatch(policy)
+    if found is not None:
+        query, document, suffix = temperature(found[1]), temperature(found[2]), found[3] or ""
+        return None if query is None or document is None else (query, document, suffix)
+    found = _CONSTANT.fullmatch(policy)
+    tau = None if found is None else temperature(found[1])
+    return None if found is None or tau is None else (tau, tau, found[2] or "")
+
+
+def _by_role(block: Block) -> Iterator[tuple[float, float, str]]:
+    for policy in block.policies:
+        found = _temperatures(policy)
+        if found is not None and found[0] != found[1]:
+            yield found
+
+
+def _complete(block: Block) -> list[tuple[float, str]]:
+    """Return the temperatures of which all four settings were tried, from large to small."""
+    taus = {
+        (document if query == 1 else query, suffix)
+        for query, document, suffix in _by_role(block)
+        if 1 in (query, document)
+    }
+    return _ordered(
+        (tau, suffix) for tau, suffix in taus if set(_settings(tau, suffix)) <= set(block.policies)
+    )
+
+
+def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    return sorted(taus, key=lambda one: (one[1], -one[0]))
+
+
+def _parts(table: Table) -> list[str]:
+    """Return tasks, then columns of several, then `Avg` of several columns, as far as by role.
+
+    `Avg` is that of Table 1, and so is left out beside columns that have no queries.
+    """
+    columns = [column for column in table.columns if column.name not in WITHOUT_ROLES]
+    averaged = averaged_columns([column.name for column in table.columns])
+    return [
+        *(task for column in columns for task in column.tasks),
+        *(column.name for column in columns if len(column.tasks) > 1),
+        *([AVERAGE] if len(averaged) > 1 and not WITHOUT_ROLES & set(averaged) else []),
+    ]
+
+
+def _scores(block: Block, what: str) -> Mapping[str, float | None]:
+    """Return the scores × 100 of a task, column or `Avg` by policy."""
+    for task in block.tasks:
+        if task.task == what:
+            return task.scores
+    return {policy: row[what] for policy, row in block.scores.items()}
+
+
+def _entries(
+    block: Block, what: str, tau: float, suffix: str, statistics: TableStatistics | None
+) -> list[Entry] | None:
+    """Return a model's four settings of a task, column or `Avg`; None if one is a hole."""
+    scores = _scores(block, what)
+    values = [scores.get(policy) for policy in _settings(tau, suffix)]
+    if any(value is None for value in values):
+        return None
+    raw = values[-1]
+    entries = []
+    for policy, value in zip(_settings(tau, suffix), values, strict=True):
+        if policy == BASELINE:
+            entries.append(number(value))
+            continue
+        key = (block.label, policy, what)
+        found = None
+        if statistics is not None:
+            found = statistics.cells.get(key) or statistics.means.get(key)
+        compared = improvement(relative_improvement(value, raw), found)
+        more = "" if compared.value is None else f"{compared.text} % of Raw"
+        more += f"; {described(found)}" if more and found is not None else ""
+        entries.append(number(value, compared.look, more))
+    return entries
+
+
+def _grids(table: Table, block: Block) -> Iterator[RoleGrid]:
+    readings = dict.fromkeys(suffix for _, _, suffix in _by_role(block))
+    for suffix in readings:
+        of_role = [one for one in _by_role(block) if one[2] == suffix]
+        taus = sorted({1.0, *(tau for one in of_role for tau in one[:2])}, reverse=True)
+        policies = tuple(
+            tuple(_policy(query, document, suffix) for document in taus) for query in taus
+        )
+        label = f"{block.label}, bias kept" if suffix else block.label
+        for what in _parts(table):
+            scores = _scores(block, what)
+            raw = scores.get(BASELINE)
+            values = tuple(
+                tuple(relative_improvement(scores.get(policy), raw) for policy in row)
+                for row in policies
+            )
+            # Off the diagonal there must be something to show.
+            if any(
+                value is not None
+                for i, row in enumerate(values)
+                for j, value in enumerate(row)
+                if i != j
+            ):
+                yield RoleGrid(label, what, tuple(taus), tuple(taus), values, policies)
+
+
+def _policy(query: float, document: float, suffix: str) -> str:
+    if query != document:
+        return ByRole(query, document).canonical + suffix
+    return BASELINE if query == 1 else Constant(query).canonical + suffix

@@ -1,0 +1,159 @@
+"""Scores per length, for tasks whose splits are lengths: needle and passkey (`test_256` …).
+
+Takes scores as a data frame and gives values, in the blocks of Table 1; `render` makes text of
+them, and so does `sheets`. What Table 1 does not count (missing, refused) is a hole at every
+length; its notes say why.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import pandas as pd
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
+from lcbench.reporting.table1 import Table
+
+_LENGTH = re.compile(r"test_(\d+)")
+
+
+@dataclass(frozen=True)
+class LengthRow:
+    """The scores × 100 of one model at one policy, by length in tokens; `None` is a hole.
+
+    `scores` has no entry for a length that the task does not have at this model's window, `window`
+    is `None` where it is not known, and `mean` is the task's score × 100 as in Table 1.
+    """
+
+    window: int | None
+    model: str
+    revision: str
+    label: str
+    policy: str
+    scores: Mapping[int, float | None]
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class LengthTable:
+    """The scores of one task by length: `lengths` ascending, rows in the order of Table 1."""
+
+    group: str
+    task: str
+    lengths: tuple[int, ...]
+    rows: tuple[LengthRow, ...]
+
+
+def build_length_tables(scores: pd.DataFrame, tables: Sequence[Table]) -> list[LengthTable]:
+    """One table a group and task whose splits are all lengths, in the order of Table 1.
+
+    Args:
+        scores: the frame that `tables` were built from.
+        tables: of `table1.build_tables`; they say which cells count.
+    """
+    by_cell = _by_cell(scores)
+    return [
+        LengthTable(table.group, task, lengths, _rows(table, task, lengths, by_cell))
+        for table in tables
+        for column in table.columns
+        for task in column.tasks
+        if (lengths := _lengths(scores, table.group, task))
+    ]
+
+
+def length_sheet(tables: Sequence[LengthTable]) -> Sheet | None:
+    """The same as one sheet: a section a task, a row a model and policy; `None` if there is none.
+
+    A length that a task or window does not have stays empty.
+    """
+    if not tables:
+        return None
+    lengths = sorted({length for table in tables for length in table.lengths})
+    several = len({table.group for table in tables}) > 1
+    return Sheet(
+        name="lengths",
+        title="Needle and passkey by the documents' length in tokens",
+        header=("Model", "Window", "τ", *map(str, lengths), "Mean"),
+        labels=3,
+        sections=tuple(
+            Section(
+                f"{table.group}: {table.task}" if several else table.task,
+                tuple(
+                    (
+                        name(row.label),
+                        name("" if row.window is None else str(row.window)),
+                        name(row.policy),
+                        *(
+                            number(row.scores[length]) if length in row.scores else Entry("")
+                            for length in lengths
+                        ),
+                        number(row.mean),
+                    )
+                    for row in table.rows
+                ),
+            )
+            for table in tables
+        ),
+        notes=("The task's main score × 100. Mean is its score in Table 1.",),
+    )
+
+
+_Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
+
+
+def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
+    """The score of each cell by length, as a fraction: the mean over the subsets."""
+    parts: dict[_Key, dict[int, list[float]]] = {}
+    for one in scores.itertuples(index=False):
+        if found := _LENGTH.fullmatch(str(one.split)):
+            # In a column with unknown windows pandas keeps the known ones as fractions.
+            window = None if pd.isna(one.window) else int(one.window)
+            key = (one.group, window, one.model, one.revision, one.policy, one.task)
+            score = math.nan if pd.isna(one.score) else float(one.score)
+            parts.setdefault(key, {}).setdefault(int(found[1]), []).append(score)
+    return {
+        key: {length: fmean(subsets) for length, subsets in lengths.items()}
+        for key, lengths in parts.items()
+    }
+
+
+def _lengths(scores: pd.DataFrame, group: str, task: str) -> tuple[int, ...]:
+    """The lengths of a task's splits, ascending; none if one of its splits is no length."""
+    splits = scores.loc[(scores["group"] == group) & (scores["task"] == task), "split"].unique()
+    found = [_LENGTH.fullmatch(str(split)) for split in splits]
+    lengths = [int(one[1]) for one in found if one is not None]
+    return tuple(sorted(lengths)) if len(lengths) == len(found) else ()
+
+
+def _rows(
+    table: Table, task: str, every: Sequence[int], by_cell: Mapping[_Key, Mapping[int, float]]
+) -> tuple[LengthRow, ...]:
+    rows = []
+    for block in table.blocks:
+        (counted,) = (one.scores for one in block.tasks if one.task == task)
+        cells = {
+            policy: by_cell.get(
+                (table.group, block.window, block.model, block.revision, policy, task), {}
+            )
+            for policy in block.policies
+        }
+        own = {length for cell in cells.values() for length in cell} or set(every)
+        for policy, cell in cells.items():
+            counts = counted[policy] is not None
+            rows.append(
+                LengthRow(
+                    window=block.window,
+                    model=block.model,
+                    revision=block.revision,
+                    label=block.label,
+                    policy=policy,
+                    scores={
+                        length: 100 * cell[length] if counts and length in cell else None
+                        for length in sorted(own)
+                    },
+                    mean=counted[policy],
+                )
+            )
+    return tuple(rows)

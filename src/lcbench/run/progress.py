@@ -1,0 +1,148 @@
+"""Tell a person how a run is going: which cells, how many of how many, how fast, how long yet."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from lcbench.plan.predict import Prediction, clock
+from lcbench.results.cell import Cell
+
+# A cell that failed and is to be tried again.
+AGAIN = "again"
+
+# The rate of encoding is that of the last seconds.
+_RATE_SECONDS = 10.0
+
+
+class Progress:
+    """A line that keeps up with the run on a terminal, and one line a finished cell anywhere.
+
+    Attributes:
+        began: when the first cell did, on the monotonic clock.
+        ran: cells that were run here to their end.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        left: int,
+        total: int,
+        prediction: Prediction,
+    ) -> None:
+        """Begin.
+
+        Args:
+            console: where to print.
+            left: cells that are to be run.
+            total: of the request, those that were found finished among them.
+            prediction: of what is left.
+        """
+        self.began: float | None = None
+        self._console = console
+        self.ran: set[Cell] = set()
+        self._ended: list[Cell] = []
+        self._running: list[Cell] = []
+        self._already_done = total - left
+        self._total = total
+        self._prediction = prediction
+        self._started = self._last = time.monotonic()
+        self._encoded: deque[tuple[float, int]] = deque()
+        self._doing = ""
+        self._live = Live(
+            console=console, get_renderable=self._line, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def doing(self, what: str) -> None:
+        """Say what happens outside of any cell: a model is loaded."""
+        self._doing = what
+        if not self._console.is_terminal:
+            self._console.print(Text(what))
+
+    def start(self, cell: Cell) -> None:
+        """Say that a cell begins; others may be under way."""
+        if self.began is None:
+            self.began = time.monotonic()
+        self._running.append(cell)
+
+    def encoded(self, texts: int, tokens: int) -> None:
+        """Count what went through the model; may be called from any thread."""
+        now = time.monotonic()
+        self._encoded.append((now, tokens))
+        while self._encoded[0][0] < now - _RATE_SECONDS:
+            self._encoded.popleft()
+
+    def finish(self, cell: Cell, outcome: str, record: Mapping[str, Any]) -> None:
+        """Print the line of a cell that has ended.
+
+        Args:
+            cell: which.
+            outcome: in a word; `AGAIN`: it has not ended.
+            record: of its provenance, the seconds and counts; empty for one that failed.
+        """
+        self._running.remove(cell)
+        if outcome == AGAIN:
+            return
+        if record:
+            self.ran.add(cell)
+        self._end(cell, outcome, record)
+
+    def skip(self, cell: Cell, outcome: str) -> None:
+        """Print the line of a cell that needs no more doing here."""
+        self._end(cell, outcome, {})
+
+    def _end(self, cell: Cell, outcome: str, record: Mapping[str, Any]) -> None:
+        self._ended.append(cell)
+        self._last = time.monotonic()
+        done = self._already_done + len(self._ended)
+        number = f"{done:>{len(str(self._total))}}/{self._total}"
+        took = ""
+        if record:
+            # What it has cost, not how long it lay in a queue.
+            seconds = record["seconds"] - record["seconds_wait"]
+            took = f"{seconds:5.1f} s, {record['seconds_encode']:.1f} of them encoding"
+        left = f"{clock(self._left())} left" if done < self._total else ""
+        said = ", ".join(one for one in (took, left) if one)
+        self._console.print(
+            Text(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip()), soft_wrap=True
+        )
+
+    def _line(self) -> Text:
+        if not self._running:
+            return Text(self._doing)
+        done = self._already_done + len(self._ended)
+        parts = [f"{done}/{self._total}", f"{clock(self._left())} left"]
+        if rate := self._rate():
+            parts.append(f"{rate:,.0f} tokens/s")
+        parts += map(str, self._running)
+        return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
+
+    def _left(self) -> float:
+        elapsed, since = self._last - self._started, time.monotonic() - self._last
+        return self._prediction.left(self._ended, elapsed, since)
+
+    def _rate(self) -> float:
+        """Return the tokens a second that went through the model in the last seconds."""
+        since = time.monotonic() - _RATE_SECONDS
+        return sum(tokens for at, tokens in list(self._encoded) if at >= since) / _RATE_SECONDS

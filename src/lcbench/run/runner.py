@@ -1,0 +1,596 @@
+"""Runs cells, model by model: claims each, has it scored, records it, and survives failures."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lcbench.encode import arithmetic
+from lcbench.encode.store.shelf import Store
+from lcbench.errors import RequestError, StorageError
+from lcbench.hub import cache
+from lcbench.hub.datasets import (
+    is_here,
+    is_plain,
+    lacking_in_folders,
+    missing_data,
+    missing_subsets,
+    point_at,
+)
+from lcbench.hub.models import LocatedModel, dimensions_of, load, window_of
+from lcbench.plan import predict as cost
+from lcbench.results import provenance
+from lcbench.results.cell import Cell
+from lcbench.results.folder import (
+    ASSUMED_POOLING,
+    DIGEST,
+    MODEL_PATH,
+    Failure,
+    Finished,
+    Results,
+    digest_of,
+)
+from lcbench.run.claims import Claim, Claims
+from lcbench.run.progress import AGAIN, Progress
+from lcbench.run.queue import Allotment, Busy, Done
+from lcbench.score.pool import FailedCell, Job, Pool, ScoredCell, has_queries, processes
+from lcbench.settings.read import Settings
+from lcbench.system.hardware import device_of, devices_of, quiet_libraries, share_cores
+from lcbench.system.log import LOGGER, about
+from lcbench.system.signals import Stop
+from lcbench.system.transient import is_of_device
+from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, check_pins, make_task, parts_of
+from lcbench.tempscale.policy import BASELINE, Policy
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import PromptType
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.engine import Engine
+    from lcbench.encode.prompts import PromptOf
+    from lcbench.tempscale.prove import Proof
+
+# Before what failed is tried again.
+_PAUSE_SECONDS = 10.0
+# Between two looks at cells that other processes run.
+_LOOK_SECONDS = 2.0
+
+
+class Runner:
+    """Runs the cells of one model after the other.
+
+    Attributes:
+        failed: cells without a result, and why, in one line each.
+        refused: models whose attention cannot be brought to a temperature, and why.
+        elsewhere: cells that were left to another process, and where it is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Mapping[str, Part],
+        results: Results,
+        console: Console,
+        warn: Callable[[str], None],
+        *,
+        stop: Stop,
+        waits: bool,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            settings: the request.
+            parts: what is scored of each task.
+            results: where cells are recorded.
+            console: for progress.
+            warn: told of what goes wrong without stopping the run.
+            stop: tells when to end.
+            waits: whether to wait for cells that other processes run.
+        """
+        self.failed: dict[Cell, str] = {}
+        self.refused: dict[str, str] = {}
+        self.elsewhere: dict[Cell, str] = {}
+        self._settings = settings
+        self._parts = parts
+        self._results = results
+        self._console = console
+        self._warn = warn
+        self._stop = stop
+        self._waits = waits
+        self._pool = Pool(
+            processes(settings.engine.scoring), offline=settings.offline, address=settings.hub
+        )
+        self._store = Store(settings.store.folder, settings.store.max_bytes, warn)
+        self._claims = Claims()
+        # Cells about which nothing is left to be done here.
+        self._over: set[Cell] = set()
+
+    def close(self) -> None:
+        """End the processes that score, write what the store holds back, release all claims."""
+        try:
+            self._pool.close()
+        finally:
+            self._claims.close()
+            self._store.close()
+
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """See that every task exists and its data is within reach."""
+        names = list(dict.fromkeys(cell.task for cell in cells))
+        mirror, offline = self._settings.mirror, self._settings.offline
+        parts = [self._parts[name] for name in names]
+        missing, lacking = missing_data(parts, mirror), lacking_in_folders(parts, mirror)
+        if lacking:
+            raise cache.refuse([*missing, *lacking], mirror, "a plain folder is read as it is")
+        if missing:
+            if why := cache.why_not_fetched(offline=offline):
+                raise cache.refuse(missing, mirror, why)
+            from lcbench.hub.fetch import fetch_data
+
+            for what, reason in fetch_data(
+                [part for part in parts if missing_data([part], mirror)], self._console
+            ).items():
+                self._warn(f"{what}: {reason}")
+        if any(name not in DOCS_TASKS for name in names):
+            self._console.print("checking tasks and data …", style="dim")
+        quiet_libraries()
+        device = device_of(self._settings.engine)
+        arithmetic.pin(self._settings.protocol.dtype, device)
+        if device.startswith("cuda"):
+            self._pool.count = processes(self._settings.engine.scoring, beside_gpu=True)
+            share_cores(self._pool.count)
+        if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
+            from lcbench.encode.prompts import check_registry
+
+            for model in sorted(registered):
+                check_registry(model)
+        # What can be told at once has been. Processes that score load their libraries meanwhile.
+        self._pool.warm_up()
+        check_pins(names, self._settings.suites)
+        all_here, without, plain = True, [], []
+        for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
+            for one in parts_of(task) or [task]:
+                origin = point_at(one, mirror)
+                all_here = all_here and is_here(one)
+                plain += [one] if is_plain(one) else []
+                if subsets := missing_subsets(one):
+                    listed = ", ".join(subsets)
+                    without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
+        if without:
+            raise cache.refuse(without, mirror, "the dataset's card has no such configurations")
+        if all_here or cache.why_not_fetched(offline=offline):
+            # Nothing has to be fetched, or can be, so nothing may be asked for either.
+            cache.go_offline()
+            self._pool.offline = True
+        self._count(plain)
+
+    def _count(self, tasks: Sequence[AbsTask]) -> None:
+        """See that plain folders hold the datasets that they are named after, as far as is known.
+
+        Raises:
+            RequestError: one has another number of texts, and nobody said that it may.
+        """
+        from lcbench.tasks.contents import DataError, load, refuse
+
+        differs = []
+        for task in tasks:
+            # What cannot be loaded fails by itself: its cells say so, and others need not.
+            with suppress(DataError):
+                differs += load(task)
+            task.unload_data()
+        wrong = [one for one in differs if not one.is_tolerable]
+        if wrong and not self._settings.unverified_data:
+            raise refuse(wrong)
+        for one in differs:
+            told = f"not quite the data that it is named after: {one}"
+            self._console.print(Text(told), soft_wrap=True)
+
+    def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
+        """Return how long cells will take, all of them in this process."""
+        return cost.predict(
+            self._settings,
+            self._parts,
+            [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
+            machine=cost.machine_of(self._settings.engine, self._settings.protocol.dtype),
+            processes=self._pool.count,
+        )
+
+    def run(
+        self,
+        cells_of: Mapping[LocatedModel, Sequence[Cell]],
+        total: int,
+        prediction: cost.Prediction,
+    ) -> None:
+        """Run the cells of each model, and say how long that takes: before, meanwhile and after.
+
+        Args:
+            cells_of: what is left to be done.
+            total: cells of the request, those that were found finished among them.
+            prediction: of what is left.
+
+        Raises:
+            StorageError: a disk is full; what was finished is kept.
+        """
+        started = time.monotonic()
+        every = [cell for cells in cells_of.values() for cell in cells]
+        self._allotment = Allotment(self._results, self._claims, every, self._settings.retries)
+        self._recorder = cost.Recorder(prediction)
+        for model, cells in cells_of.items():
+            if any(cell.task in SYNTHETIC_TASKS for cell in cells) and (
+                line := self._settings.docs.synthetic.describe_long(model.name, model.shape.window)
+            ):
+                self._console.print(Text(line, style="dim"), soft_wrap=True)
+        self._console.print(cost.prediction_line(prediction), style="dim")
+        with Progress(self._console, len(every), total, prediction) as progress:
+            try:
+                self._run_all(cells_of, progress)
+            except BaseException:
+                self._recorder.save()
+                raise
+        wall = time.monotonic() - started
+        began = None if progress.began is None else progress.began - started
+        # What others have run says nothing of how long this machine takes.
+        if self._stop.is_asked or len(progress.ran) < len(every):
+            self._recorder.save()
+            return
+        self._recorder.save(wall, began)
+        self._console.print(cost.outcome_line(prediction, wall), style="dim")
+
+    def _run_all(self, cells_of: Mapping[LocatedModel, Sequence[Cell]], progress: Progress) -> None:
+        waiting = False
+        while not self._stop.is_asked:
+            left = 0
+            ran = False
+            busy: dict[Cell, Busy] = {}
+            for model, cells in cells_of.items():
+                free = []
+                for cell in cells:
+                    if cell in self._over:
+                        continue
+                    verdict = self._allotment.look(cell)
+                    if isinstance(verdict, Busy):
+                        busy[cell] = verdict
+                    elif verdict is not None:
+                        self._settle(cell, verdict, progress)
+                    else:
+                        free.append(cell)
+                if free and not self._stop.is_asked:
+                    self._run_model(model, free, progress)
+                    ran = True
+                left += sum(cell not in self._over for cell in cells)
+            if not left:
+                return
+            if ran:
+                waiting = False
+                continue
+            if not self._waits:
+                self._leave(busy)
+            elif not waiting:
+                hosts = sorted({str(one.holder) for one in busy.values() if one.holder})
+                progress.doing(
+                    f"waiting for {len(busy)} cells that other processes run: {'; '.join(hosts)}"
+                )
+                waiting = True
+            # Interrupted by a signal that ends the run.
+            time.sleep(_LOOK_SECONDS)
+
+    def _leave(self, busy: Mapping[Cell, Busy]) -> None:
+        """Leave cells to processes that are seen to live, and wait to see whether others do."""
+        for cell, verdict in busy.items():
+            if verdict.beats and verdict.holder is not None:
+                self._over.add(cell)
+                self.elsewhere[cell] = str(verdict.holder)
+
+    def _settle(self, cell: Cell, verdict: Done | Failure, progress: Progress) -> None:
+        """Take note of a cell that needs no more doing."""
+        self._over.add(cell)
+        if isinstance(verdict, Done):
+            progress.skip(cell, "done by another process")
+            return
+        files = self._results.files(cell)
+        self.failed[cell] = f"{verdict.reason} (traceback: {files.failure})"
+        progress.skip(cell, "FAILED")
+
+    def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
+        """Load a model and run its cells, policy by policy; then, again, those that may pass."""
+        from lcbench.encode.prompts import check_room
+
+        progress.doing(f"loading {model.name} …")
+        LOGGER.info("loading %s, revision %s", model.name, model.revision)
+        devices = devices_of(self._settings.engine)
+        try:
+            loaded = load(
+                model,
+                device=devices[0],
+                dtype=arithmetic.weights_dtype(self._settings.protocol.dtype),
+                attention=self._settings.engine.attention,
+            )
+            texts = self._kinds_of_texts(model, cells)
+            self._check_roles(model, loaded, texts)
+            proofs = self._prove(loaded, cells)
+            prompt_of = self._prompts(model, loaded)
+            check_room(model.name, loaded, prompt_of, texts)
+            engine = self._engine(model, loaded, devices, prompt_of, progress)
+        except RequestError as error:
+            if is_of_device(error):
+                # Whoever took the device's word for the model's.
+                self._try_later(cells, error, progress)
+                return
+            self.refused[model.name] = str(error)
+            LOGGER.error("%s is refused: %s", model.name, error)
+            self._fail_all(cells, FailedCell(str(error).partition("\n")[0], f"{error}\n"), progress)
+            for cell in cells:
+                self.failed.pop(cell, None)
+            return
+        # Whatever this model is at fault with, the next one need not be.
+        except Exception as error:
+            self._try_later(cells, error, progress)
+            return
+        facts = provenance.model_facts(model, loaded)
+        again: deque[Cell] = deque()
+
+        def jobs(queue: deque[Cell]) -> Iterator[Job]:
+            number = 0
+            while queue and not self._stop.is_asked:
+                cell = queue.popleft()
+                with self._stop.shield():
+                    taken = self._allotment.take(cell)
+                    if isinstance(taken, Claim):
+                        claims[cell] = taken
+                if not isinstance(taken, Claim):
+                    if not isinstance(taken, Busy):
+                        self._settle(cell, taken, progress)
+                    continue
+                yield Job(
+                    number=number,
+                    cell=cell,
+                    part=self._parts[cell.task],
+                    docs=self._settings.docs.at(model.shape.window),
+                    model=facts,
+                    mirror=self._settings.mirror,
+                    unverified_data=self._settings.unverified_data,
+                )
+                number += 1
+
+        claims: dict[Cell, Claim] = {}
+        queue = deque(cells)
+        try:
+            while queue and not self._stop.is_asked:
+                with closing(
+                    self._pool.run(jobs(queue), engine, lambda job: self._begin(job, progress))
+                ) as ended:
+                    for job, outcome in ended:
+                        cell = job.cell
+                        with self._stop.shield(), about(cell):
+                            claim = claims.pop(cell)
+                            if isinstance(outcome, FailedCell):
+                                if self._fail(cell, claim, outcome, progress):
+                                    again.append(cell)
+                            else:
+                                self._finish(
+                                    cell,
+                                    claim,
+                                    outcome,
+                                    proofs[cell.policy],
+                                    loaded,
+                                    facts,
+                                    engine,
+                                    progress,
+                                )
+                                engine.flush()
+                queue, again = again, deque()
+                if queue and not self._stop.is_asked:
+                    # A neighbour's memory, a network: it takes a moment.
+                    time.sleep(_PAUSE_SECONDS)
+        finally:
+            engine.close()
+
+    def _try_later(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
+        """Record why a model's cells could not be begun, and let those wait that may go better.
+
+        Raises:
+            DeviceLost: a GPU has failed.
+        """
+        self._fail_all(cells, FailedCell.of(error), progress)
+        if any(cell not in self._over for cell in cells):
+            time.sleep(_PAUSE_SECONDS)
+
+    def _fail_all(self, cells: Sequence[Cell], failed: FailedCell, progress: Progress) -> None:
+        """Record the failure of cells none of which could be begun."""
+        for cell in cells:
+            claim = self._allotment.take(cell)
+            if isinstance(claim, Claim):
+                progress.start(cell)
+                self._fail(cell, claim, failed, progress)
+
+    def _begin(self, job: Job, progress: Progress) -> None:
+        progress.start(job.cell)
+        with about(job.cell):
+            LOGGER.info("begins")
+
+    def _kinds_of_texts(
+        self, model: LocatedModel, cells: Sequence[Cell]
+    ) -> list[tuple[TaskMetadata, PromptType | None]]:
+        """Return each task of some cells with each kind of its texts; None: neither of the two."""
+        from mteb.types import PromptType
+
+        kinds: list[tuple[TaskMetadata, PromptType | None]] = []
+        for name in dict.fromkeys(cell.task for cell in cells):
+            task = self._make_task(name, model.shape.window).metadata
+            kinds += [(task, kind) for kind in (PromptType if has_queries(task.type) else [None])]
+        return kinds
+
+    def _check_roles(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        texts: Sequence[tuple[TaskMetadata, PromptType | None]],
+    ) -> None:
+        """See that the model can be given the texts of all cells' tasks.
+
+        Raises:
+            RequestError: it has no way for some of them, or reads other lengths than asked for.
+        """
+        from lcbench.encode.encoder import role_of
+        from lcbench.encode.roles import check_routes, lengths_by_role
+
+        roles = {role_of(kind) for _, kind in texts}
+        check_routes(loaded, sorted(roles, key=str), model.name)
+        own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
+        if own and model.settings.window is not None:
+            raise RequestError(
+                f"model.window={model.settings.window}: {model.name} has windows by role "
+                f"({', '.join(own)} tokens), which this would not change; leave it out, or change "
+                "query_length and document_length in its sentence_bert_config.json."
+            )
+
+    def _prove(
+        self, loaded: SentenceTransformer, cells: Sequence[Cell]
+    ) -> dict[Policy, Proof | None]:
+        """Show, before anything is encoded, that the model can be brought to each policy."""
+        from lcbench.tempscale.inject import Injection
+
+        proofs: dict[Policy, Proof | None] = {BASELINE: None}
+        for policy in dict.fromkeys(cell.policy for cell in cells):
+            if not policy.is_baseline:
+                with Injection(loaded, policy) as injection:
+                    proofs[policy] = injection.proof
+        return proofs
+
+    def _prompts(self, model: LocatedModel, loaded: SentenceTransformer) -> PromptOf:
+        from lcbench.encode.prompts import (
+            describe_prompts,
+            model_prompts,
+            no_prompt,
+            registry_prompts,
+        )
+
+        protocol = self._settings.protocol.of(model.settings, has_prompts=model.has_prompts)
+        prompts = protocol.prompts
+        if line := describe_prompts(prompts, model.name, loaded):
+            self._console.print(line, style="dim")
+        if prompts == "none":
+            return no_prompt
+        return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
+
+    def _engine(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        devices: Sequence[str],
+        prompt_of: PromptOf,
+        progress: Progress,
+    ) -> Engine:
+        from lcbench.encode.engine import Engine, Identity
+        from lcbench.encode.forward import Forward
+
+        def encoded(texts: int, tokens: int) -> None:
+            # With a store on disk the next attempt finds it there.
+            self._stop.progressed = self._stop.progressed or self._settings.store.folder is not None
+            progress.encoded(texts, tokens)
+
+        forward = Forward(
+            loaded,
+            devices=devices,
+            batch_tokens=self._settings.engine.batch_tokens,
+            compiled=self._settings.engine.compile,
+            cores_left=lambda: provenance.cores() - self._pool.working(),
+        )
+        identity = Identity(
+            model.name,
+            model.revision,
+            window_of(loaded),
+            self._settings.protocol.dtype,
+            model.pooling,
+        )
+        return Engine(forward, self._store, identity, prompt_of=prompt_of, on_progress=encoded)
+
+    def _finish(
+        self,
+        cell: Cell,
+        claim: Claim,
+        scored: ScoredCell,
+        proof: Proof | None,
+        loaded: SentenceTransformer,
+        facts: provenance.ModelFacts,
+        engine: Engine,
+        progress: Progress,
+    ) -> None:
+        by_role = cell.policy.for_role("query") != cell.policy.for_role("document")
+        if by_role and scored.without_roles:
+            self._console.print(
+                f"{cell.task} has no queries: all its texts count as documents.", style="dim"
+            )
+        record: dict[str, Any] = {
+            "cell": str(cell),
+            "model": cell.model,
+            "revision": cell.revision,
+            "policy": cell.policy.canonical,
+            "protocol": asdict(cell.protocol),
+            "window": window_of(loaded),
+            "model_digest": facts.digest,
+            MODEL_PATH: facts.path,
+            "pooling": facts.pooling,
+            ASSUMED_POOLING: facts.assumed_pooling,
+            "proof": None if proof is None else asdict(proof),
+            **scored.record,
+            **provenance.environment(str(loaded.device)),
+            "arithmetic": engine.arithmetic(),
+            DIGEST: digest_of(scored.result),
+        }
+        finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)
+        if not self._allotment.finish(cell, claim, finished):
+            LOGGER.warning("another process has taken this cell over; its result is the one kept")
+            progress.finish(cell, "left to another process", {})
+            return
+        self._over.add(cell)
+        self._stop.progressed = True
+        self._recorder.record(cell, record)
+        LOGGER.info("done in %.1f s", record["seconds"])
+        progress.finish(cell, "done", record)
+
+    def _fail(self, cell: Cell, claim: Claim, failed: FailedCell, progress: Progress) -> bool:
+        """Record a failed attempt, and return whether the cell is to be tried again."""
+        if failed.is_full:
+            LOGGER.error("stops for want of room on a disk:\n%s", failed.traceback)
+            self._allotment.drop(claim)
+            raise StorageError(
+                f"{cell} could not be finished: {failed.reason}. Make room, then run the same "
+                "command again: what is finished is kept."
+            )
+        where, again = self._allotment.fail(
+            cell, claim, failed.reason, failed.traceback, transient=failed.transient
+        )
+        LOGGER.error(
+            "failed (attempt %d%s):\n%s",
+            claim.number,
+            ", to be tried again" if again else "",
+            failed.traceback,
+        )
+        if again:
+            progress.finish(cell, AGAIN, {})
+            self._warn(f"{cell} is to be tried again: {failed.reason}")
+            return True
+        self._over.add(cell)
+        self.failed[cell] = f"{failed.reason} (traceback: {where})"
+        progress.finish(cell, "FAILED", {})
+        return False
+
+    def _make_task(self, name: str, window: int | None = None) -> Any:
+        return make_task(self._parts[name], self._settings.docs.at(window))
+
+
+def _writer(content: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write

@@ -1,0 +1,547 @@
+"""Slurm: the elements of a frozen sweep as an array of jobs, and a last job that reports.
+
+Slurm is asked through its own commands (sbatch, squeue, scontrol), and what it refuses is shown in
+its own words. What was submitted is kept in the sweep's folder:
+
+    <folder>/preamble-<digest>.sh    what the jobs of a submission source first
+    <folder>/slurm.jsonl             one line a submission
+    <folder>/logs/                   one file a job
+
+`scripts/slurm_array.sbatch` is what the jobs run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcbench.cli.app import complain, key_value, warn
+from lcbench.errors import LcbenchError, RequestError, StorageError
+from lcbench.plan.manifest import ranges
+from lcbench.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lcbench.plan.manifest import Manifest
+    from lcbench.settings.read import LaunchSettings
+
+RECORDS = "slurm.jsonl"
+_LOGS = "logs"
+# From the signal to the end of a job's time; what of it is left for dropping cells and writing.
+# Slurm may be 30 s late with the signal (it looks at time limits that often).
+_WRITING_SECONDS = 45
+# Of the job that reports: 1,400 cells with their items.
+_REPORT_MEMORY = "4G"
+_ANSWER_SECONDS = 120
+# States of squeue in which an element will run, or runs. One that completes has been ended already.
+_QUEUED = frozenset(
+    {
+        "PENDING",
+        "CONFIGURING",
+        "RUNNING",
+        "SUSPENDED",
+        "STOPPED",
+        "SIGNALING",
+        "RESIZING",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An array that was submitted.
+
+    Attributes:
+        job: its number.
+        cluster: that it is on, where the site has several; "": the only one.
+        elements: of the sweep, that it runs.
+        submitted: when, in UTC (ISO 8601).
+        command: that submitted it.
+    """
+
+    job: int
+    cluster: str
+    elements: tuple[int, ...]
+    submitted: str
+    command: tuple[str, ...]
+
+
+def array_script() -> Path:
+    """Return the file that jobs run: in the wheel beside this one, else in the checkout."""
+    installed = Path(__file__).with_name("slurm_array.sbatch")
+    if installed.is_file():
+        return installed
+    return Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
+
+
+def array_command(
+    manifest: Manifest,
+    launch: LaunchSettings,
+    elements: Iterable[int],
+    keys: Sequence[str] = (),
+) -> list[str]:
+    """Return the command that submits elements of a sweep.
+
+    Args:
+        manifest: of the sweep.
+        launch: what Slurm is asked for.
+        elements: at least one.
+        keys: of `python -m lcbench`, as `key=value`, that each element gets besides.
+    """
+    most = "" if launch.max_running is None else f"%{launch.max_running}"
+    asked = {
+        "gres": None if launch.gpus is None or launch.gpus == "0" else f"gpu:{launch.gpus}",
+        "cpus-per-task": launch.cpus,
+        "mem": launch.memory,
+        "time": launch.time,
+    }
+    return [
+        "sbatch",
+        "--parsable",
+        *_account(launch),
+        *(f"--{name}={value}" for name, value in asked.items() if value is not None),
+        # The site's options may take the place of those above, not of those below.
+        *launch.options,
+        f"--array={ranges(elements)}{most}",
+        f"--job-name={_job_name(manifest)}",
+        f"--output={_log(manifest, 'slurm-%A_%a')}",
+        "--open-mode=append",
+        "--requeue" if launch.requeue else "--no-requeue",
+        # B: to Python, which tells the processes that it has started itself.
+        f"--signal=B:USR1@{launch.signal_seconds}",
+        f"--export=ALL,LCBENCH_GRACE={_grace_seconds(launch)}",
+        str(array_script()),
+        _folder(manifest),
+        sys.executable,
+        "run",
+        _preamble(manifest, launch),
+        *keys,
+    ]
+
+
+def report_command(manifest: Manifest, launch: LaunchSettings, array: Submission) -> list[str]:
+    """Return the command that submits the report of a sweep, for when an array has ended."""
+    asked = {
+        # A site that does not manage memory refuses any.
+        "mem": None if launch.memory is None else _REPORT_MEMORY,
+        "time": launch.time,
+        "clusters": array.cluster or None,
+    }
+    return [
+        "sbatch",
+        "--parsable",
+        *_account(launch),
+        "--cpus-per-task=1",
+        *(f"--{name}={value}" for name, value in asked.items() if value is not None),
+        # Whatever became of the elements: the report shows what is missing.
+        f"--dependency=afterany:{array.job}",
+        f"--job-name={_job_name(manifest)}-report",
+        f"--output={_log(manifest, 'report-%j')}",
+        "--open-mode=append",
+        "--export=ALL",
+        str(array_script()),
+        _folder(manifest),
+        sys.executable,
+        "report",
+        _preamble(manifest, launch),
+    ]
+
+
+def _account(launch: LaunchSettings) -> list[str]:
+    named = {"partition": launch.partition, "account": launch.account, "qos": launch.qos}
+    return [f"--{name}={value}" for name, value in named.items() if value is not None]
+
+
+def _folder(manifest: Manifest) -> str:
+    # A job's own folder may be another one (launch.options=[--chdir=…]).
+    return str(manifest.folder.absolute())
+
+
+def _preamble(manifest: Manifest, launch: LaunchSettings) -> str:
+    """Return the file that the jobs of a submission source first; `-`: there is none.
+
+    Each has its own: elements of an earlier submission may be waiting for theirs. The digest in its
+    name is compared by the job: others may be able to write in the folder.
+    """
+    if not launch.preamble.strip():
+        return "-"
+    digest = hashlib.sha256(_preamble_text(launch).encode()).hexdigest()
+    return f"{_folder(manifest)}/preamble-{digest}.sh"
+
+
+def _preamble_text(launch: LaunchSettings) -> str:
+    # One end of line, since a shell that reads it into a variable drops the others.
+    return launch.preamble.rstrip("\n") + "\n"
+
+
+def _job_name(manifest: Manifest) -> str:
+    return f"lcbench-{manifest.folder.name}"
+
+
+def _log(manifest: Manifest, name: str) -> str:
+    # In a file's name Slurm takes % for the beginning of a pattern.
+    folder = _folder(manifest).replace("%", "%%")
+    return f"{folder}/{_LOGS}/{name}.out"
+
+
+def _grace_seconds(launch: LaunchSettings) -> int:
+    told = launch.signal_seconds
+    return max(told - _WRITING_SECONDS, (told + 1) // 2)
+
+
+def launch(
+    manifest: Manifest, asked: LaunchSettings, console: Console, keys: Sequence[str] = ()
+) -> int:
+    """Submit what of a sweep is neither finished nor in Slurm's queue, and say how to follow it.
+
+    Args:
+        manifest: of the sweep.
+        asked: what Slurm is asked for.
+        console: told what was submitted.
+        keys: that each element gets besides.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        RequestError: Slurm refuses, or is not here.
+        LcbenchError: Slurm does not answer.
+        StorageError: the sweep's folder cannot be written.
+    """
+    from lcbench.cli import status
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    follow = "python -m lcbench.cli.status " + shlex.quote(key_value("manifest", _folder(manifest)))
+    waiting = queued(manifest.folder)
+    elements = tuple(status.to_submit(manifest, status.state_of(manifest), waiting))
+    name = manifest.folder.name
+    if not elements:
+        where = f"; in Slurm's queue: {ranges(waiting)}" if waiting else ""
+        say(f"{name}: no element is left to be submitted{where}.")
+        say(f"how it stands: {follow}")
+        return 0
+    before = submissions(manifest.folder)
+    job = submit(manifest, asked, elements, keys=keys, say=say)
+    if before and (
+        gone := _options(before[-1].command) - _options(array_command(manifest, asked, elements))
+    ):
+        say(f"unlike the last time, without {' '.join(sorted(gone))}")
+    several = f"{len(elements)} element{'' if len(elements) == 1 else 's'}"
+    say(f"{name}: {several} submitted as Slurm job {job}, {_lasting(manifest, elements)}")
+    say(f"how it stands: {follow}")
+    say("what is missing when the array has ended, submitted again: the same command")
+    return 0
+
+
+def _options(command: Sequence[str]) -> set[str]:
+    """Return what of a submission may be meant to be the same the next time."""
+    of_each = ("--array=", "--export=")
+    return {one for one in command if one.startswith("--") and not one.startswith(of_each)}
+
+
+def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
+    """Return how long elements take by the estimate, in words."""
+    from lcbench.plan.predict import clock
+
+    seconds = dict.fromkeys(elements, 0.0)
+    unknown = 0
+    for line in manifest.lines:
+        if line.element in seconds:
+            seconds[line.element] += line.seconds or 0.0
+            unknown += line.seconds is None
+    least, most = min(seconds.values()), max(seconds.values())
+    if not most:
+        return "how long each takes is not known"
+    span = clock(most) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
+    without = f" ({unknown} of unknown cost left out)" if unknown else ""
+    return f"{span} each by the estimate of the whole element{without}"
+
+
+def submit(
+    manifest: Manifest,
+    launch: LaunchSettings,
+    elements: Collection[int],
+    *,
+    keys: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> int:
+    """Submit elements of a sweep, and the report for when they have ended.
+
+    Args:
+        manifest: of the sweep.
+        launch: what Slurm is asked for.
+        elements: at least one.
+        keys: that each element gets besides.
+        say: told of the job that reports.
+
+    Returns:
+        The number of the array's job.
+
+    Raises:
+        RequestError: Slurm refuses the array, in its words, or is not here.
+        StorageError: the sweep's folder cannot be written.
+    """
+    folder = manifest.folder
+    _write_preamble(manifest, launch)
+    command = array_command(manifest, launch, elements, keys)
+    job, cluster = _sbatch(command)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    array = Submission(job, cluster, tuple(sorted(set(elements))), now, tuple(command))
+    _record(folder, array)
+    if launch.report:
+        try:
+            report, _ = _sbatch(report_command(manifest, launch, array))
+            say(f"the report is written by Slurm job {report}, when all have ended")
+        except RequestError as error:
+            # The array is on its way; that is what was asked for.
+            sweep = shlex.quote(key_value("manifest", _folder(manifest)))
+            warn(
+                f"job {job} was submitted, but not the one that reports. {error}\nWhen it has "
+                f"ended: python -m lcbench.report {sweep} (launch.report=false submits no such job)"
+            )
+    return job
+
+
+def _write_preamble(manifest: Manifest, launch: LaunchSettings) -> None:
+    """Write the preamble of a submission, and make the folder of its logs.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        (manifest.folder / _LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{manifest.folder} cannot be written: {error.strerror}.") from error
+    if (path := _preamble(manifest, launch)) != "-":
+        text = _preamble_text(launch)
+        write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _sbatch(command: Sequence[str]) -> tuple[int, str]:
+    """Submit a job; return its number and its cluster."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise RequestError(
+            "launch=slurm: there is no sbatch on this machine, so no Slurm to submit to. Run this "
+            "on a login node of the cluster, or the sweep here: launch=local"
+        ) from None
+    except OSError as error:
+        raise RequestError(f"launch=slurm: sbatch cannot be run: {error.strerror}.") from error
+    if done.returncode:
+        words = done.stderr.strip() or done.stdout.strip() or "(it did not say why)"
+        hint = ""
+        if "Invalid job array specification" in words:
+            hint = (
+                "\nA site has a highest array index (scontrol show config | grep MaxArraySize): "
+                "launch.elements=N makes fewer elements of more cells."
+            )
+        raise RequestError(
+            f"Slurm refuses the job (status {done.returncode}):\n{words}\n"
+            f"The command was:\n{shlex.join(command)}{hint}"
+        )
+    # A site's own wrapper may print more than the number.
+    for line in reversed(done.stdout.split("\n")):
+        if match := re.fullmatch(r"\s*(\d+)(?:;(\S+))?\s*", line):
+            return int(match[1]), match[2] or ""
+    raise RequestError(
+        f"sbatch did not say which job it has submitted, but:\n{done.stdout}{done.stderr}\n"
+        f"The command was:\n{shlex.join(command)}"
+    )
+
+
+def _record(folder: Path, submission: Submission) -> None:
+    line = json.dumps(asdict(submission), ensure_ascii=False) + "\n"
+    path = folder / RECORDS
+    try:
+        # A line whose writer was killed is not whole; this one is one of its own.
+        whole = not path.exists() or path.read_bytes().endswith(b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line if whole else f"\n{line}")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(
+            f"job {submission.job} was submitted, but {folder / RECORDS} cannot be written: "
+            f"{error.strerror}. scancel {submission.job} ends it."
+        ) from error
+
+
+def submissions(folder: Path) -> list[Submission]:
+    """Return what was submitted of the sweep in a folder, the first one first.
+
+    A line that is not whole (its writer was killed, or another one's disk was full) is passed over:
+    claims see to it that a cell that is submitted twice is not run twice at once.
+    """
+    try:
+        text = (folder / RECORDS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"{folder / RECORDS} cannot be read: {error.strerror}.") from error
+    found = []
+    for line in text.split("\n"):
+        with suppress(ValueError, TypeError, KeyError):
+            value = json.loads(line)
+            found.append(
+                Submission(
+                    job=int(value["job"]),
+                    cluster=str(value["cluster"]),
+                    elements=tuple(map(int, value["elements"])),
+                    submitted=str(value["submitted"]),
+                    command=tuple(value["command"]),
+                )
+            )
+    return found
+
+
+def queued(folder: Path) -> frozenset[int]:
+    """Return the elements of a sweep that Slurm has running or will run.
+
+    Raises:
+        LcbenchError: Slurm does not answer.
+        StorageError: what was submitted cannot be read.
+    """
+    jobs_of: dict[str, set[int]] = {}
+    for one in submissions(folder):
+        jobs_of.setdefault(one.cluster, set()).add(one.job)
+    found: set[int] = set()
+    for cluster, jobs in jobs_of.items():
+        listed = _squeue(sorted(jobs), cluster)
+        if listed is None:
+            return frozenset()
+        for line in listed.split("\n"):
+            # The format below; of another cluster there is a line with its name besides.
+            if match := re.fullmatch(r"(\d+) (\d+) ([A-Z_]+) *", line.strip()):
+                job, element, state = int(match[1]), int(match[2]), match[3]
+                if job in jobs and state in _QUEUED:
+                    found.add(element)
+    return frozenset(found)
+
+
+def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
+    """Return a line `<job> <element> <state>` for each element; None: there is no squeue here.
+
+    Asked for one job that it does not know (any more), squeue fails; of several it passes over
+    those.
+    """
+    command = [
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--jobs={','.join(map(str, jobs))}",
+        "--format=%F %K %T",
+    ]
+    if cluster:
+        command.insert(1, f"--clusters={cluster}")
+    # A user's own view of the queue (SQUEUE_USERS …) is not the question.
+    environment = {key: value for key, value in os.environ.items() if key[:7] != "SQUEUE_"}
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            timeout=_ANSWER_SECONDS,
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LcbenchError(f"Slurm does not answer: {error}") from error
+    if done.returncode == 0:
+        return done.stdout
+    if "Invalid job id" not in done.stderr:
+        raise LcbenchError(
+            f"Slurm does not answer (status {done.returncode} of squeue):\n"
+            f"{done.stderr.strip() or done.stdout.strip()}"
+        )
+    if len(jobs) == 1:
+        return ""
+    return "".join(_squeue([job], cluster) or "" for job in jobs)
+
+
+def requeue(*, only_preempted: bool = False) -> bool:
+    """Send the array element that this process is back into Slurm's queue.
+
+    Slurm then ends this process (SIGTERM, which it ignores from here on), so that it is the last
+    thing to be done. An element that was cancelled, or that Slurm itself is requeuing already, is
+    left alone.
+
+    Args:
+        only_preempted: only if it has to make room for another job. Slurm requeues such an element
+            by itself if it lasts until the end of its grace time, and not if it ends before.
+
+    Returns:
+        Whether it is on its way back. If Slurm refuses, its words are printed.
+    """
+    job = os.environ.get("SLURM_ARRAY_JOB_ID")
+    element = os.environ.get("SLURM_ARRAY_TASK_ID")
+    # One element of an array has the array's own number; to Slurm that is all of them.
+    name = f"{job}_{element}" if job and element else os.environ.get("SLURM_JOB_ID")
+    if not name:
+        return False
+    handler = None
+    with suppress(ValueError):
+        # It is Slurm's answer to being asked; scontrol is to outlive it too, and inherits this.
+        handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    shown = _scontrol("show", "job", "--oneliner", name)
+    facts = dict(re.findall(r"(\w+)=(\S*)", shown or ""))
+    is_running = facts.get("JobState") == "RUNNING"
+    has_to_go = facts.get("PreemptTime", "None") != "None"
+    may_go = facts.get("Requeue") != "0" and (has_to_go or not only_preempted)
+    if is_running and may_go and _scontrol("requeue", name) is not None:
+        return True
+    if handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+    return False
+
+
+def _scontrol(*arguments: str) -> str | None:
+    """Return what scontrol prints; None: it fails, and has been quoted."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["scontrol", *arguments],  # noqa: S607
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=_ANSWER_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        complain(f"scontrol {shlex.join(arguments)}: {error}")
+        return None
+    if done.returncode:
+        words = done.stderr.strip() or done.stdout.strip()
+        complain(f"scontrol {shlex.join(arguments)}: {words}")
+        return None
+    return done.stdout

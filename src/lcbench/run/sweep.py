@@ -1,0 +1,414 @@
+"""Run a grid of cells: what is done, what is left, run it, survive failures.
+
+Everything that can be wrong with a request is found before the first text is encoded, and before
+anything heavy is imported where that is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.text import Text
+
+from lcbench.encode.store.shelf import check_writable
+from lcbench.errors import MissingError, RequestError, StorageError
+from lcbench.hub import cache
+from lcbench.hub.datasets import (
+    check_mirror,
+    digest_of,
+    lacking_in_folders,
+    missing_data,
+    plain_folder,
+)
+from lcbench.hub.models import LocatedModel, locate
+from lcbench.plan import elements, predict
+from lcbench.plan.manifest import Line, Manifest
+from lcbench.results import provenance
+from lcbench.results.cell import Cell, Protocol, expand
+from lcbench.results.folder import COMPARED_VERSIONS, Results
+from lcbench.run.claims import here
+from lcbench.run.queue import tidy
+from lcbench.run.runner import Runner
+from lcbench.settings.read import Settings
+from lcbench.system.files import remove_leftovers
+from lcbench.system.log import LOGGER, logged
+from lcbench.system.signals import Stop
+from lcbench.tasks.registry import registry
+from lcbench.tasks.suites import (
+    DOCS_TASKS,
+    Part,
+    docs_digest,
+    resolve_all,
+)
+from lcbench.tempscale.policy import BASELINE, Policy
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a request comes to: its cells.
+
+    Attributes:
+        parts: what is scored of each task.
+        cells_of: the cells of each model, models in the order in which they are run.
+    """
+
+    parts: Mapping[str, Part]
+    cells_of: Mapping[LocatedModel, tuple[Cell, ...]]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, in the order in which one process runs them."""
+        return tuple(cell for group in self.cells_of.values() for cell in group)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        cells: all that were asked for.
+        found: how many of them had been finished before.
+        failed: those without a result, and why, in one line each.
+        refused: models whose attention cannot be brought to a temperature, and why.
+        elsewhere: cells that were left to other processes, and where these are.
+        stopped: whether it was told to stop before all cells were run.
+    """
+
+    cells: tuple[Cell, ...]
+    found: int
+    failed: dict[Cell, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[Cell, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
+    """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
+
+    Args:
+        settings: the request.
+        console: told of policies that come to nothing.
+        warn: told of what of a benchmark is left out.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here.
+    """
+    if settings.hub is not None:
+        cache.use(settings.hub)
+    if settings.offline:
+        cache.go_offline()
+    check_mirror(settings.mirror)
+    if settings.left_out:
+        warn(f"left out: {'; '.join(settings.left_out)}.")
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    # A model that was named twice, by a config and a folder say, is one.
+    located = {
+        (model.name, model.revision, model.window, model.pooling): model
+        for model in reversed(_locate_all(settings, list(parts.values())))
+    }.values()
+    for model in located:
+        if model.assumed_pooling is not None:
+            console.print(
+                Text(
+                    f"{model.name} names no pooling (it has no modules.json): "
+                    f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
+                    "model.pooling=mean, cls, lasttoken or max says which it was trained with."
+                ),
+                soft_wrap=True,
+            )
+    return Grid(
+        parts,
+        {
+            model: tuple(
+                expand(
+                    [(model.name, model.revision)],
+                    _policies(settings, model, console),
+                    [(name, _protocol(settings, part, model)) for name, part in parts.items()],
+                )
+            )
+            for model in reversed(located)
+        },
+    )
+
+
+def run(
+    settings: Settings,
+    console: Console,
+    warn: Callable[[str], None],
+    *,
+    stop: Stop | None = None,
+    frozen: Manifest | None = None,
+    element: int | None = None,
+) -> Outcome:
+    """Run the cells that have no result yet and that no other process runs.
+
+    Args:
+        settings: the request.
+        console: for progress.
+        warn: told of result files that had to be set aside, and of what could not be fetched.
+        stop: tells when to end; None: only exceptions do.
+        frozen: the sweep that the request was read from; None: the request makes one.
+        element: the one of its elements that is run; None: all of it, and what other processes run
+            is waited for.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here; nothing was computed.
+        StorageError: the disk is full; what was finished is kept.
+    """
+    stop = Stop() if stop is None else stop
+    results = Results(settings.results_dir)
+    grid = lay_out(settings, console, warn)
+    lines: Sequence[Line] = elements.lines_of(grid.cells, results)
+    if frozen is not None:
+        _check_same_cells(frozen, lines)
+        lines = frozen.lines
+    cells_of = _of_element(grid, lines, element)
+    cells = tuple(cell for group in cells_of.values() for cell in group)
+    left_of = {
+        model: [cell for cell in group if not results.is_done(cell, warn)]
+        for model, group in cells_of.items()
+    }
+    left = [cell for group in left_of.values() for cell in group]
+    done = {cell for cell in grid.cells if results.files(cell).result.exists()} - set(left)
+    _check_same_data(settings, results, done, left)
+    _check_same_versions(settings, results, done, left)
+    if not left:
+        # What is finished can be read where nothing can be written.
+        with suppress(StorageError, OSError):
+            tidy(results, cells)
+        return Outcome(cells, len(cells))
+    results.check_writable()
+    if settings.store.is_named and settings.store.folder is not None:
+        check_writable(settings.store.folder)
+    tidy(results, cells)
+    left_of = {model: group for model, group in left_of.items() if group}
+    with closing(
+        Runner(settings, grid.parts, results, console, warn, stop=stop, waits=element is None)
+    ) as runner:
+        runner.prepare(left)
+        prediction = runner.predict(left_of)
+        if frozen is None:
+            frozen = _register(settings, results, lines, prediction, grid.cells)
+        with logged(frozen.folder / "logs", _log_name(element)) as log, _told_in_it():
+            LOGGER.info(
+                "%s begins: %d cells, %d of them finished",
+                here(),
+                len(cells),
+                len(cells) - len(left),
+            )
+            runner.run(left_of, len(cells), prediction)
+    remove_leftovers(frozen.folder)
+    tidy(results, cells)
+    if runner.failed:
+        console.print(Text(f"log: {log}", style="dim"), soft_wrap=True)
+    return Outcome(
+        cells,
+        len(cells) - len(left),
+        runner.failed,
+        runner.refused,
+        runner.elsewhere,
+        stopped=stop.is_asked and any(not results.files(cell).result.exists() for cell in left),
+    )
+
+
+def _of_element(
+    grid: Grid, lines: Sequence[Line], element: int | None
+) -> dict[LocatedModel, list[Cell]]:
+    """Return the cells of each model that belong to an element; None: all.
+
+    Raises:
+        RequestError: there is no such element.
+    """
+    asked = {
+        cell
+        for cell, line in zip(grid.cells, lines, strict=True)
+        if element is None or line.element == element
+    }
+    if not asked:
+        raise RequestError(
+            f"element={element}: the sweep has elements 0 to {max(one.element for one in lines)}."
+        )
+    return {
+        model: [cell for cell in group if cell in asked] for model, group in grid.cells_of.items()
+    }
+
+
+@contextmanager
+def _told_in_it() -> Iterator[None]:
+    """Let the log say how a run ended, however it did."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        LOGGER.warning("interrupted")
+        raise
+    except Exception:
+        LOGGER.exception("ends")
+        raise
+    LOGGER.info("ends")
+
+
+def _register(
+    settings: Settings,
+    results: Results,
+    lines: Sequence[Line],
+    prediction: predict.Prediction,
+    cells: Sequence[Cell],
+) -> Manifest:
+    """Freeze a request that was not planned, so that its state can be told."""
+    return elements.freeze(
+        settings,
+        results.folder,
+        elements.with_seconds(lines, [prediction.cells.get(cell) for cell in cells], prediction),
+    )
+
+
+def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
+    """Refuse to run a frozen sweep whose cells would be others than those that were planned.
+
+    Raises:
+        RequestError: naming the first that differs.
+    """
+    if [one.identity for one in frozen.lines] == [one.identity for one in lines]:
+        return
+    there, here = set(frozen.lines), {one.identity: one for one in lines}
+    gone = next(
+        (one for one in sorted(there, key=lambda one: one.index) if one.identity not in here), None
+    )
+    raise RequestError(
+        f"manifest={frozen.folder}: what was planned cannot be run here: "
+        + (
+            f"{gone} (revision {gone.revision}, protocol {gone.protocol}) is no longer a cell of "
+            "it. The model's files, or the texts of the docs suite (installed libraries), are "
+            "others here than where it was planned."
+            if gone
+            else "its cells are in another order."
+        )
+        + " Plan the sweep again; finished cells are found."
+    )
+
+
+def _log_name(element: int | None) -> str | None:
+    if element is None:
+        return None
+    me = here()
+    who = me.job or f"{me.host}-{me.process}"
+    return f"element-{element:04}-{who}.log"
+
+
+def _check_same_data(
+    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
+) -> None:
+    """Refuse to take results for those of this request that were scored on other data.
+
+    Raises:
+        RequestError: naming the tasks, and what to do.
+    """
+    unfinished = {cell.task for cell in left}
+    other: dict[str, str] = {}
+    for cell in done:
+        if cell.task in DOCS_TASKS:
+            continue
+        known = results.provenance(cell)
+        if not known:
+            # The element that runs it will set it aside: nothing says what data it was scored on.
+            continue
+        record = known.get("data") or {}
+        every = record["parts"].items() if "parts" in record else [(cell.task, record)]
+        for task, data in every:
+            entry = registry().tasks[task]
+            origin, revision = str(data.get("origin", "")), str(data.get("revision", ""))
+            folder = plain_folder(entry.dataset, entry.revision, settings.mirror)
+            now = None if folder is None else f"mirror {digest_of(folder)}"
+            if now is not None and origin != now:
+                other[task] = f"{origin or 'unknown'}, not {now}"
+            elif origin.startswith("mirror"):
+                if now is None and cell.task in unfinished:
+                    other[task] = f"{origin}, which this request does not name"
+            elif revision != entry.revision:
+                other[task] = f"revision {revision or 'unknown'}, mteb reads {entry.revision}"
+    if other:
+        listed = "; ".join(f"{task} ({why})" for task, why in sorted(other.items()))
+        raise RequestError(
+            f"results_dir={settings.results_dir} has results on other data than this request "
+            f"would use: {listed}. Name the same mirror, install the mteb of constraints.txt, or "
+            "keep these apart: results_dir=PATH."
+        )
+
+
+def _check_same_versions(
+    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
+) -> None:
+    """Refuse to compute cells that could not be compared with those that they belong to.
+
+    Raises:
+        RequestError: naming the libraries whose versions differ, and what to do.
+    """
+    new = {(cell.model, cell.revision, cell.task, cell.protocol) for cell in left}
+    here = provenance.versions()
+    differ: dict[str, str] = {}
+    for cell in done:
+        if (cell.model, cell.revision, cell.task, cell.protocol) in new:
+            there = results.provenance(cell).get("versions", {})
+            for name in COMPARED_VERSIONS:
+                if name in there and there[name] != here[name]:
+                    differ[name] = f"{name} {there[name]}, now {here[name]}"
+    if differ:
+        raise RequestError(
+            f"results_dir={settings.results_dir} has results that the new ones would be compared "
+            f"with, made with other versions: {'; '.join(differ.values())}. Install those again, "
+            "or keep the new results apart: results_dir=PATH."
+        )
+
+
+def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:
+    """Find all models; if one is missing, name everything that is, data as well, at once."""
+    mirror = settings.mirror
+    located: list[LocatedModel] = []
+    wrong: list[str] = []
+    missing: list[str] = []
+    for model in settings.models:
+        try:
+            located.append(locate(model, mirror=mirror, offline=True))
+        except MissingError as error:
+            missing += error.missing
+        except RequestError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RequestError("\n".join([*wrong, *missing]))
+    if not missing:
+        return located
+    # The hub has its seconds to answer while the data is looked for.
+    probe = None if settings.offline else cache.Probe()
+    missing += missing_data(parts, mirror)
+    lacking = lacking_in_folders(parts, mirror)
+    if why := cache.why_not_fetched(offline=settings.offline, probe=probe):
+        raise cache.refuse([*missing, *lacking], mirror, why)
+    return [locate(model, mirror=mirror, offline=False) for model in settings.models]
+
+
+def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
+    """Return what the policies come to for a model, each once, and say which are the baseline."""
+    for policy in settings.policies:
+        if policy != BASELINE and policy.resolve(model.shape) == BASELINE:
+            console.print(
+                f"{model.name}: τ = {policy.canonical} is 1 for every text that this model reads "
+                f"(window {model.shape.window}): it is the baseline, not TempScale."
+            )
+    return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
+
+
+def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
+    protocol = settings.protocol.of(model.settings, has_prompts=model.has_prompts)
+    return Protocol(
+        name=protocol.name,
+        prompts=protocol.prompts,
+        dtype=protocol.dtype,
+        splits=part.asked_splits,
+        subsets=part.asked_subsets,
+        window=model.window,
+        docs=docs_digest(part.name, settings.docs, model.shape.window),
+        pooling=model.pooling,
+    )

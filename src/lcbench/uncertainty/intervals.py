@@ -1,0 +1,733 @@
+"""How sure an improvement is: bootstrap intervals and permutation tests, paired over items.
+
+Takes tables and the files of their cells; `sheets` and `figures` show what is found here. How the
+scores of one task are drawn is in `resample`, p-values are in `permutation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.results.provenance import cores
+from lcbench.uncertainty.bootstrap import Resampled, generator, interval, reach, resample
+from lcbench.uncertainty.items import (
+    NO_ITEMS,
+    ROUNDING,
+    Samples,
+    paired,
+    read_samples,
+    same_items,
+    why_unknown,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lcbench.results.folder import CellFiles
+
+RESAMPLES = 10_000
+SEED = 0
+
+FEW_UNITS = 5
+"""A task of so few queries, pairs or sets, or fewer, is named in a note: with five the permutation
+test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be significant."""
+
+MOST_LOST = -100.0
+"""Where an interval ends at the latest, in %: a score that cannot be below 0 cannot lose more.
+
+A confidence interval may be cut at what is possible without covering the truth less often; those of
+few items, which are as wide as Student's t, would otherwise go far beyond."""
+
+# A task whose items are not known may have a score below 0 if it is in one of these columns, whose
+# main scores are correlations.
+_CORRELATIONS = frozenset({"STS", "Summ"})
+
+TASKS = "tasks and their items"
+"""The units of a mean over several tasks."""
+
+# Tasks that are resampled at once; each may hold half a gigabyte.
+_AT_ONCE = 4
+
+_Cell = tuple[str, str, str]  # label of the block, policy, task
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What is known of one relative improvement beside its size; all but p in %.
+
+    Attributes:
+        low: lower end of its 95 % interval.
+        high: upper end.
+        p: of a two-sided paired permutation test; None where there is none (means of tasks).
+        adjusted: p by Holm's correction over all pairs of the table; None as for p.
+        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over columns of
+            several tasks `TASKS`.
+        count: how many of them (of a mean over columns of several tasks: how many tasks).
+        note: what the interval leaves out; empty where it is nothing.
+    """
+
+    low: float
+    high: float
+    p: float | None = None
+    adjusted: float | None = None
+    units: str = "items"
+    count: int = 0
+    note: str = ""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the improvement is told from none."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Bootstrap samples of the scores of a table's cells.
+
+    Attributes:
+        scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
+            whose items are unknown its score, in each.
+        cells: of the cells whose items are known: the task's units, and how many.
+        tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
+            with replacement.
+        picks: by column, which of its samples each of them gives; the same shape.
+        signed: tasks whose scores can be below 0: correlations.
+    """
+
+    scores: Mapping[_Cell, NDArray[np.float32]]
+    cells: Mapping[_Cell, tuple[str, int]]
+    tasks: Mapping[str, NDArray[np.int64]]
+    picks: Mapping[str, NDArray[np.int64]]
+    signed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """The uncertainty of all that one table says; what is not in it is unknown.
+
+    Attributes:
+        cells: by label of the block, policy and task.
+        means: by label, policy and column, `Avg` among them.
+        average: of `Avg Improv.`, by column.
+        resamples: bootstrap samples.
+        seed: of all that is drawn.
+        notes: what is unknown, and why.
+        draws: what the intervals of means come from; None: of nothing.
+    """
+
+    cells: Mapping[tuple[str, str, str], Uncertainty]
+    means: Mapping[tuple[str, str, str], Uncertainty]
+    average: Mapping[str, Uncertainty]
+    resamples: int = RESAMPLES
+    seed: int = SEED
+    notes: tuple[str, ...] = ()
+    draws: Draws | None = field(default=None, repr=False, compare=False)
+
+
+NOTHING = TableStatistics({}, {}, {})
+"""Of a table of which nothing is known."""
+
+
+def analyse(
+    table: Table,
+    scores: pd.DataFrame,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    progress: Callable[[int, int], None] | None = None,
+) -> TableStatistics:
+    """Return how sure the improvements of a table are.
+
+    A sample of a task draws its items once for all models and policies, and each task has random
+    numbers of its own, so that no interval depends on what else is in the table. The improvements
+    themselves are the table's: items that do not give its scores count as unknown.
+
+    Means are over tasks drawn with replacement within their column, and then over items (a column
+    of one task: its items alone), the same for all models and policies.
+
+    Args:
+        table: of `table1.build_tables`.
+        scores: the frame that it was built from.
+        resamples: bootstrap samples.
+        seed: of all that is drawn.
+        progress: told how many tasks are done, of how many.
+    """
+    files = _files(table, scores)
+    asked: dict[str, dict[tuple[str, str], tuple[float, CellFiles]]] = {}
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                found = files.get((block.label, policy, task.task))
+                if score is not None and found is not None:
+                    of_task = asked.setdefault(task.task, {})
+                    of_task[block.label, policy] = score / 100, found
+    outcomes: dict[str, _Outcome] = {}
+    # What is heaviest begins first.
+    order = sorted(asked, key=lambda task: -_bytes(files for _, files in asked[task].values()))
+    workers = min(_AT_ONCE, cores())
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=workers) as pool,
+    ):
+        running = {
+            pool.submit(_of_task, task, asked[task], resamples, seed): task for task in order
+        }
+        try:
+            for done, future in enumerate(as_completed(running), start=1):
+                outcomes[running[future]] = future.result()
+                if progress is not None:
+                    progress(done, len(running))
+        except BaseException:
+            # Whoever interrupts it does not wait for tasks that have not begun.
+            pool.shutdown(cancel_futures=True)
+            raise
+    cells = {
+        (label, policy, task): uncertainty
+        for task in (task for column in table.columns for task in column.tasks)
+        if task in outcomes
+        for (label, policy), uncertainty in outcomes[task].pairs.items()
+    }
+    draws = _draws(table, outcomes, resamples, seed)
+    means, average = _means(table, draws, cells)
+    return TableStatistics(
+        cells=_holm(cells),
+        means=means,
+        average=average,
+        resamples=resamples,
+        seed=seed,
+        notes=(
+            *_notes(table, cells, outcomes),
+            *_few_notes(table, cells),
+            *_average_notes(table, draws, outcomes),
+        ),
+        draws=draws,
+    )
+
+
+def compare_pair(
+    first: CellFiles, second: CellFiles, resamples: int = RESAMPLES, seed: int = SEED
+) -> Uncertainty | None:
+    """Return how sure the improvement of the second cell over the first is; None: unknown.
+
+    It is unknown for cells without known items, with other items or another number of experiments,
+    and where the first's score is not above 0.
+    """
+    samples = read_samples(first), read_samples(second)
+    if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
+        return None
+    random = generator(seed, first.task, _identity(samples[0]))
+    drawn = resample([samples[0], samples[1]], resamples, random)
+    return None if drawn is None else _of_pair(drawn, 0, 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), in the order in which they came.
+
+    The smallest of m times m, the next times m − 1 and so on, none less than the one before it and
+    none more than 1.
+    """
+    adjusted = [1.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def improvement_interval(
+    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
+) -> Uncertainty | None:
+    """Return how sure the mean relative improvement of models over columns is.
+
+    For a single column of a single task the interval is that of its items; several tasks are drawn
+    with replacement, and then their items. The interval is made at least as wide as Student's t
+    over the tasks would be (`resample.interval`): few tasks vary less from sample to sample than
+    they should. A column of a single task adds the noise of its items alone, which the note says.
+    Where a baseline is not told from 0, as an end of the interval would be infinite, differences
+    are divided by the baseline as it is, and the note says so: the same rule as of cells.
+
+    Args:
+        table: which.
+        draws: of its cells.
+        picks: by label of the block, the policy of each task of the columns.
+        columns: the names of columns of which the improvement of the mean is meant.
+
+    Returns:
+        None where a score is missing, a baseline is not above 0, or a column's only task has items
+        that are not known: nothing says how much it varies.
+    """
+    if _unknown_alone(table, draws, picks, columns):
+        return None
+    found = _improvement_interval(table, draws, picks, columns, fixed=False)
+    if found is None or np.isfinite([found.low, found.high]).all():
+        return found
+    return _improvement_interval(table, draws, picks, columns, fixed=True)
+
+
+def _improvement_interval(
+    table: Table,
+    draws: Draws,
+    picks: Mapping[str, Mapping[str, str]],
+    columns: Sequence[str],
+    fixed: bool,
+) -> Uncertainty | None:
+    """Return what `improvement_interval` does, over baselines as they are if `fixed`."""
+    tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
+    blocks = [block for block in table.blocks if block.label in picks]
+    drawn: list[NDArray[np.float64]] = []
+    shares: list[float] = []
+    # Of each model by column and task: what the task's score adds to the improvement.
+    effects: list[dict[str, NDArray[np.float64]]] = []
+    single: dict[str, list[NDArray[np.float64]]] = {}
+    for block in blocks:
+        scores = {task.task: task.scores for task in block.tasks}
+        policies = picks[block.label]
+        values: dict[str, NDArray[np.float64]] = {}
+        samples: dict[str, NDArray[np.float64]] = {}
+        for name, tasks in tasks_of.items():
+            pairs = [(scores[task][BASELINE], scores[task][policies[task]]) for task in tasks]
+            if any(score is None for pair in pairs for score in pair):
+                return None
+            values[name] = np.array(pairs, dtype=np.float64) / 100
+            samples[name] = np.stack(
+                [
+                    _column(draws, name, [(block.label, BASELINE, task) for task in tasks]),
+                    _column(draws, name, [(block.label, policies[task], task) for task in tasks]),
+                ]
+            )
+        raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
+        if raw <= 0:
+            return None
+        gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
+        # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
+        effects.append({name: (pairs * gradient).sum(axis=1) for name, pairs in values.items()})
+        for name in tasks_of:
+            single.setdefault(name, []).append((gradient[:, None] * samples[name]).sum(axis=0))
+        means = np.mean(list(samples.values()), axis=0)
+        drawn.append(relative_changes(means[0], means[1], over=float(raw) if fixed else None))
+        shares.append(float(100 * (ours - raw) / raw))
+    variances, degrees, items = [], [], []
+    for name, tasks in tasks_of.items():
+        if len(tasks) > 1:
+            effect = np.mean([one[name] for one in effects], axis=0)
+            variances.append(float(effect.var(ddof=1)) / len(tasks))
+            degrees.append(len(tasks) - 1)
+        else:
+            items.append(draws.cells[blocks[0].label, BASELINE, tasks[0]])
+            count = items[-1][1]
+            variance = float(np.mean(single[name], axis=0).var())
+            variances.append(variance * count / max(count - 1, 1))
+            degrees.append(count - 1)
+    usual = reach(np.zeros(1), np.ones(1), 0.0)[0]
+    linear = np.sum([np.mean(of, axis=0) for of in single.values()], axis=0)
+    reaching, _ = reach(np.array(variances), np.array(degrees), float(linear.var()))
+    low, high = interval(
+        np.mean(drawn, axis=0),
+        max(usual, reaching),
+        float(np.mean(shares)),
+        float(linear.std()),
+    )
+    units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
+    if len(items) == len(tasks_of):
+        kinds = {kind for kind, _ in items}
+        units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
+    if not any(task in draws.signed for tasks in tasks_of.values() for task in tasks):
+        low, high = possible(low, high)
+    note = _note(tasks_of, _unknown(draws, picks, tasks_of), fixed)
+    return Uncertainty(low, high, units=units, count=count, note=note)
+
+
+def possible(low: float, high: float) -> tuple[float, float]:
+    """Return the part of an interval, of a score that is never below 0, that is possible."""
+    return max(low, MOST_LOST), max(high, MOST_LOST)
+
+
+def _note(tasks_of: Mapping[str, Sequence[str]], unknown: Sequence[str], fixed: bool) -> str:
+    """Return what the interval of a mean over columns leaves out."""
+    notes = [_OVER_AS_IT_IS] if fixed else []
+    alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
+    if len(tasks_of) > 1 and len(alone) == len(tasks_of):
+        notes.append("over the items of these tasks only")
+    elif len(tasks_of) > 1 and alone:
+        have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
+        notes.append(f"{_listing(alone)} {have} one task: over {whose} items only")
+    if len(unknown) == sum(len(tasks) for tasks in tasks_of.values()):
+        notes.append("without the noise of the items, none of which are known")
+    elif unknown:
+        notes.append(f"without the noise of {_listing(unknown)}, whose items are not known")
+    return "; ".join(notes)
+
+
+def _unknown(
+    draws: Draws,
+    picks: Mapping[str, Mapping[str, str]],
+    tasks_of: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Return the tasks of columns of which some cell that is compared did not vary."""
+    return [
+        task
+        for tasks in tasks_of.values()
+        for task in tasks
+        if any(
+            (label, policy, task) not in draws.cells
+            for label, policies in picks.items()
+            for policy in (BASELINE, policies.get(task, BASELINE))
+        )
+    ]
+
+
+def _unknown_alone(
+    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
+) -> list[str]:
+    """Return the tasks that are alone in their column and did not vary."""
+    return _unknown(
+        draws,
+        picks,
+        {
+            column.name: column.tasks
+            for column in table.columns
+            if column.name in columns and len(column.tasks) == 1
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What was found of one task.
+
+    Attributes:
+        pairs: by label and policy.
+        draws: of scores as fractions, by label and policy, shape (resamples,).
+        units: by label and policy, what they are and how many.
+        signed: whether the task's score can be below 0; None: nothing is known of its items.
+        unknown: by label and policy, why there is nothing.
+    """
+
+    pairs: Mapping[tuple[str, str], Uncertainty]
+    draws: Mapping[tuple[str, str], NDArray[np.float32]]
+    units: Mapping[tuple[str, str], tuple[str, int]]
+    unknown: Mapping[tuple[str, str], str]
+    signed: bool | None = None
+
+
+_NOT_ABOVE_ZERO = "the baseline is not above 0"
+_SINGLE = "a single item says nothing of others"
+_OTHER_SCORE = "the table's score is not that of all items, as where it takes some subsets only"
+_OTHER_ITEMS = "the items are not those of the baseline"
+_OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
+_OF_BASELINE = "of the baseline, "
+
+_OVER_AS_IT_IS = "the baseline is not told from 0 and taken as it is"
+
+
+def _files(table: Table, scores: pd.DataFrame) -> dict[_Cell, CellFiles]:
+    """Return the files of a table's cells."""
+    if "files" not in scores.columns:
+        return {}
+    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
+    found: dict[_Cell, CellFiles] = {}
+    of_table = scores[scores["group"].astype(str) == table.group]
+    for row in of_table.itertuples(index=False):
+        window = None if pd.isna(row.window) else int(row.window)
+        label = labels.get((window, str(row.model), str(row.revision)))
+        if label is not None:
+            found[label, str(row.policy), str(row.task)] = row.files
+    return found
+
+
+def _bytes(files: Iterable[CellFiles]) -> int:
+    """Return the size of the items of cells, as far as they are there."""
+    total = 0
+    for one in files:
+        try:
+            total += one.items.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def _of_task(
+    task: str,
+    asked: Mapping[tuple[str, str], tuple[float, CellFiles]],
+    resamples: int,
+    seed: int,
+) -> _Outcome:
+    """Resample the cells of one task, those with the same items together."""
+    places = list(asked)
+    samples: list[Samples | None] = [read_samples(files) for _, files in asked.values()]
+    pairs: dict[tuple[str, str], Uncertainty] = {}
+    draws: dict[tuple[str, str], NDArray[np.float32]] = {}
+    units: dict[tuple[str, str], tuple[str, int]] = {}
+    # Of each cell why it has nothing.
+    why = {
+        place: "" if one is not None else why_unknown(files) or NO_ITEMS
+        for place, one, (_, files) in zip(places, samples, asked.values(), strict=True)
+    }
+    unknown: dict[tuple[str, str], str] = {}
+    signed: bool | None = None
+    for group in paired(samples):
+        cells = [one for one in (samples[number] for number in group) if one is not None]
+        drawn = resample(cells, resamples, generator(seed, task, _identity(cells[0])))
+        if drawn is None:
+            why.update({places[number]: _SINGLE for number in group})
+            continue
+        signed = bool(signed) or drawn.signed
+        right = {}
+        for place, number in enumerate(group):
+            # A table of some of the subsets has other scores than the whole.
+            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING:
+                right[places[number]] = place
+            else:
+                why[places[number]] = _OTHER_SCORE
+        for (label, policy), place in right.items():
+            draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
+            units[label, policy] = drawn.units, drawn.count
+            if policy != BASELINE and (label, BASELINE) in right:
+                found = _of_pair(drawn, right[label, BASELINE], place)
+                if found is None:
+                    unknown[label, policy] = _NOT_ABOVE_ZERO
+                else:
+                    pairs[label, policy] = found
+    of = dict(zip(places, samples, strict=True))
+    for cell in places:
+        if cell[1] != BASELINE and cell not in pairs and cell not in unknown:
+            raw = cell[0], BASELINE
+            unknown[cell] = why[cell] or _unlike_baseline(
+                of[cell], of.get(raw), why.get(raw, NO_ITEMS)
+            )
+    return _Outcome(pairs, draws, units, unknown, signed)
+
+
+def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) -> str:
+    """Return why a cell cannot be paired with its baseline, which itself may have nothing."""
+    if why or own is None or baseline is None:
+        return _OF_BASELINE + (why or NO_ITEMS)
+    same = own.keys() == baseline.keys() and all(
+        own[part].keys == baseline[part].keys for part in own
+    )
+    return _OTHER_EXPERIMENTS if same else _OTHER_ITEMS
+
+
+def _identity(samples: Samples) -> str:
+    """Return what the random numbers of a task go by beside its name: its items."""
+    return repr(sorted((part, sample.keys) for part, sample in samples.items()))
+
+
+def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
+    """Return how sure an improvement is; None where the baseline is not above 0."""
+    before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
+    if before <= 0:
+        return None
+    draws = drawn.draws[:, [raw, ours]].astype(np.float64).T
+    value, notes = 100 * (after - before) / before, []
+    for fixed in (False, True):
+        gradient = np.zeros(len(drawn.scores))
+        gradient[raw] = -100 / before if fixed else -100 * after / before**2
+        gradient[ours] = 100 / before
+        improvements = relative_changes(draws[0], draws[1], over=before if fixed else None)
+        reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
+        low, high = interval(improvements, reaching, value, deviation)
+        if np.isfinite([low, high]).all():
+            break
+        notes.append(_OVER_AS_IT_IS)
+    if drawn.still:
+        each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
+        notes.append(f"without the noise of {_listing(drawn.still)}, {each}")
+    if not drawn.signed:
+        low, high = possible(low, high)
+    p = drawn.p_value(raw, ours)
+    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count, note="; ".join(notes))
+
+
+def relative_changes(
+    raw: NDArray[np.float64], ours: NDArray[np.float64], over: float | None = None
+) -> NDArray[np.float64]:
+    """Return relative improvements in %; infinity over a raw that is not above 0.
+
+    Args:
+        raw: shape (resamples,).
+        ours: the same.
+        over: what the difference is divided by; None: by raw.
+    """
+    if over is not None:
+        return 100 * (ours - raw) / over
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 100 * (ours - raw) / raw
+    return np.where(raw > 0, found, np.copysign(np.inf, ours - raw))
+
+
+def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed: int) -> Draws:
+    """Return the draws of all cells of a table, and of the tasks of its columns."""
+    scores: dict[_Cell, NDArray[np.float32]] = {}
+    known: dict[_Cell, tuple[str, int]] = {}
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                if score is None:
+                    continue
+                cell = block.label, policy, task.task
+                outcome = outcomes.get(task.task)
+                if outcome is not None and cell[:2] in outcome.draws:
+                    scores[cell] = outcome.draws[cell[:2]]
+                    known[cell] = outcome.units[cell[:2]]
+                else:
+                    scores[cell] = np.broadcast_to(np.float32(score / 100), resamples)
+    tasks, picks = {}, {}
+    for column in table.columns:
+        random, shape = generator(seed, "tasks of", column.name), (resamples, len(column.tasks))
+        if len(column.tasks) == 1:
+            tasks[column.name] = np.zeros(shape, dtype=np.int64)
+            picks[column.name] = np.arange(resamples)[:, None]
+        else:
+            tasks[column.name] = random.integers(0, len(column.tasks), shape)
+            # A task that is drawn twice is drawn with other items each time.
+            picks[column.name] = random.integers(0, resamples, shape)
+    return Draws(scores, known, tasks, picks, _signed(table, outcomes))
+
+
+def _signed(table: Table, outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
+    """Return the tasks of a table whose scores can be below 0."""
+    found = {
+        task.task
+        for block in table.blocks
+        for task in block.tasks
+        if any(score is not None and score < 0 for score in task.scores.values())
+    }
+    for column in table.columns:
+        for task in column.tasks:
+            known = outcomes[task].signed if task in outcomes else None
+            if column.name in _CORRELATIONS if known is None else known:
+                found.add(task)
+    return frozenset(found)
+
+
+def _column(draws: Draws, name: str, cells: Sequence[_Cell]) -> NDArray[np.float64]:
+    """Return the samples of a column's mean, shape (resamples,)."""
+    scores = np.stack([draws.scores[cell] for cell in cells])
+    found: NDArray[np.float64] = scores[draws.tasks[name], draws.picks[name]].mean(
+        axis=1, dtype=np.float64
+    )
+    return found
+
+
+def _means(
+    table: Table, draws: Draws, cells: Mapping[_Cell, Uncertainty]
+) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
+    """Return how sure the means of a table are, and those of its row `Avg Improv.`."""
+    names = [column.name for column in table.columns]
+    over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
+    alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
+    means: dict[tuple[str, str, str], Uncertainty] = {}
+    for block in table.blocks:
+        for policy, row in block.improvements.items():
+            for name, value in row.items():
+                if value is None:
+                    continue
+                if name in alone:
+                    own = cells.get((block.label, policy, alone[name]))
+                    found = None if own is None else replace(own, p=None)
+                else:
+                    picks = {block.label: _everywhere(block, policy)}
+                    found = improvement_interval(table, draws, picks, over[name])
+                if found is not None:
+                    means[block.label, policy, name] = found
+    average: dict[str, Uncertainty] = {}
+    best = {
+        block.label: _everywhere(block, block.best)
+        for block in table.blocks
+        if block.best is not None
+    }
+    for name, value in (table.average_improvement or {}).items():
+        found = None if value is None else improvement_interval(table, draws, best, over[name])
+        if found is not None:
+            average[name] = found
+    return means, average
+
+
+def _everywhere(block: Block, policy: str) -> dict[str, str]:
+    """Return a policy for each task: the same."""
+    return {task.task: policy for task in block.tasks}
+
+
+def _holm(cells: Mapping[_Cell, Uncertainty]) -> dict[_Cell, Uncertainty]:
+    tested = {cell: one.p for cell, one in cells.items() if one.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {cell: replace(one, adjusted=adjusted.get(cell)) for cell, one in cells.items()}
+
+
+def _notes(
+    table: Table, cells: Mapping[_Cell, Uncertainty], outcomes: Mapping[str, _Outcome]
+) -> tuple[str, ...]:
+    """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
+    reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
+    if not cells and reasons == {NO_ITEMS}:
+        return ("no interval for any task: no items are known",)
+    places: dict[tuple[str, str], list[str]] = {}
+    for column in table.columns:
+        for task in column.tasks:
+            outcome = outcomes.get(task)
+            if outcome is None:
+                continue
+            every = len(outcome.pairs) + len(outcome.unknown)
+            counted: dict[str, int] = {}
+            for reason in outcome.unknown.values():
+                counted[reason] = counted.get(reason, 0) + 1
+            for reason, count in counted.items():
+                share = "" if count == every else f" in {count} of {every} cells"
+                places.setdefault((reason, share), []).append(task)
+    return tuple(
+        f"no interval for {_listing(tasks)}{share}: {reason}"
+        for (reason, share), tasks in places.items()
+    )
+
+
+def _few_notes(table: Table, cells: Mapping[_Cell, Uncertainty]) -> tuple[str, ...]:
+    """Name the tasks whose items are too few for any difference to be significant."""
+    counts: dict[str, str] = {}
+    for (_, _, task), one in cells.items():
+        if one.count <= FEW_UNITS:
+            counts[task] = f"{task} ({one.count} {one.units})"
+    tasks = [task for column in table.columns for task in column.tasks if task in counts]
+    if not tasks:
+        return ()
+    named = _listing([counts[task] for task in tasks])
+    return (f"too few items for any difference to be significant: {named}",)
+
+
+def _average_notes(table: Table, draws: Draws, outcomes: Mapping[str, _Outcome]) -> tuple[str, ...]:
+    """Say once why averages have no interval: a column's only task has unknown items."""
+    columns = averaged_columns([column.name for column in table.columns])
+    found: list[str] = []
+    lacking = every = 0
+    for block in table.blocks:
+        for policy, row in block.improvements.items():
+            if row.get(AVERAGE) is not None:
+                picks = {block.label: _everywhere(block, policy)}
+                unknown = _unknown_alone(table, draws, picks, columns)
+                found += unknown
+                lacking, every = lacking + bool(unknown), every + 1
+    if not found:
+        return ()
+    names = list(dict.fromkeys(found))
+    reasons = {
+        reason
+        for name in names
+        for reason in (outcomes[name].unknown.values() if name in outcomes else [NO_ITEMS])
+    }
+    share = "" if lacking == every else f" in {lacking} of {every} cells"
+    why = f"the items of {_listing(names)} are not known"
+    if not reasons <= {NO_ITEMS, _OF_BASELINE + NO_ITEMS}:
+        why = f"{_listing(names)} {'have' if len(names) > 1 else 'has'} none"
+    return (f"{AVERAGE}: no interval{share}, since {why}",)
+
+
+def _listing(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
