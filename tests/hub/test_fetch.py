@@ -28,7 +28,7 @@ from lcbench.hub.models import locate
 from lcbench.settings import read
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
-from test_settings import composed
+from test_read import composed
 
 MODEL, COMMIT = "tests/tiny", "a" * 40
 KEYS = ("model=custom", f"model.name={MODEL}")

@@ -25,7 +25,7 @@ from lcbench.run import slurm
 from lcbench.settings.read import LaunchSettings
 from lcbench.system.signals import Stop
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "slurm_array.sbatch"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
 LAUNCH = LaunchSettings(
     name="slurm",
     max_running=4,

@@ -23,7 +23,7 @@ from lcbench.tasks.suites import (
     resolve_all,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAPER = next(suite for suite in shipped_suites() if suite.name == "paper")
 SIZES = DocsSizes(40, 8, 8, 2, 0.7, SyntheticSizes(lengths=None, documents=4))
 

@@ -27,7 +27,7 @@ from lcbench.settings import read
 from lcbench.tasks.suites import choose
 from lcbench.uncertainty.items import read_samples
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import task_data
 

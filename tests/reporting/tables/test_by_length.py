@@ -176,7 +176,7 @@ def test_no_length_of_what_has_no_items_or_no_score_of_each(results: Results) ->
     write_cell(results, "SummEval", 0.3)
     broken = write_cell(results, "SciFact", 0.5, item_rows([0.5] * 30))
     broken.items.write_bytes(b"no parquet")
-    # Of a version that kept no digest of them; with one this is told (`test_results`).
+    # Of a version that kept no digest of them; with one this is told (`test_folder`).
     known = json.loads(broken.provenance.read_text())
     broken.provenance.write_text(json.dumps({**known, "items_sha256": None}))
     assert found_in(results) == []

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 bench: Any = importlib.import_module("bench_engine")
 dtypes: Any = importlib.import_module("dtype_table")

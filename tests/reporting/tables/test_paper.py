@@ -27,7 +27,7 @@ GIST = "avsolatorio/GIST-small-Embedding-v0"
 E5 = "dwzhu/e5-base-4k"
 TAU = Constant(0.8)
 SUITE = {suite.name: suite for suite in shipped_suites()}["paper"]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant
 from report_cells import BGE, write_cell
-from test_results import PROTOCOL, cell, outcome
-from test_settings import read
+from test_folder import PROTOCOL, cell, outcome
+from test_read import read
 
 NAME = "MTEB(eng, v2)"
 

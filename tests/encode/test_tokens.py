@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lcbench.encode.tokens import Tokenizer, Tokens
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 WINDOW = 12
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("scripts/*.py")])
 # Of these functions, those that open a text unless they are told that it is bytes.
 OPENING = {"open", "fdopen", "read_text", "write_text", "NamedTemporaryFile", "TextIOWrapper"}

@@ -22,7 +22,7 @@ import pytest
 from lcbench.reporting.formats import latex, markdown
 from lcbench.reporting.table1 import AVERAGE, Table, build_tables
 
-PAPER = Path(__file__).parents[1] / "results" / "paper"
+PAPER = Path(__file__).parents[2] / "results" / "paper"
 
 COLUMNS = ("Class", "Clust", "Summ", "STS", "BeirRetr", "Rerank", "LongEmbRetr")
 

@@ -19,7 +19,7 @@ from lcbench.tasks.docs.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest
 from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, select
 from lcbench.tasks.docs.synthetic import make_task
 from lcbench.tasks.suites import NEEDLE, PASSKEY, docs_digest
-from test_docs import Oracle
+from test_docs_tasks import Oracle
 from test_docstrings import SIZES
 
 TASKS = (PASSKEY, NEEDLE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_inject.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_inject.py"
 
 
 @pytest.mark.slow
