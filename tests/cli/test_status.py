@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from sweep_files import FOLDER, RESULT, line, plan, write_claim, write_failure, write_result
 
 from lcbench.cli import status
 from lcbench.cli.status import State, state_of, time_left, to_submit, view
@@ -20,7 +21,6 @@ from lcbench.errors import LcbenchError
 from lcbench.plan.manifest import Manifest, ranges
 from lcbench.results.folder import Failure
 from lcbench.run.claims import LEASE_SECONDS, Claims, Holder, here
-from sweep_files import FOLDER, RESULT, line, plan, write_claim, write_failure, write_result
 
 OOM = Failure(
     attempts=2,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from engines import settings as settings_of
+
 from lcbench.encode import arithmetic
 from lcbench.encode.forward import Forward
 from lcbench.errors import RequestError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import settings
 from safetensors.torch import load_file, save_file
 
-from engines import settings
 from lcbench.encode.checkpoint import load_reports
 from lcbench.errors import RequestError
 from lcbench.hub.models import load, locate

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import NOISE_FLOOR, encoder_of
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
 from lcbench.run.sweep import run

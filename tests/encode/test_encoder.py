@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memory
 
 import lcbench
-from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memory
 from lcbench.encode import encoder as encoder_module
 from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
 from lcbench.encode.engine import Engine

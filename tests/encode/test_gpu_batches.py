@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from engines import NOISE_FLOOR, encoder_of, largest_difference
+
 from lcbench.encode import forward as module
 from lcbench.encode.forward import Forward, _embed, _gpu_budget, _pool_in_float32
 

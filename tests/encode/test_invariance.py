@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import exactness
 import numpy as np
 import pytest
 import torch
 import transformers
-
-import exactness
 from engines import encoder_of, settings
+
 from lcbench.encode.forward import Forward
 from lcbench.encode.invariance import TOLERANCE
 from lcbench.errors import InjectionError, RequestError

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from engines import engine_of, settings
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from tiny_models import tiny_transformer
 
-from engines import engine_of, settings
 from lcbench.cli.export import export
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub.models import LocatedModel, load, locate
 from lcbench.results.cell import Protocol
 from lcbench.settings.read import ExportSettings
 from lcbench.tempscale.policy import parse
-from tiny_models import tiny_transformer
 
 Make = Callable[[str], Path]
 TEXTS = ["A short text.", "The temperature divides the logits. " * 5]

@@ -5,14 +5,14 @@ from typing import Any
 
 import mteb
 import pytest
+from engines import encoder_of
+from odd_models import REFUSED, SCORED
+from odd_tasks import TASKS, Documents, TiedPairs
 from sentence_transformers import SentenceTransformer
 
-from engines import encoder_of
 from lcbench.encode.encoder import Encoder
 from lcbench.errors import InjectionError, RequestError
 from lcbench.score.evaluate import score
-from odd_models import REFUSED, SCORED
-from odd_tasks import TASKS, Documents, TiedPairs
 
 
 def plain_scores(model: SentenceTransformer, task: Any) -> dict[str, Any]:

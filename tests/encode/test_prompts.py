@@ -10,10 +10,10 @@ import mteb
 import numpy as np
 import pytest
 from datasets import Dataset
+from engines import NOISE_FLOOR, encoder_of
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 
-from engines import NOISE_FLOOR, encoder_of
 from lcbench.encode.prompts import (
     check_registry,
     check_room,

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import chaos_program
 import pytest
 from end_to_end_support import SMALL_WITH_WORKERS, json_results
-
-import chaos_program
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":

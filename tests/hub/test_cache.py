@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from datasets import config
+from hub_server import serving
 from huggingface_hub import constants, hf_api, hf_hub_url
 from huggingface_hub.utils import build_hf_headers
 
-from hub_server import serving
 from lcbench.errors import RequestError
 from lcbench.hub import cache
 

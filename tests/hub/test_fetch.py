@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-
+from composed import composed
 from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
+from rich.console import Console
+
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub import cache as lcbench_hub
 from lcbench.hub import fetch as prefetch
@@ -28,7 +29,6 @@ from lcbench.hub.models import locate
 from lcbench.settings import read
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
-from test_read import composed
 
 MODEL, COMMIT = "tests/tiny", "a" * 40
 KEYS = ("model=custom", f"model.name={MODEL}")

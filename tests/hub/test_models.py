@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import settings
+from odd_models import REFUSED
 from sentence_transformers import SentenceTransformer
 
-from engines import settings
 from lcbench.cli.export import export
 from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub.models import load, locate
 from lcbench.settings.read import ExportSettings
 from lcbench.tempscale.policy import parse
-from odd_models import REFUSED
 
 MakeModel = Callable[[str], Path]
 

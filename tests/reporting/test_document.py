@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from report_cells import item_rows, relevant, write_cell
 
 from lcbench.reporting import document
 from lcbench.reporting.findings import Findings, gather
@@ -12,7 +13,6 @@ from lcbench.reporting.table1 import build_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
-from report_cells import item_rows, relevant, write_cell
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pdflatex import compiled
 from rich.console import Console
 
 from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
@@ -15,7 +16,6 @@ from lcbench.reporting.sheet import latex_document
 from lcbench.reporting.table1 import COLUMN_ORDER, Table, build_tables
 from lcbench.reporting.text import csv_text
 from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
-from pdflatex import compiled
 
 HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
 HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")

@@ -7,9 +7,9 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from report_documents import MARKUP, MODELS, document
 
 from lcbench.reporting import page
-from report_documents import MARKUP, MODELS, document
 
 
 class Reader(HTMLParser):

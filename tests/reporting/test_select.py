@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composed import read
+from report_cells import BGE, write_cell
+from result_cells import PROTOCOL, cell, outcome
 from rich.console import Console
 
 from lcbench.errors import RequestError, StorageError
@@ -18,9 +21,6 @@ from lcbench.settings.read import ReportSettings, shipped_suites
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant
-from report_cells import BGE, write_cell
-from test_folder import PROTOCOL, cell, outcome
-from test_read import read
 
 NAME = "MTEB(eng, v2)"
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pdflatex import compiled
 from rich.console import Console
 
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.sheet import Entry, Section, Sheet
 from lcbench.uncertainty.intervals import Uncertainty
-from pdflatex import compiled
 
 HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
 

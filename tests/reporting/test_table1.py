@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pytest
+from report_frames import cell, frame
 
 from lcbench.reporting.table1 import (
     AVERAGE,
@@ -53,44 +54,6 @@ PAPER = {
     ),
 }
 PAPER_AVERAGE_IMPROVEMENT = (0.43, 1.18, 0.77, 0.14, 0.71, 0.22, 0.82, 0.53)
-
-
-def cell(
-    policy: str,
-    task: str,
-    score: float | Mapping[str, float] | Mapping[tuple[str, str], float],
-    column: str = "Class",
-    model: str = "org/model",
-    revision: str = "0123456789abcdef",
-    window: int = 512,
-    group: str = "paper, window 512",
-    **conditions: str,
-) -> list[dict[str, object]]:
-    """The rows of one cell; `score` is a number or by subset or by (split, subset)."""
-    parts = score if isinstance(score, Mapping) else {"default": score}
-    rows = []
-    for part, value in parts.items():
-        split, subset = part if isinstance(part, tuple) else ("test", part)
-        rows.append(
-            {
-                "group": group,
-                "window": window,
-                "model": model,
-                "revision": revision,
-                "policy": policy,
-                "task": task,
-                "column": column,
-                "split": split,
-                "subset": subset,
-                "score": value,
-                "conditions": {"mteb": "2.26.24", **conditions},
-            }
-        )
-    return rows
-
-
-def frame(*cells: list[dict[str, object]]) -> pd.DataFrame:
-    return pd.DataFrame([row for rows in cells for row in rows])
 
 
 def paper_frame(*models: str) -> pd.DataFrame:

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-import pyarrow as pa
 import pytest
-from mteb.models.model_meta import ModelMeta
+from result_cells import PROTOCOL, cell, outcome
 
 from lcbench.errors import RequestError, StorageError
-from lcbench.results.cell import Cell, Protocol
+from lcbench.results.cell import Cell
 from lcbench.results.folder import (
     DIGEST,
     ITEMS_DIGEST,
     Failure,
-    Finished,
     ItemsError,
     Results,
     _set_aside,
@@ -38,33 +36,7 @@ from lcbench.run import claims
 from lcbench.system import files
 from lcbench.system import process as machine
 from lcbench.system.files import remove_leftovers, write_atomically
-from lcbench.tempscale.policy import BASELINE, ByLayer, Constant, Policy
-
-PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
-VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
-
-
-def cell(policy: Policy = BASELINE, task: str = "STSBenchmark") -> Cell:
-    return Cell("some/model", "f" * 40, policy, task, PROTOCOL)
-
-
-def outcome(of: Cell, score: float) -> Finished:
-    task = mteb.get_task(of.task)
-    scores = {"test": {"default": {"main_score": score, "cosine_spearman": score}}}
-    result = mteb.results.TaskResult.from_task_results(task, scores, evaluation_time=1.0)
-    kwargs = None if of.policy.is_baseline else {"tau": of.policy.canonical}
-    meta = ModelMeta.create_empty(
-        overwrites={"name": of.model, "revision": of.revision, "experiment_kwargs": kwargs}
-    )
-    provenance = {
-        "protocol": asdict(of.protocol),
-        "window": 512,
-        "task_type": "STS",
-        "data": {"dataset": "mteb/stsbenchmark-sts", "origin": "hub"},
-        "versions": VERSIONS,
-    }
-    items = pa.Table.from_pylist([{"id": "0", "tokens": 3, "score": 0.5}])
-    return Finished(result.to_disk, meta.to_dict(), provenance, items)
+from lcbench.tempscale.policy import BASELINE, ByLayer, Constant
 
 
 def read(results: Results, **options: Any) -> Any:

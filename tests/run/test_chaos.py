@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import chaos_program
+import pytest
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).with_name("chaos_program.py")

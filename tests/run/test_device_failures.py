@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import chaos_program
 import pytest
 import torch
 from rich.console import Console
+from tiny_models import tiny_transformer
 
-import chaos_program
 from lcbench.cli import app
 from lcbench.cli import run as __main__
 from lcbench.encode import forward
@@ -28,7 +29,6 @@ from lcbench.system import transient
 from lcbench.system.signals import TERMINATED, DeviceLost, Stop
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import active_probe
-from tiny_models import tiny_transformer
 
 # What is said of a GPU that others use: in torch's words.
 SCARCE = [

@@ -13,10 +13,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import chaos_program
 import pytest
 from rich.console import Console
 
-import chaos_program
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
 from lcbench.plan.manifest import latest, read

@@ -7,6 +7,7 @@ import mteb
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from engines import encoder_of
 from mteb.abstasks import (
     AbsTaskBitextMining,
     AbsTaskClassification,
@@ -22,7 +23,6 @@ from mteb.similarity_functions import cos_sim
 from scipy import stats
 from sklearn.metrics import v_measure_score
 
-from engines import encoder_of
 from lcbench.encode.encoder import Encoder
 from lcbench.score.evaluate import score
 from lcbench.system.hardware import quiet_libraries

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from engines import engine_of
+
 from lcbench.encode.engine import Engine
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import LcbenchError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import composed, read
 from omegaconf import OmegaConf
 
 from lcbench.errors import RequestError
@@ -21,15 +21,6 @@ GROUPS = {
     for group in config_folder().iterdir()
     if group.is_dir()
 }
-
-
-def composed(*overrides: str, config: str = "config") -> Any:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose(config, overrides=list(overrides))
-
-
-def read(*overrides: str) -> settings.Settings:
-    return settings.read({"minilm": composed(*overrides)})
 
 
 def test_no_key_is_both_identity_and_runtime() -> None:

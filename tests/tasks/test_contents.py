@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from engines import encoder_of
 from mteb.abstasks import (
     AbsTaskBitextMining,
     AbsTaskClassification,
@@ -33,7 +34,6 @@ from mteb.abstasks import (
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from engines import encoder_of
 from lcbench.encode.encoder import Encoder
 from lcbench.hub.datasets import point_at
 from lcbench.score.evaluate import score

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from docs_tasks import SIZES
 
 from lcbench.settings.read import shipped_suites
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.sizes import Texts, rounded, texts_of
 from lcbench.tasks.suites import DOCS_TYPES, SYNTHETIC_TASKS, make_task, resolve
-from test_docstrings import SIZES
 
 
 def size_of(task: str, subsets: tuple[str, ...] | None = None) -> tuple[Texts, ...]:

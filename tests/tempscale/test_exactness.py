@@ -6,8 +6,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 import transformers
-
-import lcbench
 from exactness import (
     ARCHITECTURES,
     BACK_ENDS,
@@ -20,6 +18,8 @@ from exactness import (
     states,
     temperatures,
 )
+
+import lcbench
 from lcbench.tempscale.policy import parse
 
 RUN = [

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from exactness import ARCHITECTURES, make, states
 from torch import Tensor, nn
 
 import lcbench
-from exactness import ARCHITECTURES, make, states
 from lcbench.errors import InjectionError, RequestError
 from lcbench.tempscale.fold import fold
 from lcbench.tempscale.policy import parse

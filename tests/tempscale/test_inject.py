@@ -9,20 +9,20 @@ import mteb
 import numpy as np
 import pytest
 import torch
+from engines import encoder_of
+from exactness import weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mteb.types import PromptType
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from tiny_models import tiny_transformer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 import lcbench
-from engines import encoder_of
-from exactness import weights_of
 from lcbench.errors import InjectionError, RequestError
 from lcbench.tempscale.policy import ByRole
-from tiny_models import tiny_transformer
 
 ARCHITECTURES = ("bert", "roberta", "t5")
 BACK_ENDS = ("eager", "sdpa")

@@ -8,9 +8,9 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+from engines import NOISE_FLOOR, largest_difference
 from mteb.mocks.mock_tasks import MockRetrievalTask
 
-from engines import NOISE_FLOOR, largest_difference
 from lcbench import inject
 from lcbench.errors import InjectionError, RequestError
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import tiny_transformer
 
 from lcbench.errors import InjectionError
 from lcbench.tempscale import inject as module
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import TOLERANCE, _is_attention, largest_logit
-from tiny_models import tiny_transformer
 
 ARCHITECTURES = ["bert", "mpnet", "t5"]
 _QUERIES = ("query", "q", "query_proj", "relative_attention_bias")

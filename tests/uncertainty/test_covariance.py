@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_cells import item_rows, write_cell
 from scipy import stats
 
 from lcbench.results.folder import CellFiles, Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 from lcbench.uncertainty import covariance as noise
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, ratio_error, standard_error
-from report_cells import item_rows, write_cell
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
 from lcbench.reporting.table1 import AVERAGE, Table, build_tables
@@ -28,7 +29,6 @@ from lcbench.uncertainty.intervals import (
 )
 from lcbench.uncertainty.items import Sample
 from lcbench.uncertainty.permutation import sign_flip_p
-from report_cells import BGE, item_rows, write_cell
 
 PART = ("test", "default")
 E5 = "intfloat/e5-base-v2"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_cells import item_rows, write_cell
 from scipy import stats
 
 from lcbench.results.folder import Results
@@ -21,7 +22,6 @@ from lcbench.uncertainty.items import (
     spearman,
     why_unknown,
 )
-from report_cells import item_rows, write_cell
 
 PART = ("test", "default")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_cells import RELEVANT, item_rows, relevant, write_cell
 from scipy.stats import bootstrap, norm, spearmanr, t
 
 from lcbench.reporting.sheet import Entry
@@ -27,7 +28,6 @@ from lcbench.reporting.tables.by_length import (
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
-from report_cells import RELEVANT, item_rows, relevant, write_cell
 
 OURS = Constant(0.8)
 MODEL = "bge-base-en-v1.5"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
 from lcbench.reporting import sheet as sheets
@@ -17,7 +18,6 @@ from lcbench.reporting.tables.choice import Choice, choose, sheet
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 from lcbench.uncertainty.intervals import analyse
-from report_cells import BGE, item_rows, write_cell
 
 # By task and policy.
 Scores = Mapping[str, Mapping[str, float]]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from report_cells import BGE, write_cell
 
 from lcbench.errors import RequestError
 from lcbench.reporting.sheet import Sheet
@@ -13,7 +14,6 @@ from lcbench.reporting.tables.comparison import beside_folders, beside_models
 from lcbench.results.folder import CellFiles, Results
 from lcbench.tempscale.policy import Constant
 from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
-from report_cells import BGE, write_cell
 
 TAU = Constant(0.8)
 NAMES = ("main", "branch")

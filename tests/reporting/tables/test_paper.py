@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 from rich.console import Console
 
 from lcbench.reporting import formats
@@ -21,7 +22,6 @@ from lcbench.settings.read import ReportSettings, shipped_models, shipped_suites
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance
-from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
 E5 = "dwzhu/e5-base-4k"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pytest
+from report_frames import cell, frame
 from rich.console import Console
 
 from lcbench.reporting.formats import csv_lengths, markdown_lengths, terminal_lengths
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables
-from test_table1 import cell, frame
 
 
 def lengths(*scores: float, start: int = 128) -> dict[tuple[str, str], float]:

@@ -5,12 +5,11 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from docs_tasks import SIZES, Oracle
 
 from lcbench.tasks.docs.selection import LONG_WORDS, select
 from lcbench.tasks.docs.tasks import make_task
 from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS
-from test_docstrings import SIZES
 
 TASKS = sorted(DOCS_TASKS - SYNTHETIC_TASKS)
 
@@ -78,35 +77,6 @@ def test_clustering_data(kind: str) -> None:
     for one in sets:
         assert [subpackages[text] for text in one["sentences"]] == one["labels"]
         assert len(set(one["labels"])) > 3
-
-
-class Oracle:
-    """An encoder that knows, or does not know, what a task asks for."""
-
-    mteb_model_meta = mteb.models.model_meta.ModelMeta.create_empty(
-        overwrites={"name": "test/oracle", "revision": "1"}
-    )
-
-    def __init__(self, answers: dict[str, int], noise: bool) -> None:
-        self.answers = answers
-        self.noise = noise
-        self.rng = np.random.default_rng(0)
-
-    def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
-        texts = list(inputs.dataset["text"])
-        if self.noise:
-            return self.rng.normal(size=(len(texts), 64)).astype(np.float32)
-        vectors = np.zeros((len(texts), max(self.answers.values()) + 1), dtype=np.float32)
-        vectors[np.arange(len(texts)), [self.answers[text] for text in texts]] = 1
-        return vectors
-
-    def similarity(self, left: Any, right: Any) -> Any:
-        import torch
-
-        return torch.as_tensor(left) @ torch.as_tensor(right).T
-
-    def similarity_pairwise(self, left: Any, right: Any) -> Any:
-        raise NotImplementedError
 
 
 def answers_of(name: str) -> dict[str, int]:

@@ -9,20 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from docs_tasks import SIZES
 
 from lcbench.errors import RequestError
 from lcbench.tasks.docs import docstrings
 from lcbench.tasks.docs.docstrings import collect
-from lcbench.tasks.docs.selection import LONG_WORDS, DocsSizes, SyntheticSizes, select
-
-SIZES = DocsSizes(
-    documents=120,
-    documents_per_module=8,
-    long_documents=40,
-    clustering_sets=3,
-    clustering_share=0.7,
-    synthetic=SyntheticSizes(lengths=(64, 128), documents=4),
-)
+from lcbench.tasks.docs.selection import LONG_WORDS, select
 
 
 @pytest.fixture(scope="module")

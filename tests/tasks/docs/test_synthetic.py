@@ -12,6 +12,7 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+from docs_tasks import SIZES, Oracle
 
 from lcbench.errors import RequestError
 from lcbench.tasks.docs import haystacks
@@ -19,8 +20,6 @@ from lcbench.tasks.docs.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest
 from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, select
 from lcbench.tasks.docs.synthetic import make_task
 from lcbench.tasks.suites import NEEDLE, PASSKEY, docs_digest
-from test_docs_tasks import Oracle
-from test_docstrings import SIZES
 
 TASKS = (PASSKEY, NEEDLE)
 MADE = SyntheticSizes(lengths=(64, 128, 256, 512, 1024), documents=24)
