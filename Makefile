@@ -33,18 +33,18 @@ demo: setup  ## a real model, real text, four temperatures: Table 1 in a few min
 	@$(BIN)/python -m lcbench sweep=demo
 
 prefetch: setup  ## fetch the models and data of the paper's Table 1 into MIRROR=mirror
-	@$(BIN)/python -m lcbench.estimate sweep=paper "mirror=$(MIRROR)" $(ARGS)
-	@$(BIN)/python -m lcbench.prefetch sweep=paper "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench estimate sweep=paper "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench prefetch sweep=paper "mirror=$(MIRROR)" $(ARGS)
 
 table1: prefetch  ## the paper's Table 1, in RESULTS=results/runs: says first what it takes
 	@$(BIN)/python -m lcbench sweep=paper "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
-	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
+	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)"
 
 longembed: setup  ## the same for LongEmbed: fetch, sweep, report
-	@$(BIN)/python -m lcbench.estimate sweep=longembed "mirror=$(MIRROR)" $(ARGS)
-	@$(BIN)/python -m lcbench.prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench estimate sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench sweep=longembed "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
-	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)"
+	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)"
 
 # A mirror that was named, or the one that `make prefetch` has filled.
 slurm: setup  ## submit SWEEP=demo as a Slurm array: make slurm SWEEP=paper ARGS="launch.gpus=1"
@@ -55,7 +55,7 @@ resubmit: setup  ## submit again what is missing of the last sweep in RESULTS, a
 	@$(BIN)/python -m lcbench launch=slurm manifest=latest "results_dir=$(RESULTS)" $(ARGS)
 
 status: setup  ## how the last sweep in RESULTS stands
-	@$(BIN)/python -m lcbench.status "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench status "results_dir=$(RESULTS)" $(ARGS)
 
 bench: setup  ## measure the engine against plain mteb and the authors' way, on MIRROR=mirror too
 	@$(BIN)/python scripts/bench_engine.py --mirror "$(MIRROR)" --out results/bench/engine.md $(ARGS)
@@ -72,7 +72,7 @@ lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/mypy
 
 report: setup  ## tables, figures and page of all results in RESULTS=results/runs
-	@$(BIN)/python -m lcbench.report "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)" $(ARGS)
 
 verify: setup  ## write the recorded reports again from their recorded cells: every number agrees
 	@$(BIN)/python scripts/verify_results.py

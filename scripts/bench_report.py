@@ -5,7 +5,7 @@
 Scores and items are drawn at random, as many as the tasks have (`results/paper/tasks.csv`); of each
 cell that has them, queries, pairs or texts in a file of their own. They take some 2 GB and some
 minutes to write; a folder that is there already is used again. What is measured is the whole
-command, `python -m lcbench.report`, in a process of its own.
+command, `python -m lcbench report`, in a process of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     runs = arguments.folder / "runs"
     if not (runs / "whole").exists():
         make(runs)
-    command = ["-m", "lcbench.report", f"results_dir={runs}"]
+    command = ["-m", "lcbench", "report", f"results_dir={runs}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)  # noqa: S603

@@ -75,9 +75,9 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (["tasks=[MTEB(eng, v2),STS13]"], """'tasks=["MTEB(eng, v2)",STS13]'"""),
         (["tau=0.8,0.9"], "As one list: 'tau=[0.8,0.9]'"),
         (["model=[a/b,minilm]"], "'models=[a/b,minilm]'"),
-        (["report"], "report is a command of its own: python -m lcbench.report"),
-        (["seed=1"], "seed is a key of python -m lcbench.report, not of python -m lcbench."),
-        (["+seed=1"], "seed is a key of python -m lcbench.report"),
+        (["report"], "report is a command of its own: python -m lcbench report"),
+        (["seed=1"], "seed is a key of python -m lcbench report, not of python -m lcbench."),
+        (["+seed=1"], "seed is a key of python -m lcbench report"),
     ],
 )
 def test_what_is_wrong_with_a_word_and_what_is_right(words: list[str], shown: str) -> None:

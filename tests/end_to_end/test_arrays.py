@@ -160,7 +160,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     assert single.returncode == 0, single.stderr
     expected = (tmp_path / "single" / "report" / "table1.md").read_text()
     assert (results / "report" / "table1.md").read_text() == expected
-    done = run(f'manifest="{folder}"', "report_dir=apart", module="lcbench.report")
+    done = run(f'manifest="{folder}"', "report_dir=apart", command="report")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "apart" / "table1.md").read_text() == expected
     alone, array = scores(tmp_path / "single"), scores(results)

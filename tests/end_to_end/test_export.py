@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.export`: what it writes needs no lcbench, and what it cannot write it says."""
+"""`python -m lcbench export`: what it writes needs no lcbench, and what it cannot write it says."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ except ImportError:
 def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    done = run("model=minilm", "tau=0.8", "out=at-0.8", "offline=true", module="lcbench.cli.export")
+    done = run("model=minilm", "tau=0.8", "out=at-0.8", "offline=true", command="export")
     assert done.returncode == 0, done.stderr
     assert "at-0.8: written" in done.stdout
     loaded = subprocess.run(
@@ -65,7 +65,7 @@ def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: P
 )
 def test_what_cannot_be_exported(run, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "there").mkdir()
-    done = run("model=minilm", "offline=true", *arguments, module="lcbench.cli.export")
+    done = run("model=minilm", "offline=true", *arguments, command="export")
     assert done.returncode == 2
     assert message in done.stderr
     assert "lcbench: error: " in done.stderr

@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.import_results PATH` as a user runs it: its words and its exit status."""
+"""`python -m lcbench import PATH` as a user runs it: its words and its exit status."""
 
 import json
 from pathlib import Path
@@ -26,14 +26,14 @@ def public(tmp_path: Path) -> Path:
 
 
 def test_an_import_its_report_and_the_same_again(run, public: Path) -> None:
-    done = run(public.name, module="lcbench.cli.import_results")
+    done = run(public.name, command="import")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 result imported into results/runs/imported-" in done.stdout
-    again = run(public.name, "results_dir=results/runs", module="lcbench.cli.import_results")
+    again = run(public.name, "results_dir=results/runs", command="import")
     assert (again.returncode, again.stderr) == (0, "")
     assert "0 results imported" in again.stdout
     assert "1 result imported before and unchanged" in again.stdout
-    shown = run(module="lcbench.report")
+    shown = run(command="report")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "imported: public results of mteb" in shown.stdout
     assert "raw, τ = 1  75.00  75.00" in " ".join(shown.stdout.split("\n"))
@@ -41,7 +41,7 @@ def test_an_import_its_report_and_the_same_again(run, public: Path) -> None:
 
 def test_a_file_that_cannot_be_read_ends_with_1(run, public: Path) -> None:
     (public / FOLDER / "STS13.json").write_text("{")
-    done = run(f"path='{public.name}'", module="lcbench.cli.import_results")
+    done = run(f"path='{public.name}'", command="import")
     assert done.returncode == 1
     assert "1 result imported into" in done.stdout
     assert "1 result refused, see above" in done.stdout
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_read_ends_with_1(run, public: Path) -> None:
     ],
 )
 def test_a_wrong_request(run, tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run(*arguments, module="lcbench.cli.import_results")
+    done = run(*arguments, command="import")
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("lcbench: error: ")

@@ -154,7 +154,7 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
     # Two windows are one report; lengths that a window does not have stay empty.
     half = run(*small, "tau=1.0", "model.window=128")
     assert half.returncode == 0, half.stderr
-    report = run("results_dir=runs", module="lcbench.report")
+    report = run("results_dir=runs", command="report")
     assert report.returncode == 0, report.stderr
     found = {(row["group"], row["window"], row["length"]) for row in lengths_of(tmp_path / "runs")}
     assert found == {
@@ -176,7 +176,7 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
         with path.open(newline="") as file:
             parts.append({row["length"] for row in csv.DictReader(file)})
     assert {"512"} in parts
-    run("results_dir=runs", module="lcbench.report")
+    run("results_dir=runs", command="report")
     groups = {row["group"]: row["window"] for row in lengths_of(tmp_path / "runs")}
     assert sorted(groups.values()) == ["128", "256", "256"]
     assert sum(group.startswith("paper, docs ") for group in groups) == 2
@@ -194,6 +194,6 @@ def test_a_report_without_lengths_leaves_no_older_one(run, tmp_path: Path) -> No
     (part,) = (tmp_path / "runs" / "report").glob("run-*")
     assert (part / "table1.csv").is_file()
     assert not (part / "lengths.csv").exists()
-    reported = run("results_dir=runs", "tasks=[DocstringReranking]", module="lcbench.report")
+    reported = run("results_dir=runs", "tasks=[DocstringReranking]", command="report")
     assert reported.returncode == 0, reported.stderr
     assert not (tmp_path / "runs" / "report" / "lengths.csv").exists()

@@ -187,7 +187,7 @@ def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
         "mirror=m m",
         "offline=true",
         "out=x",
-        module="lcbench.cli.export",
+        command="export",
     )
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1].strip()

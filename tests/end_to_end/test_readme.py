@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_line(line: str, folder: Path, request: pytest.FixtureRequest) -> None:
     if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
         (folder / "my-mirror").symlink_to(request.getfixturevalue("mirror"))
-    reads = line.startswith(("python -m lcbench.report", "python -m lcbench.cli.status"))
+    reads = line.startswith(("python -m lcbench report", "python -m lcbench status"))
     if reads and not (folder / "results").exists():
         made = f"{sys.executable} -m lcbench 'tasks=[DocstringReranking]' {' '.join(SMALL)}"
         subprocess.run(["bash", "-c", made], cwd=folder, check=True, capture_output=True)

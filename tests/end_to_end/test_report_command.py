@@ -1,4 +1,4 @@
-"""`python -m lcbench.report` on a folder of results: what it writes, and how it fails."""
+"""`python -m lcbench report` on a folder of results: what it writes, and how it fails."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    done = run(f"results_dir={filled}", f"report_dir={report}", module="lcbench.report")
+    done = run(f"results_dir={filled}", f"report_dir={report}", command="report")
     assert (done.returncode, done.stderr) == (0, "")
     assert "95 % from" in done.stdout
     assert "10,000 resamples, seed 0" in done.stdout
@@ -102,28 +102,28 @@ def test_the_same_report_twice_and_nothing_of_the_first_remains(
 ) -> None:
     report = tmp_path / "report"
     command = (f"results_dir={filled}", f"report_dir={report}", "resamples=1000")
-    assert run(*command, "models=[bge,gist]", module="lcbench.report").returncode == 0
+    assert run(*command, "models=[bge,gist]", command="report").returncode == 0
     assert (report / "tables" / "models.csv").exists()
     own = report / "tables" / "mine.csv"
     own.write_text("mine")
     before = {path: path.read_bytes() for path in report.rglob("*.csv")}
-    assert run(*command, module="lcbench.report").returncode == 0
+    assert run(*command, command="report").returncode == 0
     # What only the first had is gone; what it did not write is nobody's to remove.
     assert not (report / "tables" / "models.csv").exists()
     assert own.read_text() == "mine"
     for path in report.rglob("*.csv"):
         assert path.read_bytes() == before[path], path
-    assert run(*command, "seed=1", module="lcbench.report").returncode == 0
+    assert run(*command, "seed=1", command="report").returncode == 0
     assert (report / "table1.csv").read_bytes() != before[report / "table1.csv"]
 
 
 def test_models_side_by_side(run, filled: Path, tmp_path: Path) -> None:
     arguments = [f"results_dir={filled}", f"report_dir={tmp_path}", "resamples=0"]
-    done = run(*arguments, "models=[bge,gist]", module="lcbench.report")
+    done = run(*arguments, "models=[bge,gist]", command="report")
     assert done.returncode == 0
     assert "side by side" in done.stdout
     assert "95 %" not in (tmp_path / "table1.csv").read_text()
-    one = run(*arguments, "models=bge", module="lcbench.report")
+    one = run(*arguments, "models=bge", command="report")
     assert one.returncode == 0
     assert "GIST" not in one.stdout
 
@@ -134,7 +134,7 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
         f"results_dir={filled}",
         f"report_dir={tmp_path / 'report'}",
         f"against={other}",
-        module="lcbench.report",
+        command="report",
     )
     assert (done.returncode, done.stderr) == (0, "")
     rows = (tmp_path / "report" / "tables" / "beside.csv").read_text().splitlines()
@@ -159,7 +159,7 @@ def test_what_cannot_be_reported(
     run, filled: Path, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     report = tmp_path / "report"
-    done = run(f"results_dir={filled}", f"report_dir={report}", *arguments, module="lcbench.report")
+    done = run(f"results_dir={filled}", f"report_dir={report}", *arguments, command="report")
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -170,7 +170,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
     run, filled: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    done = run(f"results_dir={filled}", "report_dir=file/report", module="lcbench.report")
+    done = run(f"results_dir={filled}", "report_dir=file/report", command="report")
     assert done.returncode == 2
     assert "report_dir=file/report cannot be written" in done.stderr
     assert done.stdout == ""

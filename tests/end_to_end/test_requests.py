@@ -81,7 +81,7 @@ def test_a_wrong_request(run, tmp_path: Path, arguments: list[str], message: str
 
 
 def test_the_report_of_nothing(run) -> None:
-    done = run("results_dir=nothing", module="lcbench.report")
+    done = run("results_dir=nothing", command="report")
     assert done.returncode == 2
     assert "results_dir=nothing has no results" in done.stderr
 

@@ -47,7 +47,7 @@ def test_a_run_and_the_same_again(run, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in json_results(tmp_path / "runs")} == stamps
     assert seconds < 6
 
-    report = run("results_dir=runs", module="lcbench.report")
+    report = run("results_dir=runs", command="report")
     assert table_of(report.stdout) == table_of(first.stdout)
     names = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
     assert names == {
@@ -314,7 +314,7 @@ def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(run, tmp_path: P
         files = json_results(tmp_path / "runs")
         assert len(files) == number
         assert len({path.parents[2] for path in files}) == number
-    report = run("results_dir=runs", module="lcbench.report")
+    report = run("results_dir=runs", command="report")
     assert report.returncode == 0, report.stderr
     for group in ("paper", "paper, subsets en", "paper, subsets eng", "leaderboard, subsets en"):
         assert f"protocol {group}" in report.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.status`: fast, light, and right about what it is asked for."""
+"""`python -m lcbench status`: fast, light, and right about what it is asked for."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_the_last_sweep_is_shown(run, tmp_path: Path) -> None:
     make(tmp_path / "runs")
     os.utime(tmp_path / "runs/sweeps/demo-01234567/manifest.jsonl", (1e9, 1e9))
     plan(tmp_path / "runs", [line(n, f"T{n}") for n in range(2)], label="last")
-    done = run("results_dir=runs", module="lcbench.cli.status")
+    done = run("results_dir=runs", command="status")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("last-01234567, planned 2026-01-02 ")
     assert "1 done, 0 running, 1 failed, 0 missing of 2." in " ".join(done.stdout.split())
@@ -49,7 +49,7 @@ def test_the_last_sweep_is_shown(run, tmp_path: Path) -> None:
     path = "runs/paper-0a1b2c3d/results/org__model/main/T1.failure.txt"
     assert f"    {path}\n" in done.stdout
     assert (tmp_path / path).read_text() == FAILURE
-    named = run("manifest=runs/sweeps/demo-01234567", module="lcbench.cli.status")
+    named = run("manifest=runs/sweeps/demo-01234567", command="status")
     assert (named.returncode, named.stderr) == (0, "")
     assert "1 done, 1 running, 1 failed, 3 missing of 6." in " ".join(named.stdout.split())
     # Nothing is written by looking.
@@ -59,19 +59,19 @@ def test_the_last_sweep_is_shown(run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("spelling", ["--failed", "failed=true"])
 def test_the_elements_to_submit_again(run, tmp_path: Path, spelling: str) -> None:
     make(tmp_path / "runs")
-    done = run(spelling, "results_dir=runs", module="lcbench.cli.status")
+    done = run(spelling, "results_dir=runs", command="status")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1-2,4-5\n", "")
 
 
 def test_nothing_to_submit_is_nothing(run, tmp_path: Path) -> None:
     sweep = plan(tmp_path / "runs", [line(0, "A")])
     write_result(sweep, 0)
-    done = run("--failed", "results_dir=runs", module="lcbench.cli.status")
+    done = run("--failed", "results_dir=runs", command="status")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_flags_are_in_the_help(run) -> None:
-    done = run("--help", module="lcbench.cli.status")
+    done = run("--help", command="status")
     assert (done.returncode, done.stderr) == (0, "")
     assert "--failed (or failed=true)" in done.stdout
     assert "--watch (or watch=true)" in done.stdout
@@ -95,7 +95,7 @@ def nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
-        (nothing, [], "no sweep was planned or run there. `python -m lcbench.cli.plan sweep=NAME`"),
+        (nothing, [], "no sweep was planned or run there. `python -m lcbench plan sweep=NAME`"),
         (nothing, ["results_dir=elsewhere"], "results_dir=elsewhere: no sweep was planned or run"),
         (nothing, ["--failed"], "results_dir=runs: no sweep was planned or run there."),
         (nothing, ["manifest=none"], "manifest=none cannot be read: No such file or directory"),
@@ -113,7 +113,7 @@ def test_a_wrong_request(
     prepare(tmp_path / "runs")
     named = any(one.startswith("results_dir=") for one in arguments)
     request = arguments if named else ["results_dir=runs", *arguments]
-    done = run(*request, module="lcbench.cli.status")
+    done = run(*request, command="status")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("lcbench: error: ")
     assert message in done.stderr
@@ -121,7 +121,7 @@ def test_a_wrong_request(
 
 def test_without_a_terminal_it_is_shown_once(run, tmp_path: Path) -> None:
     make(tmp_path / "runs")
-    done = run("--watch", "results_dir=runs", module="lcbench.cli.status")
+    done = run("--watch", "results_dir=runs", command="status")
     assert done.returncode == 0
     assert done.stdout.count("demo-01234567, planned ") == 1
     assert done.stderr == (
@@ -136,7 +136,7 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self._inside, outside = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lcbench.cli.status", "--watch", "results_dir=runs"],
+            [sys.executable, "-m", "lcbench", "status", "--watch", "results_dir=runs"],
             cwd=folder,
             stdin=outside,
             stdout=outside,
@@ -241,7 +241,7 @@ def test_ten_thousand_results_take_less_than_three_seconds(run, tmp_path: Path) 
         path.with_suffix(".items.parquet").touch()
     (sweep.results_dir / folders[7] / "T7.json").unlink()
     started = time.monotonic()
-    done = run("results_dir=runs", module="lcbench.cli.status")
+    done = run("results_dir=runs", command="status")
     seconds = time.monotonic() - started
     print(f"\n10,000 results: {seconds:.2f} s")
     assert (done.returncode, done.stderr) == (0, "")

@@ -141,7 +141,7 @@ def test_nobody_needs_to_see_how_it_goes(tmp_path: Path, sts: list[str]) -> None
 def test_a_sweep_is_planned_run_in_elements_and_reported(
     run, tmp_path: Path, sts: list[str]
 ) -> None:
-    planned = run(*sts, "results_dir=runs", "launch.elements=3", module="lcbench.cli.plan")
+    planned = run(*sts, "results_dir=runs", "launch.elements=3", command="plan")
     assert planned.returncode == 0, planned.stderr
     assert "16 cells in 3 elements" in planned.stdout
     (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
@@ -150,9 +150,9 @@ def test_a_sweep_is_planned_run_in_elements_and_reported(
         assert (done.returncode, done.stderr) == (0, "")
         assert f"element {element}: " in done.stdout
         assert "Model " not in done.stdout
-    status = run("--failed", "results_dir=runs", module="lcbench.cli.status")
+    status = run("--failed", "results_dir=runs", command="status")
     assert (status.returncode, status.stdout) == (0, "1\n"), status.stderr
-    report = run(f"manifest={folder}", module="lcbench.report")
+    report = run(f"manifest={folder}", command="report")
     assert report.returncode == 0
     assert "missing" in report.stdout
     closed = run(f"manifest={folder}", "tau=0.5")
@@ -164,7 +164,7 @@ def test_a_sweep_is_planned_run_in_elements_and_reported(
     assert alone.returncode == 0
     texts = [(tmp_path / one / "report" / "table1.md").read_text() for one in ("runs", "alone")]
     assert texts[0] == texts[1]
-    status = run("--failed", "results_dir=runs", module="lcbench.cli.status")
+    status = run("--failed", "results_dir=runs", command="status")
     assert (status.returncode, status.stdout) == (0, "")
 
 
@@ -215,17 +215,17 @@ def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_di
     assert run(*request).returncode == 0
     remount(small_disk, "ro")
     # What is there can be told and reported; what is not is refused before anything is computed.
-    status = run(f"results_dir={small_disk}/runs", module="lcbench.cli.status")
+    status = run(f"results_dir={small_disk}/runs", command="status")
     assert status.returncode == 0, status.stderr
     assert "16" in status.stdout
-    report = run(f"results_dir={small_disk}/runs", "report_dir=report", module="lcbench.report")
+    report = run(f"results_dir={small_disk}/runs", "report_dir=report", command="report")
     assert (report.returncode, report.stderr) == (0, "")
     more = run(*[one.replace("tau=0.7", "tau=0.6") for one in request])
     assert more.returncode == 2
     assert "results_dir=" in more.stderr
     assert "cannot be written: Read-only file system" in more.stderr
     planned = run(
-        *[one.replace("tau=0.7", "tau=0.6") for one in request], module="lcbench.cli.plan"
+        *[one.replace("tau=0.7", "tau=0.6") for one in request], command="plan"
     )
     assert planned.returncode == 2
     remount(small_disk, "rw")

@@ -24,7 +24,7 @@ def rows_of(output: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_listing_names_every_suite_task_and_size(run) -> None:
-    done = run(module="lcbench.tasks")
+    done = run(command="tasks")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search(r"^docs: 8 tasks, .*; the data of 8 is here$", done.stdout, flags=re.M)
@@ -42,11 +42,11 @@ def test_the_listing_names_every_suite_task_and_size(run) -> None:
 
 
 def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
-    run(module="lcbench.tasks")
+    run(command="tasks")
     seconds = []
     for _ in range(3):
         started = time.monotonic()
-        assert run(module="lcbench.tasks").returncode == 0
+        assert run(command="tasks").returncode == 0
         seconds.append(time.monotonic() - started)
     assert min(seconds) < 3
     code = (
@@ -75,7 +75,7 @@ def test_where_data_is(run, tmp_path: Path) -> None:
     (tmp_path / data / "test.parquet").touch()
     tasks = "tasks=[STS12,STS13,STS14,STS15,STSBenchmark,SICK-R,BIOSSES,DocstringRetrieval]"
     home = str(tmp_path / "home")
-    done = run(tasks, "mirror=mirror", "format=csv", module="lcbench.tasks", HF_HOME=home)
+    done = run(tasks, "mirror=mirror", "format=csv", command="tasks", HF_HOME=home)
     assert done.returncode == 0, done.stderr
     assert {task: row["data"] for task, row in rows_of(done.stdout).items()} == {
         "STS12": "prepared",
@@ -98,29 +98,29 @@ def test_a_mirror_that_has_a_part(run, tmp_path: Path, mirror: Path) -> None:
         folder.parent.mkdir(parents=True)
         folder.symlink_to(mirror / folder.relative_to(tmp_path / "mirror"))
     tasks = "tasks=[MassiveIntentClassification,LEMBQMSumRetrieval,LEMBNarrativeQARetrieval]"
-    done = run(tasks, "mirror=mirror", module="lcbench.tasks")
+    done = run(tasks, "mirror=mirror", command="tasks")
     assert "; the data of 1 is here\n" in done.stdout
     listed = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert listed["MassiveIntentClassification"].rstrip().endswith("in part")
     assert listed["LEMBQMSumRetrieval"].rstrip().endswith("mirror")
     assert listed["LEMBNarrativeQARetrieval"].rstrip().endswith("not here")
-    english = run(tasks, "subsets=en", "mirror=mirror", "format=csv", module="lcbench.tasks")
+    english = run(tasks, "subsets=en", "mirror=mirror", "format=csv", command="tasks")
     assert rows_of(english.stdout)["MassiveIntentClassification"]["data"] == "mirror"
 
 
 def test_a_benchmark_and_a_language(run) -> None:
-    done = run('tasks="MTEB(eng, v2)"', "format=csv", module="lcbench.tasks")
+    done = run('tasks="MTEB(eng, v2)"', "format=csv", command="tasks")
     rows = rows_of(done.stdout)
     assert len(rows) == 41
     assert rows["STS17"]["subsets"] == "1"
     assert (rows["STS17"]["texts"], rows["STS17"]["column"]) == ("500", "STS")
     assert {row["group"] for row in rows.values()} == {"MTEB(eng, v2)"}
-    english = run("suite=paper", "subsets=en", "format=csv", module="lcbench.tasks")
+    english = run("suite=paper", "subsets=en", "format=csv", command="tasks")
     assert {row["subsets"] for row in rows_of(english.stdout).values()} == {"1"}
 
 
 def test_benchmarks(run) -> None:
-    done = run("benchmarks=true", module="lcbench.tasks")
+    done = run("benchmarks=true", command="tasks")
     assert done.returncode == 0
     assert re.search(r"^ MTEB\(eng, v2\) +41 +41", done.stdout, flags=re.M)
     assert re.search(r"^ LongEmbed +6 +6", done.stdout, flags=re.M)
@@ -141,14 +141,14 @@ def test_benchmarks(run) -> None:
     ],
 )
 def test_wrong_requests(run, arguments: list[str], message: str) -> None:
-    done = run(*arguments, module="lcbench.tasks")
+    done = run(*arguments, command="tasks")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_estimate_of_the_paper(run) -> None:
-    done = run("sweep=paper", module="lcbench.cli.estimate")
+    done = run("sweep=paper", command="estimate")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.match(
@@ -220,7 +220,7 @@ def test_a_suite_of_ones_own_has_its_columns(run, tmp_path: Path) -> None:
     text = "name: legal\ncolumns:\n  Contracts: [STS12]\n"
     (tmp_path / "suite" / "legal.yaml").write_text(text, encoding="utf-8")
     asked = ["--config-dir", str(tmp_path), "suite=legal", "format=csv"]
-    done = run(*asked, module="lcbench.tasks")
+    done = run(*asked, command="tasks")
     assert done.returncode == 0, done.stderr
     (row,) = csv.DictReader(io.StringIO(done.stdout))
     assert (row["group"], row["column"], row["task"]) == ("legal", "Contracts", "STS12")

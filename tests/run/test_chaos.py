@@ -37,7 +37,7 @@ def run(work: Path, model: Path, *options: str) -> tuple[dict[str, Any], Counter
 def report(work: Path) -> str:
     """The table of a work folder's results."""
     done = subprocess.run(
-        [sys.executable, "-m", "lcbench.report", f"results_dir={work / 'runs'}"],
+        [sys.executable, "-m", "lcbench", "report", f"results_dir={work / 'runs'}"],
         capture_output=True,
         text=True,
         timeout=120,

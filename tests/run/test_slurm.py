@@ -268,7 +268,7 @@ def test_a_report_that_is_refused_does_not_lose_the_array(
     assert [one.job for one in slurm.submissions(sweep.folder)] == [17]
     said = capsys.readouterr().err
     assert "no CPU jobs here" in said
-    command = f"""python -m lcbench.report 'manifest="{sweep.folder}"'"""
+    command = f"""python -m lcbench report 'manifest="{sweep.folder}"'"""
     assert command in said
 
 
@@ -480,7 +480,7 @@ def test_a_job_reports(tmp_path: Path, shown: Path) -> None:
     done = script(tmp_path, "report", "-", python=str(shown))
     assert done.stdout.splitlines()[:3] == [
         "-m",
-        "lcbench.report",
+        "lcbench", "report",
         "manifest=${oc.env:LCBENCH_SWEEP}",
     ]
 
@@ -627,7 +627,7 @@ def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_
     fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
     planned = frozen(sweep, 60, 120, None)
-    follow = f"""how it stands: python -m lcbench.cli.status 'manifest="{sweep.folder}"'"""
+    follow = f"""how it stands: python -m lcbench status 'manifest="{sweep.folder}"'"""
     assert said_by_launch(planned).splitlines() == [
         "the report is written by Slurm job 18, when all have ended",
         "demo-12345678: 3 elements submitted as Slurm job 17, 0:00 to 2:00 each by the estimate of "

@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.estimate`: how many cells, texts, tokens and hours a request comes to.
+"""`python -m lcbench estimate`: how many cells, texts, tokens and hours a request comes to.
 
 An estimate, made before anything is fetched or loaded: from what mteb states of its tasks, the
 shape of the models, and what was measured on this machine.

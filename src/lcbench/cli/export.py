@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.export`: a sentence-transformers model whose weights carry a temperature."""
+"""`python -m lcbench export`: a sentence-transformers model whose weights carry a temperature."""
 
 from __future__ import annotations
 

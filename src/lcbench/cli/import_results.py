@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.import_results PATH`: public results of mteb, taken in as baselines.
+"""`python -m lcbench import PATH`: public results of mteb, taken in as baselines.
 
 They are kept in lcbench's own layout under a protocol of their own: nobody knows all of what an
 imported score was measured under, so none may stand in for a baseline of ours.
@@ -217,7 +217,7 @@ def _base(path: Path, results_dir: Path) -> Path:
     if base.resolve().is_relative_to(results_dir.resolve()):
         raise RequestError(
             f"path={path} lies in results_dir={results_dir}: these are results of lcbench already. "
-            "`python -m lcbench.report` shows them."
+            "`python -m lcbench report` shows them."
         )
     return base
 
@@ -486,7 +486,7 @@ def _summary(done: Imported) -> list[str]:
     if done.refused:
         lines.append(f"{_results(done.refused)} refused, see above")
     if done.taken or done.known:
-        lines.append("`python -m lcbench.report` shows them in a table of their own.")
+        lines.append("`python -m lcbench report` shows them in a table of their own.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.plan`: freeze a sweep into a manifest, divided into array elements.
+"""`python -m lcbench plan`: freeze a sweep into a manifest, divided into array elements.
 
 Takes the keys of `python -m lcbench`; what it writes, `python -m lcbench manifest=PATH` runs, whole
 or element by element, here, on several machines at once, or as a Slurm array.
@@ -121,7 +121,7 @@ def describe(frozen: Manifest) -> str:
         f"run it here:       python -m lcbench {sweep}",
         f"one element of it: python -m lcbench {sweep} element=0",
         f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
-        f"how it stands:     python -m lcbench.cli.status {sweep}",
+        f"how it stands:     python -m lcbench status {sweep}",
     ]
     if unknown:
         lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")

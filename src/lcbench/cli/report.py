@@ -1,4 +1,4 @@
-"""`python -m lcbench.report`: the tables and figures of a folder of results."""
+"""`python -m lcbench report`: the tables and figures of a folder of results."""
 
 from __future__ import annotations
 

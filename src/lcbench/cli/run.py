@@ -176,7 +176,7 @@ def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
     if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
-            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench.cli.plan"
+            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
         )
     now = compose_settings(config)
     told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}

@@ -1,4 +1,4 @@
-"""`python -m lcbench.cli.status`: how a sweep stands, and how long it will take.
+"""`python -m lcbench status`: how a sweep stands, and how long it will take.
 
 All of it is seen from the folders of results: each is listed once, and of the files only what is
 needed is read. This module imports nothing heavy; `state_of`, `to_submit` and `time_left` are for
@@ -379,7 +379,7 @@ def _job(config: DictConfig) -> int:
     if folder is None:
         raise RequestError(
             f"results_dir={settings.results_dir}: no sweep was planned or run there. "
-            "`python -m lcbench.cli.plan sweep=NAME` plans one, `python -m lcbench` runs one; "
+            "`python -m lcbench plan sweep=NAME` plans one, `python -m lcbench` runs one; "
             "results_dir=PATH or manifest=PATH names another."
         )
     manifest = read(find(folder, settings.results_dir))

@@ -1,4 +1,4 @@
-"""`python -m lcbench.tasks`: suites and tasks, their sizes, and whether their data is here."""
+"""`python -m lcbench tasks`: suites and tasks, their sizes, and whether their data is here."""
 
 from __future__ import annotations
 

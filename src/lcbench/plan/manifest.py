@@ -7,7 +7,7 @@ elsewhere:
     <results_dir>/sweeps/<label>-<digest>/logs/            one file a run, or an array element
 
 What it says does not change with the configs that it was made from. This module imports nothing
-heavy: `lcbench.cli.status` reads manifests of ten thousand cells.
+heavy: `lcbench status` reads manifests of ten thousand cells.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def read(path: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RequestError(
-            f"manifest={path} cannot be read: {reason}. `python -m lcbench.cli.plan sweep=NAME` makes "
+            f"manifest={path} cannot be read: {reason}. `python -m lcbench plan sweep=NAME` makes "
             "one and says where it is."
         ) from error
     try:
@@ -273,7 +273,7 @@ def find(path: Path, results_dir: Path, *, planned: bool = False) -> Path:
         how = "planned" if planned else "planned or run"
         raise RequestError(
             f"manifest={LATEST}: results_dir={results_dir} has no sweep that was {how}. "
-            "`python -m lcbench.cli.plan sweep=NAME` plans one."
+            "`python -m lcbench plan sweep=NAME` plans one."
         )
     return found
 

@@ -229,7 +229,7 @@ def launch(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    follow = "python -m lcbench.cli.status " + shlex.quote(key_value("manifest", _folder(manifest)))
+    follow = "python -m lcbench status " + shlex.quote(key_value("manifest", _folder(manifest)))
     waiting = queued(manifest.folder)
     elements = tuple(status.to_submit(manifest, status.state_of(manifest), waiting))
     name = manifest.folder.name
@@ -315,7 +315,7 @@ def submit(
             sweep = shlex.quote(key_value("manifest", _folder(manifest)))
             warn(
                 f"job {job} was submitted, but not the one that reports. {error}\nWhen it has "
-                f"ended: python -m lcbench.report {sweep} (launch.report=false submits no such job)"
+                f"ended: python -m lcbench report {sweep} (launch.report=false submits no such job)"
             )
     return job
 

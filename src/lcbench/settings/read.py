@@ -291,7 +291,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class StatusSettings:
-    """What `python -m lcbench.cli.status` is asked for.
+    """What `python -m lcbench status` is asked for.
 
     Attributes:
         results_dir: where results are.
@@ -308,7 +308,7 @@ class StatusSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What `python -m lcbench.report` is asked for.
+    """What `python -m lcbench report` is asked for.
 
     Attributes:
         report_dir: where the report goes; None: `report` in the folder of results.
@@ -331,7 +331,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class TasksSettings:
-    """What `python -m lcbench.tasks` is asked for.
+    """What `python -m lcbench tasks` is asked for.
 
     Attributes:
         groups: tasks by what named them: each suite, or all that was asked for.
@@ -358,7 +358,7 @@ class TasksSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What `python -m lcbench.cli.export` is asked for."""
+    """What `python -m lcbench export` is asked for."""
 
     model: ModelSettings
     policy: Policy
@@ -370,7 +370,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What `python -m lcbench.cli.import_results` is asked for.
+    """What `python -m lcbench import` is asked for.
 
     Attributes:
         path: the folder of results.

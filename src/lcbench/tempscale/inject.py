@@ -276,7 +276,7 @@ class Injection:
                 raise InjectionError(
                     f"{self!r} is in this process; those of a pool, or of several devices, have "
                     "the model without it, or as it was when they were started. Encode with the "
-                    "model itself, or export it at a constant temperature (lcbench.cli.export)."
+                    "model itself, or export it at a constant temperature (lcbench export)."
                 )
             task = given.get("kwargs", {}).get("task")
             before, self._run.role = self._run.role, task if task in _ROLES else None
