@@ -532,7 +532,7 @@ def measure_lcbench(order: Order) -> Measurement:
     preload()
     import lcbench.sweep
 
-    from lcbench.cli.app import warn
+    from lcbench.system.console import warn
 
     overrides = [
         *order.overrides,

@@ -36,7 +36,7 @@ class MissingError(RequestError):
         self.where = where
         self.why = why
         self.request: tuple[str, ...] | None = None
-        self.command = "python -m lcbench.hub.fetch KEYS mirror=PATH"
+        self.command = "python -m lcbench prefetch KEYS mirror=PATH"
 
     def __str__(self) -> str:
         """Return what is missing, and how to get it."""

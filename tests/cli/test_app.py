@@ -9,8 +9,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
-from lcbench.cli import app
+from lcbench.cli import app, overrides
 from lcbench.errors import RequestError
+from lcbench.system import console
 
 
 def test_the_worst_status_counts() -> None:
@@ -23,10 +24,10 @@ def test_the_worst_status_counts() -> None:
 def test_in_another_process_a_failure_is_raised_with_what_was_complained_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "_COMPLAINTS", [])
+    monkeypatch.setattr(console, "COMPLAINTS", [])
     there = pickle.loads(pickle.dumps(app._Statuses()))
     there.add(0)
-    app.complain("tau=0 is not a temperature")
+    console.complain("tau=0 is not a temperature")
     with pytest.raises(app._FailedElsewhere) as raised:
         there.add(2)
     brought_back = pickle.loads(pickle.dumps(raised.value))
@@ -59,13 +60,13 @@ def test_a_launcher_that_is_not_installed_is_named() -> None:
 )
 def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> None:
     with pytest.raises(RequestError) as raised:
-        app.read_words([f"{key}={value}", "tau=0.8"], "config")
+        overrides.read_words([f"{key}={value}", "tau=0.8"], "config")
     shown = re.search(r"(?:quote it|As one|As a text): ('.*')(?:;|$)", str(raised.value))
     assert shown is not None
     (word,) = shlex.split(shown.group(1))
     read = OverridesParser.create().parse_override(word)
     assert (read.key_or_group, read.value()) == (key, value)
-    assert app.read_words([word], "config") == [word]
+    assert overrides.read_words([word], "config") == [word]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +83,13 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
 )
 def test_what_is_wrong_with_a_word_and_what_is_right(words: list[str], shown: str) -> None:
     with pytest.raises(RequestError) as raised:
-        app.read_words(words, "config")
+        overrides.read_words(words, "config")
     assert shown in str(raised.value)
 
 
 def test_a_key_of_another_command() -> None:
     with pytest.raises(RequestError, match=r"docs.documents is a key of python -m lcbench and"):
-        app.read_words(["docs.documents=20"], "tasks")
+        overrides.read_words(["docs.documents=20"], "tasks")
 
 
 def test_a_model_may_be_named_by_its_name_or_folder(
@@ -100,7 +101,7 @@ def test_a_model_may_be_named_by_its_name_or_folder(
     Path("conf/model/org/own.yaml").touch()
 
     def read(*words: str) -> list[str]:
-        return app.read_words(words, "config")
+        return overrides.read_words(words, "config")
 
     assert read("model=BAAI/bge-m3") == ["model=custom", "model.name=BAAI/bge-m3"]
     assert read("model=./mine") == ["model=custom", "model.name=./mine"]
@@ -114,13 +115,13 @@ def test_a_model_may_be_named_by_its_name_or_folder(
 
 
 def test_a_name_of_digits_stays_a_name() -> None:
-    assert app.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
-    assert app.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]
+    assert overrides.read_words(["results_dir=1_000"], "config") == ['results_dir="1_000"']
+    assert overrides.read_words(["mirror=null", "tau=1_0"], "config") == ["mirror=null", "tau=1_0"]
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(RequestError, match=r"this is not utf-8. Rename"):
-        app.read_words(["model.name=m\udcff"], "config")
+        overrides.read_words(["model.name=m\udcff"], "config")
 
 
 def test_a_process_limit_is_said_in_words(
@@ -138,13 +139,13 @@ def test_a_process_limit_is_said_in_words(
 def test_several_temperatures_that_are_no_list_are_refused() -> None:
     """Which bash makes of tau={0.9,0.8}, and of which Hydra would keep the last."""
     with pytest.raises(RequestError, match=r"more than once\. As one list: 'tau=\[0\.9,0\.8\]'"):
-        app.read_words(["tau=0.9", "tau=0.8"], "config")
-    assert app.read_words(["tau=0.9"], "config") == ["tau=0.9"]
+        overrides.read_words(["tau=0.9", "tau=0.8"], "config")
+    assert overrides.read_words(["tau=0.9"], "config") == ["tau=0.9"]
 
 
 def test_an_address_with_a_password_is_refused_before_hydra_writes_it_down() -> None:
     for word in ("mirror=https://me:geheim@hub.example", 'mirror="http://me:ge heim@hub.example"'):
         with pytest.raises(RequestError, match="mirror names a user or a password") as error:
-            app.read_words(["-m", word, "tau=0.9,0.8"], "config")
+            overrides.read_words(["-m", word, "tau=0.9,0.8"], "config")
         assert "geheim" not in str(error.value)
         assert "heim" not in str(error.value)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from end_to_end_support import json_results
-
 from hub_server import Repository, serving
+
 from lcbench.tasks.registry import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)

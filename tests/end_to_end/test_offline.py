@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from end_to_end_support import json_results
-
 from hub_server import Hub, Repository, serving
+
 from lcbench.tasks.registry import registry
 
 TASK, MODEL, COMMIT = "STS13", "tests/tiny", "a" * 40
 KEYS = ("model=custom", f"model.name={MODEL}", f"tasks=[{TASK}]")
 RUN = [sys.executable, "-m", "lcbench"]
-PREFETCH = [sys.executable, "-m", "lcbench.hub.fetch"]
+PREFETCH = [sys.executable, "-m", "lcbench", "prefetch"]
 # Nothing listens there.
 NOWHERE = "http://127.0.0.1:9"
 
@@ -83,7 +83,7 @@ def test_killed_resumed_and_run_without_a_network(
 
     hub.seconds_a_chunk = 0.0
     hub.sent.clear()
-    again = run(*KEYS, "mirror=m", module="lcbench.hub.fetch", HF_ENDPOINT=hub.address)
+    again = run(*KEYS, "mirror=m", command="prefetch", HF_ENDPOINT=hub.address)
     assert again.returncode == 0, again.stderr
     # What was whole is not fetched again.
     assert not set(small) & set(hub.sent) - {"README.md"}
@@ -162,7 +162,7 @@ def test_no_network_and_nothing_here(run, tmp_path: Path, offline: str) -> None:
     )
     assert why in done.stderr
     assert "model=bge: BAAI/bge-base-en-v1.5 (revision a5beb1e3" in done.stderr
-    assert "  python -m lcbench.hub.fetch model=bge tau=0.8 mirror=mirror\n" in done.stderr
+    assert "  python -m lcbench prefetch model=bge tau=0.8 mirror=mirror\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +175,7 @@ def test_all_of_a_sweep_is_named_at_once(run, tmp_path: Path) -> None:
     # Five models, and 37 datasets for 40 tasks.
     assert sum(line.startswith("  model=") for line in done.stderr.splitlines()) == 5
     assert sum(" (for " in line for line in done.stderr.splitlines()) == 37
-    assert "  python -m lcbench.hub.fetch sweep=paper mirror=mirror\n" in done.stderr
+    assert "  python -m lcbench prefetch sweep=paper mirror=mirror\n" in done.stderr
 
 
 def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1].strip()
     assert line == (
-        "python -m lcbench.hub.fetch model=bge 'tau={query: 0.8, document: 1.0}' 'mirror=m m'"
+        "python -m lcbench prefetch model=bge 'tau={query: 0.8, document: 1.0}' 'mirror=m m'"
     )
     command = line.replace("python", sys.executable, 1)
     typed = subprocess.run(
@@ -205,4 +205,4 @@ def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
 def test_a_mirror_that_is_not_there(run) -> None:
     done = run("mirror=nowhere")
     assert done.returncode == 2
-    assert "`python -m lcbench.hub.fetch KEYS mirror=nowhere` fills" in done.stderr
+    assert "`python -m lcbench prefetch KEYS mirror=nowhere` fills" in done.stderr

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_cells import BGE, item_rows, write_cell
 
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
-from report_cells import BGE, item_rows, write_cell
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
 TASKS = ("NFCorpus", "ArguAna")

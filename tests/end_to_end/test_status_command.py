@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sweep_files import RESULT, line, plan, write_claim, write_failure, write_result
 
 from lcbench.run.claims import here
-from sweep_files import RESULT, line, plan, write_claim, write_failure, write_result
 
 HEAVY = ("mteb", "torch", "pandas", "pyarrow", "datasets", "transformers", "sentence_transformers")
 # Runs the command and prints which of these it has imported.

@@ -224,9 +224,7 @@ def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_di
     assert more.returncode == 2
     assert "results_dir=" in more.stderr
     assert "cannot be written: Read-only file system" in more.stderr
-    planned = run(
-        *[one.replace("tau=0.7", "tau=0.6") for one in request], command="plan"
-    )
+    planned = run(*[one.replace("tau=0.7", "tau=0.6") for one in request], command="plan")
     assert planned.returncode == 2
     remount(small_disk, "rw")
 

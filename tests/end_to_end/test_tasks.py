@@ -176,10 +176,10 @@ def made_by(target: str, *variables: str) -> list[list[str]]:
 def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(target: str) -> None:
     sweep = "sweep=paper" if target == "table1" else "sweep=longembed"
     assert made_by(target) == [
-        ["lcbench.cli.estimate", sweep, "mirror=mirror"],
-        ["lcbench.hub.fetch", sweep, "mirror=mirror"],
+        ["estimate", sweep, "mirror=mirror"],
+        ["prefetch", sweep, "mirror=mirror"],
         ["lcbench", sweep, "mirror=mirror", "results_dir=results/runs"],
-        ["lcbench.report", "results_dir=results/runs"],
+        ["report", "results_dir=results/runs"],
     ]
 
 
@@ -188,10 +188,10 @@ def test_the_variables_of_the_makefile_reach_the_commands() -> None:
     chosen = ["models=[gist]", "tau=[0.9,0.8]"]
     mirror = "mirror=/data/my mirror"
     assert made_by("table1", *variables) == [
-        ["lcbench.cli.estimate", "sweep=paper", mirror, *chosen],
-        ["lcbench.hub.fetch", "sweep=paper", mirror, *chosen],
+        ["estimate", "sweep=paper", mirror, *chosen],
+        ["prefetch", "sweep=paper", mirror, *chosen],
         ["lcbench", "sweep=paper", mirror, "results_dir=other", *chosen],
-        ["lcbench.report", "results_dir=other"],
+        ["report", "results_dir=other"],
     ]
     assert made_by("prefetch", *variables) == made_by("table1", *variables)[:2]
 

@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from lcbench.cli import run
-from lcbench.cli.app import key_value
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.run import slurm
 from lcbench.settings.read import LaunchSettings
+from lcbench.system.console import key_value
 from lcbench.system.signals import Stop
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
@@ -480,7 +480,8 @@ def test_a_job_reports(tmp_path: Path, shown: Path) -> None:
     done = script(tmp_path, "report", "-", python=str(shown))
     assert done.stdout.splitlines()[:3] == [
         "-m",
-        "lcbench", "report",
+        "lcbench",
+        "report",
         "manifest=${oc.env:LCBENCH_SWEEP}",
     ]
 

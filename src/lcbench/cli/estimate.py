@@ -6,17 +6,17 @@ shape of the models, and what was measured on this machine.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import run_command, screen, warn
+from lcbench.cli.app import screen
 from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.results.cell import Cell, Protocol, expand
 from lcbench.results.folder import Results
+from lcbench.system.console import warn
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import rounded, texts_of
 from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, docs_digest, resolve_all
@@ -67,14 +67,9 @@ class Estimate:
     long: tuple[str, ...] = ()
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    # What is estimated is what `python -m lcbench` would run: its keys are those of that config.
-    sys.exit(run_command("config", _job))
-
-
-def _job(config: DictConfig) -> int:
-    from lcbench.cli.run import compose_settings
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
+    from lcbench.cli.compose import compose_settings
     from lcbench.score.pool import processes
     from lcbench.settings.read import read_run
 
@@ -262,7 +257,3 @@ def _has_other_languages(part: Part) -> bool:
     languages = registry().tasks[part.name].subsets
     kept = [languages[one] for one in part.subsets or languages]
     return any(not script.startswith("eng") for scripts in kept for script in scripts)
-
-
-if __name__ == "__main__":
-    main()

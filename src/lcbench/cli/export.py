@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import refuse_another_name, run_command, screen
+from lcbench.cli.app import screen
+from lcbench.cli.overrides import refuse_another_name
 from lcbench.errors import RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -52,12 +52,8 @@ their largest component.
 """
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("export", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_export
 
     refuse_another_name()
@@ -147,7 +143,3 @@ def _card(located: LocatedModel, policy: Policy, error: float) -> str:
         version=__version__,
         error=error,
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,12 @@ from rich.progress import track
 from rich.text import Text
 
 from lcbench import __version__
-from lcbench.cli.app import complain, run_command, screen, warn
-from lcbench.errors import LcbenchError, RequestError, did_you_mean
+from lcbench.cli.app import screen
+from lcbench.errors import RequestError, did_you_mean
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results, is_possible
 from lcbench.settings.read import ImportSettings, known_keys
+from lcbench.system.console import warn
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE
 
@@ -86,17 +86,8 @@ class _UnusableError(Exception):
     """A file that cannot be imported; the message says why."""
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    try:
-        sys.argv[1:] = name_the_path(sys.argv[1:])
-    except LcbenchError as error:
-        complain(str(error))
-        sys.exit(error.exit_status)
-    sys.exit(run_command("import_results", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_import
 
     settings = read_import(config)
@@ -492,7 +483,3 @@ def _summary(done: Imported) -> list[str]:
 
 def _results(number: int) -> str:
     return f"{number} result{'' if number == 1 else 's'}"
-
-
-if __name__ == "__main__":
-    main()

@@ -7,11 +7,11 @@ or element by element, here, on several machines at once, or as a Slurm array.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import key_value, run_command, screen, warn
+from lcbench.cli.app import screen
+from lcbench.system.console import key_value, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from lcbench.settings.read import LaunchSettings, Settings
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("config", _job))
-
-
-def _job(config: DictConfig) -> int:
-    from lcbench.cli.run import compose_settings
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
+    from lcbench.cli.compose import compose_settings
     from lcbench.errors import RequestError
     from lcbench.settings.read import read_run
 
@@ -126,7 +122,3 @@ def describe(frozen: Manifest) -> str:
     if unknown:
         lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

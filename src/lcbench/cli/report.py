@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import run_command, screen, warn
+from lcbench.cli.app import screen
+from lcbench.system.console import warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("report", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     from lcbench.errors import RequestError
     from lcbench.plan import manifest
     from lcbench.reporting.select import Extent, report_folder, report_sweep
@@ -36,7 +32,3 @@ def _job(config: DictConfig) -> int:
     else:
         report_folder(settings, Results(settings.results_dir), screen(), warn)
     return 0
-
-
-if __name__ == "__main__":
-    main()

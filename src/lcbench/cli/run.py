@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lcbench.cli.app import (
-    choices,
-    complain,
-    model_keys,
-    refuse_another_name,
-    run_command,
-    screen,
-    warn,
-)
-from lcbench.system.signals import leave
+from lcbench.cli.app import screen
+from lcbench.cli.compose import TRUSTS, compose_settings, open_keys, thawed
+from lcbench.system.console import complain, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,18 +17,8 @@ if TYPE_CHECKING:
     from lcbench.system.signals import Stop
 
 
-# What the command line may say of a frozen sweep.
-_OPEN = {"engine", "store", "mirror", "unverified_data", "offline", "retries"}
-# What it has to say again: whoever can write in a folder of results can change a manifest.
-_TRUSTS = "model.trust_remote_code=true"
-
-
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    leave(run_command("config", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     from lcbench.errors import MissingError, RequestError
     from lcbench.plan import manifest
     from lcbench.settings import read
@@ -53,22 +34,22 @@ def _job(config: DictConfig) -> int:
         frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
         kept = read.thaw(frozen.settings, frozen.results_dir)
         trusts = any(model.trust_remote_code for model in kept.models)
-        return slurm.launch(frozen, asked.launch, console, [_TRUSTS] if trusts else [])
+        return slurm.launch(frozen, asked.launch, console, [TRUSTS] if trusts else [])
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
     frozen = manifest.read(path)
     if is_slurm:
         from lcbench.run import slurm
 
-        _thawed(frozen, config)
+        thawed(frozen, config)
         if asked.element is not None:
             raise RequestError(
                 f"element={asked.element}: launch=slurm submits all that are missing; with "
                 "launch=local, the default, one of them runs here."
             )
-        return slurm.launch(frozen, asked.launch, console, _open_keys())
+        return slurm.launch(frozen, asked.launch, console, open_keys())
     try:
-        return _run(_thawed(frozen, config), console, frozen, asked.element)
+        return _run(thawed(frozen, config), console, frozen, asked.element)
     except MissingError as error:
         error.request = frozen.command
         raise
@@ -152,102 +133,3 @@ def _requeue(stop: Stop, *, lost: bool = False) -> None:
             "nothing was finished in the time that there was, so it is not sent back into the "
             "queue: give it more (launch.time=)."
         )
-
-
-def _thawed(frozen: Manifest, config: DictConfig) -> Settings:
-    """Return the settings of a frozen sweep, with the runtime knobs of the command line.
-
-    Raises:
-        RequestError: the command line has a key that a frozen sweep does not leave open.
-    """
-    from lcbench.errors import RequestError
-    from lcbench.settings import read
-
-    kept = read.thaw(frozen.settings, frozen.results_dir)
-    given = read.read_run(config).results_dir
-    if choices("results_dir")[1] and given.resolve() != frozen.results_dir.resolve():
-        raise RequestError(
-            f"results_dir={given}: the results of manifest={frozen.folder} are those that it lies "
-            "in."
-        )
-    overrides, _ = choices("manifest")
-    check_trust(frozen, kept, overrides)
-    groups = {_group(one) for one in overrides if one.lstrip("+") != _TRUSTS}
-    if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
-        raise RequestError(
-            f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
-            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
-        )
-    now = compose_settings(config)
-    told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}
-    if "mirror" in groups:
-        told |= {"mirror": now.mirror, "hub": now.hub}
-    return replace(kept, **told)
-
-
-def _open_keys() -> list[str]:
-    """Return what the command line says of a frozen sweep, as it was said."""
-    overrides, _ = choices("manifest")
-    return [one for one in overrides if _group(one) in _OPEN or one.lstrip("+") == _TRUSTS]
-
-
-def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> None:
-    """Refuse a frozen sweep that runs code of a model's repository, unless it is asked for again.
-
-    Args:
-        frozen: the sweep.
-        kept: its settings.
-        overrides: of the command line.
-
-    Raises:
-        RequestError: naming the models whose code would run.
-    """
-    from lcbench.errors import RequestError
-
-    trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
-    if trusted and _TRUSTS not in [one.lstrip("+") for one in overrides]:
-        raise RequestError(
-            f"manifest={frozen.folder} runs code of the repositories of its models: "
-            f"{', '.join(trusted)}. Whoever can write there can have changed that; if you trust "
-            f"them, say so on this command line as well: {_TRUSTS}"
-        )
-
-
-def _group(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~").partition(".")[0]
-
-
-def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:
-    """Return the settings of a composed config; each model of a sweep is composed by itself.
-
-    Args:
-        config: composed by Hydra.
-        config_name: of the file in `conf` that it was composed from.
-    """
-    from hydra import compose
-    from hydra.core.hydra_config import HydraConfig
-
-    from lcbench.settings import read
-
-    overrides, chosen = choices("model")
-    refuse_another_name()
-    names = read.model_names(config)
-    label = str(HydraConfig.get().runtime.choices.get("sweep") or "run")
-    # A model named on the command line takes the place of the sweep's.
-    if names is None or chosen:
-        name = chosen[-1] if chosen else _default_model()
-        return read.read({name: config}, label)
-    return read.read(
-        {name: compose(config_name, overrides=[*overrides, *model_keys(name)]) for name in names},
-        label,
-    )
-
-
-def _default_model() -> str:
-    from hydra.core.hydra_config import HydraConfig
-
-    return str(HydraConfig.get().runtime.choices["model"])
-
-
-if __name__ == "__main__":
-    main()

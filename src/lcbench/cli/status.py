@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -21,14 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lcbench.cli.app import run_command, screen, warn
+from lcbench.cli.app import screen
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.plan.manifest import Line, Manifest, find, latest, ranges, read
 from lcbench.plan.predict import Machine, clock, duration, work_seconds
 from lcbench.results.folder import CellFiles, Failure, read_failure
 from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
 from lcbench.settings.read import read_status
-from lcbench.system.console import emit, printable
+from lcbench.system.console import emit, printable, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -365,13 +364,8 @@ def flags_as_keys(arguments: Iterable[str]) -> list[str]:
     return [_FLAGS.get(one, one) for one in arguments]
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    sys.argv[1:] = flags_as_keys(sys.argv[1:])
-    sys.exit(run_command("status", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     settings = read_status(config)
     if settings.failed and settings.watch:
         raise RequestError("failed=true is for scripts and watch=true for the eye: one of them.")
@@ -586,7 +580,3 @@ def _shown(path: Path) -> str:
 def _counts(cells: Iterable[CellState]) -> Mapping[Kind, int]:
     counts = Counter(cell.kind for cell in cells)
     return {kind: counts[kind] for kind in KINDS}
-
-
-if __name__ == "__main__":
-    main()

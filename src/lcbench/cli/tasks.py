@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lcbench.cli.app import run_command, screen, warn
+from lcbench.cli.app import screen
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
-from lcbench.system.console import emit
+from lcbench.system.console import emit, warn
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded, texts_of
 from lcbench.tasks.suites import (
@@ -84,12 +83,8 @@ class BenchmarkRow:
     run_here: int
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    sys.exit(run_command("tasks", _job))
-
-
-def _job(config: DictConfig) -> int:
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_tasks
 
     settings = read_tasks(config)
@@ -280,7 +275,3 @@ def _write_csv(kind: type[Any], rows: Sequence[Any]) -> None:
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     emit(text.getvalue())
-
-
-if __name__ == "__main__":
-    main()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
 _KEEPS_REVISIONS = (
-    "A folder that `python -m lcbench.hub.fetch` fills keeps revisions apart: mirror=<that folder>."
+    "A folder that `python -m lcbench prefetch` fills keeps revisions apart: mirror=<that folder>."
 )
 # No part of a dataset: what version control and the hub's client note beside it. No card may name
 # files in there.
@@ -61,7 +61,7 @@ def check_mirror(mirror: Path | None) -> None:
         raise RequestError(f"mirror={mirror} cannot be read: {error.strerror}.") from error
     if not there:
         raise RequestError(
-            f"mirror={mirror} is not a folder. It is one that `python -m lcbench.hub.fetch "
+            f"mirror={mirror} is not a folder. It is one that `python -m lcbench prefetch "
             f"KEYS mirror={mirror}` fills, or has models and datasets as <organisation>/<name>, or "
             "is the address (https://…) of a site's mirror of the hub."
         )

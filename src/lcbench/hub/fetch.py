@@ -1,4 +1,4 @@
-"""`python -m lcbench.hub.fetch`: every model and dataset that a run needs, in one folder.
+"""`python -m lcbench prefetch`: every model and dataset that a run needs, in one folder.
 
 The folder is laid out as the hub's cache and filled by the hub's own client. Which files are needed
 is said where they are read: `models.model_files`, `tasks.datafiles`.
@@ -23,23 +23,19 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 from rich.table import Table
 
-from lcbench.cli.app import complain, run_command, screen
-from lcbench.cli.run import compose_settings
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
 from lcbench.hub import cache, ledger
 from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
 from lcbench.hub.datasets import entries_of, missing_in
 from lcbench.hub.models import check_hub_name, model_files, source_of
-from lcbench.settings.read import Settings, read_verify
+from lcbench.settings.read import Settings
 from lcbench.system import transient
 from lcbench.system.files import write_atomically
-from lcbench.system.signals import Stop, leave
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve_all
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from omegaconf import DictConfig
     from rich.console import Console
 
 _LOCK = ".lcbench-prefetch.lock"
@@ -104,21 +100,6 @@ class Plan:
     def bytes_lacking(self) -> int:
         """How large what is not there is."""
         return sum(self.sizes[path] for path in self.lacks)
-
-
-def main() -> None:
-    """Run the command line and end the process with its exit status."""
-    leave(run_command("prefetch", _job))
-
-
-def _job(config: DictConfig) -> int:
-    settings = compose_settings(config, "prefetch")
-    # The client's threads follow a server for as long as it sends, also when told to end.
-    with Stop():
-        failed = prefetch(settings, screen(), verify=read_verify(config))
-    for wanted, reason in failed.items():
-        complain(f"{wanted}: {reason}")
-    return 1 if failed else 0
 
 
 def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str, str]:
@@ -589,7 +570,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, LcbenchError):
         return str(error)
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-if __name__ == "__main__":
-    main()

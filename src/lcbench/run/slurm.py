@@ -27,9 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import complain, key_value, warn
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
+from lcbench.system.console import complain, key_value, warn
 from lcbench.system.files import write_atomically
 
 if TYPE_CHECKING:

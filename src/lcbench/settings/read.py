@@ -688,7 +688,7 @@ def _name_in_results(name: str) -> str:
     from hydra import compose
     from hydra.errors import MissingConfigException
 
-    from lcbench.cli.app import model_keys
+    from lcbench.cli.overrides import model_keys
 
     try:
         found = compose("config", overrides=model_keys(name)).model
@@ -704,7 +704,7 @@ def _name_in_results(name: str) -> str:
 
 
 def read_verify(config: DictConfig) -> bool:
-    """Return whether `python -m lcbench.hub.fetch` compares the digests of what is there already.
+    """Return whether `python -m lcbench prefetch` compares the digests of what is there already.
 
     Raises:
         RequestError: neither true nor false.

@@ -14,9 +14,11 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lcbench.errors import StorageError
+from lcbench.system.console import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -233,3 +235,29 @@ def forget_output() -> None:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, stream.fileno())
                 os.close(null)
+
+
+# What this process has complained of: the launcher of another takes it there.
+COMPLAINTS: list[str] = []
+
+
+def complain(message: str) -> None:
+    """Print an error to standard error."""
+    COMPLAINTS.append(message)
+    say(f"lcbench: error: {message}")
+
+
+def warn(message: str) -> None:
+    """Print a warning to standard error."""
+    say(f"lcbench: warning: {message}")
+
+
+def key_value(key: str, value: str | Path) -> str:
+    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
+        return f"{key}={text}"
+    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'{key}="{text}"'

@@ -1,0 +1,307 @@
+"""The words of a command line: what Hydra would misread, and what it was asked for.
+
+Hydra keeps only the last of a list given to a config group and takes any key after a `+`; here such
+words are refused, with the line that works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.hub import cache
+from lcbench.settings.read import config_folder, keys_of, known_keys
+from lcbench.system.console import key_value
+
+# Keys whose value is a text, whatever it looks like.
+_TEXTS = frozenset(
+    {
+        "model.name",
+        "model.revision",
+        "mirror",
+        "results_dir",
+        "report_dir",
+        "against",
+        "out",
+        "path",
+        "manifest",
+        "store.folder",
+    }
+)
+_FLAGS_WITH_VALUES = frozenset(
+    {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
+    | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
+)
+# First words by which a command may be asked for, and the module of each.
+_COMMANDS = {
+    "run": "",
+    "report": ".report",
+    "status": ".status",
+    "tasks": ".tasks",
+    "plan": ".plan",
+    "estimate": ".estimate",
+    "prefetch": ".prefetch",
+    "export": ".export",
+    "import": ".import_results",
+}
+# Keys of other programs, and what is said here in their place.
+_ELSEWHERE_CALLED = {
+    "limit": "None takes the first items of a task; docs.documents=N makes the docs tasks smaller",
+    "temperature": "tau=0.8",
+    "batch_size": "engine.batch_tokens=N counts tokens, not texts, and changes no score",
+    "dtype": "protocol=fp16, protocol=bf16 or protocol.dtype=float16",
+    "output_folder": "results_dir=PATH",
+    "output_dir": "results_dir=PATH",
+    "device": "engine.device=cpu",
+    "max_seq_length": "model.window=N",
+    "model_name": "model=NAME",
+}
+
+
+def read_words(words: Sequence[str], config_name: str) -> list[str]:
+    """Return a command line as Hydra is to read it: `model=` may name a model or a folder.
+
+    Args:
+        words: of the command line, as the shell hands them over.
+        config_name: of the command.
+
+    Raises:
+        RequestError: a word that is no key, one that needs quotes, a key of another command, or
+            several temperatures that are no list.
+    """
+    read: list[str] = []
+    folders = [config_folder()]
+    several = any(one in ("-m", "--multirun") for one in words)
+    temperatures = [word for word in words if word.startswith("tau=")]
+    if len(temperatures) > 1:
+        # Hydra keeps the last without a word, and bash makes this of tau={0.9,0.8}.
+        listed = ",".join(word.removeprefix("tau=") for word in temperatures)
+        raise RequestError(
+            f"{' '.join(temperatures)}: tau= is given more than once. As one list: "
+            f"{shlex.quote(f'tau=[{listed}]')}. In a shell, braces need quotes."
+        )
+    flag = ""
+    for number, word in enumerate(words):
+        if any("\udc80" <= one <= "\udcff" for one in word):
+            raise RequestError(
+                f"{word}: this is not {sys.getfilesystemencoding()}. Rename what it names, or, "
+                "where the locale has no such characters, set PYTHONUTF8=1."
+            )
+        if flag or (word.startswith("-") and word != "-"):
+            if (flag or word).startswith(("--config-dir", "-cd")):
+                folders.append(Path(word.rpartition("=")[2]))
+            if not flag and word.startswith("--") and not _is_option(word):
+                raise RequestError(_no_option(word, words[number + 1 :], config_name))
+            flag = "" if flag or "=" in word else word if word in _FLAGS_WITH_VALUES else ""
+            read.append(word)
+            continue
+        key, _, value = word.lstrip("+").partition("=")
+        if "=" not in word and not word.startswith("~"):
+            raise RequestError(_no_key(word))
+        if key == "model" and "model" in keys_of(config_name):
+            read += _one_model(word, value, folders, several=several)
+            continue
+        read.append(_checked(word, words[number + 1 :], config_name, several=several))
+    return read
+
+
+def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
+    """Return the overrides that choose a model: a config, else a name on the hub or a folder.
+
+    Args:
+        name: of any of these.
+        folders: of configs; None: those of the present command.
+    """
+    if folders is None:
+        sources = GlobalHydra.instance().config_loader().get_sources()
+        given = [Path(one.path) for one in sources if one.provider == "command-line"]
+        folders = [config_folder(), *given]
+    is_config = not name.startswith(("/", "~")) and any(
+        (folder / "model" / f"{name}.yaml").is_file() for folder in folders
+    )
+    # pathlib's expanduser raises where ~ is no user's.
+    is_direct = "/" in name or Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
+    if is_config or not is_direct:
+        return [f"model={name}"]
+    return ["model=custom", key_value("model.name", name)]
+
+
+def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool) -> list[str]:
+    """Return the overrides for the word `model=…` of a command line.
+
+    Raises:
+        RequestError: a list.
+    """
+    name = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    is_folder = Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
+    if not is_folder and (name.startswith(("[", "{")) or ("," in name and "/" in name)):
+        names = name.strip("[]{}")
+        raise RequestError(
+            f"{word}: model= takes one config. For several: -m model={names}, or, in one sweep "
+            f"and with names of the hub and folders among them: {shlex.quote(f'models=[{names}]')}"
+        )
+    if several and "," in name and not is_folder:
+        return [word]
+    found = model_keys(name, folders)
+    return [word] if found == [f"model={name}"] else found
+
+
+def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool) -> str:
+    """Return an override, in quotes if it is a text that would be read as a number.
+
+    Raises:
+        RequestError: it needs quotes, or is a key of another command.
+    """
+    key, _, value = word.lstrip("+").partition("=")
+    if key in _ELSEWHERE_CALLED:
+        raise RequestError(f"{key} is not a key. {_ELSEWHERE_CALLED[key]}.")
+    if key in known_keys() and key not in keys_of(config_name):
+        raise RequestError(_elsewhere(key, config_name))
+    if key == "mirror":
+        # Before Hydra sees it, which writes down what a sweep of its own (-m) was asked for.
+        cache.refuse_credentials(key, value)
+    try:
+        one = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        problem = str(error).partition("\n")[0]
+        raise RequestError(
+            f"{word} cannot be read: {problem}. In a shell, quote it: {_quoted(word, rest)}"
+        ) from error
+    if one.is_sweep_override():
+        if several:
+            return word
+        as_one = f"{key}=[{value}]" if key not in _TEXTS else key_value(key, value)
+        raise RequestError(
+            f"{word}: it has several values. As one{'' if key in _TEXTS else ' list'}: "
+            f"{_in_single_quotes(as_one)}; as several runs, one after the other: -m {word}"
+        )
+    if key in _TEXTS and not one.is_delete():
+        read = one.value()
+        if isinstance(read, list | dict):
+            raise RequestError(f"{word} is a list, or a mapping. As a text: {_quoted(word, ())}")
+        # 1_000 is a folder's name, and not 1000.
+        if isinstance(read, bool | int | float):
+            return f'{word.partition("=")[0]}="{value}"'
+    return word
+
+
+def _quoted(word: str, rest: Sequence[str]) -> str:
+    """Return an override that cannot be read as it is typed into a shell so that it can be."""
+    key, _, value = word.partition("=")
+    if value.startswith(("[", "{")) and key not in _TEXTS:
+        # The shell has cut it at its spaces.
+        for count in range(1, len(rest) + 1):
+            joined = " ".join([word, *rest[:count]])
+            if _parses(joined):
+                return _in_single_quotes(joined)
+        if not value.endswith("]"):
+            return "'tau=[0.9,0.8]', for example"
+        # Commas within (…) are of a name: MTEB(eng, v2).
+        names = re.split(r",\s*(?![^()]*\))", value[1:-1])
+        listed = ",".join(key_value("x", one)[2:] for one in names)
+        return _in_single_quotes(f"{key}=[{listed}]")
+    return _in_single_quotes(key_value(key, value))
+
+
+def _parses(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _in_single_quotes(word: str) -> str:
+    """Return a word as a shell takes it, always in quotes."""
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _no_key(word: str) -> str:
+    if word in _COMMANDS:
+        return f"{word} is a command of its own: python -m lcbench{_COMMANDS[word]}"
+    return f"{word}: this is no key=value. `--help` lists the keys."
+
+
+def _is_option(word: str) -> bool:
+    """Return whether Hydra has an option of this name, which may be cut short."""
+    name = word.partition("=")[0]
+    return any(option.startswith(name) for option in get_args_parser()._option_string_actions)
+
+
+def _no_option(word: str, rest: Sequence[str], config_name: str) -> str:
+    """Return a message about an option that there is not: what it means may be a key."""
+    option, equals, value = word.partition("=")
+    key = option[2:].replace("-", "_")
+    if key in _ELSEWHERE_CALLED:
+        return f"{option} is no option. {_ELSEWHERE_CALLED[key]}."
+    if key in keys_of(config_name):
+        if not equals and rest and not rest[0].startswith("-"):
+            value = rest[0]
+        shown = f"{key}={value}" if _parses(f"{key}={value}") else key_value(key, value)
+        shown = shlex.quote(shown) if value else f"{key}=…"
+        return f"{option} is no option. Keys have no dashes: {shown}"
+    if key in known_keys():
+        return f"{option} is no option. {_elsewhere(key, config_name)}"
+    near = did_you_mean(key, keys_of(config_name))
+    return f"{option} is no option.{near} Keys are given as key=value; `--help` lists them."
+
+
+def _elsewhere(key: str, config_name: str) -> str:
+    """Return a message about a key that this command does not have, and others do."""
+    having = [
+        f"python -m lcbench{'' if name == 'config' else f'.{name}'}"
+        for name in sorted(path.stem for path in config_folder().glob("*.yaml"))
+        if key in keys_of(name)
+    ]
+    here = "" if config_name == "config" else f".{config_name}"
+    return f"{key} is a key of {' and '.join(having)}, not of python -m lcbench{here}."
+
+
+def choices(group: str) -> tuple[list[str], list[str]]:
+    """Return the command line's overrides without those of a group, and that group's choices."""
+    overrides = _overrides()
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
+    others = [
+        text for text, one in zip(overrides, parsed, strict=True) if one.key_or_group != group
+    ]
+    return others, chosen
+
+
+def _overrides() -> list[str]:
+    """Return the command line's overrides as they were given."""
+    # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return list(given)
+
+
+def refuse_another_name() -> None:
+    """Refuse to give one of the shipped models another name: its weights would keep coming.
+
+    Raises:
+        RequestError: `model.name=` without `model=custom`.
+    """
+    runtime = HydraConfig.get()
+    config = runtime.runtime.choices["model"]
+    for one in OverridesParser.create().parse_overrides(_overrides()):
+        if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
+            raise RequestError(
+                f"{one.input_line}: model={config} is one certain model. For another: "
+                "model=custom model.name=<hub id or folder>"
+            )
+
+
+def _shipped_models() -> set[str]:
+    return {path.stem for path in (config_folder() / "model").glob("*.yaml")} - {"custom"}
