@@ -14,6 +14,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import hydra
 import yaml
@@ -23,31 +24,22 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lcbench.cli.overrides import overrides as _overrides
-from lcbench.cli.overrides import read_words
+from lcbench import __version__
+from lcbench.cli.commands import COMMANDS
+from lcbench.cli.help import help_of
+from lcbench.cli.overrides import given_overrides, read_words
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.settings.read import config_folder, keys_of, known_keys
 from lcbench.system.console import (
     COMPLAINTS,
     complain,
+    emit,
     forget_output,
-    key_value,
     prepare_streams,
     say,
-    screen,
 )
-from lcbench.system.signals import INTERRUPTED, TERMINATED, Terminated
-
-__all__ = [
-    "choices",
-    "complain",
-    "key_value",
-    "refuse_another_name",
-    "run_command",
-    "screen",
-    "warn",
-]
+from lcbench.system.signals import INTERRUPTED, TERMINATED, Terminated, leave
 
 # Keys that say nothing of what is to be fetched, or that prefetch does not have.
 _NOT_OF_PREFETCH = {
@@ -65,8 +57,55 @@ _LAUNCHER = "hydra-submitit-launcher"
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    leave(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line: a command, or else a run; return its exit status.
+
+    Args:
+        words: after the program's name. A first word without `=` is the name of a command.
+    """
+    prepare_streams()
+    try:
+        return _run(list(words))
+    finally:
+        forget_output()
+
+
+def _run(words: list[str]) -> int:
+    name = "run"
+    if words and re.fullmatch(r"\w[\w-]*", words[0]):
+        name = words.pop(0)
+    if name not in COMMANDS:
+        complain(
+            f"{name} is no command.{did_you_mean(name, COMMANDS)} "
+            f"There are: {', '.join(COMMANDS)}. Keys are given as key=value."
+        )
+        return 2
+    command = COMMANDS[name]
+    if "--version" in words:
+        emit(f"lcbench {__version__}\n")
+        return 0
+    if "--help" in words or "-h" in words:
+        emit(help_of(name))
+        return 0
+    module = import_module(f"lcbench.cli.{command.module}")
+    try:
+        if prepare := getattr(module, "prepare", None):
+            words = prepare(words)
+        # Hydra reads the command line by itself.
+        sys.argv[1:] = read_words(words, command.config)
+    except LcbenchError as error:
+        complain(str(error))
+        return error.exit_status
+    return run_command(command.config, module.job)
+
+
 def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
-    """Compose the config that the command line asks for and run `job` on it.
+    """Compose the config that `sys.argv` asks for and run `job` on it.
 
     Args:
         config_name: of a file in `conf`.
@@ -77,19 +116,6 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         (told to end);
         under `-m` that of the worst job.
     """
-    prepare_streams()
-    try:
-        return _run_command(config_name, job)
-    finally:
-        forget_output()
-
-
-def _run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
-    try:
-        sys.argv[1:] = read_words(sys.argv[1:], config_name)
-    except RequestError as error:
-        complain(str(error))
-        return 2
     statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:
@@ -214,7 +240,7 @@ def _prefetch_command(request: Sequence[str] | None) -> str:
         if source.provider == "command-line":
             words += ["--config-dir", str(source.path)]
     mirror = "mirror"
-    overrides = _overrides()
+    overrides = given_overrides()
     if request is not None:
         overrides = [one for one in request if "=" in one and not one.startswith("-")] + overrides
     for one in OverridesParser.create().parse_overrides(overrides):
@@ -229,7 +255,7 @@ def _prefetch_command(request: Sequence[str] | None) -> str:
 
 def _refuse_lists_of_configs() -> None:
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    for one in OverridesParser.create().parse_overrides(_overrides()):
+    for one in OverridesParser.create().parse_overrides(given_overrides()):
         if one.key_or_group in groups and isinstance(one.value(), list | dict):
             key, given = one.key_or_group, one.input_line
             value = one.value()

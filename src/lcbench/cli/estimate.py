@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import screen
 from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.results.cell import Cell, Protocol, expand
 from lcbench.results.folder import Results
-from lcbench.system.console import warn
+from lcbench.system.console import screen, warn
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import rounded, texts_of
 from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, docs_digest, resolve_all

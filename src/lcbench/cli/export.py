@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import screen
 from lcbench.cli.overrides import refuse_another_name
 from lcbench.errors import RequestError, StorageError
+from lcbench.system.console import screen
 
 if TYPE_CHECKING:
     import numpy as np

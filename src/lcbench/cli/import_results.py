@@ -21,12 +21,11 @@ from rich.progress import track
 from rich.text import Text
 
 from lcbench import __version__
-from lcbench.cli.app import screen
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results, is_possible
 from lcbench.settings.read import ImportSettings, known_keys
-from lcbench.system.console import warn
+from lcbench.system.console import screen, warn
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE
 
@@ -98,7 +97,7 @@ def job(config: DictConfig) -> int:
     return 1 if done.refused else 0
 
 
-def name_the_path(arguments: Sequence[str]) -> list[str]:
+def prepare(arguments: Sequence[str]) -> list[str]:
     """Return a command line in Hydra's grammar for one that gives the path without its key.
 
     An argument is the path if it has no `=`, begins like a path (`/`, `./`, `../`, `~/`), or names

@@ -1,7 +1,8 @@
 """The words of a command line: what Hydra would misread, and what it was asked for.
 
 Hydra keeps only the last of a list given to a config group and takes any key after a `+`; here such
-words are refused, with the line that works."""
+words are refused, with the line that works.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.settings.read import config_folder, keys_of, known_keys
@@ -44,18 +46,6 @@ _FLAGS_WITH_VALUES = frozenset(
     {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
     | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
 )
-# First words by which a command may be asked for, and the module of each.
-_COMMANDS = {
-    "run": "",
-    "report": ".report",
-    "status": ".status",
-    "tasks": ".tasks",
-    "plan": ".plan",
-    "estimate": ".estimate",
-    "prefetch": ".prefetch",
-    "export": ".export",
-    "import": ".import_results",
-}
 # Keys of other programs, and what is said here in their place.
 _ELSEWHERE_CALLED = {
     "limit": "None takes the first items of a task; docs.documents=N makes the docs tasks smaller",
@@ -229,8 +219,11 @@ def _in_single_quotes(word: str) -> str:
 
 
 def _no_key(word: str) -> str:
-    if word in _COMMANDS:
-        return f"{word} is a command of its own: python -m lcbench{_COMMANDS[word]}"
+    if word in COMMANDS:
+        return (
+            f"{word} is a command and has to come first: "
+            f"python -m lcbench {word} KEY=VALUE…"
+        )
     return f"{word}: this is no key=value. `--help` lists the keys."
 
 
@@ -261,17 +254,16 @@ def _no_option(word: str, rest: Sequence[str], config_name: str) -> str:
 def _elsewhere(key: str, config_name: str) -> str:
     """Return a message about a key that this command does not have, and others do."""
     having = [
-        f"python -m lcbench{'' if name == 'config' else f'.{name}'}"
+        spelled(name)
         for name in sorted(path.stem for path in config_folder().glob("*.yaml"))
         if key in keys_of(name)
     ]
-    here = "" if config_name == "config" else f".{config_name}"
-    return f"{key} is a key of {' and '.join(having)}, not of python -m lcbench{here}."
+    return f"{key} is a key of {' and '.join(having)}, not of {spelled(config_name)}."
 
 
 def choices(group: str) -> tuple[list[str], list[str]]:
     """Return the command line's overrides without those of a group, and that group's choices."""
-    overrides = _overrides()
+    overrides = given_overrides()
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
     others = [
@@ -280,7 +272,7 @@ def choices(group: str) -> tuple[list[str], list[str]]:
     return others, chosen
 
 
-def _overrides() -> list[str]:
+def given_overrides() -> list[str]:
     """Return the command line's overrides as they were given."""
     # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
     given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
@@ -295,7 +287,7 @@ def refuse_another_name() -> None:
     """
     runtime = HydraConfig.get()
     config = runtime.runtime.choices["model"]
-    for one in OverridesParser.create().parse_overrides(_overrides()):
+    for one in OverridesParser.create().parse_overrides(given_overrides()):
         if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
             raise RequestError(
                 f"{one.input_line}: model={config} is one certain model. For another: "

@@ -10,8 +10,7 @@ import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import screen
-from lcbench.system.console import key_value, warn
+from lcbench.system.console import key_value, screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import screen
-from lcbench.system.console import warn
+from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

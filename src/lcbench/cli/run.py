@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lcbench.cli.app import screen
 from lcbench.cli.compose import TRUSTS, compose_settings, open_keys, thawed
-from lcbench.system.console import complain, warn
+from lcbench.system.console import complain, screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

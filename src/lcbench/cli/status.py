@@ -20,14 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lcbench.cli.app import screen
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.plan.manifest import Line, Manifest, find, latest, ranges, read
 from lcbench.plan.predict import Machine, clock, duration, work_seconds
 from lcbench.results.folder import CellFiles, Failure, read_failure
 from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
 from lcbench.settings.read import read_status
-from lcbench.system.console import emit, printable, warn
+from lcbench.system.console import emit, printable, screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -359,7 +358,7 @@ def _wall_seconds(
     return work_seconds(cells, Machine("", device, cores, ""), processes)
 
 
-def flags_as_keys(arguments: Iterable[str]) -> list[str]:
+def prepare(arguments: Iterable[str]) -> list[str]:
     """Return a command line in Hydra's grammar, which has no flags of one's own."""
     return [_FLAGS.get(one, one) for one in arguments]
 

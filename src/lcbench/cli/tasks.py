@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lcbench.cli.app import screen
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
-from lcbench.system.console import emit, warn
+from lcbench.system.console import emit, screen, warn
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded, texts_of
 from lcbench.tasks.suites import (

@@ -1,4 +1,4 @@
-"""`python -m lcbench prefetch`: every model and dataset that a run needs, in one folder.
+"""Fetching from the hub: every model and dataset that a run needs, into one folder.
 
 The folder is laid out as the hub's cache and filled by the hub's own client. Which files are needed
 is said where they are read: `models.model_files`, `tasks.datafiles`.
@@ -27,12 +27,11 @@ from lcbench.errors import LcbenchError, MissingError, RequestError, StorageErro
 from lcbench.hub import cache, ledger
 from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
 from lcbench.hub.datasets import entries_of, missing_in
-from lcbench.hub.models import check_hub_name, model_files, source_of
-from lcbench.settings.read import Settings
+from lcbench.hub.models import ModelSettings, check_hub_name, model_files, source_of
 from lcbench.system import transient
 from lcbench.system.files import write_atomically
 from lcbench.tasks.registry import registry
-from lcbench.tasks.suites import DOCS_TASKS, Part, check_pins, resolve_all
+from lcbench.tasks.suites import Part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -102,12 +101,16 @@ class Plan:
         return sum(self.sizes[path] for path in self.lacks)
 
 
-def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str, str]:
-    """Fetch what a run of these settings needs into the folder `mirror`.
+def fetch_all(
+    things: Sequence[Wanted], folder: Path, console: Console, *, offline: bool, verify: bool
+) -> dict[str, str]:
+    """Fetch repositories into a folder, as far as they are not there.
 
     Args:
-        settings: of the run.
+        things: what is needed.
+        folder: laid out as the hub's cache.
         console: for the table and the progress.
+        offline: the hub may not be asked.
         verify: compare the digests of all files, also of those that were there.
 
     Returns:
@@ -115,18 +118,16 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
 
     Raises:
         MissingError: something is missing and the hub may not be asked, or does not answer.
-        RequestError: `mirror` is no folder, or what is missing does not fit onto its disk.
+        RequestError: what is missing does not fit onto the folder's disk.
         StorageError: it cannot be written.
     """
-    folder = _folder(settings)
-    things = wanted_by(settings)
     if not things:
         console.print("None of this is on the hub: there is nothing to fetch.")
         return {}
     recorded = ledger.read(folder)
     plans = {id(one): plan_here(one, folder) for one in things}
     todo = [one for one in things if verify or not _is_done(plans[id(one)], recorded)]
-    if todo and (why := cache.why_not_fetched(offline=settings.offline)):
+    if todo and (why := cache.why_not_fetched(offline=offline)):
         here = [plan for plan in plans.values() if plan is not None]
         missing = [_missing(one, plans[id(one)], recorded, verify=verify) for one in things]
         if said := [one for one in missing if one is not None]:
@@ -144,7 +145,7 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
             plans |= {id(plan.wanted): plan for plan in planned}
             _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
             _check_space(planned, folder)
-            failed |= _fetch_all(partial(fetch, api), planned, folder, console)
+            failed |= _fetch_planned(partial(fetch, api), planned, folder, console)
     else:
         _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
     if not failed:
@@ -152,33 +153,18 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
     return failed
 
 
-def _folder(settings: Settings) -> Path:
-    if settings.hub is not None:
-        raise RequestError(
-            f"mirror={settings.hub}: prefetch fills a folder: mirror=PATH. To fetch from that "
-            f"address, set HF_ENDPOINT={settings.hub}"
-        )
-    if settings.mirror is None:
-        raise RequestError("mirror needs the folder to fill: mirror=PATH.")
-    if settings.mirror.exists() and not settings.mirror.is_dir():
-        raise RequestError(f"mirror={settings.mirror} is a file, not a folder to fill.")
-    return settings.mirror
-
-
-def wanted_by(settings: Settings) -> list[Wanted]:
+def wanted_by(models: Iterable[ModelSettings], parts: Iterable[Part]) -> list[Wanted]:
     """Return the repositories that a run needs, each revision once: models, then datasets.
 
     Raises:
-        RequestError: a model's name or a task's subsets cannot be.
+        RequestError: a model's name cannot be.
     """
     users: dict[tuple[str, str | None], dict[str, tuple[str, ...] | None]] = {}
-    for model in settings.models:
+    for model in models:
         if source_of(model) == "hub":
             check_hub_name(model.name)
             users.setdefault((model.name, model.revision), {})[model.config] = None
-    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
-    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts.values())]
+    return [*(Wanted("model", *key, by) for key, by in users.items()), *data_of(parts)]
 
 
 def data_of(parts: Iterable[Part]) -> list[Wanted]:
@@ -213,7 +199,7 @@ def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
     plans, failed = _ask_hub(api, data_of(parts), folder)
     _say_plan(console, plans, folder)
     _check_space(plans, folder)
-    return failed | _fetch_all(partial(_fetch_verified, api), plans, folder, console)
+    return failed | _fetch_planned(partial(_fetch_verified, api), plans, folder, console)
 
 
 def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
@@ -344,7 +330,7 @@ def _ask_hub(api: HfApi, todo: Sequence[Wanted], folder: Path) -> tuple[list[Pla
     return [plan for _, plan in answers if isinstance(plan, Plan)], failed
 
 
-def _fetch_all(
+def _fetch_planned(
     fetch_one: Callable[[Plan, Path], None],
     plans: Sequence[Plan],
     folder: Path,

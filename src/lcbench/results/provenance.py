@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcbench.system.resources import checkout
+
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
     from sentence_transformers import SentenceTransformer
@@ -130,7 +132,7 @@ def model_meta(facts: ModelFacts, policy: Policy) -> ModelMeta:
 
 def _git_commit() -> str | None:
     """Return the commit of the checkout that lcbench runs from, `-dirty` if it was changed."""
-    root = Path(__file__).parents[2]
+    root = checkout()
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]

@@ -31,6 +31,7 @@ from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
 from lcbench.system.console import complain, key_value, warn
 from lcbench.system.files import write_atomically
+from lcbench.system.resources import shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,11 +84,8 @@ class Submission:
 
 
 def array_script() -> Path:
-    """Return the file that jobs run: in the wheel beside this one, else in the checkout."""
-    installed = Path(__file__).with_name("slurm_array.sbatch")
-    if installed.is_file():
-        return installed
-    return Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
+    """Return the file that jobs run."""
+    return shipped("slurm_array.sbatch", "scripts/slurm_array.sbatch")
 
 
 def array_command(

@@ -24,6 +24,7 @@ from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache as hub
 from lcbench.hub.models import Dimensions, ModelSettings
 from lcbench.system.files import cache_folder
+from lcbench.system.resources import shipped
 from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import Suite, choose
@@ -389,9 +390,8 @@ class ImportSettings:
 
 @lru_cache(maxsize=1)
 def config_folder() -> Path:
-    """Return the folder of the configs: in the wheel beside this file, else in the checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+    """Return the folder of the configs."""
+    return shipped("conf", "conf")
 
 
 def known_keys() -> frozenset[str]:

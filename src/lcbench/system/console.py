@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lcbench.errors import StorageError
-from lcbench.system.console import say
 
 if TYPE_CHECKING:
     from rich.console import Console

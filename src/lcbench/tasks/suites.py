@@ -21,8 +21,8 @@ PASSKEY = "DocstringPasskeyRetrieval"
 NEEDLE = "DocstringNeedleRetrieval"
 # The tasks that lcbench.tasks.docs.synthetic makes.
 SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
-# The tasks that are made of docstrings (those, and what lcbench.tasks.docs.tasks makes), and their types
-# in mteb.
+# The tasks that are made of docstrings (those, and what tasks.docs.tasks makes), and their types in
+# mteb.
 DOCS_TYPES: Mapping[str, str] = {
     "DocstringRetrieval": "Retrieval",
     "DocstringLongRetrieval": "Retrieval",

@@ -111,7 +111,7 @@ def _content_policy(*scripts: str) -> str:
 
 
 def _read(name: str) -> str:
-    return files("lcbench.report").joinpath("page", name).read_text(encoding="utf-8")
+    return files("lcbench.reporting.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _plotly() -> str:

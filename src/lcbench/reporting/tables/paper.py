@@ -20,6 +20,7 @@ import numpy as np
 from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, build_tables
 from lcbench.reporting.tables.by_length import rank_of_longest
 from lcbench.settings.read import shipped_models, shipped_suites
+from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ByRole, Constant
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, standard_error
 
@@ -144,9 +145,8 @@ def in_papers_order(scores: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(maxsize=1)
 def data_folder() -> Path:
-    """Return the folder of the paper's tables: in the wheel, else in the checkout."""
-    installed = Path(__file__).parents[1] / "paper"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "results" / "paper"
+    """Return the folder of the paper's tables."""
+    return shipped("paper", "results/paper")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,6 @@
+"""`python -m lcbench`: hands over to the command line."""
+
+from lcbench.cli.app import main
+
+if __name__ == "__main__":
+    main()

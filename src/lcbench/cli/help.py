@@ -1,0 +1,99 @@
+"""`--help`: a command's keys with the comments of its config, and the choices of its groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lcbench.cli.commands import COMMANDS
+from lcbench.settings.read import config_folder
+
+_FLAGS = """\
+Options
+  --help         this text
+  --version      the version of lcbench
+  --config-dir   a folder of your own configs, laid out as conf/
+  --cfg job      the configuration as it would be used, with what it was composed of
+  -m             one run for each of several values: -m tau=0.9,0.8
+"""
+_GROUP = re.compile(r"^ *- (?:override )?(\w+): (\S+)$", flags=re.MULTILINE)
+
+
+def help_of(name: str) -> str:
+    """Return what `--help` prints of a command.
+
+    Args:
+        name: of the command.
+    """
+    command = COMMANDS[name]
+    title = f"python -m lcbench{'' if name == 'run' else f' {name}'}"
+    parts = [f"{title} [KEY=VALUE]…: {command.summary}\n"]
+    text = _read(command.config)
+    head, keys = _split(text)
+    if command.config == name or name in ("run", "import"):
+        parts.append(head)
+    if name == "run":
+        width = max(map(len, COMMANDS))
+        listed = "".join(f"  {one:{width}}  {its.summary}\n" for one, its in COMMANDS.items())
+        parts.append(f"Commands (python -m lcbench COMMAND --help)\n{listed}")
+    groups = dict(_GROUP.findall(text))
+    # prefetch takes the keys of a run, and more.
+    if "- config\n" in text:
+        run = _read("config")
+        groups |= dict(_GROUP.findall(run))
+        keys |= {key: lines for key, lines in _split(run)[1].items() if key not in keys}
+    if lines := "".join(_choices(group, chosen) for group, chosen in groups.items()):
+        parts.append(
+            f"Choices (GROUP=NAME, the default first; GROUP.KEY=VALUE for one key)\n{lines}"
+        )
+    parts.append("Keys (KEY=VALUE)\n" + _indented(keys))
+    for group, chosen in groups.items():
+        if chosen != "null" and group not in ("suite", "sweep"):
+            keys = _split(_read(f"{group}/{chosen}"))[1]
+            parts.append(f"Keys of {group}={chosen} ({group}.KEY=VALUE)\n{_indented(keys)}")
+    return "\n".join([*parts, _FLAGS])
+
+
+def _read(name: str) -> str:
+    return Path(config_folder(), f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _split(text: str) -> tuple[str, dict[str, list[str]]]:
+    """Return the comment at a config's head as text, and the lines of each of its keys.
+
+    The comment above a key is part of its lines; Hydra's own keys are left out.
+    """
+    lines = text.splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    head = [line[2:] for line in lines[:end] if not line.startswith("# @package")]
+    head = [f"  {line}" if line.startswith("python -m") else line for line in head]
+    keys: dict[str, list[str]] = {}
+    above: list[str] = []
+    key = ""
+    for line in lines[end:]:
+        if not line or line.startswith("#"):
+            above.append(line)
+            continue
+        if not line.startswith(" "):
+            key = line.partition(":")[0]
+            keys[key] = above
+            above = []
+        keys[key] += [*above, line]
+        above = []
+    for of_hydra in ("defaults", "hydra"):
+        keys.pop(of_hydra, None)
+    return "\n".join(head) + "\n", keys
+
+
+def _choices(group: str, chosen: str) -> str:
+    names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    if not names:
+        return ""
+    names.sort(key=lambda name: name != chosen)
+    return f"  {group}={', '.join(names)}\n"
+
+
+def _indented(keys: Mapping[str, Sequence[str]]) -> str:
+    lines = [line for one in keys.values() for line in one]
+    return "".join(f"  {line}\n" if line else "\n" for line in lines).lstrip("\n")

@@ -1,0 +1,67 @@
+"""`python -m lcbench prefetch`: every model and dataset that a run needs, in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcbench.cli.compose import compose_settings
+from lcbench.errors import RequestError
+from lcbench.hub.fetch import fetch_all, wanted_by
+from lcbench.settings.read import read_verify
+from lcbench.system.console import complain, screen
+from lcbench.system.signals import Stop
+from lcbench.tasks.suites import DOCS_TASKS, check_pins, resolve_all
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from lcbench.settings.read import Settings
+
+
+def job(config: DictConfig) -> int:
+    """Carry out the command of a composed config; return its exit status."""
+    settings = compose_settings(config, "prefetch")
+    # The client's threads follow a server for as long as it sends, also when told to end.
+    with Stop():
+        failed = prefetch(settings, screen(), verify=read_verify(config))
+    for wanted, reason in failed.items():
+        complain(f"{wanted}: {reason}")
+    return 1 if failed else 0
+
+
+def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str, str]:
+    """Fetch what a run of these settings needs into the folder `mirror`.
+
+    Args:
+        settings: of the run.
+        console: for the table and the progress.
+        verify: compare the digests of all files, also of those that were there.
+
+    Returns:
+        What could not be fetched, and why. All else was.
+
+    Raises:
+        MissingError: something is missing and the hub may not be asked, or does not answer.
+        RequestError: `mirror` is no folder, or what is missing does not fit onto its disk.
+        StorageError: it cannot be written.
+    """
+    folder = _folder(settings)
+    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    things = wanted_by(settings.models, parts.values())
+    return fetch_all(things, folder, console, offline=settings.offline, verify=verify)
+
+
+def _folder(settings: Settings) -> Path:
+    if settings.hub is not None:
+        raise RequestError(
+            f"mirror={settings.hub}: prefetch fills a folder: mirror=PATH. To fetch from that "
+            f"address, set HF_ENDPOINT={settings.hub}"
+        )
+    if settings.mirror is None:
+        raise RequestError("mirror needs the folder to fill: mirror=PATH.")
+    if settings.mirror.exists() and not settings.mirror.is_dir():
+        raise RequestError(f"mirror={settings.mirror} is a file, not a folder to fill.")
+    return settings.mirror

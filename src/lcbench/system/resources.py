@@ -1,0 +1,23 @@
+"""Where files lie that ship with lcbench: in the installed package, or in the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped(name: str, in_checkout: str) -> Path:
+    """Return the path of a file or folder that ships with lcbench.
+
+    Args:
+        name: of it in the installed package.
+        in_checkout: its path in the checkout that an editable install runs from.
+    """
+    installed = _PACKAGE / name
+    return installed if installed.exists() else _PACKAGE.parents[1] / in_checkout
+
+
+def checkout() -> Path:
+    """Return the folder of the checkout, if lcbench runs from one: it has a `.git`."""
+    return _PACKAGE.parents[1]
