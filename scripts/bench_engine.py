@@ -30,7 +30,7 @@ import bench_support as support
 from bench_support import MirrorCut
 from markdown_table import table
 
-from lcbench.tasks.suites import DOCS_TYPES
+from lcbench.tasks.docs.names import DOCS_TYPES
 
 TAUS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1)
 # Main scores of (b) and (c) are to agree to this, in [0, 1].
@@ -470,8 +470,9 @@ def _located_and_tasks(order: Order) -> tuple[Any, list[Any]]:
     """Return the model's place and the tasks, made and pointed at their data as lcbench does it."""
     from lcbench.hub.datasets import point_at
     from lcbench.hub.models import locate
-    from lcbench.system.hardware import quiet_libraries
-    from lcbench.tasks.suites import make_task, resolve_all
+    from lcbench.system.quiet import quiet_libraries
+    from lcbench.tasks.make import make_task
+    from lcbench.tasks.suites import resolve_all
 
     settings = support.read(order.overrides, order.model)
     located = locate(settings.models[0], offline=True, mirror=settings.mirror)
@@ -679,7 +680,7 @@ MEASURE: Mapping[str, Callable[[Order], Measurement]] = {
 
 def work(order: Order) -> Measurement:
     """Measure what an order says, and this machine's matrix product right afterwards."""
-    from lcbench.plan.predict import matmul_rate
+    from lcbench.plan.machine import matmul_rate
 
     measurement = MEASURE[order.system](order)
     shape = _shape(support.read(order.overrides, order.model))

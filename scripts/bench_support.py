@@ -16,9 +16,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from lcbench.results import provenance
+from lcbench.settings import configs, schema
 from lcbench.settings import read as settings
+from lcbench.system import versions as system_versions
+from lcbench.tasks.docs.names import DOCS_TYPES
 from lcbench.tasks.registry import registry
-from lcbench.tasks.suites import DOCS_TYPES
 
 DOCS = tuple(DOCS_TYPES)
 # What there is of public tasks to be had without the hub; the others of a mirror are left alone.
@@ -51,7 +53,7 @@ class MirrorCut:
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Return the config that `python -m lcbench <overrides>` composes."""
-    with initialize_config_dir(str(settings.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(configs.config_folder()), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
 
@@ -66,7 +68,7 @@ def known(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def read(overrides: Sequence[str], model: str) -> settings.Settings:
+def read(overrides: Sequence[str], model: str) -> schema.Settings:
     """Return the settings of `python -m lcbench <overrides>` for one model.
 
     Args:
@@ -83,7 +85,7 @@ def model_overrides(model: str, window: int) -> list[str]:
         model: the name of a config of `conf/model`, or a folder.
         window: the most tokens that it reads.
     """
-    if model in settings.shipped_models():
+    if model in configs.shipped_models():
         return [f"model={model}", f"model.window={window}"]
     return [
         "model=custom",
@@ -146,7 +148,7 @@ def _cut(rows: pd.DataFrame, size: MirrorCut, ids: set[str]) -> pd.DataFrame:
 def machine() -> str:
     """Return the date, the machine and the versions, in one sentence."""
     hardware: dict[str, Any] = provenance.environment("cpu")["hardware"]
-    versions = provenance.versions()
+    versions = system_versions.versions()
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "mteb"))
     return (
         f"{datetime.date.today():%Y-%m-%d}, {hardware['cpu'] or platform.machine()}, "

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from lcbench.settings.read import shipped_suites
+from lcbench.settings.configs import shipped_suites
 from lcbench.tasks.registry import TaskEntry, registry
 
 SUITES = ("paper", "longembed")

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lcbench.reporting.select import report_folder
 from lcbench.results.folder import Results
-from lcbench.settings.read import ReportSettings
+from lcbench.settings.schema import ReportSettings
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Libraries of other versions add up in another order.

@@ -105,8 +105,8 @@ def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceT
         RequestError: the environment asks for another arithmetic.
     """
     from lcbench.encode.arithmetic import pin
+    from lcbench.encode.load import load as load_located
     from lcbench.hub.models import ModelSettings, locate
-    from lcbench.hub.models import load as load_located
 
     settings = ModelSettings(
         config="custom",

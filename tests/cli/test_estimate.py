@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench.cli.estimate import Estimate, describe, estimate, sentence
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, dimensions, locate
-from lcbench.plan import predict
+from lcbench.plan import machine as plan_machine
+from lcbench.plan import predict, rates
+from lcbench.plan.estimate import Estimate, describe, estimate, sentence
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.settings import read
-from lcbench.settings.read import LaunchSettings, Settings, config_folder
+from lcbench.settings.configs import config_folder
+from lcbench.settings.schema import LaunchSettings, Settings
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -24,9 +26,9 @@ RATE = 1e12
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of a certain speed, on which nothing was run before."""
-    monkeypatch.setattr(predict, "matmul_rate", lambda device, dtype, hidden: RATE)
-    monkeypatch.setattr(predict, "_EFFICIENCY", 0.5)
-    monkeypatch.setattr(predict, "rates_file", lambda: tmp_path / "rates.json")
+    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: RATE)
+    monkeypatch.setattr(plan_machine, "_EFFICIENCY", 0.5)
+    monkeypatch.setattr(rates, "rates_file", lambda: tmp_path / "rates.json")
 
 
 def asked(*overrides: str, models: tuple[str, ...] = ("minilm",)) -> Settings:
@@ -185,7 +187,7 @@ def test_what_is_unknown_is_said() -> None:
 
 
 def test_a_sentence() -> None:
-    machine = predict.Machine("a processor", "cpu", 2, "float32")
+    machine = plan_machine.Machine("a processor", "cpu", 2, "float32")
     cell = Cell("a/b", "", Constant(0.9), "STS13", Protocol("p", "", "", "", None, None, None))
     took = predict.CellCost(encode=9000.0, load=1.0, score=90.0)
     one = Estimate(
@@ -213,8 +215,8 @@ def test_a_sentence() -> None:
 
 def test_a_gpus_hours_are_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = estimate(asked())
-    gpu = predict.Machine("a GPU", "cuda", 8, "float32")
-    monkeypatch.setattr(predict, "machine_of", lambda engine, dtype: gpu)
+    gpu = plan_machine.Machine("a GPU", "cuda", 8, "float32")
+    monkeypatch.setattr(plan_machine, "machine_of", lambda engine, dtype: gpu)
     lower = estimate(asked())
     # How near a GPU comes to its matrix product's rate was never measured.
     assert lower.prediction.at_least

@@ -16,13 +16,14 @@ from hydra import compose, initialize_config_dir
 from mteb.models.model_meta import ModelMeta
 from rich.console import Console
 
-from lcbench.cli.import_results import Imported, import_results, name_the_path
+from lcbench.cli.import_results import name_the_path
 from lcbench.errors import RequestError
 from lcbench.reporting.select import report_folder
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results
-from lcbench.settings import read
-from lcbench.settings.read import config_folder
+from lcbench.results.imported import Imported, import_results
+from lcbench.settings import read, schema
+from lcbench.settings.configs import config_folder
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
 MODEL = "org/model"
@@ -70,7 +71,7 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
     return path
 
 
-def request(path: Path, *overrides: str, results_dir: Path) -> read.ImportSettings:
+def request(path: Path, *overrides: str, results_dir: Path) -> schema.ImportSettings:
     arguments = name_the_path([str(path.absolute()), f"results_dir={results_dir}", *overrides])
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return read.read_import(compose("import_results", overrides=arguments))

@@ -16,11 +16,13 @@ from rich.console import Console
 from sweep_files import FOLDER, RESULT, line, plan, write_claim, write_failure, write_result
 
 from lcbench.cli import status
-from lcbench.cli.status import State, state_of, time_left, to_submit, view
+from lcbench.cli.status import view
 from lcbench.errors import LcbenchError
 from lcbench.plan.manifest import Manifest, ranges
-from lcbench.results.folder import Failure
+from lcbench.results.failure import Failure
+from lcbench.run import state as run_state
 from lcbench.run.claims import LEASE_SECONDS, Claims, Holder, here
+from lcbench.run.state import State, state_of, time_left, to_submit
 
 OOM = Failure(
     attempts=2,
@@ -289,13 +291,13 @@ def test_a_result_is_read_once_while_it_stays(
     assert kinds(state_of(sweep, seen)) == ["done", "missing"]
     assert list(seen.values()) == [1000.0]
     looked: list[str] = []
-    written = status._written
+    written = run_state._written
 
     def counting(path: Path) -> float | None:
         looked.append(path.name)
         return written(path)
 
-    monkeypatch.setattr(status, "_written", counting)
+    monkeypatch.setattr(run_state, "_written", counting)
     assert kinds(state_of(sweep, seen)) == ["done", "missing"]
     assert looked == ["B.json"]
     # It gives way to another.

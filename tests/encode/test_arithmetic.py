@@ -10,12 +10,13 @@ from engines import settings as settings_of
 
 from lcbench.encode import arithmetic
 from lcbench.encode.forward import Forward
+from lcbench.encode.load import load
 from lcbench.errors import RequestError
-from lcbench.hub.models import load, locate
-from lcbench.plan import predict
+from lcbench.hub.models import locate
+from lcbench.plan import machine
 from lcbench.results import provenance
 from lcbench.score.pool import processes
-from lcbench.settings.read import config_folder
+from lcbench.settings.configs import config_folder
 from lcbench.system.hardware import share_cores
 
 VARIABLES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
@@ -69,8 +70,8 @@ def test_what_is_measured_is_measured_as_the_protocol_has_it() -> None:
     with arithmetic.products_in("tf32"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == "highest"
-    predict.matmul_rate.cache_clear()
-    assert predict.matmul_rate("cpu", "tf32", 16) > 0
+    machine.matmul_rate.cache_clear()
+    assert machine.matmul_rate("cpu", "tf32", 16) > 0
 
 
 def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +178,7 @@ def test_cores_are_shared_between_scoring_and_tokenising(
 ) -> None:
     monkeypatch.setattr("lcbench.score.pool.cores", lambda: 16)
     monkeypatch.setattr("lcbench.system.hardware.cores", lambda: 16)
-    monkeypatch.setattr("lcbench.score.pool._memory_gib", lambda: 128.0)
+    monkeypatch.setattr("lcbench.system.hardware.memory_gib", lambda: 128.0)
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
     assert processes(asked, beside_gpu=True) == scoring
     share_cores(scoring)

@@ -11,8 +11,9 @@ from engines import settings
 from safetensors.torch import load_file, save_file
 
 from lcbench.encode.checkpoint import load_reports
+from lcbench.encode.load import load
 from lcbench.errors import RequestError
-from lcbench.hub.models import load, locate
+from lcbench.hub.models import locate
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
 from lcbench.run.sweep import run
-from lcbench.settings.read import config_folder, read
+from lcbench.settings.configs import config_folder
+from lcbench.settings.read import read
 
 TEXTS = [
     "an apple a day keeps the doctor away",

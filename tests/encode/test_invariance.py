@@ -15,8 +15,9 @@ from engines import encoder_of, settings
 
 from lcbench.encode.forward import Forward
 from lcbench.encode.invariance import TOLERANCE
+from lcbench.encode.load import load
 from lcbench.errors import InjectionError, RequestError
-from lcbench.hub.models import load, locate
+from lcbench.hub.models import locate
 
 SHORT, LONG = "a short text", "Return the least-squares solution to a linear matrix equation. " * 4
 SIZES = {

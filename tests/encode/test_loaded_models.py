@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from tiny_models import tiny_transformer
 
-from lcbench.cli.export import export
+from lcbench.encode.load import load
 from lcbench.errors import MissingError, RequestError
-from lcbench.hub.models import LocatedModel, load, locate
+from lcbench.hub.models import LocatedModel, locate
 from lcbench.results.cell import Protocol
-from lcbench.settings.read import ExportSettings
+from lcbench.run.export import export
+from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 Make = Callable[[str], Path]

@@ -25,7 +25,7 @@ from lcbench.encode.prompts import (
 from lcbench.errors import RequestError
 from lcbench.hub.model_files import has_prompts
 from lcbench.hub.models import ModelSettings
-from lcbench.settings.read import ProtocolSettings
+from lcbench.settings.schema import ProtocolSettings
 
 BGE = "BAAI/bge-base-en-v1.5"
 QUERY = "Represent this sentence for searching relevant passages: "

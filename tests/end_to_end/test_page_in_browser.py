@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_cells import item_rows, write_cell
+from report_documents import MARKUP, MODELS, document
 from rich.console import Console
 
 from lcbench.reporting import page
 from lcbench.reporting.select import report_folder
 from lcbench.results.folder import Results
-from lcbench.settings.read import ReportSettings
+from lcbench.settings.schema import ReportSettings
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
-from report_cells import item_rows, write_cell
-from report_documents import MARKUP, MODELS, document
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMEDRIVER = Path("/usr/bin/chromedriver")

@@ -26,7 +26,7 @@ from lcbench.hub import fetch as prefetch
 from lcbench.hub import ledger
 from lcbench.hub.datasets import missing_data
 from lcbench.hub.models import locate
-from lcbench.settings import read
+from lcbench.settings import read, schema
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
 
@@ -492,7 +492,7 @@ def test_a_hub_cannot_have_files_removed(
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3
 
 
-def read_keys(folder: Path) -> read.Settings:
+def read_keys(folder: Path) -> schema.Settings:
     keys = (*KEYS, "tasks=[STSBenchmark]", f"mirror={folder}")
     return read.read({"custom": composed(*keys, config="prefetch")})
 

@@ -17,11 +17,12 @@ from engines import settings
 from odd_models import REFUSED
 from sentence_transformers import SentenceTransformer
 
-from lcbench.cli.export import export
+from lcbench.encode.load import load
 from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
-from lcbench.hub.models import load, locate
-from lcbench.settings.read import ExportSettings
+from lcbench.hub.models import locate
+from lcbench.run.export import export
+from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 MakeModel = Callable[[str], Path]

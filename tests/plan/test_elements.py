@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from lcbench.plan.elements import divide, element_seconds, lines_of, seconds
+from lcbench.plan.machine import Machine
 from lcbench.plan.manifest import Line
-from lcbench.plan.predict import CellCost, Machine, Prediction
-from lcbench.settings.read import LaunchSettings
+from lcbench.plan.predict import CellCost, Prediction
+from lcbench.settings.schema import LaunchSettings
 
 TAUS = ("1", "0.9", "0.8", "0.7", "0.6", "0.5", "0.1")
 

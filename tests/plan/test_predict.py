@@ -14,23 +14,26 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lcbench.hub.models import Dimensions
+from lcbench.plan import machine as plan_machine
 from lcbench.plan import predict as cost
+from lcbench.plan import rates as plan_rates
+from lcbench.plan.machine import Machine
 from lcbench.plan.predict import (
     CellCost,
-    Machine,
     ModelCells,
     Prediction,
-    Rates,
-    Recorder,
     outcome_line,
     predict,
     prediction_line,
-    read_rates,
     work_seconds,
 )
+from lcbench.plan.rates import Rates, read_rates
+from lcbench.plan.recorder import Recorder
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings import read
-from lcbench.settings.read import Settings, config_folder
+from lcbench.settings.configs import config_folder
+from lcbench.settings.schema import Settings
+from lcbench.system import words as system_words
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.sizes import Texts
 from lcbench.tasks.suites import Part, resolve
@@ -71,7 +74,7 @@ MEASURED = {
 def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file of rates of the test's own, and tasks of made-up sizes."""
     path = tmp_path / "cache" / "rates.json"
-    monkeypatch.setattr(cost, "rates_file", lambda: path)
+    monkeypatch.setattr(plan_rates, "rates_file", lambda: path)
     monkeypatch.setattr(cost, "texts_of", lambda part, docs: SIZES.get(part.name))
     return path
 
@@ -211,7 +214,7 @@ def record(
 def test_a_run_is_predicted_from_its_own_records(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e9)
+    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: 1e9)
     cells = grid([BASELINE, Constant(0.9)], FIRST, SECOND, SEARCH)
     records = [
         # The first two have half as many tokens again as reckoned, the third has other texts.
@@ -341,7 +344,7 @@ def test_rates_of_others_are_kept(request_: Settings, rates_file: Path) -> None:
 def test_the_nearest_width_stands_in_and_another_machine_does_not(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e6)
+    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: 1e6)
     cells = grid([BASELINE], FIRST)
     widths = rates()
     widths.encoding[f"{CPU.key}|1000"] = [1.0, 1.0]
@@ -446,7 +449,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(request_: Settings, tmp_pa
 def test_the_oldest_entries_go(
     request_: Settings, rates_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "_MOST", 2)
+    monkeypatch.setattr(plan_rates, "_MOST", 2)
     rates_file.parent.mkdir()
     entries = {key: [1.0, 0.0, 1.0, 0.0] for key in ("a|1", f"{FIRST}|test|all||1", "b|1")}
     rates_file.write_text(json.dumps({"format": 1, "scoring": entries}))
@@ -480,7 +483,7 @@ def test_sentences(request_: Settings) -> None:
     [(0.4, "0:00"), (59.6, "1:00"), (245, "4:05"), (3845, "1:04:05"), (3.6e6, "1,000 hours")],
 )
 def test_clocks(seconds: float, shown: str) -> None:
-    assert cost.clock(seconds) == shown
+    assert system_words.clock(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -496,11 +499,11 @@ def test_clocks(seconds: float, shown: str) -> None:
     ],
 )
 def test_durations(hours: float, words: str) -> None:
-    assert cost.duration(hours) == words
+    assert system_words.duration(hours) == words
 
 
 def test_the_machine_is_measured() -> None:
-    rate = cost.matmul_rate("cpu", "float32", 64)
+    rate = plan_machine.matmul_rate("cpu", "float32", 64)
     # Between a very slow core and a large server.
     assert 1e8 < rate < 1e14
 

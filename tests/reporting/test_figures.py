@@ -20,8 +20,9 @@ from lcbench.reporting.figures import (
     improvement_series,
     plot_improvement,
 )
-from lcbench.reporting.table1 import Table, build_tables
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 
 SCORES = {
     "one_$x$": {

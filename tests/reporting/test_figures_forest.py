@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 
 from lcbench.reporting.figures import forest_csv, forest_figures, plot_forest
 from lcbench.reporting.figures.forest import Line, forest_lines
-from lcbench.reporting.table1 import Table, build_tables
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 
 # By model and policy: of two tasks of the column STS and one of Class.
 SCORES = {

@@ -12,10 +12,11 @@ from pdflatex import compiled
 from rich.console import Console
 
 from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import latex_document
-from lcbench.reporting.table1 import COLUMN_ORDER, Table, build_tables
+from lcbench.reporting.table import COLUMN_ORDER, Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.text import csv_text
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
 HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")

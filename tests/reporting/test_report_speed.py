@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcbench.reporting import intervals
+from lcbench.reporting.intervals import RESAMPLES, analyse
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import data_folder
-from lcbench.results.folder import CellFiles
-from lcbench.results.provenance import cores
-from lcbench.score.evaluate import ITEMS_SCHEMA
-from lcbench.uncertainty import intervals
-from lcbench.uncertainty.intervals import RESAMPLES, analyse
+from lcbench.results.files import CellFiles
+from lcbench.results.items import ITEMS_SCHEMA
+from lcbench.system.hardware import cores
 from lcbench.uncertainty.items import Sample, Samples, read_samples, score_of
 
 MODELS = 5

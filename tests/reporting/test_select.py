@@ -17,7 +17,8 @@ from lcbench.reporting import publish
 from lcbench.reporting.publish import _alone, _older, cells_of, is_anothers
 from lcbench.reporting.select import AskedCell, _own_folder, report_folder, report_run
 from lcbench.results.folder import Results
-from lcbench.settings.read import ReportSettings, shipped_suites
+from lcbench.settings.configs import shipped_suites
+from lcbench.settings.schema import ReportSettings
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve
 from lcbench.tempscale.policy import BASELINE, Constant

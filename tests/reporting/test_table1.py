@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 from report_frames import cell, frame
 
-from lcbench.reporting.table1 import (
+from lcbench.reporting.table import (
     AVERAGE,
     Block,
     Table,
     TaskScores,
-    build_tables,
     ordered_policies,
     relative_improvement,
     temperature,
 )
+from lcbench.reporting.table1 import build_tables
 
 COLUMNS = ("Class", "Clust", "Summ", "STS", "BeirRetr", "Rerank", "LongEmbRetr", "Avg")
 # Table 1 of the paper: per model raw, ours and the relative improvement as printed.

@@ -20,7 +20,8 @@ import pandas as pd
 import pytest
 
 from lcbench.reporting.formats import latex, markdown
-from lcbench.reporting.table1 import AVERAGE, Table, build_tables
+from lcbench.reporting.table import AVERAGE, Table
+from lcbench.reporting.table1 import build_tables
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from lcbench.results.cell import Cell, Protocol, expand
+from lcbench.plan.layout import expand
+from lcbench.results.cell import Cell, Protocol
 from lcbench.tempscale.policy import BASELINE, Constant
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)

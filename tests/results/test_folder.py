@@ -20,16 +20,15 @@ from result_cells import PROTOCOL, cell, outcome
 
 from lcbench.errors import RequestError, StorageError
 from lcbench.results.cell import Cell
+from lcbench.results.failure import Failure, read_failure
 from lcbench.results.folder import (
     DIGEST,
     ITEMS_DIGEST,
-    Failure,
     ItemsError,
     Results,
     _set_aside,
     _tell_docs_apart,
     digest_of,
-    read_failure,
     whole_items,
 )
 from lcbench.run import claims

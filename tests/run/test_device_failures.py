@@ -19,12 +19,14 @@ from tiny_models import tiny_transformer
 from lcbench.cli import app
 from lcbench.cli import run as __main__
 from lcbench.encode import forward
+from lcbench.encode.load import load
 from lcbench.errors import InjectionError, RequestError
-from lcbench.hub.models import load, locate
+from lcbench.hub.models import locate
 from lcbench.results.folder import Results
 from lcbench.run import runner
 from lcbench.run.sweep import Outcome, run
-from lcbench.score.pool import FailedCell, _Server
+from lcbench.score.cell import FailedCell
+from lcbench.score.server import Server
 from lcbench.system import transient
 from lcbench.system.signals import TERMINATED, DeviceLost, Stop
 from lcbench.tempscale.inject import inject
@@ -254,7 +256,7 @@ def test_the_server_of_the_scoring_processes_ends_as_well() -> None:
     engine: Any = SimpleNamespace(at=lambda policy: SimpleNamespace(embed=embed))
     cell: Any = SimpleNamespace(policy=None)
     job: Any = SimpleNamespace(number=0, cell=cell)
-    server = _Server(engine)
+    server = Server(engine)
     server.ask(SimpleNamespace(asking=True), job, ("embed", ["a"], None, "", False))  # type: ignore[arg-type]
     with pytest.raises(DeviceLost):
         server.serve()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lcbench.results.cell import Cell, Protocol
-from lcbench.results.folder import Failure, Finished, Results
+from lcbench.results.failure import Failure
+from lcbench.results.folder import Finished, Results
 from lcbench.run.claims import Claim, Claims, here
 from lcbench.run.queue import Allotment, Busy, Done, tidy
 from lcbench.tempscale.policy import BASELINE

@@ -19,13 +19,15 @@ from rich.console import Console
 
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
+from lcbench.plan.layout import lay_out
 from lcbench.plan.manifest import latest, read
-from lcbench.results.folder import Results, read_failure
+from lcbench.results.failure import read_failure
+from lcbench.results.folder import Results
 from lcbench.run import runner
 from lcbench.run.claims import Claims
-from lcbench.run.sweep import Outcome, lay_out, run
-from lcbench.score import pool
-from lcbench.score.pool import FailedCell
+from lcbench.run.sweep import Outcome, run
+from lcbench.score import cell as score_cell
+from lcbench.score.cell import FailedCell
 from lcbench.system.signals import Stop, Terminated
 
 CELLS = 48
@@ -60,7 +62,7 @@ def failing(
     monkeypatch: pytest.MonkeyPatch, errors: Callable[[str, int], BaseException | None]
 ) -> Counter[str]:
     """Let cells fail, by their name and how often they were tried; return how often that was."""
-    tried, real = Counter[str](), pool.score_cell
+    tried, real = Counter[str](), score_cell.score_cell
 
     def score(job: Any, backend: Any) -> Any:
         name = f"{job.cell.task} {job.cell.policy.canonical}"
@@ -69,7 +71,7 @@ def failing(
             raise error
         return real(job, backend)
 
-    monkeypatch.setattr(pool, "score_cell", score)
+    monkeypatch.setattr(score_cell, "score_cell", score)
     return tried
 
 
@@ -239,8 +241,8 @@ def test_what_another_process_runs_is_waited_for_and_taken_over_when_it_dies(
 
 
 def test_an_element_leaves_a_cell_to_the_live_process_that_runs_it(settings: Any) -> None:
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     console = Console(file=StringIO())
     frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
@@ -257,8 +259,8 @@ def test_an_element_leaves_a_cell_to_the_live_process_that_runs_it(settings: Any
 
 
 def test_elements_do_the_cells_of_one_process_between_them(settings: Any, tmp_path: Path) -> None:
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     console = Console(file=StringIO())
     frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
@@ -285,8 +287,8 @@ def test_a_frozen_sweep_whose_model_has_changed_is_refused(
 ) -> None:
     import shutil
 
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
@@ -335,8 +337,8 @@ def test_a_model_whose_prompt_fills_its_window_is_refused_before_anything_is_enc
 
 @pytest.mark.alone
 def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any) -> None:
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     console = Console(file=StringIO())
     # The first measures the machine.
@@ -347,8 +349,8 @@ def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any) -> No
 
 
 def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     console, warnings = Console(file=StringIO()), list[str]()
     asked = LaunchSettings("slurm", elements=None, hours=28 / 3600)
@@ -364,8 +366,8 @@ def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:
 def test_the_same_plan_asked_for_again_is_the_same_whatever_was_measured_meanwhile(
     settings: Any,
 ) -> None:
-    from lcbench.cli.plan import freeze_sweep
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
 
     console, launch = Console(file=StringIO()), LaunchSettings("slurm", elements=6)
     frozen = freeze_sweep(settings, launch, console, pytest.fail)

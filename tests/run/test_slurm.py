@@ -21,7 +21,7 @@ from lcbench.cli import run
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.run import slurm
-from lcbench.settings.read import LaunchSettings
+from lcbench.settings.schema import LaunchSettings
 from lcbench.system.console import key_value
 from lcbench.system.signals import Stop
 

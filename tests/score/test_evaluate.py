@@ -25,7 +25,7 @@ from sklearn.metrics import v_measure_score
 
 from lcbench.encode.encoder import Encoder
 from lcbench.score.evaluate import score
-from lcbench.system.hardware import quiet_libraries
+from lcbench.system.quiet import quiet_libraries
 
 
 def metadata(name: str, kind: Any, main_score: str) -> TaskMetadata:

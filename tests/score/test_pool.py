@@ -19,10 +19,14 @@ from lcbench.errors import LcbenchError
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.provenance import model_facts
 from lcbench.score import pool as workers
-from lcbench.score.pool import FailedCell, Job, Pool, ScoredCell, processes, score_cell
+from lcbench.score import server as score_server
+from lcbench.score import worker as score_worker
+from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
+from lcbench.score.pool import Pool, processes
 from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes
+from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.suites import make_task, resolve_all
+from lcbench.tasks.suites import resolve_all
 from lcbench.tempscale.policy import parse
 
 SIZES = DocsSizes(
@@ -284,8 +288,8 @@ def test_a_process_that_is_stopped_does_not_keep_a_run_from_ending(
 
 def test_what_a_dead_process_asked_for_is_dropped(made: tuple[Engine, list[Job]]) -> None:
     engine, jobs = made
-    server = workers._Server(engine)
-    one, other = (workers._Worker(None, None, None, job) for job in jobs[:2])  # type: ignore[arg-type]
+    server = score_server.Server(engine)
+    one, other = (score_server.Worker(None, None, None, job) for job in jobs[:2])  # type: ignore[arg-type]
     server.ask(one, jobs[0], ("lengths", ["a"], ""))
     server.ask(other, jobs[1], ("lengths", ["b"], ""))
     server.forget(one)
@@ -297,8 +301,8 @@ def test_what_was_begun_comes_first_then_the_present_temperature_then_the_order(
     made: tuple[Engine, list[Job]],
 ) -> None:
     engine, jobs = made
-    server = workers._Server(engine)
-    three = [workers._Worker(None, None, None, jobs[i]) for i in (0, 3, 4)]  # type: ignore[arg-type]
+    server = score_server.Server(engine)
+    three = [score_server.Worker(None, None, None, jobs[i]) for i in (0, 3, 4)]  # type: ignore[arg-type]
     first, second, third = three
     server.ask(second, jobs[3], ("embed", ["a"], "document", "", True))
     assert server._next().worker is second
@@ -352,15 +356,15 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
 
     engine, jobs = made
     here, there = multiprocessing.Pipe()
-    worker = workers._Worker(None, here, here, jobs[3])
-    server = workers._Server(engine)
+    worker = score_server.Worker(None, here, here, jobs[3])
+    server = score_server.Server(engine)
     texts = [f"text number {i}" for i in range(50)]
     thread = threading.Thread(target=server.serve)
     thread.start()
     answer: list[Any] = []
     asking = threading.Thread(
         target=lambda: answer.append(
-            workers._RemoteBackend(there).embed(texts, "document", "", more=False)
+            score_worker._RemoteBackend(there).embed(texts, "document", "", more=False)
         )
     )
     asking.start()

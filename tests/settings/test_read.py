@@ -11,8 +11,12 @@ from composed import composed, read
 from omegaconf import OmegaConf
 
 from lcbench.errors import RequestError
+from lcbench.settings import configs as settings_configs
+from lcbench.settings import frozen as settings_frozen
 from lcbench.settings import read as settings
-from lcbench.settings.read import IDENTITY, RUNTIME, StoreSettings, config_folder
+from lcbench.settings import schema
+from lcbench.settings.configs import config_folder
+from lcbench.settings.schema import IDENTITY, RUNTIME, StoreSettings
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tempscale.policy import Constant
 
@@ -90,11 +94,11 @@ def test_what_encodes_nothing_has_no_store(config: str) -> None:
 
 def test_a_report_has_the_samples_and_the_seed_of_a_run() -> None:
     """A run has no such keys: its report takes the constants."""
-    from lcbench.uncertainty.intervals import RESAMPLES, SEED
+    from lcbench.reporting.intervals import RESAMPLES, SEED
 
     found = settings.read_report(composed(config="report"))
     assert (found.resamples, found.seed) == (RESAMPLES, SEED)
-    defaults = settings.ReportSettings(Path("runs"), None, None)
+    defaults = schema.ReportSettings(Path("runs"), None, None)
     assert (defaults.resamples, defaults.seed) == (RESAMPLES, SEED)
 
 
@@ -111,7 +115,7 @@ def test_the_command_line_wins_over_a_sweep() -> None:
 
 
 def test_the_paper_suite_has_its_columns() -> None:
-    suite = next(suite for suite in settings.shipped_suites() if suite.name == "paper")
+    suite = next(suite for suite in settings_configs.shipped_suites() if suite.name == "paper")
     assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
         "Class": 8,
         "Clust": 11,
@@ -137,7 +141,7 @@ def test_the_lengths_of_synthetic_documents(override: str, lengths: tuple[int, .
 
 
 def test_the_longembed_suite_and_sweep() -> None:
-    suite = next(suite for suite in settings.shipped_suites() if suite.name == "longembed")
+    suite = next(suite for suite in settings_configs.shipped_suites() if suite.name == "longembed")
     assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
         "LongEmbRetr": 4,
         "Needle": 1,
@@ -309,7 +313,7 @@ UNCHANGED = {
 }
 
 
-def identity(found: settings.Settings) -> tuple[Any, ...]:
+def identity(found: schema.Settings) -> tuple[Any, ...]:
     """Return what of a request its results belong to."""
     return found.models, found.policies, found.tasks, found.suites, found.protocol, found.docs
 
@@ -346,11 +350,11 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
 )
 def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Path) -> None:
     asked = read(*overrides)
-    frozen = settings.freeze(asked)
-    thawed = settings.thaw(json.loads(json.dumps(frozen)), tmp_path)
+    frozen = settings_frozen.freeze(asked)
+    thawed = settings_frozen.thaw(json.loads(json.dumps(frozen)), tmp_path)
     assert thawed.results_dir == tmp_path
     assert identity(thawed) == identity(asked)
-    assert settings.freeze(thawed) == frozen
+    assert settings_frozen.freeze(thawed) == frozen
     assert thawed.engine == asked.engine
     assert thawed.store == replace(
         asked.store, folder=asked.store.folder and asked.store.folder.absolute()
@@ -362,20 +366,20 @@ def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Pat
 def test_what_was_frozen_does_not_change_with_the_configs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frozen = settings.freeze(read("suite=paper"))
+    frozen = settings_frozen.freeze(read("suite=paper"))
 
     def no_config() -> Path:
         raise AssertionError("a config was read")
 
-    monkeypatch.setattr(settings, "config_folder", no_config)
-    assert len(settings.thaw(frozen, tmp_path).tasks) == 40
+    monkeypatch.setattr(settings_configs, "config_folder", no_config)
+    assert len(settings_frozen.thaw(frozen, tmp_path).tasks) == 40
 
 
 def test_what_another_version_has_frozen_is_refused(tmp_path: Path) -> None:
-    frozen = settings.freeze(read())
+    frozen = settings_frozen.freeze(read())
     del frozen["protocol"]["prompts"]
     with pytest.raises(RequestError, match=r"not those of this version of lcbench: .* prompts"):
-        settings.thaw(frozen, tmp_path)
+        settings_frozen.thaw(frozen, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +409,7 @@ def test_a_launch_is_read() -> None:
     assert settings.read_run(composed("launch=slurm")).launch.elements == 20
     both = settings.read_run(composed("launch.hours=2", "launch.elements=3")).launch
     assert (both.elements, both.hours) == (3, 2.0)
-    assert settings.read_run(composed()).launch == settings.LaunchSettings("local")
+    assert settings.read_run(composed()).launch == schema.LaunchSettings("local")
 
 
 def test_no_runtime_knob_does() -> None:

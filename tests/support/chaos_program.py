@@ -59,7 +59,7 @@ def make_data(folder: Path) -> None:
 def settings_of(work: Path, model: Path, results: str) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from lcbench.settings import read
+    from lcbench.settings import configs, read
 
     overrides = [
         "model=custom",
@@ -74,7 +74,7 @@ def settings_of(work: Path, model: Path, results: str) -> Any:
         "store=none",
         f"results_dir={work / results}",
     ]
-    with initialize_config_dir(str(read.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(configs.config_folder()), version_base="1.3"):
         return read.read({"custom": compose("config", overrides=overrides)})
 
 

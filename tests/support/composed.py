@@ -5,7 +5,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from lcbench.settings import read as settings
-from lcbench.settings.read import config_folder
+from lcbench.settings import schema
+from lcbench.settings.configs import config_folder
 
 
 def composed(*overrides: str, config: str = "config") -> Any:
@@ -13,5 +14,5 @@ def composed(*overrides: str, config: str = "config") -> Any:
         return compose(config, overrides=list(overrides))
 
 
-def read(*overrides: str) -> settings.Settings:
+def read(*overrides: str) -> schema.Settings:
     return settings.read({"minilm": composed(*overrides)})

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Encoder
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Forward
+from lcbench.encode.load import load
 from lcbench.encode.store.shelf import Store
-from lcbench.hub.models import ModelSettings, load, locate
+from lcbench.hub.models import ModelSettings, locate
 from lcbench.results.provenance import model_facts, model_meta
 from lcbench.tempscale.policy import BASELINE, Policy, parse
 

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from lcbench.results.cell import Cell, Protocol
-from lcbench.results.folder import CellFiles, Finished, Results
-from lcbench.score.evaluate import ITEMS_SCHEMA
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Finished, Results
+from lcbench.results.items import ITEMS_SCHEMA
 from lcbench.tempscale.policy import BASELINE, Policy
 
 BGE = "BAAI/bge-base-en-v1.5"

@@ -35,9 +35,9 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from lcbench.encode.encoder import Encoder
+from lcbench.hub.contents import DataError, load, refuse
 from lcbench.hub.datasets import point_at
 from lcbench.score.evaluate import score
-from lcbench.tasks.contents import DataError, load, refuse
 
 NAN = float("nan")
 TEXTS = ["an apple", "", "a pear 🍐", "a\0plum", "x" * 9000, "an apple"]

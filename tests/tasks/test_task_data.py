@@ -21,9 +21,11 @@ from sentence_transformers import SentenceTransformer
 
 from lcbench.hub import datasets as mirror
 from lcbench.reporting.select import report_folder
-from lcbench.results.folder import CellFiles, Results
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Results
 from lcbench.run.sweep import run
-from lcbench.settings import read
+from lcbench.settings import configs as settings_configs
+from lcbench.settings import read, schema
 from lcbench.tasks.suites import choose
 from lcbench.uncertainty.items import read_samples
 
@@ -91,7 +93,7 @@ def scored(
         "store=none",
         f"results_dir={work / 'runs'}",
     ]
-    with initialize_config_dir(str(read.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(settings_configs.config_folder()), version_base="1.3"):
         request = read.read({"custom": compose("config", overrides=overrides)})
     with pytest.MonkeyPatch.context() as patch:
         # A run in this process keeps all libraries off the network.
@@ -195,9 +197,9 @@ def test_items_are_all_that_was_scored_and_give_the_score(scored: Run) -> None:
 def test_the_report_has_every_column_and_nothing_is_missing(
     suite: str, scored: Run, tmp_path: Path
 ) -> None:
-    suites = read.shipped_suites()
+    suites = settings_configs.shipped_suites()
     choices = tuple(choose([suite], suites)[0])
-    asked = read.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
+    asked = schema.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
     warnings: list[str] = []
     with (tmp_path / "screen").open("w") as screen:
         console = Console(file=screen, width=250)

@@ -13,9 +13,10 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 import lcbench
-from lcbench.cli.export import export
-from lcbench.hub.models import ModelSettings, load, locate
-from lcbench.settings.read import ExportSettings
+from lcbench.encode.load import load
+from lcbench.hub.models import ModelSettings, locate
+from lcbench.run.export import export
+from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 # MiniLM's, whose tokenizer the models borrow.

@@ -9,7 +9,8 @@ import pytest
 from report_cells import item_rows, write_cell
 from scipy import stats
 
-from lcbench.results.folder import CellFiles, Results
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 from lcbench.uncertainty import covariance as noise
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, ratio_error, standard_error

@@ -1,4 +1,4 @@
-"""`lcbench.uncertainty.intervals` and `resample`: against scipy, in simulations, on small tables."""
+"""`lcbench.reporting.intervals` and `resample`: against scipy, in simulations, on small tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +11,8 @@ import pytest
 from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
-from lcbench.reporting.table1 import AVERAGE, Table, build_tables
-from lcbench.results.folder import CellFiles, Results
-from lcbench.tempscale.policy import BASELINE, Constant, Policy
-from lcbench.uncertainty import bootstrap as resampling
-from lcbench.uncertainty import intervals
-from lcbench.uncertainty.bootstrap import Component, Resampled, interval, reach, resample
-from lcbench.uncertainty.intervals import (
+from lcbench.reporting import intervals
+from lcbench.reporting.intervals import (
     TASKS,
     Draws,
     TableStatistics,
@@ -27,6 +22,13 @@ from lcbench.uncertainty.intervals import (
     holm,
     improvement_interval,
 )
+from lcbench.reporting.table import AVERAGE, Table
+from lcbench.reporting.table1 import build_tables
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Results
+from lcbench.tempscale.policy import BASELINE, Constant, Policy
+from lcbench.uncertainty import bootstrap as resampling
+from lcbench.uncertainty.bootstrap import Component, Resampled, interval, reach, resample
 from lcbench.uncertainty.items import Sample
 from lcbench.uncertainty.permutation import sign_flip_p
 

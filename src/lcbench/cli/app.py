@@ -30,7 +30,7 @@ from lcbench.cli.help import help_of
 from lcbench.cli.overrides import given_overrides, read_words
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.hub import cache
-from lcbench.settings.read import config_folder, keys_of, known_keys
+from lcbench.settings.configs import config_folder, keys_of, known_keys
 from lcbench.system.console import (
     COMPLAINTS,
     complain,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lcbench.cli.overrides import choices, model_keys, refuse_another_name
+from lcbench.cli.overrides import choices, refuse_another_name
+from lcbench.settings.configs import model_keys
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lcbench.plan.manifest import Manifest
-    from lcbench.settings.read import Settings
+    from lcbench.settings.schema import Settings
 
 # What the command line may say of a frozen sweep.
 _OPEN = {"engine", "store", "mirror", "unverified_data", "offline", "retries"}
@@ -28,8 +29,9 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
     """
     from lcbench.errors import RequestError
     from lcbench.settings import read
+    from lcbench.settings.frozen import thaw
 
-    kept = read.thaw(frozen.settings, frozen.results_dir)
+    kept = thaw(frozen.settings, frozen.results_dir)
     given = read.read_run(config).results_dir
     if choices("results_dir")[1] and given.resolve() != frozen.results_dir.resolve():
         raise RequestError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lcbench.cli.commands import COMMANDS
-from lcbench.settings.read import config_folder
+from lcbench.settings.configs import config_folder
 
 _FLAGS = """\
 Options

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -24,7 +23,7 @@ from omegaconf import OmegaConf
 from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
-from lcbench.settings.read import config_folder, keys_of, known_keys
+from lcbench.settings.configs import config_folder, keys_of, known_keys, model_keys
 from lcbench.system.console import key_value
 
 # Keys whose value is a text, whatever it looks like.
@@ -105,27 +104,6 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
             continue
         read.append(_checked(word, words[number + 1 :], config_name, several=several))
     return read
-
-
-def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
-    """Return the overrides that choose a model: a config, else a name on the hub or a folder.
-
-    Args:
-        name: of any of these.
-        folders: of configs; None: those of the present command.
-    """
-    if folders is None:
-        sources = GlobalHydra.instance().config_loader().get_sources()
-        given = [Path(one.path) for one in sources if one.provider == "command-line"]
-        folders = [config_folder(), *given]
-    is_config = not name.startswith(("/", "~")) and any(
-        (folder / "model" / f"{name}.yaml").is_file() for folder in folders
-    )
-    # pathlib's expanduser raises where ~ is no user's.
-    is_direct = "/" in name or Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
-    if is_config or not is_direct:
-        return [f"model={name}"]
-    return ["model=custom", key_value("model.name", name)]
 
 
 def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool) -> list[str]:
@@ -220,10 +198,7 @@ def _in_single_quotes(word: str) -> str:
 
 def _no_key(word: str) -> str:
     if word in COMMANDS:
-        return (
-            f"{word} is a command and has to come first: "
-            f"python -m lcbench {word} KEY=VALUE…"
-        )
+        return f"{word} is a command and has to come first: python -m lcbench {word} KEY=VALUE…"
     return f"{word}: this is no key=value. `--help` lists the keys."
 
 

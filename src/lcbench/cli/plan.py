@@ -6,18 +6,13 @@ or element by element, here, on several machines at once, or as a Slurm array.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lcbench.system.console import key_value, screen, warn
+from lcbench.plan.freeze import describe, freeze_sweep
+from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from rich.console import Console
-
-    from lcbench.plan.manifest import Manifest
-    from lcbench.settings.read import LaunchSettings, Settings
 
 
 def job(config: DictConfig) -> int:
@@ -33,91 +28,3 @@ def job(config: DictConfig) -> int:
     frozen = freeze_sweep(compose_settings(config), asked.launch, console, warn)
     console.print(describe(frozen), soft_wrap=True, markup=False)
     return 0
-
-
-def freeze_sweep(
-    settings: Settings, launch: LaunchSettings, console: Console, warn: Callable[[str], None]
-) -> Manifest:
-    """Freeze a request into a manifest, or find it frozen already.
-
-    Args:
-        settings: the request.
-        launch: how its cells are divided.
-        console: told of policies that come to nothing.
-        warn: told of what of a benchmark is left out.
-
-    Raises:
-        RequestError: the request is wrong, or asks for what is not here.
-        StorageError: the manifest cannot be written.
-    """
-    from lcbench.hub.models import dimensions_of
-    from lcbench.plan import elements as division
-    from lcbench.plan import predict
-    from lcbench.results.folder import Results
-    from lcbench.run.sweep import lay_out
-    from lcbench.score.pool import processes
-
-    results = Results(settings.results_dir)
-    grid = lay_out(settings, console, warn)
-    results.check_writable()
-    machine = predict.machine_of(settings.engine, settings.protocol.dtype)
-    rates = predict.read_rates()
-    cells = [
-        predict.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()
-    ]
-    if launch.tflops is not None:
-        machine, rates = predict.sustaining(launch, machine, rates, [one.known for one in cells])
-    prediction = predict.predict(
-        settings,
-        grid.parts,
-        cells,
-        machine=machine,
-        processes=processes(settings.engine.scoring),
-        rates=rates,
-    )
-    lines = division.with_seconds(
-        division.lines_of(grid.cells, results),
-        [prediction.cells.get(cell) for cell in grid.cells],
-        prediction,
-    )
-    frozen = division.freeze(settings, results.folder, division.divide(lines, launch), launch)
-    if launch.hours is not None:
-        longest = max(map(division.element_seconds, division.by_element(frozen.lines)))
-        if longest > 3600 * launch.hours:
-            warn(
-                f"launch.hours={launch.hours:g}: the longest element takes "
-                f"{predict.duration(longest / 3600)} by the estimate: "
-                + (
-                    f"launch.elements={launch.elements} allows no more of them."
-                    if launch.elements is not None
-                    else "a single cell does."
-                )
-            )
-    return frozen
-
-
-def describe(frozen: Manifest) -> str:
-    """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
-    from lcbench.plan.elements import by_element, element_seconds
-    from lcbench.plan.predict import clock
-
-    elements = by_element(frozen.lines)
-    seconds = sorted(map(element_seconds, elements))
-    sweep = shlex.quote(key_value("manifest", frozen.folder))
-    unknown = sum(line.seconds is None for line in frozen.lines)
-    lasting = f"{clock(seconds[0])} to {clock(seconds[-1])} each"
-    if len(seconds) == 1:
-        lasting = clock(seconds[0])
-    lines = [
-        f"{frozen.folder.name}: {len(frozen.lines):,} cells in {len(elements):,} "
-        f"element{'' if len(elements) == 1 else 's'}, {lasting} by the estimate, "
-        f"{clock(sum(seconds))} in all",
-        f"planned in {frozen.folder}",
-        f"run it here:       python -m lcbench {sweep}",
-        f"one element of it: python -m lcbench {sweep} element=0",
-        f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
-        f"how it stands:     python -m lcbench status {sweep}",
-    ]
-    if unknown:
-        lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")
-    return "\n".join(lines)

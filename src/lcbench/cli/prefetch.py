@@ -11,13 +11,14 @@ from lcbench.hub.fetch import fetch_all, wanted_by
 from lcbench.settings.read import read_verify
 from lcbench.system.console import complain, screen
 from lcbench.system.signals import Stop
-from lcbench.tasks.suites import DOCS_TASKS, check_pins, resolve_all
+from lcbench.tasks.docs.names import DOCS_TASKS
+from lcbench.tasks.suites import check_pins, resolve_all
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from lcbench.settings.read import Settings
+    from lcbench.settings.schema import Settings
 
 
 def job(config: DictConfig) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lcbench.plan.manifest import Manifest
-    from lcbench.settings.read import Settings
+    from lcbench.settings.schema import Settings
     from lcbench.system.signals import Stop
 
 
@@ -21,17 +21,18 @@ def job(config: DictConfig) -> int:
     from lcbench.errors import MissingError, RequestError
     from lcbench.plan import manifest
     from lcbench.settings import read
+    from lcbench.settings.frozen import thaw
 
     asked = read.read_run(config)
     console = screen()
     if asked.manifest is None:
         if asked.launch.name == "local":
             return _run(compose_settings(config), console)
-        from lcbench.cli import plan
+        from lcbench.plan import freeze
         from lcbench.run import slurm
 
-        frozen = plan.freeze_sweep(compose_settings(config), asked.launch, console, warn)
-        kept = read.thaw(frozen.settings, frozen.results_dir)
+        frozen = freeze.freeze_sweep(compose_settings(config), asked.launch, console, warn)
+        kept = thaw(frozen.settings, frozen.results_dir)
         trusts = any(model.trust_remote_code for model in kept.models)
         return slurm.launch(frozen, asked.launch, console, [TRUSTS] if trusts else [])
     is_slurm = asked.launch.name == "slurm"

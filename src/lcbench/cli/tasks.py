@@ -11,23 +11,18 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.console import emit, screen, warn
+from lcbench.tasks.docs.names import DOCS_TYPES
+from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded, texts_of
-from lcbench.tasks.suites import (
-    DOCS_TYPES,
-    Part,
-    column_of,
-    make_task,
-    resolve,
-    why_left_out,
-)
+from lcbench.tasks.suites import Part, column_of, resolve, why_left_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
     from rich.table import Table
 
-    from lcbench.settings.read import TasksSettings
+    from lcbench.settings.schema import TasksSettings
 
 _UNKNOWN = "?"
 # Of a column that leaves room for the others on 110 columns; fits all names of the suites.
@@ -172,8 +167,8 @@ def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | N
     plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
     if found != "mirror" or not plain:
         return found
-    from lcbench.system.hardware import quiet_libraries
-    from lcbench.tasks.contents import DataError, load
+    from lcbench.hub.contents import DataError, load
+    from lcbench.system.quiet import quiet_libraries
 
     quiet_libraries()
     splits = part.splits if part.name == entry.name else entry.splits

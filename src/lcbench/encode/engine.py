@@ -20,7 +20,7 @@ from lcbench.encode.forward import Forward
 from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.store.shelf import Context, Store, digests
 from lcbench.encode.tokens import Tokens
-from lcbench.results import provenance
+from lcbench.system import versions as system_versions
 from lcbench.tempscale.policy import Policy, Role
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def _token_context(tokenizer: str, prompt: str) -> Context:
 def _made_by() -> str:
     """Return a digest of the libraries' versions and of the code of ours that makes embeddings."""
     digest = hashlib.sha256()
-    versions = provenance.versions()
+    versions = system_versions.versions()
     for name in ("torch", "transformers", "sentence-transformers", "tokenizers"):
         digest.update(f"{name} {versions[name]}\n".encode())
     root = Path(__file__).parents[1]

@@ -29,8 +29,9 @@ from lcbench.hub.datafiles import (
     reads_of,
 )
 from lcbench.system.files import cache_folder
+from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.registry import TaskEntry, registry
-from lcbench.tasks.suites import DOCS_TASKS, Part
+from lcbench.tasks.suites import Part
 
 if TYPE_CHECKING:
     from datasets import Features

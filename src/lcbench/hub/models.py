@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from lcbench.errors import RequestError
 from lcbench.hub import cache as hub
 from lcbench.hub import model_files as contents
-from lcbench.system import transient
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -181,8 +180,8 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     _refuse_pickles(name, folder)
     contents.check_json(folder)
     _refuse_other_kinds(name, folder)
-    transformer = _transformer_folder(folder)
-    config = _read_json(transformer / "config.json")
+    transformer = transformer_folder(folder)
+    config = read_json(transformer / "config.json")
     try:
         positions = _positions(config)
         own = _own_window(transformer, config, positions)
@@ -237,7 +236,7 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
     Raises:
         RequestError: its configuration is not JSON.
     """
-    config = _read_json(_transformer_folder(located.folder) / "config.json")
+    config = read_json(transformer_folder(located.folder) / "config.json")
     hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
     if located.shape.layers is not None and hidden is not None:
         return Dimensions(located.shape.layers, hidden, located.shape.window)
@@ -250,95 +249,7 @@ def _stated(settings: ModelSettings) -> Dimensions | None:
     return None if shape is None else replace(shape, window=settings.window or shape.window)
 
 
-def load(
-    located: LocatedModel, *, device: str, dtype: str, attention: str | None = None
-) -> SentenceTransformer:
-    """Load a located model in evaluation mode, its window set.
-
-    Args:
-        located: from `locate`.
-        device: `cpu`, `cuda`, `cuda:1` …
-        dtype: `float32`, `float16` or `bfloat16`.
-        attention: an implementation of `transformers`; None: what it takes by itself, sdpa where
-            the architecture has it. With flash_attention_2 texts are not padded.
-
-    Raises:
-        RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
-            weights that it uses, or has others; sentence-transformers replaces some of its
-            settings; its files are no longer those that were located.
-        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
-    """
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    from lcbench.encode.checkpoint import (
-        LoadReport,
-        load_reports,
-        load_warnings,
-        refuse_incomplete,
-        refuse_replaced,
-    )
-    from lcbench.encode.roles import cap_lengths
-
-    reports: list[LoadReport] = []
-    try:
-        with load_reports() as reports, load_warnings() as warnings:
-            model = SentenceTransformer(
-                str(located.folder),
-                device=device,
-                trust_remote_code=located.settings.trust_remote_code,
-                local_files_only=True,
-                model_kwargs={
-                    "use_safetensors": True,
-                    "torch_dtype": getattr(torch, dtype),
-                    **({} if attention is None else {"attn_implementation": attention}),
-                },
-            )
-    # What a broken or foreign folder makes of the loading code is of no certain kind.
-    except Exception as error:
-        if transient.is_of_device(error):
-            raise
-        if reports:
-            # Weights of another shape are refused by transformers, without their names.
-            refuse_incomplete(located.name, reports)
-        raise RequestError(
-            f"The model {located.name} in {located.folder} could not be loaded "
-            f"({type(error).__name__}: {error}). Only safetensors weights are read"
-            + ("." if attention is None else f"; engine.attention={attention} was asked for.")
-        ) from error
-    refuse_replaced(located.name, warnings)
-    refuse_incomplete(located.name, reports, model)
-    _set_pooling(located, model)
-    if located.settings.window is not None:
-        if (
-            located.window is None
-            and model.max_seq_length != located.settings.window
-            and located.settings.window != located.positions
-        ):
-            raise RequestError(
-                f"model.window={located.settings.window}: by its files that is {located.name}'s "
-                f"own window, but it reads {model.max_seq_length} tokens when loaded."
-            )
-        _set_window(model, located.settings.window)
-    loaded, own = window_of(model), located.own_window
-    if located.settings.window is None and own is not None and (loaded is None or own < loaded):
-        # Files state more than the positions; RoBERTa's are fewer than the rows of its table.
-        _set_window(model, own)
-    config = _read_json(_transformer_folder(located.folder) / "config.json")
-    if located.positions is not None and not _has_no_table(config):
-        cap_lengths(model, located.positions)
-    _refuse_without_room(located, model)
-    # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
-    # long run goes on. On a GPU they are copies already.
-    if model.device.type == "cpu":
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.data = weight.data.clone()
-    _check_unchanged(located)
-    return model.eval()
-
-
-def _set_window(model: SentenceTransformer, window: int) -> None:
+def set_window(model: SentenceTransformer, window: int) -> None:
     """Let a model read so many tokens of a text, by whichever of its routes."""
     from sentence_transformers.base.modules import Router
 
@@ -353,7 +264,7 @@ def _set_window(model: SentenceTransformer, window: int) -> None:
             route[0].max_seq_length = window
 
 
-def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
+def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
     """Refuse a window that special tokens fill: every text would be the same.
 
     Raises:
@@ -362,7 +273,7 @@ def _refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> N
     window, count = window_of(model), getattr(model.tokenizer, "num_special_tokens_to_add", None)
     special = 0 if count is None else int(count(pair=False))
     if window is not None and window <= special:
-        folder = _transformer_folder(located.folder)
+        folder = transformer_folder(located.folder)
         if located.settings.window is not None:
             where = f"model.window={window}"
         elif (stated := _stated_window(folder)) is not None and stated[0] == window:
@@ -379,7 +290,7 @@ def files_digest(located: LocatedModel) -> str:
     return contents.digest(located.folder)
 
 
-def _check_unchanged(located: LocatedModel) -> None:
+def check_unchanged(located: LocatedModel) -> None:
     """See that the files that were loaded are those that were located.
 
     Raises:
@@ -419,7 +330,7 @@ def _refuse_other_kinds(name: str, folder: Path) -> None:
     Raises:
         RequestError: naming its kind.
     """
-    kind = _read_json(folder / "config_sentence_transformers.json").get("model_type")
+    kind = read_json(folder / "config_sentence_transformers.json").get("model_type")
     if kind not in (None, "SentenceTransformer"):
         raise RequestError(
             f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
@@ -434,7 +345,7 @@ def _refuse_other_kinds(name: str, folder: Path) -> None:
         )
     if entries:
         return
-    stated = _read_json(folder / "config.json").get("architectures")
+    stated = read_json(folder / "config.json").get("architectures")
     for architecture in stated if isinstance(stated, list) else []:
         if _OTHER_TASKS.fullmatch(str(architecture)):
             raise RequestError(
@@ -480,7 +391,7 @@ def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
     """Return the pooling that a model's files name; None: it has no such module."""
     for entry in entries:
         if str(entry["type"]).rpartition(".")[2] == "Pooling":
-            config = _read_json(folder / str(entry["path"]) / "config.json")
+            config = read_json(folder / str(entry["path"]) / "config.json")
             if "pooling_mode" in config:
                 mode = config["pooling_mode"]
                 return mode if isinstance(mode, str) else "+".join(map(str, mode))
@@ -496,7 +407,7 @@ def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
+def set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
     """Give a model the pooling that was asked for.
 
     Raises:
@@ -660,7 +571,7 @@ def _lacking_by_itself(folder: Path) -> list[str]:
         and (file := _config_of(module["type"])) is not None
         and not (folder / module["path"] / file).is_file()
     ]
-    transformer = _transformer_folder(folder)
+    transformer = transformer_folder(folder)
     if not any(
         all((transformer / file).is_file() for file in needed) for needed in _TOKENIZER_FILES
     ):
@@ -672,7 +583,7 @@ def _lacking_by_itself(folder: Path) -> list[str]:
         lacks.append("config.json")
     index = transformer / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise RequestError(f"{index} has no weight_map.")
         shards = sorted(set(map(str, weight_map.values())))
@@ -690,13 +601,13 @@ def _config_of(kind: str) -> str | None:
     return "router_config.json" if short in _ROUTERS else "config.json"
 
 
-def _transformer_folder(folder: Path) -> Path:
+def transformer_folder(folder: Path) -> Path:
     """Return the folder of the transformer: the first module's, or the first one of a router."""
     entries = contents.modules(folder)
     if not entries:
         return folder
     first = folder / str(entries[0]["path"])
-    types = _read_json(first / "router_config.json").get("types")
+    types = read_json(first / "router_config.json").get("types")
     if isinstance(types, dict):
         for name, kind in types.items():
             if str(kind).rpartition(".")[2] == "Transformer":
@@ -704,7 +615,7 @@ def _transformer_folder(folder: Path) -> Path:
     return first
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     return contents.read_object(path)
 
 
@@ -767,7 +678,7 @@ def _own_window(transformer: Path, config: dict[str, Any], positions: int | None
     """
     stated = _stated_window(transformer)
     window = None if stated is None else stated[0]
-    if stated is not None and stated[1].name in _WINDOW_FILES and _has_no_table(config):
+    if stated is not None and stated[1].name in _WINDOW_FILES and has_no_table(config):
         return window
     return min((limit for limit in (window, positions) if limit is not None), default=None)
 
@@ -779,18 +690,18 @@ def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
         RequestError: it is no token.
     """
     # sentence-transformers reads the first that says anything.
-    files = [path for name in _WINDOW_FILES if _read_json(path := transformer / name)][:1]
+    files = [path for name in _WINDOW_FILES if read_json(path := transformer / name)][:1]
     for path, key in (
         *((path, "max_seq_length") for path in files),
         (transformer / "tokenizer_config.json", "model_max_length"),
     ):
-        window = _limit(_read_json(path).get(key), f"{path}: {key}")
+        window = _limit(read_json(path).get(key), f"{path}: {key}")
         if window is not None:
             return window, path, key
     return None
 
 
-def _has_no_table(config: dict[str, Any]) -> bool:
+def has_no_table(config: dict[str, Any]) -> bool:
     """Return whether a model computes its positions, so that it can read beyond those it states.
 
     sentence-transformers reads as many tokens of a text then as the window's file says.

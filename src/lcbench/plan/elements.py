@@ -15,11 +15,11 @@ from pathlib import Path
 from lcbench.plan import manifest
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.plan.predict import CellCost, Prediction
-from lcbench.results import provenance
 from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
-from lcbench.settings.read import LaunchSettings, Settings
-from lcbench.settings.read import freeze as freeze_settings
+from lcbench.settings.frozen import freeze as freeze_settings
+from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.system import versions
 
 # Of an element, beside its cells: interpreter and libraries; and of each model in it, its loading.
 # Ten and five seconds were seen with MiniLM on two cores; a large model takes longer.
@@ -113,7 +113,7 @@ def freeze(
     return manifest.freeze(
         manifest.folder_of(results_dir, settings.label, frozen, lines, asked),
         command=["python", "-m", "lcbench", *sys.argv[1:]],
-        versions=provenance.versions(),
+        versions=versions.versions(),
         settings=frozen,
         lines=lines,
         planned=launch is not None,

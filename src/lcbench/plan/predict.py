@@ -7,27 +7,19 @@ and the sizes of the tasks stand in.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-from lcbench.encode.arithmetic import products_in, weights_dtype
-from lcbench.errors import StorageError
 from lcbench.hub.models import Dimensions
+from lcbench.plan.machine import Machine, matmul_rate
+from lcbench.plan.rates import Rates, read_rates
 from lcbench.results.cell import Cell
-from lcbench.results.provenance import cores, cpu_name
-from lcbench.settings.read import EngineSettings, LaunchSettings, Settings
-from lcbench.system.files import cache_folder, write_atomically
+from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.system.words import clock, duration
+from lcbench.tasks.docs.names import DOCS_TYPES
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import Texts, texts_of
-from lcbench.tasks.suites import DOCS_TYPES, Part
+from lcbench.tasks.suites import Part
 
 # Of English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
 # meetings, 4.2 in Banking77, 4.4 in STSBenchmark, 4.7 in MassiveIntent, 4.8 in Emotion. Docstrings,
@@ -35,14 +27,6 @@ from lcbench.tasks.suites import DOCS_TYPES, Part
 # (the messages of a program).
 CHARACTERS_PER_TOKEN = 4.3
 _SPECIAL_TOKENS = 2
-# The part of the matrix product's rate that encoding comes to on a CPU: MiniLM reads 5,200 tokens/s
-# of 512-token texts at best and 4,650 at large batches, where 167 GFLOP/s would allow 6,400.
-# It hardly depends on the length of texts, so that one rate does for all: on two cores, 119 to 137
-# GFLOP/s for Massive's 9 tokens, 13 of STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
-_EFFICIENCY = 0.77
-# Rows of the matrices that are multiplied, as many as a batch has tokens, and seconds for each.
-_ROWS = {"cpu": 4096, "cuda": 65536}
-_MEASURED_SECONDS = 0.5
 
 # Seconds of scoring where a task was never scored here, by what mteb does for its type; measured on
 # one core with embeddings of 384 dimensions.
@@ -63,175 +47,6 @@ _PER_LOADED_CHARACTER = 1.5e-8
 # From the prediction to the first cell: the rest of the imports, and loading MiniLM; 8.2 and 8.5 s
 # on two busy cores.
 _START_UP = 8.0
-
-# Raise it when the content of the file changes, so that older files are not read.
-_FORMAT = 1
-# Entries of each table of the file: some hundred kilobytes at most.
-_MOST = 4096
-# How much work it takes until an earlier measurement counts for 1/e: seconds of encoding, cells of
-# a task, runs.
-_MEMORY_SECONDS = 600.0
-_MEMORY_CELLS = 8.0
-_MEMORY_RUNS = 4.0
-# Seconds of work below which a run says nothing of how encoding and scoring go together.
-_LEAST_WORK = 10.0
-# Device files without which torch finds no GPU: NVIDIA's, those of WSL, and AMD's.
-_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine that a run is on.
-
-    Attributes:
-        name: of its processor or its GPU.
-        device: that a run uses.
-        cores: that this process may use.
-        dtype: of the weights.
-    """
-
-    name: str
-    device: str
-    cores: int
-    dtype: str
-
-    @property
-    def kind(self) -> str:
-        """`cpu`, `cuda` …, whichever of several it is."""
-        return self.device.partition(":")[0]
-
-    @property
-    def key(self) -> str:
-        """What rates belong to."""
-        return f"{self.name}|{self.cores} cores|{self.kind}|{self.dtype}"
-
-    @property
-    def efficiency(self) -> float | None:
-        """The part of the matrix product's rate that encoding comes to; None: never measured."""
-        return _EFFICIENCY if self.kind == "cpu" else None
-
-    def __str__(self) -> str:
-        """Return it in words."""
-        if self.kind == "cpu":
-            return f"{self.cores} core{'' if self.cores == 1 else 's'}"
-        return self.name
-
-
-def machine_of(engine: EngineSettings, dtype: str) -> Machine:
-    """Return the machine that a run is on; imports torch only where there may be a GPU.
-
-    Raises:
-        RequestError: torch does not find the device here.
-    """
-    device = engine.device
-    if device == "auto" and not any(Path(one).exists() for one in _GPU_FILES):
-        # Apple's GPU is used only where it is asked for.
-        device = "cpu"
-    if device != "cpu":
-        from lcbench.system.hardware import device_of
-
-        device = device_of(engine)
-    name = cpu_name() or device
-    if device.startswith("cuda"):
-        import torch
-
-        name = torch.cuda.get_device_name(device)
-    return Machine(name, device, _cores(), dtype)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use: what torch takes unless it is told otherwise."""
-    count = cores()
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(told)) if told.isdigit() and int(told) else count
-
-
-@dataclass
-class Rates:
-    """What was measured, as sums in which earlier runs count for less and less.
-
-    Each entry begins with the weight of what follows it.
-
-    Attributes:
-        encoding: by machine and width of the model: seconds of encoding, and the floating-point
-            operations of what was encoded.
-        texts: by model, window and origin of texts: how many tokens were reckoned; how many texts
-            were; and how many texts and tokens it came to.
-        scoring: by task, protocol and width: cells; their seconds of loading, of scoring, and of
-            collecting items. Of whichever machine shares the cache folder: another processor's
-            seconds are nearer than what a task's size suggests.
-        starts: by machine: runs; their seconds before the first cell.
-        overlaps: by machine and number of scoring processes: what `work_seconds` makes of the
-            measured seconds of encoding and scoring; how long it took.
-    """
-
-    encoding: dict[str, list[float]] = field(default_factory=dict)
-    texts: dict[str, list[float]] = field(default_factory=dict)
-    scoring: dict[str, list[float]] = field(default_factory=dict)
-    starts: dict[str, list[float]] = field(default_factory=dict)
-    overlaps: dict[str, list[float]] = field(default_factory=dict)
-
-
-# How many numbers an entry of each table has, and how many of the first of them are divided by.
-_LENGTHS = {
-    "encoding": (2, 2),
-    "texts": (4, 2),
-    "scoring": (4, 1),
-    "starts": (2, 1),
-    "overlaps": (2, 1),
-}
-
-
-def rates_file() -> Path:
-    """Return where measured rates are kept."""
-    return cache_folder() / "rates.json"
-
-
-def read_rates() -> Rates:
-    """Return what was measured on this machine; what is not there, or cannot be read, is unknown.
-
-    Never raises: a prediction is no reason to stop.
-    """
-    try:
-        content = json.loads(rates_file().read_text(encoding="utf-8"))
-    # No file, no JSON, JSON that is nested too deep, or no home folder.
-    except (OSError, ValueError, RecursionError, RuntimeError):
-        return Rates()
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        return Rates()
-    tables = {}
-    for table, (length, divisors) in _LENGTHS.items():
-        entries = content.get(table)
-        tables[table] = {
-            key: [float(number) for number in entry]
-            for key, entry in (entries.items() if isinstance(entries, dict) else ())
-            if isinstance(entry, list)
-            and len(entry) == length
-            and all(_is_amount(number) for number in entry)
-            and min(entry[:divisors]) > 0
-        }
-    return Rates(**tables)
-
-
-def _is_amount(number: Any) -> bool:
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and 0 <= number < 1e30
-
-
-def _add(table: dict[str, list[float]], key: str, measured: Sequence[float], memory: float) -> None:
-    """Add a measurement to an entry: e^(-weight/memory) of what was there remains.
-
-    So the mean of an entry is exponentially weighted over runs, and the more work was measured the
-    less of the earlier ones remains. The entry becomes the last; the first are dropped beyond
-    `_MOST`.
-    """
-    if measured[0] <= 0 or not all(_is_amount(number) for number in measured):
-        return
-    before = table.pop(key, [0.0] * len(measured))
-    remains = math.exp(-measured[0] / memory) if memory else 0.0
-    table[key] = [remains * old + new for old, new in zip(before, measured, strict=True)]
-    while len(table) > _MOST:
-        del table[next(iter(table))]
 
 
 @dataclass(frozen=True)
@@ -447,7 +262,7 @@ def predict(
                 unknown=size is None or rate.at_most,
             )
     start = rates.starts.get(machine.key)
-    overlap = rates.overlaps.get(_overlap_key(machine, processes))
+    overlap = rates.overlaps.get(overlap_key(machine, processes))
     return Prediction(
         cells=costs,
         machine=machine,
@@ -487,11 +302,11 @@ def _rate(machine: Machine, known: Dimensions, rates: Rates) -> _Rate:
     return _Rate(best * (efficiency or 1.0), measured=False, at_most=efficiency is None)
 
 
-def _encoding_key(machine: Machine, known: Dimensions) -> str:
+def encoding_key(machine: Machine, known: Dimensions) -> str:
     return f"{machine.key}|{known.hidden}"
 
 
-def _overlap_key(machine: Machine, processes: int) -> str:
+def overlap_key(machine: Machine, processes: int) -> str:
     return f"{machine.key}|{processes} processes"
 
 
@@ -565,7 +380,7 @@ class _ScoringSeconds:
     ) -> tuple[float, float, bool]:
         """Return seconds of loading, of scoring, and whether they were measured."""
         width = 0 if known is None else known.hidden
-        by_width = self._measured.get(_scored(cell))
+        by_width = self._measured.get(scored(cell))
         if by_width:
             # Wider embeddings take little longer: a logistic regression of 77 labels 0.47 s at 384
             # dimensions and 0.40 s at 768.
@@ -575,7 +390,7 @@ class _ScoringSeconds:
         return load, _reckoned_scoring(cell.task, sizes or ()), False
 
 
-def _scored(cell: Cell) -> str:
+def scored(cell: Cell) -> str:
     """Return what the seconds of scoring belong to, but for the width of embeddings."""
     protocol = cell.protocol
     subsets = "all" if protocol.subsets is None else ",".join(protocol.subsets)
@@ -612,89 +427,6 @@ def _reckoned_scoring(task: str, sizes: Sequence[Texts]) -> float:
 def _subset(texts: Texts) -> str:
     """Return what an origin names beside the column: the task, split and subset."""
     return texts.origin.rpartition("/")[0]
-
-
-class Recorder:
-    """Turns the records of a run's cells into rates, in the file of the cache folder."""
-
-    def __init__(self, prediction: Prediction) -> None:
-        """Begin with what was predicted for the run."""
-        self._prediction = prediction
-        self._measured = Rates()
-        self._cells: list[tuple[float, float]] = []
-
-    def record(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
-        """Take down a finished cell; a record that lacks something is left out.
-
-        Args:
-            cell: that has a result.
-            provenance: its record: encoded_texts, encoded_tokens, seconds_encode, seconds_load,
-                seconds_score, seconds_items. Waiting is in none of these seconds.
-        """
-        seconds = ("seconds_encode", "seconds_load", "seconds_score", "seconds_items")
-        names = ("encoded_texts", "encoded_tokens", *seconds)
-        cost = self._prediction.cells.get(cell)
-        if cost is None or not all(_is_amount(provenance.get(name)) for name in names):
-            return
-        texts, tokens, encode, load, score, items = (float(provenance[name]) for name in names)
-        self._cells.append((encode, load + score + items))
-        width = 0 if cost.known is None else cost.known.hidden
-        key = f"{_scored(cell)}|{width}"
-        _sum_up(self._measured.scoring, key, (1.0, load, score, items))
-        if texts and tokens and cost.known is not None:
-            key = _encoding_key(self._prediction.machine, cost.known)
-            done = self._operations(texts, tokens, cost, cost.known)
-            _sum_up(self._measured.encoding, key, (encode, done))
-
-    def _operations(self, texts: float, tokens: float, cost: CellCost, known: Dimensions) -> float:
-        """Return the operations of what a cell encoded, and note how it compares with sizes."""
-        reckoned_texts = sum(one.texts for one in cost.fresh)
-        reckoned_tokens = sum(one.tokens for one in cost.fresh)
-        # Most of them were there already, in a store: which ones is not known.
-        if not reckoned_tokens or 2 * texts < reckoned_texts:
-            return operations(texts, tokens, known)
-        done = 0.0
-        for one in cost.fresh:
-            of_texts = one.texts * texts / reckoned_texts
-            of_tokens = one.tokens * tokens / reckoned_tokens
-            measured = (one.tokens, one.texts, of_texts, of_tokens)
-            _sum_up(self._measured.texts, one.key, measured)
-            done += operations(of_texts, of_tokens, known)
-        return done
-
-    def save(self, wall_seconds: float | None = None, start_seconds: float | None = None) -> None:
-        """Add what was taken down to the file; what cannot be written is lost, and no harm done.
-
-        Args:
-            wall_seconds: from the prediction to the end; None: interrupted. It counts only if all
-                cells that were predicted have been recorded.
-            start_seconds: of these, those before the first cell began.
-        """
-        rates, now = read_rates(), self._measured
-        machine, processes = self._prediction.machine, self._prediction.processes
-        for key, entry in now.encoding.items():
-            _add(rates.encoding, key, entry, _MEMORY_SECONDS)
-        for key, entry in now.texts.items():
-            # The same texts have the same tokens: nothing to average.
-            _add(rates.texts, key, entry, 0.0)
-        for key, entry in now.scoring.items():
-            _add(rates.scoring, key, entry, _MEMORY_CELLS)
-        if start_seconds is not None:
-            _add(rates.starts, machine.key, (1.0, start_seconds), _MEMORY_RUNS)
-        work = work_seconds(self._cells, machine, processes)
-        whole = len(self._cells) == len(self._prediction.cells) and work >= _LEAST_WORK
-        if whole and wall_seconds is not None and start_seconds is not None:
-            took = (work, wall_seconds - start_seconds)
-            _add(rates.overlaps, _overlap_key(machine, processes), took, _MEMORY_SECONDS)
-        text = json.dumps({"format": _FORMAT, **asdict(rates)})
-        with suppress(StorageError, RuntimeError):
-            write_atomically(rates_file(), lambda path: path.write_text(text, encoding="utf-8"))
-        self._measured, self._cells = Rates(), []
-
-
-def _sum_up(table: dict[str, list[float]], key: str, measured: Sequence[float]) -> None:
-    before = table.get(key, [0.0] * len(measured))
-    table[key] = [old + new for old, new in zip(before, measured, strict=True)]
 
 
 def sustaining(
@@ -746,53 +478,3 @@ def seconds_line(prediction: Prediction) -> str:
 def outcome_line(prediction: Prediction, seconds: float) -> str:
     """Return what is said at the end of a run that took so many seconds."""
     return f"predicted {clock(prediction.wall_seconds)}, took {clock(seconds)}"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as a clock shows it, from a hundred hours on in words: `4:05`, `1:04:05`."""
-    if seconds >= 100 * 3600:
-        return duration(seconds / 3600)
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration(hours: float) -> str:
-    """Return a time in words, in two digits: `5 minutes`, `3.5 hours`, `7,300 hours`."""
-    minutes = hours * 60
-    if minutes < 1:
-        return "a minute"
-    number, unit = (minutes, "minute") if minutes < 90 else (hours, "hour")
-    number = float(f"{number:.2g}")
-    if number.is_integer():
-        number = int(number)
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
-
-
-@lru_cache(maxsize=8)
-def matmul_rate(device: str, dtype: str, hidden: int) -> float:
-    """Return the operations a second of a matrix product as in a layer of that width.
-
-    The best of as many as fit in half a second, so that another process's moments do not count.
-    """
-    import torch
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    rows = _ROWS.get(device.partition(":")[0], _ROWS["cpu"])
-    left = torch.randn(rows, hidden, device=device, dtype=getattr(torch, weights_dtype(dtype)))
-    right = torch.randn(hidden, 4 * hidden, device=device, dtype=left.dtype)
-    best = float("inf")
-    with products_in(dtype):
-        # The first is slower: threads start, kernels are chosen.
-        left @ right
-        wait()
-        began = time.perf_counter()
-        while time.perf_counter() - began < _MEASURED_SECONDS:
-            started = time.perf_counter()
-            left @ right
-            wait()
-            best = min(best, time.perf_counter() - started)
-    return 2 * rows * hidden * 4 * hidden / best

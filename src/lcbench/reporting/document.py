@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import lcbench
 from lcbench.reporting import formats
 from lcbench.reporting import sheet as sheets
-from lcbench.reporting.table1 import BASELINE, Block, Table, averaged_columns, relative_improvement
+from lcbench.reporting.table import BASELINE, Block, Table, averaged_columns, relative_improvement
 from lcbench.reporting.text import group_heading
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings, TableFindings
+    from lcbench.reporting.intervals import TableStatistics, Uncertainty
     from lcbench.reporting.tables.by_length import LengthBuckets
     from lcbench.reporting.tables.choice import Choice
     from lcbench.reporting.tables.paper import Comparison
     from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
-    from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 # Sheets that say what stands in `tables` as well.
 _IN_TABLES = ("choice", "matrix")

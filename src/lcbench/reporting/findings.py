@@ -8,22 +8,23 @@ from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from lcbench.reporting.intervals import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
 from lcbench.reporting.sheet import Sheet, distinct
-from lcbench.reporting.table1 import Table
+from lcbench.reporting.table import Table
 from lcbench.reporting.tables import by_length as buckets
 from lcbench.reporting.tables import choice, languages, matrix, roles
 from lcbench.reporting.tables.by_length import LengthBuckets
 from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.paper import Comparison, compare
+from lcbench.reporting.tables.ranks import longest_ranks, rank_sheet
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_sheet
 from lcbench.results.folder import read_provenance
-from lcbench.uncertainty.intervals import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 CellKey = tuple[str, str, str]
 """A cell of a table: label of its block, policy, task."""
@@ -118,7 +119,7 @@ def gather(
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
     fewer = min(resamples, buckets.RESAMPLES)
     by_length = buckets.by_length(tables, scores, step("scores by length"), fewer, seed)
-    ranks = buckets.longest_ranks(tables, scores)
+    ranks = longest_ranks(tables, scores)
     lengths = build_length_tables(scores, tables)
     made = [
         *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
@@ -127,7 +128,7 @@ def gather(
         *(languages.language_sheet(one.table, scores) for one in found),
         length_sheet(lengths),
         buckets.length_sheet(by_length),
-        buckets.rank_sheet(ranks),
+        rank_sheet(ranks),
     ]
     return Findings(
         tables=tuple(found),

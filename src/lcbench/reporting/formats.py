@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import (
     Entry,
     entry_latex,
@@ -25,7 +26,7 @@ from lcbench.reporting.sheet import (
     number,
 )
 from lcbench.reporting.sheet import markdown as sheet_markdown
-from lcbench.reporting.table1 import (
+from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,
     COLUMN_ORDER,
@@ -58,7 +59,6 @@ from lcbench.reporting.text import (
     two_decimals,
     wrapped_header,
 )
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
 CSV_PAPER_HEADER = (

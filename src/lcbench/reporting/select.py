@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.plan import manifest
+from lcbench.reporting.intervals import RESAMPLES, SEED, compare_pair
 from lcbench.reporting.revisions import join_revisions
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import in_papers_order
 from lcbench.results.folder import Results, group_name
-from lcbench.settings.read import shipped_suites, thaw
+from lcbench.settings.configs import shipped_suites
+from lcbench.settings.frozen import thaw
 from lcbench.system.files import try_writing
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.suites import Suite, column_of, resolve
-from lcbench.uncertainty.intervals import RESAMPLES, SEED, compare_pair
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from lcbench.settings.read import ReportSettings, Settings
+    from lcbench.settings.schema import ReportSettings, Settings
 
 
 @dataclass(frozen=True)

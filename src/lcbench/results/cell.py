@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from lcbench.tempscale.policy import Policy
@@ -69,25 +68,3 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.model.rpartition('/')[2]}, τ = {self.policy.canonical}, {self.task}"
-
-
-def expand(
-    models: Sequence[tuple[str, str]],
-    policies: Iterable[Policy],
-    tasks: Sequence[tuple[str, Protocol]],
-) -> Iterator[Cell]:
-    """Yield the cells of a grid in the order in which they are run.
-
-    Models are outermost (loading one is dear), then policies (a model is brought to one at a time),
-    then tasks.
-
-    Args:
-        models: name and revision of each.
-        policies: each once, the baseline among them.
-        tasks: name of each, and the protocol it is scored under.
-    """
-    policies = list(policies)
-    for name, revision in models:
-        for policy in policies:
-            for task, protocol in tasks:
-                yield Cell(name, revision, policy, task, protocol)

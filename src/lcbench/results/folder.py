@@ -28,7 +28,6 @@ import json
 import math
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -38,16 +37,17 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, StorageError
 from lcbench.results.cell import Cell, Protocol
-from lcbench.results.provenance import DISTRIBUTIONS
+from lcbench.results.failure import Failure, read_failure
+from lcbench.results.files import META, CellFiles, read_bytes
 from lcbench.system.files import fitting, try_writing, write_atomically
 from lcbench.system.transient import patiently
-from lcbench.tasks.suites import SYNTHETIC_TASKS
+from lcbench.system.versions import DISTRIBUTIONS
+from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_META = "model_meta.json"
 # In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
 DIGEST = "result_sha256"
 # The same of the items. Older results have none: their items are taken as they are.
@@ -84,39 +84,6 @@ COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 
 @dataclass(frozen=True)
-class CellFiles:
-    """The files of one cell. The only place that knows their names."""
-
-    folder: Path
-    task: str
-
-    @property
-    def result(self) -> Path:
-        """mteb's result: written last, so the cell is done when it is there."""
-        return self.folder / f"{self.task}.json"
-
-    @property
-    def provenance(self) -> Path:
-        """How the result came about."""
-        return self.folder / f"{self.task}.provenance.jsonl"
-
-    @property
-    def items(self) -> Path:
-        """One row an item (query, pair, text)."""
-        return self.folder / f"{self.task}.items.parquet"
-
-    @property
-    def failure(self) -> Path:
-        """The traceback of the last attempt, if that failed."""
-        return self.folder / f"{self.task}.failure.txt"
-
-    @property
-    def meta(self) -> Path:
-        """mteb's description of the model; one a folder."""
-        return self.folder / _META
-
-
-@dataclass(frozen=True)
 class Finished:
     """A cell's outcome, ready to be written.
 
@@ -131,62 +98,6 @@ class Finished:
     model_meta: dict[str, Any]
     provenance: dict[str, Any]
     items: pa.Table | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How the last attempt of a cell ended that has no result.
-
-    Attributes:
-        attempts: how many there were, this one among them.
-        transient: whether it may go better the next time: no memory, no network, a process killed.
-        reason: in one line.
-        where: host, process, Slurm job.
-        at: when, in UTC (ISO 8601).
-        traceback: all of it.
-    """
-
-    attempts: int
-    transient: bool
-    reason: str
-    where: str
-    at: str
-    traceback: str
-
-    def __str__(self) -> str:
-        """Return the content of its file."""
-        head = {
-            "attempts": self.attempts,
-            "kind": "transient" if self.transient else "deterministic",
-            "reason": " ".join(self.reason.split()),
-            "where": " ".join(self.where.split()),
-            "at": self.at,
-        }
-        lines = [f"{key}: {value}\n" for key, value in head.items()]
-        return "".join([*lines, "\n", self.traceback])
-
-
-def read_failure(path: Path) -> Failure | None:
-    """Return what a failure's file says; None: there is none. What it lacks is empty."""
-    try:
-        text = _read_bytes(path).decode("utf-8", errors="replace")
-    except OSError:
-        return None
-    head, _, traceback = text.partition("\n\n")
-    said = dict(line.partition(": ")[::2] for line in head.split("\n"))
-    attempts = said.get("attempts", "")
-    if not (attempts.isascii() and attempts.isdecimal() and len(attempts) < 10):
-        # Of a version before there was more than a traceback.
-        last = text.strip().rpartition("\n")[2]
-        return Failure(1, False, last, "", "", text)
-    return Failure(
-        attempts=int(attempts),
-        transient=said.get("kind") == "transient",
-        reason=said.get("reason", ""),
-        where=said.get("where", ""),
-        at=said.get("at", ""),
-        traceback=traceback,
-    )
 
 
 class Results:
@@ -450,7 +361,7 @@ def _json_files(folder: Path, left_out: _LeftOut) -> list[Path]:
         Path(entry.path)
         for entry in _entries(folder, left_out)
         # Beside files some systems keep others of the same name with a dot before it.
-        if entry.name.endswith(".json") and entry.name[0] != "." and entry.name != _META
+        if entry.name.endswith(".json") and entry.name[0] != "." and entry.name != META
     ]
 
 
@@ -698,14 +609,6 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _read_bytes(path: Path) -> bytes:
-    """Return the content of a regular file; of anything else, which might never end, nothing."""
-    # Else to open a pipe waits for whoever writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-
-
 def _content(path: Path) -> bytes | None:
     """Return a file's content; None: there is none. Of what is no file it is empty.
 
@@ -713,7 +616,7 @@ def _content(path: Path) -> bytes | None:
         StorageError: it cannot be read.
     """
     try:
-        return patiently(lambda: _read_bytes(path))
+        return patiently(lambda: read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -774,7 +677,7 @@ def read_items(files: CellFiles) -> bytes:
     Raises:
         OSError: it is not there, or cannot be read.
     """
-    return _read_bytes(files.items)
+    return read_bytes(files.items)
 
 
 def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any]) -> None:

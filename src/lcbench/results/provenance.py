@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
-import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcbench.system.resources import checkout
+from lcbench.system.hardware import cpu_name
+from lcbench.system.versions import git_commit, versions
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -21,43 +19,11 @@ if TYPE_CHECKING:
     from lcbench.hub.models import LocatedModel
     from lcbench.tempscale.policy import Policy
 
-# Distributions that a score may depend on.
-DISTRIBUTIONS = (
-    "lcbench",
-    "mteb",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-)
-
 
 @lru_cache(maxsize=4)
 def environment(device: str) -> dict[str, Any]:
     """Return versions, git commit and hardware, for a provenance file."""
-    return {"versions": versions(), "git": _git_commit(), "hardware": _hardware(device)}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of every library that a score may depend on."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return {"versions": versions(), "git": git_commit(), "hardware": _hardware(device)}
 
 
 @dataclass(frozen=True)
@@ -130,22 +96,6 @@ def model_meta(facts: ModelFacts, policy: Policy) -> ModelMeta:
     )
 
 
-def _git_commit() -> str | None:
-    """Return the commit of the checkout that lcbench runs from, `-dirty` if it was changed."""
-    root = checkout()
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        # A fixed command; whoever owns the PATH owns this process.
-        shown = subprocess.run(  # noqa: S603
-            command, capture_output=True, encoding="utf-8", timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    return shown.stdout.strip()
-
-
 def _hardware(device: str) -> dict[str, Any]:
     import torch
 
@@ -170,12 +120,3 @@ def _driver() -> str | None:
         return None
     found = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s", text)
     return None if found is None else found[1]
-
-
-def cpu_name() -> str:
-    """Return what the processor calls itself; empty where the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from lcbench.plan.predict import Prediction, clock
+from lcbench.plan.predict import Prediction
 from lcbench.results.cell import Cell
+from lcbench.system.words import clock
 
 # A cell that failed and is to be tried again.
 AGAIN = "again"

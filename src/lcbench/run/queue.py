@@ -14,7 +14,9 @@ from pathlib import Path
 
 from lcbench.errors import StorageError
 from lcbench.results.cell import Cell
-from lcbench.results.folder import CellFiles, Failure, Finished, Results, read_failure
+from lcbench.results.failure import Failure, read_failure
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Finished, Results
 from lcbench.run.claims import Claim, Claims, Holder, Standing, attempts_in, here, remove
 from lcbench.system.files import remove_leftovers
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lcbench.encode import arithmetic
+from lcbench.encode.load import load
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError, StorageError
 from lcbench.hub import cache
@@ -25,29 +26,28 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
-from lcbench.hub.models import LocatedModel, dimensions_of, load, window_of
+from lcbench.hub.models import LocatedModel, dimensions_of, window_of
+from lcbench.plan import machine, recorder
 from lcbench.plan import predict as cost
 from lcbench.results import provenance
 from lcbench.results.cell import Cell
-from lcbench.results.folder import (
-    ASSUMED_POOLING,
-    DIGEST,
-    MODEL_PATH,
-    Failure,
-    Finished,
-    Results,
-    digest_of,
-)
+from lcbench.results.failure import Failure
+from lcbench.results.folder import ASSUMED_POOLING, DIGEST, MODEL_PATH, Finished, Results, digest_of
 from lcbench.run.claims import Claim, Claims
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Allotment, Busy, Done
-from lcbench.score.pool import FailedCell, Job, Pool, ScoredCell, has_queries, processes
-from lcbench.settings.read import Settings
-from lcbench.system.hardware import device_of, devices_of, quiet_libraries, share_cores
+from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
+from lcbench.score.pool import Pool, processes
+from lcbench.settings.schema import Settings
+from lcbench.system import hardware
+from lcbench.system.hardware import device_of, devices_of, share_cores
 from lcbench.system.log import LOGGER, about
+from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
-from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS, Part, check_pins, make_task, parts_of
+from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
+from lcbench.tasks.make import make_task
+from lcbench.tasks.suites import Part, check_pins, parts_of
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Runner:
         Raises:
             RequestError: one has another number of texts, and nobody said that it may.
         """
-        from lcbench.tasks.contents import DataError, load, refuse
+        from lcbench.hub.contents import DataError, load, refuse
 
         differs = []
         for task in tasks:
@@ -200,7 +200,7 @@ class Runner:
             self._settings,
             self._parts,
             [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
-            machine=cost.machine_of(self._settings.engine, self._settings.protocol.dtype),
+            machine=machine.machine_of(self._settings.engine, self._settings.protocol.dtype),
             processes=self._pool.count,
         )
 
@@ -223,7 +223,7 @@ class Runner:
         started = time.monotonic()
         every = [cell for cells in cells_of.values() for cell in cells]
         self._allotment = Allotment(self._results, self._claims, every, self._settings.retries)
-        self._recorder = cost.Recorder(prediction)
+        self._recorder = recorder.Recorder(prediction)
         for model, cells in cells_of.items():
             if any(cell.task in SYNTHETIC_TASKS for cell in cells) and (
                 line := self._settings.docs.synthetic.describe_long(model.name, model.shape.window)
@@ -503,7 +503,7 @@ class Runner:
             devices=devices,
             batch_tokens=self._settings.engine.batch_tokens,
             compiled=self._settings.engine.compile,
-            cores_left=lambda: provenance.cores() - self._pool.working(),
+            cores_left=lambda: hardware.cores() - self._pool.working(),
         )
         identity = Identity(
             model.name,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lcbench.plan.manifest import Manifest
-    from lcbench.settings.read import LaunchSettings
+    from lcbench.settings.schema import LaunchSettings
 
 RECORDS = "slurm.jsonl"
 _LOGS = "logs"
@@ -222,14 +222,14 @@ def launch(
         LcbenchError: Slurm does not answer.
         StorageError: the sweep's folder cannot be written.
     """
-    from lcbench.cli import status
+    from lcbench.run.state import state_of, to_submit
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     follow = "python -m lcbench status " + shlex.quote(key_value("manifest", _folder(manifest)))
     waiting = queued(manifest.folder)
-    elements = tuple(status.to_submit(manifest, status.state_of(manifest), waiting))
+    elements = tuple(to_submit(manifest, state_of(manifest), waiting))
     name = manifest.folder.name
     if not elements:
         where = f"; in Slurm's queue: {ranges(waiting)}" if waiting else ""
@@ -257,7 +257,7 @@ def _options(command: Sequence[str]) -> set[str]:
 
 def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
     """Return how long elements take by the estimate, in words."""
-    from lcbench.plan.predict import clock
+    from lcbench.system.words import clock
 
     seconds = dict.fromkeys(elements, 0.0)
     unknown = 0

@@ -6,7 +6,7 @@ anything heavy is imported where that is possible.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -14,54 +14,27 @@ from rich.console import Console
 from rich.text import Text
 
 from lcbench.encode.store.shelf import check_writable
-from lcbench.errors import MissingError, RequestError, StorageError
-from lcbench.hub import cache
+from lcbench.errors import RequestError, StorageError
 from lcbench.hub.datasets import (
-    check_mirror,
     digest_of,
-    lacking_in_folders,
-    missing_data,
     plain_folder,
 )
-from lcbench.hub.models import LocatedModel, locate
+from lcbench.hub.models import LocatedModel
 from lcbench.plan import elements, predict
+from lcbench.plan.layout import Grid, lay_out
 from lcbench.plan.manifest import Line, Manifest
-from lcbench.results import provenance
-from lcbench.results.cell import Cell, Protocol, expand
+from lcbench.results.cell import Cell
 from lcbench.results.folder import COMPARED_VERSIONS, Results
 from lcbench.run.claims import here
 from lcbench.run.queue import tidy
 from lcbench.run.runner import Runner
-from lcbench.settings.read import Settings
+from lcbench.settings.schema import Settings
+from lcbench.system import versions
 from lcbench.system.files import remove_leftovers
 from lcbench.system.log import LOGGER, logged
 from lcbench.system.signals import Stop
+from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.registry import registry
-from lcbench.tasks.suites import (
-    DOCS_TASKS,
-    Part,
-    docs_digest,
-    resolve_all,
-)
-from lcbench.tempscale.policy import BASELINE, Policy
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a request comes to: its cells.
-
-    Attributes:
-        parts: what is scored of each task.
-        cells_of: the cells of each model, models in the order in which they are run.
-    """
-
-    parts: Mapping[str, Part]
-    cells_of: Mapping[LocatedModel, tuple[Cell, ...]]
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """All cells, in the order in which one process runs them."""
-        return tuple(cell for group in self.cells_of.values() for cell in group)
 
 
 @dataclass(frozen=True)
@@ -83,55 +56,6 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[Cell, str] = field(default_factory=dict)
     stopped: bool = False
-
-
-def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
-    """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
-
-    Args:
-        settings: the request.
-        console: told of policies that come to nothing.
-        warn: told of what of a benchmark is left out.
-
-    Raises:
-        RequestError: the request is wrong, or asks for what is not here.
-    """
-    if settings.hub is not None:
-        cache.use(settings.hub)
-    if settings.offline:
-        cache.go_offline()
-    check_mirror(settings.mirror)
-    if settings.left_out:
-        warn(f"left out: {'; '.join(settings.left_out)}.")
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
-    # A model that was named twice, by a config and a folder say, is one.
-    located = {
-        (model.name, model.revision, model.window, model.pooling): model
-        for model in reversed(_locate_all(settings, list(parts.values())))
-    }.values()
-    for model in located:
-        if model.assumed_pooling is not None:
-            console.print(
-                Text(
-                    f"{model.name} names no pooling (it has no modules.json): "
-                    f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
-                    "model.pooling=mean, cls, lasttoken or max says which it was trained with."
-                ),
-                soft_wrap=True,
-            )
-    return Grid(
-        parts,
-        {
-            model: tuple(
-                expand(
-                    [(model.name, model.revision)],
-                    _policies(settings, model, console),
-                    [(name, _protocol(settings, part, model)) for name, part in parts.items()],
-                )
-            )
-            for model in reversed(located)
-        },
-    )
 
 
 def run(
@@ -347,7 +271,7 @@ def _check_same_versions(
         RequestError: naming the libraries whose versions differ, and what to do.
     """
     new = {(cell.model, cell.revision, cell.task, cell.protocol) for cell in left}
-    here = provenance.versions()
+    here = versions.versions()
     differ: dict[str, str] = {}
     for cell in done:
         if (cell.model, cell.revision, cell.task, cell.protocol) in new:
@@ -361,54 +285,3 @@ def _check_same_versions(
             f"with, made with other versions: {'; '.join(differ.values())}. Install those again, "
             "or keep the new results apart: results_dir=PATH."
         )
-
-
-def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:
-    """Find all models; if one is missing, name everything that is, data as well, at once."""
-    mirror = settings.mirror
-    located: list[LocatedModel] = []
-    wrong: list[str] = []
-    missing: list[str] = []
-    for model in settings.models:
-        try:
-            located.append(locate(model, mirror=mirror, offline=True))
-        except MissingError as error:
-            missing += error.missing
-        except RequestError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise RequestError("\n".join([*wrong, *missing]))
-    if not missing:
-        return located
-    # The hub has its seconds to answer while the data is looked for.
-    probe = None if settings.offline else cache.Probe()
-    missing += missing_data(parts, mirror)
-    lacking = lacking_in_folders(parts, mirror)
-    if why := cache.why_not_fetched(offline=settings.offline, probe=probe):
-        raise cache.refuse([*missing, *lacking], mirror, why)
-    return [locate(model, mirror=mirror, offline=False) for model in settings.models]
-
-
-def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
-    """Return what the policies come to for a model, each once, and say which are the baseline."""
-    for policy in settings.policies:
-        if policy != BASELINE and policy.resolve(model.shape) == BASELINE:
-            console.print(
-                f"{model.name}: τ = {policy.canonical} is 1 for every text that this model reads "
-                f"(window {model.shape.window}): it is the baseline, not TempScale."
-            )
-    return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
-
-
-def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
-    protocol = settings.protocol.of(model.settings, has_prompts=model.has_prompts)
-    return Protocol(
-        name=protocol.name,
-        prompts=protocol.prompts,
-        dtype=protocol.dtype,
-        splits=part.asked_splits,
-        subsets=part.asked_subsets,
-        window=model.window,
-        docs=docs_digest(part.name, settings.docs, model.shape.window),
-        pooling=model.pooling,
-    )

@@ -6,16 +6,13 @@ and `RUNTIME` say which, and a key that is in neither is refused.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -23,95 +20,34 @@ from omegaconf.errors import MissingMandatoryValue
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache as hub
 from lcbench.hub.models import Dimensions, ModelSettings
+from lcbench.settings.configs import (
+    config_folder,
+    known_keys,
+    shipped_models,
+    shipped_suites,
+    suite_of,
+)
+from lcbench.settings.schema import (
+    IDENTITY,
+    RUNTIME,
+    EngineSettings,
+    ExportSettings,
+    ImportSettings,
+    LaunchSettings,
+    ProtocolSettings,
+    ReportSettings,
+    RunSettings,
+    Settings,
+    StatusSettings,
+    StoreSettings,
+    TasksSettings,
+)
 from lcbench.system.files import cache_folder
-from lcbench.system.resources import shipped
 from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import Suite, choose
-from lcbench.tempscale.policy import Policy, parse, parse_all
+from lcbench.tempscale.policy import parse, parse_all
 
-# Keys that a result depends on.
-IDENTITY = frozenset(
-    {
-        "model.name",
-        "model.source",
-        "model.package",
-        "model.revision",
-        "model.window",
-        "model.trust_remote_code",
-        "model.pooling",
-        "models",
-        "tau",
-        "tau_bias",
-        "tasks",
-        "subsets",
-        "suite.name",
-        "suite.columns",
-        "suite.revisions",
-        "protocol.name",
-        "protocol.prompts",
-        "protocol.dtype",
-        "protocol.splits",
-        "protocol.subsets",
-        "docs.documents",
-        "docs.documents_per_module",
-        "docs.long_documents",
-        "docs.clustering_sets",
-        "docs.clustering_share",
-        "docs.synthetic_lengths",
-        "docs.synthetic_documents",
-    }
-)
-# Keys that change where, how fast and with what a result is made, and no score.
-RUNTIME = frozenset(
-    {
-        "engine.device",
-        "engine.batch_tokens",
-        "engine.scoring",
-        "engine.compile",
-        "engine.attention",
-        "store.on_disk",
-        "store.folder",
-        "store.max_gib",
-        "model.shape",
-        "mirror",
-        "unverified_data",
-        "offline",
-        "verify",
-        "results_dir",
-        "report_dir",
-        "against",
-        "resamples",
-        "seed",
-        "out",
-        "path",
-        "replace",
-        "benchmarks",
-        "format",
-        "manifest",
-        "element",
-        "retries",
-        "failed",
-        "watch",
-        "launch.name",
-        "launch.elements",
-        "launch.hours",
-        "launch.tflops",
-        "launch.max_running",
-        "launch.partition",
-        "launch.account",
-        "launch.qos",
-        "launch.gpus",
-        "launch.cpus",
-        "launch.memory",
-        "launch.time",
-        "launch.signal_seconds",
-        "launch.requeue",
-        "launch.report",
-        "launch.options",
-        "launch.preamble",
-    }
-)
 _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16", "tf32")
@@ -125,311 +61,6 @@ _LONGEST_PROTOCOL = 100
 _FEWEST_RESAMPLES = 1000
 # Of a sweep for which neither elements nor hours are asked.
 _ELEMENTS = {"local": 1, "slurm": 20}
-
-
-@dataclass(frozen=True)
-class ProtocolSettings:
-    """What a config of the group `protocol` says; see `grid.Protocol`.
-
-    Attributes:
-        name: `auto`: that of the prompts, `model` or `paper`.
-        prompts: `auto`: by model; see `of`.
-        dtype: of weights and activations.
-        splits: the rule for splits.
-        subsets: that tasks are restricted to; None: all.
-    """
-
-    name: str
-    prompts: str
-    dtype: str
-    splits: str
-    subsets: tuple[str, ...] | None
-
-    def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
-        """Return the protocol that a model is scored under, without `auto`.
-
-        Args:
-            model: those of `conf/model` get no prompts, as in the paper, unless that is asked for.
-            has_prompts: whether the model's own files have prompts; a custom model gets them.
-        """
-        prompts = self.prompts
-        if prompts == "auto":
-            prompts = "model" if has_prompts and model.is_custom else "none"
-        name = self.name
-        if name == "auto":
-            name = "model" if prompts == "model" else "paper"
-        return replace(self, name=name, prompts=prompts)
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Runtime knobs of the encoder.
-
-    Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        batch_tokens: tokens of one forward pass, padding included; None: by device.
-        scoring: processes that score cells beside the encoding; 0: none but this one; None: by
-            cores and memory.
-        compile: whether torch compiles the model.
-        attention: an implementation of `transformers`; None: its own choice.
-    """
-
-    device: str
-    batch_tokens: int | None
-    scoring: int | None
-    compile: bool
-    attention: str | None = None
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """Where embeddings are kept; see `encode.store.Store`.
-
-    Attributes:
-        folder: None: in memory only.
-        max_bytes: of all that is kept.
-        is_named: whether the request names the folder, and so expects it to be writable.
-    """
-
-    folder: Path | None
-    max_bytes: int
-    is_named: bool
-
-
-@dataclass(frozen=True)
-class LaunchSettings:
-    """Where a sweep runs, and how its cells are divided among array elements.
-
-    Attributes:
-        name: `local`: here; `slurm`: as an array of jobs.
-        elements: of the array, at most; None: as many as `hours` makes.
-        hours: that an element takes, by the estimate; None: whatever comes of `elements`.
-        tflops: what the device of an element sustains, in 10¹² operations a second; None: as
-            measured or reckoned on the machine that plans.
-        max_running: elements that run at the same time, at most; None: not limited.
-        partition: of Slurm; it and the following are left to the site where they are None.
-        account: that is charged.
-        qos: quality of service.
-        gpus: of an element: a number, or a kind and a number (`a100:1`).
-        cpus: of an element.
-        memory: of an element, as Slurm writes it (`32G`).
-        time: of an element, as Slurm writes it (`4:00:00`).
-        signal_seconds: before its time ends, an element is told to finish what it is doing.
-        requeue: whether an element that was told to stop goes back into the queue.
-        report: whether a job that waits for the array writes the report.
-        options: further options of sbatch, each a word.
-        preamble: lines of shell that a job runs first: modules, conda.
-    """
-
-    name: str
-    elements: int | None = 1
-    hours: float | None = None
-    tflops: float | None = None
-    max_running: int | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    gpus: str | None = None
-    cpus: int | None = None
-    memory: str | None = None
-    time: str | None = None
-    signal_seconds: int = 120
-    requeue: bool = True
-    report: bool = True
-    options: tuple[str, ...] = ()
-    preamble: str = ""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A request, checked: which cells, and how to run them.
-
-    Attributes:
-        label: what it is called: the sweep's name, or `run`.
-        suites: that the request knows, its own first: they give tasks their columns.
-        left_out: what of a benchmark cannot be run here, and why, in one line each.
-        mirror: the folder in which models and datasets are looked for first, if there is one.
-        unverified_data: whether a plain folder of the mirror may hold another dataset than the one
-            that it is named after.
-        hub: the address of a site's mirror of the hub, where `mirror` names one.
-        retries: how often a cell that failed for want of memory, say, is tried again.
-    """
-
-    label: str
-    models: tuple[ModelSettings, ...]
-    policies: tuple[Policy, ...]
-    tasks: tuple[TaskChoice, ...]
-    suites: tuple[Suite, ...]
-    left_out: tuple[str, ...]
-    protocol: ProtocolSettings
-    docs: DocsSizes
-    engine: EngineSettings
-    store: StoreSettings
-    mirror: Path | None
-    unverified_data: bool
-    hub: str | None
-    offline: bool
-    retries: int
-    results_dir: Path
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What `python -m lcbench` is asked for beside the request itself.
-
-    Attributes:
-        manifest: the frozen sweep that takes the request's place; None: the request is run.
-        element: the one of its elements that is run; None: all of it.
-        launch: where.
-        results_dir: where results are, unless the frozen sweep is elsewhere.
-    """
-
-    manifest: Path | None
-    element: int | None
-    launch: LaunchSettings
-    results_dir: Path
-
-
-@dataclass(frozen=True)
-class StatusSettings:
-    """What `python -m lcbench status` is asked for.
-
-    Attributes:
-        results_dir: where results are.
-        manifest: of the sweep; None: the last that was planned or run in `results_dir`.
-        failed: whether only the elements to resubmit are printed.
-        watch: whether it is shown again and again.
-    """
-
-    results_dir: Path
-    manifest: Path | None
-    failed: bool
-    watch: bool
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What `python -m lcbench report` is asked for.
-
-    Attributes:
-        report_dir: where the report goes; None: `report` in the folder of results.
-        manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
-        models: only these, by their names on the hub; None: all.
-        against: a second folder of results, to be put beside; or None.
-        resamples: of the bootstrap; 0: none.
-        seed: of all that is drawn.
-    """
-
-    results_dir: Path
-    report_dir: Path | None
-    tasks: tuple[TaskChoice, ...] | None
-    manifest: Path | None = None
-    models: tuple[str, ...] | None = None
-    against: Path | None = None
-    resamples: int = 10_000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TasksSettings:
-    """What `python -m lcbench tasks` is asked for.
-
-    Attributes:
-        groups: tasks by what named them: each suite, or all that was asked for.
-        left_out: what of a benchmark cannot be run here, and why, in one line each.
-        splits: the protocol's rule.
-        subsets: that the protocol is restricted to; None: all.
-        docs: sizes of the docs suite, those of a run by default.
-        mirror: a folder of datasets, or None.
-        benchmarks: whether mteb's benchmarks are listed in the place of tasks.
-        format: `table` or `csv`.
-        suites: those that name the columns, the one that was asked for first.
-    """
-
-    groups: Mapping[str, tuple[TaskChoice, ...]]
-    left_out: tuple[str, ...]
-    splits: str
-    subsets: tuple[str, ...] | None
-    docs: DocsSizes
-    mirror: Path | None
-    benchmarks: bool
-    format: str
-    suites: tuple[Suite, ...]
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What `python -m lcbench export` is asked for."""
-
-    model: ModelSettings
-    policy: Policy
-    out: Path
-    offline: bool
-    mirror: Path | None = None
-    hub: str | None = None
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What `python -m lcbench import` is asked for.
-
-    Attributes:
-        path: the folder of results.
-        results_dir: where they are kept.
-        models: only these, by their names on the hub; None: all.
-        tasks: only these; None: all.
-        replace: whether what was imported before gives way to a file with another content.
-    """
-
-    path: Path
-    results_dir: Path
-    models: tuple[str, ...] | None
-    tasks: tuple[str, ...] | None
-    replace: bool
-
-
-@lru_cache(maxsize=1)
-def config_folder() -> Path:
-    """Return the folder of the configs."""
-    return shipped("conf", "conf")
-
-
-def known_keys() -> frozenset[str]:
-    """Return every key that a command line may set."""
-    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    return IDENTITY | RUNTIME | groups
-
-
-@cache
-def keys_of(config_name: str) -> frozenset[str]:
-    """Return the keys that the command of a config takes."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{config_name}.yaml"))
-    own = set(content) - {"defaults", "hydra"}
-    inherited: set[str] = set()
-    for one in content["defaults"]:
-        if isinstance(one, dict):
-            own |= {group for group in one if not group.startswith("override ")}
-        elif one != "_self_":
-            inherited |= keys_of(one)
-    return frozenset(key for key in known_keys() if key.partition(".")[0] in own) | inherited
-
-
-@lru_cache(maxsize=1)
-def shipped_suites() -> tuple[Suite, ...]:
-    """Return the suites of `conf/suite`."""
-    paths = sorted((config_folder() / "suite").glob("*.yaml"))
-    return tuple(_suite(OmegaConf.to_container(OmegaConf.load(path))) for path in paths)
-
-
-@lru_cache(maxsize=1)
-def shipped_models() -> Mapping[str, str]:
-    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
-    names = {}
-    for path in sorted((config_folder() / "model").glob("*.yaml")):
-        config = OmegaConf.load(path)
-        if not OmegaConf.is_missing(config, "name"):
-            names[path.stem] = str(OmegaConf.select(config, "name"))
-    return names
 
 
 def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
@@ -492,55 +123,6 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         retries=_count("retries", first["retries"], least=0),
         results_dir=_needed_path("results_dir", first["results_dir"]),
     )
-
-
-def freeze(settings: Settings) -> dict[str, Any]:
-    """Return settings as JSON types, with every path absolute but that of the results.
-
-    What they were composed from may change afterwards.
-    """
-    content = asdict(replace(settings, policies=()))
-    del content["results_dir"]
-    content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
-    for model in content["models"]:
-        if model["source"] != "package" and (path := Path(model["name"]).expanduser()).is_dir():
-            model["name"] = str(path.absolute())
-    for holder, key in ((content, "mirror"), (content["store"], "folder")):
-        if holder[key] is not None:
-            holder[key] = str(holder[key].absolute())
-    # Tuples become lists: what is written is what is read.
-    frozen: dict[str, Any] = json.loads(json.dumps(content))
-    return frozen
-
-
-def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
-    """Return the settings that `freeze` made JSON of.
-
-    Args:
-        content: what it returned.
-        results_dir: where the results are now.
-
-    Raises:
-        RequestError: they are not such settings.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    hints = get_type_hints(Settings)
-    del hints["policies"], hints["results_dir"]
-    try:
-        values = {
-            name: TypeAdapter(hint).validate_python(content[name]) for name, hint in hints.items()
-        }
-        policies = tuple(parse(value, keeps_bias=bias) for value, bias in content["policies"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise RequestError(
-            "The settings that were frozen are not those of this version of lcbench: "
-            f"{' '.join(str(error).split())}"
-        ) from error
-    if values["store"].folder is not None and not values["store"].is_named:
-        # Each machine has a cache of its own.
-        values["store"] = replace(values["store"], folder=cache_folder() / "store")
-    return Settings(**values, policies=policies, results_dir=results_dir)
 
 
 def read_run(config: DictConfig) -> RunSettings:
@@ -619,12 +201,12 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     suite, names = value.get("suite"), value["tasks"]
     left_out: tuple[str, ...] = ()
     if names is not None:
-        own = shipped_suites() if suite is None else (_suite(suite), *shipped_suites())
+        own = shipped_suites() if suite is None else (suite_of(suite), *shipped_suites())
         title = names if isinstance(names, str) else ", ".join(map(str, names))
         tasks, left_out = _chosen(names, own)
         groups = {title: tasks}
     else:
-        suites = shipped_suites() if suite is None else (_suite(suite),)
+        suites = shipped_suites() if suite is None else (suite_of(suite),)
         groups = {one.name: tuple(map(TaskChoice, one.tasks)) for one in suites}
     own_subsets = value["subsets"]
     return TasksSettings(
@@ -688,7 +270,7 @@ def _name_in_results(name: str) -> str:
     from hydra import compose
     from hydra.errors import MissingConfigException
 
-    from lcbench.cli.overrides import model_keys
+    from lcbench.settings.configs import model_keys
 
     try:
         found = compose("config", overrides=model_keys(name)).model
@@ -806,25 +388,10 @@ def _shape(value: Any) -> Dimensions | None:
     )
 
 
-def _suite(value: Any) -> Suite:
-    columns, revisions = value["columns"], value.get("revisions") or {}
-    if not isinstance(columns, Mapping) or not all(
-        isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
-        for tasks in columns.values()
-    ):
-        raise RequestError(
-            f"suite.columns={columns} is not a list of tasks for each column: "
-            "{STS: [STS12, STS13]}."
-        )
-    if not isinstance(revisions, Mapping):
-        raise RequestError(f"suite.revisions={revisions} does not give tasks their commits.")
-    return Suite(name=str(value["name"]), columns=columns, revisions=revisions)
-
-
 def _suites(suite: Any) -> tuple[Suite, ...]:
     """Return the suite of a request and then all others that are shipped."""
     # One of a config directory of the user's own is not among those that are shipped.
-    own = _suite(suite)
+    own = suite_of(suite)
     return own, *(one for one in shipped_suites() if one.name != own.name)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
+import platform
+from contextlib import suppress
 from functools import partialmethod
+from pathlib import Path
 
 from lcbench.errors import RequestError
-from lcbench.results.provenance import cores
-from lcbench.settings.read import EngineSettings
+from lcbench.settings.schema import EngineSettings
 from lcbench.system.log import LOGGER
 
 # Between two lines of a library's bar in the log.
@@ -25,28 +26,7 @@ class _Log(io.TextIOBase):
         return len(text)
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' chatter off the screen: bars and notices that every run would repeat."""
-    import logging
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    _log_bars()
-    transformers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    # mteb says each of its warnings twice, once as a warning and once in its log.
-    logging.getLogger("mteb").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=r".*is superseded by.*")
-    # Of mteb's precision for a label that was never predicted: it counts as 0, and no main score
-    # of a classification task is made of it.
-    warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")
-
-
-def _log_bars() -> None:
+def log_bars() -> None:
     """Let bars that libraries draw with tqdm go to the log: mteb's cannot be told to keep quiet."""
     from tqdm import tqdm
 
@@ -98,3 +78,31 @@ def devices_of(engine: EngineSettings) -> list[str]:
     if engine.device.startswith("mps") and not torch.backends.mps.is_available():
         raise RequestError("engine.device=mps: torch finds no such device here.")
     return [engine.device]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+
+
+def memory_gib() -> float:
+    """Return the memory that this process may use: the machine's, or its container's or job's."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            sizes.append(int(Path("/sys/fs/cgroup", limit).read_text(encoding="ascii")))
+    with suppress(KeyError, ValueError):
+        # In MiB.
+        sizes.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    return min(sizes) / 2**30

@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, clusterings, select
 from lcbench.tasks.registry import Drawing, TaskEntry, registry
-from lcbench.tasks.suites import DOCS_TYPES, SYNTHETIC_TASKS, Part
+from lcbench.tasks.suites import Part
 from lcbench.tempscale.policy import Role
 
 # What mteb has statistics of, and encodes nothing of: the text that was summarised.

@@ -10,30 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, splits_of, subsets_of
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
-    from lcbench.tasks.docs.selection import DocsSizes
-
-PASSKEY = "DocstringPasskeyRetrieval"
-NEEDLE = "DocstringNeedleRetrieval"
-# The tasks that lcbench.tasks.docs.synthetic makes.
-SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
-# The tasks that are made of docstrings (those, and what tasks.docs.tasks makes), and their types in
-# mteb.
-DOCS_TYPES: Mapping[str, str] = {
-    "DocstringRetrieval": "Retrieval",
-    "DocstringLongRetrieval": "Retrieval",
-    "DocstringReranking": "Reranking",
-    "DocstringLibraryClassification": "Classification",
-    "DocstringModuleClusteringP2P": "Clustering",
-    "DocstringModuleClusteringS2S": "Clustering",
-    NEEDLE: "Retrieval",
-    PASSKEY: "Retrieval",
-}
-DOCS_TASKS = frozenset(DOCS_TYPES)
 
 # The column of a task that no suite names, by its type in mteb.
 _COLUMN_OF_TYPE = {
@@ -253,55 +235,6 @@ def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
             "The installed mteb reads other revisions of datasets than the suite is pinned to: "
             f"{', '.join(moved)}. Install the mteb of constraints.txt."
         )
-
-
-def docs_digest(task: str, sizes: DocsSizes, window: int | None) -> str | None:
-    """Return the digest of the texts of a task that is made of docstrings; None for any other.
-
-    Args:
-        task: its name.
-        sizes: of the docs suite.
-        window: the model's, in tokens; None: not limited. The synthetic tasks' lengths go by it.
-
-    Raises:
-        RequestError: the sizes cannot be had.
-    """
-    if task in SYNTHETIC_TASKS:
-        from lcbench.tasks.docs import haystacks
-
-        return haystacks.digest(sizes.synthetic.at(window))
-    if task in DOCS_TASKS:
-        from lcbench.tasks.docs.selection import select
-
-        return select(sizes).digest
-    return None
-
-
-def make_task(part: Part, sizes: DocsSizes) -> AbsTask:
-    """Return a task of ours, or of mteb, restricted to its splits and subsets.
-
-    Args:
-        part: what is scored of the task.
-        sizes: of the docs suite, for the model's window (`DocsSizes.at`).
-    """
-    if part.name in SYNTHETIC_TASKS:
-        from lcbench.tasks.docs import synthetic
-
-        return synthetic.make_task(part.name, sizes.synthetic)
-    if part.name in DOCS_TASKS:
-        from lcbench.tasks.docs import tasks as docs
-
-        return docs.make_task(part.name, sizes)
-    import mteb
-
-    task: AbsTask = mteb.get_task(part.name)
-    entry: TaskEntry = registry().tasks[part.name]
-    for one in (task, *parts_of(task)):
-        if part.splits != entry.splits:
-            one.filter_eval_splits(list(part.splits))
-        if part.subsets is not None:
-            one.hf_subsets = list(part.subsets)
-    return task
 
 
 def parts_of(task: AbsTask) -> list[AbsTask]:

@@ -23,7 +23,7 @@ from lcbench.uncertainty.items import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 # Half a 95 % interval of a normal distribution, in standard errors.
 HALF_WIDTH = 1.959964

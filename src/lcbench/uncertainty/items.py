@@ -23,7 +23,7 @@ from lcbench.results.folder import ItemsError, whole_items
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 ROUNDING = 1e-5
 """How far a score may be from what its items give: mteb rounds the means of retrieval metrics to

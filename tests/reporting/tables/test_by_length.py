@@ -18,13 +18,10 @@ from lcbench.reporting.tables.by_length import (
     FEWEST_ITEMS,
     Bucket,
     LengthBuckets,
-    LongestRanks,
     by_length,
     length_sheet,
-    longest_ranks,
-    rank_of_longest,
-    rank_sheet,
 )
+from lcbench.reporting.tables.ranks import LongestRanks, longest_ranks, rank_of_longest, rank_sheet
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant

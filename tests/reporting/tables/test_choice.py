@@ -12,12 +12,13 @@ from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
 from lcbench.reporting import sheet as sheets
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.intervals import analyse
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables import choice as choice_module
 from lcbench.reporting.tables.choice import Choice, choose, sheet
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
-from lcbench.uncertainty.intervals import analyse
 
 # By task and policy.
 Scores = Mapping[str, Mapping[str, float]]

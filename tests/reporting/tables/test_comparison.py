@@ -8,12 +8,14 @@ import pytest
 from report_cells import BGE, write_cell
 
 from lcbench.errors import RequestError
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import Sheet
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.comparison import beside_folders, beside_models
-from lcbench.results.folder import CellFiles, Results
+from lcbench.results.files import CellFiles
+from lcbench.results.folder import Results
 from lcbench.tempscale.policy import Constant
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 TAU = Constant(0.8)
 NAMES = ("main", "branch")

@@ -8,7 +8,8 @@ import pytest
 
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.sheet import Sheet
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.languages import language_sheet
 
 

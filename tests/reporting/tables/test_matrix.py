@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.intervals import NOTHING, TableStatistics, Uncertainty
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.matrix import _counts, matrix
-from lcbench.uncertainty.intervals import NOTHING, TableStatistics, Uncertainty
 
 
 @pytest.fixture

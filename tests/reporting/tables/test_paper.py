@@ -18,7 +18,8 @@ from lcbench.reporting.select import report_folder
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.paper import Comparison, compare, is_papers
 from lcbench.results.folder import Results
-from lcbench.settings.read import ReportSettings, shipped_models, shipped_suites
+from lcbench.settings.configs import shipped_models, shipped_suites
+from lcbench.settings.schema import ReportSettings
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance

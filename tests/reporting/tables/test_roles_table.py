@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from lcbench.reporting import sheet as sheets
-from lcbench.reporting.table1 import Table, build_tables
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.table import Table
+from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.roles import role_grids, role_sheet
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 SETTINGS = {
     "TempScale": "{tau}",

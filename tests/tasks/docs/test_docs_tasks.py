@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from docs_tasks import SIZES, Oracle
 
+from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import LONG_WORDS, select
 from lcbench.tasks.docs.tasks import make_task
-from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS
 
 TASKS = sorted(DOCS_TASKS - SYNTHETIC_TASKS)
 

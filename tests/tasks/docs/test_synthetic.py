@@ -17,9 +17,10 @@ from docs_tasks import SIZES, Oracle
 from lcbench.errors import RequestError
 from lcbench.tasks.docs import haystacks
 from lcbench.tasks.docs.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest, hidden, units
+from lcbench.tasks.docs.names import NEEDLE, PASSKEY
 from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, select
 from lcbench.tasks.docs.synthetic import make_task
-from lcbench.tasks.suites import NEEDLE, PASSKEY, docs_digest
+from lcbench.tasks.make import docs_digest
 
 TASKS = (PASSKEY, NEEDLE)
 MADE = SyntheticSizes(lengths=(64, 128, 256, 512, 1024), documents=24)

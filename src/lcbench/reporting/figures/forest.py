@@ -23,9 +23,9 @@ from lcbench.reporting.figures.drawing import (
     pages,
     written,
 )
-from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, Table, relative_improvement
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, relative_improvement
 from lcbench.reporting.text import group_heading
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 _MODELS_PER_PAGE = 4
 _PANEL_INCHES = 2.3

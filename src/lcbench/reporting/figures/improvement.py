@@ -24,9 +24,9 @@ from lcbench.reporting.figures.drawing import (
     new_figure,
     written,
 )
-from lcbench.reporting.table1 import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
+from lcbench.reporting.intervals import TableStatistics
+from lcbench.reporting.table import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
 from lcbench.reporting.text import group_heading
-from lcbench.uncertainty.intervals import TableStatistics
 
 _PANELS_PER_ROW = 3
 _PANEL_INCHES = (4.0, 3.2)

@@ -20,16 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import ndtr, stdtrit
 
+from lcbench.reporting.intervals import Uncertainty, possible, relative_changes
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, number
-from lcbench.reporting.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
+from lcbench.reporting.table import BASELINE, Block, Table, relative_improvement
 from lcbench.results.folder import ItemsError, whole_items
-from lcbench.uncertainty.covariance import ratio_error
-from lcbench.uncertainty.intervals import Uncertainty, possible, relative_changes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 By = Literal["document", "query", "text", "pair"]
 """Whose length: of a query's longest relevant document, of the query itself, of the text that is
@@ -54,7 +53,7 @@ _MOST_DRAWN = 1_000
 # can have the same value.
 _METRICS = ("ndcg_at_10", "map_at_1000", "map_at_10", "mrr_at_10", "recall_at_10", "ndcg_at_5")
 
-_HOLE = Entry("–")
+HOLE = Entry("–")
 
 _WHOSE: Mapping[By, str] = {
     "document": "by the tokens of the relevant document",
@@ -135,26 +134,6 @@ class LengthBuckets:
         return sum(score is not None for score in self.scores[BASELINE]) > 1
 
 
-@dataclass(frozen=True)
-class LongestRanks:
-    """The mean rank of the longest relevant documents of one model and task.
-
-    Attributes:
-        group: of the table.
-        column: of the task.
-        task: its name.
-        label: of the model.
-        ranks: by policy, the rank and its standard error (None: of a single query), as
-            `rank_of_longest` has them; None is a hole.
-    """
-
-    group: str
-    column: str
-    task: str
-    label: str
-    ranks: Mapping[str, tuple[float, float | None] | None]
-
-
 def by_length(
     tables: Sequence[Table],
     scores: pd.DataFrame,
@@ -187,7 +166,7 @@ def by_length(
     Returns:
         in the order of the tables: by task, then by model; those without an item are left out.
     """
-    files = _files(scores)
+    files = files_by_key(scores)
     places = [
         (table, block, column.name, task)
         for table in tables
@@ -197,7 +176,7 @@ def by_length(
     ]
     found = []
     for done, (table, block, column, task) in enumerate(places, start=1):
-        cells = _cells(files, table, block, task)
+        cells = counted_cells(files, table, block, task)
         for by, metric, items in _items(cells):
             buckets = _buckets(items, block.window)
             if buckets:
@@ -220,70 +199,6 @@ def by_length(
         if progress is not None:
             progress(done, len(places))
     return found
-
-
-def longest_ranks(tables: Sequence[Table], scores: pd.DataFrame) -> list[LongestRanks]:
-    """Return the ranks of the longest relevant documents, of all tasks that have such documents.
-
-    Args:
-        tables: of `table1.build_tables`; they say which cells count.
-        scores: the frame that they were built from.
-    """
-    files = _files(scores)
-    found = []
-    for table in tables:
-        for column in table.columns:
-            for task in column.tasks:
-                for block in table.blocks:
-                    cells = _cells(files, table, block, task)
-                    if BASELINE not in cells or rank_of_longest(cells[BASELINE]) is None:
-                        continue
-                    ranks = {
-                        policy: rank_of_longest(cells[policy]) if policy in cells else None
-                        for policy in block.policies
-                    }
-                    found.append(LongestRanks(table.group, column.name, task, block.label, ranks))
-    return found
-
-
-def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
-    """Return the mean rank of the longest 20 % of the relevant documents, and its standard error.
-
-    The paper (Table 3) says no more of how they are chosen. Here: of the distinct documents that
-    are relevant to any query, the fifth (rounded up) with the most tokens, and all that are as long
-    as the shortest of them, since a window makes many equally long. The average is over all pairs
-    of a query and such a document of its own; a rank is 1 + the documents before it, over the whole
-    corpus. The queries are the sample that the error is of (`noise.ratio_error`).
-
-    Args:
-        files: of a cell of a retrieval task.
-
-    Returns:
-        None if its items are missing or have no relevant documents.
-    """
-    try:
-        items = pq.read_table(whole_items(files), columns=["split", "subset", "relevant"])
-        relevant = items["relevant"].combine_chunks()
-        pairs = relevant.flatten()
-        queries = relevant.value_parent_indices().to_numpy()
-        # Splits and subsets have corpora of their own, and ids that are used again.
-        corpora = np.unique(_parts(items), return_inverse=True)[1][queries]
-        documents = np.unique(pairs.field("id").to_numpy(zero_copy_only=False), return_inverse=True)
-        tokens, ranks = (pairs.field(name).to_numpy() for name in ("tokens", "rank"))
-    # A missing or broken file, or one of another layout.
-    except (OSError, ItemsError, KeyError, pa.ArrowException, AttributeError):
-        return None
-    if len(pairs) == 0:
-        return None
-    distinct = corpora.astype(np.int64) * len(documents[0]) + documents[1]
-    lengths = np.sort(tokens[np.unique(distinct, return_index=True)[1]])
-    long = tokens >= lengths[-math.ceil(len(lengths) / 5)]
-    _, query = np.unique(queries[long], return_inverse=True)
-    sums, counts = (
-        np.asarray(np.bincount(query, weights=weights), dtype=np.float64)
-        for weights in (ranks[long], None)
-    )
-    return float(ranks[long].mean()), ratio_error(sums, counts)
 
 
 def length_sheet(
@@ -342,44 +257,10 @@ def length_sheet(
     )
 
 
-def rank_sheet(found: Sequence[LongestRanks]) -> Sheet | None:
-    """Return the ranks of the longest documents: a section a task, a row a model, a column a τ.
-
-    Args:
-        found: of `longest_ranks`.
-
-    Returns:
-        None if there are none.
-    """
-    if not found:
-        return None
-    several = len({one.group for one in found}) > 1
-    policies = ordered_policies(policy for one in found for policy in one.ranks)
-    rows: dict[str, list[tuple[Entry, ...]]] = {}
-    for one in found:
-        heading = f"{one.group}: {one.task}" if several else one.task
-        rows.setdefault(heading, []).append(_rank_row(one, policies))
-    notes = [
-        "Lower is better. Of the longest 20 % of the documents that are relevant to a query, in "
-        "tokens as the model reads them, and all as long as the shortest of these: more than 20 % "
-        "where many fill the window. Bold is the lowest of a row; that it is lower is not tested."
-    ]
-    if any(one.column == "Rerank" for one in found):
-        notes.append("Where a task reranks, the rank among the query's candidates.")
-    return Sheet(
-        name="ranks",
-        title="Mean rank of the longest relevant documents",
-        header=("model", *(f"τ = {policy}" for policy in policies)),
-        labels=1,
-        sections=tuple(Section(heading, tuple(of_task)) for heading, of_task in rows.items()),
-        notes=tuple(notes),
-    )
-
-
 _Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
 
 
-def _files(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
+def files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
     found = {}
     for one in scores.itertuples(index=False):
         # In a column with unknown windows pandas keeps the known ones as fractions.
@@ -389,7 +270,7 @@ def _files(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
     return found
 
 
-def _cells(
+def counted_cells(
     files: Mapping[_Key, CellFiles], table: Table, block: Block, task: str
 ) -> dict[str, CellFiles]:
     """Return the files of the cells that count in the table, by policy."""
@@ -441,7 +322,7 @@ def _items(cells: Mapping[str, CellFiles]) -> Iterator[tuple[By, str, _Items]]:
         other = _read(files, ["split", "subset", "id", "score"]) if policy != BASELINE else None
         if other is not None and (own := _in_order(other, identity)) is not None:
             values[policy] = own
-    parts = np.unique(_parts(identity), return_inverse=True)[1]
+    parts = np.unique(part_numbers(identity), return_inverse=True)[1]
     scored = np.isfinite(values[BASELINE])
     tokens = _numbers(baseline["tokens"])
     if baseline["relevant"].null_count < len(baseline):
@@ -484,7 +365,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
-def _parts(identity: pa.Table) -> NDArray[Any]:
+def part_numbers(identity: pa.Table) -> NDArray[Any]:
     """Return which split and subset each item is of, as one number."""
     split, subset = (
         identity[name].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -738,7 +619,7 @@ def _length_rows(
 
     def row(policy: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         own = list(entries)
-        shown = (own[places[column]] if column in places else _HOLE for column in columns)
+        shown = (own[places[column]] if column in places else HOLE for column in columns)
         return (Entry(policy, policy), Entry(what, what), *shown)
 
     counts = (
@@ -758,20 +639,3 @@ def _length_rows(
 def _change(value: float | None, ends: tuple[float, float] | None) -> Entry:
     """Return a relative improvement with the mark of what is known of it."""
     return improvement(value, None if ends is None else Uncertainty(*ends))
-
-
-def _rank_row(one: LongestRanks, policies: Sequence[str]) -> tuple[Entry, ...]:
-    # By what is shown: of several that read alike none stands out.
-    shown = [f"{found[0]:.1f}" for found in one.ranks.values() if found is not None]
-    lowest = min(shown, key=float, default="")
-    entries = []
-    for policy in policies:
-        found = one.ranks.get(policy)
-        if found is None:
-            entries.append(_HOLE)
-            continue
-        rank, error = found
-        best = len(shown) > 1 and f"{rank:.1f}" == lowest and shown.count(lowest) == 1
-        more = "" if error is None else f"standard error {error:.2f}"
-        entries.append(Entry(f"{rank:.1f}", rank, "strong" if best else "plain", more))
-    return (Entry(one.label, one.label), *entries)

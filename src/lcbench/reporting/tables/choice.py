@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from lcbench.reporting.intervals import NOTHING, TableStatistics, Uncertainty, improvement_interval
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement
-from lcbench.reporting.table1 import (
+from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,
     Block,
@@ -18,12 +19,6 @@ from lcbench.reporting.table1 import (
     temperature,
 )
 from lcbench.reporting.text import HOLE, group_heading, two_decimals
-from lcbench.uncertainty.intervals import (
-    NOTHING,
-    TableStatistics,
-    Uncertainty,
-    improvement_interval,
-)
 
 USUAL = "0.8"
 """The τ of three of the five models in the paper's Table 1: what one would take untried."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.reporting.intervals import TableStatistics, Uncertainty, compare_pair
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
-from lcbench.reporting.table1 import BASELINE, Block, Table, ordered_policies, relative_improvement
+from lcbench.reporting.table import BASELINE, Block, Table, ordered_policies, relative_improvement
 from lcbench.reporting.text import group_heading
 from lcbench.results.folder import ASSUMED_POOLING, ITEMS
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty, compare_pair
 
 if TYPE_CHECKING:
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 Compare = Callable[["CellFiles", "CellFiles"], Uncertainty | None]
 

@@ -9,7 +9,7 @@ from statistics import fmean
 import pandas as pd
 
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
-from lcbench.reporting.table1 import (
+from lcbench.reporting.table import (
     BASELINE,
     Block,
     Table,

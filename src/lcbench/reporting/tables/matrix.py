@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
-from lcbench.reporting.table1 import BASELINE, Table, ordered_policies, relative_improvement
+from lcbench.reporting.table import BASELINE, Table, ordered_policies, relative_improvement
 from lcbench.reporting.text import group_heading
-from lcbench.uncertainty.intervals import TableStatistics, Uncertainty
 
 SIGNIFICANCE = 0.05
 """What p, corrected by Holm, must not be above."""

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, build_tables
-from lcbench.reporting.tables.by_length import rank_of_longest
-from lcbench.settings.read import shipped_models, shipped_suites
+from lcbench.reporting.table import AVERAGE, BASELINE, Block
+from lcbench.reporting.table1 import build_tables
+from lcbench.reporting.tables.ranks import rank_of_longest
+from lcbench.settings.configs import shipped_models, shipped_suites
 from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ByRole, Constant
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, standard_error
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 TABLE_1, TABLE_2, TABLE_3 = "Table 1", "Table 2", "Table 3"
 """The tables whose numbers `results/paper` has, in files of these names."""

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lcbench.reporting.intervals import TableStatistics
 from lcbench.reporting.sheet import Entry, Section, Sheet, described, improvement, name, number
-from lcbench.reporting.table1 import (
+from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,
     Block,
@@ -18,7 +19,6 @@ from lcbench.reporting.table1 import (
 )
 from lcbench.reporting.text import group_heading
 from lcbench.tempscale.policy import ByRole, Constant
-from lcbench.uncertainty.intervals import TableStatistics
 
 # `_bias=kept` is a reading of its own, and never mixed with the other.
 _BY_ROLE = re.compile(r"query=([^,]+),document=([^,_]+)(_bias=kept)?")

@@ -14,7 +14,7 @@ from statistics import fmean
 import pandas as pd
 
 from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
-from lcbench.reporting.table1 import Table
+from lcbench.reporting.table import Table
 
 _LENGTH = re.compile(r"test_(\d+)")
 

@@ -18,8 +18,8 @@ from itertools import accumulate, chain, cycle
 from types import MappingProxyType
 
 from lcbench.errors import RequestError
+from lcbench.tasks.docs.names import NEEDLE, PASSKEY
 from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, collection, hash_of
-from lcbench.tasks.suites import NEEDLE, PASSKEY
 
 # A word, one or two digits, or a mark: what every tokenizer reads as at least one token.
 _UNIT = re.compile(r"[^\W\d]+|\d{1,2}|[^\w\s]")

@@ -16,8 +16,8 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from lcbench.tasks.docs import haystacks
 from lcbench.tasks.docs.haystacks import Hidden
+from lcbench.tasks.docs.names import NEEDLE, PASSKEY, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import SyntheticSizes
-from lcbench.tasks.suites import NEEDLE, PASSKEY, SYNTHETIC_TASKS
 
 
 def _metadata(name: str, description: str) -> TaskMetadata:

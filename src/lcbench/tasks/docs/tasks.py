@@ -17,8 +17,8 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 
 from lcbench.tasks.docs.docstrings import LIBRARIES, Docstring
+from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import DocsSizes, Selection, clusterings, hash_of, select
-from lcbench.tasks.suites import DOCS_TASKS, SYNTHETIC_TASKS
 
 
 def _metadata(name: str, kind: TaskType, main_score: str, description: str) -> TaskMetadata:

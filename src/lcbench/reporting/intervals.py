@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from lcbench.reporting.table1 import AVERAGE, BASELINE, Block, Table, averaged_columns
-from lcbench.results.provenance import cores
+from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.system.hardware import cores
 from lcbench.uncertainty.bootstrap import Resampled, generator, interval, reach, resample
 from lcbench.uncertainty.items import (
     NO_ITEMS,
@@ -31,7 +31,7 @@ from lcbench.uncertainty.items import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.folder import CellFiles
+    from lcbench.results.files import CellFiles
 
 RESAMPLES = 10_000
 SEED = 0

@@ -1,0 +1,239 @@
+"""What a request comes to before anything is fetched or loaded: cells, texts, tokens, hours"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lcbench.errors import RequestError
+from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
+from lcbench.plan import predict
+from lcbench.plan.layout import expand
+from lcbench.plan.machine import machine_of
+from lcbench.plan.rates import read_rates
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import Results
+from lcbench.system import words
+from lcbench.system.words import several
+from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
+from lcbench.tasks.make import docs_digest
+from lcbench.tasks.registry import registry
+from lcbench.tasks.sizes import rounded, texts_of
+from lcbench.tasks.suites import Part, resolve_all
+from lcbench.tempscale.policy import ModelShape
+
+if TYPE_CHECKING:
+    from lcbench.hub.models import Dimensions
+    from lcbench.settings.schema import LaunchSettings, Settings
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a request comes to.
+
+    Attributes:
+        cells: all of them.
+        done: how many of them have a result in the folder of results.
+        models: how many.
+        policies: how many temperatures or policies, the baseline among them.
+        tasks: how many.
+        texts: that are left to be encoded: each different text once for each model and
+            temperature.
+        tokens: of them, as far as the models read them.
+        prediction: of the time that the cells take which are left.
+        unsized: tasks whose sizes are not known; they are in none of the numbers but the cells.
+        unshaped: models whose shape is not known; texts and tokens are without theirs, and the time
+            without that of encoding them.
+        other_languages: whether there are texts in other languages than English.
+        tflops: what the device sustains that the time is for, in 10¹² operations a second; None:
+            the device of this machine.
+        long: a line about each model whose synthetic documents are long.
+    """
+
+    cells: int
+    done: int
+    models: int
+    policies: int
+    tasks: int
+    texts: int
+    tokens: int
+    prediction: predict.Prediction
+    unsized: tuple[str, ...]
+    unshaped: tuple[str, ...]
+    other_languages: bool
+    tflops: float | None = None
+    long: tuple[str, ...] = ()
+
+
+def describe(settings: Settings, processes: int = 0, launch: LaunchSettings | None = None) -> str:
+    """Return what a request comes to, in a line, and in further lines what that leaves out.
+
+    Imports torch and measures this machine for half a second a width of models where no model was
+    run on it before.
+
+    Args:
+        settings: the request.
+        processes: that score beside encoding; 0: none.
+        launch: with `tflops`: what the device sustains that the cells are run on; without, or
+            None: this machine.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    return sentence(estimate(settings, processes, launch))
+
+
+def sentence(one: Estimate) -> str:
+    """Return an estimate in words: one line, and one for each thing that it leaves out."""
+    grid = (
+        f"{several(one.cells, 'cell')} ({several(one.models, 'model')} × "
+        f"{several(one.policies, 'temperature')} × {several(one.tasks, 'task')})"
+    )
+    if one.done == one.cells:
+        return f"{grid}, all finished."
+    left = f", of which {one.done:,} are finished; left:" if one.done else ","
+    if len(one.unshaped) == one.models:
+        lines = [f"{grid}{left} texts, tokens and hours unknown."]
+    else:
+        about = "at least" if one.prediction.at_least else "about"
+        where = (
+            f"on this machine ({one.prediction.machine}): {predict.seconds_line(one.prediction)}"
+        )
+        if one.tflops is not None:
+            where = (
+                f"on a device of {one.tflops:g} TFLOP/s: encoding "
+                f"{words.clock(one.prediction.encode_seconds)} as launch.tflops says, scoring "
+                f"{words.clock(one.prediction.score_seconds)} as on this machine"
+            )
+        lines = [
+            f"{grid}{left} {rounded(one.texts)} texts, {rounded(one.tokens)} tokens, {about} "
+            f"{words.duration(one.prediction.wall_seconds / 3600)} {where}."
+        ]
+    lines += one.long
+    if one.other_languages:
+        lines.append("Texts in other languages are reckoned as English; they have more tokens.")
+    if one.unsized:
+        lines.append(f"Not counted, since their sizes are not known: {', '.join(one.unsized)}.")
+    if one.unshaped:
+        lines.append(
+            "Texts, tokens and hours of encoding are without those of models whose shape is not "
+            f"known: {', '.join(one.unshaped)}."
+        )
+    return "\n".join(lines)
+
+
+def estimate(
+    settings: Settings, processes: int = 0, launch: LaunchSettings | None = None
+) -> Estimate:
+    """Return what a request comes to.
+
+    Texts and tokens are upper bounds where they were never counted in a run: a text that stands in
+    two columns counts twice, and texts are cut at the window by their average length alone. What is
+    fetched takes its time besides.
+
+    Args:
+        settings: the request.
+        processes: that score beside encoding; 0: none.
+        launch: with `tflops`: what the device sustains that the cells are run on; without, or
+            None: this machine.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    results = Results(settings.results_dir)
+    unsized: dict[str, None] = {}
+    unshaped, left, long = [], [], []
+    cells = done = most_policies = 0
+    for model in settings.models:
+        known = dimensions(model, settings.mirror)
+        docs = settings.docs if known is None else settings.docs.at(known.window)
+        unsized |= {name: None for name, part in parts.items() if texts_of(part, docs) is None}
+        if known is not None and SYNTHETIC_TASKS & parts.keys():
+            long.append(settings.docs.synthetic.describe_long(model.name, known.window))
+        located = _located(settings, model)
+        every = _cells(settings, parts, model, located, known)
+        # Of a model that is not here nothing is known to be finished: its revision is not known.
+        waiting = [
+            one for one in every if located is None or not results.files(one).result.exists()
+        ]
+        cells, done = cells + len(every), done + len(every) - len(waiting)
+        most_policies = max(most_policies, len({one.policy for one in every}))
+        left.append(predict.ModelCells(known, waiting))
+        if known is None:
+            unshaped.append(model.name)
+    machine = machine_of(settings.engine, settings.protocol.dtype)
+    rates = read_rates()
+    tflops = None if launch is None else launch.tflops
+    if launch is not None and tflops is not None:
+        machine, rates = predict.sustaining(launch, machine, rates, [one.known for one in left])
+    prediction = predict.predict(
+        settings, parts, left, machine=machine, processes=processes, rates=rates
+    )
+    return Estimate(
+        cells=cells,
+        done=done,
+        models=len(settings.models),
+        policies=most_policies,
+        tasks=len(parts),
+        texts=round(sum(one.texts for one in prediction.cells.values())),
+        tokens=round(sum(one.tokens for one in prediction.cells.values())),
+        prediction=prediction,
+        unsized=tuple(unsized),
+        unshaped=tuple(unshaped),
+        other_languages=any(map(_has_other_languages, parts.values())),
+        tflops=tflops,
+        long=tuple(line for line in long if line is not None),
+    )
+
+
+def _located(settings: Settings, model: ModelSettings) -> LocatedModel | None:
+    try:
+        return locate(model, offline=True, mirror=settings.mirror)
+    except RequestError:
+        return None
+
+
+def _cells(
+    settings: Settings,
+    parts: Mapping[str, Part],
+    model: ModelSettings,
+    located: LocatedModel | None,
+    known: Dimensions | None,
+) -> list[Cell]:
+    """Return a model's cells, as a run would have them; without a revision if it is not here."""
+    shape = _shape(known) if located is None else located.shape
+    named = (model.name, "") if located is None else (located.name, located.revision)
+    # Whether a model that is not here has prompts is not known.
+    protocol = settings.protocol.of(model, has_prompts=located is not None and located.has_prompts)
+    protocols = {
+        name: Protocol(
+            name=protocol.name,
+            prompts=protocol.prompts,
+            dtype=protocol.dtype,
+            splits=part.asked_splits,
+            subsets=part.asked_subsets,
+            window=None if located is None else located.window,
+            docs=docs_digest(name, settings.docs, shape.window),
+            pooling=None if located is None else located.pooling,
+        )
+        for name, part in parts.items()
+    }
+    policies = dict.fromkeys(policy.resolve(shape) for policy in settings.policies)
+    return list(expand([named], policies, list(protocols.items())))
+
+
+def _shape(known: Dimensions | None) -> ModelShape:
+    """Return what policies have to know of a model; whether it has a position bias is no matter."""
+    if known is None:
+        return ModelShape(layers=None, window=None, position_bias=False)
+    return ModelShape(layers=known.layers, window=known.window, position_bias=False)
+
+
+def _has_other_languages(part: Part) -> bool:
+    if part.name in DOCS_TASKS:
+        return False
+    languages = registry().tasks[part.name].subsets
+    kept = [languages[one] for one in part.subsets or languages]
+    return any(not script.startswith("eng") for scripts in kept for script in scripts)

@@ -1,0 +1,106 @@
+"""Freezing a request into a manifest: its grid, divided into array tasks by estimated cost"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lcbench.system.console import key_value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lcbench.plan.manifest import Manifest
+    from lcbench.settings.schema import LaunchSettings, Settings
+
+
+def freeze_sweep(
+    settings: Settings, launch: LaunchSettings, console: Console, warn: Callable[[str], None]
+) -> Manifest:
+    """Freeze a request into a manifest, or find it frozen already.
+
+    Args:
+        settings: the request.
+        launch: how its cells are divided.
+        console: told of policies that come to nothing.
+        warn: told of what of a benchmark is left out.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here.
+        StorageError: the manifest cannot be written.
+    """
+    from lcbench.hub.models import dimensions_of
+    from lcbench.plan import elements as division
+    from lcbench.plan import predict
+    from lcbench.plan.layout import lay_out
+    from lcbench.plan.machine import machine_of
+    from lcbench.plan.rates import read_rates
+    from lcbench.results.folder import Results
+    from lcbench.score.pool import processes
+    from lcbench.system import words
+
+    results = Results(settings.results_dir)
+    grid = lay_out(settings, console, warn)
+    results.check_writable()
+    machine = machine_of(settings.engine, settings.protocol.dtype)
+    rates = read_rates()
+    cells = [
+        predict.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()
+    ]
+    if launch.tflops is not None:
+        machine, rates = predict.sustaining(launch, machine, rates, [one.known for one in cells])
+    prediction = predict.predict(
+        settings,
+        grid.parts,
+        cells,
+        machine=machine,
+        processes=processes(settings.engine.scoring),
+        rates=rates,
+    )
+    lines = division.with_seconds(
+        division.lines_of(grid.cells, results),
+        [prediction.cells.get(cell) for cell in grid.cells],
+        prediction,
+    )
+    frozen = division.freeze(settings, results.folder, division.divide(lines, launch), launch)
+    if launch.hours is not None:
+        longest = max(map(division.element_seconds, division.by_element(frozen.lines)))
+        if longest > 3600 * launch.hours:
+            warn(
+                f"launch.hours={launch.hours:g}: the longest element takes "
+                f"{words.duration(longest / 3600)} by the estimate: "
+                + (
+                    f"launch.elements={launch.elements} allows no more of them."
+                    if launch.elements is not None
+                    else "a single cell does."
+                )
+            )
+    return frozen
+
+
+def describe(frozen: Manifest) -> str:
+    """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
+    from lcbench.plan.elements import by_element, element_seconds
+    from lcbench.system.words import clock
+
+    elements = by_element(frozen.lines)
+    seconds = sorted(map(element_seconds, elements))
+    sweep = shlex.quote(key_value("manifest", frozen.folder))
+    unknown = sum(line.seconds is None for line in frozen.lines)
+    lasting = f"{clock(seconds[0])} to {clock(seconds[-1])} each"
+    if len(seconds) == 1:
+        lasting = clock(seconds[0])
+    lines = [
+        f"{frozen.folder.name}: {len(frozen.lines):,} cells in {len(elements):,} "
+        f"element{'' if len(elements) == 1 else 's'}, {lasting} by the estimate, "
+        f"{clock(sum(seconds))} in all",
+        f"planned in {frozen.folder}",
+        f"run it here:       python -m lcbench {sweep}",
+        f"one element of it: python -m lcbench {sweep} element=0",
+        f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
+        f"how it stands:     python -m lcbench status {sweep}",
+    ]
+    if unknown:
+        lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")
+    return "\n".join(lines)

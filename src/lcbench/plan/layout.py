@@ -1,0 +1,159 @@
+"""The grid of a request: models located, policies resolved, tasks made into cells"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from lcbench.errors import MissingError, RequestError
+from lcbench.hub import cache
+from lcbench.hub.datasets import check_mirror, lacking_in_folders, missing_data
+from lcbench.hub.models import LocatedModel, locate
+from lcbench.results.cell import Cell, Protocol
+from lcbench.settings.schema import Settings
+from lcbench.tasks.make import docs_digest
+from lcbench.tasks.suites import Part, resolve_all
+from lcbench.tempscale.policy import BASELINE, Policy
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a request comes to: its cells.
+
+    Attributes:
+        parts: what is scored of each task.
+        cells_of: the cells of each model, models in the order in which they are run.
+    """
+
+    parts: Mapping[str, Part]
+    cells_of: Mapping[LocatedModel, tuple[Cell, ...]]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, in the order in which one process runs them."""
+        return tuple(cell for group in self.cells_of.values() for cell in group)
+
+
+def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
+    """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
+
+    Args:
+        settings: the request.
+        console: told of policies that come to nothing.
+        warn: told of what of a benchmark is left out.
+
+    Raises:
+        RequestError: the request is wrong, or asks for what is not here.
+    """
+    if settings.hub is not None:
+        cache.use(settings.hub)
+    if settings.offline:
+        cache.go_offline()
+    check_mirror(settings.mirror)
+    if settings.left_out:
+        warn(f"left out: {'; '.join(settings.left_out)}.")
+    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    # A model that was named twice, by a config and a folder say, is one.
+    located = {
+        (model.name, model.revision, model.window, model.pooling): model
+        for model in reversed(_locate_all(settings, list(parts.values())))
+    }.values()
+    for model in located:
+        if model.assumed_pooling is not None:
+            console.print(
+                Text(
+                    f"{model.name} names no pooling (it has no modules.json): "
+                    f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
+                    "model.pooling=mean, cls, lasttoken or max says which it was trained with."
+                ),
+                soft_wrap=True,
+            )
+    return Grid(
+        parts,
+        {
+            model: tuple(
+                expand(
+                    [(model.name, model.revision)],
+                    _policies(settings, model, console),
+                    [(name, _protocol(settings, part, model)) for name, part in parts.items()],
+                )
+            )
+            for model in reversed(located)
+        },
+    )
+
+
+def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:
+    """Find all models; if one is missing, name everything that is, data as well, at once."""
+    mirror = settings.mirror
+    located: list[LocatedModel] = []
+    wrong: list[str] = []
+    missing: list[str] = []
+    for model in settings.models:
+        try:
+            located.append(locate(model, mirror=mirror, offline=True))
+        except MissingError as error:
+            missing += error.missing
+        except RequestError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RequestError("\n".join([*wrong, *missing]))
+    if not missing:
+        return located
+    # The hub has its seconds to answer while the data is looked for.
+    probe = None if settings.offline else cache.Probe()
+    missing += missing_data(parts, mirror)
+    lacking = lacking_in_folders(parts, mirror)
+    if why := cache.why_not_fetched(offline=settings.offline, probe=probe):
+        raise cache.refuse([*missing, *lacking], mirror, why)
+    return [locate(model, mirror=mirror, offline=False) for model in settings.models]
+
+
+def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
+    """Return what the policies come to for a model, each once, and say which are the baseline."""
+    for policy in settings.policies:
+        if policy != BASELINE and policy.resolve(model.shape) == BASELINE:
+            console.print(
+                f"{model.name}: τ = {policy.canonical} is 1 for every text that this model reads "
+                f"(window {model.shape.window}): it is the baseline, not TempScale."
+            )
+    return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
+
+
+def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
+    protocol = settings.protocol.of(model.settings, has_prompts=model.has_prompts)
+    return Protocol(
+        name=protocol.name,
+        prompts=protocol.prompts,
+        dtype=protocol.dtype,
+        splits=part.asked_splits,
+        subsets=part.asked_subsets,
+        window=model.window,
+        docs=docs_digest(part.name, settings.docs, model.shape.window),
+        pooling=model.pooling,
+    )
+
+
+def expand(
+    models: Sequence[tuple[str, str]],
+    policies: Iterable[Policy],
+    tasks: Sequence[tuple[str, Protocol]],
+) -> Iterator[Cell]:
+    """Yield the cells of a grid in the order in which they are run.
+
+    Models are outermost (loading one is dear), then policies (a model is brought to one at a time),
+    then tasks.
+
+    Args:
+        models: name and revision of each.
+        policies: each once, the baseline among them.
+        tasks: name of each, and the protocol it is scored under.
+    """
+    policies = list(policies)
+    for name, revision in models:
+        for policy in policies:
+            for task, protocol in tasks:
+                yield Cell(name, revision, policy, task, protocol)

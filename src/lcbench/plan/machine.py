@@ -1,0 +1,121 @@
+"""This machine as a cost model knows it: device, cores, and what its matrix product sustains"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from lcbench.encode.arithmetic import products_in, weights_dtype
+from lcbench.settings.schema import EngineSettings
+from lcbench.system.hardware import cores, cpu_name
+
+# The part of the matrix product's rate that encoding comes to on a CPU: MiniLM reads 5,200 tokens/s
+# of 512-token texts at best and 4,650 at large batches, where 167 GFLOP/s would allow 6,400.
+# It hardly depends on the length of texts, so that one rate does for all: on two cores, 119 to 137
+# GFLOP/s for Massive's 9 tokens, 13 of STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
+_EFFICIENCY = 0.77
+# Rows of the matrices that are multiplied, as many as a batch has tokens, and seconds for each.
+_ROWS = {"cpu": 4096, "cuda": 65536}
+_MEASURED_SECONDS = 0.5
+
+# Device files without which torch finds no GPU: NVIDIA's, those of WSL, and AMD's.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that a run is on.
+
+    Attributes:
+        name: of its processor or its GPU.
+        device: that a run uses.
+        cores: that this process may use.
+        dtype: of the weights.
+    """
+
+    name: str
+    device: str
+    cores: int
+    dtype: str
+
+    @property
+    def kind(self) -> str:
+        """`cpu`, `cuda` …, whichever of several it is."""
+        return self.device.partition(":")[0]
+
+    @property
+    def key(self) -> str:
+        """What rates belong to."""
+        return f"{self.name}|{self.cores} cores|{self.kind}|{self.dtype}"
+
+    @property
+    def efficiency(self) -> float | None:
+        """The part of the matrix product's rate that encoding comes to; None: never measured."""
+        return _EFFICIENCY if self.kind == "cpu" else None
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.kind == "cpu":
+            return f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return self.name
+
+
+def machine_of(engine: EngineSettings, dtype: str) -> Machine:
+    """Return the machine that a run is on; imports torch only where there may be a GPU.
+
+    Raises:
+        RequestError: torch does not find the device here.
+    """
+    device = engine.device
+    if device == "auto" and not any(Path(one).exists() for one in _GPU_FILES):
+        # Apple's GPU is used only where it is asked for.
+        device = "cpu"
+    if device != "cpu":
+        from lcbench.system.hardware import device_of
+
+        device = device_of(engine)
+    name = cpu_name() or device
+    if device.startswith("cuda"):
+        import torch
+
+        name = torch.cuda.get_device_name(device)
+    return Machine(name, device, _cores(), dtype)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use: what torch takes unless it is told otherwise."""
+    count = cores()
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(told)) if told.isdigit() and int(told) else count
+
+
+@lru_cache(maxsize=8)
+def matmul_rate(device: str, dtype: str, hidden: int) -> float:
+    """Return the operations a second of a matrix product as in a layer of that width.
+
+    The best of as many as fit in half a second, so that another process's moments do not count.
+    """
+    import torch
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    rows = _ROWS.get(device.partition(":")[0], _ROWS["cpu"])
+    left = torch.randn(rows, hidden, device=device, dtype=getattr(torch, weights_dtype(dtype)))
+    right = torch.randn(hidden, 4 * hidden, device=device, dtype=left.dtype)
+    best = float("inf")
+    with products_in(dtype):
+        # The first is slower: threads start, kernels are chosen.
+        left @ right
+        wait()
+        began = time.perf_counter()
+        while time.perf_counter() - began < _MEASURED_SECONDS:
+            started = time.perf_counter()
+            left @ right
+            wait()
+            best = min(best, time.perf_counter() - started)
+    return 2 * rows * hidden * 4 * hidden / best

@@ -1,0 +1,110 @@
+"""What running models and scoring tasks has cost on this machine, kept in a file"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lcbench.system.files import cache_folder
+
+# Raise it when the content of the file changes, so that older files are not read.
+FORMAT = 1
+# Entries of each table of the file: some hundred kilobytes at most.
+_MOST = 4096
+
+
+@dataclass
+class Rates:
+    """What was measured, as sums in which earlier runs count for less and less.
+
+    Each entry begins with the weight of what follows it.
+
+    Attributes:
+        encoding: by machine and width of the model: seconds of encoding, and the floating-point
+            operations of what was encoded.
+        texts: by model, window and origin of texts: how many tokens were reckoned; how many texts
+            were; and how many texts and tokens it came to.
+        scoring: by task, protocol and width: cells; their seconds of loading, of scoring, and of
+            collecting items. Of whichever machine shares the cache folder: another processor's
+            seconds are nearer than what a task's size suggests.
+        starts: by machine: runs; their seconds before the first cell.
+        overlaps: by machine and number of scoring processes: what `work_seconds` makes of the
+            measured seconds of encoding and scoring; how long it took.
+    """
+
+    encoding: dict[str, list[float]] = field(default_factory=dict)
+    texts: dict[str, list[float]] = field(default_factory=dict)
+    scoring: dict[str, list[float]] = field(default_factory=dict)
+    starts: dict[str, list[float]] = field(default_factory=dict)
+    overlaps: dict[str, list[float]] = field(default_factory=dict)
+
+
+# How many numbers an entry of each table has, and how many of the first of them are divided by.
+_LENGTHS = {
+    "encoding": (2, 2),
+    "texts": (4, 2),
+    "scoring": (4, 1),
+    "starts": (2, 1),
+    "overlaps": (2, 1),
+}
+
+
+def rates_file() -> Path:
+    """Return where measured rates are kept."""
+    return cache_folder() / "rates.json"
+
+
+def read_rates() -> Rates:
+    """Return what was measured on this machine; what is not there, or cannot be read, is unknown.
+
+    Never raises: a prediction is no reason to stop.
+    """
+    try:
+        content = json.loads(rates_file().read_text(encoding="utf-8"))
+    # No file, no JSON, JSON that is nested too deep, or no home folder.
+    except (OSError, ValueError, RecursionError, RuntimeError):
+        return Rates()
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return Rates()
+    tables = {}
+    for table, (length, divisors) in _LENGTHS.items():
+        entries = content.get(table)
+        tables[table] = {
+            key: [float(number) for number in entry]
+            for key, entry in (entries.items() if isinstance(entries, dict) else ())
+            if isinstance(entry, list)
+            and len(entry) == length
+            and all(is_amount(number) for number in entry)
+            and min(entry[:divisors]) > 0
+        }
+    return Rates(**tables)
+
+
+def is_amount(number: Any) -> bool:
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and 0 <= number < 1e30
+
+
+def add(table: dict[str, list[float]], key: str, measured: Sequence[float], memory: float) -> None:
+    """Add a measurement to an entry: e^(-weight/memory) of what was there remains.
+
+    So the mean of an entry is exponentially weighted over runs, and the more work was measured the
+    less of the earlier ones remains. The entry becomes the last; the first are dropped beyond
+    `_MOST`.
+    """
+    if measured[0] <= 0 or not all(is_amount(number) for number in measured):
+        return
+    before = table.pop(key, [0.0] * len(measured))
+    remains = math.exp(-measured[0] / memory) if memory else 0.0
+    table[key] = [remains * old + new for old, new in zip(before, measured, strict=True)]
+    while len(table) > _MOST:
+        del table[next(iter(table))]
+
+
+def sum_up(table: dict[str, list[float]], key: str, measured: Sequence[float]) -> None:
+    before = table.get(key, [0.0] * len(measured))
+    table[key] = [old + new for old, new in zip(before, measured, strict=True)]

@@ -1,0 +1,110 @@
+"""Recording what a run costs, for later estimates"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from lcbench.errors import StorageError
+from lcbench.hub.models import Dimensions
+from lcbench.plan.predict import (
+    CellCost,
+    Prediction,
+    encoding_key,
+    operations,
+    overlap_key,
+    scored,
+    work_seconds,
+)
+from lcbench.plan.rates import FORMAT, Rates, add, is_amount, rates_file, read_rates, sum_up
+from lcbench.results.cell import Cell
+from lcbench.system.files import write_atomically
+
+# How much work it takes until an earlier measurement counts for 1/e: seconds of encoding, cells of
+# a task, runs.
+_MEMORY_SECONDS = 600.0
+_MEMORY_CELLS = 8.0
+_MEMORY_RUNS = 4.0
+# Seconds of work below which a run says nothing of how encoding and scoring go together.
+_LEAST_WORK = 10.0
+
+
+class Recorder:
+    """Turns the records of a run's cells into rates, in the file of the cache folder."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        """Begin with what was predicted for the run."""
+        self._prediction = prediction
+        self._measured = Rates()
+        self._cells: list[tuple[float, float]] = []
+
+    def record(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
+        """Take down a finished cell; a record that lacks something is left out.
+
+        Args:
+            cell: that has a result.
+            provenance: its record: encoded_texts, encoded_tokens, seconds_encode, seconds_load,
+                seconds_score, seconds_items. Waiting is in none of these seconds.
+        """
+        seconds = ("seconds_encode", "seconds_load", "seconds_score", "seconds_items")
+        names = ("encoded_texts", "encoded_tokens", *seconds)
+        cost = self._prediction.cells.get(cell)
+        if cost is None or not all(is_amount(provenance.get(name)) for name in names):
+            return
+        texts, tokens, encode, load, score, items = (float(provenance[name]) for name in names)
+        self._cells.append((encode, load + score + items))
+        width = 0 if cost.known is None else cost.known.hidden
+        key = f"{scored(cell)}|{width}"
+        sum_up(self._measured.scoring, key, (1.0, load, score, items))
+        if texts and tokens and cost.known is not None:
+            key = encoding_key(self._prediction.machine, cost.known)
+            done = self._operations(texts, tokens, cost, cost.known)
+            sum_up(self._measured.encoding, key, (encode, done))
+
+    def _operations(self, texts: float, tokens: float, cost: CellCost, known: Dimensions) -> float:
+        """Return the operations of what a cell encoded, and note how it compares with sizes."""
+        reckoned_texts = sum(one.texts for one in cost.fresh)
+        reckoned_tokens = sum(one.tokens for one in cost.fresh)
+        # Most of them were there already, in a store: which ones is not known.
+        if not reckoned_tokens or 2 * texts < reckoned_texts:
+            return operations(texts, tokens, known)
+        done = 0.0
+        for one in cost.fresh:
+            of_texts = one.texts * texts / reckoned_texts
+            of_tokens = one.tokens * tokens / reckoned_tokens
+            measured = (one.tokens, one.texts, of_texts, of_tokens)
+            sum_up(self._measured.texts, one.key, measured)
+            done += operations(of_texts, of_tokens, known)
+        return done
+
+    def save(self, wall_seconds: float | None = None, start_seconds: float | None = None) -> None:
+        """Add what was taken down to the file; what cannot be written is lost, and no harm done.
+
+        Args:
+            wall_seconds: from the prediction to the end; None: interrupted. It counts only if all
+                cells that were predicted have been recorded.
+            start_seconds: of these, those before the first cell began.
+        """
+        rates, now = read_rates(), self._measured
+        machine, processes = self._prediction.machine, self._prediction.processes
+        for key, entry in now.encoding.items():
+            add(rates.encoding, key, entry, _MEMORY_SECONDS)
+        for key, entry in now.texts.items():
+            # The same texts have the same tokens: nothing to average.
+            add(rates.texts, key, entry, 0.0)
+        for key, entry in now.scoring.items():
+            add(rates.scoring, key, entry, _MEMORY_CELLS)
+        if start_seconds is not None:
+            add(rates.starts, machine.key, (1.0, start_seconds), _MEMORY_RUNS)
+        work = work_seconds(self._cells, machine, processes)
+        whole = len(self._cells) == len(self._prediction.cells) and work >= _LEAST_WORK
+        if whole and wall_seconds is not None and start_seconds is not None:
+            took = (work, wall_seconds - start_seconds)
+            add(rates.overlaps, overlap_key(machine, processes), took, _MEMORY_SECONDS)
+        text = json.dumps({"format": FORMAT, **asdict(rates)})
+        with suppress(StorageError, RuntimeError):
+            write_atomically(rates_file(), lambda path: path.write_text(text, encoding="utf-8"))
+        self._measured, self._cells = Rates(), []

@@ -1,0 +1,201 @@
+"""Notes below Table 1: missing values and why, versions that differ, the choice of a temperature"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lcbench.reporting.table import AVERAGE, BASELINE, Block, Cells, Column, TaskScores, temperature
+
+# A note lists so many names, and of more the first ones.
+_MOST_NAMES = 6
+_FIRST_NAMES = 5
+
+_KEPT_BIAS = "_bias=kept"
+# What policies of one kind are called together, by how their names begin.
+_KINDS = {"query=": "by role", "layers_": "by layer", "length_": "by length"}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a score does not count, as the words around the names of the tasks."""
+
+    before: str
+    after: str = ""
+
+    def text(self, tasks: Sequence[str]) -> str:
+        return f"{self.before}{joined(tasks)}{self.after}"
+
+
+MISSING = Reason("missing ")
+NO_SCORE = Reason("no score (NaN) for ")
+NO_BASELINE = Reason("no baseline (τ = 1) for ")
+BASELINE_WITHOUT_SCORE = Reason("no score (NaN) in the baseline for ")
+
+
+def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
+    """The policies that the line "ours" is chosen among: constants, as the paper chooses.
+
+    The best of dozens of policies by role or layer would be more optimistic still, and `choice` has
+    no gain with tasks held out to set beside it. Constants that leave a position bias as it is come
+    next, and others only where no constant has a score.
+    """
+    others = [policy for policy in policies if policy != BASELINE]
+    constant = [policy for policy in others if temperature(policy) is not None]
+    kept = [policy for policy in others if temperature(policy.removesuffix(_KEPT_BIAS)) is not None]
+    for those in (constant, kept):
+        if any(task.scores[policy] is not None for task in tasks for policy in those):
+            return those
+    return others
+
+
+def hole_notes(
+    cells: Cells,
+    policies: Sequence[str],
+    columns: Sequence[Column],
+    reasons: Mapping[tuple[str, str], Reason],
+) -> list[str]:
+    """What is missing or refused, each thing said once for all policies that it holds for."""
+    names = {task for column in columns for task in column.tasks}
+    empty = tuple(policy for policy in policies if not names & set(cells.get(policy, {})))
+    notes = []
+    if empty:
+        notes.append(f", {_which(empty, policies)}: no results")
+    if BASELINE in empty and len(empty) < len(policies):
+        notes.append(f": no baseline (τ = {BASELINE}), so nothing can be compared")
+    absent = {
+        policy: those
+        for policy in policies
+        if policy not in empty and (those := _absent_columns(policy, columns, reasons))
+    }
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for policy, those in absent.items():
+        alike.setdefault(tuple(column.name for column in those), []).append(policy)
+    for lacking, concerned in alike.items():
+        # A policy without any result lacks these columns as well.
+        which = _with_empty(concerned, empty, policies)
+        rest = [column.name for column in columns if column.name not in lacking]
+        what = f"only {listing(rest)}" if len(rest) <= len(lacking) else ""
+        notes.append(f", {which}: {what or f'nothing of {listing(lacking)}'}")
+    shared: dict[tuple[tuple[str, ...], Reason], list[tuple[str, str]]] = {}
+    for column in columns:
+        for task in column.tasks:
+            affected: dict[Reason, list[str]] = {}
+            for policy in policies:
+                reason = reasons.get((policy, task))
+                said_above = (
+                    policy in empty
+                    or column in absent.get(policy, ())
+                    or (reason == NO_BASELINE and BASELINE in empty)
+                )
+                if reason is not None and not said_above:
+                    affected.setdefault(reason, []).append(policy)
+            for reason, concerned in affected.items():
+                shared.setdefault((tuple(concerned), reason), []).append((column.name, task))
+    for (those_policies, reason), places in shared.items():
+        which = _which(those_policies, policies)
+        if reason == MISSING:
+            which = _with_empty(those_policies, empty, policies)
+        where = listing(dict.fromkeys(column for column, _ in places))
+        notes.append(f", {which}, {where}: {reason.text([task for _, task in places])}")
+    return notes
+
+
+def _absent_columns(
+    policy: str, columns: Sequence[Column], reasons: Mapping[tuple[str, str], Reason]
+) -> tuple[Column, ...]:
+    """The columns of which a policy has nothing, if their tasks are too many to be listed."""
+    absent = tuple(
+        column
+        for column in columns
+        if all(reasons.get((policy, task)) == MISSING for task in column.tasks)
+    )
+    return absent if sum(len(column.tasks) for column in absent) > _MOST_NAMES else ()
+
+
+def _with_empty(those: Sequence[str], empty: Sequence[str], policies: Sequence[str]) -> str:
+    """The policies that lack something in words: "every τ" where all others have no results."""
+    every = (*those, *empty)
+    return _which(every if set(every) == set(policies) else those, policies)
+
+
+def choice_notes(block: Block) -> list[str]:
+    """What a reader must know of how the policy of the line "ours" was chosen."""
+    if block.best is None:
+        return []
+    candidates = candidate_policies(block.tasks, block.policies)
+    constant = "constant " if len(candidates) < len(block.policies) - 1 else ""
+    ours, raw = block.scores[block.best][AVERAGE], block.scores[BASELINE][AVERAGE]
+    if ours is None or raw is None:
+        if all(task.scores[block.best] is None for task in block.tasks):
+            return []
+        return [f": no {constant}τ has all tasks; τ = {block.best} has the most"]
+    if ours > raw:
+        return []
+    incomplete = any(block.scores[policy][AVERAGE] is None for policy in candidates)
+    what = f"no {constant}temperature{' that has all tasks' if incomplete else ''}"
+    return [f": {what} beat τ = {BASELINE}"]
+
+
+def version_notes(
+    cells: Cells,
+    columns: Sequence[Column],
+    reasons: Mapping[tuple[str, str], Reason],
+) -> list[str]:
+    """That tasks were scored by several versions of mteb, each together with its baseline."""
+    tasks: dict[str, list[str]] = {}
+    for task in (task for column in columns for task in column.tasks):
+        cell = cells.get(BASELINE, {}).get(task)
+        if cell is not None and (BASELINE, task) not in reasons:
+            tasks.setdefault(cell.conditions.get("mteb_version", ""), []).append(task)
+    if len(tasks) < 2:
+        return []
+    listed = "; ".join(f"{version or 'unknown'}: {joined(of)}" for version, of in tasks.items())
+    return [f": scored by several versions of mteb ({listed})"]
+
+
+def share_notes(block: Block) -> list[str]:
+    """Which columns have scores but no relative improvement."""
+    if block.best is None:
+        return []
+    columns = [
+        name
+        for name, raw in block.scores[BASELINE].items()
+        if raw is not None and raw <= 0 and block.scores[block.best][name] is not None
+    ]
+    if not columns:
+        return []
+    return [f", {listing(columns)}: no relative improvement over a raw of 0 or less"]
+
+
+def _which(policies: Sequence[str], every: Sequence[str]) -> str:
+    """The policies in words, by a collective name where there is one."""
+    chosen = set(policies)
+    if len(every) > 1 and chosen == set(every):
+        return "every τ"
+    if len(every) > 2 and chosen == set(every) - {BASELINE}:
+        return f"every τ but {BASELINE}"
+    of_kind = {
+        kind: {policy for policy in every if policy.startswith(start)}
+        for start, kind in _KINDS.items()
+    }
+    kinds = [kind for kind, those in of_kind.items() if those and those <= chosen]
+    if len(chosen) > 1 and chosen == {policy for kind in kinds for policy in of_kind[kind]}:
+        return f"every τ {listing(kinds)}"
+    return taus(policies)
+
+
+def taus(policies: Iterable[str]) -> str:
+    return f"τ = {listing(policies)}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names as in a sentence: "a", "a and b", "a, b and c"; many: "a, b, c, d, e and 31 more"."""
+    names = list(names)
+    if len(names) > _MOST_NAMES:
+        names = [*names[:_FIRST_NAMES], f"{len(names) - _FIRST_NAMES} more"]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as a list: "a, b, c"; many as `listing` has them."""
+    return ", ".join(names) if len(names) <= _MOST_NAMES else listing(names)

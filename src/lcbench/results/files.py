@@ -1,0 +1,51 @@
+"""The files of a cell in a folder of results"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+META = "model_meta.json"
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """The files of one cell. The only place that knows their names."""
+
+    folder: Path
+    task: str
+
+    @property
+    def result(self) -> Path:
+        """mteb's result: written last, so the cell is done when it is there."""
+        return self.folder / f"{self.task}.json"
+
+    @property
+    def provenance(self) -> Path:
+        """How the result came about."""
+        return self.folder / f"{self.task}.provenance.jsonl"
+
+    @property
+    def items(self) -> Path:
+        """One row an item (query, pair, text)."""
+        return self.folder / f"{self.task}.items.parquet"
+
+    @property
+    def failure(self) -> Path:
+        """The traceback of the last attempt, if that failed."""
+        return self.folder / f"{self.task}.failure.txt"
+
+    @property
+    def meta(self) -> Path:
+        """mteb's description of the model; one a folder."""
+        return self.folder / META
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file; of anything else, which might never end, nothing."""
+    # Else to open a pipe waits for whoever writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""

@@ -1,0 +1,404 @@
+"""Public results of mteb, taken as baselines into a folder of results"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.progress import track
+
+from lcbench import __version__
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.results.cell import Cell, Protocol
+from lcbench.results.folder import Finished, Results, is_possible
+from lcbench.settings.schema import ImportSettings
+from lcbench.tasks.registry import TaskEntry, registry, splits_of
+from lcbench.tempscale.policy import BASELINE
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+    from mteb.results import TaskResult
+    from rich.console import Console
+
+Scores = Mapping[str, Sequence[Mapping[str, Any]]]
+"""mteb's: the entries of each split, one a subset."""
+
+_META = "model_meta.json"
+_EXPERIMENTS = "experiments"
+_LAYOUT = "results/<organisation>__<model>/<revision>/<Task>.json"
+
+# The main score of a type of task, where mteb had another before it had today's.
+_FORMER_MAIN_SCORE = {"Reranking": "map"}
+
+Outcome = Literal["taken", "known", "unused", "refused"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the files of a folder.
+
+    Attributes:
+        folder: where the imported results are, an `mteb.ResultCache`.
+        taken: those that were written.
+        known: those that had been imported before, and have not changed.
+        unused: those without a score of a split and subset that the protocol uses.
+        refused: those that cannot be read, or differ from what was imported before.
+        experiments: those that are no baselines, and were not looked at.
+    """
+
+    folder: Path
+    taken: int
+    known: int
+    unused: int
+    refused: int
+    experiments: int
+
+
+class _UnusableError(Exception):
+    """A file that cannot be imported; the message says why."""
+
+
+def import_results(
+    settings: ImportSettings, console: Console, tell: Callable[[str], None]
+) -> Imported:
+    """Take in the results of a folder.
+
+    Args:
+        settings: which, and where to.
+        console: for a bar, if it is a terminal.
+        tell: told of every file that is refused, and why.
+
+    Raises:
+        RequestError: the path or a name is wrong, or there is nothing to import.
+        StorageError: results cannot be written.
+    """
+    base = _base(settings.path, settings.results_dir)
+    files, experiments = _find(base)
+    files, experiments = _only(files, experiments, settings)
+    if not files:
+        raise RequestError(_nothing(settings.path, experiments))
+    results = Results(settings.results_dir)
+    results.check_writable()
+    from lcbench.system.quiet import quiet_libraries
+
+    quiet_libraries()
+    counts: Counter[Outcome] = Counter()
+    for path in track(
+        files, "importing", console=console, transient=True, disable=not console.is_terminal
+    ):
+        try:
+            counts[_import_file(path, base, results, settings.replace)] += 1
+        except _UnusableError as error:
+            tell(f"{path.relative_to(base)}: {error}")
+            counts["refused"] += 1
+    return Imported(
+        folder=settings.results_dir / _protocol().key,
+        taken=counts["taken"],
+        known=counts["known"],
+        unused=counts["unused"],
+        refused=counts["refused"],
+        experiments=len(experiments),
+    )
+
+
+def _protocol() -> Protocol:
+    """Return the protocol that imported results are kept under: what of it is known."""
+    return Protocol(
+        name="imported",
+        prompts="unknown",
+        dtype="unknown",
+        splits="test",
+        subsets=None,
+        window=None,
+        docs=None,
+    )
+
+
+def _base(path: Path, results_dir: Path) -> Path:
+    """Return the path as it was given, made absolute: its last parts name model and revision.
+
+    Raises:
+        RequestError: it is no folder of baselines that can be imported.
+    """
+    base = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would lose a link's own name
+    if not base.exists():
+        beside = [one.name for one in base.parent.iterdir()] if base.parent.is_dir() else []
+        near = did_you_mean(base.name, beside)
+        raise RequestError(f"path={path}: there is no such folder.{near}")
+    if not base.is_dir():
+        raise RequestError(f"path={path} is a file; name the folder that it is in.")
+    if _EXPERIMENTS in (base.name, base.parent.name):
+        raise RequestError(f"path={path} holds experiments; those are no baselines.")
+    if base.resolve().is_relative_to(results_dir.resolve()):
+        raise RequestError(
+            f"path={path} lies in results_dir={results_dir}: these are results of lcbench already. "
+            "`python -m lcbench report` shows them."
+        )
+    return base
+
+
+def _find(base: Path) -> tuple[list[Path], list[Path]]:
+    """Return the result files below a repository, its `results`, a model or a revision.
+
+    Returns:
+        the files of baselines and those of experiments.
+    """
+    if (base / "results").is_dir():
+        base = base / "results"
+    experiments = [path for path in base.glob(f"**/{_EXPERIMENTS}/*/*.json") if path.name != _META]
+    for pattern in ("*/*/*.json", "*/*.json", "*.json"):
+        files = [
+            path
+            for path in sorted(base.glob(pattern))
+            if path.name != _META and _EXPERIMENTS not in path.relative_to(base).parts
+        ]
+        if files:
+            return files, experiments
+    return [], experiments
+
+
+def _only(
+    files: list[Path], experiments: list[Path], settings: ImportSettings
+) -> tuple[list[Path], list[Path]]:
+    """Return the files of the models and tasks that were asked for.
+
+    Raises:
+        RequestError: a model or tasks of which there is none.
+    """
+    if settings.models is not None and files:
+        there = {_model_of(path.parent) for path in files}
+        for name in settings.models:
+            if name not in there:
+                near = did_you_mean(name, there)
+                raise RequestError(f"models={name}: path={settings.path} has none of it.{near}")
+        files = [path for path in files if _model_of(path.parent) in settings.models]
+        experiments = [
+            path for path in experiments if _model_of(path.parents[2]) in settings.models
+        ]
+    if settings.tasks is not None and files:
+        files = [path for path in files if path.stem in settings.tasks]
+        experiments = [path for path in experiments if path.stem in settings.tasks]
+        if not files:
+            asked = ",".join(settings.tasks)
+            raise RequestError(f"tasks={asked}: path={settings.path} has none of these.")
+    return files, experiments
+
+
+def _nothing(path: Path, experiments: Sequence[Path]) -> str:
+    there = (
+        f"there are only {len(experiments)} results of experiments, which are no baselines"
+        if experiments
+        else "there are no results in mteb's layout"
+    )
+    return (
+        f"path={path}: {there}. Name a folder with {_LAYOUT}, its folder results, that of one "
+        "model or that of one revision."
+    )
+
+
+def _model_of(revision: Path) -> str:
+    """Return the name of the model that a revision's folder belongs to, as the layout has it."""
+    return revision.parent.name.replace("__", "/")
+
+
+def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Outcome:
+    """Take in one file.
+
+    Raises:
+        _UnusableError: it cannot be read, or differs from what was imported before.
+    """
+    digest = _digest(path)
+    result = _read(path)
+    entry = registry().tasks.get(result.task_name)
+    if entry is None:
+        raise _UnusableError(f"mteb has no task {result.task_name}")
+    there = _parts(result.scores)
+    for split, subsets in there.items():
+        if twice := [subset for subset, times in Counter(subsets).items() if times > 1]:
+            raise _UnusableError(f"its split {split} has {', '.join(twice)} twice")
+    wanted = {split: _subsets(entry) for split in splits_of(entry, _protocol().splits, None)}
+    asked = {
+        split: [one for one in entries if one["hf_subset"] in wanted[split]]
+        for split, entries in result.scores.items()
+        if split in wanted
+    }
+    if not any(asked.values()):
+        return "unused"
+    scores = {split: _with_main_score(split, entries, entry) for split, entries in asked.items()}
+    scores = {split: entries for split, entries in scores.items() if entries}
+    if not scores:
+        raise _UnusableError(f"it has no main score; mteb's is {entry.main_score}")
+    cell = Cell(_model_of(path.parent), path.parent.name, BASELINE, entry.name, _protocol())
+    if results.files(cell).result.exists():
+        source = results.provenance(cell).get("source")
+        if isinstance(source, Mapping) and source.get("sha256") == digest:
+            return "known"
+        if not replaces:
+            raise _UnusableError(
+                "it differs from what was imported before, which is kept; replace=true takes it "
+                "in its place"
+            )
+    meta = _registered(cell.model)
+    record: dict[str, Any] = {
+        "cell": str(cell),
+        "imported": _origin(cell.revision, meta),
+        "model": cell.model,
+        "revision": cell.revision,
+        "policy": cell.policy.canonical,
+        "protocol": asdict(cell.protocol),
+        "task_type": entry.kind,
+        "window": None,
+        "source": {"path": str(path.relative_to(base)), "sha256": digest},
+        "metric": _metric(scores, entry),
+        "metric_of_mteb": entry.main_score,
+        "kept": _parts(scores),
+        "left_out": _without(there, wanted),
+        "missing": _without(wanted, _parts(scores)),
+        "registry": _said_by_registry(meta, entry),
+        "versions": {"mteb": result.mteb_version},
+        "imported_by": {"lcbench": __version__},
+    }
+    kept = result.model_copy(update={"scores": scores})
+    results.write(cell, Finished(kept.to_disk, _model_meta(path, cell), record, None))
+    return "taken"
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _UnusableError(f"it cannot be read: {error.strerror or error}") from error
+
+
+def _read(path: Path) -> TaskResult:
+    from mteb.results import TaskResult
+
+    try:
+        with warnings.catch_warnings():
+            # Of a main score that is not there: what comes of that is told of the file.
+            warnings.simplefilter("ignore")
+            return TaskResult.from_disk(path)
+    except Exception as error:
+        # mteb converts old formats, and stumbles over other content in any way there is.
+        reason = " ".join(str(error).split())[:200]
+        raise _UnusableError(f"it cannot be read: {type(error).__name__}: {reason}") from error
+
+
+def _subsets(entry: TaskEntry) -> list[str]:
+    # The score of an aggregate stands under one name, whatever the subsets of its parts.
+    return ["default"] if entry.parts else list(entry.subsets)
+
+
+def _parts(scores: Scores) -> dict[str, list[str]]:
+    return {split: [one["hf_subset"] for one in entries] for split, entries in scores.items()}
+
+
+def _without(
+    parts: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Return the splits and subsets that are not among others."""
+    rest = {
+        split: [subset for subset in subsets if subset not in others.get(split, ())]
+        for split, subsets in parts.items()
+    }
+    return {split: subsets for split, subsets in rest.items() if subsets}
+
+
+def _with_main_score(
+    split: str, entries: Sequence[Mapping[str, Any]], task: TaskEntry
+) -> list[dict[str, Any]]:
+    """Return the entries that have a main score, or one that was the main score in their time.
+
+    Raises:
+        _UnusableError: one is no score of its metric.
+    """
+    former = _FORMER_MAIN_SCORE.get(task.kind, task.main_score)
+    lowest = 0 if task.main_score.startswith(_NEVER_NEGATIVE) else -1
+    complete = []
+    for entry in entries:
+        score = entry["main_score"]
+        score = entry.get(former) if score is None else score
+        if score is None:
+            continue
+        if not is_possible(score, lowest) or score != score:
+            raise _UnusableError(
+                f"its split {split}, subset {entry['hf_subset']}: main_score is "
+                f"{_in_short(score)}, not a number from {lowest} to 1 ({task.main_score})"
+            )
+        complete.append({**entry, "main_score": score})
+    return complete
+
+
+def _metric(scores: Scores, task: TaskEntry) -> str | None:
+    """Return which metric the main scores are, by their values; None if the file does not say."""
+    entries = [entry for of_split in scores.values() for entry in of_split]
+    names = [
+        name
+        for name in entries[0]
+        if name != "main_score" and all(entry.get(name) == entry["main_score"] for entry in entries)
+    ]
+    return task.main_score if task.main_score in names else min(names, default=None)
+
+
+def _registered(model: str) -> ModelMeta | None:
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    return MODEL_REGISTRY.get(model)
+
+
+def _origin(revision: str, meta: ModelMeta | None) -> str:
+    """Return whose a revision is; see `Results.read`."""
+    if revision == "external":
+        return "external"
+    if revision == "no_revision_available":
+        return "unnamed"
+    return "pinned" if meta is not None and meta.revision == revision else "revision"
+
+
+def _said_by_registry(meta: ModelMeta | None, task: TaskEntry) -> dict[str, Any] | None:
+    """Return what mteb's registry has for the model: what a run through it would have used."""
+    if meta is None:
+        return None
+    prompts = meta.loader_kwargs.get("model_prompts") or {}
+    # Of the task, of its type or of all, and there for one role or both.
+    owners, roles = (task.name, task.kind), ("query", "document")
+    names = {*owners, *roles, *(f"{owner}-{role}" for owner in owners for role in roles)}
+    return {
+        "revision": meta.revision,
+        "use_instructions": meta.use_instructions,
+        "max_tokens": meta.max_tokens,
+        "prompts": {str(key): text for key, text in prompts.items() if str(key) in names},
+    }
+
+
+def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
+    """Return mteb's description of the model: that of the source, as far as there is one."""
+    from mteb.models.model_meta import ModelMeta
+
+    try:
+        found = json.loads(path.with_name(_META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    empty = ModelMeta.create_empty().to_dict()
+    own = found if isinstance(found, dict) else {}
+    # Under other names mteb would not find the model again.
+    return {**empty, **own, "name": cell.model, "revision": cell.revision}
+
+
+# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
+_NEVER_NEGATIVE = (
+    *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
+    *("max_ap", "max_accuracy", "max_f1", "max_over_subqueries", "paired_accuracy"),
+)
+
+
+def _in_short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:20]}…"

@@ -1,0 +1,347 @@
+"""The state of a sweep: which cells are done, running, failed or missing, and the time left"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lcbench.errors import LcbenchError
+from lcbench.plan.machine import Machine
+from lcbench.plan.manifest import Line, Manifest
+from lcbench.plan.predict import work_seconds
+from lcbench.results.failure import Failure, read_failure
+from lcbench.results.files import CellFiles
+from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
+
+Kind = Literal["done", "running", "failed", "missing"]
+KINDS: tuple[Kind, ...] = ("done", "running", "failed", "missing")
+
+# Of a result only its end is read, which finds most that were cut off; the run reads it whole.
+_END_BYTES = 64
+# Finished cells whose seconds are compared with what was predicted, and the least prediction that
+# says anything: below it, what no prediction knows of (imports, a first batch) is most of it.
+_MOST_COMPARED = 100
+_LEAST_SECONDS = 10.0
+# Processes that score beside encoding if the settings leave it to the machine (`workers`).
+_MOST_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How a cell of a sweep stands.
+
+    Attributes:
+        line: of the manifest.
+        kind: done: its result is there and looks whole; running: a process has it; failed: its last
+            attempt did, and nobody runs it now; missing: all else.
+        files: of the cell.
+        finished: when its result was written (seconds since 1970, the file system's clock); None:
+            it is not done.
+        claim: of the process that runs it, or, if it is missing, of the dead one that ran it.
+        held: seconds that the process has had it, both ends by that machine's clock; None: it is
+            not running, or its claim does not say.
+        silent: seconds, by two machines' clocks, since the process of another machine has touched
+            its claim, if that is more than it should be; None: it is not.
+        failure: how its last attempt ended; None: it is done, or has not failed.
+        is_broken: whether a result is there that is not whole.
+    """
+
+    line: Line
+    kind: Kind
+    files: CellFiles
+    finished: float | None = None
+    claim: Attempt | None = None
+    held: float | None = None
+    silent: float | None = None
+    failure: Failure | None = None
+    is_broken: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """How a sweep stands.
+
+    Attributes:
+        manifest: of the sweep.
+        cells: of the manifest, in its order.
+        at: when it was looked at, in seconds since 1970.
+    """
+
+    manifest: Manifest
+    cells: tuple[CellState, ...]
+    at: float
+
+    @cached_property
+    def counts(self) -> Mapping[Kind, int]:
+        """How many cells there are of each kind."""
+        return counts_of(self.cells)
+
+    def of(self, kind: Kind) -> list[CellState]:
+        """Return the cells of a kind, in the manifest's order."""
+        return [cell for cell in self.cells if cell.kind == kind]
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """How long a sweep will take.
+
+    Attributes:
+        work: seconds that are left, one process all by itself.
+        wall: seconds from now, if those that are at work stay; None: nobody is.
+        processes: that are at work.
+        at_least: whether it takes longer by cells whose cost is not known.
+        scale: how long finished cells took for what was predicted.
+    """
+
+    work: float
+    wall: float | None
+    processes: int
+    at_least: bool
+    scale: float
+
+
+# Results that were whole when they were looked at: by cell and inode, when they were written. A
+# result is replaced and never written into, so that one that was whole stays so.
+Seen = dict[tuple[str, int], float]
+
+
+def state_of(manifest: Manifest, seen: Seen | None = None) -> State:
+    """Look how a sweep stands.
+
+    Args:
+        manifest: of the sweep.
+        seen: what earlier calls saw; it is added to. None: every result's end is read.
+
+    Raises:
+        LcbenchError: a folder of results cannot be listed.
+    """
+    seen = {} if seen is None else seen
+    by_folder: dict[str, list[Line]] = defaultdict(list)
+    for line in manifest.lines:
+        by_folder[line.folder].append(line)
+    found: dict[int, CellState] = {}
+    at = time.time()
+    for name, lines in by_folder.items():
+        folder = manifest.results_dir / name
+        inodes = _list(folder)
+        last: dict[str, Attempt] = {}
+        for attempt in attempts_in(folder, [one for one in inodes if one.startswith(".")]):
+            # They are sorted: a later one was made because those before it are over.
+            last[attempt.task] = attempt
+        for line in lines:
+            files = CellFiles(folder, line.task)
+            found[line.index] = _look(line, files, inodes, last.get(line.task), seen)
+    return State(manifest, tuple(found[line.index] for line in manifest.lines), at)
+
+
+def _list(folder: Path) -> dict[str, int]:
+    """Return the inodes of what is in a folder, by name; nothing if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise LcbenchError(
+            f"{folder} cannot be read: {error.strerror}. Ask whoever owns it for permission."
+        ) from error
+
+
+def _look(
+    line: Line, files: CellFiles, inodes: Mapping[str, int], last: Attempt | None, seen: Seen
+) -> CellState:
+    is_broken = False
+    result = files.result
+    if result.name in inodes:
+        key = (f"{line.folder}/{line.task}", inodes[result.name])
+        if key not in seen:
+            with suppress(FileNotFoundError):
+                written = _written(result)
+                is_broken = written is None
+                if written is not None:
+                    seen[key] = written
+        if key in seen:
+            return CellState(line, "done", files, finished=seen[key])
+    failure = read_failure(files.failure) if files.failure.name in inodes else None
+    if last is not None and last.number <= (failure.attempts if failure else 0):
+        last = None
+    lives = None if last is None or last.holder is None else lives_here(last.holder)
+    if last is not None and lives is not False:
+        now = time.time()
+        untouched = now - last.changed / 1e9
+        return CellState(
+            line,
+            "running",
+            files,
+            claim=last,
+            held=_held(last, now if lives else last.changed / 1e9),
+            silent=untouched if not lives and untouched > LEASE_SECONDS else None,
+            failure=failure,
+            is_broken=is_broken,
+        )
+    kind: Kind = "missing" if failure is None else "failed"
+    return CellState(line, kind, files, claim=last, failure=failure, is_broken=is_broken)
+
+
+def _written(path: Path) -> float | None:
+    """Return when a result was written; None: it is empty, cut off or cannot be read.
+
+    Raises:
+        FileNotFoundError: it has been set aside meanwhile.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            about = os.fstat(file.fileno())
+            file.seek(max(0, about.st_size - _END_BYTES))
+            return about.st_mtime if file.read(_END_BYTES).rstrip().endswith(b"}") else None
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+
+
+def _held(claim: Attempt, until: float) -> float | None:
+    began = instant(claim.holder.began) if claim.holder else None
+    return None if began is None else max(0.0, until - began.timestamp())
+
+
+def instant(text: str) -> datetime | None:
+    """Return a time in UTC (ISO 8601) as that of this machine's place; None: it is none."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).astimezone()
+    except (TypeError, ValueError):
+        return None
+
+
+def to_submit(manifest: Manifest, state: State, queued: Container[int]) -> list[int]:
+    """Return the array elements that are to be submitted again, in ascending order.
+
+    They are those with a cell that is neither done nor running. A cell whose process is silent
+    beyond the lease counts as not running here: if it lives after all, whoever comes sees its claim
+    change and leaves the cell alone, while a cell of a node that died would else stay for ever.
+
+    Args:
+        manifest: of the sweep.
+        state: of the same sweep.
+        queued: elements that wait or run in Slurm, and will come to their cells by themselves.
+    """
+    open_ = {
+        cell.line.element
+        for cell in state.cells
+        if cell.kind in ("failed", "missing") or cell.silent is not None
+    }
+    return [one for one in range(manifest.elements) if one in open_ and one not in queued]
+
+
+def time_left(state: State) -> TimeLeft:
+    """Reckon how long a sweep will take.
+
+    What is left is what was predicted of the cells that are not done, those that run less the time
+    they have had, times how long the finished ones took for what was predicted (`_scale`). It is
+    divided by the processes that are at work; but an element of an array is run by one process, so
+    that it takes no less than the longest of these, and no less than the longest cell.
+    """
+    open_ = [cell for cell in state.cells if cell.kind != "done"]
+    scale = _scale(state) if open_ else 1.0
+    work = sum(remaining_seconds(cell, scale) for cell in open_)
+    processes = len({token(cell) for cell in state.of("running")})
+    wall = None
+    if processes:
+        by_element: dict[int, float] = defaultdict(float)
+        for cell in open_:
+            by_element[cell.line.element] += remaining_seconds(cell, scale)
+        longest = max(remaining_seconds(cell, scale) for cell in open_)
+        if state.manifest.elements > 1:
+            longest = max(longest, *by_element.values())
+        wall = max(work / processes, longest)
+    at_least = any(cell.line.seconds is None for cell in open_)
+    return TimeLeft(work, wall, processes, at_least, scale)
+
+
+def remaining_seconds(cell: CellState, scale: float) -> float:
+    """Return the seconds that a cell will take yet, as far as they are known."""
+    if cell.kind == "done":
+        return 0.0
+    return max(0.0, (cell.line.seconds or 0.0) * scale - (cell.held or 0.0))
+
+
+def token(cell: CellState) -> str:
+    holder = cell.claim.holder if cell.claim else None
+    return str(cell.files.result) if holder is None else str(holder.token)
+
+
+def _scale(state: State) -> float:
+    """Return how long the cells that finished last took, for what was predicted of them.
+
+    A manifest's seconds are shares of one process's time on the clock; those of a result are the
+    cell's own, and overlap where other processes score beside the encoding. Their sum is no time
+    that anybody has waited. So they are put together by the rule that the prediction was made by
+    (`cost.work_seconds`), and sums are compared, not cells. Times at which files were written are
+    not used: they also tell of nights in which nobody was at work, and of how many were.
+    """
+    made = instant(state.manifest.made)
+    since = 0.0 if made is None else made.timestamp()
+    # A result from before was not what the prediction was for; it may be another machine's.
+    finished = [
+        cell for cell in state.cells if (cell.finished or 0.0) >= since and cell.line.seconds
+    ]
+    finished.sort(key=lambda cell: cell.finished or 0.0, reverse=True)
+    predicted = 0.0
+    measured: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for cell in finished[:_MOST_COMPARED]:
+        if (took := _took(cell.files.provenance)) is not None:
+            machine, divided = took
+            measured[machine].append(divided)
+            predicted += cell.line.seconds or 0.0
+    if predicted < _LEAST_SECONDS:
+        return 1.0
+    seconds = sum(
+        _wall_seconds(cells, device, cores, state.manifest.settings)
+        for (device, cores), cells in measured.items()
+    )
+    return seconds / predicted
+
+
+def _took(path: Path) -> tuple[tuple[str, int], tuple[float, float]] | None:
+    """Return device, cores, seconds of encoding and all others of a result; None: unknown.
+
+    Waiting for other cells' texts to be encoded is in neither.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        total, wait, encode = (
+            float(record[name]) for name in ("seconds", "seconds_wait", "seconds_encode")
+        )
+        hardware = record["hardware"]
+        machine = str(hardware["device"]), max(1, int(hardware["cores"] or 1))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    others = max(0.0, total - wait - encode)
+    if not (math.isfinite(others) and math.isfinite(encode) and encode >= 0):
+        return None
+    return machine, (encode, others)
+
+
+def _wall_seconds(
+    cells: Collection[tuple[float, float]], device: str, cores: int, settings: Mapping[str, Any]
+) -> float:
+    engine = settings.get("engine")
+    processes = engine.get("scoring") if isinstance(engine, Mapping) else None
+    if not isinstance(processes, int):
+        processes = min(cores, _MOST_PROCESSES)
+    return work_seconds(cells, Machine("", device, cores, ""), processes)
+
+
+def counts_of(cells: Iterable[CellState]) -> Mapping[Kind, int]:
+    counts = Counter(cell.kind for cell in cells)
+    return {kind: counts[kind] for kind in KINDS}

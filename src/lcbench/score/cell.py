@@ -1,0 +1,162 @@
+"""One cell: its task's data loaded, encoded and scored"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.encode.encoder import Encoder
+from lcbench.hub.datasets import Data, point_at
+from lcbench.results.cell import Cell
+from lcbench.results.provenance import ModelFacts, model_meta
+from lcbench.system import transient as failures
+from lcbench.system.console import without_credentials
+from lcbench.system.log import LOGGER
+from lcbench.system.signals import DeviceLost
+from lcbench.tasks.docs.names import DOCS_TASKS
+from lcbench.tasks.docs.selection import DocsSizes
+from lcbench.tasks.make import make_task
+from lcbench.tasks.suites import Part, parts_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lcbench.encode.encoder import Backend
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to be scored.
+
+    Attributes:
+        number: its place in the order of the request.
+        cell: which one.
+        part: what is scored of the task.
+        docs: sizes of the docs suite, for the model's window.
+        model: what mteb is told of the model.
+        mirror: the folder in which datasets are looked for first.
+        unverified_data: whether a plain folder there may hold another dataset than its name says.
+    """
+
+    number: int
+    cell: Cell
+    part: Part
+    docs: DocsSizes
+    model: ModelFacts
+    mirror: Path | None
+    unverified_data: bool = False
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """A cell that was scored, in a form that travels between processes.
+
+    Attributes:
+        result: mteb's JSON, as mteb writes it.
+        model_meta: mteb's description of the model.
+        record: of its provenance, what scoring knows.
+        items: one row an item, or None.
+        without_roles: whether the task has neither queries nor documents.
+    """
+
+    result: bytes
+    model_meta: dict[str, Any]
+    record: dict[str, Any]
+    items: pa.Table | None
+    without_roles: bool
+
+
+@dataclass(frozen=True)
+class FailedCell:
+    """A cell that could not be scored.
+
+    Attributes:
+        reason: in one line.
+        traceback: all of it.
+        transient: whether it may go better the next time.
+        is_full: whether there was no room on a disk, so that no other cell would fare better.
+    """
+
+    reason: str
+    traceback: str
+    transient: bool = False
+    is_full: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> FailedCell:
+        """Return what an exception comes to, with its traceback.
+
+        Raises:
+            DeviceLost: it is not about a cell: a GPU has failed.
+        """
+        if (lost := failures.loss_of(error)) is not None:
+            LOGGER.error("a GPU has failed:\n%s", "".join(traceback.format_exception(error)))
+            raise DeviceLost(lost) from error
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        # Both are written down.
+        return cls(
+            without_credentials(reason),
+            without_credentials("".join(traceback.format_exception(error))),
+            transient=failures.may_pass(error),
+            is_full=failures.is_full(error),
+        )
+
+
+class EncoderError(Exception):
+    """The encoder failed; carries what it said."""
+
+    def __init__(self, failed: FailedCell) -> None:
+        super().__init__(failed)
+        self.failed = failed
+
+
+def score_cell(job: Job, backend: Backend) -> ScoredCell:
+    """Score a cell, in whatever process this is.
+
+    Raises:
+        whatever mteb, the data or the model raises.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from lcbench.score.evaluate import score
+
+    task = make_task(job.part, job.docs)
+    data = _data(job, task)
+    meta = model_meta(job.model, job.cell.policy)
+    began = time.time()
+    # One thread, so that scores have the same digits on any number of cores; other cores score
+    # other cells.
+    with threadpool_limits(1):
+        scored = score(task, Encoder(backend, meta), unverified=job.unverified_data)
+    if scored.differs:
+        data["differs"] = list(scored.differs)
+    with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
+        path = Path(folder, "result.json")
+        scored.result.to_disk(path)
+        result = path.read_bytes()
+    kind = task.metadata.type
+    return ScoredCell(
+        result=result,
+        model_meta=meta.to_dict(),
+        record={"task_type": kind, "data": data, "began": began, **scored.provenance()},
+        items=scored.items,
+        without_roles=not has_queries(kind),
+    )
+
+
+def _data(job: Job, task: Any) -> dict[str, Any]:
+    """Point a task at its data, and return what its provenance says of it."""
+    if job.cell.task in DOCS_TASKS:
+        return asdict(Data("docstrings", str(job.cell.protocol.docs), "installed libraries"))
+    if parts := parts_of(task):
+        return {"parts": {one.metadata.name: asdict(point_at(one, job.mirror)) for one in parts}}
+    return asdict(point_at(task, job.mirror))
+
+
+def has_queries(kind: str) -> bool:
+    """Return whether a type of task has queries and documents; others' texts are neither."""
+    return "Retrieval" in kind or "Reranking" in kind

@@ -1,0 +1,335 @@
+"""What a score is made of: a row a query, pair, text or cluster, out of mteb's evaluators"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mteb._create_dataloaders import _retrieval_texts
+from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
+from mteb.abstasks import (
+    AbsTaskClassification,
+    AbsTaskMultilabelClassification,
+    AbsTaskRegression,
+    AbsTaskRetrieval,
+    AbsTaskSTS,
+    AbsTaskSummarization,
+)
+from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
+from mteb.types import PromptType
+
+from lcbench.encode.encoder import Encoder, role_of
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.results import TaskResult
+
+# Scores of queries with the whole corpus that are held at once (256 MiB), and documents that are
+# compared with them at once: a similarity makes copies.
+_RANK_SCORES = 2**26
+_RANK_DOCUMENTS = 2**16
+
+# mteb derives these from classification, but what they predict is no label.
+_CLASSIFIES_OTHERWISE = (AbsTaskMultilabelClassification, AbsTaskRegression)
+
+# By split and subset, of every query: its metrics, or its documents' similarities.
+PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
+
+# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
+SUBQUERIES = "max_over_subqueries_"
+
+
+def items_of(
+    task: AbsTask,
+    result: TaskResult,
+    encoder: Encoder,
+    folder: Path,
+    per_query: PerQuery,
+) -> Iterator[dict[str, Any]] | None:
+    """Return one row an item, or None for a type of task that has none here."""
+    if isinstance(task, AbsTaskRetrieval):
+        if task.metadata.main_score.startswith(SUBQUERIES):
+            return _subquery_items(task, encoder, per_query)
+        return _retrieval_items(task, encoder, per_query)
+    if getattr(task, "is_cross_validation", False) or isinstance(task, _CLASSIFIES_OTHERWISE):
+        return None
+    readers: tuple[tuple[type, Callable[..., Iterator[dict[str, Any]]]], ...] = (
+        (AbsTaskSTS, _pair_items),
+        (AbsTaskClassification, _classification_items),
+        (AbsTaskClusteringLegacy, _clustering_items),
+        (AbsTaskSummarization, _summary_items),
+    )
+    for kind, reader in readers:
+        if isinstance(task, kind):
+            predictions = json.loads(
+                (folder / task.prediction_file_name).read_text(encoding="utf-8")
+            )
+            return _over_subsets(task, result, predictions, encoder, reader)
+    return None
+
+
+def _over_subsets(
+    task: AbsTask,
+    result: TaskResult,
+    predictions: dict[str, Any],
+    encoder: Encoder,
+    reader: Callable[..., Iterator[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    dataset: Any = task.dataset
+    for split, entries in result.scores.items():
+        for entry in entries:
+            subset = entry["hf_subset"]
+            for row in reader(
+                task, dataset.get(subset, dataset)[split], predictions[subset][split], encoder
+            ):
+                yield {"split": split, "subset": subset, **row}
+
+
+def _pair_items(
+    task: AbsTaskSTS, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    first, second = task.column_names
+    kinds = (task.input1_prompt_type, task.input2_prompt_type)
+    tokens = [
+        encoder.lengths(list(data[column]), encoder.prompt_of(task.metadata, kind), role_of(kind))
+        for column, kind in zip((first, second), kinds, strict=True)
+    ]
+    rows = zip(*tokens, data["score"], predictions["cosine_scores"], strict=True)
+    for i, (length, length_2, gold, cosine) in enumerate(rows):
+        yield {
+            "id": str(i),
+            "tokens": length,
+            "tokens_2": length_2,
+            "gold": str(gold),
+            "score": cosine,
+        }
+
+
+def _classification_items(
+    task: AbsTaskClassification, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    labels = [str(label) for label in data[task.label_column_name]]
+    prompt = encoder.prompt_of(task.metadata, None)
+    lengths = encoder.lengths(list(data[task.input_column_name]), prompt)
+    for i, (label, length) in enumerate(zip(labels, lengths, strict=True)):
+        predicted = [str(experiment[i]) for experiment in predictions]
+        yield {
+            "id": str(i),
+            "tokens": length,
+            "gold": label,
+            "predictions": predicted,
+            "score": sum(one == label for one in predicted) / len(predicted),
+        }
+
+
+def _clustering_items(
+    task: AbsTaskClusteringLegacy, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    # mteb leaves sets of a single label out of its predictions.
+    sets = [one for one in data if len(set(one[task.label_column_name])) > 1]
+    for number, (one, clusters) in enumerate(zip(sets, predictions, strict=True)):
+        prompt = encoder.prompt_of(task.metadata, None)
+        lengths = encoder.lengths(one[task.input_column_name], prompt)
+        labels = one[task.label_column_name]
+        for i, row in enumerate(zip(labels, lengths, clusters, strict=True)):
+            label, length, cluster = row
+            yield {
+                "id": f"{number}/{i}",
+                "tokens": length,
+                "gold": str(label),
+                "predictions": [str(cluster)],
+            }
+
+
+def _summary_items(
+    task: AbsTaskSummarization, data: Any, predictions: Any, encoder: Encoder
+) -> Iterator[dict[str, Any]]:
+    # mteb's own rule, of one document at a time: the score is the mean of what it gives.
+    metrics: Callable[..., Any] = task.evaluator._calculate_metrics
+    summaries = list(data[task.machine_summaries_column_name])
+    prompt = encoder.prompt_of(task.metadata, None)
+    lengths = iter(encoder.lengths([text for several in summaries for text in several], prompt))
+    longest = [max(next(lengths) for _ in several) for several in summaries]
+    # As mteb has them in its predictions.
+    grades = [
+        ((np.array(one) - task.min_score) / (task.max_score - task.min_score)).tolist()
+        for one in data[task.relevancy_column_name]
+    ]
+    place = -1
+    for i, own in enumerate(predictions["human_scores"]):
+        # mteb leaves out documents whose grades or similarities are all the same, and says not
+        # which. The next document with these grades is the one: two with the same are not known.
+        place = grades.index(own, place + 1)
+        document = {name: [values[i]] for name, values in predictions.items()}
+        yield {
+            "id": str(place),
+            "tokens": longest[place],
+            "score": metrics(None, document)[task.metadata.main_score],
+        }
+
+
+def _retrieval_items(
+    task: AbsTaskRetrieval, encoder: Encoder, per_query: PerQuery
+) -> Iterator[dict[str, Any]]:
+    for (split, subset), metrics in per_query.items():
+        data = task.dataset[subset][split]
+        queries = _texts_by_id(data["queries"], PromptType.query)
+        corpus = _texts_by_id(data["corpus"], PromptType.document)
+        ranks = _ranks(task, data, queries, corpus, encoder)
+        tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
+        lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        for query, length in lengths.items():
+            yield {
+                "split": split,
+                "subset": subset,
+                "id": query,
+                "tokens": length,
+                "score": _query_metric(metrics.get(query, {}), task.metadata.main_score),
+                "relevant": [
+                    {"id": id_, "grade": grade, "tokens": tokens[id_], "rank": ranks[query, id_]}
+                    for id_, grade in data["relevant_docs"][query].items()
+                    if (query, id_) in ranks
+                ],
+            }
+
+
+def _subquery_items(
+    task: AbsTaskRetrieval, encoder: Encoder, per_query: PerQuery
+) -> Iterator[dict[str, Any]]:
+    """Return one row for all sub-queries of a query, which mteb scores together.
+
+    A document's similarity is its largest to any of them (mteb's `max_over_subqueries`). Ranks are
+    those among the documents that mteb kept for any of them: all candidates, up to 1,000 each.
+    """
+    metric = task.metadata.main_score.removeprefix(SUBQUERIES)
+    for split, subset in list(per_query):
+        data = task.dataset[subset][split]
+        members: dict[str, list[str]] = {}
+        for query in data["relevant_docs"]:
+            members.setdefault(query.rpartition("_")[0], []).append(query)
+        # Tens of millions of similarities for MIND: let go of as soon as they are merged.
+        results = per_query.pop((split, subset))
+        merged = {query: _largest([results[one] for one in own]) for query, own in members.items()}
+        del results
+        # As mteb has it: the same for all sub-queries.
+        grades = {query: data["relevant_docs"][own[-1]] for query, own in members.items()}
+        scores = calculate_retrieval_scores(merged, grades, list(task.k_values)).all_scores
+        queries = _texts_by_id(data["queries"], PromptType.query)
+        corpus = _texts_by_id(data["corpus"], PromptType.document)
+        tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
+        lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        # mteb groups the judgments by query in another order each time that it reads them; items
+        # have to be the same at every temperature.
+        for query in dict.fromkeys(one.rpartition("_")[0] for one in data["queries"]["id"]):
+            if query not in members:
+                continue
+            own = members[query]
+            similarities = np.fromiter(merged[query].values(), dtype=np.float64)
+            yield {
+                "split": split,
+                "subset": subset,
+                "id": query,
+                "tokens": max(lengths[one] for one in own),
+                "score": _query_metric(scores[query], metric),
+                "relevant": [
+                    {
+                        "id": id_,
+                        "grade": grade,
+                        "tokens": tokens[id_],
+                        "rank": 1 + int((similarities > merged[query][id_]).sum()),
+                    }
+                    for id_, grade in grades[query].items()
+                    if grade > 0 and id_ in merged[query]
+                ],
+            }
+
+
+def _largest(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the largest value of each key."""
+    found: dict[str, float] = {}
+    for one in several:
+        for key, value in one.items():
+            if value > found.get(key, -np.inf):
+                found[key] = value
+    return found
+
+
+# mteb's name of a metric at a cut → that of pytrec_eval, which mteb keeps per query.
+_PER_QUERY = {
+    "ndcg": "ndcg_cut",
+    "map": "map_cut",
+    "recall": "recall",
+    "precision": "P",
+    "hit_rate": "success",
+}
+
+
+def _query_metric(metrics: Mapping[str, float], main_score: str) -> float | None:
+    """Return a query's own value of the main score; None where mteb keeps none per query."""
+    name, _, cut = main_score.rpartition("_at_")
+    return metrics.get(f"{_PER_QUERY.get(name, name)}_{cut}")
+
+
+def _texts_by_id(rows: Any, prompt_type: PromptType) -> dict[str, str]:
+    """Return the texts of queries or documents as the model reads them, by id."""
+    return dict(zip(rows["id"], _retrieval_texts(rows, prompt_type), strict=True))
+
+
+def _tokens_by_id(
+    task: AbsTaskRetrieval, encoder: Encoder, texts: dict[str, str], prompt_type: PromptType
+) -> dict[str, int]:
+    """Return the tokens that the model reads of queries or documents, by id."""
+    prompt = encoder.prompt_of(task.metadata, prompt_type)
+    lengths = encoder.lengths(list(texts.values()), prompt, role_of(prompt_type))
+    return dict(zip(texts, lengths, strict=True))
+
+
+def _ranks(
+    task: AbsTaskRetrieval,
+    data: Any,
+    queries: dict[str, str],
+    corpus: dict[str, str],
+    encoder: Encoder,
+) -> dict[tuple[str, str], int]:
+    """Return the rank of every relevant document of every query: 1 + the documents before it.
+
+    Over the whole corpus (mteb keeps its first 1,000), or among a query's candidates. A document
+    that is the query itself is no rival where the task leaves it out.
+    """
+    place = {id_: i for i, id_ in enumerate(corpus)}
+    of_document = encoder.prompt_of(task.metadata, PromptType.document)
+    of_query = encoder.prompt_of(task.metadata, PromptType.query)
+    documents = encoder.embed(list(corpus.values()), "document", of_document)
+    vectors = encoder.embed(list(queries.values()), "query", of_query)
+    ids = list(queries)
+    ranks: dict[tuple[str, str], int] = {}
+    step = max(1, _RANK_SCORES // max(1, len(corpus)))
+    for start in range(0, len(ids), step):
+        some = vectors[start : start + step]
+        scores = np.concatenate(
+            [
+                encoder.similarity(some, documents[first : first + _RANK_DOCUMENTS]).numpy()
+                for first in range(0, len(documents), _RANK_DOCUMENTS)
+            ],
+            axis=1,
+        )
+        for query, row in zip(ids[start : start + step], scores, strict=True):
+            candidates = data["top_ranked"][query] if data["top_ranked"] else None
+            if task.ignore_identical_ids and query in place:
+                row[place[query]] = -np.inf
+            pool = row if candidates is None else row[[place[id_] for id_ in candidates]]
+            for id_ in _relevant(data, query, place, candidates):
+                ranks[query, id_] = 1 + int((pool > row[place[id_]]).sum())
+    return ranks
+
+
+def _relevant(
+    data: Any, query: str, place: dict[str, int], candidates: Sequence[str] | None
+) -> list[str]:
+    """Return the relevant documents that can be found: in the corpus, and among the candidates."""
+    among = place if candidates is None else set(candidates)
+    grades = data["relevant_docs"][query]
+    return [id_ for id_, grade in grades.items() if grade > 0 and id_ in among and id_ in place]

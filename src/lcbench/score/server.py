@@ -1,0 +1,135 @@
+"""The side of the parent process: texts of scoring processes are encoded, embeddings sent back"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from lcbench.encode.encoder import EmbeddingError
+from lcbench.score.cell import EncoderError, FailedCell, Job
+from lcbench.system.log import Relay, about
+
+if TYPE_CHECKING:
+    from lcbench.encode.engine import Engine
+
+# Seconds that a process has to end by itself, or to ask for the rest of what it began.
+PATIENCE = 2.0
+
+# What writing to a process that is gone raises.
+GONE = (OSError, TypeError, ValueError)
+
+
+@dataclass
+class Worker:
+    """A process that scores, as this one sees it."""
+
+    process: Any
+    connection: Connection
+    # Held open so that the process can tell when this one is gone.
+    life: Connection
+    job: Job | None = None
+    asking: bool = False
+    relay: Relay | None = None
+
+
+@dataclass(order=True)
+class _Request:
+    number: int
+    worker: Worker = field(compare=False)
+    job: Job = field(compare=False)
+    message: tuple[Any, ...] = field(compare=False)
+
+
+class Server:
+    """Answers what the processes ask, in a thread of its own: one request at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._requests: list[_Request] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._policy: Any = None
+        self._awaited: Worker | None = None
+        self.current: _Request | None = None
+
+    def ask(self, worker: Worker, job: Job, message: tuple[Any, ...]) -> None:
+        """Put a request in the queue."""
+        with self._changed:
+            self._requests.append(_Request(job.number, worker, job, message))
+            self._changed.notify()
+
+    def forget(self, worker: Worker) -> None:
+        """Drop what a process has asked for that is gone."""
+        with self._changed:
+            self._requests = [one for one in self._requests if one.worker is not worker]
+            if self._awaited is worker:
+                self._awaited = None
+
+    def end(self) -> None:
+        """Answer no more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def serve(self) -> None:
+        """Answer until told to end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_what_it_waits_for, PATIENCE)
+                self._awaited = self._awaited if self._has_what_it_waits_for() else None
+                if self._ended:
+                    return
+                if not self._requests:
+                    continue
+                request = self.current = self._next()
+            with about(request.job.cell):
+                reply = self._answer(request)
+            request.worker.asking = False
+            # Where the process is gone, its end is seen elsewhere.
+            with suppress(*GONE):
+                request.worker.connection.send(reply)
+            with self._changed:
+                self.current = None
+
+    def _has_what_it_waits_for(self) -> bool:
+        if self._ended or self._awaited is None:
+            return self._ended or bool(self._requests)
+        return any(one.worker is self._awaited for one in self._requests)
+
+    def _next(self) -> _Request:
+        # The rest of what was begun, then what is at the present temperature, then cells in their
+        # order: the sooner one has its embeddings together, the sooner it is scored beside the
+        # encoding of others; and another temperature is proven again.
+        going_on = [one for one in self._requests if one.worker is self._awaited]
+        same = [one for one in self._requests if one.job.cell.policy == self._policy]
+        request = min(going_on or same or self._requests)
+        self._requests.remove(request)
+        self._policy = request.job.cell.policy
+        kind, *_, more = request.message
+        self._awaited = request.worker if kind == "embed" and more else None
+        return request
+
+    def _answer(self, request: _Request) -> Any:
+        kind, texts, *given = request.message
+        backend = self._engine.at(request.job.cell.policy)
+        try:
+            if kind == "embed":
+                role, prompt, more = given
+                return backend.embed(texts, role, prompt, more=more)
+            return backend.lengths(texts, *given)
+        except EmbeddingError as error:
+            return error
+        # Whatever it is, it belongs to that cell.
+        except Exception as error:
+            return EncoderError(FailedCell.of(error))
+
+
+def prompt_of(engine: Engine, message: tuple[Any, ...]) -> Any:
+    """Return the answer to a question for a prompt, or the error that it is."""
+    try:
+        return engine.prompt_of(*message[1:])
+    except Exception as error:
+        return EncoderError(FailedCell.of(error))

@@ -1,0 +1,121 @@
+"""The side of a scoring process: cells are scored, texts are sent to the parent to be encoded"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.encode.encoder import Embedded
+from lcbench.hub import cache
+from lcbench.score.cell import EncoderError, FailedCell, ScoredCell, score_cell
+from lcbench.score.server import PATIENCE
+from lcbench.tempscale.policy import Role
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+# What tells a process that scores to end: SIGTERM reaches every process of a job, and what those do
+# then is for the one to say that started them. Nothing else sends this one.
+END = signal.SIGALRM
+
+
+class _RemoteBackend:
+    """The encoder of another process, as the process that scores sees it; see `Backend`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._prompts: dict[tuple[str, Any], str] = {}
+
+    def embed(
+        self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
+    ) -> Embedded:
+        found: Embedded = self._ask("embed", texts, role, prompt, more)
+        return found
+
+    def lengths(
+        self, texts: Sequence[str], prompt: str, role: Role | None
+    ) -> tuple[NDArray[np.int32], float]:
+        found: tuple[NDArray[np.int32], float] = self._ask("lengths", texts, prompt, role)
+        return found
+
+    def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
+        key = (task.name, prompt_type)
+        if key not in self._prompts:
+            self._prompts[key] = self._ask("prompt", task, prompt_type)
+        return self._prompts[key]
+
+    def _ask(self, *message: Any) -> Any:
+        self._connection.send(message)
+        reply = self._connection.recv()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+# What is sent to all processes of a terminal or of a job: what they do is decided by the one that
+# started them.
+OTHERS_BUSINESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def score_jobs(
+    connection: Connection, life: Connection, words: Connection, offline: bool, address: str | None
+) -> None:
+    """Score jobs until there are no more: what a process of the pool runs."""
+    # Some of mteb's similarities are taken on a GPU wherever one is seen: thousands of small ones
+    # beside the encoder, in whatever precision, and half a gigabyte of its memory in each process.
+    # In time: nothing that has been imported before asks CUDA for its devices.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for one in OTHERS_BUSINESS:
+        signal.signal(one, signal.SIG_IGN)
+    # As an exception, so that what the libraries have to clean up is.
+    signal.signal(END, lambda *_: sys.exit(1))
+    # What it says goes to the one log there is, not between the lines of another.
+    for stream in (1, 2):
+        os.dup2(words.fileno(), stream)
+    words.close()
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    from lcbench.system.quiet import quiet_libraries
+
+    quiet_libraries()
+    if address is not None:
+        cache.use(address)
+    if offline:
+        cache.go_offline()
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        outcome: ScoredCell | FailedCell
+        try:
+            outcome = score_cell(job, _RemoteBackend(connection))
+        except EncoderError as error:
+            outcome = error.failed
+        except Exception as error:
+            outcome = FailedCell.of(error)
+        try:
+            connection.send(outcome)
+        except OSError:
+            return
+
+
+def _end_with(life: Connection) -> None:
+    """End this process when the one that started it does, whatever it is doing."""
+    with suppress(EOFError, OSError):
+        life.recv_bytes()
+    os.kill(os.getpid(), END)
+    time.sleep(PATIENCE)
+    os._exit(1)

@@ -1,0 +1,63 @@
+"""Settings as JSON and back, for a manifest"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lcbench.errors import RequestError
+from lcbench.settings.schema import Settings
+from lcbench.system.files import cache_folder
+from lcbench.tempscale.policy import parse
+
+
+def freeze(settings: Settings) -> dict[str, Any]:
+    """Return settings as JSON types, with every path absolute but that of the results.
+
+    What they were composed from may change afterwards.
+    """
+    content = asdict(replace(settings, policies=()))
+    del content["results_dir"]
+    content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
+    for model in content["models"]:
+        if model["source"] != "package" and (path := Path(model["name"]).expanduser()).is_dir():
+            model["name"] = str(path.absolute())
+    for holder, key in ((content, "mirror"), (content["store"], "folder")):
+        if holder[key] is not None:
+            holder[key] = str(holder[key].absolute())
+    # Tuples become lists: what is written is what is read.
+    frozen: dict[str, Any] = json.loads(json.dumps(content))
+    return frozen
+
+
+def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
+    """Return the settings that `freeze` made JSON of.
+
+    Args:
+        content: what it returned.
+        results_dir: where the results are now.
+
+    Raises:
+        RequestError: they are not such settings.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(Settings)
+    del hints["policies"], hints["results_dir"]
+    try:
+        values = {
+            name: TypeAdapter(hint).validate_python(content[name]) for name, hint in hints.items()
+        }
+        policies = tuple(parse(value, keeps_bias=bias) for value, bias in content["policies"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise RequestError(
+            "The settings that were frozen are not those of this version of lcbench: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if values["store"].folder is not None and not values["store"].is_named:
+        # Each machine has a cache of its own.
+        values["store"] = replace(values["store"], folder=cache_folder() / "store")
+    return Settings(**values, policies=policies, results_dir=results_dir)

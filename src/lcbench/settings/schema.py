@@ -1,0 +1,357 @@
+"""Settings as typed values; which of them are part of a result's identity"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lcbench.hub.models import ModelSettings
+from lcbench.tasks.docs.selection import DocsSizes
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.suites import Suite
+from lcbench.tempscale.policy import Policy
+
+# Keys that a result depends on.
+IDENTITY = frozenset(
+    {
+        "model.name",
+        "model.source",
+        "model.package",
+        "model.revision",
+        "model.window",
+        "model.trust_remote_code",
+        "model.pooling",
+        "models",
+        "tau",
+        "tau_bias",
+        "tasks",
+        "subsets",
+        "suite.name",
+        "suite.columns",
+        "suite.revisions",
+        "protocol.name",
+        "protocol.prompts",
+        "protocol.dtype",
+        "protocol.splits",
+        "protocol.subsets",
+        "docs.documents",
+        "docs.documents_per_module",
+        "docs.long_documents",
+        "docs.clustering_sets",
+        "docs.clustering_share",
+        "docs.synthetic_lengths",
+        "docs.synthetic_documents",
+    }
+)
+# Keys that change where, how fast and with what a result is made, and no score.
+RUNTIME = frozenset(
+    {
+        "engine.device",
+        "engine.batch_tokens",
+        "engine.scoring",
+        "engine.compile",
+        "engine.attention",
+        "store.on_disk",
+        "store.folder",
+        "store.max_gib",
+        "model.shape",
+        "mirror",
+        "unverified_data",
+        "offline",
+        "verify",
+        "results_dir",
+        "report_dir",
+        "against",
+        "resamples",
+        "seed",
+        "out",
+        "path",
+        "replace",
+        "benchmarks",
+        "format",
+        "manifest",
+        "element",
+        "retries",
+        "failed",
+        "watch",
+        "launch.name",
+        "launch.elements",
+        "launch.hours",
+        "launch.tflops",
+        "launch.max_running",
+        "launch.partition",
+        "launch.account",
+        "launch.qos",
+        "launch.gpus",
+        "launch.cpus",
+        "launch.memory",
+        "launch.time",
+        "launch.signal_seconds",
+        "launch.requeue",
+        "launch.report",
+        "launch.options",
+        "launch.preamble",
+    }
+)
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """What a config of the group `protocol` says; see `grid.Protocol`.
+
+    Attributes:
+        name: `auto`: that of the prompts, `model` or `paper`.
+        prompts: `auto`: by model; see `of`.
+        dtype: of weights and activations.
+        splits: the rule for splits.
+        subsets: that tasks are restricted to; None: all.
+    """
+
+    name: str
+    prompts: str
+    dtype: str
+    splits: str
+    subsets: tuple[str, ...] | None
+
+    def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
+        """Return the protocol that a model is scored under, without `auto`.
+
+        Args:
+            model: those of `conf/model` get no prompts, as in the paper, unless that is asked for.
+            has_prompts: whether the model's own files have prompts; a custom model gets them.
+        """
+        prompts = self.prompts
+        if prompts == "auto":
+            prompts = "model" if has_prompts and model.is_custom else "none"
+        name = self.name
+        if name == "auto":
+            name = "model" if prompts == "model" else "paper"
+        return replace(self, name=name, prompts=prompts)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Runtime knobs of the encoder.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        batch_tokens: tokens of one forward pass, padding included; None: by device.
+        scoring: processes that score cells beside the encoding; 0: none but this one; None: by
+            cores and memory.
+        compile: whether torch compiles the model.
+        attention: an implementation of `transformers`; None: its own choice.
+    """
+
+    device: str
+    batch_tokens: int | None
+    scoring: int | None
+    compile: bool
+    attention: str | None = None
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where embeddings are kept; see `encode.store.Store`.
+
+    Attributes:
+        folder: None: in memory only.
+        max_bytes: of all that is kept.
+        is_named: whether the request names the folder, and so expects it to be writable.
+    """
+
+    folder: Path | None
+    max_bytes: int
+    is_named: bool
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """Where a sweep runs, and how its cells are divided among array elements.
+
+    Attributes:
+        name: `local`: here; `slurm`: as an array of jobs.
+        elements: of the array, at most; None: as many as `hours` makes.
+        hours: that an element takes, by the estimate; None: whatever comes of `elements`.
+        tflops: what the device of an element sustains, in 10¹² operations a second; None: as
+            measured or reckoned on the machine that plans.
+        max_running: elements that run at the same time, at most; None: not limited.
+        partition: of Slurm; it and the following are left to the site where they are None.
+        account: that is charged.
+        qos: quality of service.
+        gpus: of an element: a number, or a kind and a number (`a100:1`).
+        cpus: of an element.
+        memory: of an element, as Slurm writes it (`32G`).
+        time: of an element, as Slurm writes it (`4:00:00`).
+        signal_seconds: before its time ends, an element is told to finish what it is doing.
+        requeue: whether an element that was told to stop goes back into the queue.
+        report: whether a job that waits for the array writes the report.
+        options: further options of sbatch, each a word.
+        preamble: lines of shell that a job runs first: modules, conda.
+    """
+
+    name: str
+    elements: int | None = 1
+    hours: float | None = None
+    tflops: float | None = None
+    max_running: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gpus: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    time: str | None = None
+    signal_seconds: int = 120
+    requeue: bool = True
+    report: bool = True
+    options: tuple[str, ...] = ()
+    preamble: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request, checked: which cells, and how to run them.
+
+    Attributes:
+        label: what it is called: the sweep's name, or `run`.
+        suites: that the request knows, its own first: they give tasks their columns.
+        left_out: what of a benchmark cannot be run here, and why, in one line each.
+        mirror: the folder in which models and datasets are looked for first, if there is one.
+        unverified_data: whether a plain folder of the mirror may hold another dataset than the one
+            that it is named after.
+        hub: the address of a site's mirror of the hub, where `mirror` names one.
+        retries: how often a cell that failed for want of memory, say, is tried again.
+    """
+
+    label: str
+    models: tuple[ModelSettings, ...]
+    policies: tuple[Policy, ...]
+    tasks: tuple[TaskChoice, ...]
+    suites: tuple[Suite, ...]
+    left_out: tuple[str, ...]
+    protocol: ProtocolSettings
+    docs: DocsSizes
+    engine: EngineSettings
+    store: StoreSettings
+    mirror: Path | None
+    unverified_data: bool
+    hub: str | None
+    offline: bool
+    retries: int
+    results_dir: Path
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `python -m lcbench` is asked for beside the request itself.
+
+    Attributes:
+        manifest: the frozen sweep that takes the request's place; None: the request is run.
+        element: the one of its elements that is run; None: all of it.
+        launch: where.
+        results_dir: where results are, unless the frozen sweep is elsewhere.
+    """
+
+    manifest: Path | None
+    element: int | None
+    launch: LaunchSettings
+    results_dir: Path
+
+
+@dataclass(frozen=True)
+class StatusSettings:
+    """What `python -m lcbench status` is asked for.
+
+    Attributes:
+        results_dir: where results are.
+        manifest: of the sweep; None: the last that was planned or run in `results_dir`.
+        failed: whether only the elements to resubmit are printed.
+        watch: whether it is shown again and again.
+    """
+
+    results_dir: Path
+    manifest: Path | None
+    failed: bool
+    watch: bool
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `python -m lcbench report` is asked for.
+
+    Attributes:
+        report_dir: where the report goes; None: `report` in the folder of results.
+        manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
+        models: only these, by their names on the hub; None: all.
+        against: a second folder of results, to be put beside; or None.
+        resamples: of the bootstrap; 0: none.
+        seed: of all that is drawn.
+    """
+
+    results_dir: Path
+    report_dir: Path | None
+    tasks: tuple[TaskChoice, ...] | None
+    manifest: Path | None = None
+    models: tuple[str, ...] | None = None
+    against: Path | None = None
+    resamples: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TasksSettings:
+    """What `python -m lcbench tasks` is asked for.
+
+    Attributes:
+        groups: tasks by what named them: each suite, or all that was asked for.
+        left_out: what of a benchmark cannot be run here, and why, in one line each.
+        splits: the protocol's rule.
+        subsets: that the protocol is restricted to; None: all.
+        docs: sizes of the docs suite, those of a run by default.
+        mirror: a folder of datasets, or None.
+        benchmarks: whether mteb's benchmarks are listed in the place of tasks.
+        format: `table` or `csv`.
+        suites: those that name the columns, the one that was asked for first.
+    """
+
+    groups: Mapping[str, tuple[TaskChoice, ...]]
+    left_out: tuple[str, ...]
+    splits: str
+    subsets: tuple[str, ...] | None
+    docs: DocsSizes
+    mirror: Path | None
+    benchmarks: bool
+    format: str
+    suites: tuple[Suite, ...]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `python -m lcbench export` is asked for."""
+
+    model: ModelSettings
+    policy: Policy
+    out: Path
+    offline: bool
+    mirror: Path | None = None
+    hub: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What `python -m lcbench import` is asked for.
+
+    Attributes:
+        path: the folder of results.
+        results_dir: where they are kept.
+        models: only these, by their names on the hub; None: all.
+        tasks: only these; None: all.
+        replace: whether what was imported before gives way to a file with another content.
+    """
+
+    path: Path
+    results_dir: Path
+    models: tuple[str, ...] | None
+    tasks: tuple[str, ...] | None
+    replace: bool

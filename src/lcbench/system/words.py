@@ -1,0 +1,28 @@
+"""Durations and numbers in words"""
+
+from __future__ import annotations
+
+
+def clock(seconds: float) -> str:
+    """Return a time as a clock shows it, from a hundred hours on in words: `4:05`, `1:04:05`."""
+    if seconds >= 100 * 3600:
+        return duration(seconds / 3600)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(hours: float) -> str:
+    """Return a time in words, in two digits: `5 minutes`, `3.5 hours`, `7,300 hours`."""
+    minutes = hours * 60
+    if minutes < 1:
+        return "a minute"
+    number, unit = (minutes, "minute") if minutes < 90 else (hours, "hour")
+    number = float(f"{number:.2g}")
+    if number.is_integer():
+        number = int(number)
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def several(number: float, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

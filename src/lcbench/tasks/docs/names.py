@@ -1,0 +1,23 @@
+"""The names of the tasks that are made of docstrings"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PASSKEY = "DocstringPasskeyRetrieval"
+NEEDLE = "DocstringNeedleRetrieval"
+# The tasks that lcbench.tasks.docs.synthetic makes.
+SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
+# The tasks that are made of docstrings (those, and what tasks.docs.tasks makes), and their types in
+# mteb.
+DOCS_TYPES: Mapping[str, str] = {
+    "DocstringRetrieval": "Retrieval",
+    "DocstringLongRetrieval": "Retrieval",
+    "DocstringReranking": "Reranking",
+    "DocstringLibraryClassification": "Classification",
+    "DocstringModuleClusteringP2P": "Clustering",
+    "DocstringModuleClusteringS2S": "Clustering",
+    NEEDLE: "Retrieval",
+    PASSKEY: "Retrieval",
+}
+DOCS_TASKS = frozenset(DOCS_TYPES)
