@@ -531,8 +531,7 @@ def _metered(
 def measure_lcbench(order: Order) -> Measurement:
     """Measure (c) in this process: start-up is all that comes before the first cell begins."""
     preload()
-    import lcbench.sweep
-
+    import lcbench.run.sweep
     from lcbench.system.console import warn
 
     overrides = [
@@ -545,7 +544,7 @@ def measure_lcbench(order: Order) -> Measurement:
     startup = time.time() - order.began
     started = time.perf_counter()
     with _noting_the_first_cell() as begun:
-        outcome = lcbench.sweep.run(settings, _silent_console(), warn)
+        outcome = lcbench.run.sweep.run(settings, _silent_console(), warn)
     ended = time.perf_counter()
     if outcome.failed or outcome.refused:
         raise RuntimeError(f"(c): {outcome.failed or outcome.refused}")
@@ -657,14 +656,14 @@ def prepare_data(order: Order) -> Measurement:
 
 def preload() -> None:
     """Import what an evaluation needs."""
-    import lcbench.sweep
     import mteb
     import sentence_transformers
     import sklearn.cluster
     import sklearn.linear_model
     import torch  # noqa: F401
 
-    import lcbench.score
+    import lcbench.run.sweep
+    import lcbench.score.evaluate
     import lcbench.tempscale.inject
 
     _ = (mteb, sentence_transformers, sklearn, lcbench)

@@ -1,4 +1,4 @@
-"""Print the table of `tests/exactness.py` as a Markdown page: `python scripts/exactness_table.py`.
+"""Print the table of `tests/support/exactness.py` as Markdown: `python scripts/exactness_table.py`.
 
 results/bench/exactness.md is its output.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from exactness import table
 
@@ -38,9 +38,9 @@ def main() -> None:
     print("Command: `python scripts/exactness_table.py`.")
     print()
     print(
-        "Errors are max |difference| / max |reference| of the last hidden states; what the\n"
-        "reference is, `tests/exactness.py` says. Limits: 1e-5 in float32, 2e-2 in bfloat16, 2e-3\n"
-        "in float16. The effect is that of the policy against the untouched model."
+        "Errors are max |difference| / max |reference| of the last hidden states; the\n"
+        "reference is that of `tests/support/exactness.py`. Limits: 1e-5 in float32, 2e-2 in\n"
+        "bfloat16, 2e-3 in float16. The effect is that of the policy against the untouched model."
     )
     print()
     for line in table():

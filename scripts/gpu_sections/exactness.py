@@ -1,7 +1,7 @@
 """Section 2: injected temperatures on the device against the formula in float64 on the CPU.
 
-The reference is that of `tests/exactness.py`: attention written from the formula alone, with
-neither torch's attention nor lcbench's injection in it.
+The reference is that of `tests/support/exactness.py`: attention written from the formula alone,
+with neither torch's attention nor lcbench's injection in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KERNELS = {
 # Largest errors at τ = 1; below it, where logits are divided by τ, their rounding weighs 1 / τ as
 # much.
 _LIMITS = {"float32": 1e-5, "bfloat16": 4e-2, "float16": 5e-3}
-# τ that texts get: what is injected, and the name in `tests/exactness.py`, or a constant.
+# τ that texts get: what is injected, and the name in `tests/support/exactness.py`, or a constant.
 _POLICIES: dict[str, tuple[Any, str]] = {
     "1": (1.0, "1"),
     "0.8": (0.8, "0.8"),
@@ -85,7 +85,7 @@ def run(check: Check) -> None:
     """Compare every architecture, back end, policy and dtype."""
     import torch
 
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     # Models this small are slower on several cores than on one.
     torch.set_num_threads(1)
     back_ends = [BackEnd("eager", "eager"), BackEnd("sdpa", "sdpa")]
@@ -110,9 +110,8 @@ def run(check: Check) -> None:
 
 
 def _make(architecture: str) -> Any:
-    import torch
-
     import exactness
+    import torch
 
     model = exactness.make(architecture, **_SIZES.get(architecture, _SIZES[""]))
     with torch.no_grad():
@@ -143,9 +142,8 @@ def _taus(name: str, lengths: Sequence[int]) -> list[list[float]]:
 
 def _states(model: Any, lengths: Sequence[int], device: str) -> Any:
     """Return the last hidden states of what is not padding, on the CPU: [tokens, dimensions]."""
-    import torch
-
     import exactness
+    import torch
 
     inputs = {name: value.to(device) for name, value in exactness.batch(lengths).items()}
     with torch.no_grad():
@@ -155,9 +153,8 @@ def _states(model: Any, lengths: Sequence[int], device: str) -> Any:
 
 def _compare(check: Check, architecture: str, dtype: str, back_ends: Sequence[BackEnd]) -> None:
     """Measure one architecture in one dtype: the largest error of each back end is a row."""
-    import torch
-
     import exactness
+    import torch
 
     kind = getattr(torch, dtype)
     exact = _make(architecture).to(torch.float64 if dtype == "float32" else kind)
@@ -234,9 +231,9 @@ def _error(
 
 def _large_logits(check: Check, back_ends: Sequence[BackEnd]) -> None:
     """Measure errors where logits are as large as 50: they set the bound, and are not judged."""
+    import exactness
     import torch
 
-    import exactness
     import lcbench
     from lcbench.errors import InjectionError
 

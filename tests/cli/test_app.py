@@ -24,7 +24,9 @@ def test_the_worst_status_counts() -> None:
 def test_in_another_process_a_failure_is_raised_with_what_was_complained_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "COMPLAINTS", [])
+    complaints: list[str] = []
+    monkeypatch.setattr(app, "COMPLAINTS", complaints)
+    monkeypatch.setattr(console, "COMPLAINTS", complaints)
     there = pickle.loads(pickle.dumps(app._Statuses()))
     there.add(0)
     console.complain("tau=0 is not a temperature")
@@ -76,7 +78,7 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (["tasks=[MTEB(eng, v2),STS13]"], """'tasks=["MTEB(eng, v2)",STS13]'"""),
         (["tau=0.8,0.9"], "As one list: 'tau=[0.8,0.9]'"),
         (["model=[a/b,minilm]"], "'models=[a/b,minilm]'"),
-        (["report"], "report is a command of its own: python -m lcbench report"),
+        (["report"], "report is a command and has to come first: python -m lcbench report"),
         (["seed=1"], "seed is a key of python -m lcbench report, not of python -m lcbench."),
         (["+seed=1"], "seed is a key of python -m lcbench report"),
     ],

@@ -26,7 +26,7 @@ RATE = 1e12
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of a certain speed, on which nothing was run before."""
-    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: RATE)
+    monkeypatch.setattr("lcbench.plan.predict.matmul_rate", lambda device, dtype, hidden: RATE)
     monkeypatch.setattr(plan_machine, "_EFFICIENCY", 0.5)
     monkeypatch.setattr(rates, "rates_file", lambda: tmp_path / "rates.json")
 
@@ -216,7 +216,7 @@ def test_a_sentence() -> None:
 def test_a_gpus_hours_are_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = estimate(asked())
     gpu = plan_machine.Machine("a GPU", "cuda", 8, "float32")
-    monkeypatch.setattr(plan_machine, "machine_of", lambda engine, dtype: gpu)
+    monkeypatch.setattr("lcbench.plan.estimate.machine_of", lambda engine, dtype: gpu)
     lower = estimate(asked())
     # How near a GPU comes to its matrix product's rate was never measured.
     assert lower.prediction.at_least

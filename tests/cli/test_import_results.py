@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from mteb.models.model_meta import ModelMeta
 from rich.console import Console
 
-from lcbench.cli.import_results import name_the_path
+from lcbench.cli.import_results import prepare
 from lcbench.errors import RequestError
 from lcbench.reporting.select import report_folder
 from lcbench.results.cell import Cell, Protocol
@@ -72,7 +72,7 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
 
 
 def request(path: Path, *overrides: str, results_dir: Path) -> schema.ImportSettings:
-    arguments = name_the_path([str(path.absolute()), f"results_dir={results_dir}", *overrides])
+    arguments = prepare([str(path.absolute()), f"results_dir={results_dir}", *overrides])
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return read.read_import(compose("import_results", overrides=arguments))
 
@@ -493,7 +493,7 @@ def test_a_path_is_taken_as_it_is(
     monkeypatch.chdir(tmp_path)
     for given in (name, f"./{name}", str(tmp_path / name)):
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config = compose("import_results", overrides=name_the_path([given]))
+            config = compose("import_results", overrides=prepare([given]))
         assert read.read_import(config).path.samefile(tmp_path / name)
     done, _ = take(tmp_path / name)
     assert done.taken == 1
@@ -503,12 +503,12 @@ def test_the_path_among_other_arguments(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results_dir=x").mkdir()
     rest = ["results_dir=x", "--cfg", "job", "+tasks=[STS12]", "hydra.job.chdir=false"]
-    assert name_the_path(["public", *rest]) == ["path='public'", *rest]
-    assert name_the_path([*rest, "public"]) == [*rest, "path='public'"]
-    assert name_the_path(["path=a b", "replace=true"]) == ["path=a b", "replace=true"]
-    assert name_the_path(["./results_dir=x"]) == ["path='./results_dir=x'"]
+    assert prepare(["public", *rest]) == ["path='public'", *rest]
+    assert prepare([*rest, "public"]) == [*rest, "path='public'"]
+    assert prepare(["path=a b", "replace=true"]) == ["path=a b", "replace=true"]
+    assert prepare(["./results_dir=x"]) == ["path='./results_dir=x'"]
     with pytest.raises(RequestError, match="one PATH at a time, not a and b"):
-        name_the_path(["a", "b"])
+        prepare(["a", "b"])
 
 
 def own_cell(results: Results, policy: Policy) -> None:

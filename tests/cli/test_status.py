@@ -262,7 +262,7 @@ def test_a_folder_is_listed_once_and_only_failures_are_parsed(
     write_failure(sweep, 3, str(OOM))
     listed: list[str] = []
     parsed: list[str] = []
-    scandir, read_failure = os.scandir, status.read_failure
+    scandir, read_failure = os.scandir, run_state.read_failure
 
     def counting_scandir(path: Any) -> Any:
         listed.append(str(path))
@@ -274,7 +274,7 @@ def test_a_folder_is_listed_once_and_only_failures_are_parsed(
 
     monkeypatch.setattr(os, "scandir", counting_scandir)
     monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"{path} is listed again"))
-    monkeypatch.setattr(status, "read_failure", counting_read)
+    monkeypatch.setattr(run_state, "read_failure", counting_read)
     state = state_of(sweep)
     assert state.counts == {"done": 5, "running": 1, "failed": 1, "missing": 8}
     assert listed == [str(tmp_path / name) for name in folders]
@@ -580,4 +580,4 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 def test_flags_become_keys() -> None:
     given = ["--failed", "results_dir=x", "--watch", "failed=true", "--help"]
     expected = ["failed=true", "results_dir=x", "watch=true", "failed=true", "--help"]
-    assert status.flags_as_keys(given) == expected
+    assert status.prepare(given) == expected

@@ -24,13 +24,13 @@ def slurm() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Return a runner of `python -m <module> <arguments>` in an empty folder."""
+    """Return a runner of `python -m lcbench [command] <arguments>` in an empty folder."""
 
     def runner(
-        *arguments: str, module: str = "lcbench", **environment: str
+        *arguments: str, command: str | None = None, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", "lcbench", *([command] if command else []), *arguments],
             capture_output=True,
             text=True,
             cwd=tmp_path,

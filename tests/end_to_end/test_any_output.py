@@ -38,7 +38,7 @@ def test_two_folders_of_one_name_on_an_ascii_terminal(run, make_model, tmp_path:
     assert {json.loads(one)["model_path"] for one in told} <= {"a/final", "./b/final", "a/final/"}
     assert len(told) >= 4
     assert not any(str(tmp_path) in one for one in (page, *told))
-    for module in ("lcbench.report", "lcbench.cli.status"):
-        done = run(module=module, PYTHONIOENCODING="ascii")
+    for command in ("report", "status"):
+        done = run(command=command, PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()

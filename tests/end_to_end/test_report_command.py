@@ -179,7 +179,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
 
 def test_no_model_is_loaded_for_it(filled: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from lcbench.cli.report import main\n"
+        "import sys; from lcbench.cli.app import main; sys.argv.insert(1, 'report')\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'torch', 'transformers', 'mteb', 'sentence_transformers', 'datasets', 'plotly'}\n"

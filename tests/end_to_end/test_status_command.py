@@ -20,8 +20,9 @@ HEAVY = ("mteb", "torch", "pandas", "pyarrow", "datasets", "transformers", "sent
 # Runs the command and prints which of these it has imported.
 IMPORTS = f"""
 import runpy, sys
+sys.argv.insert(1, "status")
 try:
-    runpy.run_module("lcbench.cli.status", run_name="__main__")
+    runpy.run_module("lcbench", run_name="__main__")
 except SystemExit as stop:
     print("status", stop.code, [name for name in {HEAVY!r} if name in sys.modules])
 """

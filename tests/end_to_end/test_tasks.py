@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from lcbench.cli.commands import COMMANDS
 from lcbench.settings import configs, read
 from lcbench.settings.configs import config_folder
 from lcbench.tasks.registry import registry
@@ -50,7 +51,7 @@ def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
         seconds.append(time.monotonic() - started)
     assert min(seconds) < 3
     code = (
-        "import sys; from lcbench.cli.tasks import main\n"
+        "import sys; from lcbench.cli.app import main; sys.argv.insert(1, 'tasks')\n"
         "try: main()\n"
         "finally: print(sorted({'mteb', 'torch', 'datasets', 'transformers'} & set(sys.modules)))"
     )
@@ -169,7 +170,7 @@ def made_by(target: str, *variables: str) -> list[list[str]]:
         check=True,
     )
     lines = [line for line in done.stdout.splitlines() if "python -m lcbench" in line]
-    return [shlex.split(line)[2:] for line in lines]
+    return [shlex.split(line)[3:] for line in lines]
 
 
 @pytest.mark.parametrize("target", ["table1", "longembed"])
@@ -178,7 +179,7 @@ def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(targe
     assert made_by(target) == [
         ["estimate", sweep, "mirror=mirror"],
         ["prefetch", sweep, "mirror=mirror"],
-        ["lcbench", sweep, "mirror=mirror", "results_dir=results/runs"],
+        [sweep, "mirror=mirror", "results_dir=results/runs"],
         ["report", "results_dir=results/runs"],
     ]
 
@@ -190,7 +191,7 @@ def test_the_variables_of_the_makefile_reach_the_commands() -> None:
     assert made_by("table1", *variables) == [
         ["estimate", "sweep=paper", mirror, *chosen],
         ["prefetch", "sweep=paper", mirror, *chosen],
-        ["lcbench", "sweep=paper", mirror, "results_dir=other", *chosen],
+        ["sweep=paper", mirror, "results_dir=other", *chosen],
         ["report", "results_dir=other"],
     ]
     assert made_by("prefetch", *variables) == made_by("table1", *variables)[:2]
@@ -198,12 +199,12 @@ def test_the_variables_of_the_makefile_reach_the_commands() -> None:
 
 @pytest.mark.parametrize("target", ["table1", "longembed"])
 def test_the_makefiles_lines_compose(target: str) -> None:
-    for module, *overrides in made_by(target, "MIRROR=/data/my mirror", "ARGS=tau=0.8"):
-        own = module.removeprefix("lcbench.")
-        name = own if (config_folder() / f"{own}.yaml").is_file() else "config"
+    for words in made_by(target, "MIRROR=/data/my mirror", "ARGS=tau=0.8"):
+        command, overrides = (words[0], words[1:]) if "=" not in words[0] else ("run", words)
+        name = COMMANDS[command].config
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             config = compose(name, overrides=overrides)
-        if module == "lcbench":
+        if command == "run":
             found = read.read({"minilm": config})
             assert found.mirror == Path("/data/my mirror")
             assert found.tasks

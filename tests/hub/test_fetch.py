@@ -20,6 +20,7 @@ from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
 from rich.console import Console
 
+from lcbench.cli import prefetch as command
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub import cache as lcbench_hub
 from lcbench.hub import fetch as prefetch
@@ -75,7 +76,7 @@ def fetch(folder: Path, *overrides: str, verify: bool = False) -> tuple[dict[str
     """Prefetch into a folder; return what failed, and what was printed."""
     config = composed(*overrides, f"mirror={folder}", config="prefetch")
     screen = io.StringIO()
-    failed = prefetch.prefetch(
+    failed = command.prefetch(
         read.read({"custom": config}), Console(file=screen, width=110), verify=verify
     )
     return failed, screen.getvalue()
@@ -370,7 +371,7 @@ def test_what_is_not_on_the_hub_needs_no_fetching(tmp_path: Path) -> None:
 
 def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -> None:
     config = composed("tasks=[CQADupstackRetrieval,STS12,docs]", config="prefetch")
-    wanted = prefetch.wanted_by(read.read({"minilm": config}))
+    wanted = command.wanted_of(read.read({"minilm": config}))
     parts = registry().tasks["CQADupstackRetrieval"].parts
     assert len(parts) == 12
     assert [list(one.users) for one in wanted] == [*([part] for part in parts), ["STS12"]]
@@ -387,7 +388,7 @@ def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -
 def test_a_mirror_that_cannot_be_filled(override: str, message: str) -> None:
     config = composed("tasks=[STSBenchmark]", override, config="prefetch")
     with pytest.raises(RequestError, match=message):
-        prefetch.prefetch(read.read({"minilm": config}), Console(), verify=False)
+        command.prefetch(read.read({"minilm": config}), Console(), verify=False)
 
 
 def test_a_mirror_that_is_a_file(tmp_path: Path) -> None:
@@ -478,7 +479,7 @@ def test_a_hub_cannot_have_files_removed(
         "backslash": f"..\\{name.name}",
         "nul": f"{name}\0.json",
     }[how]
-    wanted = [one for one in prefetch.wanted_by(read_keys(mirror)) if one.kind == kind]
+    wanted = [one for one in command.wanted_of(read_keys(mirror)) if one.kind == kind]
     evil(hub, kind, path=path)
     from huggingface_hub import HfApi
 
@@ -586,9 +587,20 @@ def test_a_signal_ends_it_while_a_server_crawls(
     hub: Hub, tmp_path: Path, number: signal.Signals
 ) -> None:
     hub.crawling.add("model.safetensors")
-    script = "from lcbench import prefetch, stop; stop.END_SECONDS = 1.0; prefetch.main()"
+    script = (
+        "from lcbench.cli.app import main; from lcbench.system import signals\n"
+        "signals.END_SECONDS = 1.0; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *KEYS, "tasks=[DocstringRetrieval]", f"mirror={tmp_path}"],
+        [
+            sys.executable,
+            "-c",
+            script,
+            "prefetch",
+            *KEYS,
+            "tasks=[DocstringRetrieval]",
+            f"mirror={tmp_path}",
+        ],
         env=os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"},
         stderr=subprocess.PIPE,
         text=True,

@@ -130,7 +130,7 @@ def test_one_that_was_copied_away_from_its_results_is_refused(tmp_path: Path) ->
 
 
 def test_none_there(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"cannot be read: No such file.*lcbench\.plan"):
+    with pytest.raises(RequestError, match=r"cannot be read: No such file.*lcbench plan"):
         manifest.read(tmp_path / "nowhere")
 
 

@@ -214,7 +214,7 @@ def record(
 def test_a_run_is_predicted_from_its_own_records(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: 1e9)
+    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e9)
     cells = grid([BASELINE, Constant(0.9)], FIRST, SECOND, SEARCH)
     records = [
         # The first two have half as many tokens again as reckoned, the third has other texts.
@@ -344,7 +344,7 @@ def test_rates_of_others_are_kept(request_: Settings, rates_file: Path) -> None:
 def test_the_nearest_width_stands_in_and_another_machine_does_not(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_machine, "matmul_rate", lambda device, dtype, hidden: 1e6)
+    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e6)
     cells = grid([BASELINE], FIRST)
     widths = rates()
     widths.encoding[f"{CPU.key}|1000"] = [1.0, 1.0]
@@ -510,7 +510,8 @@ def test_the_machine_is_measured() -> None:
 
 def test_the_machine_is_known_without_torch() -> None:
     code = (
-        "import sys; from lcbench.plan.predict import machine_of; from lcbench.settings.read import *;"
+        "import sys; from lcbench.plan.machine import machine_of\n"
+        "from lcbench.settings.schema import *\n"
         "engine = EngineSettings(device='cpu', batch_tokens=None, scoring=None, compile=False);"
         "one = machine_of(engine, 'float32');"
         "print(one.device, one.cores, 'torch' in sys.modules)"

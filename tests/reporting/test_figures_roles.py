@@ -1,4 +1,4 @@
-"""`lcbench.reporting.figures.roles`: the squares are the grid's, legible, and told apart in grey."""
+"""`reporting.figures.roles`: the squares are the grid's, legible, and told apart in grey."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`lcbench.reporting.formats`: what is printed is the table's numbers, and names come out as text."""
+"""`reporting.formats`: what is printed is the table's numbers, and names come out as text."""
 
 import csv as csv_format
 import io

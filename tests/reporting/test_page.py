@@ -113,7 +113,7 @@ def test_an_empty_report_says_so():
 
 def test_the_page_is_made_without_importing_plotly_or_pandas():
     program = (
-        "import sys; from lcbench.report import page; page.build({'title': 'x'}); "
+        "import sys; from lcbench.reporting import page; page.build({'title': 'x'}); "
         "print([name for name in ('plotly', 'pandas', 'torch', 'mteb') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""`lcbench.reporting.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
+"""`reporting.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
 
 import json
 import math

@@ -71,7 +71,7 @@ def failing(
             raise error
         return real(job, backend)
 
-    monkeypatch.setattr(score_cell, "score_cell", score)
+    monkeypatch.setattr("lcbench.score.pool.score_cell", score)
     return tried
 
 

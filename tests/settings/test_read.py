@@ -371,7 +371,8 @@ def test_what_was_frozen_does_not_change_with_the_configs(
     def no_config() -> Path:
         raise AssertionError("a config was read")
 
-    monkeypatch.setattr(settings_configs, "config_folder", no_config)
+    for module in (settings_configs, settings):
+        monkeypatch.setattr(module, "config_folder", no_config)
     assert len(settings_frozen.thaw(frozen, tmp_path).tasks) == 40
 
 

@@ -163,14 +163,14 @@ def main() -> None:
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     # All that a worker needs, so that it begins at once.
-    import lcbench.runner
-    import lcbench.sweep
     import mteb  # noqa: F401
     import sentence_transformers  # noqa: F401
 
     import lcbench.encode.engine
     import lcbench.encode.forward
-    import lcbench.score
+    import lcbench.run.runner
+    import lcbench.run.sweep
+    import lcbench.score.evaluate
     import lcbench.tempscale.inject  # noqa: F401
 
     if not (asked.work / "mirror").exists():

@@ -1,4 +1,4 @@
-"""Settings as the command line's overrides compose them"""
+"""Settings as the command line's overrides compose them."""
 
 from typing import Any
 

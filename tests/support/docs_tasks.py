@@ -1,4 +1,4 @@
-"""Small docs tasks, and an encoder that knows their answers"""
+"""Small docs tasks, and an encoder that knows their answers."""
 
 from typing import Any
 

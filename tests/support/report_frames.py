@@ -1,4 +1,4 @@
-"""Frames of scores as reports read them"""
+"""Frames of scores as reports read them."""
 
 from collections.abc import Mapping
 

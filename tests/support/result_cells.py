@@ -1,4 +1,4 @@
-"""Cells of a made-up model, and what was scored of them, as a folder of results takes them"""
+"""Cells of a made-up model, and what was scored of them, as a folder of results takes them."""
 
 from dataclasses import asdict
 

@@ -126,7 +126,7 @@ def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> Non
 def test_a_pipe_that_nobody_reads_any_more_is_no_failure(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from lcbench.cli.app import run_command, screen\n"
+        "from lcbench.cli.app import run_command\nfrom lcbench.system.console import screen\n"
         "def job(config):\n"
         "    for _ in range(5000):\n"
         "        screen().print('a line of a table')\n"

@@ -101,7 +101,7 @@ def test_grace(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> N
 _BUSY = """
 import signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from lcbench import stop
+from lcbench.system import signals as stop
 
 stop.END_SECONDS = float(sys.argv[1])
 where = sys.argv[2]

@@ -1,4 +1,4 @@
-"""`lcbench.uncertainty.covariance` against closed forms of scipy and numpy, and against scipy's bootstrap."""
+"""`uncertainty.covariance` against closed forms, and against the bootstraps of scipy and numpy."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`lcbench.uncertainty.items`: what a cell's score is made of, and correlations of counted pairs."""
+"""`uncertainty.items`: what a cell's score is made of, and correlations of counted pairs."""
 
 from pathlib import Path
 from typing import Any

@@ -96,11 +96,11 @@ def _run(words: list[str]) -> int:
     try:
         if prepare := getattr(module, "prepare", None):
             words = prepare(words)
-        # Hydra reads the command line by itself.
-        sys.argv[1:] = read_words(words, command.config)
     except LcbenchError as error:
         complain(str(error))
         return error.exit_status
+    # Hydra reads the command line by itself.
+    sys.argv[1:] = words
     return run_command(command.config, module.job)
 
 
@@ -116,6 +116,11 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         (told to end);
         under `-m` that of the worst job.
     """
+    try:
+        sys.argv[1:] = read_words(sys.argv[1:], config_name)
+    except RequestError as error:
+        complain(str(error))
+        return 2
     statuses = _Statuses()
 
     def guarded(config: DictConfig) -> None:

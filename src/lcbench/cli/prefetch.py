@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lcbench.cli.compose import compose_settings
 from lcbench.errors import RequestError
-from lcbench.hub.fetch import fetch_all, wanted_by
+from lcbench.hub.fetch import Wanted, fetch_all, wanted_by
 from lcbench.settings.read import read_verify
 from lcbench.system.console import complain, screen
 from lcbench.system.signals import Stop
@@ -49,10 +49,19 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
         StorageError: it cannot be written.
     """
     folder = _folder(settings)
+    things = wanted_of(settings)
+    return fetch_all(things, folder, console, offline=settings.offline, verify=verify)
+
+
+def wanted_of(settings: Settings) -> list[Wanted]:
+    """Return the repositories that a run of these settings needs, each revision once.
+
+    Raises:
+        RequestError: a model's name or a task's subsets cannot be.
+    """
     check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
-    things = wanted_by(settings.models, parts.values())
-    return fetch_all(things, folder, console, offline=settings.offline, verify=verify)
+    return wanted_by(settings.models, parts.values())
 
 
 def _folder(settings: Settings) -> Path:

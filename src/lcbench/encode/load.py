@@ -1,4 +1,4 @@
-"""Loading: the sentence-transformers model of a located one, as its files say, or refused by name"""
+"""Loading: the sentence-transformers model of a located one, or a refusal by name."""
 
 from __future__ import annotations
 

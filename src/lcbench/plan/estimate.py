@@ -1,4 +1,4 @@
-"""What a request comes to before anything is fetched or loaded: cells, texts, tokens, hours"""
+"""What a request comes to before anything is fetched or loaded: cells, texts, tokens, hours."""
 
 from __future__ import annotations
 

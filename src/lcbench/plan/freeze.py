@@ -1,4 +1,4 @@
-"""Freezing a request into a manifest: its grid, divided into array tasks by estimated cost"""
+"""Freezing a request into a manifest: its grid, divided into array tasks by estimated cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid of a request: models located, policies resolved, tasks made into cells"""
+"""The grid of a request: models located, policies resolved, tasks made into cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This machine as a cost model knows it: device, cores, and what its matrix product sustains"""
+"""This machine as a cost model knows it: device, cores, and what its matrix product sustains."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def machine_of(engine: EngineSettings, dtype: str) -> Machine:
     if device != "cpu":
         from lcbench.system.hardware import device_of
 
-        device = device_of(engine)
+        device = device_of(engine.device)
     name = cpu_name() or device
     if device.startswith("cuda"):
         import torch

@@ -1,18 +1,20 @@
-"""What running models and scoring tasks has cost on this machine, kept in a file"""
+"""What running models and scoring tasks has cost on this machine, kept in a file."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lcbench.system.files import cache_folder
+from lcbench.errors import StorageError
+from lcbench.system.files import cache_folder, write_atomically
 
 # Raise it when the content of the file changes, so that older files are not read.
-FORMAT = 1
+_FORMAT = 1
 # Entries of each table of the file: some hundred kilobytes at most.
 _MOST = 4096
 
@@ -58,6 +60,13 @@ def rates_file() -> Path:
     return cache_folder() / "rates.json"
 
 
+def write_rates(rates: Rates) -> None:
+    """Keep what was measured, if that can be written: a prediction is no reason to stop."""
+    text = json.dumps({"format": _FORMAT, **asdict(rates)})
+    with suppress(StorageError, RuntimeError):
+        write_atomically(rates_file(), lambda path: path.write_text(text, encoding="utf-8"))
+
+
 def read_rates() -> Rates:
     """Return what was measured on this machine; what is not there, or cannot be read, is unknown.
 
@@ -68,7 +77,7 @@ def read_rates() -> Rates:
     # No file, no JSON, JSON that is nested too deep, or no home folder.
     except (OSError, ValueError, RecursionError, RuntimeError):
         return Rates()
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         return Rates()
     tables = {}
     for table, (length, divisors) in _LENGTHS.items():

@@ -1,14 +1,10 @@
-"""Recording what a run costs, for later estimates"""
+"""Recording what a run costs, for later estimates."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
-from lcbench.errors import StorageError
 from lcbench.hub.models import Dimensions
 from lcbench.plan.predict import (
     CellCost,
@@ -19,9 +15,8 @@ from lcbench.plan.predict import (
     scored,
     work_seconds,
 )
-from lcbench.plan.rates import FORMAT, Rates, add, is_amount, rates_file, read_rates, sum_up
+from lcbench.plan.rates import Rates, add, is_amount, read_rates, sum_up, write_rates
 from lcbench.results.cell import Cell
-from lcbench.system.files import write_atomically
 
 # How much work it takes until an earlier measurement counts for 1/e: seconds of encoding, cells of
 # a task, runs.
@@ -104,7 +99,5 @@ class Recorder:
         if whole and wall_seconds is not None and start_seconds is not None:
             took = (work, wall_seconds - start_seconds)
             add(rates.overlaps, overlap_key(machine, processes), took, _MEMORY_SECONDS)
-        text = json.dumps({"format": FORMAT, **asdict(rates)})
-        with suppress(StorageError, RuntimeError):
-            write_atomically(rates_file(), lambda path: path.write_text(text, encoding="utf-8"))
+        write_rates(rates)
         self._measured, self._cells = Rates(), []

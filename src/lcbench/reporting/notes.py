@@ -1,4 +1,4 @@
-"""Notes below Table 1: missing values and why, versions that differ, the choice of a temperature"""
+"""Notes below Table 1: missing values and why, versions that differ, how τ was chosen."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The types of Table 1: columns, rows, blocks of scores, and the relative improvement"""
+"""The types of Table 1: columns, rows, blocks of scores, and the relative improvement."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Why a cell failed, as it is written down beside its place"""
+"""Why a cell failed, as it is written down beside its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a cell in a folder of results"""
+"""The files of a cell in a folder of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public results of mteb, taken as baselines into a folder of results"""
+"""Public results of mteb, taken as baselines into a folder of results."""
 
 from __future__ import annotations
 

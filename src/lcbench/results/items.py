@@ -1,4 +1,4 @@
-"""The columns of a cell's items"""
+"""The columns of a cell's items."""
 
 from __future__ import annotations
 

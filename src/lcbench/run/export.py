@@ -1,4 +1,4 @@
-"""Writing a model whose weights carry a temperature"""
+"""Writing a model whose weights carry a temperature."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Runner:
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
-        device = device_of(self._settings.engine)
+        device = device_of(self._settings.engine.device)
         arithmetic.pin(self._settings.protocol.dtype, device)
         if device.startswith("cuda"):
             self._pool.count = processes(self._settings.engine.scoring, beside_gpu=True)
@@ -306,7 +306,7 @@ class Runner:
 
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
-        devices = devices_of(self._settings.engine)
+        devices = devices_of(self._settings.engine.device)
         try:
             loaded = load(
                 model,

@@ -1,4 +1,4 @@
-"""The state of a sweep: which cells are done, running, failed or missing, and the time left"""
+"""The state of a sweep: which cells are done, running, failed or missing, and the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cell: its task's data loaded, encoded and scored"""
+"""One cell: its task's data loaded, encoded and scored."""
 
 from __future__ import annotations
 

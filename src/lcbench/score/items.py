@@ -1,4 +1,4 @@
-"""What a score is made of: a row a query, pair, text or cluster, out of mteb's evaluators"""
+"""What a score is made of: a row a query, pair, text or cluster, out of mteb's evaluators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The side of the parent process: texts of scoring processes are encoded, embeddings sent back"""
+"""The side of the parent process: texts of scoring processes are encoded, embeddings sent back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The side of a scoring process: cells are scored, texts are sent to the parent to be encoded"""
+"""The side of a scoring process: cells are scored, texts are sent to the parent to be encoded."""
 
 from __future__ import annotations
 

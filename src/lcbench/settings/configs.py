@@ -1,4 +1,4 @@
-"""The configs of conf/: their keys, the suites and models that ship with lcbench"""
+"""The configs of conf/: their keys, the suites and models that ship with lcbench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings as JSON and back, for a manifest"""
+"""Settings as JSON and back, for a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings as typed values; which of them are part of a result's identity"""
+"""Settings as typed values; which of them are part of a result's identity."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from functools import partialmethod
 from pathlib import Path
 
 from lcbench.errors import RequestError
-from lcbench.settings.schema import EngineSettings
 from lcbench.system.log import LOGGER
 
 # Between two lines of a library's bar in the log.
@@ -47,17 +46,20 @@ def share_cores(scoring: int) -> None:
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, cores() - scoring)))
 
 
-def device_of(engine: EngineSettings) -> str:
-    """Return the device that a run uses.
+def device_of(asked: str) -> str:
+    """Return the device that a run uses, the first of them.
 
     Raises:
         RequestError: torch does not find it here.
     """
-    return devices_of(engine)[0]
+    return devices_of(asked)[0]
 
 
-def devices_of(engine: EngineSettings) -> list[str]:
+def devices_of(asked: str) -> list[str]:
     """Return the devices that a run uses: every GPU, unless one is named.
+
+    Args:
+        asked: `engine.device`: auto, cpu, cuda, mps, or one of torch's names of devices.
 
     Raises:
         RequestError: torch does not find it here.
@@ -66,18 +68,18 @@ def devices_of(engine: EngineSettings) -> list[str]:
 
     cuda = torch.cuda.is_available()
     every = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if cuda else []
-    if engine.device == "auto":
+    if asked == "auto":
         return every or ["cpu"]
-    if engine.device == "cuda" and cuda:
+    if asked == "cuda" and cuda:
         return every
-    if engine.device.startswith("cuda") and not cuda:
+    if asked.startswith("cuda") and not cuda:
         raise RequestError(
-            f"engine.device={engine.device}: torch finds no CUDA device here; "
+            f"engine.device={asked}: torch finds no CUDA device here; "
             "use engine=auto or engine=cpu."
         )
-    if engine.device.startswith("mps") and not torch.backends.mps.is_available():
+    if asked.startswith("mps") and not torch.backends.mps.is_available():
         raise RequestError("engine.device=mps: torch finds no such device here.")
-    return [engine.device]
+    return [asked]
 
 
 def cores() -> int:

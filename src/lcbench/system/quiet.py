@@ -1,4 +1,4 @@
-"""Libraries that print what no user asked for, made quiet"""
+"""Libraries that print what no user asked for, made quiet."""
 
 from __future__ import annotations
 

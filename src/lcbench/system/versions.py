@@ -1,4 +1,4 @@
-"""Versions of lcbench and of the libraries that a score may depend on"""
+"""Versions of lcbench and of the libraries that a score may depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations and numbers in words"""
+"""Durations and numbers in words."""
 
 from __future__ import annotations
 

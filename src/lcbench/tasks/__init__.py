@@ -1,1 +1,1 @@
-"""Tasks: named sets of them (suites), ours from docstrings (docs), and where data lies (mirror)."""
+"""Tasks: named sets of them (suites), what mteb states of each, and those from docstrings."""

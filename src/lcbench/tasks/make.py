@@ -1,4 +1,4 @@
-"""A task of mteb's or of lcbench's own, made ready to load"""
+"""A task of mteb's or of lcbench's own, made ready to load."""
 
 from __future__ import annotations
 

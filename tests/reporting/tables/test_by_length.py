@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.by_length`: which item counts where, and scores and intervals by hand and scipy."""
+"""`tables.by_length`: which item counts where, and scores and intervals by hand and scipy."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

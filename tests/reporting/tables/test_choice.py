@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.choice`: the paper's rule, tasks held out, and what the difference is."""
+"""`tables.choice`: the paper's rule, tasks held out, and what the difference is."""
 
 import csv as csv_format
 import io

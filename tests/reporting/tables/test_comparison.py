@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.comparison`: two folders of results, and models of a table, side by side."""
+"""`tables.comparison`: two folders of results, and models of a table, side by side."""
 
 from pathlib import Path
 from typing import Any

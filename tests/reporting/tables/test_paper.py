@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.paper`: which of our numbers stand beside the paper's, and what is said there."""
+"""`tables.paper`: which of our numbers stand beside the paper's, and what is said there."""
 
 import csv
 import io

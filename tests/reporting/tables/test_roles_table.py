@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.roles`: the shape of the paper's Table 2, and the grids of its figures."""
+"""`tables.roles`: the shape of the paper's Table 2, and the grids of its figures."""
 
 import csv as csv_format
 import io

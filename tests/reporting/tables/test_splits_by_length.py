@@ -1,4 +1,4 @@
-"""`lcbench.reporting.tables.splits_by_length`: values per length out of a frame, holes where Table 1 has them."""
+"""`tables.splits_by_length`: values per length out of a frame, holes where Table 1 has them."""
 
 import csv as csv_format
 import io

@@ -74,7 +74,7 @@ class Context:
         temperature: canonical, as the text's role has it; "" for tokens, which have none.
         prompt: put before each text.
         role: of the texts, where the model may make something else of one by its role; else "".
-        made_by: a digest of the versions of the libraries, and of the code, that make the rows.
+        made_by: a digest of the versions of the libraries and of the code that make the rows.
         pooling: that was asked for in the place of the model's; None: the model's.
     """
 

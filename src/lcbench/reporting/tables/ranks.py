@@ -1,4 +1,4 @@
-"""The ranks of the longest documents: the paper's Table 3"""
+"""The ranks of the longest documents: the paper's Table 3."""
 
 from __future__ import annotations
 

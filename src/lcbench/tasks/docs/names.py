@@ -1,4 +1,4 @@
-"""The names of the tasks that are made of docstrings"""
+"""The names of the tasks that are made of docstrings."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Where embeddings are kept, by content, so that no text is encoded twice."""

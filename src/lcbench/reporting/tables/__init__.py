@@ -1,0 +1,1 @@
+"""The tables of a report besides Table 1, one module each."""

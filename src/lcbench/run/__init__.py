@@ -1,0 +1,1 @@
+"""Carrying out a sweep, alone or beside others, and going on after whatever ended it."""

@@ -1,0 +1,1 @@
+"""What knows the operating system and nothing of embeddings."""

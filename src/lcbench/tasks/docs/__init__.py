@@ -1,0 +1,1 @@
+"""The docs suite: tasks made of the docstrings of installed libraries."""
