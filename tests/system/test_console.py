@@ -100,7 +100,8 @@ def test_what_a_program_reads_is_whole_or_an_error() -> None:
 def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> None:
     code = (
         "import os, sys\n"
-        "from lcbench.cli.app import run_command\n"
+        "from types import SimpleNamespace\n"
+        "from lcbench.cli import app\n"
         "def job(config):\n"
         "    with open('result', 'w') as file:\n"
         "        file.write('whole')\n"
@@ -109,8 +110,8 @@ def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> Non
         "        os.write(2, b'what a library says')\n"
         "    print('τ')\n"
         "    return 0\n"
-        "sys.argv[1:] = []\n"
-        "sys.exit(run_command('status', job))\n"
+        "app.import_module = lambda name: SimpleNamespace(job=job)\n"
+        "sys.exit(app.run(['status']))\n"
     )
     done = subprocess.run(
         ["bash", "-c", f'exec "$0" -c "$1" {closed}>&-', sys.executable, code],
@@ -126,13 +127,15 @@ def test_a_closed_stream_is_given_to_no_file(tmp_path: Path, closed: int) -> Non
 def test_a_pipe_that_nobody_reads_any_more_is_no_failure(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from lcbench.cli.app import run_command\nfrom lcbench.system.console import screen\n"
+        "from types import SimpleNamespace\n"
+        "from lcbench.cli import app\n"
+        "from lcbench.system.console import screen\n"
         "def job(config):\n"
         "    for _ in range(5000):\n"
         "        screen().print('a line of a table')\n"
         "    return 0\n"
-        "sys.argv[1:] = []\n"
-        "sys.exit(run_command('status', job))\n"
+        "app.import_module = lambda name: SimpleNamespace(job=job)\n"
+        "sys.exit(app.run(['status']))\n"
     )
     command = '"$0" -c "$1" | head -1; exit "${PIPESTATUS[0]}"'
     done = subprocess.run(
