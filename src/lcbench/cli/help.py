@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lcbench.cli.commands import COMMANDS
@@ -49,9 +49,8 @@ def help_of(name: str) -> str:
         )
     parts.append("Keys (KEY=VALUE)\n" + _indented(keys))
     for group, chosen in groups.items():
-        if chosen != "null" and group not in ("suite", "sweep"):
-            keys = _split(_read(f"{group}/{chosen}"))[1]
-            parts.append(f"Keys of {group}={chosen} ({group}.KEY=VALUE)\n{_indented(keys)}")
+        if group not in ("suite", "sweep"):
+            parts += _keys_of_group(group, chosen)
     return "\n".join([*parts, _FLAGS])
 
 
@@ -86,12 +85,27 @@ def _split(text: str) -> tuple[str, dict[str, list[str]]]:
     return "\n".join(head) + "\n", keys
 
 
-def _choices(group: str, chosen: str) -> str:
+def _keys_of_group(group: str, chosen: str) -> Iterator[str]:
+    """Yield the keys of a group's default, then those that its other configs have besides."""
+    shown: set[str] = set()
+    for name in _names(group, chosen):
+        keys = _split(_read(f"{group}/{name}"))[1]
+        more = {key: lines for key, lines in keys.items() if key not in shown}
+        if more:
+            besides = ", besides" if shown else ""
+            yield f"Keys of {group}={name}{besides} ({group}.KEY=VALUE)\n{_indented(more)}"
+        shown |= set(more)
+
+
+def _names(group: str, chosen: str) -> list[str]:
+    """Return the names of a group's configs, the default first."""
     names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-    if not names:
-        return ""
-    names.sort(key=lambda name: name != chosen)
-    return f"  {group}={', '.join(names)}\n"
+    return sorted(names, key=lambda name: name != chosen)
+
+
+def _choices(group: str, chosen: str) -> str:
+    names = _names(group, chosen)
+    return f"  {group}={', '.join(names)}\n" if names else ""
 
 
 def _indented(keys: Mapping[str, Sequence[str]]) -> str:
