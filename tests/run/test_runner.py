@@ -27,6 +27,7 @@ from lcbench.run import runner
 from lcbench.run.claims import Claims
 from lcbench.run.sweep import Outcome, run
 from lcbench.score import cell as score_cell
+from lcbench.score import pool as workers
 from lcbench.score.cell import FailedCell
 from lcbench.system.signals import Stop, Terminated
 
@@ -122,6 +123,40 @@ def test_what_may_pass_is_tried_again_and_the_rest_is_not(
     tried.clear()
     outcome, _, _ = go(settings)
     assert set(tried) == {"STS13 0.8", "STS14 0.7", "STS15 1"}
+
+
+def test_a_cell_that_hangs_fails_at_its_time_and_the_others_are_done(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(
+        settings,
+        tasks=settings.tasks[:2],
+        engine=replace(settings.engine, scoring=1),
+        cell_minutes=10.0,
+    )
+    begin = runner.Runner._begin
+    hung: list[Any] = []
+
+    def stop_the_second(self: Any, job: Any, progress: Any) -> None:
+        begin(self, job, progress)
+        if job.number == 1 and not hung:
+            (worker,) = [one for one in self._pool._workers if one.job is job]
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            worker.seconds = 600.0
+            hung.append(job.cell)
+
+    monkeypatch.setattr(runner.Runner, "_begin", stop_the_second)
+    outcome, _, _ = go(settings)
+    assert list(outcome.failed) == hung
+    results = Results(settings.results_dir)
+    assert [cell for cell in outcome.cells if not results.files(cell).result.exists()] == hung
+    failure = results.failure(hung[0])
+    assert failure is not None
+    assert failure.reason.startswith("it took longer than cell_minutes=10 and was ended while ")
+    assert (failure.attempts, failure.transient) == (1, False)
+    assert claims_of(settings) == []
+    # Whoever asks again has it tried again.
+    assert go(settings)[0].failed == {}
 
 
 def test_the_log_has_the_cell_in_every_line(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +315,52 @@ def test_elements_do_the_cells_of_one_process_between_them(settings: Any, tmp_pa
     assert scores(settings.results_dir) == scores(tmp_path / "alone")
     with pytest.raises(RequestError, match="element=6: the sweep has elements 0 to 5"):
         go(settings, frozen=frozen, element=6)
+
+
+class _Prepared(Exception):
+    """A run is about to start the processes that score."""
+
+
+def test_a_run_on_a_gpu_leaves_cores_to_the_tokenizer_and_its_plan_knows(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 6 cores 3 score, and 3 tokenise: said before anything makes the tokenizer's threads."""
+    from lcbench.plan import machine as plan_machine
+    from lcbench.plan import predict as cost
+    from lcbench.plan.freeze import freeze_sweep
+    from lcbench.settings.schema import LaunchSettings
+    from lcbench.system import hardware
+
+    settings = replace(settings, engine=replace(settings.engine, scoring=None))
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    for module in (workers, hardware):
+        monkeypatch.setattr(module, "cores", lambda: 6)
+    monkeypatch.setattr(hardware, "memory_gib", lambda: 128.0)
+    planned, real = list[int](), cost.predict
+
+    def predict(*arguments: Any, **options: Any) -> Any:
+        planned.append(options["processes"])
+        return real(*arguments, **options)
+
+    machine = plan_machine.Machine("a GPU", "cuda:0", 6, "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_machine, "machine_of", lambda *_: machine)
+        patch.setattr(plan_machine, "matmul_rate", lambda *_: 1e12)
+        patch.setattr(cost, "predict", predict)
+        freeze_sweep(settings, LaunchSettings("local"), Console(file=StringIO()), pytest.fail)
+    seen = []
+
+    def warm_up(pool: workers.Pool) -> None:
+        seen.append((pool.count, os.environ["RAYON_NUM_THREADS"]))
+        raise _Prepared
+
+    monkeypatch.setattr(runner, "device_of", lambda _: "cuda:0")
+    monkeypatch.setattr(runner.arithmetic, "pin", lambda *_: None)
+    monkeypatch.setattr(workers.Pool, "warm_up", warm_up)
+    with pytest.raises(_Prepared):
+        go(settings)
+    assert seen == [(3, "3")]
+    assert planned == [3]
 
 
 def test_a_frozen_sweep_whose_model_has_changed_is_refused(

@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from lcbench.cli.compose import compose_settings
-    from lcbench.score.pool import processes
     from lcbench.settings.read import read_run
 
     launch = read_run(config).launch
     settings = compose_settings(config)
     for task in settings.left_out:
         warn(f"left out: {task}.")
-    scoring = processes(settings.engine.scoring)
-    screen().print(describe(settings, scoring, launch), soft_wrap=True, markup=False)
+    screen().print(describe(settings, launch=launch), soft_wrap=True, markup=False)
     return 0

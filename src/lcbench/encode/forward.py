@@ -15,7 +15,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -272,10 +272,18 @@ class Forward:
         """Let whatever runs end with `Stopped` after its batch."""
         self._stopped = True
 
-    def close(self) -> None:
-        """End the threads and give the model back as it was."""
+    def go_on(self) -> None:
+        """Let what is run from now on run, after `stop`."""
+        self._stopped = False
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads and give the model back as it was.
+
+        Args:
+            wait: until they have ended; else they may be in the middle of a batch.
+        """
         self.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
         for replica in self._replicas:
             replica.release()
         # The threads know this object, and it them: copies of a model must not wait for that.
@@ -333,6 +341,7 @@ class _Replica:
         self._plain: Any = None
         self._multiple = _multiple(model.device)
         self._pools = _pool_in_float32(model)
+        self._biases = _bias_in_order(model)
         self._compile()
 
     def use(self, policy: Policy) -> None:
@@ -359,7 +368,9 @@ class _Replica:
         self._restore()
         for module in self._pools:
             module.__dict__.pop("_forward_flattened", None)
-        self._pools = []
+        for module in self._biases:
+            module.__dict__.pop("compute_bias", None)
+        self._pools, self._biases = [], []
 
     def _compile(self) -> None:
         if self._compiles:
@@ -445,6 +456,27 @@ def _pool_flattened(
     return [one.to(token_embeddings.dtype) for one in pooled]
 
 
+def _bias_in_order(model: SentenceTransformer) -> list[torch.nn.Module]:
+    """Let T5 and its kin lay out their position bias as attention takes it; return their layers.
+
+    They make it once a batch, with the heads innermost. What each layer then makes of it and of the
+    mask, as large as all attention weights of a batch, is laid out likewise, and would be copied.
+    """
+    found = [
+        module
+        for module in find_transformer(model).modules()
+        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
+    ]
+    for module in found:
+        module.compute_bias = types.MethodType(_contiguous_bias, module)  # type: ignore[assignment]
+    return found
+
+
+def _contiguous_bias(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    bias: torch.Tensor = type(self).compute_bias(self, *args, **kwargs)
+    return bias.contiguous()
+
+
 def _tokenizers(
     model: SentenceTransformer, *, by_role: bool, batched: bool
 ) -> dict[Role | None, Tokenizer]:
@@ -458,8 +490,26 @@ def _tokenizers(
             # An error only where there are such texts.
             continue
         tokenizer = found[role] = Tokenizer(model, role)
-        check_invariance(model, tokenizer, partial(_embeddings, model, tokenizer), batched=batched)
+        embed = partial(_embeddings, model, tokenizer)
+        with _one_thread(model.device):
+            check_invariance(model, tokenizer, embed, batched=batched)
     return found
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Compute on one thread of a CPU, as lanes do.
+
+    Several wait for one another at every operation: with MiniLM and two texts that is 0.1 s on one
+    thread and 2 s on two, where others have the cores as well.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _budget(model: SentenceTransformer, lanes: int) -> int:

@@ -98,7 +98,7 @@ def load(
         set_window(model, own)
     config = read_json(transformer_folder(located.folder) / "config.json")
     if located.positions is not None and not has_no_table(config):
-        cap_lengths(model, located.positions)
+        cap_lengths(model, located.positions, located.name)
     refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on. On a GPU they are copies already.

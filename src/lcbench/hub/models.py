@@ -43,6 +43,10 @@ _WINDOW_FILES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# In these files, the older name first: what the tokenizer is loaded with. Its limit comes before
+# `max_seq_length`; null is none.
+_TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
+_LIMIT = "model_max_length"
 # More tokens than this are what transformers writes for no limit (1e30).
 NO_LIMIT = 1e20
 # Any of these sets is a tokenizer; the first is named where there is none.
@@ -689,13 +693,19 @@ def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
     Raises:
         RequestError: it is no token.
     """
+    tokenizer = transformer / "tokenizer_config.json"
+    entries = [(read_json(tokenizer).get(_LIMIT), tokenizer, _LIMIT)]
     # sentence-transformers reads the first that says anything.
-    files = [path for name in _WINDOW_FILES if read_json(path := transformer / name)][:1]
-    for path, key in (
-        *((path, "max_seq_length") for path in files),
-        (transformer / "tokenizer_config.json", "model_max_length"),
-    ):
-        window = _limit(read_json(path).get(key), f"{path}: {key}")
+    for path in [path for name in _WINDOW_FILES if read_json(path := transformer / name)][:1]:
+        config = read_json(path)
+        name = next((one for one in _TOKENIZER_OPTIONS if one in config), "")
+        options = config.get(name)
+        if isinstance(options, dict) and _LIMIT in options:
+            entries = [(options[_LIMIT], path, f"{name}.{_LIMIT}")]
+        else:
+            entries.insert(0, (config.get("max_seq_length"), path, "max_seq_length"))
+    for value, path, key in entries:
+        window = _limit(value, f"{path}: {key}")
         if window is not None:
             return window, path, key
     return None

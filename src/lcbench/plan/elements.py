@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+from lcbench.cards import assumed
 from lcbench.plan import manifest
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.plan.predict import CellCost, Prediction
@@ -109,7 +110,10 @@ def freeze(
         StorageError: it cannot be written.
     """
     frozen = freeze_settings(settings)
-    asked = (launch.elements, launch.hours, launch.tflops) if launch else (1, None, None)
+    # A card divides a sweep as its rate does.
+    device = assumed(launch, settings.protocol.dtype)
+    rate = None if device is None else device.tflops
+    asked = (launch.elements, launch.hours, rate) if launch else (1, None, None)
     return manifest.freeze(
         manifest.folder_of(results_dir, settings.label, frozen, lines, asked),
         command=["python", "-m", "lcbench", *sys.argv[1:]],

@@ -30,6 +30,7 @@ def freeze_sweep(
         RequestError: the request is wrong, or asks for what is not here.
         StorageError: the manifest cannot be written.
     """
+    from lcbench.cards import assumed
     from lcbench.hub.models import dimensions_of
     from lcbench.plan import elements as division
     from lcbench.plan import predict
@@ -48,14 +49,20 @@ def freeze_sweep(
     cells = [
         predict.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()
     ]
-    if launch.tflops is not None:
-        machine, rates = predict.sustaining(launch, machine, rates, [one.known for one in cells])
+    device = assumed(launch, settings.protocol.dtype)
+    if device is not None:
+        known = [one.known for one in cells]
+        machine, rates = predict.sustaining(device, launch.cpus, machine, rates, known)
     prediction = predict.predict(
         settings,
         grid.parts,
         cells,
         machine=machine,
-        processes=processes(settings.engine.scoring),
+        processes=processes(
+            settings.engine.scoring,
+            beside_gpu=machine.kind == "cuda",
+            among=None if device is None else launch.cpus,
+        ),
         rates=rates,
     )
     lines = division.with_seconds(

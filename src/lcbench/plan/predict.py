@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lcbench.cards import Assumed
 from lcbench.hub.models import Dimensions
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.results.cell import Cell
-from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.settings.schema import Settings
 from lcbench.system.words import clock, duration
 from lcbench.tasks.docs.names import DOCS_TYPES
 from lcbench.tasks.registry import registry
@@ -430,20 +431,25 @@ def _subset(texts: Texts) -> str:
 
 
 def sustaining(
-    launch: LaunchSettings, machine: Machine, rates: Rates, known: Iterable[Dimensions | None]
+    device: Assumed,
+    cpus: int | None,
+    machine: Machine,
+    rates: Rates,
+    known: Iterable[Dimensions | None],
 ) -> tuple[Machine, Rates]:
-    """Return a machine whose device sustains `launch.tflops`, and rates that say so.
+    """Return a machine that has a certain device, and rates that say what it sustains.
 
     Args:
-        launch: with `tflops`; its GPUs and CPUs are the machine's.
-        machine: that this is estimated on; what `launch` does not say stays as it is here.
+        device: that is not at hand.
+        cpus: beside it; None: as many as here.
+        machine: that this is estimated on.
         rates: measured here.
         known: the models that are run.
     """
-    device = "cuda" if launch.gpus else "cpu"
-    name = f"{launch.tflops:g} TFLOP/s"
-    sized = replace(machine, name=name, device=device, cores=launch.cpus or machine.cores)
-    operations = (launch.tflops or 0.0) * 1e12
+    kind = "cuda" if device.is_gpu else "cpu"
+    name = f"{device.tflops:g} TFLOP/s"
+    sized = replace(machine, name=name, device=kind, cores=cpus or machine.cores)
+    operations = device.tflops * 1e12
     widths = {one.hidden for one in known if one is not None}
     encoding = {f"{sized.key}|{width}": [1.0, operations] for width in widths}
     return sized, replace(rates, encoding=encoding)

@@ -17,7 +17,7 @@ from rich.progress import track
 from lcbench import __version__
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.results.cell import Cell, Protocol
-from lcbench.results.folder import Finished, Results, is_possible
+from lcbench.results.folder import Finished, Results, is_possible, lowest_score
 from lcbench.settings.schema import ImportSettings
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE
@@ -320,7 +320,7 @@ def _with_main_score(
         _UnusableError: one is no score of its metric.
     """
     former = _FORMER_MAIN_SCORE.get(task.kind, task.main_score)
-    lowest = 0 if task.main_score.startswith(_NEVER_NEGATIVE) else -1
+    lowest = lowest_score(task.main_score)
     complete = []
     for entry in entries:
         score = entry["main_score"]
@@ -390,13 +390,6 @@ def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
     own = found if isinstance(found, dict) else {}
     # Under other names mteb would not find the model again.
     return {**empty, **own, "name": cell.model, "revision": cell.revision}
-
-
-# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
-_NEVER_NEGATIVE = (
-    *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
-    *("max_ap", "max_accuracy", "max_f1", "max_over_subqueries", "paired_accuracy"),
-)
 
 
 def _in_short(value: object) -> str:

@@ -7,14 +7,14 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.text import Text
 
 from lcbench.encode.store.shelf import check_writable
-from lcbench.errors import RequestError, StorageError
+from lcbench.errors import RequestError
 from lcbench.hub.datasets import (
     digest_of,
     plain_folder,
@@ -101,8 +101,7 @@ def run(
     _check_same_versions(settings, results, done, left)
     if not left:
         # What is finished can be read where nothing can be written.
-        with suppress(StorageError, OSError):
-            tidy(results, cells)
+        tidy(results, cells)
         return Outcome(cells, len(cells))
     results.check_writable()
     if settings.store.is_named and settings.store.folder is not None:

@@ -8,7 +8,6 @@ at hand.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,9 +30,9 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from lcbench.encode.encoder import Counters, Encoder
 from lcbench.hub.contents import DataError, load
-from lcbench.results.folder import is_possible
+from lcbench.results.folder import SUBQUERIES, digest_of_items, is_possible, lowest_score
 from lcbench.results.items import ITEMS_SCHEMA
-from lcbench.score.items import SUBQUERIES, PerQuery, items_of
+from lcbench.score.items import PerQuery, items_of
 from lcbench.tasks.suites import parts_of
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
                 encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
             )
             (result,) = outcome.task_results
-            _check_range(result)
+            _check_range(result, task.metadata.main_score)
             # The items below ask the encoder again for what it has encoded: not counted.
             counters, encoder.counters = encoder.counters, Counters()
             scored = time.perf_counter()
@@ -197,18 +196,23 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
     )
 
 
-def _check_range(result: TaskResult) -> None:
+def _check_range(result: TaskResult, metric: str) -> None:
     """See that main scores can be such.
+
+    Args:
+        result: mteb's.
+        metric: name of the main score.
 
     Raises:
         ValueError: one cannot, naming its split and subset.
     """
+    lowest = lowest_score(metric)
     for split, entries in result.scores.items():
         for entry in entries:
-            if not is_possible(entry["main_score"]):
+            if not is_possible(entry["main_score"], lowest):
                 raise ValueError(
                     f"{result.task_name}, split {split}, subset {entry['hf_subset']}: a main score "
-                    f"of {entry['main_score']} is none"
+                    f"of {entry['main_score']} is none: {metric} is between {lowest} and 1"
                 )
 
 
@@ -220,14 +224,7 @@ def _items_of_data(task: AbsTask, items: pa.Table) -> str | None:
     """
     if isinstance(task, AbsTaskSummarization):
         return None
-    digest = hashlib.sha256()
-    for name in ("split", "subset", "id", "gold"):
-        digest.update(json.dumps(items[name].to_pylist()).encode())
-    if not task.metadata.main_score.startswith(SUBQUERIES):
-        for relevant in items["relevant"].to_pylist():
-            graded = [[one["id"], one["grade"]] for one in relevant or ()]
-            digest.update(json.dumps(sorted(graded)).encode())
-    return digest.hexdigest()
+    return digest_of_items(items, relevant=not task.metadata.main_score.startswith(SUBQUERIES))
 
 
 def _joined_digests(digests: Sequence[str | None]) -> str | None:

@@ -22,6 +22,7 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
 from lcbench.encode.encoder import Encoder, role_of
+from lcbench.results.folder import SUBQUERIES
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -37,9 +38,6 @@ _CLASSIFIES_OTHERWISE = (AbsTaskMultilabelClassification, AbsTaskRegression)
 
 # By split and subset, of every query: its metrics, or its documents' similarities.
 PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
-
-# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
-SUBQUERIES = "max_over_subqueries_"
 
 
 def items_of(

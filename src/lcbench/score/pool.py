@@ -2,7 +2,7 @@
 
 mteb's scoring (logistic regression, clustering) uses one core and no GPU. Here each cell is scored
 by a process that asks this one for embeddings: whatever the task asks for, mteb's code decides. A
-process that dies is one failed cell.
+process that dies is one failed cell, and so is one that is ended since its cell takes too long.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import LcbenchError
+from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
 from lcbench.score.server import GONE, PATIENCE, Server, Worker, prompt_of
 from lcbench.score.worker import END, OTHERS_BUSINESS, score_jobs
+from lcbench.settings.read import cell_minutes_without_processes
+from lcbench.system import process as machine
 from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about
+from lcbench.system.signals import EncoderStuck
 
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
@@ -35,19 +38,28 @@ _GIB_A_PROCESS = 2.0
 _MOST_PROCESSES = 8
 # Nothing is heard from any process for so long: is the encoder still there?
 _LOOK_SECONDS = 1.0
+# What lets such a process write down where it is.
+WHERE = signal.SIGUSR2
+# Of the time between two looks at a cell no more counts as its own: this process may have slept.
+_MOST_BETWEEN_LOOKS = 5.0
+# Seconds after which an encoder that was told to stop is taken to hang: it stops after its batch,
+# or when a block of texts is tokenised, which take a few seconds.
+ENCODER_SECONDS = 120.0
 
 
-def processes(asked: int | None, *, beside_gpu: bool = False) -> int:
+def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:
     """Return how many processes score: as asked, or as many as cores and memory allow.
 
     Args:
         asked: how many; None: see above.
         beside_gpu: whether texts are encoded on a GPU: it computes while all cores are free, and
             waits for them to be tokenised, so that half of the cores are left to that.
+        among: how many cores there are; None: as here.
     """
     if asked is not None:
         return asked
-    free = cores() // 2 if beside_gpu else cores()
+    there = among or cores()
+    free = there // 2 if beside_gpu else there
     return int(max(1, min(free, memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
 
 
@@ -59,17 +71,33 @@ class Pool:
         offline: whether the network is out of bounds for processes that are started from now on.
     """
 
-    def __init__(self, count: int, *, offline: bool, address: str | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        offline: bool,
+        address: str | None = None,
+        cell_minutes: float | None = None,
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             count: processes; 0: cells are scored in this one, one after the other.
             offline: see above.
             address: of a site's mirror of the hub.
+            cell_minutes: that a cell may take, without those in which the encoder works for other
+                cells; None: any number.
+
+        Raises:
+            RequestError: cells are scored in this process, which cannot end one alone.
         """
+        if cell_minutes is not None and not count:
+            raise RequestError(cell_minutes_without_processes(cell_minutes))
         self.offline = offline
         self.count = count
         self._address = address
+        self._cell_minutes = cell_minutes
+        self._looked = 0.0
         self._workers: list[Worker] = []
         self._context: Any = None
         if count:
@@ -103,6 +131,9 @@ class Pool:
             jobs: in the order in which they are begun; the next is asked for when it can be.
             engine: encodes for them.
             started: told of each as it begins.
+
+        Raises:
+            EncoderStuck: the encoder does not come back from a cell that was ended for its time.
         """
         if not self.count:
             for job in jobs:
@@ -119,6 +150,7 @@ class Pool:
         serving = ThreadPoolExecutor(1, "encoder")
         served = serving.submit(server.serve)
         waiting = _Waiting(jobs)
+        self._looked = time.monotonic()
         try:
             while True:
                 self._hand_out(waiting, started)
@@ -128,6 +160,11 @@ class Pool:
                 for connection in wait(list(busy), _LOOK_SECONDS):
                     worker = busy[connection]  # type: ignore[index]
                     yield from self._hear(worker, server, engine)
+                for worker in self._overdue(server):
+                    yield self._give_up(worker, server)
+                if server.is_stuck():
+                    engine.is_stuck = True
+                    raise EncoderStuck(server.abandoned, ENCODER_SECONDS)
                 if served.done():
                     served.result()
         finally:
@@ -136,7 +173,7 @@ class Pool:
                 engine.stop()
             # Before the server is waited for: it may be writing to one that does not read.
             self._end_busy()
-            serving.shutdown(wait=True)
+            serving.shutdown(wait=not engine.is_stuck)
             if any(one.job for one in self._workers):
                 self.close()
 
@@ -158,6 +195,43 @@ class Pool:
                 os.kill(worker.process.pid, END)
         _wait_for(busy)
 
+    def _overdue(self, server: Server) -> list[Worker]:
+        """Count the time that cells have taken since the last look, and return whose is over."""
+        now = time.monotonic()
+        passed = min(now - self._looked, _MOST_BETWEEN_LOOKS)
+        self._looked = now
+        if self._cell_minutes is None:
+            return []
+        busy = [one for one in self._workers if one.job is not None]
+        for worker in busy:
+            if not (worker.asking and server.is_with_another(worker)):
+                worker.seconds += passed
+        return [one for one in busy if one.seconds > 60 * self._cell_minutes]
+
+    def _give_up(self, worker: Worker, server: Server) -> tuple[Job, FailedCell]:
+        """End a process whose cell takes too long, and return that cell as a failed one."""
+        job = worker.job
+        if job is None:
+            raise ValueError("a process without a cell takes no time")
+        asking, pid = worker.asking, worker.process.pid
+        started = machine.descendants(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, WHERE)
+            # It may be stopped, and then writes nothing.
+            time.sleep(_LOOK_SECONDS / 2)
+            os.kill(pid, END)
+        _wait_for([worker])
+        for one in started:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        server.abandon(worker)
+        words = self._bury(worker).traceback
+        reason = (
+            f"it took longer than cell_minutes={self._cell_minutes:g} and was ended while its "
+            f"texts were {'encoded' if asking else 'scored'}; name more, or cell_minutes=null"
+        )
+        return job, FailedCell(reason, f"{reason}\n{words}")
+
     def _hand_out(self, waiting: _Waiting, started: Callable[[Job], None]) -> None:
         while True:
             idle = next((one for one in self._workers if one.job is None), None)
@@ -166,7 +240,9 @@ class Pool:
             job = waiting.next()
             if job is None:
                 return
-            worker = self._start() if idle is None else idle
+            worker = self._start_in_time() if idle is None else idle
+            if idle is None:
+                self._workers.append(worker)
             try:
                 worker.connection.send(job)
             except OSError as error:
@@ -179,7 +255,7 @@ class Pool:
                     ) from error
                 waiting.put_back(job)
                 continue
-            worker.job, worker.asking = job, False
+            worker.job, worker.asking, worker.seconds = job, False, 0.0
             started(job)
 
     def _hear(
@@ -206,6 +282,41 @@ class Pool:
             worker.asking = True
             server.ask(worker, job, message)
 
+    def _start_in_time(self) -> Worker:
+        """Start a process, which for a moment waits for the one that forks it.
+
+        Raises:
+            LcbenchError: that takes longer than a cell may.
+        """
+        if self._cell_minutes is None:
+            return self._start()
+        begun: Future[Worker] = Future()
+
+        def start() -> None:
+            try:
+                worker = self._start()
+            except Exception as error:
+                with suppress(InvalidStateError):
+                    begun.set_exception(error)
+                return
+            try:
+                begun.set_result(worker)
+            except InvalidStateError:
+                # Nobody waits for it any more.
+                worker.process.kill()
+                worker.life.close()
+
+        threading.Thread(target=start, name="starts a process", daemon=True).start()
+        try:
+            return begun.result(60 * self._cell_minutes)
+        except TimeoutError as error:
+            begun.cancel()
+            raise LcbenchError(
+                "A process that is to score cells could not be started within "
+                f"cell_minutes={self._cell_minutes:g}: the one that starts them hangs, or is "
+                "stopped. cell_minutes=null with engine.scoring=0 does without it."
+            ) from error
+
     def _start(self) -> Worker:
         here, there = self._context.Pipe()
         life_here, life_there = self._context.Pipe()
@@ -222,7 +333,6 @@ class Pool:
         words_there.close()
         worker = Worker(process, here, life_here)
         worker.relay = Relay(words_here, lambda: worker.job and worker.job.cell)
-        self._workers.append(worker)
         return worker
 
     def _bury(self, worker: Worker) -> FailedCell:
@@ -248,10 +358,13 @@ def _wait_for(workers: Sequence[Worker]) -> None:
     until = time.monotonic() + PATIENCE
     for worker in workers:
         worker.process.join(max(0.0, until - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
-            # What says that it has ended may itself be stopped.
-            worker.process.join(PATIENCE)
+    left = [one for one in workers if one.process.is_alive()]
+    for worker in left:
+        worker.process.kill()
+    # What says that they have ended may itself be stopped: all of them are waited for together.
+    until = time.monotonic() + PATIENCE
+    for worker in left:
+        worker.process.join(max(0.0, until - time.monotonic()))
 
 
 class _Waiting:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from lcbench.encode.encoder import EmbeddingError
+from lcbench.results.cell import Cell
 from lcbench.score.cell import EncoderError, FailedCell, Job
+from lcbench.score.pool import ENCODER_SECONDS
 from lcbench.system.log import Relay, about
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class Worker:
     job: Job | None = None
     asking: bool = False
     relay: Relay | None = None
+    # That its cell has taken, without the waiting for the encoder's turn.
+    seconds: float = 0.0
 
 
 @dataclass(order=True)
@@ -44,7 +49,12 @@ class _Request:
 
 
 class Server:
-    """Answers what the processes ask, in a thread of its own: one request at a time."""
+    """Answers what the processes ask, in a thread of its own: one request at a time.
+
+    Attributes:
+        current: what is being answered.
+        abandoned: the cell whose request is being answered, where nobody waits for the answer.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -53,7 +63,9 @@ class Server:
         self._ended = False
         self._policy: Any = None
         self._awaited: Worker | None = None
+        self._abandoned_at = 0.0
         self.current: _Request | None = None
+        self.abandoned: Cell | None = None
 
     def ask(self, worker: Worker, job: Job, message: tuple[Any, ...]) -> None:
         """Put a request in the queue."""
@@ -67,6 +79,25 @@ class Server:
             self._requests = [one for one in self._requests if one.worker is not worker]
             if self._awaited is worker:
                 self._awaited = None
+
+    def abandon(self, worker: Worker) -> None:
+        """Drop what a process has asked for that was ended, also what is being answered."""
+        self.forget(worker)
+        with self._changed:
+            if self.current is not None and self.current.worker is worker:
+                self.abandoned, self._abandoned_at = self.current.job.cell, time.monotonic()
+                self._engine.stop()
+
+    def is_with_another(self, worker: Worker) -> bool:
+        """Whether another process's request is being answered."""
+        current = self.current
+        return current is not None and current.worker is not worker
+
+    def is_stuck(self) -> bool:
+        """Whether the encoder does not come back from a request that it was told to leave."""
+        with self._changed:
+            waited = time.monotonic() - self._abandoned_at
+            return self.abandoned is not None and waited > ENCODER_SECONDS
 
     def end(self) -> None:
         """Answer no more."""
@@ -93,6 +124,9 @@ class Server:
                 request.worker.connection.send(reply)
             with self._changed:
                 self.current = None
+                if self.abandoned is not None:
+                    self.abandoned = None
+                    self._engine.go_on()
 
     def _has_what_it_waits_for(self) -> bool:
         if self._ended or self._awaited is None:

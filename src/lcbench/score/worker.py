@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Embedded
 from lcbench.hub import cache
 from lcbench.score.cell import EncoderError, FailedCell, ScoredCell, score_cell
+from lcbench.score.pool import WHERE
 from lcbench.score.server import PATIENCE
 from lcbench.tempscale.policy import Role
 
@@ -83,6 +85,7 @@ def score_jobs(
     for stream in (1, 2):
         os.dup2(words.fileno(), stream)
     words.close()
+    faulthandler.register(WHERE, file=2, all_threads=True)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from lcbench.system.quiet import quiet_libraries
 

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from lcbench.cards import CARDS
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache as hub
 from lcbench.hub.models import Dimensions, ModelSettings
@@ -59,6 +60,8 @@ _EVERY_SUBSET = "all"
 _LONGEST_PROTOCOL = 100
 # 2.5 % of fewer are too few to say where they end.
 _FEWEST_RESAMPLES = 1000
+# A cell of the docs suite takes seconds; below that a limit is a slip.
+_LEAST_CELL_MINUTES = 0.1
 # Of a sweep for which neither elements nor hours are asked.
 _ELEMENTS = {"local": 1, "slurm": 20}
 
@@ -121,6 +124,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         hub=address,
         offline=_boolean("offline", first["offline"]),
         retries=_count("retries", first["retries"], least=0),
+        cell_minutes=_cell_minutes(first["cell_minutes"], engine["scoring"]),
         results_dir=_needed_path("results_dir", first["results_dir"]),
     )
 
@@ -496,6 +500,11 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
             if not 0 < number < math.inf:
                 raise RequestError(f"launch.{key}={number} is not a number above 0.")
         told[key] = number
+    card = _word("launch.card", value.get("card"))
+    if card is not None:
+        card = card.lower()
+        _one_of("launch.card", card, sorted(CARDS))
+    told["card"] = card
     if told["elements"] is None and told["hours"] is None:
         told["elements"] = _ELEMENTS[value["name"]]
     for key in ("partition", "account", "qos", "gpus", "memory", "time"):
@@ -552,6 +561,23 @@ def _number(key: str, value: Any, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
         raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
     return float(value)
+
+
+def _cell_minutes(value: Any, scoring: Any) -> float | None:
+    if value is None:
+        return None
+    minutes = _number("cell_minutes", value, least=_LEAST_CELL_MINUTES)
+    if scoring == 0:
+        raise RequestError(cell_minutes_without_processes(minutes))
+    return minutes
+
+
+def cell_minutes_without_processes(minutes: float) -> str:
+    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
+    return (
+        f"cell_minutes={minutes:g} needs processes that score cells, which can be ended: "
+        "engine.scoring=1 or more, not engine.scoring=0."
+    )
 
 
 def _boolean(key: str, value: Any) -> bool:

@@ -73,12 +73,14 @@ RUNTIME = frozenset(
         "manifest",
         "element",
         "retries",
+        "cell_minutes",
         "failed",
         "watch",
         "launch.name",
         "launch.elements",
         "launch.hours",
         "launch.tflops",
+        "launch.card",
         "launch.max_running",
         "launch.partition",
         "launch.account",
@@ -175,6 +177,8 @@ class LaunchSettings:
         hours: that an element takes, by the estimate; None: whatever comes of `elements`.
         tflops: what the device of an element sustains, in 10¹² operations a second; None: as
             measured or reckoned on the machine that plans.
+        card: the GPU of an element, of which its data sheet says what `tflops` does not: one of
+            `lcbench.cards.CARDS`.
         max_running: elements that run at the same time, at most; None: not limited.
         partition: of Slurm; it and the following are left to the site where they are None.
         account: that is charged.
@@ -194,6 +198,7 @@ class LaunchSettings:
     elements: int | None = 1
     hours: float | None = None
     tflops: float | None = None
+    card: str | None = None
     max_running: int | None = None
     partition: str | None = None
     account: str | None = None
@@ -222,6 +227,7 @@ class Settings:
             that it is named after.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
         retries: how often a cell that failed for want of memory, say, is tried again.
+        cell_minutes: after which a cell is ended and has failed; None: it may take any time.
     """
 
     label: str
@@ -239,6 +245,7 @@ class Settings:
     hub: str | None
     offline: bool
     retries: int
+    cell_minutes: float | None
     results_dir: Path
 
 
