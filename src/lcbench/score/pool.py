@@ -107,7 +107,7 @@ class Pool:
             if forks:
                 # A process that has imported everything and does nothing but fork.
                 self._context.set_forkserver_preload(
-                    ["lcbench.score.evaluate", "sentence_transformers"]
+                    ["lcbench.score.worker", "lcbench.score.evaluate", "sentence_transformers"]
                 )
 
     def warm_up(self) -> None:
