@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench.cards import assumed
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, dimensions, locate
 from lcbench.plan import machine as plan_machine
 from lcbench.plan import predict
 from lcbench.plan import rates as plan_rates
+from lcbench.plan.assumed import assumed
 from lcbench.plan.estimate import Estimate, describe, estimate, sentence
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results

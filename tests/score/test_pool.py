@@ -368,7 +368,7 @@ def test_an_encoder_that_does_not_come_back_ends_the_run_after_its_cell_has_fail
         raise RuntimeError("late")
 
     monkeypatch.setattr(engine, "embed", hang)
-    monkeypatch.setattr(workers, "ENCODER_SECONDS", 0.5)
+    monkeypatch.setattr(score_server, "ENCODER_SECONDS", 0.5)
     outcomes: list[Any] = []
     try:
         with closing(Pool(1, offline=True, cell_minutes=10)) as pool:

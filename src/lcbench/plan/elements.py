@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from lcbench.cards import assumed
 from lcbench.plan import manifest
+from lcbench.plan.assumed import assumed
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.plan.predict import CellCost, Prediction
 from lcbench.results.cell import Cell

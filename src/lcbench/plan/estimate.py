@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcbench.cards import Assumed, assumed
 from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
+from lcbench.plan.assumed import Assumed, assumed
 from lcbench.plan.layout import expand
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates

@@ -30,10 +30,10 @@ def freeze_sweep(
         RequestError: the request is wrong, or asks for what is not here.
         StorageError: the manifest cannot be written.
     """
-    from lcbench.cards import assumed
     from lcbench.hub.models import dimensions_of
     from lcbench.plan import elements as division
     from lcbench.plan import predict
+    from lcbench.plan.assumed import assumed
     from lcbench.plan.layout import lay_out
     from lcbench.plan.machine import machine_of
     from lcbench.plan.rates import read_rates

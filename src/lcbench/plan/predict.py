@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lcbench.cards import Assumed
 from lcbench.hub.models import Dimensions
+from lcbench.plan.assumed import Assumed
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.results.cell import Cell

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
-from lcbench.score.server import GONE, PATIENCE, Server, Worker, prompt_of
-from lcbench.score.worker import END, OTHERS_BUSINESS, score_jobs
+from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
+from lcbench.score.worker import END, OTHERS_BUSINESS, WHERE, score_jobs
 from lcbench.settings.read import cell_minutes_without_processes
 from lcbench.system import process as machine
 from lcbench.system.hardware import cores, memory_gib
@@ -38,13 +38,8 @@ _GIB_A_PROCESS = 2.0
 _MOST_PROCESSES = 8
 # Nothing is heard from any process for so long: is the encoder still there?
 _LOOK_SECONDS = 1.0
-# What lets such a process write down where it is.
-WHERE = signal.SIGUSR2
 # Of the time between two looks at a cell no more counts as its own: this process may have slept.
 _MOST_BETWEEN_LOOKS = 5.0
-# Seconds after which an encoder that was told to stop is taken to hang: it stops after its batch,
-# or when a block of texts is tokenised, which take a few seconds.
-ENCODER_SECONDS = 120.0
 
 
 def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:

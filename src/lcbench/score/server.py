@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.results.cell import Cell
 from lcbench.score.cell import EncoderError, FailedCell, Job
-from lcbench.score.pool import ENCODER_SECONDS
 from lcbench.system.log import Relay, about
 
 if TYPE_CHECKING:
@@ -167,3 +166,8 @@ def prompt_of(engine: Engine, message: tuple[Any, ...]) -> Any:
         return engine.prompt_of(*message[1:])
     except Exception as error:
         return EncoderError(FailedCell.of(error))
+
+
+# Seconds after which an encoder that was told to stop is taken to hang: it stops after its batch,
+# or when a block of texts is tokenised, which take a few seconds.
+ENCODER_SECONDS = 120.0

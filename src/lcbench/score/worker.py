@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Embedded
 from lcbench.hub import cache
 from lcbench.score.cell import EncoderError, FailedCell, ScoredCell, score_cell
-from lcbench.score.pool import WHERE
 from lcbench.score.server import PATIENCE
 from lcbench.tempscale.policy import Role
 
@@ -122,3 +121,7 @@ def _end_with(life: Connection) -> None:
     os.kill(os.getpid(), END)
     time.sleep(PATIENCE)
     os._exit(1)
+
+
+# What lets such a process write down where it is.
+WHERE = signal.SIGUSR2

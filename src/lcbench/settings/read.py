@@ -17,7 +17,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from lcbench.cards import CARDS
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache as hub
 from lcbench.hub.models import Dimensions, ModelSettings
@@ -43,6 +42,7 @@ from lcbench.settings.schema import (
     StoreSettings,
     TasksSettings,
 )
+from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
 from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice

@@ -178,7 +178,7 @@ class LaunchSettings:
         tflops: what the device of an element sustains, in 10¹² operations a second; None: as
             measured or reckoned on the machine that plans.
         card: the GPU of an element, of which its data sheet says what `tflops` does not: one of
-            `lcbench.cards.CARDS`.
+            `lcbench.system.cards.CARDS`.
         max_running: elements that run at the same time, at most; None: not limited.
         partition: of Slurm; it and the following are left to the site where they are None.
         account: that is charged.
