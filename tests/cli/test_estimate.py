@@ -20,7 +20,6 @@ from lcbench.score import pool
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import LaunchSettings, Settings
-from lcbench.system import hardware
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -298,9 +297,9 @@ def test_as_many_processes_score_as_in_a_run(
 ) -> None:
     """A run on a GPU leaves half of the cores to the tokenizer; its estimate knows that."""
     monkeypatch.setattr(pool, "cores", lambda: 6)
-    monkeypatch.setattr(hardware, "memory_gib", lambda: 256.0)
+    monkeypatch.setattr(pool, "memory_gib", lambda: 256.0)
     machine = plan_machine.Machine("one", device, 6, "float32")
-    monkeypatch.setattr(plan_machine, "machine_of", lambda engine, dtype: machine)
+    monkeypatch.setattr("lcbench.plan.estimate.machine_of", lambda engine, dtype: machine)
     request = asked("tasks=[STSBenchmark]")
     assert estimate(request).prediction.processes == count
     # With 12 cores beside a GPU elsewhere.

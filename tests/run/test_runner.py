@@ -335,7 +335,7 @@ def test_a_run_on_a_gpu_leaves_cores_to_the_tokenizer_and_its_plan_knows(
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
     for module in (workers, hardware):
         monkeypatch.setattr(module, "cores", lambda: 6)
-    monkeypatch.setattr(hardware, "memory_gib", lambda: 128.0)
+    monkeypatch.setattr(workers, "memory_gib", lambda: 128.0)
     planned, real = list[int](), cost.predict
 
     def predict(*arguments: Any, **options: Any) -> Any:
@@ -345,7 +345,7 @@ def test_a_run_on_a_gpu_leaves_cores_to_the_tokenizer_and_its_plan_knows(
     machine = plan_machine.Machine("a GPU", "cuda:0", 6, "float32")
     with monkeypatch.context() as patch:
         patch.setattr(plan_machine, "machine_of", lambda *_: machine)
-        patch.setattr(plan_machine, "matmul_rate", lambda *_: 1e12)
+        patch.setattr(cost, "matmul_rate", lambda *_: 1e12)
         patch.setattr(cost, "predict", predict)
         freeze_sweep(settings, LaunchSettings("local"), Console(file=StringIO()), pytest.fail)
     seen = []

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 # 10¹² operations a second by dtype, without structured sparsity (where a data sheet has only the
 # rate with it, half of that); without an entry: the card's units have no such type.
