@@ -15,6 +15,8 @@ from rich.text import Text
 
 from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import (
+    GAIN,
+    LOSS,
     Entry,
     entry_latex,
     entry_markdown,
@@ -541,7 +543,7 @@ def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
 def _terminal_value(kind: str, entry: Entry) -> Text:
     text = entry_terminal(entry)
     if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
-        text.style = {1: "green", -1: "red", 0: ""}[direction(entry.value)]
+        text.style = {1: GAIN, -1: LOSS, 0: ""}[direction(entry.value)]
     elif kind in {"low", "high"}:
         text.style = "dim"
     return text
