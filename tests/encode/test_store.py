@@ -18,8 +18,10 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from lcbench.encode.store import folder as store_folder
 from lcbench.encode.store import shelf as module
-from lcbench.encode.store.shelf import Context, Keys, Shelf, Store, check_writable, digests
+from lcbench.encode.store.segments import Context, Keys, digests
+from lcbench.encode.store.shelf import Shelf, Store, check_writable
 from lcbench.errors import RequestError, StorageError
 from lcbench.system.process import short_name
 
@@ -280,9 +282,9 @@ def test_a_folder_is_listed_again_only_after_a_change(
     folder = segments(tmp_path)[0].parent
     os.utime(folder, (time.time() - 60, time.time() - 60))
     listed = []
-    names = module._Folder.names
+    names = store_folder.Folder.names
     monkeypatch.setattr(
-        module._Folder, "names", lambda self, shelf: listed.append(1) or names(self, shelf)
+        store_folder.Folder, "names", lambda self, shelf: listed.append(1) or names(self, shelf)
     )
     with opened(tmp_path) as store:
         for _ in range(5):
@@ -296,7 +298,7 @@ def test_a_folder_is_listed_again_only_after_a_change(
 WRITER = """
 import sys
 from pathlib import Path
-from lcbench.encode import store as module
+from lcbench.encode.store import shelf as module
 from lcbench.encode.store.shelf import Store
 from test_store import EMBEDDINGS, add, found, no_warning, texts
 folder, start, end, step, segment = sys.argv[1], *map(int, sys.argv[2:])
@@ -736,7 +738,7 @@ def test_a_full_disk_costs_one_warning(tmp_path: Path, monkeypatch: pytest.Monke
         cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise StorageError(f"{path} could not be written") from cause
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(store_folder, "write_atomically", full)
     warnings: list[str] = []
     with Store(tmp_path, GIB, warnings.append) as store:
         for temperature in ("0.8", "0.7"):

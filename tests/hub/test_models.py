@@ -130,7 +130,7 @@ def _lose_pooling(folder: Path) -> None:
 def test_a_window_that_the_files_misstate_is_refused(
     tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lcbench.hub.models._own_window", lambda *_: 32)
+    monkeypatch.setattr("lcbench.hub.models.window_in_files", lambda *_: 32)
     located = locate(settings(make_model("bert"), window=32), offline=True)
     assert located.window is None
     with pytest.raises(RequestError, match=r"model\.window=32: by its files .* reads 48 tokens"):

@@ -20,7 +20,7 @@ from lcbench.reporting.figures import (
     improvement_series,
     plot_improvement,
 )
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from lcbench.reporting.figures import forest_csv, forest_figures, plot_forest
 from lcbench.reporting.figures.forest import Line, forest_lines
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 

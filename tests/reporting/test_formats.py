@@ -12,8 +12,8 @@ from pdflatex import compiled
 from rich.console import Console
 
 from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import latex_document
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import COLUMN_ORDER, Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.text import csv_text

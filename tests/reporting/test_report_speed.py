@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lcbench.reporting import intervals
-from lcbench.reporting.intervals import RESAMPLES, analyse
+from lcbench.reporting.intervals import analyse
+from lcbench.reporting.statistics import RESAMPLES
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import data_folder
 from lcbench.results.files import CellFiles

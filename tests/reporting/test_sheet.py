@@ -13,8 +13,8 @@ from pdflatex import compiled
 from rich.console import Console
 
 from lcbench.reporting import sheet as sheets
-from lcbench.reporting.intervals import Uncertainty
 from lcbench.reporting.sheet import Entry, Section, Sheet
+from lcbench.reporting.statistics import Uncertainty
 
 HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
 

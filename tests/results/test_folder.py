@@ -22,20 +22,18 @@ from result_cells import PROTOCOL, cell, outcome
 from lcbench.errors import RequestError, StorageError
 from lcbench.reporting.table1 import build_tables
 from lcbench.results.cell import Cell
+from lcbench.results.content import DIGEST, digest_of
 from lcbench.results.failure import Failure, read_failure
-from lcbench.results.folder import (
-    DIGEST,
+from lcbench.results.folder import Results, _set_aside
+from lcbench.results.items import (
     ITEMS,
     ITEMS_DIGEST,
+    ITEMS_SCHEMA,
     ItemsError,
-    Results,
-    _set_aside,
-    _tell_docs_apart,
-    digest_of,
     digest_of_items,
     whole_items,
 )
-from lcbench.results.items import ITEMS_SCHEMA
+from lcbench.results.rows import tell_docs_apart
 from lcbench.run import claims
 from lcbench.system import files
 from lcbench.system import process as machine
@@ -157,11 +155,11 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
         {"group": "paper", "window": window, "task": task, "docs": digest * 40}
         for task, window, digest in docs
     ]
-    _tell_docs_apart(rows)
+    tell_docs_apart(rows)
     assert {row["group"] for row in rows} == {"paper"}
     # Of the same window it is one, and nothing else is told apart for it.
     rows.append({"group": "paper", "window": 512, "task": "DocstringNeedleRetrieval", "docs": "d"})
-    _tell_docs_apart(rows)
+    tell_docs_apart(rows)
     assert [row["group"] for row in rows] == [
         *("paper", "paper", "paper", "paper, docs cccccccc", "paper, docs d")
     ]

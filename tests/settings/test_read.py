@@ -14,7 +14,7 @@ from lcbench.errors import RequestError
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import frozen as settings_frozen
 from lcbench.settings import read as settings
-from lcbench.settings import schema
+from lcbench.settings import schema, values
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import IDENTITY, RUNTIME, StoreSettings
 from lcbench.tasks.docs.selection import SyntheticSizes
@@ -53,7 +53,7 @@ def test_every_key_of_every_config_is_classified() -> None:
     assert {"config", "report", "export", "import_results"} <= set(configs)
     for config in configs:
         content: Any = OmegaConf.to_container(composed(config=config))
-        assert set(settings._leaves(content)) <= IDENTITY | RUNTIME
+        assert set(values._leaves(content)) <= IDENTITY | RUNTIME
 
 
 def test_the_defaults() -> None:
@@ -94,7 +94,7 @@ def test_what_encodes_nothing_has_no_store(config: str) -> None:
 
 def test_a_report_has_the_samples_and_the_seed_of_a_run() -> None:
     """A run has no such keys: its report takes the constants."""
-    from lcbench.reporting.intervals import RESAMPLES, SEED
+    from lcbench.reporting.statistics import RESAMPLES, SEED
 
     found = settings.read_report(composed(config="report"))
     assert (found.resamples, found.seed) == (RESAMPLES, SEED)

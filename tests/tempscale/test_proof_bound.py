@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_transformer
 
 from lcbench.errors import InjectionError
-from lcbench.tempscale import inject as module
+from lcbench.tempscale import attend, softmax
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import TOLERANCE, _is_attention, largest_logit
 
@@ -23,14 +23,15 @@ def scaled(architecture: str, dtype: torch.dtype, largest: float | None, back_en
         model.set_attn_implementation(back_end)
     if largest is not None:
         found: list[float] = []
-        real = module.largest_logit
+        real = attend.largest_logit
 
         def note(*args: Any) -> float:
             found.append(real(*args))
             return found[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "largest_logit", note)
+            for module in (attend, softmax):
+                patch.setattr(module, "largest_logit", note)
             inject(model, 1.0).remove()
         factor = largest / max(found)
         with torch.no_grad():
@@ -42,13 +43,14 @@ def scaled(architecture: str, dtype: torch.dtype, largest: float | None, back_en
 
 def reference(monkeypatch: pytest.MonkeyPatch, change: Callable[..., tuple[Any, Any]]) -> None:
     """Let what is computed be compared with something else than it should be."""
-    real = module.reference_weights
+    real = attend.reference_weights
 
     def changed(logits: Any, allowed: Any, tau: Any) -> Any:
         # τ = 1 is what it would be without any.
         return real(*((logits, allowed, tau) if (tau == 1).all() else change(logits, allowed, tau)))
 
-    monkeypatch.setattr(module, "reference_weights", changed)
+    for module in (attend, softmax):
+        monkeypatch.setattr(module, "reference_weights", changed)
 
 
 def _refusal(model: Any, tau: float) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.encode.store.shelf import digests
+from lcbench.encode.store.segments import digests
 from lcbench.errors import StorageError
 from lcbench.tempscale.policy import Role
 

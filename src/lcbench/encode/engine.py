@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Embedded, EmbeddingError, Work
 from lcbench.encode.forward import Forward
 from lcbench.encode.prompts import PromptOf, no_prompt
-from lcbench.encode.store.shelf import Context, Store, digests
+from lcbench.encode.store.segments import Context, digests
+from lcbench.encode.store.shelf import Store
 from lcbench.encode.tokens import Tokens
 from lcbench.system.versions import versions
 from lcbench.tempscale.policy import Policy, Role

@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
-from lcbench.hub.models import (
-    LocatedModel,
-    check_unchanged,
-    has_no_table,
-    read_json,
-    refuse_without_room,
-    set_pooling,
-    set_window,
-    transformer_folder,
-    window_of,
-)
+from lcbench.hub.model_files import read_object, transformer_folder
+from lcbench.hub.models import LocatedModel, check_unchanged, refuse_without_room, set_pooling
+from lcbench.hub.windows import has_no_table, set_window, window_of
 from lcbench.system import transient
 
 if TYPE_CHECKING:
@@ -96,7 +88,7 @@ def load(
     if located.settings.window is None and own is not None and (loaded is None or own < loaded):
         # Files state more than the positions; RoBERTa's are fewer than the rows of its table.
         set_window(model, own)
-    config = read_json(transformer_folder(located.folder) / "config.json")
+    config = read_object(transformer_folder(located.folder) / "config.json")
     if located.positions is not None and not has_no_table(config):
         cap_lengths(model, located.positions, located.name)
     refuse_without_room(located, model)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.errors import RequestError
+from lcbench.hub import model_files as contents
 
 # Folders that no library reads a model from: exports for other runtimes, what a training leaves.
 _OTHER_FOLDERS = re.compile(r"onnx|openvino|runs|eval|wandb|__pycache__|checkpoint-\d+|\..*")
@@ -208,3 +209,17 @@ def stamp(folder: Path) -> str:
         one = f" {known.st_size} {known.st_mtime_ns} {known.st_ino}\n"
         whole.update(os.fsencode(path.relative_to(folder).as_posix()) + one.encode())
     return whole.hexdigest()
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Return the folder of the transformer: the first module's, or the first one of a router."""
+    entries = contents.modules(folder)
+    if not entries:
+        return folder
+    first = folder / str(entries[0]["path"])
+    types = read_object(first / "router_config.json").get("types")
+    if isinstance(types, dict):
+        for name, kind in types.items():
+            if str(kind).rpartition(".")[2] == "Transformer":
+                return first / str(name)
+    return first

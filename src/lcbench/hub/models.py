@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from lcbench.errors import RequestError
 from lcbench.hub import cache as hub
 from lcbench.hub import model_files as contents
+from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
+from lcbench.hub.model_files import read_object, transformer_folder
+from lcbench.hub.windows import positions_of, stated_window, window_in_files, window_of
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -30,25 +32,6 @@ Source = Literal["package", "hub", "folder", "auto"]
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "*.tiktoken")
 # Exports for other runtimes, in the same kinds of files.
 _EXPORTS = ("onnx/*", "openvino/*")
-# Architectures of transformers whose positions are counted from the padding id on.
-_COUNT_FROM_PADDING = frozenset(
-    {
-        *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
-        *("data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
-        *("markuplm", "xmod"),
-    }
-)
-# Where sentence-transformers looks for a window, in this order.
-_WINDOW_FILES = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-# In these files, the older name first: what the tokenizer is loaded with. Its limit comes before
-# `max_seq_length`; null is none.
-_TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
-_LIMIT = "model_max_length"
-# More tokens than this are what transformers writes for no limit (1e30).
-NO_LIMIT = 1e20
 # Any of these sets is a tokenizer; the first is named where there is none.
 _TOKENIZER_FILES = (
     ("tokenizer.json",),
@@ -62,12 +45,6 @@ _TOKENIZER_FILES = (
 # Modules of sentence-transformers without configuration, and with one of another name.
 _WITHOUT_CONFIG = ("Normalize",)
 _ROUTERS = ("Router", "Asym")
-_WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
-# What a transformers checkpoint of another kind says in `architectures`.
-_OTHER_TASKS = re.compile(
-    r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
-    r"NextSentencePrediction|Retrieval)"
-)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -173,7 +150,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     elif source == "folder":
         folder = Path(settings.name).expanduser().resolve()
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-            _refuse_adapter(settings.name, folder)
+            refuse_adapter(settings.name, folder)
             raise RequestError(
                 f"model.name={settings.name} is not a folder with a sentence-transformers model: "
                 "it has neither modules.json nor config.json."
@@ -181,14 +158,14 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         name, revision = f"local/{folder.name}", contents.digest(folder)
     else:
         folder, revision = _hub_folder(settings, mirror, offline=offline)
-    _refuse_pickles(name, folder)
+    refuse_pickles(name, folder)
     contents.check_json(folder)
-    _refuse_other_kinds(name, folder)
+    refuse_other_kinds(name, folder)
     transformer = transformer_folder(folder)
-    config = read_json(transformer / "config.json")
+    config = read_object(transformer / "config.json")
     try:
-        positions = _positions(config)
-        own = _own_window(transformer, config, positions)
+        positions = positions_of(config)
+        own = window_in_files(transformer, config, positions)
     except (TypeError, ValueError) as error:
         raise RequestError(
             f"{transformer / 'config.json'} has a value that cannot be right: {error}."
@@ -240,7 +217,7 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
     Raises:
         RequestError: its configuration is not JSON.
     """
-    config = read_json(transformer_folder(located.folder) / "config.json")
+    config = read_object(transformer_folder(located.folder) / "config.json")
     hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
     if located.shape.layers is not None and hidden is not None:
         return Dimensions(located.shape.layers, hidden, located.shape.window)
@@ -251,21 +228,6 @@ def _stated(settings: ModelSettings) -> Dimensions | None:
     """Return a model's dimensions as its config states them."""
     shape = settings.shape
     return None if shape is None else replace(shape, window=settings.window or shape.window)
-
-
-def set_window(model: SentenceTransformer, window: int) -> None:
-    """Let a model read so many tokens of a text, by whichever of its routes."""
-    from sentence_transformers.base.modules import Router
-
-    first = model[0]
-    if not isinstance(first, Router):
-        model.max_seq_length = window
-        return
-    routes: Any = first.sub_modules
-    for route in routes.values():
-        # That of static embeddings cannot be set, and would be refused for all routes.
-        with suppress(AttributeError):
-            route[0].max_seq_length = window
 
 
 def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
@@ -280,7 +242,7 @@ def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> No
         folder = transformer_folder(located.folder)
         if located.settings.window is not None:
             where = f"model.window={window}"
-        elif (stated := _stated_window(folder)) is not None and stated[0] == window:
+        elif (stated := stated_window(folder)) is not None and stated[0] == window:
             where = f"{stated[1]}: {stated[2]}={window}"
         else:
             where = f"{folder / 'config.json'}: a window of as many tokens as positions, {window},"
@@ -310,53 +272,6 @@ def check_unchanged(located: LocatedModel) -> None:
             f"(revision {located.revision}), so its scores would not be that model's. Run the same "
             "command again when nothing writes into the folder any more."
         )
-
-
-def _refuse_adapter(name: str, folder: Path) -> None:
-    """Refuse a folder that holds an adapter and no model.
-
-    Raises:
-        RequestError: saying what to do.
-    """
-    path = folder / contents.ADAPTER
-    if path.is_file():
-        base = contents.base_model(path)
-        raise RequestError(
-            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
-            "Merge it into its base model (peft: merge_and_unload) and save that as a "
-            "sentence-transformers model."
-        )
-
-
-def _refuse_other_kinds(name: str, folder: Path) -> None:
-    """Refuse a model that is no text embedding model with attention.
-
-    Raises:
-        RequestError: naming its kind.
-    """
-    kind = read_json(folder / "config_sentence_transformers.json").get("model_type")
-    if kind not in (None, "SentenceTransformer"):
-        raise RequestError(
-            f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
-            "sentence-transformers would make one of its transformer by mean pooling."
-        )
-    entries = contents.modules(folder)
-    first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
-    if first in _WITHOUT_ATTENTION:
-        raise RequestError(
-            f"{name} has no attention: its first module is {first} (modules.json), and a "
-            "temperature would change nothing."
-        )
-    if entries:
-        return
-    stated = read_json(folder / "config.json").get("architectures")
-    for architecture in stated if isinstance(stated, list) else []:
-        if _OTHER_TASKS.fullmatch(str(architecture)):
-            raise RequestError(
-                f"{name} is a {architecture} (config.json), not an embedding model: of its head "
-                "nothing would be used, and sentence-transformers would make up a pooling. If its "
-                "encoder is meant, save that as a sentence-transformers model."
-            )
 
 
 def _choose_pooling(
@@ -395,7 +310,7 @@ def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
     """Return the pooling that a model's files name; None: it has no such module."""
     for entry in entries:
         if str(entry["type"]).rpartition(".")[2] == "Pooling":
-            config = read_json(folder / str(entry["path"]) / "config.json")
+            config = read_object(folder / str(entry["path"]) / "config.json")
             if "pooling_mode" in config:
                 mode = config["pooling_mode"]
                 return mode if isinstance(mode, str) else "+".join(map(str, mode))
@@ -581,13 +496,13 @@ def _lacking_by_itself(folder: Path) -> list[str]:
     ):
         lacks += _TOKENIZER_FILES[0]
     entries = contents.modules(folder)
-    if entries and entries[0]["type"].rpartition(".")[2] in _WITHOUT_ATTENTION:
+    if entries and entries[0]["type"].rpartition(".")[2] in WITHOUT_ATTENTION:
         return lacks  # refused by its kind
     if not (transformer / "config.json").is_file():
         lacks.append("config.json")
     index = transformer / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
+        weight_map = read_object(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise RequestError(f"{index} has no weight_map.")
         shards = sorted(set(map(str, weight_map.values())))
@@ -600,42 +515,9 @@ def _lacking_by_itself(folder: Path) -> list[str]:
 def _config_of(kind: str) -> str | None:
     """Return the name of the configuration of a module of sentence-transformers, if it has one."""
     short = kind.rpartition(".")[2]
-    if short in _WITHOUT_CONFIG or short in _WITHOUT_ATTENTION:
+    if short in _WITHOUT_CONFIG or short in WITHOUT_ATTENTION:
         return None
     return "router_config.json" if short in _ROUTERS else "config.json"
-
-
-def transformer_folder(folder: Path) -> Path:
-    """Return the folder of the transformer: the first module's, or the first one of a router."""
-    entries = contents.modules(folder)
-    if not entries:
-        return folder
-    first = folder / str(entries[0]["path"])
-    types = read_json(first / "router_config.json").get("types")
-    if isinstance(types, dict):
-        for name, kind in types.items():
-            if str(kind).rpartition(".")[2] == "Transformer":
-                return first / str(name)
-    return first
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return contents.read_object(path)
-
-
-def _refuse_pickles(name: str, folder: Path) -> None:
-    """Refuse weights that only exist as pickles: reading one can run anything.
-
-    Raises:
-        RequestError: naming the file.
-    """
-    pickles = ("pytorch_model*.bin", "adapter_model*.bin")
-    for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
-        if not any(path.parent.glob("*.safetensors")):
-            raise RequestError(
-                f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
-                "weights are not read. Convert it, or use a revision that has safetensors."
-            )
 
 
 def _layers(config: dict[str, Any]) -> int | None:
@@ -646,96 +528,3 @@ def _layers(config: dict[str, Any]) -> int | None:
 def _first_count(config: dict[str, Any], *names: str) -> int | None:
     """Return the first of some values that a configuration has as a whole number."""
     return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)
-
-
-def _positions(config: dict[str, Any]) -> int | None:
-    """Return the most tokens that a model has positions for; None: no limit.
-
-    Raises:
-        RequestError: it counts them from a padding id that is none.
-    """
-    if config.get("model_type") in ("t5", "mt5", "umt5"):
-        return None  # relative positions
-    count = config.get("max_position_embeddings", config.get("n_positions"))
-    if not isinstance(count, int):
-        return None
-    if config.get("model_type") == "mpnet":
-        # Whatever its configuration says, its padding id is 1.
-        return count - 2
-    if config.get("model_type") in _COUNT_FROM_PADDING:
-        padding = config.get("pad_token_id", 1)
-        if not isinstance(padding, int):
-            stated = "null" if padding is None else repr(padding)
-            raise RequestError(
-                f"config.json: pad_token_id is {stated}, and a model of the type "
-                f"{config['model_type']} counts its positions from there on. It is 1 in most."
-            )
-        return count - padding - 1
-    return count
-
-
-def _own_window(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:
-    """Return what is read of a text by default: as sentence-transformers says, up to the positions.
-
-    Raises:
-        RequestError: a file states a window of no token.
-    """
-    stated = _stated_window(transformer)
-    window = None if stated is None else stated[0]
-    if stated is not None and stated[1].name in _WINDOW_FILES and has_no_table(config):
-        return window
-    return min((limit for limit in (window, positions) if limit is not None), default=None)
-
-
-def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
-    """Return the window that a model's files state, the file and the key; None: they state none.
-
-    Raises:
-        RequestError: it is no token.
-    """
-    tokenizer = transformer / "tokenizer_config.json"
-    entries = [(read_json(tokenizer).get(_LIMIT), tokenizer, _LIMIT)]
-    # sentence-transformers reads the first that says anything.
-    for path in [path for name in _WINDOW_FILES if read_json(path := transformer / name)][:1]:
-        config = read_json(path)
-        name = next((one for one in _TOKENIZER_OPTIONS if one in config), "")
-        options = config.get(name)
-        if isinstance(options, dict) and _LIMIT in options:
-            entries = [(options[_LIMIT], path, f"{name}.{_LIMIT}")]
-        else:
-            entries.insert(0, (config.get("max_seq_length"), path, "max_seq_length"))
-    for value, path, key in entries:
-        window = _limit(value, f"{path}: {key}")
-        if window is not None:
-            return window, path, key
-    return None
-
-
-def has_no_table(config: dict[str, Any]) -> bool:
-    """Return whether a model computes its positions, so that it can read beyond those it states.
-
-    sentence-transformers reads as many tokens of a text then as the window's file says.
-    """
-    return (
-        any("rope_" in key or "rotary_emb" in key for key in config)
-        or config.get("position_embedding_type") == "alibi"
-    )
-
-
-def _limit(stated: Any, where: str) -> int | None:
-    """Return a stated window in tokens; None: none is stated, or one that is no limit.
-
-    Raises:
-        RequestError: it is less than one token.
-    """
-    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated > NO_LIMIT:
-        return None
-    if stated < 1:
-        raise RequestError(f"{where} is {stated}: a window of less than one token reads nothing.")
-    return int(stated)
-
-
-def window_of(model: Any) -> int | None:
-    """Return the most tokens that a loaded model reads of a text; None: not limited."""
-    window = model.max_seq_length
-    return None if window is None or window > NO_LIMIT else int(window)

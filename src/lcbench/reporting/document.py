@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lcbench
-from lcbench.reporting import formats
+from lcbench.reporting import formats, paper_formats
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.table import BASELINE, Block, Table, averaged_columns, relative_improvement
 from lcbench.reporting.text import group_heading
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings, TableFindings
-    from lcbench.reporting.intervals import TableStatistics, Uncertainty
+    from lcbench.reporting.statistics import TableStatistics, Uncertainty
     from lcbench.reporting.tables.by_length import LengthBuckets
     from lcbench.reporting.tables.choice import Choice
     from lcbench.reporting.tables.paper import Comparison
@@ -276,7 +276,7 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
     if not comparisons:
         return None
     return {
-        "summary": formats.paper_summary(comparisons),
+        "summary": paper_formats.paper_summary(comparisons),
         "rows": [
             {
                 "table": one.table,

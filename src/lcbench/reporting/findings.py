@@ -8,8 +8,9 @@ from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lcbench.reporting.intervals import NOTHING, RESAMPLES, SEED, TableStatistics, analyse
+from lcbench.reporting.intervals import analyse
 from lcbench.reporting.sheet import Sheet, distinct
+from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table
 from lcbench.reporting.tables import by_length as buckets
 from lcbench.reporting.tables import choice, languages, matrix, roles
@@ -19,7 +20,7 @@ from lcbench.reporting.tables.paper import Comparison, compare
 from lcbench.reporting.tables.ranks import longest_ranks, rank_sheet
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_sheet
-from lcbench.results.folder import read_provenance
+from lcbench.results.content import read_provenance
 
 if TYPE_CHECKING:
     import pandas as pd

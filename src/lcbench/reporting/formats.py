@@ -13,7 +13,6 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import (
     GAIN,
     LOSS,
@@ -28,10 +27,10 @@ from lcbench.reporting.sheet import (
     number,
 )
 from lcbench.reporting.sheet import markdown as sheet_markdown
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,
-    COLUMN_ORDER,
     Block,
     Row,
     Table,
@@ -41,7 +40,6 @@ from lcbench.reporting.table import (
     relative_improvement,
 )
 from lcbench.reporting.tables.matrix import matrix
-from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
 from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
 from lcbench.reporting.text import (
     DOWN,
@@ -63,26 +61,11 @@ from lcbench.reporting.text import (
 )
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
-CSV_PAPER_HEADER = (
-    "table",
-    "model",
-    "revision",
-    "window",
-    "policy",
-    "row",
-    "column",
-    "paper",
-    "ours",
-    "difference",
-    "noise",
-    "within",
-    "note",
-)
 CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
 CSV_TASKS_STATISTICS = ("improvement", "low", "high", "p", "adjusted")
 CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
-_ROW_NAMES = {
+ROW_NAMES = {
     "raw": "raw",
     "ours": "ours",
     "relative": "Relative Improv.",
@@ -91,7 +74,6 @@ _ROW_NAMES = {
     "high": "       to",
 }
 _SCORES = frozenset({"raw", "ours"})
-_ROW_NAMES_OF_PAPER = {**_ROW_NAMES, "avg_improv": "Avg Improv."}
 
 _FOOTNOTE_AVERAGE = (
     f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
@@ -112,24 +94,6 @@ _FOOTNOTE_CHOICE = (
     "so its improvement is optimistic."
 )
 
-_PAPER_TITLE = "Paper beside ours"
-_WITHIN = {"yes": "✓", "no": "✗", "unknown": "?"}
-_WITHIN_STYLES = {"yes": "green", "no": "red", "unknown": ""}
-_DOUBT = "†"
-_FOOTNOTE_WITHIN = (
-    "The difference is ours minus the paper's. ✓: it lies within our noise; ✗: it does not; ?: the "
-    "noise is unknown, or the paper's number is no target. Noise: half a 95 % interval of ours "
-    "over other items like the tasks' own, plus the rounding of the print. The paper scored the "
-    "same items, so agreement should be well within it."
-)
-_FOOTNOTE_PRESENT = (
-    "x of y: so many tasks, columns or models are there; what is partial has no mean."
-)
-_FOOTNOTE_ROLES = "Table 2: the paper does not state its τ; it is taken from the paper's Table 1."
-_FOOTNOTE_RANKS = (
-    "Table 3: mean rank of the longest 20 % of the relevant documents, lower is better; how the "
-    "paper chose them it does not say."
-)
 
 _MOST_COLUMNS_FAR_APART = 6
 
@@ -209,12 +173,12 @@ def terminal(table: Table, statistics: TableStatistics | None = None) -> Rendera
                 # The policy of the relative line is that of the line above it.
                 policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
                 values = [_terminal_value(line.kind, entry) for entry in line.entries]
-                grid.add_row(Text(f" {_ROW_NAMES[line.kind]}{policy}"), *values)
+                grid.add_row(Text(f" {ROW_NAMES[line.kind]}{policy}"), *values)
             grid.add_section()
     for line in _average_lines(table, statistics, two_lines=True):
         values = [_terminal_value(line.kind, entry) for entry in line.entries]
         relative = line.kind == "relative"
-        title = Text("Avg Improv.", style="bold") if relative else Text(f" {_ROW_NAMES[line.kind]}")
+        title = Text("Avg Improv.", style="bold") if relative else Text(f" {ROW_NAMES[line.kind]}")
         grid.add_row(title, *values)
     below = RichTable.grid(padding=(0, 1))
     for note in _notes(table, statistics):
@@ -358,90 +322,6 @@ def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] 
     )
 
 
-def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
-    """The paper's numbers beside ours, for a `rich` console of 100 columns or more."""
-    parts: list[RenderableType] = [Text(), Text(_PAPER_TITLE, style="bold"), Text()]
-    for name, columns, rows in _paper_tables(comparisons):
-        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-        grid.add_column(name, overflow="fold")
-        grid.add_column("")
-        for column in columns:
-            header = Text(wrapped_header(one_line(column)))
-            grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
-        for label, row, policy, cells in rows:
-            named = f" {row}, τ = {one_line(policy)}" if policy else f" {row}"
-            names = [Text(one_line(label), style="bold"), Text(named), Text(), Text()]
-            for title, quantity, values in zip(
-                names, _QUANTITIES, _paper_lines(cells, columns), strict=True
-            ):
-                texts = [
-                    Text(value, style=_paper_style(quantity, cells.get(column)))
-                    for column, value in zip(columns, values, strict=True)
-                ]
-                grid.add_row(title, Text(quantity, style="dim"), *texts)
-            grid.add_section()
-        parts += [grid, Text()]
-    below = RichTable.grid(padding=(0, 1))
-    below.add_row(Text("•"), Text(paper_summary(comparisons)))
-    for footnote in _paper_footnotes(comparisons):
-        below.add_row(Text("*"), Text(footnote, style="dim"))
-    return Group(*parts, below)
-
-
-def markdown_paper(comparisons: Sequence[Comparison]) -> str:
-    """The paper's numbers beside ours, one Markdown table for each of the paper's."""
-    lines = [f"## {_PAPER_TITLE}", ""]
-    for name, columns, rows in _paper_tables(comparisons):
-        header = ["Model", "Row", "τ", "", *map(markdown_text, columns)]
-        grid = [
-            [*map(markdown_text, (label, row, policy, quantity)), *map(markdown_text, values)]
-            for label, row, policy, cells in rows
-            for quantity, values in zip(_QUANTITIES, _paper_lines(cells, columns), strict=True)
-        ]
-        lines += [f"### {name}", "", *markdown_grid(header, grid, 4), ""]
-    for sentence in (paper_summary(comparisons), *_paper_footnotes(comparisons)):
-        lines += [markdown_text(sentence), ""]
-    return "\n".join(lines)
-
-
-def csv_paper(comparisons: Sequence[Comparison]) -> str:
-    """The paper's numbers beside ours, one a row (`CSV_PAPER_HEADER`), in full precision.
-
-    `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
-    """
-    return csv_text(
-        CSV_PAPER_HEADER,
-        (
-            (
-                one.table,
-                one.name or one.model,
-                one.revision,
-                str(one.window or ""),
-                one.policy,
-                one.row,
-                one.column,
-                full(one.paper),
-                full(one.ours),
-                full(one.difference),
-                full(one.noise),
-                one.within,
-                "; ".join(text for text in (one.present, one.doubt, one.note) if text),
-            )
-            for one in comparisons
-        ),
-    )
-
-
-def paper_summary(comparisons: Sequence[Comparison]) -> str:
-    """How many numbers were compared, and how many of them agree, in a sentence."""
-    shared = [one for one in comparisons if one.ours is not None]
-    counts = {word: sum(one.within == word for one in shared) for word in _WITHIN}
-    return (
-        f"Of {len(shared)} numbers {counts['yes']} lie within our noise and {counts['no']} do not; "
-        f"of {counts['unknown']} it cannot be said."
-    )
-
-
 def _task_counts(table: Table) -> dict[str, str]:
     """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
     return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
@@ -565,74 +445,6 @@ def _task_statistics(
     return [full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)]
 
 
-_QUANTITIES = ("paper", "ours", "difference", "noise")
-
-_PaperRow = tuple[str, str, str, Mapping[str, Comparison]]  # model, row, policy, by column
-
-
-def _paper_tables(
-    comparisons: Sequence[Comparison],
-) -> Iterator[tuple[str, list[str], list[_PaperRow]]]:
-    """Yield each of the paper's tables with a number in common: its name, columns and rows."""
-    order = [*COLUMN_ORDER, AVERAGE]
-    for table in dict.fromkeys(one.table for one in comparisons if one.ours is not None):
-        those = [one for one in comparisons if one.table == table]
-        revisions = {(one.model, one.revision) for one in those}
-        models = [model for model, _ in revisions]
-        rows: dict[tuple[str, str, str], dict[str, Comparison]] = {}
-        for one in those:
-            label = "All models" if one.model == ALL_MODELS else one.model
-            if models.count(one.model) > 1:
-                label += f" ({one.revision[:8]})"
-            row = _ROW_NAMES_OF_PAPER.get(one.row, one.row)
-            rows.setdefault((label, row, one.policy), {})[one.column] = one
-        columns = list(dict.fromkeys(one.column for one in those))
-        columns.sort(key=lambda name: order.index(name) if name in order else 0)
-        yield table, columns, [(*key, cells) for key, cells in rows.items()]
-
-
-def _paper_lines(
-    cells: Mapping[str, Comparison], columns: Sequence[str]
-) -> tuple[list[str], list[str], list[str], list[str]]:
-    """The lines paper, ours, difference and noise of a row."""
-    lines: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
-    for column in columns:
-        one = cells.get(column)
-        texts = (HOLE,) * 4 if one is None else _paper_texts(one)
-        for line, text in zip(lines, texts, strict=True):
-            line.append(text)
-    return lines
-
-
-def _paper_texts(one: Comparison) -> tuple[str, str, str, str]:
-    digits = 1 if one.table == TABLE_3 else 2
-    paper = f"{one.paper:.{digits}f}{_DOUBT if one.doubt else ''}"
-    if one.ours is None or one.difference is None:
-        return paper, one.present.rpartition(" ")[0], HOLE, HOLE
-    difference = f"{round(one.difference, digits) + 0.0:+.{digits}f} {_WITHIN[one.within]}"
-    noise = HOLE if one.noise is None else f"{one.noise:.{digits}f}"
-    return paper, f"{round(one.ours, digits) + 0.0:.{digits}f}", difference, noise
-
-
-def _paper_style(quantity: str, one: Comparison | None) -> str:
-    if one is None or quantity != "difference":
-        return "dim" if quantity == "noise" else ""
-    return _WITHIN_STYLES[one.within]
-
-
-def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
-    shown = {name for name, _, _ in _paper_tables(comparisons)}
-    those = [one for one in comparisons if one.table in shown]
-    doubts = dict.fromkeys((one.table, one.doubt) for one in those if one.doubt)
-    return [
-        _FOOTNOTE_WITHIN,
-        *([_FOOTNOTE_PRESENT] if any(one.present for one in those) else []),
-        *([_FOOTNOTE_ROLES] if TABLE_2 in shown else []),
-        *([_FOOTNOTE_RANKS] if TABLE_3 in shown else []),
-        *(f"{_DOUBT} {table}: {doubt}." for table, doubt in doubts),
-    ]
-
-
 def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
     counts = _task_counts(table)
     names = table.column_names
@@ -644,9 +456,9 @@ def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
             label = markdown_text(block.label)
             for line in _lines(table, block, statistics, two_lines=False):
                 values = map(entry_markdown, line.entries)
-                rows.append([label, _ROW_NAMES[line.kind], markdown_text(line.policy), *values])
+                rows.append([label, ROW_NAMES[line.kind], markdown_text(line.policy), *values])
     for line in _average_lines(table, statistics, two_lines=False):
-        title = "**Avg Improv.**" if line.kind == "relative" else _ROW_NAMES[line.kind]
+        title = "**Avg Improv.**" if line.kind == "relative" else ROW_NAMES[line.kind]
         rows.append([title, "", "", *map(entry_markdown, line.entries)])
     lines = [
         f"## {markdown_text(group_heading(table.group))}",
@@ -740,7 +552,7 @@ def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator
 def _latex_line(line: _Line) -> str:
     # The policy of the relative line is that of the line above it.
     policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
-    title = f"\\quad {latex_text(_ROW_NAMES[line.kind].strip())}{policy}"
+    title = f"\\quad {latex_text(ROW_NAMES[line.kind].strip())}{policy}"
     cells = [title, *map(entry_latex, line.entries)]
     if line.kind in {"low", "high"}:
         cells = [f"{{\\scriptsize {cell}}}" for cell in cells]

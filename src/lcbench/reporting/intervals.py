@@ -8,24 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from lcbench.reporting.statistics import (
+    RESAMPLES,
+    SEED,
+    CellKey,
+    Draws,
+    TableStatistics,
+    Uncertainty,
+)
 from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.reporting.task_intervals import (
+    OF_BASELINE,
+    OVER_AS_IT_IS,
+    TaskOutcome,
+    identity_of,
+    listed,
+    of_pair,
+    possible,
+    relative_changes,
+    task_outcome,
+)
 from lcbench.system.hardware import cores
-from lcbench.uncertainty.bootstrap import Resampled, generator, interval, reach, resample
+from lcbench.uncertainty.bootstrap import generator, interval, reach, resample
 from lcbench.uncertainty.items import (
     NO_ITEMS,
-    ROUNDING,
-    Samples,
-    paired,
     read_samples,
     same_items,
-    why_unknown,
 )
 
 if TYPE_CHECKING:
@@ -33,18 +48,11 @@ if TYPE_CHECKING:
 
     from lcbench.results.files import CellFiles
 
-RESAMPLES = 10_000
-SEED = 0
 
 FEW_UNITS = 5
 """A task of so few queries, pairs or sets, or fewer, is named in a note: with five the permutation
 test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be significant."""
 
-MOST_LOST = -100.0
-"""Where an interval ends at the latest, in %: a score that cannot be below 0 cannot lose more.
-
-A confidence interval may be cut at what is possible without covering the truth less often; those of
-few items, which are as wide as Student's t, would otherwise go far beyond."""
 
 # A task whose items are not known may have a score below 0 if it is in one of these columns, whose
 # main scores are correlations.
@@ -55,85 +63,6 @@ TASKS = "tasks and their items"
 
 # Tasks that are resampled at once; each may hold half a gigabyte.
 _AT_ONCE = 4
-
-_Cell = tuple[str, str, str]  # label of the block, policy, task
-
-
-@dataclass(frozen=True)
-class Uncertainty:
-    """What is known of one relative improvement beside its size; all but p in %.
-
-    Attributes:
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p: of a two-sided paired permutation test; None where there is none (means of tasks).
-        adjusted: p by Holm's correction over all pairs of the table; None as for p.
-        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over columns of
-            several tasks `TASKS`.
-        count: how many of them (of a mean over columns of several tasks: how many tasks).
-        note: what the interval leaves out; empty where it is nothing.
-    """
-
-    low: float
-    high: float
-    p: float | None = None
-    adjusted: float | None = None
-    units: str = "items"
-    count: int = 0
-    note: str = ""
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the improvement is told from none."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Bootstrap samples of the scores of a table's cells.
-
-    Attributes:
-        scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
-            whose items are unknown its score, in each.
-        cells: of the cells whose items are known: the task's units, and how many.
-        tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
-            with replacement.
-        picks: by column, which of its samples each of them gives; the same shape.
-        signed: tasks whose scores can be below 0: correlations.
-    """
-
-    scores: Mapping[_Cell, NDArray[np.float32]]
-    cells: Mapping[_Cell, tuple[str, int]]
-    tasks: Mapping[str, NDArray[np.int64]]
-    picks: Mapping[str, NDArray[np.int64]]
-    signed: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class TableStatistics:
-    """The uncertainty of all that one table says; what is not in it is unknown.
-
-    Attributes:
-        cells: by label of the block, policy and task.
-        means: by label, policy and column, `Avg` among them.
-        average: of `Avg Improv.`, by column.
-        resamples: bootstrap samples.
-        seed: of all that is drawn.
-        notes: what is unknown, and why.
-        draws: what the intervals of means come from; None: of nothing.
-    """
-
-    cells: Mapping[tuple[str, str, str], Uncertainty]
-    means: Mapping[tuple[str, str, str], Uncertainty]
-    average: Mapping[str, Uncertainty]
-    resamples: int = RESAMPLES
-    seed: int = SEED
-    notes: tuple[str, ...] = ()
-    draws: Draws | None = field(default=None, repr=False, compare=False)
-
-
-NOTHING = TableStatistics({}, {}, {})
-"""Of a table of which nothing is known."""
 
 
 def analyse(
@@ -168,7 +97,7 @@ def analyse(
                 if score is not None and found is not None:
                     of_task = asked.setdefault(task.task, {})
                     of_task[block.label, policy] = score / 100, found
-    outcomes: dict[str, _Outcome] = {}
+    outcomes: dict[str, TaskOutcome] = {}
     # What is heaviest begins first.
     order = sorted(asked, key=lambda task: -_bytes(files for _, files in asked[task].values()))
     workers = min(_AT_ONCE, cores())
@@ -177,7 +106,7 @@ def analyse(
         ThreadPoolExecutor(max_workers=workers) as pool,
     ):
         running = {
-            pool.submit(_of_task, task, asked[task], resamples, seed): task for task in order
+            pool.submit(task_outcome, task, asked[task], resamples, seed): task for task in order
         }
         try:
             for done, future in enumerate(as_completed(running), start=1):
@@ -222,9 +151,9 @@ def compare_pair(
     samples = read_samples(first), read_samples(second)
     if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
         return None
-    random = generator(seed, first.task, _identity(samples[0]))
+    random = generator(seed, first.task, identity_of(samples[0]))
     drawn = resample([samples[0], samples[1]], resamples, random)
-    return None if drawn is None else _of_pair(drawn, 0, 1)
+    return None if drawn is None else of_pair(drawn, 0, 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -344,24 +273,19 @@ def _improvement_interval(
     return Uncertainty(low, high, units=units, count=count, note=note)
 
 
-def possible(low: float, high: float) -> tuple[float, float]:
-    """Return the part of an interval, of a score that is never below 0, that is possible."""
-    return max(low, MOST_LOST), max(high, MOST_LOST)
-
-
 def _note(tasks_of: Mapping[str, Sequence[str]], unknown: Sequence[str], fixed: bool) -> str:
     """Return what the interval of a mean over columns leaves out."""
-    notes = [_OVER_AS_IT_IS] if fixed else []
+    notes = [OVER_AS_IT_IS] if fixed else []
     alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
     if len(tasks_of) > 1 and len(alone) == len(tasks_of):
         notes.append("over the items of these tasks only")
     elif len(tasks_of) > 1 and alone:
         have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
-        notes.append(f"{_listing(alone)} {have} one task: over {whose} items only")
+        notes.append(f"{listed(alone)} {have} one task: over {whose} items only")
     if len(unknown) == sum(len(tasks) for tasks in tasks_of.values()):
         notes.append("without the noise of the items, none of which are known")
     elif unknown:
-        notes.append(f"without the noise of {_listing(unknown)}, whose items are not known")
+        notes.append(f"without the noise of {listed(unknown)}, whose items are not known")
     return "; ".join(notes)
 
 
@@ -398,41 +322,12 @@ def _unknown_alone(
     )
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What was found of one task.
-
-    Attributes:
-        pairs: by label and policy.
-        draws: of scores as fractions, by label and policy, shape (resamples,).
-        units: by label and policy, what they are and how many.
-        signed: whether the task's score can be below 0; None: nothing is known of its items.
-        unknown: by label and policy, why there is nothing.
-    """
-
-    pairs: Mapping[tuple[str, str], Uncertainty]
-    draws: Mapping[tuple[str, str], NDArray[np.float32]]
-    units: Mapping[tuple[str, str], tuple[str, int]]
-    unknown: Mapping[tuple[str, str], str]
-    signed: bool | None = None
-
-
-_NOT_ABOVE_ZERO = "the baseline is not above 0"
-_SINGLE = "a single item says nothing of others"
-_OTHER_SCORE = "the table's score is not that of all items, as where it takes some subsets only"
-_OTHER_ITEMS = "the items are not those of the baseline"
-_OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
-_OF_BASELINE = "of the baseline, "
-
-_OVER_AS_IT_IS = "the baseline is not told from 0 and taken as it is"
-
-
-def _files(table: Table, scores: pd.DataFrame) -> dict[_Cell, CellFiles]:
+def _files(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
     """Return the files of a table's cells."""
     if "files" not in scores.columns:
         return {}
     labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
-    found: dict[_Cell, CellFiles] = {}
+    found: dict[CellKey, CellFiles] = {}
     of_table = scores[scores["group"].astype(str) == table.group]
     for row in of_table.itertuples(index=False):
         window = None if pd.isna(row.window) else int(row.window)
@@ -453,120 +348,10 @@ def _bytes(files: Iterable[CellFiles]) -> int:
     return total
 
 
-def _of_task(
-    task: str,
-    asked: Mapping[tuple[str, str], tuple[float, CellFiles]],
-    resamples: int,
-    seed: int,
-) -> _Outcome:
-    """Resample the cells of one task, those with the same items together."""
-    places = list(asked)
-    samples: list[Samples | None] = [read_samples(files) for _, files in asked.values()]
-    pairs: dict[tuple[str, str], Uncertainty] = {}
-    draws: dict[tuple[str, str], NDArray[np.float32]] = {}
-    units: dict[tuple[str, str], tuple[str, int]] = {}
-    # Of each cell why it has nothing.
-    why = {
-        place: "" if one is not None else why_unknown(files) or NO_ITEMS
-        for place, one, (_, files) in zip(places, samples, asked.values(), strict=True)
-    }
-    unknown: dict[tuple[str, str], str] = {}
-    signed: bool | None = None
-    for group in paired(samples):
-        cells = [one for one in (samples[number] for number in group) if one is not None]
-        drawn = resample(cells, resamples, generator(seed, task, _identity(cells[0])))
-        if drawn is None:
-            why.update({places[number]: _SINGLE for number in group})
-            continue
-        signed = bool(signed) or drawn.signed
-        right = {}
-        for place, number in enumerate(group):
-            # A table of some of the subsets has other scores than the whole.
-            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING:
-                right[places[number]] = place
-            else:
-                why[places[number]] = _OTHER_SCORE
-        for (label, policy), place in right.items():
-            draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
-            units[label, policy] = drawn.units, drawn.count
-            if policy != BASELINE and (label, BASELINE) in right:
-                found = _of_pair(drawn, right[label, BASELINE], place)
-                if found is None:
-                    unknown[label, policy] = _NOT_ABOVE_ZERO
-                else:
-                    pairs[label, policy] = found
-    of = dict(zip(places, samples, strict=True))
-    for cell in places:
-        if cell[1] != BASELINE and cell not in pairs and cell not in unknown:
-            raw = cell[0], BASELINE
-            unknown[cell] = why[cell] or _unlike_baseline(
-                of[cell], of.get(raw), why.get(raw, NO_ITEMS)
-            )
-    return _Outcome(pairs, draws, units, unknown, signed)
-
-
-def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) -> str:
-    """Return why a cell cannot be paired with its baseline, which itself may have nothing."""
-    if why or own is None or baseline is None:
-        return _OF_BASELINE + (why or NO_ITEMS)
-    same = own.keys() == baseline.keys() and all(
-        own[part].keys == baseline[part].keys for part in own
-    )
-    return _OTHER_EXPERIMENTS if same else _OTHER_ITEMS
-
-
-def _identity(samples: Samples) -> str:
-    """Return what the random numbers of a task go by beside its name: its items."""
-    return repr(sorted((part, sample.keys) for part, sample in samples.items()))
-
-
-def _of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
-    """Return how sure an improvement is; None where the baseline is not above 0."""
-    before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
-    if before <= 0:
-        return None
-    draws = drawn.draws[:, [raw, ours]].astype(np.float64).T
-    value, notes = 100 * (after - before) / before, []
-    for fixed in (False, True):
-        gradient = np.zeros(len(drawn.scores))
-        gradient[raw] = -100 / before if fixed else -100 * after / before**2
-        gradient[ours] = 100 / before
-        improvements = relative_changes(draws[0], draws[1], over=before if fixed else None)
-        reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
-        low, high = interval(improvements, reaching, value, deviation)
-        if np.isfinite([low, high]).all():
-            break
-        notes.append(_OVER_AS_IT_IS)
-    if drawn.still:
-        each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
-        notes.append(f"without the noise of {_listing(drawn.still)}, {each}")
-    if not drawn.signed:
-        low, high = possible(low, high)
-    p = drawn.p_value(raw, ours)
-    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count, note="; ".join(notes))
-
-
-def relative_changes(
-    raw: NDArray[np.float64], ours: NDArray[np.float64], over: float | None = None
-) -> NDArray[np.float64]:
-    """Return relative improvements in %; infinity over a raw that is not above 0.
-
-    Args:
-        raw: shape (resamples,).
-        ours: the same.
-        over: what the difference is divided by; None: by raw.
-    """
-    if over is not None:
-        return 100 * (ours - raw) / over
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = 100 * (ours - raw) / raw
-    return np.where(raw > 0, found, np.copysign(np.inf, ours - raw))
-
-
-def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed: int) -> Draws:
+def _draws(table: Table, outcomes: Mapping[str, TaskOutcome], resamples: int, seed: int) -> Draws:
     """Return the draws of all cells of a table, and of the tasks of its columns."""
-    scores: dict[_Cell, NDArray[np.float32]] = {}
-    known: dict[_Cell, tuple[str, int]] = {}
+    scores: dict[CellKey, NDArray[np.float32]] = {}
+    known: dict[CellKey, tuple[str, int]] = {}
     for block in table.blocks:
         for task in block.tasks:
             for policy, score in task.scores.items():
@@ -592,7 +377,7 @@ def _draws(table: Table, outcomes: Mapping[str, _Outcome], resamples: int, seed:
     return Draws(scores, known, tasks, picks, _signed(table, outcomes))
 
 
-def _signed(table: Table, outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
+def _signed(table: Table, outcomes: Mapping[str, TaskOutcome]) -> frozenset[str]:
     """Return the tasks of a table whose scores can be below 0."""
     found = {
         task.task
@@ -608,7 +393,7 @@ def _signed(table: Table, outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _column(draws: Draws, name: str, cells: Sequence[_Cell]) -> NDArray[np.float64]:
+def _column(draws: Draws, name: str, cells: Sequence[CellKey]) -> NDArray[np.float64]:
     """Return the samples of a column's mean, shape (resamples,)."""
     scores = np.stack([draws.scores[cell] for cell in cells])
     found: NDArray[np.float64] = scores[draws.tasks[name], draws.picks[name]].mean(
@@ -618,7 +403,7 @@ def _column(draws: Draws, name: str, cells: Sequence[_Cell]) -> NDArray[np.float
 
 
 def _means(
-    table: Table, draws: Draws, cells: Mapping[_Cell, Uncertainty]
+    table: Table, draws: Draws, cells: Mapping[CellKey, Uncertainty]
 ) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
     """Return how sure the means of a table are, and those of its row `Avg Improv.`."""
     names = [column.name for column in table.columns]
@@ -656,14 +441,14 @@ def _everywhere(block: Block, policy: str) -> dict[str, str]:
     return {task.task: policy for task in block.tasks}
 
 
-def _holm(cells: Mapping[_Cell, Uncertainty]) -> dict[_Cell, Uncertainty]:
+def _holm(cells: Mapping[CellKey, Uncertainty]) -> dict[CellKey, Uncertainty]:
     tested = {cell: one.p for cell, one in cells.items() if one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {cell: replace(one, adjusted=adjusted.get(cell)) for cell, one in cells.items()}
 
 
 def _notes(
-    table: Table, cells: Mapping[_Cell, Uncertainty], outcomes: Mapping[str, _Outcome]
+    table: Table, cells: Mapping[CellKey, Uncertainty], outcomes: Mapping[str, TaskOutcome]
 ) -> tuple[str, ...]:
     """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
     reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
@@ -683,12 +468,12 @@ def _notes(
                 share = "" if count == every else f" in {count} of {every} cells"
                 places.setdefault((reason, share), []).append(task)
     return tuple(
-        f"no interval for {_listing(tasks)}{share}: {reason}"
+        f"no interval for {listed(tasks)}{share}: {reason}"
         for (reason, share), tasks in places.items()
     )
 
 
-def _few_notes(table: Table, cells: Mapping[_Cell, Uncertainty]) -> tuple[str, ...]:
+def _few_notes(table: Table, cells: Mapping[CellKey, Uncertainty]) -> tuple[str, ...]:
     """Name the tasks whose items are too few for any difference to be significant."""
     counts: dict[str, str] = {}
     for (_, _, task), one in cells.items():
@@ -697,11 +482,13 @@ def _few_notes(table: Table, cells: Mapping[_Cell, Uncertainty]) -> tuple[str, .
     tasks = [task for column in table.columns for task in column.tasks if task in counts]
     if not tasks:
         return ()
-    named = _listing([counts[task] for task in tasks])
+    named = listed([counts[task] for task in tasks])
     return (f"too few items for any difference to be significant: {named}",)
 
 
-def _average_notes(table: Table, draws: Draws, outcomes: Mapping[str, _Outcome]) -> tuple[str, ...]:
+def _average_notes(
+    table: Table, draws: Draws, outcomes: Mapping[str, TaskOutcome]
+) -> tuple[str, ...]:
     """Say once why averages have no interval: a column's only task has unknown items."""
     columns = averaged_columns([column.name for column in table.columns])
     found: list[str] = []
@@ -722,12 +509,7 @@ def _average_notes(table: Table, draws: Draws, outcomes: Mapping[str, _Outcome])
         for reason in (outcomes[name].unknown.values() if name in outcomes else [NO_ITEMS])
     }
     share = "" if lacking == every else f" in {lacking} of {every} cells"
-    why = f"the items of {_listing(names)} are not known"
-    if not reasons <= {NO_ITEMS, _OF_BASELINE + NO_ITEMS}:
-        why = f"{_listing(names)} {'have' if len(names) > 1 else 'has'} none"
+    why = f"the items of {listed(names)} are not known"
+    if not reasons <= {NO_ITEMS, OF_BASELINE + NO_ITEMS}:
+        why = f"{listed(names)} {'have' if len(names) > 1 else 'has'} none"
     return (f"{AVERAGE}: no interval{share}, since {why}",)
-
-
-def _listing(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

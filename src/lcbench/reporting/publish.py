@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from lcbench.errors import StorageError
-from lcbench.reporting import document, formats, page, summary
+from lcbench.reporting import document, formats, page, paper_formats, summary
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import write_atomically
@@ -251,7 +251,7 @@ def _show(findings: Findings, words: Sequence[str], console: Console) -> None:
     if findings.lengths:
         console.print(formats.terminal_lengths(findings.lengths))
     if findings.paper:
-        console.print(formats.terminal_paper(findings.paper))
+        console.print(paper_formats.terminal_paper(findings.paper))
     for line in words:
         console.print(Text(line))
 
@@ -266,8 +266,8 @@ def _texts(findings: Findings) -> dict[str, str]:
         "tasks.csv": formats.csv_tasks(tables, known),
     }
     if findings.paper:
-        texts["table1.md"] += "\n" + formats.markdown_paper(findings.paper)
-        texts["paper.csv"] = formats.csv_paper(findings.paper)
+        texts["table1.md"] += "\n" + paper_formats.markdown_paper(findings.paper)
+        texts["paper.csv"] = paper_formats.csv_paper(findings.paper)
     if findings.lengths:
         texts["lengths.csv"] = formats.csv_lengths(findings.lengths)
     if findings.sheets:

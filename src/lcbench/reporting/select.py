@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.plan import manifest
-from lcbench.reporting.intervals import RESAMPLES, SEED, compare_pair
+from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.revisions import join_revisions
+from lcbench.reporting.statistics import RESAMPLES, SEED
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import in_papers_order
-from lcbench.results.folder import Results, group_name
+from lcbench.results.folder import Results
+from lcbench.results.rows import group_name
 from lcbench.settings.configs import shipped_suites
 from lcbench.settings.frozen import thaw
 from lcbench.system.files import try_writing

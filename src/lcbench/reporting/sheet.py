@@ -38,7 +38,7 @@ from lcbench.reporting.text import (
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-    from lcbench.reporting.intervals import Uncertainty
+    from lcbench.reporting.statistics import Uncertainty
 
 Look = Literal["plain", "up", "down", "unsure", "strong"]
 """plain; an improvement or a loss whose interval excludes zero; one whose interval does not;

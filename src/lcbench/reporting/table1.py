@@ -46,7 +46,8 @@ from lcbench.reporting.table import (
     relative_improvement,
     temperature,
 )
-from lcbench.results.folder import ASSUMED_POOLING, ITEMS
+from lcbench.results.items import ITEMS
+from lcbench.results.rows import ASSUMED_POOLING
 
 SCORE_COLUMNS = (
     "group",

@@ -17,7 +17,8 @@ from rich.progress import track
 from lcbench import __version__
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.results.cell import Cell, Protocol
-from lcbench.results.folder import Finished, Results, is_possible, lowest_score
+from lcbench.results.content import is_possible, lowest_score
+from lcbench.results.folder import Finished, Results
 from lcbench.settings.schema import ImportSettings
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE

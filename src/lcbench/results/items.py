@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import pyarrow as pa
+
+from lcbench.results.content import SUBQUERIES, digest_of, read_provenance
+from lcbench.results.files import CellFiles, read_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ITEMS_SCHEMA = pa.schema(
     [
@@ -43,3 +54,167 @@ ITEMS_SCHEMA = pa.schema(
         ),
     ]
 )
+
+
+# The same of the items. Older results have none: their items are taken as they are.
+ITEMS_DIGEST = "items_sha256"
+
+# In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
+# far as the data alone says it. Of an older result it is taken of the items themselves.
+ITEMS = "items_of_data"
+
+
+class ItemsError(Exception):
+    """Items that are not those that their result was written with."""
+
+
+def read_items(files: CellFiles) -> bytes:
+    """Return the items' file as it is, for `check_items`.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    return read_bytes(files.items)
+
+
+def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any]) -> None:
+    """See that items are those that were written: pyarrow ends the process over some others.
+
+    Raises:
+        ItemsError: they are not.
+    """
+    written = provenance.get(ITEMS_DIGEST)
+    if written is not None and written != digest_of(content):
+        raise ItemsError("the items were changed after they were written")
+
+
+def whole_items(files: CellFiles) -> pa.BufferReader:
+    """Return a cell's items for pyarrow to read, if they are as they were written.
+
+    Raises:
+        OSError: they are not there, or cannot be read.
+        ItemsError: they were changed.
+    """
+    import pyarrow as pa
+
+    content = read_items(files)
+    check_items(files, content, read_provenance(files))
+    return pa.BufferReader(content)
+
+
+def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
+    """Return the digest of what items are: their ids and labels, without scores and ranks.
+
+    Args:
+        items: with the columns split, subset, id, gold and relevant.
+        relevant: whether queries' relevant documents and their grades are part of it.
+    """
+    digest = hashlib.sha256()
+    for name in ("split", "subset", "id", "gold"):
+        digest.update(json.dumps(items[name].to_numpy().tolist()).encode())
+    if relevant:
+        lists = items["relevant"].combine_chunks()
+        documents = lists.flatten()
+        ids, grades = (
+            documents.field(name).to_numpy(zero_copy_only=False).tolist()
+            for name in ("id", "grade")
+        )
+        graded = list(zip(ids, grades, strict=True))
+        start = 0
+        # A null has no length: of a text, or a pair.
+        for length in lists.value_lengths().fill_null(0).to_pylist():
+            digest.update(json.dumps(sorted(graded[start : start + length])).encode())
+            start += length
+    return digest.hexdigest()
+
+
+# Columns of the items' file that the data alone determines.
+_OF_DATA = (
+    *("split", "subset", "id", "gold"),
+    *("relevant.list.element.id", "relevant.list.element.grade"),
+)
+
+Parts = frozenset[tuple[str, str]]
+"""Splits and subsets."""
+
+
+def items_digest(
+    content: bytes, result: Mapping[str, Any], known: dict[bytes, tuple[Parts, str | None]]
+) -> dict[str, str]:
+    """Return the digest of an older result's items, as newer ones have it in their provenance.
+
+    It is not known of items that cannot be read; of documents with summaries, which go by the model
+    as well; of sub-queries, which were written in any order once; and of an aggregate, whose digest
+    is that of its parts.
+
+    Args:
+        content: of the items' file.
+        result: mteb's.
+        known: parts and digests of items that were read before: most cells of a task have the same,
+            whose columns are not read again.
+
+    Returns:
+        The condition; empty where it is not known.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    entries = [(split, entry) for split, found in result["scores"].items() for entry in found]
+    if any(key.startswith(SUBQUERIES) for _, entry in entries for key in entry):
+        return {}
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            key = _columns_key(content, file.metadata)
+            if key not in known:
+                known[key] = _parts_and_digest(file.read(columns=list(_OF_DATA)), known)
+    # A broken file, or one of another layout.
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        return {}
+    parts, digest = known[key]
+    is_its_own = parts == {(split, entry["hf_subset"]) for split, entry in entries}
+    return {ITEMS: digest} if digest is not None and is_its_own else {}
+
+
+def _parts_and_digest(
+    items: pa.Table, known: dict[bytes, tuple[Parts, str | None]]
+) -> tuple[Parts, str | None]:
+    """Return the splits and subsets of items, and their digest; None where the model has a part.
+
+    The same items in another order have the digest of those that were read first.
+    """
+    import pyarrow as pa
+
+    found = items.group_by(["split", "subset"]).aggregate([]).to_pydict()
+    parts = frozenset(zip(found["split"], found["subset"], strict=True))
+    if all(items[name].null_count == len(items) for name in ("gold", "relevant")):
+        return parts, None
+    order = [(name, "ascending") for name in ("split", "subset", "id")]
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, items.schema) as writer:
+        writer.write_table(items.sort_by(order).combine_chunks())
+    key = hashlib.sha256(stream.getvalue()).digest()
+    if key not in known:
+        known[key] = parts, digest_of_items(items, relevant=True)
+    return known[key]
+
+
+def _columns_key(content: bytes, metadata: Any) -> bytes:
+    """Return a digest of the columns that the data alone determines, as a file has them."""
+    digest = hashlib.sha256(repr((metadata.num_rows, metadata.created_by)).encode())
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            if column.path_in_schema in _OF_DATA:
+                start = column.dictionary_page_offset or column.data_page_offset
+                digest.update(content[start : start + column.total_compressed_size])
+    return digest.digest()
+
+
+def parquet_of(items: pa.Table) -> bytes:
+    import io
+
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(items, buffer)
+    return buffer.getvalue()

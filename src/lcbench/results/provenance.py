@@ -57,7 +57,8 @@ class ModelFacts:
 
 def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
     """Return what mteb is told of a model that is loaded."""
-    from lcbench.hub.models import files_digest, source_of, window_of
+    from lcbench.hub.models import files_digest, source_of
+    from lcbench.hub.windows import window_of
 
     mode: Any = next((one.pooling_mode for one in loaded if hasattr(one, "pooling_mode")), None)
     return ModelFacts(

@@ -26,13 +26,16 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
-from lcbench.hub.models import LocatedModel, dimensions_of, window_of
+from lcbench.hub.models import LocatedModel, dimensions_of
+from lcbench.hub.windows import window_of
 from lcbench.plan import machine, recorder
 from lcbench.plan import predict as cost
 from lcbench.results import provenance
 from lcbench.results.cell import Cell
+from lcbench.results.content import DIGEST, digest_of
 from lcbench.results.failure import Failure
-from lcbench.results.folder import ASSUMED_POOLING, DIGEST, MODEL_PATH, Finished, Results, digest_of
+from lcbench.results.folder import Finished, Results
+from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
 from lcbench.run.claims import Claim, Claims
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Allotment, Busy, Done

@@ -24,7 +24,8 @@ from lcbench.plan import elements, predict
 from lcbench.plan.layout import Grid, lay_out
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.results.cell import Cell
-from lcbench.results.folder import COMPARED_VERSIONS, Results
+from lcbench.results.folder import Results
+from lcbench.results.rows import COMPARED_VERSIONS
 from lcbench.run.claims import here
 from lcbench.run.queue import tidy
 from lcbench.run.runner import Runner

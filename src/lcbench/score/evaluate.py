@@ -30,8 +30,8 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from lcbench.encode.encoder import Counters, Encoder
 from lcbench.hub.contents import DataError, load
-from lcbench.results.folder import SUBQUERIES, digest_of_items, is_possible, lowest_score
-from lcbench.results.items import ITEMS_SCHEMA
+from lcbench.results.content import SUBQUERIES, is_possible, lowest_score
+from lcbench.results.items import ITEMS_SCHEMA, digest_of_items
 from lcbench.score.items import PerQuery, items_of
 from lcbench.tasks.suites import parts_of
 

@@ -22,7 +22,7 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
 from lcbench.encode.encoder import Encoder, role_of
-from lcbench.results.folder import SUBQUERIES
+from lcbench.results.content import SUBQUERIES
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask

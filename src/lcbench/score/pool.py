@@ -24,7 +24,7 @@ from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
 from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
 from lcbench.score.worker import END, OTHERS_BUSINESS, WHERE, score_jobs
-from lcbench.settings.read import cell_minutes_without_processes
+from lcbench.settings.values import cell_minutes_without_processes
 from lcbench.system import process as machine
 from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about

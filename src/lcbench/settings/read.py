@@ -9,27 +9,21 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
-from lcbench.errors import RequestError, did_you_mean
-from lcbench.hub import cache as hub
+from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, ModelSettings
 from lcbench.settings.configs import (
     config_folder,
-    known_keys,
     shipped_models,
     shipped_suites,
     suite_of,
 )
 from lcbench.settings.schema import (
-    IDENTITY,
-    RUNTIME,
     EngineSettings,
     ExportSettings,
     ImportSettings,
@@ -41,6 +35,20 @@ from lcbench.settings.schema import (
     StatusSettings,
     StoreSettings,
     TasksSettings,
+)
+from lcbench.settings.values import (
+    auto_or_count,
+    boolean_of,
+    cell_minutes_of,
+    container_of,
+    count_of,
+    device_name,
+    mirror_of,
+    needed_path,
+    number_of,
+    one_of,
+    path_of,
+    word_of,
 )
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
@@ -60,8 +68,6 @@ _EVERY_SUBSET = "all"
 _LONGEST_PROTOCOL = 100
 # 2.5 % of fewer are too few to say where they end.
 _FEWEST_RESAMPLES = 1000
-# A cell of the docs suite takes seconds; below that a limit is a slip.
-_LEAST_CELL_MINUTES = 0.1
 # Of a sweep for which neither elements nor hours are asked.
 _ELEMENTS = {"local": 1, "slurm": 20}
 
@@ -77,7 +83,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    values = {name: _container(config) for name, config in configs.items()}
+    values = {name: container_of(config) for name, config in configs.items()}
     first = next(iter(values.values()))
     protocol, engine = first["protocol"], first["engine"]
     name = str(protocol["name"])
@@ -86,16 +92,16 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             f"protocol.name={name} cannot name a folder: letters, digits, _, . and -, at most "
             f"{_LONGEST_PROTOCOL} bytes."
         )
-    _one_of("protocol.prompts", protocol["prompts"], _PROMPTS)
-    _one_of("protocol.dtype", protocol["dtype"], _DTYPES)
-    _one_of("protocol.splits", protocol["splits"], ("test",))
-    _one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
+    one_of("protocol.prompts", protocol["prompts"], _PROMPTS)
+    one_of("protocol.dtype", protocol["dtype"], _DTYPES)
+    one_of("protocol.splits", protocol["splits"], ("test",))
+    one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
     suites = _suites(first["suite"])
     tasks, left_out = _chosen(
         [suites[0].name] if first["tasks"] is None else first["tasks"], suites
     )
-    mirror, address = _mirror(first["mirror"])
+    mirror, address = mirror_of(first["mirror"])
     return Settings(
         label=label,
         models=tuple(_model(name, value["model"]) for name, value in values.items()),
@@ -112,20 +118,20 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         ),
         docs=_docs(first["docs"]),
         engine=EngineSettings(
-            device=_device(engine["device"]),
-            batch_tokens=_auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
-            scoring=_auto_or_count("engine.scoring", engine["scoring"], least=0),
-            compile=_boolean("engine.compile", engine["compile"]),
+            device=device_name(engine["device"]),
+            batch_tokens=auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
+            scoring=auto_or_count("engine.scoring", engine["scoring"], least=0),
+            compile=boolean_of("engine.compile", engine["compile"]),
             attention=_attention(engine["attention"]),
         ),
         store=_store(first["store"]),
         mirror=mirror,
-        unverified_data=_boolean("unverified_data", first["unverified_data"]),
+        unverified_data=boolean_of("unverified_data", first["unverified_data"]),
         hub=address,
-        offline=_boolean("offline", first["offline"]),
-        retries=_count("retries", first["retries"], least=0),
-        cell_minutes=_cell_minutes(first["cell_minutes"], engine["scoring"]),
-        results_dir=_needed_path("results_dir", first["results_dir"]),
+        offline=boolean_of("offline", first["offline"]),
+        retries=count_of("retries", first["retries"], least=0),
+        cell_minutes=cell_minutes_of(first["cell_minutes"], engine["scoring"]),
+        results_dir=needed_path("results_dir", first["results_dir"]),
     )
 
 
@@ -135,16 +141,16 @@ def read_run(config: DictConfig) -> RunSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value = _container(config)
+    value = container_of(config)
     element = value["element"]
-    manifest = _path("manifest", value["manifest"])
+    manifest = path_of("manifest", value["manifest"])
     if element is not None and manifest is None:
         raise RequestError(f"element={element} of what? Name its sweep: manifest=PATH.")
     return RunSettings(
         manifest=manifest,
-        element=None if element is None else _count("element", element, least=0),
+        element=None if element is None else count_of("element", element, least=0),
         launch=_launch(value["launch"]),
-        results_dir=_needed_path("results_dir", value["results_dir"]),
+        results_dir=needed_path("results_dir", value["results_dir"]),
     )
 
 
@@ -154,12 +160,12 @@ def read_status(config: DictConfig) -> StatusSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value = _container(config)
+    value = container_of(config)
     return StatusSettings(
-        results_dir=_needed_path("results_dir", value["results_dir"]),
-        manifest=_path("manifest", value["manifest"]),
-        failed=_boolean("failed", value["failed"]),
-        watch=_boolean("watch", value["watch"]),
+        results_dir=needed_path("results_dir", value["results_dir"]),
+        manifest=path_of("manifest", value["manifest"]),
+        failed=boolean_of("failed", value["failed"]),
+        watch=boolean_of("watch", value["watch"]),
     )
 
 
@@ -169,22 +175,22 @@ def read_report(config: DictConfig) -> ReportSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value, models = _container(config), model_names(config)
+    value, models = container_of(config), model_names(config)
     return ReportSettings(
-        results_dir=_needed_path("results_dir", value["results_dir"]),
-        report_dir=_path("report_dir", value["report_dir"]),
+        results_dir=needed_path("results_dir", value["results_dir"]),
+        report_dir=path_of("report_dir", value["report_dir"]),
         tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
-        manifest=_path("manifest", value["manifest"]),
+        manifest=path_of("manifest", value["manifest"]),
         models=None if models is None else tuple(_name_in_results(name) for name in models),
-        against=_path("against", value["against"]),
+        against=path_of("against", value["against"]),
         resamples=_resamples(value["resamples"]),
-        seed=_count("seed", value["seed"], least=0),
+        seed=count_of("seed", value["seed"], least=0),
     )
 
 
 def _resamples(value: Any) -> int:
     """Return the samples of a bootstrap: none, or enough for the ends of a 95 % interval."""
-    count = _count("resamples", value, least=0)
+    count = count_of("resamples", value, least=0)
     if 0 < count < _FEWEST_RESAMPLES:
         raise RequestError(
             f"resamples={count} is too few for an interval; at least {_FEWEST_RESAMPLES}, or 0 "
@@ -199,9 +205,9 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value = _container(config)
-    _one_of("format", value["format"], ("table", "csv"))
-    _one_of("protocol.splits", value["protocol"]["splits"], ("test",))
+    value = container_of(config)
+    one_of("format", value["format"], ("table", "csv"))
+    one_of("protocol.splits", value["protocol"]["splits"], ("test",))
     suite, names = value.get("suite"), value["tasks"]
     left_out: tuple[str, ...] = ()
     if names is not None:
@@ -219,8 +225,8 @@ def read_tasks(config: DictConfig) -> TasksSettings:
         splits=value["protocol"]["splits"],
         subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
         docs=_shipped_docs(),
-        mirror=_mirror(value["mirror"])[0],
-        benchmarks=_boolean("benchmarks", value["benchmarks"]),
+        mirror=mirror_of(value["mirror"])[0],
+        benchmarks=boolean_of("benchmarks", value["benchmarks"]),
         format=value["format"],
         suites=shipped_suites() if suite is None else _suites(suite),
     )
@@ -234,16 +240,16 @@ def read_export(config: DictConfig) -> ExportSettings:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    value = _container(config)
-    _one_of("tau_bias", value["tau_bias"], ("divided", "kept"))
-    mirror, address = _mirror(value["mirror"])
+    value = container_of(config)
+    one_of("tau_bias", value["tau_bias"], ("divided", "kept"))
+    mirror, address = mirror_of(value["mirror"])
     return ExportSettings(
         model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
         policy=parse(value["tau"], keeps_bias=value["tau_bias"] == "kept"),
-        out=_needed_path("out", value["out"]),
+        out=needed_path("out", value["out"]),
         mirror=mirror,
         hub=address,
-        offline=_boolean("offline", value["offline"]),
+        offline=boolean_of("offline", value["offline"]),
     )
 
 
@@ -253,15 +259,15 @@ def read_import(config: DictConfig) -> ImportSettings:
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
-    value = _container(config)
+    value = container_of(config)
     models, tasks = model_names(config), value["tasks"]
     chosen = None if tasks is None else _chosen(tasks, shipped_suites())[0]
     return ImportSettings(
-        path=_needed_path("path", value["path"]),
-        results_dir=_needed_path("results_dir", value["results_dir"]),
+        path=needed_path("path", value["path"]),
+        results_dir=needed_path("results_dir", value["results_dir"]),
         models=None if models is None else tuple(_name_in_results(name) for name in models),
         tasks=None if chosen is None else tuple(choice.name for choice in chosen),
-        replace=_boolean("replace", value["replace"]),
+        replace=boolean_of("replace", value["replace"]),
     )
 
 
@@ -295,7 +301,7 @@ def read_verify(config: DictConfig) -> bool:
     Raises:
         RequestError: neither true nor false.
     """
-    return _boolean("verify", config["verify"])
+    return boolean_of("verify", config["verify"])
 
 
 def model_names(config: DictConfig) -> tuple[str, ...] | None:
@@ -315,38 +321,10 @@ def model_names(config: DictConfig) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(names))
 
 
-def _container(config: DictConfig) -> dict[str, Any]:
-    try:
-        value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise RequestError(
-            f"{error.full_key or 'A key'} has no value yet; set it on the command line: "
-            f"{error.full_key or 'key'}=…"
-        ) from None
-    items = value.items() if isinstance(value, dict) else ()
-    composed = {str(key): item for key, item in items if key != "hydra"}
-    for key in _leaves(composed):
-        if key not in IDENTITY | RUNTIME:
-            raise RequestError(f"{key} is not a key.{did_you_mean(key, known_keys())}")
-    return composed
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted keys of a config; a suite's columns, or a model's shape, are one value."""
-    keys: list[str] = []
-    for name, item in value.items():
-        key = f"{prefix}{name}"
-        if isinstance(item, Mapping) and key not in IDENTITY | RUNTIME:
-            keys += _leaves(item, f"{key}.")
-        else:
-            keys.append(key)
-    return keys
-
-
 def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
-    _one_of("model.source", value["source"], _SOURCES)
+    one_of("model.source", value["source"], _SOURCES)
     window, revision = value["window"], value["revision"]
-    trusted = _boolean("model.trust_remote_code", value["trust_remote_code"])
+    trusted = boolean_of("model.trust_remote_code", value["trust_remote_code"])
     if revision is not None and value["source"] in ("package", "folder"):
         raise RequestError(
             f"model.revision={revision}: model={config} is read from a {value['source']}; that has "
@@ -363,7 +341,7 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
         source=value["source"],
         package=value["package"],
         revision=revision,
-        window=None if window is None else _count("model.window", window),
+        window=None if window is None else count_of("model.window", window),
         trust_remote_code=trusted,
         shape=_shape(value.get("shape")),
         pooling=_pooling(value.get("pooling")),
@@ -374,7 +352,7 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
 def _pooling(value: Any) -> str | None:
     if value in (None, "auto"):
         return None
-    _one_of("model.pooling", value, ("auto", *_POOLINGS))
+    one_of("model.pooling", value, ("auto", *_POOLINGS))
     return str(value)
 
 
@@ -386,9 +364,9 @@ def _shape(value: Any) -> Dimensions | None:
         raise RequestError(f"model.shape={value} has to say: {', '.join(wanted)}.")
     window = value["window"]
     return Dimensions(
-        layers=_count("model.shape.layers", value["layers"]),
-        hidden=_count("model.shape.hidden", value["hidden"]),
-        window=None if window is None else _count("model.shape.window", window),
+        layers=count_of("model.shape.layers", value["layers"]),
+        hidden=count_of("model.shape.hidden", value["hidden"]),
+        window=None if window is None else count_of("model.shape.window", window),
     )
 
 
@@ -425,16 +403,16 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
 
 
 def _docs(value: Mapping[str, Any]) -> DocsSizes:
-    share = _number("docs.clustering_share", value["clustering_share"], least=0.0)
+    share = number_of("docs.clustering_share", value["clustering_share"], least=0.0)
     if not 0 < share <= 1:
         raise RequestError(f"docs.clustering_share={share} is not a share in (0, 1].")
     counts = {
-        name: _count(f"docs.{name}", value[name])
+        name: count_of(f"docs.{name}", value[name])
         for name in ("documents", "documents_per_module", "long_documents", "clustering_sets")
     }
     synthetic = SyntheticSizes(
         lengths=_lengths(value["synthetic_lengths"]),
-        documents=_count("docs.synthetic_documents", value["synthetic_documents"]),
+        documents=count_of("docs.synthetic_documents", value["synthetic_documents"]),
     )
     return DocsSizes(**counts, clustering_share=share, synthetic=synthetic)
 
@@ -448,7 +426,7 @@ def _lengths(value: Any) -> tuple[int, ...] | None:
     if not isinstance(lengths, list) or not lengths:
         raise RequestError(f"{key}={value} is neither auto nor a list of lengths in tokens.")
     for length in lengths:
-        if _count(key, length) < SHORTEST:
+        if count_of(key, length) < SHORTEST:
             raise RequestError(
                 f"{key}={value}: a fact needs a document of at least {SHORTEST} tokens."
             )
@@ -462,19 +440,19 @@ def _shipped_docs() -> DocsSizes:
 
 
 def _attention(value: Any) -> str | None:
-    _one_of("engine.attention", value, ("auto", *_ATTENTIONS))
+    one_of("engine.attention", value, ("auto", *_ATTENTIONS))
     return None if value == "auto" else str(value)
 
 
 def _store(value: Mapping[str, Any]) -> StoreSettings:
-    size = _number("store.max_gib", value["max_gib"], least=0.0)
+    size = number_of("store.max_gib", value["max_gib"], least=0.0)
     if not 0 < size * 2**30 < math.inf:
         raise RequestError(
             f"store.max_gib={value['max_gib']} is not a number above 0. To keep nothing on disk: "
             "store=none"
         )
-    named = _path("store.folder", value["folder"])
-    if not _boolean("store.on_disk", value["on_disk"]):
+    named = path_of("store.folder", value["folder"])
+    if not boolean_of("store.on_disk", value["on_disk"]):
         if named is not None:
             raise RequestError(
                 f"store.folder={named}: this store keeps nothing on disk. With a folder: "
@@ -489,26 +467,26 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
 
 
 def _launch(value: Mapping[str, Any]) -> LaunchSettings:
-    _one_of("launch.name", value["name"], ("local", "slurm"))
+    one_of("launch.name", value["name"], ("local", "slurm"))
     told: dict[str, Any] = {"name": value["name"]}
     for key in ("elements", "max_running", "cpus"):
-        told[key] = _auto_or_count(f"launch.{key}", value.get(key))
+        told[key] = auto_or_count(f"launch.{key}", value.get(key))
     for key in ("hours", "tflops"):
         number = value.get(key)
         if number is not None:
-            number = _number(f"launch.{key}", number, least=0.0)
+            number = number_of(f"launch.{key}", number, least=0.0)
             if not 0 < number < math.inf:
                 raise RequestError(f"launch.{key}={number} is not a number above 0.")
         told[key] = number
-    card = _word("launch.card", value.get("card"))
+    card = word_of("launch.card", value.get("card"))
     if card is not None:
         card = card.lower()
-        _one_of("launch.card", card, sorted(CARDS))
+        one_of("launch.card", card, sorted(CARDS))
     told["card"] = card
     if told["elements"] is None and told["hours"] is None:
         told["elements"] = _ELEMENTS[value["name"]]
     for key in ("partition", "account", "qos", "gpus", "memory", "time"):
-        told[key] = _word(f"launch.{key}", value.get(key))
+        told[key] = word_of(f"launch.{key}", value.get(key))
     if value["name"] == "local":
         return LaunchSettings(**told)
     options = value["options"]
@@ -516,106 +494,9 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
         raise RequestError(f"launch.options={options} is not a list of words for sbatch.")
     return LaunchSettings(
         **told,
-        signal_seconds=_count("launch.signal_seconds", value["signal_seconds"]),
-        requeue=_boolean("launch.requeue", value["requeue"]),
-        report=_boolean("launch.report", value["report"]),
+        signal_seconds=count_of("launch.signal_seconds", value["signal_seconds"]),
+        requeue=boolean_of("launch.requeue", value["requeue"]),
+        report=boolean_of("launch.report", value["report"]),
         options=tuple(options),
         preamble=str(value["preamble"] or ""),
     )
-
-
-def _word(key: str, value: Any) -> str | None:
-    """Return what Slurm is given as it is: a word or a number."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise RequestError(f"{key}={value} is neither a word nor a number.")
-    return str(value)
-
-
-def _device(value: Any) -> str:
-    device = str(value)
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
-        raise RequestError(f"engine.device={value} is not a device: auto, cpu, cuda, cuda:1 …")
-    return device
-
-
-def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        near = did_you_mean(str(value), allowed)
-        raise RequestError(f"{key}={value} is not one of: {', '.join(allowed)}.{near}")
-
-
-def _auto_or_count(key: str, value: Any, least: int = 1) -> int | None:
-    return None if value in (None, "auto") else _count(key, value, least)
-
-
-def _count(key: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= sys.maxsize:
-        raise RequestError(f"{key}={value} is not a whole number of at least {least}.")
-    return value
-
-
-def _number(key: str, value: Any, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-        raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
-    return float(value)
-
-
-def _cell_minutes(value: Any, scoring: Any) -> float | None:
-    if value is None:
-        return None
-    minutes = _number("cell_minutes", value, least=_LEAST_CELL_MINUTES)
-    if scoring == 0:
-        raise RequestError(cell_minutes_without_processes(minutes))
-    return minutes
-
-
-def cell_minutes_without_processes(minutes: float) -> str:
-    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
-    return (
-        f"cell_minutes={minutes:g} needs processes that score cells, which can be ended: "
-        "engine.scoring=1 or more, not engine.scoring=0."
-    )
-
-
-def _boolean(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise RequestError(f"{key}={value} is neither true nor false.")
-    return value
-
-
-def _path(key: str, value: Any) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
-        raise RequestError(f"{key}={value} is not a path.")
-    # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
-    path = Path(os.path.expanduser(str(value)))  # noqa: PTH111
-    for place in (path, *path.parents):
-        if place.is_symlink() and not place.exists():
-            raise RequestError(
-                f"{key}={value}: {place} is a symbolic link to {os.readlink(place)}, which does "  # noqa: PTH115
-                "not exist. Make that, or name another path."
-            )
-    return path
-
-
-def _mirror(value: Any) -> tuple[Path | None, str | None]:
-    """Return the folder that `mirror` names, or the address.
-
-    Raises:
-        RequestError: it is neither, or an address with a user or password.
-    """
-    if isinstance(value, str) and re.match("https?://", value):
-        hub.refuse_credentials("mirror", value)
-        return None, value.rstrip("/")
-    return _path("mirror", value), None
-
-
-def _needed_path(key: str, value: Any) -> Path:
-    path = _path(key, value)
-    if path is None:
-        raise RequestError(f"{key} needs a path: {key}=PATH.")
-    return path

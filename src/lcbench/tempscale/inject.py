@@ -27,59 +27,35 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError, RequestError
+from lcbench.tempscale.attend import (
+    EAGER,
+    LAYER_ATTRIBUTE,
+    Layer,
+    register_eager,
+    wrap,
+)
 from lcbench.tempscale.policy import ModelShape, Policy, Role, parse
 from lcbench.tempscale.prove import (
-    Call,
     Probe,
     Proof,
     active_probe,
     check_probe,
-    inside,
-    largest_logit,
-    probe_mask,
-    reference_weights,
     run_probe,
 )
+from lcbench.tempscale.softmax import computes_own_softmax, scale_softmax
 
-# The eager attention function is no entry of the interface: each modelling file hands in its own.
-# A model on it gets this name while it is injected, which the interface does know.
-_EAGER = "tempscale_eager"
 _ROLES: tuple[Role, ...] = ("query", "document")
-_LAYER = "_lcbench_layer"
 _INJECTED = "_lcbench_injected"
 # Lengths whose temperatures are looked up from the start, in tokens: few models read longer texts.
 _FIRST_LENGTHS = 4096
-
-# Layers that compute their own softmax over the whole logits, by modelling file.
-_OWN_SOFTMAX = {
-    "MPNetSelfAttention": "transformers.models.mpnet.modeling_mpnet",
-    "DisentangledSelfAttention": "transformers.models.deberta_v2.modeling_deberta_v2",
-}
-
-Attention = Callable[..., tuple[Tensor, Tensor | None]]
-
-
-@dataclass
-class _Layer:
-    """What an attention layer knows while a temperature is at work in it."""
-
-    name: str
-    injection: Injection
-    # By the role of the text.
-    taus: dict[Role, float]
-    calls_a_run: int
 
 
 class _Run(threading.local):
@@ -173,15 +149,15 @@ class Injection:
 
     def _attach(self) -> None:
         transformer = self._transformer
-        own = [module for module in transformer.modules() if _computes_own_softmax(module)]
+        own = [module for module in transformer.modules() if computes_own_softmax(module)]
         if own:
             for module in own:
-                self._hooks += _scale_softmax(module)
+                self._hooks += scale_softmax(module)
         elif transformer._can_set_attn_implementation():
             if self._original == "eager":
-                transformer.set_attn_implementation(_register_eager())
+                transformer.set_attn_implementation(register_eager())
             else:
-                _wrap(self._original)
+                wrap(self._original)
         else:
             raise InjectionError(
                 f"{type(transformer).__name__} neither uses the attention interface of "
@@ -198,10 +174,10 @@ class Injection:
                     f"{type(transformer).__name__}: a {type(module).__name__} that is not part of "
                     "the model computes its attention."
                 )
-            if not hasattr(module, _LAYER):
+            if not hasattr(module, LAYER_ATTRIBUTE):
                 self._modules.append(module)
                 calls = sum(other is module for other in modules)
-                setattr(module, _LAYER, _Layer(names[id(module)], self, {}, calls))
+                setattr(module, LAYER_ATTRIBUTE, Layer(names[id(module)], self, {}, calls))
         self._assign()
         self._watches = self.policy.of_length(1) is not None
         if self._watches:
@@ -234,7 +210,7 @@ class Injection:
         if self._original != "flex_attention":
             return run_probe(self._transformer)
         # What a model computes beside its attention does not depend on the back end.
-        self._transformer.set_attn_implementation(_register_eager())
+        self._transformer.set_attn_implementation(register_eager())
         outside = run_probe(self._transformer).outside
         self._transformer.set_attn_implementation(self._original)
         probe = run_probe(self._transformer, watch=False)
@@ -403,7 +379,7 @@ class Injection:
             if unwatched is not None:
                 module.encode = unwatched
         self._unencoded = []
-        if self._transformer.config._attn_implementation == _EAGER:
+        if self._transformer.config._attn_implementation == EAGER:
             self._transformer.set_attn_implementation(self._original)
         if self._watches:
             self._transformer.__dict__.pop("forward", None)
@@ -411,7 +387,7 @@ class Injection:
                 self._transformer.forward = self._unwatched
             self._watches = False
         for module in self._modules:
-            delattr(module, _LAYER)
+            delattr(module, LAYER_ATTRIBUTE)
         self._modules = []
         self._run.rows = None
         if hasattr(self._transformer, _INJECTED):
@@ -504,8 +480,8 @@ def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
             _collect_outermost(child, found)
 
 
-def _layer(module: nn.Module) -> _Layer:
-    layer: _Layer = getattr(module, _LAYER)
+def _layer(module: nn.Module) -> Layer:
+    layer: Layer = getattr(module, LAYER_ATTRIBUTE)
     return layer
 
 
@@ -522,239 +498,3 @@ def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, int]:
         return mask.sum(dim=1).long(), mask.shape[1]
     whole = torch.full((ids.shape[0],), ids.shape[1], device=ids.device)
     return whole, ids.shape[1]
-
-
-def _register_eager() -> str:
-    if _EAGER not in ALL_ATTENTION_FUNCTIONS:
-
-        def eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-            return _attend(_eager_function(module), module, *args, **kwargs)
-
-        ALL_ATTENTION_FUNCTIONS.register(_EAGER, eager)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(_EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
-    return _EAGER
-
-
-def _eager_function(module: nn.Module) -> Attention:
-    """Return the eager attention function beside a layer's class."""
-    for kind in type(module).__mro__:
-        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
-    raise InjectionError(
-        f"{type(module).__name__}: its eager attention function was not found beside it."
-    )
-
-
-def _wrap(name: str) -> None:
-    """Wrap an attention function of the interface, once a process, under its own name.
-
-    The name stays, since libraries decide by it (unpadding, kernels, masks).
-    """
-    original = ALL_ATTENTION_FUNCTIONS[name]
-    if getattr(original, "_lcbench_wrapper", False):
-        return
-
-    def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        if active_probe() is None and not hasattr(module, _LAYER):
-            return original(module, *args, **kwargs)  # type: ignore[no-any-return]
-        return _attend(original, module, *args, **kwargs)
-
-    wrapper._lcbench_wrapper = True  # type: ignore[attr-defined]
-    ALL_ATTENTION_FUNCTIONS.register(name, wrapper)
-
-
-def _attend(
-    original: Attention,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    position_bias: Tensor | None = None,
-    softcap: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Compute a layer's attention at its temperature, through the original function."""
-    if kwargs.get("s_aux") is not None:
-        raise InjectionError(
-            f"{type(module).__name__} adds attention sinks to its logits, which this temperature "
-            "does not divide."
-        )
-    layer: _Layer | None = getattr(module, _LAYER, None)
-    tau = 1.0 if layer is None else layer.injection.temperature(layer.taus)
-    keeps_bias = layer is not None and layer.injection.policy.keeps_bias
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
-    optional: dict[str, Any] = {}
-    if position_bias is not None:
-        optional["position_bias"] = position_bias if keeps_bias else _divide(position_bias, tau)
-    if softcap is not None:
-        if isinstance(tau, Tensor) and module.config._attn_implementation != _EAGER:  # type: ignore[union-attr]
-            raise InjectionError(
-                f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
-                "texts: a policy by length needs attn_implementation=eager here."
-            )
-        # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
-        optional["softcap"] = softcap / tau
-    # Flex attention is compiled anew for each scale, and gives up after a few.
-    flex = getattr(module, "config", None) is not None and (
-        module.config._attn_implementation == "flex_attention"  # type: ignore[union-attr]
-    )
-    on_query = flex or isinstance(tau, Tensor)
-    probe = active_probe()
-    with inside(probe):
-        output, weights = original(
-            module,
-            _divide(query, tau) if on_query else query,
-            key,
-            value,
-            attention_mask,
-            scaling=scaling if on_query or isinstance(tau, Tensor) else scaling / tau,
-            **optional,
-            **kwargs,
-        )
-    if layer is not None:
-        layer.injection.count(layer.name)
-    if probe is not None:
-        with inside(probe):
-            taus = _exactly(tau, layer)
-            numbers = _as_rows(taus, query.device)
-            groups = query.shape[1] // key.shape[1]
-            keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
-            logits = scaling * (query.double() @ keys.transpose(-1, -2))
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
-            plain = logits
-            if position_bias is not None:
-                bias = position_bias.double()
-                plain = logits + bias
-                logits = logits + bias * numbers if keeps_bias else plain
-            allowed = probe_mask(attention_mask, logits.shape[-1], query.device, module)
-            expected = reference_weights(logits, allowed, numbers) @ values
-            without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
-            largest = largest_logit(logits, allowed, numbers)
-        parts = (expected.transpose(1, 2), without.transpose(1, 2))
-        _report(module, taus, output, *parts, largest)
-    return output, weights
-
-
-def _divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
-    return (tensor / tau).to(tensor.dtype)
-
-
-def _exactly(tau: float | Tensor, layer: _Layer | None) -> tuple[float, ...]:
-    """Return the temperatures of the probe's texts: at work, those by length are rounded."""
-    if layer is None or not isinstance(tau, Tensor):
-        return (float(tau),)
-    return layer.injection.extremes
-
-
-def _as_rows(taus: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return temperatures in float64: one number, or one a text."""
-    numbers = torch.tensor(taus, dtype=torch.float64, device=device)
-    return numbers.view(-1, 1, 1, 1) if len(taus) > 1 else numbers[0]
-
-
-def _report(
-    module: nn.Module,
-    taus: tuple[float, ...],
-    got: Tensor,
-    expected: Tensor,
-    plain: Tensor,
-    largest: float,
-) -> None:
-    probe = active_probe()
-    if probe is not None:
-        probe.calls.append(Call(module, taus, got, expected, plain, largest))
-
-
-def _computes_own_softmax(module: nn.Module) -> bool:
-    kind = type(module)
-    return _OWN_SOFTMAX.get(kind.__name__) == kind.__module__
-
-
-def _scale_softmax(module: nn.Module) -> list[Any]:
-    """Divide the logits that a layer hands to softmax, while it runs."""
-    # A thread's own: several may be in this layer at once.
-    entered = threading.local()
-    signature = inspect.signature(module.forward)
-
-    def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        mode = _ScaledSoftmax(layer)
-        given = signature.bind_partial(*args, **kwargs)
-        mode.keep_bias(given.arguments)
-        mode.__enter__()  # type: ignore[no-untyped-call]
-        entered.modes = [*getattr(entered, "modes", []), mode]
-        return given.args, given.kwargs
-
-    def leave(*_: Any) -> None:
-        entered.modes.pop().__exit__(None, None, None)
-
-    return [
-        module.register_forward_pre_hook(enter, with_kwargs=True),
-        module.register_forward_hook(leave, always_call=True),
-    ]
-
-
-class _ScaledSoftmax(TorchFunctionMode):
-    """While it is entered, `softmax` is taken of its argument divided by a layer's temperature."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self._module = module
-        self._layer: _Layer | None = getattr(module, _LAYER, None)
-        tau: float | Tensor = 1.0
-        if self._layer is not None:
-            tau = self._layer.injection.temperature(self._layer.taus)
-        self._tau = tau
-
-    def keep_bias(self, given: dict[str, Any]) -> None:
-        """Multiply a position bias that is to be kept, so that dividing the logits restores it.
-
-        Raises:
-            InjectionError: there is none, so what the policy asks for cannot be done.
-        """
-        if self._layer is None or not self._layer.injection.policy.keeps_bias:
-            return
-        bias = given.get("position_bias")
-        if bias is None:
-            raise InjectionError(
-                f"{self._layer.name} was given no position bias, which tau_bias=kept would keep."
-            )
-        given["position_bias"] = (bias * self._tau).to(bias.dtype)
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not nn.functional.softmax:
-            return func(*args, **kwargs)
-        logits, *others = args
-        probe = active_probe()
-        lowest = torch.finfo(logits.dtype).min
-        with inside(probe):
-            # A padding token may attend to nothing: its logits are all the most negative number,
-            # and would become infinite, and its weights undefined.
-            scaled = _divide(logits, self._tau).clamp(min=lowest)
-            weights = func(scaled, *others, **kwargs)
-        if self._layer is not None:
-            self._layer.injection.count(self._layer.name)
-        if probe is not None:
-            taus = _exactly(self._tau, self._layer)
-            numbers = _as_rows(taus, logits.device)
-            # What is masked holds the most negative number.
-            allowed = logits > lowest / 2
-            with inside(probe):
-                expected = reference_weights(logits, allowed, numbers)
-                without = reference_weights(logits, allowed, torch.ones_like(numbers))
-                largest = largest_logit(logits, allowed, numbers)
-            # [batch, heads, tokens, keys] → [batch, tokens, heads, keys]
-            got, expected, without = (one.transpose(1, 2) for one in (weights, expected, without))
-            _report(self._module, taus, got, expected, without, largest)
-        return weights

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lcbench.results.folder import ItemsError, whole_items
+from lcbench.results.items import ItemsError, whole_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ import pytest
 from report_cells import BGE, write_cell
 
 from lcbench.errors import RequestError
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import Sheet
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.comparison import beside_folders, beside_models

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lcbench.reporting.intervals import NOTHING, TableStatistics, Uncertainty
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.matrix import _counts, matrix

@@ -13,7 +13,7 @@ import pytest
 from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 from rich.console import Console
 
-from lcbench.reporting import formats
+from lcbench.reporting import paper_formats
 from lcbench.reporting.select import report_folder
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.paper import Comparison, compare, is_papers
@@ -279,7 +279,7 @@ def test_two_revisions_of_a_model_are_told_apart(results: Results) -> None:
     found = compared(results)
     values = {one.revision[0]: one.ours for one in found if one.column == "BeirRetr"}
     assert values == {"f": pytest.approx(55.3), "e": pytest.approx(57.5)}
-    assert "BGE (eeeeeeee)" in formats.markdown_paper(found)
+    assert "BGE (eeeeeeee)" in paper_formats.markdown_paper(found)
 
 
 LONG = SUITE.columns["LongEmbRetr"]
@@ -457,7 +457,7 @@ def test_a_report_with_nothing_in_common_says_nothing(results: Results, tmp_path
 
 def test_doubtful_numbers_have_a_footnote(results: Results) -> None:
     write_means(results, {"LEMBQMSumRetrieval": 0.18})
-    text = formats.markdown_paper(compared(results))
+    text = paper_formats.markdown_paper(compared(results))
     assert "| BGE | Raw | 1 | paper | 22.64† |" in text
     assert "† Table 2: the paper's columns GIST and BGE look exchanged" in text
     # Table 1 has no number in common, and is left out with its footnotes.

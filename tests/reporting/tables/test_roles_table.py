@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lcbench.reporting import sheet as sheets
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables import paper

@@ -23,7 +23,7 @@ from lcbench.reporting.figures.drawing import (
     pages,
     written,
 )
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, relative_improvement
 from lcbench.reporting.text import group_heading
 

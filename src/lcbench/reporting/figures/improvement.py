@@ -24,7 +24,7 @@ from lcbench.reporting.figures.drawing import (
     new_figure,
     written,
 )
-from lcbench.reporting.intervals import TableStatistics
+from lcbench.reporting.statistics import TableStatistics
 from lcbench.reporting.table import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
 from lcbench.reporting.text import group_heading
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from lcbench.reporting.intervals import NOTHING, TableStatistics, Uncertainty, improvement_interval
+from lcbench.reporting.intervals import improvement_interval
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lcbench.errors import RequestError, did_you_mean
-from lcbench.reporting.intervals import TableStatistics, Uncertainty, compare_pair
+from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import BASELINE, Block, Table, ordered_policies, relative_improvement
 from lcbench.reporting.text import group_heading
-from lcbench.results.folder import ASSUMED_POOLING, ITEMS
+from lcbench.results.items import ITEMS
+from lcbench.results.rows import ASSUMED_POOLING
 
 if TYPE_CHECKING:
     from lcbench.results.files import CellFiles

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lcbench.reporting.intervals import TableStatistics, Uncertainty
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import BASELINE, Table, ordered_policies, relative_improvement
 from lcbench.reporting.text import group_heading
 

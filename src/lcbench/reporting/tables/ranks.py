@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from lcbench.reporting.sheet import Entry, Section, Sheet
 from lcbench.reporting.table import BASELINE, Table, ordered_policies
-from lcbench.reporting.tables.by_length import HOLE, counted_cells, files_by_key, part_numbers
-from lcbench.results.folder import ItemsError, whole_items
+from lcbench.reporting.tables.by_length import HOLE
+from lcbench.reporting.tables.items_by_length import counted_cells, files_by_key, part_numbers
+from lcbench.results.items import ItemsError, whole_items
 from lcbench.uncertainty.covariance import ratio_error
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcbench.reporting.intervals import TableStatistics
 from lcbench.reporting.sheet import Entry, Section, Sheet, described, improvement, name, number
+from lcbench.reporting.statistics import TableStatistics
 from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,

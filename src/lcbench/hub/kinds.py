@@ -1,0 +1,79 @@
+"""Kinds of models that are refused by name, from their files alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lcbench.errors import RequestError
+from lcbench.hub import model_files as contents
+from lcbench.hub.model_files import read_object
+
+WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
+# What a transformers checkpoint of another kind says in `architectures`.
+_OTHER_TASKS = re.compile(
+    r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction|Retrieval)"
+)
+
+
+def refuse_adapter(name: str, folder: Path) -> None:
+    """Refuse a folder that holds an adapter and no model.
+
+    Raises:
+        RequestError: saying what to do.
+    """
+    path = folder / contents.ADAPTER
+    if path.is_file():
+        base = contents.base_model(path)
+        raise RequestError(
+            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
+            "Merge it into its base model (peft: merge_and_unload) and save that as a "
+            "sentence-transformers model."
+        )
+
+
+def refuse_other_kinds(name: str, folder: Path) -> None:
+    """Refuse a model that is no text embedding model with attention.
+
+    Raises:
+        RequestError: naming its kind.
+    """
+    kind = read_object(folder / "config_sentence_transformers.json").get("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        raise RequestError(
+            f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
+            "sentence-transformers would make one of its transformer by mean pooling."
+        )
+    entries = contents.modules(folder)
+    first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
+    if first in WITHOUT_ATTENTION:
+        raise RequestError(
+            f"{name} has no attention: its first module is {first} (modules.json), and a "
+            "temperature would change nothing."
+        )
+    if entries:
+        return
+    stated = read_object(folder / "config.json").get("architectures")
+    for architecture in stated if isinstance(stated, list) else []:
+        if _OTHER_TASKS.fullmatch(str(architecture)):
+            raise RequestError(
+                f"{name} is a {architecture} (config.json), not an embedding model: of its head "
+                "nothing would be used, and sentence-transformers would make up a pooling. If its "
+                "encoder is meant, save that as a sentence-transformers model."
+            )
+
+
+def refuse_pickles(name: str, folder: Path) -> None:
+    """Refuse weights that only exist as pickles: reading one can run anything.
+
+    Raises:
+        RequestError: naming the file.
+    """
+    pickles = ("pytorch_model*.bin", "adapter_model*.bin")
+    for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
+        if not any(path.parent.glob("*.safetensors")):
+            raise RequestError(
+                f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
+                "weights are not read. Convert it, or use a revision that has safetensors."
+            )

@@ -1,0 +1,141 @@
+"""How many tokens a model reads of a text: what its files state, and what its positions allow."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+from lcbench.hub.model_files import read_object
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Architectures of transformers whose positions are counted from the padding id on.
+_COUNT_FROM_PADDING = frozenset(
+    {
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
+        *("data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke"),
+        *("markuplm", "xmod"),
+    }
+)
+# Where sentence-transformers looks for a window, in this order.
+_WINDOW_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# In these files, the older name first: what the tokenizer is loaded with. Its limit comes before
+# `max_seq_length`; null is none.
+_TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
+_LIMIT = "model_max_length"
+# More tokens than this are what transformers writes for no limit (1e30).
+NO_LIMIT = 1e20
+
+
+def set_window(model: SentenceTransformer, window: int) -> None:
+    """Let a model read so many tokens of a text, by whichever of its routes."""
+    from sentence_transformers.base.modules import Router
+
+    first = model[0]
+    if not isinstance(first, Router):
+        model.max_seq_length = window
+        return
+    routes: Any = first.sub_modules
+    for route in routes.values():
+        # That of static embeddings cannot be set, and would be refused for all routes.
+        with suppress(AttributeError):
+            route[0].max_seq_length = window
+
+
+def positions_of(config: dict[str, Any]) -> int | None:
+    """Return the most tokens that a model has positions for; None: no limit.
+
+    Raises:
+        RequestError: it counts them from a padding id that is none.
+    """
+    if config.get("model_type") in ("t5", "mt5", "umt5"):
+        return None  # relative positions
+    count = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(count, int):
+        return None
+    if config.get("model_type") == "mpnet":
+        # Whatever its configuration says, its padding id is 1.
+        return count - 2
+    if config.get("model_type") in _COUNT_FROM_PADDING:
+        padding = config.get("pad_token_id", 1)
+        if not isinstance(padding, int):
+            stated = "null" if padding is None else repr(padding)
+            raise RequestError(
+                f"config.json: pad_token_id is {stated}, and a model of the type "
+                f"{config['model_type']} counts its positions from there on. It is 1 in most."
+            )
+        return count - padding - 1
+    return count
+
+
+def window_in_files(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:
+    """Return what is read of a text by default: as sentence-transformers says, up to the positions.
+
+    Raises:
+        RequestError: a file states a window of no token.
+    """
+    stated = stated_window(transformer)
+    window = None if stated is None else stated[0]
+    if stated is not None and stated[1].name in _WINDOW_FILES and has_no_table(config):
+        return window
+    return min((limit for limit in (window, positions) if limit is not None), default=None)
+
+
+def stated_window(transformer: Path) -> tuple[int, Path, str] | None:
+    """Return the window that a model's files state, the file and the key; None: they state none.
+
+    Raises:
+        RequestError: it is no token.
+    """
+    tokenizer = transformer / "tokenizer_config.json"
+    entries = [(read_object(tokenizer).get(_LIMIT), tokenizer, _LIMIT)]
+    # sentence-transformers reads the first that says anything.
+    for path in [path for name in _WINDOW_FILES if read_object(path := transformer / name)][:1]:
+        config = read_object(path)
+        name = next((one for one in _TOKENIZER_OPTIONS if one in config), "")
+        options = config.get(name)
+        if isinstance(options, dict) and _LIMIT in options:
+            entries = [(options[_LIMIT], path, f"{name}.{_LIMIT}")]
+        else:
+            entries.insert(0, (config.get("max_seq_length"), path, "max_seq_length"))
+    for value, path, key in entries:
+        window = _limit(value, f"{path}: {key}")
+        if window is not None:
+            return window, path, key
+    return None
+
+
+def has_no_table(config: dict[str, Any]) -> bool:
+    """Return whether a model computes its positions, so that it can read beyond those it states.
+
+    sentence-transformers reads as many tokens of a text then as the window's file says.
+    """
+    return (
+        any("rope_" in key or "rotary_emb" in key for key in config)
+        or config.get("position_embedding_type") == "alibi"
+    )
+
+
+def _limit(stated: Any, where: str) -> int | None:
+    """Return a stated window in tokens; None: none is stated, or one that is no limit.
+
+    Raises:
+        RequestError: it is less than one token.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated > NO_LIMIT:
+        return None
+    if stated < 1:
+        raise RequestError(f"{where} is {stated}: a window of less than one token reads nothing.")
+    return int(stated)
+
+
+def window_of(model: Any) -> int | None:
+    """Return the most tokens that a loaded model reads of a text; None: not limited."""
+    window = model.max_seq_length
+    return None if window is None or window > NO_LIMIT else int(window)

@@ -1,0 +1,94 @@
+"""What is known of how sure a table is: intervals, p values, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+SEED = 0
+
+CellKey = tuple[str, str, str]  # label of the block, policy, task
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What is known of one relative improvement beside its size; all but p in %.
+
+    Attributes:
+        low: lower end of its 95 % interval.
+        high: upper end.
+        p: of a two-sided paired permutation test; None where there is none (means of tasks).
+        adjusted: p by Holm's correction over all pairs of the table; None as for p.
+        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over columns of
+            several tasks `TASKS`.
+        count: how many of them (of a mean over columns of several tasks: how many tasks).
+        note: what the interval leaves out; empty where it is nothing.
+    """
+
+    low: float
+    high: float
+    p: float | None = None
+    adjusted: float | None = None
+    units: str = "items"
+    count: int = 0
+    note: str = ""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the improvement is told from none."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Bootstrap samples of the scores of a table's cells.
+
+    Attributes:
+        scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
+            whose items are unknown its score, in each.
+        cells: of the cells whose items are known: the task's units, and how many.
+        tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
+            with replacement.
+        picks: by column, which of its samples each of them gives; the same shape.
+        signed: tasks whose scores can be below 0: correlations.
+    """
+
+    scores: Mapping[CellKey, NDArray[np.float32]]
+    cells: Mapping[CellKey, tuple[str, int]]
+    tasks: Mapping[str, NDArray[np.int64]]
+    picks: Mapping[str, NDArray[np.int64]]
+    signed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """The uncertainty of all that one table says; what is not in it is unknown.
+
+    Attributes:
+        cells: by label of the block, policy and task.
+        means: by label, policy and column, `Avg` among them.
+        average: of `Avg Improv.`, by column.
+        resamples: bootstrap samples.
+        seed: of all that is drawn.
+        notes: what is unknown, and why.
+        draws: what the intervals of means come from; None: of nothing.
+    """
+
+    cells: Mapping[tuple[str, str, str], Uncertainty]
+    means: Mapping[tuple[str, str, str], Uncertainty]
+    average: Mapping[str, Uncertainty]
+    resamples: int = RESAMPLES
+    seed: int = SEED
+    notes: tuple[str, ...] = ()
+    draws: Draws | None = field(default=None, repr=False, compare=False)
+
+
+NOTHING = TableStatistics({}, {}, {})
+"""Of a table of which nothing is known."""

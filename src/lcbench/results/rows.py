@@ -1,0 +1,315 @@
+"""Rows of results: a cell's scores by split and subset, and what tables go by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcbench.results.cell import Protocol
+from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
+from lcbench.results.files import META, CellFiles
+from lcbench.results.items import ITEMS
+from lcbench.system.files import fitting
+from lcbench.system.versions import DISTRIBUTIONS
+from lcbench.tasks.docs.names import SYNTHETIC_TASKS
+
+# Files of one fault that a report names one by one; of the others it says how many there are.
+_MOST_NAMED = 5
+
+# Characters of an experiment's name beyond which mteb takes a digest of it.
+_LONGEST_EXPERIMENT = 200
+
+# In a provenance: the pooling of a model that names none, where none was asked for.
+ASSUMED_POOLING = "assumed_pooling"
+# In a provenance: the folder of a model as it was asked for. Older results have none.
+MODEL_PATH = "model_path"
+
+# A window of more tokens than this is no limit.
+_NO_WINDOW = 1e20
+
+# What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
+# stand among them.
+_IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
+
+# What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
+# or scores. Our own version changes with every commit; its changes of meaning change the key.
+COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
+
+# What no two results share.
+UNIQUE = ("group", "docs", "window", "model", "revision", "policy", "task", "split", "subset")
+
+
+class LeftOut:
+    """What is left out of a report, by reason, so that a foreign folder is told in a few lines."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, list[Path]] = {}
+
+    def add(self, path: Path, why: str) -> None:
+        """Take note of a file."""
+        self._paths.setdefault(why, []).append(path)
+
+    def tell(self, warn: Callable[[str], None]) -> None:
+        """Name the files, of many with the same fault the first ones."""
+        for why, paths in self._paths.items():
+            for path in paths[:_MOST_NAMED]:
+                warn(f"{path} {why}")
+            if len(paths) > _MOST_NAMED:
+                warn(f"… and {len(paths) - _MOST_NAMED:,} more, each: {why}")
+
+
+def result_files(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Return the files in the places of results below a folder, sorted.
+
+    Only the levels of the layout are listed, so that links in circles come to an end. What cannot
+    be listed is told: its results would be missing without a word.
+    """
+    found: list[Path] = []
+    for group in _folders(folder, left_out):
+        for model in _folders(group / "results", left_out):
+            for revision in _folders(model, left_out):
+                found += _json_files(revision, left_out)
+                for parts in _folders(revision / "experiments", left_out):
+                    found += _json_files(parts, left_out)
+    return sorted(found)
+
+
+def _entries(folder: Path, left_out: LeftOut) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        left_out.add(folder, f"cannot be listed ({error.strerror}): its results are left out.")
+        return []
+
+
+def _folders(folder: Path, left_out: LeftOut) -> list[Path]:
+    # `is_dir` of a link in circles raises.
+    found = []
+    for entry in _entries(folder, left_out):
+        with suppress(OSError):
+            if not entry.name.startswith(".") and entry.is_dir():
+                found.append(Path(entry.path))
+    return found
+
+
+def _json_files(folder: Path, left_out: LeftOut) -> list[Path]:
+    return [
+        Path(entry.path)
+        for entry in _entries(folder, left_out)
+        # Beside files some systems keep others of the same name with a dot before it.
+        if entry.name.endswith(".json") and entry.name[0] != "." and entry.name != META
+    ]
+
+
+@dataclass(frozen=True)
+class ReadCell:
+    """What the files of a cell hold.
+
+    Attributes:
+        wrong: why they are not the result of the cell in whose place they lie; None: they are.
+        result: mteb's.
+        provenance: how it came about.
+    """
+
+    wrong: str | None
+    result: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def read_cell(results_dir: Path, files: CellFiles, content: bytes) -> ReadCell:
+    """Read the files of a cell, and compare them with each other and with their place.
+
+    Args:
+        results_dir: the folder of all results.
+        files: of the cell.
+        content: of its result.
+
+    Raises:
+        StorageError: the provenance cannot be read: no permission.
+    """
+    result = parse_result(content)
+    if result is None:
+        return ReadCell("cannot be read")
+    kept = content_of(files.provenance)
+    if kept is None:
+        return ReadCell(f"does not say how it came about ({files.provenance.name} is missing)")
+    provenance = parse_provenance(kept)
+    if provenance is None:
+        return ReadCell(f"does not say how it came about ({files.provenance.name} cannot be read)")
+    written = provenance.get(DIGEST)
+    if written is not None and written != digest_of(content):
+        return ReadCell("was changed after it was written")
+    if another := _of_another_cell(results_dir, files, result, provenance):
+        return ReadCell(f"is the result of another cell: {another}")
+    return ReadCell(None, result, provenance)
+
+
+def _of_another_cell(
+    results_dir: Path, files: CellFiles, result: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> str | None:
+    """Return how a result differs from the place where it lies; None: it fits.
+
+    A folder that was copied, renamed or merged by hand shows the scores of one cell as those of
+    another. What an older provenance does not say is not compared.
+    """
+    model, revision, policy = _cell_of(files.folder)
+    tau = provenance.get("policy")
+    if tau is not None and policy_folder(tau) == files.folder.name:
+        # Of a long name the folder has a digest.
+        tau = policy
+    told = {
+        "task": (result["task_name"], files.task),
+        "τ": (tau, policy),
+        "revision": (provenance.get("revision"), revision),
+    }
+    if (name := provenance.get("model")) is not None:
+        told["model"] = (folder_name(str(name)), folder_name(model))
+    try:
+        key = Protocol(**provenance["protocol"]).key
+    except (KeyError, TypeError):
+        key = None
+    group = _model_folder(files.folder).parents[1]
+    with suppress(ValueError):
+        told["protocol"] = (key, str(group.relative_to(results_dir)))
+    for what, (said, place) in told.items():
+        if said is not None and str(said) != place:
+            return f"{what} {said}, where {what} {place} belongs"
+    return None
+
+
+def _model_folder(folder: Path) -> Path:
+    """Return the folder of the model that a cell's folder lies in."""
+    return folder.parents[2] if folder.parent.name == "experiments" else folder.parent
+
+
+def folder_name(model: str) -> str:
+    """Return what the folder of a model is called, as mteb has it; a long name is cut."""
+    return fitting(model.replace("/", "__").replace(" ", "_"))
+
+
+def policy_folder(canonical: str) -> str:
+    """Return what the folder of a policy is called, as mteb has it: of many layers by a digest."""
+    name = f"tau_{canonical}"
+    if len(name) <= _LONGEST_EXPERIMENT:
+        return name
+    return f"exp_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what must be equal, beyond the protocol, for two cells to be compared."""
+    versions = provenance.get("versions", {})
+    versions = versions if isinstance(versions, dict) else {}
+    conditions = {
+        "dataset_revision": str(result.get("dataset_revision")),
+        # A result may have been copied here from elsewhere: what it says of itself counts as well.
+        "mteb_version": str(result.get("mteb_version")),
+        "data": json.dumps(provenance.get("data"), sort_keys=True),
+        "prompts": json.dumps(provenance.get("prompts"), sort_keys=True),
+        **{name: str(versions.get(name)) for name in COMPARED_VERSIONS},
+    }
+    if isinstance(provenance.get(ITEMS), str):
+        conditions[ITEMS] = provenance[ITEMS]
+    if isinstance(provenance.get(ASSUMED_POOLING), str):
+        conditions[ASSUMED_POOLING] = provenance[ASSUMED_POOLING]
+    return conditions
+
+
+def result_rows(
+    result: Mapping[str, Any],
+    files: CellFiles,
+    provenance: Mapping[str, Any],
+    conditions: Mapping[str, str],
+    column_of: Callable[[str, str | None], str],
+) -> Iterator[dict[str, Any]]:
+    model, revision, policy = _cell_of(files.folder)
+    protocol = provenance.get("protocol", {})
+    window = provenance.get("window")
+    if isinstance(window, float | int) and not window <= _NO_WINDOW:
+        # Infinity, or what transformers writes for no limit.
+        window = None
+    protocol = protocol if isinstance(protocol, dict) else {}
+    task = result["task_name"]
+    imported = provenance.get("imported")
+    scores = [
+        (split, entry["hf_subset"], entry["main_score"])
+        for split, entries in result["scores"].items()
+        for entry in entries
+    ]
+    for split, subsets in (provenance.get("missing") or {}).items():
+        scores += [(split, subset, math.nan) for subset in subsets]
+    for split, subset, score in scores:
+        yield {
+            "group": _IMPORTED_GROUP if imported else group_name(protocol),
+            "docs": protocol.get("docs"),
+            "window": window,
+            "model": provenance.get("model") or model,
+            "revision": revision,
+            "path": path if isinstance(path := provenance.get(MODEL_PATH), str) else None,
+            "policy": provenance.get("policy") or policy,
+            "task": task,
+            "column": column_of(task, provenance.get("task_type")),
+            "split": split,
+            "subset": subset,
+            "score": score,
+            "conditions": conditions,
+            "protocol": protocol,
+            "files": files,
+            "imported": imported,
+        }
+
+
+def _cell_of(folder: Path) -> tuple[str, str, str]:
+    """Return model, revision and policy of a folder of results; of long names what is there."""
+    policy = "1"
+    if folder.parent.name == "experiments":
+        policy, folder = folder.name.removeprefix("tau_"), folder.parents[1]
+    return folder.parent.name.replace("__", "/"), folder.name, policy
+
+
+def tell_docs_apart(rows: list[dict[str, Any]]) -> None:
+    """Give docstring tasks of different texts or sizes groups of their own: they share names.
+
+    The synthetic ones have texts of their own, and may have them for each window: their lengths
+    go by it.
+    """
+    kinds = [
+        (row["group"], row["window"] if row["task"] in SYNTHETIC_TASKS else None) for row in rows
+    ]
+    digests: dict[Any, set[str]] = {}
+    for row, kind in zip(rows, kinds, strict=True):
+        if row["docs"] is not None:
+            digests.setdefault(kind, set()).add(row["docs"])
+    for row, kind in zip(rows, kinds, strict=True):
+        if row["docs"] is not None and len(digests[kind]) > 1:
+            row["group"] += f", docs {row['docs'][:8]}"
+
+
+# What a protocol's name says of its prompts; any other is told, so that no two share a table.
+_PROMPTS_OF = {"leaderboard": "registry", "model": "model"}
+
+
+def group_name(protocol: Mapping[str, Any]) -> str:
+    """Return the name of the cells that a table may show together, windows as its headings."""
+    name = str(protocol.get("name", "unknown protocol"))
+    parts = [name]
+    if protocol.get("prompts", "none") != _PROMPTS_OF.get(name, "none"):
+        parts.append(f"prompts {protocol.get('prompts')}")
+    if protocol.get("dtype", "float32") != "float32":
+        parts.append(str(protocol["dtype"]))
+    if protocol.get("splits", "test") != "test":
+        parts.append(f"splits {protocol['splits']}")
+    if protocol.get("pooling") is not None:
+        parts.append(f"pooling {protocol['pooling']}")
+    if protocol.get("subsets") is not None:
+        parts.append(f"subsets {', '.join(protocol['subsets'])}")
+    return ", ".join(parts)

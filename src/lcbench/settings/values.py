@@ -1,0 +1,146 @@
+"""Values of a config by their kinds, each refused by its key if it cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.hub import cache as hub
+from lcbench.settings.configs import known_keys
+from lcbench.settings.schema import IDENTITY, RUNTIME
+
+# A cell of the docs suite takes seconds; below that a limit is a slip.
+_LEAST_CELL_MINUTES = 0.1
+
+
+def container_of(config: DictConfig) -> dict[str, Any]:
+    try:
+        value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise RequestError(
+            f"{error.full_key or 'A key'} has no value yet; set it on the command line: "
+            f"{error.full_key or 'key'}=…"
+        ) from None
+    items = value.items() if isinstance(value, dict) else ()
+    composed = {str(key): item for key, item in items if key != "hydra"}
+    for key in _leaves(composed):
+        if key not in IDENTITY | RUNTIME:
+            raise RequestError(f"{key} is not a key.{did_you_mean(key, known_keys())}")
+    return composed
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a config; a suite's columns, or a model's shape, are one value."""
+    keys: list[str] = []
+    for name, item in value.items():
+        key = f"{prefix}{name}"
+        if isinstance(item, Mapping) and key not in IDENTITY | RUNTIME:
+            keys += _leaves(item, f"{key}.")
+        else:
+            keys.append(key)
+    return keys
+
+
+def word_of(key: str, value: Any) -> str | None:
+    """Return what Slurm is given as it is: a word or a number."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise RequestError(f"{key}={value} is neither a word nor a number.")
+    return str(value)
+
+
+def device_name(value: Any) -> str:
+    device = str(value)
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise RequestError(f"engine.device={value} is not a device: auto, cpu, cuda, cuda:1 …")
+    return device
+
+
+def one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        near = did_you_mean(str(value), allowed)
+        raise RequestError(f"{key}={value} is not one of: {', '.join(allowed)}.{near}")
+
+
+def auto_or_count(key: str, value: Any, least: int = 1) -> int | None:
+    return None if value in (None, "auto") else count_of(key, value, least)
+
+
+def count_of(key: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= sys.maxsize:
+        raise RequestError(f"{key}={value} is not a whole number of at least {least}.")
+    return value
+
+
+def number_of(key: str, value: Any, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+        raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
+    return float(value)
+
+
+def cell_minutes_of(value: Any, scoring: Any) -> float | None:
+    if value is None:
+        return None
+    minutes = number_of("cell_minutes", value, least=_LEAST_CELL_MINUTES)
+    if scoring == 0:
+        raise RequestError(cell_minutes_without_processes(minutes))
+    return minutes
+
+
+def cell_minutes_without_processes(minutes: float) -> str:
+    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
+    return (
+        f"cell_minutes={minutes:g} needs processes that score cells, which can be ended: "
+        "engine.scoring=1 or more, not engine.scoring=0."
+    )
+
+
+def boolean_of(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{key}={value} is neither true nor false.")
+    return value
+
+
+def path_of(key: str, value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+        raise RequestError(f"{key}={value} is not a path.")
+    # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
+    path = Path(os.path.expanduser(str(value)))  # noqa: PTH111
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise RequestError(
+                f"{key}={value}: {place} is a symbolic link to {os.readlink(place)}, which does "  # noqa: PTH115
+                "not exist. Make that, or name another path."
+            )
+    return path
+
+
+def mirror_of(value: Any) -> tuple[Path | None, str | None]:
+    """Return the folder that `mirror` names, or the address.
+
+    Raises:
+        RequestError: it is neither, or an address with a user or password.
+    """
+    if isinstance(value, str) and re.match("https?://", value):
+        hub.refuse_credentials("mirror", value)
+        return None, value.rstrip("/")
+    return path_of("mirror", value), None
+
+
+def needed_path(key: str, value: Any) -> Path:
+    path = path_of(key, value)
+    if path is None:
+        raise RequestError(f"{key} needs a path: {key}=PATH.")
+    return path

@@ -1,0 +1,190 @@
+"""Attention at a temperature: the functions that layers call in the place of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lcbench.errors import InjectionError
+from lcbench.tempscale.inject import Injection
+from lcbench.tempscale.policy import Role
+from lcbench.tempscale.prove import (
+    Call,
+    active_probe,
+    inside,
+    largest_logit,
+    probe_mask,
+    reference_weights,
+)
+
+# The eager attention function is no entry of the interface: each modelling file hands in its own.
+# A model on it gets this name while it is injected, which the interface does know.
+EAGER = "tempscale_eager"
+
+LAYER_ATTRIBUTE = "_lcbench_layer"
+
+Attention = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+@dataclass
+class Layer:
+    """What an attention layer knows while a temperature is at work in it."""
+
+    name: str
+    injection: Injection
+    # By the role of the text.
+    taus: dict[Role, float]
+    calls_a_run: int
+
+
+def register_eager() -> str:
+    if EAGER not in ALL_ATTENTION_FUNCTIONS:
+
+        def eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+            return _attend(_eager_function(module), module, *args, **kwargs)
+
+        ALL_ATTENTION_FUNCTIONS.register(EAGER, eager)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    return EAGER
+
+
+def _eager_function(module: nn.Module) -> Attention:
+    """Return the eager attention function beside a layer's class."""
+    for kind in type(module).__mro__:
+        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+    raise InjectionError(
+        f"{type(module).__name__}: its eager attention function was not found beside it."
+    )
+
+
+def wrap(name: str) -> None:
+    """Wrap an attention function of the interface, once a process, under its own name.
+
+    The name stays, since libraries decide by it (unpadding, kernels, masks).
+    """
+    original = ALL_ATTENTION_FUNCTIONS[name]
+    if getattr(original, "_lcbench_wrapper", False):
+        return
+
+    def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        if active_probe() is None and not hasattr(module, LAYER_ATTRIBUTE):
+            return original(module, *args, **kwargs)  # type: ignore[no-any-return]
+        return _attend(original, module, *args, **kwargs)
+
+    wrapper._lcbench_wrapper = True  # type: ignore[attr-defined]
+    ALL_ATTENTION_FUNCTIONS.register(name, wrapper)
+
+
+def _attend(
+    original: Attention,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute a layer's attention at its temperature, through the original function."""
+    if kwargs.get("s_aux") is not None:
+        raise InjectionError(
+            f"{type(module).__name__} adds attention sinks to its logits, which this temperature "
+            "does not divide."
+        )
+    layer: Layer | None = getattr(module, LAYER_ATTRIBUTE, None)
+    tau = 1.0 if layer is None else layer.injection.temperature(layer.taus)
+    keeps_bias = layer is not None and layer.injection.policy.keeps_bias
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    optional: dict[str, Any] = {}
+    if position_bias is not None:
+        optional["position_bias"] = position_bias if keeps_bias else divide(position_bias, tau)
+    if softcap is not None:
+        if isinstance(tau, Tensor) and module.config._attn_implementation != EAGER:  # type: ignore[union-attr]
+            raise InjectionError(
+                f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
+                "texts: a policy by length needs attn_implementation=eager here."
+            )
+        # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
+        optional["softcap"] = softcap / tau
+    # Flex attention is compiled anew for each scale, and gives up after a few.
+    flex = getattr(module, "config", None) is not None and (
+        module.config._attn_implementation == "flex_attention"  # type: ignore[union-attr]
+    )
+    on_query = flex or isinstance(tau, Tensor)
+    probe = active_probe()
+    with inside(probe):
+        output, weights = original(
+            module,
+            divide(query, tau) if on_query else query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling if on_query or isinstance(tau, Tensor) else scaling / tau,
+            **optional,
+            **kwargs,
+        )
+    if layer is not None:
+        layer.injection.count(layer.name)
+    if probe is not None:
+        with inside(probe):
+            taus = exactly(tau, layer)
+            numbers = as_rows(taus, query.device)
+            groups = query.shape[1] // key.shape[1]
+            keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
+            logits = scaling * (query.double() @ keys.transpose(-1, -2))
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            plain = logits
+            if position_bias is not None:
+                bias = position_bias.double()
+                plain = logits + bias
+                logits = logits + bias * numbers if keeps_bias else plain
+            allowed = probe_mask(attention_mask, logits.shape[-1], query.device, module)
+            expected = reference_weights(logits, allowed, numbers) @ values
+            without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
+            largest = largest_logit(logits, allowed, numbers)
+        parts = (expected.transpose(1, 2), without.transpose(1, 2))
+        report_attention(module, taus, output, *parts, largest)
+    return output, weights
+
+
+def divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
+    return (tensor / tau).to(tensor.dtype)
+
+
+def exactly(tau: float | Tensor, layer: Layer | None) -> tuple[float, ...]:
+    """Return the temperatures of the probe's texts: at work, those by length are rounded."""
+    if layer is None or not isinstance(tau, Tensor):
+        return (float(tau),)
+    return layer.injection.extremes
+
+
+def as_rows(taus: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return temperatures in float64: one number, or one a text."""
+    numbers = torch.tensor(taus, dtype=torch.float64, device=device)
+    return numbers.view(-1, 1, 1, 1) if len(taus) > 1 else numbers[0]
+
+
+def report_attention(
+    module: nn.Module,
+    taus: tuple[float, ...],
+    got: Tensor,
+    expected: Tensor,
+    plain: Tensor,
+    largest: float,
+) -> None:
+    probe = active_probe()
+    if probe is not None:
+        probe.calls.append(Call(module, taus, got, expected, plain, largest))
