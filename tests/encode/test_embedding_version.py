@@ -17,7 +17,7 @@ POLICIES = [
     "0.8",
     "{query: 0.7, document: 0.9}",
     "{layers: {0: 1.0, 3: 0.8}}",
-    "{length: logn}",
+    "{length: {0: 1.0, 64: 0.9}}",
 ]
 COMPONENTS = 16
 # Components are about 0.05; another processor rounds otherwise by 1e-7.

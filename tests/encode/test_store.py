@@ -806,7 +806,8 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from lcbench.encode.store.shelf import Context, Store, digests
+from lcbench.encode.store.segments import Context, digests
+from lcbench.encode.store.shelf import Store
 def resident():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 context = Context("embedding", "m", "r", 512, "float32", "", "", "v")
@@ -856,7 +857,8 @@ def test_the_store_does_not_import_pandas() -> None:
     script = """
 import sys
 import numpy as np
-from lcbench.encode.store.shelf import Context, Store, digests
+from lcbench.encode.store.segments import Context, digests
+from lcbench.encode.store.shelf import Store
 with Store(None, 2**30, print) as store:
     context = Context("m", "r", 512, "float32", "", "", "v")
     shelf = store.shelf(context)

@@ -358,7 +358,7 @@ def test_the_leaderboards_prompts_are_used_and_recorded(
 def test_chatter_is_kept_off_the_screen_and_warnings_are_not() -> None:
     code = """
 import warnings
-from lcbench.system.hardware import quiet_libraries
+from lcbench.system.quiet import quiet_libraries
 quiet_libraries()
 import mteb
 mteb.get_task("EmotionClassification").check_if_dataset_is_superseded()

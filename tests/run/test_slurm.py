@@ -478,7 +478,7 @@ def test_a_job_runs_its_element_whatever_the_folder_is_called(
 
 def test_a_job_reports(tmp_path: Path, shown: Path) -> None:
     done = script(tmp_path, "report", "-", python=str(shown))
-    assert done.stdout.splitlines()[:3] == [
+    assert done.stdout.splitlines()[:4] == [
         "-m",
         "lcbench",
         "report",

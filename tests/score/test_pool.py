@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from engines import engine_of
 
+from lcbench.encode.encoder import EmbeddingError
 from lcbench.encode.engine import Engine
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import LcbenchError, RequestError
@@ -220,7 +221,7 @@ def test_a_task_that_fails_leaves_its_traceback(
     engine, jobs = made
 
     def not_a_number(policy: Any, texts: Any, role: Any, prompt: str) -> Any:
-        raise workers.EmbeddingError(1, 7, len(texts))
+        raise EmbeddingError(1, 7, len(texts))
 
     monkeypatch.setattr(engine, "embed", not_a_number)
     found = ended(pool, engine, jobs[:1])

@@ -78,7 +78,7 @@ def test_in_a_namespace_without_a_proc_of_its_own() -> None:
     if unshare is None or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("this machine allows no namespaces of process numbers")
     program = (
-        "import os; from lcbench import machine; "
+        "import os; from lcbench.system import process as machine; "
         f"print(os.getpid(), machine.machine(), machine.lives(os.getpid(), None), "
         f"machine.lives({DEAD}, None))"
     )

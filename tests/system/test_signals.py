@@ -187,7 +187,7 @@ def test_what_is_done_ends_although_a_thread_does_not(tmp_path: Path) -> None:
     script = tmp_path / "done.py"
     script.write_text(
         "import sys, threading, time\n"
-        "from lcbench import stop\n"
+        "from lcbench.system import signals as stop\n"
         "stop.END_SECONDS = 0.5\n"
         "threading.Thread(target=time.sleep, args=(600,)).start()\n"
         "print('said')\n"

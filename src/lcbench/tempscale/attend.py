@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
-from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import Role
 from lcbench.tempscale.prove import (
     Call,
@@ -23,6 +22,9 @@ from lcbench.tempscale.prove import (
     probe_mask,
     reference_weights,
 )
+
+if TYPE_CHECKING:
+    from lcbench.tempscale.inject import Injection
 
 # The eager attention function is no entry of the interface: each modelling file hands in its own.
 # A model on it gets this name while it is injected, which the interface does know.
