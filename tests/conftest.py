@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tiny_models import tiny_transformer
 
 # A port that nothing listens on: without it, a test on a machine with a network would download.
