@@ -1,6 +1,7 @@
 """What is added is found, bit for bit: later, by others, after SIGKILL; and the bound holds."""
 
 import errno
+import hashlib
 import os
 import random
 import signal
@@ -22,8 +23,7 @@ from lcbench.encode.store import Context, Keys, Shelf, Store, check_writable, di
 from lcbench.errors import RequestError, StorageError
 from lcbench.machine import short_name
 
-EMBEDDINGS = Context("embedding", "org/model", "abc", 512, "float32", "0.8", "query: ", "v1")
-TOKENS = replace(EMBEDDINGS, kind="tokens")
+EMBEDDINGS = Context("org/model", "abc", 512, "float32", "0.8", "query: ", "v1")
 GIB = 2**30
 
 
@@ -107,58 +107,61 @@ def test_another_store_of_the_folder_finds_them(tmp_path: Path) -> None:
     keys = texts(0, 1000)
     with opened(tmp_path) as store:
         add(store.shelf(EMBEDDINGS), keys)
-        store.shelf(TOKENS).add_ragged(keys, [np.arange(i, dtype=np.int32) for i in range(1000)])
     with opened(tmp_path) as store:
         shelf = store.shelf(EMBEDDINGS)
         assert shelf.dimensions == 8
         assert shelf.lengths(keys).tolist() == counts(keys).tolist()
         assert found(shelf, keys).all()
-        rows = store.shelf(TOKENS).read_ragged(keys)
-        assert [len(row) for row in rows if row is not None] == list(range(1000))
-    assert len(segments(tmp_path)) == 2
+    assert len(segments(tmp_path)) == 1
     # The folder can be read without lcbench: what the rows are is written in every segment.
     schema = pa.ipc.open_file(str(segments(tmp_path)[0])).schema
     assert b'"model": "org/model"' in schema.metadata[b"context"]
 
 
-@pytest.mark.parametrize("top", [2**16 - 1, 2**16, 2**31 - 1, -1])
-def test_tokens_come_back(place: Path | None, top: int) -> None:
-    keys = texts(0, 5)
-    rows = [np.array(row, np.int32) for row in ([1, 2, 3], [], [top], [0, 5])]
-    with opened(place) as store:
-        shelf = store.shelf(TOKENS)
-        assert shelf.read_ragged(keys) == [None] * 5
-        shelf.add_ragged(keys[:4], rows)
-        for _ in range(2):
-            read = shelf.read_ragged(keys[::-1])
-            assert read[0] is None
-            assert [row.tolist() for row in read[1:] if row is not None] == [
-                [0, 5],
-                [top],
-                [],
-                [1, 2, 3],
-            ]
-            assert {row.dtype for row in read[1:] if row is not None} == {np.dtype(np.int32)}
-            assert shelf.lengths(keys).tolist() == [3, 0, 1, 2, -1]
-            store.flush()
-    if place is not None:
-        kind = pa.ipc.open_file(str(segments(place)[0])).schema.field("tokens").type.value_type
-        assert kind == (pa.uint16() if top == 2**16 - 1 else pa.int32())
+def tokens_of_an_earlier_version(folder: Path) -> Path:
+    """Write a segment of token ids as versions before this one did, and return its path."""
+    context = EMBEDDINGS.described.replace('"kind": "embedding"', '"kind": "tokens"')
+    shelf = hashlib.blake2b(context.encode("ascii"), digest_size=16).hexdigest()
+    schema = pa.schema(
+        [("key", pa.binary(16)), ("tokens", pa.list_(pa.uint16()))],
+        metadata={"context": context, "index": "0" * 32, "values": "0" * 32},
+    )
+    keys = pa.array([key.ljust(16, b"\0") for key in texts(0, 2).tolist()], pa.binary(16))
+    rows = pa.RecordBatch.from_arrays(
+        [keys, pa.array([[101, 102]] * 2, pa.list_(pa.uint16()))], schema=schema
+    )
+    path = folder / shelf[:2] / shelf / f"{'0' * 31}1.arrow"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(as_file(rows))
+    return path
 
 
-def test_tokens_of_both_widths_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MANY_SMALL", 1)
+def test_tokens_that_earlier_versions_kept_are_left_alone_until_they_are_evicted(
+    tmp_path: Path,
+) -> None:
+    old = tokens_of_an_earlier_version(tmp_path)
+    os.utime(old, (1, 1))
     keys = texts(0, 2)
     with opened(tmp_path) as store:
-        shelf = store.shelf(TOKENS)
-        for i, token in enumerate([5, 70000]):
-            shelf.add_ragged(keys[i : i + 1], [np.array([token, 1], np.int32)])
-            store.flush()
-        assert len(segments(tmp_path)) == 1
-        assert [row.tolist() for row in shelf.read_ragged(keys) if row is not None] == [
-            [5, 1],
-            [70000, 1],
-        ]
+        shelf = store.shelf(EMBEDDINGS)
+        assert shelf.lengths(keys).tolist() == [-1, -1]
+        assert not found(shelf, keys).any()
+        add(shelf, keys)
+    with opened(tmp_path) as store:
+        assert found(store.shelf(EMBEDDINGS), keys).all()
+    assert old.exists()
+    with opened(tmp_path, max_bytes=old.stat().st_size) as store:
+        add(store.shelf(EMBEDDINGS), texts(2, 3))
+    assert not old.exists()
+
+
+def test_the_identity_of_embeddings_is_that_of_earlier_versions() -> None:
+    assert EMBEDDINGS.described == (
+        '{"dtype": "float32", "kind": "embedding", "layout": 2, "made_by": "v1", '
+        '"model": "org/model", "pooling": null, "prompt": "query: ", "revision": "abc", '
+        '"role": "", "temperature": "0.8", "window": 512}'
+    )
+    assert EMBEDDINGS.digest == "09da1f71d00c30213103c91d11101a16"
 
 
 def test_keys_that_end_in_zeros_or_are_nearly_equal() -> None:
@@ -177,7 +180,7 @@ def test_keys_that_end_in_zeros_or_are_nearly_equal() -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Context)])
 def test_contexts_that_differ_in_one_field_share_nothing(place: Path | None, field: str) -> None:
-    other: dict[str, Any] = {"kind": "tokens", "window": 511}
+    other: dict[str, Any] = {"window": 511}
     context = replace(EMBEDDINGS, **{field: other.get(field, "another")})
     keys = texts(0, 3)
     with opened(place) as store:
@@ -185,10 +188,7 @@ def test_contexts_that_differ_in_one_field_share_nothing(place: Path | None, fie
         store.flush()
         shelf = store.shelf(context)
         assert shelf.lengths(keys).tolist() == [-1] * 3
-        if field == "kind":
-            assert shelf.read_ragged(keys) == [None] * 3
-        else:
-            assert not found(shelf, keys).any()
+        assert not found(shelf, keys).any()
         assert store.shelf(replace(context, **{field: getattr(EMBEDDINGS, field)})) is store.shelf(
             EMBEDDINGS
         )
@@ -207,12 +207,6 @@ def test_rows_of_another_shape_are_refused(place: Path | None) -> None:
             add(shelf, texts(3, 6), 12)
         with pytest.raises(ValueError, match="has no room"):
             shelf.read(keys, np.zeros((3, 12), np.float32), np.arange(3))
-        with pytest.raises(ValueError, match="kind embedding has no tokens"):
-            shelf.read_ragged(keys)
-        with pytest.raises(ValueError, match="kind tokens has no embedding"):
-            add(store.shelf(TOKENS), keys)
-        with pytest.raises(ValueError, match="2 rows for 3 keys"):
-            store.shelf(TOKENS).add_ragged(keys, [np.zeros(1, np.int32)] * 2)
 
 
 def test_equal_keys_are_kept_once(tmp_path: Path) -> None:
@@ -240,15 +234,8 @@ def test_rows_are_written_when_they_are_many(
         add(shelf, keys[350:])
         assert len(segments(tmp_path)) == 11
         assert found(shelf, keys).all()
-        tokens = store.shelf(TOKENS)
-        tokens.add_ragged(keys, [np.full(i % 50, i, np.int32) for i in range(1050)])
-        # One text may be longer than a segment.
-        tokens.add_ragged(texts(1050, 1051), [np.arange(9999, dtype=np.int32)])
-        sizes = [0 if row is None else len(row) for row in tokens.read_ragged(texts(0, 1051))]
-        assert sizes == [*(i % 50 for i in range(1050)), 9999]
     with opened(tmp_path) as store:
         assert found(store.shelf(EMBEDDINGS), keys).all()
-        assert all(row is not None for row in store.shelf(TOKENS).read_ragged(texts(0, 1051)))
 
 
 def test_a_shelf_that_others_have_displaced_can_be_used(
@@ -672,30 +659,20 @@ def test_a_broken_segment_is_removed(
         assert found(store.shelf(EMBEDDINGS), texts(0, 200)).all()
 
 
-@pytest.mark.parametrize("context", [EMBEDDINGS, TOKENS], ids=["embeddings", "tokens"])
-def test_no_flipped_bit_is_served(tmp_path: Path, context: Context) -> None:
-    keys, rows = texts(0, 40), [np.arange(i, dtype=np.int32) for i in range(40)]
+def test_no_flipped_bit_is_served(tmp_path: Path) -> None:
+    keys = texts(0, 40)
 
     def fill() -> None:
         with opened(tmp_path) as store:
-            if context is EMBEDDINGS:
-                add(store.shelf(context), keys)
-            else:
-                store.shelf(context).add_ragged(keys, rows)
+            add(store.shelf(EMBEDDINGS), keys)
 
     def read() -> list[bool]:
         with opened(tmp_path) as store:
-            if context is EMBEDDINGS:
-                # Compares every bit, and the lengths below.
-                hit = found(store.shelf(context), keys)
-                assert (
-                    store.shelf(context).lengths(keys[hit]).tolist() == counts(keys[hit]).tolist()
-                )
-                return hit.tolist()
-            read = store.shelf(context).read_ragged(keys)
-            for ids, row in zip(read, rows, strict=True):
-                assert ids is None or ids.tolist() == row.tolist()
-            return [ids is not None for ids in read]
+            # Compares every bit, and the lengths below.
+            hit = found(store.shelf(EMBEDDINGS), keys)
+            lengths = store.shelf(EMBEDDINGS).lengths(keys[hit])
+            assert lengths.tolist() == counts(keys[hit]).tolist()
+            return hit.tolist()
 
     fill()
     (segment,) = segments(tmp_path)
@@ -879,11 +856,12 @@ import sys
 import numpy as np
 from lcbench.encode.store import Context, Store, digests
 with Store(None, 2**30, print) as store:
-    context = Context("tokens", "m", "r", 512, "float32", "", "", "v")
+    context = Context("m", "r", 512, "float32", "", "", "v")
     shelf = store.shelf(context)
-    shelf.add_ragged(digests(["a"]), [np.arange(3, dtype=np.int32)])
+    shelf.add(digests(["a"]), np.array([5], np.int32), np.arange(3, dtype=np.float32)[None])
     store.flush()
-    print(shelf.read_ragged(digests(["a"]))[0], "pandas" in sys.modules)
+    out = np.zeros((1, 3), np.float32)
+    print(shelf.read(digests(["a"]), out, np.arange(1))[0], out[0], "pandas" in sys.modules)
 """
     path = os.pathsep.join(sys.path)
     done = subprocess.run(
@@ -893,4 +871,4 @@ with Store(None, 2**30, print) as store:
         env={**os.environ, "PYTHONPATH": path},
         check=True,
     )
-    assert done.stdout == "[0 1 2] False\n"
+    assert done.stdout == "True [0. 1. 2.] False\n"

@@ -1,7 +1,10 @@
-"""Tokens: those of the model's own preprocessing, whatever is cut, kept, restored or padded."""
+"""Tokens: those of the model's own preprocessing, whatever makes them, is cut or padded."""
 
 import copy
+import json
+import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -312,13 +316,16 @@ def test_a_cut_is_between_words_that_the_normaliser_leaves_apart(
     assert not chinese._parts("a 長")
 
 
+def texts_read(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+    """Return what is tokenised to get the tokens of texts, all attempts together."""
+    with mock.patch.object(tokenizer, "_tokenize", side_effect=tokenizer._tokenize) as made:
+        tokenizer.tokenize(texts)
+    return [one for call in made.call_args_list for one in call.args[0]]
+
+
 def characters_read(tokenizer: Tokenizer, text: str) -> int:
     """Return how many characters of a text are tokenised, all attempts together."""
-    with mock.patch.object(
-        tokenizer._model, "preprocess", side_effect=tokenizer._model.preprocess
-    ) as preprocess:
-        tokenizer.tokenize([text])
-    return sum(len(one) for call in preprocess.call_args_list for one in call.args[0])
+    return sum(map(len, texts_read(tokenizer, [text])))
 
 
 @pytest.mark.parametrize("name", ["MiniLM", *CUT])
@@ -362,12 +369,8 @@ def test_without_a_window_the_whole_text_is_tokenised(
 def test_equal_texts_are_tokenised_once(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer = tokenizers["MiniLM"]
     texts = ["a", "b c", "a", "", "b c"]
-    with mock.patch.object(
-        tokenizer._model, "preprocess", side_effect=tokenizer._model.preprocess
-    ) as preprocess:
-        tokens = tokenizer.tokenize(texts)
-    asked = [one for call in preprocess.call_args_list for one in call.args[0]]
-    assert sorted(asked) == ["", "a", "b c"]
+    assert sorted(texts_read(tokenizer, texts)) == ["", "a", "b c"]
+    tokens = tokenizer.tokenize(texts)
     assert tokens[0] is tokens[2]
     # [CLS] and [SEP] alone, or around a letter.
     assert [one.length for one in tokens] == [3, 4, 3, 2, 4]
@@ -407,34 +410,14 @@ def test_a_batch_of_every_architecture(
         tokens = tokenizer.tokenize(texts, prompt)
         expected = dict(model.preprocess(texts, prompt=prompt or None))
         assert_same(tokenizer.pad(tokens), expected)
-        assert all(one.restorable for one in tokens)
-        restored = [Tokenizer(model).restore(one.ids.copy(), prompt) for one in tokens]
-        assert_same(tokenizer.pad(restored), expected)
-
-
-@pytest.mark.parametrize("prompt", ["", "a query: "])
-@pytest.mark.parametrize("name", ["MiniLM", *CUT])
-def test_what_is_kept_as_ids_is_restored(
-    name: str, prompt: str, tokenizers: dict[str, Tokenizer]
-) -> None:
-    tokenizer = tokenizers[name]
-    texts = ["", "a", LONG, "tau and temperature"]
-    for tokens in tokenizer.tokenize(texts, prompt):
-        # Segments that are not zero are more than the ids say.
-        assert tokens.restorable == ("token_type_ids" not in tokens.per_token)
-        if tokens.restorable:
-            row = np.frombuffer(tokens.ids.tobytes(), dtype=np.int32)
-            restored = tokenizer.restore(row, prompt)
-            assert np.array_equal(restored.ids, tokens.ids)
-            assert restored.per_token == tokens.per_token == {}
-            assert restored.others == tokens.others
+        assert all(one.ids_only for one in tokens)
 
 
 def test_segments_that_are_not_zero_are_kept(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer = tokenizers["WordPiece, segments"]
     empty, words = (tokenizer.tokenize([text])[0] for text in ("", "a tau"))
-    assert empty.restorable
-    assert not words.restorable
+    assert empty.ids_only
+    assert not words.ids_only
     assert words.per_token["token_type_ids"].tolist() == [0, 1, 1, 0]
     expected = dict(tokenizer._model.preprocess(["", "a tau"]))
     assert_same(tokenizer.pad([empty, words]), expected)
@@ -442,61 +425,312 @@ def test_segments_that_are_not_zero_are_kept(tokenizers: dict[str, Tokenizer]) -
 
 def test_a_feature_of_the_text_is_more_than_its_ids_say() -> None:
     ids = np.zeros(3, dtype=np.int32)
-    assert Tokens(ids, {}, {"modality": "text", "prompt_length": 4}).restorable
-    assert not Tokens(ids, {}, {"lengths": torch.ones(2)}).restorable
-    assert not Tokens(ids, {"token_type_ids": torch.ones(3)}, {}).restorable
+    assert Tokens(ids, {}, {"modality": "text", "prompt_length": 4}).ids_only
+    assert not Tokens(ids, {}, {"lengths": torch.ones(2)}).ids_only
+    assert not Tokens(ids, {"token_type_ids": torch.ones(3)}, {}).ids_only
 
 
-def changed(change: Callable[[SentenceTransformer], None], model: SentenceTransformer) -> str:
-    change(model)
-    digest = Tokenizer(model).digest
-    assert digest is not None
-    return digest
+# Made as sentence-transformers loads them: the classes' own normalisers, pre-tokenizers, templates.
+WORDPIECE = [*("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), *sorted(set("".join(CORPUS)))]
 
 
-def test_the_digest_is_what_text_becomes_ids_by(make: Callable[..., SentenceTransformer]) -> None:
-    digest = Tokenizer(make(None)).digest
-    assert digest is not None
-    assert len(digest) == 64
-    # Another model, what tokenizing leaves behind, or another template that is never used.
+def byte_pairs() -> dict[str, Any]:
+    """Return the vocabulary and merges of a byte-level tokenizer."""
+    made = json.loads(
+        bpe(pre_tokenizers.ByteLevel(add_prefix_space=False)).backend_tokenizer.to_str()
+    )
+    vocabulary = dict(made["model"]["vocab"])
+    for token in ("<mask>", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "<|endoftext|>"):
+        vocabulary.setdefault(token, len(vocabulary))
+    return {"vocab": vocabulary, "merges": [tuple(pair) for pair in made["model"]["merges"]]}
+
+
+def pieces(*first: str) -> list[tuple[str, float]]:
+    """Return the vocabulary of a unigram tokenizer, after special tokens."""
+    made = json.loads(unigram(Metaspace(), normalizers.NFKC()).backend_tokenizer.to_str())
+    words = [(piece, score) for piece, score in made["model"]["vocab"] if piece not in SPECIAL]
+    return [*((one, 0.0) for one in first), *words]
+
+
+def words() -> dict[str, int]:
+    """Return the vocabulary of a WordPiece tokenizer with the special tokens of BERT and MPNet."""
+    made = wordpiece(normalizers.BertNormalizer(lowercase=True)).backend_tokenizer.get_vocab()
+    return {
+        token: i
+        for i, token in enumerate(dict.fromkeys([*WORDPIECE, "<s>", "</s>", "<pad>", *made]))
+    }
+
+
+def last_token(found: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Let an end follow each text, as decoders that embed have it."""
+    end = found.convert_tokens_to_ids("<|endoftext|>")
+    found.backend_tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", end)]
+            ),
+        ]
+    )
+    found.pad_token, found.padding_side = "<|endoftext|>", "left"
+    return found
+
+
+FAMILIES: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "BERT": lambda: transformers.BertTokenizer(vocab=words()),
+    "BERT, cased": lambda: transformers.BertTokenizer(vocab=words(), do_lower_case=False),
+    "MPNet": lambda: transformers.MPNetTokenizer(vocab=words()),
+    "RoBERTa": lambda: transformers.RobertaTokenizer(**byte_pairs()),
+    "ModernBERT": lambda: transformers.GPTNeoXTokenizer(
+        **byte_pairs(), pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    ),
+    "GPT-2, last token": lambda: last_token(transformers.GPT2Tokenizer(**byte_pairs())),
+    "Qwen 2, last token": lambda: last_token(transformers.Qwen2Tokenizer(**byte_pairs())),
+    "T5": lambda: transformers.T5Tokenizer(vocab=pieces("<pad>", "</s>", "<unk>")),
+    "XLM-R": lambda: transformers.XLMRobertaTokenizer(
+        vocab=pieces("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    ),
+    "DeBERTa": lambda: transformers.DebertaV2Tokenizer(
+        vocab=pieces("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+    ),
+    "ALBERT": lambda: transformers.AlbertTokenizer(
+        vocab=pieces("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+    ),
+}
+ODD = [
+    *("", " ", "\n", "\x00", "\u200b", "a", "  leading and trailing \t", "\n\nlines\r\nof it\n"),
+    *(
+        "😀",
+        "👩\u200d💻 e\u0301\u0301",
+        "漢字かな한국어",
+        "ﬁ İ ŉ Ⅷ \ufc5e",
+        "http://a.b/c.png",
+        "a.mp3",
+    ),
+    *("[SEP]", "</s>", "a [CLS] b[MASK]c </s><s> <pad>[PAD] <unk> <mask> <|endoftext|>", "tau TAU"),
+    *("##a ▁a Ġa", " ".join(PARTS), "".join(PARTS), LONG, "YWJj" * 100, "é" * 300, " " * 300),
+]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("window", [3, WINDOW, 64, 10**30], ids=["3", "12", "64", "none"])
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_every_family_is_tokenised_directly_and_as_by_preprocess(
+    name: str, window: int, side: str, make: Callable[..., SentenceTransformer]
+) -> None:
+    model = make(FAMILIES[name](), window)
+    model.tokenizer.truncation_side = side
+    tokenizer = Tokenizer(model)
+    for prompt in ("", "a query: ", "search_document:\n", "</s> [SEP]"):
+        tokens = tokenizer.tokenize(ODD, prompt)
+        assert tokenizer._frame(prompt).encode is not None
+        expected = dict(model.preprocess(ODD, prompt=prompt or None))
+        mask = expected["attention_mask"].bool()
+        for one, ids, read in zip(tokens, expected["input_ids"], mask, strict=True):
+            assert one.ids.dtype == np.int32
+            assert one.ids.tolist() == ids[read].tolist()
+        assert_same(tokenizer.pad(tokens), expected)
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_text_of_a_million_characters(
+    name: str, make: Callable[..., SentenceTransformer]
+) -> None:
+    model = make(FAMILIES[name](), 64)
+    tokenizer = Tokenizer(model)
+    texts = ["attention is temperature " * 40_000, "\n\n.a" * 250_000]
+    tokens = tokenizer.tokenize(texts, "a query: ")
+    expected = dict(model.preprocess(texts, prompt="a query: "))
+    assert [one.ids.tolist() for one in tokens] == expected["input_ids"].tolist()
+
+
+def test_pieces_of_equal_probability_stay_in_their_order(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    """Sums of the same scores in another order differ in the last bit, which decides."""
+    chance = random.Random(0)
+    runs = [(letter * n, -10 * chance.random()) for letter in "abcdefghij" for n in range(2, 9)]
+    singles = [(letter, -20.0) for letter in "abcdefghij▁"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *singles, *runs]
+    model = make(transformers.T5Tokenizer(vocab=vocabulary), 64)
+    texts = [letter * n for letter in "abcdefghij" for n in range(1, 200)]
+    assert preprocessed(model, texts) == 0
+
+
+def preprocessed(model: SentenceTransformer, texts: list[str], prompt: str = "") -> int:
+    """Return how many texts go through `preprocess`, once it was seen how it treats them."""
+    tokenizer = Tokenizer(model)
+    tokenizer.tokenize(["a text"], prompt)
+    with mock.patch.object(model, "preprocess", side_effect=model.preprocess) as preprocess:
+        tokens = tokenizer.tokenize(texts, prompt)
+    for text, one in zip(texts, tokens, strict=True):
+        expected = without_padding(model.preprocess([text], prompt=prompt or None))
+        assert one.ids.tolist() == expected["input_ids"].tolist()
+    return sum(len(call.args[0]) for call in preprocess.call_args_list)
+
+
+@pytest.mark.parametrize("name", ["MiniLM", *CUT, *WHOLE])
+def test_only_what_the_ids_do_not_say_goes_through_preprocess(
+    name: str, make: Callable[..., SentenceTransformer]
+) -> None:
+    if name == "dropout":
+        assert Tokenizer(make(WHOLE[name]()))._encode is None
+        return
+    model = make(None if name == "MiniLM" else {**CUT, **WHOLE}[name]())
+    through = preprocessed(model, ["a text", "another"], "a query: ")
+    assert through == (2 if name == "WordPiece, segments" else 0)
+
+
+def own_module(model: SentenceTransformer) -> None:
+    model[0].__class__ = type("Own", (type(model[0]),), {})
+
+
+def own_model(model: SentenceTransformer) -> None:
+    def preprocess(self: Any, inputs: Any, **options: Any) -> Any:
+        return SentenceTransformer.preprocess(self, [text[::-1] for text in inputs], **options)
+
+    model.__class__ = type("Own", (SentenceTransformer,), {"preprocess": preprocess})
+
+
+def own_tokenizer(model: SentenceTransformer) -> None:
+    def encode(self: Any, text: Any, **options: Any) -> Any:
+        return PreTrainedTokenizerFast._encode_plus(self, [one[:3] for one in text], **options)
+
+    own = type("Own", (type(model.tokenizer),), {"_encode_plus": encode})
+    model.tokenizer.__class__ = own
+
+
+def own_normalizer(model: SentenceTransformer) -> None:
+    class Upper:
+        def normalize(self, text: Any) -> None:
+            text.uppercase()
+
+    model.tokenizer.backend_tokenizer.normalizer = normalizers.Normalizer.custom(Upper())
+
+
+DEPARTURES: list[Callable[[SentenceTransformer], None]] = [
+    own_module,
+    own_model,
+    own_tokenizer,
+    own_normalizer,
+    lambda model: setattr(model[0], "processing_kwargs", {"text": {"max_length": 5}}),
+    lambda model: setattr(model[0], "processing_kwargs", {"text": {"add_special_tokens": False}}),
+]
+
+
+@pytest.mark.parametrize("depart", DEPARTURES)
+def test_a_model_with_ways_of_its_own_keeps_them(
+    depart: Callable[[SentenceTransformer], None], make: Callable[..., SentenceTransformer]
+) -> None:
     model = make(None)
-    Tokenizer(model).tokenize(["some text", LONG])
-    model.tokenizer.chat_template = "{{ messages }}"
-    assert Tokenizer(model).digest == digest
-
-    def lower(model: SentenceTransformer) -> None:
-        backend = model.tokenizer.backend_tokenizer
-        backend.normalizer = normalizers.BertNormalizer(lowercase=False)
-
-    def template(model: SentenceTransformer) -> None:
-        model[0].modality_config = {**model[0].modality_config, "message": {}}
-        model.tokenizer.chat_template = "{{ messages }}"
-
-    changes: list[Callable[[SentenceTransformer], None]] = [
-        lower,
-        template,
-        lambda model: model.tokenizer.add_tokens(["tempscale"]),
-        lambda model: setattr(model, "max_seq_length", WINDOW + 1),
-        lambda model: setattr(model.tokenizer, "truncation_side", "left"),
-        lambda model: setattr(model.tokenizer, "padding_side", "left"),
-        lambda model: setattr(model.tokenizer, "split_special_tokens", True),
-        lambda model: setattr(model[0], "do_lower_case", True),
-        lambda model: setattr(model[0], "processing_kwargs", {"text": {"max_length": 5}}),
-    ]
-    digests = {changed(change, make(None)) for change in changes}
-    assert len(digests | {digest}) == len(changes) + 1
+    depart(model)
+    assert preprocessed(model, ["a text of some length", LONG, ""]) == 3
 
 
-def test_what_is_no_fast_tokenizer_has_no_digest(make: Callable[..., SentenceTransformer]) -> None:
+def test_messages_expansions_and_other_modalities_go_through_preprocess(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    for changes in (
+        {"modality_config": {"text": {}, "message": {}}},
+        {"modality_config": {"text": {}, "image": {}}},
+        {"_query_expansion": {"strategy": "fixed", "length": 8}},
+    ):
+        model = make(None)
+        vars(model[0]).update(changes)
+        assert Tokenizer(model)._encode is None
+
+
+def test_where_the_two_ways_differ_preprocess_is_right(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    def lie(backend: Any) -> Any:
+        copied = Backend.from_str(backend.to_str())
+        copied.normalizer = normalizers.BertNormalizer(lowercase=False)
+        return copied
+
     model = make(None)
-    with mock.patch("lcbench.encode.tokens.PreTrainedTokenizerFast", type("Fast", (), {})):
-        assert Tokenizer(model).digest is None
+    with mock.patch("lcbench.encode.tokens.copy.deepcopy", lie):
+        assert preprocessed(model, ["a text", "Another TEXT"]) == 2
 
-    class Own(type(model[0])):  # type: ignore[misc]
-        """A module that may do anything to a text."""
 
-    model[0].__class__ = Own
-    assert Tokenizer(model).digest is None
+def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    class Plain:
+        """A backend of earlier versions."""
+
+        def __init__(self, backend: Any) -> None:
+            self._backend = Backend.from_str(backend.to_str())
+
+        @property
+        def model(self) -> Any:
+            return self._backend.model
+
+        @model.setter
+        def model(self, model: Any) -> None:
+            self._backend.model = model
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "encode_batch_fast":
+                raise AttributeError(name)
+            return getattr(self._backend, name)
+
+    model = make(None)
+    with mock.patch("lcbench.encode.tokens.copy.deepcopy", Plain):
+        assert preprocessed(model, ["a text", LONG]) == 0
+
+
+def test_ids_lie_one_after_the_other_and_the_models_tokenizer_is_left_alone(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    model = make(None)
+    tokenizer = Tokenizer(model)
+    tokenizer.tokenize(["a text"])
+    own = model.tokenizer.backend_tokenizer
+    own.no_truncation()
+    own.no_padding()
+    before = own.to_str()
+    one, two, three = tokenizer.tokenize(["a text", "", LONG])
+    assert one.ids.base is two.ids.base is three.ids.base is not None
+    assert one.ids.base.dtype == np.int32
+    assert one.ids.base.size == 4 + 2 + WINDOW
+    assert own.to_str() == before
+
+
+def test_texts_are_read_in_blocks_of_bounded_size(tokenizers: dict[str, Tokenizer]) -> None:
+    tokenizer = tokenizers["MiniLM"]
+    texts = [f"{letter} b" for letter in "acdefghijklmnopqrstu"]
+    expected = [one.ids.tolist() for one in tokenizer.tokenize(texts)]
+    with mock.patch("lcbench.encode.tokens._CHUNK_CHARACTERS", 22):
+        found = tokenizer.tokenize(texts)
+    assert [one.ids.tolist() for one in found] == expected
+    # [CLS], [SEP] and two letters each: eight texts of three characters, and the last four.
+    assert {one.ids.base.size for one in found} == {4 * 8, 4 * 4}
+
+
+def test_threads_share_a_tokenizer(make: Callable[..., SentenceTransformer]) -> None:
+    model = make(None)
+    tokenizer = Tokenizer(model)
+    texts = [f"Attention {i} {LONG[: i % 200]}" for i in range(400)]
+    expected = [one.ids.tolist() for one in tokenizer.tokenize(texts)]
+
+    def preprocess(_: int) -> Any:
+        model.preprocess(texts[:50], prompt="a query: ")
+        return expected
+
+    def tokenize(_: int) -> Any:
+        return [one.ids.tolist() for one in tokenizer.tokenize(texts)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: (preprocess if i % 4 == 0 else tokenize)(i), range(24)))
+    assert all(one == expected for one in found)
+
+
+def test_a_lone_surrogate_is_refused_as_by_preprocess(tokenizers: dict[str, Tokenizer]) -> None:
+    tokenizer = tokenizers["MiniLM"]
+    for tokenize in (tokenizer.tokenize, tokenizer._model.preprocess):
+        with pytest.raises(TypeError, match="TextEncodeInput must be"):
+            tokenize(["a text", "\ud800"])
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""What encodes: texts that differ become embeddings, by way of the store, each tokenised once."""
+"""What encodes: texts that differ become embeddings, by way of the store."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Engine:
 
         Args:
             forward: the model.
-            store: where embeddings and tokens are kept.
+            store: where embeddings are kept.
             identity: what its embeddings are kept under.
             prompt_of: which prompt the texts of a task get.
             on_progress: told after each batch how many texts it had, and how many tokens.
@@ -115,7 +115,7 @@ class Engine:
         missing = rows[~found]
         if len(missing):
             self._forward.use(policy)
-        for block, tokens in self._tokenized(texts, keys, missing, prompt, role):
+        for block, tokens in self._tokenized(texts, missing, prompt, role):
             lengths = np.array([one.length for one in tokens], dtype=np.int32)
             for batch in self._forward.run(tokens, role):
                 where, read = block[batch.texts], lengths[batch.texts]
@@ -147,7 +147,7 @@ class Engine:
                     shelf = self._store.shelf(self._context(one, prompt, role))
                     lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
-        tokens = self._tokens(texts, keys, others, prompt, role)
+        tokens = self._tokens(texts, others, prompt, role)
         lengths[others] = [one.length for one in tokens]
         return lengths, time.perf_counter() - started
 
@@ -175,60 +175,33 @@ class Engine:
         self._forward.stop()
 
     def _tokenized(
-        self,
-        texts: Sequence[str],
-        keys: NDArray[np.bytes_],
-        which: NDArray[np.int64],
-        prompt: str,
-        role: Role | None,
+        self, texts: Sequence[str], which: NDArray[np.int64], prompt: str, role: Role | None
     ) -> Iterator[tuple[NDArray[np.int64], list[Tokens]]]:
         """Yield some of the texts in blocks; the next is tokenised while one is encoded."""
         blocks = _blocks(texts, which)
-        waiting = [
-            self._ahead.submit(self._tokens, texts, keys, one, prompt, role) for one in blocks[:1]
-        ]
+        waiting = [self._ahead.submit(self._tokens, texts, one, prompt, role) for one in blocks[:1]]
         for number, block in enumerate(blocks, start=1):
             tokens = waiting.pop().result()
             waiting += [
-                self._ahead.submit(self._tokens, texts, keys, one, prompt, role)
+                self._ahead.submit(self._tokens, texts, one, prompt, role)
                 for one in blocks[number : number + 1]
             ]
             yield block, tokens
 
     def _tokens(
-        self,
-        texts: Sequence[str],
-        keys: NDArray[np.bytes_],
-        which: NDArray[np.int64],
-        prompt: str,
-        role: Role | None,
+        self, texts: Sequence[str], which: NDArray[np.intp], prompt: str, role: Role | None
     ) -> list[Tokens]:
-        """Return the tokens of some of the texts: those in the store, the others made."""
+        """Return the tokens of some of the texts.
+
+        They are not kept: making them again takes less than a hundredth of the time of the forward
+        pass on a CPU, and goes on beside it.
+        """
         tokenizer = self._forward.tokenizer_for(role)
-        digest = tokenizer.digest
-        if digest is None:
-            return tokenizer.tokenize([texts[i] for i in which], prompt)
-        with self._in_store:
-            shelf = self._store.shelf(_token_context(digest, prompt))
-            kept = shelf.read_ragged(keys[which])
-        there = [ids for ids in kept if ids is not None]
-        if there and not tokenizer.knows(np.concatenate(there)):
-            kept = [None if ids is None or not tokenizer.knows(ids) else ids for ids in kept]
-        new = [n for n, ids in enumerate(kept) if ids is None]
-        made = tokenizer.tokenize([texts[which[n]] for n in new], prompt)
-        tokens = [None if ids is None else tokenizer.restore(ids, prompt) for ids in kept]
-        for n, one in zip(new, made, strict=True):
-            tokens[n] = one
-        plain = [n for n, one in zip(new, made, strict=True) if one.restorable]
-        with self._in_store:
-            if plain:
-                shelf.add_ragged(keys[which[plain]], [tokens[n].ids for n in plain])  # type: ignore[union-attr]
-        return [one for one in tokens if one is not None]
+        return tokenizer.tokenize([texts[i] for i in which], prompt)
 
     def _context(self, policy: Policy, prompt: str, role: Role | None) -> Context:
         one = self._identity
         return Context(
-            kind="embedding",
             model=one.model,
             revision=one.revision,
             window=one.window,
@@ -289,19 +262,6 @@ def _check(
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise EmbeddingError(int(where[first]), int(lengths[first]), count)
-
-
-def _token_context(tokenizer: str, prompt: str) -> Context:
-    return Context(
-        kind="tokens",
-        model="",
-        revision=tokenizer,
-        window=None,
-        dtype="",
-        temperature="",
-        prompt=prompt,
-        made_by=_made_by(),
-    )
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Where embeddings and tokens are kept by content, so that no text is encoded or tokenised twice.
+"""Where embeddings are kept by content, so that no text is encoded twice.
 
 On disk a shelf is a folder of segments: Arrow files that are written whole, never changed, and
 mapped only while rows are read from them. There are no locks: any number of processes add segments
@@ -19,9 +19,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,19 +66,17 @@ class Context:
     """What all rows of a shelf have in common: texts differ, nothing else does.
 
     Attributes:
-        kind: what the rows are.
         model: its name.
         revision: of its weights and tokenizer.
         window: tokens that are read of a text.
         dtype: that the model computes in.
-        temperature: canonical, as the text's role has it; "" for tokens, which have none.
+        temperature: canonical, as the text's role has it.
         prompt: put before each text.
         role: of the texts, where the model may make something else of one by its role; else "".
         made_by: a digest of the versions of the libraries, and of the code, that make the rows.
         pooling: that was asked for in the place of the model's; None: the model's.
     """
 
-    kind: Literal["embedding", "tokens"]
     model: str
     revision: str | None
     window: int | None
@@ -97,7 +95,9 @@ class Context:
     @property
     def described(self) -> str:
         """All fields as JSON, as each segment carries them."""
-        return json.dumps({"layout": _LAYOUT, **asdict(self)}, sort_keys=True)
+        # Folders of earlier versions also have tokens, which nothing reads and which are evicted.
+        kept = {"layout": _LAYOUT, "kind": "embedding", **asdict(self)}
+        return json.dumps(kept, sort_keys=True)
 
 
 def digests(texts: Sequence[str]) -> Keys:
@@ -200,7 +200,7 @@ class _Segment:
 
 
 class Shelf:
-    """The rows of one context: `read`, `add` embeddings, or `read_ragged`, `add_ragged` tokens.
+    """The embeddings of one context.
 
     A call opens each segment that it needs, so that few calls with many keys are the fast ones.
     """
@@ -248,7 +248,6 @@ class Shelf:
         Returns:
             Which were found: [n]. What was not has left `out` as it was.
         """
-        self._check("embedding")
 
         def take(which: NDArray[np.intp], found: _Rows, at: NDArray[np.int32]) -> None:
             if out.shape[1:] != found.values.shape[1:]:
@@ -256,19 +255,6 @@ class Shelf:
             out[rows[which]] = found.values[at]
 
         return self._collect(keys, take)
-
-    def read_ragged(self, keys: Keys) -> list[NDArray[np.int32] | None]:
-        """Return the tokens of each text that is here, None for the others."""
-        self._check("tokens")
-        tokens: list[NDArray[np.int32] | None] = [None] * len(keys)
-
-        def take(which: NDArray[np.intp], found: _Rows, at: NDArray[np.int32]) -> None:
-            starts = _starts(found.lengths)
-            for i, start, end in zip(which, starts[at], starts[at + 1], strict=True):
-                tokens[i] = found.values[start:end].astype(np.int32)
-
-        self._collect(keys, take)
-        return tokens
 
     def add(self, keys: Keys, lengths: NDArray[np.int32], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings; those that are here already are passed over.
@@ -278,7 +264,6 @@ class Shelf:
             lengths: tokens that were read of each text, [n].
             embeddings: [n, dimensions]
         """
-        self._check("embedding")
         # Those of the segments come first: one that differs would be taken for broken.
         known = self.dimensions or embeddings.shape[1]
         if embeddings.shape != (len(keys), known) or lengths.shape != keys.shape:
@@ -295,28 +280,6 @@ class Shelf:
                     embeddings[at].astype(np.float32, copy=False),
                 )
             )
-
-    def add_ragged(self, keys: Keys, rows: Sequence[NDArray[np.int32]]) -> None:
-        """Keep tokens; those that are here already are passed over.
-
-        Args:
-            keys: [n]
-            rows: the tokens of each text, [n] of any length each.
-        """
-        self._check("tokens")
-        if len(rows) != len(keys):
-            raise ValueError(f"{len(rows)} rows for {len(keys)} keys")
-        fresh = self._fresh(keys)
-        if not len(fresh):
-            return
-        lengths = np.array([len(rows[i]) for i in fresh], dtype=np.int32)
-        # Pieces end where the bytes so far pass a multiple of a segment's.
-        size = np.cumsum(4 * lengths.astype(np.int64) + _ROW_BYTES) // _SEGMENT_BYTES
-        ends = np.flatnonzero(np.diff(size, append=np.int64(-1))) + 1
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            piece = [rows[i] for i in fresh[start:end]]
-            values = np.concatenate(piece).astype(np.int32)
-            self._keep(_Rows(keys[fresh[start:end]], lengths[start:end], values))
 
     def flush(self) -> None:
         """Write what was added and is not written yet."""
@@ -335,10 +298,6 @@ class Shelf:
     def _release(self) -> None:
         self.flush()
         self._known, self._index, self._stamp = {}, _Index(), None
-
-    def _check(self, kind: str) -> None:
-        if self._context.kind != kind:
-            raise ValueError(f"a shelf of the kind {self._context.kind} has no {kind}")
 
     def _fresh(self, keys: Keys) -> NDArray[np.intp]:
         """Return which of the keys are to be kept: each that is not here, once."""
@@ -419,8 +378,7 @@ class Shelf:
         if rows is None or (segments.on_disk and not _is_intact(batch, rows, only_keys=only_keys)):
             segments.remove(self._name, segment.name)
             return None
-        if self._context.kind == "embedding":
-            self._dimensions = rows.values.shape[1]
+        self._dimensions = rows.values.shape[1]
         segment.size = batch.nbytes
         if time.monotonic() - segment.touched > segments.touch_seconds:
             segment.touched = time.monotonic()
@@ -515,7 +473,7 @@ class _Rows:
     Attributes:
         keys: [n]
         lengths: in tokens, [n].
-        values: embeddings [n, dimensions], or the tokens of all rows one after the other.
+        values: embeddings, [n, dimensions].
     """
 
     keys: Keys
@@ -603,11 +561,6 @@ def _groups(segments: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.intp]
             yield int(number), which
 
 
-def _starts(lengths: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return where each row of tokens begins, and where the last one ends: [n + 1]."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
 def _concatenate(pieces: Iterable[_Rows]) -> _Rows:
     parts = list(pieces)
     if len(parts) == 1:
@@ -622,8 +575,6 @@ def _concatenate(pieces: Iterable[_Rows]) -> _Rows:
 def _schema(context: Context, kind: Any, checksums: Mapping[str, str]) -> Any:
     """Return a segment's columns; `kind` is Arrow's type of the values of a row."""
     columns = [("key", pa.binary(_KEY_BYTES)), ("length", pa.int32()), ("embedding", kind)]
-    if context.kind == "tokens":
-        columns[1:] = [("tokens", kind)]
     return pa.schema(columns, metadata={"context": context.described, **checksums})
 
 
@@ -653,22 +604,12 @@ def _is_intact(batch: Any, rows: _Rows, *, only_keys: bool) -> bool:
 
 def _pack(rows: _Rows, context: Context) -> Any:
     """Return rows as Arrow's record batch."""
-    keys = _column(rows.keys, pa.binary(_KEY_BYTES))
-    values = rows.values
-    if context.kind == "embedding":
-        vectors = pa.FixedSizeListArray.from_arrays(
-            _column(values.reshape(-1), pa.float32()), values.shape[1]
-        )
-        columns = [keys, _column(rows.lengths, pa.int32()), vectors]
-    else:
-        if len(values) == 0 or (values.min() >= 0 and values.max() < 2**16):
-            values = values.astype(np.uint16)
-        rows = replace(rows, values=values)
-        starts = _column(_starts(rows.lengths).astype(np.int32), pa.int32())
-        tokens = _column(values, pa.from_numpy_dtype(values.dtype))
-        columns = [keys, pa.ListArray.from_arrays(starts, tokens)]
-    schema = _schema(context, columns[-1].type, _checksums(rows))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    vectors = pa.FixedSizeListArray.from_arrays(
+        _column(rows.values.reshape(-1), pa.float32()), rows.values.shape[1]
+    )
+    keys, lengths = _column(rows.keys, pa.binary(_KEY_BYTES)), _column(rows.lengths, pa.int32())
+    schema = _schema(context, vectors.type, _checksums(rows))
+    return pa.RecordBatch.from_arrays([keys, lengths, vectors], schema=schema)
 
 
 def _column(values: NDArray[Any], kind: Any) -> Any:
@@ -682,29 +623,22 @@ def _unpack(batch: Any, context: Context, dimensions: int | None) -> _Rows | Non
     """Return the rows of a record batch, without a copy, or None if it is not what it should be."""
     try:
         last = batch.column(batch.num_columns - 1)
-        if context.kind == "tokens":
-            kinds = [pa.list_(pa.uint16()), pa.list_(pa.int32())]
-        else:
-            size = getattr(last.type, "list_size", None) if dimensions is None else dimensions
-            kinds = [pa.list_(pa.float32(), size)] if size else []
+        size = getattr(last.type, "list_size", None) if dimensions is None else dimensions
         carried = batch.schema.metadata
         checksums = {name: carried[name.encode()] for name in _CHECKSUMS}
-        schemas = [_schema(context, kind, checksums) for kind in kinds]
+        schema = _schema(context, pa.list_(pa.float32(), size), checksums) if size else None
         batch.validate(full=True)
     except (ValueError, IndexError, KeyError, TypeError):
         # Arrow's own error is a ValueError, and so is a name that is no text; or without columns;
         # or without checksums, or without any metadata.
         return None
-    if not any(batch.schema.equals(schema, check_metadata=True) for schema in schemas):
+    if schema is None or not batch.schema.equals(schema, check_metadata=True):
         return None
     if any(column.null_count for column in batch.columns):
         return None
-    keys, values = _numbers(batch.column(0), f"S{_KEY_BYTES}"), last.flatten()
-    if context.kind == "tokens":
-        lengths = np.diff(_numbers(last.offsets, "int32"))
-        return _Rows(keys, lengths, _numbers(values, str(values.type)))
-    vectors = _numbers(values, "float32").reshape(-1, last.type.list_size)
-    return _Rows(keys, _numbers(batch.column(1), "int32"), vectors)
+    vectors = _numbers(last.flatten(), "float32").reshape(-1, last.type.list_size)
+    keys, lengths = _numbers(batch.column(0), f"S{_KEY_BYTES}"), _numbers(batch.column(1), "int32")
+    return _Rows(keys, lengths, vectors)
 
 
 def _numbers(array: Any, dtype: str) -> NDArray[Any]:

@@ -1,36 +1,43 @@
 """From texts to token ids: once each, exactly as sentence-transformers makes them.
 
+Most models do no more than call a fast tokenizer. There it is called directly, without the Python
+objects and padded tensors that `preprocess` makes of each batch: it runs on as many threads as
+there are, without the GIL. Every other model's tokens come from its `preprocess`.
+
 Of a very long text only a beginning is tokenised that fills the window, where that gives the same
-tokens. A text's tokens are compact, can be kept elsewhere as its ids, and are padded to a batch.
+tokens.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tokenizers
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lcbench.encode.roles import depends_on_role, input_module, lengths_by_role, task_of
+from lcbench.encode.roles import input_module, lengths_by_role, task_of
 from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Texts that the tokenizer sees at once: enough to keep its threads busy, little enough that the
-# padded block stays small (1,024 texts × 512 tokens × 8 bytes × 3 tensors = 12 MiB).
+# Tokens of the texts that `preprocess` sees at once, padding included: the padded block stays small
+# (1,024 texts × 512 tokens × 8 bytes × 3 tensors = 12 MiB).
 _CHUNK_TOKENS = 512 * 1024
+# Characters that the fast tokenizer sees at once: enough to keep its threads busy, while what it
+# returns, which takes about 150 bytes a token until its ids are taken out, stays small.
+_CHUNK_CHARACTERS = 2**20
 # Characters of a long text that are tokenised at first, for each token of the window. English
 # documentation has four to five a token: this fills the window at the first attempt. Measured with
 # MiniLM's tokenizer and a window of 512 on 200,000 characters of numpy's and scipy's docstrings:
@@ -43,7 +50,7 @@ class Tokens:
     """One text as the model reads it.
 
     Attributes:
-        ids: its token ids, after truncation, special tokens included: [n].
+        ids: its token ids, after truncation, special tokens included: [n]. Not to change.
         per_token: what else the model takes of each token and its ids do not say, each [n].
         others: features of the whole batch, like the length of the prompt. Shared, not to change.
     """
@@ -58,8 +65,8 @@ class Tokens:
         return len(self.ids)
 
     @property
-    def restorable(self) -> bool:
-        """Whether the ids and the prompt are all there is: `Tokenizer.restore` gives the same."""
+    def ids_only(self) -> bool:
+        """Whether a batch's features can be made of the ids and the prompt alone."""
         return not self.per_token and all(
             value is None or isinstance(value, str | int | float) for value in self.others.values()
         )
@@ -72,10 +79,13 @@ class _Frame:
     Attributes:
         names: features of each token, in the model's order.
         others: features of a batch.
+        encode: returns the encodings of texts after the prompt, which were seen to be those of
+            `preprocess`; None: they come from `preprocess` itself.
     """
 
     names: tuple[str, ...]
     others: Mapping[str, Any]
+    encode: Callable[[list[str]], list[Any]] | None
 
 
 class Tokenizer:
@@ -114,9 +124,9 @@ class Tokenizer:
     def tokenize(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
         """Return the tokens of each text after its prompt, in the same order, without padding.
 
-        They come from the model's own `preprocess`, so truncation, lower-casing and special tokens
-        are those of `SentenceTransformer.encode`; only the padding is cut off again. Equal texts
-        are tokenised once and share their tokens.
+        They are those of the model's own `preprocess`, so truncation, lower-casing and special
+        tokens are those of `SentenceTransformer.encode`. Equal texts are tokenised once and share
+        their tokens.
         """
         window = self.window
         found: dict[str, Tokens] = {}
@@ -151,24 +161,6 @@ class Tokenizer:
         """Return the tokens of a prompt, special ones among them, however many the model reads."""
         return len(self._tokenizer(prompt)["input_ids"])
 
-    def restore(self, ids: NDArray[np.int32], prompt: str = "") -> Tokens:
-        """Return the tokens whose ids were kept; their text had this prompt.
-
-        Args:
-            ids: of tokens that were `restorable`: [n].
-            prompt: that was put before the text.
-        """
-        return Tokens(ids, {}, self._frame(prompt).others)
-
-    def knows(self, ids: NDArray[np.int32]) -> bool:
-        """Whether all ids are in the vocabulary; an empty text has none."""
-        return not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < self._vocabulary)
-
-    @cached_property
-    def _vocabulary(self) -> int:
-        """One more than the largest id of a token; there may be gaps below it."""
-        return max(self._tokenizer.get_vocab().values(), default=-1) + 1
-
     def width(self, longest: int, multiple: int) -> int:
         """Return the columns of a batch whose longest text has so many tokens.
 
@@ -191,7 +183,7 @@ class Tokenizer:
             pin: put the tensors into page-locked memory, which a CUDA device reads by itself.
             multiple: pad on to such a length, see `width`.
         """
-        if self._flattens and all(one.restorable for one in batch):
+        if self._flattens and all(one.ids_only for one in batch):
             return self._flatten(batch)
         lengths = np.array([one.length for one in batch])
         columns = np.arange(self.width(int(lengths.max()), multiple))
@@ -233,49 +225,6 @@ class Tokenizer:
         return {**features, **batch[0].others}
 
     @cached_property
-    def digest(self) -> str | None:
-        """Identity of how a text becomes ids: tokenizer, window, truncation, what prompts do.
-
-        Models with equal ones share it. None where it cannot be known from the tokenizer's
-        serialised form: a slow tokenizer, or a model with code of its own before it.
-        """
-        module = self._module
-        if not self._is_plain:
-            return None
-        serialised = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        # Left there by the last call, and set anew by the next.
-        del serialised["truncation"], serialised["padding"]
-        parts = {
-            "tokenizer": serialised,
-            "class": type(self._tokenizer).__qualname__,
-            "special_tokens": {
-                name: str(token) for name, token in self._tokenizer.special_tokens_map.items()
-            },
-            "split_special_tokens": self._tokenizer.split_special_tokens,
-            "truncation_side": self._tokenizer.truncation_side,
-            "padding_side": self._tokenizer.padding_side,
-            "model_input_names": list(self._tokenizer.model_input_names),
-            "window": self.window,
-            "do_lower_case": module.do_lower_case,
-            "processing": repr(module.processing_kwargs),
-            # What the module makes of the role, and, where it makes anything of it, the role.
-            **(
-                {
-                    "role": self.task,
-                    "lengths": lengths_by_role(self._model),
-                    "expansion": repr(module.query_expansion),
-                }
-                if depends_on_role(self._model)
-                else {}
-            ),
-            # A model that reads messages puts texts and prompts into its template.
-            "template": self._tokenizer.chat_template if self._reads_messages else None,
-            "version": tokenizers.__version__,
-        }
-        text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @cached_property
     def window(self) -> int | None:
         """The most tokens of a text, its prompt among them; None if there is no limit."""
         window = getattr(self._module, "max_seq_length", None)
@@ -287,27 +236,68 @@ class Tokenizer:
     @cached_property
     def _is_plain(self) -> bool:
         """Whether texts go through a fast tokenizer and nothing else."""
+        from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Transformer
 
-        tokenizer = type(self._tokenizer)
+        module, tokenizer = self._module, type(self._tokenizer)
         return (
-            type(self._model[0]) is Transformer
+            type(self._model).preprocess is SentenceTransformer.preprocess
+            and type(self._model[0]) is Transformer
+            and module.processor is self._tokenizer
+            # Messages are put into a template; a text that looks like the path of an image is one
+            # only for models of images.
+            and set(module.modality_config) == {"text"}
+            # They may set another length, side or way of truncation.
+            and not module.processing_kwargs
+            and module.query_expansion is None
             and issubclass(tokenizer, PreTrainedTokenizerFast)
-            and tokenizer.__call__ is PreTrainedTokenizerFast.__call__
-            and tokenizer._encode_plus is PreTrainedTokenizerFast._encode_plus
+            and all(
+                getattr(tokenizer, name) is getattr(PreTrainedTokenizerFast, name)
+                for name in _CALLED
+            )
+            # Languages that are switched at each call (NLLB, MBart).
+            and not hasattr(tokenizer, "_switch_to_input_mode")
         )
 
     @cached_property
-    def _reads_messages(self) -> bool:
-        return "message" in getattr(self._module, "modality_config", {})
+    def _encode(self) -> Callable[[list[str]], list[Any]] | None:
+        """What makes encodings of texts as `preprocess` does, without padding; None: nothing may.
+
+        It is a copy of the model's fast tokenizer, whose truncation and padding `preprocess` sets
+        at every call. Threads may share it.
+        """
+        if not self._is_plain:
+            return None
+        try:
+            backend = copy.deepcopy(self._tokenizer.backend_tokenizer)
+            # The copy went through JSON, whose numbers the library reads with an error in the last
+            # bit: two ways to divide "-----" by pieces of equal probability would change places.
+            backend.model = self._tokenizer.backend_tokenizer.model
+        except Exception:
+            # A plain one is how the library says that a part is written in Python.
+            return None
+        # Merges that are dropped at random: there is nothing to compare with.
+        if getattr(backend.model, "dropout", None):
+            return None
+        backend.encode_special_tokens = self._tokenizer.split_special_tokens
+        backend.no_padding()
+        if self.window is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(
+                self.window, direction=self._tokenizer.truncation_side, strategy="longest_first"
+            )
+        # It leaves out where in the text each token was.
+        encode: Callable[[list[str]], list[Any]] = getattr(
+            backend, "encode_batch_fast", backend.encode_batch
+        )
+        return encode
 
     @cached_property
     def _may_be_cut(self) -> bool:
         """Whether a text's beginning is known to have the tokens that the text begins with."""
-        if not self._is_plain or self._reads_messages or self._tokenizer.truncation_side != "right":
-            return False
-        # They may set another length, side or way of truncation.
-        if getattr(self._module, "processing_kwargs", None) or self._module.query_expansion:
+        # Nor if a part of the tokenizer cannot be looked into, or drops merges at random.
+        if self._encode is None or self._tokenizer.truncation_side != "right":
             return False
         backend = self._tokenizer.backend_tokenizer
         parts = json.loads(backend.to_str())
@@ -317,8 +307,6 @@ class Tokenizer:
         return (
             _splits_at_spaces(parts["pre_tokenizer"])
             and _leaves_spaces(parts["normalizer"])
-            # Merges that are dropped at random give no tokens to compare with.
-            and not parts["model"].get("dropout")
             and not any(_ACROSS_WORDS.search(content) for content in added)
         )
 
@@ -363,6 +351,17 @@ class Tokenizer:
 
     def _tokenize(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
         """Return the tokens of each text."""
+        frame = self._frame(prompt)
+        if frame.encode is None:
+            return self._tokenize_preprocessed(texts, prompt)
+        tokens: list[Tokens] = []
+        for block in _blocks(texts):
+            ids, starts = _ids(frame.encode([prompt + text for text in block] if prompt else block))
+            tokens += [Tokens(ids[start:end], {}, frame.others) for start, end in pairwise(starts)]
+        return tokens
+
+    def _tokenize_preprocessed(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
+        """Return the tokens of each text, from `preprocess`."""
         window = self.window
         # Texts of like length together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
@@ -423,7 +422,8 @@ class Tokenizer:
     def _frame(self, prompt: str) -> _Frame:
         """Return what all texts with this prompt have in common."""
         if prompt not in self._frames:
-            features = self._preprocess(["a text"], prompt)
+            probes = self._probes() if self._encode is not None else [_PROBE]
+            features = self._preprocess(probes, prompt)
             shape = features["attention_mask"].shape
             names = tuple(
                 name
@@ -431,8 +431,76 @@ class Tokenizer:
                 if isinstance(value, Tensor) and value.shape[:2] == shape
             )
             others = {name: value for name, value in features.items() if name not in names}
-            self._frames[prompt] = _Frame(names, others)
+            encode = self._encode
+            if encode is not None and not (
+                set(names) <= {"input_ids", "attention_mask", "token_type_ids"}
+                and not any(isinstance(value, Tensor) for value in others.values())
+                and _agree(encode([prompt + probe for probe in probes]), features)
+            ):
+                encode = None
+            self._frames[prompt] = _Frame(names, others, encode)
         return self._frames[prompt]
+
+    def _probes(self) -> list[str]:
+        """Return texts that show what this tokenizer does to all kinds of them."""
+        special = self._tokenizer.all_special_tokens
+        # Its beginning and its end differ: that shows which side is cut off.
+        long = " ".join(map(str, range(0 if self.window is None else self.window + 8)))
+        return [_PROBE, *_PROBES, f"a {' '.join(special)} b{''.join(special)}c", long]
+
+
+# What of a tokenizer's class has to be the library's own.
+_CALLED = (
+    "__call__",
+    "_encode_plus",
+    "_convert_encoding",
+    "_get_padding_truncation_strategies",
+    "set_truncation_and_padding",
+)
+# Texts that `preprocess` and the fast tokenizer have to agree on before the latter is called alone.
+_PROBE = "a text"
+_PROBES = (
+    "",
+    " ",
+    "  Attention, TEMPERATURE\tand\r\nlines;  it's 1,234.5 \u00a0",
+    "Über naïve e\u0301 ΛΌΓΟΣ Привет 漢字かな 한국어 العربية हिन्दी",
+    "ﬁ İ \u200b\u3000\x00\x7f😀👩\u200d💻 \ufc5e",
+    "[CLS] [SEP] [PAD] [MASK] [UNK] <s> </s> <pad> <unk> <mask> <|endoftext|> <|im_end|>",
+)
+
+
+def _ids(encodings: list[Any]) -> tuple[NDArray[np.int32], list[int]]:
+    """Return the ids of all texts, one after the other, where each begins, and the last ends."""
+    lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+    starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    ids = np.fromiter(chain.from_iterable(one.ids for one in encodings), np.int32, starts[-1])
+    return ids, starts
+
+
+def _agree(encodings: list[Any], features: Mapping[str, Any]) -> bool:
+    """Return whether features are the ids of encodings, padded, and nothing more."""
+    mask = features["attention_mask"].numpy().astype(bool)
+    ids, starts = _ids(encodings)
+    segments = features.get("token_type_ids")
+    return (
+        np.array_equal(mask.sum(axis=1), np.diff(starts))
+        and np.array_equal(features["input_ids"].numpy()[mask], ids)
+        and (segments is None or _trivial("token_type_ids", segments, mask))
+    )
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in blocks of as many characters as the fast tokenizer may see at once."""
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
+        characters += len(text)
+        if characters >= _CHUNK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 # Unicode categories of the characters that a space is looked for between.
