@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import (
     AddedToken,
     Regex,
@@ -31,7 +33,7 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lcbench.encode.tokens import Tokenizer, Tokens
+from lcbench.encode.tokens import Tokenizer, Tokens, _copied
 
 ROOT = Path(__file__).parents[1]
 
@@ -452,6 +454,21 @@ def pieces(*first: str) -> list[tuple[str, float]]:
     return [*((one, 0.0) for one in first), *words]
 
 
+def byte_fallback(*first: str) -> dict[str, Any]:
+    """Return the vocabulary and merges of byte pairs with "▁" for a space and a token a byte."""
+    backend = Backend(models.BPE(unk_token="<unk>"))
+    backend.normalizer = Replace(" ", "▁")
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>"], show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    made = json.loads(backend.to_str())["model"]
+    # Some characters are left out, so that their bytes take their place.
+    left_out = {piece for piece in made["vocab"] if any(letter in piece for letter in "漢日éе😀")}
+    merges = [tuple(pair) for pair in made["merges"] if not left_out & {*pair, "".join(pair)}]
+    tokens = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), *made["vocab"]]
+    kept = dict.fromkeys(token for token in tokens if token not in left_out)
+    return {"vocab": {token: i for i, token in enumerate(kept)}, "merges": merges}
+
+
 def words() -> dict[str, int]:
     """Return the vocabulary of a WordPiece tokenizer with the special tokens of BERT and MPNet."""
     made = wordpiece(normalizers.BertNormalizer(lowercase=True)).backend_tokenizer.get_vocab()
@@ -496,6 +513,13 @@ FAMILIES: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "ALBERT": lambda: transformers.AlbertTokenizer(
         vocab=pieces("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
     ),
+    "Llama": lambda: transformers.LlamaTokenizer(
+        **byte_fallback("<unk>", "<s>", "</s>"), pad_token="</s>", add_eos_token=True
+    ),
+    "Gemma": lambda: transformers.GemmaTokenizer(
+        **byte_fallback("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"), add_eos_token=True
+    ),
+    "CLIP": lambda: transformers.CLIPTokenizer(**byte_pairs()),
 }
 ODD = [
     *("", " ", "\n", "\x00", "\u200b", "a", "  leading and trailing \t", "\n\nlines\r\nof it\n"),
@@ -644,13 +668,91 @@ def test_where_the_two_ways_differ_preprocess_is_right(
     make: Callable[..., SentenceTransformer],
 ) -> None:
     def lie(backend: Any) -> Any:
-        copied = Backend.from_str(backend.to_str())
+        copied = _copied(backend)
         copied.normalizer = normalizers.BertNormalizer(lowercase=False)
         return copied
 
     model = make(None)
-    with mock.patch("lcbench.encode.tokens.copy.deepcopy", lie):
+    with mock.patch("lcbench.encode.tokens._copied", lie):
         assert preprocessed(model, ["a text", "Another TEXT"]) == 2
+
+
+def test_the_copy_shares_the_model_and_has_all_added_tokens(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    found = CUT["byte-level"]()
+    found.add_tokens([AddedToken(" of ", normalized=False), AddedToken("ten", single_word=True)])
+    found.add_special_tokens({"additional_special_tokens": ["<|y|>"]})
+    own = found.backend_tokenizer
+    copied = _copied(own)
+    assert json.loads(copied.to_str())["added_tokens"] == json.loads(own.to_str())["added_tokens"]
+    own.model.dropout = 0.5
+    assert copied.model.dropout == 0.5
+    own.model.dropout = None
+    texts = ["one of ten<|y|> of tens", "[ten] <|x|> of<mask> taut tau", "<|y|>"]
+    assert preprocessed(make(found, 64), texts) == 0
+
+
+def test_a_tokenizer_whose_added_tokens_cannot_be_copied_has_no_copy() -> None:
+    class Gap:
+        """A backend that numbers each added token after the last, and here began at 7."""
+
+        normalizer = pre_tokenizer = post_processor = None
+
+        def __init__(self, model: Any, first: int = 0) -> None:
+            self.model, self.first, self.added = model, first, ["<a>"]
+
+        def add_tokens(self, tokens: list[str]) -> None:
+            self.added = tokens
+
+        def get_added_tokens_decoder(self) -> dict[int, str]:
+            return dict(enumerate(self.added, start=self.first))
+
+    assert _copied(Gap("a model", 7)) is None
+    assert _copied(Gap("a model")) is not None
+
+
+@pytest.mark.parametrize("name", ["BERT", "Qwen 2, last token", "XLM-R", "Llama"])
+def test_special_tokens_that_are_read_as_text(
+    name: str, make: Callable[..., SentenceTransformer]
+) -> None:
+    model = make(FAMILIES[name](), 64)
+    model.tokenizer.split_special_tokens = True
+    assert preprocessed(model, ODD) == 0
+    special = model.tokenizer.all_special_tokens[0]
+    before = Tokenizer(model).tokenize([f"a {special} b"])[0].ids.tolist()
+    model.tokenizer.split_special_tokens = False
+    assert Tokenizer(model).tokenize([f"a {special} b"])[0].ids.tolist() != before
+
+
+def test_texts_are_lower_cased_where_the_modules_settings_say_so(
+    make_model: Callable[[str], Path],
+) -> None:
+    upper = "ATTENTION Is TEMPERATURE"
+    module = Transformer(str(make_model("roberta")), do_lower_case=True)
+    model = SentenceTransformer(modules=[module, Pooling(module.get_embedding_dimension())])
+    assert preprocessed(model, [upper, *ODD]) == 0
+    one, other = Tokenizer(model).tokenize([upper, upper.lower()])
+    assert one.ids.tolist() == other.ids.tolist()
+
+
+def test_a_normaliser_that_came_after_the_added_tokens(
+    make: Callable[..., SentenceTransformer],
+) -> None:
+    found = CUT["WordPiece, cased"]()
+    found.add_tokens(["TEMPERature", AddedToken("OF", normalized=False)])
+    found.backend_tokenizer.normalizer = normalizers.Lowercase()
+    texts = ["a TEMPERature OF", "a temperature of it", "TEMPERATURE"]
+    assert preprocessed(make(found, 64), texts) == 0
+
+
+@pytest.mark.parametrize("window", [2**16 + 1, 10**12])
+def test_a_window_that_no_probe_fills(
+    window: int, make: Callable[..., SentenceTransformer]
+) -> None:
+    model = make(None, window)
+    assert Tokenizer(model)._encode is None
+    assert preprocessed(model, ["a text", LONG]) == 2
 
 
 def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
@@ -660,15 +762,7 @@ def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
         """A backend of earlier versions."""
 
         def __init__(self, backend: Any) -> None:
-            self._backend = Backend.from_str(backend.to_str())
-
-        @property
-        def model(self) -> Any:
-            return self._backend.model
-
-        @model.setter
-        def model(self, model: Any) -> None:
-            self._backend.model = model
+            self._backend = _copied(backend)
 
         def __getattr__(self, name: str) -> Any:
             if name == "encode_batch_fast":
@@ -676,7 +770,7 @@ def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
             return getattr(self._backend, name)
 
     model = make(None)
-    with mock.patch("lcbench.encode.tokens.copy.deepcopy", Plain):
+    with mock.patch("lcbench.encode.tokens._copied", Plain):
         assert preprocessed(model, ["a text", LONG]) == 0
 
 

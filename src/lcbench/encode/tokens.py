@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -38,6 +39,8 @@ _CHUNK_TOKENS = 512 * 1024
 # Characters that the fast tokenizer sees at once: enough to keep its threads busy, while what it
 # returns, which takes about 150 bytes a token until its ids are taken out, stays small.
 _CHUNK_CHARACTERS = 2**20
+# A text that fills a larger window takes too long to make, and to see that it is cut alike.
+_LARGEST_WINDOW = 2**16
 # Characters of a long text that are tokenised at first, for each token of the window. English
 # documentation has four to five a token: this fills the window at the first attempt. Measured with
 # MiniLM's tokenizer and a window of 512 on 200,000 characters of numpy's and scipy's docstrings:
@@ -266,15 +269,10 @@ class Tokenizer:
         It is a copy of the model's fast tokenizer, whose truncation and padding `preprocess` sets
         at every call. Threads may share it.
         """
-        if not self._is_plain:
+        if not self._is_plain or (self.window or 0) > _LARGEST_WINDOW:
             return None
-        try:
-            backend = copy.deepcopy(self._tokenizer.backend_tokenizer)
-            # The copy went through JSON, whose numbers the library reads with an error in the last
-            # bit: two ways to divide "-----" by pieces of equal probability would change places.
-            backend.model = self._tokenizer.backend_tokenizer.model
-        except Exception:
-            # A plain one is how the library says that a part is written in Python.
+        backend = _copied(self._tokenizer.backend_tokenizer)
+        if backend is None:
             return None
         # Merges that are dropped at random: there is nothing to compare with.
         if getattr(backend.model, "dropout", None):
@@ -300,8 +298,8 @@ class Tokenizer:
         if self._encode is None or self._tokenizer.truncation_side != "right":
             return False
         backend = self._tokenizer.backend_tokenizer
-        parts = json.loads(backend.to_str())
-        added = [token["content"] for token in parts["added_tokens"]]
+        parts = json.loads(_without_model(backend).to_str())
+        added = [token.content for token in backend.get_added_tokens_decoder().values()]
         if backend.normalizer is not None:
             added += [backend.normalizer.normalize_str(content) for content in added]
         return (
@@ -467,6 +465,33 @@ _PROBES = (
     "ﬁ İ \u200b\u3000\x00\x7f😀👩\u200d💻 \ufc5e",
     "[CLS] [SEP] [PAD] [MASK] [UNK] <s> </s> <pad> <unk> <mask> <|endoftext|> <|im_end|>",
 )
+
+
+def _without_model(backend: Any) -> Any:
+    """Return a fast tokenizer with what comes before and after the model of another."""
+    bare = type(backend)(models.BPE())
+    for name in ("normalizer", "pre_tokenizer", "post_processor"):
+        setattr(bare, name, getattr(backend, name))
+    return bare
+
+
+def _copied(backend: Any) -> Any:
+    """Return a copy of a fast tokenizer, or None if there can be none.
+
+    It shares the model. A copy of that too would go through JSON, which takes seconds and, for
+    250,000 pieces, 700 MB; and the library reads JSON's numbers with an error in the last bit: two
+    ways to divide "-----" by pieces of equal probability would change places.
+    """
+    try:
+        copied = copy.deepcopy(_without_model(backend))
+    except Exception:
+        # A plain one is how the library says that a part is written in Python.
+        return None
+    copied.model = backend.model
+    added = backend.get_added_tokens_decoder()
+    copied.add_tokens([token for _, token in sorted(added.items())])
+    # They are numbered as they come: gaps would close.
+    return copied if copied.get_added_tokens_decoder() == added else None
 
 
 def _ids(encodings: list[Any]) -> tuple[NDArray[np.int32], list[int]]:
