@@ -23,8 +23,10 @@ from lcbench import claims, files, machine
 from lcbench.errors import RequestError, StorageError
 from lcbench.files import remove_leftovers, write_atomically
 from lcbench.grid import Cell, Protocol
+from lcbench.report.table1 import build_tables
 from lcbench.results import (
     DIGEST,
+    ITEMS,
     ITEMS_DIGEST,
     Failure,
     Finished,
@@ -33,9 +35,11 @@ from lcbench.results import (
     _set_aside,
     _tell_docs_apart,
     digest_of,
+    digest_of_items,
     read_failure,
     whole_items,
 )
+from lcbench.score import ITEMS_SCHEMA
 from lcbench.tempscale.policy import BASELINE, ByLayer, Constant, Policy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
@@ -690,3 +694,113 @@ def test_an_assumed_pooling_is_in_the_notes_and_refuses_no_older_baseline(
     assert table.blocks[0].scores["0.7"]["Avg"] == pytest.approx(75)
     assert any("mean pooling is assumed" in note for note in table.notes)
     assert not any("refused" in note for note in table.notes)
+
+
+def older_items(gold: list[str | None], relevant: list[Any] | None = None) -> pa.Table:
+    """Items of two texts, or, where there are relevant documents, of two queries."""
+    rows = [
+        {"split": "test", "subset": "default", "id": str(i), "gold": label, "score": 0.5}
+        for i, label in enumerate(gold)
+    ]
+    for row, documents in zip(rows, relevant or (), strict=False):
+        row["relevant"] = documents
+    return pa.Table.from_pylist(rows, ITEMS_SCHEMA)
+
+
+def items_of_data(results: Results) -> dict[str, str | None]:
+    """The digests that cells are compared by, by policy."""
+    frame, warnings = read(results)
+    assert warnings == []
+    return {row.policy: row.conditions.get(ITEMS) for row in frame.itertuples()}
+
+
+def test_an_older_result_is_compared_by_the_items_that_it_has(tmp_path: Path) -> None:
+    """Whether the other is as old or not."""
+    results = Results(tmp_path)
+    same, others = older_items(["1.0", "2.0"]), older_items(["2.0", "1.0"])
+    digest = digest_of_items(same, relevant=True)
+    for policy, items, more in (
+        (BASELINE, same, {}),
+        (Constant(0.9), same, {ITEMS: digest}),
+        (Constant(0.8), others, {}),
+        (Constant(0.95), same.take([1, 0]), {}),
+        # The items that are scored go by the model.
+        (Constant(0.7), same, {ITEMS: None}),
+        (Constant(0.6), None, {}),
+    ):
+        finished = outcome(cell(policy), 0.5)
+        provenance = {**finished.provenance, **more}
+        results.write(cell(policy), replace(finished, items=items, provenance=provenance))
+    found = items_of_data(results)
+    assert found["1"] == found["0.9"] == found["0.95"] == digest
+    assert found["0.8"] == digest_of_items(others, relevant=True) != digest
+    assert found["0.7"] is found["0.6"] is None
+    frame, _ = read(results)
+    (table,) = build_tables(frame)
+    improvements = {policy: row["STS"] for policy, row in table.blocks[0].improvements.items()}
+    assert improvements["0.8"] is None
+    assert {improvements[tau] for tau in ("0.95", "0.9", "0.7", "0.6")} == {0.0}
+    refused = "τ = 0.8, STS: refused STSBenchmark (the items are not those of the baseline)"
+    assert any(refused in note for note in table.notes)
+
+
+def test_older_queries_are_told_apart_by_their_relevant_documents(tmp_path: Path) -> None:
+    def document(name: str, rank: int) -> dict[str, Any]:
+        return {"id": name, "grade": 1, "tokens": 3, "rank": rank}
+
+    results = Results(tmp_path)
+    gold: list[str | None] = [None, None]
+    kept = {
+        BASELINE: [[document("a", 1), document("b", 2)], []],
+        Constant(0.9): [[document("b", 1), document("a", 5)], []],
+        Constant(0.8): [[document("a", 1)], []],
+    }
+    for policy, relevant in kept.items():
+        items = older_items(gold, relevant)
+        results.write(cell(policy), replace(outcome(cell(policy), 0.5), items=items))
+    found = items_of_data(results)
+    assert found["1"] is not None
+    assert found["1"] == found["0.9"] != found["0.8"]
+
+
+@pytest.mark.parametrize("kind", ["summaries", "sub-queries", "aggregate", "other columns"])
+def test_older_items_that_say_nothing_of_the_data_are_not_compared(
+    kind: str, tmp_path: Path
+) -> None:
+    results = Results(tmp_path)
+    items = older_items(["1", "2"])
+    if kind == "summaries":
+        items = older_items([None, None])
+    elif kind == "aggregate":
+        items = items.set_column(1, "subset", pa.array(["One", "Two"]))
+    elif kind == "other columns":
+        items = items.drop_columns(["gold"])
+    finished = replace(outcome(cell(), 0.5), items=items)
+    results.write(cell(), finished)
+    path = results.files(cell()).result
+    if kind == "sub-queries":
+        content = json.loads(path.read_text())
+        content["scores"]["test"][0]["max_over_subqueries_map_at_1000"] = 0.5
+        path.write_text(json.dumps(content))
+    assert items_of_data(results) == {"1": None}
+
+
+def test_the_recorded_cells_have_the_digest_that_their_items_give(tmp_path: Path) -> None:
+    """As written with the result, and as taken of the file: of texts, queries and sets."""
+    recorded = Path(__file__).parents[1] / "results" / "demo" / "cells"
+    written = {
+        row.files.result.relative_to(recorded): row.conditions[ITEMS]
+        for row in read(Results(recorded))[0].itertuples()
+    }
+    assert len(written) > 20
+    copy = tmp_path / "cells"
+    shutil.copytree(recorded, copy)
+    for path in copy.rglob("*.provenance.jsonl"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        del content[ITEMS]
+        path.write_text(json.dumps(content), encoding="utf-8")
+    taken = {
+        row.files.result.relative_to(copy): row.conditions.get(ITEMS)
+        for row in read(Results(copy))[0].itertuples()
+    }
+    assert taken == written

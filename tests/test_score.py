@@ -437,10 +437,8 @@ class Translations(AbsTaskBitextMining):
         self.data_loaded = True
 
 
-@pytest.mark.parametrize("score_", [1.5, 75.3, -1.5, float("inf"), "0.5", True])
-def test_a_main_score_that_is_none_fails_the_cell(
-    score_: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def with_main_score(score_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let mteb give another main score than the one that it computed."""
     evaluate = mteb.evaluate
 
     def wrong(*arguments: Any, **options: Any) -> Any:
@@ -449,8 +447,28 @@ def test_a_main_score_that_is_none_fails_the_cell(
         return outcome
 
     monkeypatch.setattr(mteb, "evaluate", wrong)
+
+
+@pytest.mark.parametrize("score_", [1.5, 75.3, -1.5, float("inf"), "0.5", True])
+def test_a_main_score_that_is_none_fails_the_cell(
+    score_: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_main_score(score_, monkeypatch)
     with pytest.raises(ValueError, match=r"split test, subset default: a main score of .* is none"):
         score(Pairs(), encoder)
+
+
+@pytest.mark.parametrize("kind", [Graded, Odd, Pairs])
+def test_only_a_correlation_may_be_below_zero(
+    kind: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_main_score(-0.5, monkeypatch)
+    if kind is Pairs:
+        assert score(kind(), encoder).result.get_score() == -0.5
+        return
+    metric = kind.metadata.main_score
+    with pytest.raises(ValueError, match=rf"of -0\.5 is none: {metric} is between 0 and 1"):
+        score(kind(), encoder)
 
 
 def test_bars_of_mteb_go_to_the_log(

@@ -25,7 +25,7 @@ from lcbench import __version__
 from lcbench.command import complain, run_command, screen, warn
 from lcbench.errors import LcbenchError, RequestError, did_you_mean
 from lcbench.grid import Cell, Protocol
-from lcbench.results import Finished, Results, is_possible
+from lcbench.results import Finished, Results, is_possible, lowest_score
 from lcbench.settings import ImportSettings, known_keys
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 from lcbench.tempscale.policy import BASELINE
@@ -45,12 +45,6 @@ _LAYOUT = "results/<organisation>__<model>/<revision>/<Task>.json"
 
 # The main score of a type of task, where mteb had another before it had today's.
 _FORMER_MAIN_SCORE = {"Reranking": "map"}
-
-# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
-_NEVER_NEGATIVE = (
-    *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
-    *("max_ap", "max_accuracy", "max_f1", "max_over_subqueries", "paired_accuracy"),
-)
 
 # Hydra's flags whose value is an argument of its own.
 _FLAGS_WITH_VALUE = (
@@ -398,7 +392,7 @@ def _with_main_score(
         _UnusableError: one is no score of its metric.
     """
     former = _FORMER_MAIN_SCORE.get(task.kind, task.main_score)
-    lowest = 0 if task.main_score.startswith(_NEVER_NEGATIVE) else -1
+    lowest = lowest_score(task.main_score)
     complete = []
     for entry in entries:
         score = entry["main_score"]

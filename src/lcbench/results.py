@@ -57,11 +57,21 @@ ITEMS_DIGEST = "items_sha256"
 _MOST_NAMED = 5
 
 # In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
-# far as the data alone says it.
+# far as the data alone says it. Of an older result it is taken of the items themselves.
 ITEMS = "items_of_data"
+
+# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
+SUBQUERIES = "max_over_subqueries_"
 
 # Characters of an experiment's name beyond which mteb takes a digest of it.
 _LONGEST_EXPERIMENT = 200
+
+# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
+_NEVER_NEGATIVE = (
+    *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
+    *("max_ap", "max_accuracy", "max_f1", SUBQUERIES, "paired_accuracy", "robustness_at", "lrap"),
+    *("nmi", "text_acc", "image_acc"),
+)
 
 # What a metric may exceed its range by: a correlation of 1 as it is computed.
 _ROUNDING = 1e-6
@@ -354,6 +364,7 @@ class Results:
         left_out = _LeftOut()
         paths = _result_files(self.folder, left_out) if asked is None else asked
         seen: set[tuple[Any, ...]] = set()
+        digests: dict[bytes, str] = {}
         for path in paths:
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
             try:
@@ -367,14 +378,19 @@ class Results:
             if read.result is None or read.provenance is None or read.wrong:
                 left_out.add(path, f"{read.wrong}; it is left out.")
                 continue
-            rows = list(_result_rows(read.result, files, read.provenance, column_of))
+            conditions = _conditions(read.result, read.provenance)
+            rows = list(_result_rows(read.result, files, read.provenance, conditions, column_of))
             keys = {tuple(str(row[name]) for name in _UNIQUE) for row in rows}
             if keys & seen:
                 left_out.add(path, "is left out: there is another result of the same cell.")
                 continue
             seen |= keys
             try:
-                check_items(files, read_items(files), read.provenance)
+                items = read_items(files)
+                check_items(files, items, read.provenance)
+                # What all its rows hold.
+                if ITEMS not in read.provenance:
+                    conditions |= _items_of_data(items, read.result, digests)
             except FileNotFoundError:
                 if ITEMS_DIGEST in read.provenance:
                     left_out.add(files.items, "is missing: what needs the items is left out.")
@@ -548,21 +564,10 @@ def _policy_folder(canonical: str) -> str:
     return f"exp_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _result_rows(
-    result: Mapping[str, Any],
-    files: CellFiles,
-    provenance: Mapping[str, Any],
-    column_of: Callable[[str, str | None], str],
-) -> Iterator[dict[str, Any]]:
-    model, revision, policy = _cell_of(files.folder)
-    protocol = provenance.get("protocol", {})
-    window = provenance.get("window")
-    if isinstance(window, float | int) and not window <= _NO_WINDOW:
-        # Infinity, or what transformers writes for no limit.
-        window = None
+def _conditions(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what must be equal, beyond the protocol, for two cells to be compared."""
     versions = provenance.get("versions", {})
     versions = versions if isinstance(versions, dict) else {}
-    protocol = protocol if isinstance(protocol, dict) else {}
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
         # A result may have been copied here from elsewhere: what it says of itself counts as well.
@@ -575,6 +580,23 @@ def _result_rows(
         conditions[ITEMS] = provenance[ITEMS]
     if isinstance(provenance.get(ASSUMED_POOLING), str):
         conditions[ASSUMED_POOLING] = provenance[ASSUMED_POOLING]
+    return conditions
+
+
+def _result_rows(
+    result: Mapping[str, Any],
+    files: CellFiles,
+    provenance: Mapping[str, Any],
+    conditions: Mapping[str, str],
+    column_of: Callable[[str, str | None], str],
+) -> Iterator[dict[str, Any]]:
+    model, revision, policy = _cell_of(files.folder)
+    protocol = provenance.get("protocol", {})
+    window = provenance.get("window")
+    if isinstance(window, float | int) and not window <= _NO_WINDOW:
+        # Infinity, or what transformers writes for no limit.
+        window = None
+    protocol = protocol if isinstance(protocol, dict) else {}
     task = result["task_name"]
     imported = provenance.get("imported")
     scores = [
@@ -747,6 +769,11 @@ def _read_result(raw: bytes) -> dict[str, Any] | None:
     return content
 
 
+def lowest_score(metric: str) -> int:
+    """Return the lowest value that a main score of mteb's can have: 0, or -1 (correlations)."""
+    return 0 if metric.startswith(_NEVER_NEGATIVE) else -1
+
+
 def is_possible(score: Any, lowest: float = -1) -> bool:
     """Whether a value can be a score, or that of one that is not known (None, NaN).
 
@@ -800,6 +827,90 @@ def whole_items(files: CellFiles) -> pa.BufferReader:
     content = read_items(files)
     check_items(files, content, read_provenance(files))
     return pa.BufferReader(content)
+
+
+def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
+    """Return the digest of what items are: their ids and labels, without scores and ranks.
+
+    Args:
+        items: with the columns split, subset, id, gold and relevant.
+        relevant: whether queries' relevant documents and their grades are part of it.
+    """
+    digest = hashlib.sha256()
+    for name in _OF_DATA:
+        digest.update(json.dumps(items[name].to_numpy().tolist()).encode())
+    if relevant:
+        lists = items["relevant"].combine_chunks()
+        documents = lists.flatten()
+        columns = (documents.field(name).to_numpy(zero_copy_only=False) for name in _DOCUMENT)
+        graded = list(zip(*(column.tolist() for column in columns), strict=True))
+        start = 0
+        # A null has no length: of a text, or a pair.
+        for length in lists.value_lengths().fill_null(0).to_pylist():
+            digest.update(json.dumps(sorted(graded[start : start + length])).encode())
+            start += length
+    return digest.hexdigest()
+
+
+# Columns of items that the data alone determines, and what it determines of a relevant document.
+_OF_DATA = ("split", "subset", "id", "gold")
+_DOCUMENT = ("id", "grade")
+
+
+def _items_of_data(
+    content: bytes, result: Mapping[str, Any], known: dict[bytes, str]
+) -> dict[str, str]:
+    """Return the digest of an older result's items, as newer ones have it in their provenance.
+
+    It is not known of items that cannot be read; of documents with summaries, which go by the model
+    as well; of sub-queries, which were written in any order once; and of an aggregate, whose digest
+    is that of its parts.
+
+    Args:
+        content: of the items' file.
+        result: mteb's.
+        known: digests by `_content_key`: most cells of a task have the same items.
+
+    Returns:
+        The condition; empty where it is not known.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    entries = [(split, entry) for split, found in result["scores"].items() for entry in found]
+    if any(key.startswith(SUBQUERIES) for _, entry in entries for key in entry):
+        return {}
+    columns = [f"relevant.list.element.{name}" for name in _DOCUMENT]
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            items = file.read(columns=[*_OF_DATA, *columns])
+        parts = items.select(["split", "subset"]).group_by(["split", "subset"]).aggregate([])
+        is_summarised = all(items[name].null_count == len(items) for name in ("gold", "relevant"))
+        of_result = {(split, entry["hf_subset"]) for split, entry in entries}
+        if is_summarised or set(zip(*parts.to_pydict().values(), strict=True)) != of_result:
+            return {}
+        key = _content_key(items)
+        if key not in known:
+            # The same items in another order have the digest of those that were read first.
+            order = [(name, "ascending") for name in ("split", "subset", "id")]
+            in_order = _content_key(items.sort_by(order))
+            if in_order not in known:
+                known[in_order] = digest_of_items(items, relevant=True)
+            known[key] = known[in_order]
+    # A broken file, or one of another layout.
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        return {}
+    return {ITEMS: known[key]}
+
+
+def _content_key(items: pa.Table) -> bytes:
+    """Return what tells tables apart, in a fifth of the time that a digest of their items takes."""
+    import pyarrow as pa
+
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, items.schema) as writer:
+        writer.write_table(items.combine_chunks())
+    return hashlib.sha256(stream.getvalue()).digest()
 
 
 def _parquet(items: pa.Table) -> bytes:

@@ -38,7 +38,7 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.types import PromptType
 
 from lcbench.encode.encoder import Counters, Encoder, role_of
-from lcbench.results import is_possible
+from lcbench.results import SUBQUERIES, digest_of_items, is_possible, lowest_score
 from lcbench.tasks.contents import DataError, load
 from lcbench.tasks.suites import parts_of
 
@@ -221,7 +221,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
                 encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
             )
             (result,) = outcome.task_results
-            _check_range(result)
+            _check_range(result, task.metadata.main_score)
             # The items below ask the encoder again for what it has encoded: not counted.
             counters, encoder.counters = encoder.counters, Counters()
             scored = time.perf_counter()
@@ -251,18 +251,23 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
     )
 
 
-def _check_range(result: TaskResult) -> None:
+def _check_range(result: TaskResult, metric: str) -> None:
     """See that main scores can be such.
+
+    Args:
+        result: mteb's.
+        metric: name of the main score.
 
     Raises:
         ValueError: one cannot, naming its split and subset.
     """
+    lowest = lowest_score(metric)
     for split, entries in result.scores.items():
         for entry in entries:
-            if not is_possible(entry["main_score"]):
+            if not is_possible(entry["main_score"], lowest):
                 raise ValueError(
                     f"{result.task_name}, split {split}, subset {entry['hf_subset']}: a main score "
-                    f"of {entry['main_score']} is none"
+                    f"of {entry['main_score']} is none: {metric} is between {lowest} and 1"
                 )
 
 
@@ -274,14 +279,7 @@ def _items_of_data(task: AbsTask, items: pa.Table) -> str | None:
     """
     if isinstance(task, AbsTaskSummarization):
         return None
-    digest = hashlib.sha256()
-    for name in ("split", "subset", "id", "gold"):
-        digest.update(json.dumps(items[name].to_pylist()).encode())
-    if not task.metadata.main_score.startswith(_SUBQUERIES):
-        for relevant in items["relevant"].to_pylist():
-            graded = [[one["id"], one["grade"]] for one in relevant or ()]
-            digest.update(json.dumps(sorted(graded)).encode())
-    return digest.hexdigest()
+    return digest_of_items(items, relevant=not task.metadata.main_score.startswith(SUBQUERIES))
 
 
 def _joined_digests(digests: Sequence[str | None]) -> str | None:
@@ -321,9 +319,6 @@ def _keep_columns(task: AbsTaskClassification) -> None:
 # By split and subset, of every query: its metrics, or its documents' similarities.
 _PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
 
-# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
-_SUBQUERIES = "max_over_subqueries_"
-
 
 def _keep_queries(task: AbsTaskRetrieval, kept: _PerQuery) -> None:
     """Keep the metrics of every query, which mteb hands to this hook and then averages.
@@ -332,7 +327,7 @@ def _keep_queries(task: AbsTaskRetrieval, kept: _PerQuery) -> None:
     2.4 million of them): what is kept are the similarities that mteb merges.
     """
     original: Callable[..., dict[str, float]] = task.task_specific_scores
-    merges = task.metadata.main_score.startswith(_SUBQUERIES)
+    merges = task.metadata.main_score.startswith(SUBQUERIES)
 
     def hook(
         scores: dict[str, dict[str, float]],
@@ -356,7 +351,7 @@ def _items(
 ) -> Iterator[dict[str, Any]] | None:
     """Return one row an item, or None for a type of task that has none here."""
     if isinstance(task, AbsTaskRetrieval):
-        if task.metadata.main_score.startswith(_SUBQUERIES):
+        if task.metadata.main_score.startswith(SUBQUERIES):
             return _subquery_items(task, encoder, per_query)
         return _retrieval_items(task, encoder, per_query)
     if getattr(task, "is_cross_validation", False) or isinstance(task, _CLASSIFIES_OTHERWISE):
@@ -509,7 +504,7 @@ def _subquery_items(
     A document's similarity is its largest to any of them (mteb's `max_over_subqueries`). Ranks are
     those among the documents that mteb kept for any of them: all candidates, up to 1,000 each.
     """
-    metric = task.metadata.main_score.removeprefix(_SUBQUERIES)
+    metric = task.metadata.main_score.removeprefix(SUBQUERIES)
     for split, subset in list(per_query):
         data = task.dataset[subset][split]
         members: dict[str, list[str]] = {}
