@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lcbench.errors import RequestError, StorageError
 from lcbench.report import publish
-from lcbench.report.publish import _alone, _older, cells_of, is_anothers
+from lcbench.report.publish import _alone, _older, cells_of, file_of_another
 from lcbench.report.write import AskedCell, _own_folder, report_folder, report_run
 from lcbench.results import Results
 from lcbench.settings import ReportSettings, shipped_suites
@@ -88,11 +88,11 @@ def test_another_programs_files_are_left_where_they_are(tmp_path: Path) -> None:
     document = tmp_path / "report.json"
     document.write_text(json.dumps({"files": listed}))
     assert _older(tmp_path) == set()
-    assert is_anothers(tmp_path)
+    assert file_of_another(tmp_path) == "report.json"
     ours = {"title": "", "version": "1", "tables": [], "files": [*listed, "lengths.csv"]}
     document.write_text(json.dumps(ours))
     assert _older(tmp_path) == {"tables/own.csv", "lengths.csv"}
-    assert not is_anothers(tmp_path)
+    assert file_of_another(tmp_path) is None
     for content in ("[", "[]", "[" * 100_000, '{"files": 3}'):
         document.write_text(content)
         assert _older(tmp_path) == set()
@@ -180,9 +180,33 @@ def test_the_report_of_a_part_does_not_take_the_place_of_the_whole(two: Results)
 
 def test_another_programs_report_is_not_written_over(two: Results, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"accuracy": 1}')
-    with pytest.raises(RequestError, match=r"has a report\.json of another program"):
+    with pytest.raises(RequestError, match=r"/report\.json is of another program"):
         quickly(two, tmp_path)
     assert (tmp_path / "report.json").read_text() == '{"accuracy": 1}'
+
+
+def test_another_programs_page_is_not_written_over(two: Results, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    page = folder / "index.html"
+    page.write_text('<html><meta name="generator" content="Hugo"><p>lcbench: my thesis')
+    with pytest.raises(RequestError, match=r"/index\.html is of another program.*report_dir=PATH"):
+        quickly(two, folder)
+    assert [path.name for path in folder.iterdir()] == ["index.html"]
+    assert "my thesis" in page.read_text()
+    page.unlink()
+    quickly(two, folder)
+    # Killed before its report.json was there, and the page of a version that did not name itself.
+    (folder / "report.json").rename(tmp_path / "report.json")
+    quickly(two, folder)
+    page.write_text("<html>an older page of ours")
+    quickly(two, folder)
+    assert "an older page" not in page.read_text()
+    page.unlink()
+    (folder / "report.json").unlink()
+    page.mkdir()
+    with pytest.raises(RequestError, match=r"/index\.html is of another program"):
+        quickly(two, folder)
 
 
 def test_models_under_different_prompts_are_in_tables_of_their_own(tmp_path: Path) -> None:

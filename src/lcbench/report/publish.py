@@ -43,6 +43,10 @@ _OURS = re.compile(
 )
 # What every report.json of ours has had at its top.
 _KEYS = {"title", "version", "tables"}
+# What a page of ours has in its head, as `page.html` writes it, and characters of a page with its
+# head: a policy and two lines come before.
+_GENERATOR = '<meta name="generator" content="lcbench'
+_HEAD = 4096
 # In the name of a file, of a task.
 _UNSAFE = re.compile(r"[^\w-]")
 
@@ -113,13 +117,32 @@ def cells_of(folder: Path) -> frozenset[str]:
     return frozenset(map(str, cells)) if isinstance(cells, list) else frozenset()
 
 
-def is_anothers(folder: Path) -> bool:
-    """Whether a folder has a `report.json` of another program, which is not to be written over."""
+def file_of_another(folder: Path) -> str | None:
+    """Return the file of another program that a report would write over; None: there is none.
+
+    That is a `report.json` with other keys, or an `index.html` that does not say that it is ours.
+    One without that beside a `report.json` of ours is of an older version.
+    """
     try:
         there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return not (isinstance(there, dict) and there.keys() >= _KEYS)
+        pass
+    else:
+        return None if _is_ours(there) else DOCUMENT
+    if PAGE in _older(folder, folder / _JOURNAL):
+        # Of a report that was killed before it wrote its report.json.
+        return None
+    try:
+        with (folder / PAGE).open(encoding="utf-8", errors="replace") as file:
+            return None if _GENERATOR in file.read(_HEAD) else PAGE
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return PAGE
+
+
+def _is_ours(there: Any) -> bool:
+    return isinstance(there, dict) and there.keys() >= _KEYS
 
 
 def _document(folder: Path) -> dict[str, Any] | None:
@@ -128,7 +151,7 @@ def _document(folder: Path) -> dict[str, Any] | None:
         there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return there if isinstance(there, dict) and there.keys() >= _KEYS else None
+    return there if _is_ours(there) else None
 
 
 def _older(folder: Path, journal: Path | None = None) -> set[str]:

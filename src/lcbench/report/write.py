@@ -314,19 +314,18 @@ def _write(
         there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
         if there.empty:
             raise RequestError(f"against={extent.against} has no results.")
-    _check_writable(folder)
     # Imported late: a report that finds nothing to say does not need them.
     from lcbench.report import beside, document
     from lcbench.report.findings import gather
-    from lcbench.report.publish import is_anothers, publish
+    from lcbench.report.publish import file_of_another, publish
     from lcbench.report.sheets import distinct
 
-    if is_anothers(folder):
+    if (name := file_of_another(folder)) is not None:
         raise RequestError(
-            f"report_dir={folder} has a report.json of another program, which a report would "
-            "write over. Name another folder: report_dir=PATH."
+            f"{folder / name} is of another program, and a report would write over it. Move it "
+            "away, or name another folder: python -m lcbench.report report_dir=PATH."
         )
-
+    _check_writable(folder)
     with _steps(console) as step:
         found = gather(tables, scores, extent.resamples, extent.seed, step)
     sheets = list(found.sheets)
