@@ -370,6 +370,66 @@ def test_a_stated_window_below_the_positions_wins_over_the_tokenizers(
 
 
 @pytest.mark.parametrize(
+    ("stated", "window"),
+    [
+        ({"max_seq_length": 48, "processor_kwargs": {"model_max_length": 20}}, 20),
+        ({"max_seq_length": 20, "processor_kwargs": {"model_max_length": 48}}, 48),
+        ({"max_seq_length": 20, "tokenizer_args": {"model_max_length": 512}}, 64),
+        (
+            {
+                "processor_kwargs": {"model_max_length": 20},
+                "tokenizer_args": {"model_max_length": 30},
+            },
+            30,
+        ),
+        ({"max_seq_length": 20, "processor_kwargs": {"model_max_length": None}}, 64),
+        ({"max_seq_length": 20, "processor_kwargs": {"use_fast": True}}, 20),
+    ],
+)
+def test_the_limit_that_a_tokenizer_is_loaded_with_is_the_window(
+    stated: dict[str, Any], window: int, tmp_path: Path, make_model: MakeModel
+) -> None:
+    """As sentence-transformers has it, up to the positions (64), beyond which it crashes."""
+    folder = stating(make_model("bert"), tmp_path, **stated)
+    plain = SentenceTransformer(str(folder), device="cpu")
+    assert plain.max_seq_length is not None
+    assert min(plain.max_seq_length, 64) == window
+    located = locate(settings(folder), offline=True)
+    assert (located.own_window, located.shape.window) == (window, window)
+    assert locate(settings(folder, window=window), offline=True).window is None
+    assert load(located, device="cpu", dtype="float32").max_seq_length == window
+
+
+def test_a_tokenizer_that_is_loaded_without_room_is_refused(
+    tmp_path: Path, make_model: MakeModel
+) -> None:
+    folder = stating(make_model("bert"), tmp_path, processor_kwargs={"model_max_length": 0})
+    words = r"sentence_bert_config\.json: processor_kwargs\.model_max_length is 0"
+    with pytest.raises(RequestError, match=words):
+        locate(settings(folder), offline=True)
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "min"])
+def test_queries_that_are_expanded_beyond_the_positions_are_refused(
+    strategy: str, tmp_path: Path, make_model: MakeModel
+) -> None:
+    """Each query would be an IndexError."""
+    for length, refused in ((64, False), (65, True)):
+        expansion = {"strategy": strategy, "length": length}
+        folder = stating(make_model("bert"), tmp_path / str(length), query_expansion=expansion)
+        located = locate(settings(folder), offline=True)
+        if refused:
+            words = r"expanded to 65 tokens \(query_expansion\.length .* positions for 64"
+            with pytest.raises(RequestError, match=words):
+                load(located, device="cpu", dtype="float32")
+            continue
+        model = load(located, device="cpu", dtype="float32")
+        own = length if strategy == "fixed" else None
+        assert lengths_by_role(model) == {"query": own, "document": None}
+        model.encode_query("a short query")
+
+
+@pytest.mark.parametrize(
     "rotary",
     [{"rope_theta": 1e4}, {"global_rope_theta": 1e4}, {"position_embedding_type": "alibi"}],
 )
@@ -397,7 +457,7 @@ def test_a_model_whose_window_was_capped_is_exported(tmp_path: Path, make_model:
     assert locate(settings(out), offline=True).own_window == 63
 
 
-def stating(model: Path, folder: Path, **stated: int) -> Path:
+def stating(model: Path, folder: Path, **stated: Any) -> Path:
     """Copy a model; the file of its window says more, or something else."""
     copy = folder / "model"
     shutil.copytree(model, copy)

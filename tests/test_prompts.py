@@ -258,3 +258,11 @@ def test_a_prompt_that_fills_the_window_of_its_role_is_refused(model: Any) -> No
     with pytest.raises(RequestError, match=words):
         check_room("m", model, lambda *_: "search for: ", texts)
     check_room("m", model, no_prompt, texts)
+
+
+def test_a_prompt_that_fills_the_length_of_expanded_queries_is_refused(model: Any) -> None:
+    model[0].query_expansion = {"strategy": "fixed", "length": 4}
+    texts = [(metadata("SciFact"), kind) for kind in PromptType]
+    with pytest.raises(RequestError, match=r"is 4 tokens.*Raise query_expansion\.length in its"):
+        check_room("m", model, lambda *_: "search for: ", texts)
+    check_room("m", model, no_prompt, texts)

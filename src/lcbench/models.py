@@ -43,6 +43,10 @@ _WINDOW_FILES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# In these files, the older name first: what the tokenizer is loaded with. Its limit comes before
+# `max_seq_length`; null is none.
+_TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
+_LIMIT = "model_max_length"
 # More tokens than this are what transformers writes for no limit (1e30).
 NO_LIMIT = 1e20
 # Any of these sets is a tokenizer; the first is named where there is none.
@@ -325,7 +329,7 @@ def load(
         _set_window(model, own)
     config = _read_json(_transformer_folder(located.folder) / "config.json")
     if located.positions is not None and not _has_no_table(config):
-        cap_lengths(model, located.positions)
+        cap_lengths(model, located.positions, located.name)
     _refuse_without_room(located, model)
     # Out of the file that they are mapped from: it may be evicted from memory or replaced while a
     # long run goes on. On a GPU they are copies already.
@@ -777,13 +781,19 @@ def _stated_window(transformer: Path) -> tuple[int, Path, str] | None:
     Raises:
         RequestError: it is no token.
     """
+    tokenizer = transformer / "tokenizer_config.json"
+    entries = [(_read_json(tokenizer).get(_LIMIT), tokenizer, _LIMIT)]
     # sentence-transformers reads the first that says anything.
-    files = [path for name in _WINDOW_FILES if _read_json(path := transformer / name)][:1]
-    for path, key in (
-        *((path, "max_seq_length") for path in files),
-        (transformer / "tokenizer_config.json", "model_max_length"),
-    ):
-        window = _limit(_read_json(path).get(key), f"{path}: {key}")
+    for path in [path for name in _WINDOW_FILES if _read_json(path := transformer / name)][:1]:
+        config = _read_json(path)
+        name = next((one for one in _TOKENIZER_OPTIONS if one in config), "")
+        options = config.get(name)
+        if isinstance(options, dict) and _LIMIT in options:
+            entries = [(options[_LIMIT], path, f"{name}.{_LIMIT}")]
+        else:
+            entries.insert(0, (config.get("max_seq_length"), path, "max_seq_length"))
+    for value, path, key in entries:
+        window = _limit(value, f"{path}: {key}")
         if window is not None:
             return window, path, key
     return None

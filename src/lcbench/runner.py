@@ -438,7 +438,7 @@ class Runner:
             RequestError: it has no way for some of them, or reads other lengths than asked for.
         """
         from lcbench.encode.encoder import role_of
-        from lcbench.encode.roles import check_routes, lengths_by_role
+        from lcbench.encode.roles import check_routes, lengths_by_role, query_window_key
 
         roles = {role_of(kind) for _, kind in texts}
         check_routes(loaded, sorted(roles, key=str), model.name)
@@ -447,7 +447,8 @@ class Runner:
             raise RequestError(
                 f"model.window={model.settings.window}: {model.name} has windows by role "
                 f"({', '.join(own)} tokens), which this would not change; leave it out, or change "
-                "query_length and document_length in its sentence_bert_config.json."
+                f"{query_window_key(loaded)} and document_length in its "
+                "sentence_bert_config.json."
             )
 
     def _prove(

@@ -82,7 +82,7 @@ def check_room(
         RequestError: one fills the window with special tokens alone.
     """
     from lcbench.encode.encoder import role_of
-    from lcbench.encode.roles import lengths_by_role
+    from lcbench.encode.roles import lengths_by_role, query_window_key
     from lcbench.encode.tokens import Tokenizer
 
     prompts = {(role_of(kind), prompt_of(task, kind)): task for task, kind in tasks}
@@ -92,7 +92,8 @@ def check_room(
             continue
         texts = {"query": "queries", "document": "documents"}.get(role or "", "texts")
         if lengths_by_role(model).get(role or "") is not None:
-            remedy = f"Raise {role}_length in its sentence_bert_config.json"
+            key = query_window_key(model) if role == "query" else f"{role}_length"
+            remedy = f"Raise {key} in its sentence_bert_config.json"
         else:
             remedy = "Raise model.window"
         what = f"the prompt {prompt!r}" if prompt else "an empty text"

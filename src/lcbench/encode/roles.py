@@ -48,19 +48,48 @@ def depends_on_role(model: SentenceTransformer) -> bool:
 
 
 def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
-    """Return the windows that a model has for queries and for documents alone; None: its own."""
+    """Return the windows that a model has for queries and for documents alone; None: its own.
+
+    A fixed query expansion brings every query to its length, whatever other window there is.
+    """
     first: Any = model[0]
+    expansion = getattr(first, "query_expansion", None) or {}
+    fixed = expansion.get("length") if expansion.get("strategy") == "fixed" else None
     return {
-        "query": getattr(first, "query_length", None),
+        "query": fixed or getattr(first, "query_length", None),
         "document": getattr(first, "document_length", None),
     }
 
 
-def cap_lengths(model: SentenceTransformer, positions: int) -> None:
-    """Bring windows for queries and documents alone down to the positions that a model has."""
-    for role, length in lengths_by_role(model).items():
+def query_window_key(model: SentenceTransformer) -> str:
+    """Return the key of sentence_bert_config.json that a window for queries alone comes from."""
+    expansion = getattr(model[0], "query_expansion", None) or {}
+    return "query_expansion.length" if expansion.get("strategy") == "fixed" else "query_length"
+
+
+def cap_lengths(model: SentenceTransformer, positions: int, name: str) -> None:
+    """Bring windows for queries and documents alone down to the positions that a model has.
+
+    Args:
+        model: loaded.
+        positions: the most tokens that it has positions for.
+        name: of the model, for messages.
+
+    Raises:
+        RequestError: its queries are expanded beyond them.
+    """
+    first: Any = model[0]
+    expansion = getattr(first, "query_expansion", None)
+    if expansion is not None and expansion["length"] > positions:
+        raise RequestError(
+            f"{name}: its queries are expanded to {expansion['length']} tokens "
+            "(query_expansion.length in its sentence_bert_config.json), and it has positions for "
+            f"{positions}. Lower it."
+        )
+    for role in ("query", "document"):
+        length = getattr(first, f"{role}_length", None)
         if length is not None and length > positions:
-            setattr(model[0], f"{role}_length", positions)
+            setattr(first, f"{role}_length", positions)
 
 
 def input_module(model: SentenceTransformer, role: Role | None) -> Any:
