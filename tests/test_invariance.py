@@ -164,23 +164,99 @@ def test_half_precision_is_within_its_noise(dtype: str, minilm_folder: Path) -> 
     assert 0 < found < TOLERANCE[getattr(torch, dtype)] / 4
 
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "factor": 2.0,
+    "original_max_position_embeddings": 32,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+}
+
+
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("rope", "positions"),
     [
-        (
-            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
-            "dynamic",
-        ),
+        ({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, 32),
+        (LONGROPE, 64),
     ],
 )
 def test_rotary_positions_that_go_by_the_longest_text_are_refused(
-    changes: dict[str, Any], words: str, tmp_path: Path, minilm_folder: Path
+    rope: dict[str, Any], positions: int, tmp_path: Path, minilm_folder: Path
 ) -> None:
-    transformer = exactness.make("Llama", vocab_size=30522, max_position_embeddings=32, **changes)
+    transformer = exactness.make(
+        "Llama", vocab_size=30522, max_position_embeddings=positions, rope_parameters=rope
+    )
     folder = folder_of(transformer, tmp_path, minilm_folder)
     model = load(locate(settings(folder), offline=True), device="cpu", dtype="float32")
     model.max_seq_length = 48
-    with pytest.raises(RequestError, match=rf"{words}.* model\.window=32 keeps"):
-        Forward(model)
+    words = rf"\({rope['rope_type']}\) go by the longest text .* model\.window=32 keeps"
+    # Alone in its batch, a text may be read beside another one in another lane.
+    for batch_tokens in (None, 1):
+        with pytest.raises(RequestError, match=words):
+            Forward(model, batch_tokens=batch_tokens)
     model.max_seq_length = 32
     Forward(model).close()
+
+
+def test_longrope_reads_a_text_differently_beside_a_long_one(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    """What the refusal is for; without it the proof's own texts might be too short to show it."""
+    transformer = exactness.make(
+        "Llama", vocab_size=30522, max_position_embeddings=64, rope_parameters=LONGROPE
+    )
+    plain: Any = load(
+        locate(settings(folder_of(transformer, tmp_path, minilm_folder)), offline=True),
+        device="cpu",
+        dtype="float32",
+    )
+    alone = plain.encode([SHORT])[0]
+    assert relative(plain.encode([SHORT, LONG])[0], alone) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("attention", "refused"), [("block_sparse", True), ("original_full", False)]
+)
+def test_attention_that_the_first_short_batch_changes_for_good_is_refused(
+    attention: str, refused: bool, tmp_path: Path, minilm_folder: Path
+) -> None:
+    config = transformers.BigBirdConfig(
+        **exactness.ARCHITECTURES["BERT"][2] | {"vocab_size": 30522},
+        attention_type=attention,
+        block_size=4,
+    )
+    transformer = transformers.BigBirdModel(config, add_pooling_layer=False)
+    folder = folder_of(spread(transformer), tmp_path, minilm_folder)
+    model = load(locate(settings(folder), offline=True), device="cpu", dtype="float32")
+    if refused:
+        for batch_tokens in (None, 1):
+            with pytest.raises(RequestError, match="BigBirdModel: attention_type block_sparse"):
+                Forward(model, batch_tokens=batch_tokens)
+    else:
+        Forward(model).close()
+
+
+def test_the_proof_runs_on_one_thread_as_lanes_do(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others have the cores as well, two wait for each other at every operation."""
+    model = load(locate(settings(make_model("bert")), offline=True), device="cpu", dtype="float32")
+    forward, seen = model[0].auto_model.forward, []
+
+    def counted(**given: Any) -> Any:
+        seen.append((torch.get_num_threads(), given["input_ids"].shape[1]))
+        return forward(**given)
+
+    monkeypatch.setattr(model[0].auto_model, "forward", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Forward(model).close()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {threads for threads, _ in seen} == {1}
+    # A short text alone, a long one, and both.
+    short, long, both = (length for _, length in seen)
+    assert short < long / 3 < long == both <= 45

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 _SHORT = "A river runs through the old town."
-# About 70 tokens.
+# About 40 tokens, four times as many: most of the short text's row is padding.
 _LONG = (
     "In 1923 a young clockmaker from the north bought the narrow house beside the bridge; she kept "
-    "its doors green, fed two cats and 14 pigeons, and wrote down, every evening at six, how high "
-    "the water stood. Nobody asked her why. When the flood came, her numbers were all that was "
-    "left of thirty years, and engineers still read them."
+    "its doors green, fed two cats, and wrote down every evening how high the water stood."
 )
 
 
@@ -63,7 +61,7 @@ def check_invariance(
     """
     transformer: Any = find_transformer(model)
     name, dtype = type(transformer).__name__, transformer.dtype
-    _refuse_lengths_of_others(transformer.config, model.max_seq_length, name, batched=batched)
+    _refuse_lengths_of_others(transformer.config, model.max_seq_length, name)
     texts = tokenizer.tokenize([_SHORT, _LONG])
     alone = torch.cat([embed([text]) for text in texts])
     if not torch.isfinite(alone).all():
@@ -108,8 +106,12 @@ def _first_positions(transformer: torch.nn.Module) -> list[int]:
     return found
 
 
-def _refuse_lengths_of_others(config: Any, window: int | None, name: str, *, batched: bool) -> None:
+def _refuse_lengths_of_others(config: Any, window: int | None, name: str) -> None:
     """Refuse models that compute a text differently after or beside one that is long enough.
+
+    Rotary positions of the kind `longrope` go by the longest text of a batch, and are kept in the
+    module, which another batch may be read with at the same time: to encode each text alone does
+    not help. Those of the kind `dynamic` go by the longest text before as well.
 
     Raises:
         RequestError: naming what does that.
@@ -122,16 +124,16 @@ def _refuse_lengths_of_others(config: Any, window: int | None, name: str, *, bat
         )
     for rope in _ropes(getattr(config, "rope_parameters", None)):
         kind = str(rope.get("rope_type", ""))
-        # A dynamic one also keeps what the longest text before has set.
-        if kind == "dynamic" or (kind == "longrope" and batched):
+        if kind in ("dynamic", "longrope"):
             original = rope.get("original_max_position_embeddings") or getattr(
                 config, "max_position_embeddings", 0
             )
             if original and (window is None or window > original):
                 raise RequestError(
-                    f"{name}: its rotary positions ({kind}) go by the longest text that was in a "
-                    f"batch once that has more than {original} tokens, so that embeddings depend "
-                    f"on other texts. model.window={original} keeps to what it was trained for."
+                    f"{name}: its rotary positions ({kind}) go by the longest text that is read "
+                    f"together with a text or before it, once one has more than {original} tokens, "
+                    "so that embeddings depend on other texts. "
+                    f"model.window={original} keeps to what it was trained for."
                 )
 
 
