@@ -1,10 +1,13 @@
 """Which cells a process may run: what others finished, what failed, and how often it may again."""
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,3 +262,19 @@ def test_another_users_claim_in_a_sticky_folder_stops_nobody(
     results.files(CELL).result.write_text("{}")
     tidy(results, [CELL])
     assert dead.is_symlink()
+
+
+@pytest.mark.parametrize("call", ["listdir", "scandir", "stat"])
+def test_tidying_passes_over_what_cannot_be_listed_or_looked_at(
+    results: Results, claims: Claims, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    folder = dead_claim(results, 1).parent
+    real = getattr(os, call)
+
+    def refuse(path: Any, *given: Any, **more: Any) -> Any:
+        if str(path).startswith(str(folder)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *given, **more)
+
+    monkeypatch.setattr(os, call, refuse)
+    tidy(results, [CELL])

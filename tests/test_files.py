@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lcbench.errors import StorageError
-from lcbench.files import remove_leftovers, write_atomically
+from lcbench.files import link_atomically, remove_leftovers, write_atomically
 from lcbench.machine import short_name
 
 
@@ -102,3 +102,37 @@ def test_what_cannot_be_removed_stops_nothing(
     assert file.exists()
     remove_leftovers(tmp_path)
     assert not file.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_has_no_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    remove_leftovers(tmp_path)
+
+
+def test_a_link_is_replaced_whole_and_what_killed_writers_left_beside_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder, link = tmp_path / "links", tmp_path / "links" / "link"
+    link_atomically(link, tmp_path / "old")
+    (folder / f".link@{short_name()}~{dead.pid}~1.x.tmp").symlink_to("nowhere")
+    link_atomically(link, tmp_path / "new")
+    assert link.readlink() == tmp_path / "new"
+    assert list(folder.iterdir()) == [link]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        link_atomically(link, tmp_path / "newer")
+    assert link.readlink() == tmp_path / "new"
+    assert list(folder.iterdir()) == [link]

@@ -1,5 +1,6 @@
 """Where a task's data comes from, and what is said if it is nowhere."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import mteb
 import pytest
 
-from lcbench.errors import RequestError
+from lcbench.errors import RequestError, StorageError
 from lcbench.tasks.mirror import (
     digest_of,
     is_here,
@@ -408,6 +409,31 @@ def test_the_digest_covers_every_file(cache: Path, name: str) -> None:
         (folder / name).write_text(content)
         digests.append(digest_of(folder))
     assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EACCES, "Permission denied"),
+        (errno.EPERM, "Operation not permitted (its file system seems to have no symbolic links, "),
+    ],
+)
+def test_a_link_that_cannot_be_made_is_said_with_the_remedy(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    folder = fill(cache / "mirror" / DATASET)
+    monkeypatch.setenv("LCBENCH_CACHE", str(cache / "own"))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    with pytest.raises(StorageError) as raised:
+        point_at(mteb.get_task("STSBenchmark"), cache / "mirror")
+    said = str(raised.value)
+    assert said.startswith(f"{cache / 'own' / 'mirror'}/")
+    assert f", a symbolic link to {folder}, could not be made: {reason}" in said
+    assert said.endswith("by the environment variable LCBENCH_CACHE=PATH.")
 
 
 def test_what_is_noted_beside_a_dataset_is_not_in_its_digest(cache: Path) -> None:

@@ -1,5 +1,6 @@
 """Prefetch against a hub on this machine: what is fetched, verified, recorded, and what fails."""
 
+import errno
 import hashlib
 import io
 import json
@@ -342,6 +343,27 @@ def test_leftovers_of_killed_downloads_are_removed(tmp_path: Path) -> None:
         os.utime(path, (time.time() - 3600,) * 2)
     prefetch.remove_leftovers(tmp_path)
     assert sorted(blobs.iterdir()) == [new, whole]
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat", "unlink"])
+def test_leftovers_that_cannot_be_seen_or_removed_stop_no_prefetch(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    leftover = tmp_path / "models--a--b" / "blobs" / "1.x.incomplete"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    os.utime(leftover, (time.time() - 3600,) * 2)
+    at, real = leftover.parents[1] if call == "scandir" else leftover, getattr(os, call)
+
+    def refuse(path: Any, *given: Any, **more: Any) -> Any:
+        if str(path) == str(at):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *given, **more)
+
+    monkeypatch.setattr(os, call, refuse)
+    assert fetch(tmp_path, "tasks=[STSBenchmark]")[0] == {}
+    monkeypatch.undo()
+    assert leftover.exists()
 
 
 def test_a_hub_that_goes_away_is_not_waited_for_again_and_again(

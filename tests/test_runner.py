@@ -121,6 +121,40 @@ def test_what_may_pass_is_tried_again_and_the_rest_is_not(
     assert set(tried) == {"STS13 0.8", "STS14 0.7", "STS15 1"}
 
 
+def test_a_cell_that_hangs_fails_at_its_time_and_the_others_are_done(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(
+        settings,
+        tasks=settings.tasks[:2],
+        engine=replace(settings.engine, scoring=1),
+        cell_minutes=10.0,
+    )
+    begin = runner.Runner._begin
+    hung: list[Any] = []
+
+    def stop_the_second(self: Any, job: Any, progress: Any) -> None:
+        begin(self, job, progress)
+        if job.number == 1 and not hung:
+            (worker,) = [one for one in self._pool._workers if one.job is job]
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            worker.seconds = 600.0
+            hung.append(job.cell)
+
+    monkeypatch.setattr(runner.Runner, "_begin", stop_the_second)
+    outcome, _, _ = go(settings)
+    assert list(outcome.failed) == hung
+    results = Results(settings.results_dir)
+    assert [cell for cell in outcome.cells if not results.files(cell).result.exists()] == hung
+    failure = results.failure(hung[0])
+    assert failure is not None
+    assert failure.reason.startswith("it took longer than cell_minutes=10 and was ended while ")
+    assert (failure.attempts, failure.transient) == (1, False)
+    assert claims_of(settings) == []
+    # Whoever asks again has it tried again.
+    assert go(settings)[0].failed == {}
+
+
 def test_the_log_has_the_cell_in_every_line(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(
         monkeypatch,

@@ -216,6 +216,12 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["store=none", "store.folder=here"], "With a folder: store=disk store.folder=here"),
         (["+store.max_gb=1"], "store.max_gb is not a key. Did you mean store.max_gib"),
         (["offline=maybe"], "offline=maybe is neither true nor false"),
+        (["cell_minutes=0"], "cell_minutes=0 is not a number of at least 0.1"),
+        (["cell_minutes=true"], "cell_minutes=True is not a number"),
+        (
+            ["cell_minutes=5", "engine.scoring=0"],
+            "cell_minutes=5 needs processes that score cells, which can be ended: engine.scoring=1",
+        ),
         (["mirror=''"], "mirror= is not a path"),
         (["results_dir=null"], "results_dir needs a path"),
         (["model=custom"], "model.name has no value yet"),
@@ -309,6 +315,7 @@ UNCHANGED = {
     "offline": "offline=true",
     "results_dir": "results_dir=elsewhere",
     "retries": "retries=0",
+    "cell_minutes": "cell_minutes=30",
     "manifest": "manifest=elsewhere",
     "element": "element=3",
     "launch.name": "launch=slurm",
@@ -344,6 +351,7 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
         ["suite=paper", "mirror=some/mirror", "store.folder=some/store", "model.window=128"],
         ["tau=[0.8,{query: 0.9},{layers: {3: 0.7}},{length: {256: 0.5}},{length: {logn: 128}}]"],
         ["tau=0.8", "tau_bias=kept", "subsets=[en,de]", "store=none", "engine.scoring=0"],
+        ["cell_minutes=2.5", "engine.scoring=1"],
         [
             "tasks=NanoBEIR",
             "protocol=leaderboard",

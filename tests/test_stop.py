@@ -182,6 +182,23 @@ def test_a_run_ends_although_a_thread_does_not(
     assert 0.5 <= time.monotonic() - busy.began < 30
 
 
+def test_what_is_done_ends_although_a_thread_does_not(tmp_path: Path) -> None:
+    """As where Python waits for a process of its own whose end nobody reports."""
+    script = tmp_path / "done.py"
+    script.write_text(
+        "import sys, threading, time\n"
+        "from lcbench import stop\n"
+        "stop.END_SECONDS = 0.5\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "print('said')\n"
+        "stop.leave(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "said\n", "")
+
+
 @pytest.mark.parametrize("where", ["close", "exit"])
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, where: str) -> None:
     busy = Busy(tmp_path, 600, where)

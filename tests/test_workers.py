@@ -1,11 +1,14 @@
 """Cells scored in processes of their own: the same scores, and a death is one failed cell."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ import numpy as np
 import pytest
 
 from engines import engine_of
-from lcbench import workers
+from lcbench import machine, workers
 from lcbench.encode.engine import Engine
 from lcbench.encode.store import Store
-from lcbench.errors import LcbenchError
+from lcbench.errors import LcbenchError, RequestError
 from lcbench.grid import Cell, Protocol
 from lcbench.provenance import model_facts
+from lcbench.stop import EncoderStuck
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.suites import make_task, resolve_all
@@ -282,6 +286,204 @@ def test_a_process_that_is_stopped_does_not_keep_a_run_from_ending(
     engine._forward._stopped = False
 
 
+def processes_of(pool: Pool) -> list[int]:
+    return [worker.process.pid for worker in pool._workers]
+
+
+def test_a_cell_that_takes_longer_than_it_may_is_ended_and_the_others_go_on(
+    made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+    embed = engine.embed
+    hung: list[int] = []
+
+    def let_it_hang(*given: Any) -> Any:
+        if not hung:
+            (worker,) = [w for w in pool._workers if w.job is not None and w.job.number == 1]
+            hung.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            worker.seconds = 600.0
+        return embed(*given)
+
+    with closing(Pool(2, offline=True, cell_minutes=10)) as pool:
+        monkeypatch.setattr(engine, "embed", let_it_hang)
+        found = ended(pool, engine, jobs)
+        assert hung[0] not in processes_of(pool)
+    assert not Path(f"/proc/{hung[0]}").exists()
+    failed = found[1]
+    assert isinstance(failed, FailedCell)
+    assert failed.reason.startswith("it took longer than cell_minutes=10 and was ended while its ")
+    assert failed.reason.endswith("; name more, or cell_minutes=null")
+    # It would hang again.
+    assert not failed.transient
+    assert not failed.is_full
+    assert [number for number, one in found.items() if isinstance(one, FailedCell)] == [1]
+    assert len(found) == len(jobs)
+
+
+def test_what_is_encoded_for_a_cell_that_was_ended_is_left_and_other_cells_are_encoded(
+    made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+    embed = engine.embed
+    slow: list[float] = []
+
+    def without_end(*given: Any) -> Any:
+        if not slow:
+            slow.append(time.monotonic())
+            (worker,) = [w for w in pool._workers if w.job is not None and w.job.number == 0]
+            worker.seconds = 600.0
+            while not engine._forward._stopped and time.monotonic() - slow[0] < 60:
+                time.sleep(0.05)
+            raise RuntimeError("stopped")
+        return embed(*given)
+
+    monkeypatch.setattr(engine, "embed", without_end)
+    with closing(Pool(1, offline=True, cell_minutes=10)) as pool:
+        found = ended(pool, engine, jobs[:2])
+    assert time.monotonic() - slow[0] < 60
+    assert isinstance(found[0], FailedCell)
+    assert "was ended while its texts were encoded" in found[0].reason
+    # Where it was is told by the process itself.
+    assert "in _ask" in found[0].traceback
+    assert "in score_cell" in found[0].traceback
+    assert isinstance(found[1], ScoredCell)
+    assert not engine._forward._stopped
+
+
+def test_an_encoder_that_does_not_come_back_ends_the_run_after_its_cell_has_failed(
+    made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = made
+    comes_back = threading.Event()
+
+    def hang(*_: Any) -> Any:
+        pool._workers[0].seconds = 600.0
+        comes_back.wait(60)
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(engine, "embed", hang)
+    monkeypatch.setattr(workers, "_ENCODER_SECONDS", 0.5)
+    outcomes: list[Any] = []
+    try:
+        with closing(Pool(1, offline=True, cell_minutes=10)) as pool:
+            with pytest.raises(EncoderStuck, match="a device or a tokenizer hangs") as raised:
+                outcomes += pool.run(jobs[:2], engine, lambda job: None)
+            # What has to be closed is not waited for either.
+            assert engine.is_stuck
+            assert not comes_back.is_set()
+    finally:
+        comes_back.set()
+        engine.is_stuck = False
+        engine.go_on()
+    assert str(jobs[0].cell) in str(raised.value)
+
+
+def test_the_time_of_a_cell_is_its_own(
+    made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the encoding of others' texts counts nor the time in which this process slept."""
+    engine, jobs = made
+    now = [1000.0]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: now[0])
+    pool, server = Pool(2, offline=True, cell_minutes=0.1), workers._Server(engine)
+    one, other = (workers._Worker(None, None, None, job) for job in jobs[:2])  # type: ignore[arg-type]
+    pool._workers, pool._looked = [one, other], 1000.0
+    one.asking = other.asking = True
+    server.current = workers._Request(0, one, jobs[0], ("lengths", ["a"], ""))
+
+    def after(seconds: float) -> list[workers._Worker]:
+        now[0] += seconds
+        return pool._overdue(server)
+
+    assert after(3.0) == []
+    assert (one.seconds, other.seconds) == (3.0, 0.0)
+    other.asking = False
+    assert after(1.0) == []
+    assert (one.seconds, other.seconds) == (4.0, 1.0)
+    # A laptop that was closed, or Ctrl-Z.
+    other.job = None
+    assert after(3600.0) == [one]
+    assert (one.seconds, other.seconds) == (9.0, 1.0)
+    pool._cell_minutes = None
+    assert after(1.0) == []
+
+
+def test_a_cell_that_is_ended_takes_what_it_has_started_with_it(
+    made: tuple[Engine, list[Job]],
+) -> None:
+    engine, jobs = made
+    with subprocess.Popen(
+        ["sh", "-c", "(sleep 600 & echo $!; wait) & trap '' ALRM USR2; echo $!; wait; sleep 600"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        below = sorted(int(shell.stdout.readline()) for _ in range(2))
+        until = time.monotonic() + 30
+        while sorted(machine.descendants(shell.pid)) != below and time.monotonic() < until:
+            time.sleep(0.05)
+        assert sorted(machine.descendants(shell.pid)) == below
+        worker = workers._Worker(_Started(shell), *[multiprocessing.Pipe()[0]] * 2, jobs[0])
+        pool, server = Pool(1, offline=True, cell_minutes=1), workers._Server(engine)
+        pool._workers = [worker]
+        job, failed = pool._give_up(worker, server)
+    assert job is jobs[0]
+    assert pool._workers == []
+    assert "was ended while its texts were scored" in failed.reason
+    until = time.monotonic() + 30
+    while any(machine.lives(pid, None) for pid in below) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(machine.lives(pid, None) for pid in below)
+
+
+class _Started:
+    """What was started by `subprocess`, as `multiprocessing` has it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.pid = process, process.pid
+        self.kill = process.kill
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.process.poll()
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def join(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
+
+def test_no_limit_of_a_cell_where_it_cannot_be_ended() -> None:
+    with pytest.raises(RequestError, match=r"cell_minutes=5 needs processes .*engine\.scoring=0"):
+        Pool(0, offline=True, cell_minutes=5)
+    Pool(0, offline=True)
+
+
+def test_what_forks_processes_may_be_stopped(
+    made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody says that a process has ended, and none begins."""
+    engine, jobs = made
+    ended(pool, engine, jobs[:2])
+    pids = processes_of(pool)
+    forks = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(forks, signal.SIGSTOP)
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        pool.close()
+        assert time.monotonic() - began < 3 * workers._PATIENCE
+        pool._cell_minutes = 0.01
+        with pytest.raises(LcbenchError, match=r"could not be started within cell_minutes=0\.01"):
+            ended(pool, engine, jobs[:1])
+    finally:
+        os.kill(forks, signal.SIGCONT)
+
+
 def test_what_a_dead_process_asked_for_is_dropped(made: tuple[Engine, list[Job]]) -> None:
     engine, jobs = made
     server = workers._Server(engine)
@@ -309,7 +511,6 @@ def test_what_was_begun_comes_first_then_the_present_temperature_then_the_order(
 
 
 def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) -> None:
-    import subprocess
     import sys
 
     program = (

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 
 # What the command line may say of a frozen sweep.
-_OPEN = {"engine", "store", "mirror", "unverified_data", "offline", "retries"}
+_OPEN = {
+    "engine",
+    "store",
+    "mirror",
+    "unverified_data",
+    "offline",
+    "retries",
+    "cell_minutes",
+}
 # What it has to say again: whoever can write in a folder of results can change a manifest.
 _TRUSTS = "model.trust_remote_code=true"
 

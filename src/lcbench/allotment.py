@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lcbench.claims import Claim, Claims, Holder, Standing, attempts_in, here, remove
+from lcbench.claims import Attempt, Claim, Claims, Holder, Standing, attempts_in, here, remove
 from lcbench.errors import StorageError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell
@@ -171,7 +171,8 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
     """Remove what killed processes have left: unfinished files, and claims of what is over.
 
     The claim of a cell that is finished, or of an attempt that failed, is of no use to anyone,
-    whoever's it is.
+    whoever's it is. What cannot be listed or removed stays: it stops nobody, and whoever has to
+    write there is told.
     """
     remove_leftovers(results.folder)
     tasks: dict[Path, set[str]] = {}
@@ -182,17 +183,21 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
         for name in names:
             # Of a process that was killed after it had written the result.
             files = CellFiles(folder, name)
-            if files.failure.exists() and files.result.exists():
-                with suppress(OSError):
+            with suppress(OSError):
+                if files.failure.exists() and files.result.exists():
                     files.failure.unlink(missing_ok=True)
-        for one in attempts_in(folder):
+        attempts: list[Attempt] = []
+        with suppress(StorageError):
+            attempts += attempts_in(folder)
+        for one in attempts:
             if one.task not in names:
                 continue
             files = CellFiles(folder, one.task)
             failure = read_failure(files.failure)
-            if files.result.exists() or (failure is not None and failure.attempts >= one.number):
-                # Another user's, in a sticky folder, is left to that user.
-                with suppress(StorageError):
+            # Another user's, in a sticky folder, is left to that user.
+            with suppress(OSError, StorageError):
+                is_over = failure is not None and failure.attempts >= one.number
+                if is_over or files.result.exists():
                     remove(one.path)
 
 

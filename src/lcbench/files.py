@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     descriptor = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = path.parent / f"{_prefix(path.name)}{secrets.token_hex(4)}.tmp"
+        name = _temporary(path)
         # Made as any other file is, with the mode that the umask leaves.
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         temporary = name
@@ -64,6 +64,27 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def link_atomically(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to the folder `target`, in the place of whatever file is there.
+
+    A reader sees the old link or the new one. What writers of links that were killed have left
+    beside it is removed.
+
+    Raises:
+        OSError: it cannot be made: no permission, or a file system that has no such links.
+    """
+    link.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(link.parent)
+    temporary = _temporary(link)
+    temporary.symlink_to(target, target_is_directory=True)
+    try:
+        temporary.replace(link)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def try_writing(folder: Path) -> None:
@@ -107,9 +128,13 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what writers that were killed have left in `folder` (not in its subfolders).
 
     A temporary file of this machine whose process is gone is a leftover; one of another machine is
-    left alone, since whether its process lives cannot be seen from here.
+    left alone, since whether its process lives cannot be seen from here. So is all of a folder that
+    cannot be listed: leftovers harm nobody.
     """
-    for path in folder.glob(".*.tmp"):
+    paths: list[Path] = []
+    with suppress(OSError):
+        paths += folder.glob(".*.tmp")
+    for path in paths:
         writer = path.name.removesuffix(".tmp").rpartition("@")[2].partition(".")[0]
         whose, _, process = writer.partition("~")
         number, _, started = process.partition("~")
@@ -119,6 +144,11 @@ def remove_leftovers(folder: Path) -> None:
             # Another process may have removed it first; in a sticky folder another user's stays.
             with suppress(OSError):
                 path.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside a file under which nothing is, for what is to take its place."""
+    return path.parent / f"{_prefix(path.name)}{secrets.token_hex(4)}.tmp"
 
 
 def _prefix(name: str) -> str:

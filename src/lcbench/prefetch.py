@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -509,10 +509,18 @@ def _unlink(snapshot: Path, pointer: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files of downloads that were killed."""
-    for path in folder.glob("*--*/blobs/*.incomplete"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-            path.unlink(missing_ok=True)
+    """Remove the unfinished files of downloads that were killed, as far as this user may.
+
+    What stays takes room and is no more than that: the hub's client never takes it for whole.
+    """
+    paths: list[Path] = []
+    with suppress(OSError):
+        paths += folder.glob("*--*/blobs/*.incomplete")
+    for path in paths:
+        # Another process may have removed it, or finished it, meanwhile.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
 
 
 @contextmanager

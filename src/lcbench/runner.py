@@ -105,7 +105,10 @@ class Runner:
         self._stop = stop
         self._waits = waits
         self._pool = Pool(
-            processes(settings.engine.scoring), offline=settings.offline, address=settings.hub
+            processes(settings.engine.scoring),
+            offline=settings.offline,
+            address=settings.hub,
+            cell_minutes=settings.cell_minutes,
         )
         self._store = Store(settings.store.folder, settings.store.max_bytes, warn)
         self._claims = Claims()

@@ -90,6 +90,7 @@ RUNTIME = frozenset(
         "manifest",
         "element",
         "retries",
+        "cell_minutes",
         "failed",
         "watch",
         "launch.name",
@@ -122,6 +123,8 @@ _EVERY_SUBSET = "all"
 _LONGEST_PROTOCOL = 100
 # 2.5 % of fewer are too few to say where they end.
 _FEWEST_RESAMPLES = 1000
+# A cell of the docs suite takes seconds; below that a limit is a slip.
+_LEAST_CELL_MINUTES = 0.1
 # Of a sweep for which neither elements nor hours are asked.
 _ELEMENTS = {"local": 1, "slurm": 20}
 
@@ -252,6 +255,7 @@ class Settings:
             that it is named after.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
         retries: how often a cell that failed for want of memory, say, is tried again.
+        cell_minutes: after which a cell is ended and has failed; None: it may take any time.
     """
 
     label: str
@@ -269,6 +273,7 @@ class Settings:
     hub: str | None
     offline: bool
     retries: int
+    cell_minutes: float | None
     results_dir: Path
 
 
@@ -490,6 +495,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         hub=address,
         offline=_boolean("offline", first["offline"]),
         retries=_count("retries", first["retries"], least=0),
+        cell_minutes=_cell_minutes(first["cell_minutes"], engine["scoring"]),
         results_dir=_needed_path("results_dir", first["results_dir"]),
     )
 
@@ -985,6 +991,23 @@ def _number(key: str, value: Any, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
         raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
     return float(value)
+
+
+def _cell_minutes(value: Any, scoring: Any) -> float | None:
+    if value is None:
+        return None
+    minutes = _number("cell_minutes", value, least=_LEAST_CELL_MINUTES)
+    if scoring == 0:
+        raise RequestError(cell_minutes_without_processes(minutes))
+    return minutes
+
+
+def cell_minutes_without_processes(minutes: float) -> str:
+    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
+    return (
+        f"cell_minutes={minutes:g} needs processes that score cells, which can be ended: "
+        "engine.scoring=1 or more, not engine.scoring=0."
+    )
 
 
 def _boolean(key: str, value: Any) -> bool:

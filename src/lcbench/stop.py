@@ -54,6 +54,20 @@ class DeviceLost(Terminated):
         )
 
 
+class EncoderStuck(Terminated):
+    """A thread that encodes does not come back: this process can neither go on nor wait for it.
+
+    It passes where the failure of a cell is caught, as `DeviceLost` does.
+    """
+
+    def __init__(self, cell: object, seconds: float) -> None:
+        super().__init__(
+            f"{cell} was ended for its time (cell_minutes), and what encodes its texts in this "
+            f"process has not come back within {seconds:g} seconds: a device or a tokenizer hangs. "
+            "The cell has failed; where the same comes again, leave out its task"
+        )
+
+
 class Stop:
     """Catches the signals that end a run, while it is a context.
 
@@ -182,21 +196,22 @@ def _end_now(status: int, why: str) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with an exit status, soon if it was told to end.
+    """End the process with an exit status, soon.
 
-    At its end Python waits for all threads, however long that takes.
+    At its end Python waits for all threads and for all processes that it has started, however long
+    that takes; what there was to do is done.
     """
     if status in (INTERRUPTED, TERMINATED):
         # Another Ctrl-C is the end.
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, signal.SIG_DFL)
-        # Nothing stays unsaid: what is written with the last of Python's steps may not be.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        timer = threading.Timer(END_SECONDS, os._exit, (status,))
-        timer.daemon = True
-        timer.start()
+    # Nothing stays unsaid: what is written with the last of Python's steps may not be.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    timer = threading.Timer(END_SECONDS, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
     sys.exit(status)
 
 

@@ -7,7 +7,7 @@ anything heavy is imported where that is possible.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from lcbench import cost, division, hub, provenance
 from lcbench.allotment import tidy
 from lcbench.claims import here
 from lcbench.encode.store import check_writable
-from lcbench.errors import MissingError, RequestError, StorageError
+from lcbench.errors import MissingError, RequestError
 from lcbench.files import remove_leftovers
 from lcbench.grid import Cell, Protocol, expand
 from lcbench.manifest import Line, Manifest
@@ -175,8 +175,7 @@ def run(
     _check_same_versions(settings, results, done, left)
     if not left:
         # What is finished can be read where nothing can be written.
-        with suppress(StorageError, OSError):
-            tidy(results, cells)
+        tidy(results, cells)
         return Outcome(cells, len(cells))
     results.check_writable()
     if settings.store.is_named and settings.store.folder is not None:

@@ -2,11 +2,12 @@
 
 mteb's scoring (logistic regression, clustering) uses one core and no GPU. Here each cell is scored
 by a process that asks this one for embeddings: whatever the task asks for, mteb's code decides. A
-process that dies is one failed cell.
+process that dies is one failed cell, and so is one that is ended since its cell takes too long.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import forkserver
@@ -28,14 +29,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench import failures, hub
+from lcbench import failures, hub, machine
 from lcbench.console import without_credentials
 from lcbench.encode.encoder import Embedded, EmbeddingError, Encoder
-from lcbench.errors import LcbenchError
+from lcbench.errors import LcbenchError, RequestError
 from lcbench.grid import Cell
 from lcbench.provenance import ModelFacts, cores, model_meta
 from lcbench.runlog import LOGGER, Relay, about
-from lcbench.stop import DeviceLost
+from lcbench.settings import cell_minutes_without_processes
+from lcbench.stop import DeviceLost, EncoderStuck
 from lcbench.tasks.mirror import Data, point_at
 from lcbench.tasks.selection import DocsSizes
 from lcbench.tasks.suites import DOCS_TASKS, Part, make_task, parts_of
@@ -58,6 +60,13 @@ _LOOK_SECONDS = 1.0
 # What tells a process that scores to end: SIGTERM reaches every process of a job, and what those do
 # then is for the one to say that started them. Nothing else sends this one.
 _END = signal.SIGALRM
+# What lets such a process write down where it is.
+_WHERE = signal.SIGUSR2
+# Of the time between two looks at a cell no more counts as its own: this process may have slept.
+_MOST_BETWEEN_LOOKS = 5.0
+# Seconds after which an encoder that was told to stop is taken to hang: it stops after its batch,
+# or when a block of texts is tokenised, which take a few seconds.
+_ENCODER_SECONDS = 120.0
 # What writing to a process that is gone raises.
 _GONE = (OSError, TypeError, ValueError)
 
@@ -233,6 +242,8 @@ class _Worker:
     job: Job | None = None
     asking: bool = False
     relay: Relay | None = None
+    # That its cell has taken, without the waiting for the encoder's turn.
+    seconds: float = 0.0
 
 
 @dataclass(order=True)
@@ -251,17 +262,33 @@ class Pool:
         offline: whether the network is out of bounds for processes that are started from now on.
     """
 
-    def __init__(self, count: int, *, offline: bool, address: str | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        offline: bool,
+        address: str | None = None,
+        cell_minutes: float | None = None,
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             count: processes; 0: cells are scored in this one, one after the other.
             offline: see above.
             address: of a site's mirror of the hub.
+            cell_minutes: that a cell may take, without those in which the encoder works for other
+                cells; None: any number.
+
+        Raises:
+            RequestError: cells are scored in this process, which cannot end one alone.
         """
+        if cell_minutes is not None and not count:
+            raise RequestError(cell_minutes_without_processes(cell_minutes))
         self.offline = offline
         self.count = count
         self._address = address
+        self._cell_minutes = cell_minutes
+        self._looked = 0.0
         self._workers: list[_Worker] = []
         self._context: Any = None
         if count:
@@ -293,6 +320,9 @@ class Pool:
             jobs: in the order in which they are begun; the next is asked for when it can be.
             engine: encodes for them.
             started: told of each as it begins.
+
+        Raises:
+            EncoderStuck: the encoder does not come back from a cell that was ended for its time.
         """
         if not self.count:
             for job in jobs:
@@ -309,6 +339,7 @@ class Pool:
         serving = ThreadPoolExecutor(1, "encoder")
         served = serving.submit(server.serve)
         waiting = _Waiting(jobs)
+        self._looked = time.monotonic()
         try:
             while True:
                 self._hand_out(waiting, started)
@@ -318,6 +349,11 @@ class Pool:
                 for connection in wait(list(busy), _LOOK_SECONDS):
                     worker = busy[connection]  # type: ignore[index]
                     yield from self._hear(worker, server, engine)
+                for worker in self._overdue(server):
+                    yield self._give_up(worker, server)
+                if server.is_stuck():
+                    engine.is_stuck = True
+                    raise EncoderStuck(server.abandoned, _ENCODER_SECONDS)
                 if served.done():
                     served.result()
         finally:
@@ -326,7 +362,7 @@ class Pool:
                 engine.stop()
             # Before the server is waited for: it may be writing to one that does not read.
             self._end_busy()
-            serving.shutdown(wait=True)
+            serving.shutdown(wait=not engine.is_stuck)
             if any(one.job for one in self._workers):
                 self.close()
 
@@ -348,6 +384,43 @@ class Pool:
                 os.kill(worker.process.pid, _END)
         _wait_for(busy)
 
+    def _overdue(self, server: _Server) -> list[_Worker]:
+        """Count the time that cells have taken since the last look, and return whose is over."""
+        now = time.monotonic()
+        passed = min(now - self._looked, _MOST_BETWEEN_LOOKS)
+        self._looked = now
+        if self._cell_minutes is None:
+            return []
+        busy = [one for one in self._workers if one.job is not None]
+        for worker in busy:
+            if not (worker.asking and server.is_with_another(worker)):
+                worker.seconds += passed
+        return [one for one in busy if one.seconds > 60 * self._cell_minutes]
+
+    def _give_up(self, worker: _Worker, server: _Server) -> tuple[Job, FailedCell]:
+        """End a process whose cell takes too long, and return that cell as a failed one."""
+        job = worker.job
+        if job is None:
+            raise ValueError("a process without a cell takes no time")
+        asking, pid = worker.asking, worker.process.pid
+        started = machine.descendants(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, _WHERE)
+            # It may be stopped, and then writes nothing.
+            time.sleep(_LOOK_SECONDS / 2)
+            os.kill(pid, _END)
+        _wait_for([worker])
+        for one in started:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        server.abandon(worker)
+        words = self._bury(worker).traceback
+        reason = (
+            f"it took longer than cell_minutes={self._cell_minutes:g} and was ended while its "
+            f"texts were {'encoded' if asking else 'scored'}; name more, or cell_minutes=null"
+        )
+        return job, FailedCell(reason, f"{reason}\n{words}")
+
     def _hand_out(self, waiting: _Waiting, started: Callable[[Job], None]) -> None:
         while True:
             idle = next((one for one in self._workers if one.job is None), None)
@@ -356,7 +429,7 @@ class Pool:
             job = waiting.next()
             if job is None:
                 return
-            worker = self._start() if idle is None else idle
+            worker = self._start_in_time() if idle is None else idle
             try:
                 worker.connection.send(job)
             except OSError as error:
@@ -369,7 +442,7 @@ class Pool:
                     ) from error
                 waiting.put_back(job)
                 continue
-            worker.job, worker.asking = job, False
+            worker.job, worker.asking, worker.seconds = job, False, 0.0
             started(job)
 
     def _hear(
@@ -395,6 +468,26 @@ class Pool:
         else:
             worker.asking = True
             server.ask(worker, job, message)
+
+    def _start_in_time(self) -> _Worker:
+        """Start a process, which for a moment waits for the one that forks it.
+
+        Raises:
+            LcbenchError: that takes longer than a cell may.
+        """
+        if self._cell_minutes is None:
+            return self._start()
+        begun: Future[_Worker] = Future()
+        thread = threading.Thread(target=lambda: _fill(begun, self._start), daemon=True)
+        thread.start()
+        try:
+            return begun.result(60 * self._cell_minutes)
+        except TimeoutError as error:
+            raise LcbenchError(
+                "A process that is to score cells could not be started within "
+                f"cell_minutes={self._cell_minutes:g}: the one that starts them hangs, or is "
+                "stopped. cell_minutes=null with engine.scoring=0 does without it."
+            ) from error
 
     def _start(self) -> _Worker:
         here, there = self._context.Pipe()
@@ -438,10 +531,20 @@ def _wait_for(workers: Sequence[_Worker]) -> None:
     until = time.monotonic() + _PATIENCE
     for worker in workers:
         worker.process.join(max(0.0, until - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
-            # What says that it has ended may itself be stopped.
-            worker.process.join(_PATIENCE)
+    left = [one for one in workers if one.process.is_alive()]
+    for worker in left:
+        worker.process.kill()
+    # What says that they have ended may itself be stopped: all of them are waited for together.
+    until = time.monotonic() + _PATIENCE
+    for worker in left:
+        worker.process.join(max(0.0, until - time.monotonic()))
+
+
+def _fill(future: Future[_Worker], do: Callable[[], _Worker]) -> None:
+    try:
+        future.set_result(do())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 class _Waiting:
@@ -461,7 +564,12 @@ class _Waiting:
 
 
 class _Server:
-    """Answers what the processes ask, in a thread of its own: one request at a time."""
+    """Answers what the processes ask, in a thread of its own: one request at a time.
+
+    Attributes:
+        current: what is being answered.
+        abandoned: the cell whose request is being answered, where nobody waits for the answer.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -470,7 +578,9 @@ class _Server:
         self._ended = False
         self._policy: Any = None
         self._awaited: _Worker | None = None
+        self._abandoned_at = 0.0
         self.current: _Request | None = None
+        self.abandoned: Cell | None = None
 
     def ask(self, worker: _Worker, job: Job, message: tuple[Any, ...]) -> None:
         """Put a request in the queue."""
@@ -484,6 +594,25 @@ class _Server:
             self._requests = [one for one in self._requests if one.worker is not worker]
             if self._awaited is worker:
                 self._awaited = None
+
+    def abandon(self, worker: _Worker) -> None:
+        """Drop what a process has asked for that was ended, also what is being answered."""
+        self.forget(worker)
+        with self._changed:
+            if self.current is not None and self.current.worker is worker:
+                self.abandoned, self._abandoned_at = self.current.job.cell, time.monotonic()
+                self._engine.stop()
+
+    def is_with_another(self, worker: _Worker) -> bool:
+        """Whether another process's request is being answered."""
+        current = self.current
+        return current is not None and current.worker is not worker
+
+    def is_stuck(self) -> bool:
+        """Whether the encoder does not come back from a request that it was told to leave."""
+        with self._changed:
+            waited = time.monotonic() - self._abandoned_at
+            return self.abandoned is not None and waited > _ENCODER_SECONDS
 
     def end(self) -> None:
         """Answer no more."""
@@ -510,6 +639,9 @@ class _Server:
                 request.worker.connection.send(reply)
             with self._changed:
                 self.current = None
+                if self.abandoned is not None:
+                    self.abandoned = None
+                    self._engine.go_on()
 
     def _has_what_it_waits_for(self) -> bool:
         if self._ended or self._awaited is None:
@@ -619,6 +751,7 @@ def _score_jobs(
     for stream in (1, 2):
         os.dup2(words.fileno(), stream)
     words.close()
+    faulthandler.register(_WHERE, file=2, all_threads=True)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from lcbench.runtime import quiet_libraries
 

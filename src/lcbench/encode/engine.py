@@ -56,6 +56,10 @@ class Engine:
     """Encodes with one model; what it has encoded is in the store.
 
     One thread at a time may use it.
+
+    Attributes:
+        prompt_of: which prompt the texts of a task get.
+        is_stuck: whether a thread that uses it does not come back, so that none is waited for.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Engine:
             on_progress: told after each batch how many texts it had, and how many tokens.
         """
         self.prompt_of = prompt_of
+        self.is_stuck = False
         self._forward = forward
         self._store = store
         self._identity = identity
@@ -166,13 +171,17 @@ class Engine:
             # Also first: the threads may take longer than there is time (`lcbench.stop`).
             self.flush()
         finally:
-            self._ahead.shutdown(wait=True, cancel_futures=True)
-            self._forward.close()
+            self._ahead.shutdown(wait=not self.is_stuck, cancel_futures=True)
+            self._forward.close(wait=not self.is_stuck)
         self._store.flush()
 
     def stop(self) -> None:
         """Let what is being encoded end soon, with an error."""
         self._forward.stop()
+
+    def go_on(self) -> None:
+        """Let what is encoded from now on be encoded, after `stop`."""
+        self._forward.go_on()
 
     def _tokenized(
         self, texts: Sequence[str], which: NDArray[np.int64], prompt: str, role: Role | None

@@ -272,10 +272,18 @@ class Forward:
         """Let whatever runs end with `Stopped` after its batch."""
         self._stopped = True
 
-    def close(self) -> None:
-        """End the threads and give the model back as it was."""
+    def go_on(self) -> None:
+        """Let what is run from now on run, after `stop`."""
+        self._stopped = False
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads and give the model back as it was.
+
+        Args:
+            wait: until they have ended; else they may be in the middle of a batch.
+        """
         self.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
         for replica in self._replicas:
             replica.release()
         # The threads know this object, and it them: copies of a model must not wait for that.

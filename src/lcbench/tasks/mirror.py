@@ -7,6 +7,7 @@ is mteb's own, unmodified.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from lcbench import hub
 from lcbench.errors import RequestError, StorageError
-from lcbench.files import cache_folder
+from lcbench.files import cache_folder, link_atomically
 from lcbench.tasks.datafiles import (
     CARDS,
     Reads,
@@ -42,6 +43,8 @@ _KEEPS_REVISIONS = (
 # No part of a dataset: what version control and the hub's client note beside it. No card may name
 # files in there.
 _NO_DATA = {".git", ".cache"}
+# What a file system without symbolic links says when one is made.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # Of a dataset, those reached by several links counted as often: links to folders can make them
 # grow exponentially, and whatever reads the folder goes through all of them.
 _MOST_FOLDERS = 10_000
@@ -343,7 +346,8 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     in the folder now, also after files were changed; and two folders of one name for the same.
 
     Raises:
-        StorageError: the link cannot be made.
+        StorageError: the link cannot be made: its folder cannot be written, or its file system has
+            no symbolic links.
     """
     target = folder.resolve()
     # Another folder of the same content is another link: this one may go before that does.
@@ -352,16 +356,17 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     link = cache_folder() / "mirror" / where / name
     if link.is_symlink() and link.readlink() == target:
         return link
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target, target_is_directory=True)
-        temporary.replace(link)
+        link_atomically(link, target)
     except OSError as error:
+        reason = f"{error.strerror}"
+        if error.errno in _NO_LINKS:
+            reason += " (its file system seems to have no symbolic links, as exFAT and some shares)"
         raise StorageError(
-            f"{link} could not be made: {error.strerror}. It is a link in lcbench's cache; name "
-            "another folder for that: LCBENCH_CACHE=PATH."
+            f"{link}, a symbolic link to {target}, could not be made: {reason}. The data of a "
+            "mirror's plain folder is read through such a link in lcbench's cache. Put the cache "
+            "where you may write, on a file system with symbolic links, by the environment "
+            "variable LCBENCH_CACHE=PATH."
         ) from error
     return link
 
