@@ -482,6 +482,16 @@ def test_what_forks_processes_may_be_stopped(
             ended(pool, engine, jobs[:1])
     finally:
         os.kill(forks, signal.SIGCONT)
+    # What begins after all is ended: nobody knows of it.
+    until = time.monotonic() + 60
+    while (
+        threads := [one for one in threading.enumerate() if one.name == "starts a process"]
+    ) and (time.monotonic() < until):
+        time.sleep(0.05)
+    assert threads == []
+    while multiprocessing.active_children() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert multiprocessing.active_children() == []
 
 
 def test_what_a_dead_process_asked_for_is_dropped(made: tuple[Engine, list[Job]]) -> None:

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import forkserver
@@ -430,6 +430,8 @@ class Pool:
             if job is None:
                 return
             worker = self._start_in_time() if idle is None else idle
+            if idle is None:
+                self._workers.append(worker)
             try:
                 worker.connection.send(job)
             except OSError as error:
@@ -478,11 +480,26 @@ class Pool:
         if self._cell_minutes is None:
             return self._start()
         begun: Future[_Worker] = Future()
-        thread = threading.Thread(target=lambda: _fill(begun, self._start), daemon=True)
-        thread.start()
+
+        def start() -> None:
+            try:
+                worker = self._start()
+            except Exception as error:
+                with suppress(InvalidStateError):
+                    begun.set_exception(error)
+                return
+            try:
+                begun.set_result(worker)
+            except InvalidStateError:
+                # Nobody waits for it any more.
+                worker.process.kill()
+                worker.life.close()
+
+        threading.Thread(target=start, name="starts a process", daemon=True).start()
         try:
             return begun.result(60 * self._cell_minutes)
         except TimeoutError as error:
+            begun.cancel()
             raise LcbenchError(
                 "A process that is to score cells could not be started within "
                 f"cell_minutes={self._cell_minutes:g}: the one that starts them hangs, or is "
@@ -505,7 +522,6 @@ class Pool:
         words_there.close()
         worker = _Worker(process, here, life_here)
         worker.relay = Relay(words_here, lambda: worker.job and worker.job.cell)
-        self._workers.append(worker)
         return worker
 
     def _bury(self, worker: _Worker) -> FailedCell:
@@ -538,13 +554,6 @@ def _wait_for(workers: Sequence[_Worker]) -> None:
     until = time.monotonic() + _PATIENCE
     for worker in left:
         worker.process.join(max(0.0, until - time.monotonic()))
-
-
-def _fill(future: Future[_Worker], do: Callable[[], _Worker]) -> None:
-    try:
-        future.set_result(do())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 class _Waiting:
