@@ -353,7 +353,7 @@ def test_leftovers_that_cannot_be_seen_or_removed_stop_no_prefetch(
     leftover.parent.mkdir(parents=True)
     leftover.touch()
     os.utime(leftover, (time.time() - 3600,) * 2)
-    at, real = leftover.parents[1] if call == "scandir" else leftover, getattr(os, call)
+    at, real = leftover.parent if call == "scandir" else leftover, getattr(os, call)
 
     def refuse(path: Any, *given: Any, **more: Any) -> Any:
         if str(path) == str(at):
