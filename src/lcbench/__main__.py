@@ -101,7 +101,7 @@ def _run_told(
     element: int | None,
     stop: Stop,
 ) -> int:
-    from lcbench.stop import DeviceLost, Terminated
+    from lcbench.stop import DeviceLost, EncoderStuck, Terminated
 
     try:
         from lcbench.sweep import run
@@ -112,7 +112,7 @@ def _run_told(
             raise Terminated("told to stop")
     except KeyboardInterrupt as end:
         if element is not None:
-            _requeue(stop, lost=isinstance(end, DeviceLost))
+            _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     if element is None:
         from lcbench.report.write import AskedCell, report_run
@@ -143,12 +143,12 @@ def _requeue(stop: Stop, *, lost: bool = False) -> None:
 
     One that has to make room for another job comes back whatever it has done; one whose time is
     over only if it has finished something, or it would come back for ever. One that was told by
-    SIGTERM alone, and need not make room, was cancelled. One whose GPU has failed comes back under
-    the same condition: on another machine it may go on.
+    SIGTERM alone, and need not make room, was cancelled. One whose GPU has failed, or whose encoder
+    hangs, comes back under the same condition: another process may go on.
 
     Args:
         stop: what it was told, and whether it has done anything.
-        lost: whether its GPU has failed.
+        lost: whether its GPU has failed, or its encoder hangs.
     """
     from lcbench import slurm
 
