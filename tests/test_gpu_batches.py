@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines import NOISE_FLOOR, encoder_of, largest_difference
 from lcbench.encode import forward as module
@@ -173,3 +174,43 @@ def test_half_precision_is_pooled_in_float32_without_padding(
     exact = tokens.double().mean(dim=1)
     assert float((pooled.double() - exact).abs().max() / exact.abs().max()) < 4e-3
     encoder.engine.close()
+
+
+def test_the_position_bias_is_laid_out_as_attention_takes_it(
+    make_model: Callable[[str], Path],
+) -> None:
+    """No layer copies what it adds to the logits, as large as all weights of a batch."""
+    folder = make_model("t5")
+    plain = encoder_of(folder).model
+    texts = ["one", "a text that is somewhat longer than the other one"]
+    for tau in (1.0, 0.7):
+        encoder: Any = encoder_of(folder, tau, batch_tokens=512, lanes=1)
+        tokenizer = encoder.engine._forward.tokenizer_for(None)
+        encoder.embed(texts)  # brings the model to its temperature
+        tokens = tokenizer.tokenize(texts)
+        layer = encoder.model[0].auto_model.encoder.block[0].layer[0].SelfAttention
+        with _Copies() as copies:
+            found, _ = _embed(encoder.model, tokenizer, tokens, 1)
+            assert copies.of_weights == 0
+            # As it is without: once a layer.
+            bias = layer.__dict__.pop("compute_bias")
+            expected, _ = _embed(encoder.model, tokenizer, tokens, 1)
+            assert copies.of_weights == 2
+        layer.compute_bias = bias
+        assert torch.equal(found, expected)
+        encoder.engine.close()
+        assert "compute_bias" not in layer.__dict__
+    assert largest_difference(plain.encode(texts), found.numpy()) > 1e-3
+
+
+class _Copies(TorchDispatchMode):
+    """Counts copies of tensors as large as the attention weights of two texts."""
+
+    of_weights = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.contiguous.default and not args[0].is_contiguous():
+            self.of_weights += args[0].shape[0] == 2 and args[0].shape[2:3] == args[0].shape[3:]
+        return func(*args, **(kwargs or {}))

@@ -21,7 +21,7 @@ import lcbench
 from engines import encoder_of
 from exactness import weights_of
 from lcbench.errors import InjectionError, RequestError
-from lcbench.tempscale.policy import ByRole
+from lcbench.tempscale.policy import ByRole, parse
 from tiny_models import tiny_transformer
 
 ARCHITECTURES = ("bert", "roberta", "t5")
@@ -307,6 +307,72 @@ def test_company_and_padding_change_no_embedding(
         backwards = model.encode([*texts[::-1], "word " * 46])[3::-1]
     assert apart(together, alone) < NOISE_FLOOR
     assert apart(backwards, alone) < NOISE_FLOOR
+
+
+def test_temperatures_by_length_are_found_without_asking_the_device() -> None:
+    """What a text gets is looked up where its length is counted: a meta tensor has no numbers."""
+    transformer = tiny_transformer("bert")
+    mask = torch.ones(3, 20, dtype=torch.long, device="meta")
+    ids = torch.ones(1, 60, dtype=torch.long, device="meta")
+    boundaries = torch.zeros(4, dtype=torch.int32, device="meta")
+    with lcbench.inject(transformer, {"length": {0: 1.0, 12: 0.8}}) as injection:
+        for given, shape in (
+            ({"input_ids": mask, "attention_mask": mask}, (3, 1, 1, 1)),
+            ({"input_ids": mask}, (3, 1, 1, 1)),
+            ({"input_ids": ids, "cu_seq_lens_q": boundaries}, (1, 1, 60, 1)),
+        ):
+            injection._find_rows((), given)
+            rows = injection._run.rows
+            assert rows is not None
+            assert (rows.shape, rows.dtype, rows.device.type) == (shape, torch.float32, "meta")
+
+
+def test_temperatures_by_length_are_those_of_the_policy() -> None:
+    transformer = tiny_transformer("bert")
+    policy = parse({"length": {"logn": 8}})
+    mask = (torch.arange(20) < torch.tensor([[20], [13], [5]])).long()
+    long = torch.ones(2, 9000, dtype=torch.bool)
+    bounds = torch.tensor([0, 3, 3 + 17], dtype=torch.int32)
+    cases: list[tuple[dict[str, Tensor], list[int]]] = [
+        ({"input_ids": mask, "attention_mask": mask}, [20, 13, 5]),
+        ({"input_ids": mask, "attention_mask": mask.float()}, [20, 13, 5]),
+        # Longer than any that was looked up before.
+        ({"input_ids": long.long(), "attention_mask": long}, [9000, 9000]),
+        ({"input_ids": mask}, [20, 20, 20]),
+        ({"input_ids": mask[:1], "cu_seq_lens_q": bounds}, [3] * 3 + [17] * 17),
+    ]
+    with lcbench.inject(transformer, policy) as injection:
+        # What the proof says is what was asked for, not what float32 makes of it.
+        assert injection.proof.tau == ((policy.of_length(64), 1.0),) * 2
+        for given, lengths in cases:
+            injection._find_rows((), given)
+            rows = injection._run.rows
+            assert rows is not None
+            expected = torch.tensor([policy.of_length(n) for n in lengths], dtype=torch.float32)
+            assert torch.equal(rows.flatten(), expected)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "t5"])
+def test_temperatures_by_length_in_float32_change_no_embedding(
+    make_model: Callable[[str], Path], architecture: str
+) -> None:
+    """Against the same in float64, of which scores are made that agree to 1e-6."""
+    model = SentenceTransformer(str(make_model(architecture)), device="cpu")
+    texts = ["word", "a text to embed", "attention divides logits " * 5, "long " * 60]
+
+    def similarities() -> NDArray[np.float64]:
+        found = model.encode(texts, normalize_embeddings=True).astype(np.float64)
+        return found @ found.T
+
+    with lcbench.inject(model, {"length": {0: 0.9, 8: 0.7, 20: 0.55}}) as injection:
+        single = similarities()
+        assert injection._taus is not None
+        assert injection._taus.dtype == torch.float32
+        taus = [injection.policy.of_length(tokens) for tokens in range(100)]
+        injection._taus = torch.tensor(taus, dtype=torch.float64)
+        double = similarities()
+    assert np.abs(single - double).max() < 1e-6
+    assert np.abs(single - similarities()).max() > 1e-3
 
 
 @pytest.fixture(scope="module")

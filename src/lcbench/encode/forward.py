@@ -341,6 +341,7 @@ class _Replica:
         self._plain: Any = None
         self._multiple = _multiple(model.device)
         self._pools = _pool_in_float32(model)
+        self._biases = _bias_in_order(model)
         self._compile()
 
     def use(self, policy: Policy) -> None:
@@ -367,7 +368,9 @@ class _Replica:
         self._restore()
         for module in self._pools:
             module.__dict__.pop("_forward_flattened", None)
-        self._pools = []
+        for module in self._biases:
+            module.__dict__.pop("compute_bias", None)
+        self._pools, self._biases = [], []
 
     def _compile(self) -> None:
         if self._compiles:
@@ -451,6 +454,27 @@ def _pool_flattened(
 ) -> list[torch.Tensor]:
     pooled = type(self)._forward_flattened(self, token_embeddings.float(), *args, **kwargs)
     return [one.to(token_embeddings.dtype) for one in pooled]
+
+
+def _bias_in_order(model: SentenceTransformer) -> list[torch.nn.Module]:
+    """Let T5 and its kin lay out their position bias as attention takes it; return their layers.
+
+    They make it once a batch, with the heads innermost. What each layer then makes of it and of the
+    mask, as large as all attention weights of a batch, is laid out likewise, and would be copied.
+    """
+    found = [
+        module
+        for module in find_transformer(model).modules()
+        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
+    ]
+    for module in found:
+        module.compute_bias = types.MethodType(_contiguous_bias, module)  # type: ignore[assignment]
+    return found
+
+
+def _contiguous_bias(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    bias: torch.Tensor = type(self).compute_bias(self, *args, **kwargs)
+    return bias.contiguous()
 
 
 def _tokenizers(

@@ -59,6 +59,8 @@ _EAGER = "tempscale_eager"
 _ROLES: tuple[Role, ...] = ("query", "document")
 _LAYER = "_lcbench_layer"
 _INJECTED = "_lcbench_injected"
+# Lengths whose temperatures are looked up from the start, in tokens: few models read longer texts.
+_FIRST_LENGTHS = 4096
 
 # Layers that compute their own softmax over the whole logits, by modelling file.
 _OWN_SOFTMAX = {
@@ -123,6 +125,8 @@ class Injection:
                 "another."
             )
         self.policy = policy.resolve(shape_of(model))
+        # By length in tokens, where temperatures go by it; on the model's device.
+        self._taus: Tensor | None = None
         # Once: a compiled model cannot compare policies while it runs.
         self._goes_by_role = self.policy.for_role("query") != self.policy.for_role("document")
         self._original = self._transformer.config._attn_implementation or "eager"
@@ -254,6 +258,8 @@ class Injection:
 
         self._unwatched = self._transformer.__dict__.get("forward")
         self._transformer.forward = watched
+        # Before the first batch: a compiled model could not make it.
+        self._taus_up_to(_FIRST_LENGTHS, self._transformer.device)
 
     def _watch_encoding(self, model: nn.Module) -> None:
         """See whose texts each call of `encode` has, which says it to the model as `task`."""
@@ -288,22 +294,53 @@ class Injection:
         return watched
 
     def _find_rows(self, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the temperature of each text that goes through the model, by its length."""
+        """Note the temperature of each text that goes through the model, by its length.
+
+        Nothing here waits for a GPU: lengths are counted there, and temperatures looked up there.
+        """
         ids: Any = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
         if active_probe() is not None:
             # The probe's texts are short; here they get the policy's extremes, so that it is seen
             # that each text gets its own.
-            values = self.policy.values()
-            taus = [min(values), max(values)]
+            rows = torch.tensor(self.extremes, dtype=self._dtype_of_rows, device=ids.device)
         else:
-            taus = [self.policy.of_length(n) or 1.0 for n in _lengths(ids, kwargs)]
-        rows = torch.tensor(taus, dtype=torch.float64, device=ids.device)
+            lengths, longest = _lengths(ids, kwargs)
+            rows = self._taus_up_to(longest, ids.device)[lengths]
         boundaries = kwargs.get("cu_seq_lens_q")
         if boundaries is None:
             self._run.rows = rows.view(-1, 1, 1, 1)
         else:
-            # Unpadded: all texts lie in one row, one after the other.
-            self._run.rows = rows.repeat_interleave(boundaries.diff()).view(1, 1, -1, 1)
+            # Unpadded: all texts lie in one row, one after the other, and fill it. Without being
+            # told so, the CPU would have to wait for how long they are.
+            rows = rows.repeat_interleave(boundaries.diff(), output_size=ids.shape[1])
+            self._run.rows = rows.view(1, 1, -1, 1)
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """The lowest and the highest temperature of a policy by length: the probe's two texts'."""
+        values = self.policy.values()
+        return min(values), max(values)
+
+    @property
+    def _dtype_of_rows(self) -> torch.dtype:
+        """Not float64, in which queries would be computed with it in every layer."""
+        return torch.promote_types(torch.float32, self._transformer.dtype)
+
+    def _taus_up_to(self, longest: int, device: torch.device) -> Tensor:
+        """Return the temperature of a text of each length from 0 to at least `longest`."""
+        taus = self._taus
+        if taus is None or taus.device != device or len(taus) <= longest:
+            taus = self._taus = self._make_taus(longest, device)
+        return taus
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _make_taus(self, longest: int, device: torch.device) -> Tensor:
+        # Of more lengths than are asked for, so that it is not made again for each longer batch.
+        # Two threads may make it at once, which does no harm.
+        taus = [self.policy.of_length(tokens) or 1.0 for tokens in range(2 * longest + 1)]
+        # Also for runs that are differentiated, where the first was not.
+        with torch.inference_mode(False):
+            return torch.tensor(taus, dtype=self._dtype_of_rows, device=device)
 
     def temperature(self, taus: Mapping[Role, float]) -> float | Tensor:
         """Return the temperature of a layer in this run: a number, or one a text.
@@ -472,15 +509,19 @@ def _layer(module: nn.Module) -> _Layer:
     return layer
 
 
-def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> list[int]:
-    """Return the tokens of each text that goes through a model."""
+def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, int]:
+    """Return the tokens of each text that goes through a model, and a bound of them.
+
+    The former are on the model's device, and the latter is known without asking it.
+    """
     boundaries = kwargs.get("cu_seq_lens_q")
     if boundaries is not None:
-        return [int(n) for n in boundaries.diff()]
+        return boundaries.diff().long(), ids.shape[1]
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Tensor) and mask.dim() == 2:
-        return [int(n) for n in mask.sum(dim=1)]
-    return [ids.shape[1]] * ids.shape[0]
+        return mask.sum(dim=1).long(), mask.shape[1]
+    whole = torch.full((ids.shape[0],), ids.shape[1], device=ids.device)
+    return whole, ids.shape[1]
 
 
 def _register_eager() -> str:
@@ -578,7 +619,8 @@ def _attend(
         layer.injection.count(layer.name)
     if probe is not None:
         with inside(probe):
-            numbers = torch.as_tensor(tau, dtype=torch.float64, device=query.device)
+            taus = _exactly(tau, layer)
+            numbers = _as_rows(taus, query.device)
             groups = query.shape[1] // key.shape[1]
             keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
             logits = scaling * (query.double() @ keys.transpose(-1, -2))
@@ -594,7 +636,7 @@ def _attend(
             without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
             largest = largest_logit(logits, allowed, numbers)
         parts = (expected.transpose(1, 2), without.transpose(1, 2))
-        _report(module, tau, output, *parts, largest)
+        _report(module, taus, output, *parts, largest)
     return output, weights
 
 
@@ -602,9 +644,22 @@ def _divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
     return (tensor / tau).to(tensor.dtype)
 
 
+def _exactly(tau: float | Tensor, layer: _Layer | None) -> tuple[float, ...]:
+    """Return the temperatures of the probe's texts: at work, those by length are rounded."""
+    if layer is None or not isinstance(tau, Tensor):
+        return (float(tau),)
+    return layer.injection.extremes
+
+
+def _as_rows(taus: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return temperatures in float64: one number, or one a text."""
+    numbers = torch.tensor(taus, dtype=torch.float64, device=device)
+    return numbers.view(-1, 1, 1, 1) if len(taus) > 1 else numbers[0]
+
+
 def _report(
     module: nn.Module,
-    tau: float | Tensor,
+    taus: tuple[float, ...],
     got: Tensor,
     expected: Tensor,
     plain: Tensor,
@@ -612,7 +667,6 @@ def _report(
 ) -> None:
     probe = active_probe()
     if probe is not None:
-        taus = tuple(tau.flatten().tolist()) if isinstance(tau, Tensor) else (tau,)
         probe.calls.append(Call(module, taus, got, expected, plain, largest))
 
 
@@ -692,7 +746,8 @@ class _ScaledSoftmax(TorchFunctionMode):
         if self._layer is not None:
             self._layer.injection.count(self._layer.name)
         if probe is not None:
-            numbers = torch.as_tensor(self._tau, dtype=torch.float64, device=logits.device)
+            taus = _exactly(self._tau, self._layer)
+            numbers = _as_rows(taus, logits.device)
             # What is masked holds the most negative number.
             allowed = logits > lowest / 2
             with inside(probe):
@@ -701,5 +756,5 @@ class _ScaledSoftmax(TorchFunctionMode):
                 largest = largest_logit(logits, allowed, numbers)
             # [batch, heads, tokens, keys] → [batch, tokens, heads, keys]
             got, expected, without = (one.transpose(1, 2) for one in (weights, expected, without))
-            _report(self._module, self._tau, got, expected, without, largest)
+            _report(self._module, taus, got, expected, without, largest)
         return weights
