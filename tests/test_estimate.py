@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench import cost, settings
+from lcbench import cost, settings, workers
+from lcbench.cards import assumed
 from lcbench.errors import RequestError
 from lcbench.estimate import Estimate, describe, estimate, sentence
 from lcbench.grid import Cell, Protocol
@@ -236,3 +237,66 @@ def test_the_device_that_launch_tflops_names_is_the_one_that_is_estimated() -> N
     assert "as launch.tflops says" in said
     assert "on this machine (" not in said
     assert sentence(estimate(request, launch=LaunchSettings(name="local"))) == sentence(here)
+
+
+def test_the_gpu_that_launch_card_names_is_estimated_by_its_data_sheet() -> None:
+    """An H100: 67 TFLOP/s in float32, of which 60 % are assumed; launch.tflops knows better."""
+    request = asked("tasks=[STSBenchmark]")
+    here, there = estimate(request), estimate(request, launch=launch_of("launch.card=H100"))
+    assert there.prediction.encode_seconds == pytest.approx(
+        here.prediction.encode_seconds * RATE * 0.5 / (0.6 * 67e12)
+    )
+    assert there.prediction.machine.kind == "cuda"
+    said = sentence(there)
+    assert "on one GPU (h100): encoding 0:00 estimated as 60% of the 67 TFLOP/s in float32" in said
+    assert "on this machine (" not in said
+    both = estimate(request, launch=launch_of("launch.card=h100", "launch.tflops=4"))
+    assert both.device == assumed(LaunchSettings("local", tflops=4.0, card="h100"), "float32")
+    assert both.device is not None
+    assert (both.device.tflops, both.device.is_gpu) == (4.0, True)
+    assert "on a device of 4 TFLOP/s" in sentence(both)
+
+
+def launch_of(*overrides: str) -> LaunchSettings:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return settings.read_run(compose("config", overrides=list(overrides))).launch
+
+
+def test_each_protocol_has_the_cards_rate_in_its_own_dtype() -> None:
+    launch = LaunchSettings("local", card="a100")
+    rates = {dtype: assumed(launch, dtype) for dtype in ("float32", "tf32", "bfloat16")}
+    assert {dtype: one and round(one.tflops, 6) for dtype, one in rates.items()} == {
+        "float32": 11.7,  # 60 % of 19.5
+        "tf32": 46.8,  # 30 % of 156
+        "bfloat16": 93.6,  # 30 % of 312
+    }
+    assert assumed(LaunchSettings("local"), "float32") is None
+    with pytest.raises(RequestError, match="its units do not compute in bfloat16"):
+        assumed(LaunchSettings("local", card="t4"), "bfloat16")
+
+
+def test_an_unknown_card_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(RequestError) as refused:
+        launch_of("launch.card=h10")
+    said = str(refused.value)
+    assert said.startswith("launch.card=h10 is not one of: a10, a100, a40, h100, h100_pcie, h200,")
+    assert "Did you mean h100" in said
+
+
+@pytest.mark.parametrize(("device", "count"), [("cpu", 6), ("cuda", 3)])
+def test_as_many_processes_score_as_in_a_run(
+    device: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on a GPU leaves half of the cores to the tokenizer; its estimate knows that."""
+    monkeypatch.setattr(workers, "cores", lambda: 6)
+    monkeypatch.setattr(workers, "_memory_gib", lambda: 256.0)
+    machine = cost.Machine("one", device, 6, "float32")
+    monkeypatch.setattr(cost, "machine_of", lambda engine, dtype: machine)
+    request = asked("tasks=[STSBenchmark]")
+    assert estimate(request).prediction.processes == count
+    # With 12 cores beside a GPU elsewhere.
+    there = estimate(request, launch=LaunchSettings("slurm", card="h100", cpus=12))
+    assert there.prediction.processes == 6
+    assert estimate(replace(request, engine=replace(request.engine, scoring=3))).prediction == (
+        estimate(request, 3).prediction
+    )

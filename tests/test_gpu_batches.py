@@ -87,6 +87,9 @@ def test_the_trial_has_a_padded_row_and_is_halved_where_it_does_not_fit(
     error[0] = RuntimeError("a size that does not match")
     with pytest.raises(RuntimeError, match="does not match"):
         module._bytes_a_token(model, 512)  # type: ignore[arg-type]
+    error[0] = torch.AcceleratorError("CUDA error: an illegal memory access: size unknown")
+    with pytest.raises(torch.AcceleratorError):
+        module._bytes_a_token(model, 512)  # type: ignore[arg-type]
 
 
 def test_batches_grow_again_and_later_each_time(make_model: Callable[[str], Path]) -> None:

@@ -313,6 +313,50 @@ def test_elements_do_the_cells_of_one_process_between_them(settings: Any, tmp_pa
         go(settings, frozen=frozen, element=6)
 
 
+class _Prepared(Exception):
+    """A run is about to start the processes that score."""
+
+
+def test_a_run_on_a_gpu_leaves_cores_to_the_tokenizer_and_its_plan_knows(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 6 cores 3 score, and 3 tokenise: said before anything makes the tokenizer's threads."""
+    from lcbench import cost, runtime
+    from lcbench.plan import freeze_sweep
+    from lcbench.settings import LaunchSettings
+
+    settings = replace(settings, engine=replace(settings.engine, scoring=None))
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    for module in (workers, runtime):
+        monkeypatch.setattr(module, "cores", lambda: 6)
+    monkeypatch.setattr(workers, "_memory_gib", lambda: 128.0)
+    planned, real = list[int](), cost.predict
+
+    def predict(*arguments: Any, **options: Any) -> Any:
+        planned.append(options["processes"])
+        return real(*arguments, **options)
+
+    machine = cost.Machine("a GPU", "cuda:0", 6, "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(cost, "machine_of", lambda *_: machine)
+        patch.setattr(cost, "matmul_rate", lambda *_: 1e12)
+        patch.setattr(cost, "predict", predict)
+        freeze_sweep(settings, LaunchSettings("local"), Console(file=StringIO()), pytest.fail)
+    seen = []
+
+    def warm_up(pool: workers.Pool) -> None:
+        seen.append((pool.count, os.environ["RAYON_NUM_THREADS"]))
+        raise _Prepared
+
+    monkeypatch.setattr(runner, "device_of", lambda _: "cuda:0")
+    monkeypatch.setattr(runner.arithmetic, "pin", lambda *_: None)
+    monkeypatch.setattr(workers.Pool, "warm_up", warm_up)
+    with pytest.raises(_Prepared):
+        go(settings)
+    assert seen == [(3, "3")]
+    assert planned == [3]
+
+
 def test_a_frozen_sweep_whose_model_has_changed_is_refused(
     settings: Any, model: Path, tmp_path: Path
 ) -> None:

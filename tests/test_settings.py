@@ -322,6 +322,7 @@ UNCHANGED = {
     "launch.elements": "launch.elements=6",
     "launch.hours": "launch.hours=2",
     "launch.tflops": "launch.tflops=20",
+    "launch.card": "launch.card=h100",
 }
 
 

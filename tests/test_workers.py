@@ -1,5 +1,6 @@
 """Cells scored in processes of their own: the same scores, and a death is one failed cell."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,6 @@ def ended(pool: Pool, engine: Engine, jobs: list[Job]) -> dict[int, Any]:
 
 def main_part(scored: ScoredCell) -> Any:
     """What must be the same digit by digit: all scores."""
-    import json
-
     return json.loads(scored.result)["scores"]
 
 
@@ -556,6 +556,36 @@ def test_as_many_processes_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyP
     assert processes(None) == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert processes(None) == 1
+
+
+class _SaysWhatItSees:
+    """A part of a task that fails with what the process sees of GPUs."""
+
+    @property
+    def name(self) -> str:
+        import torch
+
+        seen = {
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "is there": torch.cuda.is_available(),
+        }
+        raise RuntimeError(json.dumps({**seen, "GPUs": torch.cuda.device_count()}))
+
+
+def test_processes_that_score_see_no_gpu(
+    made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they see one, mteb takes some similarities there, beside the encoder."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    engine, jobs = made
+    part: Any = _SaysWhatItSees()
+    with closing(Pool(1, offline=True)) as one:
+        found = ended(one, engine, [replace(jobs[0], part=part)])[jobs[0].number]
+    assert isinstance(found, FailedCell)
+    seen = json.loads(found.reason.removeprefix("RuntimeError: "))
+    assert seen == {"visible": "", "is there": False, "GPUs": 0}
+    # This process keeps what it sees.
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.arithmetic import products_in, weights_dtype
+from lcbench.cards import Assumed
 from lcbench.errors import StorageError
 from lcbench.files import cache_folder, write_atomically
 from lcbench.grid import Cell
 from lcbench.models import Dimensions
 from lcbench.provenance import cores, cpu_name
-from lcbench.settings import EngineSettings, LaunchSettings, Settings
+from lcbench.settings import EngineSettings, Settings
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import Texts, texts_of
 from lcbench.tasks.suites import DOCS_TYPES, Part
@@ -698,20 +699,25 @@ def _sum_up(table: dict[str, list[float]], key: str, measured: Sequence[float]) 
 
 
 def sustaining(
-    launch: LaunchSettings, machine: Machine, rates: Rates, known: Iterable[Dimensions | None]
+    device: Assumed,
+    cpus: int | None,
+    machine: Machine,
+    rates: Rates,
+    known: Iterable[Dimensions | None],
 ) -> tuple[Machine, Rates]:
-    """Return a machine whose device sustains `launch.tflops`, and rates that say so.
+    """Return a machine that has a certain device, and rates that say what it sustains.
 
     Args:
-        launch: with `tflops`; its GPUs and CPUs are the machine's.
-        machine: that this is estimated on; what `launch` does not say stays as it is here.
+        device: that is not at hand.
+        cpus: beside it; None: as many as here.
+        machine: that this is estimated on.
         rates: measured here.
         known: the models that are run.
     """
-    device = "cuda" if launch.gpus else "cpu"
-    name = f"{launch.tflops:g} TFLOP/s"
-    sized = replace(machine, name=name, device=device, cores=launch.cpus or machine.cores)
-    operations = (launch.tflops or 0.0) * 1e12
+    kind = "cuda" if device.is_gpu else "cpu"
+    name = f"{device.tflops:g} TFLOP/s"
+    sized = replace(machine, name=name, device=kind, cores=cpus or machine.cores)
+    operations = device.tflops * 1e12
     widths = {one.hidden for one in known if one is not None}
     encoding = {f"{sized.key}|{width}": [1.0, operations] for width in widths}
     return sized, replace(rates, encoding=encoding)

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from lcbench import manifest, provenance
+from lcbench.cards import assumed
 from lcbench.cost import CellCost, Prediction
 from lcbench.grid import Cell
 from lcbench.manifest import Line, Manifest
@@ -108,7 +109,10 @@ def freeze(
         StorageError: it cannot be written.
     """
     frozen = freeze_settings(settings)
-    asked = (launch.elements, launch.hours, launch.tflops) if launch else (1, None, None)
+    # A card divides a sweep as its rate does.
+    device = assumed(launch, settings.protocol.dtype)
+    rate = None if device is None else device.tflops
+    asked = (launch.elements, launch.hours, rate) if launch else (1, None, None)
     return manifest.freeze(
         manifest.folder_of(results_dir, settings.label, frozen, lines, asked),
         command=["python", "-m", "lcbench", *sys.argv[1:]],

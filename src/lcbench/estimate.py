@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcbench import cost
+from lcbench.cards import Assumed, assumed
 from lcbench.command import run_command, screen, warn
 from lcbench.errors import RequestError
 from lcbench.grid import Cell, Protocol, expand
@@ -47,8 +48,7 @@ class Estimate:
         unshaped: models whose shape is not known; texts and tokens are without theirs, and the time
             without that of encoding them.
         other_languages: whether there are texts in other languages than English.
-        tflops: what the device sustains that the time is for, in 10¹² operations a second; None:
-            the device of this machine.
+        device: that the time is for; None: that of this machine.
         long: a line about each model whose synthetic documents are long.
     """
 
@@ -63,7 +63,7 @@ class Estimate:
     unsized: tuple[str, ...]
     unshaped: tuple[str, ...]
     other_languages: bool
-    tflops: float | None = None
+    device: Assumed | None = None
     long: tuple[str, ...] = ()
 
 
@@ -76,18 +76,18 @@ def main() -> None:
 def _job(config: DictConfig) -> int:
     from lcbench.__main__ import compose_settings
     from lcbench.settings import read_run
-    from lcbench.workers import processes
 
     launch = read_run(config).launch
     settings = compose_settings(config)
     for task in settings.left_out:
         warn(f"left out: {task}.")
-    scoring = processes(settings.engine.scoring)
-    screen().print(describe(settings, scoring, launch), soft_wrap=True, markup=False)
+    screen().print(describe(settings, launch=launch), soft_wrap=True, markup=False)
     return 0
 
 
-def describe(settings: Settings, processes: int = 0, launch: LaunchSettings | None = None) -> str:
+def describe(
+    settings: Settings, processes: int | None = None, launch: LaunchSettings | None = None
+) -> str:
     """Return what a request comes to, in a line, and in further lines what that leaves out.
 
     Imports torch and measures this machine for half a second a width of models where no model was
@@ -95,9 +95,9 @@ def describe(settings: Settings, processes: int = 0, launch: LaunchSettings | No
 
     Args:
         settings: the request.
-        processes: that score beside encoding; 0: none.
-        launch: with `tflops`: what the device sustains that the cells are run on; without, or
-            None: this machine.
+        processes: that score beside encoding; None: as many as a run has.
+        launch: with `tflops` or `card`: the device that the cells are run on, and with `cpus` the
+            cores beside it; without, or None: this machine.
 
     Raises:
         RequestError: the request is wrong.
@@ -119,10 +119,10 @@ def sentence(one: Estimate) -> str:
     else:
         about = "at least" if one.prediction.at_least else "about"
         where = f"on this machine ({one.prediction.machine}): {cost.seconds_line(one.prediction)}"
-        if one.tflops is not None:
+        if one.device is not None:
             where = (
-                f"on a device of {one.tflops:g} TFLOP/s: encoding "
-                f"{cost.clock(one.prediction.encode_seconds)} as launch.tflops says, scoring "
+                f"on {one.device.name}: encoding "
+                f"{cost.clock(one.prediction.encode_seconds)} {one.device.source}, scoring "
                 f"{cost.clock(one.prediction.score_seconds)} as on this machine"
             )
         lines = [
@@ -143,7 +143,7 @@ def sentence(one: Estimate) -> str:
 
 
 def estimate(
-    settings: Settings, processes: int = 0, launch: LaunchSettings | None = None
+    settings: Settings, processes: int | None = None, launch: LaunchSettings | None = None
 ) -> Estimate:
     """Return what a request comes to.
 
@@ -153,13 +153,15 @@ def estimate(
 
     Args:
         settings: the request.
-        processes: that score beside encoding; 0: none.
-        launch: with `tflops`: what the device sustains that the cells are run on; without, or
-            None: this machine.
+        processes: that score beside encoding; None: as many as a run has.
+        launch: with `tflops` or `card`: the device that the cells are run on, and with `cpus` the
+            cores beside it; without, or None: this machine.
 
     Raises:
         RequestError: the request is wrong.
     """
+    from lcbench.workers import processes as as_in_a_run
+
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
@@ -184,9 +186,14 @@ def estimate(
             unshaped.append(model.name)
     machine = cost.machine_of(settings.engine, settings.protocol.dtype)
     rates = cost.read_rates()
-    tflops = None if launch is None else launch.tflops
-    if launch is not None and tflops is not None:
-        machine, rates = cost.sustaining(launch, machine, rates, [one.known for one in left])
+    device = assumed(launch, settings.protocol.dtype)
+    cpus = None if launch is None or device is None else launch.cpus
+    if device is not None:
+        models = [one.known for one in left]
+        machine, rates = cost.sustaining(device, cpus, machine, rates, models)
+    if processes is None:
+        on_gpu = machine.kind == "cuda"
+        processes = as_in_a_run(settings.engine.scoring, beside_gpu=on_gpu, among=cpus)
     prediction = cost.predict(
         settings, parts, left, machine=machine, processes=processes, rates=rates
     )
@@ -202,7 +209,7 @@ def estimate(
         unsized=tuple(unsized),
         unshaped=tuple(unshaped),
         other_languages=any(map(_has_other_languages, parts.values())),
-        tflops=tflops,
+        device=device,
         long=tuple(line for line in long if line is not None),
     )
 

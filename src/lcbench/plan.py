@@ -56,6 +56,7 @@ def freeze_sweep(
         StorageError: the manifest cannot be written.
     """
     from lcbench import cost, division
+    from lcbench.cards import assumed
     from lcbench.models import dimensions_of
     from lcbench.results import Results
     from lcbench.sweep import lay_out
@@ -67,14 +68,20 @@ def freeze_sweep(
     machine = cost.machine_of(settings.engine, settings.protocol.dtype)
     rates = cost.read_rates()
     cells = [cost.ModelCells(dimensions_of(model), group) for model, group in grid.cells_of.items()]
-    if launch.tflops is not None:
-        machine, rates = cost.sustaining(launch, machine, rates, [one.known for one in cells])
+    device = assumed(launch, settings.protocol.dtype)
+    if device is not None:
+        known = [one.known for one in cells]
+        machine, rates = cost.sustaining(device, launch.cpus, machine, rates, known)
     prediction = cost.predict(
         settings,
         grid.parts,
         cells,
         machine=machine,
-        processes=processes(settings.engine.scoring),
+        processes=processes(
+            settings.engine.scoring,
+            beside_gpu=machine.kind == "cuda",
+            among=None if device is None else launch.cpus,
+        ),
         rates=rates,
     )
     lines = division.with_seconds(

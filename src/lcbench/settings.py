@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lcbench import hub
+from lcbench.cards import CARDS
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.files import cache_folder
 from lcbench.models import Dimensions, ModelSettings
@@ -97,6 +98,7 @@ RUNTIME = frozenset(
         "launch.elements",
         "launch.hours",
         "launch.tflops",
+        "launch.card",
         "launch.max_running",
         "launch.partition",
         "launch.account",
@@ -208,6 +210,8 @@ class LaunchSettings:
         hours: that an element takes, by the estimate; None: whatever comes of `elements`.
         tflops: what the device of an element sustains, in 10¹² operations a second; None: as
             measured or reckoned on the machine that plans.
+        card: the GPU of an element, of which its data sheet says what `tflops` does not: one of
+            `lcbench.cards.CARDS`.
         max_running: elements that run at the same time, at most; None: not limited.
         partition: of Slurm; it and the following are left to the site where they are None.
         account: that is charged.
@@ -227,6 +231,7 @@ class LaunchSettings:
     elements: int | None = 1
     hours: float | None = None
     tflops: float | None = None
+    card: str | None = None
     max_running: int | None = None
     partition: str | None = None
     account: str | None = None
@@ -935,6 +940,11 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
             if not 0 < number < math.inf:
                 raise RequestError(f"launch.{key}={number} is not a number above 0.")
         told[key] = number
+    card = _word("launch.card", value.get("card"))
+    if card is not None:
+        card = card.lower()
+        _one_of("launch.card", card, sorted(CARDS))
+    told["card"] = card
     if told["elements"] is None and told["hours"] is None:
         told["elements"] = _ELEMENTS[value["name"]]
     for key in ("partition", "account", "qos", "gpus", "memory", "time"):

@@ -157,17 +157,19 @@ class EncoderError(Exception):
         self.failed = failed
 
 
-def processes(asked: int | None, *, beside_gpu: bool = False) -> int:
+def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:
     """Return how many processes score: as asked, or as many as cores and memory allow.
 
     Args:
         asked: how many; None: see above.
         beside_gpu: whether texts are encoded on a GPU: it computes while all cores are free, and
             waits for them to be tokenised, so that half of the cores are left to that.
+        among: how many cores there are; None: as here.
     """
     if asked is not None:
         return asked
-    free = cores() // 2 if beside_gpu else cores()
+    there = among or cores()
+    free = there // 2 if beside_gpu else there
     return int(max(1, min(free, _memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
 
 
