@@ -33,9 +33,12 @@ _WHEELS = (
 _SOURCES = ("antlr4-python3-runtime==4.9.3",)
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17")
 _OLD_PLATFORMS = ("manylinux2014", "manylinux1")
-# mteb imports polars, 54 MB, for tables that lcbench does not make. Anything can be taken from this
-# one, called, subscripted and combined in annotations.
-_POLARS = '''"""A stand-in: lcbench uses none of polars, which mteb imports."""
+# mteb imports polars, 54 MB. What its tasks do with it as they load data (grouping judgments by
+# query and rows by language) this one does with pyarrow. Besides, for tables that lcbench does not
+# make, anything can be taken from it, called, subscripted and combined in annotations.
+_POLARS = '''"""A stand-in for what mteb uses of polars."""
+
+import pyarrow
 
 __version__ = "1.99.0"
 
@@ -59,16 +62,44 @@ class _Anything:
     __ror__ = __or__
 
 
-class DataFrame(_Anything):
-    pass
+class DataFrame:
+    def __init__(self, table):
+        self._table = table
+
+    def __len__(self):
+        return self._table.num_rows
+
+    def __getitem__(self, name):
+        return Series(self._table[name].to_pylist())
+
+    def group_by(self, by, maintain_order=False):
+        names = [by] if isinstance(by, str) else by
+        rows = {}
+        for row, key in enumerate(zip(*(self[name] for name in names))):
+            rows.setdefault(key, []).append(row)
+        return [(key, DataFrame(self._table.take(own))) for key, own in rows.items()]
+
+    def drop(self, *names):
+        return DataFrame(self._table.drop_columns(list(names)))
+
+    def to_arrow(self):
+        return self._table
 
 
 class LazyFrame(_Anything):
     pass
 
 
-class Series(_Anything):
-    pass
+class Series(list):
+    def to_list(self):
+        return list(self)
+
+    def unique(self):
+        return Series(dict.fromkeys(self))
+
+
+def from_arrow(table, **options):
+    return DataFrame(table)
 
 
 class Expr(_Anything):

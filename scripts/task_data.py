@@ -18,7 +18,7 @@ import json
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -420,10 +420,16 @@ def tasks() -> tuple[TaskEntry, ...]:
     return tuple(registry().tasks[name] for name in names)
 
 
-def make(folder: Path) -> tuple[TaskEntry, ...]:
-    """Write the data of all tasks to a folder, laid out as the hub's cache; return the tasks."""
+def make(folder: Path, names: Collection[str] | None = None) -> tuple[TaskEntry, ...]:
+    """Write the data of tasks to a folder, laid out as the hub's cache; return the tasks.
+
+    Args:
+        folder: where to.
+        names: of the tasks; None: all of them.
+    """
     datasets: dict[tuple[str, str], Contents] = {}
-    for task in tasks():
+    chosen = tuple(one for one in tasks() if names is None or one.name in names)
+    for task in chosen:
         made = kind_of(task)(task, Words(task.name))
         # LongEmbed's tasks are configurations of one dataset.
         kept = datasets.setdefault((task.dataset, task.revision), made)
@@ -431,7 +437,7 @@ def make(folder: Path) -> tuple[TaskEntry, ...]:
     for (name, revision), contents in datasets.items():
         repository = folder / f"datasets--{name.replace('/', '--')}"
         _write(repository / "snapshots" / revision, contents)
-    return tasks()
+    return chosen
 
 
 def _write(folder: Path, contents: Contents) -> None:

@@ -1,4 +1,4 @@
-"""Section 6: a device without enough memory: smaller batches, and errors that may pass.
+"""Section 7: a device without enough memory: smaller batches, and errors that may pass.
 
 On a GPU this process is allowed little of it; on a CPU the model raises what torch would.
 """

@@ -1,4 +1,4 @@
-"""Section 7: two runs on one device and one folder of results; and two encoders against one.
+"""Section 8: two runs on one device and one folder of results; and two encoders against one.
 
 As a program, `python sharing.py ENCODING` does what the JSON of an `Encoding` says, and prints how
 many tokens a second it read.
