@@ -84,5 +84,6 @@ def assumed(launch: LaunchSettings | None, dtype: str) -> Assumed | None:
             f"has: {', '.join(CARDS[card])}. If you know what it sustains: launch.tflops"
         )
     used = _UTILISATION[dtype]
-    source = f"estimated as {used:.0%} of the {peak:g} TFLOP/s in {dtype} of its data sheet"
+    share = f"{100 * used:g} % of the {peak:g} TFLOP/s"
+    source = f"(estimated: at {share} that its data sheet gives for {dtype})"
     return Assumed(peak * used, is_gpu, f"one GPU ({card})", source)
