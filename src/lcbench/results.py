@@ -364,7 +364,7 @@ class Results:
         left_out = _LeftOut()
         paths = _result_files(self.folder, left_out) if asked is None else asked
         seen: set[tuple[Any, ...]] = set()
-        digests: dict[bytes, str] = {}
+        digests: dict[bytes, tuple[_Parts, str | None]] = {}
         for path in paths:
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
             try:
@@ -837,13 +837,16 @@ def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
         relevant: whether queries' relevant documents and their grades are part of it.
     """
     digest = hashlib.sha256()
-    for name in _OF_DATA:
+    for name in ("split", "subset", "id", "gold"):
         digest.update(json.dumps(items[name].to_numpy().tolist()).encode())
     if relevant:
         lists = items["relevant"].combine_chunks()
         documents = lists.flatten()
-        columns = (documents.field(name).to_numpy(zero_copy_only=False) for name in _DOCUMENT)
-        graded = list(zip(*(column.tolist() for column in columns), strict=True))
+        ids, grades = (
+            documents.field(name).to_numpy(zero_copy_only=False).tolist()
+            for name in ("id", "grade")
+        )
+        graded = list(zip(ids, grades, strict=True))
         start = 0
         # A null has no length: of a text, or a pair.
         for length in lists.value_lengths().fill_null(0).to_pylist():
@@ -852,13 +855,18 @@ def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
     return digest.hexdigest()
 
 
-# Columns of items that the data alone determines, and what it determines of a relevant document.
-_OF_DATA = ("split", "subset", "id", "gold")
-_DOCUMENT = ("id", "grade")
+# Columns of the items' file that the data alone determines.
+_OF_DATA = (
+    *("split", "subset", "id", "gold"),
+    *("relevant.list.element.id", "relevant.list.element.grade"),
+)
+
+_Parts = frozenset[tuple[str, str]]
+"""Splits and subsets."""
 
 
 def _items_of_data(
-    content: bytes, result: Mapping[str, Any], known: dict[bytes, str]
+    content: bytes, result: Mapping[str, Any], known: dict[bytes, tuple[_Parts, str | None]]
 ) -> dict[str, str]:
     """Return the digest of an older result's items, as newer ones have it in their provenance.
 
@@ -869,7 +877,8 @@ def _items_of_data(
     Args:
         content: of the items' file.
         result: mteb's.
-        known: digests by `_content_key`: most cells of a task have the same items.
+        known: parts and digests of items that were read before: most cells of a task have the same,
+            whose columns are not read again.
 
     Returns:
         The condition; empty where it is not known.
@@ -880,37 +889,52 @@ def _items_of_data(
     entries = [(split, entry) for split, found in result["scores"].items() for entry in found]
     if any(key.startswith(SUBQUERIES) for _, entry in entries for key in entry):
         return {}
-    columns = [f"relevant.list.element.{name}" for name in _DOCUMENT]
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            items = file.read(columns=[*_OF_DATA, *columns])
-        parts = items.select(["split", "subset"]).group_by(["split", "subset"]).aggregate([])
-        is_summarised = all(items[name].null_count == len(items) for name in ("gold", "relevant"))
-        of_result = {(split, entry["hf_subset"]) for split, entry in entries}
-        if is_summarised or set(zip(*parts.to_pydict().values(), strict=True)) != of_result:
-            return {}
-        key = _content_key(items)
-        if key not in known:
-            # The same items in another order have the digest of those that were read first.
-            order = [(name, "ascending") for name in ("split", "subset", "id")]
-            in_order = _content_key(items.sort_by(order))
-            if in_order not in known:
-                known[in_order] = digest_of_items(items, relevant=True)
-            known[key] = known[in_order]
+            key = _columns_key(content, file.metadata)
+            if key not in known:
+                known[key] = _parts_and_digest(file.read(columns=list(_OF_DATA)), known)
     # A broken file, or one of another layout.
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return {}
-    return {ITEMS: known[key]}
+    parts, digest = known[key]
+    is_its_own = parts == {(split, entry["hf_subset"]) for split, entry in entries}
+    return {ITEMS: digest} if digest is not None and is_its_own else {}
 
 
-def _content_key(items: pa.Table) -> bytes:
-    """Return what tells tables apart, in a fifth of the time that a digest of their items takes."""
+def _parts_and_digest(
+    items: pa.Table, known: dict[bytes, tuple[_Parts, str | None]]
+) -> tuple[_Parts, str | None]:
+    """Return the splits and subsets of items, and their digest; None where the model has a part.
+
+    The same items in another order have the digest of those that were read first.
+    """
     import pyarrow as pa
 
+    found = items.group_by(["split", "subset"]).aggregate([]).to_pydict()
+    parts = frozenset(zip(found["split"], found["subset"], strict=True))
+    if all(items[name].null_count == len(items) for name in ("gold", "relevant")):
+        return parts, None
+    order = [(name, "ascending") for name in ("split", "subset", "id")]
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, items.schema) as writer:
-        writer.write_table(items.combine_chunks())
-    return hashlib.sha256(stream.getvalue()).digest()
+        writer.write_table(items.sort_by(order).combine_chunks())
+    key = hashlib.sha256(stream.getvalue()).digest()
+    if key not in known:
+        known[key] = parts, digest_of_items(items, relevant=True)
+    return known[key]
+
+
+def _columns_key(content: bytes, metadata: Any) -> bytes:
+    """Return a digest of the columns that the data alone determines, as a file has them."""
+    digest = hashlib.sha256(repr((metadata.num_rows, metadata.created_by)).encode())
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            if column.path_in_schema in _OF_DATA:
+                start = column.dictionary_page_offset or column.data_page_offset
+                digest.update(content[start : start + column.total_compressed_size])
+    return digest.digest()
 
 
 def _parquet(items: pa.Table) -> bytes:
