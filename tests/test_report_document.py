@@ -62,3 +62,11 @@ def test_figures_by_length_begin_with_needles_and_leave_out_empty_axes(found: Fi
     assert gains == pytest.approx([12.5, 25, 50])
     assert all(one["low"] is None for one in needles["improvements"]["0.8"])
     assert all(math.isfinite(gain) for gain in gains)
+
+
+def test_a_chart_names_its_buckets_as_its_table_does(found: Findings) -> None:
+    (sheet,) = (one for one in found.sheets if one.name == "by-length")
+    for one in document.build(found, "t")["figures"]["by_length"][1:]:
+        assert len(one["buckets"]) > 1
+        # The table has a column for each bucket of any task.
+        assert [name for name in sheet.header if name in one["buckets"]] == one["buckets"]

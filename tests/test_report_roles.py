@@ -151,7 +151,8 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
     surely = role_sheet(table_of(values), TableStatistics(known, {}, {}))
     assert surely is not None
     assert surely.sections[0].rows[0][1].look == "up"
-    assert "excludes zero" in sheet.notes[1]
+    # The colours of the page, the figures and the terminal.
+    assert "excludes zero (in colour: blue above, orange below)" in sheet.notes[1]
     more = [row[1].more for row in sheet.sections[0].rows]
     assert more == [
         "△ 10.00 % of Raw; 95 % interval -1.00 to 21.00; p = 0.07; after Holm 0.14",

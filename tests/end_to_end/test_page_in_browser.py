@@ -722,6 +722,29 @@ def test_all_heat_maps_have_one_scale_of_which_zero_is_the_middle(driver: Any, f
     assert one.faults() == []
 
 
+@pytest.mark.parametrize(
+    ("kept", "heading"),
+    [
+        (("by_length", "heat"), "Length and role"),
+        (("by_length",), "Length"),
+        (("heat",), "Role"),
+        ((), None),
+    ],
+)
+def test_charts_are_headed_by_what_there_is(
+    kept: tuple[str, ...], heading: str | None, driver: Any, folder: Path
+):
+    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
+    report["figures"] = {name: report["figures"][name] for name in kept}
+    one = opened(driver, folder, "-".join(("headed", *kept)), report)
+    assert one.texts("#figures > h2") == ([] if heading is None else [heading])
+    contents = [text for text in one.texts("#contents a") if "Length" in text or "Role" in text]
+    assert contents == ([] if heading is None else [heading])
+    keys = [text for text in one.texts("#figures > .key") if "Relative improvement in %" in text]
+    assert len(keys) == ("heat" in kept)
+    assert all("blue is a gain, orange a loss" in text for text in keys)
+
+
 def test_no_axes_are_drawn_around_nothing(driver: Any, folder: Path):
     report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
     (figure,) = report["figures"]["by_length"]

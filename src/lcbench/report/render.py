@@ -17,6 +17,8 @@ from lcbench.report.lengths import LengthRow, LengthTable
 from lcbench.report.matrices import matrix
 from lcbench.report.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
 from lcbench.report.sheets import (
+    GAIN,
+    LOSS,
     Entry,
     entry_latex,
     entry_markdown,
@@ -541,7 +543,7 @@ def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
 def _terminal_value(kind: str, entry: Entry) -> Text:
     text = entry_terminal(entry)
     if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
-        text.style = {1: "green", -1: "red", 0: ""}[direction(entry.value)]
+        text.style = {1: GAIN, -1: LOSS, 0: ""}[direction(entry.value)]
     elif kind in {"low", "high"}:
         text.style = "dim"
     return text

@@ -95,11 +95,12 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-# Gains blue and losses orange, as on the page and in the figures.
+# In a terminal: gains blue and losses orange, as on the page and in the figures.
+GAIN, LOSS = "dodger_blue1", "dark_orange"
 _STYLES = {
     "plain": "",
-    "up": "bold dodger_blue1",
-    "down": "bold dark_orange",
+    "up": f"bold {GAIN}",
+    "down": f"bold {LOSS}",
     "unsure": "dim",
     "strong": "bold",
 }
