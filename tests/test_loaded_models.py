@@ -13,8 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+import lcbench
 from engines import engine_of, settings
-from lcbench.errors import MissingError, RequestError
+from lcbench.errors import InjectionError, MissingError, RequestError
 from lcbench.export import export
 from lcbench.grid import Protocol
 from lcbench.models import LocatedModel, load, locate
@@ -369,3 +370,24 @@ def test_the_store_keeps_poolings_apart(plain: Callable[..., Path]) -> None:
     engine._identity = replace(engine._identity, pooling="cls")
     assert engine._context(parse(0.8), "", None).digest != mean
     engine.close()
+
+
+def test_sizes_that_are_nested_are_refused_by_name(plain: Callable[..., Path]) -> None:
+    """T5Gemma says of its encoder alone how many layers it has; the model is left as it was."""
+    sizes = {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 30522},
+        **{"max_position_embeddings": 64, "pad_token_id": 0},
+    }
+    config = transformers.T5GemmaConfig(
+        encoder=sizes,
+        decoder={**sizes, "cross_attention_hidden_size": 32},
+        vocab_size=30522,
+        is_encoder_decoder=False,
+    )
+    model = loaded(plain(transformers.T5GemmaEncoderModel(config)))
+    expected = model.encode(TEXTS)
+    words = r"T5GemmaEncoderModel: its configuration does not say how many layers it has"
+    with pytest.raises(InjectionError, match=words):
+        lcbench.inject(model, 0.8)
+    assert np.array_equal(model.encode(TEXTS), expected)

@@ -1,17 +1,20 @@
 """Texts reach the model as its makers mean: the role, lengths by role, truncated embeddings."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from engines import NOISE_FLOOR, encoder_of
+from engines import NOISE_FLOOR, encoder_of, settings
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
+from lcbench.models import load, locate
+from lcbench.runner import Runner
 from lcbench.settings import config_folder, read
 from lcbench.sweep import run
 
@@ -202,6 +205,26 @@ def test_lengths_are_those_of_the_role(make_model: Callable[[str], Path], tmp_pa
     assert [encoder.lengths(TEXTS[2:3], "", role) for role in ROLES] == [[8], [20], [48]]
     encoder.embed(TEXTS[2:3], "document")
     assert [encoder.lengths(TEXTS[2:3], "", role) for role in ROLES] == [[8], [20], [48]]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_lengths_by_role, r"\(query: 8, document: 20 tokens\).*query_length and document_length"),
+        (_expanded_queries, r"\(query: 16 tokens\).*query_expansion\.length and document_length"),
+    ],
+)
+def test_a_window_that_would_not_reach_all_texts_is_refused(
+    make: Callable[[Path], Any], words: str, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What is asked for is the window of all texts, and queries would be read at their own."""
+    make(make_model("bert")).save_pretrained(str(tmp_path))
+    for window in (32, None):
+        located = locate(settings(tmp_path, window=window), offline=True)
+        model = load(located, device="cpu", dtype="float32")
+        refusal = nullcontext() if window is None else pytest.raises(RequestError, match=words)
+        with refusal:
+            Runner._check_roles(cast("Runner", None), located, model, [])
 
 
 def test_roles_share_embeddings_where_the_model_knows_none(minilm_folder: Path) -> None:
