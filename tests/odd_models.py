@@ -17,6 +17,57 @@ SIZES = {
 }
 
 
+# Fewer keys than queries, of other widths.
+_GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+_OF_OTHER_KINDS: dict[str, Callable[[Any], Any]] = {
+    "gemma3": lambda t: t.Gemma3TextConfig(
+        **SIZES,
+        **_GROUPED,
+        use_bidirectional_attention=True,
+        sliding_window=16,
+        query_pre_attn_scalar=8,
+    ),
+    "gemma2": lambda t: t.Gemma2Config(
+        **SIZES, **_GROUPED, sliding_window=16, query_pre_attn_scalar=8
+    ),
+    "mistral": lambda t: t.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8),
+    "gpt2": lambda t: t.GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, vocab_size=30522, n_positions=64
+    ),
+    "bloom": lambda t: t.BloomConfig(
+        vocab_size=30522, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0
+    ),
+    "roformer": lambda t: t.RoFormerConfig(**SIZES),
+    "esm": lambda t: t.EsmConfig(**SIZES, position_embedding_type="rotary", mask_token_id=103),
+    "longformer": lambda t: t.LongformerConfig(**SIZES, attention_window=8),
+    "mobilebert": lambda t: t.MobileBertConfig(
+        **SIZES, embedding_size=32, true_hidden_size=32, intra_bottleneck_size=32
+    ),
+    "squeezebert": lambda t: t.SqueezeBertConfig(**SIZES, embedding_size=32),
+    "xmod": lambda t: t.XmodConfig(**SIZES, languages=["en_XX"], default_language="en_XX"),
+    "bart": lambda t: t.BartConfig(
+        vocab_size=30522,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    ),
+    "bigbird": lambda t: t.BigBirdConfig(**SIZES),
+    "convbert": lambda t: t.ConvBertConfig(**SIZES, embedding_size=32),
+    "nystromformer": lambda t: t.NystromformerConfig(
+        **SIZES, num_landmarks=8, segment_means_seq_len=64
+    ),
+    "mamba": lambda t: t.MambaConfig(
+        vocab_size=30522, hidden_size=32, num_hidden_layers=2, state_size=8, pad_token_id=0
+    ),
+}
+
+
 def _config(architecture: str) -> Any:
     import transformers
 
@@ -36,6 +87,8 @@ def _config(architecture: str) -> Any:
         )
     if architecture == "xlm-roberta":
         return transformers.XLMRobertaConfig(**SIZES)
+    if architecture in _OF_OTHER_KINDS:
+        return _OF_OTHER_KINDS[architecture](transformers)
     return transformers.BertConfig(**SIZES)
 
 
@@ -207,6 +260,19 @@ SCORED: dict[str, Callable[[Path, Path], Path]] = {
     "cut on the left": _cut_on_the_left,
     "lower-cased": _lower_cased,
     "processing settings": _window_in_its_processing,
+    "both directions, near ones in every other layer": _pooled("gemma3", "mean"),
+    "logits with a soft cap": _pooled("gemma2", "lasttoken"),
+    "a window of attention that slides": _pooled("mistral", "mean"),
+    "positions counted from the padding on": _pooled("gpt2", "mean"),
+    "biases in the place of positions": _pooled("bloom", "weightedmean"),
+    "rotated queries and keys of an encoder": _pooled("roformer", "cls"),
+    "masked tokens that rescale": _pooled("esm", "mean"),
+    "padded to whole windows by itself": _pooled("longformer", "cls"),
+    "bottlenecks": _pooled("mobilebert", "cls", "16"),
+    "convolutions in the place of projections": _pooled("squeezebert", "mean", "Normalize"),
+    "an adapter for each language": _pooled("xmod", "mean"),
+    "an encoder and a decoder": _pooled("bart", "mean"),
+    "a state space, without attention": _pooled("mamba", "lasttoken"),
 }
 # What the refusal says of each.
 REFUSED: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
@@ -214,4 +280,10 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "token vectors": (_static, "attention|transformer"),
     "convolutions that see padding": (_convolved, "padd"),
     "Fourier transforms that see padding": (_fourier, "padd"),
+    "attention in blocks, of long texts alone": (_pooled("bigbird", "cls"), "block_sparse"),
+    "convolutions beside attention": (_pooled("convbert", "mean"), "ConvBertModel: .* padding"),
+    "landmarks of a fixed length": (
+        _pooled("nystromformer", "mean"),
+        "NystromformerModel cannot embed a plain sentence: RuntimeError: shape",
+    ),
 }

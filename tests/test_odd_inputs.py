@@ -11,6 +11,7 @@ from engines import encoder_of
 from lcbench.encode.encoder import Encoder
 from lcbench.errors import InjectionError, RequestError
 from lcbench.score import score
+from lcbench.tempscale.policy import parse
 from odd_models import REFUSED, SCORED
 from odd_tasks import TASKS, Documents, TiedPairs
 
@@ -54,6 +55,14 @@ def test_an_odd_model_is_refused_by_name(name: str, tmp_path: Path, minilm_folde
     folder = make(tmp_path, minilm_folder)
     with pytest.raises((RequestError, InjectionError), match=reason):
         encoder_of(folder)
+
+
+def test_what_has_no_attention_scores_at_the_baseline_and_is_refused_at_a_temperature(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    folder = SCORED["a state space, without attention"](tmp_path, minilm_folder)
+    with pytest.raises(InjectionError, match="MambaModel: 0 attention layers were reached"):
+        encoder_of(folder, 0.8).engine.embed(parse(0.8), ["a text"], None, "")  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

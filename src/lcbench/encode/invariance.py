@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lcbench.encode.tokens import Tokenizer, Tokens
-from lcbench.errors import RequestError
+from lcbench.errors import LcbenchError, RequestError
+from lcbench.failures import is_of_device, may_pass
 from lcbench.tempscale.inject import find_transformer
 
 if TYPE_CHECKING:
@@ -57,13 +58,24 @@ def check_invariance(
         The largest difference of a component, relative to the text's largest component.
 
     Raises:
-        RequestError: embeddings depend on the batch, or are not finite.
+        RequestError: embeddings depend on the batch, or are not finite, or cannot be computed: the
+            model's own code raises an error.
     """
     transformer: Any = find_transformer(model)
     name, dtype = type(transformer).__name__, transformer.dtype
     _refuse_lengths_of_others(transformer.config, model.max_seq_length, name)
     texts = tokenizer.tokenize([_SHORT, _LONG])
-    alone = torch.cat([embed([text]) for text in texts])
+    try:
+        alone = torch.cat([embed([text]) for text in texts])
+    # Whatever its code raises. What is about a device or its memory is no fault of the model's.
+    except Exception as problem:
+        if isinstance(problem, LcbenchError) or is_of_device(problem) or may_pass(problem):
+            raise
+        said = f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}"
+        raise RequestError(
+            f"{name} cannot embed a plain sentence: {said}. Its config.json, or the code that runs "
+            "it here, does not fit texts of that length."
+        ) from problem
     if not torch.isfinite(alone).all():
         raise RequestError(
             f"{name}: its embedding of a plain sentence is not finite in {_name(dtype)}, at any "
