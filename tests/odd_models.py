@@ -169,6 +169,18 @@ def _layers(folder: Path, tokenizer: Path) -> Path:
     )
 
 
+def _routed(folder: Path, tokenizer: Path) -> Path:
+    """Queries and documents through dense layers of their own."""
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer import modules
+
+    router = Router.for_query_document(
+        [modules.Dense(32, 32)], [modules.Dense(32, 32)], default_route="document"
+    )
+    transformer = _transformer(folder, tokenizer)
+    return _save(folder, [transformer, modules.Pooling(32, "mean"), router])
+
+
 def _convolved(folder: Path, tokenizer: Path) -> Path:
     """Convolutions over the token embeddings, which see padding beyond a text's end."""
     from sentence_transformers.sentence_transformer import modules
@@ -248,6 +260,7 @@ def _fourier(folder: Path, tokenizer: Path) -> Path:
 SCORED: dict[str, Callable[[Path, Path], Path]] = {
     "first token, normalised": _pooled("bert", "cls", "Normalize"),
     "weighted mean": _pooled("bert", "weightedmean"),
+    "routes of queries and documents": _routed,
     "last token of a causal model": _pooled("qwen3", "lasttoken", "Normalize"),
     "mean and max": _pooled("bert", ("mean", "max")),
     "square-root mean, two dense layers": _pooled("electra", "mean_sqrt_len_tokens", "24", "12"),
