@@ -34,6 +34,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lcbench.encode.tokens import Tokenizer, Tokens, _copied
+from lcbench.tempscale.policy import Role
 
 ROOT = Path(__file__).parents[1]
 
@@ -723,6 +724,21 @@ def test_special_tokens_that_are_read_as_text(
     before = Tokenizer(model).tokenize([f"a {special} b"])[0].ids.tolist()
     model.tokenizer.split_special_tokens = False
     assert Tokenizer(model).tokenize([f"a {special} b"])[0].ids.tolist() != before
+
+
+@pytest.mark.parametrize(("role", "longest"), [("query", 8), ("document", 20), (None, 64)])
+def test_windows_by_role_are_read_directly(
+    role: Role | None, longest: int, make: Callable[..., SentenceTransformer]
+) -> None:
+    model = make(None, 64)
+    model[0].query_length, model[0].document_length = 8, 20
+    tokenizer = Tokenizer(model, role)
+    for prompt in ("", "a query: "):
+        tokens = tokenizer.tokenize(ODD, prompt)
+        assert tokenizer._frame(prompt).encode is not None
+        expected = dict(model.preprocess(ODD, prompt=prompt or None, task=role))
+        assert expected["input_ids"].shape[1] == longest
+        assert_same(tokenizer.pad(tokens), expected)
 
 
 def test_texts_are_lower_cased_where_the_modules_settings_say_so(
