@@ -46,8 +46,8 @@ class Row:
         texts: that are encoded for it, repetitions included; None: unknown.
         unique: different ones among them.
         characters: of all its texts.
-        data: where its data lies (`mirror.find`), or `made here`; of a mirror's plain folder also
-            `other data` (of another number of texts) or `unreadable`; None: not here.
+        data: where its data lies (`hub.datasets.find`), or `made here`; of a mirror's plain folder
+            also `other data` (of another number of texts) or `unreadable`; None: not here.
     """
 
     group: str

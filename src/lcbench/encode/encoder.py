@@ -1,7 +1,7 @@
 """An encoder that mteb can score: each different text of a call once, in the order asked for.
 
 It does no encoding itself: it asks an engine, in this process or in another (`Engine`,
-`workers.py`), and puts what comes back in place.
+`score/pool.py`), and puts what comes back in place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fetching from the hub: every model and dataset that a run needs, into one folder.
 
 The folder is laid out as the hub's cache and filled by the hub's own client. Which files are needed
-is said where they are read: `models.model_files`, `tasks.datafiles`.
+is said where they are read: `hub.models.model_files`, `hub.datafiles`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from lcbench.errors import RequestError
-from lcbench.hub import model_files as contents
-from lcbench.hub.model_files import read_object
+from lcbench.hub.model_files import ADAPTER, base_model, modules, read_object
 
 WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
 # What a transformers checkpoint of another kind says in `architectures`.
@@ -23,9 +22,9 @@ def refuse_adapter(name: str, folder: Path) -> None:
     Raises:
         RequestError: saying what to do.
     """
-    path = folder / contents.ADAPTER
+    path = folder / ADAPTER
     if path.is_file():
-        base = contents.base_model(path)
+        base = base_model(path)
         raise RequestError(
             f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
             "Merge it into its base model (peft: merge_and_unload) and save that as a "
@@ -45,7 +44,7 @@ def refuse_other_kinds(name: str, folder: Path) -> None:
             f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
             "sentence-transformers would make one of its transformer by mean pooling."
         )
-    entries = contents.modules(folder)
+    entries = modules(folder)
     first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
     if first in WITHOUT_ATTENTION:
         raise RequestError(

@@ -15,8 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.errors import RequestError
-from lcbench.hub import cache as hub
 from lcbench.hub import model_files as contents
+from lcbench.hub.cache import (
+    Place,
+    best,
+    caches,
+    describe,
+    find,
+    not_whole,
+    refuse,
+    repository_folder,
+    why_not_fetched,
+    withheld_token,
+)
 from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.windows import positions_of, stated_window, window_in_files, window_of
@@ -389,9 +400,9 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
     if found is not None:
         return found
     at = f" (revision {revision})" if revision else ""
-    if why := hub.why_not_fetched(offline=offline):
-        missing = hub.describe(f"model={settings.config}: {name}{at}", place.lacks)
-        raise hub.refuse([missing], mirror, why)
+    if why := why_not_fetched(offline=offline):
+        missing = describe(f"model={settings.config}: {name}{at}", place.lacks)
+        raise refuse([missing], mirror, why)
     try:
         folder = transfers.api().snapshot_download(
             name,
@@ -404,7 +415,7 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
         reason = str(error).partition("\n")[0]
         raise RequestError(
             f"model={settings.config}: {name}{at} could not be fetched from "
-            f"{constants.ENDPOINT} ({type(error).__name__}: {reason}){hub.withheld_token()}."
+            f"{constants.ENDPOINT} ({type(error).__name__}: {reason}){withheld_token()}."
         ) from error
     return Path(folder), Path(folder).name
 
@@ -423,22 +434,22 @@ def check_hub_name(name: str) -> None:
             "(<organisation>/<model>)."
         )
     try:
-        hub.repository_folder(Path(), "model", name)
+        repository_folder(Path(), "model", name)
     except HFValidationError as error:
         raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
 
 
 def find_model(
     name: str, revision: str | None, mirror: Path | None
-) -> tuple[hub.Place, tuple[Path, str] | None]:
+) -> tuple[Place, tuple[Path, str] | None]:
     """Look for a hub model: in the mirror's snapshots, its folders, then in the hub's cache.
 
     Returns:
         What comes nearest to it, and its folder and revision if it is here as a whole.
     """
     places = []
-    for cache in hub.caches(mirror):
-        place = hub.find(cache, "model", name, revision, partial(lacking, name, cache))
+    for cache in caches(mirror):
+        place = find(cache, "model", name, revision, partial(lacking, name, cache))
         if place.is_whole and place.folder is not None:
             # A cache keeps each commit in a folder of that name.
             return place, (place.folder, place.folder.name)
@@ -448,11 +459,11 @@ def find_model(
             (plain / file).is_file() for file in ("config.json", "modules.json")
         ):
             folder = plain.resolve()
-            place = hub.Place(folder, tuple(_lacking_by_itself(folder)))
+            place = Place(folder, tuple(_lacking_by_itself(folder)))
             if place.is_whole:
                 return place, (folder, contents.digest(folder))
             places.append(place)
-    return hub.best(places), None
+    return best(places), None
 
 
 def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
@@ -467,7 +478,7 @@ def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | Non
     if sizes is not None:
         folders = {""} | {str(module["path"]) for module in contents.modules(folder)}
         needed = [path for path in model_files(sizes) if path.rpartition("/")[0] in folders]
-        return hub.not_whole(folder, {path: sizes[path] for path in needed})
+        return not_whole(folder, {path: sizes[path] for path in needed})
     from huggingface_hub import try_to_load_from_cache
 
     # Without modules.json a cache may come from another library, which needs only the transformer:

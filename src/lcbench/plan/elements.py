@@ -63,8 +63,8 @@ def with_seconds(
 def seconds(cost: CellCost, prediction: Prediction) -> float:
     """Return what a cell adds to the time of a process: its encoding, and its share of scoring.
 
-    As `cost.work_seconds` has it: on a CPU scoring shares the cores with encoding, on a GPU it goes
-    on beside it and the larger of the two counts.
+    As `predict.work_seconds` has it: on a CPU scoring shares the cores with encoding, on a GPU they
+    go on in parallel and the larger of the two counts.
     """
     scoring = cost.load + cost.score
     if not prediction.processes:

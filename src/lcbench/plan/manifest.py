@@ -78,7 +78,7 @@ class Manifest:
         made: when, in UTC (ISO 8601).
         command: that asked for it.
         versions: of the libraries at that time.
-        settings: of the request, as `settings.freeze` returns them.
+        settings: of the request, as `frozen.freeze` returns them.
         lines: its cells, in the order in which one process runs them.
         planned: whether it was asked for by itself; else a run has made it.
     """
@@ -137,7 +137,7 @@ def freeze(
         folder: of the sweep.
         command: that asked for it.
         versions: of the libraries.
-        settings: of the request, as `settings.freeze` returns them.
+        settings: of the request, as `frozen.freeze` returns them.
         lines: its cells.
         planned: whether it was asked for by itself, and not by a run.
 

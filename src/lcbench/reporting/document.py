@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import lcbench
 from lcbench.reporting import formats, paper_formats
-from lcbench.reporting import sheet as sheets
+from lcbench.reporting.sheet import as_json
 from lcbench.reporting.table import BASELINE, Block, Table, averaged_columns, relative_improvement
 from lcbench.reporting.text import group_heading
 
@@ -63,9 +63,7 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         "seed": findings.seed,
         "tables": tables,
         "sheets": [
-            sheets.as_json(sheet)
-            for sheet in findings.sheets
-            if not sheet.name.startswith(_IN_TABLES)
+            as_json(sheet) for sheet in findings.sheets if not sheet.name.startswith(_IN_TABLES)
         ],
         "figures": {
             "heat": [

@@ -1,4 +1,4 @@
-"""All that a report says of a frame of scores, found once: `write` and `page` only show it."""
+"""All that a report says of a frame of scores, found once: `select` and `page` only show it."""
 
 from __future__ import annotations
 

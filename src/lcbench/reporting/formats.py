@@ -149,7 +149,7 @@ def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[
 def terminal(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
     """The table, its notes and its footnotes for a `rich` console of 100 columns or more.
 
-    With statistics, relative improvements have the marks of `sheets.improvement`, and their 95 %
+    With statistics, relative improvements have the marks of `sheet.improvement`, and their 95 %
     intervals below them.
     """
     # The box itself puts one space between two columns.
@@ -312,7 +312,7 @@ def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | No
 def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The tables as `table`s with rules of booktabs, each with its notes and footnotes.
 
-    One of many models comes in parts, each of a page at most. `sheets.latex_document` makes a
+    One of many models comes in parts, each of a page at most. `sheet.latex_document` makes a
     document of it. For `statistics` see `markdown`.
     """
     return latex_needs() + "".join(

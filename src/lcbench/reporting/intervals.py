@@ -1,7 +1,7 @@
 """How sure an improvement is: bootstrap intervals and permutation tests, paired over items.
 
-Takes tables and the files of their cells; `sheets` and `figures` show what is found here. How the
-scores of one task are drawn is in `resample`, p-values are in `permutation`.
+Takes tables and the files of their cells; `sheet` and `figures` show what is found here. How the
+scores of one task are drawn is in `bootstrap`, p-values are in `permutation`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def improvement_interval(
 
     For a single column of a single task the interval is that of its items; several tasks are drawn
     with replacement, and then their items. The interval is made at least as wide as Student's t
-    over the tasks would be (`resample.interval`): few tasks vary less from sample to sample than
+    over the tasks would be (`bootstrap.interval`): few tasks vary less from sample to sample than
     they should. A column of a single task adds the noise of its items alone, which the note says.
     Where a baseline is not told from 0, as an end of the interval would be infinite, differences
     are divided by the baseline as it is, and the note says so: the same rule as of cells.

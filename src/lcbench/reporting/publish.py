@@ -18,7 +18,7 @@ from rich.text import Text
 
 from lcbench.errors import StorageError
 from lcbench.reporting import document, formats, page, paper_formats, summary
-from lcbench.reporting import sheet as sheets
+from lcbench.reporting.sheet import csv, latex, markdown, terminal
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import write_atomically
 
@@ -247,7 +247,7 @@ def _show(findings: Findings, words: Sequence[str], console: Console) -> None:
         console.print(formats.terminal(found.table, found.statistics))
     for sheet in findings.sheets:
         if sheet.name.startswith(_SHOWN):
-            console.print(sheets.terminal(sheet))
+            console.print(terminal(sheet))
     if findings.lengths:
         console.print(formats.terminal_lengths(findings.lengths))
     if findings.paper:
@@ -271,9 +271,9 @@ def _texts(findings: Findings) -> dict[str, str]:
     if findings.lengths:
         texts["lengths.csv"] = formats.csv_lengths(findings.lengths)
     if findings.sheets:
-        texts["tables.md"] = "\n".join(map(sheets.markdown, findings.sheets))
-        texts["tables.tex"] = sheets.latex(findings.sheets)
-    texts |= {f"tables/{sheet.name}.csv": sheets.csv(sheet) for sheet in findings.sheets}
+        texts["tables.md"] = "\n".join(map(markdown, findings.sheets))
+        texts["tables.tex"] = latex(findings.sheets)
+    texts |= {f"tables/{sheet.name}.csv": csv(sheet) for sheet in findings.sheets}
     return texts
 
 

@@ -293,7 +293,7 @@ def latex_table(
 
 
 def latex_document(body: str) -> str:
-    """Return a document of its own, for pdflatex, around what `latex` or `render.latex` gave."""
+    """Return a document of its own, for pdflatex, around what `latex` or `formats.latex` gave."""
     return (
         "\\documentclass[a4paper]{article}\n"
         "\\usepackage{booktabs}\n\\usepackage{amssymb}\n"

@@ -1,6 +1,6 @@
 """Tables of the shape of the paper's Table 1: means, best τ, relative improvement, holes.
 
-Takes scores as a data frame and gives values; `render` makes text of them and `figures` a plot.
+Takes scores as a data frame and gives values; `formats` makes text of them and `figures` a plot.
 Whatever cannot be averaged or compared is a hole with a note that says why.
 """
 

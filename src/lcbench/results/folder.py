@@ -192,7 +192,7 @@ class Results:
                     files.items.unlink(missing_ok=True)
                     files.provenance.unlink(missing_ok=True)
             raise
-        # The cell is finished whether or not an older failure can be removed (`allotment.tidy`).
+        # The cell is finished whether or not an older failure can be removed (`queue.tidy`).
         with suppress(OSError):
             files.failure.unlink(missing_ok=True)
         return True

@@ -32,7 +32,7 @@ _END_BYTES = 64
 # says anything: below it, what no prediction knows of (imports, a first batch) is most of it.
 _MOST_COMPARED = 100
 _LEAST_SECONDS = 10.0
-# Processes that score beside encoding if the settings leave it to the machine (`workers`).
+# Processes that score beside encoding if the settings leave it to the machine (`score.pool`).
 _MOST_PROCESSES = 8
 
 
@@ -286,8 +286,8 @@ def _scale(state: State) -> float:
     A manifest's seconds are shares of one process's time on the clock; those of a result are the
     cell's own, and overlap where other processes score beside the encoding. Their sum is no time
     that anybody has waited. So they are put together by the rule that the prediction was made by
-    (`cost.work_seconds`), and sums are compared, not cells. Times at which files were written are
-    not used: they also tell of nights in which nobody was at work, and of how many were.
+    (`predict.work_seconds`), and sums are compared, not cells. When files were written is not
+    used: that also tells of nights in which nobody was at work, and of how many were.
     """
     made = instant(state.manifest.made)
     since = 0.0 if made is None else made.timestamp()

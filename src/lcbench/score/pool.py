@@ -25,9 +25,9 @@ from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
 from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
 from lcbench.score.worker import END, OTHERS_BUSINESS, WHERE, score_jobs
 from lcbench.settings.values import cell_minutes_without_processes
-from lcbench.system import process as machine
 from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about
+from lcbench.system.process import descendants
 from lcbench.system.signals import EncoderStuck
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Pool:
         if job is None:
             raise ValueError("a process without a cell takes no time")
         asking, pid = worker.asking, worker.process.pid
-        started = machine.descendants(pid)
+        started = descendants(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, WHERE)
             # It may be stopped, and then writes nothing.

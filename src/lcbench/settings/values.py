@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lcbench.errors import RequestError, did_you_mean
-from lcbench.hub import cache as hub
+from lcbench.hub.cache import refuse_credentials
 from lcbench.settings.configs import known_keys
 from lcbench.settings.schema import IDENTITY, RUNTIME
 
@@ -134,7 +134,7 @@ def mirror_of(value: Any) -> tuple[Path | None, str | None]:
         RequestError: it is neither, or an address with a user or password.
     """
     if isinstance(value, str) and re.match("https?://", value):
-        hub.refuse_credentials("mirror", value)
+        refuse_credentials("mirror", value)
         return None, value.rstrip("/")
     return path_of("mirror", value), None
 

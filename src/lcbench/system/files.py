@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lcbench.errors import StorageError
-from lcbench.system import process as machine
+from lcbench.system.process import lives, short_name, start_of
 
 # File systems take names of 255 bytes. Of a longer one than this the beginning is kept, so that
 # what is put behind it fits as well.
@@ -138,9 +138,9 @@ def remove_leftovers(folder: Path) -> None:
         writer = path.name.removesuffix(".tmp").rpartition("@")[2].partition(".")[0]
         whose, _, process = writer.partition("~")
         number, _, started = process.partition("~")
-        if whose != machine.short_name() or not number.isdigit():
+        if whose != short_name() or not number.isdigit():
             continue
-        if machine.lives(int(number), started or None) is False:
+        if lives(int(number), started or None) is False:
             # Another process may have removed it first; in a sticky folder another user's stays.
             with suppress(OSError):
                 path.unlink()
@@ -155,7 +155,7 @@ def _prefix(name: str) -> str:
     """Return how the name of a temporary file of this process begins."""
     process = os.getpid()
     name = fitting(name, _LONGEST_IN_TEMPORARY)
-    return f".{name}@{machine.short_name()}~{process}~{machine.start_of(process) or ''}."
+    return f".{name}@{short_name()}~{process}~{start_of(process) or ''}."
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a cell's score is made of: its queries, texts, pairs, documents or sets.
 
-Reads the items that a cell kept and sees that they give its score. `noise` and `statistics` say how
-much the score would vary over other items like these. Loads no model.
+Reads the items that a cell kept and sees that they give its score. How much the score would vary
+over other items like these, `covariance` and `reporting.intervals` say. Loads no model.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def by_length_figures(
     """A row a task, model and kind of length: scores, and improvements with their intervals.
 
     Args:
-        found: of `buckets.by_length`; only those of two lengths or more are drawn.
+        found: of `by_length.by_length`; only those of two lengths or more are drawn.
         policies: to be drawn beside the baseline, by label of the model; by default all.
     """
     drawn = [one for one in found if one.tells_lengths_apart]

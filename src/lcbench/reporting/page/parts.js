@@ -56,7 +56,7 @@ function chance(value) {
 
 /**
  * "up", "down" (interval excludes zero, on the side of the improvement), "unsure" (it does not),
- * "plain" (unknown): the rule of `sheets.improvement`.
+ * "plain" (unknown): the rule of `sheet.improvement`.
  */
 function lookOf(improvement) {
   if (!improvement || !isNumber(improvement.value)) return "plain";

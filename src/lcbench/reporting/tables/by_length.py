@@ -412,7 +412,7 @@ def _intervals(
 
     Returns:
         one a column but the first. Where a resampled baseline may be 0, differences are divided by
-        the baseline as it is, as `statistics.improvement_interval` does; None where that is not
+        the baseline as it is, as `intervals.improvement_interval` does; None where that is not
         above 0.
     """
     count = len(additive)

@@ -1,7 +1,7 @@
 """The paper beside ours: each number of its Tables 1 to 3 that we have too, and our noise.
 
 The numbers are those printed in arXiv:2410.24200v1 (`results/paper`), ours come from the frame of
-scores and from the items of its cells. `render` makes text of what is found here.
+scores and from the items of its cells. `formats` makes text of what is found here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Comparison:
         ours: None where some of what it is the mean of is missing.
         present: how much of that there is: "3 of 8 tasks"; empty where all is.
         noise: half a 95 % interval of ours plus the rounding of the print; None if unknown. Ours
-            varies so much over other items like the tasks' own (`noise.covariance`). The paper
+            varies so much over other items like the tasks' own (`covariance.covariance`). The paper
             scored the same items, so that agreement should be well within it: to be within is weak
             evidence of having measured the same, to be outside strong evidence of the contrary.
         doubt: why the printed number is no target; empty for those that are.
@@ -125,7 +125,7 @@ def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
 
     Table 2 gives queries and documents temperatures of their own on two tasks. The paper does not
     state its τ; that of the model's row in Table 1 is taken. Table 3 is of
-    `buckets.rank_of_longest`.
+    `ranks.rank_of_longest`.
 
     Args:
         scores: the frame of `Results.read`.

@@ -74,7 +74,7 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
     are relevant to any query, the fifth (rounded up) with the most tokens, and all that are as long
     as the shortest of them, since a window makes many equally long. The average is over all pairs
     of a query and such a document of its own; a rank is 1 + the documents before it, over the whole
-    corpus. The queries are the sample that the error is of (`noise.ratio_error`).
+    corpus. The queries are the sample that the error is of (`covariance.ratio_error`).
 
     Args:
         files: of a cell of a retrieval task.

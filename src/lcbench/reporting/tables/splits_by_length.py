@@ -1,7 +1,7 @@
 """Scores per length, for tasks whose splits are lengths: needle and passkey (`test_256` …).
 
-Takes scores as a data frame and gives values, in the blocks of Table 1; `render` makes text of
-them, and so does `sheets`. What Table 1 does not count (missing, refused) is a hole at every
+Takes scores as a data frame and gives values, in the blocks of Table 1; `formats` makes text of
+them, and so does `sheet`. What Table 1 does not count (missing, refused) is a hole at every
 length; its notes say why.
 """
 
