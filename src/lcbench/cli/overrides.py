@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -24,6 +23,7 @@ from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.settings.configs import config_folder, keys_of, known_keys, model_keys
+from lcbench.system import thirdparty
 from lcbench.system.console import key_value
 
 # Keys whose value is a text, whatever it looks like.
@@ -205,7 +205,7 @@ def _no_key(word: str) -> str:
 def _is_option(word: str) -> bool:
     """Return whether Hydra has an option of this name, which may be cut short."""
     name = word.partition("=")[0]
-    return any(option.startswith(name) for option in get_args_parser()._option_string_actions)
+    return any(option.startswith(name) for option in thirdparty.hydra_options())
 
 
 def _no_option(word: str, rest: Sequence[str], config_name: str) -> str:

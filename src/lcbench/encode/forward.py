@@ -32,6 +32,7 @@ from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
 from lcbench.system.signals import DeviceLost
+from lcbench.system.thirdparty import POOL_FLATTENED, attention_implementation
 from lcbench.system.transient import is_out_of_memory, loss_of
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy, Role
@@ -128,7 +129,7 @@ class Forward:
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
         # As it is when no temperature is at work.
-        self._attention = str(find_transformer(model).config._attn_implementation or "eager")
+        self._attention = str(attention_implementation(find_transformer(model).config) or "eager")
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         self._multiple = _multiple(model.device)
@@ -367,7 +368,7 @@ class _Replica:
         self.use(BASELINE)
         self._restore()
         for module in self._pools:
-            module.__dict__.pop("_forward_flattened", None)
+            module.__dict__.pop(POOL_FLATTENED, None)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
         self._pools, self._biases = [], []
@@ -377,7 +378,7 @@ class _Replica:
             # Through `forward` itself: sentence-transformers calls that.
             transformer: Any = find_transformer(self._model)
             # Else what was compiled for other policies counts against how often torch does it.
-            torch._dynamo.reset()
+            torch.compiler.reset()
             self._plain = transformer.__dict__.get("forward")
             transformer.forward = torch.compile(transformer.forward, dynamic=True)
 
@@ -442,17 +443,18 @@ def _pool_in_float32(model: SentenceTransformer) -> list[torch.nn.Module]:
     dtype = find_transformer(model).dtype
     if not flattens or dtype not in (torch.float16, torch.bfloat16):
         return []
-    found = [module for module in model.modules() if hasattr(module, "_forward_flattened")]
+    found = [module for module in model.modules() if hasattr(module, POOL_FLATTENED)]
     for module in found:
         # A method, so that a copy of the module has one of its own.
-        module._forward_flattened = types.MethodType(_pool_flattened, module)  # type: ignore[assignment]
+        setattr(module, POOL_FLATTENED, types.MethodType(_pool_flattened, module))
     return found
 
 
 def _pool_flattened(
     self: Any, token_embeddings: torch.Tensor, *args: Any, **kwargs: Any
 ) -> list[torch.Tensor]:
-    pooled = type(self)._forward_flattened(self, token_embeddings.float(), *args, **kwargs)
+    pool = getattr(type(self), POOL_FLATTENED)
+    pooled = pool(self, token_embeddings.float(), *args, **kwargs)
     return [one.to(token_embeddings.dtype) for one in pooled]
 
 

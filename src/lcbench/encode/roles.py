@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
+from lcbench.system import thirdparty
 from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def depends_on_role(model: SentenceTransformer) -> bool:
         return True
     if any(limit is not None for limit in lengths_by_role(model).values()):
         return True
-    if first.query_expansion is not None or "task" in first._declared_forward_params:
+    if first.query_expansion is not None or thirdparty.forward_takes_task(first):
         return True
-    if "message" in first.modality_config and first._chat_template_declares_task():
+    if "message" in first.modality_config and thirdparty.chat_template_takes_task(first):
         return True
     of_module = model.module_kwargs or {}
     return any(
@@ -99,7 +100,7 @@ def input_module(model: SentenceTransformer, role: Role | None) -> Any:
     module: Any = model[0]
     while isinstance(module, Router):
         routes: Any = module.sub_modules
-        module = routes[module._resolve_route(task=role, modality="text")][0]
+        module = routes[thirdparty.route_of(module, role)][0]
     return module
 
 
@@ -141,7 +142,7 @@ def _passed(model: SentenceTransformer, role: Role | None, name: str) -> Iterato
             yield module
             continue
         try:
-            route = module._resolve_route(task=role, modality="text")
+            route = thirdparty.route_of(module, role)
         except ValueError as error:
             texts = (
                 "texts that are neither queries nor documents (those of STS, classification, "

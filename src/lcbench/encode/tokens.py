@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import models
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from lcbench.encode.roles import input_module, lengths_by_role, task_of
 from lcbench.encode.splitting import ACROSS_WORDS, WORD, leaves_spaces, splits_at_spaces
+from lcbench.system.thirdparty import flattened_position_offset, is_fast_tokenizer_unchanged
 from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Tokenizer:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Transformer
 
-        module, tokenizer = self._module, type(self._tokenizer)
+        module = self._module
         return (
             type(self._model).preprocess is SentenceTransformer.preprocess
             and type(self._model[0]) is Transformer
@@ -253,13 +253,7 @@ class Tokenizer:
             # They may set another length, side or way of truncation.
             and not module.processing_kwargs
             and module.query_expansion is None
-            and issubclass(tokenizer, PreTrainedTokenizerFast)
-            and all(
-                getattr(tokenizer, name) is getattr(PreTrainedTokenizerFast, name)
-                for name in _CALLED
-            )
-            # Languages that are switched at each call (NLLB, MBart).
-            and not hasattr(tokenizer, "_switch_to_input_mode")
+            and is_fast_tokenizer_unchanged(type(self._tokenizer))
         )
 
     @cached_property
@@ -413,8 +407,8 @@ class Tokenizer:
         rows = [{"input_ids": one.ids.tolist()} for one in batch]
         features = dict(module.data_collator(rows))
         features.pop("labels", None)
-        if module._flatten_position_offset:
-            features["position_ids"] = features["position_ids"] + module._flatten_position_offset
+        if offset := flattened_position_offset(module):
+            features["position_ids"] = features["position_ids"] + offset
         return {**features, **batch[0].others}
 
     def _frame(self, prompt: str) -> _Frame:
@@ -447,14 +441,6 @@ class Tokenizer:
         return [_PROBE, *_PROBES, f"a {' '.join(special)} b{''.join(special)}c", long]
 
 
-# What of a tokenizer's class has to be the library's own.
-_CALLED = (
-    "__call__",
-    "_encode_plus",
-    "_convert_encoding",
-    "_get_padding_truncation_strategies",
-    "set_truncation_and_padding",
-)
 # Texts that `preprocess` and the fast tokenizer have to agree on before the latter is called alone.
 _PROBE = "a text"
 _PROBES = (

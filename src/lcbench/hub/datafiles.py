@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from lcbench.errors import RequestError
+from lcbench.system import thirdparty
 from lcbench.tasks.registry import TaskEntry
 
 # What `datasets` reads beside the data: the card, its YAML on its own, and the splits' sizes.
@@ -321,10 +322,8 @@ def _matching(pattern: str, paths: Iterable[str]) -> set[str]:
 
 
 def _is_data(path: str) -> bool:
-    from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
-
     parts = PurePosixPath(path).parts
     # `datasets` passes over hidden files and folders, and those that begin with __.
     if any(part.startswith((".", "__")) for part in parts):
         return False
-    return any(f".{suffix}" in _ALL_ALLOWED_EXTENSIONS for suffix in parts[-1].split(".")[1:])
+    return any(f".{suffix}" in thirdparty.data_suffixes() for suffix in parts[-1].split(".")[1:])

@@ -28,7 +28,7 @@ from lcbench.hub import cache, ledger
 from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
 from lcbench.hub.datasets import entries_of, missing_in
 from lcbench.hub.models import ModelSettings, check_hub_name, model_files, source_of
-from lcbench.system import transient
+from lcbench.system import thirdparty, transient
 from lcbench.system.files import write_atomically
 from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import Part
@@ -500,13 +500,11 @@ def _only_one(folder: Path) -> Iterator[None]:
         StorageError: the folder cannot be written.
     """
     from filelock import Timeout
-    from huggingface_hub.utils._fixes import WeakFileLock
 
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # As the hub's client locks, also where the file system knows no locks.
-            stack.enter_context(WeakFileLock(folder / _LOCK, timeout=1.0))
+            stack.enter_context(thirdparty.hub_lock(folder / _LOCK, timeout=1.0))
         except Timeout as error:
             raise RequestError(
                 f"mirror={folder}: another prefetch is filling it; wait for it."

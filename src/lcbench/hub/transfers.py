@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from lcbench.system import thirdparty
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
@@ -39,10 +41,9 @@ def api() -> HfApi:
 @lru_cache(maxsize=1)
 def _set_limits() -> None:
     from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
 
     def client() -> httpx2.Client:
-        limited = default_client_factory()
+        limited = thirdparty.hub_client()
         limits = _Limits()
         limited.event_hooks["response"].append(limits.apply)
         return limited

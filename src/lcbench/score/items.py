@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mteb._create_dataloaders import _retrieval_texts
-from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 from mteb.abstasks import (
     AbsTaskClassification,
     AbsTaskMultilabelClassification,
@@ -23,6 +21,7 @@ from mteb.types import PromptType
 
 from lcbench.encode.encoder import Encoder, role_of
 from lcbench.results.content import SUBQUERIES
+from lcbench.system.thirdparty import retrieval_scores, retrieval_texts, summary_metrics
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -146,7 +145,7 @@ def _summary_items(
     task: AbsTaskSummarization, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
     # mteb's own rule, of one document at a time: the score is the mean of what it gives.
-    metrics: Callable[..., Any] = task.evaluator._calculate_metrics
+    metrics: Callable[..., Any] = summary_metrics(task)
     summaries = list(data[task.machine_summaries_column_name])
     prompt = encoder.prompt_of(task.metadata, None)
     lengths = iter(encoder.lengths([text for several in summaries for text in several], prompt))
@@ -214,7 +213,7 @@ def _subquery_items(
         del results
         # As mteb has it: the same for all sub-queries.
         grades = {query: data["relevant_docs"][own[-1]] for query, own in members.items()}
-        scores = calculate_retrieval_scores(merged, grades, list(task.k_values)).all_scores
+        scores = retrieval_scores(merged, grades, task.k_values)
         queries = _texts_by_id(data["queries"], PromptType.query)
         corpus = _texts_by_id(data["corpus"], PromptType.document)
         tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
@@ -273,7 +272,7 @@ def _query_metric(metrics: Mapping[str, float], main_score: str) -> float | None
 
 def _texts_by_id(rows: Any, prompt_type: PromptType) -> dict[str, str]:
     """Return the texts of queries or documents as the model reads them, by id."""
-    return dict(zip(rows["id"], _retrieval_texts(rows, prompt_type), strict=True))
+    return dict(zip(rows["id"], retrieval_texts(rows, prompt_type), strict=True))
 
 
 def _tokens_by_id(

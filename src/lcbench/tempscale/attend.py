@@ -13,6 +13,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
+from lcbench.system.thirdparty import attention_implementation
 from lcbench.tempscale.policy import Role
 from lcbench.tempscale.prove import (
     Call,
@@ -113,7 +114,7 @@ def _attend(
     if position_bias is not None:
         optional["position_bias"] = position_bias if keeps_bias else divide(position_bias, tau)
     if softcap is not None:
-        if isinstance(tau, Tensor) and module.config._attn_implementation != EAGER:  # type: ignore[union-attr]
+        if isinstance(tau, Tensor) and attention_implementation(module.config) != EAGER:
             raise InjectionError(
                 f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
                 "texts: a policy by length needs attn_implementation=eager here."
@@ -122,7 +123,7 @@ def _attend(
         optional["softcap"] = softcap / tau
     # Flex attention is compiled anew for each scale, and gives up after a few.
     flex = getattr(module, "config", None) is not None and (
-        module.config._attn_implementation == "flex_attention"  # type: ignore[union-attr]
+        attention_implementation(module.config) == "flex_attention"
     )
     on_query = flex or isinstance(tau, Tensor)
     probe = active_probe()

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError, RequestError
+from lcbench.system.thirdparty import attention_implementation, uses_attention_interface
 from lcbench.tempscale.attend import (
     EAGER,
     LAYER_ATTRIBUTE,
@@ -105,7 +106,7 @@ class Injection:
         self._taus: Tensor | None = None
         # Once: a compiled model cannot compare policies while it runs.
         self._goes_by_role = self.policy.for_role("query") != self.policy.for_role("document")
-        self._original = self._transformer.config._attn_implementation or "eager"
+        self._original = attention_implementation(self._transformer.config) or "eager"
         try:
             setattr(self._transformer, _INJECTED, True)
             self._attach()
@@ -153,7 +154,7 @@ class Injection:
         if own:
             for module in own:
                 self._hooks += scale_softmax(module)
-        elif transformer._can_set_attn_implementation():
+        elif uses_attention_interface(transformer):
             if self._original == "eager":
                 transformer.set_attn_implementation(register_eager())
             else:
@@ -379,7 +380,7 @@ class Injection:
             if unwatched is not None:
                 module.encode = unwatched
         self._unencoded = []
-        if self._transformer.config._attn_implementation == EAGER:
+        if attention_implementation(self._transformer.config) == EAGER:
             self._transformer.set_attn_implementation(self._original)
         if self._watches:
             self._transformer.__dict__.pop("forward", None)

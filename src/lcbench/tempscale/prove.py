@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError
+from lcbench.system.thirdparty import TorchDispatchMode
 from lcbench.system.transient import is_of_device
 
 # A length that no head count, expert count or batch size is likely to have, so that a tensor of

@@ -1,0 +1,224 @@
+"""Every private name of another library that lcbench relies on, and why.
+
+A release may change these without notice; tests/system/test_thirdparty.py shows of each that it
+is there and does what is relied on. A library is imported when its name is asked for or its
+function called, so that importing this module imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx2
+    from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+
+# Names that are used as they are, and the modules they are imported from when first asked for.
+_MODULES = {
+    # The proof sees every operation of a forward pass with it; torch has no public counterpart, and
+    # its own tutorials subclass this one.
+    "TorchDispatchMode": "torch.utils._python_dispatch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+# hydra
+
+
+def hydra_options() -> Collection[str]:
+    """Return the options of Hydra's command line, with their hyphens.
+
+    Hydra's parser, like argparse itself, lists its options in no public place.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()._option_string_actions.keys()
+
+
+# huggingface_hub
+
+
+def hub_client() -> httpx2.Client:
+    """Return a client as the hub's library makes it.
+
+    The library takes another factory publicly, but does not offer the one it replaces.
+    """
+    from huggingface_hub.utils._http import default_client_factory
+
+    return default_client_factory()
+
+
+def hub_lock(path: Path, timeout: float) -> AbstractContextManager[Any]:
+    """Return a lock as the hub's library takes it on its cache.
+
+    It is writable for a group, and works where the file system knows no locks; `filelock` alone
+    does neither in the older versions that are allowed.
+
+    Args:
+        path: of the file that is locked.
+        timeout: seconds after which `filelock.Timeout` is raised.
+    """
+    from huggingface_hub.utils._fixes import WeakFileLock
+
+    return WeakFileLock(path, timeout=timeout)
+
+
+# datasets
+
+
+def data_suffixes() -> Collection[str]:
+    """Return the endings of the files that `datasets` reads as data, each with its dot.
+
+    There is no public list; which files of a repository are fetched has to follow it.
+    """
+    from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
+
+    suffixes: Collection[str] = _ALL_ALLOWED_EXTENSIONS
+    return suffixes
+
+
+# transformers
+
+
+def attention_implementation(config: Any) -> str | None:
+    """Return the name of the attention function that a model was set to; None: none was chosen.
+
+    `set_attn_implementation` is public; what it has set can only be read here.
+
+    Args:
+        config: of the model, or of one of its layers.
+    """
+    name: str | None = config._attn_implementation
+    return name
+
+
+def uses_attention_interface(model: Any) -> bool:
+    """Return whether a model's layers call the attention function that its config names.
+
+    For a class that does not, `set_attn_implementation` logs a warning and changes nothing.
+    """
+    return bool(model._can_set_attn_implementation())
+
+
+def is_fast_tokenizer_unchanged(kind: type) -> bool:
+    """Return whether texts go through the library's own code in a class of tokenizers.
+
+    Only then may the fast tokenizer be called without it. A class that overrides a step on the way
+    from `__call__` to the fast tokenizer, or switches languages at each call as NLLB and MBart do,
+    makes other tokens.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    steps = (
+        "__call__",
+        "_encode_plus",
+        "_convert_encoding",
+        "_get_padding_truncation_strategies",
+        "set_truncation_and_padding",
+    )
+    return (
+        issubclass(kind, PreTrainedTokenizerFast)
+        and all(getattr(kind, name) is getattr(PreTrainedTokenizerFast, name) for name in steps)
+        and not hasattr(kind, "_switch_to_input_mode")
+    )
+
+
+# sentence_transformers
+
+# The method by which a pooling module pools texts that follow one another without padding. It is
+# replaced by one that sums in float32; no setting does that.
+POOL_FLATTENED = "_forward_flattened"
+
+
+def flattened_position_offset(module: Any) -> int:
+    """Return what is added to the positions of texts without padding: RoBERTa counts from 2.
+
+    `preprocess` adds it itself; a batch made of kept tokens does not go through that.
+
+    Args:
+        module: a `Transformer` of sentence-transformers.
+    """
+    offset: int = module._flatten_position_offset
+    return offset
+
+
+def forward_takes_task(module: Any) -> bool:
+    """Return whether the model in a `Transformer` module takes the role of a text by name.
+
+    The public `model_forward_params` is None for a model that takes any argument, whether it names
+    this one or not.
+    """
+    return "task" in module._declared_forward_params
+
+
+def chat_template_takes_task(module: Any) -> bool:
+    """Return whether the chat template of a `Transformer` module depends on the role of a text."""
+    return bool(module._chat_template_declares_task())
+
+
+def route_of(router: Any, role: str | None) -> str:
+    """Return the name of the route that a `Router` sends texts of a role through.
+
+    Its rule takes the default route and the kind of input into account, and is public nowhere.
+
+    Raises:
+        ValueError: there is no route for the role.
+    """
+    route: str = router._resolve_route(task=role, modality="text")
+    return route
+
+
+# mteb
+
+
+def retrieval_texts(rows: Any, prompt_type: Any) -> list[str]:
+    """Return the texts of queries or documents as mteb puts them together for the model.
+
+    A document is its title and its text, a query its text and its instruction. Token counts of
+    these texts have to be those of what was encoded.
+
+    Args:
+        rows: of the dataset, with columns as mteb names them.
+        prompt_type: mteb's, `query` or `document`.
+    """
+    from mteb._create_dataloaders import _retrieval_texts
+
+    return _retrieval_texts(rows, prompt_type)
+
+
+def retrieval_scores(
+    results: Mapping[str, Mapping[str, float]],
+    grades: Mapping[str, Mapping[str, int]],
+    k_values: Sequence[int],
+) -> Mapping[str, Mapping[str, float]]:
+    """Return all metrics of retrieval of each query, as mteb computes them.
+
+    The rankings of a query's sub-queries are scored together, which mteb does for the whole task
+    only.
+
+    Args:
+        results: similarities of documents, by query.
+        grades: relevant documents and their grades, by query.
+        k_values: cut-offs.
+    """
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
+
+    return calculate_retrieval_scores(results, grades, list(k_values)).all_scores
+
+
+def summary_metrics(task: Any) -> Callable[..., Any]:
+    """Return the rule by which a summarization task turns similarities and grades into scores.
+
+    mteb applies it to all documents at once; here it is applied to each by itself.
+    """
+    metrics: Callable[..., Any] = task.evaluator._calculate_metrics
+    return metrics

@@ -1,0 +1,258 @@
+"""Each private name of another library is there, and does what lcbench relies on."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lcbench.system import thirdparty
+
+SOURCE = Path(thirdparty.__file__).parents[1]
+# Underscored, and public all the same.
+PUBLIC = {"_exit", "_replace"}
+
+
+def test_no_other_module_uses_a_private_name_of_a_library() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")}
+    own = {name for tree in trees.values() for node in ast.walk(tree) for name in _defined(node)}
+    found = [
+        f"{path.relative_to(SOURCE)}: {name}"
+        for path, tree in trees.items()
+        if path != Path(thirdparty.__file__)
+        for node in ast.walk(tree)
+        for name in _used(node)
+        if _is_private(name) and name.rpartition(".")[2] not in own | PUBLIC
+    ]
+    assert found == []
+
+
+def _defined(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return [node.id]
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return [node.attr] if isinstance(node.value, ast.Name) and node.value.id == "self" else []
+    # What an attribute of our own is called when it is set on an object of another library.
+    return [node.value] if isinstance(node, ast.Constant) and _is_ours(node.value) else []
+
+
+def _is_ours(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("_lcbench_")
+
+
+def _used(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Attribute):
+        return [node.attr]
+    if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("lcbench"):
+        return [f"{node.module}.{one.name}" for one in node.names]
+    if isinstance(node, ast.Import):
+        return [one.name for one in node.names]
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return []
+    if node.func.id not in ("getattr", "hasattr", "setattr", "delattr"):
+        return []
+    name = node.args[1]
+    return [name.value] if isinstance(name, ast.Constant) else []
+
+
+def _is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def test_importing_the_names_imports_no_library() -> None:
+    program = (
+        "import sys, lcbench.system.thirdparty\n"
+        "print({'torch', 'mteb', 'transformers', 'sentence_transformers', 'datasets', 'hydra',"
+        " 'huggingface_hub'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute TorchDispatch$"):
+        thirdparty.TorchDispatch  # noqa: B018
+
+
+def test_a_dispatch_mode_sees_every_operation() -> None:
+    import torch
+
+    seen = []
+
+    class Seen(thirdparty.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert torch.ops.aten.mm in seen
+
+
+def test_options_of_hydra() -> None:
+    assert {"--help", "--cfg", "-m", "--multirun", "--config-dir"} <= set(
+        thirdparty.hydra_options()
+    )
+
+
+def test_the_client_of_the_hub_follows_redirects_and_signs_its_requests() -> None:
+    client = thirdparty.hub_client()
+    assert client.follow_redirects
+    assert len(client.event_hooks["request"]) == 1
+    # Limits are set as hooks of their own, of responses.
+    assert client.event_hooks["response"] == []
+
+
+def test_a_lock_of_the_hub_keeps_a_second_out(tmp_path: Path) -> None:
+    from filelock import Timeout
+
+    path = tmp_path / "lock"
+    with thirdparty.hub_lock(path, timeout=1.0):
+        assert path.stat().st_mode & 0o777 == 0o664
+        with pytest.raises(Timeout), thirdparty.hub_lock(path, timeout=0.1):
+            pass
+    with thirdparty.hub_lock(path, timeout=0.1):
+        pass
+
+
+def test_endings_of_data_files() -> None:
+    suffixes = set(thirdparty.data_suffixes())
+    assert {".json", ".jsonl", ".csv", ".parquet", ".arrow", ".zip"} <= suffixes
+    assert not {".py", ".yaml", ""} & suffixes
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_the_attention_that_a_model_was_set_to(name: str) -> None:
+    from tiny_models import tiny_transformer
+
+    model = tiny_transformer("bert")
+    model.set_attn_implementation(name)
+    layer = model.encoder.layer[0].attention.self
+    assert thirdparty.attention_implementation(model.config) == name
+    assert thirdparty.attention_implementation(layer.config) == name
+
+
+def test_which_models_use_the_interface() -> None:
+    from tiny_models import tiny_transformer
+
+    assert thirdparty.uses_attention_interface(tiny_transformer("bert"))
+    assert not thirdparty.uses_attention_interface(tiny_transformer("deberta"))
+
+
+def test_tokenizers_whose_code_is_the_library_s() -> None:
+    from transformers import BertTokenizerFast, NllbTokenizerFast, PreTrainedTokenizerFast
+
+    class Other(PreTrainedTokenizerFast):
+        def _encode_plus(self, *args, **kwargs):
+            return super()._encode_plus(*args, **kwargs)
+
+    assert thirdparty.is_fast_tokenizer_unchanged(PreTrainedTokenizerFast)
+    assert thirdparty.is_fast_tokenizer_unchanged(BertTokenizerFast)
+    assert not thirdparty.is_fast_tokenizer_unchanged(NllbTokenizerFast)
+    assert not thirdparty.is_fast_tokenizer_unchanged(Other)
+    assert not thirdparty.is_fast_tokenizer_unchanged(object)
+
+
+@pytest.mark.parametrize(("architecture", "offset"), [("bert", 0), ("mpnet", 2)])
+def test_positions_of_texts_without_padding(make_model, architecture: str, offset: int) -> None:
+    module = _first_module(make_model(architecture))
+    module._flatten_position_offset = module._infer_flatten_position_offset()
+    assert thirdparty.flattened_position_offset(module) == offset
+    # It is what `preprocess` adds: without it the two would differ.
+    assert "_flatten_position_offset" in type(module).preprocess.__code__.co_names
+
+
+def _first_module(folder: Path):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True)[0]
+
+
+def test_whether_a_model_takes_the_task(make_model) -> None:
+    module = _first_module(make_model("bert"))
+    assert not thirdparty.forward_takes_task(module)
+    assert "input_ids" in module._declared_forward_params
+    assert not thirdparty.chat_template_takes_task(module)
+    module.tokenizer.chat_template = "{% for m in messages %}{{ task }}{{ m.content }}{% endfor %}"
+    assert thirdparty.chat_template_takes_task(module)
+
+
+def test_texts_without_padding_are_pooled_by_the_method_that_is_replaced() -> None:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    pooling = Pooling(2, "mean")
+    seen = []
+    pool = getattr(Pooling, thirdparty.POOL_FLATTENED)
+
+    def pooled(token_embeddings, *args, **kwargs):
+        seen.append(tuple(token_embeddings.shape))
+        return pool(pooling, token_embeddings, *args, **kwargs)
+
+    setattr(pooling, thirdparty.POOL_FLATTENED, pooled)
+    features = {
+        "token_embeddings": torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]),
+        "cu_seq_lens_q": torch.tensor([0, 2, 3], dtype=torch.int32),
+        "seq_idx": torch.tensor([[0, 0, 1]], dtype=torch.int32),
+    }
+    embeddings = pooling(features)["sentence_embedding"]
+    assert len(seen) == 1
+    assert embeddings.tolist() == [[2.0, 3.0], [5.0, 6.0]]
+
+
+def test_the_route_of_a_role() -> None:
+    import torch
+    from sentence_transformers.base.modules import Router
+
+    modules = {"query": [torch.nn.Identity()], "document": [torch.nn.Identity()]}
+    router = Router(modules, allow_empty_key=False)
+    assert thirdparty.route_of(router, "query") == "query"
+    assert thirdparty.route_of(router, "document") == "document"
+    with pytest.raises(ValueError, match="route"):
+        thirdparty.route_of(router, None)
+    router.default_route = "document"
+    assert thirdparty.route_of(router, None) == "document"
+
+
+def test_texts_of_retrieval_as_a_model_reads_them() -> None:
+    from datasets import Dataset
+    from mteb.types import PromptType
+
+    corpus = Dataset.from_dict({"id": ["1", "2"], "title": ["T", ""], "text": ["a", "b"]})
+    queries = Dataset.from_dict({"id": ["1"], "text": ["q"], "instruction": ["do"]})
+    assert thirdparty.retrieval_texts(corpus, PromptType.document) == ["T a", "b"]
+    assert thirdparty.retrieval_texts(queries, PromptType.query) == ["q do"]
+
+
+def test_scores_of_retrieval_by_query() -> None:
+    scores = thirdparty.retrieval_scores(
+        {"q": {"a": 0.9, "b": 0.8}, "r": {"a": 0.1, "b": 0.2}},
+        {"q": {"b": 1}, "r": {"b": 1}},
+        (1, 10),
+    )
+    assert scores["q"]["ndcg_cut_10"] == pytest.approx(0.6309, abs=1e-4)
+    assert scores["q"]["success_1"] == 0
+    assert scores["r"]["ndcg_cut_1"] == 1
+
+
+def test_the_metrics_of_summaries() -> None:
+    from mteb._evaluators import SummarizationEvaluator
+
+    metrics = thirdparty.summary_metrics(SimpleNamespace(evaluator=SummarizationEvaluator))
+    distances = [[0.1, 0.2, 0.3]]
+    scores = metrics(
+        None,
+        {
+            "human_scores": [[1.0, 3.0, 2.0]],
+            "cosine_scores": distances,
+            "dot_scores": distances,
+            "similarity_scores": distances,
+        },
+    )
+    assert scores["cosine_spearman"] == pytest.approx(0.5)
