@@ -63,14 +63,17 @@ def _shared_transformer(folder: Path) -> Any:
     return SentenceTransformer(modules=[router], device="cpu")
 
 
-def _static_queries(folder: Path) -> Any:
+def _static_queries(folder: Path, *, first: bool = False) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     plain = SentenceTransformer(str(folder), device="cpu")
     static = StaticEmbedding(plain.tokenizer, embedding_dim=32)
-    router = Router({"document": [*plain.children()], "query": [static]}, default_route="document")
+    routes = {"document": [*plain.children()], "query": [static]}
+    # Which comes first is the one whose tokenizer the model has for its own.
+    ordered = dict(reversed(routes.items())) if first else routes
+    router = Router(ordered, default_route="document")
     return SentenceTransformer(modules=[router], device="cpu")
 
 
@@ -252,10 +255,11 @@ def test_a_router_without_default_route_has_queries_and_documents(
         check_routes(model, ["query", None], "local/m")
 
 
+@pytest.mark.parametrize("first", [False, True])
 def test_a_run_refuses_a_model_whose_queries_have_no_attention(
-    make_model: Callable[[str], Path], tmp_path: Path
+    first: bool, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    _static_queries(make_model("bert")).save_pretrained(str(tmp_path / "m"))
+    _static_queries(make_model("bert"), first=first).save_pretrained(str(tmp_path / "m"))
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         words = ["model=custom", f"model.name={tmp_path / 'm'}", "tasks=[DocstringReranking]"]
         words += [f"results_dir={tmp_path / 'r'}", "store=none", "engine.scoring=0", "tau=0.8"]

@@ -318,7 +318,10 @@ def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
         locate(asked, offline=True)
 
 
-@pytest.mark.parametrize("stated", ["1000000000000000019884624838656", "1e30", "Infinity"])
+@pytest.mark.parametrize(
+    "stated",
+    [*("1000000000000000019884624838656", "1e30", "Infinity"), *("1e12", "1e20", "1000000000")],
+)
 def test_a_limit_that_no_text_reaches_is_none(
     stated: str, tmp_path: Path, make_model: Callable[[str], Path]
 ) -> None:
@@ -432,7 +435,14 @@ def test_queries_that_are_expanded_beyond_the_positions_are_refused(
 
 @pytest.mark.parametrize(
     "rotary",
-    [{"rope_theta": 1e4}, {"global_rope_theta": 1e4}, {"position_embedding_type": "alibi"}],
+    [
+        {"rope_theta": 1e4},
+        {"global_rope_theta": 1e4},
+        {"position_embedding_type": "alibi"},
+        {"model_type": "deberta-v2", "relative_attention": True, "position_biased_input": False},
+        {"model_type": "longt5", "n_positions": 64},
+        {"model_type": "switch_transformers", "n_positions": 64},
+    ],
 )
 def test_positions_that_are_computed_end_no_stated_window(
     rotary: dict[str, Any], tmp_path: Path
@@ -441,6 +451,21 @@ def test_positions_that_are_computed_end_no_stated_window(
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
     assert locate(settings(tmp_path), offline=True).own_window == 128
+    # Its own number is the same protocol as none.
+    asked = locate(settings(tmp_path, window=128), offline=True)
+    assert (asked.window, asked.shape.window) == (None, 128)
+
+
+def test_a_table_of_positions_beside_relative_ones_ends_the_window(tmp_path: Path) -> None:
+    config = {"model_type": "deberta-v2", "relative_attention": True, "position_biased_input": True}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    assert locate(settings(tmp_path), offline=True).own_window == 64
+
+
+def test_a_window_that_no_text_fills_is_refused(make_model: MakeModel) -> None:
+    with pytest.raises(RequestError, match=r"model\.window=1000000000000000: no text has so many"):
+        locate(settings(make_model("t5"), window=10**15), offline=True)
 
 
 def test_windows_by_role_end_with_the_positions(tmp_path: Path, make_model: MakeModel) -> None:

@@ -30,7 +30,7 @@ from lcbench.hub.cache import (
 )
 from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
 from lcbench.hub.model_files import read_object, transformer_folder
-from lcbench.hub.windows import positions_of, stated_window, window_in_files, window_of
+from lcbench.hub.windows import NO_LIMIT, positions_of, stated_window, window_in_files, window_of
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -183,7 +183,13 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         ) from error
     pooling, assumed = _choose_pooling(settings, folder, config)
     window = settings.window
-    if window is not None and positions is not None and window > positions:
+    if window is not None and window >= NO_LIMIT:
+        raise RequestError(
+            f"model.window={window}: no text has so many tokens; without the key the model's own "
+            "window counts."
+        )
+    # Where the positions are computed, the model's own window may be beyond those that it states.
+    if window is not None and positions is not None and window > max(positions, own or 0):
         raise RequestError(
             f"model.window={window} is more than {settings.config} has positions for: "
             f"the most it can read of one text is {positions} tokens."
@@ -247,8 +253,12 @@ def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> No
     Raises:
         RequestError: naming the key, and the file that has it.
     """
-    window, count = window_of(model), getattr(model.tokenizer, "num_special_tokens_to_add", None)
-    special = 0 if count is None else int(count(pair=False))
+    from transformers import PreTrainedTokenizerBase
+
+    window, special = window_of(model), 0
+    # Static embeddings have a tokenizer of another class, and add none.
+    if isinstance(model.tokenizer, PreTrainedTokenizerBase):
+        special = model.tokenizer.num_special_tokens_to_add(pair=False)
     if window is not None and window <= special:
         folder = transformer_folder(located.folder)
         if located.settings.window is not None:

@@ -20,6 +20,8 @@ _COUNT_FROM_PADDING = frozenset(
         *("markuplm", "xmod"),
     }
 )
+# Those whose positions are relative, whatever number their configuration states.
+_RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
 # Where sentence-transformers looks for a window, in this order.
 _WINDOW_FILES = tuple(
     f"sentence_{kind}_config.json"
@@ -29,8 +31,9 @@ _WINDOW_FILES = tuple(
 # `max_seq_length`; null is none.
 _TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
 _LIMIT = "model_max_length"
-# More tokens than this are what transformers writes for no limit (1e30).
-NO_LIMIT = 1e20
+# From so many tokens on a stated window is no limit: transformers writes 1e30, others 1e12, and the
+# longest window of a released model is 1e7.
+NO_LIMIT = 1e9
 
 
 def set_window(model: SentenceTransformer, window: int) -> None:
@@ -54,8 +57,8 @@ def positions_of(config: dict[str, Any]) -> int | None:
     Raises:
         RequestError: it counts them from a padding id that is none.
     """
-    if config.get("model_type") in ("t5", "mt5", "umt5"):
-        return None  # relative positions
+    if config.get("model_type") in _RELATIVE:
+        return None
     count = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(count, int):
         return None
@@ -116,9 +119,11 @@ def has_no_table(config: dict[str, Any]) -> bool:
 
     sentence-transformers reads as many tokens of a text then as the window's file says.
     """
-    return (
+    return bool(
         any("rope_" in key or "rotary_emb" in key for key in config)
         or config.get("position_embedding_type") == "alibi"
+        # DeBERTa's own positions are relative; a table besides is an option.
+        or (config.get("relative_attention") and config.get("position_biased_input") is False)
     )
 
 
@@ -128,7 +133,7 @@ def _limit(stated: Any, where: str) -> int | None:
     Raises:
         RequestError: it is less than one token.
     """
-    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated > NO_LIMIT:
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated >= NO_LIMIT:
         return None
     if stated < 1:
         raise RequestError(f"{where} is {stated}: a window of less than one token reads nothing.")
@@ -138,4 +143,4 @@ def _limit(stated: Any, where: str) -> int | None:
 def window_of(model: Any) -> int | None:
     """Return the most tokens that a loaded model reads of a text; None: not limited."""
     window = model.max_seq_length
-    return None if window is None or window > NO_LIMIT else int(window)
+    return None if window is None or window >= NO_LIMIT else int(window)

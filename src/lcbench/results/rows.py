@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcbench.hub.windows import NO_LIMIT
 from lcbench.results.cell import Protocol
 from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
 from lcbench.results.files import META, CellFiles
@@ -30,9 +31,6 @@ _LONGEST_EXPERIMENT = 200
 ASSUMED_POOLING = "assumed_pooling"
 # In a provenance: the folder of a model as it was asked for. Older results have none.
 MODEL_PATH = "model_path"
-
-# A window of more tokens than this is no limit.
-_NO_WINDOW = 1e20
 
 # What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
 # stand among them.
@@ -234,7 +232,7 @@ def result_rows(
     model, revision, policy = _cell_of(files.folder)
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
-    if isinstance(window, float | int) and not window <= _NO_WINDOW:
+    if isinstance(window, float | int) and not window < NO_LIMIT:
         # Infinity, or what transformers writes for no limit.
         window = None
     protocol = protocol if isinstance(protocol, dict) else {}
