@@ -329,6 +329,25 @@ def test_a_cell_of_other_items_is_a_hole() -> None:
     assert table.notes[0] == refused
 
 
+def test_a_cell_of_other_weights_under_one_commit_is_not_compared() -> None:
+    digests = {"model_digest": "sha256-1"}
+    table = the_table(
+        frame(
+            cell("1", "A", 0.5, **digests),
+            cell("0.9", "A", 0.9, model_digest="sha256-2"),
+            cell("0.8", "A", 0.6, **digests),
+            # Of an older version, which did not write it down.
+            cell("0.7", "A", 0.4),
+        )
+    )
+    (block,) = table.blocks
+    assert block.improvements["0.9"] == {"Class": None, "Avg": None}
+    assert block.improvements["0.8"]["Class"] == pytest.approx(20)
+    assert block.improvements["0.7"]["Class"] == pytest.approx(-20)
+    refused = "model, τ = 0.9, Class: refused A (the model's files are not those of the baseline)"
+    assert table.notes[0] == refused
+
+
 def test_items_that_are_not_known_are_no_others() -> None:
     table = the_table(frame(cell("1", "A", 0.5), cell("0.9", "A", 0.6, items_of_data="2" * 64)))
     assert table.blocks[0].improvements["0.9"]["Class"] == pytest.approx(20)

@@ -40,7 +40,7 @@ class Identity:
 
     Attributes:
         model: name, `<organisation>/<model>`.
-        revision: the commit, or a digest of the model's files.
+        revision: the digest of the model's files, or what else tells its weights from others.
         window: tokens that are read of a text; None: not limited.
         dtype: of weights and activations.
         pooling: the one that was asked for in the place of the model's; None: the model's.

@@ -47,7 +47,7 @@ from lcbench.reporting.table import (
     temperature,
 )
 from lcbench.results.items import ITEMS
-from lcbench.results.rows import ASSUMED_POOLING
+from lcbench.results.rows import ASSUMED_POOLING, MODEL_DIGEST
 
 SCORE_COLUMNS = (
     "group",
@@ -70,6 +70,13 @@ _PATH = "path"
 
 # A git revision is recognised by this many characters; more are shown only to tell two apart.
 _REVISION_CHARACTERS = 8
+
+
+# Conditions of a comparison that not every result has, and what is said where two differ.
+_NOT_ALWAYS_KNOWN = {
+    ITEMS: "the items are not those of the baseline",
+    MODEL_DIGEST: "the model's files are not those of the baseline",
+}
 
 
 def build_tables(
@@ -416,10 +423,10 @@ def _differences(cell: Cell, baseline: Cell) -> list[str]:
         there = baseline.conditions.get(key, "absent")
         if key == ASSUMED_POOLING:
             continue  # the same for a model at one revision; results of older versions say none
-        if key == ITEMS:
+        if key in _NOT_ALWAYS_KNOWN:
             # Of a result of an older version, or without items, they are not known.
             if here != there and "absent" not in (here, there):
-                differences.append("the items are not those of the baseline")
+                differences.append(_NOT_ALWAYS_KNOWN[key])
         elif here != there:
             differences.append(f"{key}: {here} here, {there} in the baseline")
     for parts, where in (

@@ -29,6 +29,8 @@ _LONGEST_EXPERIMENT = 200
 
 # In a provenance: the pooling of a model that names none, where none was asked for.
 ASSUMED_POOLING = "assumed_pooling"
+# In a provenance: the digest of the model's files. A commit's may have been changed on a machine.
+MODEL_DIGEST = "model_digest"
 # In a provenance: the folder of a model as it was asked for. Older results have none.
 MODEL_PATH = "model_path"
 
@@ -217,6 +219,8 @@ def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     }
     if isinstance(provenance.get(ITEMS), str):
         conditions[ITEMS] = provenance[ITEMS]
+    if isinstance(provenance.get(MODEL_DIGEST), str):
+        conditions[MODEL_DIGEST] = provenance[MODEL_DIGEST]
     if isinstance(provenance.get(ASSUMED_POOLING), str):
         conditions[ASSUMED_POOLING] = provenance[ASSUMED_POOLING]
     return conditions

@@ -325,7 +325,8 @@ class Runner:
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded)
             check_room(model.name, loaded, prompt_of, texts)
-            engine = self._engine(model, loaded, devices, prompt_of, progress)
+            facts = provenance.model_facts(model, loaded)
+            engine = self._engine(model, facts, loaded, devices, prompt_of, progress)
         except RequestError as error:
             if is_of_device(error):
                 # Whoever took the device's word for the model's.
@@ -341,7 +342,6 @@ class Runner:
         except Exception as error:
             self._try_later(cells, error, progress)
             return
-        facts = provenance.model_facts(model, loaded)
         again: deque[Cell] = deque()
 
         def jobs(queue: deque[Cell]) -> Iterator[Job]:
@@ -492,6 +492,7 @@ class Runner:
     def _engine(
         self,
         model: LocatedModel,
+        facts: provenance.ModelFacts,
         loaded: SentenceTransformer,
         devices: Sequence[str],
         prompt_of: PromptOf,
@@ -514,7 +515,8 @@ class Runner:
         )
         identity = Identity(
             model.name,
-            model.revision,
+            # A commit's files may have been changed on this machine.
+            facts.digest or model.revision,
             window_of(loaded),
             self._settings.protocol.dtype,
             model.pooling,
