@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,6 @@ from lcbench.encode.load import load
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError, StorageError
 from lcbench.hub import cache
-from lcbench.hub.datasets import (
-    is_here,
-    is_plain,
-    lacking_in_folders,
-    missing_data,
-    missing_subsets,
-    point_at,
-)
 from lcbench.hub.models import LocatedModel, dimensions_of
 from lcbench.hub.windows import window_of
 from lcbench.plan import machine, recorder
@@ -36,6 +28,7 @@ from lcbench.results.content import DIGEST, digest_of
 from lcbench.results.failure import Failure
 from lcbench.results.folder import Finished, Results
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
+from lcbench.run import checks
 from lcbench.run.claims import Claim, Claims
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Allotment, Busy, Done
@@ -50,11 +43,10 @@ from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
 from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
 from lcbench.tasks.make import make_task
-from lcbench.tasks.suites import Part, check_pins, parts_of
+from lcbench.tasks.suites import Part, check_pins
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
-    from mteb.abstasks.abstask import AbsTask
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.types import PromptType
     from sentence_transformers import SentenceTransformer
@@ -134,18 +126,7 @@ class Runner:
         names = list(dict.fromkeys(cell.task for cell in cells))
         mirror, offline = self._settings.mirror, self._settings.offline
         parts = [self._parts[name] for name in names]
-        missing, lacking = missing_data(parts, mirror), lacking_in_folders(parts, mirror)
-        if lacking:
-            raise cache.refuse([*missing, *lacking], mirror, "a plain folder is read as it is")
-        if missing:
-            if why := cache.why_not_fetched(offline=offline):
-                raise cache.refuse(missing, mirror, why)
-            from lcbench.hub.fetch import fetch_data
-
-            for what, reason in fetch_data(
-                [part for part in parts if missing_data([part], mirror)], self._console
-            ).items():
-                self._warn(f"{what}: {reason}")
+        checks.fetch_missing(parts, mirror, offline=offline, console=self._console, warn=self._warn)
         if any(name not in DOCS_TASKS for name in names):
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
@@ -162,43 +143,13 @@ class Runner:
         # What can be told at once has been. Processes that score load their libraries meanwhile.
         self._pool.warm_up()
         check_pins(names, self._settings.suites)
-        all_here, without, plain = True, [], []
-        for task in [self._make_task(name) for name in names if name not in DOCS_TASKS]:
-            for one in parts_of(task) or [task]:
-                origin = point_at(one, mirror)
-                all_here = all_here and is_here(one)
-                plain += [one] if is_plain(one) else []
-                if subsets := missing_subsets(one):
-                    listed = ", ".join(subsets)
-                    without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
-        if without:
-            raise cache.refuse(without, mirror, "the dataset's card has no such configurations")
+        tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
+        all_here, plain = checks.find_data(tasks, mirror)
         if all_here or cache.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             cache.go_offline()
             self._pool.offline = True
-        self._count(plain)
-
-    def _count(self, tasks: Sequence[AbsTask]) -> None:
-        """See that plain folders hold the datasets that they are named after, as far as is known.
-
-        Raises:
-            RequestError: one has another number of texts, and nobody said that it may.
-        """
-        from lcbench.hub.contents import DataError, load, refuse
-
-        differs = []
-        for task in tasks:
-            # What cannot be loaded fails by itself: its cells say so, and others need not.
-            with suppress(DataError):
-                differs += load(task)
-            task.unload_data()
-        wrong = [one for one in differs if not one.is_tolerable]
-        if wrong and not self._settings.unverified_data:
-            raise refuse(wrong)
-        for one in differs:
-            told = f"not quite the data that it is named after: {one}"
-            self._console.print(Text(told), soft_wrap=True)
+        checks.count_texts(plain, self._console, unverified=self._settings.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
