@@ -20,7 +20,7 @@ def walks() -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("place", [*{place for walk in walks() for place in walk}])
+@pytest.mark.parametrize("place", sorted({place for walk in walks() for place in walk}))
 def test_what_a_walk_names_is_there(place: str) -> None:
     path, _, name = place.partition("::")
     tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
