@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RssAnon is Linux's")
 def test_a_million_short_texts_need_less_than_a_gibibyte(tmp_path: Path) -> None:
-    program = Path(__file__).with_name("memory_program.py")
+    program = Path(__file__).parents[1] / "support" / "memory_program.py"
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path), "1000000"],
         capture_output=True,

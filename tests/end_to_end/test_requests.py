@@ -137,7 +137,7 @@ def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
     assert (tmp_path / "installed" / "lcbench" / "paper" / "table1.csv").is_file()
     done = run("--help", PYTHONPATH=str(tmp_path / "installed"))
     assert done.returncode == 0
-    assert "sweep: demo" in done.stdout
+    assert "  sweep=demo, " in done.stdout
 
 
 def test_a_value_from_the_environment_may_be_anything(run, tmp_path: Path) -> None:

@@ -74,8 +74,7 @@ def test_nothing_to_submit_is_nothing(run, tmp_path: Path) -> None:
 def test_the_flags_are_in_the_help(run) -> None:
     done = run("--help", command="status")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "--failed (or failed=true)" in done.stdout
-    assert "--watch (or watch=true)" in done.stdout
+    assert "--failed and --watch are short for failed=true and watch=true." in done.stdout
     assert "results_dir: results/runs" in done.stdout
 
 

@@ -14,7 +14,7 @@ import chaos_program
 import pytest
 
 pytestmark = pytest.mark.slow
-PROGRAM = Path(__file__).with_name("chaos_program.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "chaos_program.py"
 CELLS = 48
 
 
