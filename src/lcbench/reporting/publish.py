@@ -136,7 +136,8 @@ def file_of_another(folder: Path) -> str | None:
     try:
         with (folder / PAGE).open(encoding="utf-8", errors="replace") as file:
             return None if _GENERATOR in file.read(_HEAD) else PAGE
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        # Whether anything can be written there is asked elsewhere.
         return None
     except OSError:
         return PAGE
