@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,6 +68,26 @@ def _company(request: pytest.FixtureRequest) -> Iterator[None]:
             fcntl.flock(door, fcntl.LOCK_EX)
             fcntl.flock(machine, kind)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _network_allowed_again() -> Iterator[None]:
+    """Undo `cache.go_offline`, which is for the rest of a process, after each test."""
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    variables = {name: os.environ.get(name) for name in names}
+    modules = ("huggingface_hub.constants", "datasets.config")
+    before = {name: sys.modules[name].HF_HUB_OFFLINE for name in modules if name in sys.modules}
+    yield
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # As a module that was imported meanwhile would have found it.
+    offline = (variables["HF_HUB_OFFLINE"] or "").upper() in ("1", "ON", "YES", "TRUE")
+    for name in modules:
+        if name in sys.modules:
+            sys.modules[name].HF_HUB_OFFLINE = before.get(name, offline)
 
 
 @pytest.fixture(scope="session")
