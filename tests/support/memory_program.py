@@ -48,7 +48,7 @@ class StubForward:
             found = self.generator.random((len(texts), DIMENSIONS), dtype=np.float32)
             yield Batch(texts, found, sum(tokens[i].length for i in texts))
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         pass
 
 
@@ -76,7 +76,7 @@ def main(folder: str, count: int) -> None:
         while not done.wait(0.02):
             peak.append(anonymous())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     texts = [f"short text number {i}" for i in range(count)]
     found = encoder.embed(texts)
