@@ -1,6 +1,9 @@
 """Commands are found by their first word, and say what they are for and what they take."""
 
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,17 @@ def test_help_of_a_run_lists_commands_and_choices() -> None:
     assert "  sweep=demo, layers, lengths, longembed, paper, roles\n" in text
     assert "  model=minilm, " in text
     assert "Keys of engine=auto (engine.KEY=VALUE)\n  device: auto " in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_that_cannot_be_written_is_told(word: str) -> None:
+    words = [sys.executable, "-m", "lcbench", word]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lcbench: error: standard output cannot be written: No space")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["--version"], ["report", "--version"]])

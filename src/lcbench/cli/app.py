@@ -86,14 +86,14 @@ def _run(words: list[str]) -> int:
         )
         return 2
     command = COMMANDS[name]
-    if "--version" in words:
-        emit(f"lcbench {__version__}\n")
-        return 0
-    if "--help" in words or "-h" in words:
-        emit(help_of(name))
-        return 0
-    module = import_module(f"lcbench.cli.{command.module}")
     try:
+        if "--version" in words:
+            emit(f"lcbench {__version__}\n")
+            return 0
+        if "--help" in words or "-h" in words:
+            emit(help_of(name))
+            return 0
+        module = import_module(f"lcbench.cli.{command.module}")
         if prepare := getattr(module, "prepare", None):
             words = prepare(words)
     except LcbenchError as error:
@@ -113,8 +113,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
 
     Returns:
         The exit status: 0, 1 (something failed), 2 (the request was wrong), 130 (interrupted), 143
-        (told to end);
-        under `-m` that of the worst job.
+        (told to end); under `-m` that of the worst job.
     """
     try:
         sys.argv[1:] = read_words(sys.argv[1:], config_name)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lcbench.cli.commands import COMMANDS
+from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.settings.configs import config_folder
 
 _FLAGS = """\
@@ -31,7 +31,8 @@ def help_of(name: str) -> str:
     parts = [f"{title} [KEY=VALUE]…: {command.summary}\n"]
     text = _read(command.config)
     head, keys = _split(text)
-    if command.config == name or name in ("run", "import"):
+    # What estimate and plan share with a run is told by their summaries.
+    if title == spelled(command.config):
         parts.append(head)
     if name == "run":
         width = max(map(len, COMMANDS))

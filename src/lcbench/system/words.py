@@ -25,4 +25,5 @@ def duration(hours: float) -> str:
 
 
 def several(number: float, what: str) -> str:
+    """Return a number of things in words, `what` in the singular: `1 cell`, `1,400 cells`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
