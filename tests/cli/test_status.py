@@ -161,6 +161,15 @@ def test_silence_begins_with_the_lease(tmp_path: Path, untouched: float, is_sile
     assert ("silent for" in shown(state)) is is_silent
 
 
+def test_a_result_that_has_lost_its_provenance_is_not_done(tmp_path: Path) -> None:
+    """A run sets it aside and computes it again, so it is not to be called done before."""
+    sweep = one(tmp_path)
+    write_result(sweep, 0).with_suffix(".provenance.jsonl").unlink()
+    (cell,) = state_of(sweep).cells
+    assert (cell.kind, cell.finished, cell.is_broken) == ("missing", None, True)
+    assert "broken: the next run sets it aside and computes it again" in shown(state_of(sweep))
+
+
 def test_a_claim_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
     sweep = one(tmp_path)
     path = write_claim(sweep, 0, here())

@@ -14,6 +14,7 @@ from engines import engine_of, settings
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from tiny_models import tiny_transformer
+from tokenizers.pre_tokenizers import ByteLevel
 
 import lcbench
 from lcbench.encode.load import load
@@ -233,7 +234,8 @@ def test_a_pooling_is_refused_where_the_model_names_another(make_model: Make) ->
 def test_scores_and_embeddings_under_another_pooling_lie_apart() -> None:
     protocol = Protocol("paper", "none", "float32", "test", None, None, None)
     # Known from results that were recorded before there was such a key.
-    assert replace(protocol, pooling="cls").key != protocol.key
+    keys = {one.key for one in (protocol, replace(protocol, pooling="cls"))}
+    assert len(keys | {replace(protocol, own_code=True).key}) == 3
     assert protocol.key == "paper-" + _key_without_pooling(protocol)
 
 
@@ -242,7 +244,7 @@ def _key_without_pooling(protocol: Protocol) -> str:
     from dataclasses import asdict
 
     fields = asdict(protocol)
-    for name in [name for name in ("subsets", "pooling") if fields[name] is None]:
+    for name in [name for name in ("subsets", "pooling", "own_code") if not fields[name]]:
         del fields[name]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -365,12 +367,55 @@ def test_every_kind_of_tokenizer_counts(
     assert locate(asked, mirror=tmp_path / "mirror", offline=True).folder == folder.resolve()
 
 
+def test_a_tokenizer_of_a_vocabulary_and_merges_is_read_as_by_the_library(
+    tmp_path: Path, make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(make_model("roberta"), tmp_path / "mirror" / "some" / "model"))
+    for name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), "th", "Ġth"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\nt h\nĠ th\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "RobertaTokenizer", "model_max_length": 64})
+    )
+    asked = settings(tmp_path, name="some/model", source="hub")
+    located = locate(asked, mirror=tmp_path / "mirror", offline=True)
+    model = load(located, device="cpu", dtype="float32")
+    assert model.tokenizer.tokenize("a th") == ["a", "Ġth"]
+    expected = SentenceTransformer(str(folder)).encode(TEXTS)
+    assert np.abs(model.encode(TEXTS) - expected).max() < 1e-6
+
+
 def test_the_store_keeps_poolings_apart(plain: Callable[..., Path]) -> None:
     engine, _ = engine_of(plain(tiny_transformer("bert")))
     mean = engine._context(parse(0.8), "", None).digest
     engine._identity = replace(engine._identity, pooling="cls")
     assert engine._context(parse(0.8), "", None).digest != mean
     engine.close()
+
+
+def test_code_that_a_model_names_is_part_of_what_it_is(
+    copy: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trusted or not, one folder gives two models; and code of another repository changes alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = copy()
+    plain = found(folder, trust_remote_code=True)
+    assert not plain.own_code
+    change_json(folder / "config.json", auto_map={"AutoModel": "modeling.Own"})
+    assert not found(folder).own_code
+    assert found(folder, trust_remote_code=True).own_code
+    change_json(folder / "config.json", auto_map={"AutoModel": "org/code--modeling.Own"})
+    revisions = {found(folder, trust_remote_code=True).revision}
+    reference = tmp_path / "hub" / "models--org--code" / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        reference.write_text(commit)
+        revisions.add(found(folder, trust_remote_code=True).revision)
+    assert len(revisions | {plain.revision}) == 4
 
 
 def test_sizes_that_are_nested_are_refused_by_name(plain: Callable[..., Path]) -> None:

@@ -515,6 +515,21 @@ def test_a_hub_cannot_have_files_removed(
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3
 
 
+def test_a_tree_without_an_end_is_given_up(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    wanted = next(one for one in command.wanted_of(read_keys(tmp_path)) if one.kind == "dataset")
+    whole = len(hub.repositories[1].tree)
+    api = HfApi(endpoint=hub.address)
+    monkeypatch.setattr(prefetch, "_MOST_ENTRIES", whole)
+    assert prefetch.plan_with(api, wanted, tmp_path).sizes
+    monkeypatch.setattr(prefetch, "_MOST_ENTRIES", whole - 1)
+    with pytest.raises(RequestError, match=f"more than {whole - 1} files and folders"):
+        prefetch.plan_with(api, wanted, tmp_path)
+
+
 def read_keys(folder: Path) -> schema.Settings:
     keys = (*KEYS, "tasks=[STSBenchmark]", f"mirror={folder}")
     return read.read({"custom": composed(*keys, config="prefetch")})

@@ -242,6 +242,20 @@ def test_a_model_whose_download_was_cut_off_is_missing(
         locate(settings(tmp_path, name="some/model", source="hub"), offline=True)
 
 
+def test_a_link_that_leads_nowhere_is_missing(
+    tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cache that was copied without its blobs has them."""
+    fill_hub_cache(tmp_path, "some/model", "a" * 40, make_model("bert"))
+    weights = next(tmp_path.rglob("*.safetensors"))
+    weights.unlink()
+    weights.symlink_to("../../blobs/gone")
+    asked = settings(tmp_path, name="some/model", source="hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingError, match=r"some/model: model\.safetensors"):
+        locate(asked, offline=True)
+
+
 def test_a_cache_that_another_library_made_is_not_the_model(
     tmp_path: Path, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

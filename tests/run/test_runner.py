@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import chaos_program
+import engines
 import pytest
 from rich.console import Console
 
@@ -231,6 +232,21 @@ def test_told_to_end_it_finishes_nothing_half_way(
     names = {Path(path).stem for path in chaos_program.seen_results(settings.results_dir)}
     assert names == {"STS12", "STS13", "STS14"}
     assert stop.progressed
+
+
+def test_a_pooling_that_no_file_names_is_told_before_the_run(
+    settings: Any, tmp_path: Path, model: Path
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "plain"))
+    (folder / "modules.json").unlink()
+    settings = replace(settings, models=(engines.settings(folder),))
+    screen = StringIO()
+    lay_out(settings, Console(file=screen, width=500), pytest.fail)
+    assert (
+        "local/plain names no pooling (it has no modules.json): mean is assumed, as by "
+        "sentence-transformers. model.pooling=mean, cls, lasttoken or max says which it was "
+        "trained with."
+    ) in screen.getvalue()
 
 
 def test_told_to_stop_it_begins_no_other_cell(

@@ -283,6 +283,14 @@ def submitted(sweep: Manifest, *jobs: int, cluster: str = "") -> None:
         slurm._record(sweep.folder, slurm.Submission(job, cluster, (0, 1), "", ()))
 
 
+def test_a_record_that_is_a_link_is_not_written_through(sweep: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("of the user\n")
+    (sweep.folder / "slurm.jsonl").symlink_to(tmp_path / "own.txt")
+    with pytest.raises(StorageError, match=r"job 17 was submitted, but .*slurm\.jsonl cannot be"):
+        submitted(sweep, 17)
+    assert (tmp_path / "own.txt").read_text() == "of the user\n"
+
+
 def test_a_line_that_was_cut_off_is_passed_over(sweep: Manifest) -> None:
     submitted(sweep, 17)
     with (sweep.folder / "slurm.jsonl").open("a") as file:

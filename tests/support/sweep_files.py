@@ -53,8 +53,7 @@ def write_result(
     cell = sweep.lines[index]
     path = sweep.results_dir / cell.folder / f"{cell.task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if record is not None:
-        path.with_suffix(".provenance.jsonl").write_text(json.dumps(record))
+    path.with_suffix(".provenance.jsonl").write_text(json.dumps(record or {}))
     path.write_text(content)
     if at is not None:
         os.utime(path, (at, at))

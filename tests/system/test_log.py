@@ -67,6 +67,14 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) ->
     assert not path.exists()
 
 
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("of the user\n")
+    (tmp_path / "a.log").symlink_to(tmp_path / "own.txt")
+    with logged(tmp_path, "a.log"):
+        LOGGER.info("lost")
+    assert (tmp_path / "own.txt").read_text() == "of the user\n"
+
+
 def test_threads_have_cells_of_their_own(tmp_path: Path) -> None:
     ready = threading.Barrier(4)
 

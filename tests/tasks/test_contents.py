@@ -334,6 +334,34 @@ def test_other_data_is_scored_only_if_it_is_said_to_be(
     assert scored.result.dataset_revision.startswith("sha256-")
 
 
+def test_half_a_snapshot_of_which_no_tree_is_known_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the hub's commit half a dataset would be scored by the whole one's name."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
+    task = mteb.get_task("STS13")
+    repository = tmp_path / "mirror" / "datasets--mteb--sts13-sts"
+    snapshot = repository / "snapshots" / task.metadata.revision
+    snapshot.mkdir(parents=True)
+    fill(snapshot, 750)
+    assert point_at(task, tmp_path / "mirror").origin == "hub"
+    differs = load(task)
+    assert [str(one) for one in differs] == [
+        "STS13, split test, column sentence1: 750 texts, mteb counts 1,500",
+        "STS13, split test, column sentence2: 750 texts, mteb counts 1,500",
+    ]
+    assert "lcbench prefetch" in str(refuse(differs))
+    # Files that have been compared with the commit's tree are the dataset, whatever mteb counts.
+    (repository / "trees").mkdir()
+    sizes = {"test.jsonl": {"size": (snapshot / "test.jsonl").stat().st_size, "blob_id": "0" * 40}}
+    (repository / "trees" / f"{task.metadata.revision}.json").write_text(
+        json.dumps({"format_version": 1, "files": sizes})
+    )
+    again = mteb.get_task("STS13")
+    assert point_at(again, tmp_path / "mirror").origin == "hub"
+    assert load(again) == []
+
+
 def test_a_null_of_a_plain_folder_is_told_with_the_users_path(folder: Path) -> None:
     fill(folder, 9, sentence2=None)
     with pytest.raises(DataError) as no:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcbench.errors import RequestError
-from lcbench.hub.datasets import digest_of, is_plain
+from lcbench.hub.datasets import digest_of, is_assumed, is_plain
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import counts_of
 
@@ -99,8 +99,9 @@ def load(task: AbsTask) -> list[Difference]:
     """Load a task's data, see that all of it can be scored, and count it.
 
     Returns:
-        numbers of texts that are not those that mteb knows the dataset by; of a plain folder alone,
-        as a commit of the hub's is the dataset by definition.
+        numbers of texts that are not those that mteb knows the dataset by; of a plain folder, or
+        of a snapshot that may lack files. A commit of the hub whose files have all been compared
+        with its tree is the dataset by definition.
 
     Raises:
         DataError: naming the task, the split, the column, the row, and the folder.
@@ -109,6 +110,7 @@ def load(task: AbsTask) -> list[Difference]:
     # The folder that was named, in the place of the link through which it is read.
     folder = str(Path(path).resolve()) if Path(path).is_absolute() else path
     plain = is_plain(task)
+    counted = plain or is_assumed(task)
     try:
         task.load_data()
         # As mteb does before it scores tasks that load their data in a form that it once had.
@@ -130,17 +132,18 @@ def load(task: AbsTask) -> list[Difference]:
         raise DataError(f"{folder} cannot be scored: {error}") from error
     # A task that keeps its data in a form of its own: mteb may well score it.
     except Exception:
-        return [Difference(name, None, None, scored=True)] if plain else []
-    return _differences(name, columns) if plain else []
+        return [Difference(name, None, None, scored=True)] if counted else []
+    return _differences(name, columns) if counted else []
 
 
 def refuse(differences: Sequence[Difference]) -> RequestError:
     """Return the error that says which data is another than its name promises."""
     listed = "\n  ".join(map(str, differences))
     return RequestError(
-        f"The mirror has other data than these tasks are known for:\n  {listed}\nMend or remove "
-        "its folder. Or, if it is another dataset on purpose: unverified_data=true scores it, and "
-        "says so wherever its scores are shown."
+        f"There is other data here than these tasks are known for:\n  {listed}\nMend or remove the "
+        "mirror's folder; complete a snapshot of the hub's cache with `python -m lcbench prefetch "
+        "KEYS`. Or, if it is another dataset on purpose: unverified_data=true scores it, and says "
+        "so wherever its scores are shown."
     )
 
 

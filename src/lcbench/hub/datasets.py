@@ -122,6 +122,20 @@ def is_plain(task: AbsTask) -> bool:
     return is_here(task) and str(task.metadata.revision).startswith("sha256-")
 
 
+def is_assumed(task: AbsTask) -> bool:
+    """Whether a task was pointed at a snapshot of which nobody knows what files it should have.
+
+    The hub's client notes the tree of a commit when it fetches one; older clients did not, and a
+    copied cache may lack it. What the card does not name one by one may be missing then.
+    """
+    folder = Path(task.metadata.dataset["path"])
+    if not folder.is_absolute() or folder.parent.name != "snapshots":
+        return False
+    entry = registry().tasks[task.metadata.name]
+    cache = folder.parents[2]
+    return hub.tree_sizes(cache, "dataset", entry.dataset, folder.name) is None
+
+
 def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
     """Return a mirror's plain folder of a dataset, where it has no snapshot of the revision."""
     if mirror is None or not dataset or not (mirror / dataset).is_dir():

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LOCK = ".lcbench-prefetch.lock"
-# Of a repository; the hub's pages of a tree may go on for ever.
-_MOST_FILES = 1_000_000
+# Files and folders of a repository; the pages of an evil hub's tree may go on for ever.
+_MOST_ENTRIES = 1_000_000
 # Repositories that are asked for their files at the same time.
 _LISTED_AT_ONCE = 8
 # Seconds after which an unfinished file that nobody writes to any more is a leftover. The client
@@ -238,10 +238,10 @@ def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
     tree = api.list_repo_tree(
         wanted.name, repo_type=wanted.kind, revision=commit, recursive=True, expand=False
     )
-    files = (file for file in tree if isinstance(file, RepoFile))
-    sizes = {file.path: file.size for file in islice(files, _MOST_FILES + 1)}
-    if len(sizes) > _MOST_FILES:
-        raise RequestError(f"it has more than {_MOST_FILES} files")
+    entries = list(islice(tree, _MOST_ENTRIES + 1))
+    if len(entries) > _MOST_ENTRIES:
+        raise RequestError(f"it has more than {_MOST_ENTRIES:,} files and folders")
+    sizes = {one.path: one.size for one in entries if isinstance(one, RepoFile)}
     cache.check_tree(sizes)
     if wanted.kind == "model" and not any(path.endswith(".safetensors") for path in sizes):
         raise RequestError("it has no safetensors weights, and pickled ones are not read")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.errors import RequestError
-from lcbench.hub import model_files as contents
 
 # Folders that no library reads a model from: exports for other runtimes, what a training leaves.
 _OTHER_FOLDERS = re.compile(r"onnx|openvino|runs|eval|wandb|__pycache__|checkpoint-\d+|\..*")
@@ -31,6 +30,8 @@ _CONFIGURATION = re.compile(
     r"((sentence_.+|tokenizer|router|adapter)_)?config\.json|config_sentence_transformers\.json"
 )
 ADAPTER = "adapter_config.json"
+# Where a model names code that comes with it, or lies in another repository.
+CODE_NAMED_IN = ("config.json", "tokenizer_config.json")
 
 
 def read_json(path: Path) -> Any:
@@ -152,8 +153,9 @@ def _walk(folder: Path, named: set[str], above: frozenset[tuple[int, int]]) -> I
 def digest(folder: Path) -> str:
     """Return `sha256-` and 16 hexadecimal digits over the names and contents of a model's files.
 
-    The base model that an adapter names is part of it: a local one by its files, one of the hub by
-    the commit that the hub's cache has.
+    What it names beyond its folder is part of it: the base model of an adapter, a local one by its
+    files, one of the hub by the commit that the hub's cache has; and the other repositories that
+    its code is taken from (`auto_map`), by their commits.
 
     Raises:
         RequestError: a file cannot be read.
@@ -174,7 +176,28 @@ def _digest(folder: Path, above: frozenset[Path]) -> str:
     for path in found:
         if path.name == ADAPTER and (base := base_model(path)):
             whole.update(f"base {_base_identity(base, above | {folder.resolve()})}".encode())
+        if path.name in CODE_NAMED_IN:
+            for name in code_of(path)[1]:
+                whole.update(f"code {name} {_cached_commit(name)}".encode())
     return whole.hexdigest()
+
+
+def code_of(config: Path) -> tuple[bool, list[str]]:
+    """Return whether a configuration names code of its own, and the other repositories it is in.
+
+    As transformers has it: `auto_map` names a class as `file.Class`, of the model's own repository,
+    or as `organisation/name--file.Class`, of another one.
+    """
+    classes = read_object(config).get("auto_map")
+    if not isinstance(classes, dict):
+        return False, []
+    named = [
+        name
+        for value in classes.values()
+        for name in (value if isinstance(value, list) else [value])
+        if isinstance(name, str)
+    ]
+    return bool(named), sorted({one.partition("--")[0] for one in named if "--" in one})
 
 
 def base_model(adapter: Path) -> str | None:
@@ -187,15 +210,19 @@ def _base_identity(base: str, above: frozenset[Path]) -> str:
     folder = Path(base)
     if folder.is_dir():
         return base if folder.resolve() in above else _digest(folder, above)
+    return f"{base} {_cached_commit(base)}"
+
+
+def _cached_commit(name: str) -> str | None:
+    """Return the commit of a model's main branch that the hub's cache has, if it has one."""
     from huggingface_hub import constants
 
     from lcbench.hub import cache
 
     try:
-        commit = cache.commit_of(Path(constants.HF_HUB_CACHE), "model", base, None)
+        return cache.commit_of(Path(constants.HF_HUB_CACHE), "model", name, None)
     except (OSError, ValueError):  # no name of the hub's
-        commit = None
-    return f"{base} {commit}"
+        return None
 
 
 def stamp(folder: Path) -> str:
@@ -213,7 +240,7 @@ def stamp(folder: Path) -> str:
 
 def transformer_folder(folder: Path) -> Path:
     """Return the folder of the transformer: the first module's, or the first one of a router."""
-    entries = contents.modules(folder)
+    entries = modules(folder)
     if not entries:
         return folder
     first = folder / str(entries[0]["path"])

@@ -124,6 +124,8 @@ class LocatedModel:
         assumed_pooling: the pooling that sentence-transformers chooses, where neither the model
             nor the request names one; else None.
         has_prompts: whether its own files have prompts, other than empty ones.
+        own_code: whether code that it names itself may make its embeddings, in the place of the
+            classes that transformers has for its architecture.
     """
 
     settings: ModelSettings
@@ -138,6 +140,7 @@ class LocatedModel:
     pooling: str | None = None
     assumed_pooling: str | None = None
     has_prompts: bool = False
+    own_code: bool = False
 
 
 def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None) -> LocatedModel:
@@ -212,6 +215,8 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         pooling=pooling,
         assumed_pooling=assumed,
         has_prompts=contents.has_prompts(folder),
+        own_code=settings.trust_remote_code
+        and any(contents.code_of(transformer / one)[0] for one in contents.CODE_NAMED_IN),
     )
 
 

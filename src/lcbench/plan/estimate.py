@@ -226,6 +226,7 @@ def _cells(
             window=None if located is None else located.window,
             docs=docs_digest(name, settings.docs, shape.window),
             pooling=None if located is None else located.pooling,
+            own_code=located is not None and located.own_code,
         )
         for name, part in parts.items()
     }

@@ -58,7 +58,7 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
     parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
     # A model that was named twice, by a config and a folder say, is one.
     located = {
-        (model.name, model.revision, model.window, model.pooling): model
+        (model.name, model.revision, model.window, model.pooling, model.own_code): model
         for model in reversed(_locate_all(settings, list(parts.values())))
     }.values()
     for model in located:
@@ -134,6 +134,7 @@ def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
         window=model.window,
         docs=docs_digest(part.name, settings.docs, model.shape.window),
         pooling=model.pooling,
+        own_code=model.own_code,
     )
 
 

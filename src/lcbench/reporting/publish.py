@@ -20,7 +20,7 @@ from lcbench.errors import StorageError
 from lcbench.reporting import document, formats, page, paper_formats, summary
 from lcbench.reporting.sheet import csv, latex, markdown, terminal
 from lcbench.reporting.text import markdown_text
-from lcbench.system.files import write_atomically
+from lcbench.system.files import without_links, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -226,7 +226,8 @@ def _replace(journal: Path, text: str) -> None:
         StorageError: it cannot be written.
     """
     try:
-        journal.write_text(text, encoding="utf-8")
+        with open(journal, "w", encoding="utf-8", opener=without_links) as file:  # noqa: PTH123
+            file.write(text)
     except OSError as error:
         raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
 

@@ -24,6 +24,7 @@ class Protocol:
         window: None: each model's own; else tokens.
         docs: for tasks made of docstrings, the digest of their texts and sizes; else None.
         pooling: the one that was asked for in the place of a model's; None: the model's.
+        own_code: whether code that the model names itself may run (`model.trust_remote_code`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Protocol:
     window: int | None
     docs: str | None
     pooling: str | None = None
+    own_code: bool = False
 
     @property
     def key(self) -> str:
@@ -44,6 +46,8 @@ class Protocol:
             del fields["subsets"]
         if self.pooling is None:
             del fields["pooling"]
+        if not self.own_code:
+            del fields["own_code"]
         content = json.dumps(fields, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 

@@ -312,6 +312,8 @@ def group_name(protocol: Mapping[str, Any]) -> str:
         parts.append(f"splits {protocol['splits']}")
     if protocol.get("pooling") is not None:
         parts.append(f"pooling {protocol['pooling']}")
+    if protocol.get("own_code"):
+        parts.append("own code")
     if protocol.get("subsets") is not None:
         parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)

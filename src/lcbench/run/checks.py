@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lcbench.hub import cache
 from lcbench.hub.datasets import (
+    is_assumed,
     is_here,
     is_plain,
     lacking_in_folders,
@@ -67,30 +68,30 @@ def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list
         mirror: the folder in which datasets are looked for first, if there is one.
 
     Returns:
-        Whether all of it is here, and the tasks that read a plain folder.
+        Whether all of it is here, and the tasks whose texts are to be counted (`count_texts`).
 
     Raises:
         RequestError: a dataset lacks configurations that a task asks for.
     """
-    all_here, without, plain = True, [], []
+    all_here, without, counted = True, [], []
     for task in tasks:
         for one in parts_of(task) or [task]:
             origin = point_at(one, mirror)
             all_here = all_here and is_here(one)
-            plain += [one] if is_plain(one) else []
+            counted += [one] if is_plain(one) or is_assumed(one) else []
             if subsets := missing_subsets(one):
                 listed = ", ".join(subsets)
                 without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")
     if without:
         raise cache.refuse(without, mirror, "the dataset's card has no such configurations")
-    return all_here, plain
+    return all_here, counted
 
 
 def count_texts(tasks: Sequence[AbsTask], console: Console, *, unverified: bool) -> None:
-    """See that plain folders hold the datasets that they are named after, as far as is known.
+    """See that folders hold the datasets that they are named after, as far as is known.
 
     Args:
-        tasks: those that read a plain folder.
+        tasks: those that read a mirror's plain folder, or a snapshot that may lack files.
         console: told of differences that are no reason to stop.
         unverified: whether any difference is none (`unverified_data`).
 

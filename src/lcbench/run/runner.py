@@ -144,12 +144,12 @@ class Runner:
         self._pool.warm_up()
         check_pins(names, self._settings.suites)
         tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
-        all_here, plain = checks.find_data(tasks, mirror)
+        all_here, counted = checks.find_data(tasks, mirror)
         if all_here or cache.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             cache.go_offline()
             self._pool.offline = True
-        checks.count_texts(plain, self._console, unverified=self._settings.unverified_data)
+        checks.count_texts(counted, self._console, unverified=self._settings.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
@@ -467,7 +467,7 @@ class Runner:
         identity = Identity(
             model.name,
             # A commit's files may have been changed on this machine.
-            facts.digest or model.revision,
+            (facts.digest or model.revision) + (" own code" if model.own_code else ""),
             window_of(loaded),
             self._settings.protocol.dtype,
             model.pooling,

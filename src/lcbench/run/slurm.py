@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
 from lcbench.system.console import complain, key_value, warn
-from lcbench.system.files import write_atomically
+from lcbench.system.files import without_links, write_atomically
 from lcbench.system.resources import shipped
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ def _record(folder: Path, submission: Submission) -> None:
     try:
         # A line whose writer was killed is not whole; this one is one of its own.
         whole = not path.exists() or path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=without_links) as file:  # noqa: PTH123
             file.write(line if whole else f"\n{line}")
             file.flush()
             os.fsync(file.fileno())

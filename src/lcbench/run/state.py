@@ -53,7 +53,7 @@ class CellState:
         silent: seconds, by two machines' clocks, since the process of another machine has touched
             its claim, if that is more than it should be; None: it is not.
         failure: how its last attempt ended; None: it is done, or has not failed.
-        is_broken: whether a result is there that is not whole.
+        is_broken: whether a result is there that is not whole, or has lost its provenance.
     """
 
     line: Line
@@ -162,7 +162,10 @@ def _look(
 ) -> CellState:
     is_broken = False
     result = files.result
-    if result.name in inodes:
+    # Its provenance is written first: a result that has none was not written here, or lost it.
+    if result.name in inodes and files.provenance.name not in inodes:
+        is_broken = True
+    elif result.name in inodes:
         key = (f"{line.folder}/{line.task}", inodes[result.name])
         if key not in seen:
             with suppress(FileNotFoundError):

@@ -87,6 +87,18 @@ def link_atomically(link: Path, target: Path) -> None:
         raise
 
 
+def without_links(path: str, flags: int) -> int:
+    """Open a file, unless its name is a symbolic link: an `opener` of `open`.
+
+    A file whose name others can foresee, in a folder that they can write, may be a link of theirs
+    to a file of the user's.
+
+    Raises:
+        OSError: it is a link (ELOOP), or cannot be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def try_writing(folder: Path) -> None:
     """Make a folder, and a file in it that is removed again.
 

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lcbench.system.console import printable
+from lcbench.system.files import without_links
 
 LOGGER = logging.getLogger("lcbench")
 
@@ -45,6 +47,15 @@ class _Formatter(logging.Formatter):
 
 
 class _Handler(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(  # noqa: PTH123 - Path.open has no opener
+            self.baseFilename,
+            self.mode,
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=without_links,
+        )
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the line: a full disk stops the run where it cannot write a result."""
 
