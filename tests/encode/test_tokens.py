@@ -343,6 +343,10 @@ def test_only_what_the_window_can_use_is_tokenised(
         assert characters_read(tokenizers[name], unbroken) == len(unbroken)
 
 
+def test_a_reach_of_nothing_comes_to_an_end(tokenizers: dict[str, Tokenizer]) -> None:
+    assert tokenizers["MiniLM"]._beginning("a b c", 0) == "a"
+
+
 def test_a_beginning_that_does_not_fill_the_window_is_followed_by_a_longer_one(
     tokenizers: dict[str, Tokenizer],
 ) -> None:

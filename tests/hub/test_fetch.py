@@ -590,6 +590,22 @@ def test_a_hub_without_https_gets_no_token(
     assert f"no token was sent to {hub.address}: it goes to https://huggingface.co" in reason
 
 
+def test_the_token_is_in_no_file_and_on_no_screen(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
+    hub.gated.add("dwzhu/LongEmbed")
+    failed, screen = fetch(tmp_path / "m", *KEYS, "tasks=[STSBenchmark,LEMBQMSumRetrieval]")
+    assert set(hub.authorizations) == {"Bearer hf_secret"}
+    assert len(failed) == 1
+    assert "hf_secret" not in screen + str(failed)
+    files = [path for path in (tmp_path / "m").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"hf_secret" in path.read_bytes()]
+
+
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
 def test_a_body_longer_than_announced_is_refused_before_it_fills_the_disk(
     hub: Hub, tmp_path: Path, path: str

@@ -395,6 +395,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
         ("window", 128),
         ("docs", "d" * 40),
         ("pooling", "cls"),
+        ("own_code", True),
     ],
 )
 def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -> None:
@@ -419,7 +420,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
 
 def test_every_field_of_a_protocol_is_told_apart_above() -> None:
     fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "docs", "pooling"}
-    assert set(asdict(PROTOCOL)) == fields
+    assert set(asdict(PROTOCOL)) == fields | {"own_code"}
 
 
 @pytest.mark.parametrize(
@@ -431,6 +432,70 @@ def test_a_main_score_that_is_no_number_is_set_aside(results: Results, value: st
     frame, warnings = read(results)
     assert len(frame) == 1
     assert "cannot be read" in warnings[0]
+
+
+def test_a_result_of_another_task_is_left_out(results: Results) -> None:
+    of = results.files(cell())
+    for path in (of.result, of.provenance, of.items):
+        shutil.copy(path, path.with_name(path.name.replace("STSBenchmark", "STS13")))
+    frame, (warning,) = read(results)
+    assert set(frame["task"]) == {"STSBenchmark"}
+    assert "task STSBenchmark, where task STS13 belongs" in warning
+    assert not results.is_done(cell(task="STS13"), lambda _: None)
+
+
+def test_a_link_to_a_folder_of_results_is_that_folder(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(results.folder)
+    linked = Results(tmp_path / "link")
+    frame, warnings = read(linked)
+    assert (set(frame["policy"]), warnings) == ({"1", "0.8"}, [])
+    assert linked.is_done(cell(), pytest.fail)
+
+
+class Full:
+    """A call that fails once, as on a full disk: the one of this number."""
+
+    def __init__(self, real: Any, number: int) -> None:
+        self.real, self.number, self.calls = real, number, 0
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else partial(self, instance)
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.real(*given, **options)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "open")]
+)
+def test_wherever_the_disk_is_full_no_half_of_a_cell_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    """At each of the calls that a write makes; the next write then succeeds."""
+    for number in range(1, 100):
+        results, of = Results(tmp_path / str(number)), cell()
+        full = Full(getattr(where, name), number)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, full)
+            try:
+                results.write(of, outcome(of, 0.5))
+            except (OSError, StorageError):
+                written = 0
+            else:
+                written = 1
+        frame, warnings = read(results)
+        # Where the last step fails, it may be there already: whole.
+        assert written <= len(frame) <= 1
+        assert warnings == []
+        results.write(of, outcome(of, 0.5))
+        frame, warnings = read(results)
+        assert (len(frame), warnings) == (1, [])
+        if full.calls < number:
+            break
+    assert 1 < number < 99
 
 
 def test_a_result_counts_only_in_its_own_place(results: Results) -> None:

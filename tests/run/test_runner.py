@@ -249,6 +249,29 @@ def test_a_pooling_that_no_file_names_is_told_before_the_run(
     ) in screen.getvalue()
 
 
+def test_a_run_records_the_pooling_that_was_assumed_and_the_digest(
+    settings: Any, tmp_path: Path, model: Path
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "plain"))
+    (folder / "modules.json").unlink()
+    few = replace(settings, models=(engines.settings(folder),), tasks=settings.tasks[:1])
+    assert go(few)[0].failed == {}
+    paths = list(few.results_dir.rglob("*.provenance.jsonl"))
+    assert len(paths) == len(few.policies)
+    for path in paths:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        assert (known["assumed_pooling"], known["model_digest"]) == ("mean", known["revision"])
+
+
+def test_a_cell_that_has_lost_its_provenance_is_computed_again(settings: Any) -> None:
+    go(settings)
+    lost = next(settings.results_dir.rglob("STS12.provenance.jsonl"))
+    lost.unlink()
+    outcome, _, warnings = go(settings)
+    assert (outcome.found, outcome.failed, lost.exists()) == (CELLS - 1, {}, True)
+    assert "STS12.provenance.jsonl is missing" in warnings[0]
+
+
 def test_told_to_stop_it_begins_no_other_cell(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

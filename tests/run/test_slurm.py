@@ -291,6 +291,13 @@ def test_a_record_that_is_a_link_is_not_written_through(sweep: Manifest, tmp_pat
     assert (tmp_path / "own.txt").read_text() == "of the user\n"
 
 
+def test_a_record_is_one_line_whatever_is_in_it(sweep: Manifest) -> None:
+    command = ("sbatch", "a\u2028b\x85c")
+    slurm._record(sweep.folder, slurm.Submission(17, "", (0, 1), "now", command))
+    (found,) = slurm.submissions(sweep.folder)
+    assert found.command == command
+
+
 def test_a_line_that_was_cut_off_is_passed_over(sweep: Manifest) -> None:
     submitted(sweep, 17)
     with (sweep.folder / "slurm.jsonl").open("a") as file:

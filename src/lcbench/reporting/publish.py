@@ -226,7 +226,7 @@ def _replace(journal: Path, text: str) -> None:
         StorageError: it cannot be written.
     """
     try:
-        with open(journal, "w", encoding="utf-8", opener=without_links) as file:  # noqa: PTH123
+        with open(journal, "w", encoding="utf-8", opener=without_links) as file:
             file.write(text)
     except OSError as error:
         raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error

@@ -379,7 +379,7 @@ def _record(folder: Path, submission: Submission) -> None:
     try:
         # A line whose writer was killed is not whole; this one is one of its own.
         whole = not path.exists() or path.read_bytes().endswith(b"\n")
-        with open(path, "a", encoding="utf-8", opener=without_links) as file:  # noqa: PTH123
+        with open(path, "a", encoding="utf-8", opener=without_links) as file:
             file.write(line if whole else f"\n{line}")
             file.flush()
             os.fsync(file.fileno())

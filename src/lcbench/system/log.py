@@ -48,7 +48,7 @@ class _Formatter(logging.Formatter):
 
 class _Handler(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
-        return open(  # noqa: PTH123 - Path.open has no opener
+        return open(
             self.baseFilename,
             self.mode,
             encoding=self.encoding,
