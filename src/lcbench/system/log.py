@@ -50,7 +50,7 @@ class _Handler(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         return open(
             self.baseFilename,
-            self.mode,
+            "a",
             encoding=self.encoding,
             errors=self.errors,
             opener=without_links,
