@@ -10,11 +10,12 @@ RESULTS ?= results/runs
 # Of `make slurm`: any of conf/sweep. Partition, GPUs and time: conf/launch/slurm.yaml, or in ARGS.
 SWEEP ?= demo
 ARGS ?=
-# Tests that run at the same time.
+# Tests that run at the same time, and which of them, as pytest's -m has it.
 JOBS ?= 2
+TESTS ?= not exhaustive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench gpu-check test lint report verify clean
+.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,8 +64,13 @@ bench: setup  ## measure the engine against plain mteb and the authors' way, on 
 gpu-check: setup  ## check lcbench on a CUDA GPU in eight minutes, on MIRROR=mirror too
 	@$(BIN)/python scripts/gpu_check.py --mirror "$(MIRROR)" --out results/gpu-check --page results/bench/gpu.md $(ARGS)
 
+# Tests of one file run in one process but at the end, where an idle one takes half of what is left:
+# fixtures of a file are made once, with few exceptions.
 test: setup  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "$(TESTS)"
+
+test-all: setup  ## run these and the exhaustive ones: long simulations, benchmarks, many kills
+	@$(MAKE) --no-print-directory test TESTS=
 
 lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/ruff check .

@@ -81,6 +81,42 @@ def scores(folder: Path) -> dict[str, float]:
     return found
 
 
+def test_an_element_that_is_killed_is_submitted_again(run, tmp_path: Path) -> None:
+    """The one below has all that can become of an element."""
+    small = ("tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS)
+    job_keys = ("launch=slurm", "launch.memory=1G", "launch.time=20")
+    asked = run(*job_keys, "launch.elements=2", *small)
+    assert asked.returncode == 0, asked.stderr
+    assert "2 elements submitted as Slurm job" in asked.stdout
+    results = tmp_path / "runs"
+    (folder,) = (results / "sweeps").iterdir()
+    (job,) = jobs_of(folder)
+    killed: list[Holder] = []
+    wait_until(lambda: bool(killed.extend(holders(results, f"{job}_1")) or killed), "element 1")
+    os.kill(killed[0].process, signal.SIGKILL)
+    wait_until(lambda: ended(folder), "the array and its report have ended", 900)
+    assert state(f"{job}_1") == "FAILED"
+    before = {path: path.stat().st_mtime_ns for path in json_results(results)}
+    assert 16 > len(before) > 0
+
+    again = run(*job_keys, "results_dir=runs", "manifest=latest")
+    assert again.returncode == 0, again.stderr
+    _, job = jobs_of(folder)
+    assert json.loads((folder / "slurm.jsonl").read_text().splitlines()[1])["elements"] == [1]
+    wait_until(lambda: ended(folder), "the second array and its report have ended", 900)
+    after = {path: path.stat().st_mtime_ns for path in json_results(results)}
+    assert len(after) == 16
+    assert {path: after[path] for path in before} == before
+    assert not list(results.rglob(".*.attempt-*"))
+
+    single = run("tau=0.8", "results_dir=single", *SMALL_WITH_WORKERS)
+    assert single.returncode == 0, single.stderr
+    expected = (tmp_path / "single" / "report" / "table1.md").read_text()
+    assert (results / "report" / "table1.md").read_text() == expected
+    assert scores(results) == pytest.approx(scores(tmp_path / "single"), abs=1e-4)
+
+
+@pytest.mark.exhaustive
 def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     run, tmp_path: Path
 ) -> None:

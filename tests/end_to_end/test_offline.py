@@ -155,7 +155,8 @@ def test_a_sites_mirror_of_the_hub(run, tmp_path: Path, hub: Hub) -> None:
 def test_no_network_and_nothing_here(run, tmp_path: Path, offline: str) -> None:
     started = time.monotonic()
     done = run("model=bge", "tau=0.8", f"offline={offline}", HF_ENDPOINT=NOWHERE)
-    assert time.monotonic() - started < 10
+    # Of which six are imports; whoever asks a hub again and again takes minutes.
+    assert time.monotonic() - started < 60
     assert done.returncode == 2
     why = (
         "offline=true forbids fetching it" if offline == "true" else f"({NOWHERE}) does not answer"
@@ -170,7 +171,8 @@ def test_no_network_and_nothing_here(run, tmp_path: Path, offline: str) -> None:
 def test_all_of_a_sweep_is_named_at_once(run, tmp_path: Path) -> None:
     started = time.monotonic()
     done = run("sweep=paper", "offline=true")
-    assert time.monotonic() - started < 10
+    # One dataset after the other would take minutes.
+    assert time.monotonic() - started < 60
     assert done.returncode == 2
     # Five models, and 37 datasets for 40 tasks.
     assert sum(line.startswith("  model=") for line in done.stderr.splitlines()) == 5

@@ -837,8 +837,11 @@ def test_one_page_of_rows_has_no_pager_and_does_not_scroll_within_the_page(
     assert small.js(scrolls) == [False, False]
 
 
-@pytest.mark.alone
-def test_a_report_of_1400_cells_opens_in_two_seconds(paper: Page):
+@pytest.mark.parametrize(
+    "most", [20, pytest.param(2, marks=[pytest.mark.alone, pytest.mark.exhaustive])]
+)
+def test_a_report_of_1400_cells_opens_in_two_seconds(paper: Page, most: float):
+    """On a machine that does nothing else; on any other there is no gross fault."""
     milliseconds = paper.driver.execute_async_script(
         "const done = arguments[0];"
         "const measured = () => requestAnimationFrame(() => requestAnimationFrame(() => done("
@@ -851,5 +854,5 @@ def test_a_report_of_1400_cells_opens_in_two_seconds(paper: Page):
     assert len(paper.all("#cells tbody tr")) == 50
     assert paper.find(".table-one tbody tr").is_displayed()
     assert paper.texts("#cells .status") == ["1,400 rows"]
-    assert 0 < load < 2000
-    assert painted < 2000
+    assert 0 < load < 1000 * most
+    assert painted < 1000 * most

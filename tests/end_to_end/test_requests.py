@@ -1,6 +1,7 @@
 """Wrong requests: one message that names the key, exit status 2, no traceback, within seconds."""
 
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_a_wrong_request(run, tmp_path: Path, arguments: list[str], message: str
     assert message in done.stderr
     assert "lcbench: error: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert seconds < 10
+    # Of which six are imports: on a machine that does other things as well, several times as much.
+    assert seconds < 60
     # Nothing is left behind but, at most, the empty folder of results.
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "file"]
 
@@ -86,15 +88,30 @@ def test_the_report_of_nothing(run) -> None:
     assert "results_dir=nothing has no results" in done.stderr
 
 
-def test_help_is_quick_and_lists_the_keys(run) -> None:
+def test_help_lists_the_keys_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lcbench.cli.app import main; sys.argv[:] = ['lcbench', '--help']\n"
+        "try: main()\n"
+        "finally: print(sorted({'mteb', 'torch', 'pandas', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "results_dir: results/runs" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.alone
+@pytest.mark.parametrize(("argument", "most"), [("--help", 1.5), ("tasks", 3.0)])
+def test_what_needs_no_model_is_quick(run, argument: str, most: float) -> None:
+    run(argument)
     seconds = []
     for _ in range(3):
         started = time.monotonic()
-        done = run("--help")
+        assert run(argument).returncode == 0
         seconds.append(time.monotonic() - started)
-        assert done.returncode == 0
-        assert "results_dir: results/runs" in done.stdout
-    assert min(seconds) < 1.5
+    assert min(seconds) < most
 
 
 def test_a_config_directory_of_ones_own(run, tmp_path: Path) -> None:
@@ -111,7 +128,6 @@ def test_a_config_directory_of_ones_own(run, tmp_path: Path) -> None:
 
 
 def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
-    import subprocess
     import zipfile
 
     root = Path(__file__).parents[2]

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,14 +41,8 @@ def test_the_listing_names_every_suite_task_and_size(run) -> None:
     assert max(map(len, tables)) <= 110
 
 
-def test_it_is_quick_and_imports_no_mteb(run, tmp_path: Path) -> None:
-    run(command="tasks")
-    seconds = []
-    for _ in range(3):
-        started = time.monotonic()
-        assert run(command="tasks").returncode == 0
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 3
+def test_it_imports_no_mteb(tmp_path: Path) -> None:
+    """That it takes no three seconds is in test_requests.py."""
     code = (
         "import sys; from lcbench.cli.app import main; sys.argv.insert(1, 'tasks')\n"
         "try: main()\n"

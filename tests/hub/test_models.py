@@ -317,7 +317,7 @@ def test_a_hub_that_accepts_and_never_answers(
         started = time.monotonic()
         with pytest.raises(RequestError, match=r"does not answer:\n  model=bge: some/model\n"):
             locate(asked, offline=False)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         server.close()
 
 

@@ -86,18 +86,25 @@ def test_the_data_is_that_of_forty_cells_and_more() -> None:
     assert 1.0 in taus
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_killed_fifty_times(
+@pytest.mark.parametrize(
+    ("apart", "kills"),
+    [
+        (False, 8),
+        pytest.param(False, 50, marks=pytest.mark.exhaustive),
+        pytest.param(True, 12, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_killed_again_and_again(
     tmp_path: Path,
     make_model: Callable[[str], Path],
     whole: Path,
     apart: bool,
+    kills: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     # To have the same again: LCBENCH_CHAOS_SEED, as far as the machine's own timing allows.
     seed = int(os.environ.get("LCBENCH_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
     record_property("seed", seed)
-    kills = 12 if apart else 50
     options = [f"--seed={seed}", f"--kills={kills}", *(["--apart"] if apart else [])]
     seen, journal = run(tmp_path, make_model("bert"), *options)
     assert seen["kills"] >= kills
@@ -112,6 +119,7 @@ def test_killed_fifty_times(
     assert report(tmp_path) == report(whole)
 
 
+@pytest.mark.exhaustive
 def test_sixteen_workers_do_each_cell_once(
     tmp_path: Path, make_model: Callable[[str], Path], whole: Path
 ) -> None:

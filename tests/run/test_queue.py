@@ -215,11 +215,15 @@ def test_the_claim_of_an_attempt_that_failed_is_tidied_away(
     assert list(results.files(CELL).folder.glob(".*")) == [running]
 
 
-@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("count", "seconds"),
+    [(50, 1.0), pytest.param(200, 0.05, marks=[pytest.mark.alone, pytest.mark.exhaustive])],
+)
 def test_claiming_and_recording_take_less_than_fifty_milliseconds(
-    results: Results, claims: Claims
+    results: Results, claims: Claims, count: int, seconds: float
 ) -> None:
-    cells = [replace(CELL, task=f"T{number}") for number in range(200)]
+    """On a machine that does nothing else; on any other there is no gross fault."""
+    cells = [replace(CELL, task=f"T{number}") for number in range(count)]
     one = Allotment(results, claims, cells, 2)
     began = time.perf_counter()
     for cell in cells:
@@ -229,7 +233,7 @@ def test_claiming_and_recording_take_less_than_fifty_milliseconds(
         assert one.finish(cell, claim, FINISHED)
     took = (time.perf_counter() - began) / len(cells)
     print(f"{1000 * took:.1f} ms a cell")
-    assert took < 0.05
+    assert took < seconds
 
 
 def test_a_failure_beside_a_finished_cell_is_tidied_away(results: Results) -> None:

@@ -455,8 +455,11 @@ def test_a_model_whose_prompt_fills_its_window_is_refused_before_anything_is_enc
     assert reason.endswith("Raise model.window, or use protocol.prompts=none.")
 
 
-@pytest.mark.alone
-def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any) -> None:
+@pytest.mark.parametrize(
+    "seconds", [1.0, pytest.param(0.05, marks=[pytest.mark.alone, pytest.mark.exhaustive])]
+)
+def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any, seconds: float) -> None:
+    """On a machine that does nothing else; on any other there is no gross fault."""
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
@@ -465,7 +468,7 @@ def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any) -> No
     freeze_sweep(settings, LaunchSettings("slurm", elements=5), console, pytest.fail)
     began = time.perf_counter()
     freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
-    assert (time.perf_counter() - began) / CELLS < 0.05
+    assert (time.perf_counter() - began) / CELLS < seconds
 
 
 def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:

@@ -12,8 +12,6 @@ import pytest
 
 from lcbench.system.signals import Stop, Terminated, grace_seconds
 
-pytestmark = pytest.mark.alone
-
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
@@ -65,30 +63,29 @@ def test_what_is_shielded_comes_to_its_end() -> None:
 
 
 def test_gently_first_and_then_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LCBENCH_GRACE", "0.3")
+    monkeypatch.setenv("LCBENCH_GRACE", "1")
     began = time.monotonic()
     stop = Stop()
 
     def work() -> None:
         with stop:
             send(signal.SIGUSR1)
-            assert time.monotonic() - began < 0.3
             send(signal.SIGUSR1)
-            time.sleep(5)
+            time.sleep(60)
 
     with pytest.raises(Terminated):
         work()
     assert stop.is_asked
     assert stop.is_gentle
-    assert 0.3 <= time.monotonic() - began < 3
+    assert 1 <= time.monotonic() - began < 30
 
 
 def test_whoever_finishes_in_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LCBENCH_GRACE", "0.2")
+    monkeypatch.setenv("LCBENCH_GRACE", "1")
     with Stop() as stop:
         send(signal.SIGUSR1)
         assert stop.is_gentle
-    time.sleep(0.4)
+    time.sleep(1.2)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7.5", 7.5), ("", 60.0), ("x", 60.0), ("-3", 0.0)])
@@ -231,7 +228,7 @@ def test_under_nohup_a_closed_terminal_is_no_reason_to_end(tmp_path: Path) -> No
 
 
 def test_whoever_ends_in_time_is_not_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lcbench.system.signals.END_SECONDS", 0.2)
+    monkeypatch.setattr("lcbench.system.signals.END_SECONDS", 1.0)
     with pytest.raises(Terminated), Stop():
         send(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(1.3)

@@ -243,7 +243,6 @@ def test_a_fresh_layer_without_a_temperature_is_found_at_the_next_check() -> Non
         attention.self = original
 
 
-@pytest.mark.alone
 def test_the_proof_is_cheap(minilm_folder: Path) -> None:
     model = SentenceTransformer(str(minilm_folder), device="cpu")
     seconds = []

@@ -228,12 +228,15 @@ BETTER = float(stats.norm.cdf(0.82 / np.sqrt(1 + 1 + 0.3**2 + 0.1**2)))
 @pytest.mark.parametrize(
     ("simulated", "truth", "times"),
     [
-        (_query_means, 100 * 0.01 / (0.6 / 1.4), 2000),
-        (_sets, 1.0, 3000),
-        (_correlations, 100 * (_spearman(0.85) / _spearman(0.8) - 1), 1000),
-        (_classification, 100 * (BETTER / RIGHT - 1), 1500),
+        pytest.param(simulated, truth, count, marks=marks, id=f"{name}, {count} times")
+        for simulated, truth, times, name in (
+            (_query_means, 100 * 0.01 / (0.6 / 1.4), 2000, "200 queries"),
+            (_sets, 1.0, 3000, "10 sets"),
+            (_correlations, 100 * (_spearman(0.85) / _spearman(0.8) - 1), 1000, "300 pairs"),
+            (_classification, 100 * (BETTER / RIGHT - 1), 1500, "250 texts and 10 experiments"),
+        )
+        for count, marks in ((200, []), (times, [pytest.mark.exhaustive]))
     ],
-    ids=["200 queries", "10 sets", "300 pairs", "250 texts and 10 experiments"],
 )
 def test_the_interval_covers_the_truth_in_95_of_100(
     simulated: Callable[[np.random.Generator], tuple[Sample, Sample]], truth: float, times: int
@@ -243,8 +246,9 @@ def test_the_interval_covers_the_truth_in_95_of_100(
     for _ in range(times):
         low, high = bounds(*simulated(random), random, 600)
         covered += low <= truth <= high
-    # A share of 0.95 among 1,000 has a standard error of 0.007.
-    assert 0.93 <= covered / times <= 0.97
+    # A share of 0.95 among 1,000 has a standard error of 0.007, among 200 of 0.015.
+    apart = 0.02 if times >= 1000 else 0.04
+    assert 0.95 - apart <= covered / times <= 0.95 + apart
 
 
 def test_without_the_expansion_ten_sets_would_cover_less() -> None:
