@@ -14,6 +14,7 @@ from lcbench.plan import predict
 from lcbench.plan import rates as plan_rates
 from lcbench.plan.assumed import assumed
 from lcbench.plan.estimate import Estimate, describe, estimate, sentence
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.score import pool
@@ -134,7 +135,7 @@ def test_what_is_finished_is_not_counted(tmp_path: Path) -> None:
     request = asked("tau=[0.9,0.8]", "tasks=[STSBenchmark,STS13]", f"results_dir={tmp_path}")
     model = locate(request.models[0], offline=True)
     protocol = Protocol("paper", "none", "float32", "test", None, None, None)
-    done = Cell(model.name, model.revision, Constant(0.9), "STSBenchmark", protocol)
+    done = Cell(model.name, model.revision, Repair(Constant(0.9)), "STSBenchmark", protocol)
     path = Results(tmp_path).files(done).result
     path.parent.mkdir(parents=True)
     path.touch()
@@ -191,7 +192,9 @@ def test_what_is_unknown_is_said() -> None:
 
 def test_a_sentence() -> None:
     machine = plan_machine.Machine("a processor", "cpu", 2, "float32")
-    cell = Cell("a/b", "", Constant(0.9), "STS13", Protocol("p", "", "", "", None, None, None))
+    cell = Cell(
+        "a/b", "", Repair(Constant(0.9)), "STS13", Protocol("p", "", "", "", None, None, None)
+    )
     took = predict.CellCost(encode=9000.0, load=1.0, score=90.0)
     one = Estimate(
         cells=1400,

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lcbench.cli.import_results import prepare
 from lcbench.errors import RequestError
+from lcbench.repair.repair import Repair
 from lcbench.reporting.select import report_folder
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results
@@ -514,7 +515,7 @@ def test_the_path_among_other_arguments(tmp_path: Path, monkeypatch: pytest.Monk
 def own_cell(results: Results, policy: Policy) -> None:
     """Write a cell of ours of the very model, revision and task that were imported."""
     protocol = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)
-    cell = Cell(MODEL, COMMIT, policy, "STS12", protocol)
+    cell = Cell(MODEL, COMMIT, Repair(policy), "STS12", protocol)
     scores = {"test": {"default": {"main_score": 0.8}}}
     result = mteb.results.TaskResult.from_task_results(mteb.get_task("STS12"), scores, 1.0)
     meta = ModelMeta.create_empty(overwrites={"name": MODEL, "revision": COMMIT}).to_dict()

@@ -29,6 +29,7 @@ from lcbench.plan.predict import (
 )
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.plan.recorder import Recorder
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
@@ -90,7 +91,9 @@ def rates() -> Rates:
 
 
 def grid(policies: Sequence[Policy], *tasks: str, model: str = "some/model") -> list[Cell]:
-    return [Cell(model, "r", policy, task, PROTOCOL) for policy in policies for task in tasks]
+    return [
+        Cell(model, "r", Repair(policy), task, PROTOCOL) for policy in policies for task in tasks
+    ]
 
 
 def predicted(

@@ -5,8 +5,9 @@ from dataclasses import fields, replace
 import pytest
 
 from lcbench.plan.layout import expand
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results.cell import Cell, Protocol
-from lcbench.tempscale.policy import BASELINE, Constant
+from lcbench.tempscale.policy import Constant
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)
 
@@ -22,20 +23,20 @@ def test_every_field_is_part_of_the_key(field: str) -> None:
     assert changed.key != PROTOCOL.key
 
 
-def test_expansion_keeps_one_policy_of_one_model_together() -> None:
+def test_expansion_keeps_one_repair_of_one_model_together() -> None:
     cells = list(
         expand(
             [("a/m", "1"), ("a/n", "2")],
-            [BASELINE, Constant(0.8)],
+            [NO_REPAIR, Repair(Constant(0.8))],
             [("T", PROTOCOL), ("U", PROTOCOL)],
         )
     )
-    order = [(cell.model, cell.policy.canonical, cell.task) for cell in cells]
+    order = [(cell.model, cell.repair.canonical, cell.task) for cell in cells]
     assert order == [
-        (model, policy, task)
+        (model, repair, task)
         for model in ("a/m", "a/n")
-        for policy in ("1", "0.8")
+        for repair in ("1", "0.8")
         for task in ("T", "U")
     ]
     assert str(cells[3]) == "m, τ = 0.8, U"
-    assert cells[0] == Cell("a/m", "1", Constant(1.0), "T", PROTOCOL)
+    assert cells[0] == Cell("a/m", "1", NO_REPAIR, "T", PROTOCOL)

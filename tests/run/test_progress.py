@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.run import progress as progress_module
 from lcbench.run.progress import Progress
 from lcbench.tempscale.policy import parse
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", None, None, None)
-CELLS = [Cell("a/model", "1", parse(tau), "STS13", PROTOCOL) for tau in (1.0, 0.8)]
+CELLS = [Cell("a/model", "1", Repair(parse(tau)), "STS13", PROTOCOL) for tau in (1.0, 0.8)]
 RECORD = {"seconds": 9.0, "seconds_wait": 4.0, "seconds_encode": 3.0}
 
 

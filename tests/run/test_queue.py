@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from lcbench.repair.repair import NO_REPAIR
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.failure import Failure
 from lcbench.results.folder import Finished, Results
 from lcbench.run.claims import Claim, Claims, here
 from lcbench.run.queue import Allotment, Busy, Done, tidy
-from lcbench.tempscale.policy import BASELINE
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
-CELL = Cell("some/model", "f" * 40, BASELINE, "STS13", PROTOCOL)
+CELL = Cell("some/model", "f" * 40, NO_REPAIR, "STS13", PROTOCOL)
 FINISHED = Finished(lambda path: path.write_text('{"task_name": "STS13"}'), {}, {}, None)
 
 

@@ -67,7 +67,7 @@ def failing(
     tried, real = Counter[str](), score_cell.score_cell
 
     def score(job: Any, backend: Any) -> Any:
-        name = f"{job.cell.task} {job.cell.policy.canonical}"
+        name = f"{job.cell.task} {job.cell.repair.canonical}"
         tried[name] += 1
         if error := errors(name, tried[name]):
             raise error
@@ -98,7 +98,7 @@ def test_what_may_pass_is_tried_again_and_the_rest_is_not(
     tried = failing(monkeypatch, errors)
     outcome, _, warnings = go(settings)
     assert len(outcome.cells) == CELLS
-    assert {f"{cell.task} {cell.policy.canonical}" for cell in outcome.failed} == {
+    assert {f"{cell.task} {cell.repair.canonical}" for cell in outcome.failed} == {
         "STS13 0.8",
         "STS14 0.7",
         "STS15 1",

@@ -22,6 +22,7 @@ from lcbench.encode.encoder import EmbeddingError
 from lcbench.encode.engine import Engine
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import LcbenchError, RequestError
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.provenance import model_facts
 from lcbench.score import pool as workers
@@ -53,7 +54,7 @@ def jobs_of(located: Any, model: Any) -> list[Job]:
     parts = resolve_all([TaskChoice(name) for name in TASKS], "test", None)
     protocol = Protocol("paper", "none", "float32", "test", None, None, "0" * 16)
     cells = [
-        Cell(located.name, located.revision, parse(tau), task, protocol)
+        Cell(located.name, located.revision, Repair(parse(tau)), task, protocol)
         for tau in (1.0, 0.7)
         for task in TASKS
     ]
@@ -94,7 +95,7 @@ def test_from_the_same_embeddings_processes_give_the_scores_of_this_one_digit_by
     made: tuple[Engine, list[Job]], pool: Pool
 ) -> None:
     engine, jobs = made
-    alone = {job.number: score_cell(job, engine.at(job.cell.policy)) for job in jobs}
+    alone = {job.number: score_cell(job, engine.at(job.cell.repair.policy)) for job in jobs}
     # What was encoded for these is in the engine's store.
     found = ended(pool, engine, jobs)
     for number, scored in alone.items():
@@ -120,7 +121,7 @@ def test_processes_that_share_an_encoder_give_the_scores_of_cells_run_alone(
     engine.close()
     for job in jobs:
         fresh, _ = engine_of(folder)
-        alone = score_cell(job, fresh.at(job.cell.policy))
+        alone = score_cell(job, fresh.at(job.cell.repair.policy))
         fresh.close()
         for one, other in zip(
             main_part(found[job.number])["test"], main_part(alone)["test"], strict=True
@@ -615,7 +616,7 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     asking.join()
     server.end()
     thread.join()
-    expected = engine.embed(jobs[3].cell.policy, texts, "document", "")
+    expected = engine.embed(jobs[3].cell.repair.policy, texts, "document", "")
     assert np.array_equal(answer[0].embeddings, expected.embeddings)
     assert answer[0].work.texts == 50
 
@@ -623,7 +624,7 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
 def test_scores_are_the_same_whatever_is_in_the_store(minilm_folder: Path, tmp_path: Path) -> None:
     def scores(store: Store | None) -> tuple[list[float], int]:
         engine, found = engine_of(minilm_folder, store)
-        scored = [score_cell(job, engine.at(job.cell.policy)) for job in jobs_of(*found)]
+        scored = [score_cell(job, engine.at(job.cell.repair.policy)) for job in jobs_of(*found)]
         engine.close()
         main = [part["main_score"] for one in scored for part in main_part(one)["test"]]
         return main, sum(one.record["encoded_texts"] for one in scored)

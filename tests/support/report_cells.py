@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Finished, Results
@@ -49,7 +50,7 @@ def write_cell(
     of = Cell(
         model,
         revision,
-        policy,
+        Repair(policy),
         task,
         Protocol(**{one.name: said[one.name] for one in fields(Protocol) if one.name in said}),
     )

@@ -6,6 +6,7 @@ import mteb
 import pyarrow as pa
 from mteb.models.model_meta import ModelMeta
 
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished
 from lcbench.tempscale.policy import BASELINE, Policy
@@ -15,14 +16,14 @@ VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
 
 
 def cell(policy: Policy = BASELINE, task: str = "STSBenchmark") -> Cell:
-    return Cell("some/model", "f" * 40, policy, task, PROTOCOL)
+    return Cell("some/model", "f" * 40, Repair(policy), task, PROTOCOL)
 
 
 def outcome(of: Cell, score: float) -> Finished:
     task = mteb.get_task(of.task)
     scores = {"test": {"default": {"main_score": score, "cosine_spearman": score}}}
     result = mteb.results.TaskResult.from_task_results(task, scores, evaluation_time=1.0)
-    kwargs = None if of.policy.is_baseline else {"tau": of.policy.canonical}
+    kwargs = dict(of.repair.parts) or None
     meta = ModelMeta.create_empty(
         overwrites={"name": of.model, "revision": of.revision, "experiment_kwargs": kwargs}
     )

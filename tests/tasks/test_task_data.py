@@ -110,7 +110,7 @@ def scored(
         assert (outcome.failed, outcome.refused, warnings) == ({}, {}, [])
         results = Results(work / "runs")
         cells = {
-            (cell.task, float(cell.policy.canonical)): results.files(cell) for cell in outcome.cells
+            (cell.task, float(cell.repair.canonical)): results.files(cell) for cell in outcome.cells
         }
         yield Run(work / "data", model, work / "runs", cells)
 

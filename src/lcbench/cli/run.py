@@ -95,7 +95,7 @@ def _run_told(
 
         results = Results(settings.results_dir)
         asked = [
-            AskedCell(cell.model, cell.policy.canonical, results.files(cell).result)
+            AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
             for cell in outcome.cells
         ]
         report_run(settings, results, asked, None, console, warn)

@@ -40,7 +40,7 @@ def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
             element=0,
             model=cell.model,
             revision=cell.revision,
-            policy=cell.policy.canonical,
+            policy=cell.repair.canonical,
             task=cell.task,
             protocol=cell.protocol.key,
             folder=results.files(cell).folder.relative_to(results.folder).as_posix(),

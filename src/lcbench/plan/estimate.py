@@ -13,6 +13,7 @@ from lcbench.plan.assumed import Assumed, assumed
 from lcbench.plan.layout import expand
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.system import words
@@ -149,7 +150,7 @@ def estimate(
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
     unshaped, left, long = [], [], []
-    cells = done = most_policies = 0
+    cells = done = most_repairs = 0
     for model in settings.models:
         known = dimensions(model, settings.mirror)
         docs = settings.docs if known is None else settings.docs.at(known.window)
@@ -163,7 +164,7 @@ def estimate(
             one for one in every if located is None or not results.files(one).result.exists()
         ]
         cells, done = cells + len(every), done + len(every) - len(waiting)
-        most_policies = max(most_policies, len({one.policy for one in every}))
+        most_repairs = max(most_repairs, len({one.repair for one in every}))
         left.append(predict.ModelCells(known, waiting))
         if known is None:
             unshaped.append(model.name)
@@ -184,7 +185,7 @@ def estimate(
         cells=cells,
         done=done,
         models=len(settings.models),
-        policies=most_policies,
+        policies=most_repairs,
         tasks=len(parts),
         texts=round(sum(one.texts for one in prediction.cells.values())),
         tokens=round(sum(one.tokens for one in prediction.cells.values())),
@@ -230,8 +231,8 @@ def _cells(
         )
         for name, part in parts.items()
     }
-    policies = dict.fromkeys(policy.resolve(shape) for policy in settings.policies)
-    return list(expand([named], policies, list(protocols.items())))
+    repairs = dict.fromkeys(Repair(policy).resolve(shape) for policy in settings.policies)
+    return list(expand([named], repairs, list(protocols.items())))
 
 
 def _shape(known: Dimensions | None) -> ModelShape:

@@ -12,11 +12,11 @@ from lcbench.errors import MissingError, RequestError
 from lcbench.hub import cache
 from lcbench.hub.datasets import check_mirror, lacking_in_folders, missing_data
 from lcbench.hub.models import LocatedModel, locate
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
 from lcbench.tasks.make import docs_digest
 from lcbench.tasks.suites import Part, resolve_all
-from lcbench.tempscale.policy import BASELINE, Policy
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
             model: tuple(
                 expand(
                     [(model.name, model.revision)],
-                    _policies(settings, model, console),
+                    _repairs(settings, model, console),
                     [(name, _protocol(settings, part, model)) for name, part in parts.items()],
                 )
             )
@@ -112,15 +112,17 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
     return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
-def _policies(settings: Settings, model: LocatedModel, console: Console) -> list[Policy]:
-    """Return what the policies come to for a model, each once, and say which are the baseline."""
-    for policy in settings.policies:
-        if policy != BASELINE and policy.resolve(model.shape) == BASELINE:
+def _repairs(settings: Settings, model: LocatedModel, console: Console) -> list[Repair]:
+    """Return what the repairs come to for a model, each once, and say which are the baseline."""
+    asked = [Repair(policy) for policy in settings.policies]
+    found = [repair.resolve(model.shape) for repair in asked]
+    for repair, simple in zip(asked, found, strict=True):
+        if simple.is_baseline and not repair.is_baseline:
             console.print(
-                f"{model.name}: τ = {policy.canonical} is 1 for every text that this model reads "
+                f"{model.name}: {repair} is 1 for every text that this model reads "
                 f"(window {model.shape.window}): it is the baseline, not TempScale."
             )
-    return list(dict.fromkeys(policy.resolve(model.shape) for policy in settings.policies))
+    return list(dict.fromkeys(found))
 
 
 def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
@@ -140,21 +142,21 @@ def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
 
 def expand(
     models: Sequence[tuple[str, str]],
-    policies: Iterable[Policy],
+    repairs: Iterable[Repair],
     tasks: Sequence[tuple[str, Protocol]],
 ) -> Iterator[Cell]:
     """Yield the cells of a grid in the order in which they are run.
 
-    Models are outermost (loading one is dear), then policies (a model is brought to one at a time),
-    then tasks.
+    Models are outermost (loading one is dear), then repairs (a model has one at a time), then
+    tasks.
 
     Args:
         models: name and revision of each.
-        policies: each once, the baseline among them.
+        repairs: each once, the baseline among them.
         tasks: name of each, and the protocol it is scored under.
     """
-    policies = list(policies)
+    repairs = list(repairs)
     for name, revision in models:
-        for policy in policies:
+        for repair in repairs:
             for task, protocol in tasks:
-                yield Cell(name, revision, policy, task, protocol)
+                yield Cell(name, revision, repair, task, protocol)

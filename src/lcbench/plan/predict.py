@@ -322,7 +322,7 @@ def _fresh(
 ) -> Iterable[FreshTexts]:
     """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
     for one in sizes:
-        temperature = cell.policy.for_role(one.role).canonical
+        temperature = cell.repair.policy.for_role(one.role).canonical
         key = (one.origin, temperature, *(() if shares else (cell.task, one.role)))
         texts = one.unique - encoded.get(key, 0)
         if texts <= 0:

@@ -1,4 +1,4 @@
-"""Cells: one model × one policy × one task under one protocol, and what identifies them."""
+"""Cells: one model × one repair × one task under one protocol, and what identifies them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from lcbench.tempscale.policy import Policy
+from lcbench.repair.repair import Repair
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class Cell:
     Attributes:
         model: name, `<organisation>/<model>`.
         revision: the commit, or a digest of the model's files.
-        policy: which temperature a text gets.
+        repair: what is tried against length collapse.
         task: name of an mteb task, or of one of ours.
         protocol: what else a score depends on.
     """
 
     model: str
     revision: str
-    policy: Policy
+    repair: Repair
     task: str
     protocol: Protocol
 
     def __str__(self) -> str:
-        return f"{self.model.rpartition('/')[2]}, τ = {self.policy.canonical}, {self.task}"
+        return f"{self.model.rpartition('/')[2]}, {self.repair}, {self.task}"

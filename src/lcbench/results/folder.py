@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, StorageError
+from lcbench.repair.repair import experiment_folder
 from lcbench.results.cell import Cell
 from lcbench.results.content import (
     content_of,
@@ -56,7 +57,6 @@ from lcbench.results.rows import (
     LeftOut,
     conditions_of,
     folder_name,
-    policy_folder,
     read_cell,
     result_files,
     result_rows,
@@ -75,7 +75,7 @@ class Finished:
 
     Attributes:
         write_result: writes mteb's JSON to the path that it is given.
-        model_meta: mteb's description of the model, with the policy as an experiment.
+        model_meta: mteb's description of the model, with the repair as an experiment.
         provenance: how the result came about; JSON types only.
         items: one row an item, or None for a type of task that has no per-item scores here.
     """
@@ -96,8 +96,8 @@ class Results:
         """Return the files of a cell, whether they exist or not."""
         folder = self.folder / cell.protocol.key / "results" / folder_name(cell.model)
         folder /= cell.revision
-        if not cell.policy.is_baseline:
-            folder = folder / "experiments" / policy_folder(cell.policy.canonical)
+        if not cell.repair.is_baseline:
+            folder = folder / "experiments" / experiment_folder(cell.repair.parts)
         return CellFiles(folder, cell.task)
 
     def check_writable(self) -> None:

@@ -16,12 +16,12 @@ from rich.progress import track
 
 from lcbench import __version__
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair.repair import NO_REPAIR
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.content import is_possible, lowest_score
 from lcbench.results.folder import Finished, Results
 from lcbench.settings.schema import ImportSettings
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
-from lcbench.tempscale.policy import BASELINE
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -236,7 +236,7 @@ def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Ou
     scores = {split: entries for split, entries in scores.items() if entries}
     if not scores:
         raise _UnusableError(f"it has no main score; mteb's is {entry.main_score}")
-    cell = Cell(_model_of(path.parent), path.parent.name, BASELINE, entry.name, _protocol())
+    cell = Cell(_model_of(path.parent), path.parent.name, NO_REPAIR, entry.name, _protocol())
     if results.files(cell).result.exists():
         source = results.provenance(cell).get("source")
         if isinstance(source, Mapping) and source.get("sha256") == digest:
@@ -252,7 +252,7 @@ def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Ou
         "imported": _origin(cell.revision, meta),
         "model": cell.model,
         "revision": cell.revision,
-        "policy": cell.policy.canonical,
+        "policy": cell.repair.canonical,
         "protocol": asdict(cell.protocol),
         "task_type": entry.kind,
         "window": None,

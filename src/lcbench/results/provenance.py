@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from lcbench.hub.models import LocatedModel
-    from lcbench.tempscale.policy import Policy
+    from lcbench.repair.repair import Repair
 
 
 @lru_cache(maxsize=4)
@@ -77,8 +77,8 @@ def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFact
     )
 
 
-def model_meta(facts: ModelFacts, policy: Policy) -> ModelMeta:
-    """Return mteb's description of a model at a policy, made without asking the hub."""
+def model_meta(facts: ModelFacts, repair: Repair) -> ModelMeta:
+    """Return mteb's description of a model under a repair, made without asking the hub."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     return ModelMeta.create_empty(
@@ -92,7 +92,7 @@ def model_meta(facts: ModelFacts, policy: Policy) -> ModelMeta:
             "similarity_fn_name": ScoringFunction(facts.similarity),
             "use_instructions": False,
             # A string: mteb hashes dictionaries, and differently after a round trip.
-            "experiment_kwargs": None if policy.is_baseline else {"tau": policy.canonical},
+            "experiment_kwargs": dict(repair.parts) or None,
         }
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.hub.windows import NO_LIMIT
+from lcbench.repair.repair import experiment_folder
 from lcbench.results.cell import Protocol
 from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
 from lcbench.results.files import META, CellFiles
@@ -23,9 +23,6 @@ from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 
 # Files of one fault that a report names one by one; of the others it says how many there are.
 _MOST_NAMED = 5
-
-# Characters of an experiment's name beyond which mteb takes a digest of it.
-_LONGEST_EXPERIMENT = 200
 
 # In a provenance: the pooling of a model that names none, where none was asked for.
 ASSUMED_POOLING = "assumed_pooling"
@@ -164,7 +161,7 @@ def _of_another_cell(
     """
     model, revision, policy = _cell_of(files.folder)
     tau = provenance.get("policy")
-    if tau is not None and policy_folder(tau) == files.folder.name:
+    if tau is not None and experiment_folder({"tau": tau}) == files.folder.name:
         # Of a long name the folder has a digest.
         tau = policy
     told = {
@@ -195,14 +192,6 @@ def _model_folder(folder: Path) -> Path:
 def folder_name(model: str) -> str:
     """Return what the folder of a model is called, as mteb has it; a long name is cut."""
     return fitting(model.replace("/", "__").replace(" ", "_"))
-
-
-def policy_folder(canonical: str) -> str:
-    """Return what the folder of a policy is called, as mteb has it: of many layers by a digest."""
-    name = f"tau_{canonical}"
-    if len(name) <= _LONGEST_EXPERIMENT:
-        return name
-    return f"exp_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:

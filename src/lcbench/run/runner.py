@@ -337,7 +337,7 @@ class Runner:
                                     cell,
                                     claim,
                                     outcome,
-                                    proofs[cell.policy],
+                                    proofs[cell.repair.policy],
                                     loaded,
                                     facts,
                                     engine,
@@ -418,7 +418,7 @@ class Runner:
         from lcbench.tempscale.inject import Injection
 
         proofs: dict[Policy, Proof | None] = {BASELINE: None}
-        for policy in dict.fromkeys(cell.policy for cell in cells):
+        for policy in dict.fromkeys(cell.repair.policy for cell in cells):
             if not policy.is_baseline:
                 with Injection(loaded, policy) as injection:
                     proofs[policy] = injection.proof
@@ -485,7 +485,7 @@ class Runner:
         engine: Engine,
         progress: Progress,
     ) -> None:
-        by_role = cell.policy.for_role("query") != cell.policy.for_role("document")
+        by_role = cell.repair.depends_on_role
         if by_role and scored.without_roles:
             self._console.print(
                 f"{cell.task} has no queries: all its texts count as documents.", style="dim"
@@ -494,7 +494,7 @@ class Runner:
             "cell": str(cell),
             "model": cell.model,
             "revision": cell.revision,
-            "policy": cell.policy.canonical,
+            "policy": cell.repair.canonical,
             "protocol": asdict(cell.protocol),
             "window": window_of(loaded),
             "model_digest": facts.digest,

@@ -126,7 +126,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
 
     task = make_task(job.part, job.docs)
     data = _data(job, task)
-    meta = model_meta(job.model, job.cell.policy)
+    meta = model_meta(job.model, job.cell.repair)
     began = time.time()
     # One thread, so that scores have the same digits on any number of cores; other cores score
     # other cells.

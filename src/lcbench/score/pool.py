@@ -136,7 +136,7 @@ class Pool:
                 outcome: ScoredCell | FailedCell
                 try:
                     with about(job.cell):
-                        outcome = score_cell(job, engine.at(job.cell.policy))
+                        outcome = score_cell(job, engine.at(job.cell.repair.policy))
                 except Exception as error:
                     outcome = FailedCell.of(error)
                 yield job, outcome

@@ -60,7 +60,7 @@ class Server:
         self._requests: list[_Request] = []
         self._changed = threading.Condition()
         self._ended = False
-        self._policy: Any = None
+        self._repair: Any = None
         self._awaited: Worker | None = None
         self._abandoned_at = 0.0
         self.current: _Request | None = None
@@ -133,21 +133,21 @@ class Server:
         return any(one.worker is self._awaited for one in self._requests)
 
     def _next(self) -> _Request:
-        # The rest of what was begun, then what is at the present temperature, then cells in their
+        # The rest of what was begun, then what is under the present repair, then cells in their
         # order: the sooner one has its embeddings together, the sooner it is scored beside the
         # encoding of others; and another temperature is proven again.
         going_on = [one for one in self._requests if one.worker is self._awaited]
-        same = [one for one in self._requests if one.job.cell.policy == self._policy]
+        same = [one for one in self._requests if one.job.cell.repair == self._repair]
         request = min(going_on or same or self._requests)
         self._requests.remove(request)
-        self._policy = request.job.cell.policy
+        self._repair = request.job.cell.repair
         kind, *_, more = request.message
         self._awaited = request.worker if kind == "embed" and more else None
         return request
 
     def _answer(self, request: _Request) -> Any:
         kind, texts, *given = request.message
-        backend = self._engine.at(request.job.cell.policy)
+        backend = self._engine.at(request.job.cell.repair.policy)
         try:
             if kind == "embed":
                 role, prompt, more = given

@@ -1,0 +1,1 @@
+"""What is tried against length collapse, as one value."""
