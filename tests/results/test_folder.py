@@ -23,7 +23,7 @@ from lcbench.errors import RequestError, StorageError
 from lcbench.reporting.table1 import build_tables
 from lcbench.results.cell import Cell
 from lcbench.results.content import DIGEST, digest_of
-from lcbench.results.failure import Failure, read_failure
+from lcbench.results.failure import Failure
 from lcbench.results.folder import Results, _set_aside
 from lcbench.results.items import (
     ITEMS,
@@ -235,14 +235,6 @@ def test_a_failure_is_kept_until_the_cell_succeeds(results: Results) -> None:
     results.write(of, outcome(of, 0.5))
     assert not path.exists()
     assert results.is_done(of, pytest.fail)
-
-
-def test_a_failure_of_a_version_that_kept_only_the_traceback(tmp_path: Path) -> None:
-    (tmp_path / "old.failure.txt").write_text("Traceback …\nValueError: 3\n")
-    failure = read_failure(tmp_path / "old.failure.txt")
-    assert failure is not None
-    assert (failure.attempts, failure.transient, failure.reason) == (1, False, "ValueError: 3")
-    assert read_failure(tmp_path / "none.failure.txt") is None
 
 
 def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> None:
@@ -656,15 +648,6 @@ def test_a_good_result_that_came_in_between_goes_back_without_hard_links(
     assert _set_aside(path, b"{") is None
     assert path.read_bytes() == good
     assert not list(path.parent.glob("*.broken-*"))
-
-
-@pytest.mark.parametrize("attempts", ["²", "٣٣", "9" * 5000])
-def test_attempts_that_are_no_number(tmp_path: Path, attempts: str) -> None:
-    path = tmp_path / "T.failure.txt"
-    path.write_text(f"attempts: {attempts}\n\nTraceback", encoding="utf-8")
-    failure = read_failure(path)
-    assert failure is not None
-    assert failure.attempts == 1
 
 
 def test_a_long_name_has_a_place_and_a_report_shows_all_of_it(tmp_path: Path) -> None:

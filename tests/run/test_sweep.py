@@ -1,0 +1,126 @@
+"""A sweep: what is found, what is refused before anything is computed, what the log says."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import chaos_program
+import pytest
+from rich.console import Console
+
+from lcbench.errors import RequestError
+from lcbench.plan.manifest import latest, read
+from lcbench.results.folder import Results
+from lcbench.run import sweep
+from lcbench.run.sweep import Outcome
+from lcbench.tempscale.policy import parse
+
+Begun = Callable[..., Any]
+
+
+def go(settings: Any, **options: Any) -> Outcome:
+    return sweep.run(settings, Console(file=StringIO()), pytest.fail, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Settings of one task at two temperatures, and its results."""
+    folder = tmp_path_factory.mktemp("sweep")
+    chaos_program.make_data(folder / "mirror")
+    model = Path(shutil.copytree(make_model("bert"), folder / "model"))
+    settings = chaos_program.settings_of(folder, model, "runs")
+    few = replace(settings, tasks=settings.tasks[:1], policies=(parse(1.0), parse(0.8)))
+    assert go(few).found == 0
+    return few
+
+
+@pytest.fixture
+def request_of(finished: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Make the same request of a copy of the results, of which no cell may be begun."""
+
+    def make(**changes: Any) -> Any:
+        runs = Path(shutil.copytree(finished.results_dir, tmp_path / "runs"))
+        return replace(finished, results_dir=runs, **changes)
+
+    return make
+
+
+@pytest.fixture
+def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(*_: Any, **__: Any) -> None:
+        pytest.fail("a runner was made")
+
+    monkeypatch.setattr(sweep, "Runner", begun)
+
+
+@pytest.mark.usefixtures("_nothing_is_computed")
+def test_what_is_finished_is_found(request_of: Callable[..., Any]) -> None:
+    outcome = go(request_of())
+    assert [cell.repair.canonical for cell in outcome.cells] == ["1", "0.8"]
+    assert (outcome.found, outcome.failed, outcome.stopped) == (2, {}, False)
+
+
+@pytest.mark.usefixtures("_nothing_is_computed")
+def test_results_on_other_data_are_not_taken_for_these(
+    request_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    mirror = Path(shutil.copytree(request_of().mirror, tmp_path / "mirror"))
+    (file,) = (mirror / "mteb" / "sts12-sts").glob("test.*")
+    file.write_bytes(file.read_bytes() + file.read_bytes().splitlines(keepends=True)[0])
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(RequestError, match=r"has results on other data .*: STS12 \(mirror sha256"):
+        go(request_of(mirror=mirror))
+
+
+@pytest.mark.usefixtures("_nothing_is_computed")
+def test_cells_that_could_not_be_compared_are_not_computed(
+    request_of: Callable[..., Any],
+) -> None:
+    settings = request_of(policies=(parse(1.0), parse(0.8), parse(0.5)))
+    for path in settings.results_dir.rglob("*.provenance.jsonl"):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        known["versions"]["mteb"] = "2.0.0"
+        path.write_text(json.dumps(known), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"made with other versions: mteb 2\.0\.0, now .*"):
+        go(settings)
+    # All that is asked for is finished: nothing is compared with anything new.
+    assert go(replace(settings, policies=settings.policies[:2])).found == 2
+
+
+@pytest.mark.usefixtures("_nothing_is_computed")
+def test_a_frozen_sweep_runs_its_own_cells_alone(request_of: Callable[..., Any]) -> None:
+    settings = request_of()
+    frozen = read(latest(settings.results_dir))
+    assert go(settings, frozen=frozen, element=0).found == 2
+    with pytest.raises(RequestError, match=r"element=7: the sweep has elements 0 to 0"):
+        go(settings, frozen=frozen, element=7)
+    fewer = replace(settings, policies=settings.policies[:1])
+    with pytest.raises(RequestError, match=r"τ = 0\.8, STS12 .* is no longer a cell of it"):
+        go(fewer, frozen=frozen)
+
+
+def test_the_log_says_how_it_began_and_ended(finished: Any) -> None:
+    (log,) = (finished.results_dir / "sweeps").rglob("*.log")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert "begins: 2 cells, 0 of them finished" in lines[0]
+    assert lines[-1].endswith("[-] ends")
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_loaded(
+    request_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    settings = replace(request_of(), results_dir=tmp_path / "file" / "runs")
+    with pytest.raises(RequestError, match=r"results_dir=.*runs cannot be written"):
+        go(settings)
+
+
+def test_results_are_those_of_the_cells(finished: Any) -> None:
+    results = Results(finished.results_dir)
+    for cell in go(finished).cells:
+        assert results.provenance(cell)["policy"] == cell.repair.canonical
+        assert results.is_done(cell, pytest.fail)
