@@ -15,6 +15,7 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from lcbench.hub.models import shipped_models
 from lcbench.results import provenance
 from lcbench.settings import configs, schema
 from lcbench.settings import read as settings
@@ -85,7 +86,7 @@ def model_overrides(model: str, window: int) -> list[str]:
         model: the name of a config of `conf/model`, or a folder.
         window: the most tokens that it reads.
     """
-    if model in configs.shipped_models():
+    if model in shipped_models():
         return [f"model={model}", f"model.window={window}"]
     return [
         "model=custom",

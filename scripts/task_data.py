@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from lcbench.settings.configs import shipped_suites
 from lcbench.tasks.registry import TaskEntry, registry
+from lcbench.tasks.suites import shipped_suites
 
 SUITES = ("paper", "longembed")
 

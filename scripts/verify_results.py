@@ -17,7 +17,6 @@ from rich.console import Console
 
 from lcbench.reporting.select import report_folder
 from lcbench.results.folder import Results
-from lcbench.settings.schema import ReportSettings
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Libraries of other versions add up in another order.
@@ -50,12 +49,8 @@ def verify(results: Path, *, records: bool = False) -> int:
     for place in places:
         with tempfile.TemporaryDirectory() as temporary:
             fresh = Path(temporary) / "report"
-            report_folder(
-                ReportSettings(place / "cells", fresh, None),
-                Results(place / "cells"),
-                Console(quiet=True),
-                wrong.append,
-            )
+            results_of = Results(place / "cells")
+            report_folder(results_of, None, fresh, Console(quiet=True), wrong.append)
             if records:
                 _record(fresh, place)
             numbers, differences = compare(place, fresh)

@@ -21,6 +21,7 @@ from lcbench.score import pool
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.system.slurm import JobOptions
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -306,7 +307,7 @@ def test_as_many_processes_score_as_in_a_run(
     request = asked("tasks=[STSBenchmark]")
     assert estimate(request).prediction.processes == count
     # With 12 cores beside a GPU elsewhere.
-    there = estimate(request, launch=LaunchSettings("slurm", card="h100", cpus=12))
+    there = estimate(request, launch=LaunchSettings("slurm", card="h100", jobs=JobOptions(cpus=12)))
     assert there.prediction.processes == 6
     assert estimate(replace(request, engine=replace(request.engine, scoring=3))).prediction == (
         estimate(request, 3).prediction

@@ -19,11 +19,11 @@ from rich.console import Console
 from lcbench.cli.import_results import prepare
 from lcbench.errors import RequestError
 from lcbench.repair.repair import Repair
-from lcbench.reporting.select import report_folder
+from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results
-from lcbench.results.imported import Imported, import_results
-from lcbench.settings import read, schema
+from lcbench.results.imported import Imported, ImportRequest, import_results
+from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
@@ -72,7 +72,7 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
     return path
 
 
-def request(path: Path, *overrides: str, results_dir: Path) -> schema.ImportSettings:
+def request(path: Path, *overrides: str, results_dir: Path) -> ImportRequest:
     arguments = prepare([str(path.absolute()), f"results_dir={results_dir}", *overrides])
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return read.read_import(compose("import_results", overrides=arguments))
@@ -82,7 +82,7 @@ def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Importe
     """Import a folder into `runs` beside it; return what was done and what was complained of."""
     told: list[str] = []
     asked = request(path, *overrides, results_dir=runs or path.parent / "runs")
-    return import_results(asked, Console(quiet=True), told.append), told
+    return import_results(asked, told.append), told
 
 
 def report(runs: Path, *overrides: str) -> str:
@@ -90,7 +90,8 @@ def report(runs: Path, *overrides: str) -> str:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         asked = read.read_report(compose("report", overrides=[f"results_dir={runs}", *overrides]))
     console = Console(width=200, record=True, file=io.StringIO())
-    report_folder(asked, Results(runs), console, pytest.fail)
+    extent = Extent(asked.resamples, asked.seed, asked.models, asked.against)
+    report_folder(Results(runs), asked.tasks, asked.report_dir, console, pytest.fail, extent)
     return console.export_text()
 
 
@@ -177,7 +178,7 @@ def test_a_folder_is_known_by_its_own_names(public: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(public / "results" / "org__model" / COMMIT)
     asked = request(Path(), results_dir=public.parent / "runs")
     here = replace(asked, path=Path())
-    done = import_results(here, Console(quiet=True), pytest.fail)
+    done = import_results(here, pytest.fail)
     assert provenance(done, "STS12")["model"] == MODEL
 
 

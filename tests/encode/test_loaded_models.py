@@ -23,7 +23,6 @@ from lcbench.errors import InjectionError, MissingError, RequestError
 from lcbench.hub.models import LocatedModel, locate
 from lcbench.results.cell import Protocol
 from lcbench.run.export import export
-from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 Make = Callable[[str], Path]
@@ -91,7 +90,7 @@ def test_weights_that_the_checkpoint_lacks_are_never_random(
         assert "embeddings.LayerNorm.bias" in str(caught.value)
     out = tmp_path / "out"
     with pytest.raises(RequestError, match="its checkpoint lacks"):
-        export(ExportSettings(settings(folder), parse(0.8), out=out, offline=True))
+        export(settings(folder), parse(0.8), out, offline=True)
     assert not out.exists()
 
 

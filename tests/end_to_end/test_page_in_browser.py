@@ -18,9 +18,8 @@ from report_documents import MARKUP, MODELS, document
 from rich.console import Console
 
 from lcbench.reporting import page
-from lcbench.reporting.select import report_folder
+from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.folder import Results
-from lcbench.settings.schema import ReportSettings
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -251,8 +250,8 @@ def of_results(driver: Any, folder: Path) -> Page:
                 policy=policy,
                 model="<b>bold",
             )
-    settings = ReportSettings(there, there / "report", None, resamples=1000)
-    report_folder(settings, results, Console(quiet=True), print)
+    fewer = Extent(resamples=1000)
+    report_folder(results, None, there / "report", Console(quiet=True), print, fewer)
     path = there / "report" / "index.html"
     report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
     one = Page(driver, path, report, folder / "downloads")

@@ -12,9 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lcbench.cli.commands import COMMANDS
-from lcbench.settings import configs, read
+from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.tasks.registry import registry
+from lcbench.tasks.suites import shipped_suites
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ def test_the_listing_names_every_suite_task_and_size(run) -> None:
     assert done.stderr == ""
     assert re.search(r"^docs: 8 tasks, .*; the data of 8 is here$", done.stdout, flags=re.M)
     assert re.search(r"^paper: 40 tasks, 6.75 M texts, 3.47 M of them", done.stdout, flags=re.M)
-    for suite in configs.shipped_suites():
+    for suite in shipped_suites():
         for task in suite.tasks:
             assert re.search(rf"^  {task} ", done.stdout, flags=re.M), task
     assert re.search(

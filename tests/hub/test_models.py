@@ -22,7 +22,6 @@ from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub.models import locate
 from lcbench.run.export import export
-from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 MakeModel = Callable[[str], Path]
@@ -492,8 +491,7 @@ def test_windows_by_role_end_with_the_positions(tmp_path: Path, make_model: Make
 def test_a_model_whose_window_was_capped_is_exported(tmp_path: Path, make_model: MakeModel) -> None:
     folder = stating(make_model("roberta"), tmp_path, max_seq_length=512)
     out = tmp_path / "exported"
-    asked = ExportSettings(settings(folder), parse(0.8), out=out, offline=True)
-    assert export(asked) < 1e-5
+    assert export(settings(folder), parse(0.8), out, offline=True) < 1e-5
     assert locate(settings(out), offline=True).own_window == 63
 
 

@@ -12,15 +12,14 @@ from report_cells import BGE, write_cell
 from result_cells import PROTOCOL, cell, outcome
 from rich.console import Console
 
+from lcbench.cli.report import request_of
 from lcbench.errors import RequestError, StorageError
 from lcbench.reporting import publish
 from lcbench.reporting.publish import _alone, _older, cells_of, file_of_another
-from lcbench.reporting.select import AskedCell, _own_folder, report_folder, report_run
+from lcbench.reporting.select import AskedCell, Extent, _own_folder, report_folder, report_run
 from lcbench.results.folder import Results
-from lcbench.settings.configs import shipped_suites
-from lcbench.settings.schema import ReportSettings
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.suites import choose, resolve
+from lcbench.tasks.suites import choose, resolve, shipped_suites
 from lcbench.tempscale.policy import BASELINE, Constant
 
 NAME = "MTEB(eng, v2)"
@@ -53,8 +52,7 @@ def report(folder: Path, *names: str) -> str:
     console = Console(width=200, record=True)
     choices = tuple(choose(names, shipped_suites())[0]) if names else None
     warnings: list[str] = []
-    settings = ReportSettings(folder, folder / "report", choices)
-    report_folder(settings, Results(folder), console, warnings.append)
+    report_folder(Results(folder), choices, None, console, warnings.append)
     assert warnings == []
     return console.export_text()
 
@@ -109,8 +107,8 @@ def two(tmp_path: Path) -> Results:
 
 
 def quickly(results: Results, folder: Path) -> None:
-    settings = ReportSettings(results.folder, folder, None, resamples=0)
-    report_folder(settings, results, Console(file=io.StringIO()), pytest.fail)
+    console = Console(file=io.StringIO())
+    report_folder(results, None, folder, console, pytest.fail, Extent(resamples=0))
 
 
 def test_a_killed_report_leaves_the_older_one_and_nothing_stale(
@@ -221,7 +219,8 @@ def test_models_under_different_prompts_are_in_tables_of_their_own(tmp_path: Pat
             )
             asked.append(AskedCell(model, policy.canonical, files.result))
     console, warnings = Console(width=200, record=True), list[str]()
-    report_run(read("tasks=[STS12]"), results, asked, None, console, warnings.append)
+    request = request_of(read("tasks=[STS12]"), asked)
+    report_run(request, results, None, console, warnings.append)
     lines = console.export_text().splitlines()
     assert warnings == []
     assert {line.strip() for line in lines if line.startswith("protocol ")} == {

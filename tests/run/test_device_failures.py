@@ -239,7 +239,7 @@ def test_an_element_whose_gpu_failed_comes_back_if_it_has_done_anything(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(
-        "lcbench.run.slurm.requeue", lambda *, only_preempted: asked.append(not only_preempted)
+        "lcbench.system.slurm.requeue", lambda _, only_preempted: asked.append(not only_preempted)
     )
     stop = Stop()
     stop.progressed = progressed

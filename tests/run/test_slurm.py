@@ -1,6 +1,5 @@
 """What Slurm is asked, and what is made of its answers."""
 
-import io
 import json
 import os
 import shlex
@@ -15,19 +14,17 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from lcbench.cli import run
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.run import slurm
-from lcbench.settings.schema import LaunchSettings
-from lcbench.system.console import key_value
+from lcbench.system.console import complain, key_value, warn
 from lcbench.system.signals import Stop
+from lcbench.system.slurm import JobOptions, requeue
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
-LAUNCH = LaunchSettings(
-    name="slurm",
+JOBS = JobOptions(
     max_running=4,
     partition="gpu",
     account="nlp",
@@ -81,7 +78,7 @@ def calls(tmp_path: Path) -> list[list[str]]:
 
 
 def test_the_array_is_submitted_with_what_the_config_says(sweep: Manifest) -> None:
-    command = slurm.array_command(sweep, LAUNCH, [0, 1, 2, 7, 9, 10], ["engine=gpu"])
+    command = slurm.array_command(sweep, JOBS, [0, 1, 2, 7, 9, 10], ["engine=gpu"])
     assert command == [
         "sbatch",
         "--parsable",
@@ -111,8 +108,8 @@ def test_the_array_is_submitted_with_what_the_config_says(sweep: Manifest) -> No
 
 
 def test_what_the_config_leaves_open_is_left_to_the_site(sweep: Manifest) -> None:
-    launch = LaunchSettings(name="slurm", signal_seconds=60, requeue=False)
-    assert slurm.array_command(sweep, launch, [3]) == [
+    jobs = JobOptions(signal_seconds=60, requeue=False)
+    assert slurm.array_command(sweep, jobs, [3]) == [
         "sbatch",
         "--parsable",
         "--array=3",
@@ -131,26 +128,26 @@ def test_what_the_config_leaves_open_is_left_to_the_site(sweep: Manifest) -> Non
 
 
 def test_no_gpu_is_asked_for_where_none_is_wanted(sweep: Manifest) -> None:
-    command = slurm.array_command(sweep, replace(LAUNCH, gpus="0"), [0])
+    command = slurm.array_command(sweep, replace(JOBS, gpus="0"), [0])
     assert not [word for word in command if "gpu:" in word]
 
 
 def test_a_percent_sign_in_a_folder_is_no_pattern(sweep: Manifest) -> None:
     odd = replace(sweep, folder=Path("/data/50%A/sweeps/demo"))
     assert "--output=/data/50%%A/sweeps/demo/logs/slurm-%A_%a.out" in slurm.array_command(
-        odd, LAUNCH, [0]
+        odd, JOBS, [0]
     )
 
 
 def test_a_relative_folder_becomes_absolute(sweep: Manifest) -> None:
-    command = slurm.array_command(replace(sweep, folder=Path("runs/sweeps/demo")), LAUNCH, [0])
+    command = slurm.array_command(replace(sweep, folder=Path("runs/sweeps/demo")), JOBS, [0])
     assert f"--output={Path.cwd()}/runs/sweeps/demo/logs/slurm-%A_%a.out" in command
     assert f"{Path.cwd()}/runs/sweeps/demo" in command
 
 
 def test_the_report_waits_for_the_array_and_is_small(sweep: Manifest) -> None:
     array = slurm.Submission(17, "", (0,), "", ())
-    assert slurm.report_command(sweep, LAUNCH, array) == [
+    assert slurm.report_command(sweep, JOBS, array) == [
         "sbatch",
         "--parsable",
         "--partition=gpu",
@@ -174,7 +171,7 @@ def test_the_report_waits_for_the_array_and_is_small(sweep: Manifest) -> None:
 
 def test_the_report_runs_on_the_cluster_of_the_array(sweep: Manifest) -> None:
     array = slurm.Submission(17, "west", (0,), "", ())
-    command = slurm.report_command(sweep, LaunchSettings(name="slurm"), array)
+    command = slurm.report_command(sweep, JobOptions(), array)
     assert [word for word in command if word.startswith(("--clusters", "--mem", "--time"))] == [
         "--clusters=west"
     ]
@@ -184,10 +181,10 @@ def test_a_submission_is_recorded_and_followed_by_its_report(
     sweep: Manifest, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
-    launch = replace(LAUNCH, preamble="module load cuda")
-    assert slurm.submit(sweep, launch, [2, 0]) == 17
+    jobs = replace(JOBS, preamble="module load cuda")
+    assert slurm.submit(sweep, jobs, [2, 0], warn) == 17
     array, report = calls(tmp_path)
-    assert array == slurm.array_command(sweep, launch, [0, 2])
+    assert array == slurm.array_command(sweep, jobs, [0, 2])
     assert "--dependency=afterany:17" in report
     assert array[-1] == report[-1]
     assert Path(array[-1]).read_text() == "module load cuda\n"
@@ -202,9 +199,9 @@ def test_each_submission_has_the_preamble_that_it_was_submitted_with(
     sweep: Manifest, fake: Fake, tmp_path: Path
 ) -> None:
     fake("sbatch", "print('17')")
-    launch = replace(LAUNCH, report=False)
+    jobs = replace(JOBS, report=False)
     for preamble in ("module load cuda\n", "module load rocm\n", ""):
-        slurm.submit(sweep, replace(launch, preamble=preamble), [0])
+        slurm.submit(sweep, replace(jobs, preamble=preamble), [0], warn)
     one, other, none = (command[-1] for command in calls(tmp_path))
     # The first may be waiting yet.
     assert Path(one).read_text() == "module load cuda\n"
@@ -216,7 +213,7 @@ def test_no_report_is_submitted_where_none_is_wanted(
     sweep: Manifest, fake: Fake, tmp_path: Path
 ) -> None:
     fake("sbatch", "print('17')")
-    slurm.submit(sweep, replace(LAUNCH, report=False), [0])
+    slurm.submit(sweep, replace(JOBS, report=False), [0], warn)
     assert len(calls(tmp_path)) == 1
 
 
@@ -228,23 +225,23 @@ def test_the_number_is_found_in_what_sbatch_prints(
     output: str, job: int, cluster: str, sweep: Manifest, fake: Fake
 ) -> None:
     fake("sbatch", f"print('{output}')")
-    assert slurm.submit(sweep, replace(LAUNCH, report=False), [0]) == job
+    assert slurm.submit(sweep, replace(JOBS, report=False), [0], warn) == job
     assert slurm.submissions(sweep.folder)[0].cluster == cluster
 
 
 def test_an_answer_without_a_number_is_shown(sweep: Manifest, fake: Fake) -> None:
     fake("sbatch", "print('Thank you for 2 jobs.')")
     with pytest.raises(RequestError, match=r"Thank you for 2 jobs\."):
-        slurm.submit(sweep, LAUNCH, [0])
+        slurm.submit(sweep, JOBS, [0], warn)
     assert slurm.submissions(sweep.folder) == []
 
 
 def test_a_refusal_is_shown_in_slurms_words_with_the_command(sweep: Manifest, fake: Fake) -> None:
     fake("sbatch", f"sys.exit({REFUSAL!r})")
     with pytest.raises(RequestError) as error:
-        slurm.submit(sweep, LAUNCH, [0])
+        slurm.submit(sweep, JOBS, [0], warn)
     assert REFUSAL in str(error.value)
-    assert shlex.join(slurm.array_command(sweep, LAUNCH, [0])) in str(error.value)
+    assert shlex.join(slurm.array_command(sweep, JOBS, [0])) in str(error.value)
     assert "launch.elements" not in str(error.value)
     assert slurm.submissions(sweep.folder) == []
 
@@ -252,19 +249,19 @@ def test_a_refusal_is_shown_in_slurms_words_with_the_command(sweep: Manifest, fa
 def test_too_long_an_array_is_hinted_at(sweep: Manifest, fake: Fake) -> None:
     fake("sbatch", "sys.exit('sbatch: error: Invalid job array specification')")
     with pytest.raises(RequestError, match=r"MaxArraySize.*\n*.*launch\.elements="):
-        slurm.submit(sweep, LAUNCH, range(5000))
+        slurm.submit(sweep, JOBS, range(5000), warn)
 
 
 def test_a_machine_without_slurm_is_named(sweep: Manifest, fake: Fake) -> None:
     with pytest.raises(RequestError, match=r"no sbatch on this machine.*launch=local"):
-        slurm.submit(sweep, LAUNCH, [0])
+        slurm.submit(sweep, JOBS, [0], warn)
 
 
 def test_a_report_that_is_refused_does_not_lose_the_array(
     sweep: Manifest, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake("sbatch", "sys.exit('no CPU jobs here') if 'report' in sys.argv else print(17)")
-    assert slurm.submit(sweep, LAUNCH, [0]) == 17
+    assert slurm.submit(sweep, JOBS, [0], warn) == 17
     assert [one.job for one in slurm.submissions(sweep.folder)] == [17]
     said = capsys.readouterr().err
     assert "no CPU jobs here" in said
@@ -275,7 +272,7 @@ def test_a_report_that_is_refused_does_not_lose_the_array(
 def test_a_folder_that_cannot_be_written_is_named(sweep: Manifest, fake: Fake) -> None:
     (sweep.folder / "logs").write_text("in the way")
     with pytest.raises(StorageError, match="demo-12345678 cannot be written"):
-        slurm.submit(sweep, LAUNCH, [0])
+        slurm.submit(sweep, JOBS, [0], warn)
 
 
 def submitted(sweep: Manifest, *jobs: int, cluster: str = "") -> None:
@@ -396,14 +393,14 @@ def scontrol(state: str, preempted: str = "None", answer: str = "") -> str:
 
 def test_outside_slurm_nothing_is_requeued(fake: Fake, tmp_path: Path) -> None:
     fake("scontrol", "")
-    assert slurm.requeue() is False
+    assert requeue(complain) is False
     assert calls(tmp_path) == []
 
 
 def test_a_running_element_is_requeued_and_no_other(in_element: Fake, tmp_path: Path) -> None:
     # Slurm's answer to being asked reaches all processes of the job; scontrol must outlive it.
     in_element("scontrol", scontrol("RUNNING", answer="os.kill(os.getpid(), 15)"))
-    assert slurm.requeue() is True
+    assert requeue(complain) is True
     assert calls(tmp_path) == [
         ["scontrol", "show", "job", "--oneliner", "17_3"],
         ["scontrol", "requeue", "17_3"],
@@ -417,7 +414,7 @@ def test_an_element_that_is_ended_already_is_left_alone(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     in_element("scontrol", scontrol(state))
-    assert slurm.requeue() is False
+    assert requeue(complain) is False
     assert [call[1] for call in calls(tmp_path)] == ["show"]
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -425,7 +422,7 @@ def test_an_element_that_is_ended_already_is_left_alone(
 @pytest.mark.parametrize(("preempted", "goes"), [("None", False), ("2026-11-21T18:18:47", True)])
 def test_only_what_has_to_make_room(preempted: str, goes: bool, in_element: Fake) -> None:
     in_element("scontrol", scontrol("RUNNING", preempted))
-    assert slurm.requeue(only_preempted=True) is goes
+    assert requeue(complain, only_preempted=True) is goes
 
 
 def test_a_requeue_that_is_refused_is_shown(
@@ -434,13 +431,13 @@ def test_a_requeue_that_is_refused_is_shown(
     before = signal.getsignal(signal.SIGTERM)
     words = "17_3: Requested operation is presently disabled"
     in_element("scontrol", scontrol("RUNNING", answer=f"sys.exit({words!r})"))
-    assert slurm.requeue() is False
+    assert requeue(complain) is False
     assert words in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_missing_scontrol_is_shown(in_element: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert slurm.requeue() is False
+    assert requeue(complain) is False
     assert "scontrol show job" in capsys.readouterr().err
 
 
@@ -520,9 +517,9 @@ def test_a_preamble_that_fails_ends_the_job(line: str, tmp_path: Path, shown: Pa
 def test_a_preamble_that_was_changed_is_not_run(
     sweep: Manifest, tmp_path: Path, shown: Path
 ) -> None:
-    launch = replace(LAUNCH, preamble="export FROM_PREAMBLE='a  b'\n\necho loaded\n\n")
-    slurm._write_preamble(sweep, launch)
-    preamble = Path(slurm.array_command(sweep, launch, [0])[-1])
+    jobs = replace(JOBS, preamble="export FROM_PREAMBLE='a  b'\n\necho loaded\n\n")
+    slurm._write_preamble(sweep, jobs)
+    preamble = Path(slurm.array_command(sweep, jobs, [0])[-1])
     done = script(tmp_path, "run", str(preamble), python=str(shown))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "loaded"
@@ -546,10 +543,10 @@ def test_an_element_is_not_ended_before_python_hears(
 
 def test_a_record_that_is_not_whole_takes_no_other_with_it(sweep: Manifest, fake: Fake) -> None:
     fake("sbatch", "print('17')")
-    slurm.submit(sweep, replace(LAUNCH, report=False), [0])
+    slurm.submit(sweep, replace(JOBS, report=False), [0], warn)
     with (sweep.folder / "slurm.jsonl").open("a") as file:
         file.write('{"job": 18, "clus')
-    slurm.submit(sweep, replace(LAUNCH, report=False), [1])
+    slurm.submit(sweep, replace(JOBS, report=False), [1], warn)
     assert [one.elements for one in slurm.submissions(sweep.folder)] == [(0,), (1,)]
     assert len((sweep.folder / "slurm.jsonl").read_text().splitlines()) == 3
 
@@ -559,13 +556,12 @@ def test_what_was_asked_for_the_last_time_and_is_not_now_is_told(
 ) -> None:
     fake("sbatch", "print('17')")
     fake("squeue", "")
-    screen = io.StringIO()
-    console = Console(file=screen, width=200)
-    launch = replace(LAUNCH, report=False)
+    said: list[str] = []
+    jobs = replace(JOBS, report=False)
     one = frozen(sweep, 1.0)
-    slurm.launch(one, replace(launch, partition="gpu", gpus="1"), console)
-    slurm.launch(one, replace(launch, partition="gpu", gpus=None), console)
-    assert "unlike the last time, without --gres=gpu:1\n" in screen.getvalue()
+    slurm.launch(one, replace(jobs, partition="gpu", gpus="1"), said.append, warn)
+    slurm.launch(one, replace(jobs, partition="gpu", gpus=None), said.append, warn)
+    assert "unlike the last time, without --gres=gpu:1" in said
 
 
 def test_a_script_that_is_called_by_hand_says_what_it_takes(tmp_path: Path) -> None:
@@ -633,10 +629,10 @@ def frozen(sweep: Manifest, *seconds: float | None) -> Manifest:
     )
 
 
-def said_by_launch(sweep: Manifest) -> str:
-    console = Console(file=io.StringIO(), width=40)
-    assert slurm.launch(sweep, LAUNCH, console) == 0
-    return console.file.getvalue()  # type: ignore[attr-defined]
+def said_by_launch(sweep: Manifest) -> list[str]:
+    said: list[str] = []
+    assert slurm.launch(sweep, JOBS, said.append, warn) == 0
+    return said
 
 
 def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_path: Path) -> None:
@@ -644,17 +640,17 @@ def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
     planned = frozen(sweep, 60, 120, None)
     follow = f"""how it stands: python -m lcbench status 'manifest="{sweep.folder}"'"""
-    assert said_by_launch(planned).splitlines() == [
+    assert said_by_launch(planned) == [
         "the report is written by Slurm job 18, when all have ended",
         "demo-12345678: 3 elements submitted as Slurm job 17, 0:00 to 2:00 each by the estimate of "
         "the whole element (1 of unknown cost left out)",
         follow,
         "what is missing when the array has ended, submitted again: the same command",
     ]
-    assert "1 element submitted" in said_by_launch(planned)
+    assert any("1 element submitted" in line for line in said_by_launch(planned))
     assert [one.elements for one in slurm.submissions(sweep.folder)] == [(0, 1, 2), (2,)]
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 PENDING')")
-    assert said_by_launch(planned).splitlines() == [
+    assert said_by_launch(planned) == [
         "demo-12345678: no element is left to be submitted; in Slurm's queue: 0-2.",
         follow,
     ]

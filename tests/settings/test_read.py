@@ -17,7 +17,9 @@ from lcbench.settings import read as settings
 from lcbench.settings import schema, values
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import IDENTITY, RUNTIME, StoreSettings
+from lcbench.tasks import suites
 from lcbench.tasks.docs.selection import SyntheticSizes
+from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import Constant
 
 GROUPS = {
@@ -115,7 +117,7 @@ def test_the_command_line_wins_over_a_sweep() -> None:
 
 
 def test_the_paper_suite_has_its_columns() -> None:
-    suite = next(suite for suite in settings_configs.shipped_suites() if suite.name == "paper")
+    suite = next(suite for suite in shipped_suites() if suite.name == "paper")
     assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
         "Class": 8,
         "Clust": 11,
@@ -141,7 +143,7 @@ def test_the_lengths_of_synthetic_documents(override: str, lengths: tuple[int, .
 
 
 def test_the_longembed_suite_and_sweep() -> None:
-    suite = next(suite for suite in settings_configs.shipped_suites() if suite.name == "longembed")
+    suite = next(suite for suite in shipped_suites() if suite.name == "longembed")
     assert {column: len(tasks) for column, tasks in suite.columns.items()} == {
         "LongEmbRetr": 4,
         "Needle": 1,
@@ -377,9 +379,11 @@ def test_what_was_frozen_does_not_change_with_the_configs(
 ) -> None:
     frozen = settings_frozen.freeze(read("suite=paper"))
 
-    def no_config() -> Path:
+    def no_config(*_: str) -> Path:
         raise AssertionError("a config was read")
 
+    shipped_suites.cache_clear()
+    monkeypatch.setattr(suites, "shipped", no_config)
     for module in (settings_configs, settings):
         monkeypatch.setattr(module, "config_folder", no_config)
     assert len(settings_frozen.thaw(frozen, tmp_path).tasks) == 40
@@ -413,8 +417,8 @@ def test_a_launch_is_read() -> None:
     asked = settings.read_run(
         composed("launch=slurm", "launch.gpus=1", "launch.time='4:00:00'", "launch.hours=2")
     )
-    assert asked.launch.gpus == "1"
-    assert asked.launch.time == "4:00:00"
+    assert asked.launch.jobs.gpus == "1"
+    assert asked.launch.jobs.time == "4:00:00"
     assert (asked.launch.elements, asked.launch.hours) == (None, 2.0)
     assert settings.read_run(composed("launch=slurm")).launch.elements == 20
     both = settings.read_run(composed("launch.hours=2", "launch.elements=3")).launch

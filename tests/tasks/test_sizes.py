@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from docs_tasks import SIZES
 
-from lcbench.settings.configs import shipped_suites
 from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.sizes import Texts, rounded, texts_of
-from lcbench.tasks.suites import resolve
+from lcbench.tasks.suites import resolve, shipped_suites
 
 
 def size_of(task: str, subsets: tuple[str, ...] | None = None) -> tuple[Texts, ...]:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from lcbench.errors import RequestError
-from lcbench.settings.configs import shipped_suites
 from lcbench.tasks import suites
 from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes
 from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.suites import check_pins, choose, parts_of, resolve, resolve_all
+from lcbench.tasks.suites import check_pins, choose, parts_of, resolve, resolve_all, shipped_suites
 
 ROOT = Path(__file__).parents[2]
 PAPER = next(suite for suite in shipped_suites() if suite.name == "paper")

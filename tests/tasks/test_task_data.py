@@ -20,13 +20,13 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 from lcbench.hub import datasets as mirror
-from lcbench.reporting.select import report_folder
+from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.run.sweep import run
 from lcbench.settings import configs as settings_configs
-from lcbench.settings import read, schema
-from lcbench.tasks.suites import choose
+from lcbench.settings import read
+from lcbench.tasks.suites import choose, shipped_suites
 from lcbench.uncertainty.items import read_samples
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -197,13 +197,13 @@ def test_items_are_all_that_was_scored_and_give_the_score(scored: Run) -> None:
 def test_the_report_has_every_column_and_nothing_is_missing(
     suite: str, scored: Run, tmp_path: Path
 ) -> None:
-    suites = settings_configs.shipped_suites()
+    suites = shipped_suites()
     choices = tuple(choose([suite], suites)[0])
-    asked = schema.ReportSettings(scored.results, tmp_path / "report", choices, resamples=50)
+    results, folder, few = Results(scored.results), tmp_path / "report", Extent(resamples=50)
     warnings: list[str] = []
     with (tmp_path / "screen").open("w") as screen:
         console = Console(file=screen, width=250)
-        report_folder(asked, Results(scored.results), console, warnings.append)
+        report_folder(results, choices, folder, console, warnings.append, few)
     assert warnings == []
     columns = next(one for one in suites if one.name == suite).columns
     table = pd.read_csv(tmp_path / "report" / "table1.csv")

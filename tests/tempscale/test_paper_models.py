@@ -16,7 +16,6 @@ import lcbench
 from lcbench.encode.load import load
 from lcbench.hub.models import ModelSettings, locate
 from lcbench.run.export import export
-from lcbench.settings.schema import ExportSettings
 from lcbench.tempscale.policy import parse
 
 # MiniLM's, whose tokenizer the models borrow.
@@ -107,7 +106,7 @@ def test_a_model_of_the_paper(name: str, tmp_path: Path, minilm_folder: Path) ->
     assert np.abs(expected - plain).max() / largest > 1e-3
     del model
     out = tmp_path / "exported"
-    error = export(ExportSettings(model=asked, policy=parse(0.8), out=out, offline=True))
+    error = export(asked, parse(0.8), out, offline=True)
     assert error < 1e-5
     shutil.rmtree(folder)
     reloaded = SentenceTransformer(str(out), device="cpu", local_files_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lcbench.cli.overrides import refuse_another_name
+from lcbench.hub import cache
 from lcbench.run.export import export
 from lcbench.system.console import screen
 
@@ -17,7 +18,10 @@ def job(config: DictConfig) -> int:
     from lcbench.settings.read import read_export
 
     refuse_another_name()
-    settings = read_export(config)
-    error = export(settings)
-    screen().print(f"{settings.out}: written; its embeddings differ by {error:.1e} at most.")
+    asked = read_export(config)
+    if asked.hub is not None:
+        cache.use(asked.hub)
+    offline, mirror = asked.offline, asked.mirror
+    error = export(asked.model, asked.policy, asked.out, offline=offline, mirror=mirror)
+    screen().print(f"{asked.out}: written; its embeddings differ by {error:.1e} at most.")
     return 0

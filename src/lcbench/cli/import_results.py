@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.progress import track
 from rich.text import Text
 
 from lcbench.errors import RequestError
@@ -33,9 +35,15 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_import
 
-    settings = read_import(config)
     console = screen()
-    done = import_results(settings, console, warn)
+    watch = partial(
+        track,
+        description="importing",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    done = import_results(read_import(config), warn, watch)
     for line in _summary(done):
         console.print(Text(line), soft_wrap=True)
     return 1 if done.refused else 0

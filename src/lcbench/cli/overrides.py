@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
+from lcbench.hub.models import shipped_models
 from lcbench.settings.configs import config_folder, keys_of, known_keys, model_keys
 from lcbench.system import thirdparty
 from lcbench.system.console import key_value
@@ -263,12 +264,8 @@ def refuse_another_name() -> None:
     runtime = HydraConfig.get()
     config = runtime.runtime.choices["model"]
     for one in OverridesParser.create().parse_overrides(given_overrides()):
-        if one.key_or_group in ("model.name", "model.package") and config in _shipped_models():
+        if one.key_or_group in ("model.name", "model.package") and config in shipped_models():
             raise RequestError(
                 f"{one.input_line}: model={config} is one certain model. For another: "
                 "model=custom model.name=<hub id or folder>"
             )
-
-
-def _shipped_models() -> set[str]:
-    return {path.stem for path in (config_folder() / "model").glob("*.yaml")} - {"custom"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lcbench.cli.compose import TRUSTS, compose_settings, open_keys, thawed
@@ -25,6 +26,7 @@ def job(config: DictConfig) -> int:
 
     asked = read.read_run(config)
     console = screen()
+    say = partial(console.print, soft_wrap=True)
     if asked.manifest is None:
         if asked.launch.name == "local":
             return _run(compose_settings(config), console)
@@ -34,7 +36,7 @@ def job(config: DictConfig) -> int:
         frozen = freeze.freeze_sweep(compose_settings(config), asked.launch, console, warn)
         kept = thaw(frozen.settings, frozen.results_dir)
         trusts = any(model.trust_remote_code for model in kept.models)
-        return slurm.launch(frozen, asked.launch, console, [TRUSTS] if trusts else [])
+        return slurm.launch(frozen, asked.launch.jobs, say, warn, [TRUSTS] if trusts else [])
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
     frozen = manifest.read(path)
@@ -47,7 +49,7 @@ def job(config: DictConfig) -> int:
                 f"element={asked.element}: launch=slurm submits all that are missing; with "
                 "launch=local, the default, one of them runs here."
             )
-        return slurm.launch(frozen, asked.launch, console, open_keys())
+        return slurm.launch(frozen, asked.launch.jobs, say, warn, open_keys())
     try:
         return _run(thawed(frozen, config), console, frozen, asked.element)
     except MissingError as error:
@@ -90,15 +92,16 @@ def _run_told(
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     if element is None:
+        from lcbench.cli.report import request_of
         from lcbench.reporting.select import AskedCell, report_run
         from lcbench.results.folder import Results
 
         results = Results(settings.results_dir)
-        asked = [
+        cells = [
             AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
             for cell in outcome.cells
         ]
-        report_run(settings, results, asked, None, console, warn)
+        report_run(request_of(settings, cells), results, None, console, warn)
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
@@ -125,10 +128,11 @@ def _requeue(stop: Stop, *, lost: bool = False) -> None:
         stop: what it was told, and whether it has done anything.
         lost: whether its GPU has failed, or its encoder hangs.
     """
-    from lcbench.run import slurm
+    from lcbench.system import slurm
 
     goes_on = (stop.is_gentle or lost) and stop.progressed
-    if not slurm.requeue(only_preempted=not goes_on) and stop.is_gentle and not stop.progressed:
+    goes_back = slurm.requeue(complain, only_preempted=not goes_on)
+    if not goes_back and stop.is_gentle and not stop.progressed:
         complain(
             "nothing was finished in the time that there was, so it is not sent back into the "
             "queue: give it more (launch.time=)."

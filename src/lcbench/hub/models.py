@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
 
 from lcbench.errors import RequestError
 from lcbench.hub import model_files as contents
@@ -31,10 +33,14 @@ from lcbench.hub.cache import (
 from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.windows import NO_LIMIT, positions_of, stated_window, window_in_files, window_of
+from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+# What a config says of a key that the command line has to set.
+_NO_VALUE = "???"
 
 Source = Literal["package", "hub", "folder", "auto"]
 
@@ -103,6 +109,14 @@ class ModelSettings:
     shape: Dimensions | None = None
     pooling: str | None = None
     is_custom: bool = False
+
+
+@lru_cache(maxsize=1)
+def shipped_models() -> Mapping[str, str]:
+    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
+    paths = sorted((shipped("conf", "conf") / "model").glob("*.yaml"))
+    names = {one.stem: yaml.safe_load(one.read_text(encoding="utf-8"))["name"] for one in paths}
+    return {config: name for config, name in names.items() if name != _NO_VALUE}
 
 
 @dataclass(frozen=True)

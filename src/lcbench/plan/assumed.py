@@ -47,7 +47,7 @@ def assumed(launch: LaunchSettings | None, dtype: str) -> Assumed | None:
     """
     if launch is None or (launch.tflops is None and launch.card is None):
         return None
-    is_gpu = launch.gpus is not None or launch.card is not None
+    is_gpu = launch.jobs.gpus is not None or launch.card is not None
     if launch.tflops is not None:
         name = f"a device of {launch.tflops:g} TFLOP/s"
         return Assumed(launch.tflops, is_gpu, name, "as launch.tflops says")

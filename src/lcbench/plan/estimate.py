@@ -171,7 +171,7 @@ def estimate(
     machine = machine_of(settings.engine, settings.protocol.dtype)
     rates = read_rates()
     device = assumed(launch, settings.protocol.dtype)
-    cpus = None if launch is None or device is None else launch.cpus
+    cpus = None if launch is None or device is None else launch.jobs.cpus
     if device is not None:
         models = [one.known for one in left]
         machine, rates = predict.sustaining(device, cpus, machine, rates, models)

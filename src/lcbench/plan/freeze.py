@@ -52,7 +52,7 @@ def freeze_sweep(
     device = assumed(launch, settings.protocol.dtype)
     if device is not None:
         known = [one.known for one in cells]
-        machine, rates = predict.sustaining(device, launch.cpus, machine, rates, known)
+        machine, rates = predict.sustaining(device, launch.jobs.cpus, machine, rates, known)
     prediction = predict.predict(
         settings,
         grid.parts,
@@ -61,7 +61,7 @@ def freeze_sweep(
         processes=processes(
             settings.engine.scoring,
             beside_gpu=machine.kind == "cuda",
-            among=None if device is None else launch.cpus,
+            among=None if device is None else launch.jobs.cpus,
         ),
         rates=rates,
     )

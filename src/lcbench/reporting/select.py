@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, did_you_mean
-from lcbench.plan import manifest
 from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.revisions import join_revisions
 from lcbench.reporting.statistics import RESAMPLES, SEED
@@ -23,17 +22,13 @@ from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import in_papers_order
 from lcbench.results.folder import Results
 from lcbench.results.rows import group_name
-from lcbench.settings.configs import shipped_suites
-from lcbench.settings.frozen import thaw
 from lcbench.system.files import try_writing
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.suites import Suite, column_of, resolve
+from lcbench.tasks.suites import Suite, column_of, resolve, shipped_suites
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-
-    from lcbench.settings.schema import ReportSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -72,10 +67,30 @@ class AskedCell:
     path: Path
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a run or a sweep asks for, as its report shows it.
+
+    Attributes:
+        label: what it is called.
+        cells: that it asks for.
+        tasks: their names, in the order of the request.
+        suites: that give tasks their columns.
+        splits: the protocol's rule.
+        subsets: that the protocol is restricted to; None: all.
+    """
+
+    label: str
+    cells: Sequence[AskedCell]
+    tasks: Sequence[str]
+    suites: Sequence[Suite]
+    splits: str
+    subsets: tuple[str, ...] | None
+
+
 def report_run(
-    settings: Settings,
+    request: Request,
     results: Results,
-    asked: Sequence[AskedCell],
     report_dir: Path | None,
     console: Console,
     warn: Callable[[str], None],
@@ -84,19 +99,21 @@ def report_run(
     """Report the cells of one request, and no others.
 
     Args:
-        settings: of the request.
+        request: the cells, and how they are shown.
         results: where its results are.
-        asked: its cells.
         report_dir: where to; None: `report` in the folder of results, or, where that has a report
             of results that are not asked for here, a folder of the request's own in it.
         console: shows the tables.
         warn: told of every file that is left out.
         extent: of the report.
+
+    Raises:
+        RequestError: there is no such model, or second folder.
     """
-    paths = [cell.path for cell in asked]
-    scores = results.read(partial(column_of, suites=settings.suites), warn, paths)
+    paths = [cell.path for cell in request.cells]
+    scores = results.read(partial(column_of, suites=request.suites), warn, paths)
     policies: dict[str, list[str]] = {}
-    for cell in asked:
+    for cell in request.cells:
         of_model = policies.setdefault(cell.model, [])
         if cell.policy not in of_model:
             of_model.append(cell.policy)
@@ -104,15 +121,14 @@ def report_run(
         return
     # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
     # Models whose prompts differ are in tables of their own.
-    same = {"splits": settings.protocol.splits, "subsets": settings.protocol.subsets}
+    same = {"splits": request.splits, "subsets": request.subsets}
     scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
-    names = [task.name for task in settings.tasks]
-    expected = _expected(names, scores, settings.suites)
+    expected = _expected(request.tasks, scores, request.suites)
     scores = _of_models(scores, extent.models)
     if extent.models is not None:
         policies = {model: own for model, own in policies.items() if model in extent.models}
     tables = build_tables(scores, expected, policies)
-    folder = report_dir or _own_folder(settings.label, results, asked)
+    folder = report_dir or _own_folder(request.label, results, request.cells)
     _write(tables, scores, results, folder, console, warn, extent)
 
 
@@ -133,57 +149,37 @@ def _name_of(path: Path, results: Results) -> str:
     return str(path.relative_to(results.folder))
 
 
-def report_sweep(
-    path: Path,
+def report_folder(
+    results: Results,
+    tasks: Sequence[TaskChoice] | None,
     report_dir: Path | None,
     console: Console,
     warn: Callable[[str], None],
     extent: Extent = WHOLE,
 ) -> None:
-    """Report the cells of a frozen sweep, and no others.
+    """Report all results of a folder.
 
     Args:
-        path: of its manifest.
-        report_dir: where to; None: as in `report_run`.
+        results: the folder.
+        tasks: only these; None: all.
+        report_dir: where to; None: `report` in the folder of results.
         console: shows the tables.
         warn: told of every file that is left out.
         extent: of the report.
 
     Raises:
-        RequestError: there is no such sweep, or no cell of it is finished; or there is no such
-            model, or second folder.
-    """
-    frozen = manifest.read(path)
-    settings = thaw(frozen.settings, frozen.results_dir)
-    asked = [
-        AskedCell(line.model, line.policy, frozen.results_dir / line.folder / f"{line.task}.json")
-        for line in frozen.lines
-    ]
-    if not any(cell.path.exists() for cell in asked):
-        raise RequestError(f"manifest={path}: none of its {len(asked)} cells is finished.")
-    results = Results(frozen.results_dir)
-    report_run(settings, results, asked, report_dir, console, warn, extent)
-
-
-def report_folder(
-    settings: ReportSettings, results: Results, console: Console, warn: Callable[[str], None]
-) -> None:
-    """Report all results of a folder.
-
-    Raises:
         RequestError: there are none, none of the models, or none in the second folder.
     """
     suites = shipped_suites()
-    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
     scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
-    names = None if settings.tasks is None else [task.name for task in settings.tasks]
+    names = None if tasks is None else [task.name for task in tasks]
     if names is not None:
         scores = scores[scores["task"].isin(names)]
-        scores = _as_asked(scores, settings.tasks or ())
-    scores, notes = join_revisions(scores, settings.tasks or ())
+        scores = _as_asked(scores, tasks or ())
+    scores, notes = join_revisions(scores, tasks or ())
     if scores.empty:
         raise RequestError(
-            f"results_dir={settings.results_dir} has no results"
+            f"results_dir={results.folder} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
     scores = _of_models(scores, extent.models)
@@ -192,7 +188,7 @@ def report_folder(
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
     ]
-    folder = settings.report_dir or settings.results_dir / "report"
+    folder = report_dir or results.folder / "report"
     _write(tables, scores, results, folder, console, warn, extent)
 
 

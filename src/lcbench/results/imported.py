@@ -7,12 +7,10 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from rich.progress import track
 
 from lcbench import __version__
 from lcbench.errors import RequestError, did_you_mean
@@ -20,13 +18,11 @@ from lcbench.repair.repair import NO_REPAIR
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.content import is_possible, lowest_score
 from lcbench.results.folder import Finished, Results
-from lcbench.settings.schema import ImportSettings
 from lcbench.tasks.registry import TaskEntry, registry, splits_of
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
     from mteb.results import TaskResult
-    from rich.console import Console
 
 Scores = Mapping[str, Sequence[Mapping[str, Any]]]
 """mteb's: the entries of each split, one a subset."""
@@ -39,6 +35,25 @@ _LAYOUT = "results/<organisation>__<model>/<revision>/<Task>.json"
 _FORMER_MAIN_SCORE = {"Reranking": "map"}
 
 Outcome = Literal["taken", "known", "unused", "refused"]
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Which results are taken in, and where to.
+
+    Attributes:
+        path: the folder of results.
+        results_dir: where they are kept.
+        models: only these, by their names on the hub; None: all.
+        tasks: only these; None: all.
+        replace: whether what was imported before gives way to a file with another content.
+    """
+
+    path: Path
+    results_dir: Path
+    models: tuple[str, ...] | None
+    tasks: tuple[str, ...] | None
+    replace: bool
 
 
 @dataclass(frozen=True)
@@ -67,40 +82,40 @@ class _UnusableError(Exception):
 
 
 def import_results(
-    settings: ImportSettings, console: Console, tell: Callable[[str], None]
+    request: ImportRequest,
+    tell: Callable[[str], None],
+    watch: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Imported:
     """Take in the results of a folder.
 
     Args:
-        settings: which, and where to.
-        console: for a bar, if it is a terminal.
+        request: which, and where to.
         tell: told of every file that is refused, and why.
+        watch: gets the files and returns them one by one, to show how far the import is.
 
     Raises:
         RequestError: the path or a name is wrong, or there is nothing to import.
         StorageError: results cannot be written.
     """
-    base = _base(settings.path, settings.results_dir)
+    base = _base(request.path, request.results_dir)
     files, experiments = _find(base)
-    files, experiments = _only(files, experiments, settings)
+    files, experiments = _only(files, experiments, request)
     if not files:
-        raise RequestError(_nothing(settings.path, experiments))
-    results = Results(settings.results_dir)
+        raise RequestError(_nothing(request.path, experiments))
+    results = Results(request.results_dir)
     results.check_writable()
     from lcbench.system.quiet import quiet_libraries
 
     quiet_libraries()
     counts: Counter[Outcome] = Counter()
-    for path in track(
-        files, "importing", console=console, transient=True, disable=not console.is_terminal
-    ):
+    for path in watch(files):
         try:
-            counts[_import_file(path, base, results, settings.replace)] += 1
+            counts[_import_file(path, base, results, request.replace)] += 1
         except _UnusableError as error:
             tell(f"{path.relative_to(base)}: {error}")
             counts["refused"] += 1
     return Imported(
-        folder=settings.results_dir / _protocol().key,
+        folder=request.results_dir / _protocol().key,
         taken=counts["taken"],
         known=counts["known"],
         unused=counts["unused"],
@@ -166,29 +181,27 @@ def _find(base: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _only(
-    files: list[Path], experiments: list[Path], settings: ImportSettings
+    files: list[Path], experiments: list[Path], request: ImportRequest
 ) -> tuple[list[Path], list[Path]]:
     """Return the files of the models and tasks that were asked for.
 
     Raises:
         RequestError: a model or tasks of which there is none.
     """
-    if settings.models is not None and files:
+    if request.models is not None and files:
         there = {_model_of(path.parent) for path in files}
-        for name in settings.models:
+        for name in request.models:
             if name not in there:
                 near = did_you_mean(name, there)
-                raise RequestError(f"models={name}: path={settings.path} has none of it.{near}")
-        files = [path for path in files if _model_of(path.parent) in settings.models]
-        experiments = [
-            path for path in experiments if _model_of(path.parents[2]) in settings.models
-        ]
-    if settings.tasks is not None and files:
-        files = [path for path in files if path.stem in settings.tasks]
-        experiments = [path for path in experiments if path.stem in settings.tasks]
+                raise RequestError(f"models={name}: path={request.path} has none of it.{near}")
+        files = [path for path in files if _model_of(path.parent) in request.models]
+        experiments = [path for path in experiments if _model_of(path.parents[2]) in request.models]
+    if request.tasks is not None and files:
+        files = [path for path in files if path.stem in request.tasks]
+        experiments = [path for path in experiments if path.stem in request.tasks]
         if not files:
-            asked = ",".join(settings.tasks)
-            raise RequestError(f"tasks={asked}: path={settings.path} has none of these.")
+            asked = ",".join(request.tasks)
+            raise RequestError(f"tasks={asked}: path={request.path} has none of these.")
     return files, experiments
 
 

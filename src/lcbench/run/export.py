@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lcbench.hub.models import LocatedModel
-    from lcbench.settings.schema import ExportSettings
+    from lcbench.hub.models import LocatedModel, ModelSettings
     from lcbench.tempscale.policy import Policy
 
 # Largest difference of the exported model's embeddings from the injected model's, relative to the
@@ -49,45 +48,48 @@ their largest component.
 """
 
 
-def export(settings: ExportSettings) -> float:
+def export(
+    model: ModelSettings, policy: Policy, out: Path, *, offline: bool, mirror: Path | None = None
+) -> float:
     """Write the model, compare it with the injected one, and return the largest difference.
+
+    Args:
+        model: that the temperature is written into.
+        policy: of the temperature.
+        out: the folder that is made.
+        offline: whether the network may not be used.
+        mirror: the folder in which the model is looked for first, if there is one.
 
     Raises:
         RequestError: the policy cannot be said through the weights, or `out` exists.
         StorageError: `out` cannot be written.
     """
     from lcbench.encode.load import load
-    from lcbench.hub import cache
     from lcbench.hub.models import locate
     from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.fold import refuse_by_text
 
-    out = settings.out
     if out.exists():
         raise RequestError(f"out={out} exists already; name a folder that does not.")
-    if settings.hub is not None:
-        cache.use(settings.hub)
-    located = locate(settings.model, mirror=settings.mirror, offline=settings.offline)
-    policy = settings.policy.resolve(located.shape)
+    located = locate(model, mirror=mirror, offline=offline)
+    asked, policy = policy.canonical, policy.resolve(located.shape)
     if policy.is_baseline:
-        raise RequestError(
-            f"tau={settings.policy.canonical} leaves {located.name} as it is: nothing to write."
-        )
+        raise RequestError(f"tau={asked} leaves {located.name} as it is: nothing to write.")
     refuse_by_text(policy)
     quiet_libraries()
 
     from lcbench.tempscale.fold import fold
     from lcbench.tempscale.inject import Injection
 
-    model = load(located, device="cpu", dtype="float32")
-    with Injection(model, policy):
-        expected: NDArray[np.float32] = model.encode(list(_TEXTS))
-    fold(model, policy)
+    loaded = load(located, device="cpu", dtype="float32")
+    with Injection(loaded, policy):
+        expected: NDArray[np.float32] = loaded.encode(list(_TEXTS))
+    fold(loaded, policy)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             written = Path(folder) / "model"
-            model.save(str(written), create_model_card=False, safe_serialization=True)
+            loaded.save(str(written), create_model_card=False, safe_serialization=True)
             error = _compare(written, expected)
             card = _card(located, policy, error)
             (written / "README.md").write_text(card, encoding="utf-8")

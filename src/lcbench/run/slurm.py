@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -29,15 +28,13 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
-from lcbench.system.console import complain, key_value, warn
+from lcbench.system.console import key_value
 from lcbench.system.files import without_links, write_atomically
 from lcbench.system.resources import shipped
+from lcbench.system.slurm import ANSWER_SECONDS, JobOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lcbench.plan.manifest import Manifest
-    from lcbench.settings.schema import LaunchSettings
 
 RECORDS = "slurm.jsonl"
 _LOGS = "logs"
@@ -46,7 +43,6 @@ _LOGS = "logs"
 _WRITING_SECONDS = 45
 # Of the job that reports: 1,400 cells with their items.
 _REPORT_MEMORY = "4G"
-_ANSWER_SECONDS = 120
 # States of squeue in which an element will run, or runs. One that completes has been ended already.
 _QUEUED = frozenset(
     {
@@ -90,7 +86,7 @@ def array_script() -> Path:
 
 def array_command(
     manifest: Manifest,
-    launch: LaunchSettings,
+    jobs: JobOptions,
     elements: Iterable[int],
     keys: Sequence[str] = (),
 ) -> list[str]:
@@ -98,53 +94,53 @@ def array_command(
 
     Args:
         manifest: of the sweep.
-        launch: what Slurm is asked for.
+        jobs: what Slurm is asked for.
         elements: at least one.
         keys: of `python -m lcbench`, as `key=value`, that each element gets besides.
     """
-    most = "" if launch.max_running is None else f"%{launch.max_running}"
+    most = "" if jobs.max_running is None else f"%{jobs.max_running}"
     asked = {
-        "gres": None if launch.gpus is None or launch.gpus == "0" else f"gpu:{launch.gpus}",
-        "cpus-per-task": launch.cpus,
-        "mem": launch.memory,
-        "time": launch.time,
+        "gres": None if jobs.gpus is None or jobs.gpus == "0" else f"gpu:{jobs.gpus}",
+        "cpus-per-task": jobs.cpus,
+        "mem": jobs.memory,
+        "time": jobs.time,
     }
     return [
         "sbatch",
         "--parsable",
-        *_account(launch),
+        *_account(jobs),
         *(f"--{name}={value}" for name, value in asked.items() if value is not None),
         # The site's options may take the place of those above, not of those below.
-        *launch.options,
+        *jobs.options,
         f"--array={ranges(elements)}{most}",
         f"--job-name={_job_name(manifest)}",
         f"--output={_log(manifest, 'slurm-%A_%a')}",
         "--open-mode=append",
-        "--requeue" if launch.requeue else "--no-requeue",
+        "--requeue" if jobs.requeue else "--no-requeue",
         # B: to Python, which tells the processes that it has started itself.
-        f"--signal=B:USR1@{launch.signal_seconds}",
-        f"--export=ALL,LCBENCH_GRACE={_grace_seconds(launch)}",
+        f"--signal=B:USR1@{jobs.signal_seconds}",
+        f"--export=ALL,LCBENCH_GRACE={_grace_seconds(jobs)}",
         str(array_script()),
         _folder(manifest),
         sys.executable,
         "run",
-        _preamble(manifest, launch),
+        _preamble(manifest, jobs),
         *keys,
     ]
 
 
-def report_command(manifest: Manifest, launch: LaunchSettings, array: Submission) -> list[str]:
+def report_command(manifest: Manifest, jobs: JobOptions, array: Submission) -> list[str]:
     """Return the command that submits the report of a sweep, for when an array has ended."""
     asked = {
         # A site that does not manage memory refuses any.
-        "mem": None if launch.memory is None else _REPORT_MEMORY,
-        "time": launch.time,
+        "mem": None if jobs.memory is None else _REPORT_MEMORY,
+        "time": jobs.time,
         "clusters": array.cluster or None,
     }
     return [
         "sbatch",
         "--parsable",
-        *_account(launch),
+        *_account(jobs),
         "--cpus-per-task=1",
         *(f"--{name}={value}" for name, value in asked.items() if value is not None),
         # Whatever became of the elements: the report shows what is missing.
@@ -157,12 +153,12 @@ def report_command(manifest: Manifest, launch: LaunchSettings, array: Submission
         _folder(manifest),
         sys.executable,
         "report",
-        _preamble(manifest, launch),
+        _preamble(manifest, jobs),
     ]
 
 
-def _account(launch: LaunchSettings) -> list[str]:
-    named = {"partition": launch.partition, "account": launch.account, "qos": launch.qos}
+def _account(jobs: JobOptions) -> list[str]:
+    named = {"partition": jobs.partition, "account": jobs.account, "qos": jobs.qos}
     return [f"--{name}={value}" for name, value in named.items() if value is not None]
 
 
@@ -171,21 +167,21 @@ def _folder(manifest: Manifest) -> str:
     return str(manifest.folder.absolute())
 
 
-def _preamble(manifest: Manifest, launch: LaunchSettings) -> str:
+def _preamble(manifest: Manifest, jobs: JobOptions) -> str:
     """Return the file that the jobs of a submission source first; `-`: there is none.
 
     Each has its own: elements of an earlier submission may be waiting for theirs. The digest in its
     name is compared by the job: others may be able to write in the folder.
     """
-    if not launch.preamble.strip():
+    if not jobs.preamble.strip():
         return "-"
-    digest = hashlib.sha256(_preamble_text(launch).encode()).hexdigest()
+    digest = hashlib.sha256(_preamble_text(jobs).encode()).hexdigest()
     return f"{_folder(manifest)}/preamble-{digest}.sh"
 
 
-def _preamble_text(launch: LaunchSettings) -> str:
+def _preamble_text(jobs: JobOptions) -> str:
     # One end of line, since a shell that reads it into a variable drops the others.
-    return launch.preamble.rstrip("\n") + "\n"
+    return jobs.preamble.rstrip("\n") + "\n"
 
 
 def _job_name(manifest: Manifest) -> str:
@@ -198,20 +194,25 @@ def _log(manifest: Manifest, name: str) -> str:
     return f"{folder}/{_LOGS}/{name}.out"
 
 
-def _grace_seconds(launch: LaunchSettings) -> int:
-    told = launch.signal_seconds
+def _grace_seconds(jobs: JobOptions) -> int:
+    told = jobs.signal_seconds
     return max(told - _WRITING_SECONDS, (told + 1) // 2)
 
 
 def launch(
-    manifest: Manifest, asked: LaunchSettings, console: Console, keys: Sequence[str] = ()
+    manifest: Manifest,
+    jobs: JobOptions,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    keys: Sequence[str] = (),
 ) -> int:
     """Submit what of a sweep is neither finished nor in Slurm's queue, and say how to follow it.
 
     Args:
         manifest: of the sweep.
-        asked: what Slurm is asked for.
-        console: told what was submitted.
+        jobs: what Slurm is asked for.
+        say: told what was submitted.
+        warn: told if the job that reports is refused.
         keys: that each element gets besides.
 
     Returns:
@@ -224,9 +225,6 @@ def launch(
     """
     from lcbench.run.state import state_of, to_submit
 
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
     follow = "python -m lcbench status " + shlex.quote(key_value("manifest", _folder(manifest)))
     waiting = queued(manifest.folder)
     elements = tuple(to_submit(manifest, state_of(manifest), waiting))
@@ -237,9 +235,9 @@ def launch(
         say(f"how it stands: {follow}")
         return 0
     before = submissions(manifest.folder)
-    job = submit(manifest, asked, elements, keys=keys, say=say)
+    job = submit(manifest, jobs, elements, warn, keys=keys, say=say)
     if before and (
-        gone := _options(before[-1].command) - _options(array_command(manifest, asked, elements))
+        gone := _options(before[-1].command) - _options(array_command(manifest, jobs, elements))
     ):
         say(f"unlike the last time, without {' '.join(sorted(gone))}")
     several = f"{len(elements)} element{'' if len(elements) == 1 else 's'}"
@@ -275,8 +273,9 @@ def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
 
 def submit(
     manifest: Manifest,
-    launch: LaunchSettings,
+    jobs: JobOptions,
     elements: Collection[int],
+    warn: Callable[[str], None],
     *,
     keys: Sequence[str] = (),
     say: Callable[[str], None] = print,
@@ -285,8 +284,9 @@ def submit(
 
     Args:
         manifest: of the sweep.
-        launch: what Slurm is asked for.
+        jobs: what Slurm is asked for.
         elements: at least one.
+        warn: told if the job that reports is refused.
         keys: that each element gets besides.
         say: told of the job that reports.
 
@@ -298,15 +298,15 @@ def submit(
         StorageError: the sweep's folder cannot be written.
     """
     folder = manifest.folder
-    _write_preamble(manifest, launch)
-    command = array_command(manifest, launch, elements, keys)
+    _write_preamble(manifest, jobs)
+    command = array_command(manifest, jobs, elements, keys)
     job, cluster = _sbatch(command)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     array = Submission(job, cluster, tuple(sorted(set(elements))), now, tuple(command))
     _record(folder, array)
-    if launch.report:
+    if jobs.report:
         try:
-            report, _ = _sbatch(report_command(manifest, launch, array))
+            report, _ = _sbatch(report_command(manifest, jobs, array))
             say(f"the report is written by Slurm job {report}, when all have ended")
         except RequestError as error:
             # The array is on its way; that is what was asked for.
@@ -318,7 +318,7 @@ def submit(
     return job
 
 
-def _write_preamble(manifest: Manifest, launch: LaunchSettings) -> None:
+def _write_preamble(manifest: Manifest, jobs: JobOptions) -> None:
     """Write the preamble of a submission, and make the folder of its logs.
 
     Raises:
@@ -328,8 +328,8 @@ def _write_preamble(manifest: Manifest, launch: LaunchSettings) -> None:
         (manifest.folder / _LOGS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{manifest.folder} cannot be written: {error.strerror}.") from error
-    if (path := _preamble(manifest, launch)) != "-":
-        text = _preamble_text(launch)
+    if (path := _preamble(manifest, jobs)) != "-":
+        text = _preamble_text(jobs)
         write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
 
 
@@ -469,7 +469,7 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
             check=False,
             stdin=subprocess.DEVNULL,
             env=environment,
-            timeout=_ANSWER_SECONDS,
+            timeout=ANSWER_SECONDS,
         )
     except FileNotFoundError:
         return None
@@ -485,61 +485,3 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
     if len(jobs) == 1:
         return ""
     return "".join(_squeue([job], cluster) or "" for job in jobs)
-
-
-def requeue(*, only_preempted: bool = False) -> bool:
-    """Send the array element that this process is back into Slurm's queue.
-
-    Slurm then ends this process (SIGTERM, which it ignores from here on), so that it is the last
-    thing to be done. An element that was cancelled, or that Slurm itself is requeuing already, is
-    left alone.
-
-    Args:
-        only_preempted: only if it has to make room for another job. Slurm requeues such an element
-            by itself if it lasts until the end of its grace time, and not if it ends before.
-
-    Returns:
-        Whether it is on its way back. If Slurm refuses, its words are printed.
-    """
-    job = os.environ.get("SLURM_ARRAY_JOB_ID")
-    element = os.environ.get("SLURM_ARRAY_TASK_ID")
-    # One element of an array has the array's own number; to Slurm that is all of them.
-    name = f"{job}_{element}" if job and element else os.environ.get("SLURM_JOB_ID")
-    if not name:
-        return False
-    handler = None
-    with suppress(ValueError):
-        # It is Slurm's answer to being asked; scontrol is to outlive it too, and inherits this.
-        handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    shown = _scontrol("show", "job", "--oneliner", name)
-    facts = dict(re.findall(r"(\w+)=(\S*)", shown or ""))
-    is_running = facts.get("JobState") == "RUNNING"
-    has_to_go = facts.get("PreemptTime", "None") != "None"
-    may_go = facts.get("Requeue") != "0" and (has_to_go or not only_preempted)
-    if is_running and may_go and _scontrol("requeue", name) is not None:
-        return True
-    if handler is not None:
-        signal.signal(signal.SIGTERM, handler)
-    return False
-
-
-def _scontrol(*arguments: str) -> str | None:
-    """Return what scontrol prints; None: it fails, and has been quoted."""
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["scontrol", *arguments],  # noqa: S607
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=_ANSWER_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        complain(f"scontrol {shlex.join(arguments)}: {error}")
-        return None
-    if done.returncode:
-        words = done.stderr.strip() or done.stdout.strip()
-        complain(f"scontrol {shlex.join(arguments)}: {words}")
-        return None
-    return done.stdout

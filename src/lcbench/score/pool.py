@@ -24,7 +24,6 @@ from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
 from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
 from lcbench.score.worker import END, OTHERS_BUSINESS, WHERE, score_jobs
-from lcbench.settings.values import cell_minutes_without_processes
 from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about
 from lcbench.system.process import descendants
@@ -58,6 +57,14 @@ def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None 
     return int(max(1, min(free, memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
 
 
+def without_processes(cell_minutes: float) -> RequestError:
+    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
+    return RequestError(
+        f"cell_minutes={cell_minutes:g} needs processes that score cells, which can be ended: "
+        "engine.scoring=1 or more, not engine.scoring=0."
+    )
+
+
 class Pool:
     """Processes that score cells; they are started when they are first needed.
 
@@ -87,7 +94,7 @@ class Pool:
             RequestError: cells are scored in this process, which cannot end one alone.
         """
         if cell_minutes is not None and not count:
-            raise RequestError(cell_minutes_without_processes(cell_minutes))
+            raise without_processes(cell_minutes)
         self.offline = offline
         self.count = count
         self._address = address

@@ -1,9 +1,9 @@
-"""The configs of conf/: their keys, the suites and models that ship with lcbench."""
+"""The configs of conf/: where they lie, their keys, and how one of them chooses a model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from lcbench.errors import RequestError
 from lcbench.settings.schema import IDENTITY, RUNTIME
 from lcbench.system.console import key_value
 from lcbench.system.resources import shipped
-from lcbench.tasks.suites import Suite
 
 
 @lru_cache(maxsize=1)
@@ -42,39 +40,6 @@ def keys_of(config_name: str) -> frozenset[str]:
         elif one != "_self_":
             inherited |= keys_of(one)
     return frozenset(key for key in known_keys() if key.partition(".")[0] in own) | inherited
-
-
-@lru_cache(maxsize=1)
-def shipped_suites() -> tuple[Suite, ...]:
-    """Return the suites of `conf/suite`."""
-    paths = sorted((config_folder() / "suite").glob("*.yaml"))
-    return tuple(suite_of(OmegaConf.to_container(OmegaConf.load(path))) for path in paths)
-
-
-@lru_cache(maxsize=1)
-def shipped_models() -> Mapping[str, str]:
-    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
-    names = {}
-    for path in sorted((config_folder() / "model").glob("*.yaml")):
-        config = OmegaConf.load(path)
-        if not OmegaConf.is_missing(config, "name"):
-            names[path.stem] = str(OmegaConf.select(config, "name"))
-    return names
-
-
-def suite_of(value: Any) -> Suite:
-    columns, revisions = value["columns"], value.get("revisions") or {}
-    if not isinstance(columns, Mapping) or not all(
-        isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
-        for tasks in columns.values()
-    ):
-        raise RequestError(
-            f"suite.columns={columns} is not a list of tasks for each column: "
-            "{STS: [STS12, STS13]}."
-        )
-    if not isinstance(revisions, Mapping):
-        raise RequestError(f"suite.revisions={revisions} does not give tasks their commits.")
-    return Suite(name=str(value["name"]), columns=columns, revisions=revisions)
 
 
 def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:

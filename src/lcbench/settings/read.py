@@ -11,22 +11,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lcbench.errors import RequestError
-from lcbench.hub.models import Dimensions, ModelSettings
-from lcbench.settings.configs import (
-    config_folder,
-    shipped_models,
-    shipped_suites,
-    suite_of,
-)
+from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
+from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import (
     EngineSettings,
     ExportSettings,
-    ImportSettings,
     LaunchSettings,
     ProtocolSettings,
     ReportSettings,
@@ -52,10 +46,14 @@ from lcbench.settings.values import (
 )
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
+from lcbench.system.slurm import JobOptions
 from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.suites import Suite, choose
+from lcbench.tasks.suites import Suite, choose, shipped_suites, suite_of
 from lcbench.tempscale.policy import parse, parse_all
+
+if TYPE_CHECKING:
+    from lcbench.results.imported import ImportRequest
 
 _SOURCES = ("package", "hub", "folder", "auto")
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -253,16 +251,18 @@ def read_export(config: DictConfig) -> ExportSettings:
     )
 
 
-def read_import(config: DictConfig) -> ImportSettings:
+def read_import(config: DictConfig) -> ImportRequest:
     """Return the checked settings of an import.
 
     Raises:
         RequestError: a key that does not exist, or a value that cannot be; the message names it.
     """
+    from lcbench.results.imported import ImportRequest
+
     value = container_of(config)
     models, tasks = model_names(config), value["tasks"]
     chosen = None if tasks is None else _chosen(tasks, shipped_suites())[0]
-    return ImportSettings(
+    return ImportRequest(
         path=needed_path("path", value["path"]),
         results_dir=needed_path("results_dir", value["results_dir"]),
         models=None if models is None else tuple(_name_in_results(name) for name in models),
@@ -469,8 +469,7 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
 def _launch(value: Mapping[str, Any]) -> LaunchSettings:
     one_of("launch.name", value["name"], ("local", "slurm"))
     told: dict[str, Any] = {"name": value["name"]}
-    for key in ("elements", "max_running", "cpus"):
-        told[key] = auto_or_count(f"launch.{key}", value.get(key))
+    told["elements"] = auto_or_count("launch.elements", value.get("elements"))
     for key in ("hours", "tflops"):
         number = value.get(key)
         if number is not None:
@@ -485,18 +484,21 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
     told["card"] = card
     if told["elements"] is None and told["hours"] is None:
         told["elements"] = _ELEMENTS[value["name"]]
-    for key in ("partition", "account", "qos", "gpus", "memory", "time"):
-        told[key] = word_of(f"launch.{key}", value.get(key))
-    if value["name"] == "local":
-        return LaunchSettings(**told)
-    options = value["options"]
-    if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
-        raise RequestError(f"launch.options={options} is not a list of words for sbatch.")
-    return LaunchSettings(
-        **told,
-        signal_seconds=count_of("launch.signal_seconds", value["signal_seconds"]),
-        requeue=boolean_of("launch.requeue", value["requeue"]),
-        report=boolean_of("launch.report", value["report"]),
-        options=tuple(options),
-        preamble=str(value["preamble"] or ""),
-    )
+    jobs: dict[str, Any] = {
+        key: word_of(f"launch.{key}", value.get(key))
+        for key in ("partition", "account", "qos", "gpus", "memory", "time")
+    }
+    for key in ("max_running", "cpus"):
+        jobs[key] = auto_or_count(f"launch.{key}", value.get(key))
+    if value["name"] == "slurm":
+        options = value["options"]
+        if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+            raise RequestError(f"launch.options={options} is not a list of words for sbatch.")
+        jobs |= {
+            "signal_seconds": count_of("launch.signal_seconds", value["signal_seconds"]),
+            "requeue": boolean_of("launch.requeue", value["requeue"]),
+            "report": boolean_of("launch.report", value["report"]),
+            "options": tuple(options),
+            "preamble": str(value["preamble"] or ""),
+        }
+    return LaunchSettings(**told, jobs=JobOptions(**jobs))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lcbench.hub.models import ModelSettings
+from lcbench.system.slurm import JobOptions
 from lcbench.tasks.docs.selection import DocsSizes
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import Suite
@@ -179,19 +180,7 @@ class LaunchSettings:
             measured or reckoned on the machine that plans.
         card: the GPU of an element, of which its data sheet says what `tflops` does not: one of
             `lcbench.system.cards.CARDS`.
-        max_running: elements that run at the same time, at most; None: not limited.
-        partition: of Slurm; it and the following are left to the site where they are None.
-        account: that is charged.
-        qos: quality of service.
-        gpus: of an element: a number, or a kind and a number (`a100:1`).
-        cpus: of an element.
-        memory: of an element, as Slurm writes it (`32G`).
-        time: of an element, as Slurm writes it (`4:00:00`).
-        signal_seconds: before its time ends, an element is told to finish what it is doing.
-        requeue: whether an element that was told to stop goes back into the queue.
-        report: whether a job that waits for the array writes the report.
-        options: further options of sbatch, each a word.
-        preamble: lines of shell that a job runs first: modules, conda.
+        jobs: what Slurm is asked for.
     """
 
     name: str
@@ -199,19 +188,7 @@ class LaunchSettings:
     hours: float | None = None
     tflops: float | None = None
     card: str | None = None
-    max_running: int | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    gpus: str | None = None
-    cpus: int | None = None
-    memory: str | None = None
-    time: str | None = None
-    signal_seconds: int = 120
-    requeue: bool = True
-    report: bool = True
-    options: tuple[str, ...] = ()
-    preamble: str = ""
+    jobs: JobOptions = field(default_factory=JobOptions)
 
 
 @dataclass(frozen=True)
@@ -343,22 +320,3 @@ class ExportSettings:
     offline: bool
     mirror: Path | None = None
     hub: str | None = None
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What `python -m lcbench import` is asked for.
-
-    Attributes:
-        path: the folder of results.
-        results_dir: where they are kept.
-        models: only these, by their names on the hub; None: all.
-        tasks: only these; None: all.
-        replace: whether what was imported before gives way to a file with another content.
-    """
-
-    path: Path
-    results_dir: Path
-    models: tuple[str, ...] | None
-    tasks: tuple[str, ...] | None
-    replace: bool

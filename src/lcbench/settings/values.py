@@ -93,16 +93,10 @@ def cell_minutes_of(value: Any, scoring: Any) -> float | None:
         return None
     minutes = number_of("cell_minutes", value, least=_LEAST_CELL_MINUTES)
     if scoring == 0:
-        raise RequestError(cell_minutes_without_processes(minutes))
+        from lcbench.score.pool import without_processes
+
+        raise without_processes(minutes)
     return minutes
-
-
-def cell_minutes_without_processes(minutes: float) -> str:
-    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
-    return (
-        f"cell_minutes={minutes:g} needs processes that score cells, which can be ended: "
-        "engine.scoring=1 or more, not engine.scoring=0."
-    )
 
 
 def boolean_of(key: str, value: Any) -> bool:

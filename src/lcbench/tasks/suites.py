@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.system.resources import shipped
 from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, splits_of, subsets_of
 
@@ -50,6 +54,33 @@ class Suite:
     def tasks(self) -> tuple[str, ...]:
         """All tasks, in the order of the columns."""
         return tuple(task for tasks in self.columns.values() for task in tasks)
+
+
+def suite_of(value: Mapping[str, Any]) -> Suite:
+    """Return the suite that a config of `conf/suite` says.
+
+    Raises:
+        RequestError: its columns or revisions are not those of a suite.
+    """
+    columns, revisions = value["columns"], value.get("revisions") or {}
+    if not isinstance(columns, Mapping) or not all(
+        isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
+        for tasks in columns.values()
+    ):
+        raise RequestError(
+            f"suite.columns={columns} is not a list of tasks for each column: "
+            "{STS: [STS12, STS13]}."
+        )
+    if not isinstance(revisions, Mapping):
+        raise RequestError(f"suite.revisions={revisions} does not give tasks their commits.")
+    return Suite(name=str(value["name"]), columns=columns, revisions=revisions)
+
+
+@lru_cache(maxsize=1)
+def shipped_suites() -> tuple[Suite, ...]:
+    """Return the suites of `conf/suite`."""
+    paths = sorted((shipped("conf", "conf") / "suite").glob("*.yaml"))
+    return tuple(suite_of(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in paths)
 
 
 def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:

@@ -13,14 +13,13 @@ import pytest
 from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 from rich.console import Console
 
+from lcbench.hub.models import shipped_models
 from lcbench.reporting import paper_formats
 from lcbench.reporting.select import report_folder
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.paper import Comparison, compare, is_papers
 from lcbench.results.folder import Results
-from lcbench.settings.configs import shipped_models, shipped_suites
-from lcbench.settings.schema import ReportSettings
-from lcbench.tasks.suites import column_of
+from lcbench.tasks.suites import column_of, shipped_suites
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance
 
@@ -407,8 +406,7 @@ def test_without_all_models_there_is_no_mean_over_them(results: Results) -> None
 
 def report(results: Results, folder: Path) -> str:
     console = Console(width=110, file=io.StringIO(), highlight=False)
-    settings = ReportSettings(results_dir=results.folder, report_dir=folder, tasks=None)
-    report_folder(settings, results, console, pytest.fail)
+    report_folder(results, None, folder, console, pytest.fail)
     return console.file.getvalue()
 
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lcbench.hub.models import shipped_models
 from lcbench.reporting.table import AVERAGE, BASELINE, Block
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.ranks import rank_of_longest
-from lcbench.settings.configs import shipped_models, shipped_suites
 from lcbench.system.resources import shipped
+from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import ByRole, Constant
 from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, standard_error
 
