@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation
-from lcbench.tempscale.policy import Role
+from lcbench.tempscale.policy import Policy, Role
 from lcbench.tempscale.prove import (
     Call,
     active_probe,
@@ -23,9 +23,6 @@ from lcbench.tempscale.prove import (
     probe_mask,
     reference_weights,
 )
-
-if TYPE_CHECKING:
-    from lcbench.tempscale.inject import Injection
 
 # The eager attention function is no entry of the interface: each modelling file hands in its own.
 # A model on it gets this name while it is injected, which the interface does know.
@@ -36,12 +33,28 @@ LAYER_ATTRIBUTE = "_lcbench_layer"
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
+class AtWork(Protocol):
+    """What a layer asks of the injection that is at work in it (`inject.Injection`)."""
+
+    policy: Policy
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """The temperatures of a probe's texts, where they go by length."""
+
+    def temperature(self, taus: Mapping[Role, float]) -> float | Tensor:
+        """Return the temperature of a layer in this run: a number, or one a text."""
+
+    def count(self, layer: str) -> None:
+        """Note that a layer has computed its attention."""
+
+
 @dataclass
 class Layer:
     """What an attention layer knows while a temperature is at work in it."""
 
     name: str
-    injection: Injection
+    injection: AtWork
     # By the role of the text.
     taus: dict[Role, float]
     calls_a_run: int
