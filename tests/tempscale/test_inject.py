@@ -244,14 +244,13 @@ def test_a_fresh_layer_without_a_temperature_is_found_at_the_next_check() -> Non
 
 
 def test_the_proof_is_cheap(minilm_folder: Path) -> None:
+    """A run or two of short texts: 0.06 s were measured on two cores."""
     model = SentenceTransformer(str(minilm_folder), device="cpu")
-    seconds = []
-    for _ in range(3):
-        with lcbench.inject(model, 0.8) as injection:
-            seconds.append(injection.proof.seconds)
-    # 0.06 s were measured on two cores.
-    assert min(seconds) < 1.0
-    assert len(injection.proof.layers) == 6
+    runs = []
+    model[0].auto_model.register_forward_hook(lambda *_: runs.append(1))
+    with lcbench.inject(model, 0.8) as injection:
+        assert len(injection.proof.layers) == 6
+    assert 1 <= len(runs) <= 3
 
 
 def apart(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
