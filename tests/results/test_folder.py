@@ -445,10 +445,10 @@ def test_a_link_to_a_folder_of_results_is_that_folder(results: Results, tmp_path
 
 
 class Full:
-    """A call that fails once, as on a full disk: the one of this number."""
+    """A call that fails once, as on a full disk: the one of this number; or the process ends."""
 
-    def __init__(self, real: Any, number: int) -> None:
-        self.real, self.number, self.calls = real, number, 0
+    def __init__(self, real: Any, number: int, *, ends: bool = False) -> None:
+        self.real, self.number, self.ends, self.calls = real, number, ends, 0
 
     def __get__(self, instance: Any, owner: Any) -> Any:
         return self if instance is None else partial(self, instance)
@@ -456,13 +456,45 @@ class Full:
     def __call__(self, *given: Any, **options: Any) -> Any:
         self.calls += 1
         if self.calls == self.number:
+            if self.ends:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.real(*given, **options)
 
 
-@pytest.mark.parametrize(
-    ("where", "name"), [(os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "open")]
-)
+CALLS = [(os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "open")]
+
+
+@pytest.mark.parametrize(("where", "name"), CALLS)
+def test_wherever_it_is_killed_no_half_of_a_cell_is_left(
+    tmp_path: Path, where: Any, name: str
+) -> None:
+    """At each of the calls that a write makes; what is left over of it is removed."""
+    for number in range(1, 100):
+        results, of = Results(tmp_path / str(number)), cell()
+        process = os.fork()
+        if not process:
+            setattr(where, name, Full(getattr(where, name), number, ends=True))
+            try:
+                results.write(of, outcome(of, 0.5))
+            finally:
+                os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        frame, warnings = read(results)
+        assert len(frame) <= 1
+        assert warnings == []
+        results.write(of, outcome(of, 0.5))
+        frame, warnings = read(results)
+        assert (len(frame), warnings) == (1, [])
+        remove_leftovers(results.files(of).folder)
+        assert not [path for path in results.folder.rglob(".*") if path.is_file()]
+        if status != -signal.SIGKILL:
+            break
+    assert status == 0
+    assert number > 1
+
+
+@pytest.mark.parametrize(("where", "name"), CALLS)
 def test_wherever_the_disk_is_full_no_half_of_a_cell_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
 ) -> None:
