@@ -471,18 +471,20 @@ def _located_and_tasks(order: Order) -> tuple[Any, list[Any]]:
     from lcbench.hub.datasets import point_at
     from lcbench.hub.models import locate
     from lcbench.system.quiet import quiet_libraries
-    from lcbench.tasks.make import make_task
     from lcbench.tasks.suites import resolve_all
 
     settings = support.read(order.overrides, order.model)
     located = locate(settings.models[0], offline=True, mirror=settings.mirror)
     quiet_libraries()
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
-    docs = settings.docs.at(located.shape.window)
-    tasks = [make_task(part, docs) for part in parts.values()]
-    for task in tasks:
-        if task.metadata.name not in DOCS_TYPES:
+    parts = resolve_all(
+        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+    )
+    tasks = []
+    for part in parts.values():
+        task = part.source.at(located.shape.window).make(part)
+        if part.source.origin is None:
             point_at(task, settings.mirror)
+        tasks.append(task)
     return located, tasks
 
 

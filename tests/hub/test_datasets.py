@@ -20,8 +20,11 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
+from lcbench.settings.sources import shipped_sources
+from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.suites import Part, resolve
+from lcbench.tasks.source import Part
+from lcbench.tasks.suites import resolve
 
 DATASET = "mteb/stsbenchmark-sts"
 
@@ -35,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def part(name: str, subsets: tuple[str, ...] | None = None) -> Part:
-    return Part(name, subsets, ("test",), None, "test")
+    return Part(name, subsets, ("test",), None, "test", MtebSource())
 
 
 def fill(folder: Path, content: str = '{"a": 1}\n') -> Path:
@@ -114,7 +117,8 @@ def test_what_datasets_has_prepared_is_within_reach(cache: Path) -> None:
 
 def test_what_is_missing_is_named_once_a_dataset(cache: Path) -> None:
     names = ["STSBenchmark", "DocstringRetrieval", "LEMBQMSumRetrieval", "LEMBNeedleRetrieval"]
-    assert missing_data([part(name) for name in names], cache / "mirror") == [
+    parts = [resolve(TaskChoice(name), "test", None, shipped_sources()) for name in names]
+    assert missing_data(parts, cache / "mirror") == [
         "mteb/stsbenchmark-sts (for STSBenchmark)",
         "dwzhu/LongEmbed (for LEMBQMSumRetrieval, LEMBNeedleRetrieval)",
     ]
@@ -269,12 +273,12 @@ def test_what_a_plain_folder_lacks_is_known_without_mteb(cache: Path) -> None:
     card(cache / "mirror" / "mteb" / "amazon_massive_intent", "en", "de")
     card(cache / "mirror" / "dwzhu" / "LongEmbed", "qmsum")
     names = ["MassiveIntentClassification", "LEMBQMSumRetrieval", "LEMBNeedleRetrieval"]
-    parts = [resolve(TaskChoice(name), "test", None) for name in names]
+    parts = [resolve(TaskChoice(name), "test", None, shipped_sources()) for name in names]
     massive, needle = lacking_in_folders(parts, cache / "mirror")
     assert massive.startswith("mteb/amazon_massive_intent (for MassiveIntentClassification): af")
     assert massive.endswith("; its folder has en, de")
     assert needle == "dwzhu/LongEmbed (for LEMBNeedleRetrieval): needle; its folder has qmsum"
-    few = resolve(TaskChoice(names[0]), "test", ("en",))
+    few = resolve(TaskChoice(names[0]), "test", ("en",), shipped_sources())
     assert lacking_in_folders([few, parts[1]], cache / "mirror") == []
 
 
@@ -282,7 +286,9 @@ def test_a_card_that_cannot_be_read_is_named(cache: Path) -> None:
     folder = fill(cache / "mirror" / DATASET)
     (folder / "README.md").write_text("---\nconfigs: [\n---\n")
     with pytest.raises(RequestError, match=r"README\.md cannot be read as the card"):
-        lacking_in_folders([resolve(TaskChoice("STSBenchmark"), "test", None)], cache / "mirror")
+        lacking_in_folders(
+            [resolve(TaskChoice("STSBenchmark"), "test", None, shipped_sources())], cache / "mirror"
+        )
 
 
 def test_what_a_task_reads_in_a_way_of_its_own_is_not_judged_by_names(cache: Path) -> None:
@@ -347,7 +353,7 @@ def test_a_card_names_files_of_its_own_folder_alone(cache: Path, data: str, why:
     folder = stated(cache / "mirror" / DATASET, data)
     # A name that makes the pattern try all there is.
     (folder / ("a" * 200)).touch()
-    asked = [resolve(TaskChoice("STSBenchmark"), "test", None)]
+    asked = [resolve(TaskChoice("STSBenchmark"), "test", None, shipped_sources())]
     with pytest.raises(RequestError, match=f"names .* as data: .*{why}"):
         lacking_in_folders(asked, cache / "mirror")
     with pytest.raises(RequestError, match=why):
@@ -384,7 +390,9 @@ def test_a_yaml_bomb_is_refused(cache: Path, file: str, use: str) -> None:
     text = "\n".join([*lines, "configs:", f"- {use}", "  other: 1"])
     (folder / file).write_text(f"---\n{text}\n---\n" if file == "README.md" else text)
     with pytest.raises(RequestError, match=r"its aliases stand for too much"):
-        lacking_in_folders([resolve(TaskChoice("STSBenchmark"), "test", None)], cache / "mirror")
+        lacking_in_folders(
+            [resolve(TaskChoice("STSBenchmark"), "test", None, shipped_sources())], cache / "mirror"
+        )
 
 
 def test_a_card_within_itself_is_refused(cache: Path) -> None:
@@ -493,7 +501,7 @@ def test_a_folder_that_is_no_dataset_is_refused(
 ) -> None:
     folder = fill(cache / "mirror" / DATASET)
     make(folder)
-    asked = [resolve(TaskChoice("STSBenchmark"), "test", None)]
+    asked = [resolve(TaskChoice("STSBenchmark"), "test", None, shipped_sources())]
     with pytest.raises(RequestError, match=why) as no:
         lacking_in_folders(asked, cache / "mirror")
     assert str(folder) in str(no.value)

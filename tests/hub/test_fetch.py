@@ -29,8 +29,9 @@ from lcbench.hub import ledger
 from lcbench.hub.datasets import missing_data
 from lcbench.hub.models import locate
 from lcbench.settings import read, schema
+from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import registry
-from lcbench.tasks.suites import Part
+from lcbench.tasks.source import Part
 
 MODEL, COMMIT = "tests/tiny", "a" * 40
 KEYS = ("model=custom", f"model.name={MODEL}")
@@ -175,7 +176,7 @@ def test_languages_are_fetched_as_they_are_asked_for(hub: Hub, tmp_path: Path) -
     fetch(tmp_path, *keys, "subsets=[en]")
     folder = data_of(tmp_path, "MassiveIntentClassification")
     assert files_in(folder) == ["en/test.parquet", "en/train.parquet"]
-    few = Part("MassiveIntentClassification", ("en", "fr"), ("test",), None, "test")
+    few = Part("MassiveIntentClassification", ("en", "fr"), ("test",), None, "test", MtebSource())
     assert missing_data([few], tmp_path) == [
         "mteb/amazon_massive_intent (for MassiveIntentClassification): "
         "fr/test.parquet, fr/train.parquet"
@@ -509,7 +510,7 @@ def test_a_hub_cannot_have_files_removed(
         prefetch.plan_with(HfApi(endpoint=hub.address), wanted[0], mirror)
     if into == "cache" and kind == "dataset":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        part = Part("STSBenchmark", ("default",), ("test",), None, "test")
+        part = Part("STSBenchmark", ("default",), ("test",), None, "test", MtebSource())
         failed = prefetch.fetch_data([part], Console(file=io.StringIO()))
         assert "leads out of its folder" in next(iter(failed.values()))
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3

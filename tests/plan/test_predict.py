@@ -34,10 +34,12 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import Settings
+from lcbench.settings.sources import shipped_sources
 from lcbench.system import words as system_words
+from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.sizes import Texts
-from lcbench.tasks.suites import Part, resolve
+from lcbench.tasks.source import Part, Texts
+from lcbench.tasks.suites import resolve
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, ModelShape, Policy
 
 CPU = Machine("a processor", "cpu", 2, "float32")
@@ -58,7 +60,7 @@ SIZES = {
         Texts("search/queries", 10, 10, round(10 * TEN), role="query"),
     ),
 }
-PARTS = {name: Part(name, None, ("test",), None, "test") for name in SIZES}
+PARTS = {name: Part(name, None, ("test",), None, "test", MtebSource()) for name in SIZES}
 # 64,000 operations a second: a hundred of these texts, 10 · (24 + 4 · 10) each.
 MEASURED = {
     "encoding": {f"{CPU.key}|1": [2.0, 128_000.0]},
@@ -76,7 +78,7 @@ def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file of rates of the test's own, and tasks of made-up sizes."""
     path = tmp_path / "cache" / "rates.json"
     monkeypatch.setattr(plan_rates, "rates_file", lambda: path)
-    monkeypatch.setattr(cost, "texts_of", lambda part, docs: SIZES.get(part.name))
+    monkeypatch.setattr(MtebSource, "texts", lambda source, part: SIZES.get(part.name))
     return path
 
 
@@ -104,7 +106,6 @@ def predicted(
     measured: Rates | None = None,
 ) -> Prediction:
     return predict(
-        request_,
         PARTS,
         [ModelCells(known, cells)],
         machine=CPU,
@@ -150,7 +151,7 @@ def test_prompts_that_go_by_the_task_share_nothing(request_: Settings) -> None:
 
 def test_models_share_nothing(request_: Settings) -> None:
     two = [ModelCells(SMALL, grid([BASELINE], FIRST, model=name)) for name in ("a/b", "c/d")]
-    one = predict(request_, PARTS, two, machine=CPU, processes=0, rates=rates())
+    one = predict(PARTS, two, machine=CPU, processes=0, rates=rates())
     assert [cell.texts for cell in one.cells.values()] == [200, 200]
 
 
@@ -228,9 +229,7 @@ def test_a_run_is_predicted_from_its_own_records(
         record(150, 2250, 2.6, score=1.0),
         record(1005, 9000, 22.0, load=2.1, score=7.5),
     ]
-    before = predict(
-        request_, PARTS, [ModelCells(SMALL, cells)], machine=CPU, processes=2, rates=None
-    )
+    before = predict(PARTS, [ModelCells(SMALL, cells)], machine=CPU, processes=2, rates=None)
     assert not any(one.rated or one.scored_before for one in before.cells.values())
     recorder = Recorder(before)
     for cell, one in zip(cells, records, strict=True):
@@ -240,9 +239,7 @@ def test_a_run_is_predicted_from_its_own_records(
     modelled = total["seconds_encode"] + (scoring + total["seconds_load"]) / 2
     recorder.save(wall_seconds=6.0 + 1.2 * modelled, start_seconds=6.0)
 
-    after = predict(
-        request_, PARTS, [ModelCells(SMALL, cells)], machine=CPU, processes=2, rates=None
-    )
+    after = predict(PARTS, [ModelCells(SMALL, cells)], machine=CPU, processes=2, rates=None)
     assert after.encode_seconds == pytest.approx(total["seconds_encode"])
     assert after.score_seconds == pytest.approx(scoring)
     assert after.load_seconds == pytest.approx(total["seconds_load"])
@@ -357,14 +354,10 @@ def test_the_nearest_width_stands_in_and_another_machine_does_not(
     one = predicted(request_, cells, known=wider, measured=widths)
     assert one.encode_seconds == pytest.approx(operations / 64_000, rel=1e-3)
     other = replace(CPU, cores=4)
-    one = predict(
-        request_, PARTS, [ModelCells(wider, cells)], machine=other, processes=0, rates=widths
-    )
+    one = predict(PARTS, [ModelCells(wider, cells)], machine=other, processes=0, rates=widths)
     assert one.encode_seconds == pytest.approx(operations / (1e6 * 0.77), rel=1e-3)
     assert not one.at_least
-    one = predict(
-        request_, PARTS, [ModelCells(wider, cells)], machine=GPU, processes=0, rates=widths
-    )
+    one = predict(PARTS, [ModelCells(wider, cells)], machine=GPU, processes=0, rates=widths)
     assert one.encode_seconds == pytest.approx(operations / 1e6, rel=1e-3)
     assert one.at_least
 
@@ -373,9 +366,9 @@ def test_what_is_not_known_makes_it_a_lower_bound(request_: Settings) -> None:
     cells = grid([BASELINE], FIRST)
     one = predicted(request_, cells, known=None)
     assert (one.encode_seconds, one.score_seconds, one.at_least) == (0, 3, True)
-    parts = {"STS12": Part("STS12", None, ("test",), None, "test")}
+    parts = {"STS12": Part("STS12", None, ("test",), None, "test", MtebSource())}
     unsized = [ModelCells(SMALL, grid([BASELINE], "STS12"))]
-    one = predict(request_, parts, unsized, machine=CPU, processes=0, rates=rates())
+    one = predict(parts, unsized, machine=CPU, processes=0, rates=rates())
     assert (one.encode_seconds, one.at_least) == (0, True)
 
 
@@ -399,9 +392,9 @@ def test_scoring_that_was_never_measured(
     request_: Settings, monkeypatch: pytest.MonkeyPatch, task: str, seconds: float
 ) -> None:
     monkeypatch.undo()
-    parts = {task: resolve(TaskChoice(task), "test", None)}
+    parts = {task: resolve(TaskChoice(task), "test", None, shipped_sources())}
     cells = [ModelCells(SMALL, grid([BASELINE], task))]
-    one = predict(request_, parts, cells, machine=CPU, processes=0, rates=rates_of_encoding())
+    one = predict(parts, cells, machine=CPU, processes=0, rates=rates_of_encoding())
     assert one.score_seconds == pytest.approx(seconds, rel=1e-3)
 
 

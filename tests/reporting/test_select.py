@@ -18,6 +18,7 @@ from lcbench.reporting import publish
 from lcbench.reporting.publish import _alone, _older, cells_of, file_of_another
 from lcbench.reporting.select import AskedCell, Extent, _own_folder, report_folder, report_run
 from lcbench.results.folder import Results
+from lcbench.settings.sources import shipped_sources
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import choose, resolve, shipped_suites
 from lcbench.tempscale.policy import BASELINE, Constant
@@ -31,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
     from dataclasses import replace
 
     results = Results(tmp_path / "runs")
-    choices, _ = choose([NAME], shipped_suites())
+    choices, _ = choose([NAME], shipped_suites(), shipped_sources())
     for choice in [*choices, TaskChoice("STS17")]:
-        part = resolve(choice, "test", None)
+        part = resolve(choice, "test", None, shipped_sources())
         protocol = replace(PROTOCOL, splits=part.asked_splits, subsets=part.asked_subsets)
         of = replace(cell(task=choice.name), protocol=protocol)
         finished = outcome(cell(), 0.5 if choice in choices else 0.25)
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 def report(folder: Path, *names: str) -> str:
     console = Console(width=200, record=True)
-    choices = tuple(choose(names, shipped_suites())[0]) if names else None
+    choices = tuple(choose(names, shipped_suites(), shipped_sources())[0]) if names else None
     warnings: list[str] = []
     report_folder(Results(folder), choices, None, console, warnings.append)
     assert warnings == []

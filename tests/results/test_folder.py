@@ -33,7 +33,7 @@ from lcbench.results.items import (
     digest_of_items,
     whole_items,
 )
-from lcbench.results.rows import tell_docs_apart
+from lcbench.results.rows import tell_texts_apart
 from lcbench.run import claims
 from lcbench.system import files
 from lcbench.system import process as machine
@@ -134,7 +134,9 @@ def test_only_the_cells_that_are_asked_for_are_read(results: Results) -> None:
 def test_two_draws_of_the_docs_suite_are_never_in_one_table(results: Results) -> None:
     for digest in ("a" * 40, "b" * 40):
         other = replace(cell(), protocol=replace(PROTOCOL, docs=digest))
-        results.write(other, outcome(other, 0.5))
+        finished = outcome(other, 0.5)
+        data = {"dataset": "docstrings", "revision": digest, "origin": "installed libraries"}
+        results.write(other, replace(finished, provenance={**finished.provenance, "data": data}))
     frame, _ = read(results)
     assert set(frame["group"]) == {
         "paper",
@@ -152,16 +154,36 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
         ("DocstringNeedleRetrieval", 512, "c"),
     ]
     rows = [
-        {"group": "paper", "window": window, "task": task, "docs": digest * 40}
+        {
+            "group": "paper",
+            "window": window,
+            "task": task,
+            "docs": digest * 40,
+            "dataset": "docstrings",
+        }
         for task, window, digest in docs
     ]
-    tell_docs_apart(rows)
+    tell_texts_apart(rows)
     assert {row["group"] for row in rows} == {"paper"}
     # Of the same window it is one, and nothing else is told apart for it.
-    rows.append({"group": "paper", "window": 512, "task": "DocstringNeedleRetrieval", "docs": "d"})
-    tell_docs_apart(rows)
+    rows.append({**rows[-1], "docs": "d", "dataset": None})
+    tell_texts_apart(rows)
     assert [row["group"] for row in rows] == [
         *("paper", "paper", "paper", "paper, docs cccccccc", "paper, docs d")
+    ]
+
+
+def test_texts_of_two_names_are_no_two_draws_of_one() -> None:
+    texts = [("DocstringRetrieval", None, "a"), ("Own", "letters", "b"), ("Own", "letters", "c")]
+    rows = [
+        {"group": "paper", "window": 512, "task": task, "docs": digest * 40, "dataset": dataset}
+        for task, dataset, digest in texts
+    ]
+    tell_texts_apart(rows[:2])
+    assert [row["group"] for row in rows[:2]] == ["paper", "paper"]
+    tell_texts_apart(rows)
+    assert [row["group"] for row in rows] == [
+        *("paper", "paper, letters bbbbbbbb", "paper, letters cccccccc")
     ]
 
 

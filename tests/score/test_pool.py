@@ -33,7 +33,7 @@ from lcbench.score.pool import Pool, processes
 from lcbench.system import process as machine
 from lcbench.system.signals import EncoderStuck
 from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes
-from lcbench.tasks.make import make_task
+from lcbench.tasks.docs.source import DocsSource
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.suites import resolve_all
 from lcbench.tempscale.policy import parse
@@ -51,7 +51,7 @@ TASKS = ("DocstringLibraryClassification", "DocstringModuleClusteringP2P", "Docs
 
 def jobs_of(located: Any, model: Any) -> list[Job]:
     """Three tasks at two temperatures."""
-    parts = resolve_all([TaskChoice(name) for name in TASKS], "test", None)
+    parts = resolve_all([TaskChoice(name) for name in TASKS], "test", None, [DocsSource(SIZES)])
     protocol = Protocol("paper", "none", "float32", "test", None, None, "0" * 16)
     cells = [
         Cell(located.name, located.revision, Repair(parse(tau)), task, protocol)
@@ -59,9 +59,7 @@ def jobs_of(located: Any, model: Any) -> list[Job]:
         for task in TASKS
     ]
     facts = model_facts(located, model)
-    return [
-        Job(number, cell, parts[cell.task], SIZES, facts, None) for number, cell in enumerate(cells)
-    ]
+    return [Job(number, cell, parts[cell.task], facts, None) for number, cell in enumerate(cells)]
 
 
 @pytest.fixture(scope="module")
@@ -566,10 +564,10 @@ def test_as_many_processes_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyP
 
 
 class _SaysWhatItSees:
-    """A part of a task that fails with what the process sees of GPUs."""
+    """A part of a task whose source fails with what the process sees of GPUs."""
 
     @property
-    def name(self) -> str:
+    def source(self) -> Any:
         import torch
 
         seen = {
@@ -637,7 +635,8 @@ def test_scores_are_the_same_whatever_is_in_the_store(minilm_folder: Path, tmp_p
     warm, none = scores(disk("one"))
     # A third of the texts, encoded in batches of their own.
     engine, found = engine_of(minilm_folder, disk("two"))
-    task = make_task(jobs_of(*found)[2].part, SIZES)
+    part = jobs_of(*found)[2].part
+    task = part.source.make(part)
     task.load_data()
     corpus = task.dataset["default"]["test"]["corpus"]
     texts = list(corpus["text"])[::3]

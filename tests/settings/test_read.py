@@ -15,6 +15,7 @@ from lcbench.settings import configs as settings_configs
 from lcbench.settings import frozen as settings_frozen
 from lcbench.settings import read as settings
 from lcbench.settings import schema, values
+from lcbench.settings import sources as settings_sources
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import IDENTITY, RUNTIME, StoreSettings
 from lcbench.tasks import suites
@@ -384,7 +385,7 @@ def test_what_was_frozen_does_not_change_with_the_configs(
 
     shipped_suites.cache_clear()
     monkeypatch.setattr(suites, "shipped", no_config)
-    for module in (settings_configs, settings):
+    for module in (settings_configs, settings_sources):
         monkeypatch.setattr(module, "config_folder", no_config)
     assert len(settings_frozen.thaw(frozen, tmp_path).tasks) == 40
 

@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_read_is_made_again(
     ],
 )
 def test_subsets_by_name_or_language(task: str, asked: list[str], subsets: tuple[str, ...]) -> None:
-    assert subsets_of(registry().tasks[task], asked, registry().languages) == subsets
+    assert subsets_of(registry().tasks[task].subsets, asked, registry().languages) == subsets
 
 
 @pytest.mark.parametrize(

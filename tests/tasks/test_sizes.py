@@ -9,16 +9,21 @@ import numpy as np
 import pytest
 from docs_tasks import SIZES
 
+from lcbench.settings.schema import sources_of
 from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import SyntheticSizes
-from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import TaskChoice, registry
-from lcbench.tasks.sizes import Texts, rounded, texts_of
+from lcbench.tasks.sizes import rounded
+from lcbench.tasks.source import Part, Texts
 from lcbench.tasks.suites import resolve, shipped_suites
 
 
+def texts_of(part: Part) -> tuple[Texts, ...] | None:
+    return part.source.texts(part)
+
+
 def size_of(task: str, subsets: tuple[str, ...] | None = None) -> tuple[Texts, ...]:
-    texts = texts_of(resolve(TaskChoice(task), "test", subsets), SIZES)
+    texts = texts_of(resolve(TaskChoice(task), "test", subsets, sources_of(SIZES)))
     assert texts is not None
     return texts
 
@@ -126,16 +131,18 @@ def test_an_aggregate_is_its_parts() -> None:
 
 
 def test_what_is_not_stated_is_unknown() -> None:
-    part = resolve(TaskChoice("SynPerTextToneClassification"), "test", None)
-    assert texts_of(part, SIZES) is None
-    part = resolve(TaskChoice("STSBenchmark", splits=("no such split",)), "test", None)
-    assert texts_of(part, SIZES) is None
+    part = resolve(TaskChoice("SynPerTextToneClassification"), "test", None, sources_of(SIZES))
+    assert texts_of(part) is None
+    part = resolve(
+        TaskChoice("STSBenchmark", splits=("no such split",)), "test", None, sources_of(SIZES)
+    )
+    assert texts_of(part) is None
 
 
 @pytest.mark.parametrize("name", sorted(DOCS_TYPES))
 def test_the_docs_suites_sizes_are_those_of_its_data(name: str) -> None:
-    part = resolve(TaskChoice(name), "test", None)
-    task = make_task(part, SIZES)
+    part = resolve(TaskChoice(name), "test", None, sources_of(SIZES))
+    task = part.source.make(part)
     task.load_data()
     assert task.metadata.type == DOCS_TYPES[name]
     data: Any = task.dataset
@@ -159,10 +166,10 @@ def test_the_docs_suites_sizes_are_those_of_its_data(name: str) -> None:
 def test_synthetic_sizes_are_unknown_before_the_window_is() -> None:
     sizes = replace(SIZES, synthetic=SyntheticSizes(lengths=None, documents=4))
     for name in SYNTHETIC_TASKS:
-        part = resolve(TaskChoice(name), "test", None)
-        assert texts_of(part, sizes) is None
+        part = resolve(TaskChoice(name), "test", None, sources_of(sizes))
+        assert texts_of(part) is None
         # 4 documents at each of three lengths, and the same 4 queries.
-        known = texts_of(part, sizes.at(512))
+        known = texts_of(part.at(512))
         assert known is not None
         assert sum(one.unique for one in known) == 3 * 4 + 4
 

@@ -26,6 +26,7 @@ from lcbench.results.folder import Results
 from lcbench.run.sweep import run
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import read
+from lcbench.settings.sources import shipped_sources
 from lcbench.tasks.suites import choose, shipped_suites
 from lcbench.uncertainty.items import read_samples
 
@@ -198,7 +199,7 @@ def test_the_report_has_every_column_and_nothing_is_missing(
     suite: str, scored: Run, tmp_path: Path
 ) -> None:
     suites = shipped_suites()
-    choices = tuple(choose([suite], suites)[0])
+    choices = tuple(choose([suite], suites, shipped_sources())[0])
     results, folder, few = Results(scored.results), tmp_path / "report", Extent(resamples=50)
     warnings: list[str] = []
     with (tmp_path / "screen").open("w") as screen:

@@ -11,7 +11,6 @@ from lcbench.hub.fetch import Wanted, fetch_all, wanted_by
 from lcbench.settings.read import read_verify
 from lcbench.system.console import complain, screen
 from lcbench.system.signals import Stop
-from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.suites import check_pins, resolve_all
 
 if TYPE_CHECKING:
@@ -59,8 +58,10 @@ def wanted_of(settings: Settings) -> list[Wanted]:
     Raises:
         RequestError: a model's name or a task's subsets cannot be.
     """
-    check_pins([one.name for one in settings.tasks if one.name not in DOCS_TASKS], settings.suites)
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    check_pins([one.name for one in settings.tasks], settings.suites)
+    parts = resolve_all(
+        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+    )
     return wanted_by(settings.models, parts.values())
 
 

@@ -22,6 +22,7 @@ def job(config: DictConfig) -> int:
     from lcbench.results.folder import Results
     from lcbench.settings.frozen import thaw
     from lcbench.settings.read import read_report
+    from lcbench.settings.sources import shipped_sources
 
     settings = read_report(config)
     extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
@@ -45,7 +46,15 @@ def job(config: DictConfig) -> int:
         report_run(request, Results(folder), settings.report_dir, screen(), warn, extent)
     else:
         results = Results(settings.results_dir)
-        report_folder(results, settings.tasks, settings.report_dir, screen(), warn, extent)
+        report_folder(
+            results,
+            settings.tasks,
+            settings.report_dir,
+            screen(),
+            warn,
+            extent,
+            shipped_sources(),
+        )
     return 0
 
 
@@ -58,6 +67,7 @@ def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
         cells=cells,
         tasks=[task.name for task in settings.tasks],
         suites=settings.suites,
+        sources=settings.sources,
         splits=settings.protocol.splits,
         subsets=settings.protocol.subsets,
     )

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.console import emit, screen, warn
-from lcbench.tasks.docs.names import DOCS_TYPES
-from lcbench.tasks.make import make_task
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
-from lcbench.tasks.sizes import rounded, texts_of
-from lcbench.tasks.suites import Part, column_of, resolve, why_left_out
+from lcbench.tasks.sizes import rounded
+from lcbench.tasks.source import Part
+from lcbench.tasks.suites import column_of, resolve, why_left_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,8 +45,9 @@ class Row:
         texts: that are encoded for it, repetitions included; None: unknown.
         unique: different ones among them.
         characters: of all its texts.
-        data: where its data lies (`hub.datasets.find`), or `made here`; of a mirror's plain folder
-            also `other data` (of another number of texts) or `unreadable`; None: not here.
+        data: where its data lies (`hub.datasets.find`; `tasks.source.Origin.listed_as`, such as
+            `made here`); of a mirror's plain folder also `other data` (of another number of texts)
+            or `unreadable`; None: not here.
     """
 
     group: str
@@ -123,9 +123,9 @@ def list_benchmarks(known: Registry) -> list[BenchmarkRow]:
 
 
 def _row(group: str, choice: TaskChoice, settings: TasksSettings) -> Row:
-    part = resolve(choice, settings.splits, settings.subsets)
-    kind = DOCS_TYPES.get(part.name) or registry().tasks[part.name].kind
-    texts = texts_of(part, settings.docs)
+    part = resolve(choice, settings.splits, settings.subsets, settings.sources)
+    kind = part.source.kind(part.name)
+    texts = part.source.texts(part)
     return Row(
         group=group,
         column=column_of(part.name, kind, settings.suites),
@@ -143,16 +143,14 @@ def _row(group: str, choice: TaskChoice, settings: TasksSettings) -> Row:
 def _subsets_of(part: Part) -> tuple[str, ...]:
     if part.subsets is not None:
         return part.subsets
-    return ("default",) if part.name in DOCS_TYPES else tuple(registry().tasks[part.name].subsets)
+    return tuple(part.source.subsets(part.name))
 
 
 def _where(part: Part, settings: TasksSettings) -> str | None:
     """Return where a task's data lies; of an aggregate, that of all its parts."""
-    if part.name in DOCS_TYPES:
-        return "made here"
-    entry = registry().tasks[part.name]
-    entries: list[TaskEntry] = [registry().tasks[one] for one in entry.parts] or [entry]
-    found = [_where_one(one, part, settings) for one in entries]
+    if (origin := part.source.origin) is not None:
+        return None if part.source.missing(part.name) else origin.listed_as
+    found = [_where_one(entry, part, settings) for entry, _ in part.source.datasets(part)]
     if None in found:
         return None
     return next((one for one in _NOT_WHOLE if one in found), found[0])
@@ -172,7 +170,7 @@ def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | N
 
     quiet_libraries()
     splits = part.splits if part.name == entry.name else entry.splits
-    task = make_task(replace(part, name=entry.name, splits=splits), settings.docs)
+    task = part.source.make(replace(part, name=entry.name, splits=splits))
     try:
         point_at(task, settings.mirror)
         differs = load(task)

@@ -30,9 +30,8 @@ from lcbench.hub.datafiles import (
     reads_of,
 )
 from lcbench.system.files import cache_folder, link_atomically
-from lcbench.tasks.docs.names import DOCS_TASKS
 from lcbench.tasks.registry import TaskEntry, registry
-from lcbench.tasks.suites import Part
+from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -146,15 +145,6 @@ def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | Non
     return None if any(one.is_dir() for one in snapshots) else (mirror / dataset).resolve()
 
 
-def entries_of(part: Part) -> list[tuple[TaskEntry, tuple[str, ...] | None]]:
-    """Return mteb's tasks that a part is made of, and their subsets; nothing for ours."""
-    if part.name in DOCS_TASKS:
-        return []
-    tasks = registry().tasks
-    entry = tasks[part.name]
-    return [(tasks[name], part.subsets) for name in entry.parts or (part.name,)]
-
-
 def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
     """Return the datasets that are neither in the mirror nor in a cache, one line each.
 
@@ -162,7 +152,7 @@ def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
     """
     users: dict[tuple[str, str], list[str]] = {}
     lacks: dict[tuple[str, str], list[str]] = {}
-    for entry, subsets in (one for part in parts for one in entries_of(part)):
+    for entry, subsets in (one for part in parts for one in part.source.datasets(part)):
         place = _find(entry, subsets, mirror)
         if place.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
             continue
@@ -187,7 +177,7 @@ def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
         RequestError: a folder cannot be read, or is not read as a dataset.
     """
     lines: dict[str, None] = {}
-    for entry, subsets in (one for part in parts for one in entries_of(part)):
+    for entry, subsets in (one for part in parts for one in part.source.datasets(part)):
         folder = plain_folder(entry.dataset, entry.revision, mirror)
         if folder is None or _find(entry, subsets, mirror).is_whole:
             continue

@@ -26,12 +26,12 @@ from rich.table import Table
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
 from lcbench.hub import cache, ledger
 from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
-from lcbench.hub.datasets import entries_of, missing_in
+from lcbench.hub.datasets import missing_in
 from lcbench.hub.models import ModelSettings, check_hub_name, model_files, source_of
 from lcbench.system import thirdparty, transient
 from lcbench.system.files import write_atomically
 from lcbench.tasks.registry import registry
-from lcbench.tasks.suites import Part
+from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -171,7 +171,7 @@ def data_of(parts: Iterable[Part]) -> list[Wanted]:
     """Return the datasets that tasks read, each revision once."""
     users: dict[tuple[str, str], dict[str, tuple[str, ...] | None]] = {}
     reads: dict[tuple[str, str], list[Reads]] = {}
-    for entry, subsets in (one for part in parts for one in entries_of(part)):
+    for entry, subsets in (one for part in parts for one in part.source.datasets(part)):
         key = entry.dataset, entry.revision
         users.setdefault(key, {})[entry.name] = subsets
         reads.setdefault(key, []).append(reads_of(entry, subsets))

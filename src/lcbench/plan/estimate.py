@@ -18,11 +18,9 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.system import words
 from lcbench.system.words import several
-from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
-from lcbench.tasks.make import docs_digest
-from lcbench.tasks.registry import registry
-from lcbench.tasks.sizes import rounded, texts_of
-from lcbench.tasks.suites import Part, resolve_all
+from lcbench.tasks.sizes import rounded
+from lcbench.tasks.source import Part, check_texts, remarks
+from lcbench.tasks.suites import resolve_all
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -146,17 +144,22 @@ def estimate(
     """
     from lcbench.score.pool import processes as as_in_a_run
 
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    parts = resolve_all(
+        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+    )
+    check_texts(parts.values())
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
     unshaped, left, long = [], [], []
     cells = done = most_repairs = 0
     for model in settings.models:
         known = dimensions(model, settings.mirror)
-        docs = settings.docs if known is None else settings.docs.at(known.window)
-        unsized |= {name: None for name, part in parts.items() if texts_of(part, docs) is None}
-        if known is not None and SYNTHETIC_TASKS & parts.keys():
-            long.append(settings.docs.synthetic.describe_long(model.name, known.window))
+        for name, part in parts.items():
+            sized = part if known is None else part.at(known.window)
+            if sized.source.texts(sized) is None:
+                unsized[name] = None
+        if known is not None:
+            long += remarks(parts.values(), model.name, known.window)
         located = _located(settings, model)
         every = _cells(settings, parts, model, located, known)
         # Of a model that is not here nothing is known to be finished: its revision is not known.
@@ -178,9 +181,7 @@ def estimate(
     if processes is None:
         on_gpu = machine.kind == "cuda"
         processes = as_in_a_run(settings.engine.scoring, beside_gpu=on_gpu, among=cpus)
-    prediction = predict.predict(
-        settings, parts, left, machine=machine, processes=processes, rates=rates
-    )
+    prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     return Estimate(
         cells=cells,
         done=done,
@@ -194,7 +195,7 @@ def estimate(
         unshaped=tuple(unshaped),
         other_languages=any(map(_has_other_languages, parts.values())),
         device=device,
-        long=tuple(line for line in long if line is not None),
+        long=tuple(long),
     )
 
 
@@ -225,7 +226,7 @@ def _cells(
             splits=part.asked_splits,
             subsets=part.asked_subsets,
             window=None if located is None else located.window,
-            docs=docs_digest(name, settings.docs, shape.window),
+            docs=part.source.at(shape.window).digest(name),
             pooling=None if located is None else located.pooling,
             own_code=located is not None and located.own_code,
         )
@@ -243,8 +244,6 @@ def _shape(known: Dimensions | None) -> ModelShape:
 
 
 def _has_other_languages(part: Part) -> bool:
-    if part.name in DOCS_TASKS:
-        return False
-    languages = registry().tasks[part.name].subsets
+    languages = part.source.subsets(part.name)
     kept = [languages[one] for one in part.subsets or languages]
     return any(not script.startswith("eng") for scripts in kept for script in scripts)

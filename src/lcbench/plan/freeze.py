@@ -54,7 +54,6 @@ def freeze_sweep(
         known = [one.known for one in cells]
         machine, rates = predict.sustaining(device, launch.jobs.cpus, machine, rates, known)
     prediction = predict.predict(
-        settings,
         grid.parts,
         cells,
         machine=machine,

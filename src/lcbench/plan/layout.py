@@ -15,8 +15,8 @@ from lcbench.hub.models import LocatedModel, locate
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
-from lcbench.tasks.make import docs_digest
-from lcbench.tasks.suites import Part, resolve_all
+from lcbench.tasks.source import Part, check_texts
+from lcbench.tasks.suites import resolve_all
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
     check_mirror(settings.mirror)
     if settings.left_out:
         warn(f"left out: {'; '.join(settings.left_out)}.")
-    parts = resolve_all(settings.tasks, settings.protocol.splits, settings.protocol.subsets)
+    parts = resolve_all(
+        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+    )
+    check_texts(parts.values())
     # A model that was named twice, by a config and a folder say, is one.
     located = {
         (model.name, model.revision, model.window, model.pooling, model.own_code): model
@@ -134,7 +137,7 @@ def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
         splits=part.asked_splits,
         subsets=part.asked_subsets,
         window=model.window,
-        docs=docs_digest(part.name, settings.docs, model.shape.window),
+        docs=part.source.at(model.shape.window).digest(part.name),
         pooling=model.pooling,
         own_code=model.own_code,
     )

@@ -15,12 +15,8 @@ from lcbench.plan.assumed import Assumed
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.results.cell import Cell
-from lcbench.settings.schema import Settings
 from lcbench.system.words import clock, duration
-from lcbench.tasks.docs.names import DOCS_TYPES
-from lcbench.tasks.registry import registry
-from lcbench.tasks.sizes import Texts, texts_of
-from lcbench.tasks.suites import Part
+from lcbench.tasks.source import Part, Texts
 
 # Of English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
 # meetings, 4.2 in Banking77, 4.4 in STSBenchmark, 4.7 in MassiveIntent, 4.8 in Emotion. Docstrings,
@@ -208,7 +204,6 @@ def work_seconds(cells: Collection[tuple[float, float]], machine: Machine, proce
 
 
 def predict(
-    settings: Settings,
     parts: Mapping[str, Part],
     left: Sequence[ModelCells],
     *,
@@ -227,7 +222,6 @@ def predict(
     encoded here before.
 
     Args:
-        settings: the request.
         parts: what is scored of each task.
         left: models in the order in which they are run.
         machine: that the run is on.
@@ -236,18 +230,22 @@ def predict(
     """
     rates = read_rates() if rates is None else rates
     seconds = _ScoringSeconds(rates)
+    kinds = {name: part.source.kind(name) for name, part in parts.items()}
     costs: dict[Cell, CellCost] = {}
     for model in left:
         known = model.known
-        # The lengths of the synthetic tasks go by the window.
-        docs = settings.docs if known is None else settings.docs.at(known.window)
-        sizes = {name: texts_of(parts[name], docs) for name in {c.task for c in model.cells}}
+        # The lengths of some texts go by the window.
+        sized = {
+            name: parts[name] if known is None else parts[name].at(known.window)
+            for name in {cell.task for cell in model.cells}
+        }
+        sizes = {name: part.source.texts(part) for name, part in sized.items()}
         rate = None if known is None or not model.cells else _rate(machine, known, rates)
         encoded: dict[tuple[str, ...], float] = {}
         for cell in model.cells:
             shares = cell.protocol.prompts == "none"
             size = sizes[cell.task]
-            load, score, before = seconds.of(cell, known, size)
+            load, score, before = seconds.of(cell, known, kinds[cell.task], size)
             if known is None or rate is None:
                 costs[cell] = CellCost(0.0, load, score, scored_before=before, unknown=True)
                 continue
@@ -377,7 +375,7 @@ class _ScoringSeconds:
                 self._measured.setdefault(task, {})[int(width)] = entry
 
     def of(
-        self, cell: Cell, known: Dimensions | None, sizes: Sequence[Texts] | None
+        self, cell: Cell, known: Dimensions | None, kind: str, sizes: Sequence[Texts] | None
     ) -> tuple[float, float, bool]:
         """Return seconds of loading, of scoring, and whether they were measured."""
         width = 0 if known is None else known.hidden
@@ -388,7 +386,7 @@ class _ScoringSeconds:
             cells, load, score, items = by_width[min(by_width, key=lambda one: abs(one - width))]
             return load / cells, (score + items) / cells, True
         load = _PER_LOADED_CHARACTER * sum(one.characters for one in sizes or ())
-        return load, _reckoned_scoring(cell.task, sizes or ()), False
+        return load, _reckoned_scoring(kind, sizes or ()), False
 
 
 def scored(cell: Cell) -> str:
@@ -398,14 +396,13 @@ def scored(cell: Cell) -> str:
     return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.docs or ''}"
 
 
-def _reckoned_scoring(task: str, sizes: Sequence[Texts]) -> float:
+def _reckoned_scoring(kind: str, sizes: Sequence[Texts]) -> float:
     """Return seconds of scoring a task that was never scored here, by what mteb does for its type.
 
     Classification fits a classifier for each sample of the train split; a clustering is cut up by
     k-means; of retrieval, queries are compared with all documents of their subset; for all else a
     similarity of each pair is about all there is.
     """
-    kind = DOCS_TYPES.get(task) or registry().tasks[task].kind
     texts = sum(one.count for one in sizes)
     if any(one.drawn_rows for one in sizes):
         rows = sum(one.drawn_rows for one in sizes)

@@ -23,7 +23,9 @@ from lcbench.reporting.tables.paper import in_papers_order
 from lcbench.results.folder import Results
 from lcbench.results.rows import group_name
 from lcbench.system.files import try_writing
-from lcbench.tasks.registry import TaskChoice, registry
+from lcbench.tasks.mteb_tasks import MtebSource
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.source import Source, source_of
 from lcbench.tasks.suites import Suite, column_of, resolve, shipped_suites
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Extent:
 
 WHOLE = Extent()
 """All models, as many samples as ever, nothing beside."""
+_SOURCES = (MtebSource(),)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Request:
         cells: that it asks for.
         tasks: their names, in the order of the request.
         suites: that give tasks their columns.
+        sources: where its tasks come from.
         splits: the protocol's rule.
         subsets: that the protocol is restricted to; None: all.
     """
@@ -84,6 +88,7 @@ class Request:
     cells: Sequence[AskedCell]
     tasks: Sequence[str]
     suites: Sequence[Suite]
+    sources: Sequence[Source]
     splits: str
     subsets: tuple[str, ...] | None
 
@@ -123,7 +128,7 @@ def report_run(
     # Models whose prompts differ are in tables of their own.
     same = {"splits": request.splits, "subsets": request.subsets}
     scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
-    expected = _expected(request.tasks, scores, request.suites)
+    expected = _expected(request.tasks, scores, request.suites, request.sources)
     scores = _of_models(scores, extent.models)
     if extent.models is not None:
         policies = {model: own for model, own in policies.items() if model in extent.models}
@@ -156,6 +161,7 @@ def report_folder(
     console: Console,
     warn: Callable[[str], None],
     extent: Extent = WHOLE,
+    sources: Sequence[Source] = _SOURCES,
 ) -> None:
     """Report all results of a folder.
 
@@ -166,6 +172,7 @@ def report_folder(
         console: shows the tables.
         warn: told of every file that is left out.
         extent: of the report.
+        sources: of those tasks that no suite has.
 
     Raises:
         RequestError: there are none, none of the models, or none in the second folder.
@@ -175,7 +182,7 @@ def report_folder(
     names = None if tasks is None else [task.name for task in tasks]
     if names is not None:
         scores = scores[scores["task"].isin(names)]
-        scores = _as_asked(scores, tasks or ())
+        scores = _as_asked(scores, tasks or (), sources)
     scores, notes = join_revisions(scores, tasks or ())
     if scores.empty:
         raise RequestError(
@@ -183,7 +190,7 @@ def report_folder(
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
     scores = _of_models(scores, extent.models)
-    expected = None if names is None else _expected(names, scores, suites)
+    expected = None if names is None else _expected(names, scores, suites, sources)
     tables = [
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
@@ -218,7 +225,9 @@ def _last(model: str) -> str:
     return model.rpartition("/")[2]
 
 
-def _as_asked(scores: pd.DataFrame, choices: Sequence[TaskChoice]) -> pd.DataFrame:
+def _as_asked(
+    scores: pd.DataFrame, choices: Sequence[TaskChoice], sources: Sequence[Source]
+) -> pd.DataFrame:
     """Put what a benchmark takes of its tasks into one table, as a run of that benchmark does.
 
     A benchmark takes some languages of some tasks; by their protocols alone those are of another
@@ -241,7 +250,7 @@ def _as_asked(scores: pd.DataFrame, choices: Sequence[TaskChoice]) -> pd.DataFra
             place
             for place, row in enumerate(ours)
             if _base(row["protocol"]) == request[:3]
-            and _is_part(row["protocol"], of_name[row["task"]], request[3])
+            and _is_part(row["protocol"], of_name[row["task"]], request[3], sources)
         ]
     kept: list[tuple[Any, set[int]]] = []
     for request, places in sorted(groups.items(), key=lambda item: -len(item[1])):
@@ -270,11 +279,14 @@ def _subsets(protocol: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _is_part(
-    protocol: Mapping[str, Any], choice: TaskChoice, subsets: tuple[str, ...] | None
+    protocol: Mapping[str, Any],
+    choice: TaskChoice,
+    subsets: tuple[str, ...] | None,
+    sources: Sequence[Source],
 ) -> bool:
     """Whether a result is what a request of these subsets takes of a task."""
     try:
-        part = resolve(choice, "test", subsets)
+        part = resolve(choice, "test", subsets, sources)
     except RequestError:
         return False
     asked = part.asked_subsets, part.asked_splits
@@ -282,22 +294,25 @@ def _is_part(
 
 
 def _expected(
-    tasks: Sequence[str], scores: pd.DataFrame, suites: Sequence[Suite]
+    tasks: Sequence[str],
+    scores: pd.DataFrame,
+    suites: Sequence[Suite],
+    sources: Sequence[Source],
 ) -> Mapping[str, Sequence[str]]:
     """Return the tasks that a table should have, by column, also those without any result."""
     columns = dict(zip(scores["task"], scores["column"], strict=True))
     expected: dict[str, list[str]] = {}
     for task in tasks:
-        column = columns.get(task) or column_of(task, _kind(task, suites), suites)
+        column = columns.get(task) or column_of(task, _kind(task, suites, sources), suites)
         expected.setdefault(column, []).append(task)
     return expected
 
 
-def _kind(task: str, suites: Sequence[Suite]) -> str | None:
+def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str | None:
     """Return the type of a task in mteb, for one that no suite names and that has no result."""
     if any(task in suite.tasks for suite in suites):
         return None
-    return registry().tasks[task].kind
+    return source_of(task, sources).kind(task)
 
 
 def _write(

@@ -22,7 +22,8 @@ class Protocol:
         splits: which splits of a task are scored: a rule, or names joined by commas.
         subsets: the subsets or languages that tasks are restricted to; None: all.
         window: None: each model's own; else tokens.
-        docs: for tasks made of docstrings, the digest of their texts and sizes; else None.
+        docs: of texts that are not the hub's, such as docstrings, their digest (`Source.digest`);
+            else None.
         pooling: the one that was asked for in the place of a model's; None: the model's.
         own_code: whether code that the model names itself may run (`model.trust_remote_code`).
     """
@@ -60,7 +61,7 @@ class Cell:
         model: name, `<organisation>/<model>`.
         revision: the commit, or a digest of the model's files.
         repair: what is tried against length collapse.
-        task: name of an mteb task, or of one of ours.
+        task: its name, which tasks of two sources never share.
         protocol: what else a score depends on.
     """
 

@@ -60,7 +60,7 @@ from lcbench.results.rows import (
     read_cell,
     result_files,
     result_rows,
-    tell_docs_apart,
+    tell_texts_apart,
 )
 from lcbench.system.files import try_writing, write_atomically
 
@@ -237,7 +237,7 @@ class Results:
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, paths))
-        tell_docs_apart(rows)
+        tell_texts_apart(rows)
         columns = ["group", "window", "model", "revision", "path", "policy", "task", "column"]
         columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
         return pd.DataFrame(rows, columns=columns)

@@ -19,7 +19,7 @@ from lcbench.results.files import META, CellFiles
 from lcbench.results.items import ITEMS
 from lcbench.system.files import fitting
 from lcbench.system.versions import DISTRIBUTIONS
-from lcbench.tasks.docs.names import SYNTHETIC_TASKS
+from lcbench.tasks import texts
 
 # Files of one fault that a report names one by one; of the others it says how many there are.
 _MOST_NAMED = 5
@@ -231,6 +231,8 @@ def result_rows(
     protocol = protocol if isinstance(protocol, dict) else {}
     task = result["task_name"]
     imported = provenance.get("imported")
+    data = provenance.get("data")
+    dataset = data.get("dataset") if isinstance(data, dict) else None
     scores = [
         (split, entry["hf_subset"], entry["main_score"])
         for split, entries in result["scores"].items()
@@ -242,6 +244,7 @@ def result_rows(
         yield {
             "group": _IMPORTED_GROUP if imported else group_name(protocol),
             "docs": protocol.get("docs"),
+            "dataset": dataset if isinstance(dataset, str) else None,
             "window": window,
             "model": provenance.get("model") or model,
             "revision": revision,
@@ -267,22 +270,24 @@ def _cell_of(folder: Path) -> tuple[str, str, str]:
     return folder.parent.name.replace("__", "/"), folder.name, policy
 
 
-def tell_docs_apart(rows: list[dict[str, Any]]) -> None:
-    """Give docstring tasks of different texts or sizes groups of their own: they share names.
+def tell_texts_apart(rows: list[dict[str, Any]]) -> None:
+    """Give tasks of different texts or sizes groups of their own, where they share names.
 
-    The synthetic ones have texts of their own, and may have them for each window: their lengths
-    go by it.
+    The docs suite's synthetic tasks have texts of their own for each window: their lengths go by
+    it. Datasets of the hub have commits, which `conditions` compare.
     """
+    names = [texts.name_of(row["dataset"]) for row in rows]
     kinds = [
-        (row["group"], row["window"] if row["task"] in SYNTHETIC_TASKS else None) for row in rows
+        (row["group"], name, row["window"] if texts.go_by_window(row["task"]) else None)
+        for row, name in zip(rows, names, strict=True)
     ]
     digests: dict[Any, set[str]] = {}
     for row, kind in zip(rows, kinds, strict=True):
         if row["docs"] is not None:
             digests.setdefault(kind, set()).add(row["docs"])
-    for row, kind in zip(rows, kinds, strict=True):
+    for row, name, kind in zip(rows, names, kinds, strict=True):
         if row["docs"] is not None and len(digests[kind]) > 1:
-            row["group"] += f", docs {row['docs'][:8]}"
+            row["group"] += f", {name} {row['docs'][:8]}"
 
 
 # What a protocol's name says of its prompts; any other is told, so that no two share a table.

@@ -20,7 +20,8 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
-from lcbench.tasks.suites import Part, parts_of
+from lcbench.tasks.mteb_tasks import parts_of
+from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask

@@ -41,9 +41,8 @@ from lcbench.system.log import LOGGER, about
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
-from lcbench.tasks.docs.names import DOCS_TASKS, SYNTHETIC_TASKS
-from lcbench.tasks.make import make_task
-from lcbench.tasks.suites import Part, check_pins
+from lcbench.tasks.source import Part, remarks
+from lcbench.tasks.suites import check_pins
 from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
@@ -127,7 +126,8 @@ class Runner:
         mirror, offline = self._settings.mirror, self._settings.offline
         parts = [self._parts[name] for name in names]
         checks.fetch_missing(parts, mirror, offline=offline, console=self._console, warn=self._warn)
-        if any(name not in DOCS_TASKS for name in names):
+        of_hub = [part for part in parts if part.source.datasets(part)]
+        if of_hub:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
         device = device_of(self._settings.engine.device)
@@ -143,7 +143,7 @@ class Runner:
         # What can be told at once has been. Processes that score load their libraries meanwhile.
         self._pool.warm_up()
         check_pins(names, self._settings.suites)
-        tasks = [self._make_task(name) for name in names if name not in DOCS_TASKS]
+        tasks = [part.source.make(part) for part in of_hub]
         all_here, counted = checks.find_data(tasks, mirror)
         if all_here or cache.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
@@ -154,7 +154,6 @@ class Runner:
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
         return cost.predict(
-            self._settings,
             self._parts,
             [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
             machine=machine.machine_of(self._settings.engine, self._settings.protocol.dtype),
@@ -182,9 +181,8 @@ class Runner:
         self._allotment = Allotment(self._results, self._claims, every, self._settings.retries)
         self._recorder = recorder.Recorder(prediction)
         for model, cells in cells_of.items():
-            if any(cell.task in SYNTHETIC_TASKS for cell in cells) and (
-                line := self._settings.docs.synthetic.describe_long(model.name, model.shape.window)
-            ):
+            parts = [self._parts[name] for name in dict.fromkeys(cell.task for cell in cells)]
+            for line in remarks(parts, model.name, model.shape.window):
                 self._console.print(Text(line, style="dim"), soft_wrap=True)
         self._console.print(cost.prediction_line(prediction), style="dim")
         with Progress(self._console, len(every), total, prediction) as progress:
@@ -310,8 +308,7 @@ class Runner:
                 yield Job(
                     number=number,
                     cell=cell,
-                    part=self._parts[cell.task],
-                    docs=self._settings.docs.at(model.shape.window),
+                    part=self._parts[cell.task].at(model.shape.window),
                     model=facts,
                     mirror=self._settings.mirror,
                     unverified_data=self._settings.unverified_data,
@@ -382,7 +379,8 @@ class Runner:
 
         kinds: list[tuple[TaskMetadata, PromptType | None]] = []
         for name in dict.fromkeys(cell.task for cell in cells):
-            task = self._make_task(name, model.shape.window).metadata
+            part = self._parts[name].at(model.shape.window)
+            task = part.source.make(part).metadata
             kinds += [(task, kind) for kind in (PromptType if has_queries(task.type) else [None])]
         return kinds
 
@@ -544,9 +542,6 @@ class Runner:
         self.failed[cell] = f"{failed.reason} (traceback: {where})"
         progress.finish(cell, "FAILED", {})
         return False
-
-    def _make_task(self, name: str, window: int | None = None) -> Any:
-        return make_task(self._parts[name], self._settings.docs.at(window))
 
 
 def _writer(content: bytes) -> Callable[[Path], None]:

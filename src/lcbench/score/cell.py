@@ -17,10 +17,8 @@ from lcbench.system import transient as failures
 from lcbench.system.console import without_credentials
 from lcbench.system.log import LOGGER
 from lcbench.system.signals import DeviceLost
-from lcbench.tasks.docs.names import DOCS_TASKS
-from lcbench.tasks.docs.selection import DocsSizes
-from lcbench.tasks.make import make_task
-from lcbench.tasks.suites import Part, parts_of
+from lcbench.tasks.mteb_tasks import parts_of
+from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,8 +33,7 @@ class Job:
     Attributes:
         number: its place in the order of the request.
         cell: which one.
-        part: what is scored of the task.
-        docs: sizes of the docs suite, for the model's window.
+        part: what is scored of the task, for the model's window.
         model: what mteb is told of the model.
         mirror: the folder in which datasets are looked for first.
         unverified_data: whether a plain folder there may hold another dataset than its name says.
@@ -45,7 +42,6 @@ class Job:
     number: int
     cell: Cell
     part: Part
-    docs: DocsSizes
     model: ModelFacts
     mirror: Path | None
     unverified_data: bool = False
@@ -124,7 +120,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
 
     from lcbench.score.evaluate import score
 
-    task = make_task(job.part, job.docs)
+    task = job.part.source.make(job.part)
     data = _data(job, task)
     meta = model_meta(job.model, job.cell.repair)
     began = time.time()
@@ -150,8 +146,8 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
 
 def _data(job: Job, task: Any) -> dict[str, Any]:
     """Point a task at its data, and return what its provenance says of it."""
-    if job.cell.task in DOCS_TASKS:
-        return asdict(Data("docstrings", str(job.cell.protocol.docs), "installed libraries"))
+    if (origin := job.part.source.origin) is not None:
+        return asdict(Data(origin.dataset, str(job.cell.protocol.docs), origin.place))
     if parts := parts_of(task):
         return {"parts": {one.metadata.name: asdict(point_at(one, job.mirror)) for one in parts}}
     return asdict(point_at(task, job.mirror))

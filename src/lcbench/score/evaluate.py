@@ -33,7 +33,7 @@ from lcbench.hub.contents import DataError, load
 from lcbench.results.content import SUBQUERIES, is_possible, lowest_score
 from lcbench.results.items import ITEMS_SCHEMA, digest_of_items
 from lcbench.score.items import PerQuery, items_of
-from lcbench.tasks.suites import parts_of
+from lcbench.tasks.mteb_tasks import parts_of
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
-from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import (
     EngineSettings,
     ExportSettings,
@@ -29,7 +28,9 @@ from lcbench.settings.schema import (
     StatusSettings,
     StoreSettings,
     TasksSettings,
+    sources_of,
 )
+from lcbench.settings.sources import read_docs, shipped_sources
 from lcbench.settings.values import (
     auto_or_count,
     boolean_of,
@@ -47,8 +48,8 @@ from lcbench.settings.values import (
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
 from lcbench.system.slurm import JobOptions
-from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite, choose, shipped_suites, suite_of
 from lcbench.tempscale.policy import parse, parse_all
 
@@ -96,8 +97,9 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
     suites = _suites(first["suite"])
+    docs = read_docs(first["docs"])
     tasks, left_out = _chosen(
-        [suites[0].name] if first["tasks"] is None else first["tasks"], suites
+        [suites[0].name] if first["tasks"] is None else first["tasks"], suites, sources_of(docs)
     )
     mirror, address = mirror_of(first["mirror"])
     return Settings(
@@ -114,7 +116,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             splits=protocol["splits"],
             subsets=_subsets(subsets),
         ),
-        docs=_docs(first["docs"]),
+        docs=docs,
         engine=EngineSettings(
             device=device_name(engine["device"]),
             batch_tokens=auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
@@ -177,7 +179,7 @@ def read_report(config: DictConfig) -> ReportSettings:
     return ReportSettings(
         results_dir=needed_path("results_dir", value["results_dir"]),
         report_dir=path_of("report_dir", value["report_dir"]),
-        tasks=None if value["tasks"] is None else _chosen(value["tasks"], shipped_suites())[0],
+        tasks=None if value["tasks"] is None else _choices(value["tasks"]),
         manifest=path_of("manifest", value["manifest"]),
         models=None if models is None else tuple(_name_in_results(name) for name in models),
         against=path_of("against", value["against"]),
@@ -211,7 +213,7 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     if names is not None:
         own = shipped_suites() if suite is None else (suite_of(suite), *shipped_suites())
         title = names if isinstance(names, str) else ", ".join(map(str, names))
-        tasks, left_out = _chosen(names, own)
+        tasks, left_out = _chosen(names, own, shipped_sources())
         groups = {title: tasks}
     else:
         suites = shipped_suites() if suite is None else (suite_of(suite),)
@@ -222,7 +224,7 @@ def read_tasks(config: DictConfig) -> TasksSettings:
         left_out=left_out,
         splits=value["protocol"]["splits"],
         subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
-        docs=_shipped_docs(),
+        sources=shipped_sources(),
         mirror=mirror_of(value["mirror"])[0],
         benchmarks=boolean_of("benchmarks", value["benchmarks"]),
         format=value["format"],
@@ -261,7 +263,7 @@ def read_import(config: DictConfig) -> ImportRequest:
 
     value = container_of(config)
     models, tasks = model_names(config), value["tasks"]
-    chosen = None if tasks is None else _chosen(tasks, shipped_suites())[0]
+    chosen = None if tasks is None else _choices(tasks)
     return ImportRequest(
         path=needed_path("path", value["path"]),
         results_dir=needed_path("results_dir", value["results_dir"]),
@@ -377,13 +379,20 @@ def _suites(suite: Any) -> tuple[Suite, ...]:
     return own, *(one for one in shipped_suites() if one.name != own.name)
 
 
-def _chosen(tasks: Any, suites: Sequence[Suite]) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
+def _choices(tasks: Any) -> tuple[TaskChoice, ...]:
+    """Return the tasks that names stand for where there is no request to say more of them."""
+    return _chosen(tasks, shipped_suites(), shipped_sources())[0]
+
+
+def _chosen(
+    tasks: Any, suites: Sequence[Suite], sources: Sequence[Source]
+) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
     names = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(f"tasks={tasks} is not a list of names of tasks.")
     if not names:
         raise RequestError("tasks=[] asks for no task at all; leave it out for the suite's tasks.")
-    choices, left_out = choose(names, suites)
+    choices, left_out = choose(names, suites, sources)
     return tuple(choices), tuple(left_out)
 
 
@@ -400,43 +409,6 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
     if not names:
         raise RequestError(f"subsets=[] asks for nothing at all; all of them: {_EVERY_SUBSET}.")
     return tuple(sorted(set(names)))
-
-
-def _docs(value: Mapping[str, Any]) -> DocsSizes:
-    share = number_of("docs.clustering_share", value["clustering_share"], least=0.0)
-    if not 0 < share <= 1:
-        raise RequestError(f"docs.clustering_share={share} is not a share in (0, 1].")
-    counts = {
-        name: count_of(f"docs.{name}", value[name])
-        for name in ("documents", "documents_per_module", "long_documents", "clustering_sets")
-    }
-    synthetic = SyntheticSizes(
-        lengths=_lengths(value["synthetic_lengths"]),
-        documents=count_of("docs.synthetic_documents", value["synthetic_documents"]),
-    )
-    return DocsSizes(**counts, clustering_share=share, synthetic=synthetic)
-
-
-def _lengths(value: Any) -> tuple[int, ...] | None:
-    """Return the lengths of synthetic documents, ascending; None for those of the window."""
-    if value == "auto":
-        return None
-    key = "docs.synthetic_lengths"
-    lengths = [value] if isinstance(value, int) else value
-    if not isinstance(lengths, list) or not lengths:
-        raise RequestError(f"{key}={value} is neither auto nor a list of lengths in tokens.")
-    for length in lengths:
-        if count_of(key, length) < SHORTEST:
-            raise RequestError(
-                f"{key}={value}: a fact needs a document of at least {SHORTEST} tokens."
-            )
-    return tuple(sorted(set(lengths)))
-
-
-def _shipped_docs() -> DocsSizes:
-    """Return the sizes of the docs suite that a run has by default."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
-    return _docs(content["docs"])
 
 
 def _attention(value: Any) -> str | None:

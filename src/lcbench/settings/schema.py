@@ -9,7 +9,10 @@ from pathlib import Path
 from lcbench.hub.models import ModelSettings
 from lcbench.system.slurm import JobOptions
 from lcbench.tasks.docs.selection import DocsSizes
+from lcbench.tasks.docs.source import DocsSource
+from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite
 from lcbench.tempscale.policy import Policy
 
@@ -225,6 +228,21 @@ class Settings:
     cell_minutes: float | None
     results_dir: Path
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where its tasks come from; another one has a field of its own, as `docs` is."""
+        return sources_of(self.docs)
+
+
+def sources_of(docs: DocsSizes) -> tuple[Source, ...]:
+    """Return the sources of tasks of a request.
+
+    Args:
+        docs: sizes of the docs suite.
+    """
+    # mteb last: its names take a file to be read, the first time after an upgrade mteb itself.
+    return DocsSource(docs), MtebSource()
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -292,7 +310,7 @@ class TasksSettings:
         left_out: what of a benchmark cannot be run here, and why, in one line each.
         splits: the protocol's rule.
         subsets: that the protocol is restricted to; None: all.
-        docs: sizes of the docs suite, those of a run by default.
+        sources: of tasks, as a run has them by default.
         mirror: a folder of datasets, or None.
         benchmarks: whether mteb's benchmarks are listed in the place of tasks.
         format: `table` or `csv`.
@@ -303,7 +321,7 @@ class TasksSettings:
     left_out: tuple[str, ...]
     splits: str
     subsets: tuple[str, ...] | None
-    docs: DocsSizes
+    sources: tuple[Source, ...]
     mirror: Path | None
     benchmarks: bool
     format: str

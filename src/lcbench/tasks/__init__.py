@@ -1,1 +1,1 @@
-"""Tasks: named sets of them (suites), what mteb states of each, and those from docstrings."""
+"""Tasks: where they come from (mteb, the docstrings), what is stated of each, and suites."""

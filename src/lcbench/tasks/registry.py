@@ -288,7 +288,7 @@ def splits_of(entry: TaskEntry, rule: str, chosen: Sequence[str] | None) -> tupl
 
 
 def subsets_of(
-    entry: TaskEntry, asked: Iterable[str], languages: Mapping[str, str]
+    subsets: Mapping[str, Sequence[str]], asked: Iterable[str], languages: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return the subsets of a task that were asked for, in mteb's order.
 
@@ -297,14 +297,14 @@ def subsets_of(
     and not `en-de`.
 
     Args:
-        entry: the task.
+        subsets: of the task, and the languages of each.
         asked: names of subsets or languages.
         languages: `Registry.languages`.
     """
-    names = set(asked) & set(entry.subsets)
+    names = set(asked) & set(subsets)
     codes = {languages.get(one, one) for one in asked if one not in names}
     return tuple(
         subset
-        for subset, scripts in entry.subsets.items()
+        for subset, scripts in subsets.items()
         if subset in names or {script.partition("-")[0] for script in scripts} <= codes
     )

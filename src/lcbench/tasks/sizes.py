@@ -1,7 +1,7 @@
-"""How many texts and characters a model has to encode for a task, told without its data.
+"""How many texts and characters a model has to encode for a task of mteb's, told without its data.
 
-The numbers are those of the descriptive statistics that mteb ships, read as files; those of the
-docs suite are its texts' own. A size that is nowhere stated is unknown, and never guessed.
+The numbers are those of the descriptive statistics that mteb ships, read as files. A size that is
+nowhere stated is unknown, and never guessed.
 """
 
 from __future__ import annotations
@@ -11,77 +11,26 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
-from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, clusterings, select
-from lcbench.tasks.registry import Drawing, TaskEntry, registry
-from lcbench.tasks.suites import Part
-from lcbench.tempscale.policy import Role
+from lcbench.tasks.registry import Drawing, TaskEntry
+from lcbench.tasks.source import Texts
 
 # What mteb has statistics of, and encodes nothing of: the text that was summarised.
 _NOT_ENCODED = {("Summarization", "text_statistics")}
-# Samples of a classification that says nothing else (mteb's `AbsTaskClassification.n_experiments`).
-_DRAWS = 10
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Texts of one kind that a model encodes for a task.
-
-    Attributes:
-        origin: which texts they are: texts of the same origin are all among the largest of them.
-        count: how many, repetitions included.
-        unique: how many different ones, over one column of the dataset: a text that stands in two
-            columns (a pair's first and second) counts in both.
-        characters: of all `count` of them.
-        role: which temperature a policy by role gives them.
-        drawn_rows: rows of the train split that are gone through to draw them, each once a sample.
-        fitted_labels: labels of the classifiers that are fitted on them, each once a sample.
-    """
-
-    origin: str
-    count: int
-    unique: int
-    characters: int
-    role: Role = "document"
-    drawn_rows: int = 0
-    fitted_labels: int = 0
-
-
-def texts_of(part: Part, docs: DocsSizes) -> tuple[Texts, ...] | None:
-    """Return the texts that a model encodes for a task, or None where that is not known.
-
-    Of a classification these are the texts that are scored, and the samples of the train split: of
-    those the expected number of different texts, since which are drawn is mteb's seed's to say.
-
-    Args:
-        part: what is scored of the task.
-        docs: sizes of the docs suite; those of its synthetic tasks are not known before the window
-            is (`DocsSizes.at`).
-
-    Raises:
-        RequestError: the docs suite asks for more texts than there are.
-    """
-    if part.name in SYNTHETIC_TASKS:
-        return _of_synthetic(part.name, docs.synthetic)
-    if part.name in DOCS_TYPES:
-        return _of_docs(part.name, docs)
-    entry = registry().tasks[part.name]
-    if not entry.parts:
-        return _of_task(entry, part.splits, part.subsets)
-    own = [registry().tasks[name] for name in entry.parts]
-    narrowed = part.splits != entry.splits
-    texts = [_of_task(one, part.splits if narrowed else one.splits, part.subsets) for one in own]
-    known = [one for one in texts if one is not None]
-    return tuple(chain.from_iterable(known)) if len(known) == len(texts) else None
-
-
-def _of_task(
+def texts_of_entry(
     entry: TaskEntry, splits: Sequence[str], subsets: Sequence[str] | None
 ) -> tuple[Texts, ...] | None:
+    """Return the texts that a model encodes for a task that is no aggregate; None: not known.
+
+    Args:
+        entry: the task.
+        splits: that are scored.
+        subsets: that are scored; None: all.
+    """
     drawing = entry.drawing
     every = tuple(entry.subsets) if entry.divided else None
     # A limit on what is scored holds for each subset by itself, and so does a sample.
@@ -223,46 +172,6 @@ def _drawn(train: _Statistics, drawing: Drawing) -> Texts | None:
 def _union(texts: int, size: int, draws: int) -> float:
     """Return how many of `texts` are in any of `draws` random samples of `size`, on average."""
     return texts * (1 - (1 - min(1.0, size / texts)) ** draws) if texts else 0.0
-
-
-def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
-    selection = select(sizes)
-    documents, long = selection.documents, selection.long_documents
-    bodies = _docstrings("bodies", [doc.body for doc in documents])
-    if DOCS_TYPES[name] == "Classification":
-        # Half of them are the train split.
-        rows, labels = len(documents) // 2, len({doc.library for doc in documents})
-        return (replace(bodies, drawn_rows=_DRAWS * rows, fitted_labels=_DRAWS * labels),)
-    if DOCS_TYPES[name] == "Clustering":
-        drawn = list(chain.from_iterable(clusterings(selection)))
-        if name.endswith("S2S"):
-            return (_docstrings("summaries", [doc.summary for doc in drawn]),)
-        return (_docstrings("bodies", [doc.body for doc in drawn]),)
-    if name == "DocstringLongRetrieval":
-        return (
-            _docstrings("long summaries", [doc.summary for doc in long], "query"),
-            _docstrings("long bodies", [doc.body for doc in long]),
-        )
-    return (_docstrings("summaries", [doc.summary for doc in documents], "query"), bodies)
-
-
-def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
-    if sizes.lengths is None:
-        return None
-    from lcbench.tasks.docs import haystacks
-
-    by_length = haystacks.hidden(name, sizes)
-    # The queries are the same at every length.
-    queries = [one.query for made in by_length.values() for one in made]
-    documents = [
-        _docstrings(f"{name}/{length}", [one.document for one in made])
-        for length, made in by_length.items()
-    ]
-    return (_docstrings(f"{name}/queries", queries, "query"), *documents)
-
-
-def _docstrings(kind: str, texts: Sequence[str], role: Role = "document") -> Texts:
-    return Texts(f"docstrings/{kind}", len(texts), len(set(texts)), sum(map(len, texts)), role)
 
 
 def rounded(number: int) -> str:

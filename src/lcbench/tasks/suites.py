@@ -1,25 +1,18 @@
-"""Suites: named sets of tasks in the columns of a table; and making a task from its name.
-
-Imports mteb only where a task is made.
-"""
+"""Suites: named sets of tasks in the columns of a table; and what is scored of each task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.system.resources import shipped
-from lcbench.tasks.docs.names import DOCS_TASKS
-from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, splits_of, subsets_of
-
-if TYPE_CHECKING:
-    from mteb.abstasks.abstask import AbsTask
-
+from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, subsets_of
+from lcbench.tasks.source import Part, Source, source_of
 
 # The column of a task that no suite names, by its type in mteb.
 _COLUMN_OF_TYPE = {
@@ -92,32 +85,15 @@ def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
     return _COLUMN_OF_TYPE.get(kind or "", kind or "Other")
 
 
-@dataclass(frozen=True)
-class Part:
-    """What is scored of a task: resolved from the protocol's rules and a benchmark's own.
-
-    Attributes:
-        name: of the task.
-        subsets: those that are scored; None: all.
-        splits: those that are scored.
-        asked_subsets: what of it belongs to the protocol: as the request has them, where a
-            benchmark does not narrow them further; None: all.
-        asked_splits: the protocol's rule, or a benchmark's own, joined by commas.
-    """
-
-    name: str
-    subsets: tuple[str, ...] | None
-    splits: tuple[str, ...]
-    asked_subsets: tuple[str, ...] | None
-    asked_splits: str
-
-
-def choose(names: Sequence[str], suites: Sequence[Suite]) -> tuple[list[TaskChoice], list[str]]:
+def choose(
+    names: Sequence[str], suites: Sequence[Suite], sources: Sequence[Source]
+) -> tuple[list[TaskChoice], list[str]]:
     """Return the tasks that names stand for, each once, and those of benchmarks that are left out.
 
     Args:
         names: of tasks, of suites, of mteb benchmarks.
         suites: that there are.
+        sources: of tasks.
 
     Raises:
         RequestError: a name is none of these, or two benchmarks ask for different parts of a task.
@@ -129,10 +105,10 @@ def choose(names: Sequence[str], suites: Sequence[Suite]) -> tuple[list[TaskChoi
     for name in names:
         if name in suites_by_name:
             choices = [TaskChoice(task) for task in suites_by_name[name].tasks]
-        elif name in in_suites or name in DOCS_TASKS or name in registry().tasks:
+        elif name in in_suites or any(name in source.names() for source in sources):
             choices = [TaskChoice(name)]
         else:
-            choices, without = _of_benchmark(name, registry(), suites_by_name)
+            choices, without = _of_benchmark(name, registry(), suites_by_name, sources)
             left_out += without
         for choice in choices:
             before = chosen.setdefault(choice.name, choice)
@@ -145,13 +121,12 @@ def choose(names: Sequence[str], suites: Sequence[Suite]) -> tuple[list[TaskChoi
 
 
 def _of_benchmark(
-    name: str, known: Registry, suites: Mapping[str, Suite]
+    name: str, known: Registry, suites: Mapping[str, Suite], sources: Sequence[Source]
 ) -> tuple[list[TaskChoice], list[str]]:
     choices = known.benchmark(name)
     if choices is None:
-        near = did_you_mean(
-            name, {*known.tasks, *known.benchmarks, *known.aliases, *suites, *DOCS_TASKS}
-        )
+        tasks = {task for source in sources for task in source.names()}
+        near = did_you_mean(name, {*tasks, *known.benchmarks, *known.aliases, *suites})
         raise RequestError(
             f"tasks={name}: there is no such task, suite or benchmark of mteb.{near}"
         )
@@ -173,44 +148,25 @@ def why_left_out(entry: TaskEntry) -> str | None:
     return None if entry.public else "its data is not public"
 
 
-def resolve(choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
-    """Return what is scored of a task under a protocol's rules.
-
-    Args:
-        choice: the task, and what a benchmark takes of it.
-        rule: the protocol's for splits.
-        subsets: that the protocol is restricted to; None: all.
+def resolve(
+    choice: TaskChoice,
+    rule: str,
+    subsets: tuple[str, ...] | None,
+    sources: Sequence[Source],
+) -> Part:
+    """Return what is scored of a task under a protocol's rules; see `Source.resolve`.
 
     Raises:
-        RequestError: nothing of the task is left, or mteb's task is not one that can be run here.
+        RequestError: nothing of the task is left, or it is not one that can be run here.
     """
-    if choice.name in DOCS_TASKS:
-        if subsets is not None and not {"en", "eng", "eng-Latn", "default"} & set(subsets):
-            raise RequestError(_no_subset(choice.name, subsets, ["default (English)"]))
-        return Part(choice.name, None, ("test",), subsets, rule)
-    known = registry()
-    entry = known.tasks[choice.name]
-    if set(entry.modalities) != {"text"}:
-        raise RequestError(f"tasks={entry.name}: it is not made of text alone.")
-    every = tuple(entry.subsets)
-    own = choice.subsets if choice.subsets is not None else every
-    wanted = every if subsets is None else subsets_of(entry, subsets, known.languages)
-    among = set(wanted)
-    kept = tuple(one for one in own if one in among)
-    if not kept:
-        raise RequestError(_no_subset(entry.name, subsets or (), own))
-    splits = splits_of(entry, rule, choice.splits)
-    return Part(
-        name=entry.name,
-        subsets=None if kept == every else kept,
-        splits=splits,
-        asked_subsets=subsets if kept == wanted else kept,
-        asked_splits=rule if splits == splits_of(entry, rule, None) else ",".join(splits),
-    )
+    return source_of(choice.name, sources).resolve(choice, rule, subsets)
 
 
 def resolve_all(
-    choices: Sequence[TaskChoice], rule: str, subsets: tuple[str, ...] | None
+    choices: Sequence[TaskChoice],
+    rule: str,
+    subsets: tuple[str, ...] | None,
+    sources: Sequence[Source],
 ) -> dict[str, Part]:
     """Return what is scored of each task, by its name; see `resolve`.
 
@@ -221,17 +177,17 @@ def resolve_all(
     parts, without = {}, []
     for choice in choices:
         try:
-            parts[choice.name] = resolve(choice, rule, subsets)
+            parts[choice.name] = resolve(choice, rule, subsets, sources)
         except RequestError as error:
             without.append(str(error))
     if without:
         raise RequestError("\n".join(without))
-    entries = [registry().tasks[name] for name in parts if name not in DOCS_TASKS and subsets]
+    every = [part.source.subsets(part.name) for part in parts.values()]
     for name in subsets or ():
         languages = registry().languages
-        named = any(subsets_of(entry, [name], languages) for entry in entries)
+        named = any(subsets_of(one, [name], languages) for one in every)
         if not named and not _is_language(name):
-            there = {subset for entry in entries for subset in entry.subsets}
+            there = {subset for one in every for subset in one}
             raise RequestError(
                 f"subsets={name}: no language, and no subset of any task here."
                 f"{did_you_mean(name, {*there, *languages})}"
@@ -242,11 +198,6 @@ def resolve_all(
 def _is_language(name: str) -> bool:
     codes = registry().languages
     return name in codes or name in codes.values()
-
-
-def _no_subset(task: str, asked: Sequence[str], there: Sequence[str]) -> str:
-    listed = ", ".join(there[:60]) + (" …" if len(there) > 60 else "")
-    return f"subsets={','.join(asked)}: {task} has none of these; it has {listed}."
 
 
 def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
@@ -266,8 +217,3 @@ def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
             "The installed mteb reads other revisions of datasets than the suite is pinned to: "
             f"{', '.join(moved)}. Install the mteb of constraints.txt."
         )
-
-
-def parts_of(task: AbsTask) -> list[AbsTask]:
-    """Return the tasks that an aggregate is the mean of; none for any other task."""
-    return list(getattr(task, "tasks", ()))

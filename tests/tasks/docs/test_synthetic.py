@@ -18,12 +18,17 @@ from lcbench.errors import RequestError
 from lcbench.tasks.docs import haystacks
 from lcbench.tasks.docs.haystacks import MOST_DOCUMENTS, TOKENS_PER_UNIT, digest, hidden, units
 from lcbench.tasks.docs.names import NEEDLE, PASSKEY
-from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, select
+from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes, select
+from lcbench.tasks.docs.source import DocsSource
 from lcbench.tasks.docs.synthetic import make_task
-from lcbench.tasks.make import docs_digest
+from lcbench.tasks.mteb_tasks import MtebSource
 
 TASKS = (PASSKEY, NEEDLE)
 MADE = SyntheticSizes(lengths=(64, 128, 256, 512, 1024), documents=24)
+
+
+def docs_digest(task: str, sizes: DocsSizes, window: int | None) -> str:
+    return DocsSource(sizes).at(window).digest(task)
 
 
 def loaded(name: str, sizes: SyntheticSizes = MADE) -> Any:
@@ -191,7 +196,7 @@ def test_sizes_change_the_synthetic_digest_and_no_other() -> None:
     assert docs_digest(NEEDLE, replace(SIZES, documents=121), 512) == docs_digest(
         NEEDLE, SIZES, 512
     )
-    assert docs_digest("STSBenchmark", SIZES, 512) is None
+    assert MtebSource().digest("STSBenchmark") is None
     assert loaded(NEEDLE).metadata.revision == digest(MADE)
 
 

@@ -100,4 +100,4 @@ def make_task(name: str, sizes: SyntheticSizes) -> AbsTaskRetrieval:
 
 
 if set(_CLASSES) != SYNTHETIC_TASKS:
-    raise AssertionError("tasks.suites.SYNTHETIC_TASKS and the classes of this module differ")
+    raise AssertionError("tasks.docs.names.SYNTHETIC_TASKS and the classes of this module differ")

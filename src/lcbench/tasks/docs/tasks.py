@@ -221,4 +221,4 @@ def make_task(name: str, sizes: DocsSizes) -> AbsTask:
 
 
 if set(_CLASSES) != DOCS_TASKS - SYNTHETIC_TASKS:
-    raise AssertionError("tasks.suites.DOCS_TASKS and the classes of this module differ")
+    raise AssertionError("tasks.docs.names.DOCS_TASKS and the classes of this module differ")

@@ -1,0 +1,132 @@
+"""The docs suite as a source of tasks: made of installed docstrings, identified by their digest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
+from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, clusterings, select
+from lcbench.tasks.source import Origin, Part, Source, Texts, no_subset
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+    from lcbench.tasks.registry import TaskChoice
+    from lcbench.tempscale.policy import Role
+
+# What a request may call the one subset that there is.
+_SUBSET_NAMES = frozenset({"en", "eng", "eng-Latn", "default"})
+# Samples of a classification that says nothing else (mteb's `AbsTaskClassification.n_experiments`).
+_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class DocsSource(Source):
+    """The tasks that are made of docstrings.
+
+    Attributes:
+        sizes: of the docs suite. Those of its synthetic tasks are not known before the window is.
+    """
+
+    sizes: DocsSizes
+
+    origin = Origin("docstrings", "installed libraries", "made here")
+
+    def names(self) -> Collection[str]:
+        """Return the names of all of them."""
+        return DOCS_TYPES.keys()
+
+    def kind(self, task: str) -> str:
+        """Return the type of mteb's class that it is made of."""
+        return DOCS_TYPES[task]
+
+    def subsets(self, task: str) -> Mapping[str, Sequence[str]]:
+        """Return the only one."""
+        return {"default": ("eng-Latn",)}
+
+    def resolve(self, choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
+        """Return the whole task, which is in English."""
+        if subsets is not None and not _SUBSET_NAMES & set(subsets):
+            raise no_subset(choice.name, subsets, ["default (English)"])
+        return Part(choice.name, None, ("test",), subsets, rule, self)
+
+    def make(self, part: Part) -> AbsTask:
+        """Return the task, its texts drawn; imports mteb."""
+        if part.name in SYNTHETIC_TASKS:
+            from lcbench.tasks.docs import synthetic
+
+            return synthetic.make_task(part.name, self.sizes.synthetic)
+        from lcbench.tasks.docs import tasks
+
+        return tasks.make_task(part.name, self.sizes)
+
+    def texts(self, part: Part) -> tuple[Texts, ...] | None:
+        """Return the texts' own numbers; None for a synthetic task before the window is known."""
+        if part.name in SYNTHETIC_TASKS:
+            return _of_synthetic(part.name, self.sizes.synthetic)
+        return _of_docs(part.name, self.sizes)
+
+    def at(self, window: int | None) -> DocsSource:
+        """Return it with the lengths of the synthetic tasks, which go by the window."""
+        return replace(self, sizes=self.sizes.at(window))
+
+    def digest(self, task: str) -> str:
+        """Return the digest of the texts and sizes.
+
+        Raises:
+            RequestError: the sizes cannot be had.
+        """
+        if task in SYNTHETIC_TASKS:
+            from lcbench.tasks.docs import haystacks
+
+            return haystacks.digest(self.sizes.synthetic)
+        return select(self.sizes).digest
+
+    def remark(self, task: str, model: str, window: int | None) -> str | None:
+        """Return a line where the window makes the synthetic documents long."""
+        if task not in SYNTHETIC_TASKS:
+            return None
+        return self.sizes.synthetic.describe_long(model, window)
+
+
+def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
+    selection = select(sizes)
+    documents, long = selection.documents, selection.long_documents
+    bodies = _docstrings("bodies", [doc.body for doc in documents])
+    if DOCS_TYPES[name] == "Classification":
+        # Half of them are the train split.
+        rows, labels = len(documents) // 2, len({doc.library for doc in documents})
+        return (replace(bodies, drawn_rows=_DRAWS * rows, fitted_labels=_DRAWS * labels),)
+    if DOCS_TYPES[name] == "Clustering":
+        drawn = list(chain.from_iterable(clusterings(selection)))
+        if name.endswith("S2S"):
+            return (_docstrings("summaries", [doc.summary for doc in drawn]),)
+        return (_docstrings("bodies", [doc.body for doc in drawn]),)
+    if name == "DocstringLongRetrieval":
+        return (
+            _docstrings("long summaries", [doc.summary for doc in long], "query"),
+            _docstrings("long bodies", [doc.body for doc in long]),
+        )
+    return (_docstrings("summaries", [doc.summary for doc in documents], "query"), bodies)
+
+
+def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
+    if sizes.lengths is None:
+        return None
+    from lcbench.tasks.docs import haystacks
+
+    by_length = haystacks.hidden(name, sizes)
+    # The queries are the same at every length.
+    queries = [one.query for made in by_length.values() for one in made]
+    documents = [
+        _docstrings(f"{name}/{length}", [one.document for one in made])
+        for length, made in by_length.items()
+    ]
+    return (_docstrings(f"{name}/queries", queries, "query"), *documents)
+
+
+def _docstrings(kind: str, texts: Sequence[str], role: Role = "document") -> Texts:
+    return Texts(f"docstrings/{kind}", len(texts), len(set(texts)), sum(map(len, texts)), role)

@@ -1,0 +1,98 @@
+"""mteb's own tasks: their data is of the hub, and their sizes are those that mteb states."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from lcbench.errors import RequestError
+from lcbench.tasks.registry import TaskChoice, TaskEntry, registry, splits_of, subsets_of
+from lcbench.tasks.sizes import texts_of_entry
+from lcbench.tasks.source import Part, Source, Texts, no_subset
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+
+@dataclass(frozen=True)
+class MtebSource(Source):
+    """The tasks of the installed mteb."""
+
+    def names(self) -> Collection[str]:
+        """Return all that mteb has, also those that cannot be run here."""
+        return registry().tasks.keys()
+
+    def kind(self, task: str) -> str:
+        """Return mteb's own word."""
+        return registry().tasks[task].kind
+
+    def subsets(self, task: str) -> Mapping[str, Sequence[str]]:
+        """Return them in mteb's order."""
+        return registry().tasks[task].subsets
+
+    def resolve(self, choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
+        """Return what is scored: a benchmark's own choice goes before the rule for splits."""
+        known = registry()
+        entry = known.tasks[choice.name]
+        if set(entry.modalities) != {"text"}:
+            raise RequestError(f"tasks={entry.name}: it is not made of text alone.")
+        every = tuple(entry.subsets)
+        own = choice.subsets if choice.subsets is not None else every
+        wanted = every if subsets is None else subsets_of(entry.subsets, subsets, known.languages)
+        among = set(wanted)
+        kept = tuple(one for one in own if one in among)
+        if not kept:
+            raise no_subset(entry.name, subsets or (), own)
+        splits = splits_of(entry, rule, choice.splits)
+        return Part(
+            name=entry.name,
+            subsets=None if kept == every else kept,
+            splits=splits,
+            asked_subsets=subsets if kept == wanted else kept,
+            asked_splits=rule if splits == splits_of(entry, rule, None) else ",".join(splits),
+            source=self,
+        )
+
+    def make(self, part: Part) -> AbsTask:
+        """Return mteb's task; imports mteb."""
+        import mteb
+
+        task: AbsTask = mteb.get_task(part.name)
+        entry = registry().tasks[part.name]
+        for one in (task, *parts_of(task)):
+            if part.splits != entry.splits:
+                one.filter_eval_splits(list(part.splits))
+            if part.subsets is not None:
+                one.hf_subsets = list(part.subsets)
+        return task
+
+    def texts(self, part: Part) -> tuple[Texts, ...] | None:
+        """Return what mteb's descriptive statistics say.
+
+        Of a classification these are the texts that are scored, and the samples of the train split:
+        of those the expected number of different texts, since which are drawn is mteb's seed's to
+        say.
+        """
+        entry = registry().tasks[part.name]
+        if not entry.parts:
+            return texts_of_entry(entry, part.splits, part.subsets)
+        narrowed = part.splits != entry.splits
+        texts = [
+            texts_of_entry(one, part.splits if narrowed else one.splits, part.subsets)
+            for one in (registry().tasks[name] for name in entry.parts)
+        ]
+        known = [one for one in texts if one is not None]
+        return tuple(chain.from_iterable(known)) if len(known) == len(texts) else None
+
+    def datasets(self, part: Part) -> Sequence[tuple[TaskEntry, tuple[str, ...] | None]]:
+        """Return the task itself; of an aggregate, the tasks that it is the mean of."""
+        tasks = registry().tasks
+        entry = tasks[part.name]
+        return [(tasks[name], part.subsets) for name in entry.parts or (part.name,)]
+
+
+def parts_of(task: AbsTask) -> list[AbsTask]:
+    """Return the tasks that an aggregate is the mean of; none for any other task."""
+    return list(getattr(task, "tasks", ()))
