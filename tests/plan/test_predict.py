@@ -507,7 +507,7 @@ def test_the_machine_is_measured() -> None:
 def test_the_machine_is_known_without_torch() -> None:
     code = (
         "import sys; from lcbench.plan.machine import machine_of\n"
-        "from lcbench.settings.schema import *\n"
+        "from lcbench.encode.options import EngineSettings\n"
         "engine = EngineSettings(device='cpu', batch_tokens=None, scoring=None, compile=False);"
         "one = machine_of(engine, 'float32');"
         "print(one.device, one.cores, 'torch' in sys.modules)"

@@ -24,7 +24,7 @@ from lcbench.errors import InjectionError, RequestError
 from lcbench.hub.models import locate
 from lcbench.results.folder import Results
 from lcbench.run import runner
-from lcbench.run.sweep import Outcome, run
+from lcbench.run.sweep import Outcome
 from lcbench.score.cell import FailedCell
 from lcbench.score.server import Server
 from lcbench.system import transient
@@ -76,7 +76,7 @@ def settings(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> An
 
 def go(settings: Any, stop: Stop | None = None) -> Outcome:
     console = Console(file=StringIO(), width=160)
-    return run(settings, console, lambda _: None, stop=stop)
+    return __main__.carry_out(settings, console, lambda _: None, stop=stop)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_server_of_the_scoring_processes_ends_as_well() -> None:
         raise LOST[0]
 
     engine: Any = SimpleNamespace(at=lambda policy: SimpleNamespace(embed=embed))
-    cell: Any = SimpleNamespace(policy=None)
+    cell: Any = SimpleNamespace(repair=SimpleNamespace(policy=None))
     job: Any = SimpleNamespace(number=0, cell=cell)
     server = Server(engine)
     server.ask(SimpleNamespace(asking=True), job, ("embed", ["a"], None, "", False))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import engines
 import pytest
 from rich.console import Console
 
+from lcbench.cli.run import carry_out
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
 from lcbench.plan.layout import lay_out
@@ -26,7 +27,7 @@ from lcbench.results.failure import read_failure
 from lcbench.results.folder import Results
 from lcbench.run import runner
 from lcbench.run.claims import Claims
-from lcbench.run.sweep import Outcome, run
+from lcbench.run.sweep import Outcome
 from lcbench.score import cell as score_cell
 from lcbench.score import pool as workers
 from lcbench.score.cell import FailedCell
@@ -56,7 +57,7 @@ def go(settings: Any, stop: Stop | None = None, **options: Any) -> tuple[Outcome
     """Run; return how it ended, what it printed, and its warnings."""
     screen, warnings = StringIO(), list[str]()
     console = Console(file=screen, width=160)
-    outcome = run(settings, console, warnings.append, stop=stop, **options)
+    outcome = carry_out(settings, console, warnings.append, stop=stop, **options)
     return outcome, screen.getvalue(), warnings
 
 

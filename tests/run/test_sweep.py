@@ -12,6 +12,7 @@ import chaos_program
 import pytest
 from rich.console import Console
 
+from lcbench.cli.run import carry_out
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import latest, read
 from lcbench.results.folder import Results
@@ -23,7 +24,7 @@ Begun = Callable[..., Any]
 
 
 def go(settings: Any, **options: Any) -> Outcome:
-    return sweep.run(settings, Console(file=StringIO()), pytest.fail, **options)
+    return carry_out(settings, Console(file=StringIO()), pytest.fail, **options)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from composed import composed, read
 from omegaconf import OmegaConf
 
+from lcbench.encode.options import StoreSettings
 from lcbench.errors import RequestError
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import frozen as settings_frozen
@@ -17,7 +18,7 @@ from lcbench.settings import read as settings
 from lcbench.settings import schema, values
 from lcbench.settings import sources as settings_sources
 from lcbench.settings.configs import config_folder
-from lcbench.settings.schema import IDENTITY, RUNTIME, StoreSettings
+from lcbench.settings.schema import IDENTITY, RUNTIME
 from lcbench.tasks import suites
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tasks.suites import shipped_suites

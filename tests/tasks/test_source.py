@@ -16,6 +16,7 @@ from composed import read
 from rich.console import Console
 
 from lcbench.cli import report as cli_report
+from lcbench.cli.run import carry_out
 from lcbench.cli.tasks import Row, list_tasks
 from lcbench.errors import RequestError
 from lcbench.hub.fetch import data_of
@@ -23,7 +24,6 @@ from lcbench.plan.estimate import estimate
 from lcbench.plan.layout import lay_out
 from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
 from lcbench.results.folder import Results
-from lcbench.run.sweep import run
 from lcbench.settings.schema import Settings, TasksSettings
 from lcbench.settings.sources import shipped_sources
 from lcbench.tasks.registry import TaskChoice
@@ -200,7 +200,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
     grid = lay_out(settings, console, warnings.append)
     assert data_of(grid.parts.values()) == []
 
-    outcome = run(settings, console, warnings.append)
+    outcome = carry_out(settings, console, warnings.append)
     assert (len(outcome.cells), outcome.failed, outcome.refused) == (6, {}, {})
     digest = Corpus(tmp_path / "letters").digest("LettersRetrieval")
     results = Results(settings.results_dir)
@@ -215,7 +215,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
             assert set(items["id"].to_pylist()) == set(QUERIES)
 
     # Run again, nothing is left; planned again, all is done.
-    assert run(settings, console, warnings.append).found == 6
+    assert carry_out(settings, console, warnings.append).found == 6
     assert estimate(settings).done == 6
 
     asked = [
@@ -234,10 +234,10 @@ def test_other_content_is_another_dataset(
 ) -> None:
     warnings: list[str] = []
     console = Console(file=StringIO(), width=160)
-    run(request_of(), console, warnings.append)
+    carry_out(request_of(), console, warnings.append)
     write(tmp_path / "letters", {**TEXTS, "c": "The sea is warm."})
     settings = request_of()
-    outcome = run(settings, console, warnings.append)
+    outcome = carry_out(settings, console, warnings.append)
     # The cell of docstrings is found; of the letters nothing is.
     assert (outcome.found, len(outcome.cells)) == (2, 6)
 

@@ -19,11 +19,11 @@ from mteb.abstasks import AbsTaskClassification
 from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
+from lcbench.cli.run import carry_out
 from lcbench.hub import datasets as mirror
 from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
-from lcbench.run.sweep import run
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import read
 from lcbench.settings.sources import shipped_sources
@@ -107,7 +107,7 @@ def scored(
             patch.setenv(name, os.environ.get(name, "0"))
         warnings: list[str] = []
         with (work / "screen").open("w") as screen:
-            outcome = run(request, Console(file=screen, width=160), warnings.append)
+            outcome = carry_out(request, Console(file=screen, width=160), warnings.append)
         assert (outcome.failed, outcome.refused, warnings) == ({}, {}, [])
         results = Results(work / "runs")
         cells = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lcbench.plan.manifest import Manifest
+    from lcbench.run.sweep import Outcome
     from lcbench.settings.schema import Settings
     from lcbench.system.signals import Stop
 
@@ -81,9 +83,7 @@ def _run_told(
     from lcbench.system.signals import DeviceLost, EncoderStuck, Terminated
 
     try:
-        from lcbench.run.sweep import run
-
-        outcome = run(settings, console, warn, stop=stop, frozen=frozen, element=element)
+        outcome = carry_out(settings, console, warn, stop=stop, frozen=frozen, element=element)
         if outcome.stopped:
             # Under -m no further job is begun either.
             raise Terminated("told to stop")
@@ -114,6 +114,45 @@ def _run_told(
     if outcome.refused:
         return 2
     return 1 if outcome.failed else 0
+
+
+def carry_out(
+    settings: Settings,
+    console: Console,
+    warn: Callable[[str], None],
+    *,
+    stop: Stop | None = None,
+    frozen: Manifest | None = None,
+    element: int | None = None,
+) -> Outcome:
+    """Lay out the cells of a request, and run those that are left; see `sweep.run`."""
+    from lcbench.plan import elements
+    from lcbench.plan.layout import lay_out
+    from lcbench.results.folder import Results
+    from lcbench.run import sweep
+    from lcbench.run.runner import RunOptions
+
+    results = Results(settings.results_dir)
+    return sweep.run(
+        lay_out(settings, console, warn),
+        results,
+        RunOptions(
+            engine=settings.engine,
+            store=settings.store,
+            mirror=settings.mirror,
+            unverified_data=settings.unverified_data,
+            hub=settings.hub,
+            offline=settings.offline,
+            retries=settings.retries,
+            cell_minutes=settings.cell_minutes,
+        ),
+        console,
+        warn,
+        register=partial(elements.freeze, settings, results.folder),
+        stop=stop,
+        frozen=frozen,
+        element=element,
+    )
 
 
 def _requeue(stop: Stop, *, lost: bool = False) -> None:

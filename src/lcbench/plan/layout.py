@@ -16,7 +16,7 @@ from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
 from lcbench.tasks.source import Part, check_texts
-from lcbench.tasks.suites import resolve_all
+from lcbench.tasks.suites import Suite, resolve_all
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class Grid:
 
     Attributes:
         parts: what is scored of each task.
+        suites: that the request knows: they pin the commits of tasks' datasets.
         cells_of: the cells of each model, models in the order in which they are run.
     """
 
     parts: Mapping[str, Part]
+    suites: Sequence[Suite]
     cells_of: Mapping[LocatedModel, tuple[Cell, ...]]
 
     @property
@@ -76,6 +78,7 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
             )
     return Grid(
         parts,
+        settings.suites,
         {
             model: tuple(
                 expand(

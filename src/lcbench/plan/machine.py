@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lcbench.encode.arithmetic import products_in, weights_dtype
-from lcbench.settings.schema import EngineSettings
+from lcbench.encode.options import EngineSettings
 from lcbench.system.hardware import cores, cpu_name
 
 # The part of the matrix product's rate that encoding comes to on a CPU: MiniLM reads 5,200 tokens/s

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lcbench.encode import arithmetic
 from lcbench.encode.load import load
+from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError, StorageError
 from lcbench.hub import cache
@@ -22,6 +23,7 @@ from lcbench.hub.models import LocatedModel, dimensions_of
 from lcbench.hub.windows import window_of
 from lcbench.plan import machine, recorder
 from lcbench.plan import predict as cost
+from lcbench.plan.layout import Grid
 from lcbench.results import provenance
 from lcbench.results.cell import Cell
 from lcbench.results.content import DIGEST, digest_of
@@ -34,14 +36,13 @@ from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Allotment, Busy, Done
 from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
 from lcbench.score.pool import Pool, processes
-from lcbench.settings.schema import Settings
 from lcbench.system import hardware
 from lcbench.system.hardware import device_of, devices_of, share_cores
 from lcbench.system.log import LOGGER, about
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
-from lcbench.tasks.source import Part, remarks
+from lcbench.tasks.source import remarks
 from lcbench.tasks.suites import check_pins
 from lcbench.tempscale.policy import BASELINE, Policy
 
@@ -60,6 +61,32 @@ _PAUSE_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How cells are run; none of their scores depends on it.
+
+    Attributes:
+        engine: how texts are encoded.
+        store: where their embeddings are kept.
+        mirror: the folder in which datasets are looked for first, if there is one.
+        unverified_data: whether a plain folder of the mirror may hold another dataset than the one
+            that it is named after.
+        hub: the address of a site's mirror of the hub, if there is one.
+        offline: whether the network may not be used.
+        retries: how often a cell that failed for want of memory, say, is tried again.
+        cell_minutes: after which a cell is ended and has failed; None: it may take any time.
+    """
+
+    engine: EngineSettings
+    store: StoreSettings
+    mirror: Path | None
+    unverified_data: bool
+    hub: str | None
+    offline: bool
+    retries: int
+    cell_minutes: float | None
+
+
 class Runner:
     """Runs the cells of one model after the other.
 
@@ -71,9 +98,9 @@ class Runner:
 
     def __init__(
         self,
-        settings: Settings,
-        parts: Mapping[str, Part],
+        grid: Grid,
         results: Results,
+        options: RunOptions,
         console: Console,
         warn: Callable[[str], None],
         *,
@@ -83,9 +110,9 @@ class Runner:
         """Prepare; nothing is started yet.
 
         Args:
-            settings: the request.
-            parts: what is scored of each task.
+            grid: the request's.
             results: where cells are recorded.
+            options: how they are run.
             console: for progress.
             warn: told of what goes wrong without stopping the run.
             stop: tells when to end.
@@ -94,20 +121,22 @@ class Runner:
         self.failed: dict[Cell, str] = {}
         self.refused: dict[str, str] = {}
         self.elsewhere: dict[Cell, str] = {}
-        self._settings = settings
-        self._parts = parts
+        self._grid = grid
         self._results = results
+        self._options = options
+        # The same for all cells of a request.
+        self._dtype = grid.cells[0].protocol.dtype
         self._console = console
         self._warn = warn
         self._stop = stop
         self._waits = waits
         self._pool = Pool(
-            processes(settings.engine.scoring),
-            offline=settings.offline,
-            address=settings.hub,
-            cell_minutes=settings.cell_minutes,
+            processes(options.engine.scoring),
+            offline=options.offline,
+            address=options.hub,
+            cell_minutes=options.cell_minutes,
         )
-        self._store = Store(settings.store.folder, settings.store.max_bytes, warn)
+        self._store = Store(options.store.folder, options.store.max_bytes, warn)
         self._claims = Claims()
         # Cells about which nothing is left to be done here.
         self._over: set[Cell] = set()
@@ -123,17 +152,17 @@ class Runner:
     def prepare(self, cells: Sequence[Cell]) -> None:
         """See that every task exists and its data is within reach."""
         names = list(dict.fromkeys(cell.task for cell in cells))
-        mirror, offline = self._settings.mirror, self._settings.offline
-        parts = [self._parts[name] for name in names]
+        mirror, offline = self._options.mirror, self._options.offline
+        parts = [self._grid.parts[name] for name in names]
         checks.fetch_missing(parts, mirror, offline=offline, console=self._console, warn=self._warn)
         of_hub = [part for part in parts if part.source.datasets(part)]
         if of_hub:
             self._console.print("checking tasks and data …", style="dim")
         quiet_libraries()
-        device = device_of(self._settings.engine.device)
-        arithmetic.pin(self._settings.protocol.dtype, device)
+        device = device_of(self._options.engine.device)
+        arithmetic.pin(self._dtype, device)
         if device.startswith("cuda"):
-            self._pool.count = processes(self._settings.engine.scoring, beside_gpu=True)
+            self._pool.count = processes(self._options.engine.scoring, beside_gpu=True)
             share_cores(self._pool.count)
         if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
             from lcbench.encode.prompts import check_registry
@@ -142,21 +171,21 @@ class Runner:
                 check_registry(model)
         # What can be told at once has been. Processes that score load their libraries meanwhile.
         self._pool.warm_up()
-        check_pins(names, self._settings.suites)
+        check_pins(names, self._grid.suites)
         tasks = [part.source.make(part) for part in of_hub]
         all_here, counted = checks.find_data(tasks, mirror)
         if all_here or cache.why_not_fetched(offline=offline):
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             cache.go_offline()
             self._pool.offline = True
-        checks.count_texts(counted, self._console, unverified=self._settings.unverified_data)
+        checks.count_texts(counted, self._console, unverified=self._options.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
         return cost.predict(
-            self._parts,
+            self._grid.parts,
             [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
-            machine=machine.machine_of(self._settings.engine, self._settings.protocol.dtype),
+            machine=machine.machine_of(self._options.engine, self._dtype),
             processes=self._pool.count,
         )
 
@@ -178,10 +207,10 @@ class Runner:
         """
         started = time.monotonic()
         every = [cell for cells in cells_of.values() for cell in cells]
-        self._allotment = Allotment(self._results, self._claims, every, self._settings.retries)
+        self._allotment = Allotment(self._results, self._claims, every, self._options.retries)
         self._recorder = recorder.Recorder(prediction)
         for model, cells in cells_of.items():
-            parts = [self._parts[name] for name in dict.fromkeys(cell.task for cell in cells)]
+            parts = [self._grid.parts[name] for name in dict.fromkeys(cell.task for cell in cells)]
             for line in remarks(parts, model.name, model.shape.window):
                 self._console.print(Text(line, style="dim"), soft_wrap=True)
         self._console.print(cost.prediction_line(prediction), style="dim")
@@ -261,18 +290,18 @@ class Runner:
 
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
-        devices = devices_of(self._settings.engine.device)
+        devices = devices_of(self._options.engine.device)
         try:
             loaded = load(
                 model,
                 device=devices[0],
-                dtype=arithmetic.weights_dtype(self._settings.protocol.dtype),
-                attention=self._settings.engine.attention,
+                dtype=arithmetic.weights_dtype(self._dtype),
+                attention=self._options.engine.attention,
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts)
             proofs = self._prove(loaded, cells)
-            prompt_of = self._prompts(model, loaded)
+            prompt_of = self._prompts(model, loaded, cells[0].protocol.prompts)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
             engine = self._engine(model, facts, loaded, devices, prompt_of, progress)
@@ -308,10 +337,10 @@ class Runner:
                 yield Job(
                     number=number,
                     cell=cell,
-                    part=self._parts[cell.task].at(model.shape.window),
+                    part=self._grid.parts[cell.task].at(model.shape.window),
                     model=facts,
-                    mirror=self._settings.mirror,
-                    unverified_data=self._settings.unverified_data,
+                    mirror=self._options.mirror,
+                    unverified_data=self._options.unverified_data,
                 )
                 number += 1
 
@@ -379,7 +408,7 @@ class Runner:
 
         kinds: list[tuple[TaskMetadata, PromptType | None]] = []
         for name in dict.fromkeys(cell.task for cell in cells):
-            part = self._parts[name].at(model.shape.window)
+            part = self._grid.parts[name].at(model.shape.window)
             task = part.source.make(part).metadata
             kinds += [(task, kind) for kind in (PromptType if has_queries(task.type) else [None])]
         return kinds
@@ -422,7 +451,7 @@ class Runner:
                     proofs[policy] = injection.proof
         return proofs
 
-    def _prompts(self, model: LocatedModel, loaded: SentenceTransformer) -> PromptOf:
+    def _prompts(self, model: LocatedModel, loaded: SentenceTransformer, prompts: str) -> PromptOf:
         from lcbench.encode.prompts import (
             describe_prompts,
             model_prompts,
@@ -430,8 +459,6 @@ class Runner:
             registry_prompts,
         )
 
-        protocol = self._settings.protocol.of(model.settings, has_prompts=model.has_prompts)
-        prompts = protocol.prompts
         if line := describe_prompts(prompts, model.name, loaded):
             self._console.print(line, style="dim")
         if prompts == "none":
@@ -452,14 +479,14 @@ class Runner:
 
         def encoded(texts: int, tokens: int) -> None:
             # With a store on disk the next attempt finds it there.
-            self._stop.progressed = self._stop.progressed or self._settings.store.folder is not None
+            self._stop.progressed = self._stop.progressed or self._options.store.folder is not None
             progress.encoded(texts, tokens)
 
         forward = Forward(
             loaded,
             devices=devices,
-            batch_tokens=self._settings.engine.batch_tokens,
-            compiled=self._settings.engine.compile,
+            batch_tokens=self._options.engine.batch_tokens,
+            compiled=self._options.engine.compile,
             cores_left=lambda: hardware.cores() - self._pool.working(),
         )
         identity = Identity(
@@ -467,7 +494,7 @@ class Runner:
             # A commit's files may have been changed on this machine.
             (facts.digest or model.revision) + (" own code" if model.own_code else ""),
             window_of(loaded),
-            self._settings.protocol.dtype,
+            self._dtype,
             model.pooling,
         )
         return Engine(forward, self._store, identity, prompt_of=prompt_of, on_progress=encoded)

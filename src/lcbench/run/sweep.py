@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -20,16 +21,15 @@ from lcbench.hub.datasets import (
     plain_folder,
 )
 from lcbench.hub.models import LocatedModel
-from lcbench.plan import elements, predict
-from lcbench.plan.layout import Grid, lay_out
+from lcbench.plan import elements
+from lcbench.plan.layout import Grid
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
 from lcbench.results.rows import COMPARED_VERSIONS
 from lcbench.run.claims import here
 from lcbench.run.queue import tidy
-from lcbench.run.runner import Runner
-from lcbench.settings.schema import Settings
+from lcbench.run.runner import Runner, RunOptions
 from lcbench.system import versions
 from lcbench.system.files import remove_leftovers
 from lcbench.system.log import LOGGER, logged
@@ -59,10 +59,13 @@ class Outcome:
 
 
 def run(
-    settings: Settings,
+    grid: Grid,
+    results: Results,
+    options: RunOptions,
     console: Console,
     warn: Callable[[str], None],
     *,
+    register: Callable[[Sequence[Line]], Manifest],
     stop: Stop | None = None,
     frozen: Manifest | None = None,
     element: int | None = None,
@@ -70,11 +73,14 @@ def run(
     """Run the cells that have no result yet and that no other process runs.
 
     Args:
-        settings: the request.
+        grid: the request's.
+        results: where they are kept.
+        options: how cells are run.
         console: for progress.
         warn: told of result files that had to be set aside, and of what could not be fetched.
+        register: freezes a request that was not planned, so that its state can be told.
         stop: tells when to end; None: only exceptions do.
-        frozen: the sweep that the request was read from; None: the request makes one.
+        frozen: the sweep that the request was read from; None: `register` makes one.
         element: the one of its elements that is run; None: all of it, and what other processes run
             is waited for.
 
@@ -83,8 +89,6 @@ def run(
         StorageError: the disk is full; what was finished is kept.
     """
     stop = Stop() if stop is None else stop
-    results = Results(settings.results_dir)
-    grid = lay_out(settings, console, warn)
     lines: Sequence[Line] = elements.lines_of(grid.cells, results)
     if frozen is not None:
         _check_same_cells(frozen, lines)
@@ -97,24 +101,25 @@ def run(
     }
     left = [cell for group in left_of.values() for cell in group]
     done = {cell for cell in grid.cells if results.files(cell).result.exists()} - set(left)
-    _check_same_data(settings, results, done, left)
-    _check_same_versions(settings, results, done, left)
+    _check_same_data(results, options.mirror, done, left)
+    _check_same_versions(results, done, left)
     if not left:
         # What is finished can be read where nothing can be written.
         tidy(results, cells)
         return Outcome(cells, len(cells))
     results.check_writable()
-    if settings.store.is_named and settings.store.folder is not None:
-        check_writable(settings.store.folder)
+    if options.store.is_named and options.store.folder is not None:
+        check_writable(options.store.folder)
     tidy(results, cells)
     left_of = {model: group for model, group in left_of.items() if group}
     with closing(
-        Runner(settings, grid.parts, results, console, warn, stop=stop, waits=element is None)
+        Runner(grid, results, options, console, warn, stop=stop, waits=element is None)
     ) as runner:
         runner.prepare(left)
         prediction = runner.predict(left_of)
         if frozen is None:
-            frozen = _register(settings, results, lines, prediction, grid.cells)
+            costs = [prediction.cells.get(cell) for cell in grid.cells]
+            frozen = register(elements.with_seconds(lines, costs, prediction))
         with logged(frozen.folder / "logs", _log_name(element)) as log, _told_in_it():
             LOGGER.info(
                 "%s begins: %d cells, %d of them finished",
@@ -173,21 +178,6 @@ def _told_in_it() -> Iterator[None]:
     LOGGER.info("ends")
 
 
-def _register(
-    settings: Settings,
-    results: Results,
-    lines: Sequence[Line],
-    prediction: predict.Prediction,
-    cells: Sequence[Cell],
-) -> Manifest:
-    """Freeze a request that was not planned, so that its state can be told."""
-    return elements.freeze(
-        settings,
-        results.folder,
-        elements.with_seconds(lines, [prediction.cells.get(cell) for cell in cells], prediction),
-    )
-
-
 def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
     """Refuse to run a frozen sweep whose cells would be others than those that were planned.
 
@@ -222,7 +212,7 @@ def _log_name(element: int | None) -> str | None:
 
 
 def _check_same_data(
-    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
+    results: Results, mirror: Path | None, done: set[Cell], left: Sequence[Cell]
 ) -> None:
     """Refuse to take results for those of this request that were scored on other data.
 
@@ -244,7 +234,7 @@ def _check_same_data(
         for task, data in every:
             entry = registry().tasks[task]
             origin, revision = str(data.get("origin", "")), str(data.get("revision", ""))
-            folder = plain_folder(entry.dataset, entry.revision, settings.mirror)
+            folder = plain_folder(entry.dataset, entry.revision, mirror)
             now = None if folder is None else f"mirror {digest_of(folder)}"
             if now is not None and origin != now:
                 other[task] = f"{origin or 'unknown'}, not {now}"
@@ -256,15 +246,13 @@ def _check_same_data(
     if other:
         listed = "; ".join(f"{task} ({why})" for task, why in sorted(other.items()))
         raise RequestError(
-            f"results_dir={settings.results_dir} has results on other data than this request "
+            f"results_dir={results.folder} has results on other data than this request "
             f"would use: {listed}. Name the same mirror, install the mteb of constraints.txt, or "
             "keep these apart: results_dir=PATH."
         )
 
 
-def _check_same_versions(
-    settings: Settings, results: Results, done: set[Cell], left: Sequence[Cell]
-) -> None:
+def _check_same_versions(results: Results, done: set[Cell], left: Sequence[Cell]) -> None:
     """Refuse to compute cells that could not be compared with those that they belong to.
 
     Raises:
@@ -281,7 +269,7 @@ def _check_same_versions(
                     differ[name] = f"{name} {there[name]}, now {here[name]}"
     if differ:
         raise RequestError(
-            f"results_dir={settings.results_dir} has results that the new ones would be compared "
+            f"results_dir={results.folder} has results that the new ones would be compared "
             f"with, made with other versions: {'; '.join(differ.values())}. Install those again, "
             "or keep the new results apart: results_dir=PATH."
         )

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
 from lcbench.settings.schema import (
-    EngineSettings,
     ExportSettings,
     LaunchSettings,
     ProtocolSettings,
@@ -26,7 +26,6 @@ from lcbench.settings.schema import (
     RunSettings,
     Settings,
     StatusSettings,
-    StoreSettings,
     TasksSettings,
     sources_of,
 )

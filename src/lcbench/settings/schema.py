@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.hub.models import ModelSettings
 from lcbench.system.slurm import JobOptions
 from lcbench.tasks.docs.selection import DocsSizes
@@ -134,41 +135,6 @@ class ProtocolSettings:
         if name == "auto":
             name = "model" if prompts == "model" else "paper"
         return replace(self, name=name, prompts=prompts)
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Runtime knobs of the encoder.
-
-    Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        batch_tokens: tokens of one forward pass, padding included; None: by device.
-        scoring: processes that score cells beside the encoding; 0: none but this one; None: by
-            cores and memory.
-        compile: whether torch compiles the model.
-        attention: an implementation of `transformers`; None: its own choice.
-    """
-
-    device: str
-    batch_tokens: int | None
-    scoring: int | None
-    compile: bool
-    attention: str | None = None
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """Where embeddings are kept; see `encode.store.Store`.
-
-    Attributes:
-        folder: None: in memory only.
-        max_bytes: of all that is kept.
-        is_named: whether the request names the folder, and so expects it to be writable.
-    """
-
-    folder: Path | None
-    max_bytes: int
-    is_named: bool
 
 
 @dataclass(frozen=True)
