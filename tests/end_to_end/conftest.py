@@ -1,12 +1,16 @@
 """Run commands as a user would."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from end_to_end_support import SMALL_WITH_WORKERS, Finished
+from filelock import FileLock
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,6 +24,30 @@ def slurm() -> None:
         found = None
     if found is None or found.returncode:
         pytest.skip("no Slurm answers: sinfo has to work")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished sweep, made once for all processes that run tests; whoever needs one copies it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, said = shared / "finished", shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            words = ["tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS]
+            done = subprocess.run(
+                [sys.executable, "-m", "lcbench", *words],
+                capture_output=True,
+                text=True,
+                cwd=folder,
+                timeout=900,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            said.write_text(json.dumps(done.stdout))
+    return Finished(folder / "runs", json.loads(said.read_text()))
 
 
 @pytest.fixture

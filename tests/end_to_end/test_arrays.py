@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from end_to_end_support import SMALL_WITH_WORKERS, json_results
+from end_to_end_support import SMALL_WITH_WORKERS, Finished, json_results
 
 from lcbench.run.claims import Holder, attempts_in
 
@@ -81,7 +81,9 @@ def scores(folder: Path) -> dict[str, float]:
     return found
 
 
-def test_an_element_that_is_killed_is_submitted_again(run, tmp_path: Path) -> None:
+def test_an_element_that_is_killed_is_submitted_again(
+    run, tmp_path: Path, finished: Finished
+) -> None:
     """The one below has all that can become of an element."""
     small = ("tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS)
     job_keys = ("launch=slurm", "launch.memory=1G", "launch.time=20")
@@ -109,11 +111,9 @@ def test_an_element_that_is_killed_is_submitted_again(run, tmp_path: Path) -> No
     assert {path: after[path] for path in before} == before
     assert not list(results.rglob(".*.attempt-*"))
 
-    single = run("tau=0.8", "results_dir=single", *SMALL_WITH_WORKERS)
-    assert single.returncode == 0, single.stderr
-    expected = (tmp_path / "single" / "report" / "table1.md").read_text()
+    expected = (finished.folder / "report" / "table1.md").read_text()
     assert (results / "report" / "table1.md").read_text() == expected
-    assert scores(results) == pytest.approx(scores(tmp_path / "single"), abs=1e-4)
+    assert scores(results) == pytest.approx(scores(finished.folder), abs=1e-4)
 
 
 @pytest.mark.exhaustive

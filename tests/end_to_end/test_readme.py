@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end_support import SMALL
+from end_to_end_support import SMALL, Finished
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,13 +31,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_a_command_line(line: str, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_a_command_line(
+    line: str, folder: Path, finished: Finished, request: pytest.FixtureRequest
+) -> None:
     if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
         (folder / "my-mirror").symlink_to(request.getfixturevalue("mirror"))
     reads = line.startswith(("python -m lcbench report", "python -m lcbench status"))
-    if reads and not (folder / "results").exists():
-        made = f"{sys.executable} -m lcbench 'tasks=[DocstringReranking]' {' '.join(SMALL)}"
-        subprocess.run(["bash", "-c", made], cwd=folder, check=True, capture_output=True)
+    for name in ("runs", *(["other"] if "against=results/other" in line else [])):
+        if reads and not (folder / "results" / name).exists():
+            finished.copy_to(folder / "results" / name)
     # A docs suite of seconds takes the place of the one of minutes.
     alone = any(part in line for part in (" report", " status", " export", " tasks", "--help"))
     small = "" if alone else f" {' '.join(SMALL)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import chaos_program
 import pytest
-from end_to_end_support import SMALL_WITH_WORKERS, json_results
+from end_to_end_support import SMALL_WITH_WORKERS, Finished, json_results
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -209,10 +209,12 @@ def test_a_disk_that_is_full_and_then_has_room(
 
 
 @pytest.mark.slow
-def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_disk: Path) -> None:
+def test_a_folder_of_results_that_can_only_be_read(
+    run, finished: Finished, small_disk: Path
+) -> None:
     remount(small_disk, "size=32m")
-    request = [*sts, f"results_dir={small_disk}/runs"]
-    assert run(*request).returncode == 0
+    request = ["tau=0.8", f"results_dir={small_disk}/runs", *SMALL_WITH_WORKERS]
+    finished.copy_to(small_disk / "runs")
     remount(small_disk, "ro")
     # What is there can be told and reported; what is not is refused before anything is computed.
     status = run(f"results_dir={small_disk}/runs", command="status")
@@ -220,21 +222,21 @@ def test_a_folder_of_results_that_can_only_be_read(run, sts: list[str], small_di
     assert "16" in status.stdout
     report = run(f"results_dir={small_disk}/runs", "report_dir=report", command="report")
     assert (report.returncode, report.stderr) == (0, "")
-    more = run(*[one.replace("tau=0.7", "tau=0.6") for one in request])
+    more = run(*[one.replace("tau=0.8", "tau=0.6") for one in request])
     assert more.returncode == 2
     assert "results_dir=" in more.stderr
     assert "cannot be written: Read-only file system" in more.stderr
-    planned = run(*[one.replace("tau=0.7", "tau=0.6") for one in request], command="plan")
+    planned = run(*[one.replace("tau=0.8", "tau=0.6") for one in request], command="plan")
     assert planned.returncode == 2
     remount(small_disk, "rw")
 
 
 @pytest.mark.slow
 def test_results_that_are_damaged_or_changed_are_set_aside_and_made_again(
-    run, tmp_path: Path, sts: list[str]
+    run, tmp_path: Path, finished: Finished
 ) -> None:
-    request = [*sts, "results_dir=runs"]
-    assert run(*request).returncode == 0
+    request = ["tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS]
+    finished.copy_to(tmp_path / "runs")
     (table,) = {run(*request).stdout.rpartition("Written")[0]}
     one, other, *rest = json_results(tmp_path / "runs")
     one.write_bytes(one.read_bytes()[:100])

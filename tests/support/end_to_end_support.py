@@ -1,5 +1,7 @@
 """What the end-to-end tests share beyond fixtures."""
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 # A docs suite of seconds, scored in processes of their own as by default.
@@ -19,3 +21,20 @@ def json_results(folder: Path) -> list[Path]:
     found = folder.rglob("*.json")
     others = ("model_meta.json", "report.json")
     return sorted(path for path in found if path.name not in others)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What `python -m lcbench tau=0.8 results_dir=runs`, with SMALL_WITH_WORKERS, has left.
+
+    Attributes:
+        folder: of its results; tests copy it.
+        output: what it printed.
+    """
+
+    folder: Path
+    output: str
+
+    def copy_to(self, folder: Path) -> Path:
+        """Copy the results, with the times of their files."""
+        return Path(shutil.copytree(self.folder, folder, symlinks=True))
