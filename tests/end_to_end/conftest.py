@@ -5,10 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import Commands
 from end_to_end_support import SMALL_WITH_WORKERS, Finished
 from filelock import FileLock
 
@@ -50,22 +51,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(folder / "runs", json.loads(said.read_text()))
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """What runs commands, forked from a process that has imported everything."""
+    running = Commands()
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Return a runner of `python -m lcbench [command] <arguments>` in an empty folder."""
+def run(tmp_path: Path, commands: Commands) -> Run:
+    """Return a runner of `python -m lcbench [command] <arguments>` in an empty folder.
+
+    With `fresh=True`, or an environment that a library may read when it is imported, in an
+    interpreter of its own.
+    """
 
     def runner(
-        *arguments: str, command: str | None = None, **environment: str
+        *arguments: str, command: str | None = None, fresh: bool = False, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "lcbench", *([command] if command else []), *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            # Long enough for a machine that does other things as well.
-            timeout=900,
-            check=False,
+        return commands.run(
+            [*([command] if command else []), *arguments],
+            tmp_path,
+            {**os.environ, **environment},
+            fresh=fresh,
         )
 
     return runner

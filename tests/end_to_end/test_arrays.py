@@ -247,6 +247,7 @@ def test_what_slurm_refuses_is_shown_in_its_words(run, tmp_path: Path) -> None:
 
 
 def test_hydras_own_launcher(run, tmp_path: Path) -> None:
+    """It copies what is to be done into its jobs: that depends on where it was defined."""
     done = run(
         "-m",
         "hydra/launcher=submitit_slurm",
@@ -256,6 +257,7 @@ def test_hydras_own_launcher(run, tmp_path: Path) -> None:
         "tasks=[DocstringReranking]",
         "results_dir=runs",
         *SMALL_WITH_WORKERS,
+        fresh=True,
     )
     assert done.returncode == 0, done.stderr
     found = [path.parent.name for path in json_results(tmp_path / "runs")]
@@ -271,6 +273,7 @@ def test_a_job_of_hydras_launcher_that_fails_is_told_here(run) -> None:
         "hydra.launcher.mem_gb=1",
         "tau=0",
         "results_dir=runs",
+        fresh=True,
     )
     assert wrong.returncode == 2
     assert "tau=0 is not a temperature" in wrong.stderr
@@ -279,7 +282,11 @@ def test_a_job_of_hydras_launcher_that_fails_is_told_here(run) -> None:
 
 def test_what_slurm_refuses_hydras_launcher_is_shown(run) -> None:
     refused = run(
-        "-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=nowhere", "tau=0.9"
+        "-m",
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=nowhere",
+        "tau=0.9",
+        fresh=True,
     )
     assert refused.returncode == 2
     assert "Invalid partition name specified" in refused.stderr

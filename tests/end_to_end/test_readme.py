@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Commands
 from end_to_end_support import SMALL, Finished
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
 
 
+def words_of(line: str) -> list[str]:
+    """Return what a command line gives to the command, as bash reads it."""
+    told = f'python() {{ printf "%s\\0" "$@"; }}\n{line}'
+    done = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True)
+    option, module, *words = done.stdout.removesuffix("\0").split("\0")
+    assert (option, module) == ("-m", "lcbench")
+    return words
+
+
+def typed(line: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command line in bash itself."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# As a user types them: one that reads no more than what is installed, and one that scores.
+TYPED = ("python -m lcbench tasks", "python -m lcbench results_dir=results/other tau=0.5")
+
+
 @pytest.mark.parametrize("line", command_lines())
 def test_a_command_line(
-    line: str, folder: Path, finished: Finished, request: pytest.FixtureRequest
+    line: str,
+    folder: Path,
+    finished: Finished,
+    commands: Commands,
+    request: pytest.FixtureRequest,
 ) -> None:
     if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
         (folder / "my-mirror").symlink_to(request.getfixturevalue("mirror"))
@@ -43,14 +73,10 @@ def test_a_command_line(
     # A docs suite of seconds takes the place of the one of minutes.
     alone = any(part in line for part in (" report", " status", " export", " tasks", "--help"))
     small = "" if alone else f" {' '.join(SMALL)}"
-    done = subprocess.run(
-        ["bash", "-c", line + small],
-        cwd=folder,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    if line in TYPED:
+        done = typed(line + small, folder)
+    else:
+        done = commands.run(words_of(line + small), folder, os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     # Of a sweep that is done, no array element is left to submit.
@@ -68,6 +94,10 @@ def test_the_readme_says_what_was_found_of_its_own_numbers() -> None:
         "No interval counts that τ was chosen",
     ):
         assert words in text, words
+
+
+def test_what_is_typed_is_there() -> None:
+    assert set(TYPED) <= set(command_lines())
 
 
 def test_links_lead_somewhere() -> None:

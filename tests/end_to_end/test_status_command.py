@@ -249,7 +249,7 @@ def test_ten_thousand_results_take_less_than_three_seconds(
         path.with_suffix(".items.parquet").touch()
     (sweep.results_dir / folders[7] / "T7.json").unlink()
     started = time.monotonic()
-    done = run("results_dir=runs", command="status")
+    done = run("results_dir=runs", command="status", fresh=True)
     seconds = time.monotonic() - started
     print(f"\n{len(lines):,} results: {seconds:.2f} s")
     assert (done.returncode, done.stderr) == (0, "")

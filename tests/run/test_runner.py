@@ -33,7 +33,8 @@ from lcbench.score import pool as workers
 from lcbench.score.cell import FailedCell
 from lcbench.system.signals import Stop, Terminated
 
-CELLS = 48
+# Eight tasks.
+TAUS, CELLS = "[1.0,0.9,0.8,0.7]", 32
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tmp_path: Path, model: Path) -> Any:
     chaos_program.make_data(tmp_path / "mirror")
-    return chaos_program.settings_of(tmp_path, model, "runs")
+    return chaos_program.settings_of(tmp_path, model, "runs", TAUS)
 
 
 def go(settings: Any, stop: Stop | None = None, **options: Any) -> tuple[Outcome, str, list[str]]:

@@ -300,26 +300,47 @@ def test_the_tasks_of_a_gpu_are_all_there_are() -> None:
     assert set(tasks_section._QUICK_TASKS) < set(names)
 
 
-@pytest.mark.mirror
-@pytest.mark.slow
-def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
-    out, page = tmp_path / "out", tmp_path / "gpu.md"
+def rehearsed(mirror: Path, folder: Path, *sections: str) -> tuple[str, dict[str, Any]]:
+    """Rehearse sections on the CPU; return what was printed, and what was measured."""
+    out, page = folder / "out", folder / "gpu.md"
     command = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--device", "cpu"]
     command += ["--quick", "--mirror", str(mirror), "--out", str(out), "--page", str(page)]
+    command += ["--only", *sections]
     # Where the machine does other things as well, nothing is to be left out.
     command += ["--seconds", "900"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     report = json.loads((out / "report.json").read_text())
     results = {one["name"]: one for one in report["sections"]}
-    assert list(results) == [one.name for one in gpu_check.SECTIONS]
+    assert list(results) == list(sections)
     keys = {"name", "title", "seconds", "status", "measurements", "message"}
     assert all(set(one) == keys for one in results.values())
     problems = {name: one["message"] for name, one in results.items() if one["message"]}
     assert problems == {}
     assert {one["status"] for one in results.values()} == {"passed"}
     assert done.returncode == 0, done.stderr
+    lines = page.read_text().splitlines()
+    assert "A rehearsal: these numbers say nothing about a GPU." in lines
+    assert sum(line.startswith("## ") for line in lines) == len(results)
     found = {name: one["measurements"] for name, one in results.items()}
     assert found["machine"]["card"] == "no GPU, the CPU"
+    return done.stdout, found
+
+
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_some_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
+    """Those that take seconds."""
+    told, found = rehearsed(mirror, tmp_path, "machine", "demo")
+    assert found["demo"]["cells"] == 4
+    assert "the machine, its rates and kernels" in told
+
+
+@pytest.mark.exhaustive
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
+    names = [one.name for one in gpu_check.SECTIONS]
+    told, found = rehearsed(mirror, tmp_path, *names)
     errors = found["exactness"]["errors relative to the largest state"]
     # Five architectures, of which MPNet has one back end here and the others four; three dtypes.
     assert len(errors["rows"]) == 3 * (4 * 4 + 1)
@@ -338,7 +359,4 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
         assert memory[f"out of memory, {step}"].startswith("OutOfMemoryError")
     assert sum(found["sharing"][f"cells run by the {name}"] for name in ("first", "second")) == 6
     assert found["sharing"]["two encoders, tokens/s together"] > 0
-    lines = page.read_text().splitlines()
-    assert "A rehearsal: these numbers say nothing about a GPU." in lines
-    assert sum(line.startswith("## ") for line in lines) == len(results)
-    assert "the machine, its rates and kernels" in done.stdout.splitlines()[-8]
+    assert "the machine, its rates and kernels" in told.splitlines()[-8]

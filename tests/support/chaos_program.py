@@ -56,7 +56,7 @@ def make_data(folder: Path) -> None:
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def settings_of(work: Path, model: Path, results: str) -> Any:
+def settings_of(work: Path, model: Path, results: str, taus: str = TAUS) -> Any:
     from hydra import compose, initialize_config_dir
 
     from lcbench.settings import configs, read
@@ -64,7 +64,7 @@ def settings_of(work: Path, model: Path, results: str) -> Any:
     overrides = [
         "model=custom",
         f"model.name={model}",
-        f"tau={TAUS}",
+        f"tau={taus}",
         f"tasks=[{','.join(DATASETS)}]",
         f"mirror={work / 'mirror'}",
         "unverified_data=true",

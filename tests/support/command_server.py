@@ -1,0 +1,187 @@
+"""A process that has imported all that a command does, and forks one whenever it is asked to.
+
+`python command_server.py SOCKET` listens there until its standard input ends. A request is a line
+of JSON (`arguments`, `folder`, `environment`) with the command's standard output and error as
+descriptors; what answers is a line with its exit status, as subprocess gives it. What it forks runs
+`python -m lcbench` as a fresh interpreter does from there on: with the environment, the folder and
+the streams of whoever asks, and a process of its own that forks those that score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from multiprocessing import forkserver, util
+from typing import Any, NoReturn
+
+# A request is shorter: the environment is most of it.
+LONGEST = 2**20
+# What commands import, the pool's processes too. Nothing here may read a config, a cache or a
+# registry: a command is to find that as a fresh process does.
+MODULES = (
+    *("run", "report", "status", "tasks", "estimate", "prefetch", "plan", "export"),
+    "import_results",
+)
+LIBRARIES = (
+    "lcbench.score.worker",
+    "lcbench.score.evaluate",
+    "sentence_transformers",
+    "datasets",
+    "mteb",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.cluster",
+    "plotly.graph_objects",
+    "pyarrow.parquet",
+    "rich.console",
+    "rich.table",
+)
+
+
+def main(address: str) -> None:
+    """Import, listen, and fork; comes back in a command's process only."""
+    # As `quiet_libraries` has it before anything is imported that reads it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in (*(f"lcbench.cli.{one}" for one in MODULES), "lcbench.run.runner", *LIBRARIES):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        if not _Server(listener).serve():
+            sys.exit()
+
+
+class _Server:
+    """Forks commands, and tells whoever asked for one how it ended."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        # By the number of a command's process: what tells of its end, and who asked for it.
+        self._running: dict[int, tuple[int, socket.socket]] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self) -> bool:
+        """Take requests; return whether this is now the process of a command."""
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is sys.stdin:
+                    return False
+                if key.fileobj is self._listener:
+                    if self._begin():
+                        return True
+                elif key.data in self._running:
+                    self._end(key.data, key.fileobj)
+
+    def _begin(self) -> bool:
+        connection, _ = self._listener.accept()
+        request, streams = _receive(connection)
+        process = os.fork()
+        if not process:
+            self._selector.close()
+            self._listener.close()
+            connection.close()
+            for watch, other in self._running.values():
+                os.close(watch)
+                other.close()
+            _become(request, streams)
+            return True
+        for one in streams:
+            os.close(one)
+        watch = os.pidfd_open(process)
+        self._running[process] = watch, connection
+        self._selector.register(watch, selectors.EVENT_READ, process)
+        self._selector.register(connection, selectors.EVENT_READ, process)
+        return False
+
+    def _end(self, process: int, ready: Any) -> None:
+        watch, connection = self._running.pop(process)
+        if ready is connection:
+            # Nobody waits for it any longer.
+            os.kill(process, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{json.dumps(status)}\n".encode())
+        self._selector.unregister(watch)
+        self._selector.unregister(connection)
+        os.close(watch)
+        connection.close()
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    read, streams, _, _ = socket.recv_fds(connection, LONGEST, 2)
+    while not read.endswith(b"\n"):
+        read += connection.recv(LONGEST) or b"\n"
+    return json.loads(read), list(streams)
+
+
+def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
+    """Make this process what a fresh interpreter would be."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, one in enumerate((nothing, *streams)):
+        os.dup2(one, number)
+        os.close(one)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    sys.path[0] = request["folder"]
+    sys.argv[:] = ["lcbench", *request["arguments"]]
+    _fork_those_that_score()
+
+
+def _fork_those_that_score() -> None:
+    """Let multiprocessing's server of forks be a copy of this process, as it is now.
+
+    It is forked at once, since threads begin later, and waits until it is started.
+    """
+    here, there = socket.socketpair()
+    waiting = os.fork()
+    if not waiting:
+        here.close()
+        _be_forkserver(there)
+    there.close()
+    spawn = util.spawnv_passfds
+
+    def start(path: Any, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in arguments[-1] or here.fileno() < 0:
+            return spawn(path, arguments, descriptors)
+        # The order of forkserver.ensure_running: where it listens, and what ends with its clients.
+        with here:
+            socket.send_fds(here, [b"start"], list(descriptors))
+        return waiting
+
+    util.spawnv_passfds = start
+
+
+def _be_forkserver(asked: socket.socket) -> NoReturn:
+    # As whoever starts it in earnest has it: what it is told by a terminal is not its business.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(one, signal.SIG_IGN)
+    with asked:
+        word, descriptors, _, _ = socket.recv_fds(asked, 16, 2)
+    with contextlib.suppress(SystemExit):
+        if word:
+            forkserver.main(*descriptors, [])
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+    # A command's process.
+    runpy.run_module("lcbench", run_name="__main__", alter_sys=True)
