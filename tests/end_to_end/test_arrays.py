@@ -204,6 +204,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     assert array == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_an_element_that_has_to_end_soon_comes_back_by_itself(run, tmp_path: Path) -> None:
     """USR1 as Slurm sends it before a job's time is over."""
     asked = run(

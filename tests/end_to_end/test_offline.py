@@ -54,6 +54,20 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.mirror
+def test_fetched_and_run_without_a_network(run, tmp_path: Path, hub: Hub) -> None:
+    """The one below also kills it, and compares with what the hub's dataset was made of."""
+    fetched = run(*KEYS, "mirror=m", command="prefetch", fresh=True, HF_ENDPOINT=hub.address)
+    assert fetched.returncode == 0, fetched.stderr
+    before, asked = listing(tmp_path / "m"), len(hub.requests)
+    done = run(*KEYS, "tau=0.8", "mirror=m", "offline=true", "results_dir=runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(scores(tmp_path / "runs")) == {COMMIT, "tau_0.8"}
+    assert listing(tmp_path / "m") == before
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.exhaustive
+@pytest.mark.mirror
 @pytest.mark.slow
 def test_killed_resumed_and_run_without_a_network(
     run, tmp_path: Path, hub: Hub, mirror: Path

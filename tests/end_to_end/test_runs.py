@@ -127,6 +127,7 @@ def test_minus_m_runs_every_job_and_ends_with_the_worst_status(run, tmp_path: Pa
     assert "tau_0.6" in policies
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_and_started_again(run, tmp_path: Path, finished: Finished) -> None:
     request = ["tau=0.8", *SMALL_WITH_WORKERS]

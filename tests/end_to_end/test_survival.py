@@ -48,7 +48,12 @@ def leftovers(folder: Path) -> list[str]:
     ("number", "status", "message"),
     [
         (signal.SIGINT, 130, "interrupted. What is finished is kept"),
-        (signal.SIGTERM, 143, "interrupted. What is finished is kept"),
+        pytest.param(
+            signal.SIGTERM,
+            143,
+            "interrupted. What is finished is kept",
+            marks=pytest.mark.exhaustive,
+        ),
         (signal.SIGUSR1, 143, "told to stop. What is finished is kept"),
     ],
 )
