@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pdflatex import compiled
+from pdflatex import compiled, latex_document
 from rich.console import Console
 
 from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
-from lcbench.reporting.sheet import latex_document
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import COLUMN_ORDER, Table
 from lcbench.reporting.table1 import build_tables

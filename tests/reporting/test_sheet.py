@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pdflatex import compiled
+from pdflatex import compiled, latex_document
 from rich.console import Console
 
 from lcbench.reporting import sheet as sheets
@@ -256,7 +256,7 @@ def test_latex_compiles_with_every_character_there_is(sheet: Sheet, tmp_path: Pa
         notes=tuple(names),
     )
     assert r"\begin{longtable}{lrr}" in sheets.latex([long])
-    log = compiled(sheets.latex_document(sheets.latex([sheet, long, sheet])), tmp_path)
+    log = compiled(latex_document(sheets.latex([sheet, long, sheet])), tmp_path)
     assert "Missing character" not in log
     # A font that is drawn when it is first used takes a minute, and more than a small TeX.
     assert "mktexpk" not in log
@@ -306,14 +306,14 @@ def test_a_sheet_of_many_columns_comes_in_parts_in_latex(
         assert titles == [f"Wide (part {part} of {count})" for part in range(1, count + 1)]
     assert all(f"c{place} " in text for place in range(columns))
     assert text.count("A note.") == 1
-    said = compiled(sheets.latex_document(text), tmp_path)
+    said = compiled(latex_document(text), tmp_path)
     assert "Overfull" not in said
 
 
 def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
     text = sheets.latex([wide(2, 2)] * 120)
     assert text.count(r"\clearpage") == 7
-    compiled(sheets.latex_document(text), tmp_path)
+    compiled(latex_document(text), tmp_path)
 
 
 def test_sheets_of_one_name_are_told_apart(sheet: Sheet) -> None:

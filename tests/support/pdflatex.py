@@ -24,3 +24,15 @@ def compiled(document: str, folder: Path) -> str:
     assert done.returncode == 0, said[-2000:]
     assert (folder / "report.pdf").stat().st_size > 1000
     return said
+
+
+def latex_document(body: str) -> str:
+    """Return a document of its own, for pdflatex, around what `latex` or `formats.latex` gave."""
+    return (
+        "\\documentclass[a4paper]{article}\n"
+        "\\usepackage{booktabs}\n\\usepackage{amssymb}\n"
+        "\\usepackage{graphicx}\n\\usepackage{longtable}\n"
+        "\\begin{document}\n"
+        f"{body}"
+        "\\end{document}\n"
+    )

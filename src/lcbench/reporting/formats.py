@@ -312,8 +312,7 @@ def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | No
 def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The tables as `table`s with rules of booktabs, each with its notes and footnotes.
 
-    One of many models comes in parts, each of a page at most. `sheet.latex_document` makes a
-    document of it. For `statistics` see `markdown`.
+    One of many models comes in parts, each of a page at most. For `statistics` see `markdown`.
     """
     return latex_needs() + "".join(
         "\n" + part

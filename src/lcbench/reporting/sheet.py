@@ -292,18 +292,6 @@ def latex_table(
     return "\n".join([*lines, *([] if inside else _latex_notes(notes)), ""])
 
 
-def latex_document(body: str) -> str:
-    """Return a document of its own, for pdflatex, around what `latex` or `formats.latex` gave."""
-    return (
-        "\\documentclass[a4paper]{article}\n"
-        "\\usepackage{booktabs}\n\\usepackage{amssymb}\n"
-        "\\usepackage{graphicx}\n\\usepackage{longtable}\n"
-        "\\begin{document}\n"
-        f"{body}"
-        "\\end{document}\n"
-    )
-
-
 def as_json(sheet: Sheet) -> dict[str, Any]:
     """Return a sheet as plain values for JSON, which has no number that is none: null."""
     return {
