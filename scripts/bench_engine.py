@@ -617,7 +617,7 @@ def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
                 tokens=tokens,
                 padded_tokens=record["padded_tokens"],
                 operations=_operations(results.files(cell), record, shape),
-                scores={cell.task: {cell.policy.canonical: statistics.mean(scores)}},
+                scores={cell.task: {cell.repair.canonical: statistics.mean(scores)}},
             )
         )
     return sum_

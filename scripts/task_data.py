@@ -2,9 +2,10 @@
 
     python scripts/task_data.py FOLDER
 
-writes the data to FOLDER, laid out as the hub's cache: any run reads it with `mirror=FOLDER`. Each
-dataset is at the commit that mteb's task asks for, with all its configurations, splits, columns and
-types of values, and a few rows of random words in the scripts of its languages.
+writes the data to FOLDER, laid out as the hub's cache: any run reads it with `mirror=FOLDER
+unverified_data=true`, since its numbers of texts are not those that mteb counts. Each dataset is at
+the commit that mteb's task asks for, with all its configurations, splits, columns and types of
+values, and a few rows of random words in the scripts of its languages.
 
 What a dataset holds follows from mteb's own metadata (type, splits, subsets, languages), from the
 way in which mteb's class loads it, and from mteb's descriptive statistics (labels). The columns
