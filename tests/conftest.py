@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LCBENCH_CACHE"] = str(base / "cache")
     os.environ["HF_HOME"] = str(base / "huggingface")
     base.mkdir(parents=True, exist_ok=True)
+    # Ignored signals are inherited, as behind `nohup … &`: the commands that tests send them to are
+    # to hear them.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,24 +76,29 @@ def _company(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _network_allowed_again() -> Iterator[None]:
-    """Undo `cache.go_offline`, which is for the rest of a process, after each test."""
-    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-    variables = {name: os.environ.get(name) for name in names}
-    modules = ("huggingface_hub.constants", "datasets.config")
-    before = {name: sys.modules[name].HF_HUB_OFFLINE for name in modules if name in sys.modules}
-    yield
-    for name, value in variables.items():
+# As the session began: `cache.go_offline` is for the rest of a process.
+NETWORK = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
+
+
+def _allow_network_again() -> None:
+    for name, value in NETWORK.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    # As a module that was imported meanwhile would have found it.
-    offline = (variables["HF_HUB_OFFLINE"] or "").upper() in ("1", "ON", "YES", "TRUE")
-    for name in modules:
+    # As a module that was imported at the beginning would have found it.
+    offline = (NETWORK["HF_HUB_OFFLINE"] or "").upper() in ("1", "ON", "YES", "TRUE")
+    for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:
-            sys.modules[name].HF_HUB_OFFLINE = before.get(name, offline)
+            sys.modules[name].HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def _network_allowed_again() -> Iterator[None]:
+    """Undo `cache.go_offline` after each test, and after what fixtures of a module have run."""
+    _allow_network_again()
+    yield
+    _allow_network_again()
 
 
 @pytest.fixture(scope="session")
