@@ -93,13 +93,14 @@ def test_a_model_of_the_paper(name: str, tmp_path: Path, minilm_folder: Path) ->
     assert located.shape.position_bias == (kind == "T5")
     model = load(located, device="cpu", dtype="float32")
     plain = model.encode(TEXTS)
-    seconds = []
-    for _ in range(2):
-        with lcbench.inject(model, 0.8) as injection:
-            expected = model.encode(TEXTS)
-            injection.check()
-        seconds.append(injection.proof.seconds)
-    assert min(seconds) < 1
+    runs: list[int] = []
+    hook = model[0].auto_model.register_forward_hook(lambda *_: runs.append(1))
+    with lcbench.inject(model, 0.8) as injection:
+        # The proof's, of short texts: it is cheap on every model.
+        assert 1 <= len(runs) <= 3
+        hook.remove()
+        expected = model.encode(TEXTS)
+        injection.check()
     assert injection.proof.tau == ((0.8,),) * 12
     assert np.array_equal(model.encode(TEXTS), plain)
     largest = np.abs(expected).max()
