@@ -52,6 +52,12 @@ def is_at_work(results: Path, job: str) -> bool:
     return bool(holders(results, job))
 
 
+def is_loading(folder: Path, job: str) -> bool:
+    """Whether an array element has begun, and none of its cells has."""
+    logs = (folder / "logs").glob(f"element-*-{job}.log")
+    return any(log.read_text(encoding="utf-8").count(" begins") == 1 for log in logs)
+
+
 def ended(folder: Path) -> bool:
     """Whether all jobs of a sweep have left the queue, with the one that reports."""
     names = f"--name=lcbench-{folder.name},lcbench-{folder.name}-report"
@@ -153,17 +159,19 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     os.kill(killed[0].process, signal.SIGKILL)
     wait_until(lambda: is_at_work(results, f"{job}_2"), "element 2 is at work")
     slurm("scancel", f"{job}_2")
+    # Before its cells, which take a second in all.
     wait_until(
-        lambda: any(is_at_work(results, f"{job}_{one}") for one in (3, 4, 5)),
-        "another element is at work",
+        lambda: any(is_loading(folder, f"{job}_{one}") for one in (3, 4, 5)),
+        "another element loads its model",
     )
-    preempted = next(one for one in (3, 4, 5) if is_at_work(results, f"{job}_{one}"))
+    earlier = {one: restarts(f"{job}_{one}") for one in range(ELEMENTS)}
     slurm(
         "sbatch", "--partition=high", "--ntasks=2", "--mem=1G", "--output=/dev/null", "--wrap=true"
     )
     wait_until(lambda: ended(folder), "the array and its report have ended", 900)
-    assert restarts(f"{job}_0") == 1
-    assert restarts(f"{job}_{preempted}") == 1
+    assert restarts(f"{job}_0") >= 1
+    # Which have to make room is Slurm's choice.
+    assert any(restarts(f"{job}_{one}") > times for one, times in earlier.items())
     assert state(f"{job}_1") == "FAILED"
     assert state(f"{job}_2") == "CANCELLED"
     logs = folder / "logs"
