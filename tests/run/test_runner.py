@@ -21,7 +21,7 @@ from rich.console import Console
 from lcbench.cli.run import carry_out
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
-from lcbench.plan.layout import lay_out
+from lcbench.plan.layout import grid_of
 from lcbench.plan.manifest import latest, read
 from lcbench.results.failure import read_failure
 from lcbench.results.folder import Results
@@ -243,7 +243,7 @@ def test_a_pooling_that_no_file_names_is_told_before_the_run(
     (folder / "modules.json").unlink()
     settings = replace(settings, models=(engines.settings(folder),))
     screen = StringIO()
-    lay_out(settings, Console(file=screen, width=500), pytest.fail)
+    grid_of(settings, Console(file=screen, width=500), pytest.fail)
     assert (
         "local/plain names no pooling (it has no modules.json): mean is assumed, as by "
         "sentence-transformers. model.pooling=mean, cls, lasttoken or max says which it was "
@@ -294,7 +294,7 @@ def test_told_to_stop_it_begins_no_other_cell(
 def test_what_another_process_runs_is_waited_for_and_taken_over_when_it_dies(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = lay_out(settings, Console(file=StringIO()), pytest.fail)
+    grid = grid_of(settings, Console(file=StringIO()), pytest.fail)
     cell = grid.cells[5]
     folder = Results(settings.results_dir).files(cell).folder
     others = Claims()
@@ -550,7 +550,7 @@ def test_torchs_own_error_of_a_gpu_may_pass() -> None:
 def test_what_a_version_before_recorded_of_a_failure_counts_as_one_attempt(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = lay_out(settings, Console(file=StringIO()), pytest.fail)
+    grid = grid_of(settings, Console(file=StringIO()), pytest.fail)
     files = Results(settings.results_dir).files(grid.cells[0])
     files.folder.mkdir(parents=True)
     files.failure.write_text("Traceback …\nValueError: 3\n")

@@ -21,7 +21,7 @@ from lcbench.cli.tasks import Row, list_tasks
 from lcbench.errors import RequestError
 from lcbench.hub.fetch import data_of
 from lcbench.plan.estimate import estimate
-from lcbench.plan.layout import lay_out
+from lcbench.plan.layout import grid_of
 from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
 from lcbench.results.folder import Results
 from lcbench.settings.schema import Settings, TasksSettings
@@ -197,7 +197,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
     sized = estimate(settings)
     assert (sized.cells, sized.done, sized.tasks, sized.unsized) == (6, 0, 3, ())
     assert not sized.other_languages
-    grid = lay_out(settings, console, warnings.append)
+    grid = grid_of(settings, console, warnings.append)
     assert data_of(grid.parts.values()) == []
 
     outcome = carry_out(settings, console, warnings.append)
@@ -271,7 +271,7 @@ def test_a_file_that_is_missing_is_named_before_anything_runs(
     # Two tasks lack it: it is named once.
     said = re.escape(f"{file}: there is no such file.")
     with pytest.raises(RequestError, match=f"^{said}$"):
-        lay_out(settings, Console(file=StringIO()), lambda line: None)
+        grid_of(settings, Console(file=StringIO()), lambda line: None)
     with pytest.raises(RequestError, match=f"^{said}$"):
         estimate(settings)
 

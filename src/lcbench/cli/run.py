@@ -127,14 +127,14 @@ def carry_out(
 ) -> Outcome:
     """Lay out the cells of a request, and run those that are left; see `sweep.run`."""
     from lcbench.plan import elements
-    from lcbench.plan.layout import lay_out
+    from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
     from lcbench.run import sweep
     from lcbench.run.runner import RunOptions
 
     results = Results(settings.results_dir)
     return sweep.run(
-        lay_out(settings, console, warn),
+        grid_of(settings, console, warn),
         results,
         RunOptions(
             engine=settings.engine,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcbench.errors import RequestError
-from lcbench.hub.datasets import digest_of, is_assumed, is_plain
+from lcbench.hub.datasets import digest_of, is_plain, may_lack_files
 from lcbench.tasks.registry import registry
 from lcbench.tasks.sizes import counts_of
 
@@ -110,7 +110,7 @@ def load(task: AbsTask) -> list[Difference]:
     # The folder that was named, in the place of the link through which it is read.
     folder = str(Path(path).resolve()) if Path(path).is_absolute() else path
     plain = is_plain(task)
-    counted = plain or is_assumed(task)
+    counted = plain or may_lack_files(task)
     try:
         task.load_data()
         # As mteb does before it scores tasks that load their data in a form that it once had.
@@ -140,10 +140,10 @@ def refuse(differences: Sequence[Difference]) -> RequestError:
     """Return the error that says which data is another than its name promises."""
     listed = "\n  ".join(map(str, differences))
     return RequestError(
-        f"There is other data here than these tasks are known for:\n  {listed}\nMend or remove the "
-        "mirror's folder; complete a snapshot of the hub's cache with `python -m lcbench prefetch "
-        "KEYS`. Or, if it is another dataset on purpose: unverified_data=true scores it, and says "
-        "so wherever its scores are shown."
+        f"These tasks have other data here than mteb counts for them:\n  {listed}\nFix or remove "
+        "the mirror's folder. An incomplete snapshot of the hub's cache is replaced by "
+        "`python -m lcbench prefetch KEYS mirror=PATH`. If it is another dataset on purpose, "
+        "unverified_data=true scores it and says so wherever its scores are shown."
     )
 
 

@@ -121,7 +121,7 @@ def is_plain(task: AbsTask) -> bool:
     return is_here(task) and str(task.metadata.revision).startswith("sha256-")
 
 
-def is_assumed(task: AbsTask) -> bool:
+def may_lack_files(task: AbsTask) -> bool:
     """Whether a task was pointed at a snapshot of which nobody knows what files it should have.
 
     The hub's client notes the tree of a commit when it fetches one; older clients did not, and a

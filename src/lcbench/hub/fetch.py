@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LOCK = ".lcbench-prefetch.lock"
-# Files and folders of a repository; the pages of an evil hub's tree may go on for ever.
+# Files and folders of a repository; a faulty or hostile hub may send pages of them without end.
 _MOST_ENTRIES = 1_000_000
 # Repositories that are asked for their files at the same time.
 _LISTED_AT_ONCE = 8

@@ -10,11 +10,11 @@ from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.plan.assumed import Assumed, assumed
-from lcbench.plan.layout import expand
+from lcbench.plan.layout import expand, protocol_of
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
 from lcbench.repair.repair import Repair
-from lcbench.results.cell import Cell, Protocol
+from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
 from lcbench.system import words
 from lcbench.system.words import several
@@ -216,24 +216,12 @@ def _cells(
     """Return a model's cells, as a run would have them; without a revision if it is not here."""
     shape = _shape(known) if located is None else located.shape
     named = (model.name, "") if located is None else (located.name, located.revision)
-    # Whether a model that is not here has prompts is not known.
-    protocol = settings.protocol.of(model, has_prompts=located is not None and located.has_prompts)
-    protocols = {
-        name: Protocol(
-            name=protocol.name,
-            prompts=protocol.prompts,
-            dtype=protocol.dtype,
-            splits=part.asked_splits,
-            subsets=part.asked_subsets,
-            window=None if located is None else located.window,
-            docs=part.source.at(shape.window).digest(name),
-            pooling=None if located is None else located.pooling,
-            own_code=located is not None and located.own_code,
-        )
+    protocols = [
+        (name, protocol_of(settings, part, model, located, shape.window))
         for name, part in parts.items()
-    }
+    ]
     repairs = dict.fromkeys(Repair(policy).resolve(shape) for policy in settings.policies)
-    return list(expand([named], repairs, list(protocols.items())))
+    return list(expand([named], repairs, protocols))
 
 
 def _shape(known: Dimensions | None) -> ModelShape:

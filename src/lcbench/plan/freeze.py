@@ -34,7 +34,7 @@ def freeze_sweep(
     from lcbench.plan import elements as division
     from lcbench.plan import predict
     from lcbench.plan.assumed import assumed
-    from lcbench.plan.layout import lay_out
+    from lcbench.plan.layout import grid_of
     from lcbench.plan.machine import machine_of
     from lcbench.plan.rates import read_rates
     from lcbench.results.folder import Results
@@ -42,7 +42,7 @@ def freeze_sweep(
     from lcbench.system import words
 
     results = Results(settings.results_dir)
-    grid = lay_out(settings, console, warn)
+    grid = grid_of(settings, console, warn)
     results.check_writable()
     machine = machine_of(settings.engine, settings.protocol.dtype)
     rates = read_rates()

@@ -11,7 +11,7 @@ from rich.text import Text
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub import cache
 from lcbench.hub.datasets import check_mirror, lacking_in_folders, missing_data
-from lcbench.hub.models import LocatedModel, locate
+from lcbench.hub.models import LocatedModel, ModelSettings, locate
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
@@ -39,7 +39,7 @@ class Grid:
         return tuple(cell for group in self.cells_of.values() for cell in group)
 
 
-def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
+def grid_of(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
     """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
 
     Args:
@@ -84,7 +84,13 @@ def lay_out(settings: Settings, console: Console, warn: Callable[[str], None]) -
                 expand(
                     [(model.name, model.revision)],
                     _repairs(settings, model, console),
-                    [(name, _protocol(settings, part, model)) for name, part in parts.items()],
+                    [
+                        (
+                            name,
+                            protocol_of(settings, part, model.settings, model, model.shape.window),
+                        )
+                        for name, part in parts.items()
+                    ],
                 )
             )
             for model in reversed(located)
@@ -131,18 +137,33 @@ def _repairs(settings: Settings, model: LocatedModel, console: Console) -> list[
     return list(dict.fromkeys(found))
 
 
-def _protocol(settings: Settings, part: Part, model: LocatedModel) -> Protocol:
-    protocol = settings.protocol.of(model.settings, has_prompts=model.has_prompts)
+def protocol_of(
+    settings: Settings,
+    part: Part,
+    model: ModelSettings,
+    located: LocatedModel | None,
+    window: int | None,
+) -> Protocol:
+    """Return the protocol under which a request scores a task with a model.
+
+    Args:
+        settings: the request.
+        part: the task, and what is scored of it.
+        model: as the request has it.
+        located: its files; None: it is not here, so its prompts and pooling are not known.
+        window: of the model in tokens, by which some texts go; None: not limited.
+    """
+    protocol = settings.protocol.of(model, has_prompts=located is not None and located.has_prompts)
     return Protocol(
         name=protocol.name,
         prompts=protocol.prompts,
         dtype=protocol.dtype,
         splits=part.asked_splits,
         subsets=part.asked_subsets,
-        window=model.window,
-        docs=part.source.at(model.shape.window).digest(part.name),
-        pooling=model.pooling,
-        own_code=model.own_code,
+        window=None if located is None else located.window,
+        docs=part.source.at(window).digest(part.name),
+        pooling=None if located is None else located.pooling,
+        own_code=located is not None and located.own_code,
     )
 
 

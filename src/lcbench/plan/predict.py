@@ -386,7 +386,7 @@ class _ScoringSeconds:
             cells, load, score, items = by_width[min(by_width, key=lambda one: abs(one - width))]
             return load / cells, (score + items) / cells, True
         load = _PER_LOADED_CHARACTER * sum(one.characters for one in sizes or ())
-        return load, _reckoned_scoring(kind, sizes or ()), False
+        return load, _estimated_scoring(kind, sizes or ()), False
 
 
 def scored(cell: Cell) -> str:
@@ -396,7 +396,7 @@ def scored(cell: Cell) -> str:
     return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.docs or ''}"
 
 
-def _reckoned_scoring(kind: str, sizes: Sequence[Texts]) -> float:
+def _estimated_scoring(kind: str, sizes: Sequence[Texts]) -> float:
     """Return seconds of scoring a task that was never scored here, by what mteb does for its type.
 
     Classification fits a classifier for each sample of the train split; a clustering is cut up by

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from lcbench.hub import cache
 from lcbench.hub.datasets import (
-    is_assumed,
     is_here,
     is_plain,
     lacking_in_folders,
+    may_lack_files,
     missing_data,
     missing_subsets,
     point_at,
@@ -79,7 +79,7 @@ def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list
         for one in parts_of(task) or [task]:
             origin = point_at(one, mirror)
             all_here = all_here and is_here(one)
-            counted += [one] if is_plain(one) or is_assumed(one) else []
+            counted += [one] if is_plain(one) or may_lack_files(one) else []
             if subsets := missing_subsets(one):
                 listed = ", ".join(subsets)
                 without.append(f"{origin.dataset} (for {one.metadata.name}): {listed}")

@@ -73,7 +73,7 @@ class RunOptions:
             that it is named after.
         hub: the address of a site's mirror of the hub, if there is one.
         offline: whether the network may not be used.
-        retries: how often a cell that failed for want of memory, say, is tried again.
+        retries: how often a cell is tried again whose failure may pass, such as a lack of memory.
         cell_minutes: after which a cell is ended and has failed; None: it may take any time.
     """
 
@@ -546,7 +546,7 @@ class Runner:
     def _fail(self, cell: Cell, claim: Claim, failed: FailedCell, progress: Progress) -> bool:
         """Record a failed attempt, and return whether the cell is to be tried again."""
         if failed.is_full:
-            LOGGER.error("stops for want of room on a disk:\n%s", failed.traceback)
+            LOGGER.error("stops: no room left on a disk:\n%s", failed.traceback)
             self._allotment.drop(claim)
             raise StorageError(
                 f"{cell} could not be finished: {failed.reason}. Make room, then run the same "

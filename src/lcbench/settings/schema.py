@@ -172,7 +172,7 @@ class Settings:
         unverified_data: whether a plain folder of the mirror may hold another dataset than the one
             that it is named after.
         hub: the address of a site's mirror of the hub, where `mirror` names one.
-        retries: how often a cell that failed for want of memory, say, is tried again.
+        retries: how often a cell is tried again whose failure may pass, such as a lack of memory.
         cell_minutes: after which a cell is ended and has failed; None: it may take any time.
     """
 

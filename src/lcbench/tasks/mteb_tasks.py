@@ -21,19 +21,19 @@ class MtebSource(Source):
     """The tasks of the installed mteb."""
 
     def names(self) -> Collection[str]:
-        """Return all that mteb has, also those that cannot be run here."""
+        """Return the names of all of mteb's tasks, also of those that cannot be run here."""
         return registry().tasks.keys()
 
     def kind(self, task: str) -> str:
-        """Return mteb's own word."""
+        """Return the type of a task, as mteb names it."""
         return registry().tasks[task].kind
 
     def subsets(self, task: str) -> Mapping[str, Sequence[str]]:
-        """Return them in mteb's order."""
+        """Return the languages of each subset, in mteb's order."""
         return registry().tasks[task].subsets
 
     def resolve(self, choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
-        """Return what is scored: a benchmark's own choice goes before the rule for splits."""
+        """Return what is scored of a task; a benchmark's choice of splits overrides the rule."""
         known = registry()
         entry = known.tasks[choice.name]
         if set(entry.modalities) != {"text"}:
@@ -56,7 +56,7 @@ class MtebSource(Source):
         )
 
     def make(self, part: Part) -> AbsTask:
-        """Return mteb's task; imports mteb."""
+        """Return mteb's task, restricted to what is scored; imports mteb."""
         import mteb
 
         task: AbsTask = mteb.get_task(part.name)
@@ -69,7 +69,7 @@ class MtebSource(Source):
         return task
 
     def texts(self, part: Part) -> tuple[Texts, ...] | None:
-        """Return what mteb's descriptive statistics say.
+        """Return the texts of a task as mteb's descriptive statistics count them.
 
         Of a classification these are the texts that are scored, and the samples of the train split:
         of those the expected number of different texts, since which are drawn is mteb's seed's to
@@ -87,7 +87,7 @@ class MtebSource(Source):
         return tuple(chain.from_iterable(known)) if len(known) == len(texts) else None
 
     def datasets(self, part: Part) -> Sequence[tuple[TaskEntry, tuple[str, ...] | None]]:
-        """Return the task itself; of an aggregate, the tasks that it is the mean of."""
+        """Return the task, or the tasks that an aggregate is the mean of, with their subsets."""
         tasks = registry().tasks
         entry = tasks[part.name]
         return [(tasks[name], part.subsets) for name in entry.parts or (part.name,)]

@@ -36,25 +36,25 @@ class DocsSource(Source):
     origin = Origin("docstrings", "installed libraries", "made here")
 
     def names(self) -> Collection[str]:
-        """Return the names of all of them."""
+        """Return the names of the docs suite's tasks."""
         return DOCS_TYPES.keys()
 
     def kind(self, task: str) -> str:
-        """Return the type of mteb's class that it is made of."""
+        """Return the mteb type of a task: `Retrieval`, `Classification` …"""
         return DOCS_TYPES[task]
 
     def subsets(self, task: str) -> Mapping[str, Sequence[str]]:
-        """Return the only one."""
+        """Return the one subset, `default`, in English."""
         return {"default": ("eng-Latn",)}
 
     def resolve(self, choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
-        """Return the whole task, which is in English."""
+        """Return all of a task, which is in English."""
         if subsets is not None and not _SUBSET_NAMES & set(subsets):
             raise no_subset(choice.name, subsets, ["default (English)"])
         return Part(choice.name, None, ("test",), subsets, rule, self)
 
     def make(self, part: Part) -> AbsTask:
-        """Return the task, its texts drawn; imports mteb."""
+        """Return a task as mteb's object, its texts drawn; imports mteb."""
         if part.name in SYNTHETIC_TASKS:
             from lcbench.tasks.docs import synthetic
 
@@ -64,17 +64,17 @@ class DocsSource(Source):
         return tasks.make_task(part.name, self.sizes)
 
     def texts(self, part: Part) -> tuple[Texts, ...] | None:
-        """Return the texts' own numbers; None for a synthetic task before the window is known."""
+        """Return the texts of a task; None for a synthetic one whose window is not known yet."""
         if part.name in SYNTHETIC_TASKS:
             return _of_synthetic(part.name, self.sizes.synthetic)
         return _of_docs(part.name, self.sizes)
 
     def at(self, window: int | None) -> DocsSource:
-        """Return it with the lengths of the synthetic tasks, which go by the window."""
+        """Return the source with the synthetic tasks' lengths for a window in tokens."""
         return replace(self, sizes=self.sizes.at(window))
 
     def digest(self, task: str) -> str:
-        """Return the digest of the texts and sizes.
+        """Return the digest of the docstrings that are drawn and of the sizes.
 
         Raises:
             RequestError: the sizes cannot be had.
@@ -86,7 +86,7 @@ class DocsSource(Source):
         return select(self.sizes).digest
 
     def remark(self, task: str, model: str, window: int | None) -> str | None:
-        """Return a line where the window makes the synthetic documents long."""
+        """Return a warning where the window makes synthetic documents long; else None."""
         if task not in SYNTHETIC_TASKS:
             return None
         return self.sizes.synthetic.describe_long(model, window)
