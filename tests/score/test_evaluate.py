@@ -480,3 +480,110 @@ def test_bars_of_mteb_go_to_the_log(
         score(Translations(), encoder)
     assert capsys.readouterr().err == ""
     assert any("Matching sentences" in record.getMessage() for record in caplog.records)
+
+
+def shares_of(task: AbsTask, encoder: Encoder) -> dict[str, list[str]]:
+    items = score(task, encoder).items
+    assert items is not None
+    return dict(zip(items["id"].to_pylist(), items["shares"].to_pylist(), strict=True))
+
+
+def searching(
+    queries: dict[str, str], corpus: dict[str, str], relevant: dict[str, dict[str, int]]
+) -> AbsTask:
+    columns = {
+        name: Dataset.from_dict({"id": list(texts), "text": list(texts.values())})
+        for name, texts in (("queries", queries), ("corpus", corpus))
+    }
+    return tiny("NFCorpus", {**columns, "relevant_docs": relevant, "top_ranked": None})
+
+
+def test_queries_share_their_relevant_documents_together_and_a_text_that_is_theirs_alone(
+    encoder: Encoder,
+) -> None:
+    shares = shares_of(
+        searching(
+            {"a": "apples", "b": "pears", "c": "plums", "d": "cars", "e": "cars", "f": "figs"},
+            {"1": "one", "2": "two", "3": "three", "4": "one "},
+            {
+                "a": {"1": 1, "2": 1, "3": 0},
+                "b": {"2": 1, "1": 1},
+                "c": {"1": 1},
+                "d": {"2": 1, "1": 0},
+                "e": {"3": 2},
+                "f": {"4": 1},
+            },
+        ),
+        encoder,
+    )
+    # Of a and b all relevant documents are the same; with c they have one of two in common.
+    assert shares["a"][1] == shares["b"][1]
+    assert len({shares[query][1] for query in "abc"}) == 2
+    # The document of f has another id than that of c, and the same text.
+    assert shares["f"][1] == shares["c"][1]
+    assert len({shares[query][0] for query in "abcf"}) == 4
+    # d and e ask the same: this links nothing.
+    assert [len(shares[query]) for query in "de"] == [1, 1]
+    assert shares["d"] != shares["e"]
+    assert all(len(one) == 16 for several in shares.values() for one in several)
+    # The same texts under other ids, and in another task.
+    again = shares_of(
+        searching(
+            {"x": "pears", "y": "other"},
+            {"8": "three", "9": "one", "10": "two"},
+            {"x": {"8": 1}, "y": {"9": 1, "10": 3}},
+        ),
+        encoder,
+    )
+    assert again["x"] == [shares["b"][0], shares["e"][0]]
+    assert again["y"][1] == shares["a"][1]
+
+
+def test_texts_share_with_the_queries_of_which_they_are_the_document(encoder: Encoder) -> None:
+    data = labelled((0, 1, 2))
+    texts = shares_of(tiny("Banking77Classification", {"default": data}), encoder)
+    # Each text is there twice, with two labels.
+    assert texts["0"] == texts["24"] != texts["1"]
+    queries = shares_of(searching({"a": "x"}, {"1": f" {TEXTS[1]}"}, {"a": {"1": 1}}), encoder)
+    assert queries["a"][1:] == texts["1"]
+
+
+def test_pairs_share_both_texts_sets_all_and_summaries_their_document(encoder: Encoder) -> None:
+    rows = {
+        "sentence1": ["apples", "pears", "apples", "plums"],
+        "sentence2": ["pears", "apples", "cars", "figs"],
+        "score": [1.0, 2.0, 3.0, 4.0],
+    }
+    shares = shares_of(tiny("BIOSSES", {"default": split_of(rows)}), encoder)
+    assert shares["0"] == shares["1"]
+    assert len({one for (one,) in shares.values()}) == 3
+    sets = {
+        "sentences": [TEXTS[:9], TEXTS[9:18], TEXTS[8::-1]],
+        "labels": [[i % 3 for i in range(9)]] * 3,
+    }
+    clusters = shares_of(tiny("TwentyNewsgroupsClustering", {"default": split_of(sets)}), encoder)
+    of_set = [{tuple(clusters[f"{one}/{i}"]) for i in range(9)} for one in range(3)]
+    assert of_set[0] == of_set[2] != of_set[1]
+    assert len(of_set[1]) == 1
+    of_documents = shares_of(tiny("SummEval", {"default": split_of(SUMMARIES)}), encoder)
+    asked = searching(
+        {"a": "x", "b": "y"}, {"1": "one", "4": "four"}, {"a": {"1": 1}, "b": {"4": 1}}
+    )
+    queries = shares_of(asked, encoder)
+    assert of_documents == {"0": queries["a"][1:], "3": queries["b"][1:]}
+
+
+def test_sub_queries_share_what_all_of_them_ask(encoder: Encoder) -> None:
+    shares = shares_of(tiny("MindSmallReranking", read_before()), encoder)
+    # "1" has two relevant documents, "2" and "3_a" one each.
+    assert [len(shares[query]) for query in ("1", "2", "3_a")] == [2, 2, 2]
+    assert len({one for several in shares.values() for one in several}) == 6
+
+
+def test_the_experiments_that_are_right_about_a_text_are_bits(encoder: Encoder) -> None:
+    items = score(Odd(), encoder).items
+    assert items is not None
+    for row in items.to_pylist():
+        right = [prediction == row["gold"] for prediction in row["predictions"]]
+        assert [bool(row["right"] >> place & 1) for place in range(len(right))] == right
+        assert row["right"].bit_count() / len(right) == row["score"]

@@ -37,6 +37,14 @@ ITEMS_SCHEMA = pa.schema(
         ("gold", pa.string()),
         # What was predicted: the label in each experiment, or the cluster.
         ("predictions", pa.list_(pa.string())),
+        # Of a text: the experiments that classify it rightly, the first in the lowest bit. Null for
+        # others, of more than 63 experiments, and in older results.
+        ("right", pa.int64()),
+        # Digests of the texts that the item shares with others, whatever their ids: of a query its
+        # own text (unless others of its split ask the same) and its relevant documents together; of
+        # a classification the text, of pairs both texts, of summaries their document, of
+        # clusterings all texts of the set. Older results have none.
+        ("shares", pa.list_(pa.string())),
         # Of a query: every relevant document, its grade, its tokens, and its rank over the whole
         # corpus (1 = first), or among the candidates where the task reranks.
         (

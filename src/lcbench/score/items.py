@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +96,16 @@ def _pair_items(
         encoder.lengths(list(data[column]), encoder.prompt_of(task.metadata, kind), role_of(kind))
         for column, kind in zip((first, second), kinds, strict=True)
     ]
-    rows = zip(*tokens, data["score"], predictions["cosine_scores"], strict=True)
-    for i, (length, length_2, gold, cosine) in enumerate(rows):
+    shares = map(_shares, zip(data[first], data[second], strict=True))
+    rows = zip(*tokens, data["score"], predictions["cosine_scores"], shares, strict=True)
+    for i, (length, length_2, gold, cosine, shared) in enumerate(rows):
         yield {
             "id": str(i),
             "tokens": length,
             "tokens_2": length_2,
             "gold": str(gold),
             "score": cosine,
+            "shares": shared,
         }
 
 
@@ -110,15 +114,19 @@ def _classification_items(
 ) -> Iterator[dict[str, Any]]:
     labels = [str(label) for label in data[task.label_column_name]]
     prompt = encoder.prompt_of(task.metadata, None)
-    lengths = encoder.lengths(list(data[task.input_column_name]), prompt)
-    for i, (label, length) in enumerate(zip(labels, lengths, strict=True)):
+    texts = list(data[task.input_column_name])
+    lengths = encoder.lengths(texts, prompt)
+    for i, (text, label, length) in enumerate(zip(texts, labels, lengths, strict=True)):
         predicted = [str(experiment[i]) for experiment in predictions]
+        right = [one == label for one in predicted]
         yield {
             "id": str(i),
             "tokens": length,
             "gold": label,
             "predictions": predicted,
-            "score": sum(one == label for one in predicted) / len(predicted),
+            "score": sum(right) / len(right),
+            "right": _bits(right),
+            "shares": _shares([text]),
         }
 
 
@@ -129,7 +137,8 @@ def _clustering_items(
     sets = [one for one in data if len(set(one[task.label_column_name])) > 1]
     for number, (one, clusters) in enumerate(zip(sets, predictions, strict=True)):
         prompt = encoder.prompt_of(task.metadata, None)
-        lengths = encoder.lengths(one[task.input_column_name], prompt)
+        texts = one[task.input_column_name]
+        lengths, shares = encoder.lengths(texts, prompt), _shares(texts)
         labels = one[task.label_column_name]
         for i, row in enumerate(zip(labels, lengths, clusters, strict=True)):
             label, length, cluster = row
@@ -138,6 +147,7 @@ def _clustering_items(
                 "tokens": length,
                 "gold": str(label),
                 "predictions": [str(cluster)],
+                "shares": shares,
             }
 
 
@@ -165,6 +175,7 @@ def _summary_items(
             "id": str(place),
             "tokens": longest[place],
             "score": metrics(None, document)[task.metadata.main_score],
+            "shares": _shares([data[task.text_column_name][place]]),
         }
 
 
@@ -178,6 +189,9 @@ def _retrieval_items(
         ranks = _ranks(task, data, queries, corpus, encoder)
         tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
         lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        shares = _query_shares(
+            {query: [text] for query, text in queries.items()}, data["relevant_docs"], corpus
+        )
         for query, length in lengths.items():
             yield {
                 "split": split,
@@ -190,6 +204,7 @@ def _retrieval_items(
                     for id_, grade in data["relevant_docs"][query].items()
                     if (query, id_) in ranks
                 ],
+                "shares": shares[query],
             }
 
 
@@ -218,6 +233,8 @@ def _subquery_items(
         corpus = _texts_by_id(data["corpus"], PromptType.document)
         tokens = _tokens_by_id(task, encoder, corpus, PromptType.document)
         lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
+        asked = {query: [queries[one] for one in own] for query, own in members.items()}
+        shares = _query_shares(asked, grades, corpus)
         # mteb groups the judgments by query in another order each time that it reads them; items
         # have to be the same at every temperature.
         for query in dict.fromkeys(one.rpartition("_")[0] for one in data["queries"]["id"]):
@@ -241,7 +258,51 @@ def _subquery_items(
                     for id_, grade in grades[query].items()
                     if grade > 0 and id_ in merged[query]
                 ],
+                "shares": shares[query],
             }
+
+
+def _query_shares(
+    queries: Mapping[str, Collection[str]],
+    grades: Mapping[str, Mapping[str, int]],
+    corpus: Mapping[str, str],
+) -> dict[str, list[str]]:
+    """Return what each query of a split shares with others: its own text, its relevant documents.
+
+    Several relevant documents are shared together only: through single ones nearly all queries of
+    some tasks would hang together. A question that several queries ask is a form of words, such as
+    "What is the passkey?", and says nothing of what is searched for.
+
+    Args:
+        queries: texts of each; several where sub-queries are scored together.
+        grades: of documents, by query.
+        corpus: texts of documents, by id.
+    """
+    own = {query: _shares(texts) for query, texts in queries.items()}
+    times = Counter(text for (text,) in own.values())
+    found = {}
+    for query, (text,) in own.items():
+        relevant = [corpus[id_] for id_, g in grades[query].items() if g > 0 and id_ in corpus]
+        unlike = [text] if times[text] == 1 else []
+        found[query] = unlike + (_shares(relevant) if relevant else [])
+    return found
+
+
+def _shares(texts: Collection[str]) -> list[str]:
+    """Return the digest of texts together, in whatever order, as items have it.
+
+    mteb strips documents, which have a title before them, but not the texts of other tasks.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for text in sorted({text.strip() for text in texts}):
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return [digest.hexdigest()]
+
+
+def _bits(flags: Sequence[bool]) -> int | None:
+    """Return the places that are true as the bits of a number; None where it has too few."""
+    return None if len(flags) > 63 else sum(1 << place for place, flag in enumerate(flags) if flag)
 
 
 def _largest(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
