@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lcbench-setup
 # Of the full reproduction: where its data is put and read, where its results go, and anything else
-# for the command lines, as in: make table1 ARGS="models=[gist] engine=gpu"
+# for the command lines, as in: make table1 ARGS="models=[gist] protocol.dtype=bfloat16"
 MIRROR ?= mirror
 RESULTS ?= results/runs
 # Of `make slurm`: any of conf/sweep. Partition, GPUs and time: conf/launch/slurm.yaml, or in ARGS.

@@ -699,7 +699,7 @@ class Bench:
         self._model = model
         self._base = [
             *support.model_overrides(model, window),
-            "engine=cpu",
+            "engine.device=cpu",
             "offline=true",
             "subsets=[en]",
             # What is cut is no longer the dataset that it was.

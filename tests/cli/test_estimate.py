@@ -42,7 +42,12 @@ def asked(*overrides: str, models: tuple[str, ...] = ("minilm",)) -> Settings:
             {
                 model: compose(
                     "config",
-                    overrides=["results_dir=nowhere", *overrides, f"model={model}", "engine=cpu"],
+                    overrides=[
+                        "results_dir=nowhere",
+                        *overrides,
+                        f"model={model}",
+                        "engine.device=cpu",
+                    ],
                 )
                 for model in models
             }

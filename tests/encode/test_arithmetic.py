@@ -16,7 +16,6 @@ from lcbench.hub.models import locate
 from lcbench.plan import machine
 from lcbench.results import provenance
 from lcbench.score.pool import processes
-from lcbench.settings.configs import config_folder
 from lcbench.system.hardware import share_cores
 
 VARIABLES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
@@ -90,7 +89,7 @@ def test_an_environment_that_overrides_it_is_refused(
     name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "1")
-    with pytest.raises(RequestError, match=rf"{name}=1 is set.*unset {name}.*protocol=tf32"):
+    with pytest.raises(RequestError, match=rf"{name}=1 is set.*unset {name}.*protocol\.dtype=tf32"):
         arithmetic.pin(dtype, "cuda:0")
     # On a CPU neither does anything.
     arithmetic.pin(dtype, "cpu")
@@ -108,20 +107,6 @@ def test_an_environment_that_forbids_tf32_is_refused_under_it_alone(
         arithmetic.pin("tf32", "cuda")
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     arithmetic.pin("tf32", "cuda")
-
-
-def test_the_protocols_differ_in_nothing_else() -> None:
-    folder = config_folder() / "protocol"
-    paper, tf32 = (
-        [line.partition("#")[0].split() for line in (folder / name).read_text().splitlines()]
-        for name in ("paper.yaml", "tf32.yaml")
-    )
-    differing = [(a, b) for a, b in zip(*map(_content, (paper, tf32)), strict=True) if a != b]
-    assert differing == [(["dtype:", "float32"], ["dtype:", "tf32"])]
-
-
-def _content(lines: list[list[str]]) -> list[list[str]]:
-    return [line for line in lines if line]
 
 
 def test_a_record_says_how_embeddings_were_computed(minilm_folder: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_line_says_which_prompts_are_used_and_which_are_not(model: Any) -> Non
 def test_a_custom_model_gets_the_prompts_of_its_files_where_no_protocol_is_named(
     name: str, prompts: str, is_custom: bool, has_prompts: bool, resolved: tuple[str, str]
 ) -> None:
-    asked = ProtocolSettings(name, prompts, "float16", "test", ("en",))
+    asked = ProtocolSettings(name, prompts, "float16", ("en",))
     model = ModelSettings("x", "a/b", "auto", None, None, None, False, is_custom=is_custom)
     of_model = asked.of(model, has_prompts=has_prompts)
     assert (of_model.name, of_model.prompts) == resolved

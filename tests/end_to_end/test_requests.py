@@ -47,7 +47,7 @@ WRONG = [
     (["protocol=leaderbord"], "protocol=leaderbord: there is no such config. Did you mean leader"),
     (["tau={layers: {6: 0.8}}"], "the model has no layer 6; its layers are 0 to 5"),
     (["tau={length: {0: 1.0, 300: 0.8}}"], "reads at most 256 of one"),
-    (["engine=gpu"], "torch finds no CUDA device here"),
+    (["engine.device=cuda"], "torch finds no CUDA device here"),
     (["docs.documents=99999"], "docs.documents=99999 is more than the libraries have"),
     (
         ["docs.synthetic_documents=9999"],
@@ -63,7 +63,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
 def test_a_wrong_request(run, tmp_path: Path, arguments: list[str], message: str) -> None:
-    if arguments == ["engine=gpu"]:
+    if arguments == ["engine.device=cuda"]:
         import torch
 
         if torch.cuda.is_available():

@@ -85,7 +85,7 @@ def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def request_() -> Settings:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read.read({"minilm": compose("config", overrides=["engine=cpu"])})
+        return read.read({"minilm": compose("config", overrides=["engine.device=cpu"])})
 
 
 def rates() -> Rates:

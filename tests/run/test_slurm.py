@@ -78,7 +78,7 @@ def calls(tmp_path: Path) -> list[list[str]]:
 
 
 def test_the_array_is_submitted_with_what_the_config_says(sweep: Manifest) -> None:
-    command = slurm.array_command(sweep, JOBS, [0, 1, 2, 7, 9, 10], ["engine=gpu"])
+    command = slurm.array_command(sweep, JOBS, [0, 1, 2, 7, 9, 10], ["engine.device=cuda"])
     assert command == [
         "sbatch",
         "--parsable",
@@ -103,7 +103,7 @@ def test_the_array_is_submitted_with_what_the_config_says(sweep: Manifest) -> No
         sys.executable,
         "run",
         "-",
-        "engine=gpu",
+        "engine.device=cuda",
     ]
 
 
@@ -471,7 +471,7 @@ def test_a_job_runs_its_element_whatever_the_folder_is_called(
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    done = script(folder, "run", "-", "engine=gpu", python=str(shown))
+    done = script(folder, "run", "-", "engine.device=cuda", python=str(shown))
     assert done.returncode == 0, done.stderr
     *command, sweep, _ = done.stdout.splitlines()
     assert command == [
@@ -479,7 +479,7 @@ def test_a_job_runs_its_element_whatever_the_folder_is_called(
         "lcbench",
         "manifest=${oc.env:LCBENCH_SWEEP}",
         "element=3",
-        "engine=gpu",
+        "engine.device=cuda",
     ]
     assert sweep == str(folder)
     # As Hydra reads it.

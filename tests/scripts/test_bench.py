@@ -49,7 +49,7 @@ def tiny(make_model: Callable[[str], Path]) -> Path:
 def order(folder: Path, model: Path, system: str, taus: list[Any], *tasks: str) -> Any:
     overrides = [
         *support.model_overrides(str(model), 48),
-        *("engine=cpu", "offline=true", f"tasks=[{','.join(tasks)}]"),
+        *("engine.device=cpu", "offline=true", f"tasks=[{','.join(tasks)}]"),
         *SMALL,
     ]
     return bench.Order(system, taus, overrides, "custom", [], str(folder), time.time())

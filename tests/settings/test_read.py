@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from omegaconf import OmegaConf
 
 from lcbench.encode.options import StoreSettings
 from lcbench.errors import RequestError
+from lcbench.results.cell import Protocol
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import frozen as settings_frozen
 from lcbench.settings import read as settings
 from lcbench.settings import schema, values
 from lcbench.settings import sources as settings_sources
-from lcbench.settings.configs import config_folder
+from lcbench.settings.configs import config_folder, config_groups
 from lcbench.settings.schema import IDENTITY, RUNTIME
 from lcbench.tasks import suites
 from lcbench.tasks.docs.selection import SyntheticSizes
@@ -25,9 +26,8 @@ from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import Constant
 
 GROUPS = {
-    group.name: sorted(path.stem for path in group.glob("*.yaml"))
-    for group in config_folder().iterdir()
-    if group.is_dir()
+    group: sorted(path.stem for path in Path(config_folder(), group).glob("*.yaml"))
+    for group in config_groups()
 }
 
 
@@ -298,9 +298,8 @@ CHANGES = {
     "docs.synthetic_lengths": "docs.synthetic_lengths=[64]",
     "docs.synthetic_documents": "docs.synthetic_documents=9",
 }
-# A sweep's models are composed one by one (see the tests of runs), and the rule for splits has but
-# one value.
-WITHOUT_A_CHANGE = {"models", "protocol.splits"}
+# A sweep's models are composed one by one (see the tests of runs).
+WITHOUT_A_CHANGE = {"models"}
 UNCHANGED = {
     "engine.device": "engine.device=cpu",
     "engine.batch_tokens": "engine.batch_tokens=99",
@@ -374,6 +373,26 @@ def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Pat
     )
     if asked.mirror is not None:
         assert thawed.mirror == asked.mirror.absolute()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("", "paper-ef77fa4d"),
+        ("protocol=paper protocol.dtype=float16", "paper-cf90f667"),
+        ("protocol=paper protocol.dtype=bfloat16", "paper-8a9cda3b"),
+        ("protocol=paper protocol.dtype=tf32", "paper-484ec066"),
+    ],
+)
+def test_the_keys_of_results_are_what_they_were(words: str, key: str) -> None:
+    """Also of protocols that had a config of their own, and of a rule that was a key."""
+    asked = read(*words.split())
+    (model,) = asked.models
+    protocol = asked.protocol.of(model, has_prompts=True)
+    assert (protocol.name, protocol.splits) == ("paper", "test")
+    fields = asdict(protocol) | {"window": 256, "docs": None}
+    assert Protocol(**fields).key == key
+    assert settings_frozen.freeze(asked)["protocol"]["splits"] == "test"
 
 
 def test_what_was_frozen_does_not_change_with_the_configs(

@@ -280,7 +280,7 @@ def test_a_listing_says_where_its_texts_are(tmp_path: Path) -> None:
     write(tmp_path / "letters", TEXTS)
     choices = (TaskChoice("LettersRetrieval"), TaskChoice("DocstringRetrieval"))
     sources = (*shipped_sources(), Corpus(tmp_path / "letters"))
-    settings = TasksSettings({"all": choices}, (), "test", None, sources, None, False, "csv", ())
+    settings = TasksSettings({"all": choices}, (), None, sources, None, False, "csv", ())
 
     def listed() -> list[Row]:
         return list_tasks(settings)["all"]

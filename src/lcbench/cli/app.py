@@ -30,7 +30,7 @@ from lcbench.cli.help import help_of
 from lcbench.cli.overrides import given_overrides, read_words
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.hub import cache
-from lcbench.settings.configs import config_folder, keys_of, known_keys
+from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys
 from lcbench.system.console import (
     COMPLAINTS,
     complain,
@@ -54,6 +54,14 @@ _NOT_OF_PREFETCH = {
     "launch",
 }
 _LAUNCHER = "hydra-submitit-launcher"
+# Choices that differed from a config in one key.
+_NOW_KEYS = {
+    "engine=cpu": "engine.device=cpu",
+    "engine=gpu": "engine.device=cuda",
+    "protocol=fp16": "protocol=paper protocol.dtype=float16",
+    "protocol=bf16": "protocol=paper protocol.dtype=bfloat16",
+    "protocol=tf32": "protocol=paper protocol.dtype=tf32",
+}
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
@@ -258,7 +266,7 @@ def _prefetch_command(request: Sequence[str] | None) -> str:
 
 
 def _refuse_lists_of_configs() -> None:
-    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    groups = config_groups()
     for one in OverridesParser.create().parse_overrides(given_overrides()):
         if one.key_or_group in groups and isinstance(one.value(), list | dict):
             key, given = one.key_or_group, one.input_line
@@ -276,6 +284,8 @@ def _explain(error: Exception, config_name: str = "config") -> str:
             return f"--config-name {name}: there is no such config."
         if name in ("submitit_slurm", "submitit_local"):
             return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
+        if instead := _NOW_KEYS.get(f"{group}={name}"):
+            return f"{group}={name}: there is no such config; the same is: {instead}"
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""
         return (

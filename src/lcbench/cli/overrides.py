@@ -51,7 +51,7 @@ _ELSEWHERE_CALLED = {
     "limit": "None takes the first items of a task; docs.documents=N makes the docs tasks smaller",
     "temperature": "tau=0.8",
     "batch_size": "engine.batch_tokens=N counts tokens, not texts, and changes no score",
-    "dtype": "protocol=fp16, protocol=bf16 or protocol.dtype=float16",
+    "dtype": "protocol.dtype=float16, or bfloat16, or tf32",
     "output_folder": "results_dir=PATH",
     "output_dir": "results_dir=PATH",
     "device": "engine.device=cpu",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.console import emit, screen, warn
-from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry
+from lcbench.tasks.registry import SPLITS_RULE, Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded
 from lcbench.tasks.source import Part
 from lcbench.tasks.suites import column_of, resolve, why_left_out
@@ -123,7 +123,7 @@ def list_benchmarks(known: Registry) -> list[BenchmarkRow]:
 
 
 def _row(group: str, choice: TaskChoice, settings: TasksSettings) -> Row:
-    part = resolve(choice, settings.splits, settings.subsets, settings.sources)
+    part = resolve(choice, SPLITS_RULE, settings.subsets, settings.sources)
     kind = part.source.kind(part.name)
     texts = part.source.texts(part)
     return Row(

@@ -133,5 +133,5 @@ def _refuse_overrides(dtype: str) -> None:
             raise RequestError(
                 f"{name}={value} is set: float32 products would be taken in TF32, whatever the "
                 f"protocol says, and results would differ from those in float32. unset {name}; "
-                f"where TF32 is meant: protocol={TF32}"
+                f"where TF32 is meant: protocol.dtype={TF32}"
             )

@@ -165,4 +165,4 @@ def _name(dtype: torch.dtype) -> str:
 def _other_dtypes(dtype: torch.dtype) -> str:
     if dtype != torch.float16:
         return ""
-    return " Its values exceed what float16 holds: use protocol=bf16 or protocol=paper (float32)."
+    return " Its values exceed what float16 holds: use protocol.dtype=bfloat16 or float32."

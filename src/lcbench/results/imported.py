@@ -18,7 +18,7 @@ from lcbench.repair.repair import NO_REPAIR
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.content import is_possible, lowest_score
 from lcbench.results.folder import Finished, Results
-from lcbench.tasks.registry import TaskEntry, registry, splits_of
+from lcbench.tasks.registry import SPLITS_RULE, TaskEntry, registry, splits_of
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -130,7 +130,7 @@ def _protocol() -> Protocol:
         name="imported",
         prompts="unknown",
         dtype="unknown",
-        splits="test",
+        splits=SPLITS_RULE,
         subsets=None,
         window=None,
         docs=None,

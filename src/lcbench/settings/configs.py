@@ -22,10 +22,15 @@ def config_folder() -> Path:
     return shipped("conf", "conf")
 
 
+def config_groups() -> frozenset[str]:
+    """Return the folders of configs of which a command line chooses one."""
+    folders = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    return frozenset(folders - {"hydra"})
+
+
 def known_keys() -> frozenset[str]:
     """Return every key that a command line may set."""
-    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    return IDENTITY | RUNTIME | groups
+    return IDENTITY | RUNTIME | config_groups()
 
 
 @cache
@@ -37,7 +42,7 @@ def keys_of(config_name: str) -> frozenset[str]:
     for one in content["defaults"]:
         if isinstance(one, dict):
             own |= {group for group in one if not group.startswith("override ")}
-        elif one != "_self_":
+        elif one not in ("_self_", "hydra/command"):
             inherited |= keys_of(one)
     return frozenset(key for key in known_keys() if key.partition(".")[0] in own) | inherited
 

@@ -92,7 +92,6 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         )
     one_of("protocol.prompts", protocol["prompts"], _PROMPTS)
     one_of("protocol.dtype", protocol["dtype"], _DTYPES)
-    one_of("protocol.splits", protocol["splits"], ("test",))
     one_of("tau_bias", first["tau_bias"], ("divided", "kept"))
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
     suites = _suites(first["suite"])
@@ -112,7 +111,6 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             name=str(protocol["name"]),
             prompts=protocol["prompts"],
             dtype=protocol["dtype"],
-            splits=protocol["splits"],
             subsets=_subsets(subsets),
         ),
         docs=docs,
@@ -206,7 +204,6 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     """
     value = container_of(config)
     one_of("format", value["format"], ("table", "csv"))
-    one_of("protocol.splits", value["protocol"]["splits"], ("test",))
     suite, names = value.get("suite"), value["tasks"]
     left_out: tuple[str, ...] = ()
     if names is not None:
@@ -221,7 +218,6 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     return TasksSettings(
         groups=groups,
         left_out=left_out,
-        splits=value["protocol"]["splits"],
         subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
         sources=shipped_sources(),
         mirror=mirror_of(value["mirror"])[0],

@@ -12,7 +12,7 @@ from lcbench.system.slurm import JobOptions
 from lcbench.tasks.docs.selection import DocsSizes
 from lcbench.tasks.docs.source import DocsSource
 from lcbench.tasks.mteb_tasks import MtebSource
-from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.registry import SPLITS_RULE, TaskChoice
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite
 from lcbench.tempscale.policy import Policy
@@ -38,7 +38,6 @@ IDENTITY = frozenset(
         "protocol.name",
         "protocol.prompts",
         "protocol.dtype",
-        "protocol.splits",
         "protocol.subsets",
         "docs.documents",
         "docs.documents_per_module",
@@ -111,15 +110,15 @@ class ProtocolSettings:
         name: `auto`: that of the prompts, `model` or `paper`.
         prompts: `auto`: by model; see `of`.
         dtype: of weights and activations.
-        splits: the rule for splits.
         subsets: that tasks are restricted to; None: all.
+        splits: the rule for splits. There is one; it is part of the keys of results.
     """
 
     name: str
     prompts: str
     dtype: str
-    splits: str
     subsets: tuple[str, ...] | None
+    splits: str = SPLITS_RULE
 
     def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
         """Return the protocol that a model is scored under, without `auto`.
@@ -274,7 +273,6 @@ class TasksSettings:
     Attributes:
         groups: tasks by what named them: each suite, or all that was asked for.
         left_out: what of a benchmark cannot be run here, and why, in one line each.
-        splits: the protocol's rule.
         subsets: that the protocol is restricted to; None: all.
         sources: of tasks, as a run has them by default.
         mirror: a folder of datasets, or None.
@@ -285,7 +283,6 @@ class TasksSettings:
 
     groups: Mapping[str, tuple[TaskChoice, ...]]
     left_out: tuple[str, ...]
-    splits: str
     subsets: tuple[str, ...] | None
     sources: tuple[Source, ...]
     mirror: Path | None

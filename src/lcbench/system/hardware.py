@@ -74,8 +74,8 @@ def devices_of(asked: str) -> list[str]:
         return every
     if asked.startswith("cuda") and not cuda:
         raise RequestError(
-            f"engine.device={asked}: torch finds no CUDA device here; "
-            "use engine=auto or engine=cpu."
+            f"engine.device={asked}: torch finds no CUDA device here; use "
+            "engine.device=auto or engine.device=cpu."
         )
     if asked.startswith("mps") and not torch.backends.mps.is_available():
         raise RequestError("engine.device=mps: torch finds no such device here.")

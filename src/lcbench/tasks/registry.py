@@ -21,6 +21,8 @@ from lcbench.system.files import cache_folder, write_atomically
 
 # Raise it when the content below changes, so that older files are not read.
 _FORMAT = 3
+# How a protocol chooses splits (`splits_of`). It is part of the keys of results.
+SPLITS_RULE = "test"
 
 
 @dataclass(frozen=True)
