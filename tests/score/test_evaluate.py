@@ -359,6 +359,67 @@ def test_a_document_is_told_by_its_place_and_its_longest_machine_summary(
     assert items["score"].to_pylist() == pytest.approx(expected, abs=1e-6)
 
 
+LONG = "apples and pears " * 100
+"""More than the model's window."""
+
+
+def with_a_long_text(name: str) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Return the data of a kind, one of its texts long, and the items' characters as they must be.
+
+    Those of the first text (of a document with summaries its longest machine summary), and of a
+    pair's second text.
+    """
+    if name == "BIOSSES":
+        texts = [LONG, *TEXTS[1:12]], [*TEXTS[12:23], LONG]
+        rows = {"sentence1": texts[0], "sentence2": texts[1], "score": [1.0, 2.0, 3.0] * 4}
+        return split_of(rows), list(map(len, texts[0])), list(map(len, texts[1]))
+    if name == "SummEval":
+        own = [[*SUMMARIES["machine_summaries"][0][:4], LONG], *SUMMARIES["machine_summaries"][1:]]
+        longest = [max(map(len, own[place])) for place in (0, 3)]
+        return split_of({**SUMMARIES, "machine_summaries": own}), longest, [None] * 2
+    texts = [LONG, *TEXTS[1:]]
+    if name == "TwentyNewsgroupsClustering":
+        rows = {"sentences": [texts], "labels": [[i % 3 for i in range(24)]]}
+        return split_of(rows), list(map(len, texts)), [None] * 24
+    rows = {"text": texts, "label": [i % 2 for i in range(24)]}
+    return split_of(rows, ("train", "test")), list(map(len, texts)), [None] * 24
+
+
+@pytest.mark.parametrize(
+    "name", ["BIOSSES", "SummEval", "TwentyNewsgroupsClustering", "Banking77Classification"]
+)
+def test_an_item_has_the_characters_of_its_whole_text(encoder: Encoder, name: str) -> None:
+    data, first, second = with_a_long_text(name)
+    items = score(tiny(name, {"default": data}), encoder).items
+    assert items is not None
+    assert items["characters"].to_pylist() == first
+    assert items["characters_2"].to_pylist() == second
+    # The tokens are those of what the window leaves of it.
+    assert len(LONG) == 1700
+    assert max(items["tokens"].to_pylist()) < len(LONG.split())
+
+
+@pytest.mark.parametrize("name", ["NFCorpus", "AskUbuntuDupQuestions", "MindSmallReranking"])
+def test_queries_and_relevant_documents_have_the_characters_of_their_whole_texts(
+    encoder: Encoder, name: str
+) -> None:
+    data = KINDS[name][0]
+    texts = [f"{text} {LONG}" if place == 1 else text for place, text in enumerate(TEXTS)]
+    corpus = {"id": data["corpus"]["id"], "title": [f"T{i}" for i in range(24)], "text": texts}
+    task = tiny(name, {**data, "corpus": Dataset.from_dict(corpus)})
+    items = score(task, encoder).items
+    assert items is not None
+    queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
+    for item in items.to_pylist():
+        # Of sub-queries the longest.
+        own = [text for id_, text in queries.items() if item["id"] in (id_, id_.rpartition("_")[0])]
+        assert item["characters"] == max(map(len, own))
+        for document in item["relevant"]:
+            place = int(document["id"].removeprefix("d"))
+            # mteb puts a space between title and text, and strips both ends.
+            assert document["characters"] == len(f"T{place} {texts[place]}".strip())
+
+
 def test_sub_queries_are_the_same_items_however_their_judgments_are_ordered(
     encoder: Encoder,
 ) -> None:

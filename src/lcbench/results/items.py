@@ -27,6 +27,11 @@ ITEMS_SCHEMA = pa.schema(
         # its summaries and not itself.
         ("tokens", pa.int32()),
         ("tokens_2", pa.int32()),
+        # The same texts' lengths in characters, before truncation and without a prompt: a text
+        # that the window cuts is as long as it is, and equally long for every model. Older results
+        # have neither this nor a relevant document's.
+        ("characters", pa.int32()),
+        ("characters_2", pa.int32()),
         # The item's part of the main score: a query's nDCG, AP …, or that of its sub-queries
         # together; a pair's cosine; the share of experiments that classify a text rightly; a
         # document's correlation of its summaries' similarities with their grades, as its task
@@ -45,8 +50,8 @@ ITEMS_SCHEMA = pa.schema(
         # a classification the text, of pairs both texts, of summaries their document, of
         # clusterings all texts of the set. Older results have none.
         ("shares", pa.list_(pa.string())),
-        # Of a query: every relevant document, its grade, its tokens, and its rank over the whole
-        # corpus (1 = first), or among the candidates where the task reranks.
+        # Of a query: every relevant document, its grade, tokens and characters, and its rank over
+        # the whole corpus (1 = first), or among the candidates where the task reranks.
         (
             "relevant",
             pa.list_(
@@ -55,6 +60,7 @@ ITEMS_SCHEMA = pa.schema(
                         ("id", pa.string()),
                         ("grade", pa.int32()),
                         ("tokens", pa.int32()),
+                        ("characters", pa.int32()),
                         ("rank", pa.int32()),
                     ]
                 )

@@ -96,13 +96,17 @@ def _pair_items(
         encoder.lengths(list(data[column]), encoder.prompt_of(task.metadata, kind), role_of(kind))
         for column, kind in zip((first, second), kinds, strict=True)
     ]
+    characters = [map(len, data[column]) for column in (first, second)]
     shares = map(_shares, zip(data[first], data[second], strict=True))
-    rows = zip(*tokens, data["score"], predictions["cosine_scores"], shares, strict=True)
-    for i, (length, length_2, gold, cosine, shared) in enumerate(rows):
+    cosines = predictions["cosine_scores"]
+    rows = zip(*tokens, *characters, data["score"], cosines, shares, strict=True)
+    for i, (length, length_2, own, own_2, gold, cosine, shared) in enumerate(rows):
         yield {
             "id": str(i),
             "tokens": length,
             "tokens_2": length_2,
+            "characters": own,
+            "characters_2": own_2,
             "gold": str(gold),
             "score": cosine,
             "shares": shared,
@@ -122,6 +126,7 @@ def _classification_items(
         yield {
             "id": str(i),
             "tokens": length,
+            "characters": len(text),
             "gold": label,
             "predictions": predicted,
             "score": sum(right) / len(right),
@@ -140,11 +145,12 @@ def _clustering_items(
         texts = one[task.input_column_name]
         lengths, shares = encoder.lengths(texts, prompt), _shares(texts)
         labels = one[task.label_column_name]
-        for i, row in enumerate(zip(labels, lengths, clusters, strict=True)):
-            label, length, cluster = row
+        for i, row in enumerate(zip(texts, labels, lengths, clusters, strict=True)):
+            text, label, length, cluster = row
             yield {
                 "id": f"{number}/{i}",
                 "tokens": length,
+                "characters": len(text),
                 "gold": str(label),
                 "predictions": [str(cluster)],
                 "shares": shares,
@@ -174,6 +180,7 @@ def _summary_items(
         yield {
             "id": str(place),
             "tokens": longest[place],
+            "characters": max(map(len, summaries[place])),
             "score": metrics(None, document)[task.metadata.main_score],
             "shares": _shares([data[task.text_column_name][place]]),
         }
@@ -198,9 +205,16 @@ def _retrieval_items(
                 "subset": subset,
                 "id": query,
                 "tokens": length,
+                "characters": len(queries[query]),
                 "score": _query_metric(metrics.get(query, {}), task.metadata.main_score),
                 "relevant": [
-                    {"id": id_, "grade": grade, "tokens": tokens[id_], "rank": ranks[query, id_]}
+                    {
+                        "id": id_,
+                        "grade": grade,
+                        "tokens": tokens[id_],
+                        "characters": len(corpus[id_]),
+                        "rank": ranks[query, id_],
+                    }
                     for id_, grade in data["relevant_docs"][query].items()
                     if (query, id_) in ranks
                 ],
@@ -247,12 +261,14 @@ def _subquery_items(
                 "subset": subset,
                 "id": query,
                 "tokens": max(lengths[one] for one in own),
+                "characters": max(len(queries[one]) for one in own),
                 "score": _query_metric(scores[query], metric),
                 "relevant": [
                     {
                         "id": id_,
                         "grade": grade,
                         "tokens": tokens[id_],
+                        "characters": len(corpus[id_]),
                         "rank": 1 + int((similarities > merged[query][id_]).sum()),
                     }
                     for id_, grade in grades[query].items()
