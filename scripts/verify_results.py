@@ -13,8 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from lcbench.reporting.publish import publish
 from lcbench.reporting.select import report_folder
 from lcbench.results.folder import Results
 
@@ -50,7 +49,7 @@ def verify(results: Path, *, records: bool = False) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             fresh = Path(temporary) / "report"
             results_of = Results(place / "cells")
-            report_folder(results_of, None, fresh, Console(quiet=True), wrong.append)
+            publish(report_folder(results_of, None, fresh, wrong.append))
             if records:
                 _record(fresh, place)
             numbers, differences = compare(place, fresh)

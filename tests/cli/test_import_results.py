@@ -1,12 +1,12 @@
 """Public results as baselines: what is read, what is refused, and the paper's raw rows from it."""
 
 import csv
-import io
 import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import mteb
 import pytest
 from hydra import compose, initialize_config_dir
 from mteb.models.model_meta import ModelMeta
-from rich.console import Console
+from screens import shown
 
 from lcbench.cli.import_results import prepare
 from lcbench.errors import RequestError
@@ -89,10 +89,9 @@ def report(runs: Path, *overrides: str) -> str:
     """Write the report of a folder, and return what it prints."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         asked = read.read_report(compose("report", overrides=[f"results_dir={runs}", *overrides]))
-    console = Console(width=200, record=True, file=io.StringIO())
     extent = Extent(asked.resamples, asked.seed, asked.models, asked.against)
-    report_folder(Results(runs), asked.tasks, asked.report_dir, console, pytest.fail, extent)
-    return console.export_text()
+    folder = asked.report_dir
+    return shown(partial(report_folder, Results(runs), asked.tasks, folder, pytest.fail, extent))
 
 
 def values(runs: Path, name: str = "table1.csv") -> list[dict[str, str]]:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from report_cells import item_rows, write_cell
 from report_documents import MARKUP, MODELS, document
-from rich.console import Console
 
 from lcbench.reporting import page
+from lcbench.reporting.publish import publish
 from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
@@ -258,7 +258,7 @@ def of_results(driver: Any, folder: Path) -> Page:
                 model="<b>bold",
             )
     fewer = Extent(resamples=1000)
-    report_folder(results, None, there / "report", Console(quiet=True), print, fewer)
+    publish(report_folder(results, None, there / "report", print, fewer))
     path = there / "report" / "index.html"
     report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
     one = Page(driver, path, report, folder / "downloads")

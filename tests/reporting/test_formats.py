@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pdflatex import compiled, latex_document
-from rich.console import Console
+from screens import printed
 
-from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown, terminal
+from lcbench.cli.tables import table_1
+from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import COLUMN_ORDER, Table
 from lcbench.reporting.table1 import build_tables
@@ -77,25 +78,13 @@ def hostile_tables() -> list[Table]:
     return build_tables(scores_of(values, HOSTILE_MODEL, "[red]g_1|%[/red]"))
 
 
-def printed(table: Table, width: int = 100, color: bool = False) -> str:
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-    )
-    console.print(terminal(table))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
 def line_with(text: str, start: str) -> str:
     (line,) = (line for line in text.splitlines() if line.strip().startswith(start))
     return line
 
 
 def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[Table]) -> None:
-    text = printed(tables[0])
+    text = printed(table_1(tables[0]))
     assert "Window 512" in text
     assert line_with(text, "Model").split()[1:] == ["(1)", "(1)", "(1)", "(1)", "Avg"]
     assert line_with(text, "raw, τ = 1").split()[4:] == [
@@ -113,11 +102,11 @@ def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[Table]) -> N
 
 
 def test_terminal_colours_only_in_addition_to_the_arrows(tables: list[Table]) -> None:
-    text = printed(tables[0], color=True)
+    text = printed(table_1(tables[0]), color=True)
     # Blue and orange, as near as these colours come.
     assert "\x1b[94m▲ 0.43\x1b[0m" in text
     assert "\x1b[91m▼ 0.12\x1b[0m" in text
-    assert "\x1b" not in printed(tables[0])
+    assert "\x1b" not in printed(table_1(tables[0]))
 
 
 @pytest.mark.parametrize(("ours", "change"), [(0.475, "▼ 5.00"), (0.525, "▲ 5.00"), (0.5, "0.00")])
@@ -129,7 +118,7 @@ def test_terminal_fits_100_columns_with_every_column_there_is(ours: float, chang
         for number in range(12)
     }
     (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
-    text = printed(table)
+    text = printed(table_1(table))
     assert max(map(len, text.splitlines())) <= 100
     assert line_with(text, "Relative Improv.").count(change) == len(COLUMN_ORDER) + 1
     assert line_with(text, "raw, τ = 1").count("50.00") == len(COLUMN_ORDER) + 1
@@ -145,7 +134,7 @@ def test_a_narrow_terminal_breaks_names_and_no_number(width: int) -> None:
         for column in COLUMN_ORDER[:7]
     }
     (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
-    text = printed(table, width)
+    text = printed(table_1(table), width)
     assert max(map(len, text.splitlines())) <= width
     assert text.count("12.50") == 8
     assert text.count("43.75") == 8
@@ -159,7 +148,7 @@ def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[Table]) ->
     assert average.startswith("Avg is the unweighted mean of the columns, not of the tasks")
     (baseline_only,) = build_tables(scores_of({("1", "Class", "A"): 0.5}))
     assert footnotes(baseline_only) == (average,)
-    for text in (printed(tables[0], 1000), markdown(tables)):
+    for text in (printed(table_1(tables[0]), 1000), markdown(tables)):
         assert choice in text
         assert average in text
     assert choice.replace("τ", r"$\tau$") in latex(tables)
@@ -202,10 +191,10 @@ def test_average_improvement_and_window_headings_in_all_texts() -> None:
     assert "| **Avg Improv.** |  |  | ▲ 4.00 | ▲ 4.00 |" in rows
     # The other model's τ is no hole here.
     assert "| x | Class | A | 50.00 |  | 55.00 |" in rows
-    assert line_with(printed(table), "Avg Improv.").split() == [
+    assert line_with(printed(table_1(table)), "Avg Improv.").split() == [
         *("Avg", "Improv.", "▲", "4.00", "▲", "4.00")
     ]
-    assert "Window 4096" in printed(table)
+    assert "Window 4096" in printed(table_1(table))
     assert r"Avg Improv. & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
     assert r"\multicolumn{3}{l}{\textit{Window 4096}} \\" in latex([table])
 
@@ -231,7 +220,7 @@ def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
         "| x (window unknown)",
         "| y",
     ]
-    assert printed(table).count("Window –") == 1
+    assert printed(table_1(table)).count("Window –") == 1
     assert r"\multicolumn{3}{l}{\textit{Window \textendash{}}} \\" in latex([table])
     rows = list(csv_format.DictReader(io.StringIO(csv([table]))))
     assert [row["window"] for row in rows if row["column"] == "Class"] == ["512", "", ""]
@@ -269,7 +258,7 @@ def test_latex_table(tables: list[Table]) -> None:
 
 
 def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[Table]) -> None:
-    text = printed(hostile_tables[0], width=200)
+    text = printed(table_1(hostile_tables[0]), width=200)
     assert re.match(r"protocol \[red\]g_1\|%\[/red\]\s", text)
     assert HOSTILE_LABEL in text
     assert "ours, τ = a|b_c" in text
@@ -360,7 +349,7 @@ def test_a_partial_column_says_how_much_of_it_there_is() -> None:
     assert ours.partial == relative.partial == {"Class": (2, 3)}
     assert ours.values["Class"] is None
     assert ours.values["Avg"] is None
-    text = printed(table)
+    text = printed(table_1(table))
     assert text.count("2 of 3") == 2
     assert "Class: missing B" in text
     assert "partial: so many of its tasks have a score" in text
@@ -368,7 +357,7 @@ def test_a_partial_column_says_how_much_of_it_there_is() -> None:
     assert latex([table]).count("& 2 of 3 &") == 2
     # Nothing of the kind where a column is whole, or has nothing at all.
     (whole,) = build_tables(scores_of({("1", "STS", "D"): 0.5}))
-    assert "partial" not in printed(whole)
+    assert "partial" not in printed(table_1(whole))
 
 
 def test_needle_and_passkey_are_not_part_of_the_average() -> None:
@@ -379,11 +368,11 @@ def test_needle_and_passkey_are_not_part_of_the_average() -> None:
     assert raw.values["Avg"] == pytest.approx(60)
     assert ours.values["Avg"] == pytest.approx(65)
     assert relative.values["Needle"] == pytest.approx(-100)
-    assert "Needle: not part of Avg" in printed(table)
+    assert "Needle: not part of Avg" in printed(table_1(table))
     # Where there is nothing else, it is what Avg is the mean of.
     (alone,) = build_tables(scores_of({("1", "Needle", "C"): 0.4}))
     assert alone.blocks[0].scores["1"]["Avg"] == pytest.approx(40)
-    assert "not part of Avg" not in printed(alone)
+    assert "not part of Avg" not in printed(table_1(alone))
 
 
 @pytest.fixture
@@ -409,10 +398,7 @@ def known(tables: list[Table]) -> TableStatistics:
 
 
 def test_terminal_with_statistics(tables: list[Table], known: TableStatistics) -> None:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(terminal(tables[0], known))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = printed(table_1(tables[0], known))
     cells = re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())
     assert cells == ["Relative Improv.", "▲ 0.43", "–", "▽ 0.12", "0.00", "–"]
     lines = text.splitlines()
@@ -426,10 +412,7 @@ def test_terminal_with_statistics(tables: list[Table], known: TableStatistics) -
 def test_terminal_with_statistics_is_bold_or_dim(
     tables: list[Table], known: TableStatistics
 ) -> None:
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
-    console.print(terminal(tables[0], known))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = printed(table_1(tables[0], known), color=True)
     assert "\x1b[1;94m▲ 0.43\x1b[0m" in text
     assert "\x1b[2m▽ 0.12\x1b[0m" in text
 
@@ -447,10 +430,7 @@ def test_terminal_with_statistics_fits_100_columns(change: float) -> None:
     means = {
         (label, "0.8", name): Uncertainty(change - 10, change + 1) for name in table.column_names
     }
-    console = Console(file=io.StringIO(), width=100)
-    console.print(terminal(table, TableStatistics({}, means, {})))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = printed(table_1(table, TableStatistics({}, means, {})))
     assert max(map(len, text.splitlines())) <= 100
     assert text.count(f"{change - 10:.2f}") == len(COLUMN_ORDER) + 1
     assert text.count(f"{change + 1:.2f}") >= len(COLUMN_ORDER) + 1
@@ -545,10 +525,7 @@ def test_the_mean_over_models_has_an_interval_too() -> None:
     low = r"{\scriptsize \quad 95 \% from} & {\scriptsize $-$1.00} & {\scriptsize 1.00} \\"
     high = r"{\scriptsize \quad to} & {\scriptsize 9.00} & {\scriptsize 9.00} \\"
     assert lines[lines.index(low) + 1] == high
-    console = Console(file=io.StringIO(), width=100)
-    console.print(terminal(table, known))
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
+    lines = printed(table_1(table, known)).splitlines()
     at = next(place for place, line in enumerate(lines) if line.startswith("Avg Improv."))
     assert lines[at + 1].split() == ["95", "%", "from", "-1.00", "1.00"]
     assert lines[at + 2].split() == ["to", "9.00", "9.00"]
@@ -628,7 +605,7 @@ def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
     }
     label = "msmarco-roberta-base-ance-firstp-of-a-long-name"
     (table,) = build_tables(scores_of(values, f"org/{label}"))
-    lines = printed(table, width).splitlines()
+    lines = printed(table_1(table), width).splitlines()
     assert label in [line.rstrip() for line in lines]
     assert "Window 512" in [line.rstrip() for line in lines]
     # The first column is as wide as the longest of what stands in it.

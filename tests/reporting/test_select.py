@@ -1,6 +1,5 @@
 """Which results of a folder are put into one table."""
 
-import io
 import json
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from composed import read
 from report_cells import BGE, write_cell
 from result_cells import PROTOCOL, cell, outcome
-from rich.console import Console
+from screens import shown
 
 from lcbench.cli.report import request_of
 from lcbench.errors import RequestError, StorageError
@@ -50,12 +49,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def report(folder: Path, *names: str) -> str:
-    console = Console(width=200, record=True)
     choices = tuple(choose(names, shipped_suites(), shipped_sources())[0]) if names else None
     warnings: list[str] = []
-    report_folder(Results(folder), choices, None, console, warnings.append)
+    text = shown(
+        lambda step: report_folder(Results(folder), choices, None, warnings.append, step=step)
+    )
     assert warnings == []
-    return console.export_text()
+    return text
 
 
 def test_a_benchmark_is_one_table(folder: Path) -> None:
@@ -108,8 +108,7 @@ def two(tmp_path: Path) -> Results:
 
 
 def quickly(results: Results, folder: Path) -> None:
-    console = Console(file=io.StringIO())
-    report_folder(results, None, folder, console, pytest.fail, Extent(resamples=0))
+    publish.publish(report_folder(results, None, folder, pytest.fail, Extent(resamples=0)))
 
 
 def test_a_killed_report_leaves_the_older_one_and_nothing_stale(
@@ -219,10 +218,10 @@ def test_models_under_different_prompts_are_in_tables_of_their_own(tmp_path: Pat
                 results, "STS12", score, policy=policy, model=model, name=name, prompts=prompts
             )
             asked.append(AskedCell(model, policy.canonical, files.result))
-    console, warnings = Console(width=200, record=True), list[str]()
+    warnings: list[str] = []
     request = request_of(read("tasks=[STS12]"), asked)
-    report_run(request, results, None, console, warnings.append)
-    lines = console.export_text().splitlines()
+    text = shown(lambda step: report_run(request, results, None, warnings.append, step=step))
+    lines = text.splitlines()
     assert warnings == []
     assert {line.strip() for line in lines if line.startswith("protocol ")} == {
         "protocol paper",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from pdflatex import compiled, latex_document
-from rich.console import Console
+from screens import printed
 
+from lcbench.cli.tables import any_sheet
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.sheet import Entry, Section, Sheet
 from lcbench.reporting.statistics import Uncertainty
@@ -53,18 +54,6 @@ def sheet() -> Sheet:
     )
 
 
-def printed(sheet: Sheet, width: int = 100, color: bool = False) -> str:
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-    )
-    console.print(sheets.terminal(sheet))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
 @pytest.mark.parametrize(
     ("value", "uncertainty", "text", "look"),
     [
@@ -102,18 +91,18 @@ def test_what_is_known_beside_an_improvement() -> None:
 
 
 def test_terminal(sheet: Sheet) -> None:
-    lines = [line.rstrip() for line in printed(sheet).splitlines()]
+    lines = [line.rstrip() for line in printed(any_sheet(sheet)).splitlines()]
     assert lines[1] == "Gains"
     assert lines[3].split() == ["Task", "raw", "τ", "=", "0.8"]
     assert lines[5] == "minilm"
     assert lines[6].split() == ["A", "50.12", "▲", "0.43"]
     assert lines[8].split() == ["C", "70.00", "△", "0.40"]
     assert "• τ is chosen [bold]here[/bold]." in lines
-    assert "\x1b" not in printed(sheet)
+    assert "\x1b" not in printed(any_sheet(sheet))
 
 
 def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Sheet) -> None:
-    text = printed(sheet, color=True)
+    text = printed(any_sheet(sheet), color=True)
     for style, shown in (("1;94", "▲ 0.43"), ("1;91", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
         assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
     assert not re.search(r"\x1b\[[1-9][\d;]*m *▼ 0\.50", text)
@@ -140,7 +129,7 @@ def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> 
             ),
         ),
     )
-    text = printed(wide, width)
+    text = printed(any_sheet(wide), width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     for row in range(3):
@@ -155,7 +144,7 @@ def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> 
 
 def test_a_sheet_without_rows() -> None:
     empty = Sheet("none", "None", ("Task", "raw"), 1, ())
-    assert printed(empty).split()[:3] == ["None", "Task", "raw"]
+    assert printed(any_sheet(empty)).split()[:3] == ["None", "Task", "raw"]
     assert sheets.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
     assert sheets.csv(empty) == "Task,raw\n"
 

@@ -22,6 +22,7 @@ from lcbench.errors import RequestError
 from lcbench.hub.fetch import data_of
 from lcbench.plan.estimate import estimate
 from lcbench.plan.layout import grid_of
+from lcbench.reporting.publish import publish
 from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
 from lcbench.results.folder import Results
 from lcbench.settings.schema import Settings, TasksSettings
@@ -223,7 +224,9 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
         for cell in grid.cells
     ]
     request = cli_report.request_of(settings, asked)
-    report_run(request, results, tmp_path / "report", console, warnings.append)
+    found = report_run(request, results, tmp_path / "report", warnings.append)
+    assert found is not None
+    publish(found)
     report = (tmp_path / "report" / "table1.md").read_text(encoding="utf-8")
     assert "LettersRetrieval" in report
     assert warnings == []
@@ -257,7 +260,7 @@ def test_other_content_is_another_dataset(
     assert columns["LettersClassification"] == "Class"
 
     few = Extent(resamples=0)
-    report_folder(results, None, tmp_path / "report", console, warnings.append, few)
+    publish(report_folder(results, None, tmp_path / "report", warnings.append, few))
     report = (tmp_path / "report" / "table1.md").read_text(encoding="utf-8")
     assert f"letters {now[:8]}" in report
 

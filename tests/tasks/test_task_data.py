@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from mteb.abstasks import AbsTaskClassification
 from rich.console import Console
+from screens import shown
 from sentence_transformers import SentenceTransformer
 
 from lcbench.cli.run import carry_out
@@ -213,9 +215,8 @@ def test_the_report_has_every_column_and_nothing_is_missing(
     choices = tuple(choose([suite], suites, shipped_sources())[0])
     results, folder, few = Results(scored.results), tmp_path / "report", Extent(resamples=50)
     warnings: list[str] = []
-    with (tmp_path / "screen").open("w") as screen:
-        console = Console(file=screen, width=250)
-        report_folder(results, choices, folder, console, warnings.append, few)
+    find = partial(report_folder, results, choices, folder, warnings.append, few)
+    text = shown(find, width=250)
     assert warnings == []
     columns = next(one for one in suites if one.name == suite).columns
     table = pd.read_csv(tmp_path / "report" / "table1.csv")
@@ -229,6 +230,5 @@ def test_the_report_has_every_column_and_nothing_is_missing(
     assert rows["ours"].map(math.isfinite).all()
     # A model with random weights may be worse than chance, and nothing is relative to that.
     assert (rows["relative"].map(math.isfinite) == (rows["raw"] > 0)).all()
-    shown = (tmp_path / "screen").read_text()
-    assert "refused" not in shown
-    assert "missing" not in shown
+    assert "refused" not in text
+    assert "missing" not in text

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.console import Console
 
+    from lcbench.reporting.publish import Report, Step
     from lcbench.reporting.select import AskedCell, Request
     from lcbench.settings.schema import Settings
 
@@ -26,6 +30,7 @@ def job(config: DictConfig) -> int:
 
     settings = read_report(config)
     extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
+    find: Callable[[Step | None], Report | None]
     if settings.manifest is not None:
         if settings.tasks is not None:
             raise RequestError(
@@ -43,18 +48,18 @@ def job(config: DictConfig) -> int:
         if not any(cell.path.exists() for cell in cells):
             raise RequestError(f"manifest={path}: none of its {len(cells)} cells is finished.")
         request = request_of(kept, cells)
-        report_run(request, Results(folder), settings.report_dir, screen(), warn, extent)
+        find = partial(report_run, request, Results(folder), settings.report_dir, warn, extent)
     else:
-        results = Results(settings.results_dir)
-        report_folder(
-            results,
+        find = partial(
+            report_folder,
+            Results(settings.results_dir),
             settings.tasks,
             settings.report_dir,
-            screen(),
             warn,
             extent,
-            shipped_sources(),
+            sources=shipped_sources(),
         )
+    show(find, screen())
     return 0
 
 
@@ -71,3 +76,61 @@ def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
         splits=settings.protocol.splits,
         subsets=settings.protocol.subsets,
     )
+
+
+def show(find: Callable[[Step | None], Report | None], console: Console) -> None:
+    """Print a report's tables, write its files, and say where they are.
+
+    Args:
+        find: returns what there is to report, if anything. Its argument is told how far it is.
+        console: where to print.
+
+    Raises:
+        RequestError: there is nothing to report, or nowhere to write it.
+        StorageError: the report's folder cannot be written.
+    """
+    from rich.text import Text
+
+    with _bars(console) as step:
+        report = find(step)
+    if report is None:
+        return
+    # Imported late: a report that finds nothing to say does not need them.
+    from lcbench.cli.tables import tables_of
+    from lcbench.reporting.publish import PAGE, publish
+
+    for table in tables_of(report.findings):
+        console.print(table)
+    for line in report.words:
+        console.print(Text(line))
+    with _bars(console) as step:
+        files = publish(report, step)
+    top = [name for name in files if "/" not in name and name != PAGE]
+    folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
+    written = f"Written to {report.folder}: {', '.join([*top, *folders])}"
+    console.print(Text(written, style="dim"))
+    console.print(Text(f"The page: {report.folder / PAGE}"), soft_wrap=True)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Step | None]:
+    """Show on a terminal what is being worked out, and how much of it is done."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    shown = Progress(*columns, console=console, transient=True)
+    bars: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if not bars:
+                # Not before: while it is shown, warnings would go to standard output.
+                stack.enter_context(shown)
+            if what not in bars:
+                bars[what] = shown.add_task(what, total=total)
+            shown.update(bars[what], completed=done, total=total)
+
+        yield tell

@@ -92,7 +92,7 @@ def _run_told(
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     if element is None:
-        from lcbench.cli.report import request_of
+        from lcbench.cli.report import request_of, show
         from lcbench.reporting.select import AskedCell, report_run
         from lcbench.results.folder import Results
 
@@ -101,7 +101,8 @@ def _run_told(
             AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
             for cell in outcome.cells
         ]
-        report_run(request_of(settings, cells), results, None, console, warn)
+        request = request_of(settings, cells)
+        show(lambda step: report_run(request, results, None, warn, step=step), console)
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")

@@ -1,4 +1,4 @@
-"""Tables as text: for the terminal, and as Markdown, CSV and LaTeX.
+"""Tables as text: their lines, which a terminal shows (`cli.tables`), and Markdown, CSV and LaTeX.
 
 Computes nothing but roundings; `text` escapes the names.
 """
@@ -7,19 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from lcbench.reporting.sheet import (
-    GAIN,
-    LOSS,
     Entry,
     entry_latex,
     entry_markdown,
-    entry_terminal,
     improvement,
     interval,
     latex_needs,
@@ -48,16 +39,13 @@ from lcbench.reporting.text import (
     UP,
     UP_UNSURE,
     csv_text,
-    direction,
     full,
     group_heading,
     latex_row,
     latex_text,
     markdown_grid,
     markdown_text,
-    one_line,
     two_decimals,
-    wrapped_header,
 )
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
@@ -73,7 +61,7 @@ ROW_NAMES = {
     "low": "95 % from",
     "high": "       to",
 }
-_SCORES = frozenset({"raw", "ours"})
+SCORES = frozenset({"raw", "ours"})
 
 _FOOTNOTE_AVERAGE = (
     f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
@@ -85,7 +73,7 @@ _FOOTNOTE_PARTIAL = (
     "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
     "those that are missing are named above."
 )
-_FOOTNOTE_LENGTHS = (
+FOOTNOTE_LENGTHS = (
     "The task's main score × 100 by the documents' length in tokens; Mean is the score of the task "
     f"in Table 1. {HOLE} is a hole: the notes of Table 1 say why."
 )
@@ -95,40 +83,18 @@ _FOOTNOTE_CHOICE = (
 )
 
 
-_MOST_COLUMNS_FAR_APART = 6
-
 _CAPTION = "Scores and relative improvements"
 # Each has up to six lines of a page that has 50, which the notes share.
 _MODELS_OF_A_PAGE = 6
 
-# Stands for a row that is as wide as the table; no name has it, for it is not printable.
-_SPANNING = "\ue000"
-
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """One line of a block: raw, ours, relative, low, high, interval."""
 
     kind: str
     policy: str
     entries: tuple[Entry, ...]
-
-
-class _Spanned:
-    """A grid some rows of which are names as wide as the console: no column is wider for them."""
-
-    def __init__(self, grid: RichTable, names: Sequence[Text]) -> None:
-        self._grid = grid
-        self._names = names
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = iter(self._names)
-        for line in console.render_lines(self._grid, options, pad=False):
-            if any(_SPANNING in segment.text for segment in line):
-                yield next(names)
-            else:
-                yield from line
-                yield Segment.line()
 
 
 def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
@@ -146,49 +112,6 @@ def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[
     )
 
 
-def terminal(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
-    """The table, its notes and its footnotes for a `rich` console of 100 columns or more.
-
-    With statistics, relative improvements have the marks of `sheet.improvement`, and their 95 %
-    intervals below them.
-    """
-    # The box itself puts one space between two columns.
-    spaces = 1 if len(table.column_names) <= _MOST_COLUMNS_FAR_APART else 0
-    grid = RichTable(
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, spaces, 0, 0)
-    )
-    grid.add_column("Model", overflow="fold")
-    counts = _task_counts(table)
-    for name in table.column_names:
-        header = Text(wrapped_header(one_line(name)) + counts[name].replace(" ", "\n"))
-        grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
-    spanning = []
-    for window, blocks in groupby(table.blocks, _window):
-        spanning.append(Text(f"Window {window}", style="italic"))
-        grid.add_row(_SPANNING)
-        for block in blocks:
-            spanning.append(Text(one_line(block.label), style="bold"))
-            grid.add_row(_SPANNING)
-            for line in _lines(table, block, statistics, two_lines=True):
-                # The policy of the relative line is that of the line above it.
-                policy = f", τ = {one_line(line.policy)}" if line.kind in _SCORES else ""
-                values = [_terminal_value(line.kind, entry) for entry in line.entries]
-                grid.add_row(Text(f" {ROW_NAMES[line.kind]}{policy}"), *values)
-            grid.add_section()
-    for line in _average_lines(table, statistics, two_lines=True):
-        values = [_terminal_value(line.kind, entry) for entry in line.entries]
-        relative = line.kind == "relative"
-        title = Text("Avg Improv.", style="bold") if relative else Text(f" {ROW_NAMES[line.kind]}")
-        grid.add_row(title, *values)
-    below = RichTable.grid(padding=(0, 1))
-    for note in _notes(table, statistics):
-        below.add_row(Text("•"), Text(one_line(note)))
-    for footnote in footnotes(table, statistics):
-        below.add_row(Text("*"), Text(footnote, style="dim"))
-    title = Text(one_line(group_heading(table.group)), style="bold")
-    return Group(title, Text(), _Spanned(grid, spanning), Text(), below)
-
-
 def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The tables with notes and footnotes, and below each the scores per task and τ.
 
@@ -200,37 +123,19 @@ def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | Non
     return "\n".join(_markdown_table(*pair) for pair in _with_statistics(tables, statistics))
 
 
-def terminal_lengths(tables: Sequence[LengthTable]) -> RenderableType:
-    """The scores per length for a `rich` console of 100 columns or more."""
-    parts: list[RenderableType] = [Text("Scores per length", style="bold")]
-    for table in tables:
-        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
-        grid.add_column(Text(one_line(table.task)), overflow="fold")
-        for name in _length_columns(table):
-            grid.add_column(name, justify="right")
-        heading = None
-        for row in table.rows:
-            if (row.window, row.label) != heading:
-                heading = (row.window, row.label)
-                grid.add_row(Text(f"{one_line(row.label)}, window {_window(row)}", style="bold"))
-            grid.add_row(Text(f" τ = {one_line(row.policy)}"), *_length_values(table, row))
-        parts += [Text(), grid]
-    return Group(Text(), *parts, Text(), Text(_FOOTNOTE_LENGTHS, style="dim"))
-
-
 def markdown_lengths(tables: Sequence[LengthTable]) -> str:
     """The scores per length, one table a task; nothing if there is none."""
     if not tables:
         return ""
-    lines = ["", "## Scores per length", "", markdown_text(_FOOTNOTE_LENGTHS), ""]
+    lines = ["", "## Scores per length", "", markdown_text(FOOTNOTE_LENGTHS), ""]
     for table in tables:
-        header = ["Model", "Window", "τ", *_length_columns(table)]
+        header = ["Model", "Window", "τ", *length_columns(table)]
         rows = [
             [
                 markdown_text(row.label),
-                _window(row),
+                window_text(row),
                 markdown_text(row.policy),
-                *_length_values(table, row),
+                *length_values(table, row),
             ]
             for row in table.rows
         ]
@@ -255,11 +160,11 @@ def csv_lengths(tables: Sequence[LengthTable]) -> str:
     )
 
 
-def _length_columns(table: LengthTable) -> list[str]:
+def length_columns(table: LengthTable) -> list[str]:
     return [*map(str, table.lengths), "Mean"]
 
 
-def _length_values(table: LengthTable, row: LengthRow) -> list[str]:
+def length_values(table: LengthTable, row: LengthRow) -> list[str]:
     """The row's numbers; empty, and no hole, is a length that its window does not have."""
     values = [
         two_decimals(row.scores[length]) if length in row.scores else "" for length in table.lengths
@@ -280,7 +185,7 @@ def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = 
             (*_identity(table, block), line.kind, line.policy, column, _full(entry))
             for table, known in _with_statistics(tables, statistics)
             for block in table.blocks
-            for line in _lines(table, block, known, two_lines=True, unknown_too=True)
+            for line in lines_of(table, block, known, two_lines=True, unknown_too=True)
             for column, entry in zip(table.column_names, line.entries, strict=True)
         ),
     )
@@ -321,12 +226,12 @@ def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] 
     )
 
 
-def _task_counts(table: Table) -> dict[str, str]:
+def task_counts(table: Table) -> dict[str, str]:
     """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
     return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
 
 
-def _window(block: Block | LengthRow) -> str:
+def window_text(block: Block | LengthRow) -> str:
     """The window in tokens, or what stands for one that is not known."""
     return HOLE if block.window is None else str(block.window)
 
@@ -337,7 +242,7 @@ def _with_statistics(
     return list(zip(tables, statistics or [None] * len(tables), strict=True))
 
 
-def _notes(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
+def notes_of(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
     return (*table.notes, *(() if statistics is None else statistics.notes))
 
 
@@ -355,14 +260,14 @@ def _footnote_marks(statistics: TableStatistics) -> str:
     )
 
 
-def _lines(
+def lines_of(
     table: Table,
     block: Block,
     statistics: TableStatistics | None,
     *,
     two_lines: bool,
     unknown_too: bool = False,
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     """Yield a block's lines; an interval is one line, or two: where it begins and where it ends.
 
     It has none where nothing is known of it, unless that is wanted too.
@@ -378,37 +283,37 @@ def _lines(
                 and row.values[column] is not None
             }
         entries = [_entry(row, column, known.get(column)) for column in table.column_names]
-        yield _Line(row.kind, row.policy, tuple(entries))
+        yield Line(row.kind, row.policy, tuple(entries))
         if known or (unknown_too and statistics is not None and row.kind == "relative"):
             yield from _interval_lines(table, row.policy, known, two_lines)
 
 
-def _average_lines(
+def average_lines(
     table: Table, statistics: TableStatistics | None, *, two_lines: bool
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     """Yield `Avg Improv.` as the lines of a block; nothing if the table has none."""
     if table.average_improvement is None:
         return
     average = Row("relative", "", table.average_improvement)
     known = {} if statistics is None else statistics.average
     entries = [_entry(average, column, known.get(column)) for column in table.column_names]
-    yield _Line(average.kind, average.policy, tuple(entries))
+    yield Line(average.kind, average.policy, tuple(entries))
     if known:
         yield from _interval_lines(table, "", known, two_lines)
 
 
 def _interval_lines(
     table: Table, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     found = [known.get(column) for column in table.column_names]
     if two_lines:
         lows = tuple(number(None if one is None else one.low) for one in found)
         highs = tuple(number(None if one is None else one.high) for one in found)
-        yield _Line("low", policy, lows)
-        yield _Line("high", policy, highs)
+        yield Line("low", policy, lows)
+        yield Line("high", policy, highs)
     else:
         both = tuple(number(None) if one is None else Entry(interval(one)) for one in found)
-        yield _Line("interval", policy, both)
+        yield Line("interval", policy, both)
 
 
 def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
@@ -417,15 +322,6 @@ def _entry(row: Row, column: str, uncertainty: Uncertainty | None) -> Entry:
         # What stands for a column of which some tasks have a score.
         return Entry("{} of {}".format(*row.partial[column]))
     return improvement(value, uncertainty) if row.kind == "relative" else number(value)
-
-
-def _terminal_value(kind: str, entry: Entry) -> Text:
-    text = entry_terminal(entry)
-    if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
-        text.style = {1: GAIN, -1: LOSS, 0: ""}[direction(entry.value)]
-    elif kind in {"low", "high"}:
-        text.style = "dim"
-    return text
 
 
 def _full(entry: Entry) -> str:
@@ -445,18 +341,18 @@ def _task_statistics(
 
 
 def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
-    counts = _task_counts(table)
+    counts = task_counts(table)
     names = table.column_names
     header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
     rows = []
-    for window, blocks in groupby(table.blocks, _window):
+    for window, blocks in groupby(table.blocks, window_text):
         rows.append([f"**Window {window}**", *[""] * (len(header) - 1)])
         for block in blocks:
             label = markdown_text(block.label)
-            for line in _lines(table, block, statistics, two_lines=False):
+            for line in lines_of(table, block, statistics, two_lines=False):
                 values = map(entry_markdown, line.entries)
                 rows.append([label, ROW_NAMES[line.kind], markdown_text(line.policy), *values])
-    for line in _average_lines(table, statistics, two_lines=False):
+    for line in average_lines(table, statistics, two_lines=False):
         title = "**Avg Improv.**" if line.kind == "relative" else ROW_NAMES[line.kind]
         rows.append([title, "", "", *map(entry_markdown, line.entries)])
     lines = [
@@ -465,7 +361,7 @@ def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
         *markdown_grid(header, rows, 2),
         "",
     ]
-    if notes := _notes(table, statistics):
+    if notes := notes_of(table, statistics):
         lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
     for footnote in footnotes(table, statistics):
         lines += [markdown_text(footnote), ""]
@@ -500,7 +396,7 @@ def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str
 def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]:
     """Return a `table` for every few models; the mean over the models is in the last."""
     names = table.column_names
-    counts = _task_counts(table)
+    counts = task_counts(table)
     head = [
         f"\\begin{{tabular}}{{l{'r' * len(names)}}}",
         "\\toprule",
@@ -515,7 +411,7 @@ def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]
         title = f"{_CAPTION}: {group_heading(table.group)}" + (
             f" (part {number_} of {len(parts)})" if len(parts) > 1 else ""
         )
-        notes = (*_notes(table, statistics), *footnotes(table, statistics)) if last else ()
+        notes = (*notes_of(table, statistics), *footnotes(table, statistics)) if last else ()
         lines = [*head, *_latex_blocks(table, blocks, statistics)]
         if last:
             lines += _latex_average(table, statistics)
@@ -528,7 +424,7 @@ def _latex_blocks(
     table: Table, blocks: Sequence[Block], statistics: TableStatistics | None
 ) -> Iterator[str]:
     width = 1 + len(table.column_names)
-    for window, those in groupby(blocks, _window):
+    for window, those in groupby(blocks, window_text):
         heading = latex_text(f"Window {window}")
         yield "\\midrule"
         yield f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{heading}}}}} \\\\"
@@ -536,11 +432,11 @@ def _latex_blocks(
             if place:
                 yield "\\midrule"
             yield f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{latex_text(block.label)}}}}} \\\\"
-            yield from map(_latex_line, _lines(table, block, statistics, two_lines=True))
+            yield from map(_latex_line, lines_of(table, block, statistics, two_lines=True))
 
 
 def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator[str]:
-    for line in _average_lines(table, statistics, two_lines=True):
+    for line in average_lines(table, statistics, two_lines=True):
         if line.kind == "relative":
             yield "\\midrule"
             yield latex_row(["Avg Improv.", *map(entry_latex, line.entries)])
@@ -548,9 +444,9 @@ def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator
             yield _latex_line(line)
 
 
-def _latex_line(line: _Line) -> str:
+def _latex_line(line: Line) -> str:
     # The policy of the relative line is that of the line above it.
-    policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in _SCORES else ""
+    policy = f", $\\tau$ = {latex_text(line.policy)}" if line.kind in SCORES else ""
     title = f"\\quad {latex_text(ROW_NAMES[line.kind].strip())}{policy}"
     cells = [title, *map(entry_latex, line.entries)]
     if line.kind in {"low", "high"}:

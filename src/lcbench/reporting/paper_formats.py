@@ -1,11 +1,6 @@
-"""The comparison with the paper, for the terminal, as Markdown and as CSV."""
+"""The comparison with the paper, as Markdown and as CSV, and its lines (`cli.tables`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from lcbench.reporting.formats import ROW_NAMES
 from lcbench.reporting.table import AVERAGE, COLUMN_ORDER
@@ -16,8 +11,6 @@ from lcbench.reporting.text import (
     full,
     markdown_grid,
     markdown_text,
-    one_line,
-    wrapped_header,
 )
 
 CSV_PAPER_HEADER = (
@@ -38,9 +31,8 @@ CSV_PAPER_HEADER = (
 
 _ROW_NAMES_OF_PAPER = {**ROW_NAMES, "avg_improv": "Avg Improv."}
 
-_PAPER_TITLE = "Paper beside ours"
+PAPER_TITLE = "Paper beside ours"
 _WITHIN = {"yes": "✓", "no": "✗", "unknown": "?"}
-_WITHIN_STYLES = {"yes": "green", "no": "red", "unknown": ""}
 _DOUBT = "†"
 _FOOTNOTE_WITHIN = (
     "The difference is ours minus the paper's. ✓: it lies within our noise; ✗: it does not; ?: the "
@@ -58,48 +50,18 @@ _FOOTNOTE_RANKS = (
 )
 
 
-def terminal_paper(comparisons: Sequence[Comparison]) -> RenderableType:
-    """The paper's numbers beside ours, for a `rich` console of 100 columns or more."""
-    parts: list[RenderableType] = [Text(), Text(_PAPER_TITLE, style="bold"), Text()]
-    for name, columns, rows in _paper_tables(comparisons):
-        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-        grid.add_column(name, overflow="fold")
-        grid.add_column("")
-        for column in columns:
-            header = Text(wrapped_header(one_line(column)))
-            grid.add_column(header, justify="right", vertical="bottom", overflow="fold")
-        for label, row, policy, cells in rows:
-            named = f" {row}, τ = {one_line(policy)}" if policy else f" {row}"
-            names = [Text(one_line(label), style="bold"), Text(named), Text(), Text()]
-            for title, quantity, values in zip(
-                names, _QUANTITIES, _paper_lines(cells, columns), strict=True
-            ):
-                texts = [
-                    Text(value, style=_paper_style(quantity, cells.get(column)))
-                    for column, value in zip(columns, values, strict=True)
-                ]
-                grid.add_row(title, Text(quantity, style="dim"), *texts)
-            grid.add_section()
-        parts += [grid, Text()]
-    below = RichTable.grid(padding=(0, 1))
-    below.add_row(Text("•"), Text(paper_summary(comparisons)))
-    for footnote in _paper_footnotes(comparisons):
-        below.add_row(Text("*"), Text(footnote, style="dim"))
-    return Group(*parts, below)
-
-
 def markdown_paper(comparisons: Sequence[Comparison]) -> str:
     """The paper's numbers beside ours, one Markdown table for each of the paper's."""
-    lines = [f"## {_PAPER_TITLE}", ""]
-    for name, columns, rows in _paper_tables(comparisons):
+    lines = [f"## {PAPER_TITLE}", ""]
+    for name, columns, rows in paper_tables(comparisons):
         header = ["Model", "Row", "τ", "", *map(markdown_text, columns)]
         grid = [
             [*map(markdown_text, (label, row, policy, quantity)), *map(markdown_text, values)]
             for label, row, policy, cells in rows
-            for quantity, values in zip(_QUANTITIES, _paper_lines(cells, columns), strict=True)
+            for quantity, values in zip(QUANTITIES, paper_lines(cells, columns), strict=True)
         ]
         lines += [f"### {name}", "", *markdown_grid(header, grid, 4), ""]
-    for sentence in (paper_summary(comparisons), *_paper_footnotes(comparisons)):
+    for sentence in (paper_summary(comparisons), *paper_footnotes(comparisons)):
         lines += [markdown_text(sentence), ""]
     return "\n".join(lines)
 
@@ -142,14 +104,14 @@ def paper_summary(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-_QUANTITIES = ("paper", "ours", "difference", "noise")
+QUANTITIES = ("paper", "ours", "difference", "noise")
 
-_PaperRow = tuple[str, str, str, Mapping[str, Comparison]]  # model, row, policy, by column
+PaperRow = tuple[str, str, str, Mapping[str, Comparison]]  # model, row, policy, by column
 
 
-def _paper_tables(
+def paper_tables(
     comparisons: Sequence[Comparison],
-) -> Iterator[tuple[str, list[str], list[_PaperRow]]]:
+) -> Iterator[tuple[str, list[str], list[PaperRow]]]:
     """Yield each of the paper's tables with a number in common: its name, columns and rows."""
     order = [*COLUMN_ORDER, AVERAGE]
     for table in dict.fromkeys(one.table for one in comparisons if one.ours is not None):
@@ -168,7 +130,7 @@ def _paper_tables(
         yield table, columns, [(*key, cells) for key, cells in rows.items()]
 
 
-def _paper_lines(
+def paper_lines(
     cells: Mapping[str, Comparison], columns: Sequence[str]
 ) -> tuple[list[str], list[str], list[str], list[str]]:
     """The lines paper, ours, difference and noise of a row."""
@@ -191,14 +153,8 @@ def _paper_texts(one: Comparison) -> tuple[str, str, str, str]:
     return paper, f"{round(one.ours, digits) + 0.0:.{digits}f}", difference, noise
 
 
-def _paper_style(quantity: str, one: Comparison | None) -> str:
-    if one is None or quantity != "difference":
-        return "dim" if quantity == "noise" else ""
-    return _WITHIN_STYLES[one.within]
-
-
-def _paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
-    shown = {name for name, _, _ in _paper_tables(comparisons)}
+def paper_footnotes(comparisons: Sequence[Comparison]) -> list[str]:
+    shown = {name for name, _, _ in paper_tables(comparisons)}
     those = [one for one in comparisons if one.table in shown]
     doubts = dict.fromkeys((one.table, one.doubt) for one in those if one.doubt)
     return [

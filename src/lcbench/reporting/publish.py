@@ -1,4 +1,4 @@
-"""Put a report on the screen and into its folder: tables, figures with their data, and the page."""
+"""Put a report into its folder: tables, figures with their data, and the page."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from lcbench.errors import StorageError
 from lcbench.reporting import document, formats, page, paper_formats, summary
-from lcbench.reporting.sheet import csv, latex, markdown, terminal
+from lcbench.reporting.sheet import csv, latex, markdown
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lcbench.reporting.findings import Findings
     from lcbench.reporting.tables.by_length import LengthBuckets
 
@@ -51,47 +48,55 @@ _HEAD = 4096
 # In the name of a file, of a task.
 _UNSAFE = re.compile(r"[^\w-]")
 
-# On a terminal, what is wide or long is left to the files.
-_SHOWN = ("choice", "beside", "models", "table2")
-
-
 Step = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and of how much."""
 
 
-def publish(
-    findings: Findings,
-    folder: Path,
-    console: Console,
-    title: str = "lcbench",
-    step: Step | None = None,
-    cells: Collection[str] = (),
-) -> None:
-    """Print what was found, and write all of it, once all of it is made, `report.json` last.
+@dataclass(frozen=True)
+class Report:
+    """What was found, and the folder that it is written to.
+
+    Attributes:
+        findings: the tables, and all that they are made of.
+        described: the same as the page and `report.json` have it (`document.build`).
+        folder: made if it is not there. Of an older report in it nothing remains.
+        cells: the results that it shows, as `cells_of` is to return them.
+    """
+
+    findings: Findings
+    described: dict[str, Any]
+    folder: Path
+    cells: frozenset[str] = frozenset()
+
+    @property
+    def words(self) -> list[str]:
+        """What was found, a line each."""
+        return _words(self.described)
+
+
+def publish(report: Report, step: Step | None = None) -> list[str]:
+    """Write a report, once all of it is made, `report.json` last.
 
     Args:
-        findings: the report.
-        folder: where to; made if it is not there. Of an older report nothing remains.
-        console: shows Table 1, how τ was chosen, and what was asked for beside.
-        title: of the page.
+        report: what was found.
         step: told of the figures.
-        cells: the results that it shows, as `cells_of` is to return them.
+
+    Returns:
+        The files, by their paths below the report's folder, sorted.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    described = document.build(findings, title)
-    words = _words(described)
-    _show(findings, words, console)
+    findings, folder, described = report.findings, report.folder, dict(report.described)
     texts = _texts(findings)
-    texts["table1.md"] = "\n\n".join([*map(markdown_text, words), texts["table1.md"]])
+    texts["table1.md"] = "\n\n".join([*map(markdown_text, report.words), texts["table1.md"]])
     texts[PAGE] = page.build(described)
     with TemporaryDirectory(prefix="lcbench-") as temporary:
         figures = [Path(temporary) / name for name in _draw(findings, Path(temporary), step)]
         files = {*texts, DOCUMENT, *(f"figures/{path.name}" for path in figures)}
         # By which the next report knows what to take away.
         described["files"] = sorted(files)
-        described["cells"] = sorted(cells)
+        described["cells"] = sorted(report.cells)
         with _alone(folder) as journal:
             older = _older(folder, journal)
             # If this is killed, the next report takes away what of it was written.
@@ -103,10 +108,7 @@ def publish(
             for name in older - files:
                 (folder / name).unlink(missing_ok=True)
             write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
-    top = sorted(name for name in files if "/" not in name and name != PAGE)
-    folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
-    console.print(Text(f"Written to {folder}: {', '.join([*top, *folders])}", style="dim"))
-    console.print(Text(f"The page: {folder / PAGE}"), soft_wrap=True)
+    return sorted(files)
 
 
 def cells_of(folder: Path) -> frozenset[str]:
@@ -242,20 +244,6 @@ def _words(described: Mapping[str, Any]) -> list[str]:
         lines += [f"{several}{sentence}" for sentence in of_all]
         lines += [f"{several}{label}: {text}" for label, text in models]
     return lines
-
-
-def _show(findings: Findings, words: Sequence[str], console: Console) -> None:
-    for found in findings.tables:
-        console.print(formats.terminal(found.table, found.statistics))
-    for sheet in findings.sheets:
-        if sheet.name.startswith(_SHOWN):
-            console.print(terminal(sheet))
-    if findings.lengths:
-        console.print(formats.terminal_lengths(findings.lengths))
-    if findings.paper:
-        console.print(paper_formats.terminal_paper(findings.paper))
-    for line in words:
-        console.print(Text(line))
 
 
 def _texts(findings: Findings) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Report a run, a sweep or a folder: which cells, beside which, in which tables.
 
-What is found of them is `findings`' to say, and `publish`'s to show.
+What is found of them is `findings`' to say, and `publish`'s to write.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,8 @@ from lcbench.tasks.suites import Suite, column_of, resolve, shipped_suites
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
+
+    from lcbench.reporting.publish import Report, Step
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,27 @@ def report_run(
     request: Request,
     results: Results,
     report_dir: Path | None,
-    console: Console,
     warn: Callable[[str], None],
     extent: Extent = WHOLE,
-) -> None:
-    """Report the cells of one request, and no others.
+    step: Step | None = None,
+) -> Report | None:
+    """Find what there is to report of the cells of one request, and of no others.
 
     Args:
         request: the cells, and how they are shown.
         results: where its results are.
         report_dir: where to; None: `report` in the folder of results, or, where that has a report
             of results that are not asked for here, a folder of the request's own in it.
-        console: shows the tables.
         warn: told of every file that is left out.
         extent: of the report.
+        step: told what is being worked out, and how much of it is done.
+
+    Returns:
+        What was found, yet to be written (`publish`); None: none of the cells has a result.
 
     Raises:
-        RequestError: there is no such model, or second folder.
+        RequestError: there is no such model, or second folder; or the report's folder cannot be
+            written.
     """
     paths = [cell.path for cell in request.cells]
     scores = results.read(partial(column_of, suites=request.suites), warn, paths)
@@ -123,7 +127,7 @@ def report_run(
         if cell.policy not in of_model:
             of_model.append(cell.policy)
     if scores.empty:
-        return
+        return None
     # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
     # Models whose prompts differ are in tables of their own.
     same = {"splits": request.splits, "subsets": request.subsets}
@@ -134,7 +138,7 @@ def report_run(
         policies = {model: own for model, own in policies.items() if model in extent.models}
     tables = build_tables(scores, expected, policies)
     folder = report_dir or _own_folder(request.label, results, request.cells)
-    _write(tables, scores, results, folder, console, warn, extent)
+    return _found(tables, scores, results, folder, warn, extent, step)
 
 
 def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Path:
@@ -158,24 +162,28 @@ def report_folder(
     results: Results,
     tasks: Sequence[TaskChoice] | None,
     report_dir: Path | None,
-    console: Console,
     warn: Callable[[str], None],
     extent: Extent = WHOLE,
+    step: Step | None = None,
     sources: Sequence[Source] = _SOURCES,
-) -> None:
-    """Report all results of a folder.
+) -> Report:
+    """Find what there is to report of all results of a folder.
 
     Args:
         results: the folder.
         tasks: only these; None: all.
         report_dir: where to; None: `report` in the folder of results.
-        console: shows the tables.
         warn: told of every file that is left out.
         extent: of the report.
+        step: told what is being worked out, and how much of it is done.
         sources: of those tasks that no suite has.
 
+    Returns:
+        What was found, yet to be written (`publish`).
+
     Raises:
-        RequestError: there are none, none of the models, or none in the second folder.
+        RequestError: there are none, none of the models, or none in the second folder; or the
+            report's folder cannot be written.
     """
     suites = shipped_suites()
     scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
@@ -196,7 +204,7 @@ def report_folder(
         for table in build_tables(scores, expected)
     ]
     folder = report_dir or results.folder / "report"
-    _write(tables, scores, results, folder, console, warn, extent)
+    return _found(tables, scores, results, folder, warn, extent, step)
 
 
 def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
@@ -315,15 +323,15 @@ def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str 
     return source_of(task, sources).kind(task)
 
 
-def _write(
+def _found(
     tables: Sequence[Table],
     scores: pd.DataFrame,
     results: Results,
     folder: Path,
-    console: Console,
     warn: Callable[[str], None],
     extent: Extent,
-) -> None:
+    step: Step | None,
+) -> Report:
     there = None
     if extent.against is not None:
         there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
@@ -332,7 +340,7 @@ def _write(
     # Imported late: a report that finds nothing to say does not need them.
     from lcbench.reporting import document
     from lcbench.reporting.findings import gather
-    from lcbench.reporting.publish import file_of_another, publish
+    from lcbench.reporting.publish import Report, file_of_another
     from lcbench.reporting.sheet import distinct
     from lcbench.reporting.tables import comparison
 
@@ -342,8 +350,7 @@ def _write(
             "away, or name another folder: python -m lcbench report report_dir=PATH."
         )
     _check_writable(folder)
-    with _steps(console) as step:
-        found = gather(tables, scores, extent.resamples, extent.seed, step)
+    found = gather(tables, scores, extent.resamples, extent.seed, step)
     sheets = list(found.sheets)
     if extent.models is not None:
         for one in reversed(found.tables):
@@ -354,13 +361,11 @@ def _write(
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
         asked = compare if extent.resamples else None
-        with _steps(console) as step:
-            told = None if step is None else partial(step, "comparing with the second folder")
-            sheets.insert(0, comparison.beside_folders(there, scores, names, asked, told))
+        progress = None if step is None else partial(step, "comparing with the second folder")
+        sheets.insert(0, comparison.beside_folders(there, scores, names, asked, progress))
     found = replace(found, sheets=distinct(sheets))
-    with _steps(console) as step:
-        cells = {_name_of(files.result, results) for files in set(scores["files"])}
-        publish(found, folder, console, document.title(found), step, cells)
+    cells = frozenset(_name_of(files.result, results) for files in set(scores["files"]))
+    return Report(found, document.build(found, document.title(found)), folder, cells)
 
 
 def _check_writable(folder: Path) -> None:
@@ -376,23 +381,3 @@ def _check_writable(folder: Path) -> None:
             f"report_dir={folder} cannot be written: {error.strerror or error}. "
             "Name another folder: report_dir=PATH."
         ) from error
-
-
-@contextmanager
-def _steps(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show on a terminal what is being worked out, and how much of it is done."""
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
-        bars: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = shown.add_task(what, total=total)
-            shown.update(bars[what], completed=done, total=total)
-
-        yield tell

@@ -1,4 +1,4 @@
-"""A sheet: any table of the report as values with their texts, and its five formats.
+"""A sheet: any table of the report as values with their texts, and its formats.
 
 Computes nothing but roundings; `text` escapes the names.
 """
@@ -10,12 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-
-from rich import box
-from rich.cells import cell_len
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from lcbench.reporting.text import (
     DOWN,
@@ -32,12 +26,9 @@ from lcbench.reporting.text import (
     markdown_text,
     one_line,
     two_decimals,
-    wrapped_header,
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-
     from lcbench.reporting.statistics import Uncertainty
 
 Look = Literal["plain", "up", "down", "unsure", "strong"]
@@ -95,22 +86,8 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-# In a terminal: gains blue and losses orange, as on the page and in the figures.
-GAIN, LOSS = "dodger_blue1", "dark_orange"
-_STYLES = {
-    "plain": "",
-    "up": f"bold {GAIN}",
-    "down": f"bold {LOSS}",
-    "unsure": "dim",
-    "strong": "bold",
-}
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _BOLD = frozenset({"up", "down", "strong"})
-
-# In a terminal: names may take this share of the width, and a header is broken beyond so many
-# characters if the numbers below it are no wider.
-_SHARE_OF_LABELS = 0.45
-_WIDEST_HEADER = 12
 
 # More rows than these do not fit on a page; a `longtable` goes on over the next.
 _ROWS_OF_A_PAGE = 40
@@ -185,18 +162,6 @@ def distinct(sheets: Iterable[Sheet]) -> tuple[Sheet, ...]:
             other = f"{sheet.name}-{count}"
         named[other] = replace(sheet, name=other)
     return tuple(named.values())
-
-
-def terminal(sheet: Sheet) -> RenderableType:
-    """Return a sheet for a `rich` console.
-
-    What is wider than the console is printed in parts, each with the names on the left.
-    """
-    below = RichTable.grid(padding=(0, 1))
-    for note in sheet.notes:
-        below.add_row(Text("•"), Text(one_line(note), style="dim"))
-    title = Text(one_line(sheet.title), style="bold")
-    return Group(Text(), title, Text(), _Grid(sheet), *([below] if sheet.notes else []))
 
 
 def markdown(sheet: Sheet, level: int = 2) -> str:
@@ -310,11 +275,6 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def entry_terminal(entry: Entry) -> Text:
-    """Return an entry for a `rich` console."""
-    return Text(one_line(entry.text), style=_STYLES[entry.look])
-
-
 def entry_markdown(entry: Entry) -> str:
     """Return an entry as Markdown: what is told from zero in bold."""
     text = markdown_text(entry.text)
@@ -330,89 +290,6 @@ def entry_latex(entry: Entry) -> str:
     if entry.text[:2] in {f"{arrow} " for arrow in (UP, DOWN, UP_UNSURE, DOWN_UNSURE)}:
         text = text.replace(" ", "~", 1)
     return f"\\textbf{{{text}}}" if entry.look in _BOLD and text else text
-
-
-class _Grid:
-    """The rows of a sheet, in as many parts as the width of the console makes of its columns."""
-
-    def __init__(self, sheet: Sheet) -> None:
-        self._sheet = sheet
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        widths = self._widths(options.max_width)
-        labels = range(self._sheet.labels)
-        for numbers in self._parts(widths, options.max_width):
-            columns = [*labels, *numbers]
-            first = True
-            for section in self._sheet.sections or (Section("", ()),):
-                grid = self._grid(columns, widths, first)
-                for row in section.rows:
-                    grid.add_row(*(entry_terminal(row[place]) for place in columns))
-                if section.heading and not first:
-                    yield Text()
-                if first and section.heading:
-                    # The header stands above the first heading, as above the rows of a table.
-                    yield self._grid(columns, widths, True)
-                    grid.show_header = False
-                if section.heading:
-                    yield Text(one_line(section.heading), style="bold")
-                yield grid
-                first = False
-            yield Text()
-
-    def _grid(self, columns: Sequence[int], widths: Sequence[int], header: bool) -> RichTable:
-        grid = RichTable(
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-            show_header=header,
-            padding=(0, 1, 0, 0),
-        )
-        for place in columns:
-            grid.add_column(
-                Text(self._header(place)),
-                justify="left" if place < self._sheet.labels else "right",
-                vertical="bottom" if header else "top",
-                overflow="fold",
-                # A column has its padding on the right within its width.
-                width=widths[place],
-            )
-        return grid
-
-    def _header(self, place: int) -> str:
-        text = one_line(self._sheet.header[place])
-        return text if place < self._sheet.labels else wrapped_header(text).replace(", ", ",\n")
-
-    def _widths(self, available: int) -> list[int]:
-        widths = []
-        for place in range(len(self._sheet.header)):
-            rows = (row for section in self._sheet.sections for row in section.rows)
-            entries = max((cell_len(one_line(row[place].text)) for row in rows), default=0)
-            header = max(map(cell_len, self._header(place).split("\n")))
-            if place >= self._sheet.labels:
-                header = min(header, _WIDEST_HEADER)
-            widths.append(max(entries, header, 1))
-        spare = int(available * _SHARE_OF_LABELS) - 2 * self._sheet.labels
-        while self._sheet.labels and sum(widths[: self._sheet.labels]) > max(spare, 8):
-            widest = max(range(self._sheet.labels), key=widths.__getitem__)
-            if widths[widest] == 1:
-                break
-            widths[widest] -= 1
-        return widths
-
-    def _parts(self, widths: Sequence[int], available: int) -> list[list[int]]:
-        """Return the columns of numbers in parts that fit beside the names."""
-        # Two characters lie between any two columns.
-        names = sum(width + 2 for width in widths[: self._sheet.labels])
-        parts: list[list[int]] = [[]]
-        used = names
-        for place in range(self._sheet.labels, len(widths)):
-            if parts[-1] and used + widths[place] + 2 > available:
-                parts.append([])
-                used = names
-            parts[-1].append(place)
-            used += widths[place] + 2
-        return parts
 
 
 def _csv_values(row: Sequence[Entry], sure: Sequence[bool]) -> Iterator[str]:

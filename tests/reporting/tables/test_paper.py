@@ -5,17 +5,18 @@ import io
 import json
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
-from rich.console import Console
+from screens import shown
 
 from lcbench.hub.models import shipped_models
 from lcbench.reporting import paper_formats
-from lcbench.reporting.select import report_folder
+from lcbench.reporting.select import WHOLE, report_folder
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.paper import Comparison, compare, is_papers
 from lcbench.results.folder import Results
@@ -405,9 +406,8 @@ def test_without_all_models_there_is_no_mean_over_them(results: Results) -> None
 
 
 def report(results: Results, folder: Path) -> str:
-    console = Console(width=110, file=io.StringIO(), highlight=False)
-    report_folder(results, None, folder, console, pytest.fail)
-    return console.file.getvalue()
+    find = partial(report_folder, results, None, folder, pytest.fail, WHOLE)
+    return shown(find, width=110)
 
 
 def test_the_report_has_the_section(results: Results, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pytest
 from report_frames import cell, frame
-from rich.console import Console
+from screens import printed
 
-from lcbench.reporting.formats import csv_lengths, markdown_lengths, terminal_lengths
+from lcbench.cli.tables import scores_per_length
+from lcbench.reporting.formats import csv_lengths, markdown_lengths
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables
 
@@ -124,10 +125,7 @@ def test_markdown(table: LengthTable) -> None:
 
 
 def test_terminal(table: LengthTable) -> None:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(terminal_lengths([table]))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = printed(scores_per_length([table]))
     rows = [line.split() for line in text.splitlines() if line.startswith(" τ = ")]
     assert rows == [
         ["τ", "=", "1", "75.00", "50.00", "62.50"],
@@ -143,10 +141,7 @@ def test_eight_lengths_fit_100_columns() -> None:
     scores = lengths(*[1.0] * 8, start=256)
     policies = ["1", "query=0.8,document=1"]
     (made,) = built(frame(*(needle(policy, scores) for policy in policies)))
-    console = Console(file=io.StringIO(), width=100)
-    console.print(terminal_lengths([made]))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = printed(scores_per_length([made]))
     assert text.count("100.00") == 18
     assert "32768" in text
     assert "…" not in text
