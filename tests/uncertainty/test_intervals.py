@@ -12,7 +12,8 @@ from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
 from lcbench.reporting import intervals
-from lcbench.reporting.intervals import TASKS, analyse, compare_pair, holm, improvement_interval
+from lcbench.reporting.intervals import analyse, compare_pair, holm
+from lcbench.reporting.means import TASKS, improvement_interval
 from lcbench.reporting.statistics import Draws, TableStatistics, Uncertainty
 from lcbench.reporting.table import AVERAGE, Table
 from lcbench.reporting.table1 import build_tables

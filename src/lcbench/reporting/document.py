@@ -236,12 +236,23 @@ def _improvement(
         "high": None if uncertainty is None else _number(uncertainty.high),
         "note": "" if uncertainty is None else uncertainty.note,
     }
+    if uncertainty is not None:
+        found |= {
+            "significant": uncertainty.excludes_zero,
+            "too_few": uncertainty.is_too_few,
+            "tried": uncertainty.tried,
+            "alone": None if uncertainty.alone is None else list(map(_number, uncertainty.alone)),
+            "error": _number(uncertainty.error),
+            "bound": _number(uncertainty.bound),
+        }
     if whole:
         found |= {
             "p": None if uncertainty is None else uncertainty.p,
             "adjusted": None if uncertainty is None else uncertainty.adjusted,
             "units": None if uncertainty is None else uncertainty.units,
             "count": None if uncertainty is None else uncertainty.count,
+            "up": None if uncertainty is None else uncertainty.up,
+            "down": None if uncertainty is None else uncertainty.down,
         }
     return found
 
@@ -256,8 +267,6 @@ def _choice(choice: Choice) -> dict[str, Any]:
                 "gain": _number(one.gain),
                 "held_out": dict(one.held_out),
                 "honest_gain": _number(one.honest_gain),
-                "honest_low": _number(one.honest_low),
-                "honest_high": _number(one.honest_high),
                 "optimism": _number(one.optimism),
                 "gains": _values(one.gains),
                 "usual_regret": _number(one.usual_regret),

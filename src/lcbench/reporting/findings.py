@@ -13,7 +13,7 @@ from lcbench.reporting.sheet import Sheet, distinct
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table
 from lcbench.reporting.tables import by_length as buckets
-from lcbench.reporting.tables import choice, languages, matrix, roles
+from lcbench.reporting.tables import choice, languages, matrix, power, roles
 from lcbench.reporting.tables.by_length import LengthBuckets
 from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.paper import Comparison, compare
@@ -125,6 +125,7 @@ def gather(
     made = [
         *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
         *(matrix.matrix(one.table, one.statistics) for one in found),
+        *(power.power_sheet(one.table, one.statistics) for one in found),
         *(roles.role_sheet(one.table, one.statistics) for one in found),
         *(languages.language_sheet(one.table, scores) for one in found),
         length_sheet(lengths),

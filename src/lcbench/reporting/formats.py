@@ -18,7 +18,7 @@ from lcbench.reporting.sheet import (
     number,
 )
 from lcbench.reporting.sheet import markdown as sheet_markdown
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import SIGNIFICANCE, TableStatistics, Uncertainty
 from lcbench.reporting.table import (
     AVERAGE,
     BASELINE,
@@ -47,10 +47,14 @@ from lcbench.reporting.text import (
     markdown_text,
     two_decimals,
 )
+from lcbench.uncertainty.power import detectable
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
 CSV_TASKS_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
-CSV_TASKS_STATISTICS = ("improvement", "low", "high", "p", "adjusted")
+CSV_TASKS_STATISTICS = (
+    *("improvement", "low", "high", "p", "adjusted"),
+    *("units", "count", "up", "down", "detectable", "no_more_than"),
+)
 CSV_LENGTHS_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
 ROW_NAMES = {
@@ -250,13 +254,14 @@ def _footnote_marks(statistics: TableStatistics) -> str:
     if statistics.resamples == 0:
         return "No intervals were asked for (resamples=0)."
     return (
-        f"{UP} and {DOWN} in bold: the 95 % interval of the improvement excludes zero; {UP_UNSURE} "
-        f"and {DOWN_UNSURE}: it does not; plain {UP} and {DOWN}: it is unknown. The intervals are "
-        "those of a paired bootstrap over the tasks' items, for columns of several tasks and "
-        f"{AVERAGE} over their tasks as well: {statistics.resamples:,} resamples, seed "
-        f"{statistics.seed}. They say how much an improvement would vary over other items like "
-        "these, each drawn on its own, so that they are too narrow where queries are about one "
-        "document, or tasks share their texts; and they do not count that τ was chosen."
+        f"{UP} and {DOWN} in bold: the improvement is significant, that is, its 95 % interval "
+        f"excludes zero and, of a task, its permutation test has p ≤ {SIGNIFICANCE}; {UP_UNSURE} "
+        f"and {DOWN_UNSURE}: it is not; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        "those of a paired bootstrap over the tasks' items, of which those that share a document "
+        f"or a text are drawn together, for columns of several tasks and {AVERAGE} over their "
+        f"tasks as well: {statistics.resamples:,} resamples, seed {statistics.seed}. They say how "
+        "much an improvement would vary over other items like these. Where several τ were tried "
+        "they are bands over all of them, and so hold for the best one too."
     )
 
 
@@ -336,8 +341,16 @@ def _task_statistics(
         gain = relative_improvement(task.scores[policy], task.scores[BASELINE])
     found = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
     if gain is None or found is None:
-        return [full(gain), "", "", "", ""]
-    return [full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)]
+        return [full(gain), *[""] * (len(CSV_TASKS_STATISTICS) - 1)]
+    smallest = None
+    if found.error is not None and found.critical is not None:
+        smallest = detectable(found.error, found.critical)
+    return [
+        *(full(one) for one in (gain, found.low, found.high, found.p, found.adjusted)),
+        found.units,
+        *("" if one is None else str(one) for one in (found.count, found.up, found.down)),
+        *(full(one) for one in (smallest, found.bound)),
+    ]
 
 
 def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from lcbench.reporting.means import everywhere, of_table, unknown_alone
 from lcbench.reporting.statistics import (
     RESAMPLES,
     SEED,
@@ -23,20 +24,17 @@ from lcbench.reporting.statistics import (
     TableStatistics,
     Uncertainty,
 )
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.reporting.table import AVERAGE, Table, averaged_columns
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
-    OVER_AS_IT_IS,
     TaskOutcome,
     identity_of,
     listed,
     of_pair,
-    possible,
-    relative_changes,
     task_outcome,
 )
 from lcbench.system.hardware import cores
-from lcbench.uncertainty.bootstrap import generator, interval, reach, resample
+from lcbench.uncertainty.bootstrap import generator, resample
 from lcbench.uncertainty.items import (
     NO_ITEMS,
     read_samples,
@@ -57,9 +55,6 @@ test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be sig
 # A task whose items are not known may have a score below 0 if it is in one of these columns, whose
 # main scores are correlations.
 _CORRELATIONS = frozenset({"STS", "Summ"})
-
-TASKS = "tasks and their items"
-"""The units of a mean over several tasks."""
 
 # Tasks that are resampled at once; each may hold half a gigabyte.
 _AT_ONCE = 4
@@ -124,7 +119,7 @@ def analyse(
         for (label, policy), uncertainty in outcomes[task].pairs.items()
     }
     draws = _draws(table, outcomes, resamples, seed)
-    means, average = _means(table, draws, cells)
+    means, average = of_table(table, draws, cells)
     return TableStatistics(
         cells=_holm(cells),
         means=means,
@@ -168,158 +163,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
-
-
-def improvement_interval(
-    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
-) -> Uncertainty | None:
-    """Return how sure the mean relative improvement of models over columns is.
-
-    For a single column of a single task the interval is that of its items; several tasks are drawn
-    with replacement, and then their items. The interval is made at least as wide as Student's t
-    over the tasks would be (`bootstrap.interval`): few tasks vary less from sample to sample than
-    they should. A column of a single task adds the noise of its items alone, which the note says.
-    Where a baseline is not told from 0, as an end of the interval would be infinite, differences
-    are divided by the baseline as it is, and the note says so: the same rule as of cells.
-
-    Args:
-        table: which.
-        draws: of its cells.
-        picks: by label of the block, the policy of each task of the columns.
-        columns: the names of columns of which the improvement of the mean is meant.
-
-    Returns:
-        None where a score is missing, a baseline is not above 0, or a column's only task has items
-        that are not known: nothing says how much it varies.
-    """
-    if _unknown_alone(table, draws, picks, columns):
-        return None
-    found = _improvement_interval(table, draws, picks, columns, fixed=False)
-    if found is None or np.isfinite([found.low, found.high]).all():
-        return found
-    return _improvement_interval(table, draws, picks, columns, fixed=True)
-
-
-def _improvement_interval(
-    table: Table,
-    draws: Draws,
-    picks: Mapping[str, Mapping[str, str]],
-    columns: Sequence[str],
-    fixed: bool,
-) -> Uncertainty | None:
-    """Return what `improvement_interval` does, over baselines as they are if `fixed`."""
-    tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
-    blocks = [block for block in table.blocks if block.label in picks]
-    drawn: list[NDArray[np.float64]] = []
-    shares: list[float] = []
-    # Of each model by column and task: what the task's score adds to the improvement.
-    effects: list[dict[str, NDArray[np.float64]]] = []
-    single: dict[str, list[NDArray[np.float64]]] = {}
-    for block in blocks:
-        scores = {task.task: task.scores for task in block.tasks}
-        policies = picks[block.label]
-        values: dict[str, NDArray[np.float64]] = {}
-        samples: dict[str, NDArray[np.float64]] = {}
-        for name, tasks in tasks_of.items():
-            pairs = [(scores[task][BASELINE], scores[task][policies[task]]) for task in tasks]
-            if any(score is None for pair in pairs for score in pair):
-                return None
-            values[name] = np.array(pairs, dtype=np.float64) / 100
-            samples[name] = np.stack(
-                [
-                    _column(draws, name, [(block.label, BASELINE, task) for task in tasks]),
-                    _column(draws, name, [(block.label, policies[task], task) for task in tasks]),
-                ]
-            )
-        raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
-        if raw <= 0:
-            return None
-        gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
-        # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
-        effects.append({name: (pairs * gradient).sum(axis=1) for name, pairs in values.items()})
-        for name in tasks_of:
-            single.setdefault(name, []).append((gradient[:, None] * samples[name]).sum(axis=0))
-        means = np.mean(list(samples.values()), axis=0)
-        drawn.append(relative_changes(means[0], means[1], over=float(raw) if fixed else None))
-        shares.append(float(100 * (ours - raw) / raw))
-    variances, degrees, items = [], [], []
-    for name, tasks in tasks_of.items():
-        if len(tasks) > 1:
-            effect = np.mean([one[name] for one in effects], axis=0)
-            variances.append(float(effect.var(ddof=1)) / len(tasks))
-            degrees.append(len(tasks) - 1)
-        else:
-            items.append(draws.cells[blocks[0].label, BASELINE, tasks[0]])
-            count = items[-1][1]
-            variance = float(np.mean(single[name], axis=0).var())
-            variances.append(variance * count / max(count - 1, 1))
-            degrees.append(count - 1)
-    usual = reach(np.zeros(1), np.ones(1), 0.0)[0]
-    linear = np.sum([np.mean(of, axis=0) for of in single.values()], axis=0)
-    reaching, _ = reach(np.array(variances), np.array(degrees), float(linear.var()))
-    low, high = interval(
-        np.mean(drawn, axis=0),
-        max(usual, reaching),
-        float(np.mean(shares)),
-        float(linear.std()),
-    )
-    units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
-    if len(items) == len(tasks_of):
-        kinds = {kind for kind, _ in items}
-        units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
-    if not any(task in draws.signed for tasks in tasks_of.values() for task in tasks):
-        low, high = possible(low, high)
-    note = _note(tasks_of, _unknown(draws, picks, tasks_of), fixed)
-    return Uncertainty(low, high, units=units, count=count, note=note)
-
-
-def _note(tasks_of: Mapping[str, Sequence[str]], unknown: Sequence[str], fixed: bool) -> str:
-    """Return what the interval of a mean over columns leaves out."""
-    notes = [OVER_AS_IT_IS] if fixed else []
-    alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
-    if len(tasks_of) > 1 and len(alone) == len(tasks_of):
-        notes.append("over the items of these tasks only")
-    elif len(tasks_of) > 1 and alone:
-        have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
-        notes.append(f"{listed(alone)} {have} one task: over {whose} items only")
-    if len(unknown) == sum(len(tasks) for tasks in tasks_of.values()):
-        notes.append("without the noise of the items, none of which are known")
-    elif unknown:
-        notes.append(f"without the noise of {listed(unknown)}, whose items are not known")
-    return "; ".join(notes)
-
-
-def _unknown(
-    draws: Draws,
-    picks: Mapping[str, Mapping[str, str]],
-    tasks_of: Mapping[str, Sequence[str]],
-) -> list[str]:
-    """Return the tasks of columns of which some cell that is compared did not vary."""
-    return [
-        task
-        for tasks in tasks_of.values()
-        for task in tasks
-        if any(
-            (label, policy, task) not in draws.cells
-            for label, policies in picks.items()
-            for policy in (BASELINE, policies.get(task, BASELINE))
-        )
-    ]
-
-
-def _unknown_alone(
-    table: Table, draws: Draws, picks: Mapping[str, Mapping[str, str]], columns: Sequence[str]
-) -> list[str]:
-    """Return the tasks that are alone in their column and did not vary."""
-    return _unknown(
-        draws,
-        picks,
-        {
-            column.name: column.tasks
-            for column in table.columns
-            if column.name in columns and len(column.tasks) == 1
-        },
-    )
 
 
 def _files(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
@@ -393,54 +236,6 @@ def _signed(table: Table, outcomes: Mapping[str, TaskOutcome]) -> frozenset[str]
     return frozenset(found)
 
 
-def _column(draws: Draws, name: str, cells: Sequence[CellKey]) -> NDArray[np.float64]:
-    """Return the samples of a column's mean, shape (resamples,)."""
-    scores = np.stack([draws.scores[cell] for cell in cells])
-    found: NDArray[np.float64] = scores[draws.tasks[name], draws.picks[name]].mean(
-        axis=1, dtype=np.float64
-    )
-    return found
-
-
-def _means(
-    table: Table, draws: Draws, cells: Mapping[CellKey, Uncertainty]
-) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
-    """Return how sure the means of a table are, and those of its row `Avg Improv.`."""
-    names = [column.name for column in table.columns]
-    over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
-    alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
-    means: dict[tuple[str, str, str], Uncertainty] = {}
-    for block in table.blocks:
-        for policy, row in block.improvements.items():
-            for name, value in row.items():
-                if value is None:
-                    continue
-                if name in alone:
-                    own = cells.get((block.label, policy, alone[name]))
-                    found = None if own is None else replace(own, p=None)
-                else:
-                    picks = {block.label: _everywhere(block, policy)}
-                    found = improvement_interval(table, draws, picks, over[name])
-                if found is not None:
-                    means[block.label, policy, name] = found
-    average: dict[str, Uncertainty] = {}
-    best = {
-        block.label: _everywhere(block, block.best)
-        for block in table.blocks
-        if block.best is not None
-    }
-    for name, value in (table.average_improvement or {}).items():
-        found = None if value is None else improvement_interval(table, draws, best, over[name])
-        if found is not None:
-            average[name] = found
-    return means, average
-
-
-def _everywhere(block: Block, policy: str) -> dict[str, str]:
-    """Return a policy for each task: the same."""
-    return {task.task: policy for task in block.tasks}
-
-
 def _holm(cells: Mapping[CellKey, Uncertainty]) -> dict[CellKey, Uncertainty]:
     tested = {cell: one.p for cell, one in cells.items() if one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
@@ -496,8 +291,8 @@ def _average_notes(
     for block in table.blocks:
         for policy, row in block.improvements.items():
             if row.get(AVERAGE) is not None:
-                picks = {block.label: _everywhere(block, policy)}
-                unknown = _unknown_alone(table, draws, picks, columns)
+                picks = {block.label: everywhere(block, policy)}
+                unknown = unknown_alone(table, draws, picks, columns)
                 found += unknown
                 lacking, every = lacking + bool(unknown), every + 1
     if not found:

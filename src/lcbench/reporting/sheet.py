@@ -15,6 +15,7 @@ from lcbench.reporting.text import (
     DOWN,
     DOWN_UNSURE,
     HOLE,
+    TOO_FEW,
     UP,
     UP_UNSURE,
     change,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lcbench.reporting.statistics import Uncertainty
 
 Look = Literal["plain", "up", "down", "unsure", "strong"]
-"""plain; an improvement or a loss whose interval excludes zero; one whose interval does not;
+"""plain; a significant improvement or loss; one that is not significant;
 a number that stands out among its neighbours (the best of a row)."""
 
 
@@ -117,8 +118,9 @@ def number(value: float | None, look: Look = "plain", more: str = "") -> Entry:
 def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> Entry:
     """Return a relative improvement in %, with the marks that say how sure it is.
 
-    "▲ 0.43" in bold if its interval excludes zero, "△ 0.43" if not; plain "▲ 0.43" if that is
-    unknown. What is printed as 0.00 has an arrow only if it is told from zero.
+    "▲ 0.43" in bold if it is significant, "△ 0.43" if not; plain "▲ 0.43" if that is unknown. What
+    is printed as 0.00 has an arrow only if it is significant. Of fewer than ten items that changed
+    no mark says anything, and the text says so.
     """
     if value is None or uncertainty is None:
         return Entry(change(value), value)
@@ -130,6 +132,8 @@ def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> 
             return Entry(f"{UP} {two_decimals(value)}", value, "up", more, *ends)
         return Entry(f"{DOWN} {two_decimals(-value)}", value, "down", more, *ends)
     text = change(value, f"{UP_UNSURE} ", f"{DOWN_UNSURE} ")
+    if uncertainty.is_too_few:
+        text = f"{two_decimals(value)} ({TOO_FEW})"
     return Entry(text, value, "unsure", more, *ends)
 
 
@@ -141,12 +145,22 @@ def interval(uncertainty: Uncertainty) -> str:
 def described(uncertainty: Uncertainty) -> str:
     """Return all that is known of how sure an improvement is, in a line."""
     parts = [f"95 % interval {interval(uncertainty)}"]
+    if uncertainty.alone is not None:
+        low, high = map(two_decimals, uncertainty.alone)
+        parts = [
+            f"95 % band over {uncertainty.tried} τ tried {interval(uncertainty)}",
+            f"interval of this τ alone {low} to {high}",
+        ]
+    if uncertainty.bound is not None and not uncertainty.excludes_zero:
+        parts.append(f"no more than {two_decimals(uncertainty.bound)} % either way")
     if uncertainty.p is not None:
         parts.append(f"p = {uncertainty.p:.2g}")
     if uncertainty.adjusted is not None:
         parts.append(f"after Holm {uncertainty.adjusted:.2g}")
     if uncertainty.count:
-        parts.append(f"{uncertainty.count} {uncertainty.units}")
+        parts.append(uncertainty.sample)
+    if uncertainty.changed is not None:
+        parts.append(f"{uncertainty.up:,} up, {uncertainty.down:,} down")
     if uncertainty.note:
         parts.append(uncertainty.note)
     return "; ".join(parts)

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 RESAMPLES = 10_000
 SEED = 0
 
+SIGNIFICANCE = 0.05
+"""What p is at most where an improvement is significant."""
+
+LEAST_CHANGED = 10
+"""Of fewer units that changed an interval has no mark: that of nDCG@10 of 24 queries of which 15 %
+change covers the truth in 65 to 73 of 100 cases."""
+
 CellKey = tuple[str, str, str]  # label of the block, policy, task
 
 
@@ -30,6 +37,14 @@ class Uncertainty:
             several tasks `TASKS`.
         count: how many of them (of a mean over columns of several tasks: how many tasks).
         note: what the interval leaves out; empty where it is nothing.
+        alone: the ends of the interval of this τ by itself, where `low` and `high` are those of a
+            band over all that were tried; else None.
+        tried: how many policies the band is over.
+        error: the standard error, in percentage points of the improvement; None: unknown.
+        critical: of the interval, in standard errors.
+        bound: the size that the improvement does not exceed, by the 90 % interval; None: unknown.
+        up: how many units score higher than in the baseline; None: unknown, or several tasks.
+        down: how many score lower.
     """
 
     low: float
@@ -39,11 +54,40 @@ class Uncertainty:
     units: str = "items"
     count: int = 0
     note: str = ""
+    alone: tuple[float, float] | None = None
+    tried: int = 1
+    error: float | None = None
+    critical: float | None = None
+    bound: float | None = None
+    up: int | None = None
+    down: int | None = None
+
+    @property
+    def changed(self) -> int | None:
+        """How many units differ from the baseline's; None: unknown."""
+        return None if self.up is None or self.down is None else self.up + self.down
+
+    @property
+    def sample(self) -> str:
+        """What was resampled, in words; empty where it is unknown."""
+        return f"{self.count:,} {self.units}" if self.count else ""
+
+    @property
+    def is_too_few(self) -> bool:
+        """Whether so few units changed that neither interval nor p says anything of others."""
+        return self.changed is not None and 0 < self.changed < LEAST_CHANGED
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the improvement is told from none."""
-        return self.low > 0 or self.high < 0
+        """Whether the improvement is significant: by its interval and, where it has one, by p.
+
+        Not where fewer than `LEAST_CHANGED` units changed: the two would contradict each other.
+        """
+        return (
+            (self.low > 0 or self.high < 0)
+            and (self.p is None or self.p <= SIGNIFICANCE)
+            and not self.is_too_few
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +102,7 @@ class Draws:
             with replacement.
         picks: by column, which of its samples each of them gives; the same shape.
         signed: tasks whose scores can be below 0: correlations.
+        families: by task the name of its family: tasks that share items; of others their own.
     """
 
     scores: Mapping[CellKey, NDArray[np.float32]]
@@ -65,6 +110,7 @@ class Draws:
     tasks: Mapping[str, NDArray[np.int64]]
     picks: Mapping[str, NDArray[np.int64]]
     signed: frozenset[str] = frozenset()
+    families: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

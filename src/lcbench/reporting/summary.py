@@ -62,8 +62,6 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
             f"{_signed(honest)} % on average over models. The paper's rule, which chooses on the "
             f"test data, {word} that by {_two(abs(optimism))} points."
         )
-    if any(map(_was_chosen, models)):
-        sentences.append(_NOT_COUNTED)
     return tuple(sentences)
 
 
@@ -72,7 +70,7 @@ def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
     verdicts = [_verdict(one) for one in improvements]
     gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
     text = (
-        f"{gains} with a gain whose interval excludes zero, {losses} with such a loss, {unsure} "
+        f"{gains} with a significant gain, {losses} with a significant loss, {unsure} "
         "not significantly different from zero"
     )
     return f"{text}, {unknown} without an interval" if unknown else text
@@ -89,53 +87,39 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
         return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
     is_chosen = choice is not None or _was_chosen(model)
     chosen = ", the best" if is_chosen else ""
-    # Said once, of all models together or of the only one.
-    counted = f" {_NOT_COUNTED}" if is_alone and is_chosen else ""
     text = (
         f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}{chosen}"
         f"{_interval(average)}: {_MEANINGS[_verdict(average)]}."
     )
     if choice is None:
-        return text + counted
-    honest = _honest(choice)
-    held_out = (
-        f"with each task's τ chosen on the other tasks {_signed(honest['value'])} %"
-        f"{_interval(honest)}"
-    )
+        return text
+    held_out = f"with each task's τ chosen on the other tasks {_signed(choice['honest_gain'])} %"
     if choice["tau"] != best:
         # "Ours" is never τ = 1, and may be a policy by role, layer or length.
         return (
             f"{text} Among the constant τ, 1 included, the paper's rule takes τ = {choice['tau']}: "
-            f"{_signed(choice['gain'])} %; {held_out}.{counted}"
+            f"{_signed(choice['gain'])} %; {held_out}."
         )
     optimism = _two(abs(choice["optimism"]))
     compared = f"{optimism} points {'more' if choice['optimism'] < 0 else 'less'} than"
     if optimism == "0.00":
         compared = "here the same as"
     rule = ", which chooses on the test data" if is_alone else ""
-    return f"{text} W{held_out[1:]}, {compared} by the paper's rule{rule}.{counted}"
+    return f"{text} W{held_out[1:]}, {compared} by the paper's rule{rule}."
 
 
 # No more than is known: which noise the interval counts stands in the footnotes of Table 1.
 _MEANINGS = {
-    "gain": "a gain whose interval excludes zero",
-    "loss": "a loss whose interval excludes zero",
+    "gain": "a significant gain",
+    "loss": "a significant loss",
     "unsure": "not significantly different from zero",
     "unknown": "how sure this is, is not known",
 }
-_NOT_COUNTED = "The intervals do not count that τ was chosen."
 
 
 def _was_chosen(model: Mapping[str, Any]) -> bool:
     """Whether a model's best τ is one of several that were tried beside the baseline."""
     return len(model.get("policies") or ()) > 2
-
-
-def _honest(choice: Mapping[str, Any]) -> dict[str, Any]:
-    return {end: choice[f"honest_{name}"] for end, name in _ENDS.items()}
-
-
-_ENDS = {"value": "gain", "low": "low", "high": "high"}
 
 
 def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -146,6 +130,8 @@ def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _verdict(one: Mapping[str, Any] | None) -> str:
     if one is None or one.get("low") is None or one.get("high") is None:
         return "unknown"
+    if one.get("significant") is False:
+        return "unsure"
     if one["low"] > 0:
         return "gain"
     return "loss" if one["high"] < 0 else "unsure"
@@ -155,7 +141,9 @@ def _interval(one: Mapping[str, Any]) -> str:
     if one.get("low") is None or one.get("high") is None:
         return ""
     note = f"; {one['note']}" if one.get("note") else ""
-    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])}{note})"
+    tried = one.get("tried") or 1
+    chosen = f", counting the choice among {tried} τ" if tried > 1 else ""
+    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])}{chosen}{note})"
 
 
 def _two(value: float) -> str:

@@ -230,7 +230,7 @@ function errorBars(improvements, scale, rgb) {
   };
 }
 
-/** Filled where the interval excludes zero or is not known, hollow where it contains it. */
+/** Filled where it is significant or not known, hollow where it is not significant. */
 const symbolOf = (improvement, symbol) =>
   lookOf(improvement) === "unsure" ? `${symbol}-open` : symbol;
 
@@ -299,9 +299,9 @@ function plainLine({ name, x, values, where, at, isThick }) {
 
 // The name of a group of intervals, its symbol, its colour, and the look that belongs to it.
 const FOREST_GROUPS = [
-  ["gain, interval excludes zero", "circle", "up", "up"],
-  ["loss, interval excludes zero", "diamond", "down", "down"],
-  ["interval contains zero", "circle-open", "quiet-ink", "unsure"],
+  ["gain, significant", "circle", "up", "up"],
+  ["loss, significant", "diamond", "down", "down"],
+  ["not significant", "circle-open", "quiet-ink", "unsure"],
   ["interval unknown", "x-thin-open", "quiet-ink", "plain"],
 ];
 

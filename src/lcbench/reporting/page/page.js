@@ -132,7 +132,7 @@ function tableSection(table, place) {
       "p",
       { class: "key" },
       [el("span", { class: "up" }, "▲ "), el("span", { class: "down" }, "▼ ")],
-      "95 % interval excludes zero; △ ▽ it contains zero. ",
+      "significant; △ ▽ not significant. ",
       "Press a number for where it comes from.",
     ),
     el("div", { class: "figure-tools" }, csvButton(`table1 ${table.group}`, rows)),
@@ -232,7 +232,7 @@ function cellSection() {
   const search = ({ task, column, model, policy, table }) =>
     [task, column, model.label, model.model, policy, table.group].join(" ");
   const extra = [
-    { label: "interval excludes zero", keeps: (cell) => excludesZero(cell.improvement) },
+    { label: "significant", keeps: (cell) => excludesZero(cell.improvement) },
   ];
   section(
     "cells",
@@ -251,10 +251,11 @@ function readingSection() {
   const entries = [
     [
       [look("up", "▲ 0.43 "), look("down", "▼ 0.43")],
-      `An improvement (blue) or a loss (orange), in % of raw, whose 95 % interval excludes zero.
+      `An improvement (blue) or a loss (orange), in % of raw, that is significant: its 95 % interval
+       excludes zero, and its permutation test has p ≤ 0.05.
        The colours are the same in all charts.`,
     ],
-    [[look("unsure", "△ 0.43 ▽ 0.43")], "One whose interval contains zero: it may be noise."],
+    [[look("unsure", "△ 0.43 ▽ 0.43")], "One that is not significant: it may be noise."],
     [["▲ 0.43"], "One whose interval is not known."],
     [[HOLE], "A hole: not measured, or not averaged because something is missing."],
   ];

@@ -55,12 +55,13 @@ function chance(value) {
 }
 
 /**
- * "up", "down" (interval excludes zero, on the side of the improvement), "unsure" (it does not),
+ * "up", "down" (significant, on the side of the improvement), "unsure" (not significant),
  * "plain" (unknown): the rule of `sheet.improvement`.
  */
 function lookOf(improvement) {
   if (!improvement || !isNumber(improvement.value)) return "plain";
   if (!isNumber(improvement.low) || !isNumber(improvement.high)) return "plain";
+  if (improvement.significant === false) return "unsure";
   if (improvement.low > 0 && improvement.value > 0) return "up";
   return improvement.high < 0 && improvement.value < 0 ? "down" : "unsure";
 }
@@ -74,13 +75,14 @@ function improvementNodes(improvement) {
   // What reads 0.00 has an arrow only if it is significant.
   if (Number(size) === 0 && !excludesZero(improvement)) return [size];
   const gain = improvement.value > 0;
+  if (improvement.too_few) return [`${fixed(improvement.value)} (too few changed)`];
   const unsure = lookOf(improvement) === "unsure";
   const arrow = unsure ? (gain ? "△" : "▽") : gain ? "▲" : "▼";
   return [
     el("span", { class: "arrow", "aria-hidden": "true" }, arrow),
     unseen(gain ? "plus " : "minus "),
     size,
-    unsure ? unseen(", interval contains zero") : null,
+    unsure ? unseen(", not significant") : null,
   ];
 }
 
@@ -96,13 +98,24 @@ function improvementFacts(improvement) {
     ["Improvement, %", precise(improvement.value)],
     ["95 % interval", intervalText(improvement, precise)],
   ];
+  if (improvement.alone) {
+    const [low, high] = improvement.alone;
+    facts[1][0] = `95 % band over ${improvement.tried} τ tried`;
+    facts.push(["95 % interval of this τ alone", intervalText({ low, high }, precise)]);
+  }
   if (lookOf(improvement) !== "plain") {
-    facts.push(["Zero", `${excludesZero(improvement) ? "outside" : "within"} the interval`]);
+    facts.push(["Significant", excludesZero(improvement) ? "yes" : "no"]);
+    if (!excludesZero(improvement) && isNumber(improvement.bound)) {
+      facts.push(["No more than, either way, %", precise(improvement.bound)]);
+    }
   }
   if (isNumber(improvement.p)) facts.push(["p (permutation)", precise(improvement.p)]);
   if (isNumber(improvement.adjusted)) facts.push(["p (Holm)", precise(improvement.adjusted)]);
   if (improvement.units && improvement.count) {
     facts.push(["Resampled", `${improvement.count.toLocaleString("en")} ${improvement.units}`]);
+  }
+  if (isNumber(improvement.up) && isNumber(improvement.down)) {
+    facts.push(["Changed", `${improvement.up} up, ${improvement.down} down`]);
   }
   if (improvement.note) facts.push(["Note", improvement.note]);
   return facts;

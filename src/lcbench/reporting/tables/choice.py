@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from lcbench.reporting.intervals import improvement_interval
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement
+from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, interval
 from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import (
     AVERAGE,
@@ -35,12 +34,12 @@ class ModelChoice:
         tau: the best of them over all tasks: the paper's rule.
         gain: at that τ.
         held_out: for each task the τ that is best over the others.
-        honest_gain: with each task at its own τ of `held_out`: the cross-validated gain.
-        honest_low: lower end of its 95 % interval, the choices taken as they are; None: unknown.
-        honest_high: upper end.
+        honest_gain: with each task at its own τ of `held_out`: the cross-validated gain. It has no
+            interval: one that takes the choices as they are excludes zero twice as often as it
+            should.
         gains: at each candidate.
         usual_regret: what τ = 0.8 loses against the best τ; None where it was not tried.
-        intervals: of 95 %, of the gains at each candidate, where they are known.
+        sure: how sure the gains at each candidate are, where that is known: bands over all of them.
     """
 
     label: str
@@ -49,11 +48,9 @@ class ModelChoice:
     gain: float
     held_out: Mapping[str, str]
     honest_gain: float
-    honest_low: float | None
-    honest_high: float | None
     gains: Mapping[str, float]
     usual_regret: float | None
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sure: Mapping[str, Uncertainty] = field(default_factory=dict)
 
     @property
     def optimism(self) -> float:
@@ -89,7 +86,7 @@ def choose(table: Table, statistics: TableStatistics = NOTHING) -> Choice | None
 
     Args:
         table: of `table1.build_tables`.
-        statistics: of that table; the intervals come from its draws.
+        statistics: of that table.
     """
     models, notes = [], []
     for block in table.blocks:
@@ -128,7 +125,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
             (
                 Entry("one τ for all", "one τ for all"),
                 _tau(choice.one_tau),
-                _gain(choice.one_gain),
+                improvement(choice.one_gain),
                 *[Entry(HOLE)] * 6,
             )
         )
@@ -139,8 +136,8 @@ def sheet(group: str, choice: Choice) -> Sheet:
             "Model",
             "τ",
             "Gain (%)",
-            "Held-out gain (%)",
             "95 % interval",
+            "Held-out gain (%)",
             "Optimism",
             "τ held out",
             f"At {USUAL} (%)",
@@ -153,9 +150,10 @@ def sheet(group: str, choice: Choice) -> Sheet:
             "gain, which is too high even where τ does nothing.",
             "The held-out gain gives each task the τ that is best over the other tasks; the "
             "optimism is what the paper's rule has more, in percentage points.",
-            "The 95 % interval is that of the held-out gain.",
+            "The 95 % interval is that of the gain: a band over all τ tried, which holds for the "
+            "chosen one.",
             f"The regret of {USUAL} is what it loses against that best τ. Gains are relative "
-            "improvements of Avg; the intervals take the chosen τ as they are.",
+            "improvements of Avg.",
             *choice.notes,
         ),
     )
@@ -195,10 +193,6 @@ def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelC
         held_out[left_out] = _best({policy: _average(of, rest) for policy, of in scores.items()})
     honest = {task: scores[policy][task] for task, policy in held_out.items()}
     tau = _best(averages)
-    sure = None
-    if statistics.draws is not None:
-        picks = {block.label: held_out}
-        sure = improvement_interval(table, statistics.draws, picks, averaged)
     return ModelChoice(
         label=block.label,
         candidates=tuple(scores),
@@ -206,14 +200,12 @@ def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelC
         gain=gains[tau],
         held_out=held_out,
         honest_gain=100 * (_average(honest, columns) - raw) / raw,
-        honest_low=None if sure is None else sure.low,
-        honest_high=None if sure is None else sure.high,
         gains=gains,
         usual_regret=gains[tau] - gains[USUAL] if USUAL in gains else None,
-        intervals={
-            policy: (ends.low, ends.high)
+        sure={
+            policy: gain
             for policy in scores
-            if (ends := statistics.means.get((block.label, policy, AVERAGE))) is not None
+            if (gain := statistics.means.get((block.label, policy, AVERAGE))) is not None
         },
     )
 
@@ -235,12 +227,12 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
     return (
         Entry(model.label, model.label),
         _tau(model.tau),
-        _gain(model.gain, *model.intervals.get(model.tau, (None, None))),
-        _gain(model.honest_gain, model.honest_low, model.honest_high),
-        _interval(model.honest_low, model.honest_high),
+        improvement(model.gain, model.sure.get(model.tau)),
+        _interval(model.sure.get(model.tau)),
+        Entry(two_decimals(model.honest_gain), model.honest_gain),
         Entry(f"{model.optimism:.2f}", model.optimism),
         Entry(counted, counted),
-        Entry(HOLE) if usual is None else _gain(usual, *model.intervals.get(USUAL, (None, None))),
+        Entry(HOLE) if usual is None else improvement(usual, model.sure.get(USUAL)),
         Entry(HOLE) if regret is None else Entry(f"{regret:.2f}", regret),
     )
 
@@ -249,16 +241,10 @@ def _tau(policy: str) -> Entry:
     return Entry(policy, float(policy))
 
 
-def _gain(gain: float, low: float | None = None, high: float | None = None) -> Entry:
-    """Return a gain with the mark of what is known of it."""
-    known = None if low is None or high is None else Uncertainty(low, high)
-    return improvement(gain, known)
-
-
-def _interval(low: float | None, high: float | None) -> Entry:
-    if low is None or high is None:
+def _interval(known: Uncertainty | None) -> Entry:
+    if known is None:
         return Entry(HOLE)
-    text = f"{two_decimals(low)} to {two_decimals(high)}"
+    text = interval(known)
     return Entry(text, text)
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
 from lcbench.reporting.table import BASELINE, Table, ordered_policies, relative_improvement
 from lcbench.reporting.text import group_heading
-
-SIGNIFICANCE = 0.05
-"""What p, corrected by Holm, must not be above."""
 
 
 def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
@@ -69,25 +66,31 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
     if not known:
         return ["Of none of the pairs is it known whether it differs significantly from zero."]
     told = sum(one.excludes_zero for one in known)
-    doubtful = sum(one.excludes_zero and (one.p or 0) > SIGNIFICANCE for one in known)
     corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
     notes = [
-        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} differ significantly from zero by "
-        f"their 95 % intervals, {corrected} after Holm's correction (p ≤ {SIGNIFICANCE})."
+        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} differ significantly from zero, by "
+        f"interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after Holm's correction."
     ]
-    if doubtful:
+    few = sum(one.is_too_few for one in known)
+    if few:
         notes.append(
-            f"Of these {told} the permutation test has p > {SIGNIFICANCE} in {doubtful}: where few "
-            "items change, the interval claims more than it knows."
+            f"In {few} of the pairs fewer than {LEAST_CHANGED} items changed: too few to say "
+            "anything of others."
         )
     tested = [one for one in known if one.p is not None and one.count]
     # Of n items no p is below 2/2ⁿ, that of all changing the same way.
-    out_of_reach = sum(2.0 ** (1 - one.count) * len(tested) > SIGNIFICANCE for one in tested)
+    out_of_reach = [one for one in tested if _least_p(one) * len(tested) > SIGNIFICANCE]
     if out_of_reach:
         notes.append(
-            f"{out_of_reach} of the pairs have too few items to pass Holm's correction over "
-            f"{len(tested)} pairs, however large the change."
+            f"{len(out_of_reach)} of the pairs have too few items to pass Holm's correction over "
+            f"{len(tested)} pairs, however large the change: of {out_of_reach[0].sample} p is at "
+            f"least {_least_p(out_of_reach[0]):.2g}."
         )
     if len(known) < len(every):
         notes.append(f"Pairs of which it is unknown: {len(every) - len(known)}.")
     return notes
+
+
+def _least_p(known: Uncertainty) -> float:
+    """Return the smallest p of a permutation test of so many items: all change the same way."""
+    return float(2.0 ** (1 - known.count))

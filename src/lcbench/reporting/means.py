@@ -1,0 +1,466 @@
+"""How sure the mean improvement of models over columns is: of one τ alone, and of the best of them.
+
+Takes the draws of a table's cells (`intervals.analyse`); what a single task's cells vary with is
+measured before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from lcbench.reporting.notes import candidate_policies
+from lcbench.reporting.statistics import CellKey, Draws, Uncertainty
+from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.reporting.task_intervals import OVER_AS_IT_IS, listed, possible, relative_changes
+from lcbench.uncertainty import power
+from lcbench.uncertainty.bootstrap import LEVEL, interval
+from lcbench.uncertainty.simultaneous import critical_value, critical_value_of_means
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TASKS = "tasks and their items"
+"""The units of a mean over several tasks."""
+
+_NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
+_NORMAL_90 = float(stats.norm.ppf((1 + power.LEVEL) / 2))
+
+Picks = Mapping[str, Mapping[str, str]]
+"""By label of the block, the policy of each task of the columns."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """How wide a band over several improvements is, in standard errors of normal estimates.
+
+    Attributes:
+        critical: of the 95 % band.
+        critical_90: of the 90 % band, which equivalence is read from.
+        tried: how many it is over.
+    """
+
+    critical: float
+    critical_90: float
+    tried: int
+
+
+@dataclass(frozen=True)
+class MeanImprovement:
+    """The mean relative improvement of models over columns, in %, and what it varies with.
+
+    Attributes:
+        value: the improvement.
+        drawn: of it, over each bootstrap sample, shape (resamples,).
+        linear: the same to first order, which is always finite.
+        variance: estimated without bias.
+        degrees: of freedom of the variance.
+        units: what it is a mean of.
+        count: how many of them.
+        note: what is left out.
+        signed: whether a score of it may be below 0.
+    """
+
+    value: float
+    drawn: NDArray[np.float64]
+    linear: NDArray[np.float64]
+    variance: float
+    degrees: float
+    units: str
+    count: int
+    note: str = ""
+    signed: bool = False
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return float(np.sqrt(self.variance))
+
+    def alone(self) -> tuple[float, float]:
+        """Return the 95 % interval of this improvement, had no other been tried.
+
+        Percentiles of the draws, stretched as Student's t of the unbiased variance asks.
+        """
+        deviation = float(self.linear.std())
+        reaching = _NORMAL
+        if deviation > 0 and self.variance > 0:
+            reaching = self.critical(_NORMAL) * self.error / deviation
+        return self.possible(*interval(self.drawn, reaching, self.value, deviation))
+
+    def critical(self, normal: float, level: float = LEVEL) -> float:
+        """Return a critical value of the normal distribution as Student's t has it."""
+        exact = float(stats.t.ppf((1 + level) / 2, self.degrees))
+        return normal * exact / float(stats.norm.ppf((1 + level) / 2))
+
+    def uncertainty(self, band: Band | None = None) -> Uncertainty:
+        """Return how sure the improvement is, counting what else was tried.
+
+        Args:
+            band: over all that were tried; None: none but this was.
+        """
+        low, high = alone = self.alone()
+        if band is not None:
+            half = self.critical(band.critical) * self.error
+            low, high = self.possible(self.value - half, self.value + half)
+        return Uncertainty(
+            low,
+            high,
+            units=self.units,
+            count=self.count,
+            note=self.note,
+            alone=None if band is None else alone,
+            tried=1 if band is None else band.tried,
+            error=self.error,
+            critical=self.critical(_NORMAL if band is None else band.critical),
+            bound=power.bound(
+                self.value,
+                self.error,
+                self.critical(_NORMAL_90 if band is None else band.critical_90, power.LEVEL),
+            ),
+        )
+
+    def possible(self, low: float, high: float) -> tuple[float, float]:
+        """Return the part of an interval that such scores can reach."""
+        return (low, high) if self.signed else possible(low, high)
+
+
+def improvement_interval(
+    table: Table, draws: Draws, picks: Picks, columns: Sequence[str]
+) -> Uncertainty | None:
+    """Return how sure the mean improvement of models over columns is, had nothing been chosen.
+
+    Args, and None: as `mean_improvement`.
+    """
+    found = mean_improvement(table, draws, picks, columns)
+    return None if found is None else found.uncertainty()
+
+
+def mean_improvement(
+    table: Table, draws: Draws, picks: Picks, columns: Sequence[str]
+) -> MeanImprovement | None:
+    """Return the mean relative improvement of models over columns, and what it varies with.
+
+    Columns of several tasks vary with their tasks: the variance of their mean is that between
+    tasks, in which the noise of their items is contained, and at least what the items alone make
+    of it (the modified Hartung-Knapp of random-effects meta-analysis; Röver, Knapp and Friede
+    2015). Tasks of a family (`Draws.families`) are no independent ones: families are the units. A
+    column of a single task adds the noise of its items, which the note says; what such columns
+    share, they vary with together.
+
+    Where a baseline is not told from 0, as an end of the interval would be infinite, differences
+    are divided by the baseline as it is, and the note says so: the same rule as of cells.
+
+    Args:
+        table: which.
+        draws: of its cells.
+        picks: by label of the block, the policy of each task of the columns.
+        columns: the names of columns of which the improvement of the mean is meant.
+
+    Returns:
+        None where a score is missing, a baseline is not above 0, or a column's only task has items
+        that are not known: nothing says how much it varies.
+    """
+    if unknown_alone(table, draws, picks, columns):
+        return None
+    found = _mean_improvement(table, draws, picks, columns, fixed=False)
+    if found is None or np.isfinite(found.alone()).all():
+        return found
+    return _mean_improvement(table, draws, picks, columns, fixed=True)
+
+
+def of_table(
+    table: Table, draws: Draws, cells: Mapping[CellKey, Uncertainty]
+) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
+    """Return how sure the means of a table are, and those of its row `Avg Improv.`.
+
+    Where several τ were tried, the intervals of a model's means are a band over all of them
+    (`simultaneous`), so that they hold for the best one too. The constants, which "ours" is chosen
+    among, are one family, other policies another.
+
+    Args:
+        table: which.
+        draws: of its cells.
+        cells: of its tasks.
+    """
+    names = [column.name for column in table.columns]
+    over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
+    alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
+    means: dict[tuple[str, str, str], Uncertainty] = {}
+    for block in table.blocks:
+        for family in _families(block):
+            for name, columns in over.items():
+                known = {
+                    policy: mean
+                    for policy in family
+                    if block.improvements[policy].get(name) is not None
+                    and (mean := _of_policy(table, draws, block, policy, columns)) is not None
+                }
+                band = _band(list(known.values()))
+                for policy, mean in known.items():
+                    if name not in alone:
+                        means[block.label, policy, name] = mean.uncertainty(band)
+                    elif own := cells.get((block.label, policy, alone[name])):
+                        means[block.label, policy, name] = _of_task(own, mean, band)
+    return means, _over_models(table, draws, over)
+
+
+def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the tasks of columns of which some cell that is compared did not vary."""
+    return [
+        task
+        for tasks in tasks_of.values()
+        for task in tasks
+        if any(
+            (label, policy, task) not in draws.cells
+            for label, policies in picks.items()
+            for policy in (BASELINE, policies.get(task, BASELINE))
+        )
+    ]
+
+
+def unknown_alone(table: Table, draws: Draws, picks: Picks, columns: Sequence[str]) -> list[str]:
+    """Return the tasks that are alone in their column and did not vary."""
+    return unknown(
+        draws,
+        picks,
+        {
+            column.name: column.tasks
+            for column in table.columns
+            if column.name in columns and len(column.tasks) == 1
+        },
+    )
+
+
+def everywhere(block: Block, policy: str) -> dict[str, str]:
+    """Return a policy for each task: the same."""
+    return {task.task: policy for task in block.tasks}
+
+
+def _families(block: Block) -> list[list[str]]:
+    """Return the policies that are tried beside one another: constants, and all others."""
+    candidates = candidate_policies(block.tasks, block.policies)
+    others = [one for one in block.policies if one != BASELINE and one not in candidates]
+    return [family for family in (candidates, others) if family]
+
+
+def _of_policy(
+    table: Table, draws: Draws, block: Block, policy: str, columns: Sequence[str]
+) -> MeanImprovement | None:
+    return mean_improvement(table, draws, {block.label: everywhere(block, policy)}, columns)
+
+
+def _band(tried: Sequence[MeanImprovement]) -> Band | None:
+    """Return the band over several improvements; None: there is but one."""
+    if len(tried) < 2:
+        return None
+    draws = np.stack([mean.linear for mean in tried], axis=1)
+    wide, narrow = (critical_value(draws, level) for level in (LEVEL, power.LEVEL))
+    return Band(wide, narrow, tried=len(tried))
+
+
+def _of_task(own: Uncertainty, mean: MeanImprovement, band: Band | None) -> Uncertainty:
+    """Return how sure a column of one task is: as the task itself, but for the τ that were tried.
+
+    The test of a task is of one τ, and is left to the task.
+    """
+    own = replace(own, p=None, adjusted=None)
+    if band is None:
+        return own
+    error, stretched = own.error, own.critical
+    if error is None or stretched is None:
+        error, stretched = mean.error, mean.critical(_NORMAL)
+    critical = band.critical * stretched / _NORMAL
+    low, high = mean.possible(mean.value - critical * error, mean.value + critical * error)
+    return replace(
+        own,
+        low=low,
+        high=high,
+        alone=(own.low, own.high),
+        tried=band.tried,
+        error=error,
+        critical=critical,
+        bound=power.bound(mean.value, error, band.critical_90 * stretched / _NORMAL),
+    )
+
+
+def _over_models(
+    table: Table, draws: Draws, over: Mapping[str, Sequence[str]]
+) -> dict[str, Uncertainty]:
+    """Return how sure the row `Avg Improv.` is: each model at its best τ, of those it has tried."""
+    blocks = [block for block in table.blocks if block.best is not None]
+    best = {block.label: everywhere(block, str(block.best)) for block in blocks}
+    found: dict[str, Uncertainty] = {}
+    for name, value in (table.average_improvement or {}).items():
+        mean = None if value is None else mean_improvement(table, draws, best, over[name])
+        if mean is None:
+            continue
+        tried = []
+        for block in blocks:
+            family = next(one for one in _families(block) if block.best in one)
+            ways = [_of_policy(table, draws, block, policy, over[name]) for policy in family]
+            tried.append(np.stack([one.linear for one in ways if one is not None], axis=1))
+        band = None
+        if any(of_model.shape[1] > 1 for of_model in tried):
+            wide, narrow = (critical_value_of_means(tried, one) for one in (LEVEL, power.LEVEL))
+            band = Band(wide, narrow, tried=max(of_model.shape[1] for of_model in tried))
+        found[name] = mean.uncertainty(band)
+    return found
+
+
+def _mean_improvement(
+    table: Table, draws: Draws, picks: Picks, columns: Sequence[str], fixed: bool
+) -> MeanImprovement | None:
+    """Return what `mean_improvement` does, over baselines as they are if `fixed`."""
+    tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
+    blocks = [block for block in table.blocks if block.label in picks]
+    drawn: list[NDArray[np.float64]] = []
+    shares: list[float] = []
+    effects: list[_Effects] = []
+    for block in blocks:
+        scores = {task.task: task.scores for task in block.tasks}
+        policies = picks[block.label]
+        values: dict[str, NDArray[np.float64]] = {}
+        for name, tasks in tasks_of.items():
+            pairs = [(scores[task][BASELINE], scores[task][policies[task]]) for task in tasks]
+            if any(score is None for pair in pairs for score in pair):
+                return None
+            values[name] = np.array(pairs, dtype=np.float64) / 100
+        raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
+        if raw <= 0:
+            return None
+        gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
+        own = _Effects.of(draws, block.label, policies, tasks_of, values, gradient)
+        effects.append(own)
+        means = np.mean(list(own.samples.values()), axis=0)
+        drawn.append(relative_changes(means[0], means[1], over=float(raw) if fixed else None))
+        shares.append(float(100 * (ours - raw) / raw))
+    by_column = [np.mean([one.linear[name] for one in effects], axis=0) for name in tasks_of]
+    variance, degrees = _variance(draws, tasks_of, effects, blocks[0].label)
+    units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
+    if all(len(tasks) == 1 for tasks in tasks_of.values()):
+        items = [draws.cells[blocks[0].label, BASELINE, tasks[0]] for tasks in tasks_of.values()]
+        kinds = {kind for kind, _ in items}
+        units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
+    return MeanImprovement(
+        value=float(np.mean(shares)),
+        drawn=np.mean(drawn, axis=0),
+        linear=np.sum(by_column, axis=0),
+        variance=variance,
+        degrees=degrees,
+        units=units,
+        count=count,
+        note=_note(tasks_of, unknown(draws, picks, tasks_of), fixed),
+        signed=any(task in draws.signed for tasks in tasks_of.values() for task in tasks),
+    )
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """What the tasks of each column add to the improvement of one model.
+
+    Attributes:
+        values: by column, of each task, shape (tasks,); columns add up, tasks are averaged.
+        items: by column, of each task over each sample of its items, shape (tasks, resamples).
+        samples: by column, the scores (baseline, policy) of its samples, shape (2, resamples).
+        linear: by column, what its samples add, to first order, shape (resamples,).
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    items: Mapping[str, NDArray[np.float64]]
+    samples: Mapping[str, NDArray[np.float64]]
+    linear: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(
+        cls,
+        draws: Draws,
+        label: str,
+        policies: Mapping[str, str],
+        tasks_of: Mapping[str, Sequence[str]],
+        scores: Mapping[str, NDArray[np.float64]],
+        gradient: NDArray[np.float64],
+    ) -> _Effects:
+        """Return the effects of a model.
+
+        Args:
+            draws: of the table's cells.
+            label: of the model.
+            policies: of each task.
+            tasks_of: the tasks of each column.
+            scores: by column, of each task those of the baseline and of its policy.
+            gradient: of the improvement by the column's two means.
+        """
+        items, samples, linear = {}, {}, {}
+        for name, tasks in tasks_of.items():
+            of_tasks = np.stack(
+                [
+                    [draws.scores[label, BASELINE, task] for task in tasks],
+                    [draws.scores[label, policies[task], task] for task in tasks],
+                ]
+            )
+            drawn = of_tasks[:, draws.tasks[name].T, draws.picks[name].T]
+            samples[name] = drawn.mean(axis=1, dtype=np.float64)
+            linear[name] = (gradient[:, None] * samples[name]).sum(axis=0)
+            items[name] = np.einsum("p,ptr->tr", gradient, of_tasks.astype(np.float64))
+        # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
+        values = {name: (pairs * gradient).sum(axis=1) for name, pairs in scores.items()}
+        return cls(values, items, samples, linear)
+
+
+def _variance(
+    draws: Draws, tasks_of: Mapping[str, Sequence[str]], effects: Sequence[_Effects], label: str
+) -> tuple[float, float]:
+    """Return the variance of a sum of columns' means without bias, and its degrees of freedom.
+
+    Satterthwaite's degrees, of columns as if they were independent. Columns that share items vary
+    together: twice the covariance of what their items add.
+    """
+    variances, degrees = [], []
+    items = {name: np.mean([one.items[name] for one in effects], axis=0) for name in tasks_of}
+    for name, tasks in tasks_of.items():
+        noise = items[name].var(axis=1)
+        if len(tasks) == 1:
+            _, count = draws.cells[label, BASELINE, tasks[0]]
+            variances.append(float(noise[0]) * count / max(count - 1, 1))
+            degrees.append(count - 1)
+            continue
+        values = np.mean([one.values[name] for one in effects], axis=0)
+        families = [draws.families.get(task, task) for task in tasks]
+        names, places = np.unique(families, return_inverse=True)
+        sums = np.bincount(places, weights=values - values.mean())
+        between = float(sums @ sums) * len(names) / max(len(names) - 1, 1)
+        variances.append(max(between, float(noise.sum())) / len(tasks) ** 2)
+        degrees.append(max(len(names) - 1, 1))
+    together = sum(
+        2 * float(np.cov(items[first].mean(axis=0), items[second].mean(axis=0))[0, 1])
+        for place, first in enumerate(tasks_of)
+        for second in list(tasks_of)[place + 1 :]
+        if {draws.families.get(task, task) for task in tasks_of[first]}
+        & {draws.families.get(task, task) for task in tasks_of[second]}
+    )
+    apart = np.array(variances)
+    if apart.sum() <= 0:
+        return 0.0, float("inf")
+    freedom = apart.sum() ** 2 / float((apart**2 / np.maximum(degrees, 1e-9)).sum())
+    # What columns share can make their sum vary less, but not so that nothing is left of it.
+    return float(max(apart.sum() + together, apart.max())), float(freedom)
+
+
+def _note(tasks_of: Mapping[str, Sequence[str]], lacking: Sequence[str], fixed: bool) -> str:
+    """Return what the interval of a mean over columns leaves out."""
+    notes = [OVER_AS_IT_IS] if fixed else []
+    alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
+    if len(tasks_of) > 1 and len(alone) == len(tasks_of):
+        notes.append("over the items of these tasks only")
+    elif len(tasks_of) > 1 and alone:
+        have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
+        notes.append(f"{listed(alone)} {have} one task: over {whose} items only")
+    if len(lacking) == sum(len(tasks) for tasks in tasks_of.values()):
+        notes.append("without the noise of the items, none of which are known")
+    elif lacking:
+        notes.append(f"without the noise of {listed(lacking)}, whose items are not known")
+    return "; ".join(notes)

@@ -1,0 +1,106 @@
+"""What could have been seen: the effects that a table would have found, and those it rules out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.table import AVERAGE, Block, Table
+from lcbench.reporting.text import HOLE, group_heading
+from lcbench.uncertainty.power import POWER, detectable, needed
+
+CLAIMED = 0.5
+"""The effect in % that the paper claims: about as much on Avg of five models."""
+
+
+def power_sheet(table: Table, statistics: TableStatistics) -> Sheet | None:
+    """Return what could have been seen at each model's best τ; None where nothing is known.
+
+    Args:
+        table: of `table1.build_tables`.
+        statistics: of that table.
+    """
+    sections = []
+    for block in table.blocks:
+        if block.best is None:
+            continue
+        rows = list(_rows(table, block, block.best, statistics))
+        if rows:
+            sections.append(Section(f"{block.label}, τ = {block.best}", tuple(rows)))
+    if not sections:
+        return None
+    return Sheet(
+        name="power",
+        title=f"What could have been seen: {group_heading(table.group)}",
+        header=(
+            "Column",
+            "Task",
+            "Units",
+            "Up",
+            "Down",
+            "Gain (%)",
+            "p",
+            "p (Holm)",
+            "Detectable (%)",
+            f"Units for {CLAIMED} %",
+            "No more than (%)",
+        ),
+        labels=2,
+        sections=tuple(sections),
+        notes=(
+            f"Detectable: the smallest true gain or loss that is significant in {POWER:.0%} of "
+            "such runs: of a task by its own interval; of columns and Avg by the band over all τ "
+            "tried.",
+            f"Units for {CLAIMED} %: how many like these it takes for that to be {CLAIMED} %, "
+            "which is about what the paper claims. Not of a classification, where the training "
+            "draws limit it, nor of means over several tasks, where the tasks do.",
+            "No more than: where the change is not significant, its size with 95 % confidence (the "
+            "90 % interval): small where this is small, unknown where it is large.",
+            "Up, Down: units that score higher or lower than at τ = 1.",
+        ),
+    )
+
+
+def _rows(
+    table: Table, block: Block, policy: str, statistics: TableStatistics
+) -> Iterable[tuple[Entry, ...]]:
+    for task in block.tasks:
+        value = task.improvement(policy)
+        known = statistics.cells.get((block.label, policy, task.task))
+        if value is not None and known is not None:
+            yield name(task.column), name(task.task), *_entries(value, known, is_task=True)
+    for column in table.column_names:
+        mean = block.improvements[policy].get(column)
+        known = statistics.means.get((block.label, policy, column))
+        if mean is not None and known is not None:
+            what = "" if column == AVERAGE else "mean"
+            yield name(column), name(what), *_entries(mean, known, is_task=False)
+
+
+def _entries(value: float, known: Uncertainty, is_task: bool) -> tuple[Entry, ...]:
+    smallest = None
+    if known.error is not None and known.critical is not None:
+        smallest = detectable(known.error, known.critical)
+    enough = None
+    if is_task and smallest and known.units != "texts" and known.count:
+        enough = needed(known.count, smallest, CLAIMED)
+    return (
+        name(known.sample),
+        _count(known.up),
+        _count(known.down),
+        improvement(value, known),
+        _chance(known.p),
+        _chance(known.adjusted),
+        number(smallest),
+        Entry(HOLE) if enough is None else Entry(f"{enough:,}", enough),
+        number(None if known.excludes_zero else known.bound),
+    )
+
+
+def _count(number_of: int | None) -> Entry:
+    return Entry(HOLE) if number_of is None else Entry(f"{number_of:,}", number_of)
+
+
+def _chance(p: float | None) -> Entry:
+    return Entry(HOLE) if p is None else Entry(f"{p:.2g}", p)
