@@ -458,8 +458,8 @@ def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -
     ]
     assert at > lines.index("### Scores per task and τ")
     assert (
-        "- Of 2 pairs of a task's τ and τ = 1, 1 differ significantly from zero by their "
-        "95 % intervals, 1 after Holm's correction (p ≤ 0.05)."
+        "- Of 2 pairs of a task's τ and τ = 1, 1 differ significantly from zero, by interval "
+        "and permutation test (p ≤ 0.05), 1 after Holm's correction."
     ) in lines
 
 
@@ -499,7 +499,10 @@ def test_csv_with_statistics(tables: list[Table], known: TableStatistics) -> Non
 
 def test_csv_of_tasks_with_statistics(tables: list[Table], known: TableStatistics) -> None:
     rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables, [known]))))
-    assert list(rows[0])[-5:] == ["improvement", "low", "high", "p", "adjusted"]
+    assert list(rows[0])[-11:] == [
+        *("improvement", "low", "high", "p", "adjusted"),
+        *("units", "count", "up", "down", "detectable", "no_more_than"),
+    ]
     by_task = {(row["task"], row["policy"]): row for row in rows}
     a, b, c = (by_task[task, "0.8"] for task in "ABC")
     assert float(a["improvement"]) == pytest.approx(0.432)

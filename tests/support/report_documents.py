@@ -190,8 +190,6 @@ def _choice(
         "gain": gain,
         "held_out": {task: draw.choice(taus) for those in tasks.values() for task in those},
         "honest_gain": gain - 0.25,
-        "honest_low": gain - 0.75,
-        "honest_high": gain + 0.25,
         "optimism": 0.25,
         "gains": {tau: 0.0 if tau == "1" else draw.uniform(-1, gain) for tau in taus},
         "usual_regret": draw.uniform(0, 0.3),

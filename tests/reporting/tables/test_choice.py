@@ -3,19 +3,19 @@
 import csv as csv_format
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from report_cells import BGE, item_rows, write_cell
-from scipy import stats
 
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.intervals import analyse
+from lcbench.reporting.statistics import Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables import choice as choice_module
 from lcbench.reporting.tables.choice import Choice, choose, sheet
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
@@ -73,7 +73,6 @@ def test_by_hand() -> None:
     assert model.optimism == pytest.approx(4 - 100 * 0.01 / 1.5)
     assert model.gains == pytest.approx({"1": 0, "0.9": 100 * 0.04 / 1.5, "0.8": 4})
     assert model.usual_regret == 0
-    assert (model.honest_low, model.honest_high) == (None, None)
     assert (choice.one_tau, choice.one_gain) == ("0.8", pytest.approx(4))
 
 
@@ -169,7 +168,7 @@ def analysed(tmp_path: Path) -> tuple[Table, Choice]:
     for task in tasks:
         raw = random.random(60)
         for policy, gain in ((BASELINE, 0.0), (Constant(0.9), 0.0), (Constant(0.8), 0.05)):
-            values = raw + gain + (0.01 * random.standard_normal(60) if gain else 0)
+            values = raw + gain + (policy != BASELINE) * 0.01 * random.standard_normal(60)
             write_cell(results, task, float(values.mean()), item_rows(list(values)), policy, BGE)
 
     def warn(message: str) -> None:
@@ -182,35 +181,17 @@ def analysed(tmp_path: Path) -> tuple[Table, Choice]:
     return table, choice
 
 
-def test_the_held_out_gain_has_an_interval(analysed: tuple[Table, Choice]) -> None:
+def test_the_gain_has_a_band_over_all_that_was_tried(analysed: tuple[Table, Choice]) -> None:
     table, choice = analysed
     (model,) = choice.models
     assert set(model.held_out.values()) == {"0.8"}
-    assert model.honest_low is not None
-    assert model.honest_high is not None
-    assert 0 < model.honest_low < model.honest_gain < model.honest_high
+    known = model.sure["0.8"]
+    assert known.tried == 2
+    assert known.alone is not None
+    assert 0 < known.low < known.alone[0] < model.gain < known.alone[1] < known.high
     # All tasks at one τ: the gain is the table's own, and its optimism nothing.
     assert model.honest_gain == pytest.approx(table.blocks[0].improvements["0.8"]["Avg"])
     assert model.optimism == pytest.approx(0)
-
-
-def test_the_held_out_gain_of_few_tasks_leaves_their_range(tmp_path: Path) -> None:
-    """Three tasks that gain 0.50, 0.61 and 3.98 %: Student's t has zero among its values."""
-    results, gains = Results(tmp_path / "runs"), np.array([0.50, 0.61, 3.98])
-    for task, gain in zip(("ArguAna", "NFCorpus", "SciFact"), gains, strict=True):
-        raw = 0.5 + 1e-5 * np.random.default_rng(2).standard_normal(30)
-        for policy, share in ((BASELINE, 0.0), (Constant(0.9), gain / 2), (Constant(0.8), gain)):
-            values = raw * (1 + share / 100)
-            write_cell(results, task, float(values.mean()), item_rows(list(values)), policy, BGE)
-    scores = results.read(lambda task, _: "BeirRetr", print)
-    (table,) = build_tables(scores)
-    choice = choose(table, analyse(table, scores, resamples=2000))
-    assert choice is not None
-    (model,) = choice.models
-    assert model.honest_gain == pytest.approx(gains.mean(), abs=1e-3)
-    half = stats.t.ppf(0.975, 2) * stats.sem(gains)
-    assert model.honest_low == pytest.approx(gains.mean() - half, abs=0.2)
-    assert model.honest_high == pytest.approx(gains.mean() + half, abs=0.2)
 
 
 def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
@@ -222,19 +203,17 @@ def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
     texts = [entry.text for entry in row]
     model = choice.models[0]
     gain = f"▲ {model.gain:.2f}"
-    ends = f"{model.honest_low:.2f} to {model.honest_high:.2f}"
-    assert texts == ["bge-base-en-v1.5", "0.8", gain, gain, ends, "0.00", "0.8 ×3", gain, "0.00"]
-    assert found.header[3:5] == ("Held-out gain (%)", "95 % interval")
-    assert row[3].look == "up"
-    assert row[3].more == f"95 % interval {ends}"
-    assert row[3].value == model.honest_gain
-    assert (row[3].low, row[3].high) == (model.honest_low, model.honest_high)
-    low, high = model.intervals["0.8"]
+    low, high = model.sure["0.8"].low, model.sure["0.8"].high
+    ends, honest = f"{low:.2f} to {high:.2f}", f"{model.honest_gain:.2f}"
+    assert texts == ["bge-base-en-v1.5", "0.8", gain, ends, honest, "0.00", "0.8 ×3", gain, "0.00"]
+    assert found.header[2:5] == ("Gain (%)", "95 % interval", "Held-out gain (%)")
+    assert row[2].look == "up"
+    assert row[2].more.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
+    assert row[4].value == model.honest_gain
     (read,) = csv_format.DictReader(io.StringIO(sheets.csv(found)))
-    assert read["Held-out gain (%) low"] == repr(model.honest_low)
-    assert read["Held-out gain (%) high"] == repr(model.honest_high)
     for column in ("Gain (%)", "At 0.8 (%)"):
         assert (read[f"{column} low"], read[f"{column} high"]) == (repr(low), repr(high))
+    assert "Held-out gain (%) low" not in read
     assert "Optimism low" not in read
 
 
@@ -242,20 +221,13 @@ def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
     other = {task: {"1": 0.5, "0.9": 0.5, "0.7": 0.4} for task in "ABC"}
     choice = made(table_of({"m": THREE, "n": other}, {"X": ["A", "B", "C"]}))
     first = choice.models[0]
-    changed = type(first)(**{**vars(first), "honest_low": -0.5, "honest_high": 1.5})
-    found = sheet("g", Choice((changed, choice.models[1]), "0.9", 1.25, ("a note",)))
+    sure = {first.tau: Uncertainty(-0.5, 1.5)}
+    found = sheet("g", Choice((replace(first, sure=sure), choice.models[1]), "0.9", 1.25, ("a",)))
     rows = found.sections[0].rows
-    assert (rows[0][3].text, rows[0][3].look) == ("△ 0.67", "unsure")
-    assert rows[0][3].more == "95 % interval -0.50 to 1.50"
-    assert [row[4].text for row in rows] == ["-0.50 to 1.50", "–", "–"]
+    assert (rows[0][2].text[:1], rows[0][2].look) == ("△", "unsure")
+    assert rows[0][2].more == "95 % interval -0.50 to 1.50"
+    assert [row[3].text for row in rows] == ["-0.50 to 1.50", "–", "–"]
     assert [entry.text for entry in rows[1][7:]] == ["–", "–"]
     assert [entry.text for entry in rows[2][:3]] == ["one τ for all", "0.9", "▲ 1.25"]
     assert all(len(row) == len(found.header) for row in rows)
-    assert found.notes[-1] == "a note"
-
-
-def test_a_gain_that_reads_zero_has_an_arrow_only_if_it_is_significant() -> None:
-    assert (choice_module._gain(0.004).text, choice_module._gain(-0.004).text) == ("0.00", "0.00")
-    assert choice_module._gain(0.004, -0.5, 0.5).text == "0.00"
-    assert choice_module._gain(0.004, 0.001, 0.5).text == "▲ 0.00"
-    assert choice_module._gain(-0.3, -0.5, 0.5).text == "▽ 0.30"
+    assert found.notes[-1] == "a"

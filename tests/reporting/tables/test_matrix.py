@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from lcbench.reporting.sheet import improvement
 from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
@@ -76,8 +77,8 @@ def test_a_matrix_of_marks(table: Table) -> None:
         "95 % interval 1.00 to 3.00; p = 0.001; after Holm 0.004"
     )
     assert sheet.notes[1:] == (
-        "Of 4 pairs of a task's τ and τ = 1, 2 differ significantly from zero by their "
-        "95 % intervals, 1 after Holm's correction (p ≤ 0.05).",
+        "Of 4 pairs of a task's τ and τ = 1, 2 differ significantly from zero, by interval "
+        "and permutation test (p ≤ 0.05), 1 after Holm's correction.",
         "Pairs of which it is unknown: 1.",
     )
 
@@ -118,18 +119,29 @@ def test_no_matrix_of_a_baseline_alone() -> None:
     assert matrix(table) is None
 
 
-def test_the_notes_say_where_the_intervals_claim_more_than_the_test() -> None:
+def test_the_notes_say_what_too_few_items_cannot_show() -> None:
     """Four of 72 queries changed, all for the worse; ten sets all lost, among 40 pairs."""
-    few = Uncertainty(-26.1, -2.9, p=0.125, adjusted=1.0, units="queries", count=72)
-    sets = Uncertainty(-3.0, -1.0, p=2 / 2**10, adjusted=0.078, units="sets", count=10)
+    few = Uncertainty(-26.1, -2.9, p=0.125, adjusted=1.0, units="queries", count=72, up=0, down=4)
+    sets = Uncertainty(-3, -1, p=2 / 2**10, adjusted=0.078, units="sets", count=10, up=0, down=10)
     shown = [few, sets, *[Uncertainty(-1.0, 1.0, p=0.5, adjusted=1.0, count=100)] * 38]
     assert _counts(shown) == [
-        "Of 40 pairs of a task's τ and τ = 1, 2 differ significantly from zero by their 95 % "
-        "intervals, 0 after Holm's correction (p ≤ 0.05).",
-        "Of these 2 the permutation test has p > 0.05 in 1: where few items change, the interval "
-        "claims more than it knows.",
+        "Of 40 pairs of a task's τ and τ = 1, 1 differ significantly from zero, by interval and "
+        "permutation test (p ≤ 0.05), 0 after Holm's correction.",
+        "In 1 of the pairs fewer than 10 items changed: too few to say anything of others.",
         "1 of the pairs have too few items to pass Holm's correction over 40 pairs, however large "
-        "the change.",
+        "the change: of 10 sets p is at least 0.002.",
     ]
     # 24 · 2/2¹⁰ = 0.047 just passes.
     assert len(_counts(shown[:24])) == 2
+
+
+def test_interval_and_test_have_to_agree() -> None:
+    assert Uncertainty(1.0, 3.0, p=0.04).excludes_zero
+    assert not Uncertainty(1.0, 3.0, p=0.06).excludes_zero
+    assert not Uncertainty(-1.0, 3.0, p=0.04).excludes_zero
+    assert not Uncertainty(1.0, 3.0, p=0.004, up=9, down=0).excludes_zero
+    assert Uncertainty(1.0, 3.0, p=0.004, up=9, down=1).excludes_zero
+    # Nothing that changed is no claim of too few.
+    assert not Uncertainty(0.0, 0.0, p=1.0, up=0, down=0).is_too_few
+    few = improvement(-12.9, Uncertainty(-26.1, -2.9, p=0.125, up=0, down=4))
+    assert (few.text, few.look) == ("-12.90 (too few changed)", "unsure")
