@@ -203,9 +203,9 @@ def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelC
         gains=gains,
         usual_regret=gains[tau] - gains[USUAL] if USUAL in gains else None,
         sure={
-            policy: own
+            policy: average_gain
             for policy in scores
-            if (own := statistics.means.get((block.label, policy, AVERAGE))) is not None
+            if (average_gain := statistics.means.get((block.label, policy, AVERAGE))) is not None
         },
     )
 
