@@ -14,7 +14,6 @@ from hydra import compose, initialize_config_dir
 from lcbench.cli.commands import COMMANDS
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
-from lcbench.tasks.registry import registry
 from lcbench.tasks.suites import shipped_suites
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +62,14 @@ def test_where_data_is(run, tmp_path: Path) -> None:
         row = '{"sentence1": "a", "sentence2": "b", "score": 1}\n'
         if count is not None:
             (mirror / name / "test.jsonl").write_text(row * count)
-    prepared = tmp_path / "home" / "datasets" / "mteb___sts12-sts" / "default" / "0.0.0"
-    (prepared / registry().tasks["STS12"].revision).mkdir(parents=True)
     data = "home/hub/datasets--mteb--sts14-sts/snapshots/6031580fec1f6af667f0bd2da0a551cf4f0b2375"
     (tmp_path / data).mkdir(parents=True)
     (tmp_path / data / "test.parquet").touch()
-    tasks = "tasks=[STS12,STS13,STS14,STS15,STSBenchmark,SICK-R,BIOSSES,DocstringRetrieval]"
+    tasks = "tasks=[STS13,STS14,STS15,STSBenchmark,SICK-R,BIOSSES,DocstringRetrieval]"
     home = str(tmp_path / "home")
     done = run(tasks, "mirror=mirror", "format=csv", command="tasks", HF_HOME=home)
     assert done.returncode == 0, done.stderr
     assert {task: row["data"] for task, row in rows_of(done.stdout).items()} == {
-        "STS12": "prepared",
         "STS13": "mirror",
         "STS14": "hub cache",
         "STS15": "",

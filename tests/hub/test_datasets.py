@@ -10,7 +10,7 @@ from typing import Any
 import mteb
 import pytest
 
-from lcbench.errors import RequestError, StorageError
+from lcbench.errors import MissingError, RequestError, StorageError
 from lcbench.hub.datasets import (
     digest_of,
     is_here,
@@ -20,6 +20,7 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
+from lcbench.run.checks import fetch_missing
 from lcbench.settings.sources import shipped_sources
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice, registry
@@ -100,19 +101,18 @@ def test_a_mirror_can_be_laid_out_as_the_hubs_cache(cache: Path, below: str) -> 
     assert missing_data([part(name) for name in names], cache / "mirror") == []
 
 
-def test_what_datasets_has_prepared_is_within_reach(cache: Path) -> None:
-    task = mteb.get_task("AskUbuntuDupQuestions")
-    prepared = cache / "datasets" / "mteb___ask_ubuntu_dup_questions"
-    for config in ("corpus", "queries"):
-        (prepared / config / "0.0.0" / task.metadata.revision).mkdir(parents=True)
-    # Its configurations of relevant documents are not there.
-    lacking = ["mteb/AskUbuntuDupQuestions (for AskUbuntuDupQuestions)"]
-    assert missing_data([part("AskUbuntuDupQuestions")], None) == lacking
-    (prepared / "default" / "0.0.0" / task.metadata.revision).mkdir(parents=True)
-    assert missing_data([part("AskUbuntuDupQuestions")], None) == []
-    # Without a network `datasets` would take whichever of two revisions it prepared last.
-    (prepared / "default" / "0.0.0" / ("0" * 40)).mkdir()
-    assert missing_data([part("AskUbuntuDupQuestions")], None) == lacking
+def test_what_datasets_has_prepared_is_not_read(cache: Path) -> None:
+    """It cannot be asked for a revision, and the files of the hub lie beside it as a rule."""
+    task = mteb.get_task("STSBenchmark")
+    prepared = cache / "datasets" / "mteb___stsbenchmark-sts" / "default" / "0.0.0"
+    (prepared / task.metadata.revision).mkdir(parents=True)
+    asked: dict[str, Any] = {"offline": True, "console": None, "warn": None}
+    with pytest.raises(MissingError) as refused:
+        fetch_missing([part("STSBenchmark")], None, **asked)
+    told = str(refused.value)
+    assert "and what `datasets` has prepared is not read, and offline=true forbids fetching" in told
+    assert "\n  mteb/stsbenchmark-sts (for STSBenchmark)\n" in told
+    assert "python -m lcbench prefetch" in told
 
 
 def test_what_is_missing_is_named_once_a_dataset(cache: Path) -> None:

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -156,8 +155,6 @@ def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
         place = _find(entry, subsets, mirror)
         if place.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
             continue
-        if _is_prepared(entry, reads_of(entry, subsets)):
-            continue
         key = entry.dataset, entry.revision
         names = users.setdefault(key, [])
         names += [entry.name] if entry.name not in names else []
@@ -266,8 +263,8 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
         mirror: that was asked for, or None.
 
     Returns:
-        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`, `prepared` (in
-        the cache of datasets); None: not here, or in the mirror at another revision.
+        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`; None: not here,
+        or in the mirror at another revision.
     """
     chosen = None if set(subsets) == set(entry.subsets) else subsets
     place = _find(entry, chosen, mirror)
@@ -284,7 +281,7 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
         if missing and (not entry.divided or len(missing) >= len(subsets)):
             return None
         return "in part" if missing else "mirror"
-    return "prepared" if _is_prepared(entry, reads_of(entry, chosen)) else None
+    return None
 
 
 def _stated_configs(folder: Path) -> list[str]:
@@ -429,43 +426,6 @@ def _configs(folder: Path) -> tuple[str, ...]:
     # Whatever `datasets` makes of a folder that somebody filled; loading it says what is wrong.
     except Exception:
         return ()
-
-
-def _is_prepared(entry: TaskEntry, reads: Reads) -> bool:
-    """Whether the cache of `datasets`, which it reads without a network, has a dataset.
-
-    Without a network it takes whichever revision it prepared last, so there may be no other.
-    """
-    cache = _prepared_cache()
-    wanted = _folded(entry.dataset.replace("/", "___"))
-    # <organisation>___<name>/<configuration>/<version>/<revision>
-    prepared = [
-        path
-        for folder in (cache.iterdir() if cache.is_dir() else ())
-        if _folded(folder.name) == wanted
-        for path in folder.glob("*/*/*/")
-    ]
-    if {path.name for path in prepared} != {entry.revision}:
-        return False
-    configs = {path.parents[1].name for path in prepared}
-    # The configuration that a card marks as its default may have any name.
-    return all(configs & set(names) or names == ("default",) for names in reads.parts or ())
-
-
-def _prepared_cache() -> Path:
-    """Return where `datasets` keeps what it has prepared, without importing it."""
-    if "datasets" in sys.modules:
-        from datasets import config
-
-        return Path(config.HF_DATASETS_CACHE)
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME, "datasets")))
-
-
-def _folded(name: str) -> str:
-    """Return a name as far as `datasets` keeps it: FinQA becomes fin_qa."""
-    return name.replace("_", "").lower()
 
 
 def digest_of(folder: Path) -> str:

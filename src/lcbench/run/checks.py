@@ -53,7 +53,8 @@ def fetch_missing(
     if not missing:
         return
     if why := cache.why_not_fetched(offline=offline):
-        raise cache.refuse(missing, mirror, why)
+        # Without a network `datasets` takes whichever revision it prepared last.
+        raise cache.refuse(missing, mirror, f"what `datasets` has prepared is not read, and {why}")
     from lcbench.hub.fetch import fetch_data
 
     wanted = [part for part in parts if missing_data([part], mirror)]
