@@ -1,6 +1,7 @@
 """What the tests share: a place of their own for every cache, tiny models, and the data mirror."""
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -99,6 +100,29 @@ def _network_allowed_again() -> Iterator[None]:
     _allow_network_again()
     yield
     _allow_network_again()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engines_of_a_module_closed() -> Iterator[None]:
+    yield from _engines_closed()
+    if "engines" in sys.modules:
+        # What tests have put into their models refers to itself.
+        gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _engines_of_a_test_closed() -> Iterator[None]:
+    """Give the memory of the models back that a test has made engines of."""
+    yield from _engines_closed()
+
+
+def _engines_closed() -> Iterator[None]:
+    # Tests that make none need not wait for torch.
+    support = sys.modules.get("engines")
+    count = len(support.MADE) if support else 0
+    yield
+    if support := sys.modules.get("engines"):
+        support.close_since(count)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,10 @@ def test_lengths_are_the_tokens_that_are_read(minilm: Any) -> None:
 
 
 def test_little_is_padded(minilm_folder: Path) -> None:
-    encoder = encoder_of(minilm_folder)
+    encoder: Any = encoder_of(minilm_folder)
+    # Its lengths and batches with a sixth of its layers.
+    transformer = encoder.model[0].auto_model
+    transformer.encoder.layer = transformer.encoder.layer[:1]
     encoder.embed([f"{'word ' * (i % 200)} {i}" for i in range(400)])
     waste = 1 - encoder.counters.encoded_tokens / encoder.counters.padded_tokens
     assert waste < 0.03
@@ -318,10 +322,15 @@ def test_similarities_are_those_of_the_model(minilm: Encoder) -> None:
     assert torch.equal(minilm.similarity_pairwise(one, two), model.similarity_pairwise(one, two))
 
 
+# What torch makes of a model for a compiler, without the compiler; and all of it.
+@pytest.mark.parametrize(
+    "backend", ["eager", pytest.param("inductor", marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.slow
 def test_a_compiled_model_gives_the_same_at_its_temperature(
-    make_model: Callable[[str], Path],
+    backend: str, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     folder = make_model("bert")
     expected = encoder_of(folder, 0.7).embed(TEXTS)
     encoder: Any = encoder_of(folder, 0.7, compiled=True, lanes=1)

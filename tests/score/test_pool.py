@@ -144,11 +144,14 @@ def test_encoding_waiting_and_scoring_are_told_apart(
     monkeypatch.setattr(engine, "lengths", slow)
     found = ended(pool, engine, jobs[:1])
     record = found[0].record
-    # Lengths are asked for once by the items of a classification; nothing else was made slow.
-    assert record["seconds_wait"] == pytest.approx(0.6, abs=0.35)
-    assert 0.4 <= record["seconds_encode"] < 1.0
-    assert record["seconds_items"] < 0.5
-    assert record["seconds"] > 1.0
+    # Lengths are asked for once by the items of a classification; nothing else was made slow. A
+    # machine that does other things as well takes longer for all of it, but no second counts twice.
+    assert record["seconds_wait"] >= 0.59
+    assert record["seconds_encode"] >= 0.4
+    assert record["seconds_items"] < 1.0
+    counted = [record[f"seconds_{part}"] for part in ("load", "encode", "wait", "items", "score")]
+    assert min(counted) >= 0
+    assert sum(counted) == pytest.approx(record["seconds"])
 
 
 def test_the_death_of_a_process_is_one_failed_cell(
@@ -619,9 +622,13 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     assert answer[0].work.texts == 50
 
 
-def test_scores_are_the_same_whatever_is_in_the_store(minilm_folder: Path, tmp_path: Path) -> None:
+def test_scores_are_the_same_whatever_is_in_the_store(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = make_model("bert")
+
     def scores(store: Store | None) -> tuple[list[float], int]:
-        engine, found = engine_of(minilm_folder, store)
+        engine, found = engine_of(folder, store)
         scored = [score_cell(job, engine.at(job.cell.repair.policy)) for job in jobs_of(*found)]
         engine.close()
         main = [part["main_score"] for one in scored for part in main_part(one)["test"]]
@@ -634,7 +641,7 @@ def test_scores_are_the_same_whatever_is_in_the_store(minilm_folder: Path, tmp_p
     cold, _ = scores(disk("one"))
     warm, none = scores(disk("one"))
     # A third of the texts, encoded in batches of their own.
-    engine, found = engine_of(minilm_folder, disk("two"))
+    engine, found = engine_of(folder, disk("two"))
     part = jobs_of(*found)[2].part
     task = part.source.make(part)
     task.load_data()

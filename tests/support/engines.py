@@ -22,6 +22,18 @@ from lcbench.tempscale.policy import BASELINE, Policy, parse
 NOISE_FLOOR = 2e-6
 
 
+# Whoever makes an engine need not close it: `close_since` does.
+MADE: list[Engine] = []
+
+
+def close_since(count: int) -> None:
+    """Close the engines that were made after so many: their threads would keep the models."""
+    while len(MADE) > count:
+        engine = MADE.pop()
+        engine._ahead.shutdown(wait=False, cancel_futures=True)
+        engine._forward.close(wait=False)
+
+
 def settings(folder: Path, **changes: Any) -> ModelSettings:
     values: dict[str, Any] = {
         "config": "custom",
@@ -45,7 +57,9 @@ def engine_of(folder: Path, store: Store | None = None, **options: Any) -> tuple
     located = locate(settings(folder), offline=True)
     model = load(located, device="cpu", dtype="float32")
     identity = Identity(located.name, located.revision, model.max_seq_length, "float32")
-    return Engine(Forward(model, **options), store or memory(), identity), (located, model)
+    engine = Engine(Forward(model, **options), store or memory(), identity)
+    MADE.append(engine)
+    return engine, (located, model)
 
 
 def encoder_of(

@@ -112,6 +112,9 @@ def serving(*repositories: Repository) -> Iterator[Hub]:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    # An answer's head and body are sent one after the other: with Nagle's algorithm the body waits
+    # for 40 ms until the head is acknowledged.
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

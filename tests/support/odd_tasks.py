@@ -192,6 +192,8 @@ class Hierarchy(AbsTaskClustering):
 
     metadata = metadata("Hierarchy", "Clustering", "v_measure")
     max_document_to_embed = 60
+    # Of each clustering: 16,384 by default, drawn again and again from these few.
+    max_documents_per_cluster = 200
     max_fraction_of_documents_to_embed = None
 
     def load_data(self, num_proc: int | None = None, **_: Any) -> None:
