@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.plan.assumed import Assumed, assumed
+from lcbench.plan.foresight import Foresight, foresee
 from lcbench.plan.layout import expand, protocol_of
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
@@ -20,7 +22,7 @@ from lcbench.system import words
 from lcbench.system.words import several
 from lcbench.tasks.sizes import rounded
 from lcbench.tasks.source import Part, check_texts, remarks
-from lcbench.tasks.suites import resolve_all
+from lcbench.tasks.suites import column_of, resolve_all
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Estimate:
         other_languages: whether there are texts in other languages than English.
         device: that the time is for; None: that of this machine.
         long: a line about each model whose synthetic documents are long.
+        foresight: what the sweep can see of Avg; None: unknown.
     """
 
     cells: int
@@ -63,6 +66,7 @@ class Estimate:
     other_languages: bool
     device: Assumed | None = None
     long: tuple[str, ...] = ()
+    foresight: Foresight | None = None
 
 
 def describe(
@@ -112,6 +116,8 @@ def sentence(one: Estimate) -> str:
             f"{words.duration(one.prediction.wall_seconds / 3600)} {where}."
         ]
     lines += one.long
+    if one.foresight is not None:
+        lines.append(one.foresight.sentence())
     if one.other_languages:
         lines.append("Texts in other languages are reckoned as English; they have more tokens.")
     if one.unsized:
@@ -196,7 +202,18 @@ def estimate(
         other_languages=any(map(_has_other_languages, parts.values())),
         device=device,
         long=tuple(long),
+        foresight=foresee(
+            {name: _sized(part, settings) for name, part in parts.items()},
+            partial(column_of, suites=settings.suites),
+            tried=most_repairs - 1,
+        ),
     )
+
+
+def _sized(part: Part, settings: Settings) -> Part:
+    """Return a task for the window of the first model: its sizes do not differ in what matters."""
+    known = dimensions(settings.models[0], settings.mirror)
+    return part if known is None else part.at(known.window)
 
 
 def _located(settings: Settings, model: ModelSettings) -> LocatedModel | None:

@@ -1,0 +1,118 @@
+"""What a sweep can see, told before it is run: from the sizes of its tasks and recorded noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scipy import stats
+
+from lcbench.uncertainty.power import POWER, detectable, probability
+
+if TYPE_CHECKING:
+    from lcbench.tasks.source import Part, Texts
+
+CLAIMED = 0.5
+"""The effect on Avg in % that is to be seen: about what the paper claims."""
+
+# Standard deviation of what one unit adds to a task's relative change in %, times the units: of
+# all-MiniLM-L6-v2 at τ = 0.9, from the cells of results/demo and results/minilm (a test compares).
+NOISE = {
+    "Retrieval": 15.0,
+    "Reranking": 17.0,
+    "Classification": 10.0,
+    "Clustering": 3.5,
+    "STS": 3.0,
+}
+# Of a clustering mteb states texts, not sets; most of the paper's have ten.
+_SETS = 10
+
+# Columns that are no part of Avg beside others, as `reporting.table.OUTSIDE_AVERAGE`.
+_OUTSIDE = frozenset({"Needle", "Passkey"})
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a sweep can see of Avg.
+
+    Attributes:
+        chance: the probability that a change by `CLAIMED` % is significant.
+        smallest: the change in % that is with 80 % probability.
+        tried: temperatures beside the baseline, whose choice is counted.
+        unknown: tasks whose noise is not known; they are taken as without any.
+    """
+
+    chance: float
+    smallest: float
+    tried: int
+    unknown: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        counted = f", the choice among {self.tried} τ counted" if self.tried > 1 else ""
+        lacking = f", and without the noise of {', '.join(self.unknown)}" if self.unknown else ""
+        return (
+            f"A change of Avg by {CLAIMED:g} % would be significant with a probability of at most "
+            f"{self.chance:.0%}, one by {self.smallest:.2g} % with {POWER:.0%}{counted} (with the "
+            f"items' noise of MiniLM at τ = 0.9, tasks alike{lacking})."
+        )
+
+
+def foresee(
+    parts: Mapping[str, Part], column_of: Callable[[str, str | None], str], tried: int
+) -> Foresight | None:
+    """Return what a sweep can see of Avg; None where nothing is known of any task.
+
+    Items alone are counted: tasks that differ in what a temperature does to them add to the noise.
+
+    Args:
+        parts: the tasks.
+        column_of: of a task and its type, the column of Table 1.
+        tried: temperatures beside the baseline.
+    """
+    columns: dict[str, list[float]] = {}
+    unknown: list[str] = []
+    for name, part in parts.items():
+        kind = part.source.kind(name)
+        column = column_of(name, kind)
+        units = _units(kind, part.source.texts(part))
+        noise = NOISE.get(kind)
+        if units is None or noise is None:
+            unknown.append(name)
+        columns.setdefault(column, []).append(
+            0.0 if units is None or noise is None else noise**2 / units
+        )
+    averaged = {name: of for name, of in columns.items() if name not in _OUTSIDE} or columns
+    variance = sum(sum(of) / len(of) ** 2 for of in averaged.values()) / len(averaged) ** 2
+    if variance <= 0 or not tried:
+        return None
+    # As if the τ were independent (Šidák): those of a sweep share their noise, and need less.
+    each = 0.95 ** (1 / tried)
+    critical, error = float(stats.norm.ppf((1 + each) / 2)), math.sqrt(variance)
+    left_out = tuple(
+        name for name in unknown if column_of(name, parts[name].source.kind(name)) in averaged
+    )
+    return Foresight(
+        chance=probability(CLAIMED, error, critical),
+        smallest=detectable(error, critical),
+        tried=tried,
+        unknown=left_out,
+    )
+
+
+def _units(kind: str, texts: Sequence[Texts] | None) -> int | None:
+    """Return how many independent units a task has, as far as its sizes say; None: unknown."""
+    if not texts:
+        return None
+    if kind == "Clustering":
+        return _SETS
+    # Of the docs suite's texts, which are one list, half are drawn from and half are scored.
+    scored = [one.count // 2 if one.drawn_rows and len(texts) == 1 else one.count for one in texts]
+    if kind in ("Retrieval", "Reranking"):
+        queries = sum(one.count for one in texts if one.role == "query")
+        documents = sum(one.unique for one in texts if one.role == "document")
+        # Queries about one document count once.
+        return min(queries, documents) or None
+    return scored[0] or None

@@ -1,0 +1,78 @@
+"""`lcbench.plan.foresight`: what a sweep can see, told before it is run."""
+
+import csv
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lcbench.plan import foresight
+from lcbench.plan.foresight import Foresight, foresee
+from lcbench.reporting.table import OUTSIDE_AVERAGE
+from lcbench.settings.sources import shipped_sources
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.source import Part
+from lcbench.tasks.suites import column_of, resolve_all, shipped_suites
+
+COLUMN_OF = partial(column_of, suites=shipped_suites())
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def parts_of(*tasks: str) -> dict[str, Part]:
+    return resolve_all([TaskChoice(task) for task in tasks], "test", None, shipped_sources())
+
+
+def foreseen(*tasks: str, tried: int = 1) -> Foresight:
+    found = foresee(parts_of(*tasks), COLUMN_OF, tried)
+    assert found is not None
+    return found
+
+
+def test_by_hand() -> None:
+    """1,379 pairs at 3 % each: an error of 0.081 %, of which 2.80 are detectable."""
+    one = foreseen("STSBenchmark")
+    assert one.smallest == pytest.approx((1.95996 + 0.84162) * 3 / math.sqrt(1379), rel=1e-3)
+    assert one.chance == pytest.approx(1.0, abs=1e-3)
+    # Queries about one document are no more than documents: 197 meetings, not 1,527 queries.
+    meetings = foreseen("LEMBQMSumRetrieval")
+    assert meetings.smallest == pytest.approx(2.80158 * 15 / math.sqrt(197), rel=1e-3)
+
+
+def test_columns_are_averaged_and_the_choice_costs() -> None:
+    both = foreseen("STSBenchmark", "LEMBQMSumRetrieval")
+    error = math.hypot(3 / math.sqrt(1379), 15 / math.sqrt(197)) / 2
+    assert both.smallest == pytest.approx(2.80158 * error, rel=1e-3)
+    six = foreseen("STSBenchmark", "LEMBQMSumRetrieval", tried=6)
+    assert six.smallest > 1.2 * both.smallest
+    assert six.chance < both.chance
+    assert "the choice among 6 τ counted" in six.sentence()
+    assert "choice" not in both.sentence()
+
+
+def test_what_is_unknown_is_named() -> None:
+    some = foreseen("STSBenchmark", "SummEval")
+    assert some.unknown == ("SummEval",)
+    assert "without the noise of SummEval" in some.sentence()
+    assert foresee(parts_of("SummEval"), COLUMN_OF, 1) is None
+    # Nothing is compared.
+    assert foresee(parts_of("STSBenchmark"), COLUMN_OF, 0) is None
+
+
+def test_the_columns_outside_the_average_are_those_of_the_report() -> None:
+    assert foresight._OUTSIDE == OUTSIDE_AVERAGE
+
+
+def test_the_noise_is_that_of_the_recorded_cells() -> None:
+    """The detectable change of each recorded task at τ = 0.9, its units known."""
+    with (RESULTS / "demo/tasks.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["task"]: row for row in csv.DictReader(file) if row["policy"] == "0.9"}
+    parts = parts_of(*rows)
+    for task, row in rows.items():
+        kind = parts[task].source.kind(task)
+        if COLUMN_OF(task, kind) in OUTSIDE_AVERAGE:
+            continue
+        error = (float(row["high"]) - float(row["low"])) / 2 / 1.96
+        units = foresight._units(kind, parts[task].at(512).source.texts(parts[task].at(512)))
+        assert units is not None
+        assert 0.5 < error * math.sqrt(units) / foresight.NOISE[kind] < 2
