@@ -140,8 +140,8 @@ def test_points_are_filled_where_the_interval_excludes_zero(tables: list[Table])
     (legend,) = figure.legends
     said = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
     assert said[3:] == [
-        "95 % interval excludes zero",
-        "95 % interval contains zero",
+        "significant",
+        "not significant",
         "interval unknown",
     ]
 

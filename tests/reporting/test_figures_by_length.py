@@ -97,8 +97,8 @@ def test_lines_differ_without_colour_and_the_legend_is_text() -> None:
         "τ = 1",
         "τ = 0.9",
         "τ = query=0.8,document=1",
-        "95 % interval excludes zero",
-        "95 % interval contains zero",
+        "significant",
+        "not significant",
         "interval unknown",
     ]
     figure.canvas.draw()

@@ -134,8 +134,8 @@ def test_one_panel_a_model_with_bars_and_hollow_points(tables: list[Table]) -> N
     ]
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said == [
-        "95 % interval excludes zero",
-        "95 % interval contains zero",
+        "significant",
+        "not significant",
         "interval unknown",
     ]
 

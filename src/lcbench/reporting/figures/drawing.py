@@ -43,18 +43,25 @@ _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufff
 IMPROVEMENT = "relative improvement (%)"
 
 Certainty = Literal["sure", "unsure", "unknown"]
-"""Whether an interval excludes zero, does not, or is unknown: filled, hollow, a cross."""
+"""Whether a change is significant, is not, or its interval is unknown: filled, hollow, a cross."""
 
-SURE = "95 % interval excludes zero"
-UNSURE = "95 % interval contains zero"
+SURE = "significant"
+UNSURE = "not significant"
 UNKNOWN = "interval unknown"
 
 
-def certainty(ends: tuple[float, float] | None) -> Certainty:
-    """Return what an interval says of its improvement."""
+def certainty(ends: tuple[float, float] | None, is_significant: bool | None = None) -> Certainty:
+    """Return what is known of an improvement.
+
+    Args:
+        ends: of its interval; None: unknown.
+        is_significant: where more than the interval decides (`Uncertainty.excludes_zero`).
+    """
     if ends is None:
         return "unknown"
-    return "sure" if ends[0] > 0 or ends[1] < 0 else "unsure"
+    if is_significant is None:
+        is_significant = ends[0] > 0 or ends[1] < 0
+    return "sure" if is_significant else "unsure"
 
 
 def mark(known: Certainty, colour: str, marker: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A forest plot: the relative improvement of each task with its interval, at the best τ."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,12 +46,14 @@ class Line:
         name: of the task or column.
         improvement: relative, in %; None is a hole.
         interval: of 95 %; None where it is unknown.
+        is_significant: None where it is unknown.
     """
 
     kind: Literal["task", "column", "average"]
     name: str
     improvement: float | None
     interval: tuple[float, float] | None
+    is_significant: bool | None = field(default=None, compare=False)
 
 
 def forest_lines(table: Table, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
@@ -67,8 +69,8 @@ def forest_lines(table: Table, block: Block, statistics: TableStatistics) -> tup
     for column in table.columns:
         for task in column.tasks:
             improvement = relative_improvement(scores[task][best], scores[task][BASELINE])
-            ends = _ends(statistics.cells.get((block.label, best, task)))
-            lines.append(Line("task", task, improvement, ends))
+            known = statistics.cells.get((block.label, best, task))
+            lines.append(_line("task", task, improvement, known))
         if len(column.tasks) > 1:
             lines.append(_mean("column", block, best, column.name, statistics))
     lines.append(_mean("average", block, best, AVERAGE, statistics))
@@ -76,7 +78,7 @@ def forest_lines(table: Table, block: Block, statistics: TableStatistics) -> tup
 
 
 def forest_figures(tables: Sequence[Table], statistics: Sequence[TableStatistics]) -> list[Figure]:
-    """A panel a model, four a page, a line a task; filled where the interval excludes zero.
+    """A panel a model, four a page, a line a task; filled where it is significant.
 
     Args:
         tables: whose models are drawn at their best τ.
@@ -117,8 +119,15 @@ def forest_csv(tables: Sequence[Table], statistics: Sequence[TableStatistics]) -
     )
 
 
-def _ends(known: Uncertainty | None) -> tuple[float, float] | None:
-    return None if known is None else (known.low, known.high)
+def _line(
+    kind: Literal["task", "column", "average"],
+    name: str,
+    improvement: float | None,
+    known: Uncertainty | None,
+) -> Line:
+    if known is None:
+        return Line(kind, name, improvement, None)
+    return Line(kind, name, improvement, (known.low, known.high), known.excludes_zero)
 
 
 def _mean(
@@ -128,8 +137,8 @@ def _mean(
     column: str,
     statistics: TableStatistics,
 ) -> Line:
-    ends = _ends(statistics.means.get((block.label, policy, column)))
-    return Line(kind, column, block.improvements[policy][column], ends)
+    known = statistics.means.get((block.label, policy, column))
+    return _line(kind, column, block.improvements[policy][column], known)
 
 
 def _figure(table: Table, panels: Sequence[tuple[Block, tuple[Line, ...]]]) -> Figure:
@@ -178,7 +187,7 @@ def _draw(axes: Axes, lines: Sequence[Line], linear: bool) -> set[Certainty]:
             axes.axhspan(place - 0.5, place + 0.5, color="0.93", linewidth=0, zorder=0)
         if line.improvement is None:
             continue
-        known = certainty(line.interval)
+        known = certainty(line.interval, line.is_significant)
         seen.add(known)
         colour = NEITHER
         if known == "sure":

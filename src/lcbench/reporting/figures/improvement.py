@@ -99,8 +99,7 @@ def improvement_figure(
 ) -> Figure | None:
     """The relative improvement (%) over τ, one panel a model and table; `None` if none has any.
 
-    With statistics, one a table, points whose interval excludes zero are filled, and those whose
-    interval contains it hollow.
+    With statistics, one a table, points that are significant are filled, the others hollow.
     """
     panels = _panels(tables, statistics)
     if not panels:
