@@ -181,7 +181,7 @@ def _made(
     shapes = {column.name: (len(drawn), len(column.tasks)) for column in columns}
     draws = Draws(
         scores=cells,
-        cells=dict.fromkeys(cells, ("queries", ITEMS)),
+        cells=dict.fromkeys(cells, ("queries", ITEMS, ITEMS)),
         tasks={
             name: random.integers(0, shape[1], shape) if shape[1] > 1 else np.zeros(shape, int)
             for name, shape in shapes.items()

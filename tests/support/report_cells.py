@@ -1,5 +1,6 @@
 """Finished cells with chosen scores and items, written as a run writes them."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -43,7 +44,7 @@ def write_cell(
 
     Args:
         entries: what mteb's result has by split and subset; or the one main score.
-        rows: of its items; None: it has none.
+        rows: of its items, which share nothing unless they say so; None: it has none.
         protocol: what differs from the paper's protocol.
     """
     said = {**PAPER_PROTOCOL, **protocol}
@@ -67,10 +68,23 @@ def write_cell(
             write_result=lambda path: path.write_text(json.dumps(result), encoding="utf-8"),
             model_meta={},
             provenance=provenance,
-            items=None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA),
+            items=None
+            if rows is None
+            else pa.Table.from_pylist(
+                [
+                    {"shares": [share(task, row["split"], row["subset"], row["id"])], **row}
+                    for row in rows
+                ],
+                ITEMS_SCHEMA,
+            ),
         ),
     )
     return results.files(of)
+
+
+def share(*names: Any) -> str:
+    """Return a digest as items have it of a text: made of names instead."""
+    return hashlib.blake2b(repr(names).encode(), digest_size=8).hexdigest()
 
 
 def item_rows(

@@ -1,4 +1,4 @@
-"""`uncertainty.items`: what a cell's score is made of, and correlations of counted pairs."""
+"""`uncertainty.items`: what a cell's score is made of."""
 
 from pathlib import Path
 from typing import Any
@@ -6,20 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 from report_cells import item_rows, write_cell
-from scipy import stats
 
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import Constant
 from lcbench.uncertainty.items import (
     NO_ITEMS,
-    Correlations,
     Sample,
     independent_parts,
     paired,
     read_samples,
     same_items,
     score_of,
-    spearman,
     why_unknown,
 )
 
@@ -179,31 +176,3 @@ def test_the_score_is_the_mean_over_splits_of_that_over_subsets() -> None:
 
     samples = {("a", "x"): sample("1", 0.2), ("a", "y"): sample("2", 0.4)}
     assert score_of({**samples, ("b", "x"): sample("3", 0.9)}) == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize("decimals", [0, 1, 9])
-@pytest.mark.parametrize("grades", [2, 5, 10**9])
-def test_counting_pairs_is_the_same_as_drawing_them(
-    random: np.random.Generator, decimals: int, grades: int
-) -> None:
-    gold = random.integers(0, grades, 30).astype(float)
-    values = np.round(3 * random.random((30, 2)), decimals)
-    drawn = random.integers(0, 30, (5, 30))
-    counts = np.stack([np.bincount(one, minlength=30) for one in drawn]).astype(np.int32)
-    found = spearman(gold, values, counts)
-    for sample, row in zip(drawn, found, strict=True):
-        wanted = [stats.spearmanr(gold[sample], values[sample, cell])[0] for cell in (0, 1)]
-        assert row == pytest.approx(wanted, abs=1e-12)
-
-
-def test_samples_of_unequal_size() -> None:
-    gold, values = np.array([1.0, 2, 3, 4]), np.array([[1.0], [3], [2], [4]])
-    found = Correlations(gold, values).over(np.array([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=np.int32))
-    assert found[:, 0] == pytest.approx([0.5, 0.8])
-
-
-def test_a_constant_side_has_no_correlation() -> None:
-    gold, values = np.array([1.0, 2, 3]), np.array([[5.0, 1], [5, 2], [5, 3]])
-    found = spearman(gold, values, np.array([[1, 1, 1], [0, 3, 0]], dtype=np.int32))
-    assert np.isnan(found).tolist() == [[True, False], [True, True]]
-    assert found[0, 1] == pytest.approx(1)

@@ -28,16 +28,19 @@ from lcbench.reporting.table import AVERAGE, Table, averaged_columns
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
     TaskOutcome,
-    identity_of,
+    link_tasks,
     listed,
     of_pair,
+    task_items,
     task_outcome,
 )
 from lcbench.system.hardware import cores
 from lcbench.uncertainty.bootstrap import generator, resample
+from lcbench.uncertainty.clusters import link
 from lcbench.uncertainty.items import (
     NO_ITEMS,
     read_samples,
+    read_shares,
     same_items,
 )
 
@@ -69,8 +72,9 @@ def analyse(
 ) -> TableStatistics:
     """Return how sure the improvements of a table are.
 
-    A sample of a task draws its items once for all models and policies, and each task has random
-    numbers of its own, so that no interval depends on what else is in the table. The improvements
+    A sample draws clusters of items (`clusters`) once for all tasks, models and policies. What is
+    drawn of a cluster goes by its texts alone, so that no interval depends on what else is in the
+    table, unless it shares texts. The improvements
     themselves are the table's: items that do not give its scores count as unknown.
 
     Means are over tasks drawn with replacement within their column, and then over items (a column
@@ -100,8 +104,19 @@ def analyse(
         threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(max_workers=workers) as pool,
     ):
+        items = dict(zip(order, pool.map(task_items, (asked[task] for task in order)), strict=True))
+        linked = link_tasks(items)
         running = {
-            pool.submit(task_outcome, task, asked[task], resamples, seed): task for task in order
+            pool.submit(
+                task_outcome,
+                task,
+                asked[task],
+                items.pop(task),
+                linked.clusters[task],
+                resamples,
+                seed,
+            ): task
+            for task in order
         }
         try:
             for done, future in enumerate(as_completed(running), start=1):
@@ -118,7 +133,7 @@ def analyse(
         if task in outcomes
         for (label, policy), uncertainty in outcomes[task].pairs.items()
     }
-    draws = _draws(table, outcomes, resamples, seed)
+    draws = replace(_draws(table, outcomes, resamples, seed), families=linked.families)
     means, average = of_table(table, draws, cells)
     return TableStatistics(
         cells=_holm(cells),
@@ -128,6 +143,7 @@ def analyse(
         seed=seed,
         notes=(
             *_notes(table, cells, outcomes),
+            *linked.notes,
             *_few_notes(table, cells),
             *_average_notes(table, draws, outcomes),
         ),
@@ -146,8 +162,8 @@ def compare_pair(
     samples = read_samples(first), read_samples(second)
     if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
         return None
-    random = generator(seed, first.task, identity_of(samples[0]))
-    drawn = resample([samples[0], samples[1]], resamples, random)
+    clusters = link(read_shares(first, samples[0]).parts)
+    drawn = resample([samples[0], samples[1]], resamples, seed, first.task, clusters)
     return None if drawn is None else of_pair(drawn, 0, 1)
 
 
@@ -194,7 +210,7 @@ def _bytes(files: Iterable[CellFiles]) -> int:
 def _draws(table: Table, outcomes: Mapping[str, TaskOutcome], resamples: int, seed: int) -> Draws:
     """Return the draws of all cells of a table, and of the tasks of its columns."""
     scores: dict[CellKey, NDArray[np.float32]] = {}
-    known: dict[CellKey, tuple[str, int]] = {}
+    known: dict[CellKey, tuple[str, int, int]] = {}
     for block in table.blocks:
         for task in block.tasks:
             for policy, score in task.scores.items():
@@ -272,8 +288,8 @@ def _few_notes(table: Table, cells: Mapping[CellKey, Uncertainty]) -> tuple[str,
     """Name the tasks whose items are too few for any difference to be significant."""
     counts: dict[str, str] = {}
     for (_, _, task), one in cells.items():
-        if one.count <= FEW_UNITS:
-            counts[task] = f"{task} ({one.count} {one.units})"
+        if one.independent <= FEW_UNITS:
+            counts[task] = f"{task} ({one.sample})"
     tasks = [task for column in table.columns for task in column.tasks if task in counts]
     if not tasks:
         return ()

@@ -343,8 +343,11 @@ def _mean_improvement(
     units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
     if all(len(tasks) == 1 for tasks in tasks_of.values()):
         items = [draws.cells[blocks[0].label, BASELINE, tasks[0]] for tasks in tasks_of.values()]
-        kinds = {kind for kind, _ in items}
-        units, count = kinds.pop() if len(kinds) == 1 else "items", sum(size for _, size in items)
+        kinds = {kind for kind, *_ in items}
+        units, count = (
+            kinds.pop() if len(kinds) == 1 else "items",
+            sum(size for _, size, _ in items),
+        )
     return MeanImprovement(
         value=float(np.mean(shares)),
         drawn=np.mean(drawn, axis=0),
@@ -353,7 +356,7 @@ def _mean_improvement(
         degrees=degrees,
         units=units,
         count=count,
-        note=_note(tasks_of, unknown(draws, picks, tasks_of), fixed),
+        note=_note(tasks_of, draws.families, unknown(draws, picks, tasks_of), fixed),
         signed=any(task in draws.signed for tasks in tasks_of.values() for task in tasks),
     )
 
@@ -416,7 +419,8 @@ def _variance(
 ) -> tuple[float, float]:
     """Return the variance of a sum of columns' means without bias, and its degrees of freedom.
 
-    Satterthwaite's degrees, of columns as if they were independent. Columns that share items vary
+    Satterthwaite's degrees, of columns as if they were independent. A column whose tasks are one
+    family varies as a single task does: with its items. Columns that share items vary
     together: twice the covariance of what their items add.
     """
     variances, degrees = [], []
@@ -424,13 +428,21 @@ def _variance(
     for name, tasks in tasks_of.items():
         noise = items[name].var(axis=1)
         if len(tasks) == 1:
-            _, count = draws.cells[label, BASELINE, tasks[0]]
+            *_, count = draws.cells[label, BASELINE, tasks[0]]
             variances.append(float(noise[0]) * count / max(count - 1, 1))
             degrees.append(count - 1)
             continue
         values = np.mean([one.values[name] for one in effects], axis=0)
         families = [draws.families.get(task, task) for task in tasks]
         names, places = np.unique(families, return_inverse=True)
+        if len(names) == 1 and all((label, BASELINE, task) in draws.cells for task in tasks):
+            # One family says no more of others than a single task does: its items vary alone.
+            counts = np.array([draws.cells[label, BASELINE, task][-1] for task in tasks])
+            apart = noise * counts / np.maximum(counts - 1, 1) / len(tasks) ** 2
+            freedom = apart.sum() ** 2 / max(float((apart**2 / (counts - 1)).sum()), 1e-300)
+            variances.append(max(float(apart.sum()), float(items[name].mean(axis=0).var())))
+            degrees.append(max(freedom, 1.0))
+            continue
         sums = np.bincount(places, weights=values - values.mean())
         between = float(sums @ sums) * len(names) / max(len(names) - 1, 1)
         variances.append(max(between, float(noise.sum())) / len(tasks) ** 2)
@@ -442,15 +454,22 @@ def _variance(
         if {draws.families.get(task, task) for task in tasks_of[first]}
         & {draws.families.get(task, task) for task in tasks_of[second]}
     )
-    apart = np.array(variances)
-    if apart.sum() <= 0:
+    total = sum(variances)
+    if total <= 0:
         return 0.0, float("inf")
-    freedom = apart.sum() ** 2 / float((apart**2 / np.maximum(degrees, 1e-9)).sum())
+    freedom = total**2 / sum(
+        one**2 / max(of, 1e-9) for one, of in zip(variances, degrees, strict=True)
+    )
     # What columns share can make their sum vary less, but not so that nothing is left of it.
-    return float(max(apart.sum() + together, apart.max())), float(freedom)
+    return max(total + together, max(variances)), freedom
 
 
-def _note(tasks_of: Mapping[str, Sequence[str]], lacking: Sequence[str], fixed: bool) -> str:
+def _note(
+    tasks_of: Mapping[str, Sequence[str]],
+    families: Mapping[str, str],
+    lacking: Sequence[str],
+    fixed: bool,
+) -> str:
     """Return what the interval of a mean over columns leaves out."""
     notes = [OVER_AS_IT_IS] if fixed else []
     alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
@@ -459,6 +478,9 @@ def _note(tasks_of: Mapping[str, Sequence[str]], lacking: Sequence[str], fixed: 
     elif len(tasks_of) > 1 and alone:
         have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
         notes.append(f"{listed(alone)} {have} one task: over {whose} items only")
+    for name, tasks in tasks_of.items():
+        if len(tasks) > 1 and len({families.get(task, task) for task in tasks}) == 1:
+            notes.append(f"the tasks of {name} share their texts: over their items only")
     if len(lacking) == sum(len(tasks) for tasks in tasks_of.values()):
         notes.append("without the noise of the items, none of which are known")
     elif lacking:

@@ -157,7 +157,7 @@ def described(uncertainty: Uncertainty) -> str:
         parts.append(f"p = {uncertainty.p:.2g}")
     if uncertainty.adjusted is not None:
         parts.append(f"after Holm {uncertainty.adjusted:.2g}")
-    if uncertainty.count:
+    if uncertainty.sample:
         parts.append(uncertainty.sample)
     if uncertainty.changed is not None:
         parts.append(f"{uncertainty.up:,} up, {uncertainty.down:,} down")

@@ -43,8 +43,11 @@ class Uncertainty:
         error: the standard error, in percentage points of the improvement; None: unknown.
         critical: of the interval, in standard errors.
         bound: the size that the improvement does not exceed, by the 90 % interval; None: unknown.
-        up: how many units score higher than in the baseline; None: unknown, or several tasks.
+        up: how many independent units score higher than in the baseline; None: unknown, or several
+            tasks.
         down: how many score lower.
+        clusters: how many independent ones the units make; 0: as many as units.
+        grouped: what the clusters are, where they are fewer than the units.
     """
 
     low: float
@@ -61,6 +64,8 @@ class Uncertainty:
     bound: float | None = None
     up: int | None = None
     down: int | None = None
+    clusters: int = 0
+    grouped: str = "groups"
 
     @property
     def changed(self) -> int | None:
@@ -68,14 +73,22 @@ class Uncertainty:
         return None if self.up is None or self.down is None else self.up + self.down
 
     @property
-    def sample(self) -> str:
-        """What was resampled, in words; empty where it is unknown."""
-        return f"{self.count:,} {self.units}" if self.count else ""
-
-    @property
     def is_too_few(self) -> bool:
         """Whether so few units changed that neither interval nor p says anything of others."""
         return self.changed is not None and 0 < self.changed < LEAST_CHANGED
+
+    @property
+    def independent(self) -> int:
+        """How many independent units there are."""
+        return self.clusters or self.count
+
+    @property
+    def sample(self) -> str:
+        """What was resampled, as "1,527 queries in 197 documents"; empty where it is unknown."""
+        if not self.count:
+            return ""
+        inside = f" in {self.clusters:,} {self.grouped}" if 0 < self.clusters < self.count else ""
+        return f"{self.count:,} {self.units}{inside}"
 
     @property
     def excludes_zero(self) -> bool:
@@ -97,7 +110,8 @@ class Draws:
     Attributes:
         scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
             whose items are unknown its score, in each.
-        cells: of the cells whose items are known: the task's units, and how many.
+        cells: of the cells whose items are known: the task's units, how many, and how many
+            independent clusters they make.
         tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
             with replacement.
         picks: by column, which of its samples each of them gives; the same shape.
@@ -106,7 +120,7 @@ class Draws:
     """
 
     scores: Mapping[CellKey, NDArray[np.float32]]
-    cells: Mapping[CellKey, tuple[str, int]]
+    cells: Mapping[CellKey, tuple[str, int, int]]
     tasks: Mapping[str, NDArray[np.int64]]
     picks: Mapping[str, NDArray[np.int64]]
     signed: frozenset[str] = frozenset()

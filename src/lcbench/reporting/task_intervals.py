@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from lcbench.reporting.statistics import Uncertainty
 from lcbench.reporting.table import BASELINE
-from lcbench.uncertainty.bootstrap import Resampled, generator, interval, resample
-from lcbench.uncertainty.items import NO_ITEMS, ROUNDING, Samples, paired, read_samples, why_unknown
+from lcbench.uncertainty import power
+from lcbench.uncertainty.bootstrap import LEVEL, Resampled, interval, resample
+from lcbench.uncertainty.clusters import families, link
+from lcbench.uncertainty.items import (
+    NO_ITEMS,
+    ROUNDING,
+    ItemShares,
+    Samples,
+    paired,
+    read_samples,
+    read_shares,
+    why_unknown,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,20 +49,21 @@ class TaskOutcome:
     Attributes:
         pairs: by label and policy.
         draws: of scores as fractions, by label and policy, shape (resamples,).
-        units: by label and policy, what they are and how many.
+        units: by label and policy, what they are, how many, and how many clusters they make.
         signed: whether the task's score can be below 0; None: nothing is known of its items.
         unknown: by label and policy, why there is nothing.
     """
 
     pairs: Mapping[tuple[str, str], Uncertainty]
     draws: Mapping[tuple[str, str], NDArray[np.float32]]
-    units: Mapping[tuple[str, str], tuple[str, int]]
+    units: Mapping[tuple[str, str], tuple[str, int, int]]
     unknown: Mapping[tuple[str, str], str]
     signed: bool | None = None
 
 
 _NOT_ABOVE_ZERO = "the baseline is not above 0"
 _SINGLE = "a single item says nothing of others"
+_ONE_CLUSTER = "all items hang together through texts that they share: one says nothing of others"
 _OTHER_SCORE = "the table's score is not that of all items, as where it takes some subsets only"
 _OTHER_ITEMS = "the items are not those of the baseline"
 _OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
@@ -59,54 +72,144 @@ OF_BASELINE = "of the baseline, "
 OVER_AS_IT_IS = "the baseline is not told from 0 and taken as it is"
 
 
+@dataclass(frozen=True)
+class TaskItems:
+    """The items of a task's cells.
+
+    Attributes:
+        samples: by label and policy; None: not known.
+        groups: the cells that have the same items.
+        shares: of each group, what its items share with others.
+    """
+
+    samples: Mapping[tuple[str, str], Samples | None]
+    groups: Sequence[Sequence[tuple[str, str]]]
+    shares: Sequence[ItemShares]
+
+
+@dataclass(frozen=True)
+class LinkedTasks:
+    """The clusters of the items of all tasks of a table.
+
+    Attributes:
+        clusters: by task, of each group of cells, of each part of their score: that of each item.
+        families: by task the name of its family: tasks that share items; of others their own.
+        notes: what is not known of them.
+    """
+
+    clusters: Mapping[str, Sequence[Sequence[NDArray[np.uint64]]]]
+    families: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def task_items(asked: Mapping[tuple[str, str], tuple[float, CellFiles]]) -> TaskItems:
+    """Read the items of the cells of one task, and what they share with others.
+
+    Args:
+        asked: by label and policy: the table's score as a fraction, and the cell's files.
+    """
+    places = list(asked)
+    samples = [read_samples(files) for _, files in asked.values()]
+    groups, shares = [], []
+    for group in paired(samples):
+        groups.append([places[number] for number in group])
+        # Cells of an older version do not say it.
+        found = None
+        for number in group:
+            one = samples[number]
+            if one is not None and (found is None or found.are_older):
+                found = read_shares(asked[places[number]][1], one)
+        if found is not None:
+            shares.append(found)
+    return TaskItems(dict(zip(places, samples, strict=True)), groups, shares)
+
+
+def link_tasks(items: Mapping[str, TaskItems]) -> LinkedTasks:
+    """Return the clusters of all items of a table, those of all tasks linked together."""
+    parts = [part for of in items.values() for shares in of.shares for part in shares.parts]
+    linked = iter(link(parts))
+    clusters = {
+        task: [[next(linked) for _ in shares.parts] for shares in of.shares]
+        for task, of in items.items()
+    }
+    known = {
+        task: [one for group in of_task for one in group]
+        for task, of_task in clusters.items()
+        if of_task
+    }
+    notes = []
+    older = [task for task, of in items.items() if any(one.are_older for one in of.shares)]
+    if older:
+        notes.append(
+            f"items of {listed(older)} do not say which texts they share, as those of an older "
+            "version: queries of the same relevant documents count as one by the ids, and nothing "
+            "is shared with other tasks"
+        )
+    for task, of in items.items():
+        if lacking := max((one.lacking for one in of.shares), default=0):
+            notes.append(
+                f"{lacking} items of {task} do not say what they share: taken by themselves"
+            )
+    return LinkedTasks(clusters, families(known), tuple(notes))
+
+
 def task_outcome(
     task: str,
     asked: Mapping[tuple[str, str], tuple[float, CellFiles]],
+    items: TaskItems,
+    clusters: Sequence[Sequence[NDArray[np.uint64]]],
     resamples: int,
     seed: int,
 ) -> TaskOutcome:
-    """Resample the cells of one task, those with the same items together."""
-    places = list(asked)
-    samples: list[Samples | None] = [read_samples(files) for _, files in asked.values()]
+    """Resample the cells of one task, those with the same items together.
+
+    Args:
+        task: its name.
+        asked: by label and policy: the table's score as a fraction, and the cell's files.
+        items: of `task_items`.
+        clusters: of `link_tasks`, of each group of cells.
+        resamples: how many samples.
+        seed: of all that is drawn.
+    """
     pairs: dict[tuple[str, str], Uncertainty] = {}
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
-    units: dict[tuple[str, str], tuple[str, int]] = {}
+    units: dict[tuple[str, str], tuple[str, int, int]] = {}
     # Of each cell why it has nothing.
     why = {
-        place: "" if one is not None else why_unknown(files) or NO_ITEMS
-        for place, one, (_, files) in zip(places, samples, asked.values(), strict=True)
+        place: "" if items.samples[place] is not None else why_unknown(files) or NO_ITEMS
+        for place, (_, files) in asked.items()
     }
     unknown: dict[tuple[str, str], str] = {}
     signed: bool | None = None
-    for group in paired(samples):
-        cells = [one for one in (samples[number] for number in group) if one is not None]
-        drawn = resample(cells, resamples, generator(seed, task, identity_of(cells[0])))
+    for group, of_group in zip(items.groups, clusters, strict=True):
+        cells = [one for place in group if (one := items.samples[place]) is not None]
+        drawn = resample(cells, resamples, seed, task, of_group)
         if drawn is None:
-            why.update({places[number]: _SINGLE for number in group})
+            single = all(len(one) == 1 for one in of_group)
+            why.update(dict.fromkeys(group, _SINGLE if single else _ONE_CLUSTER))
             continue
         signed = bool(signed) or drawn.signed
         right = {}
-        for place, number in enumerate(group):
+        for place, cell in enumerate(group):
             # A table of some of the subsets has other scores than the whole.
-            if abs(drawn.scores[place] - asked[places[number]][0]) <= 2 * ROUNDING:
-                right[places[number]] = place
+            if abs(drawn.scores[place] - asked[cell][0]) <= 2 * ROUNDING:
+                right[cell] = place
             else:
-                why[places[number]] = _OTHER_SCORE
+                why[cell] = _OTHER_SCORE
         for (label, policy), place in right.items():
             draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
-            units[label, policy] = drawn.units, drawn.count
+            units[label, policy] = drawn.units, drawn.count, drawn.clusters
             if policy != BASELINE and (label, BASELINE) in right:
                 found = of_pair(drawn, right[label, BASELINE], place)
                 if found is None:
                     unknown[label, policy] = _NOT_ABOVE_ZERO
                 else:
                     pairs[label, policy] = found
-    of = dict(zip(places, samples, strict=True))
-    for cell in places:
+    for cell in asked:
         if cell[1] != BASELINE and cell not in pairs and cell not in unknown:
             raw = cell[0], BASELINE
             unknown[cell] = why[cell] or _unlike_baseline(
-                of[cell], of.get(raw), why.get(raw, NO_ITEMS)
+                items.samples[cell], items.samples.get(raw), why.get(raw, NO_ITEMS)
             )
     return TaskOutcome(pairs, draws, units, unknown, signed)
 
@@ -121,11 +224,6 @@ def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) ->
     return _OTHER_EXPERIMENTS if same else _OTHER_ITEMS
 
 
-def identity_of(samples: Samples) -> str:
-    """Return what the random numbers of a task go by beside its name: its items."""
-    return repr(sorted((part, sample.keys) for part, sample in samples.items()))
-
-
 def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
     """Return how sure an improvement is; None where the baseline is not above 0."""
     before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
@@ -138,7 +236,7 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         gradient[raw] = -100 / before if fixed else -100 * after / before**2
         gradient[ours] = 100 / before
         improvements = relative_changes(draws[0], draws[1], over=before if fixed else None)
-        reaching, deviation = drawn.stretch(gradient)[0], drawn.deviation(gradient)
+        (reaching, degrees), deviation = drawn.stretch(gradient), drawn.deviation(gradient)
         low, high = interval(improvements, reaching, value, deviation)
         if np.isfinite([low, high]).all():
             break
@@ -148,8 +246,26 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         notes.append(f"without the noise of {listed(drawn.still)}, {each}")
     if not drawn.signed:
         low, high = possible(low, high)
-    p = drawn.p_value(raw, ours)
-    return Uncertainty(low, high, p=p, units=drawn.units, count=drawn.count, note="; ".join(notes))
+    error = drawn.error(gradient)
+    critical, critical_90 = (
+        float(stats.t.ppf((1 + level) / 2, degrees)) for level in (LEVEL, power.LEVEL)
+    )
+    up, down = drawn.changes(raw, ours)
+    return Uncertainty(
+        low,
+        high,
+        p=drawn.p_value(raw, ours),
+        units=drawn.units,
+        count=drawn.count,
+        clusters=drawn.clusters,
+        grouped=drawn.grouped,
+        note="; ".join(notes),
+        error=error,
+        critical=critical,
+        bound=power.bound(value, error, critical_90),
+        up=up,
+        down=down,
+    )
 
 
 def relative_changes(

@@ -1,20 +1,26 @@
 """Bootstrap samples of the scores of one task, the same for all cells that have its items.
 
-A sample draws items with replacement and gives every cell its score over them, so that cells are
-compared over the same draws. Knows nothing of tables.
+A sample weighs each cluster of items (`clusters`) at random and gives every cell its score over
+them, so that cells are compared over the same draws. A weight goes by the cluster, the sample and
+the seed alone, so that tasks that share items are drawn together, whatever is drawn beside them.
+Knows nothing of tables.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from lcbench.uncertainty.items import Correlations, Samples, independent_parts, score_of
+from lcbench.uncertainty.clusters import digest_of_names, link, mixed, nothing_shared, numbered
+from lcbench.uncertainty.correlations import Correlations
+from lcbench.uncertainty.items import Samples, independent_parts, score_of
 from lcbench.uncertainty.permutation import sign_flip_p
 
 if TYPE_CHECKING:
@@ -26,20 +32,23 @@ LEVEL = 0.95
 # From this reach on, draws end too early: it is between those of eight and nine units.
 _FAR = 2.5
 _OUTMOST = 10
-# Items that are drawn together; of more, it is drawn first how many fall into each such block.
-_BLOCK = 4096
-# Counts of samples × items that are held at once: 4 to 8 MB each, twice.
-_COUNTS_AT_ONCE = 2**20
-_PAIRS_AT_ONCE = 2**19
+# Weights that are held at once, 2 MB of them as floating point, by samples and clusters. A number
+# of 64 bits makes four weights, of neighbouring samples.
+_SAMPLES_AT_ONCE = 1024
+_CLUSTERS_AT_ONCE = 256
+_LANES = 4
+# What Weyl's sequence of SplitMix64 adds from number to number.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Component:
-    """A source of a score's variation, independent of the others.
+    """What a score varies with: a sample of units, or a classification's experiments.
 
     Attributes:
         values: of each unit and cell, shape (units, cells).
         weight: of it in the score.
+        clusters: of each unit, shape (units,).
         gold: what the values of pairs are correlated with; None: their mean is the score.
         deviates: whether only the deviations of its mean from `values`' add to the score: those of
             a classification's experiments, whose mean the texts give already.
@@ -47,8 +56,22 @@ class Component:
 
     values: NDArray[np.float64]
     weight: float
+    clusters: NDArray[np.uint64]
     gold: NDArray[np.float64] | None = None
     deviates: bool = False
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Independent clusters, and how a task's scores vary with them.
+
+    Attributes:
+        covariance: of the scores, estimated without bias, shape (cells, cells).
+        degrees: of freedom.
+    """
+
+    covariance: NDArray[np.float64]
+    degrees: int
 
 
 @dataclass(frozen=True)
@@ -58,35 +81,39 @@ class Resampled:
     Attributes:
         scores: over all items, as fractions, shape (cells,).
         draws: over each sample, shape (resamples, cells).
-        covariances: of the draws of each component, shape (components, cells, cells).
-        sizes: units of each component.
+        drawn: covariance of the draws, shape (cells, cells).
+        variations: of the scores, of independent sources.
         components: what was drawn from, of cells that are not alike.
         places: of each cell in them.
         units: what they are.
         count: how many, experiments aside.
+        clusters: how many independent ones they make.
+        grouped: what the clusters are, where they are fewer than the units: documents, or groups.
         signed: whether the score can be below 0: correlations, and means of values some of which
             are.
-        still: names of the subsets (or splits) of a single item, which stay as they are.
+        still: names of the subsets (or splits) of a single cluster, which stay as they are.
     """
 
     scores: NDArray[np.float64]
     draws: NDArray[np.float32]
-    covariances: NDArray[np.float64]
-    sizes: NDArray[np.float64]
+    drawn: NDArray[np.float64]
+    variations: tuple[Variation, ...]
     components: tuple[Component, ...]
     places: tuple[int, ...]
     units: str
     count: int
+    clusters: int
+    grouped: str = "groups"
     signed: bool = False
     still: tuple[str, ...] = ()
 
     def stretch(self, gradient: NDArray[np.float64]) -> tuple[float, float]:
         """Return how far an interval of a sum of scores must reach, and the degrees of freedom.
 
-        Percentiles of a bootstrap are too narrow for few units: its variance is smaller by
+        Percentiles of a bootstrap are too narrow for few clusters: its variance is smaller by
         (n − 1)/n than the one estimated without bias, and normal where Student's t is right. The
         percentiles that make up for both are those of Hesterberg (2015, "expanded percentile"). Of
-        several components the degrees of freedom are Satterthwaite's.
+        several sources the degrees of freedom are Satterthwaite's.
 
         Args:
             gradient: of the quantity by each score, shape (cells,).
@@ -94,52 +121,81 @@ class Resampled:
         Returns:
             the reach in standard deviations of the draws (1.96 for many units), and the degrees.
         """
-        drawn = np.einsum("i,kij,j->k", gradient, self.covariances, gradient)
-        return reach(
-            drawn * self.sizes / np.maximum(self.sizes - 1, 1), self.sizes - 1, drawn.sum()
-        )
+        variances, degrees = self._variances(gradient)
+        return reach(variances, degrees, float(gradient @ self.drawn @ gradient))
+
+    def error(self, gradient: NDArray[np.float64]) -> float:
+        """Return the standard error of a sum of scores, of such a gradient, without bias."""
+        return float(np.sqrt(self._variances(gradient)[0].sum()))
+
+    def _variances(
+        self, gradient: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the variance of a sum of scores by each source, and its degrees of freedom."""
+        variances = [float(gradient @ one.covariance @ gradient) for one in self.variations]
+        degrees = [one.degrees for one in self.variations]
+        # Rounding may leave less than nothing of equal scores.
+        return np.maximum(variances, 0.0), np.array(degrees, dtype=np.float64)
 
     def deviation(self, gradient: NDArray[np.float64]) -> float:
         """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
-        variance = gradient @ self.covariances.sum(axis=0) @ gradient
-        return float(np.sqrt(max(variance, 0.0)))
+        return float(np.sqrt(max(float(gradient @ self.drawn @ gradient), 0.0)))
 
-    def p_value(self, raw: int, ours: int) -> float:
-        """Return the p-value of the difference of two cells' scores (`permutation`).
+    def differences(self, raw: int, ours: int) -> NDArray[np.float64]:
+        """Return what each cluster adds to the difference of two cells' scores, (clusters,).
 
-        Sign flips of the differences of items. Of pairs: with ranks g of the gold standard and a,
-        b of each cell's cosines, centred and scaled to length 1, the difference of Spearman's
-        correlations ρ is Σ (b − a) g. As Σ (b² − a²) = 0, it is also the sum of
-        (b − a) g − ρ (b² − a²) / 2, what a pair adds to first order; these are flipped (without
-        the second term the test would be valid, and far weaker).
-
-        Exact for means of items without experiments, and else to first order. A classification's
-        experiments add normal noise of the variance that they show, and as ten of them know it
-        badly, p is that of Student's t, of (experiments − 1) / (their share of the variance)
-        degrees of freedom. That is fewer than Satterthwaite's, with which p falls below 0.001 up to
-        1.6 times too often; in simulations of 1,000 texts and 10 experiments of any share, p falls
-        below 0.05, 0.01 and 0.001 in 0.88 to 1, 0.74 to 1 and 0.5 to 1 times as many cases as it
-        should. (With the variance taken as known: 1.6, 3 and 9 times.)
+        Of pairs: with ranks g of the gold standard and a, b of each cell's cosines, centred and
+        scaled to length 1, the difference of Spearman's correlations ρ is Σ (b − a) g. As
+        Σ (b² − a²) = 0, it is also the sum of (b − a) g − ρ (b² − a²) / 2, what a pair adds to
+        first order (without the second term a test would be valid, and far weaker).
         """
-        differences, noise, unknown = [np.zeros(0)], 0.0, 0.0
-        for one in self.components:
+        of_items = [one for one in self.components if not one.deviates]
+        parts = []
+        for one in of_items:
             values = one.values[:, [self.places[raw], self.places[ours]]]
-            count = len(values)
             if one.gold is not None:
                 gold, before, after = (
                     _unit(stats.rankdata(column)) for column in (one.gold, *values.T)
                 )
                 rho = gold @ (before + after) / 2
-                parts = gold * (after - before) - rho * (after**2 - before**2) / 2
+                added = gold * (after - before) - rho * (after**2 - before**2) / 2
             else:
-                parts = (values[:, 1] - values[:, 0]) / count
+                added = (values[:, 1] - values[:, 0]) / len(values)
+            parts.append(one.weight * added)
+        if not parts:
+            return np.zeros(0)
+        _, places = np.unique(
+            np.concatenate([one.clusters for one in of_items]), return_inverse=True
+        )
+        return np.bincount(places, weights=np.concatenate(parts)).astype(np.float64)
+
+    def changes(self, raw: int, ours: int) -> tuple[int, int]:
+        """Return how many clusters raise the second of two cells' scores, and how many lower it."""
+        differences = self.differences(raw, ours)
+        # Of a cluster whose items cancel, rounding leaves something.
+        least = 1e-12 * float(np.abs(differences).max(initial=0.0))
+        return int((differences > least).sum()), int((differences < -least).sum())
+
+    def p_value(self, raw: int, ours: int) -> float:
+        """Return the p-value of the difference of two cells' scores (`permutation`).
+
+        Sign flips of what the clusters add to it. Exact for means of items without experiments,
+        and else to first order. A classification's experiments add normal noise of the variance
+        that they show, and as ten of them know it badly, p is that of Student's t, of
+        (experiments − 1) / (their share of the variance) degrees of freedom. That is fewer than
+        Satterthwaite's, with which p falls below 0.001 up to 1.6 times too often; in simulations of
+        1,000 texts and 10 experiments of any share, p falls below 0.05, 0.01 and 0.001 in 0.88 to
+        1, 0.74 to 1 and 0.5 to 1 times as many cases as it should. (With the variance taken as
+        known: 1.6, 3 and 9 times.)
+        """
+        noise = unknown = 0.0
+        for one in self.components:
             if one.deviates:
-                variance = one.weight**2 * float(parts.var(ddof=1)) * count
+                parts = one.values[:, self.places[ours]] - one.values[:, self.places[raw]]
+                variance = one.weight**2 * float(parts.var(ddof=1)) / len(parts)
                 noise += variance
-                unknown += variance / (count - 1)
-            else:
-                differences.append(one.weight * parts)
-        units = np.concatenate(differences)
+                unknown += variance / (len(parts) - 1)
+        units = self.differences(raw, ours)
         degrees = float(noise + units @ units) / unknown if unknown > 0 else float("inf")
         return sign_flip_p(units, float(np.sqrt(noise)), degrees)
 
@@ -208,84 +264,110 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def resample(
-    cells: Sequence[Samples], resamples: int, random: np.random.Generator
+    cells: Sequence[Samples],
+    resamples: int,
+    seed: int,
+    name: str = "",
+    clusters: Sequence[NDArray[np.uint64]] | None = None,
 ) -> Resampled | None:
     """Return bootstrap samples of the scores of cells with the same items.
 
-    Counts of a sample's items times their values give all cells' means at once; Spearman's
-    correlations come from counts as well (`items.spearman`). A subset of a single item stays as it
-    is in all samples.
+    Each cluster has a weight of Poisson(1) in a sample: it is there as often as if clusters were
+    drawn with replacement, but for the number of all (Hanley and MacGibbon 2006; Chamandy,
+    Muralidharan, Najmi and Naidu 2012). A mean is the ratio of weighted sums, a correlation that of
+    pairs that come so many times. A part of a single cluster stays as it is in all samples.
 
     Args:
         cells: with the same items, and the same number of experiments.
         resamples: how many samples.
-        random: of `generator`.
+        seed: of all that is drawn.
+        name: of the task: its experiments are its own.
+        clusters: of each of `independent_parts`, that of each item; None: they share nothing.
 
     Returns:
-        None where there is no variation to draw from: no subset has more than a single item.
+        None where there is no variation to draw from: all items are of one cluster.
     """
+    if clusters is None:
+        clusters = unlinked(cells[0], name)
     # Cells with the same values have the same score in every sample, to the last bit.
     unlike, place_of = _unlike(cells)
-    parts = components([cells[place] for place in unlike])
-    if not any(len(one.values) > 1 and not one.deviates for one in parts):
-        return None
-    draws = np.zeros((resamples, len(unlike)))
-    for one in parts:
-        if len(one.values) == 1:
-            draws += one.weight * one.values
-    still = _still(cells[0])
+    parts = components([cells[place] for place in unlike], name, clusters)
     signed = any(one.gold is not None or (one.values < 0).any() for one in parts)
-    parts = [one for one in parts if len(one.values) > 1]
-    covariances = []
+    draws = np.zeros((resamples, len(unlike)))
+    moving, still = [], []
     for one in parts:
-        if one.gold is None:
-            drawn = _means(one.values, resamples, random)
-            if one.deviates:
-                drawn -= one.values.mean(axis=0)
-        else:
-            drawn = _correlations(one.gold, one.values, resamples, random)
-        drawn *= one.weight
-        draws += drawn
-        covariances.append(np.cov(drawn, rowvar=False).reshape(len(unlike), len(unlike)))
-    sizes = np.array([len(one.values) for one in parts], dtype=np.float64)
+        if len(one.clusters) > 1 and (one.clusters != one.clusters[0]).any():
+            draws += one.weight * _drawn(one, resamples, seed)
+            moving.append(one)
+        elif not one.deviates:
+            draws += one.weight * _scores(one)
+            still.append(one)
+    of_items = [one.clusters for one in moving if not one.deviates]
+    if not of_items:
+        return None
+    drawn = np.cov(draws, rowvar=False).reshape(len(unlike), len(unlike))
     first = next(iter(cells[0].values()))
+    within = any(len(np.unique(one)) < len(one) for one in of_items)
+    of_cells = np.ix_(place_of, place_of)
     return Resampled(
         scores=np.array([score_of(cell) for cell in cells]),
         draws=draws.astype(np.float32)[:, place_of],
-        covariances=np.stack(covariances)[:, place_of][:, :, place_of],
-        sizes=sizes,
-        components=tuple(parts),
+        drawn=drawn[of_cells],
+        variations=tuple(
+            Variation(one.covariance[of_cells], one.degrees) for one in variations(moving)
+        ),
+        components=tuple(moving),
         places=tuple(place_of),
         units=first.units,
-        count=int(sum(len(one.values) for one in parts if not one.deviates)),
+        count=sum(len(one) for one in of_items),
+        clusters=len(np.unique(np.concatenate(of_items))),
+        # What links queries of one split is their documents; other texts are the same.
+        grouped="documents" if first.units == "queries" and within else "groups",
         signed=signed,
-        still=still,
+        still=_names_of_still(cells[0], clusters),
     )
 
 
-def _still(samples: Samples) -> tuple[str, ...]:
-    """Return the names of the parts of a score that are of a single item."""
+def unlinked(samples: Samples, name: str) -> list[NDArray[np.uint64]]:
+    """Return clusters of items that share nothing, of each of `independent_parts`."""
+    return link(
+        [
+            nothing_shared(numbered(len(samples[parts[0]].values), name, parts[0]))
+            for parts, _ in independent_parts(samples)
+        ]
+    )
+
+
+def _names_of_still(samples: Samples, clusters: Sequence[NDArray[np.uint64]]) -> tuple[str, ...]:
+    """Return the names of the parts of a score that are of a single cluster."""
     splits = {split for split, _ in samples}
     names = []
-    for parts, _ in independent_parts(samples):
-        if len(samples[parts[0]].values) == 1:
+    for (parts, _), of_part in zip(independent_parts(samples), clusters, strict=True):
+        if (of_part == of_part[0]).all():
             split, subset = parts[0]
             names.append(subset if len(splits) == 1 else f"{split} {subset}")
     return tuple(names)
 
 
-def components(cells: Sequence[Samples]) -> list[Component]:
+def components(
+    cells: Sequence[Samples], name: str, clusters: Sequence[NDArray[np.uint64]]
+) -> list[Component]:
     """Return what the scores of cells with the same items vary with.
 
     Of a classification these are its texts and, where the cells have kept them, its experiments.
+
+    Args:
+        cells: with the same items.
+        name: of the task.
+        clusters: of each of `independent_parts`, that of each item.
     """
     found = []
-    for parts, weight in independent_parts(cells[0]):
+    for (parts, weight), of_part in zip(independent_parts(cells[0]), clusters, strict=True):
         samples = [[cell[part] for part in parts] for cell in cells]
         values = np.empty((len(samples[0][0].values), len(cells)))
         for place, several in enumerate(samples):
             values[:, place] = np.mean([one.values for one in several], axis=0)
-        found.append(Component(values, weight, samples[0][0].gold))
+        found.append(Component(values, weight, of_part, samples[0][0].gold))
         draws = [[one.draws for one in several if one.draws is not None] for several in samples]
         # All of the cells have them, or none (`items.same_items`); translations may have others.
         if (
@@ -294,8 +376,75 @@ def components(cells: Sequence[Samples]) -> list[Component]:
         ):
             means = np.stack([np.mean(several, axis=0) for several in draws], axis=1)
             if len(means) > 1:
-                found.append(Component(means, weight, deviates=True))
+                trained = numbered(len(means), name, "experiments", parts[0])
+                found.append(Component(means, weight, trained, deviates=True))
     return found
+
+
+def variations(parts: Sequence[Component]) -> list[Variation]:
+    """Return how scores vary with their clusters, from what each adds to them to first order.
+
+    Parts that share clusters vary together: the clusters of all of them are one sample.
+    """
+    contributions = [one.weight * _contributions(one) for one in parts]
+    every, places = np.unique(np.concatenate([one.clusters for one in parts]), return_inverse=True)
+    of_part = np.split(places, np.cumsum([len(one.clusters) for one in parts])[:-1])
+    has = coo_array(
+        (
+            np.ones(len(places)),
+            (np.repeat(np.arange(len(parts)), [len(one) for one in of_part]), places),
+        ),
+        shape=(len(parts), len(every)),
+    ).tocsr()
+    number, sample = connected_components(has @ has.T, directed=False)
+    found = []
+    for group in range(number):
+        own = np.flatnonzero(sample == group)
+        members, within = np.unique(
+            np.concatenate([of_part[part] for part in own]), return_inverse=True
+        )
+        added = _sums(np.concatenate([contributions[part] for part in own]), within, len(members))
+        found.append(
+            Variation(added.T @ added * len(members) / (len(members) - 1), len(members) - 1)
+        )
+    return found
+
+
+def _contributions(one: Component) -> NDArray[np.float64]:
+    """Return what each unit adds to the scores of a component, shape (units, cells)."""
+    if one.gold is not None:
+        return Correlations(one.gold, one.values).influence()
+    added: NDArray[np.float64] = (one.values - one.values.mean(axis=0)) / len(one.values)
+    return added
+
+
+def _sums(
+    values: NDArray[np.float64], places: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """Return sums of rows, shape (count, columns).
+
+    Args:
+        values: shape (rows, columns).
+        places: of the sum that each row is part of, shape (rows,).
+        count: of sums.
+    """
+    if count == len(values):
+        found = np.empty_like(values)
+        found[places] = values
+        return found
+    rows = np.arange(len(values))
+    adds = coo_array((np.ones(len(values)), (places, rows)), shape=(count, len(values))).tocsr()
+    return np.asarray(adds @ values)
+
+
+def _scores(one: Component) -> NDArray[np.float64]:
+    """Return the scores of a component over all of its units, shape (cells,)."""
+    if one.gold is not None:
+        once = np.ones((1, len(one.values)), dtype=np.int32)
+        found: NDArray[np.float64] = Correlations(one.gold, one.values).over(once)[0]
+        return found
+    means: NDArray[np.float64] = one.values.mean(axis=0)
+    return means
 
 
 def _unlike(cells: Sequence[Samples]) -> tuple[list[int], list[int]]:
@@ -317,49 +466,80 @@ def _unlike(cells: Sequence[Samples]) -> tuple[list[int], list[int]]:
     return unlike, place_of
 
 
-def _means(
-    values: NDArray[np.float64], resamples: int, random: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return the means of samples of units, shape (resamples, cells)."""
-    count = len(values)
-    bounds = np.linspace(0, count, -(-count // _BLOCK) + 1).astype(int)
-    sizes = np.diff(bounds)
-    step = max(1, _COUNTS_AT_ONCE // int(sizes.max()))
-    found = np.zeros((resamples, values.shape[1]))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = random.multinomial(count, sizes / count, size=rows)
-        for block, first in enumerate(bounds[:-1]):
-            counts = _counts(drawn[:, block], int(sizes[block]), random)
-            inside = values[first : first + sizes[block]]
-            found[start : start + rows] += counts.astype(np.float64) @ inside
-    return found / count
+def _drawn(one: Component, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the scores of a component over each sample, shape (resamples, cells).
+
+    A sample in which all weights are 0, or of correlations one side is constant, counts as the
+    score itself.
+    """
+    if one.gold is not None:
+        return _correlations(Correlations(one.gold, one.values), one.clusters, resamples, seed)
+    members, places = np.unique(one.clusters, return_inverse=True)
+    centre = one.values.mean(axis=0)
+    sizes = np.bincount(places, minlength=len(members)) / len(places)
+    sums = _sums((one.values - centre) / len(places), places, len(members))
+    rows = np.vstack([sums.T, sizes])
+    found = np.empty((resamples, one.values.shape[1]))
+    for samples in _steps(resamples, _SAMPLES_AT_ONCE):
+        total = np.zeros((len(rows), samples.stop - samples.start))
+        for some in _steps(len(members), _CLUSTERS_AT_ONCE):
+            total += rows[:, some] @ weights(members[some], samples, seed).astype(float)
+        with np.errstate(invalid="ignore"):
+            found[samples] = np.where(total[-1] > 0, total[:-1] / total[-1], 0.0).T
+    return found if one.deviates else found + centre
 
 
 def _correlations(
-    gold: NDArray[np.float64],
-    values: NDArray[np.float64],
-    resamples: int,
-    random: np.random.Generator,
+    correlations: Correlations, clusters: NDArray[np.uint64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return Spearman's correlations of samples of pairs, shape (resamples, cells).
+    """Return Spearman's correlations of samples of pairs of clusters, (resamples, cells)."""
+    step = max(_LANES, 2**19 // len(clusters) // _LANES * _LANES)
+    found = np.concatenate(
+        [
+            correlations.over(weights(clusters, samples, seed).T.astype(np.int32))
+            for samples in _steps(resamples, step)
+        ]
+    )
+    once = correlations.over(np.ones((1, len(clusters)), dtype=np.int32))
+    return np.where(np.isnan(found), once, found)
 
-    A sample in which one side is constant has no correlation; it counts as the score itself.
+
+def _steps(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(count, start + size)) for start in range(0, count, size))
+
+
+def _poisson() -> NDArray[np.uint8]:
+    """Return how often a cluster is in a sample for each number of 16 bits, shape (65536,).
+
+    Poisson's distribution of mean 1 in parts of 2⁻¹⁶; the mean is exactly 1, the variance 1.0003.
     """
-    count = len(gold)
-    step = max(1, _PAIRS_AT_ONCE // count)
-    correlations, found = Correlations(gold, values), []
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        counts = _counts(np.full(rows, count), count, random)
-        found.append(correlations.over(counts.astype(np.int32)))
-    drawn = np.concatenate(found)
-    once = np.ones((1, count), dtype=np.int32)
-    return np.where(np.isnan(drawn), correlations.over(once), drawn)
+    times = np.arange(2, 12)
+    parts = np.rint(2**16 * stats.poisson.pmf(times, 1)).astype(int)
+    once = 2**16 - int(times @ parts)
+    return np.repeat(np.arange(12), [2**16 - once - parts.sum(), once, *parts]).astype(np.uint8)
 
 
-def _counts(drawn: NDArray[np.int64], size: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return how often each of `size` units is drawn, of so many draws a row; (rows, size)."""
-    places = np.repeat(np.arange(len(drawn)) * size, drawn)
-    places += random.integers(0, size, len(places), dtype=np.int32)
-    return np.bincount(places, minlength=len(drawn) * size).reshape(len(drawn), size)
+_POISSON = _poisson()
+
+
+def weights(clusters: NDArray[np.uint64], samples: slice, seed: int) -> NDArray[np.uint8]:
+    """Return how often clusters are in samples: Poisson(1), by seed, cluster and sample alone.
+
+    A stream of SplitMix64 for each cluster, from a number that goes by the cluster and the seed;
+    each of its numbers makes the weights of four samples.
+
+    Args:
+        clusters: shape (clusters,).
+        samples: from a multiple of four on.
+        seed: of all that is drawn.
+
+    Returns:
+        Shape (clusters, samples).
+    """
+    first, last = samples.start // _LANES, -(-samples.stop // _LANES)
+    streams = mixed(clusters ^ np.uint64(digest_of_names("seed", seed)))
+    steps: NDArray[np.uint64] = np.arange(first + 1, last + 1, dtype=np.uint64) * _STEP
+    numbers = mixed(streams[:, None] + steps)
+    lanes = numbers.astype("<u8", copy=False).view("<u2")[:, : samples.stop - samples.start]
+    found: NDArray[np.uint8] = np.take(_POISSON, lanes, mode="clip")
+    return found

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lcbench.results.items import ItemsError, whole_items
+from lcbench.uncertainty.clusters import Shared, digest_of_names, nothing_shared, numbered
+from lcbench.uncertainty.correlations import spearman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -194,135 +196,102 @@ def _read(files: CellFiles) -> Samples | str:
     }
 
 
-class Correlations:
-    """Spearman's correlations of cells with a gold standard, over samples of pairs.
-
-    Counting the pairs of a sample instead of drawing them lets the pairs be sorted once for all
-    samples. Ties have their mean rank, as in `scipy.stats.spearmanr`.
-    """
-
-    def __init__(self, gold: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-        """Sort the pairs.
-
-        Args:
-            gold: shape (pairs,).
-            values: shape (pairs, cells).
-        """
-        self._gold = _Order.of(gold)
-        self._cells = [_Order.of(column) for column in values.T]
-
-    def over(self, counts: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the correlations of samples that have each pair so many times.
-
-        Args:
-            counts: shape (samples, pairs).
-
-        Returns:
-            Shape (samples, cells); NaN where one side is constant.
-        """
-        total = counts.sum(axis=1, dtype=np.float64)
-        single = counts.astype(np.float64)
-        cubes = np.einsum("ij,ij,ij->i", single, single, single)
-        ranks, lost = self._gold.ranks(counts, cubes)
-        # From the mean of the ranks 1 … n, which is the same whatever the ties.
-        weights = single * (ranks - (total[:, None] + 1) / 2)
-        norm = (total**3 - lost) / 12
-        own = np.einsum("ij,ij->i", weights, single) / 2
-        found = np.empty((len(counts), len(self._cells)))
-        for cell, order in enumerate(self._cells):
-            product, lost = order.product(counts, weights, own, cubes)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found[:, cell] = product / np.sqrt(norm * (total**3 - lost) / 12)
-        return found
-
-
-def spearman(
-    gold: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Return `Correlations` of samples that have each pair so many times, (samples, cells)."""
-    return Correlations(gold, values).over(counts)
-
-
 @dataclass(frozen=True)
-class _Order:
-    """Values in order, and which of them are tied.
-
-    The squares of ranks around their mean add up to (n³ − Σ t³)/12, t being the size of each tie, 1
-    of a value that is alone.
+class ItemShares:
+    """What the items of a cell share with others, by the parts of `independent_parts`.
 
     Attributes:
-        order: places of the values, from small to large.
-        tied: positions in that order of values that others equal.
-        starts: where in `tied` each tie begins.
+        parts: of each what its items share.
+        are_older: whether the items were written before they said so: queries of the same relevant
+            documents share these, as far as ids within the task show it.
+        lacking: how many items say nothing, though the others do.
     """
 
-    order: NDArray[np.int64]
-    tied: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    parts: tuple[Shared, ...]
+    are_older: bool = False
+    lacking: int = 0
 
-    @classmethod
-    def of(cls, values: NDArray[np.float64]) -> _Order:
-        order = np.argsort(values, kind="stable")
-        same = values[order][1:] == values[order][:-1]
-        after, before = np.append(False, same), np.append(same, False)
-        tied = np.flatnonzero(after | before)
-        return cls(order, tied, np.flatnonzero(~after[tied]))
 
-    def ranks(
-        self, counts: NDArray[np.int32], cubes: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the rank of each value in each sample, and Σ t³."""
-        taken = np.take(counts, self.order, axis=1)
-        below = np.cumsum(taken, axis=1, dtype=np.int32)
-        ranks = below - (taken - 1) / 2
-        if len(self.tied):
-            mean, cubes = self._ties(taken, below, cubes)
-            ranks[:, self.tied] = np.repeat(mean, self._members(), axis=1) + 0.5
-        found = np.empty_like(ranks)
-        found[:, self.order] = ranks
-        return found, cubes
+def read_shares(files: CellFiles, samples: Samples) -> ItemShares:
+    """Return what the items of a cell share with others.
 
-    def product(
-        self,
-        counts: NDArray[np.int32],
-        weights: NDArray[np.float64],
-        own: NDArray[np.float64],
-        cubes: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return Σ weights × ranks of each sample, for weights that add up to 0, and Σ t³.
+    Args:
+        files: of the cell.
+        samples: of `read_samples`.
+    """
+    if any(sample.units == "sets" for sample in samples.values()):
+        return ItemShares(_shares_nothing(files.task, samples))
+    try:
+        with pq.ParquetFile(whole_items(files), read_dictionary=["split", "subset"]) as file:
+            names = file.schema_arrow.names
+            columns = ["split", "subset", "id", "shares", "relevant.list.element.id"]
+            table = file.read(columns=[one for one in columns if one.split(".")[0] in names])
+        table = table.unify_dictionaries().combine_chunks()
+        are_older = "shares" not in names or table["shares"].null_count == len(table)
+        codes, of_part = _parts(table)
+        rows = {part: _rows(table, codes, of_part[part]) for part in samples}
+        # Documents of two splits are others, whatever their ids, unless all queries have the same:
+        # those of our own tasks, whose splits are lengths.
+        same = len({sample.keys for sample in samples.values()}) == 1
+        scope_of = {part: (files.task, *(() if same else part)) for part in samples}
+        found, lacking = [], 0
+        for parts, _ in independent_parts(samples):
+            of_parts = [
+                _linked_by_ids(scope_of[part], rows[part]) if are_older else _linked(rows[part])
+                for part in parts
+            ]
+            owners = np.concatenate([one[0] for one in of_parts])
+            count = len(rows[parts[0]])
+            lacking += 0 if are_older else count - len(np.unique(owners))
+            found.append(
+                Shared(
+                    owners,
+                    np.concatenate([one[1] for one in of_parts]),
+                    _alone(files.task, parts[0], samples[parts[0]]),
+                )
+            )
+        return ItemShares(tuple(found), are_older, lacking)
+    # A broken file, or one of another layout.
+    except (ItemsError, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        return ItemShares(_shares_nothing(files.task, samples), are_older=True)
 
-        Args:
-            counts: shape (samples, pairs).
-            weights: of each pair, times its count; the same shape.
-            own: Σ weights × counts / 2 of each sample.
-            cubes: Σ counts³ of each sample.
-        """
-        taken = np.take(counts, self.order, axis=1)
-        below = np.cumsum(taken, axis=1, dtype=np.int32)
-        weighted = np.take(weights, self.order, axis=1)
-        # A rank is the counts up to its value, less half of its own, and a half that cancels.
-        product = np.einsum("ij,ij->i", weighted, below) - own
-        if len(self.tied):
-            mean, cubes = self._ties(taken, below, cubes)
-            here = weighted[:, self.tied]
-            alone = below[:, self.tied] - taken[:, self.tied] / 2
-            product -= np.einsum("ij,ij->i", here, alone)
-            together = np.add.reduceat(here, self.starts, axis=1)
-            product += np.einsum("ij,ij->i", together, mean)
-        return product, cubes
 
-    def _members(self) -> NDArray[np.int64]:
-        return np.diff(np.append(self.starts, len(self.tied)))
+def _shares_nothing(task: str, samples: Samples) -> tuple[Shared, ...]:
+    return tuple(
+        nothing_shared(_alone(task, parts[0], samples[parts[0]]))
+        for parts, _ in independent_parts(samples)
+    )
 
-    def _ties(
-        self, taken: NDArray[np.int32], below: NDArray[np.int32], cubes: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the rank of each tie less a half, and Σ t³ of all values."""
-        single = taken[:, self.tied].astype(np.float64)
-        sizes = np.add.reduceat(single, self.starts, axis=1)
-        ends = below[:, self.tied[np.append(self.starts[1:], len(self.tied)) - 1]]
-        cubes = cubes - np.einsum("ij,ij,ij->i", single, single, single)
-        return ends - sizes / 2, cubes + np.einsum("ij,ij,ij->i", sizes, sizes, sizes)
+
+def _alone(task: str, part: Part, sample: Sample) -> NDArray[np.uint64]:
+    """Return what items go by that share nothing."""
+    return numbered(len(sample.values), task, part, sample.keys)
+
+
+def _linked(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return the owners and digests of what rows share."""
+    lists = rows["shares"].combine_chunks()
+    times = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    owners = np.repeat(np.arange(len(rows)), times)
+    texts = bytes.fromhex("".join(lists.flatten().to_pylist()))
+    return owners, np.frombuffer(texts, dtype=">u8").astype(np.uint64)
+
+
+def _linked_by_ids(
+    scope: Sequence[str], rows: pa.Table
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return what `_linked` does as far as the ids of relevant documents show it.
+
+    Args:
+        scope: within which equal ids are those of the same document.
+        rows: of a split and subset.
+    """
+    owners, texts = [], []
+    for place, documents in enumerate(rows["relevant"].to_pylist()):
+        if documents:
+            owners.append(place)
+            texts.append(digest_of_names(*scope, *sorted(one["id"] for one in documents)))
+    return np.array(owners, dtype=np.int64), np.array(texts, dtype=np.uint64)
 
 
 def _of_sets(part: Part, entry: Mapping[str, Any]) -> Sample:
@@ -338,12 +307,7 @@ def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> di
     codes, of_part = _parts(table)
     samples = {}
     for (split, subset), entry in entries.items():
-        places = np.flatnonzero(codes == of_part[split, subset])
-        first, count = int(places[0]), len(places)
-        # Rows of a subset follow one another, as they are written.
-        together = int(places[-1]) - first + 1 == count
-        part = table.slice(first, count) if together else table.take(places)
-        part = _ordered(part)
+        part = _rows(table, codes, of_part[split, subset])
         # Only pairs have a second text.
         pairs = part["tokens_2"].null_count < len(part)
         experiments = entry.get("scores_per_experiment")
@@ -383,6 +347,15 @@ def _parts(table: pa.Table) -> tuple[NDArray[np.int64], dict[Part, int]]:
         for other, subset in enumerate(names)
     }
     return codes, numbers
+
+
+def _rows(table: pa.Table, codes: NDArray[np.int64], code: int) -> pa.Table:
+    """Return the rows of a split and subset, in an order that goes by their ids alone."""
+    places = np.flatnonzero(codes == code)
+    first, count = int(places[0]), len(places)
+    # Rows of a subset follow one another, as they are written.
+    together = int(places[-1]) - first + 1 == count
+    return _ordered(table.slice(first, count) if together else table.take(places))
 
 
 def _ordered(table: pa.Table) -> pa.Table:

@@ -93,4 +93,4 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
 
 def _least_p(known: Uncertainty) -> float:
     """Return the smallest p of a permutation test of so many items: all change the same way."""
-    return float(2.0 ** (1 - known.count))
+    return float(2.0 ** (1 - known.independent))
