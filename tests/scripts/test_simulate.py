@@ -50,4 +50,21 @@ def test_the_document_has_all_designs() -> None:
         ["0", "different"],
         ["0.8", "different"],
     ]
-    assert [row[0] for row in rows[8:]] == ["2", "4", "8", "11"]
+    assert [row[0] for row in rows[8:12]] == ["24", "50", "100", "300"]
+    assert [row[0] for row in rows[14:17]] == ["0", "0.1", "0.3"]
+    assert [row[0] for row in rows[19:]] == ["2", "4", "8", "11"]
+
+
+@pytest.mark.parametrize(
+    "runs", [pytest.param(60), pytest.param(2000, marks=pytest.mark.exhaustive)]
+)
+def test_queries_of_one_document_are_no_evidence_of_their_own(runs: int) -> None:
+    table = simulate.table_of_clusters(runs, seed=3).splitlines()
+    (alone, strong) = (
+        [float(cell) for cell in line.strip("|").split("|")] for line in (table[2], table[4])
+    )
+    error = 100 * np.sqrt(0.05 * 0.95 / runs)
+    assert abs(alone[2] - 5) <= 3 * error
+    assert abs(strong[2] - 5) <= 3 * error
+    # Drawn by query, zero is excluded far too often.
+    assert strong[1] > 5 + 5 * error
