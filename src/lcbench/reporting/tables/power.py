@@ -70,7 +70,8 @@ def _rows(
         known = statistics.cells.get((block.label, policy, task.task))
         if value is not None and known is not None:
             yield name(task.column), name(task.task), *_entries(value, known, is_task=True)
-    for column in table.column_names:
+    several = [column.name for column in table.columns if len(column.tasks) > 1]
+    for column in (*several, AVERAGE):
         mean = block.improvements[policy].get(column)
         known = statistics.means.get((block.label, policy, column))
         if mean is not None and known is not None:
