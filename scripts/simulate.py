@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lcbench.uncertainty.clusters import numbered
 from markdown_table import table as markdown_table
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from lcbench.reporting.statistics import Draws
 from lcbench.reporting.table import AVERAGE, BASELINE, Block, Column, Table, TaskScores
 from lcbench.reporting.task_intervals import of_pair
 from lcbench.uncertainty.bootstrap import resample
+from lcbench.uncertainty.clusters import numbered
 from lcbench.uncertainty.items import Sample
 
 PAPER = {
