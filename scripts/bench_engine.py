@@ -533,8 +533,8 @@ def _metered(
 def measure_lcbench(order: Order) -> Measurement:
     """Measure (c) in this process: start-up is all that comes before the first cell begins."""
     preload()
+    from lcbench.cli.console import ConsoleObserver
     from lcbench.cli.run import carry_out
-    from lcbench.system.console import warn
 
     overrides = [
         *order.overrides,
@@ -546,7 +546,7 @@ def measure_lcbench(order: Order) -> Measurement:
     startup = time.time() - order.began
     started = time.perf_counter()
     with _noting_the_first_cell() as begun:
-        outcome = carry_out(settings, _silent_console(), warn)
+        outcome = carry_out(settings, ConsoleObserver(_silent_console()))
     ended = time.perf_counter()
     if outcome.failed or outcome.refused:
         raise RuntimeError(f"(c): {outcome.failed or outcome.refused}")

@@ -9,9 +9,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
-from lcbench.cli import app, overrides
+from lcbench.cli import app, console, overrides
 from lcbench.errors import RequestError
-from lcbench.system import console
 
 
 def test_the_worst_status_counts() -> None:

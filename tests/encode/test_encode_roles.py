@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engines import NOISE_FLOOR, encoder_of, settings
 from hydra import compose, initialize_config_dir
-from rich.console import Console
+from observers import Recorded
 
 from lcbench.cli.run import carry_out
 from lcbench.encode.load import load
@@ -264,7 +264,7 @@ def test_a_run_refuses_a_model_whose_queries_have_no_attention(
         words = ["model=custom", f"model.name={tmp_path / 'm'}", "tasks=[DocstringReranking]"]
         words += [f"results_dir={tmp_path / 'r'}", "store=none", "engine.scoring=0", "tau=0.8"]
         asked = read({"custom": compose("config", overrides=[*words, "offline=true"])})
-    outcome = carry_out(asked, Console(quiet=True), lambda _: None)
+    outcome = carry_out(asked, Recorded())
     assert list(outcome.refused) == ["local/m"]
     assert "queries through StaticEmbedding, which has no attention" in outcome.refused["local/m"]
     assert not list((tmp_path / "r").rglob("DocstringReranking.json"))

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import pytest
 from composed import composed
 from engines import settings as model_settings
 from hub_server import Hub, Repository, serving
-from rich.console import Console
+from observers import Recorded
 
 from lcbench.cli import prefetch as command
 from lcbench.errors import MissingError, RequestError
@@ -77,11 +76,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, make_model: Callable[[str], Path]) -> I
 def fetch(folder: Path, *overrides: str, verify: bool = False) -> tuple[dict[str, str], str]:
     """Prefetch into a folder; return what failed, and what was printed."""
     config = composed(*overrides, f"mirror={folder}", config="prefetch")
-    screen = io.StringIO()
-    failed = command.prefetch(
-        read.read({"custom": config}), Console(file=screen, width=110), verify=verify
-    )
-    return failed, screen.getvalue()
+    observer = Recorded()
+    failed = command.prefetch(read.read({"custom": config}), observer, verify=verify)
+    return failed, observer.text
 
 
 def snapshot(folder: Path, kind: str, name: str, commit: str) -> Path:
@@ -412,7 +409,7 @@ def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -
 def test_a_mirror_that_cannot_be_filled(override: str, message: str) -> None:
     config = composed("tasks=[STSBenchmark]", override, config="prefetch")
     with pytest.raises(RequestError, match=message):
-        command.prefetch(read.read({"minilm": config}), Console(), verify=False)
+        command.prefetch(read.read({"minilm": config}), Recorded(), verify=False)
 
 
 def test_a_mirror_that_is_a_file(tmp_path: Path) -> None:
@@ -462,12 +459,12 @@ def test_a_networks_fault_is_tried_again_and_others_are_not(
         calls += 1
         raise error
 
-    screen = io.StringIO()
+    observer = Recorded()
     with pytest.raises(type(error)):
-        prefetch._fetch_patiently(fetch, plan, tmp_path, Console(file=screen))  # type: ignore[arg-type]
+        prefetch._fetch_patiently(fetch, plan, tmp_path, observer)  # type: ignore[arg-type]
     assert calls == tries
     assert waits == [2.0, 8.0][: tries - 1]
-    assert screen.getvalue().count("again in") == tries - 1
+    assert observer.text.count("again in") == tries - 1
 
 
 def evil(hub: Hub, kind: str, *, path: str | None = None, **changes: Any) -> None:
@@ -512,7 +509,7 @@ def test_a_hub_cannot_have_files_removed(
     if into == "cache" and kind == "dataset":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         part = Part("STSBenchmark", ("default",), ("test",), None, "test", MtebSource())
-        failed = prefetch.fetch_data([part], Console(file=io.StringIO()))
+        failed = prefetch.fetch_data([part], Recorded())
         assert "leads out of its folder" in next(iter(failed.values()))
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3
 

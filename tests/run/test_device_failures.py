@@ -5,7 +5,6 @@ There is none here: torch's own exceptions are raised where a GPU would raise th
 
 from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import chaos_program
 import pytest
 import torch
-from rich.console import Console
+from observers import Recorded
 from tiny_models import tiny_transformer
 
 from lcbench.cli import app
@@ -75,8 +74,7 @@ def settings(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> An
 
 
 def go(settings: Any, stop: Stop | None = None) -> Outcome:
-    console = Console(file=StringIO(), width=160)
-    return __main__.carry_out(settings, console, lambda _: None, stop=stop)
+    return __main__.carry_out(settings, Recorded(), stop=stop)
 
 
 @pytest.mark.parametrize(

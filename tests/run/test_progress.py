@@ -1,10 +1,9 @@
 """What a person is told while a run goes on."""
 
-import io
 from typing import Any
 
 import pytest
-from rich.console import Console
+from observers import Recorded
 
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
@@ -33,9 +32,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_line_a_finished_cell_with_its_own_cost_and_what_is_left(clock: list[float]) -> None:
-    text, predicted = io.StringIO(), Predicted()
+    observer, predicted = Recorded(), Predicted()
     prediction: Any = predicted
-    with Progress(Console(file=text, width=200), 2, 3, prediction) as progress:
+    with Progress(observer, 2, 3, prediction) as progress:
         assert progress.began is None
         clock[0] = 101.0
         progress.start(CELLS[0])
@@ -45,7 +44,7 @@ def test_a_line_a_finished_cell_with_its_own_cost_and_what_is_left(clock: list[f
         progress.finish(CELLS[1], "done", RECORD)
         assert predicted.asked == ([CELLS[1]], 10.0, 0.0)
         progress.finish(CELLS[0], "FAILED", {})
-    lines = text.getvalue().splitlines()
+    lines = observer.said
     # Waiting for other cells is not this one's cost; the last line has nothing left.
     assert " ".join(lines[0].split()) == (
         "2/3 model, τ = 0.8, STS13 done 5.0 s, 3.0 of them encoding, 0:12 left"
@@ -55,17 +54,17 @@ def test_a_line_a_finished_cell_with_its_own_cost_and_what_is_left(clock: list[f
 
 def test_the_line_that_keeps_up_names_all_that_is_under_way(clock: list[float]) -> None:
     prediction: Any = Predicted()
-    progress = Progress(Console(file=io.StringIO()), 2, 3, prediction)
+    progress = Progress(Recorded(), 2, 3, prediction)
     progress.doing("loading a model …")
-    assert str(progress._line()) == "loading a model …"
+    assert progress._line() == "loading a model …"
     progress.start(CELLS[0])
     progress.start(CELLS[1])
     progress.encoded(3, 4000)
     clock[0] = 108.0
     progress.encoded(3, 6000)
-    assert str(progress._line()) == (
+    assert progress._line() == (
         "1/3 · 0:24 left · 1,000 tokens/s · model, τ = 1, STS13 · model, τ = 0.8, STS13"
     )
     # Of the last ten seconds alone.
     clock[0] = 115.0
-    assert "600 tokens/s" in str(progress._line())
+    assert "600 tokens/s" in progress._line()

@@ -9,14 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import chaos_program
 import engines
 import pytest
-from rich.console import Console
+from observers import Recorded, Unwarned
 
 from lcbench.cli.run import carry_out
 from lcbench.encode.encoder import EmbeddingError
@@ -56,10 +55,9 @@ def settings(tmp_path: Path, model: Path) -> Any:
 
 def go(settings: Any, stop: Stop | None = None, **options: Any) -> tuple[Outcome, str, list[str]]:
     """Run; return how it ended, what it printed, and its warnings."""
-    screen, warnings = StringIO(), list[str]()
-    console = Console(file=screen, width=160)
-    outcome = carry_out(settings, console, warnings.append, stop=stop, **options)
-    return outcome, screen.getvalue(), warnings
+    observer = Recorded()
+    outcome = carry_out(settings, observer, stop=stop, **options)
+    return outcome, observer.text, observer.warnings
 
 
 def failing(
@@ -242,13 +240,13 @@ def test_a_pooling_that_no_file_names_is_told_before_the_run(
     folder = Path(shutil.copytree(model, tmp_path / "plain"))
     (folder / "modules.json").unlink()
     settings = replace(settings, models=(engines.settings(folder),))
-    screen = StringIO()
-    grid_of(settings, Console(file=screen, width=500), pytest.fail)
+    observer = Unwarned()
+    grid_of(settings, observer)
     assert (
         "local/plain names no pooling (it has no modules.json): mean is assumed, as by "
         "sentence-transformers. model.pooling=mean, cls, lasttoken or max says which it was "
         "trained with."
-    ) in screen.getvalue()
+    ) in observer.said
 
 
 def test_a_run_records_the_pooling_that_was_assumed_and_the_digest(
@@ -294,7 +292,7 @@ def test_told_to_stop_it_begins_no_other_cell(
 def test_what_another_process_runs_is_waited_for_and_taken_over_when_it_dies(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = grid_of(settings, Console(file=StringIO()), pytest.fail)
+    grid = grid_of(settings, Unwarned())
     cell = grid.cells[5]
     folder = Results(settings.results_dir).files(cell).folder
     others = Claims()
@@ -320,8 +318,7 @@ def test_an_element_leaves_a_cell_to_the_live_process_that_runs_it(settings: Any
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
-    console = Console(file=StringIO())
-    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), Unwarned())
     assert frozen.elements == 6
     mine = [line for line in frozen.lines if line.element == 2]
     with Claims() as others:
@@ -338,8 +335,7 @@ def test_elements_do_the_cells_of_one_process_between_them(settings: Any, tmp_pa
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
-    console = Console(file=StringIO())
-    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    frozen = freeze_sweep(settings, LaunchSettings("slurm", elements=6), Unwarned())
     for element in range(frozen.elements):
         outcome, _, _ = go(settings, frozen=frozen, element=element)
         assert outcome.failed == {}
@@ -388,7 +384,7 @@ def test_a_run_on_a_gpu_leaves_cores_to_the_tokenizer_and_its_plan_knows(
         patch.setattr(plan_machine, "machine_of", lambda *_: machine)
         patch.setattr(cost, "matmul_rate", lambda *_: 1e12)
         patch.setattr(cost, "predict", predict)
-        freeze_sweep(settings, LaunchSettings("local"), Console(file=StringIO()), pytest.fail)
+        freeze_sweep(settings, LaunchSettings("local"), Unwarned())
     seen = []
 
     def warm_up(pool: workers.Pool) -> None:
@@ -415,8 +411,7 @@ def test_a_frozen_sweep_whose_model_has_changed_is_refused(
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     asked = replace(settings, models=(replace(settings.models[0], name=str(copy)),))
-    console = Console(file=StringIO())
-    frozen = freeze_sweep(asked, LaunchSettings("slurm", elements=2), console, pytest.fail)
+    frozen = freeze_sweep(asked, LaunchSettings("slurm", elements=2), Unwarned())
     config = copy / "sentence_bert_config.json"
     config.write_text(config.read_text().replace("}", " }"))
     with pytest.raises(RequestError, match=r"is no longer a cell of it.*Plan the sweep again"):
@@ -465,11 +460,11 @@ def test_planning_takes_less_than_fifty_milliseconds_a_cell(settings: Any, secon
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
-    console = Console(file=StringIO())
+    observer = Unwarned()
     # The first measures the machine.
-    freeze_sweep(settings, LaunchSettings("slurm", elements=5), console, pytest.fail)
+    freeze_sweep(settings, LaunchSettings("slurm", elements=5), observer)
     began = time.perf_counter()
-    freeze_sweep(settings, LaunchSettings("slurm", elements=6), console, pytest.fail)
+    freeze_sweep(settings, LaunchSettings("slurm", elements=6), observer)
     assert (time.perf_counter() - began) / CELLS < seconds
 
 
@@ -477,13 +472,14 @@ def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
-    console, warnings = Console(file=StringIO()), list[str]()
+    observer = Recorded()
+    warnings = observer.warnings
     asked = LaunchSettings("slurm", elements=None, hours=28 / 3600)
-    frozen = freeze_sweep(settings, asked, console, warnings.append)
+    frozen = freeze_sweep(settings, asked, observer)
     assert 1 < frozen.elements <= CELLS
     assert not warnings or "a single cell does" in warnings[0]
     few = replace(asked, elements=2, hours=1 / 3600)
-    assert freeze_sweep(settings, few, console, warnings.append).elements == 2
+    assert freeze_sweep(settings, few, observer).elements == 2
     assert "launch.hours=0.000277778: the longest element takes" in warnings[-1]
     assert "launch.elements=2 allows no more of them" in warnings[-1]
 
@@ -494,12 +490,12 @@ def test_the_same_plan_asked_for_again_is_the_same_whatever_was_measured_meanwhi
     from lcbench.plan.freeze import freeze_sweep
     from lcbench.settings.schema import LaunchSettings
 
-    console, launch = Console(file=StringIO()), LaunchSettings("slurm", elements=6)
-    frozen = freeze_sweep(settings, launch, console, pytest.fail)
+    launch = LaunchSettings("slurm", elements=6)
+    frozen = freeze_sweep(settings, launch, Unwarned())
     assert frozen.planned
     # A run that nobody has planned is another sweep, and not the one to submit.
     go(settings)
-    assert freeze_sweep(settings, launch, console, pytest.fail) == frozen
+    assert freeze_sweep(settings, launch, Unwarned()) == frozen
     os.utime(frozen.folder / "manifest.jsonl", (1, 1))
     last = latest(settings.results_dir)
     assert last is not None
@@ -550,7 +546,7 @@ def test_torchs_own_error_of_a_gpu_may_pass() -> None:
 def test_what_a_version_before_recorded_of_a_failure_counts_as_one_attempt(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = grid_of(settings, Console(file=StringIO()), pytest.fail)
+    grid = grid_of(settings, Unwarned())
     files = Results(settings.results_dir).files(grid.cells[0])
     files.folder.mkdir(parents=True)
     files.failure.write_text("Traceback …\nValueError: 3\n")

@@ -16,12 +16,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lcbench.cli import run
+from lcbench.cli.console import complain, warn
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.run import slurm
-from lcbench.system.console import complain, key_value, warn
 from lcbench.system.signals import Stop
 from lcbench.system.slurm import JobOptions, requeue
+from lcbench.system.words import key_value
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_array.sbatch"
 JOBS = JobOptions(

@@ -83,6 +83,7 @@ def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
     import torch
     from rich.console import Console
 
+    from lcbench.cli.console import ConsoleObserver
     from lcbench.cli.run import carry_out
     from lcbench.run import claims, runner
     from lcbench.system import process as machine
@@ -123,7 +124,8 @@ def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         with Stop() as stop:
-            outcome = carry_out(settings, Console(file=log, width=120), print, stop=stop)
+            observer = ConsoleObserver(Console(file=log, width=120))
+            outcome = carry_out(settings, observer, stop=stop)
     return 1 if outcome.failed or outcome.refused else 0
 
 

@@ -6,14 +6,13 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from composed import read
-from rich.console import Console
+from observers import Recorded
 
 from lcbench.cli import report as cli_report
 from lcbench.cli.run import carry_out
@@ -192,16 +191,14 @@ def request_of(tmp_path: Path, make_model: Callable[[str], Path]) -> Callable[[]
 def test_a_source_of_its_own_goes_through_a_whole_request(
     request_of: Callable[[], WithCorpus], tmp_path: Path
 ) -> None:
-    settings, warnings = request_of(), list[str]()
-    screen = StringIO()
-    console = Console(file=screen, width=160)
+    settings, observer = request_of(), Recorded()
     sized = estimate(settings)
     assert (sized.cells, sized.done, sized.tasks, sized.unsized) == (6, 0, 3, ())
     assert not sized.other_languages
-    grid = grid_of(settings, console, warnings.append)
+    grid = grid_of(settings, observer)
     assert data_of(grid.parts.values()) == []
 
-    outcome = carry_out(settings, console, warnings.append)
+    outcome = carry_out(settings, observer)
     assert (len(outcome.cells), outcome.failed, outcome.refused) == (6, {}, {})
     digest = Corpus(tmp_path / "letters").digest("LettersRetrieval")
     results = Results(settings.results_dir)
@@ -216,7 +213,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
             assert set(items["id"].to_pylist()) == set(QUERIES)
 
     # Run again, nothing is left; planned again, all is done.
-    assert carry_out(settings, console, warnings.append).found == 6
+    assert carry_out(settings, observer).found == 6
     assert estimate(settings).done == 6
 
     asked = [
@@ -224,28 +221,27 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
         for cell in grid.cells
     ]
     request = cli_report.request_of(settings, asked)
-    found = report_run(request, results, tmp_path / "report", warnings.append)
+    found = report_run(request, results, tmp_path / "report", observer.warn)
     assert found is not None
     publish(found)
     report = (tmp_path / "report" / "table1.md").read_text(encoding="utf-8")
     assert "LettersRetrieval" in report
-    assert warnings == []
+    assert observer.warnings == []
 
 
 def test_other_content_is_another_dataset(
     request_of: Callable[[], WithCorpus], tmp_path: Path
 ) -> None:
-    warnings: list[str] = []
-    console = Console(file=StringIO(), width=160)
-    carry_out(request_of(), console, warnings.append)
+    observer = Recorded()
+    carry_out(request_of(), observer)
     write(tmp_path / "letters", {**TEXTS, "c": "The sea is warm."})
     settings = request_of()
-    outcome = carry_out(settings, console, warnings.append)
+    outcome = carry_out(settings, observer)
     # The cell of docstrings is found; of the letters nothing is.
     assert (outcome.found, len(outcome.cells)) == (2, 6)
 
     results = Results(settings.results_dir)
-    scores = results.read(partial(column_of, suites=settings.suites), warnings.append)
+    scores = results.read(partial(column_of, suites=settings.suites), observer.warn)
     groups = {
         (row["task"], row["group"]) for row in scores.to_dict("records") if row["policy"] == "1"
     }
@@ -260,7 +256,7 @@ def test_other_content_is_another_dataset(
     assert columns["LettersClassification"] == "Class"
 
     few = Extent(resamples=0)
-    publish(report_folder(results, None, tmp_path / "report", warnings.append, few))
+    publish(report_folder(results, None, tmp_path / "report", observer.warn, few))
     report = (tmp_path / "report" / "table1.md").read_text(encoding="utf-8")
     assert f"letters {now[:8]}" in report
 
@@ -274,7 +270,7 @@ def test_a_file_that_is_missing_is_named_before_anything_runs(
     # Two tasks lack it: it is named once.
     said = re.escape(f"{file}: there is no such file.")
     with pytest.raises(RequestError, match=f"^{said}$"):
-        grid_of(settings, Console(file=StringIO()), lambda line: None)
+        grid_of(settings, Recorded())
     with pytest.raises(RequestError, match=f"^{said}$"):
         estimate(settings)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 from mteb.abstasks import AbsTaskClassification
-from rich.console import Console
+from observers import Unwarned
 from screens import shown
 from sentence_transformers import SentenceTransformer
 
@@ -109,10 +109,8 @@ def scored(
             patch.setattr(module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
             patch.setenv(name, os.environ.get(name, "0"))
-        warnings: list[str] = []
-        with (work / "screen").open("w") as screen:
-            outcome = carry_out(request, Console(file=screen, width=160), warnings.append)
-        assert (outcome.failed, outcome.refused, warnings) == ({}, {}, [])
+        outcome = carry_out(request, Unwarned())
+        assert (outcome.failed, outcome.refused) == ({}, {})
         results = Results(work / "runs")
         cells = {
             (cell.task, float(cell.repair.canonical)): results.files(cell) for cell in outcome.cells

@@ -26,12 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcbench import __version__
 from lcbench.cli.commands import COMMANDS
-from lcbench.cli.help import help_of
-from lcbench.cli.overrides import given_overrides, read_words
-from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
-from lcbench.hub import cache
-from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys
-from lcbench.system.console import (
+from lcbench.cli.console import (
     COMPLAINTS,
     complain,
     emit,
@@ -39,6 +34,11 @@ from lcbench.system.console import (
     prepare_streams,
     say,
 )
+from lcbench.cli.help import help_of
+from lcbench.cli.overrides import given_overrides, read_words
+from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
+from lcbench.hub import cache
+from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys
 from lcbench.system.signals import INTERRUPTED, TERMINATED, Terminated, leave
 
 # Keys that say nothing of what is to be fetched, or that prefetch does not have.

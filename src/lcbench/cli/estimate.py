@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lcbench.cli.console import screen, warn
 from lcbench.plan.estimate import describe
-from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lcbench.cli.console import screen
 from lcbench.cli.overrides import refuse_another_name
 from lcbench.hub import cache
 from lcbench.run.export import export
-from lcbench.system.console import screen
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

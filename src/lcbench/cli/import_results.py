@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from rich.progress import track
 from rich.text import Text
 
+from lcbench.cli.console import screen, warn
 from lcbench.errors import RequestError
 from lcbench.results.imported import Imported, import_results
 from lcbench.settings.configs import known_keys
-from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

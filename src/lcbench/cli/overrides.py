@@ -25,7 +25,7 @@ from lcbench.hub import cache
 from lcbench.hub.models import shipped_models
 from lcbench.settings.configs import config_folder, keys_of, known_keys, model_keys
 from lcbench.system import thirdparty
-from lcbench.system.console import key_value
+from lcbench.system.words import key_value
 
 # Keys whose value is a text, whatever it looks like.
 _TEXTS = frozenset(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lcbench.cli.console import ConsoleObserver, screen
 from lcbench.plan.freeze import describe, freeze_sweep
-from lcbench.system.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,7 +24,7 @@ def job(config: DictConfig) -> int:
     asked = read_run(config)
     if asked.manifest is not None:
         raise RequestError(f"manifest={asked.manifest} is planned already.")
-    console = screen()
-    frozen = freeze_sweep(compose_settings(config), asked.launch, console, warn)
-    console.print(describe(frozen), soft_wrap=True, markup=False)
+    observer = ConsoleObserver(screen())
+    frozen = freeze_sweep(compose_settings(config), asked.launch, observer)
+    observer.say(describe(frozen))
     return 0

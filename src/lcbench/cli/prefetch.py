@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcbench.cli.compose import compose_settings
+from lcbench.cli.console import ConsoleObserver, complain, screen
 from lcbench.errors import RequestError
 from lcbench.hub.fetch import Wanted, fetch_all, wanted_by
 from lcbench.settings.read import read_verify
-from lcbench.system.console import complain, screen
 from lcbench.system.signals import Stop
 from lcbench.tasks.suites import check_pins, resolve_all
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from rich.console import Console
 
     from lcbench.settings.schema import Settings
+    from lcbench.system.observer import Observer
 
 
 def job(config: DictConfig) -> int:
@@ -25,18 +25,18 @@ def job(config: DictConfig) -> int:
     settings = compose_settings(config, "prefetch")
     # The client's threads follow a server for as long as it sends, also when told to end.
     with Stop():
-        failed = prefetch(settings, screen(), verify=read_verify(config))
+        failed = prefetch(settings, ConsoleObserver(screen()), verify=read_verify(config))
     for wanted, reason in failed.items():
         complain(f"{wanted}: {reason}")
     return 1 if failed else 0
 
 
-def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str, str]:
+def prefetch(settings: Settings, observer: Observer, *, verify: bool) -> dict[str, str]:
     """Fetch what a run of these settings needs into the folder `mirror`.
 
     Args:
         settings: of the run.
-        console: for the table and the progress.
+        observer: told what is fetched, and how far it is.
         verify: compare the digests of all files, also of those that were there.
 
     Returns:
@@ -49,7 +49,7 @@ def prefetch(settings: Settings, console: Console, *, verify: bool) -> dict[str,
     """
     folder = _folder(settings)
     things = wanted_of(settings)
-    return fetch_all(things, folder, console, offline=settings.offline, verify=verify)
+    return fetch_all(things, folder, observer, offline=settings.offline, verify=verify)
 
 
 def wanted_of(settings: Settings) -> list[Wanted]:

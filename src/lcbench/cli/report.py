@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lcbench.system.console import screen, warn
+from lcbench.cli.console import screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lcbench.cli.compose import TRUSTS, compose_settings, open_keys, thawed
-from lcbench.system.console import complain, screen, warn
+from lcbench.cli.console import ConsoleObserver, complain, screen, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest
     from lcbench.run.sweep import Outcome
     from lcbench.settings.schema import Settings
+    from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
 
 
@@ -28,17 +28,18 @@ def job(config: DictConfig) -> int:
 
     asked = read.read_run(config)
     console = screen()
-    say = partial(console.print, soft_wrap=True)
+    observer = ConsoleObserver(console)
     if asked.manifest is None:
         if asked.launch.name == "local":
             return _run(compose_settings(config), console)
         from lcbench.plan import freeze
         from lcbench.run import slurm
 
-        frozen = freeze.freeze_sweep(compose_settings(config), asked.launch, console, warn)
+        frozen = freeze.freeze_sweep(compose_settings(config), asked.launch, observer)
         kept = thaw(frozen.settings, frozen.results_dir)
         trusts = any(model.trust_remote_code for model in kept.models)
-        return slurm.launch(frozen, asked.launch.jobs, say, warn, [TRUSTS] if trusts else [])
+        keys = [TRUSTS] if trusts else []
+        return slurm.launch(frozen, asked.launch.jobs, observer.say, observer.warn, keys)
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
     frozen = manifest.read(path)
@@ -51,7 +52,7 @@ def job(config: DictConfig) -> int:
                 f"element={asked.element}: launch=slurm submits all that are missing; with "
                 "launch=local, the default, one of them runs here."
             )
-        return slurm.launch(frozen, asked.launch.jobs, say, warn, open_keys())
+        return slurm.launch(frozen, asked.launch.jobs, observer.say, observer.warn, open_keys())
     try:
         return _run(thawed(frozen, config), console, frozen, asked.element)
     except MissingError as error:
@@ -83,7 +84,9 @@ def _run_told(
     from lcbench.system.signals import DeviceLost, EncoderStuck, Terminated
 
     try:
-        outcome = carry_out(settings, console, warn, stop=stop, frozen=frozen, element=element)
+        outcome = carry_out(
+            settings, ConsoleObserver(console), stop=stop, frozen=frozen, element=element
+        )
         if outcome.stopped:
             # Under -m no further job is begun either.
             raise Terminated("told to stop")
@@ -119,8 +122,7 @@ def _run_told(
 
 def carry_out(
     settings: Settings,
-    console: Console,
-    warn: Callable[[str], None],
+    observer: Observer,
     *,
     stop: Stop | None = None,
     frozen: Manifest | None = None,
@@ -135,8 +137,13 @@ def carry_out(
 
     results = Results(settings.results_dir)
     return sweep.run(
-        grid_of(settings, console, warn),
-        results,
+        sweep.Sweep(
+            grid_of(settings, observer),
+            results,
+            register=partial(elements.freeze, settings, results.folder),
+            frozen=frozen,
+            element=element,
+        ),
         RunOptions(
             engine=settings.engine,
             store=settings.store,
@@ -147,12 +154,8 @@ def carry_out(
             retries=settings.retries,
             cell_minutes=settings.cell_minutes,
         ),
-        console,
-        warn,
-        register=partial(elements.freeze, settings, results.folder),
-        stop=stop,
-        frozen=frozen,
-        element=element,
+        observer,
+        stop,
     )
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcbench.cli.console import emit, screen, warn
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import Manifest, find, latest, ranges, read
 from lcbench.results.failure import Failure
@@ -34,7 +35,7 @@ from lcbench.run.state import (
     token,
 )
 from lcbench.settings.read import read_status
-from lcbench.system.console import emit, printable, screen, warn
+from lcbench.system.printable import printable
 from lcbench.system.words import clock, duration
 
 if TYPE_CHECKING:

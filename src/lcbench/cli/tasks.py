@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from lcbench.cli.console import emit, screen, warn
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
-from lcbench.system.console import emit, screen, warn
 from lcbench.tasks.registry import SPLITS_RULE, Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded
 from lcbench.tasks.source import Part

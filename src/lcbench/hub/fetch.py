@@ -20,9 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
-from rich.table import Table
-
 from lcbench.errors import LcbenchError, MissingError, RequestError, StorageError
 from lcbench.hub import cache, ledger
 from lcbench.hub.datafiles import CARDS, Reads, configs_of, files_read, reads_of
@@ -30,12 +27,13 @@ from lcbench.hub.datasets import missing_in
 from lcbench.hub.models import ModelSettings, check_hub_name, model_files, source_of
 from lcbench.system import thirdparty, transient
 from lcbench.system.files import write_atomically
+from lcbench.system.observer import Observer
+from lcbench.system.words import size
 from lcbench.tasks.registry import registry
 from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from rich.console import Console
 
 _LOCK = ".lcbench-prefetch.lock"
 # Files and folders of a repository; a faulty or hostile hub may send pages of them without end.
@@ -102,14 +100,14 @@ class Plan:
 
 
 def fetch_all(
-    things: Sequence[Wanted], folder: Path, console: Console, *, offline: bool, verify: bool
+    things: Sequence[Wanted], folder: Path, observer: Observer, *, offline: bool, verify: bool
 ) -> dict[str, str]:
     """Fetch repositories into a folder, as far as they are not there.
 
     Args:
         things: what is needed.
         folder: laid out as the hub's cache.
-        console: for the table and the progress.
+        observer: told what is fetched, and how far it is.
         offline: the hub may not be asked.
         verify: compare the digests of all files, also of those that were there.
 
@@ -122,7 +120,7 @@ def fetch_all(
         StorageError: it cannot be written.
     """
     if not things:
-        console.print("None of this is on the hub: there is nothing to fetch.")
+        observer.say("None of this is on the hub: there is nothing to fetch.")
         return {}
     recorded = ledger.read(folder)
     plans = {id(one): plan_here(one, folder) for one in things}
@@ -132,7 +130,7 @@ def fetch_all(
         missing = [_missing(one, plans[id(one)], recorded, verify=verify) for one in things]
         if said := [one for one in missing if one is not None]:
             raise MissingError(said, f"mirror={folder}", why)
-        _say_plan(console, here, folder)
+        _say_plan(observer, here, folder)
         return {}
     failed: dict[str, str] = {}
     if todo:
@@ -143,13 +141,13 @@ def fetch_all(
             api = transfers.api()
             planned, failed = _ask_hub(api, todo, folder)
             plans |= {id(plan.wanted): plan for plan in planned}
-            _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
+            _say_plan(observer, [plan for plan in plans.values() if plan is not None], folder)
             _check_space(planned, folder)
-            failed |= _fetch_planned(partial(fetch, api), planned, folder, console)
+            failed |= _fetch_planned(partial(fetch, api), planned, folder, observer)
     else:
-        _say_plan(console, [plan for plan in plans.values() if plan is not None], folder)
+        _say_plan(observer, [plan for plan in plans.values() if plan is not None], folder)
     if not failed:
-        console.print(f"All of it is in {folder}. Without a network: mirror={folder} offline=true")
+        observer.say(f"All of it is in {folder}. Without a network: mirror={folder} offline=true")
     return failed
 
 
@@ -178,7 +176,7 @@ def data_of(parts: Iterable[Part]) -> list[Wanted]:
     return [Wanted("dataset", *key, by, tuple(reads[key])) for key, by in users.items()]
 
 
-def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
+def fetch_data(parts: Iterable[Part], observer: Observer) -> dict[str, str]:
     """Fetch the data of tasks into the hub's own cache, as prefetch does, before a run reads it.
 
     `datasets` would fetch as well, but cell by cell, unverified, and it cannot read all of it from
@@ -197,9 +195,9 @@ def fetch_data(parts: Iterable[Part], console: Console) -> dict[str, str]:
     folder, api = Path(constants.HF_HUB_CACHE), transfers.api()
     folder.mkdir(parents=True, exist_ok=True)
     plans, failed = _ask_hub(api, data_of(parts), folder)
-    _say_plan(console, plans, folder)
+    _say_plan(observer, plans, folder)
     _check_space(plans, folder)
-    return failed | _fetch_planned(partial(_fetch_verified, api), plans, folder, console)
+    return failed | _fetch_planned(partial(_fetch_verified, api), plans, folder, observer)
 
 
 def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
@@ -334,12 +332,12 @@ def _fetch_planned(
     fetch_one: Callable[[Plan, Path], None],
     plans: Sequence[Plan],
     folder: Path,
-    console: Console,
+    observer: Observer,
 ) -> dict[str, str]:
     """Fetch one repository after the other; return those that failed, and why."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
 
-    if console.is_terminal:
+    if observer.is_live:
         enable_progress_bars()
     failed: dict[str, str] = {}
     gone: str | None = None
@@ -349,7 +347,7 @@ def _fetch_planned(
             continue
         began = time.monotonic()
         try:
-            _fetch_patiently(fetch_one, plan, folder, console)
+            _fetch_patiently(fetch_one, plan, folder, observer)
         except StorageError:
             raise
         # Whatever is wrong with one repository, the others are fetched.
@@ -358,17 +356,16 @@ def _fetch_planned(
             gone = cache.why_not_fetched(offline=False)
             outcome = "FAILED"
         else:
-            outcome = f"{decimal(plan.bytes_lacking)} fetched, {decimal(plan.bytes)} verified"
-        console.print(
+            outcome = f"{size(plan.bytes_lacking)} fetched, {size(plan.bytes)} verified"
+        observer.say(
             f"{number:>{len(str(len(plans)))}}/{len(plans)}  {plan.wanted.name}  {outcome}  "
-            f"{time.monotonic() - began:.1f} s",
-            soft_wrap=True,
+            f"{time.monotonic() - began:.1f} s"
         )
     return failed
 
 
 def _fetch_patiently(
-    fetch_one: Callable[[Plan, Path], None], plan: Plan, folder: Path, console: Console
+    fetch_one: Callable[[Plan, Path], None], plan: Plan, folder: Path, observer: Observer
 ) -> None:
     """Fetch a repository; where the network fails, again after a while: what has come is kept."""
     for seconds in _WAITS:
@@ -377,9 +374,7 @@ def _fetch_patiently(
         except Exception as error:
             if not transient.may_pass(error) or isinstance(error, MemoryError):
                 raise
-            console.print(
-                f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s", soft_wrap=True
-            )
+            observer.say(f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s")
             time.sleep(seconds)
     return fetch_one(plan, folder)
 
@@ -518,29 +513,31 @@ def _check_space(plans: Sequence[Plan], folder: Path) -> None:
     lacking, free = sum(plan.bytes_lacking for plan in plans), shutil.disk_usage(folder).free
     if lacking > free:
         raise RequestError(
-            f"{folder}: {decimal(lacking)} are to be fetched, and its disk has {decimal(free)} "
+            f"{folder}: {size(lacking)} are to be fetched, and its disk has {size(free)} "
             "free. Name a folder on another disk: mirror=PATH."
         )
 
 
-def _say_plan(console: Console, plans: Sequence[Plan], folder: Path) -> None:
-    table = Table("repository", "revision", box=None)
-    for column in ("files", "size", "there already"):
-        table.add_column(column, justify="right")
-    for plan in plans:
-        table.add_row(
-            f"{plan.wanted.kind} {plan.wanted.name}",
-            plan.commit[:8],
-            str(len(plan.sizes)),
-            decimal(plan.bytes),
-            decimal(plan.bytes - plan.bytes_lacking),
-        )
+def _say_plan(observer: Observer, plans: Sequence[Plan], folder: Path) -> None:
+    observer.table(
+        ("repository", "revision", "files", "size", "there already"),
+        [
+            (
+                f"{plan.wanted.kind} {plan.wanted.name}",
+                plan.commit[:8],
+                str(len(plan.sizes)),
+                size(plan.bytes),
+                size(plan.bytes - plan.bytes_lacking),
+            )
+            for plan in plans
+        ],
+        names=2,
+    )
     total, lacking = sum(p.bytes for p in plans), sum(p.bytes_lacking for p in plans)
-    console.print(table)
     existing = next(one for one in (folder, *folder.resolve().parents) if one.is_dir())
-    console.print(
-        f"{decimal(total)} in all, {decimal(lacking)} to fetch; "
-        f"{decimal(shutil.disk_usage(existing).free)} free on the disk of {folder}."
+    observer.say(
+        f"{size(total)} in all, {size(lacking)} to fetch; "
+        f"{size(shutil.disk_usage(existing).free)} free on the disk of {folder}."
     )
 
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lcbench.system.console import key_value
+from lcbench.system.words import key_value
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lcbench.plan.manifest import Manifest
     from lcbench.settings.schema import LaunchSettings, Settings
+    from lcbench.system.observer import Observer
 
 
-def freeze_sweep(
-    settings: Settings, launch: LaunchSettings, console: Console, warn: Callable[[str], None]
-) -> Manifest:
+def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer) -> Manifest:
     """Freeze a request into a manifest, or find it frozen already.
 
     Args:
         settings: the request.
         launch: how its cells are divided.
-        console: told of policies that come to nothing.
-        warn: told of what of a benchmark is left out.
+        observer: told of policies that come to nothing, of what of a benchmark is left out, and of
+            elements that take longer than they may.
 
     Raises:
         RequestError: the request is wrong, or asks for what is not here.
@@ -42,7 +38,7 @@ def freeze_sweep(
     from lcbench.system import words
 
     results = Results(settings.results_dir)
-    grid = grid_of(settings, console, warn)
+    grid = grid_of(settings, observer)
     results.check_writable()
     machine = machine_of(settings.engine, settings.protocol.dtype)
     rates = read_rates()
@@ -73,7 +69,7 @@ def freeze_sweep(
     if launch.hours is not None:
         longest = max(map(division.element_seconds, division.by_element(frozen.lines)))
         if longest > 3600 * launch.hours:
-            warn(
+            observer.warn(
                 f"launch.hours={launch.hours:g}: the longest element takes "
                 f"{words.duration(longest / 3600)} by the estimate: "
                 + (

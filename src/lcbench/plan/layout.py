@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.text import Text
 
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub import cache
@@ -15,6 +12,7 @@ from lcbench.hub.models import LocatedModel, ModelSettings, locate
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
+from lcbench.system.observer import Observer
 from lcbench.tasks.source import Part, check_texts
 from lcbench.tasks.suites import Suite, resolve_all
 
@@ -39,13 +37,12 @@ class Grid:
         return tuple(cell for group in self.cells_of.values() for cell in group)
 
 
-def grid_of(settings: Settings, console: Console, warn: Callable[[str], None]) -> Grid:
+def grid_of(settings: Settings, observer: Observer) -> Grid:
     """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
 
     Args:
         settings: the request.
-        console: told of policies that come to nothing.
-        warn: told of what of a benchmark is left out.
+        observer: told of policies that come to nothing, and of what of a benchmark is left out.
 
     Raises:
         RequestError: the request is wrong, or asks for what is not here.
@@ -56,7 +53,7 @@ def grid_of(settings: Settings, console: Console, warn: Callable[[str], None]) -
         cache.go_offline()
     check_mirror(settings.mirror)
     if settings.left_out:
-        warn(f"left out: {'; '.join(settings.left_out)}.")
+        observer.warn(f"left out: {'; '.join(settings.left_out)}.")
     parts = resolve_all(
         settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
     )
@@ -68,13 +65,10 @@ def grid_of(settings: Settings, console: Console, warn: Callable[[str], None]) -
     }.values()
     for model in located:
         if model.assumed_pooling is not None:
-            console.print(
-                Text(
-                    f"{model.name} names no pooling (it has no modules.json): "
-                    f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
-                    "model.pooling=mean, cls, lasttoken or max says which it was trained with."
-                ),
-                soft_wrap=True,
+            observer.say(
+                f"{model.name} names no pooling (it has no modules.json): "
+                f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
+                "model.pooling=mean, cls, lasttoken or max says which it was trained with."
             )
     return Grid(
         parts,
@@ -83,7 +77,7 @@ def grid_of(settings: Settings, console: Console, warn: Callable[[str], None]) -
             model: tuple(
                 expand(
                     [(model.name, model.revision)],
-                    _repairs(settings, model, console),
+                    _repairs(settings, model, observer),
                     [
                         (
                             name,
@@ -124,13 +118,13 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
     return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
-def _repairs(settings: Settings, model: LocatedModel, console: Console) -> list[Repair]:
+def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
     """Return what the repairs come to for a model, each once, and say which are the baseline."""
     asked = [Repair(policy) for policy in settings.policies]
     found = [repair.resolve(model.shape) for repair in asked]
     for repair, simple in zip(asked, found, strict=True):
         if simple.is_baseline and not repair.is_baseline:
-            console.print(
+            observer.say(
                 f"{model.name}: {repair} is 1 for every text that this model reads "
                 f"(window {model.shape.window}): it is the baseline, not TempScale."
             )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.text import Text
 
 from lcbench.hub import cache
 from lcbench.hub.datasets import (
@@ -20,6 +17,7 @@ from lcbench.hub.datasets import (
     missing_subsets,
     point_at,
 )
+from lcbench.system.observer import Observer
 from lcbench.tasks.mteb_tasks import parts_of
 from lcbench.tasks.source import Part
 
@@ -30,19 +28,17 @@ if TYPE_CHECKING:
 def fetch_missing(
     parts: Sequence[Part],
     mirror: Path | None,
+    observer: Observer,
     *,
     offline: bool,
-    console: Console,
-    warn: Callable[[str], None],
 ) -> None:
     """Fetch the data that is not here, and warn of what could not be fetched.
 
     Args:
         parts: of the tasks.
         mirror: the folder in which datasets are looked for first, if there is one.
+        observer: told how far it is, and of each dataset that failed, and why.
         offline: whether the network may not be used.
-        console: for the progress.
-        warn: told of each dataset that failed, and why.
 
     Raises:
         RequestError: data is missing that may not, or cannot, be fetched.
@@ -58,8 +54,8 @@ def fetch_missing(
     from lcbench.hub.fetch import fetch_data
 
     wanted = [part for part in parts if missing_data([part], mirror)]
-    for what, reason in fetch_data(wanted, console).items():
-        warn(f"{what}: {reason}")
+    for what, reason in fetch_data(wanted, observer).items():
+        observer.warn(f"{what}: {reason}")
 
 
 def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list[AbsTask]]:
@@ -89,12 +85,12 @@ def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list
     return all_here, counted
 
 
-def count_texts(tasks: Sequence[AbsTask], console: Console, *, unverified: bool) -> None:
+def count_texts(tasks: Sequence[AbsTask], observer: Observer, *, unverified: bool) -> None:
     """See that folders hold the datasets that they are named after, as far as is known.
 
     Args:
         tasks: those that read a mirror's plain folder, or a snapshot that may lack files.
-        console: told of differences that are no reason to stop.
+        observer: told of differences that are no reason to stop.
         unverified: whether any difference is none (`unverified_data`).
 
     Raises:
@@ -112,5 +108,4 @@ def count_texts(tasks: Sequence[AbsTask], console: Console, *, unverified: bool)
     if wrong and not unverified:
         raise refuse(wrong)
     for one in differs:
-        told = f"not quite the data that it is named after: {one}"
-        console.print(Text(told), soft_wrap=True)
+        observer.say(f"not quite the data that it is named after: {one}")

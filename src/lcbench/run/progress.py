@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
 from lcbench.plan.predict import Prediction
 from lcbench.results.cell import Cell
+from lcbench.system.observer import Observer
 from lcbench.system.words import clock
 
 # A cell that failed and is to be tried again.
@@ -33,7 +30,7 @@ class Progress:
 
     def __init__(
         self,
-        console: Console,
+        observer: Observer,
         left: int,
         total: int,
         prediction: Prediction,
@@ -41,13 +38,13 @@ class Progress:
         """Begin.
 
         Args:
-            console: where to print.
+            observer: told all of it.
             left: cells that are to be run.
             total: of the request, those that were found finished among them.
             prediction: of what is left.
         """
         self.began: float | None = None
-        self._console = console
+        self._observer = observer
         self.ran: set[Cell] = set()
         self._ended: list[Cell] = []
         self._running: list[Cell] = []
@@ -57,13 +54,10 @@ class Progress:
         self._started = self._last = time.monotonic()
         self._encoded: deque[tuple[float, int]] = deque()
         self._doing = ""
-        self._live = Live(
-            console=console, get_renderable=self._line, refresh_per_second=4, transient=True
-        )
+        self._live = observer.live(self._line)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._live.start()
+        self._live.__enter__()
         return self
 
     def __exit__(
@@ -72,14 +66,13 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._live.__exit__(kind, error, trace)
 
     def doing(self, what: str) -> None:
         """Say what happens outside of any cell: a model is loaded."""
         self._doing = what
-        if not self._console.is_terminal:
-            self._console.print(Text(what))
+        if not self._observer.is_live:
+            self._observer.say(what)
 
     def start(self, cell: Cell) -> None:
         """Say that a cell begins; others may be under way."""
@@ -125,19 +118,17 @@ class Progress:
             took = f"{seconds:5.1f} s, {record['seconds_encode']:.1f} of them encoding"
         left = f"{clock(self._left())} left" if done < self._total else ""
         said = ", ".join(one for one in (took, left) if one)
-        self._console.print(
-            Text(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip()), soft_wrap=True
-        )
+        self._observer.say(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip())
 
-    def _line(self) -> Text:
+    def _line(self) -> str:
         if not self._running:
-            return Text(self._doing)
+            return self._doing
         done = self._already_done + len(self._ended)
         parts = [f"{done}/{self._total}", f"{clock(self._left())} left"]
         if rate := self._rate():
             parts.append(f"{rate:,.0f} tokens/s")
         parts += map(str, self._running)
-        return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
+        return " · ".join(parts)
 
     def _left(self) -> float:
         elapsed, since = self._last - self._started, time.monotonic() - self._last

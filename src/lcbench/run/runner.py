@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.text import Text
-
 from lcbench.encode import arithmetic
 from lcbench.encode.load import load
 from lcbench.encode.options import EngineSettings, StoreSettings
@@ -39,6 +36,7 @@ from lcbench.score.pool import Pool, processes
 from lcbench.system import hardware
 from lcbench.system.hardware import device_of, devices_of, share_cores
 from lcbench.system.log import LOGGER, about
+from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
@@ -101,8 +99,7 @@ class Runner:
         grid: Grid,
         results: Results,
         options: RunOptions,
-        console: Console,
-        warn: Callable[[str], None],
+        observer: Observer,
         *,
         stop: Stop,
         waits: bool,
@@ -113,8 +110,7 @@ class Runner:
             grid: the request's.
             results: where cells are recorded.
             options: how they are run.
-            console: for progress.
-            warn: told of what goes wrong without stopping the run.
+            observer: told how the run goes on, and what goes wrong without stopping it.
             stop: tells when to end.
             waits: whether to wait for cells that other processes run.
         """
@@ -126,8 +122,7 @@ class Runner:
         self._options = options
         # The same for all cells of a request.
         self._dtype = grid.cells[0].protocol.dtype
-        self._console = console
-        self._warn = warn
+        self._observer = observer
         self._stop = stop
         self._waits = waits
         self._pool = Pool(
@@ -136,7 +131,7 @@ class Runner:
             address=options.hub,
             cell_minutes=options.cell_minutes,
         )
-        self._store = Store(options.store.folder, options.store.max_bytes, warn)
+        self._store = Store(options.store.folder, options.store.max_bytes, observer.warn)
         self._claims = Claims()
         # Cells about which nothing is left to be done here.
         self._over: set[Cell] = set()
@@ -154,10 +149,10 @@ class Runner:
         names = list(dict.fromkeys(cell.task for cell in cells))
         mirror, offline = self._options.mirror, self._options.offline
         parts = [self._grid.parts[name] for name in names]
-        checks.fetch_missing(parts, mirror, offline=offline, console=self._console, warn=self._warn)
+        checks.fetch_missing(parts, mirror, self._observer, offline=offline)
         of_hub = [part for part in parts if part.source.datasets(part)]
         if of_hub:
-            self._console.print("checking tasks and data …", style="dim")
+            self._observer.say("checking tasks and data …", dim=True)
         quiet_libraries()
         device = device_of(self._options.engine.device)
         arithmetic.pin(self._dtype, device)
@@ -178,7 +173,7 @@ class Runner:
             # Nothing has to be fetched, or can be, so nothing may be asked for either.
             cache.go_offline()
             self._pool.offline = True
-        checks.count_texts(counted, self._console, unverified=self._options.unverified_data)
+        checks.count_texts(counted, self._observer, unverified=self._options.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return how long cells will take, all of them in this process."""
@@ -212,9 +207,9 @@ class Runner:
         for model, cells in cells_of.items():
             parts = [self._grid.parts[name] for name in dict.fromkeys(cell.task for cell in cells)]
             for line in remarks(parts, model.name, model.shape.window):
-                self._console.print(Text(line, style="dim"), soft_wrap=True)
-        self._console.print(cost.prediction_line(prediction), style="dim")
-        with Progress(self._console, len(every), total, prediction) as progress:
+                self._observer.say(line, dim=True)
+        self._observer.say(cost.prediction_line(prediction), dim=True)
+        with Progress(self._observer, len(every), total, prediction) as progress:
             try:
                 self._run_all(cells_of, progress)
             except BaseException:
@@ -227,7 +222,7 @@ class Runner:
             self._recorder.save()
             return
         self._recorder.save(wall, began)
-        self._console.print(cost.outcome_line(prediction, wall), style="dim")
+        self._observer.say(cost.outcome_line(prediction, wall), dim=True)
 
     def _run_all(self, cells_of: Mapping[LocatedModel, Sequence[Cell]], progress: Progress) -> None:
         waiting = False
@@ -460,7 +455,7 @@ class Runner:
         )
 
         if line := describe_prompts(prompts, model.name, loaded):
-            self._console.print(line, style="dim")
+            self._observer.say(line, dim=True)
         if prompts == "none":
             return no_prompt
         return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
@@ -512,8 +507,8 @@ class Runner:
     ) -> None:
         by_role = cell.repair.depends_on_role
         if by_role and scored.without_roles:
-            self._console.print(
-                f"{cell.task} has no queries: all its texts count as documents.", style="dim"
+            self._observer.say(
+                f"{cell.task} has no queries: all its texts count as documents.", dim=True
             )
         record: dict[str, Any] = {
             "cell": str(cell),
@@ -563,7 +558,7 @@ class Runner:
         )
         if again:
             progress.finish(cell, AGAIN, {})
-            self._warn(f"{cell} is to be tried again: {failed.reason}")
+            self._observer.warn(f"{cell} is to be tried again: {failed.reason}")
             return True
         self._over.add(cell)
         self.failed[cell] = f"{failed.reason} (traceback: {where})"

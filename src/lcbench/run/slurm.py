@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
-from lcbench.system.console import key_value
 from lcbench.system.files import without_links, write_atomically
 from lcbench.system.resources import shipped
 from lcbench.system.slurm import ANSWER_SECONDS, JobOptions
+from lcbench.system.words import key_value
 
 if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest

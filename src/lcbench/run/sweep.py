@@ -11,9 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from lcbench.encode.store.shelf import check_writable
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import (
@@ -33,6 +30,7 @@ from lcbench.run.runner import Runner, RunOptions
 from lcbench.system import versions
 from lcbench.system.files import remove_leftovers
 from lcbench.system.log import LOGGER, logged
+from lcbench.system.observer import Observer
 from lcbench.system.signals import Stop
 from lcbench.tasks.registry import registry
 
@@ -58,36 +56,41 @@ class Outcome:
     stopped: bool = False
 
 
-def run(
-    grid: Grid,
-    results: Results,
-    options: RunOptions,
-    console: Console,
-    warn: Callable[[str], None],
-    *,
-    register: Callable[[Sequence[Line]], Manifest],
-    stop: Stop | None = None,
-    frozen: Manifest | None = None,
-    element: int | None = None,
-) -> Outcome:
+@dataclass(frozen=True)
+class Sweep:
+    """Cells that are to be run, and where they are kept.
+
+    Attributes:
+        grid: the cells of the request.
+        results: where they are kept.
+        register: freezes a request that was not planned, so that its state can be told.
+        frozen: the manifest that the request was read from; None: `register` makes one.
+        element: the one of its elements that is run; None: all of it, and what other processes run
+            is waited for.
+    """
+
+    grid: Grid
+    results: Results
+    register: Callable[[Sequence[Line]], Manifest]
+    frozen: Manifest | None = None
+    element: int | None = None
+
+
+def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None = None) -> Outcome:
     """Run the cells that have no result yet and that no other process runs.
 
     Args:
-        grid: the request's.
-        results: where they are kept.
-        options: how cells are run.
-        console: for progress.
-        warn: told of result files that had to be set aside, and of what could not be fetched.
-        register: freezes a request that was not planned, so that its state can be told.
+        sweep: the cells.
+        options: how they are run.
+        observer: told how the run goes on, of result files that had to be set aside, and of what
+            could not be fetched.
         stop: tells when to end; None: only exceptions do.
-        frozen: the sweep that the request was read from; None: `register` makes one.
-        element: the one of its elements that is run; None: all of it, and what other processes run
-            is waited for.
 
     Raises:
         RequestError: the request is wrong, or asks for what is not here; nothing was computed.
         StorageError: the disk is full; what was finished is kept.
     """
+    grid, results, frozen, element = sweep.grid, sweep.results, sweep.frozen, sweep.element
     stop = Stop() if stop is None else stop
     lines: Sequence[Line] = elements.lines_of(grid.cells, results)
     if frozen is not None:
@@ -96,7 +99,7 @@ def run(
     cells_of = _of_element(grid, lines, element)
     cells = tuple(cell for group in cells_of.values() for cell in group)
     left_of = {
-        model: [cell for cell in group if not results.is_done(cell, warn)]
+        model: [cell for cell in group if not results.is_done(cell, observer.warn)]
         for model, group in cells_of.items()
     }
     left = [cell for group in left_of.values() for cell in group]
@@ -113,13 +116,13 @@ def run(
     tidy(results, cells)
     left_of = {model: group for model, group in left_of.items() if group}
     with closing(
-        Runner(grid, results, options, console, warn, stop=stop, waits=element is None)
+        Runner(grid, results, options, observer, stop=stop, waits=element is None)
     ) as runner:
         runner.prepare(left)
         prediction = runner.predict(left_of)
         if frozen is None:
             costs = [prediction.cells.get(cell) for cell in grid.cells]
-            frozen = register(elements.with_seconds(lines, costs, prediction))
+            frozen = sweep.register(elements.with_seconds(lines, costs, prediction))
         with logged(frozen.folder / "logs", _log_name(element)) as log, _told_in_it():
             LOGGER.info(
                 "%s begins: %d cells, %d of them finished",
@@ -131,7 +134,7 @@ def run(
     remove_leftovers(frozen.folder)
     tidy(results, cells)
     if runner.failed:
-        console.print(Text(f"log: {log}", style="dim"), soft_wrap=True)
+        observer.say(f"log: {log}", dim=True)
     return Outcome(
         cells,
         len(cells) - len(left),
@@ -194,8 +197,8 @@ def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
         f"manifest={frozen.folder}: what was planned cannot be run here: "
         + (
             f"{gone} (revision {gone.revision}, protocol {gone.protocol}) is no longer a cell of "
-            "it. The model's files, or the texts of the docs suite (installed libraries), are "
-            "others here than where it was planned."
+            "it. The model's files, or texts that are not of the hub (such as the docstrings of "
+            "installed libraries), are others here than where it was planned."
             if gone
             else "its cells are in another order."
         )

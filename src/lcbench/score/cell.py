@@ -14,8 +14,8 @@ from lcbench.hub.datasets import Data, point_at
 from lcbench.results.cell import Cell
 from lcbench.results.provenance import ModelFacts, model_meta
 from lcbench.system import transient as failures
-from lcbench.system.console import without_credentials
 from lcbench.system.log import LOGGER
+from lcbench.system.printable import without_credentials
 from lcbench.system.signals import DeviceLost
 from lcbench.tasks.mteb_tasks import parts_of
 from lcbench.tasks.source import Part

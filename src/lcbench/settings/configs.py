@@ -12,8 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from lcbench.settings.schema import IDENTITY, RUNTIME
-from lcbench.system.console import key_value
 from lcbench.system.resources import shipped
+from lcbench.system.words import key_value
 
 
 @lru_cache(maxsize=1)

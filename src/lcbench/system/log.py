@@ -20,8 +20,8 @@ from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from lcbench.system.console import printable
 from lcbench.system.files import without_links
+from lcbench.system.printable import printable
 
 LOGGER = logging.getLogger("lcbench")
 

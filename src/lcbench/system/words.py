@@ -1,6 +1,9 @@
-"""Durations and numbers in words."""
+"""Durations, numbers and keys as a person reads or types them."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 
 def clock(seconds: float) -> str:
@@ -27,3 +30,24 @@ def duration(hours: float) -> str:
 def several(number: float, what: str) -> str:
     """Return a number of things in words, `what` in the singular: `1 cell`, `1,400 cells`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words, of powers of ten: `1 byte`, `823 bytes`, `1.5 GB`."""
+    if count < 1000:
+        return several(count, "byte")
+    for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1):
+        if count < 1000 ** (power + 1) or unit == "TB":
+            break
+    return f"{count / 1000**power:,.1f} {unit}"
+
+
+def key_value(key: str, value: str | Path) -> str:
+    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
+        return f"{key}={text}"
+    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'{key}="{text}"'

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import sys
-import unicodedata
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lcbench.errors import StorageError
+from lcbench.system.observer import Observer
+from lcbench.system.printable import escaped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,11 +69,6 @@ _READABLE = {
     "\u201c": '"',
     "\u201d": '"',
 }
-# The user and password of an address.
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
-# Controls, invisible marks of direction and the like, halves of characters, and separators of lines
-# that no terminal shows.
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def prepare_streams() -> None:
@@ -112,40 +106,12 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     text = _READABLE.get(one)
     if text is None:
         is_line = "\u2500" <= one <= "\u257f"
-        text = ("|" if one in "│┃║" else "-") if is_line else _escaped(one)
+        text = ("|" if one in "│┃║" else "-") if is_line else escaped(one)
     for _ in range(len(text) - 1):
         if error.object[end : end + 2] != "  ":
             break
         end += 1
     return text, end
-
-
-def printable(text: str) -> str:
-    r"""Return a text with what a terminal would obey, or not show, as an escape: `\x1b`.
-
-    Newlines and tabs stay; the user and password of an address do not.
-    """
-    if "://" in text:
-        text = without_credentials(text)
-    if text.isprintable():
-        return text
-    return "".join(
-        _escaped(one) if unicodedata.category(one) in _UNSHOWN and one not in "\n\t" else one
-        for one in text
-    )
-
-
-def without_credentials(text: str) -> str:
-    """Return a text with `***` for the user and password in every address."""
-    return _CREDENTIALS.sub("***", text)
-
-
-def _escaped(one: str) -> str:
-    return (
-        one.encode("ascii", "backslashreplace").decode("ascii")
-        if ord(one) > 127
-        else repr(one)[1:-1]
-    )
 
 
 def screen() -> Console:
@@ -173,6 +139,50 @@ def screen() -> Console:
     wide = None if sys.stdout.isatty() else 110
     stream: Any = Lossy(sys.stdout)
     return Screen(file=stream, width=wide, highlight=False, markup=False, emoji=False)
+
+
+class ConsoleObserver(Observer):
+    """Shows on a console what it is told, and warnings on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        """Show what is told on a console."""
+        self._console = console
+        self.is_live = console.is_terminal
+
+    def say(self, text: str, *, dim: bool = False) -> None:
+        """Print a line. It is the terminal's to wrap, so that a path can be copied."""
+        from rich.text import Text
+
+        self._console.print(Text(printable(text), style="dim" if dim else ""), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning to standard error."""
+        warn(text)
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> None:
+        """Print a table, its numbers aligned to the right."""
+        from rich.table import Table
+
+        table = Table(*header[:names], box=None)
+        for column in header[names:]:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+    def live(self, line: Callable[[], str]) -> AbstractContextManager[object]:
+        """Return a context while which a terminal shows a line below all others, cut to fit."""
+        if not self.is_live:
+            return nullcontext()
+        from rich.live import Live
+        from rich.text import Text
+
+        return Live(
+            console=self._console,
+            get_renderable=lambda: Text(line(), overflow="ellipsis", no_wrap=True),
+            refresh_per_second=4,
+            transient=True,
+        )
 
 
 class Lossy:
@@ -249,14 +259,3 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning to standard error."""
     say(f"lcbench: warning: {message}")
-
-
-def key_value(key: str, value: str | Path) -> str:
-    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
-    text = str(value)
-    if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
-        return f"{key}={text}"
-    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
-    text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
-    text = re.sub(r"(\\+)$", r"\1\1", text)
-    return f'{key}="{text}"'

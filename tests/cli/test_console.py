@@ -2,17 +2,21 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lcbench.cli import console
 from lcbench.errors import StorageError
-from lcbench.system import console
+from lcbench.system.printable import printable
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, encoding: str, *things: object) -> str:
@@ -56,7 +60,7 @@ def test_what_an_encoding_has_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "printed"),
+    ("name", "expected"),
     [
         ("[bold]m", "[bold]m"),
         ("old [/archive]", "old [/archive]"),
@@ -69,16 +73,16 @@ def test_what_an_encoding_has_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("kind", [str, Text])
 def test_a_name_is_shown_and_not_obeyed(
-    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, printed: str
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, expected: str
 ) -> None:
     # rich drops bells from a text by itself.
-    printed = printed.replace("\\x07", "") if kind is Text else printed
-    assert shown(monkeypatch, "utf-8", kind(name)) == f"{printed}\n"
+    expected = expected.replace("\\x07", "") if kind is Text else expected
+    assert shown(monkeypatch, "utf-8", kind(name)) == f"{expected}\n"
     inside = Table.grid()
     inside.add_row(kind(name))
     lines = shown(monkeypatch, "utf-8", inside).strip()
     # rich counts what it does not know in a text as no characters, and cuts the cell to that.
-    assert lines == printed if kind is str else lines == console.printable(lines)
+    assert lines == expected if kind is str else lines == printable(lines)
 
 
 def test_messages_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +91,7 @@ def test_messages_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_a_program_reads_is_whole_or_an_error() -> None:
-    code = "from lcbench.system.console import emit; emit('1,2\\n')"
+    code = "from lcbench.cli.console import emit; emit('1,2\\n')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
@@ -129,7 +133,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_failure(tmp_path: Path) -> None
         "import sys\n"
         "from types import SimpleNamespace\n"
         "from lcbench.cli import app\n"
-        "from lcbench.system.console import screen\n"
+        "from lcbench.cli.console import screen\n"
         "def job(config):\n"
         "    for _ in range(5000):\n"
         "        screen().print('a line of a table')\n"
@@ -163,7 +167,59 @@ def test_the_password_of_an_address_is_not_printed(
 ) -> None:
     text = "http://me:ge@heim@hub.example/a: no answer by https://hub.example/a@b, nor by me@b"
     told = "http://***@hub.example/a: no answer by https://hub.example/a@b, nor by me@b"
-    assert console.printable(text) == told
+    assert printable(text) == told
     assert shown(monkeypatch, "utf-8", text) == f"{told}\n"
     console.say(text)
     assert capsys.readouterr().err == f"{told}\n"
+
+
+def observed(*, terminal: bool, width: int = 40) -> tuple[console.ConsoleObserver, io.StringIO]:
+    """Return an observer of a terminal, or of a file, and what is written there."""
+    screen = io.StringIO()
+    colours: Any = "standard" if terminal else None
+    shown = Console(file=screen, width=width, force_terminal=terminal, color_system=colours)
+    return console.ConsoleObserver(shown), screen
+
+
+def test_a_line_is_whole_and_its_names_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    observer, screen = observed(terminal=False, width=20)
+    path = f"log: /a/{'long/' * 10}[bold]path\x1b[2J"
+    observer.say(path)
+    observer.warn("[red]m[/red] is to be tried again")
+    assert screen.getvalue() == path.replace("\x1b", "\\x1b") + "\n"
+    assert capsys.readouterr().err == "lcbench: warning: [red]m[/red] is to be tried again\n"
+    observer, screen = observed(terminal=True)
+    observer.say("of less importance", dim=True)
+    assert screen.getvalue() == "\x1b[2mof less importance\x1b[0m\n"
+
+
+def test_numbers_of_a_table_are_aligned_to_the_right() -> None:
+    observer, screen = observed(terminal=False)
+    rows = [("model a/b", "1 byte"), ("dataset c/d", "10.5 GB")]
+    observer.table(("repository", "size"), rows, names=1)
+    assert [line.rstrip() for line in screen.getvalue().splitlines()] == [
+        " repository      size",
+        " model a/b     1 byte",
+        " dataset c/d  10.5 GB",
+    ]
+
+
+def test_a_line_that_keeps_up_is_for_a_terminal_alone() -> None:
+    observer, screen = observed(terminal=False)
+    assert not observer.is_live
+    with observer.live(lambda: "2/7"):
+        pass
+    assert screen.getvalue() == ""
+    observer, screen = observed(terminal=True)
+    assert observer.is_live
+    with observer.live(lambda: "2/7 · " + "model, " * 20):
+        observer.say("a line above")
+    first, *_ = screen.getvalue().partition("a line above")
+    assert "\x1b[?25l" in first
+    text = screen.getvalue()
+    assert "a line above" in text
+    (kept,) = {line for line in re.split(r"[\r\n]|\x1b\[\w*\w", text) if line.startswith("2/7")}
+    assert len(kept) == 40
+    assert kept.endswith("…")
+    # It is gone when the work is done.
+    assert text.endswith("\x1b[1A\x1b[2K")
