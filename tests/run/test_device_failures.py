@@ -124,13 +124,13 @@ def _at_proof(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> Non
 
 
 def _at_trial(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
-    real = forward._budget
+    real = forward.batch_budget
 
     def budget(*args: Any) -> int:
         fails()
         return real(*args)
 
-    monkeypatch.setattr(forward, "_budget", budget)
+    monkeypatch.setattr(forward, "batch_budget", budget)
 
 
 def _at_forward(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:

@@ -9,7 +9,6 @@ copy of the model and two batches in hand: while one is computed the next is pad
 from __future__ import annotations
 
 import copy
-import gc
 import threading
 import time
 import types
@@ -18,7 +17,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from lcbench.encode import arithmetic
 from lcbench.encode.batches import plan_batches
+from lcbench.encode.budget import batch_budget
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
@@ -42,26 +41,12 @@ if TYPE_CHECKING:
 
 # What a batch costs besides its tokens, in tokens.
 _OVERHEAD = {"cpu": 32, "cuda": 1024}
-# Tokens of a batch on a GPU, for a model of BERT's width and narrower ones; of wider ones fewer, so
-# that what is in flight stays as large. Assumed from the sizes of an H100, not measured: so many
-# rows keep all of its 132 multiprocessors busy in each product, and a block of 4,096 texts of a
-# hundred tokens is still several batches, of which one is copied while another is computed.
-_GPU_TOKENS = 65536
-_GPU_WIDTH = 768
-# Of a GPU's whole memory, weights apart, what all batches at once may take; and the tokens that
-# show how much that is.
-_GPU_SHARE = 0.7
-_GPU_TRIAL_TOKENS = 16384
 # The attention kernels of CUDA take a mask as it is where its rows begin at a multiple of 16 bytes,
 # and else copy it, padded, in every layer. On a CPU it would only change the last bits of what was
 # recorded (less than 2e-6 of a component), and cost what it pads.
 _GPU_MULTIPLE = 8
 # Blocks of texts that go well before larger batches are tried again, the first time.
 _BLOCKS_BEFORE_GROWTH = 4
-# Where the size of the cache is not known.
-_CACHE_BYTES = 16 * 2**20
-_LEAST_CPU_TOKENS = 512
-_MOST_CPU_TOKENS = 4096
 # A lane that has to leave its core to others looks this often whether it may go on.
 _LOOK_SECONDS = 0.02
 
@@ -147,7 +132,7 @@ class Forward:
         self._started = 0
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=self._start_lane)
         # The measurement of a GPU's memory runs a batch, whose bits it does not change.
-        self.planned_tokens = batch_tokens or _budget(model, lanes)
+        self.planned_tokens = batch_tokens or batch_budget(model, lanes)
         self.batch_tokens = self.least_tokens = self.planned_tokens
         self._blocks_well = 0
         self._blocks_needed = _BLOCKS_BEFORE_GROWTH
@@ -512,78 +497,3 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _budget(model: SentenceTransformer, lanes: int) -> int:
-    """Return the tokens of a batch that a device computes fastest."""
-    if model.device.type == "cuda":
-        return _gpu_budget(model, lanes)
-    config = find_transformer(model).config
-    hidden = int(getattr(config, "hidden_size", 768))
-    # The widest thing in flight is the feed-forward part, four times as wide as the model; it, its
-    # activation and what they are made of should stay in the cache that the cores share. MiniLM on
-    # two cores that share 32 MiB reads 5,560 tokens/s at 512 tokens a batch, 5,670 at 1,024, 5,550
-    # at 2,048 and 5,040 at 4,096 (texts of 512 tokens).
-    fits = _cache_bytes() // (lanes * 6 * hidden * 4)
-    return 1 << int(np.log2(np.clip(fits, _LEAST_CPU_TOKENS, _MOST_CPU_TOKENS)))
-
-
-def _cache_bytes() -> int:
-    """Return the size of the largest cache of the first core (Linux), or a common one."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text(encoding="ascii").strip()
-        if text.endswith("K") and text[:-1].isdigit():
-            sizes.append(int(text[:-1]) * 1024)
-    return max(sizes, default=_CACHE_BYTES)
-
-
-def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
-    """Return the tokens of a batch by the model's width, fewer where the GPU cannot hold them.
-
-    What counts is the whole of its memory, not what others have left of it at present: the same
-    texts make the same batches, and so the same bits, next to a neighbour and alone. Where a batch
-    does not fit beside what others have, `Forward.run` halves it.
-    """
-    config = find_transformer(model).config
-    hidden = int(getattr(config, "hidden_size", _GPU_WIDTH))
-    planned = _GPU_TOKENS * _GPU_WIDTH // max(_GPU_WIDTH, hidden)
-    # What other models have left counts as taken until it is given back.
-    gc.collect()
-    torch.cuda.empty_cache()
-    window = min(model.max_seq_length or 512, _GPU_TRIAL_TOKENS)
-    if (took := _bytes_a_token(model, window)) is not None:
-        device = model.device
-        whole = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
-        planned = min(planned, int(_GPU_SHARE * max(0, whole) / lanes / took))
-    return 1 << int(np.log2(max(planned, window)))
-
-
-def _bytes_a_token(model: SentenceTransformer, window: int) -> float | None:
-    """Return the memory that a token of a long text takes in a batch, as a trial shows it.
-
-    None: not even two such texts fit at present.
-    """
-    device = model.device
-    rows = max(2, _GPU_TRIAL_TOKENS // window)
-    while True:
-        try:
-            ids = torch.ones(rows, window, dtype=torch.long, device=device)
-            mask = torch.ones_like(ids)
-            # Without padding there would be no mask, which is [texts, 1, window, window] and more.
-            mask[-1, window // 2 :] = 0
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-            with torch.inference_mode():
-                find_transformer(model)(input_ids=ids, attention_mask=mask)
-            took = max(1, torch.cuda.max_memory_allocated(device) - before) / ids.numel()
-            torch.cuda.empty_cache()
-            return took
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Out of the handler, which holds what the trial had in memory.
-        torch.cuda.empty_cache()
-        if rows == 2:
-            return None
-        rows = max(2, rows // 2)
