@@ -514,7 +514,7 @@ def test_the_path_among_other_arguments(tmp_path: Path, monkeypatch: pytest.Monk
 
 def own_cell(results: Results, policy: Policy) -> None:
     """Write a cell of ours of the very model, revision and task that were imported."""
-    protocol = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)
+    protocol = Protocol("paper", "none", "float32", "test", subsets=None, window=None, texts=None)
     cell = Cell(MODEL, COMMIT, Repair(policy), "STS12", protocol)
     scores = {"test": {"default": {"main_score": 0.8}}}
     result = mteb.results.TaskResult.from_task_results(mteb.get_task("STS12"), scores, 1.0)

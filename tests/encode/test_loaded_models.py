@@ -241,9 +241,8 @@ def test_scores_and_embeddings_under_another_pooling_lie_apart() -> None:
 
 def _key_without_pooling(protocol: Protocol) -> str:
     import hashlib
-    from dataclasses import asdict
 
-    fields = asdict(protocol)
+    fields = protocol.record
     for name in [name for name in ("subsets", "pooling", "own_code") if not fields[name]]:
         del fields[name]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]

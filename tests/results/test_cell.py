@@ -9,12 +9,26 @@ from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.tempscale.policy import Constant
 
-PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=None, docs=None)
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=None, texts=None)
 
 
 def test_the_key_is_stable() -> None:
     # Results on users' disks are found by it: a change here makes every one of them be run again.
     assert PROTOCOL.key == "paper-63cb14e4"
+
+
+def test_a_record_names_its_fields_as_those_on_users_disks() -> None:
+    assert replace(PROTOCOL, texts="c" * 40).record == {
+        "name": "paper",
+        "prompts": "none",
+        "dtype": "float32",
+        "splits": "test",
+        "subsets": None,
+        "window": None,
+        "docs": "c" * 40,
+        "pooling": None,
+        "own_code": False,
+    }
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])

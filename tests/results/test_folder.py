@@ -133,7 +133,7 @@ def test_only_the_cells_that_are_asked_for_are_read(results: Results) -> None:
 
 def test_two_draws_of_the_docs_suite_are_never_in_one_table(results: Results) -> None:
     for digest in ("a" * 40, "b" * 40):
-        other = replace(cell(), protocol=replace(PROTOCOL, docs=digest))
+        other = replace(cell(), protocol=replace(PROTOCOL, texts=digest))
         finished = outcome(other, 0.5)
         data = {"dataset": "docstrings", "revision": digest, "origin": "installed libraries"}
         results.write(other, replace(finished, provenance={**finished.provenance, "data": data}))
@@ -158,7 +158,7 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
             "group": "paper",
             "window": window,
             "task": task,
-            "docs": digest * 40,
+            "texts": digest * 40,
             "dataset": "docstrings",
         }
         for task, window, digest in docs
@@ -166,7 +166,7 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
     tell_texts_apart(rows)
     assert {row["group"] for row in rows} == {"paper"}
     # Of the same window it is one, and nothing else is told apart for it.
-    rows.append({**rows[-1], "docs": "d", "dataset": None})
+    rows.append({**rows[-1], "texts": "d", "dataset": None})
     tell_texts_apart(rows)
     assert [row["group"] for row in rows] == [
         *("paper", "paper", "paper", "paper, docs cccccccc", "paper, docs d")
@@ -176,7 +176,7 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
 def test_texts_of_two_names_are_no_two_draws_of_one() -> None:
     texts = [("DocstringRetrieval", None, "a"), ("Own", "letters", "b"), ("Own", "letters", "c")]
     rows = [
-        {"group": "paper", "window": 512, "task": task, "docs": digest * 40, "dataset": dataset}
+        {"group": "paper", "window": 512, "task": task, "texts": digest * 40, "dataset": dataset}
         for task, dataset, digest in texts
     ]
     tell_texts_apart(rows[:2])
@@ -407,7 +407,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
         ("splits", "validation"),
         ("subsets", ("en",)),
         ("window", 128),
-        ("docs", "d" * 40),
+        ("texts", "d" * 40),
         ("pooling", "cls"),
         ("own_code", True),
     ],
@@ -416,7 +416,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
     """Neither is averaged with the other, and the same task under both is no fault."""
     from lcbench.reporting.table1 import build_tables
 
-    base = replace(PROTOCOL, docs="c" * 40)
+    base = replace(PROTOCOL, texts="c" * 40)
     found = Results(tmp_path / "runs")
     for protocol, score in ((base, 0.5), (replace(base, **{name: other}), 0.75)):
         of = replace(cell(), protocol=protocol)
@@ -433,7 +433,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
 
 
 def test_every_field_of_a_protocol_is_told_apart_above() -> None:
-    fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "docs", "pooling"}
+    fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "texts", "pooling"}
     assert set(asdict(PROTOCOL)) == fields | {"own_code"}
 
 

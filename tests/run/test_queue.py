@@ -18,7 +18,7 @@ from lcbench.results.folder import Finished, Results
 from lcbench.run.claims import Claim, Claims, here
 from lcbench.run.queue import Allotment, Busy, Done, tidy
 
-PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, texts=None)
 CELL = Cell("some/model", "f" * 40, NO_REPAIR, "STS13", PROTOCOL)
 FINISHED = Finished(lambda path: path.write_text('{"task_name": "STS13"}'), {}, {}, None)
 

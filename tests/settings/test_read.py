@@ -390,7 +390,7 @@ def test_the_keys_of_results_are_what_they_were(words: str, key: str) -> None:
     (model,) = asked.models
     protocol = asked.protocol.of(model, has_prompts=True)
     assert (protocol.name, protocol.splits) == ("paper", "test")
-    fields = asdict(protocol) | {"window": 256, "docs": None}
+    fields = asdict(protocol) | {"window": 256, "texts": None}
     assert Protocol(**fields).key == key
     assert settings_frozen.freeze(asked)["protocol"]["splits"] == "test"
 

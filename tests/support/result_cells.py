@@ -1,7 +1,5 @@
 """Cells of a made-up model, and what was scored of them, as a folder of results takes them."""
 
-from dataclasses import asdict
-
 import mteb
 import pyarrow as pa
 from mteb.models.model_meta import ModelMeta
@@ -11,7 +9,7 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished
 from lcbench.tempscale.policy import BASELINE, Policy
 
-PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, docs=None)
+PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, texts=None)
 VERSIONS = {"mteb": "2.26.24", "torch": "2.13.0"}
 
 
@@ -28,7 +26,7 @@ def outcome(of: Cell, score: float) -> Finished:
         overwrites={"name": of.model, "revision": of.revision, "experiment_kwargs": kwargs}
     )
     provenance = {
-        "protocol": asdict(of.protocol),
+        "protocol": of.protocol.record,
         "window": 512,
         "task_type": "STS",
         "data": {"dataset": "mteb/stsbenchmark-sts", "origin": "hub"},

@@ -203,7 +203,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
     digest = Corpus(tmp_path / "letters").digest("LettersRetrieval")
     results = Results(settings.results_dir)
     cells = {cell for cell in grid.cells if cell.task.startswith("Letters")}
-    assert {cell.protocol.docs for cell in cells} == {digest}
+    assert {cell.protocol.texts for cell in cells} == {digest}
     for cell in cells:
         data = results.provenance(cell)["data"]
         assert data == {"dataset": "letters", "revision": digest, "origin": "a folder"}
@@ -245,7 +245,7 @@ def test_other_content_is_another_dataset(
     groups = {
         (row["task"], row["group"]) for row in scores.to_dict("records") if row["policy"] == "1"
     }
-    digests = {cell.protocol.docs for cell in outcome.cells if cell.task == "LettersRetrieval"}
+    digests = {cell.protocol.texts for cell in outcome.cells if cell.task == "LettersRetrieval"}
     now = digests.pop() or ""
     assert ("LettersRetrieval", f"paper, letters {now[:8]}") in groups
     # Docstrings of one digest keep the plain heading, whatever else has several.

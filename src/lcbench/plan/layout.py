@@ -155,7 +155,7 @@ def protocol_of(
         splits=part.asked_splits,
         subsets=part.asked_subsets,
         window=None if located is None else located.window,
-        docs=part.source.at(window).digest(part.name),
+        texts=part.source.at(window).digest(part.name),
         pooling=None if located is None else located.pooling,
         own_code=located is not None and located.own_code,
     )

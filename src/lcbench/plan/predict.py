@@ -393,7 +393,7 @@ def scored(cell: Cell) -> str:
     """Return what the seconds of scoring belong to, but for the width of embeddings."""
     protocol = cell.protocol
     subsets = "all" if protocol.subsets is None else ",".join(protocol.subsets)
-    return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.docs or ''}"
+    return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.texts or ''}"
 
 
 def _estimated_scoring(kind: str, sizes: Sequence[Texts]) -> float:

@@ -19,6 +19,7 @@ from lcbench.reporting.statistics import RESAMPLES, SEED
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import in_papers_order
+from lcbench.results.cell import texts_of
 from lcbench.results.folder import Results
 from lcbench.results.rows import group_name
 from lcbench.system.files import try_writing
@@ -245,8 +246,8 @@ def _as_asked(
         return scores
     of_name = {choice.name: choice for choice in choices}
     records = scores.to_dict("records")
-    ours = [row for row in records if not row["imported"] and not row["protocol"].get("docs")]
-    others = [row for row in records if row["imported"] or row["protocol"].get("docs")]
+    ours = [row for row in records if not row["imported"] and not texts_of(row["protocol"])]
+    others = [row for row in records if row["imported"] or texts_of(row["protocol"])]
     requests: dict[tuple[str, str, str, tuple[str, ...] | None], None] = {}
     for row in ours:
         base = _base(row["protocol"])

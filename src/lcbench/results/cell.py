@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lcbench.repair.repair import Repair
+
+# What `Protocol.texts` is called in keys and in provenance: results on users' disks have it so.
+_TEXTS = "docs"
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,8 @@ class Protocol:
         splits: which splits of a task are scored: a rule, or names joined by commas.
         subsets: the subsets or languages that tasks are restricted to; None: all.
         window: None: each model's own; else tokens.
-        docs: of texts that are not the hub's, such as docstrings, their digest (`Source.digest`);
-            else None.
+        texts: the digest of a task's texts (`Source.digest`); None: they are datasets of the hub,
+            whose commits tasks name.
         pooling: the one that was asked for in the place of a model's; None: the model's.
         own_code: whether code that the model names itself may run (`model.trust_remote_code`).
     """
@@ -34,14 +39,19 @@ class Protocol:
     splits: str
     subsets: tuple[str, ...] | None
     window: int | None
-    docs: str | None
+    texts: str | None
     pooling: str | None = None
     own_code: bool = False
 
     @property
+    def record(self) -> dict[str, Any]:
+        """The fields as a cell's provenance has them."""
+        return {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
+
+    @property
     def key(self) -> str:
         """The name and a short digest of everything else: a folder of results."""
-        fields = asdict(self)
+        fields = self.record
         if self.subsets is None:
             # So that results from before there was such a restriction are still found.
             del fields["subsets"]
@@ -51,6 +61,11 @@ class Protocol:
             del fields["own_code"]
         content = json.dumps(fields, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def texts_of(record: Mapping[str, Any]) -> Any:
+    """Return the digest of texts that a protocol names, as provenance has it; None: it has none."""
+    return record.get(_TEXTS)
 
 
 @dataclass(frozen=True)

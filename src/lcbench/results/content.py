@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.errors import StorageError
+from lcbench.results.cell import texts_of
 from lcbench.results.files import CellFiles, read_bytes
 from lcbench.system.transient import patiently
 
@@ -60,9 +61,7 @@ def parse_provenance(content: bytes) -> dict[str, Any] | None:
     )
     if protocol is not None and is_one:
         subsets = protocol.get("subsets")
-        is_one = isinstance(protocol.get("docs"), str | None) and (
-            subsets is None or texts(subsets)
-        )
+        is_one = isinstance(texts_of(protocol), str | None) and (subsets is None or texts(subsets))
     return found if is_one else None
 
 

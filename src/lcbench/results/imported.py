@@ -8,7 +8,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,7 +133,7 @@ def _protocol() -> Protocol:
         splits=SPLITS_RULE,
         subsets=None,
         window=None,
-        docs=None,
+        texts=None,
     )
 
 
@@ -266,7 +266,7 @@ def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Ou
         "model": cell.model,
         "revision": cell.revision,
         "policy": cell.repair.canonical,
-        "protocol": asdict(cell.protocol),
+        "protocol": cell.protocol.record,
         "task_type": entry.kind,
         "window": None,
         "source": {"path": str(path.relative_to(base)), "sha256": digest},

@@ -13,7 +13,7 @@ from typing import Any
 
 from lcbench.hub.windows import NO_LIMIT
 from lcbench.repair.repair import experiment_folder
-from lcbench.results.cell import Protocol
+from lcbench.results.cell import Protocol, texts_of
 from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
 from lcbench.results.files import META, CellFiles
 from lcbench.results.items import ITEMS
@@ -40,7 +40,7 @@ _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window u
 COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 # What no two results share.
-UNIQUE = ("group", "docs", "window", "model", "revision", "policy", "task", "split", "subset")
+UNIQUE = ("group", "texts", "window", "model", "revision", "policy", "task", "split", "subset")
 
 
 class LeftOut:
@@ -243,7 +243,7 @@ def result_rows(
     for split, subset, score in scores:
         yield {
             "group": _IMPORTED_GROUP if imported else group_name(protocol),
-            "docs": protocol.get("docs"),
+            "texts": texts_of(protocol),
             "dataset": dataset if isinstance(dataset, str) else None,
             "window": window,
             "model": provenance.get("model") or model,
@@ -273,21 +273,21 @@ def _cell_of(folder: Path) -> tuple[str, str, str]:
 def tell_texts_apart(rows: list[dict[str, Any]]) -> None:
     """Give tasks of different texts or sizes groups of their own, where they share names.
 
-    The docs suite's synthetic tasks have texts of their own for each window: their lengths go by
-    it. Datasets of the hub have commits, which `conditions` compare.
+    A task whose texts depend on the window has others for each. Datasets of the hub have commits,
+    which `conditions` compare.
     """
-    names = [texts.name_of(row["dataset"]) for row in rows]
+    names = [texts.heading_of(row["dataset"]) for row in rows]
     kinds = [
-        (row["group"], name, row["window"] if texts.go_by_window(row["task"]) else None)
+        (row["group"], name, row["window"] if texts.depend_on_window(row["task"]) else None)
         for row, name in zip(rows, names, strict=True)
     ]
     digests: dict[Any, set[str]] = {}
     for row, kind in zip(rows, kinds, strict=True):
-        if row["docs"] is not None:
-            digests.setdefault(kind, set()).add(row["docs"])
+        if row["texts"] is not None:
+            digests.setdefault(kind, set()).add(row["texts"])
     for row, name, kind in zip(rows, names, kinds, strict=True):
-        if row["docs"] is not None and len(digests[kind]) > 1:
-            row["group"] += f", {name} {row['docs'][:8]}"
+        if row["texts"] is not None and len(digests[kind]) > 1:
+            row["group"] += f", {name} {row['texts'][:8]}"
 
 
 # What a protocol's name says of its prompts; any other is told, so that no two share a table.

@@ -515,7 +515,7 @@ class Runner:
             "model": cell.model,
             "revision": cell.revision,
             "policy": cell.repair.canonical,
-            "protocol": asdict(cell.protocol),
+            "protocol": cell.protocol.record,
             "window": window_of(loaded),
             "model_digest": facts.digest,
             MODEL_PATH: facts.path,

@@ -225,7 +225,7 @@ def _check_same_data(
     unfinished = {cell.task for cell in left}
     other: dict[str, str] = {}
     for cell in done:
-        if cell.protocol.docs is not None:
+        if cell.protocol.texts is not None:
             # Other texts have another digest, and so other cells.
             continue
         known = results.provenance(cell)

@@ -147,7 +147,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
 def _data(job: Job, task: Any) -> dict[str, Any]:
     """Point a task at its data, and return what its provenance says of it."""
     if (origin := job.part.source.origin) is not None:
-        return asdict(Data(origin.dataset, str(job.cell.protocol.docs), origin.place))
+        return asdict(Data(origin.dataset, str(job.cell.protocol.texts), origin.place))
     if parts := parts_of(task):
         return {"parts": {one.metadata.name: asdict(point_at(one, job.mirror)) for one in parts}}
     return asdict(point_at(task, job.mirror))

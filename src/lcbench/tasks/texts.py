@@ -6,16 +6,16 @@ from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 from lcbench.tasks.docs.source import DocsSource
 
 
-def go_by_window(task: str) -> bool:
-    """Return whether a task of one request may have other texts for each model's window."""
+def depend_on_window(task: str) -> bool:
+    """Return whether the texts of a task depend on the model's window."""
     return task in SYNTHETIC_TASKS
 
 
-def name_of(dataset: str | None) -> str:
-    """Return the name of texts in a heading.
+def heading_of(dataset: str | None) -> str:
+    """Return what texts that are not the hub's are called in a heading.
 
     Args:
         dataset: as provenance has it (`Origin.dataset`); None: a result that does not say it, which
-            is one of docstrings.
+            is of a version that knew docstrings alone.
     """
     return "docs" if dataset in (None, DocsSource.origin.dataset) else dataset

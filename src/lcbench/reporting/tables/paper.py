@@ -21,6 +21,7 @@ from lcbench.hub.models import shipped_models
 from lcbench.reporting.table import AVERAGE, BASELINE, Block
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.ranks import rank_of_longest
+from lcbench.results.cell import texts_of
 from lcbench.system.resources import shipped
 from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import ByRole, Constant
@@ -114,7 +115,7 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
     Where it says nothing of subsets, all were scored.
     """
     said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
-    return said and protocol.get("subsets") is None and protocol.get("docs") is None
+    return said and protocol.get("subsets") is None and texts_of(protocol) is None
 
 
 def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
