@@ -491,15 +491,18 @@ def _located_and_tasks(order: Order) -> tuple[Any, list[Any]]:
 def _evaluate(model: Any, tasks: list[Any], batch: int | None) -> dict[str, float]:
     """Return the main score of each task, the mean of its subsets; mteb's own batch for None."""
     import mteb
+    from mteb.types import EncodeKwargs
 
-    options: dict[str, Any] = {"show_progress_bar": False}
+    options: EncodeKwargs = {"show_progress_bar": False}
+    if batch is not None:
+        options["batch_size"] = batch
     outcome = mteb.evaluate(
         model,
         tasks,
         co2_tracker=False,
         cache=None,
         show_progress_bar=False,
-        encode_kwargs=options if batch is None else {**options, "batch_size": batch},
+        encode_kwargs=options,
     )
     return {
         result.task_name: statistics.mean(
@@ -566,15 +569,16 @@ def _silent_console() -> Any:
 @contextmanager
 def _noting_the_first_cell() -> Iterator[list[float]]:
     """Put the time at which the first cell begins into a list."""
+    from lcbench.results.cell import Cell
     from lcbench.run.progress import Progress
 
     original = Progress.start
     begun: list[float] = []
 
-    def start(progress: Progress, cell: Any) -> None:
+    def start(self: Progress, cell: Cell) -> None:
         if not begun:
             begun.append(time.perf_counter())
-        original(progress, cell)
+        original(self, cell)
 
     Progress.start = start  # type: ignore[method-assign]
     try:
@@ -639,14 +643,15 @@ def _mean_length(files: Any, record: Mapping[str, Any]) -> float:
     """
     import pyarrow.parquet as pq
 
-    tokens = record["encoded_tokens"]
+    tokens: int = record["encoded_tokens"]
     if files.items.is_file():
         rows = pq.read_table(files.items, columns=["tokens", "relevant"]).to_pylist()
-        lengths = [row["tokens"] for row in rows]
+        lengths: list[int] = [row["tokens"] for row in rows]
         lengths += [document["tokens"] for row in rows for document in row["relevant"] or ()]
         if sum(lengths) == tokens > 0:
             return sum(length**2 for length in lengths) / tokens
-    return tokens / max(1, record["encoded_texts"])
+    texts: int = record["encoded_texts"]
+    return tokens / max(1, texts)
 
 
 def prepare_data(order: Order) -> Measurement:
@@ -895,7 +900,8 @@ def ratio(measured: Rounds, slow: str, what: str) -> float:
         what: `total` or `encode`.
     """
     pairs = zip(measured[slow], measured["c"], strict=True)
-    return statistics.median(getattr(one, what) / getattr(ours, what) for one, ours in pairs)
+    ratios: list[float] = [getattr(one, what) / getattr(ours, what) for one, ours in pairs]
+    return statistics.median(ratios)
 
 
 # What a table of a workload shows: a heading, and a measurement in words.

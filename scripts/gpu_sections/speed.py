@@ -385,7 +385,10 @@ def tokenising_rates(folder: Path, count: int) -> dict[str, float]:
         for start in range(0, len(texts), _BATCH):
             model.preprocess(texts[start : start + _BATCH])
 
-    ways = {"sentence-transformers": plainly, "lcbench": lambda: tokenizer.tokenize(texts)}
+    ways: dict[str, Callable[[], object]] = {
+        "sentence-transformers": plainly,
+        "lcbench": lambda: tokenizer.tokenize(texts),
+    }
     rates: dict[str, float] = {}
     for name, work in ways.items():
         started = time.perf_counter()
