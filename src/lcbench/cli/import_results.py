@@ -19,6 +19,7 @@ from lcbench.cli.console import screen, warn
 from lcbench.errors import RequestError
 from lcbench.results.imported import Imported, import_results
 from lcbench.settings.configs import known_keys
+from lcbench.system.words import several
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -101,4 +102,4 @@ def _summary(done: Imported) -> list[str]:
 
 
 def _results(number: int) -> str:
-    return f"{number} result{'' if number == 1 else 's'}"
+    return several(number, "result")

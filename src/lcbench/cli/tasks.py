@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.cli.console import emit, screen, warn
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
+from lcbench.system.words import several
 from lcbench.tasks.registry import SPLITS_RULE, Registry, TaskChoice, TaskEntry, registry
 from lcbench.tasks.sizes import rounded
 from lcbench.tasks.source import Part
@@ -188,7 +189,7 @@ def _print_groups(groups: Mapping[str, Sequence[Row]], console: Console) -> None
         here = sum(row.data not in (None, *_NOT_WHOLE) for row in rows)
         console.print(
             Text(
-                f"{name}: {len(rows)} task{'' if len(rows) == 1 else 's'}, "
+                f"{name}: {several(len(rows), 'task')}, "
                 f"{_total(row.texts for row in rows)} texts, "
                 f"{_total(row.unique for row in rows)} of them different, "
                 f"{_total(row.characters for row in rows)} characters; the data of {here} is here"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# Processes that score, at most, where a request does not say how many: more hardly help, and each
+# takes memory.
+MOST_SCORING = 8
+
 
 @dataclass(frozen=True)
 class EngineSettings:

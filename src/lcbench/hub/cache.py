@@ -89,10 +89,15 @@ def repository_folder(cache: Path, kind: Kind, name: str) -> Path:
 
 def commit_of(cache: Path, kind: Kind, name: str, revision: str | None) -> str | None:
     """Return the commit that a cache has for a revision; None: the main branch."""
-    if revision is not None and _COMMIT.fullmatch(revision):
+    if revision is not None and is_commit(revision):
         return revision
     reference = repository_folder(cache, kind, name) / "refs" / (revision or "main")
     return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def is_commit(revision: str) -> bool:
+    """Return whether a revision is a commit: no branch or tag, which may be moved."""
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def check_commit(commit: str) -> None:
@@ -101,7 +106,7 @@ def check_commit(commit: str) -> None:
     Raises:
         RequestError: it is not 40 hexadecimal digits.
     """
-    if not _COMMIT.fullmatch(commit):
+    if not is_commit(commit):
         raise RequestError(f"the hub names a commit that is not 40 hexadecimal digits: {commit!r}")
 
 

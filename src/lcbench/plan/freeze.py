@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from lcbench.system.words import key_value
+from lcbench.system.words import clock, duration, key_value, several
 
 if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest
@@ -35,7 +35,6 @@ def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer)
     from lcbench.plan.rates import read_rates
     from lcbench.results.folder import Results
     from lcbench.score.pool import processes
-    from lcbench.system import words
 
     results = Results(settings.results_dir)
     grid = grid_of(settings, observer)
@@ -71,7 +70,7 @@ def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer)
         if longest > 3600 * launch.hours:
             observer.warn(
                 f"launch.hours={launch.hours:g}: the longest element takes "
-                f"{words.duration(longest / 3600)} by the estimate: "
+                f"{duration(longest / 3600)} by the estimate: "
                 + (
                     f"launch.elements={launch.elements} allows no more of them."
                     if launch.elements is not None
@@ -84,7 +83,6 @@ def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer)
 def describe(frozen: Manifest) -> str:
     """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
     from lcbench.plan.elements import by_element, element_seconds
-    from lcbench.system.words import clock
 
     elements = by_element(frozen.lines)
     seconds = sorted(map(element_seconds, elements))
@@ -94,8 +92,8 @@ def describe(frozen: Manifest) -> str:
     if len(seconds) == 1:
         lasting = clock(seconds[0])
     lines = [
-        f"{frozen.folder.name}: {len(frozen.lines):,} cells in {len(elements):,} "
-        f"element{'' if len(elements) == 1 else 's'}, {lasting} by the estimate, "
+        f"{frozen.folder.name}: {len(frozen.lines):,} cells in "
+        f"{several(len(elements), 'element')}, {lasting} by the estimate, "
         f"{clock(sum(seconds))} in all",
         f"planned in {frozen.folder}",
         f"run it here:       python -m lcbench {sweep}",

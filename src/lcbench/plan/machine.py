@@ -11,6 +11,7 @@ from pathlib import Path
 from lcbench.encode.arithmetic import products_in, weights_dtype
 from lcbench.encode.options import EngineSettings
 from lcbench.system.hardware import cores, cpu_name
+from lcbench.system.words import several
 
 # The part of the matrix product's rate that encoding comes to on a CPU: MiniLM reads 5,200 tokens/s
 # of 512-token texts at best and 4,650 at large batches, where 167 GFLOP/s would allow 6,400.
@@ -59,7 +60,7 @@ class Machine:
     def __str__(self) -> str:
         """Return it in words."""
         if self.kind == "cpu":
-            return f"{self.cores} core{'' if self.cores == 1 else 's'}"
+            return several(self.cores, "core")
         return self.name
 
 

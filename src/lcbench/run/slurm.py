@@ -31,7 +31,7 @@ from lcbench.plan.manifest import ranges
 from lcbench.system.files import without_links, write_atomically
 from lcbench.system.resources import shipped
 from lcbench.system.slurm import ANSWER_SECONDS, JobOptions
-from lcbench.system.words import key_value
+from lcbench.system.words import clock, key_value, several
 
 if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest
@@ -240,8 +240,8 @@ def launch(
         gone := _options(before[-1].command) - _options(array_command(manifest, jobs, elements))
     ):
         say(f"unlike the last time, without {' '.join(sorted(gone))}")
-    several = f"{len(elements)} element{'' if len(elements) == 1 else 's'}"
-    say(f"{name}: {several} submitted as Slurm job {job}, {_lasting(manifest, elements)}")
+    submitted = f"{several(len(elements), 'element')} submitted as Slurm job {job}"
+    say(f"{name}: {submitted}, {_lasting(manifest, elements)}")
     say(f"how it stands: {follow}")
     say("what is missing when the array has ended, submitted again: the same command")
     return 0
@@ -255,8 +255,6 @@ def _options(command: Sequence[str]) -> set[str]:
 
 def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
     """Return how long elements take by the estimate, in words."""
-    from lcbench.system.words import clock
-
     seconds = dict.fromkeys(elements, 0.0)
     unknown = 0
     for line in manifest.lines:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lcbench.encode.options import MOST_SCORING
 from lcbench.errors import LcbenchError
 from lcbench.plan.machine import Machine
 from lcbench.plan.manifest import Line, Manifest
@@ -32,8 +33,6 @@ _END_BYTES = 64
 # says anything: below it, what no prediction knows of (imports, a first batch) is most of it.
 _MOST_COMPARED = 100
 _LEAST_SECONDS = 10.0
-# Processes that score beside encoding if the settings leave it to the machine (`score.pool`).
-_MOST_PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -341,7 +340,7 @@ def _wall_seconds(
     engine = settings.get("engine")
     processes = engine.get("scoring") if isinstance(engine, Mapping) else None
     if not isinstance(processes, int):
-        processes = min(cores, _MOST_PROCESSES)
+        processes = min(cores, MOST_SCORING)
     return work_seconds(cells, Machine("", device, cores, ""), processes)
 
 

@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+from lcbench.encode.options import MOST_SCORING
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
 from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # What one may take: libraries (0.4 GiB, since processes share most of them) and its task's data.
 _GIB_A_PROCESS = 2.0
-_MOST_PROCESSES = 8
 # Nothing is heard from any process for so long: is the encoder still there?
 _LOOK_SECONDS = 1.0
 # Of the time between two looks at a cell no more counts as its own: this process may have slept.
@@ -54,7 +54,7 @@ def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None 
         return asked
     there = among or cores()
     free = there // 2 if beside_gpu else there
-    return int(max(1, min(free, memory_gib() / 2 // _GIB_A_PROCESS, _MOST_PROCESSES)))
+    return int(max(1, min(free, memory_gib() / 2 // _GIB_A_PROCESS, MOST_SCORING)))
 
 
 def without_processes(cell_minutes: float) -> RequestError:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.errors import RequestError
+from lcbench.hub.cache import is_commit
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
 from lcbench.settings.schema import (
     ExportSettings,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from lcbench.results.imported import ImportRequest
 
 _SOURCES = ("package", "hub", "folder", "auto")
-_COMMIT = re.compile("[0-9a-f]{40}")
 _DTYPES = ("float32", "float16", "bfloat16", "tf32")
 _PROMPTS = ("auto", "none", "model", "registry")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
@@ -327,7 +327,7 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
             f"model.revision={revision}: model={config} is read from a {value['source']}; that has "
             "no revisions, and is known by a digest of its files."
         )
-    if trusted and value["source"] in ("hub", "auto") and not _COMMIT.fullmatch(str(revision)):
+    if trusted and value["source"] in ("hub", "auto") and not is_commit(str(revision)):
         raise RequestError(
             "model.trust_remote_code=true runs code of the model's repository; say which: "
             "model.revision=<the 40 digits of a commit>."
