@@ -1,7 +1,9 @@
 """A sweep: what is found, what is refused before anything is computed, what the log says."""
 
 import json
+import logging
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,12 @@ from observers import Unwarned
 from lcbench.cli.run import carry_out
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import latest, read
+from lcbench.reporting.publish import publish
+from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.folder import Results
 from lcbench.run import sweep
 from lcbench.run.sweep import Outcome
+from lcbench.system.observer import Observer
 from lcbench.tempscale.policy import parse
 
 Begun = Callable[..., Any]
@@ -124,3 +129,25 @@ def test_results_are_those_of_the_cells(finished: Any) -> None:
     for cell in go(finished).cells:
         assert results.provenance(cell)["policy"] == cell.repair.canonical
         assert results.is_done(cell, pytest.fail)
+
+
+def test_without_a_screen_a_sweep_is_run_and_reported(
+    finished: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in a notebook: nothing of rich is there, and what is said is in Python's log."""
+    for name in ["rich", *(one for one in sys.modules if one.startswith("rich."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    settings = replace(finished, results_dir=tmp_path / "runs")
+    with caplog.at_level(logging.INFO, logger="lcbench"):
+        outcome = carry_out(settings, Observer())
+    assert (len(outcome.cells), outcome.found, outcome.failed) == (2, 0, {})
+    said = [one.getMessage() for one in caplog.records]
+    assert [one.split()[0] for one in said if one.startswith(("1/2", "2/2"))] == ["1/2", "2/2"]
+    few = Extent(resamples=0)
+    report = report_folder(Results(settings.results_dir), None, tmp_path / "r", pytest.fail, few)
+    assert len(report.findings.tables) == 1
+    assert {"index.html", "report.json", "table1.csv"} <= set(publish(report))
+    assert (tmp_path / "r" / "index.html").is_file()
