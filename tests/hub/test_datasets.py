@@ -9,6 +9,7 @@ from typing import Any
 
 import mteb
 import pytest
+from observers import Unwarned
 
 from lcbench.errors import MissingError, RequestError, StorageError
 from lcbench.hub.datasets import (
@@ -106,9 +107,8 @@ def test_what_datasets_has_prepared_is_not_read(cache: Path) -> None:
     task = mteb.get_task("STSBenchmark")
     prepared = cache / "datasets" / "mteb___stsbenchmark-sts" / "default" / "0.0.0"
     (prepared / task.metadata.revision).mkdir(parents=True)
-    asked: dict[str, Any] = {"offline": True, "console": None, "warn": None}
     with pytest.raises(MissingError) as refused:
-        fetch_missing([part("STSBenchmark")], None, **asked)
+        fetch_missing([part("STSBenchmark")], None, Unwarned(), offline=True)
     told = str(refused.value)
     assert "and what `datasets` has prepared is not read, and offline=true forbids fetching" in told
     assert "\n  mteb/stsbenchmark-sts (for STSBenchmark)\n" in told

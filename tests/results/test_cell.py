@@ -18,7 +18,12 @@ def test_the_key_is_stable() -> None:
 
 
 def test_a_record_names_its_fields_as_those_on_users_disks() -> None:
-    assert replace(PROTOCOL, texts="c" * 40).record == {
+    protocol = replace(PROTOCOL, texts="c" * 40)
+    assert Protocol.of_record(protocol.record) == protocol
+    # Without the fields that versions before did not have.
+    older = {name: protocol.record[name] for name in protocol.record if name != "own_code"}
+    assert Protocol.of_record(older) == protocol
+    assert protocol.record == {
         "name": "paper",
         "prompts": "none",
         "dtype": "float32",

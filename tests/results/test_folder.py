@@ -105,7 +105,7 @@ def test_the_frame(results: Results) -> None:
     assert warnings == []
     row = frame[frame["policy"] == "0.8"].iloc[0].to_dict()
     conditions = row.pop("conditions")
-    assert row.pop("protocol") == asdict(PROTOCOL)
+    assert row.pop("protocol") == PROTOCOL.record
     assert row.pop("files") == results.files(cell(Constant(0.8)))
     assert row == {
         "group": "paper",

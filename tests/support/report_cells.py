@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -53,7 +52,7 @@ def write_cell(
         revision,
         Repair(policy),
         task,
-        Protocol(**{one.name: said[one.name] for one in fields(Protocol) if one.name in said}),
+        Protocol.of_record(said),
     )
     if not isinstance(entries, Mapping):
         entries = {("test", "default"): {"main_score": entries}}

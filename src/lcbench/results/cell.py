@@ -48,6 +48,17 @@ class Protocol:
         """The fields as a cell's provenance has them."""
         return {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Protocol:
+        """Return the protocol that a cell's provenance has.
+
+        Raises:
+            TypeError: it has other fields.
+        """
+        return cls(
+            **{"texts" if name == _TEXTS else name: one for name, one in dict(record).items()}
+        )
+
     @property
     def key(self) -> str:
         """The name and a short digest of everything else: a folder of results."""

@@ -172,7 +172,7 @@ def _of_another_cell(
     if (name := provenance.get("model")) is not None:
         told["model"] = (folder_name(str(name)), folder_name(model))
     try:
-        key = Protocol(**provenance["protocol"]).key
+        key = Protocol.of_record(provenance["protocol"]).key
     except (KeyError, TypeError):
         key = None
     group = _model_folder(files.folder).parents[1]
