@@ -119,8 +119,8 @@ def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> 
     """Return a relative improvement in %, with the marks that say how sure it is.
 
     "▲ 0.43" in bold if it is significant, "△ 0.43" if not; plain "▲ 0.43" if that is unknown. What
-    is printed as 0.00 has an arrow only if it is significant. Of fewer than ten items that changed
-    no mark says anything, and the text says so.
+    is printed as 0.00 has an arrow only if it is significant. "few: 0.43" stands in the place of a
+    mark where so few items changed that none could say anything of others.
     """
     if value is None or uncertainty is None:
         return Entry(change(value), value)
@@ -133,7 +133,7 @@ def improvement(value: float | None, uncertainty: Uncertainty | None = None) -> 
         return Entry(f"{DOWN} {two_decimals(-value)}", value, "down", more, *ends)
     text = change(value, f"{UP_UNSURE} ", f"{DOWN_UNSURE} ")
     if uncertainty.is_too_few:
-        text = f"{two_decimals(value)} ({TOO_FEW})"
+        text = f"{TOO_FEW} {two_decimals(value)}"
     return Entry(text, value, "unsure", more, *ends)
 
 

@@ -14,7 +14,7 @@ UP = "▲"
 DOWN = "▼"
 UP_UNSURE = "△"
 DOWN_UNSURE = "▽"
-TOO_FEW = "too few changed"
+TOO_FEW = "few:"
 
 # Two header words of this length and a number with its arrow are about equally wide, which lets
 # ten columns and `Avg` fit into 100 characters.

@@ -127,7 +127,7 @@ def test_the_notes_say_what_too_few_items_cannot_show() -> None:
     assert _counts(shown) == [
         "Of 40 pairs of a task's τ and τ = 1, 1 differ significantly from zero, by interval and "
         "permutation test (p ≤ 0.05), 0 after Holm's correction.",
-        "In 1 of the pairs fewer than 10 items changed: too few to say anything of others.",
+        "few: fewer than 10 items changed, too few to say anything of others; 1 of the pairs.",
         "1 of the pairs have too few items to pass Holm's correction over 40 pairs, however large "
         "the change: of 10 sets p is at least 0.002.",
     ]
@@ -144,4 +144,4 @@ def test_interval_and_test_have_to_agree() -> None:
     # Nothing that changed is no claim of too few.
     assert not Uncertainty(0.0, 0.0, p=1.0, up=0, down=0).is_too_few
     few = improvement(-12.9, Uncertainty(-26.1, -2.9, p=0.125, up=0, down=4))
-    assert (few.text, few.look) == ("-12.90 (too few changed)", "unsure")
+    assert (few.text, few.look) == ("few: -12.90", "unsure")

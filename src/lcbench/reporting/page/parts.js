@@ -75,7 +75,7 @@ function improvementNodes(improvement) {
   // What reads 0.00 has an arrow only if it is significant.
   if (Number(size) === 0 && !excludesZero(improvement)) return [size];
   const gain = improvement.value > 0;
-  if (improvement.too_few) return [`${fixed(improvement.value)} (too few changed)`];
+  if (improvement.too_few) return [`few: ${signed(improvement.value)}`];
   const unsure = lookOf(improvement) === "unsure";
   const arrow = unsure ? (gain ? "△" : "▽") : gain ? "▲" : "▼";
   return [
@@ -104,7 +104,8 @@ function improvementFacts(improvement) {
     facts.push(["95 % interval of this τ alone", intervalText({ low, high }, precise)]);
   }
   if (lookOf(improvement) !== "plain") {
-    facts.push(["Significant", excludesZero(improvement) ? "yes" : "no"]);
+    const verdict = improvement.too_few ? "too few items changed to say" : "no";
+    facts.push(["Significant", excludesZero(improvement) ? "yes" : verdict]);
     if (!excludesZero(improvement) && isNumber(improvement.bound)) {
       facts.push(["No more than, either way, %", precise(improvement.bound)]);
     }

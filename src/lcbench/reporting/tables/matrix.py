@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
 from lcbench.reporting.table import BASELINE, Table, ordered_policies, relative_improvement
-from lcbench.reporting.text import group_heading
+from lcbench.reporting.text import TOO_FEW, group_heading
 
 
 def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
@@ -74,8 +74,8 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
     few = sum(one.is_too_few for one in known)
     if few:
         notes.append(
-            f"In {few} of the pairs fewer than {LEAST_CHANGED} items changed: too few to say "
-            "anything of others."
+            f"{TOO_FEW} fewer than {LEAST_CHANGED} items changed, too few to say anything of "
+            f"others; {few} of the pairs."
         )
     tested = [one for one in known if one.p is not None and one.count]
     # Of n items no p is below 2/2ⁿ, that of all changing the same way.
