@@ -257,8 +257,8 @@ def _footnote_marks(statistics: TableStatistics) -> str:
     return (
         f"{UP} and {DOWN} in bold: the improvement is significant, that is, its 95 % interval "
         f"excludes zero and, of a task, its permutation test has p ≤ {SIGNIFICANCE}; {UP_UNSURE} "
-        f"and {DOWN_UNSURE}: it is not; {TOO_FEW} fewer than {LEAST_CHANGED} items changed, too few "
-        f"to say anything of others; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        f"and {DOWN_UNSURE}: it is not; {TOO_FEW} fewer than {LEAST_CHANGED} items changed, too "
+        f"few to say anything of others; plain {UP} and {DOWN}: it is unknown. The intervals are "
         "those of a paired bootstrap over the tasks' items, of which those that share a document "
         f"or a text are drawn together, for columns of several tasks and {AVERAGE} over their "
         f"tasks as well: {statistics.resamples:,} resamples, seed {statistics.seed}. They say how "
