@@ -20,7 +20,7 @@ from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 from lcbench.uncertainty.bootstrap import Resampled, interval, resample, weights
 from lcbench.uncertainty.clusters import numbered
-from lcbench.uncertainty.items import Sample
+from lcbench.uncertainty.items import Sample, read_samples
 
 Data = np.ndarray
 PART = ("test", "default")
@@ -216,6 +216,97 @@ def test_parts_that_share_clusters_vary_together(random: np.random.Generator) ->
     )
     assert (found.count, found.clusters, found.grouped) == (72, 24, "groups")
     assert (apart.count, apart.clusters) == (72, 72)
+
+
+# --- texts and experiments -------------------------------------------------------------------
+
+
+def of_texts(right: Data) -> Sample:
+    """A classification; `right` has shape (texts, experiments)."""
+    bits = (right.astype(np.uint16) << np.arange(right.shape[1], dtype=np.uint16)).sum(axis=1)
+    return Sample(
+        ("texts",), right.mean(axis=1), None, right.mean(axis=0), "texts", bits.astype(np.uint16)
+    )
+
+
+def crossed_variance(values: Data, clusters: Data) -> float:
+    """(MS of texts + MS of experiments − MS of both) / (texts × experiments).
+
+    Of clusters of texts; no less than texts, or experiments, show by themselves.
+    """
+    count, times = values.shape
+    left = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    of_texts = cluster_variance(values.mean(axis=1), clusters)
+    of_experiments = values.mean(axis=0).var(ddof=1) / times
+    sums = pd.DataFrame(left).groupby(clusters).sum().to_numpy()
+    many = len(sums)
+    of_both = (sums**2).sum() / count**2 * many / (many - 1) / times / (times - 1)
+    return float(max(of_texts + of_experiments - of_both, of_texts, of_experiments))
+
+
+@pytest.mark.parametrize("groups", [150, 60])
+def test_what_texts_and_experiments_share_is_counted_once(
+    random: np.random.Generator, groups: int
+) -> None:
+    clusters = np.arange(150) % groups
+    easy, drawn = random.normal(0.5, 1, (150, 1)), random.random((150, 10))
+    swing = random.normal(0, 0.1, (1, 10))
+    raw = drawn < stats.norm.cdf(easy)
+    ours = np.where(
+        random.random((150, 10)) < 0.2, random.random((150, 10)), drawn
+    ) < stats.norm.cdf(easy + 0.05 + swing)
+    numbers = numbered(groups, "texts")[clusters]
+    found = resample([{PART: of_texts(raw)}, {PART: of_texts(ours)}], 400, 0, "t", [numbers])
+    assert found is not None
+    gradient = np.array([-1.0, 1.0])
+    wanted = crossed_variance(ours.astype(float) - raw, clusters)
+    assert found.error(gradient) == pytest.approx(np.sqrt(wanted), rel=1e-9)
+    twice = [one for one in found.variations if one.source != "both"]
+    assert sum(gradient @ one.covariance @ gradient for one in twice) > 1.2 * wanted
+    # Of a score by itself as well.
+    wanted = crossed_variance(raw.astype(float), clusters)
+    assert found.error(np.array([1.0, 0.0])) == pytest.approx(np.sqrt(wanted), rel=1e-9)
+
+
+def test_an_estimate_below_what_texts_alone_show_is_that(random: np.random.Generator) -> None:
+    # In every experiment as many texts are right, others in each: experiments do not vary at all.
+    right = np.array([np.roll(np.arange(40) < 20, 4 * shift) for shift in range(10)]).T
+    ours = ~right
+    found = resample([{PART: of_texts(right)}, {PART: of_texts(ours)}], 400, 0, "t")
+    assert found is not None
+    score = np.array([1.0, 0.0])
+    by_source = {one.source: score @ one.covariance @ score for one in found.variations}
+    assert by_source["experiments"] == pytest.approx(0)
+    assert by_source["both"] > 0
+    assert found.error(score) ** 2 == pytest.approx(by_source["items"])
+
+
+def test_right_answers_are_read_of_bits_and_of_older_predictions(results: Results) -> None:
+    random = np.random.default_rng(1)
+    right = random.random((30, 10)) < 0.7
+    entry = {
+        "main_score": float(right.mean()),
+        "scores_per_experiment": [{"accuracy": float(one)} for one in right.mean(axis=0)],
+    }
+    bits = [int(sum(1 << place for place in np.flatnonzero(row))) for row in right]
+    labels = ["a" if place % 2 else "b" for place in range(30)]
+    predictions = [
+        [label if one else "c" for one in row] for label, row in zip(labels, right, strict=True)
+    ]
+    values = list(right.mean(axis=1))
+    newer = item_rows(values, gold=labels, right=bits, predictions=predictions)
+    older = item_rows(values, gold=labels, predictions=predictions)
+    for rows in (newer, older):
+        samples = read_samples(write_cell(results, "Banking77Classification", {PART: entry}, rows))
+        assert samples is not None
+        found = samples[PART].right
+        assert found is not None
+        assert found.tolist() == bits
+    # Predictions in another order than the accuracies say nothing of the experiments.
+    turned = item_rows(values, gold=labels, predictions=[row[::-1] for row in predictions])
+    samples = read_samples(write_cell(results, "Banking77Classification", {PART: entry}, turned))
+    assert samples is not None
+    assert samples[PART].right is None
 
 
 # --- tables ----------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from lcbench.reporting.table1 import build_tables
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
-from lcbench.uncertainty.bootstrap import Component, Resampled, interval, reach, resample
+from lcbench.uncertainty.bootstrap import Resampled, interval, reach, resample
 from lcbench.uncertainty.clusters import numbered
 from lcbench.uncertainty.items import Sample
 from lcbench.uncertainty.permutation import sign_flip_p
+from lcbench.uncertainty.variation import Component
 
 PART = ("test", "default")
 E5 = "intfloat/e5-base-v2"
@@ -51,7 +52,14 @@ def of_pairs(gold: Data, cosines: Data) -> Sample:
 
 def of_texts(right: Data) -> Sample:
     """A classification: `right` has shape (experiments, texts)."""
-    return Sample(("texts",), right.mean(axis=0), draws=right.mean(axis=1), units="texts")
+    bits = (right.T.astype(np.uint16) << np.arange(len(right), dtype=np.uint16)).sum(axis=1)
+    return Sample(
+        ("texts",),
+        right.mean(axis=0),
+        draws=right.mean(axis=1),
+        units="texts",
+        right=bits.astype(np.uint16),
+    )
 
 
 def bounds(raw: Sample, ours: Sample, seed: int, resamples: int) -> Any:

@@ -9,19 +9,27 @@ Knows nothing of tables.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lcbench.uncertainty.clusters import digest_of_names, link, mixed, nothing_shared, numbered
 from lcbench.uncertainty.correlations import Correlations
 from lcbench.uncertainty.items import Samples, independent_parts, score_of
 from lcbench.uncertainty.permutation import sign_flip_p
+from lcbench.uncertainty.variation import (
+    CLUSTERS_AT_ONCE,
+    Component,
+    Source,
+    Variation,
+    components,
+    steps_of,
+    sums_of,
+    variations,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,43 +43,9 @@ _OUTMOST = 10
 # Weights that are held at once, 2 MB of them as floating point, by samples and clusters. A number
 # of 64 bits makes four weights, of neighbouring samples.
 _SAMPLES_AT_ONCE = 1024
-_CLUSTERS_AT_ONCE = 256
 _LANES = 4
 # What Weyl's sequence of SplitMix64 adds from number to number.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True)
-class Component:
-    """What a score varies with: a sample of units, or a classification's experiments.
-
-    Attributes:
-        values: of each unit and cell, shape (units, cells).
-        weight: of it in the score.
-        clusters: of each unit, shape (units,).
-        gold: what the values of pairs are correlated with; None: their mean is the score.
-        deviates: whether only the deviations of its mean from `values`' add to the score: those of
-            a classification's experiments, whose mean the texts give already.
-    """
-
-    values: NDArray[np.float64]
-    weight: float
-    clusters: NDArray[np.uint64]
-    gold: NDArray[np.float64] | None = None
-    deviates: bool = False
-
-
-@dataclass(frozen=True)
-class Variation:
-    """Independent clusters, and how a task's scores vary with them.
-
-    Attributes:
-        covariance: of the scores, estimated without bias, shape (cells, cells).
-        degrees: of freedom.
-    """
-
-    covariance: NDArray[np.float64]
-    degrees: int
 
 
 @dataclass(frozen=True)
@@ -131,11 +105,25 @@ class Resampled:
     def _variances(
         self, gradient: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the variance of a sum of scores by each source, and its degrees of freedom."""
-        variances = [float(gradient @ one.covariance @ gradient) for one in self.variations]
-        degrees = [one.degrees for one in self.variations]
-        # Rounding may leave less than nothing of equal scores.
-        return np.maximum(variances, 0.0), np.array(degrees, dtype=np.float64)
+        """Return the variance of a sum of scores by each source, and its degrees of freedom.
+
+        Of a classification the mean squares of texts and of experiments both contain that of their
+        interaction, which is taken off once: in a crossed design of two random factors the variance
+        of a mean is (MS of texts + MS of experiments − MS of both) / (texts × experiments). An
+        estimate that falls below what either factor shows by itself is that.
+        """
+        of: dict[Source, list[tuple[float, int]]] = {"items": [], "experiments": [], "both": []}
+        for one in self.variations:
+            # Rounding may leave less than nothing of equal scores.
+            variance = max(float(gradient @ one.covariance @ gradient), 0.0)
+            of[one.source].append((variance, one.degrees))
+        larger = max(of["items"], of["experiments"], key=lambda some: sum(one for one, _ in some))
+        taken_off = [(-variance, degrees) for variance, degrees in of["both"]]
+        found = [*of["items"], *of["experiments"], *taken_off]
+        if sum(one for one, _ in found) < sum(one for one, _ in larger):
+            found = larger
+        variances, freedoms = np.array(found, dtype=np.float64).T
+        return variances, freedoms
 
     def deviation(self, gradient: NDArray[np.float64]) -> float:
         """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
@@ -186,16 +174,23 @@ class Resampled:
         Satterthwaite's, with which p falls below 0.001 up to 1.6 times too often; in simulations of
         1,000 texts and 10 experiments of any share, p falls below 0.05, 0.01 and 0.001 in 0.88 to
         1, 0.74 to 1 and 0.5 to 1 times as many cases as it should. (With the variance taken as
-        known: 1.6, 3 and 9 times.)
+        known: 1.6, 3 and 9 times.) What varies with texts and experiments together is in the
+        differences of texts already, and is no noise again.
         """
+        gradient = np.zeros(len(self.scores))
+        gradient[[raw, ours]] = -1.0, 1.0
         noise = unknown = 0.0
+        for together in self.variations:
+            if together.source == "both":
+                # The texts have it already.
+                noise -= float(gradient @ together.covariance @ gradient)
         for one in self.components:
             if one.deviates:
                 parts = one.values[:, self.places[ours]] - one.values[:, self.places[raw]]
                 variance = one.weight**2 * float(parts.var(ddof=1)) / len(parts)
                 noise += variance
                 unknown += variance / (len(parts) - 1)
-        units = self.differences(raw, ours)
+        units, noise = self.differences(raw, ours), max(noise, 0.0)
         degrees = float(noise + units @ units) / unknown if unknown > 0 else float("inf")
         return sign_flip_p(units, float(np.sqrt(noise)), degrees)
 
@@ -294,14 +289,13 @@ def resample(
     parts = components([cells[place] for place in unlike], name, clusters)
     signed = any(one.gold is not None or (one.values < 0).any() for one in parts)
     draws = np.zeros((resamples, len(unlike)))
-    moving, still = [], []
+    moving = []
     for one in parts:
         if len(one.clusters) > 1 and (one.clusters != one.clusters[0]).any():
             draws += one.weight * _drawn(one, resamples, seed)
             moving.append(one)
         elif not one.deviates:
             draws += one.weight * _scores(one)
-            still.append(one)
     of_items = [one.clusters for one in moving if not one.deviates]
     if not of_items:
         return None
@@ -314,7 +308,7 @@ def resample(
         draws=draws.astype(np.float32)[:, place_of],
         drawn=drawn[of_cells],
         variations=tuple(
-            Variation(one.covariance[of_cells], one.degrees) for one in variations(moving)
+            replace(one, covariance=one.covariance[of_cells]) for one in variations(moving)
         ),
         components=tuple(moving),
         places=tuple(place_of),
@@ -347,94 +341,6 @@ def _names_of_still(samples: Samples, clusters: Sequence[NDArray[np.uint64]]) ->
             split, subset = parts[0]
             names.append(subset if len(splits) == 1 else f"{split} {subset}")
     return tuple(names)
-
-
-def components(
-    cells: Sequence[Samples], name: str, clusters: Sequence[NDArray[np.uint64]]
-) -> list[Component]:
-    """Return what the scores of cells with the same items vary with.
-
-    Of a classification these are its texts and, where the cells have kept them, its experiments.
-
-    Args:
-        cells: with the same items.
-        name: of the task.
-        clusters: of each of `independent_parts`, that of each item.
-    """
-    found = []
-    for (parts, weight), of_part in zip(independent_parts(cells[0]), clusters, strict=True):
-        samples = [[cell[part] for part in parts] for cell in cells]
-        values = np.empty((len(samples[0][0].values), len(cells)))
-        for place, several in enumerate(samples):
-            values[:, place] = np.mean([one.values for one in several], axis=0)
-        found.append(Component(values, weight, of_part, samples[0][0].gold))
-        draws = [[one.draws for one in several if one.draws is not None] for several in samples]
-        # All of the cells have them, or none (`items.same_items`); translations may have others.
-        if (
-            all(len(several) == len(parts) for several in draws)
-            and len({len(one) for several in draws for one in several}) == 1
-        ):
-            means = np.stack([np.mean(several, axis=0) for several in draws], axis=1)
-            if len(means) > 1:
-                trained = numbered(len(means), name, "experiments", parts[0])
-                found.append(Component(means, weight, trained, deviates=True))
-    return found
-
-
-def variations(parts: Sequence[Component]) -> list[Variation]:
-    """Return how scores vary with their clusters, from what each adds to them to first order.
-
-    Parts that share clusters vary together: the clusters of all of them are one sample.
-    """
-    contributions = [one.weight * _contributions(one) for one in parts]
-    every, places = np.unique(np.concatenate([one.clusters for one in parts]), return_inverse=True)
-    of_part = np.split(places, np.cumsum([len(one.clusters) for one in parts])[:-1])
-    has = coo_array(
-        (
-            np.ones(len(places)),
-            (np.repeat(np.arange(len(parts)), [len(one) for one in of_part]), places),
-        ),
-        shape=(len(parts), len(every)),
-    ).tocsr()
-    number, sample = connected_components(has @ has.T, directed=False)
-    found = []
-    for group in range(number):
-        own = np.flatnonzero(sample == group)
-        members, within = np.unique(
-            np.concatenate([of_part[part] for part in own]), return_inverse=True
-        )
-        added = _sums(np.concatenate([contributions[part] for part in own]), within, len(members))
-        found.append(
-            Variation(added.T @ added * len(members) / (len(members) - 1), len(members) - 1)
-        )
-    return found
-
-
-def _contributions(one: Component) -> NDArray[np.float64]:
-    """Return what each unit adds to the scores of a component, shape (units, cells)."""
-    if one.gold is not None:
-        return Correlations(one.gold, one.values).influence()
-    added: NDArray[np.float64] = (one.values - one.values.mean(axis=0)) / len(one.values)
-    return added
-
-
-def _sums(
-    values: NDArray[np.float64], places: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """Return sums of rows, shape (count, columns).
-
-    Args:
-        values: shape (rows, columns).
-        places: of the sum that each row is part of, shape (rows,).
-        count: of sums.
-    """
-    if count == len(values):
-        found = np.empty_like(values)
-        found[places] = values
-        return found
-    rows = np.arange(len(values))
-    adds = coo_array((np.ones(len(values)), (places, rows)), shape=(count, len(values))).tocsr()
-    return np.asarray(adds @ values)
 
 
 def _scores(one: Component) -> NDArray[np.float64]:
@@ -477,12 +383,12 @@ def _drawn(one: Component, resamples: int, seed: int) -> NDArray[np.float64]:
     members, places = np.unique(one.clusters, return_inverse=True)
     centre = one.values.mean(axis=0)
     sizes = np.bincount(places, minlength=len(members)) / len(places)
-    sums = _sums((one.values - centre) / len(places), places, len(members))
+    sums = sums_of((one.values - centre) / len(places), places, len(members))
     rows = np.vstack([sums.T, sizes])
     found = np.empty((resamples, one.values.shape[1]))
-    for samples in _steps(resamples, _SAMPLES_AT_ONCE):
+    for samples in steps_of(resamples, _SAMPLES_AT_ONCE):
         total = np.zeros((len(rows), samples.stop - samples.start))
-        for some in _steps(len(members), _CLUSTERS_AT_ONCE):
+        for some in steps_of(len(members), CLUSTERS_AT_ONCE):
             total += rows[:, some] @ weights(members[some], samples, seed).astype(float)
         with np.errstate(invalid="ignore"):
             found[samples] = np.where(total[-1] > 0, total[:-1] / total[-1], 0.0).T
@@ -497,15 +403,11 @@ def _correlations(
     found = np.concatenate(
         [
             correlations.over(weights(clusters, samples, seed).T.astype(np.int32))
-            for samples in _steps(resamples, step)
+            for samples in steps_of(resamples, step)
         ]
     )
     once = correlations.over(np.ones((1, len(clusters)), dtype=np.int32))
     return np.where(np.isnan(found), once, found)
-
-
-def _steps(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(count, start + size)) for start in range(0, count, size))
 
 
 def _poisson() -> NDArray[np.uint8]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.uncertainty.bootstrap import components, variations
 from lcbench.uncertainty.clusters import link
 from lcbench.uncertainty.items import Samples, paired, read_samples, read_shares
+from lcbench.uncertainty.variation import components, variations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,5 +93,8 @@ def _of_group(files: CellFiles, cells: Sequence[Samples]) -> NDArray[np.float64]
     if any((of_part == of_part[0]).all() for of_part in clusters):
         return np.full((len(cells), len(cells)), np.nan)
     parts = components(cells, files.task, clusters)
-    total: NDArray[np.float64] = np.sum([one.covariance for one in variations(parts)], axis=0)
+    # What varies with texts and experiments together is in both of them, and stays in both: without
+    # it some sum of scores could vary less than nothing.
+    sources = [one.covariance for one in variations(parts) if one.source != "both"]
+    total: NDArray[np.float64] = np.sum(sources, axis=0)
     return total

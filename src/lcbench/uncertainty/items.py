@@ -31,6 +31,9 @@ ROUNDING = 1e-5
 """How far a score may be from what its items give: mteb rounds the means of retrieval metrics to
 five decimals and what it writes to six."""
 
+# Of a classification's experiments; the column has a sign.
+_MOST_BITS = 63
+
 # Of the items' columns; the others are far larger.
 _COLUMNS = ["split", "subset", "id", "gold", "tokens_2", "score"]
 
@@ -45,6 +48,8 @@ class Sample:
         gold: what the values of pairs are correlated with; None where the score is their mean.
         draws: the score in each of a classification's experiments, shape (experiments,); else None.
         units: what the items are: queries, pairs, texts, sets, documents.
+        right: the experiments that are right about each text, as bits, shape (items,); None: not a
+            classification, or not known.
     """
 
     keys: tuple[Any, ...]
@@ -52,6 +57,7 @@ class Sample:
     gold: NDArray[np.float64] | None = None
     draws: NDArray[np.float64] | None = None
     units: str = "items"
+    right: NDArray[np.unsignedinteger[Any]] | None = None
 
     @property
     def experiments(self) -> int:
@@ -303,7 +309,10 @@ def _of_sets(part: Part, entry: Mapping[str, Any]) -> Sample:
 def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> dict[Part, Sample]:
     with pq.ParquetFile(whole_items(files), read_dictionary=["split", "subset"]) as file:
         units = _units(file.metadata)
-        table = file.read(columns=_COLUMNS).unify_dictionaries().combine_chunks()
+        columns = list(_COLUMNS)
+        if any("scores_per_experiment" in entry for entry in entries.values()):
+            columns.append(_column_of_right(file))
+        table = file.read(columns=columns).unify_dictionaries().combine_chunks()
     codes, of_part = _parts(table)
     samples = {}
     for (split, subset), entry in entries.items():
@@ -311,14 +320,56 @@ def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> di
         # Only pairs have a second text.
         pairs = part["tokens_2"].null_count < len(part)
         experiments = entry.get("scores_per_experiment")
+        draws = None if experiments is None else _draws(experiments, entry["main_score"])
         samples[split, subset] = Sample(
             (_digest(part["id"]), _digest(part["gold"])),
             part["score"].to_numpy().astype(np.float64),
             gold=pc.cast(part["gold"], pa.float64()).to_numpy() if pairs else None,
-            draws=None if experiments is None else _draws(experiments, entry["main_score"]),
+            draws=draws,
             units="pairs" if pairs else units,
+            right=None if draws is None else _right(part, draws),
         )
     return samples
+
+
+def _column_of_right(file: pq.ParquetFile) -> str:
+    """Return the column that says which experiments are right about a text.
+
+    Older items have the predictions alone, which are far larger.
+    """
+    if "right" in file.schema_arrow.names and file.read(columns=["right"])["right"].null_count == 0:
+        return "right"
+    return "predictions"
+
+
+def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedinteger[Any]] | None:
+    """Return the experiments that are right about each text, as bits.
+
+    Args:
+        rows: with a column `right`, or with labels and predictions.
+        draws: the accuracy of each experiment.
+
+    Returns:
+        None where they do not give the accuracies, or are too many.
+    """
+    count = len(draws)
+    if count > _MOST_BITS:
+        return None
+    places = np.arange(count, dtype=np.uint64)
+    if "right" in rows.column_names:
+        bits = rows["right"].to_numpy().astype(np.uint64)
+    else:
+        predicted = rows["predictions"].combine_chunks()
+        if (pc.fill_null(pc.list_value_length(predicted), 0).to_numpy() != count).any():
+            return None
+        labels = rows["gold"].combine_chunks().take(np.repeat(np.arange(len(rows)), count))
+        right = pc.equal(predicted.flatten(), labels).to_numpy(zero_copy_only=False)
+        bits = (right.reshape(-1, count).astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
+    accuracies = [float((bits >> place & np.uint64(1)).mean()) for place in places]
+    if not np.allclose(accuracies, draws, rtol=0, atol=ROUNDING):
+        return None
+    found: NDArray[np.unsignedinteger[Any]] = bits.astype(np.uint16) if count <= 16 else bits
+    return found
 
 
 def _units(metadata: Any) -> str:
