@@ -29,6 +29,11 @@ def test_what_a_library_reads_as_it_is_imported_needs_a_fresh_one(commands: Comm
     for name in ("HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH", "LC_ALL"):
         assert not commands.can_fork({**os.environ, name: "other"}), name
     assert not commands.can_fork({})
+    # What this process has imported itself changes nothing.
+    import mteb  # noqa: F401
+    import sentence_transformers  # noqa: F401
+
+    assert commands.can_fork(os.environ)
     assert commands.can_fork({**os.environ, "LCBENCH_GRACE": "1"})
 
 

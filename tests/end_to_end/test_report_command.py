@@ -49,7 +49,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    done = run(f"results_dir={filled}", f"report_dir={report}", command="report")
+    done = run(f"results_dir={filled}", f"report_dir={report}", command="report", FIGURES="1")
     assert (done.returncode, done.stderr) == (0, "")
     assert "95 % from" in done.stdout
     assert "10,000 resamples, seed 0" in done.stdout
@@ -73,6 +73,8 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
         "figures/forest.csv",
         "figures/improvement.png",
     }
+    assert (report / "figures" / "forest.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (report / "figures" / "improvement.svg").read_text()
     (table,) = document["tables"]
     assert {model["label"] for model in table["models"]} == {
         "GIST-small-Embedding-v0",

@@ -14,7 +14,21 @@ from pathlib import Path
 
 # What a command may be told by its environment and still be forked: nothing reads these before the
 # command begins. For anything else, a library's for example, it gets an interpreter of its own.
-READ_LATE = {"PYTEST_CURRENT_TEST", "LCBENCH_CACHE", "LCBENCH_GRACE", "COLUMNS", "LINES", "ODD"}
+READ_LATE = {
+    "PYTEST_CURRENT_TEST",
+    "LCBENCH_CACHE",
+    "LCBENCH_GRACE",
+    "COLUMNS",
+    "LINES",
+    "ODD",
+    "FIGURES",
+}
+# What libraries put into the environment of whoever imports them, here of the tests: a user's has
+# none of it. With it no command would be forked any more.
+LEFT_BY_LIBRARIES = {
+    *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"),
+    *("_RJEM_MALLOC_CONF", "HF_HUB_DISABLE_PROGRESS_BARS"),
+}
 # Long enough for a machine that does other things as well.
 SECONDS = 900.0
 
@@ -46,6 +60,7 @@ class Commands:
             environment: all of it.
             fresh: in an interpreter of its own, whatever the environment.
         """
+        environment = _without_libraries(environment)
         if fresh or not self.can_fork(environment):
             return subprocess.run(
                 [sys.executable, "-m", "lcbench", *arguments],
@@ -64,6 +79,7 @@ class Commands:
             return False
         if self._server is None:
             self._start()
+        environment = _without_libraries(environment)
         named = {**self._environment, **environment}
         differ = {key for key in named if self._environment.get(key) != environment.get(key)}
         return differ <= READ_LATE
@@ -76,7 +92,7 @@ class Commands:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        self._environment = dict(os.environ)
+        self._environment = _without_libraries(os.environ)
         program = Path(__file__).with_name("command_server.py")
         self._server = subprocess.Popen(
             [sys.executable, str(program), self._address],
@@ -129,3 +145,7 @@ class Commands:
                 time.sleep(0.05)
             else:
                 return connection
+
+
+def _without_libraries(environment: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key not in LEFT_BY_LIBRARIES}
