@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from end_to_end_support import SMALL_WITH_WORKERS, Finished, json_results
+from end_to_end_support import SMALL, SMALL_WITH_WORKERS, Finished, json_results
 
 from lcbench.run.claims import Holder, attempts_in
 
@@ -90,8 +90,8 @@ def scores(folder: Path) -> dict[str, float]:
 def test_an_element_that_is_killed_is_submitted_again(
     run, tmp_path: Path, finished: Finished
 ) -> None:
-    """The one below has all that can become of an element."""
-    small = ("tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS)
+    """The one below has all that can become of an element, with processes that score."""
+    small = ("tau=0.8", "results_dir=runs", *SMALL)
     job_keys = ("launch=slurm", "launch.memory=1G", "launch.time=20")
     asked = run(*job_keys, "launch.elements=2", *small)
     assert asked.returncode == 0, asked.stderr
@@ -265,7 +265,7 @@ def test_hydras_own_launcher(run, tmp_path: Path) -> None:
         "tau=0.9,0.8",
         "tasks=[DocstringReranking]",
         "results_dir=runs",
-        *SMALL_WITH_WORKERS,
+        *SMALL,
         fresh=True,
     )
     assert done.returncode == 0, done.stderr

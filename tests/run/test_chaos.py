@@ -12,6 +12,10 @@ from typing import Any
 
 import chaos_program
 import pytest
+from observers import Unwarned
+
+from lcbench.cli import app
+from lcbench.cli.run import carry_out
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[1] / "support" / "chaos_program.py"
@@ -36,15 +40,14 @@ def run(work: Path, model: Path, *options: str) -> tuple[dict[str, Any], Counter
 
 def report(work: Path) -> str:
     """The table of a work folder's results."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lcbench", "report", f"results_dir={work / 'runs'}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "STSBenchmark" in (work / "runs" / "report" / "table1.md").read_text(), done.stderr
-    return (work / "runs" / "report" / "table1.md").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        # The command sets both.
+        patch.setattr(sys, "argv", ["lcbench"])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        assert app.run(["report", f"results_dir={work / 'runs'}"]) == 0
+    table = (work / "runs" / "report" / "table1.md").read_text()
+    assert "STSBenchmark" in table
+    return table
 
 
 def scores(work: Path) -> dict[str, Any]:
@@ -74,9 +77,11 @@ def leftovers(work: Path) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]) -> Path:
     """The sweep as one process runs it."""
     work = tmp_path_factory.mktemp("whole")
-    seen, journal = run(work, make_model("bert"), "--workers=1", "--kills=0")
-    assert seen["results"] == CELLS
-    assert sum(journal.values()) == 2 * CELLS
+    chaos_program.make_data(work / "mirror")
+    settings = chaos_program.settings_of(work, make_model("bert"), "runs")
+    outcome = carry_out(settings, Unwarned())
+    assert (len(outcome.cells), outcome.found, outcome.failed) == (CELLS, 0, {})
+    assert len(chaos_program.seen_results(work / "runs")) == CELLS
     return work
 
 

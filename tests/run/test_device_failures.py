@@ -146,8 +146,19 @@ def _at_forward(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> N
 PLACES = [_at_load, _at_proof, _at_trial, _at_forward]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("error", [SCARCE[0], SCARCE[2]], ids=["memory", "cuBLAS"])
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        *(pytest.param(place, SCARCE[0], id=f"memory-{place.__name__}") for place in PLACES),
+        pytest.param(_at_forward, SCARCE[2], id="cuBLAS-_at_forward"),
+        *(
+            pytest.param(
+                place, SCARCE[2], id=f"cuBLAS-{place.__name__}", marks=pytest.mark.exhaustive
+            )
+            for place in PLACES[:-1]
+        ),
+    ],
+)
 def test_a_busy_gpu_is_waited_for_wherever_it_is_met(
     place: Any, error: Exception, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from exactness import (
     states,
     temperatures,
 )
+from transformers.integrations.flex_attention import WrappedFlexAttention
 
 import lcbench
 from lcbench.tempscale.policy import parse
@@ -126,18 +128,27 @@ def test_transformers_itself_refuses(architecture: str, back_end: str) -> None:
 
 
 @pytest.mark.slow
+# What torch makes of it for a compiler, without the compiler; and all of it.
 @pytest.mark.parametrize(
-    ("architecture", "policy"),
+    ("backend", "architecture", "policy"),
     [
-        ("BERT", "steps"),
-        pytest.param("BERT", "constant", marks=pytest.mark.exhaustive),
-        pytest.param("Llama", "constant", marks=pytest.mark.exhaustive),
-        pytest.param("Llama", "steps", marks=pytest.mark.exhaustive),
+        ("eager", "BERT", "steps"),
+        ("eager", "Llama", "constant"),
+        *(
+            pytest.param("inductor", architecture, policy, marks=pytest.mark.exhaustive)
+            for architecture in ("BERT", "Llama")
+            for policy in ("constant", "steps")
+        ),
     ],
 )
-def test_flex_attention(architecture: str, policy: str) -> None:
+def test_flex_attention(
+    backend: str, architecture: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Compiled code is kept by shape and scale, up to a number of them.
     torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    # Else the one that is compiled already.
+    monkeypatch.setattr(WrappedFlexAttention, "_instance", None)
     sizes = {"max_position_embeddings": 256, "hidden_size": 64}
     if architecture == "Llama":
         sizes["head_dim"] = 16
