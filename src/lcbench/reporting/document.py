@@ -358,16 +358,9 @@ def _by_length(one: LengthBuckets) -> dict[str, Any]:
         "scores": {policy: list(map(_number, row)) for policy, row in one.scores.items()},
         "improvements": {
             policy: [
-                None
-                if value is None
-                else {
-                    "value": _number(value),
-                    "low": None if ends is None else _number(ends[0]),
-                    "high": None if ends is None else _number(ends[1]),
-                }
-                for value, ends in zip(row, one.intervals[policy], strict=True)
+                _improvement(change.value, change.uncertainty) for change in one.changes(policy)
             ]
-            for policy, row in one.improvements.items()
+            for policy in one.improvements
         },
     }
 

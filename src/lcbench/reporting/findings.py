@@ -12,15 +12,24 @@ from lcbench.reporting.intervals import analyse
 from lcbench.reporting.sheet import Sheet, distinct
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table
-from lcbench.reporting.tables import by_length as buckets
-from lcbench.reporting.tables import choice, languages, matrix, power, roles
-from lcbench.reporting.tables.by_length import LengthBuckets
+from lcbench.reporting.tables import by_length, choice, languages, matrix, power, roles
+from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
 from lcbench.reporting.tables.choice import Choice
+from lcbench.reporting.tables.interaction import LengthGain, gain_sheet, gains_by_length
+from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.reporting.tables.paper import Comparison, compare
-from lcbench.reporting.tables.ranks import longest_ranks, rank_sheet
+from lcbench.reporting.tables.paper_lengths import (
+    Reading,
+    accuracy_of_intervals,
+    interval_sheet,
+    ndcg_of_queries,
+    query_sheet,
+)
+from lcbench.reporting.tables.ranks import LongestRanks, rank_sheet, ranks_of
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_sheet
 from lcbench.results.content import read_provenance
+from lcbench.uncertainty import sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,9 +127,9 @@ def gather(
             statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
-    fewer = min(resamples, buckets.RESAMPLES)
-    by_length = buckets.by_length(tables, scores, step("scores by length"), fewer, seed)
-    ranks = longest_ranks(tables, scores)
+    buckets, of_lengths = _by_length(
+        tables, scores, min(resamples, sums.RESAMPLES), seed, step("scores by length")
+    )
     lengths = build_length_tables(scores, tables)
     made = [
         *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
@@ -129,19 +138,49 @@ def gather(
         *(roles.role_sheet(one.table, one.statistics) for one in found),
         *(languages.language_sheet(one.table, scores) for one in found),
         length_sheet(lengths),
-        buckets.length_sheet(by_length),
-        rank_sheet(ranks),
+        *of_lengths,
     ]
     return Findings(
         tables=tuple(found),
         lengths=tuple(lengths),
-        by_length=tuple(by_length),
+        by_length=tuple(buckets),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compare(scores),
         sheets=distinct(sheet for sheet in made if sheet is not None),
         resamples=resamples,
         seed=seed,
     )
+
+
+def _by_length(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    resamples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[LengthBuckets], list[Sheet | None]]:
+    """Return the scores by length and the sheets of all that is found of lengths.
+
+    The items of a task and model are read once for all of them.
+    """
+    buckets: list[LengthBuckets] = []
+    gains: list[LengthGain] = []
+    ranks: list[LongestRanks | None] = []
+    queries: list[Reading | None] = []
+    intervals: list[Reading | None] = []
+    for place, items in items_of_tables(tables, scores, progress):
+        buckets += buckets_of(place, items, resamples, seed)
+        gains += gains_by_length(place, items, resamples, seed)
+        ranks.append(ranks_of(place, items, resamples, seed))
+        queries.append(ndcg_of_queries(place, items, resamples, seed))
+        intervals.append(accuracy_of_intervals(place, items, resamples, seed))
+    return buckets, [
+        by_length.length_sheet(buckets),
+        gain_sheet(gains),
+        query_sheet([one for one in queries if one is not None]),
+        interval_sheet([one for one in intervals if one is not None]),
+        rank_sheet([one for one in ranks if one is not None]),
+    ]
 
 
 def cells_of(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:

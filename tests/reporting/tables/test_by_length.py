@@ -1,30 +1,26 @@
 """`tables.by_length`: which item counts where, and scores and intervals by hand and scipy."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_cells import RELEVANT, item_rows, relevant, write_cell
+from report_cells import item_rows, relevant, write_cell
 from scipy.stats import bootstrap, norm, spearmanr, t
 
 from lcbench.reporting.sheet import Entry
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables import by_length as buckets
-from lcbench.reporting.tables.by_length import (
-    FEWEST_ITEMS,
-    Bucket,
-    LengthBuckets,
-    by_length,
-    length_sheet,
-)
-from lcbench.reporting.tables.ranks import LongestRanks, longest_ranks, rank_of_longest, rank_sheet
+from lcbench.reporting.tables.by_length import Bucket, LengthBuckets, buckets_of, length_sheet
+from lcbench.reporting.tables.changes import FEWEST_ITEMS
+from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
+from lcbench.uncertainty import sums
+from lcbench.uncertainty.influence import influence
 
 OURS = Constant(0.8)
 MODEL = "bge-base-en-v1.5"
@@ -35,13 +31,17 @@ def results(tmp_path: Path) -> Results:
     return Results(tmp_path)
 
 
-def found_in(results: Results) -> list[LengthBuckets]:
-    return both(results, by_length)
-
-
-def both(results: Results, function: Callable[..., Any]) -> Any:
+def found_in(results: Results, **asked: int) -> list[LengthBuckets]:
     scores = results.read(partial(column_of, suites=()), pytest.fail)
-    return function(build_tables(scores), scores)
+    return of_scores(scores, **asked)
+
+
+def of_scores(scores: Any, **asked: int) -> list[LengthBuckets]:
+    return [
+        one
+        for place, items in items_of_tables(build_tables(scores), scores)
+        for one in buckets_of(place, items, **asked)
+    ]
 
 
 def texts(
@@ -259,7 +259,7 @@ def test_the_influence_of_a_pair_is_what_a_little_more_of_it_changes() -> None:
     gold = rng.integers(0, 4, 25).astype(float)
     # Ties on both sides.
     cosine = np.round(gold / 3 + 0.5 * rng.normal(size=25), 1)
-    (correlation,), influences = buckets._influence(gold, cosine[:, None])
+    (correlation,), influences = influence(gold, cosine[:, None])
     assert correlation == pytest.approx(spearmanr(gold, cosine).statistic)
     assert influences.mean() == pytest.approx(0, abs=1e-12)
     times = 400
@@ -278,9 +278,9 @@ def test_an_interval_does_not_depend_on_the_other_tasks(results: Results) -> Non
             rows = texts(rng.uniform(size=50).tolist(), [5] * 50)
             write_cell(results, task, 0.5, rows, policy=policy)
     scores = results.read(partial(column_of, suites=()), pytest.fail)
-    one, two = by_length(build_tables(scores), scores)
+    one, two = of_scores(scores)
     alone = scores[scores["task"] == two.task]
-    assert by_length(build_tables(alone), alone) == [two]
+    assert of_scores(alone) == [two]
     assert one.intervals["0.8"] != two.intervals["0.8"]
 
 
@@ -295,12 +295,12 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
         write_cell(results, "Banking77Classification", float(scores.mean()), rows, policy=policy)
 
     def of(resamples: int, seed: int) -> LengthBuckets:
-        (found,) = both(results, partial(by_length, resamples=resamples, seed=seed))
+        (found,) = found_in(results, resamples=resamples, seed=seed)
         return found
 
-    usual = of(buckets.RESAMPLES, buckets.SEED)
+    usual = of(sums.RESAMPLES, sums.SEED)
     assert usual == found_in(results)[0]
-    assert of(buckets.RESAMPLES, 1).intervals != usual.intervals
+    assert of(sums.RESAMPLES, 1).intervals != usual.intervals
     none = of(0, 0)
     assert none.intervals == {"0.8": (None, None)}
     assert none.improvements == usual.improvements
@@ -314,7 +314,7 @@ def test_progress_is_told(results: Results) -> None:
         write_cell(results, task, 0.5, texts([0.5] * 30, [5] * 30))
     told: list[tuple[int, int]] = []
     scores = results.read(partial(column_of, suites=()), pytest.fail)
-    by_length(build_tables(scores), scores, lambda *numbers: told.append(numbers))
+    list(items_of_tables(build_tables(scores), scores, lambda *numbers: told.append(numbers)))
     assert told == [(1, 2), (2, 2)]
 
 
@@ -410,7 +410,7 @@ def test_a_bucket_whose_baseline_may_be_zero_is_compared_with_it_as_it_is(
     sheet = length_sheet([found])
     assert sheet is not None
     assert any("divided by it as it is, as in Table 1" in note for note in sheet.notes)
-    assert any("marks by length may claim too much" in note for note in sheet.notes)
+    assert any("random draw of texts, and may claim too much" in note for note in sheet.notes)
 
 
 def test_what_was_found_in_items_can_be_shown(results: Results) -> None:
@@ -437,28 +437,6 @@ def test_the_sheet_of_some_policies_has_the_baseline_as_well() -> None:
     assert length_sheet([]) is None
 
 
-def test_the_rank_of_the_longest_documents(results: Results) -> None:
-    rows = item_rows([0.5] * 5, relevant=RELEVANT)
-    files = write_cell(results, "SciFact", 0.5, rows)
-    rank, error = rank_of_longest(files) or (None, None)
-    assert rank == pytest.approx((10 + 20 + 40 + 30) / 4)
-    # Over three queries with sums 10, 60, 30 and counts 1, 2, 1: residuals of 25 a document.
-    residuals = np.array([10 - 25, 60 - 50, 30 - 25])
-    assert error == pytest.approx(np.sqrt(3 * residuals.var(ddof=1)) / 4)
-
-
-def test_documents_of_two_splits_are_not_the_same_for_having_one_id(results: Results) -> None:
-    """Needles of each length are numbered from 0: the longest fifth is of all, by their length."""
-    rows = []
-    for split, tokens in (("test_128", 100), ("test_512", 500)):
-        found = [relevant((str(place), tokens + place, 1 + place)) for place in range(5)]
-        rows += item_rows([0.5] * 5, split=split, relevant=found)
-    entries = {(split, "default"): {"main_score": 0.5} for split in ("test_128", "test_512")}
-    files = write_cell(results, "LEMBNeedleRetrieval", entries, rows)
-    # Two of ten documents: 503 and 504 tokens, with ranks 4 and 5. By their ids there were five.
-    assert (rank_of_longest(files) or (None,))[0] == pytest.approx(4.5)
-
-
 def test_items_in_another_order_are_the_same_items(results: Results) -> None:
     random = np.random.default_rng(3)
     raw, tokens = random.random(80), [20] * 40 + [40] * 40
@@ -475,58 +453,3 @@ def test_items_in_another_order_are_the_same_items(results: Results) -> None:
     (found,) = found_in(results)
     halves = ours[:40].mean(), ours[40:].mean()
     assert found.scores["0.8"] == pytest.approx([100 * half for half in halves])
-
-
-def test_without_relevant_documents_there_is_no_rank(results: Results) -> None:
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5)) is None
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, item_rows([0.5]))) is None
-    none_found = item_rows([0.5], relevant=[[]])
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, none_found)) is None
-
-
-def test_ranks_of_every_task_with_relevant_documents(results: Results) -> None:
-    rows = item_rows([0.5] * 5, relevant=RELEVANT)
-    halved = [
-        {**row, "relevant": [{**one, "rank": (one["rank"] + 1) // 2} for one in row["relevant"]]}
-        for row in rows
-    ]
-    write_cell(results, "SciFact", 0.5, rows)
-    write_cell(results, "SciFact", 0.5, halved, policy=OURS)
-    write_cell(results, "SciFact", 0.5, policy=Constant(0.5))
-    write_cell(results, "ImdbClassification", 0.5, texts([0.5] * 30, [5] * 30))
-    (found,) = both(results, longest_ranks)
-    assert (found.group, found.column, found.task) == ("paper", "Other", "SciFact")
-    assert found.label == MODEL
-    assert list(found.ranks) == ["1", "0.8", "0.5"]
-    assert found.ranks["1"][0] == pytest.approx(25.0)
-    assert found.ranks["0.8"][0] == pytest.approx((5 + 10 + 20 + 15) / 4)
-    assert found.ranks["0.5"] is None
-
-
-def test_the_sheet_of_ranks_has_a_row_a_model_and_the_lowest_stands_out() -> None:
-    one = LongestRanks("paper", "Rerank", "T", "m", {"1": (25.04, 2.0), "0.8": (12.5, None)})
-    two = LongestRanks("paper", "Rerank", "T", "n", {"1": (3.0, 0.5), "0.9": None})
-    other = LongestRanks("paper", "Retr", "U", "m", {"1": (1.0, 0.1)})
-    sheet = rank_sheet([one, two, other])
-    assert sheet is not None
-    assert (sheet.name, sheet.labels) == ("ranks", 1)
-    assert sheet.header == ("model", "τ = 1", "τ = 0.9", "τ = 0.8")
-    assert [section.heading for section in sheet.sections] == ["T", "U"]
-    assert sheet.sections[0].rows == (
-        (
-            Entry("m", "m"),
-            Entry("25.0", 25.04, more="standard error 2.00"),
-            Entry("–"),
-            Entry("12.5", 12.5, "strong"),
-        ),
-        (
-            Entry("n", "n"),
-            Entry("3.0", 3.0, more="standard error 0.50"),
-            Entry("–"),
-            Entry("–"),
-        ),
-    )
-    assert "Lower is better" in sheet.notes[0]
-    assert any("candidates" in note for note in sheet.notes)
-    assert not any("candidates" in note for note in (rank_sheet([other]) or sheet).notes)
-    assert rank_sheet([]) is None

@@ -154,11 +154,11 @@ def _improvements(
     for number, policy in enumerate(others):
         aside = _SIDE_BY_SIDE * ((number + 0.5) / len(others) - 0.5)
         style = styles[policy]
-        for place, value in enumerate(one.improvements[policy]):
+        for place, change in enumerate(one.changes(policy)):
+            value, ends, uncertainty = change.value, change.ends, change.uncertainty
             if value is None:
                 continue
-            ends = one.intervals[policy][place]
-            known = certainty(ends)
+            known = certainty(ends, None if uncertainty is None else uncertainty.excludes_zero)
             seen.add(known)
             every += [value, *(ends or ())]
             at = place + aside

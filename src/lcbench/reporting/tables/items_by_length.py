@@ -1,10 +1,12 @@
-"""Items of a task's cells with the length that each counts under."""
+"""Items of a task's cells with their lengths: what all tables by length are made of, read once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lcbench.reporting.table import BASELINE, Block, Table
 from lcbench.results.items import ItemsError, whole_items
@@ -25,14 +29,280 @@ By = Literal["document", "query", "text", "pair"]
 """Whose length: of a query's longest relevant document, of the query itself, of the text that is
 classified, of the longer text of a pair."""
 
+LENGTH_SPLIT = re.compile(r"test_(\d+)")
+"""A split that is a length: needle and passkey."""
+
 # The metrics that mteb has as main scores of tasks with queries, more common ones first: several
 # can have the same value.
 _METRICS = ("ndcg_at_10", "map_at_1000", "map_at_10", "mrr_at_10", "recall_at_10", "ndcg_at_5")
 
+_IDENTITY = ("split", "subset", "id")
+_COLUMNS = ("tokens", "tokens_2", "score", "gold", "relevant")
+# Older results lack these.
+_NEWER = ("characters", "characters_2", "shares")
+
 _Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
 
 
-def files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
+@dataclass(frozen=True)
+class Place:
+    """A task and a model in a table.
+
+    Attributes:
+        group: of the table.
+        column: of the task.
+        task: its name.
+        label: of the model.
+        policies: as in the table, the baseline among them.
+        window: of the model; None: not known.
+    """
+
+    group: str
+    column: str
+    task: str
+    label: str
+    policies: tuple[str, ...]
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Relevant:
+    """Relevant documents of queries, each pair of the two.
+
+    Attributes:
+        items: the place of the query, shape (pairs,).
+        documents: a number of the document: another split or subset has other documents; (pairs,).
+        grades: shape (pairs,).
+        tokens: of the document as the model reads it, shape (pairs,).
+        characters: of the whole document, shape (pairs,); None in older results.
+        ranks: by policy, counted from 1, shape (pairs,).
+    """
+
+    items: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    grades: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    characters: NDArray[np.float64] | None
+    ranks: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """The characters of each document, or else its tokens."""
+        return self.tokens if self.characters is None else self.characters
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one task and model.
+
+    Attributes:
+        metric: what their score is called.
+        tokens: by whose length, as the model reads it, shape (items,); NaN where there is none.
+        characters: the same in characters, before truncation; empty in older results.
+        values: the items' parts of the score, or cosines of pairs, by policy, shape (items,).
+        right: by policy, which training draws classify a text rightly, shape (items, draws); empty
+            where that is not known, or nothing is classified.
+        gold: what pairs are correlated with; None where the score is a mean.
+        parts: which split and subset each is of, shape (items,).
+        clusters: items of one number share a text, shape (items,).
+        relevant: documents of queries; None: of others.
+        splits_are_lengths: whether each split has texts of one length.
+    """
+
+    metric: str
+    tokens: Mapping[By, NDArray[np.float64]]
+    characters: Mapping[By, NDArray[np.float64]]
+    values: Mapping[str, NDArray[np.float64]]
+    right: Mapping[str, NDArray[np.bool_]]
+    gold: NDArray[np.float64] | None
+    parts: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    relevant: Relevant | None = None
+    splits_are_lengths: bool = False
+
+    @property
+    def lengths(self) -> Mapping[By, NDArray[np.float64]]:
+        """The characters of each item, or else its tokens."""
+        return self.characters or self.tokens
+
+    @property
+    def unit(self) -> str:
+        """What lengths are counted in."""
+        return "characters" if self.characters else "tokens"
+
+    @cached_property
+    def scored(self) -> NDArray[np.bool_]:
+        """The items that have a score in the baseline."""
+        return np.isfinite(self.values[BASELINE])
+
+    def column(self, policy: str, chosen: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
+        """Return what some items add to the score: by training draw, if that is known.
+
+        Shape (chosen,) or (chosen, draws).
+        """
+        if self.right:
+            # Noughts and ones, millions of them: half the memory.
+            return self.right[policy][chosen].astype(np.float32)
+        return self.values[policy][chosen]
+
+
+def items_of_tables(
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Place, Items]]:
+    """Yield the items of each task and model, in the order of the tables.
+
+    Those without items that have a score, as clusterings, are left out.
+
+    Args:
+        tables: of `table1.build_tables`; they say which cells count.
+        scores: the frame that they were built from.
+        progress: told how many tasks of a model are done, of how many.
+    """
+    files = _files_by_key(scores)
+    places = [
+        (table, block, column.name, task)
+        for table in tables
+        for column in table.columns
+        for task in column.tasks
+        for block in table.blocks
+    ]
+    for done, (table, block, column, task) in enumerate(places, start=1):
+        items = read_items(_counted_cells(files, table, block, task))
+        if items is not None:
+            place = Place(table.group, column, task, block.label, block.policies, block.window)
+            yield place, items
+        if progress is not None:
+            progress(done, len(places))
+
+
+def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
+    """Return the items of cells by policy; None without a baseline whose items have scores.
+
+    A cell with other items than the baseline has no values, and one with other relevant documents
+    no ranks.
+    """
+    if BASELINE not in cells:
+        return None
+    baseline = _read(cells[BASELINE], (*_IDENTITY, *_COLUMNS), _NEWER)
+    # Clusterings have items, but no score of each.
+    if baseline is None or baseline["score"].null_count == len(baseline):
+        return None
+    identity = baseline.select(list(_IDENTITY))
+    parts = np.unique(_part_numbers(identity), return_inverse=True)[1]
+    splits = set(pc.unique(baseline["split"]).to_pylist())
+    are_lengths = all(LENGTH_SPLIT.fullmatch(str(split)) for split in splits)
+    is_query = baseline["relevant"].null_count < len(baseline)
+    is_pair = not is_query and baseline["tokens_2"].null_count < len(baseline)
+    is_text = not (is_query or is_pair) and baseline["gold"].null_count < len(baseline)
+    if not (is_query or is_pair or is_text):
+        return None
+    entries = _entries(cells[BASELINE])
+    draws = _draws(entries) if is_text else 0
+    needed = ("score", *(("relevant",) if is_query else ()), *(("gold",) if is_text else ()))
+    values: dict[str, NDArray[np.float64]] = {}
+    right: dict[str, NDArray[np.bool_]] = {}
+    relevant = _Documents(parts) if is_query else None
+    for policy, files in cells.items():
+        more = ("right", "predictions") if draws else ()
+        table = _read(files, (*_IDENTITY, *needed), more)
+        order = None if table is None else _order(table, identity)
+        if table is None or order is None:
+            continue
+        table = table.take(order)
+        values[policy] = _numbers(table["score"])
+        if draws and (found := _right(table, draws)) is not None:
+            right[policy] = found
+        if relevant is not None:
+            relevant.add(policy, table["relevant"].combine_chunks())
+    pairs = None if relevant is None else relevant.relevant()
+    tokens, characters = _lengths(baseline, pairs, is_query, is_pair)
+    return Items(
+        metric="Spearman" if is_pair else "accuracy" if is_text else _metric(entries),
+        tokens=tokens,
+        characters=characters,
+        values=values,
+        right=right if right.keys() == values.keys() else {},
+        gold=baseline["gold"].to_numpy().astype(float) if is_pair else None,
+        parts=parts,
+        clusters=_clusters(baseline, parts, is_pair, are_lengths),
+        relevant=pairs,
+        splits_are_lengths=are_lengths,
+    )
+
+
+class _Documents:
+    """The relevant documents of the baseline, and the ranks of others in the same order."""
+
+    def __init__(self, parts: NDArray[np.int64]) -> None:
+        self._parts = parts
+        self._ids: pa.Array | None = None
+        self._found: dict[str, Any] = {}
+        self._ranks: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, policy: str, lists: pa.ListArray) -> None:
+        """Keep a policy's ranks; the baseline's come first."""
+        items = lists.value_parent_indices().to_numpy().astype(np.int64)
+        rows = lists.flatten()
+        names = {rows.type.field(place).name for place in range(rows.type.num_fields)}
+        ids = rows.field("id")
+        order = np.arange(len(rows))
+        if self._ids is None:
+            self._ids = ids
+            documents = ids.dictionary_encode()
+            numbers = documents.indices.to_numpy().astype(np.int64)
+            # Splits and subsets have corpora of their own, and ids that are used again.
+            numbers = self._parts[items] * (len(documents.dictionary) + 1) + numbers
+            known = "characters" in names and rows.field("characters").null_count == 0
+            self._found = {
+                "items": items,
+                "documents": numbers,
+                "grades": _numbers(rows.field("grade")),
+                "tokens": _numbers(rows.field("tokens")),
+                "characters": _numbers(rows.field("characters")) if known else None,
+            }
+        elif not (np.array_equal(items, self._found["items"]) and ids.equals(self._ids)):
+            same = _same_pairs(self._found["items"], self._ids, items, ids)
+            if same is None:
+                return
+            order = same
+        self._ranks[policy] = _numbers(rows.field("rank"))[order]
+
+    def relevant(self) -> Relevant | None:
+        return Relevant(ranks=self._ranks, **self._found) if self._found else None
+
+
+def _same_pairs(
+    items: NDArray[np.int64], ids: pa.Array, others: NDArray[np.int64], other_ids: pa.Array
+) -> NDArray[np.int64] | None:
+    """Return where pairs of an item and an id stand among others; None if those differ."""
+    if len(items) != len(others):
+        return None
+    places = {
+        pair: place for place, pair in enumerate(zip(others, other_ids.to_pylist(), strict=True))
+    }
+    found = [places.get(pair, -1) for pair in zip(items, ids.to_pylist(), strict=True)]
+    return None if -1 in found else np.array(found, dtype=np.int64)
+
+
+def _read(
+    files: CellFiles, columns: Sequence[str], optional: Sequence[str] = ()
+) -> pa.Table | None:
+    """Return columns of a cell's items, optional ones if they are there.
+
+    None if they are missing, broken or of another layout.
+    """
+    try:
+        with pq.ParquetFile(whole_items(files)) as file:
+            there = [one for one in optional if one in file.schema_arrow.names]
+            wanted = [*columns, *there]
+            return file.read(columns=wanted).select(wanted)
+    except (OSError, ItemsError, KeyError, pa.ArrowException):
+        return None
+
+
+def _files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
     found = {}
     for one in scores.itertuples(index=False):
         # In a column with unknown windows pandas keeps the known ones as fractions.
@@ -42,104 +312,40 @@ def files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
     return found
 
 
-def counted_cells(
+def _counted_cells(
     files: Mapping[_Key, CellFiles], table: Table, block: Block, task: str
 ) -> dict[str, CellFiles]:
-    """Return the files of the cells that count in the table, by policy."""
+    """Return the files of the cells that count in the table, by policy, the baseline first."""
     (counted,) = (one.scores for one in block.tasks if one.task == task)
     return {
         policy: files[table.group, block.window, block.model, block.revision, policy, task]
-        for policy in block.policies
+        for policy in sorted(block.policies, key=lambda policy: policy != BASELINE)
         if counted[policy] is not None
     }
 
 
-@dataclass(frozen=True)
-class Items:
-    """The items of one task and model.
-
-    Attributes:
-        tokens: of each, shape (items,).
-        values: its part of the score, or a pair's cosine, by policy, shape (items,).
-        gold: what pairs are correlated with; None where the score is a mean.
-        parts: which split and subset each is of, shape (items,).
-    """
-
-    tokens: NDArray[np.int64]
-    values: Mapping[str, NDArray[np.float64]]
-    gold: NDArray[np.float64] | None
-    parts: NDArray[np.int64]
-
-    def where(self, chosen: NDArray[np.bool_]) -> Items:
-        return Items(
-            self.tokens[chosen],
-            {policy: values[chosen] for policy, values in self.values.items()},
-            None if self.gold is None else self.gold[chosen],
-            self.parts[chosen],
-        )
-
-
-def items_of(cells: Mapping[str, CellFiles]) -> Iterator[tuple[By, str, Items]]:
-    """Yield the items by each length that they have, and what their score is called."""
-    if BASELINE not in cells:
-        return
-    columns = ["split", "subset", "id", "tokens", "tokens_2", "score", "gold", "relevant"]
-    baseline = read_columns(cells[BASELINE], columns)
-    # Clusterings have items, but no score of each.
-    if baseline is None or baseline["score"].null_count == len(baseline):
-        return
-    values = {BASELINE: numbers_in(baseline["score"])}
-    identity = baseline.select(["split", "subset", "id"])
-    for policy, files in cells.items():
-        other = (
-            read_columns(files, ["split", "subset", "id", "score"]) if policy != BASELINE else None
-        )
-        if other is not None and (own := _in_order(other, identity)) is not None:
-            values[policy] = own
-    parts = np.unique(part_numbers(identity), return_inverse=True)[1]
-    scored = np.isfinite(values[BASELINE])
-    tokens = numbers_in(baseline["tokens"])
-    if baseline["relevant"].null_count < len(baseline):
-        metric = _metric(cells[BASELINE])
-        longest = _longest(baseline["relevant"].combine_chunks(), len(baseline))
-        yield "document", metric, _known(longest, values, None, parts, scored)
-        yield "query", metric, _known(tokens, values, None, parts, scored)
-    elif baseline["tokens_2"].null_count < len(baseline):
-        lengths = np.maximum(tokens, numbers_in(baseline["tokens_2"]))
-        gold = baseline["gold"].to_numpy().astype(float)
-        yield "pair", "Spearman", _known(lengths, values, gold, parts, scored)
-    elif baseline["gold"].null_count < len(baseline):
-        yield "text", "accuracy", _known(tokens, values, None, parts, scored)
-
-
-def read_columns(files: CellFiles, columns: Sequence[str]) -> pa.Table | None:
-    """Return columns of a cell's items; None if they are missing, broken or of another layout."""
-    try:
-        return pq.read_table(whole_items(files), columns=list(columns)).select(list(columns))
-    except (OSError, ItemsError, KeyError, pa.ArrowException):
-        return None
-
-
-def _in_order(items: pa.Table, identity: pa.Table) -> NDArray[np.float64] | None:
-    """Return the scores of items in the order of others; None if they are not the same items."""
-    own, scores = items.select(identity.column_names), numbers_in(items["score"])
+def _order(items: pa.Table, identity: pa.Table) -> NDArray[np.int64] | None:
+    """Return where the items of an identity stand; None if they are not the same items."""
+    own = items.select(identity.column_names)
     if own.equals(identity):
-        return scores
+        return np.arange(len(own))
     keys = [(name, "ascending") for name in identity.column_names]
     wanted, found = (pc.sort_indices(table, sort_keys=keys) for table in (identity, own))
     if not own.take(found).equals(identity.take(wanted)):
         return None
-    ordered = np.empty(len(scores))
-    ordered[wanted.to_numpy()] = scores[found.to_numpy()]
-    return ordered
+    order = np.empty(len(own), dtype=np.int64)
+    order[wanted.to_numpy()] = found.to_numpy()
+    return order
 
 
-def numbers_in(column: pa.ChunkedArray) -> NDArray[np.float64]:
+def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
     """Return a column as numbers, NaN where it is null."""
+    if isinstance(column, pa.Array):
+        column = pa.chunked_array([column])
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
-def part_numbers(identity: pa.Table) -> NDArray[Any]:
+def _part_numbers(identity: pa.Table) -> NDArray[Any]:
     """Return which split and subset each item is of, as one number."""
     split, subset = (
         identity[name].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -148,37 +354,143 @@ def part_numbers(identity: pa.Table) -> NDArray[Any]:
     return np.asarray(split * (subset.max(initial=0) + 1) + subset)
 
 
-def _longest(relevant: pa.ListArray, queries: int) -> NDArray[np.float64]:
-    """Return the tokens of each query's longest relevant document, NaN without one."""
-    found = np.full(queries, -np.inf)
-    places = relevant.value_parent_indices().to_numpy()
-    np.maximum.at(found, places, relevant.flatten().field("tokens").to_numpy())
+def _lengths(
+    baseline: pa.Table, pairs: Relevant | None, is_query: bool, is_pair: bool
+) -> tuple[dict[By, NDArray[np.float64]], dict[By, NDArray[np.float64]]]:
+    """Return the tokens of items by whose they are, and their characters, if all are known."""
+    tokens = _numbers(baseline["tokens"])
+    characters = None
+    if "characters" in baseline.column_names and baseline["characters"].null_count == 0:
+        characters = _numbers(baseline["characters"])
+    if is_query and pairs is not None:
+        longest = _longest(pairs.items, pairs.tokens, len(tokens))
+        if characters is None or pairs.characters is None:
+            return {"document": longest, "query": tokens}, {}
+        whole = _longest(pairs.items, pairs.characters, len(tokens))
+        return (
+            {"document": longest, "query": tokens},
+            {"document": whole, "query": characters},
+        )
+    if is_pair:
+        tokens = np.maximum(tokens, _numbers(baseline["tokens_2"]))
+        if characters is None or "characters_2" not in baseline.column_names:
+            return {"pair": tokens}, {}
+        return {"pair": tokens}, {
+            "pair": np.maximum(characters, _numbers(baseline["characters_2"]))
+        }
+    return {"text": tokens}, {} if characters is None else {"text": characters}
+
+
+def _longest(
+    items: NDArray[np.int64], lengths: NDArray[np.float64], count: int
+) -> NDArray[np.float64]:
+    """Return the length of each query's longest relevant document, NaN without one."""
+    found = np.full(count, -np.inf)
+    np.maximum.at(found, items, lengths)
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _known(
-    tokens: NDArray[np.float64],
-    values: Mapping[str, NDArray[np.float64]],
-    gold: NDArray[np.float64] | None,
-    parts: NDArray[np.int64],
-    scored: NDArray[np.bool_],
-) -> Items:
-    """Return the items that have a length and a score."""
-    known = scored & np.isfinite(tokens)
-    whole = np.where(known, tokens, 0).astype(np.int64)
-    return Items(whole, values, gold, parts).where(known)
+def _clusters(
+    baseline: pa.Table, parts: NDArray[np.int64], is_pair: bool, are_lengths: bool
+) -> NDArray[np.int64]:
+    """Return numbers of items, the same for those that share a text, or each one with a third.
+
+    As the items say it; older ones do not: there, queries with the same relevant documents do.
+    Translations of one item are one, which have its id and label in all subsets of a split, and so
+    is a query that is asked at several lengths.
+    """
+    count = len(baseline)
+    owners, keys = [np.arange(count)], [np.arange(count)]
+    used = count
+
+    def link(places: NDArray[np.int64], names: Any) -> None:
+        nonlocal used
+        numbers = pd.factorize(names)[0]
+        owners.append(places)
+        keys.append(used + numbers)
+        used += int(numbers.max(initial=-1)) + 1
+
+    lists = None
+    if "shares" in baseline.column_names:
+        lists = baseline["shares"].combine_chunks()
+    if lists is not None and lists.null_count < count:
+        link(
+            lists.value_parent_indices().to_numpy(), lists.flatten().to_numpy(zero_copy_only=False)
+        )
+    elif baseline["relevant"].null_count < count:
+        rows = baseline["relevant"].combine_chunks()
+        ids = rows.flatten().field("id").to_pylist()
+        ends = np.cumsum(pc.fill_null(rows.value_lengths(), 0).to_numpy(zero_copy_only=False))
+        starts = np.concatenate([[0], ends[:-1]])
+        has = np.flatnonzero(ends > starts)
+        names = [
+            "\0".join([str(parts[place]), *sorted(ids[starts[place] : ends[place]])])
+            for place in has
+        ]
+        link(has, np.array(names, dtype=object))
+    ids = np.asarray(baseline["id"].to_numpy(), dtype=object)
+    splits = np.asarray(baseline["split"].to_numpy(), dtype=object)
+    if are_lengths:
+        link(np.arange(count), ids)
+    elif not is_pair and len(np.unique(parts)) > 1:
+        gold = np.asarray(baseline["gold"].to_numpy(), dtype=object)
+        for split in dict.fromkeys(splits):
+            inside = np.flatnonzero(splits == split)
+            own = [inside[parts[inside] == part] for part in np.unique(parts[inside])]
+            first = sorted(zip(ids[own[0]], map(str, gold[own[0]]), strict=True))
+            if all(
+                sorted(zip(ids[one], map(str, gold[one]), strict=True)) == first for one in own[1:]
+            ):
+                link(inside, ids[inside])
+    edges = np.concatenate(owners), np.concatenate(keys)
+    shape = (count, used)
+    has_key = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=shape)
+    # Items and keys are the nodes.
+    both = coo_array((has_key.data, (has_key.row, count + has_key.col)), shape=(count + used,) * 2)
+    return np.asarray(connected_components(both, directed=False)[1][:count], dtype=np.int64)
 
 
-def _metric(files: CellFiles) -> str:
-    """Return the name of the metric that is the main score: the one that equals it everywhere."""
+def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
+    """Return which training draws classify each text rightly, (items, draws); None: not known."""
+    names = items.column_names
+    if "right" in names and items["right"].null_count == 0:
+        bits = items["right"].to_numpy()
+        return np.asarray((bits[:, None] >> np.arange(draws)) & 1, dtype=np.bool_)
+    if "predictions" not in names or items["predictions"].null_count:
+        return None
+    lists = items["predictions"].combine_chunks()
+    if not pc.all(pc.equal(lists.value_lengths(), draws)).as_py():
+        return None
+    gold = items["gold"].combine_chunks().take(pa.array(np.repeat(np.arange(len(items)), draws)))
+    same = pc.equal(lists.flatten(), gold)
+    flags = same.to_numpy(zero_copy_only=False).astype(np.bool_)
+    return np.asarray(flags.reshape(len(items), draws), dtype=np.bool_)
+
+
+def _entries(files: CellFiles) -> list[dict[str, Any]]:
+    """Return mteb's scores of each split and subset; none if its result cannot be read."""
     try:
         result = json.loads(files.result.read_text(encoding="utf-8"))
-        entries = [entry for of_split in result["scores"].values() for entry in of_split]
+        return [dict(entry) for of_split in result["scores"].values() for entry in of_split]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _draws(entries: Sequence[Mapping[str, Any]]) -> int:
+    """Return on how many draws of texts each classifier was trained; 0 where that is not known."""
+    counts = {len(entry.get("scores_per_experiment") or ()) for entry in entries}
+    draws = counts.pop() if len(counts) == 1 else 0
+    return draws if draws > 1 else 0
+
+
+def _metric(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the metric that is the main score: the one that equals it everywhere."""
+    try:
         equal = [
             name
             for name in entries[0]
             if name != "main_score" and all(one[name] == one["main_score"] for one in entries)
         ]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (KeyError, IndexError):
         return "main score"
     return next((name for name in _METRICS if name in equal), (equal or ["main score"])[0])

@@ -1,25 +1,26 @@
-"""The ranks of the longest documents: the paper's Table 3."""
+"""The ranks of the longest documents, and how they change: the paper's Table 3."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lcbench.reporting.sheet import Entry, Section, Sheet
-from lcbench.reporting.table import BASELINE, Table, ordered_policies
-from lcbench.reporting.tables.by_length import HOLE
-from lcbench.reporting.tables.items_by_length import counted_cells, files_by_key, part_numbers
-from lcbench.results.items import ItemsError, whole_items
+from lcbench.reporting.sheet import Entry, Look, Section, Sheet, name
+from lcbench.reporting.statistics import LEAST_CHANGED
+from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.tables.changes import HOLE, Change, changed_units
+from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
+from lcbench.reporting.text import TOO_FEW, two_decimals
 from lcbench.uncertainty.covariance import ratio_error
+from lcbench.uncertainty.sums import RESAMPLES, SEED, Interval, intervals
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lcbench.results.files import CellFiles
 
 
@@ -32,49 +33,86 @@ class LongestRanks:
         column: of the task.
         task: its name.
         label: of the model.
-        ranks: by policy, the rank and its standard error (None: of a single query), as
-            `rank_of_longest` has them; None is a hole.
+        longest: how many documents are the longest.
+        documents: of how many.
+        unit: what their length is counted in.
+        ranks: the mean rank by policy; None is a hole. Empty where all documents are alike.
+        changes: of ranks against the baseline, by policy; negative is better.
     """
 
     group: str
     column: str
     task: str
     label: str
-    ranks: Mapping[str, tuple[float, float | None] | None]
+    longest: int = 0
+    documents: int = 0
+    unit: str = "characters"
+    ranks: Mapping[str, float | None] = field(default_factory=dict)
+    changes: Mapping[str, Change] = field(default_factory=dict)
+
+    @property
+    def share(self) -> str:
+        """Which documents, in words."""
+        return f"{self.longest:,} of {self.documents:,} documents"
 
 
-def longest_ranks(tables: Sequence[Table], scores: pd.DataFrame) -> list[LongestRanks]:
-    """Return the ranks of the longest relevant documents, of all tasks that have such documents.
+def ranks_of(
+    place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
+) -> LongestRanks | None:
+    """Return the ranks of the longest relevant documents; None for items without documents.
+
+    Of needle and passkey all documents of a length are alike, and so there are none; nor are there
+    where all documents are equally long.
 
     Args:
-        tables: of `table1.build_tables`; they say which cells count.
-        scores: the frame that they were built from.
+        place: of the items in the tables.
+        items: of `items_by_length`.
+        resamples: of the bootstrap over queries, those of one document together; 0: no intervals.
+        seed: of its draws.
     """
-    files = files_by_key(scores)
-    found = []
-    for table in tables:
-        for column in table.columns:
-            for task in column.tasks:
-                for block in table.blocks:
-                    cells = counted_cells(files, table, block, task)
-                    if BASELINE not in cells or rank_of_longest(cells[BASELINE]) is None:
-                        continue
-                    ranks = {
-                        policy: rank_of_longest(cells[policy]) if policy in cells else None
-                        for policy in block.policies
-                    }
-                    found.append(LongestRanks(table.group, column.name, task, block.label, ranks))
-    return found
+    if items.relevant is None or len(items.relevant.items) == 0:
+        return None
+    found = LongestRanks(place.group, place.column, place.task, place.label)
+    long, longest, documents = _longest(items.relevant)
+    if items.splits_are_lengths or (longest == documents and documents > 1):
+        return found
+    ranks = items.relevant.ranks
+    clusters = items.clusters[items.relevant.items[long]]
+    others = [policy for policy in place.policies if policy in ranks and policy != BASELINE]
+    raw, ours = ranks[BASELINE][long], [ranks[policy][long] for policy in others]
+    ends: list[Interval | None] = [None] * len(others)
+    if resamples and others:
+        ends = intervals([np.ones(len(raw)), raw, *ours], clusters, (_changes,), resamples, seed)
+    changes = {
+        policy: Change(float((values - raw).mean()), of, changed_units(values - raw, clusters))
+        for policy, values, of in zip(others, ours, ends, strict=True)
+    }
+    return LongestRanks(
+        place.group,
+        place.column,
+        place.task,
+        place.label,
+        longest,
+        documents,
+        "tokens" if items.relevant.characters is None else "characters",
+        {
+            policy: float(ranks[policy][long].mean()) if policy in ranks else None
+            for policy in place.policies
+        },
+        changes,
+    )
 
 
 def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
     """Return the mean rank of the longest 20 % of the relevant documents, and its standard error.
 
     The paper (Table 3) says no more of how they are chosen. Here: of the distinct documents that
-    are relevant to any query, the fifth (rounded up) with the most tokens, and all that are as long
-    as the shortest of them, since a window makes many equally long. The average is over all pairs
-    of a query and such a document of its own; a rank is 1 + the documents before it, over the whole
-    corpus. The queries are the sample that the error is of (`covariance.ratio_error`).
+    are relevant to any query, the fifth (rounded up) with the most characters, and all that are as
+    long as the shortest of them. Older results lack the characters: there it is the tokens that the
+    model reads, and a window makes many documents equally long. The average is over all pairs of a
+    query and such a document of its own; a rank is 1 + the documents before it, over the whole
+    corpus. The queries are the sample that the error is of, those that share their documents as one
+    (`covariance.ratio_error`).
 
     Args:
         files: of a cell of a retrieval task.
@@ -82,77 +120,109 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
     Returns:
         None if its items are missing or have no relevant documents.
     """
-    try:
-        items = pq.read_table(whole_items(files), columns=["split", "subset", "relevant"])
-        relevant = items["relevant"].combine_chunks()
-        pairs = relevant.flatten()
-        queries = relevant.value_parent_indices().to_numpy()
-        # Splits and subsets have corpora of their own, and ids that are used again.
-        corpora = np.unique(part_numbers(items), return_inverse=True)[1][queries]
-        documents = np.unique(pairs.field("id").to_numpy(zero_copy_only=False), return_inverse=True)
-        tokens, ranks = (pairs.field(name).to_numpy() for name in ("tokens", "rank"))
-    # A missing or broken file, or one of another layout.
-    except (OSError, ItemsError, KeyError, pa.ArrowException, AttributeError):
+    items = read_items({BASELINE: files})
+    if items is None or items.relevant is None or len(items.relevant.items) == 0:
         return None
-    if len(pairs) == 0:
-        return None
-    distinct = corpora.astype(np.int64) * len(documents[0]) + documents[1]
-    lengths = np.sort(tokens[np.unique(distinct, return_index=True)[1]])
-    long = tokens >= lengths[-math.ceil(len(lengths) / 5)]
-    _, query = np.unique(queries[long], return_inverse=True)
+    long, _, _ = _longest(items.relevant)
+    ranks = items.relevant.ranks[BASELINE][long]
+    _, cluster = np.unique(items.clusters[items.relevant.items[long]], return_inverse=True)
     sums, counts = (
-        np.asarray(np.bincount(query, weights=weights), dtype=np.float64)
-        for weights in (ranks[long], None)
+        np.asarray(np.bincount(cluster, weights=weights), dtype=np.float64)
+        for weights in (ranks, None)
     )
-    return float(ranks[long].mean()), ratio_error(sums, counts)
+    return float(ranks.mean()), ratio_error(sums, counts)
 
 
 def rank_sheet(found: Sequence[LongestRanks]) -> Sheet | None:
-    """Return the ranks of the longest documents: a section a task, a row a model, a column a τ.
+    """Return the ranks of the longest documents: a section a task, two rows a model, a column a τ.
 
     Args:
-        found: of `longest_ranks`.
+        found: of `ranks_of`.
 
     Returns:
         None if there are none.
     """
-    if not found:
+    shown = [one for one in found if one.ranks]
+    if not shown:
         return None
     several = len({one.group for one in found}) > 1
-    policies = ordered_policies(policy for one in found for policy in one.ranks)
+    policies = ordered_policies(policy for one in shown for policy in one.ranks)
     rows: dict[str, list[tuple[Entry, ...]]] = {}
-    for one in found:
+    for one in shown:
         heading = f"{one.group}: {one.task}" if several else one.task
-        rows.setdefault(heading, []).append(_rank_row(one, policies))
+        rows.setdefault(heading, []).extend(_rank_rows(one, policies))
     notes = [
-        "Lower is better. Of the longest 20 % of the documents that are relevant to a query, in "
-        "tokens as the model reads them, and all as long as the shortest of these: more than 20 % "
-        "where many fill the window. Bold is the lowest of a row; that it is lower is not tested."
+        "Lower is better. Of the longest 20 % of the documents that are relevant to a query, and "
+        "all as long as the shortest of these. A change is against τ = 1, over the same queries, "
+        "with the 95 % interval of a bootstrap that draws queries of one document together; bold: "
+        "it excludes zero. Each stands for "
+        "itself: of twenty without an effect, one excludes zero by chance. "
+        f"“{TOO_FEW}”: fewer than {LEAST_CHANGED} changed.",
     ]
-    if any(one.column == "Rerank" for one in found):
+    if any(one.unit == "characters" for one in shown):
+        notes.append("Lengths are those of whole documents in characters, before truncation.")
+    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
+        notes.append(
+            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
+            "results are of a version that kept no other: all documents that fill the window are "
+            "equally long, and the share is larger."
+        )
+    if any(end is None for one in shown for end in (of.ends for of in one.changes.values())):
+        notes.append("A change without an interval: of a single query, or document, or not asked.")
+    if any(one.column == "Rerank" for one in shown):
         notes.append("Where a task reranks, the rank among the query's candidates.")
+    if left_out := dict.fromkeys(one.task for one in found if not one.ranks):
+        notes.append(
+            "Left out, as all documents, or all of a split, are equally long: "
+            f"{', '.join(left_out)}."
+        )
     return Sheet(
         name="ranks",
         title="Mean rank of the longest relevant documents",
-        header=("model", *(f"τ = {policy}" for policy in policies)),
-        labels=1,
+        header=("model", "longest 20 %", "", *(f"τ = {policy}" for policy in policies)),
+        labels=3,
         sections=tuple(Section(heading, tuple(of_task)) for heading, of_task in rows.items()),
         notes=tuple(notes),
     )
 
 
-def _rank_row(one: LongestRanks, policies: Sequence[str]) -> tuple[Entry, ...]:
-    # By what is shown: of several that read alike none stands out.
-    shown = [f"{found[0]:.1f}" for found in one.ranks.values() if found is not None]
-    lowest = min(shown, key=float, default="")
-    entries = []
-    for policy in policies:
-        found = one.ranks.get(policy)
-        if found is None:
-            entries.append(HOLE)
-            continue
-        rank, error = found
-        best = len(shown) > 1 and f"{rank:.1f}" == lowest and shown.count(lowest) == 1
-        more = "" if error is None else f"standard error {error:.2f}"
-        entries.append(Entry(f"{rank:.1f}", rank, "strong" if best else "plain", more))
-    return (Entry(one.label, one.label), *entries)
+def _longest(relevant: Relevant) -> tuple[NDArray[np.bool_], int, int]:
+    """Return which pairs have one of the longest documents, how many those are, and of how many."""
+    _, first = np.unique(relevant.documents, return_index=True)
+    lengths = relevant.lengths[first]
+    least = np.sort(lengths)[-math.ceil(len(lengths) / 5)]
+    return relevant.lengths >= least, int((lengths >= least).sum()), len(lengths)
+
+
+def _changes(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((sums[..., 2:] - sums[..., 1:2]) / sums[..., :1])
+
+
+def _rank_rows(one: LongestRanks, policies: Sequence[str]) -> Iterator[tuple[Entry, ...]]:
+    def row(what: str, entries: Mapping[str, Entry]) -> tuple[Entry, ...]:
+        shown = (entries.get(policy, HOLE) for policy in policies)
+        return (name(one.label), name(one.share), name(what), *shown)
+
+    yield row(
+        "rank",
+        {
+            policy: Entry(two_decimals(rank), rank)
+            for policy, rank in one.ranks.items()
+            if rank is not None
+        },
+    )
+    if one.changes:
+        yield row("change", {policy: _entry(change) for policy, change in one.changes.items()})
+
+
+def _entry(change: Change) -> Entry:
+    """Return a change of rank with its interval, in bold if it excludes zero."""
+    text, known = two_decimals(change.value), change.uncertainty
+    if known is None:
+        return Entry(text, change.value)
+    text += f" ({two_decimals(known.low)} to {two_decimals(known.high)})"
+    if known.is_too_few:
+        text = f"{TOO_FEW} {text}"
+    look: Look = "strong" if known.excludes_zero else "unsure"
+    more = f"{known.up or 0:,} ranks up, {known.down or 0:,} down"
+    return Entry(text, change.value, look, more, known.low, known.high)

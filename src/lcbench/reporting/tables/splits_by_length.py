@@ -6,7 +6,6 @@ length; its notes say why.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,8 +14,7 @@ import pandas as pd
 
 from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
 from lcbench.reporting.table import Table
-
-_LENGTH = re.compile(r"test_(\d+)")
+from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
     """The score of each cell by length, as a fraction: the mean over the subsets."""
     parts: dict[_Key, dict[int, list[float]]] = {}
     for one in scores.itertuples(index=False):
-        if found := _LENGTH.fullmatch(str(one.split)):
+        if found := LENGTH_SPLIT.fullmatch(str(one.split)):
             # In a column with unknown windows pandas keeps the known ones as fractions.
             window = None if pd.isna(one.window) else int(one.window)
             key = (one.group, window, one.model, one.revision, one.policy, one.task)
@@ -122,7 +120,7 @@ def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
 def _lengths(scores: pd.DataFrame, group: str, task: str) -> tuple[int, ...]:
     """The lengths of a task's splits, ascending; none if one of its splits is no length."""
     splits = scores.loc[(scores["group"] == group) & (scores["task"] == task), "split"].unique()
-    found = [_LENGTH.fullmatch(str(split)) for split in splits]
+    found = [LENGTH_SPLIT.fullmatch(str(split)) for split in splits]
     lengths = [int(one[1]) for one in found if one is not None]
     return tuple(sorted(lengths)) if len(lengths) == len(found) else ()
 

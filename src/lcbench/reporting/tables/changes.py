@@ -1,0 +1,213 @@
+"""Changes of scores against the baseline over some of the items, and how tables show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.reporting.sheet import Entry, improvement
+from lcbench.reporting.statistics import LEAST_CHANGED, Uncertainty
+from lcbench.reporting.table import BASELINE
+from lcbench.reporting.tables.items_by_length import Items
+from lcbench.reporting.task_intervals import possible, relative_changes
+from lcbench.reporting.text import TOO_FEW
+from lcbench.uncertainty.influence import influence
+from lcbench.uncertainty.sums import Interval, changed, intervals, totals
+
+FEWEST_ITEMS = 30
+"""Of fewer items there is no score: one query more or less would move it by 3 points of 100."""
+
+HOLE = Entry("–")
+
+Column = NDArray[np.floating[Any]]
+"""What items add to a score, shape (items,), or by training draw, (items, draws)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change against the baseline.
+
+    Attributes:
+        value: in %, in percentage points or in ranks; None: not defined.
+        ends: of its 95 % interval; None: not known.
+        changed: how many units gain and how many lose; None: not known.
+    """
+
+    value: float | None
+    ends: Interval | None = None
+    changed: tuple[int, int] | None = None
+
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """What is known of it beside its size; None: nothing."""
+        if self.ends is None:
+            return None
+        up, down = self.changed or (None, None)
+        return Uncertainty(*self.ends, up=up, down=down)
+
+
+NOT_DEFINED = Change(None)
+
+
+def scores_and_changes(
+    items: Items,
+    chosen: NDArray[np.bool_],
+    policies: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, float | None], dict[str, Change]]:
+    """Return the scores × 100 of some of the items by policy, and their relative changes in %.
+
+    None of fewer than `FEWEST_ITEMS` items.
+
+    Args:
+        items: of a task and model.
+        chosen: which of them, shape (items,).
+        policies: of the table, the baseline among them.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of its draws.
+    """
+    rows, columns = additive(items, chosen)
+    scores = {
+        policy: _or_hole(100 * float(columns[policy].mean(dtype=np.float64)))
+        if policy in columns
+        else None
+        for policy in policies
+    }
+    known = {policy: column for policy, column in columns.items() if scores.get(policy) is not None}
+    found: dict[str, Change] = {}
+    if BASELINE in known:
+        is_signed = items.gold is not None
+        found = relative_changes_of(known, items.clusters[rows], is_signed, resamples, seed)
+    return scores, {
+        policy: found.get(policy, NOT_DEFINED) for policy in policies if policy != BASELINE
+    }
+
+
+def relative_changes_of(
+    columns: Mapping[str, Column],
+    clusters: NDArray[np.int64],
+    is_signed: bool,
+    resamples: int,
+    seed: int,
+) -> dict[str, Change]:
+    """Return by policy how much a mean is above that of the baseline, in %.
+
+    Where a resampled baseline may be 0, differences are divided by the baseline as it is, as in
+    Table 1.
+
+    Args:
+        columns: by policy, of shape (items,) or (items, draws).
+        clusters: which each item is of, shape (items,).
+        is_signed: whether a score may be below 0.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of its draws.
+    """
+    raw, policies = columns[BASELINE], [policy for policy in columns if policy != BASELINE]
+    if not policies or len(raw) == 0 or raw.mean() <= 0:
+        return {}
+    summed = [np.ones(len(raw)), raw, *(columns[policy] for policy in policies)]
+    before = float(raw.mean(dtype=np.float64))
+
+    def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return relative_changes(sums[..., 1:2], sums[..., 2:])
+
+    def over_as_it_is(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(100 * (sums[..., 2:] - sums[..., 1:2]) / sums[..., :1] / before)
+
+    values = ratio(totals(summed))
+    ends: list[Interval | None] = [None] * len(policies)
+    if resamples:
+        ends = intervals(summed, clusters, (ratio, over_as_it_is), resamples, seed)
+        if not is_signed:
+            ends = [None if one is None else possible(*one) for one in ends]
+    return {
+        policy: Change(float(value), of, changed_units(columns[policy] - raw, clusters))
+        for policy, value, of in zip(policies, values, ends, strict=True)
+    }
+
+
+def changed_units(change: Column, clusters: NDArray[np.int64]) -> tuple[int, int]:
+    """Return how many units gain and how many lose; of draws by their mean."""
+    return changed(change if change.ndim == 1 else change.mean(axis=1, dtype=np.float64), clusters)
+
+
+def additive(
+    items: Items, chosen: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], dict[str, Column]]:
+    """Return values whose mean is the score and whose resampled means are the resampled scores.
+
+    Of a mean these are the items' own; of a correlation to first order (`influence`), within each
+    subset that has `FEWEST_ITEMS` pairs.
+
+    Returns:
+        the places of the items, and by policy shape (items,) or (items, draws); nothing where they
+        are too few.
+    """
+    rows = np.flatnonzero(chosen)
+    if len(rows) < FEWEST_ITEMS:
+        return rows[:0], {}
+    if items.gold is None:
+        return rows, {policy: items.column(policy, chosen) for policy in items.values}
+    parts = items.parts[rows]
+    sizes = np.bincount(parts)
+    enough = [part for part, size in enumerate(sizes) if size >= FEWEST_ITEMS]
+    if not enough:
+        return rows[:0], {}
+    values = np.stack([of[rows] for of in items.values.values()], axis=1)
+    places, found = [], []
+    total = np.zeros(values.shape[1])
+    for part in enough:
+        here = parts == part
+        correlations, influences = influence(items.gold[rows][here], values[here])
+        total += correlations * sizes[part]
+        places.append(rows[here])
+        found.append(influences)
+    columns = np.concatenate(found) + total / sizes[enough].sum()
+    return np.concatenate(places), dict(zip(items.values, columns.T, strict=True))
+
+
+def change_entry(change: Change) -> Entry:
+    """Return a relative improvement with the mark of what is known of it."""
+    return improvement(change.value, change.uncertainty)
+
+
+def notes_of_intervals(
+    of: str, *, resamples: int, with_draws: bool, without_draws: bool
+) -> list[str]:
+    """Return what the notes of a table say of its marks.
+
+    Args:
+        of: whose items.
+        resamples: of the bootstrap.
+        with_draws: whether some classified texts have their training draws counted.
+        without_draws: whether some do not.
+    """
+    notes = [
+        f"▲ ▼ in bold: significant, that is, the 95 % interval of a paired bootstrap "
+        f"({resamples:,} samples) over the items of {of}, those that share a document or a text "
+        "drawn together, excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
+        "without an effect, one is significant by chance. Where the baseline may be 0, differences "
+        "are divided by it as it is, as in Table 1. Where fewer than "
+        f"{LEAST_CHANGED} of these units changed there is no mark, but “{TOO_FEW}”."
+    ]
+    if with_draws:
+        notes.append(
+            "Of classified texts the interval is that of Student's t over the texts and the random "
+            "draws of texts that the classifiers learned from."
+        )
+    if without_draws:
+        notes.append(
+            "Some classifications did not keep their predictions: their intervals leave out that "
+            "each classifier learned from a random draw of texts, and may claim too much."
+        )
+    return notes
+
+
+def _or_hole(score: float) -> float | None:
+    return None if math.isnan(score) else score

@@ -1,0 +1,329 @@
+"""Whether long texts gain more: the paper's claim, by task, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, name
+from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.tables.changes import (
+    FEWEST_ITEMS,
+    HOLE,
+    NOT_DEFINED,
+    Change,
+    Column,
+    additive,
+    change_entry,
+    changed_units,
+    notes_of_intervals,
+)
+from lcbench.reporting.tables.items_by_length import By, Items, Place
+from lcbench.reporting.task_intervals import relative_changes
+from lcbench.reporting.text import two_decimals
+from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, intervals, totals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LengthGain:
+    """How the gain of one model on one task goes by length.
+
+    Attributes:
+        group: of the table.
+        task: its name.
+        label: of the model.
+        by: whose length.
+        unit: what it is counted in.
+        count: how many items there are.
+        shortest: how many of them are the shortest 20 %.
+        longest: how many are the longest 20 %.
+        slopes: by policy, the gain per doubling of length, in % of the baseline's score.
+        contrasts: by policy, the relative gain of the longest 20 % less that of the shortest, each
+            over its own baseline, in percentage points.
+        why: why there is nothing; empty where there is.
+        resamples: of the bootstrap; 0: no intervals.
+        has_draws: whether training draws count.
+    """
+
+    group: str
+    task: str
+    label: str
+    by: By
+    unit: str
+    count: int = 0
+    shortest: int = 0
+    longest: int = 0
+    slopes: Mapping[str, Change] = field(default_factory=dict)
+    contrasts: Mapping[str, Change] = field(default_factory=dict)
+    why: str = ""
+    resamples: int = RESAMPLES
+    has_draws: bool = False
+
+
+def gains_by_length(
+    place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
+) -> list[LengthGain]:
+    """Return how the gain goes by length, one for each length that the items have.
+
+    The gain per doubling is the slope of the items' changes over log₂ of their length (least
+    squares), over the mean of the baseline. A correlation has no value of a single pair, and so no
+    slope. The longest 20 % are the fifth (rounded up) and all as long as the shortest of these, the
+    shortest 20 % alike; where the two meet there is no contrast.
+
+    Args:
+        place: of the items in the tables.
+        items: of `items_by_length`.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of its draws.
+    """
+    others = [policy for policy in place.policies if policy in items.values and policy != BASELINE]
+    if not others:
+        return []
+    found = []
+    for by, lengths in items.lengths.items():
+        # Of an empty text there is no logarithm.
+        known = items.scored & (lengths > 0)
+        empty = LengthGain(
+            place.group,
+            place.task,
+            place.label,
+            by,
+            items.unit,
+            int(known.sum()),
+            resamples=resamples,
+            has_draws=bool(items.right),
+        )
+        if empty.count < FEWEST_ITEMS:
+            found.append(replace(empty, why=f"fewer than {FEWEST_ITEMS} items"))
+        elif len(np.unique(lengths[known])) == 1:
+            found.append(replace(empty, why="all of one length"))
+        else:
+            found.append(_gain(empty, items, lengths, known, others, seed))
+    return found
+
+
+def fifths(
+    lengths: NDArray[np.float64], known: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Return which items are the shortest 20 %, and which the longest; None where they meet.
+
+    Args:
+        lengths: shape (items,).
+        known: those that count, shape (items,).
+    """
+    ordered = np.sort(lengths[known])
+    fifth = math.ceil(len(ordered) / 5)
+    if len(ordered) == 0 or ordered[fifth - 1] >= ordered[-fifth]:
+        return None
+    return known & (lengths <= ordered[fifth - 1]), known & (lengths >= ordered[-fifth])
+
+
+def _gain(
+    empty: LengthGain,
+    items: Items,
+    lengths: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    others: Sequence[str],
+    seed: int,
+) -> LengthGain:
+    slopes: dict[str, Change] = {}
+    if items.gold is None:
+        slopes = _slopes(empty, items, lengths, known, others, seed)
+    ends = fifths(lengths, known)
+    if ends is None:
+        why = "" if slopes else "the shortest and the longest 20 % meet"
+        return replace(empty, slopes=slopes, why=why)
+    contrasts = _contrasts(empty, items, ends, others, seed)
+    shortest, longest = (int(chosen.sum()) for chosen in ends)
+    why = "" if slopes or contrasts else "no score above 0 of enough items"
+    return replace(
+        empty, slopes=slopes, contrasts=contrasts, shortest=shortest, longest=longest, why=why
+    )
+
+
+def _slopes(
+    empty: LengthGain,
+    items: Items,
+    lengths: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    others: Sequence[str],
+    seed: int,
+) -> dict[str, Change]:
+    rows = np.flatnonzero(known)
+    doublings = np.log2(lengths[rows])
+    doublings = doublings - doublings.mean()
+    raw = items.column(BASELINE, known)
+    before = float(raw.mean(dtype=np.float64))
+    if before <= 0:
+        return {}
+    across = doublings if raw.ndim == 1 else doublings[:, None].astype(raw.dtype)
+    gains = [items.column(policy, known) - raw for policy in others]
+    columns = [
+        *(np.ones(len(rows)), doublings, doublings**2, raw),
+        *(column for gain in gains for column in (gain, gain * across)),
+    ]
+
+    def slope(sums: NDArray[np.float64], mean: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        one, x, xx = sums[..., 0:1], sums[..., 1:2], sums[..., 2:3]
+        gain, gain_x = sums[..., 4::2], sums[..., 5::2]
+        # A sample whose items are of one length has no slope.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(100 * (one * gain_x - x * gain) / (one * xx - x**2) / mean)
+
+    def over_own(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean = sums[..., 3:4] / sums[..., 0:1]
+        return slope(sums, np.where(mean > 0, mean, np.nan))
+
+    def over_as_it_is(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return slope(sums, before)
+
+    return _changes(empty, items, rows, columns, gains, others, (over_own, over_as_it_is), seed)
+
+
+def _contrasts(
+    empty: LengthGain,
+    items: Items,
+    ends: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    others: Sequence[str],
+    seed: int,
+) -> dict[str, Change]:
+    (short_rows, short), (long_rows, long) = (additive(items, chosen) for chosen in ends)
+    if not short or not long or min(short[BASELINE].mean(), long[BASELINE].mean()) <= 0:
+        return {}
+    if not all(np.isfinite(values[BASELINE]).all() for values in (short, long)):
+        return {}
+    rows = np.concatenate([short_rows, long_rows])
+
+    def padded(values: Column, is_long: bool) -> Column:
+        other = short_rows if is_long else long_rows
+        nothing = np.zeros((len(other), *values.shape[1:]), dtype=values.dtype)
+        return np.concatenate([nothing, values] if is_long else [values, nothing])
+
+    columns = [
+        padded(values[policy], is_long)
+        for policy in (BASELINE, *others)
+        for values, is_long in ((short, False), (long, True))
+    ]
+    gains = [
+        np.concatenate([values[policy] - values[BASELINE] for values in (short, long)])
+        for policy in others
+    ]
+
+    def contrast(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(
+            relative_changes(sums[..., 1:2], sums[..., 3::2])
+            - relative_changes(sums[..., 0:1], sums[..., 2::2])
+        )
+
+    return _changes(empty, items, rows, columns, gains, others, (contrast,), seed)
+
+
+def _changes(
+    empty: LengthGain,
+    items: Items,
+    rows: NDArray[np.int64],
+    columns: Sequence[Column],
+    gains: Sequence[Column],
+    others: Sequence[str],
+    functions: Sequence[Function],
+    seed: int,
+) -> dict[str, Change]:
+    clusters = items.clusters[rows]
+    values = functions[0](totals(columns))
+    ends = (
+        intervals(columns, clusters, functions, empty.resamples, seed)
+        if empty.resamples
+        else [None] * len(others)
+    )
+    return {
+        policy: Change(float(value), of, changed_units(gain, clusters))
+        for policy, value, of, gain in zip(others, values, ends, gains, strict=True)
+        if np.isfinite(value)
+    }
+
+
+_TITLE = "Do long texts gain more? Gain by length"
+
+
+def gain_sheet(found: Sequence[LengthGain]) -> Sheet | None:
+    """Return how gains go by length: a section a model, two rows a task, a column a τ.
+
+    Args:
+        found: of `gains_by_length`.
+
+    Returns:
+        None if there is nothing to show.
+    """
+    shown = [one for one in found if one.slopes or one.contrasts]
+    if not shown:
+        return None
+    several = len({one.group for one in found}) > 1
+    every = ordered_policies(policy for one in shown for policy in (*one.slopes, *one.contrasts))
+    rows: dict[str, list[tuple[Entry, ...]]] = {}
+    for one in shown:
+        heading = f"{one.group}: {one.label}" if several else one.label
+        rows.setdefault(heading, []).extend(_rows(one, every))
+    notes = [
+        "Per doubling: the slope of the items' changes over log₂ of their length, in % of the "
+        "score at τ = 1. Longest − shortest: the relative gain of the longest 20 % of the items "
+        "(and all as long as the shortest of these) less that of the shortest 20 %, in percentage "
+        "points. Above zero: long texts gain more, as the paper claims.",
+    ]
+    if any(one.unit == "characters" for one in shown):
+        notes.append("Lengths are those of whole texts in characters, before truncation.")
+    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
+        notes.append(
+            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
+            "results are of a version that kept no other: texts that fill the window count as "
+            "equally long."
+        )
+    if any(one.by == "pair" for one in shown):
+        notes.append("A correlation has no value of a single pair, and so no slope.")
+    if shown[0].resamples:
+        notes += notes_of_intervals(
+            "the task",
+            resamples=shown[0].resamples,
+            with_draws=any(one.has_draws for one in shown),
+            without_draws=any(one.by == "text" and not one.has_draws for one in shown),
+        )
+    reasons = dict.fromkeys(f"{one.task} by {one.by} ({one.why})" for one in found if one.why)
+    if reasons:
+        notes.append(f"Left out: {', '.join(reasons)}.")
+    return Sheet(
+        name="gain-by-length",
+        title=_TITLE,
+        header=("Task", "Length of", "Items", "", *(f"τ = {policy}" for policy in every)),
+        labels=4,
+        sections=tuple(Section(heading, tuple(of)) for heading, of in rows.items()),
+        notes=tuple(notes),
+    )
+
+
+def _rows(one: LengthGain, policies: Sequence[str]) -> Iterator[tuple[Entry, ...]]:
+    def row(items: str, what: str, changes: Mapping[str, Change]) -> tuple[Entry, ...]:
+        shown = (_entry(changes.get(policy, NOT_DEFINED)) for policy in policies)
+        return (name(one.task), name(one.by), name(items), name(what), *shown)
+
+    if one.slopes:
+        yield row(f"{one.count:,}", "per doubling (%)", one.slopes)
+    if one.contrasts:
+        items = f"{one.longest:,} − {one.shortest:,}"
+        yield row(items, "longest − shortest 20 % (points)", one.contrasts)
+
+
+def _entry(change: Change) -> Entry:
+    """Return a change with its mark and interval."""
+    if change.value is None:
+        return HOLE
+    entry = change_entry(change)
+    if change.ends is None:
+        return entry
+    low, high = map(two_decimals, change.ends)
+    return replace(entry, text=f"{entry.text} ({low} to {high})")

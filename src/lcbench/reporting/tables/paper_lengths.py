@@ -1,0 +1,337 @@
+"""The paper's own readings by length: its Figures 7 and 13, and 6, 8 and 14.
+
+Figures 7 and 13 have nDCG@100 of the longest and the shortest 20 % of queries; 6, 8 and 14 the
+accuracy of as many texts in each interval of 100 in length. The entropy of Figure 6 is one of
+predicted probabilities, which results do not keep: they have the predicted labels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
+from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.tables.changes import (
+    FEWEST_ITEMS,
+    NOT_DEFINED,
+    Change,
+    change_entry,
+    notes_of_intervals,
+    relative_changes_of,
+    scores_and_changes,
+)
+from lcbench.reporting.tables.interaction import fifths
+from lcbench.reporting.tables.items_by_length import Items, Place, Relevant
+from lcbench.uncertainty.sums import RESAMPLES, SEED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CUT = 100
+"""Of nDCG in the paper's Figures 7 and 13, whatever the metric of the task."""
+
+_WIDTH = 100
+"""Of an interval of lengths in the paper's Figures 6, 8 and 14."""
+
+_MOST_OF_AN_INTERVAL = 500
+"""Texts that the paper has in each."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Scores of some lengths of one model and task.
+
+    Attributes:
+        group: of the table.
+        task: its name.
+        label: of the model.
+        lengths: the names of the parts, from short to long.
+        counts: how many items each has.
+        unit: what lengths are counted in.
+        scores: × 100, by policy and then by part; None is a hole.
+        changes: relative, in %, of all policies but the baseline.
+        why: why there is nothing; empty where there is.
+        resamples: of the bootstrap; 0: no intervals.
+        has_draws: whether training draws count.
+    """
+
+    group: str
+    task: str
+    label: str
+    lengths: tuple[str, ...]
+    counts: tuple[int, ...]
+    unit: str
+    scores: Mapping[str, tuple[float | None, ...]]
+    changes: Mapping[str, tuple[Change, ...]]
+    why: str = ""
+    resamples: int = RESAMPLES
+    has_draws: bool = False
+
+
+def ndcg_of_queries(
+    place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
+) -> Reading | None:
+    """Return nDCG@100 of the shortest and the longest 20 % of queries; None without queries.
+
+    From the kept ranks of relevant documents (Järvelin and Kekäläinen 2002, with grades as gains,
+    as trec_eval has it); a reranking task ranks its candidates. The longest 20 % are the fifth
+    (rounded up) and all as long as the shortest of these, the shortest alike.
+
+    Args:
+        place: of the items in the tables.
+        items: of `items_by_length`.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of its draws.
+    """
+    if items.relevant is None:
+        return None
+    lengths = items.lengths["query"]
+    has_documents = np.zeros(len(lengths), dtype=bool)
+    has_documents[items.relevant.items] = True
+    known = has_documents & np.isfinite(lengths)
+    why = ""
+    ends = fifths(lengths, known)
+    if ends is None:
+        why = "the shortest and the longest 20 % meet"
+    elif min(int(chosen.sum()) for chosen in ends) < FEWEST_ITEMS:
+        why = f"a fifth has fewer than {FEWEST_ITEMS} queries"
+    if why or ends is None:
+        return _nothing(place, items, why, resamples)
+    gains = {
+        policy: _ndcg(items.relevant, ranks, len(lengths))
+        for policy, ranks in items.relevant.ranks.items()
+        if policy in place.policies
+    }
+    parts = []
+    for chosen in ends:
+        columns = {policy: values[chosen] for policy, values in gains.items()}
+        scores: dict[str, float | None] = {
+            policy: 100 * float(values.mean()) for policy, values in columns.items()
+        }
+        changes = relative_changes_of(columns, items.clusters[chosen], False, resamples, seed)
+        parts.append((scores, changes))
+    return _reading(
+        place,
+        items,
+        ("shortest 20 %", "longest 20 %"),
+        tuple(int(chosen.sum()) for chosen in ends),
+        items.unit,
+        parts,
+        resamples,
+    )
+
+
+def accuracy_of_intervals(
+    place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
+) -> Reading | None:
+    """Return the accuracy of texts in intervals of 100 tokens; None where nothing is classified.
+
+    Each interval has the same number of texts, as in the paper: those of the smallest that has
+    `FEWEST_ITEMS`, 500 at the most, drawn at random where there are more. Texts that fill the
+    window are left out, whose length in tokens is not known.
+
+    Args:
+        place: of the items in the tables.
+        items: of `items_by_length`.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of all draws.
+    """
+    if "text" not in items.tokens:
+        return None
+    tokens = items.tokens["text"]
+    known = items.scored & np.isfinite(tokens)
+    if place.window is not None:
+        known &= tokens < place.window
+    number_of = np.where(known, tokens, -1).astype(np.int64) // _WIDTH
+    sizes = np.bincount(number_of[known], minlength=1)
+    enough = [at for at, size in enumerate(sizes) if size >= FEWEST_ITEMS]
+    if len(enough) < 2:
+        why = f"fewer than two intervals of {FEWEST_ITEMS} texts"
+        return _nothing(place, items, why, resamples)
+    each = min(_MOST_OF_AN_INTERVAL, *(int(sizes[at]) for at in enough))
+    # Of the position alone, so that all models have the same texts.
+    order = np.random.default_rng(seed).permutation(len(tokens))
+    parts = []
+    for at in enough:
+        chosen = np.zeros(len(tokens), dtype=bool)
+        chosen[order[(known & (number_of == at))[order]][:each]] = True
+        parts.append(scores_and_changes(items, chosen, place.policies, resamples, seed))
+    return _reading(
+        place,
+        items,
+        tuple(f"{_WIDTH * at}–{_WIDTH * (at + 1) - 1}" for at in enough),
+        (each,) * len(enough),
+        "tokens",
+        parts,
+        resamples,
+    )
+
+
+def query_sheet(found: Sequence[Reading]) -> Sheet | None:
+    """Return nDCG@100 of the shortest and longest queries: rows a model and part, a column a τ.
+
+    Args:
+        found: of `ndcg_of_queries`.
+
+    Returns:
+        None if there is nothing to show.
+    """
+    notes = [
+        f"nDCG@{_CUT}, as in the paper's Figures 7 and 13, whatever the task's own metric, of the "
+        "20 % of the queries and all as long as the last of these. Where a task reranks, over the "
+        "query's candidates.",
+    ]
+    return _sheet(
+        found,
+        "by-query-length",
+        f"nDCG@{_CUT} of the shortest and the longest queries",
+        ("Queries", "Count"),
+        f"nDCG@{_CUT}",
+        [*notes, *_notes_of_units(found)],
+        "queries",
+    )
+
+
+def interval_sheet(found: Sequence[Reading]) -> Sheet | None:
+    """Return the accuracy by intervals of 100 tokens: rows a model and interval, a column a τ.
+
+    Args:
+        found: of `accuracy_of_intervals`.
+
+    Returns:
+        None if there is nothing to show.
+    """
+    notes = [
+        f"Intervals of {_WIDTH} with equal numbers of texts, as in the paper's Figures 6, 8 and 14 "
+        f"({_MOST_OF_AN_INTERVAL} there); in tokens as the model reads them, which is assumed: the "
+        "paper says it of its Figure 1a. Intervals of fewer than "
+        f"{FEWEST_ITEMS} texts are left out, and texts that fill the window. The entropy of "
+        "Figure 6 is not known: results keep predicted labels, not their probabilities.",
+    ]
+    return _sheet(
+        found,
+        "by-hundreds",
+        f"Accuracy of texts by intervals of {_WIDTH} tokens",
+        ("Tokens", "Count"),
+        "accuracy",
+        notes,
+        "texts",
+    )
+
+
+def _ndcg(relevant: Relevant, ranks: NDArray[np.float64], queries: int) -> NDArray[np.float64]:
+    """Return nDCG@100 of each query, shape (queries,); NaN without relevant documents."""
+    gains = np.where(ranks <= _CUT, relevant.grades / np.log2(ranks + 1), 0)
+    found = np.bincount(relevant.items, weights=gains, minlength=queries)
+    # The best order has the grades from high to low.
+    order = np.lexsort((-relevant.grades, relevant.items))
+    items = relevant.items[order]
+    starts = np.searchsorted(items, items)
+    best = np.arange(len(items)) - starts + 1
+    ideal = np.where(best <= _CUT, relevant.grades[order] / np.log2(best + 1), 0)
+    most = np.bincount(items, weights=ideal, minlength=queries)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(found / most)
+
+
+def _nothing(place: Place, items: Items, why: str, resamples: int) -> Reading:
+    return Reading(place.group, place.task, place.label, (), (), items.unit, {}, {}, why, resamples)
+
+
+def _reading(
+    place: Place,
+    items: Items,
+    lengths: tuple[str, ...],
+    counts: tuple[int, ...],
+    unit: str,
+    parts: Sequence[tuple[Mapping[str, float | None], Mapping[str, Change]]],
+    resamples: int,
+) -> Reading:
+    return Reading(
+        place.group,
+        place.task,
+        place.label,
+        lengths,
+        counts,
+        unit,
+        {policy: tuple(scores.get(policy) for scores, _ in parts) for policy in place.policies},
+        {
+            policy: tuple(changes.get(policy, NOT_DEFINED) for _, changes in parts)
+            for policy in place.policies
+            if policy != BASELINE
+        },
+        resamples=resamples,
+        has_draws=bool(items.right),
+    )
+
+
+def _notes_of_units(found: Sequence[Reading]) -> Iterator[str]:
+    shown = [one for one in found if not one.why]
+    if any(one.unit == "characters" for one in shown):
+        yield "Lengths are those of whole queries in characters, before truncation."
+    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
+        yield (
+            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
+            "results are of a version that kept no other."
+        )
+
+
+def _sheet(
+    found: Sequence[Reading],
+    file: str,
+    title: str,
+    labels: tuple[str, str],
+    metric: str,
+    notes: list[str],
+    units: str,
+) -> Sheet | None:
+    shown = [one for one in found if not one.why]
+    if not shown:
+        return None
+    several = len({one.group for one in found}) > 1
+    every = ordered_policies(policy for one in shown for policy in one.scores)
+    sections = []
+    for one in shown:
+        heading = f"{one.task}, {one.label}"
+        heading = f"{one.group}: {heading}" if several else heading
+        sections.append(Section(heading, tuple(_rows(one, every, metric))))
+    if shown[0].resamples:
+        notes += notes_of_intervals(
+            "the part",
+            resamples=shown[0].resamples,
+            with_draws=any(one.has_draws for one in shown),
+            without_draws=units == "texts" and not all(one.has_draws for one in shown),
+        )
+    if left_out := dict.fromkeys(f"{one.task} ({one.why})" for one in found if one.why):
+        notes.append(f"Left out: {', '.join(left_out)}.")
+    return Sheet(
+        name=file,
+        title=title,
+        header=(*labels, "", *(f"τ = {policy}" for policy in every)),
+        labels=3,
+        sections=tuple(sections),
+        notes=tuple(notes),
+    )
+
+
+def _rows(one: Reading, policies: Sequence[str], metric: str) -> Iterator[tuple[Entry, ...]]:
+    for part, (lengths, count) in enumerate(zip(one.lengths, one.counts, strict=True)):
+        first = (name(lengths), name(f"{count:,}"))
+        scores = (one.scores[policy][part] if policy in one.scores else None for policy in policies)
+        yield (*first, name(metric), *map(number, scores))
+        if one.changes:
+            yield (
+                *(*first, name("relative (%)")),
+                *(
+                    Entry("")
+                    if policy == BASELINE
+                    else change_entry(
+                        one.changes[policy][part] if policy in one.changes else NOT_DEFINED
+                    )
+                    for policy in policies
+                ),
+            )
