@@ -133,7 +133,15 @@ def analyse(
         if task in outcomes
         for (label, policy), uncertainty in outcomes[task].pairs.items()
     }
-    draws = replace(_draws(table, outcomes, resamples, seed), families=linked.families)
+    draws = replace(
+        _draws(table, outcomes, resamples, seed),
+        families=linked.families,
+        ratios={
+            cell: (one.error / one.drawn) ** 2
+            for cell, one in cells.items()
+            if one.error is not None and one.drawn
+        },
+    )
     means, average = of_table(table, draws, cells)
     return TableStatistics(
         cells=_holm(cells),

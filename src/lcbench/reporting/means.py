@@ -370,12 +370,14 @@ class _Effects:
         items: by column, of each task over each sample of its items, shape (tasks, resamples).
         samples: by column, the scores (baseline, policy) of its samples, shape (2, resamples).
         linear: by column, what its samples add, to first order, shape (resamples,).
+        ratios: by column, of each task (`Draws.ratios`), shape (tasks,).
     """
 
     values: Mapping[str, NDArray[np.float64]]
     items: Mapping[str, NDArray[np.float64]]
     samples: Mapping[str, NDArray[np.float64]]
     linear: Mapping[str, NDArray[np.float64]]
+    ratios: Mapping[str, NDArray[np.float64]]
 
     @classmethod
     def of(
@@ -411,7 +413,11 @@ class _Effects:
             items[name] = np.einsum("p,ptr->tr", gradient, of_tasks.astype(np.float64))
         # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
         values = {name: (pairs * gradient).sum(axis=1) for name, pairs in scores.items()}
-        return cls(values, items, samples, linear)
+        ratios = {
+            name: np.array([draws.ratios.get((label, policies[task], task), 1.0) for task in tasks])
+            for name, tasks in tasks_of.items()
+        }
+        return cls(values, items, samples, linear, ratios)
 
 
 def _variance(
@@ -426,10 +432,11 @@ def _variance(
     variances, degrees = [], []
     items = {name: np.mean([one.items[name] for one in effects], axis=0) for name in tasks_of}
     for name, tasks in tasks_of.items():
-        noise = items[name].var(axis=1)
+        ratios = np.mean([one.ratios[name] for one in effects], axis=0)
+        noise = items[name].var(axis=1) * ratios
         if len(tasks) == 1:
             *_, count = draws.cells[label, BASELINE, tasks[0]]
-            variances.append(float(noise[0]) * count / max(count - 1, 1))
+            variances.append(float(noise[0]))
             degrees.append(count - 1)
             continue
         values = np.mean([one.values[name] for one in effects], axis=0)
@@ -438,7 +445,7 @@ def _variance(
         if len(names) == 1 and all((label, BASELINE, task) in draws.cells for task in tasks):
             # One family says no more of others than a single task does: its items vary alone.
             counts = np.array([draws.cells[label, BASELINE, task][-1] for task in tasks])
-            apart = noise * counts / np.maximum(counts - 1, 1) / len(tasks) ** 2
+            apart = noise / len(tasks) ** 2
             freedom = apart.sum() ** 2 / max(float((apart**2 / (counts - 1)).sum()), 1e-300)
             variances.append(max(float(apart.sum()), float(items[name].mean(axis=0).var())))
             degrees.append(max(freedom, 1.0))

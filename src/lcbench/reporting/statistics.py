@@ -41,6 +41,8 @@ class Uncertainty:
             band over all that were tried; else None.
         tried: how many policies the band is over.
         error: the standard error, in percentage points of the improvement; None: unknown.
+        drawn: the standard deviation of its draws, which for few units, and for classifications,
+            is another; None: unknown.
         critical: of the interval, in standard errors.
         bound: the size that the improvement does not exceed, by the 90 % interval; None: unknown.
         up: how many independent units score higher than in the baseline; None: unknown, or several
@@ -60,6 +62,7 @@ class Uncertainty:
     alone: tuple[float, float] | None = None
     tried: int = 1
     error: float | None = None
+    drawn: float | None = None
     critical: float | None = None
     bound: float | None = None
     up: int | None = None
@@ -116,6 +119,7 @@ class Draws:
             with replacement.
         picks: by column, which of its samples each of them gives; the same shape.
         signed: tasks whose scores can be below 0: correlations.
+        ratios: of a cell's improvement the variance without bias by that of its draws.
         families: by task the name of its family: tasks that share items; of others their own.
     """
 
@@ -124,6 +128,7 @@ class Draws:
     tasks: Mapping[str, NDArray[np.int64]]
     picks: Mapping[str, NDArray[np.int64]]
     signed: frozenset[str] = frozenset()
+    ratios: Mapping[CellKey, float] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -261,6 +261,7 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         grouped=drawn.grouped,
         note="; ".join(notes),
         error=error,
+        drawn=deviation,
         critical=critical,
         bound=power.bound(value, error, critical_90),
         up=up,
