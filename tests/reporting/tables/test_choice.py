@@ -13,7 +13,7 @@ from report_cells import BGE, item_rows, write_cell
 
 from lcbench.reporting import sheet as sheets
 from lcbench.reporting.intervals import analyse
-from lcbench.reporting.statistics import Uncertainty
+from lcbench.reporting.statistics import NOTHING, Draws, TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.choice import Choice, choose, sheet
@@ -74,6 +74,23 @@ def test_by_hand() -> None:
     assert model.gains == pytest.approx({"1": 0, "0.9": 100 * 0.04 / 1.5, "0.8": 4})
     assert model.usual_regret == 0
     assert (choice.one_tau, choice.one_gain) == ("0.8", pytest.approx(4))
+
+
+def with_families(families: Mapping[str, str]) -> TableStatistics:
+    return replace(NOTHING, draws=Draws({}, {}, {}, {}, families=families))
+
+
+def test_tasks_that_share_items_are_held_out_together() -> None:
+    table = table_of({"m": THREE}, {"X": ["A", "B", "C"]})
+    choice = choose(table, with_families({"A": "A", "B": "A", "C": "C"}))
+    assert choice is not None
+    # A and B have only C to choose on, where 0.9 and 0.8 are equal; C has both.
+    assert choice.models[0].held_out == {"A": "0.9", "B": "0.9", "C": "0.8"}
+
+
+def test_where_all_tasks_share_items_none_is_left_to_choose_on() -> None:
+    table = table_of({"m": THREE, "n": THREE}, {"X": ["A", "B", "C"]})
+    assert choose(table, with_families(dict.fromkeys("ABC", "A"))) is None
 
 
 def test_a_column_left_empty_has_no_part_in_the_choice() -> None:
