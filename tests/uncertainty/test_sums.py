@@ -86,7 +86,6 @@ def test_totals_and_changes_count_units() -> None:
     assert changed(change, np.arange(8)) == (3, 3)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("draws", [0, 10])
 def test_95_of_100_intervals_cover_the_truth(draws: int) -> None:
     """A slope over 200 clusters, and over 60 texts crossed with 10 draws; 2,000 runs."""
