@@ -91,7 +91,7 @@ def test_a_command_line(
 
 
 def test_the_readme_says_what_was_found_of_its_own_numbers() -> None:
-    """By document QMSum's gain is not significant; the demo's on Avg is so of three τ, not of six."""
+    """By document QMSum's gain is no gain; the demo's on Avg is one of three τ, and none of six."""
     text = " ".join(README.split())
     for words in (
         "its 1,527 queries are about 197 meetings",
