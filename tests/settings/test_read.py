@@ -27,7 +27,7 @@ from lcbench.tempscale.policy import Constant
 
 GROUPS = {
     group: sorted(path.stem for path in Path(config_folder(), group).glob("*.yaml"))
-    for group in config_groups()
+    for group in sorted(config_groups())
 }
 
 
