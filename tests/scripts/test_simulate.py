@@ -13,7 +13,7 @@ import simulate
 @pytest.mark.parametrize("spread", [0.0, 1.0], ids=["equal tasks", "different tasks"])
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 @pytest.mark.parametrize(
-    "runs", [pytest.param(40), pytest.param(2000, marks=pytest.mark.exhaustive)]
+    "runs", [pytest.param(40), pytest.param(400, marks=pytest.mark.exhaustive)]
 )
 def test_the_best_of_six_is_no_gain(runs: int, correlation: float, spread: float) -> None:
     design = simulate.Design(simulate.PAPER, correlation=correlation, spread=spread)
@@ -28,7 +28,7 @@ def test_the_best_of_six_is_no_gain(runs: int, correlation: float, spread: float
 
 @pytest.mark.parametrize("tasks", [2, 4, 8, 11])
 @pytest.mark.parametrize(
-    "runs", [pytest.param(100), pytest.param(2000, marks=pytest.mark.exhaustive)]
+    "runs", [pytest.param(100), pytest.param(400, marks=pytest.mark.exhaustive)]
 )
 def test_a_column_of_few_tasks_is_covered(runs: int, tasks: int) -> None:
     for spread in (0.0, 1.0, 3.0):
@@ -56,7 +56,7 @@ def test_the_document_has_all_designs() -> None:
 
 
 @pytest.mark.parametrize(
-    "runs", [pytest.param(60), pytest.param(2000, marks=pytest.mark.exhaustive)]
+    "runs", [pytest.param(60), pytest.param(400, marks=pytest.mark.exhaustive)]
 )
 def test_queries_of_one_document_are_no_evidence_of_their_own(runs: int) -> None:
     table = simulate.table_of_clusters(runs, seed=3).splitlines()
