@@ -20,19 +20,13 @@ from lcbench.reporting import means
 from lcbench.reporting.statistics import Draws
 from lcbench.reporting.table import AVERAGE, BASELINE, Block, Column, Table, TaskScores
 from lcbench.reporting.task_intervals import of_pair
+from lcbench.tasks.suites import shipped_suites
 from lcbench.uncertainty.bootstrap import resample
 from lcbench.uncertainty.clusters import numbered
 from lcbench.uncertainty.items import Sample
 
-PAPER = {
-    "Class": 8,
-    "Clust": 11,
-    "Summ": 1,
-    "STS": 10,
-    "BeirRetr": 2,
-    "Rerank": 4,
-    "LongEmbRetr": 4,
-}
+(_SUITE,) = (suite for suite in shipped_suites() if suite.name == "paper")
+PAPER = {column: len(tasks) for column, tasks in _SUITE.columns.items()}
 """How many tasks each column of the paper's Table 1 has."""
 
 TAUS = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.1")

@@ -1,4 +1,4 @@
-"""`uncertainty.bootstrap` where items hang together: clusters are what is drawn and flipped."""
+"""`uncertainty.bootstrap` where items are linked: clusters are what is drawn and flipped."""
 
 import itertools
 from collections.abc import Sequence
@@ -406,8 +406,8 @@ def test_queries_that_are_all_of_one_document_say_nothing_of_others(
     found = read(results, {"BeirRetr": ["NFCorpus"]})
     assert found.cells == {}
     assert found.notes[0] == (
-        "no interval for NFCorpus: all items hang together through texts that they share: one says "
-        "nothing of others"
+        "no interval for NFCorpus: all items are linked by texts that they share: a single unit "
+        "says nothing of others"
     )
 
 

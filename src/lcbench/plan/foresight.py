@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from lcbench.uncertainty.power import POWER, detectable, probability
+from lcbench.tasks.suites import averaged_columns
+from lcbench.uncertainty.power import CLAIMED, POWER, detectable, probability
 
 if TYPE_CHECKING:
     from lcbench.tasks.source import Part, Texts
 
-CLAIMED = 0.5
-"""The effect on Avg in % that is to be seen: about what the paper claims."""
-
 # Standard deviation of what one unit adds to a task's relative change in %, times the units: of
-# all-MiniLM-L6-v2 at τ = 0.9, from the cells of results/demo and results/minilm (a test compares).
+# all-MiniLM-L6-v2 at τ = 0.9, from the cells of results/demo and results/minilm. Tasks of a type
+# differ by up to 2.5 times either way (a test compares).
 NOISE = {
     "Retrieval": 15.0,
     "Reranking": 17.0,
@@ -29,9 +28,6 @@ NOISE = {
 # Of a clustering mteb states texts, not sets; most of the paper's have ten.
 _SETS = 10
 
-# Columns that are no part of Avg beside others, as `reporting.table.OUTSIDE_AVERAGE`.
-_OUTSIDE = frozenset({"Needle", "Passkey"})
-
 
 @dataclass(frozen=True)
 class Foresight:
@@ -40,7 +36,7 @@ class Foresight:
     Attributes:
         chance: the probability that a change by `CLAIMED` % is significant.
         smallest: the change in % that is with 80 % probability.
-        tried: temperatures beside the baseline, whose choice is counted.
+        tried: temperatures other than the baseline, whose choice is counted.
         unknown: tasks whose noise is not known; they are taken as without any.
     """
 
@@ -70,7 +66,7 @@ def foresee(
     Args:
         parts: the tasks.
         column_of: of a task and its type, the column of Table 1.
-        tried: temperatures beside the baseline.
+        tried: temperatures other than the baseline.
     """
     columns: dict[str, list[float]] = {}
     unknown: list[str] = []
@@ -84,7 +80,7 @@ def foresee(
         columns.setdefault(column, []).append(
             0.0 if units is None or noise is None else noise**2 / units
         )
-    averaged = {name: of for name, of in columns.items() if name not in _OUTSIDE} or columns
+    averaged = {name: columns[name] for name in averaged_columns(tuple(columns))}
     variance = sum(sum(of) / len(of) ** 2 for of in averaged.values()) / len(averaged) ** 2
     if variance <= 0 or not tried:
         return None

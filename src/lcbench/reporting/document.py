@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import lcbench
 from lcbench.reporting import formats, paper_formats
 from lcbench.reporting.sheet import as_json
-from lcbench.reporting.table import BASELINE, Block, Table, averaged_columns, relative_improvement
+from lcbench.reporting.table import BASELINE, Block, Table, relative_improvement
 from lcbench.reporting.text import group_heading
+from lcbench.tasks.suites import averaged_columns
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings, TableFindings

@@ -26,7 +26,6 @@ from lcbench.reporting.table import (
     Row,
     Table,
     TaskScores,
-    averaged_columns,
     ordered_policies,
     relative_improvement,
 )
@@ -48,6 +47,7 @@ from lcbench.reporting.text import (
     markdown_text,
     two_decimals,
 )
+from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty.power import detectable
 
 CSV_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")

@@ -24,7 +24,7 @@ from lcbench.reporting.statistics import (
     TableStatistics,
     Uncertainty,
 )
-from lcbench.reporting.table import AVERAGE, Table, averaged_columns
+from lcbench.reporting.table import AVERAGE, Table
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
     TaskOutcome,
@@ -35,6 +35,7 @@ from lcbench.reporting.task_intervals import (
     task_outcome,
 )
 from lcbench.system.hardware import cores
+from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty.bootstrap import generator, resample
 from lcbench.uncertainty.clusters import link
 from lcbench.uncertainty.items import (

@@ -15,8 +15,9 @@ from scipy import stats
 
 from lcbench.reporting.notes import candidate_policies
 from lcbench.reporting.statistics import CellKey, Draws, Uncertainty
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, averaged_columns
+from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table
 from lcbench.reporting.task_intervals import OVER_AS_IT_IS, listed, possible, relative_changes
+from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty import power
 from lcbench.uncertainty.bootstrap import LEVEL, interval
 from lcbench.uncertainty.simultaneous import critical_value, critical_value_of_means
@@ -92,7 +93,7 @@ class MeanImprovement:
         return self.possible(*interval(self.drawn, reaching, self.value, deviation))
 
     def critical(self, normal: float, level: float = LEVEL) -> float:
-        """Return a critical value of the normal distribution as Student's t has it."""
+        """Return a critical value of the normal distribution, scaled to that of Student's t."""
         exact = float(stats.t.ppf((1 + level) / 2, self.degrees))
         return normal * exact / float(stats.norm.ppf((1 + level) / 2))
 
@@ -126,17 +127,6 @@ class MeanImprovement:
     def possible(self, low: float, high: float) -> tuple[float, float]:
         """Return the part of an interval that such scores can reach."""
         return (low, high) if self.signed else possible(low, high)
-
-
-def improvement_interval(
-    table: Table, draws: Draws, picks: Picks, columns: Sequence[str]
-) -> Uncertainty | None:
-    """Return how sure the mean improvement of models over columns is, had nothing been chosen.
-
-    Args, and None: as `mean_improvement`.
-    """
-    found = mean_improvement(table, draws, picks, columns)
-    return None if found is None else found.uncertainty()
 
 
 def mean_improvement(
@@ -241,7 +231,7 @@ def everywhere(block: Block, policy: str) -> dict[str, str]:
 
 
 def _families(block: Block) -> list[list[str]]:
-    """Return the policies that are tried beside one another: constants, and all others."""
+    """Return the policies that are tried together: constants, and all others."""
     candidates = candidate_policies(block.tasks, block.policies)
     others = [one for one in block.policies if one != BASELINE and one not in candidates]
     return [family for family in (candidates, others) if family]

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,10 +25,6 @@ COLUMN_ORDER = (
     "LongEmbRetr",
 )
 """The paper's order of columns, with mteb's other task types in between; others come after."""
-
-OUTSIDE_AVERAGE = frozenset({"Needle", "Passkey"})
-"""Columns that are not part of `Avg` beside others: one fact in much filler, where few queries say
-little. The paper's averages leave them out as well (its Table 4)."""
 
 Values = Mapping[str, float | None]
 """Values by column name, `Avg` included; `None` is a hole."""
@@ -173,8 +169,3 @@ class Cell:
 
 
 Cells = Mapping[str, Mapping[str, Cell]]  # by policy, then by task
-
-
-def averaged_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `Avg` is the mean of: not `OUTSIDE_AVERAGE`, unless there are only those."""
-    return tuple(name for name in columns if name not in OUTSIDE_AVERAGE) or tuple(columns)

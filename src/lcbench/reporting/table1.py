@@ -41,13 +41,13 @@ from lcbench.reporting.table import (
     Table,
     TaskScores,
     Values,
-    averaged_columns,
     ordered_policies,
     relative_improvement,
     temperature,
 )
 from lcbench.results.items import ITEMS
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_DIGEST
+from lcbench.tasks.suites import averaged_columns
 
 SCORE_COLUMNS = (
     "group",

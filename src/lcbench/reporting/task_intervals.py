@@ -63,7 +63,7 @@ class TaskOutcome:
 
 _NOT_ABOVE_ZERO = "the baseline is not above 0"
 _SINGLE = "a single item says nothing of others"
-_ONE_CLUSTER = "all items hang together through texts that they share: one says nothing of others"
+_ONE_CLUSTER = "all items are linked by texts that they share: a single unit says nothing of others"
 _OTHER_SCORE = "the table's score is not that of all items, as where it takes some subsets only"
 _OTHER_ITEMS = "the items are not those of the baseline"
 _OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"

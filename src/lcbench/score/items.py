@@ -286,7 +286,7 @@ def _query_shares(
     """Return what each query of a split shares with others: its own text, its relevant documents.
 
     Several relevant documents are shared together only: through single ones nearly all queries of
-    some tasks would hang together. A question that several queries ask is a form of words, such as
+    some tasks would be linked. A question that several queries ask is a form of words, such as
     "What is the passkey?", and says nothing of what is searched for.
 
     Args:

@@ -29,6 +29,11 @@ _COLUMN_OF_TYPE = {
 }
 
 
+OUTSIDE_AVERAGE = frozenset({"Needle", "Passkey"})
+"""Columns that are not part of `Avg` beside others: one fact in much filler, where few queries say
+little. The paper's averages leave them out as well (its Table 4)."""
+
+
 @dataclass(frozen=True)
 class Suite:
     """A named set of tasks.
@@ -83,6 +88,11 @@ def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
             if task in tasks:
                 return column
     return _COLUMN_OF_TYPE.get(kind or "", kind or "Other")
+
+
+def averaged_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that `Avg` is the mean of: not `OUTSIDE_AVERAGE`, unless there are only those."""
+    return tuple(name for name in columns if name not in OUTSIDE_AVERAGE) or tuple(columns)
 
 
 def choose(

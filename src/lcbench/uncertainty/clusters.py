@@ -1,4 +1,4 @@
-"""Clusters: items that hang together through texts that they share, in one task or in several.
+"""Clusters: items that are linked by texts that they share, in one task or in several.
 
 Queries of one document are no independent observations of how well documents are found, and neither
 is one text in two tasks. Clusters are what the bootstrap draws and the permutation test flips

@@ -13,6 +13,9 @@ from scipy import stats
 POWER = 0.8
 """The probability with which the smallest detectable effect is found."""
 
+CLAIMED = 0.5
+"""The effect on Avg in % that is to be seen: about what the paper claims."""
+
 LEVEL = 0.90
 """Of the interval that equivalence is read from: two one-sided tests at 5 % (Schuirmann 1987)."""
 

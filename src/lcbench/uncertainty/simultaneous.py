@@ -35,8 +35,8 @@ def critical_value(draws: NDArray[np.float64], level: float) -> float:
         level: of the band, as 0.95.
     """
     single = float(stats.norm.ppf((1 + level) / 2))
-    deviations, scale = _standardised(draws)
-    if deviations.shape[1] < 2 or scale == 0:
+    deviations = _standardised(draws)
+    if deviations.shape[1] < 2:
         return single
     return max(single, float(np.quantile(np.abs(deviations).max(axis=1), level)))
 
@@ -75,12 +75,12 @@ def critical_value_of_means(groups: Sequence[NDArray[np.float64]], level: float)
     return max(single, float(np.quantile(largest, level)))
 
 
-def _standardised(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return draws around their means in standard deviations, and the largest of these."""
+def _standardised(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return draws around their means in standard deviations, of the columns that vary."""
     deviations = draws - draws.mean(axis=0)
     scales = deviations.std(axis=0)
-    varies = scales > 0
-    return deviations[:, varies] / scales[varies], float(scales.max(initial=0.0))
+    found: NDArray[np.float64] = deviations[:, scales > 0] / scales[scales > 0]
+    return found
 
 
 def _every_choice(sizes: Sequence[int]) -> NDArray[np.int64]:

@@ -14,11 +14,11 @@ from lcbench.reporting.table import (
     BASELINE,
     Block,
     Table,
-    averaged_columns,
     relative_improvement,
     temperature,
 )
 from lcbench.reporting.text import HOLE, group_heading, two_decimals
+from lcbench.tasks.suites import averaged_columns
 
 USUAL = "0.8"
 """The τ of three of the five models in the paper's Table 1: what one would take untried."""

@@ -52,7 +52,7 @@ class Reading:
         lengths: the names of the parts, from short to long.
         counts: how many items each has.
         unit: what lengths are counted in.
-        scores: × 100, by policy and then by part; None is a hole.
+        scores: × 100, by policy and then by part; None where there is none.
         changes: relative, in %, of all policies but the baseline.
         why: why there is nothing; empty where there is.
         resamples: of the bootstrap; 0: no intervals.

@@ -8,10 +8,7 @@ from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, nu
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import AVERAGE, Block, Table
 from lcbench.reporting.text import HOLE, group_heading
-from lcbench.uncertainty.power import POWER, detectable, needed
-
-CLAIMED = 0.5
-"""The effect in % that the paper claims: about as much on Avg of five models."""
+from lcbench.uncertainty.power import CLAIMED, POWER, detectable, needed
 
 
 def power_sheet(table: Table, statistics: TableStatistics) -> Sheet | None:

@@ -36,7 +36,8 @@ class LongestRanks:
         longest: how many documents are the longest.
         documents: of how many.
         unit: what their length is counted in.
-        ranks: the mean rank by policy; None is a hole. Empty where all documents are alike.
+        ranks: the mean rank by policy; None where there is none. Empty where all documents are
+            alike.
         changes: of ranks against the baseline, by policy; negative is better.
     """
 

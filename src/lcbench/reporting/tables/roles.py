@@ -13,11 +13,11 @@ from lcbench.reporting.table import (
     BASELINE,
     Block,
     Table,
-    averaged_columns,
     relative_improvement,
     temperature,
 )
 from lcbench.reporting.text import group_heading
+from lcbench.tasks.suites import averaged_columns
 from lcbench.tempscale.policy import ByRole, Constant
 
 # `_bias=kept` is a reading of its own, and never mixed with the other.
