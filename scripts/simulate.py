@@ -17,8 +17,8 @@ from markdown_table import table as markdown_table
 from numpy.typing import NDArray
 
 from lcbench.reporting import means
+from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, Column, ScoreTable, TaskScores
 from lcbench.reporting.statistics import Draws
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Column, Table, TaskScores
 from lcbench.reporting.task_intervals import of_pair
 from lcbench.tasks.suites import shipped_suites
 from lcbench.uncertainty.bootstrap import resample
@@ -126,7 +126,7 @@ def _made(
     seen: NDArray[np.float64],
     drawn: NDArray[np.float64],
     random: np.random.Generator,
-) -> tuple[Table, Draws]:
+) -> tuple[ScoreTable, Draws]:
     """Return a table of these effects, and the draws of its cells.
 
     Args:
@@ -169,7 +169,7 @@ def _made(
         improvements=improvements,
         tasks=tuple(TaskScores(name, task, scores[task]) for name, task in tasks),
     )
-    table = Table("g", columns, (block,), None, ())
+    table = ScoreTable("g", columns, (block,), None, ())
     cells = {}
     for place, (_, task) in enumerate(tasks):
         cells["m", BASELINE, task] = np.full(len(drawn), _RAW, dtype=np.float32)

@@ -474,7 +474,7 @@ def test_the_page_of_a_folder_of_results(of_results: Page):
 
 
 def test_a_long_table_is_made_when_it_is_asked_for(driver: Any, folder: Path):
-    rows = [[{"text": "x", "value": "x", "look": "plain", "more": ""}] * 2]
+    rows = [[{"text": "x", "value": "x", "style": "neutral", "tooltip": ""}] * 2]
     sheet = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 2, "notes": []}
     short = {**sheet, "name": "short", "sections": [{"heading": "", "rows": rows * 100}]}
     sheet["sections"] = [{"heading": "of many", "rows": rows * 101}]

@@ -20,8 +20,8 @@ from lcbench.reporting.figures import (
     improvement_series,
     plot_improvement,
 )
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 
 SCORES = {
@@ -37,7 +37,7 @@ SCORES = {
 }
 
 
-def tables_of(scores: dict[str, dict[str, tuple[float | None, float | None]]]) -> list[Table]:
+def tables_of(scores: dict[str, dict[str, tuple[float | None, float | None]]]) -> list[ScoreTable]:
     """Tables of scores by model and policy, over the columns Class and STS."""
     return build_tables(
         pd.DataFrame(
@@ -65,11 +65,11 @@ def tables_of(scores: dict[str, dict[str, tuple[float | None, float | None]]]) -
 
 
 @pytest.fixture
-def tables() -> list[Table]:
+def tables() -> list[ScoreTable]:
     return tables_of(SCORES)
 
 
-def test_series_are_the_tables_improvements(tables: list[Table]) -> None:
+def test_series_are_the_tables_improvements(tables: list[ScoreTable]) -> None:
     one, two, raw = tables[0].blocks
     nan = pytest.approx(math.nan, nan_ok=True)
     taus = (1.2, 1.0, 0.9, 0.5)
@@ -83,7 +83,7 @@ def test_series_are_the_tables_improvements(tables: list[Table]) -> None:
     assert improvement_series(raw) == ()
 
 
-def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[Table]) -> None:
+def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[ScoreTable]) -> None:
     figure = improvement_figure(tables)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == [
@@ -105,7 +105,7 @@ def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[Table]) 
     assert ticks == ["1.2", "1", "0.9", "0.5"]
 
 
-def test_points_are_filled_where_the_interval_excludes_zero(tables: list[Table]) -> None:
+def test_points_are_filled_where_the_interval_excludes_zero(tables: list[ScoreTable]) -> None:
     means = {
         ("one_$x$", "0.9", "Class"): Uncertainty(0.5, 3.5),
         ("one_$x$", "0.5", "Class"): Uncertainty(-9.0, 0.5),
@@ -146,7 +146,7 @@ def test_points_are_filled_where_the_interval_excludes_zero(tables: list[Table])
     ]
 
 
-def test_csv_has_every_point_in_full(tables: list[Table]) -> None:
+def test_csv_has_every_point_in_full(tables: list[ScoreTable]) -> None:
     means = {("two", "0.8", "Avg"): Uncertainty(0.25, 1.5)}
     rows = list(csv.DictReader(io.StringIO(improvement_csv(tables))))
     assert len(rows) == 3 * 4 + 3 * 2
@@ -166,7 +166,7 @@ def test_csv_has_every_point_in_full(tables: list[Table]) -> None:
     assert (last["column"], last["tau"], last["low"], last["high"]) == ("Avg", "0.8", "0.25", "1.5")
 
 
-def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[Table]) -> None:
+def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[ScoreTable]) -> None:
     figure = improvement_figure(tables)
     assert figure is not None
     *columns, average = figure.axes[0].get_lines()[:3]
@@ -179,7 +179,7 @@ def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[Tab
     assert [line.get_color() for line in other[:2]] == [line.get_color() for line in columns]
 
 
-def test_the_legend_covers_no_panel(tables: list[Table]) -> None:
+def test_the_legend_covers_no_panel(tables: list[ScoreTable]) -> None:
     figure = improvement_figure(tables)
     assert figure is not None
     (legend,) = figure.legends
@@ -201,7 +201,7 @@ def test_a_fall_by_much_leaves_small_gains_visible() -> None:
     assert (gain - top) > 0.2 * (top - bottom)
 
 
-def test_files_are_written_and_reproducible(tables: list[Table], tmp_path: Path) -> None:
+def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: Path) -> None:
     first = plot_improvement(tables, tmp_path / "new" / "table.v1")
     assert first == [tmp_path / "new" / "table.v1.png", tmp_path / "new" / "table.v1.svg"]
     png, svg = (path.read_bytes() for path in first)

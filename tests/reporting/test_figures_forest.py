@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from lcbench.reporting.figures import forest_csv, forest_figures, plot_forest
 from lcbench.reporting.figures.forest import Line, forest_lines
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 
 # By model and policy: of two tasks of the column STS and one of Class.
@@ -35,7 +35,7 @@ STATISTICS = TableStatistics(
 )
 
 
-def tables_of(scores: dict[str, dict[str, tuple[float | None, ...]]]) -> list[Table]:
+def tables_of(scores: dict[str, dict[str, tuple[float | None, ...]]]) -> list[ScoreTable]:
     return build_tables(
         pd.DataFrame(
             [
@@ -64,11 +64,11 @@ def tables_of(scores: dict[str, dict[str, tuple[float | None, ...]]]) -> list[Ta
 
 
 @pytest.fixture
-def tables() -> list[Table]:
+def tables() -> list[ScoreTable]:
     return tables_of(SCORES)
 
 
-def test_lines_are_tasks_then_their_mean_and_avg_last(tables: list[Table]) -> None:
+def test_lines_are_tasks_then_their_mean_and_avg_last(tables: list[ScoreTable]) -> None:
     one, two, raw = tables[0].blocks
     average = pytest.approx(100 * (0.6275 - 0.625) / 0.625)
     assert forest_lines(tables[0], one, STATISTICS) == (
@@ -101,7 +101,7 @@ def looks(lines: list[Line2D]) -> list[tuple[float, float, str, bool]]:
     ]
 
 
-def test_one_panel_a_model_with_bars_and_hollow_points(tables: list[Table]) -> None:
+def test_one_panel_a_model_with_bars_and_hollow_points(tables: list[ScoreTable]) -> None:
     (figure,) = forest_figures(tables, [STATISTICS])
     one, two = figure.axes
     assert (one.get_title(), two.get_title()) == ("one_$x$\nτ = 0.9", "two\nτ = 0.8")
@@ -140,7 +140,7 @@ def test_one_panel_a_model_with_bars_and_hollow_points(tables: list[Table]) -> N
     ]
 
 
-def test_nothing_overlaps(tables: list[Table]) -> None:
+def test_nothing_overlaps(tables: list[ScoreTable]) -> None:
     (figure,) = forest_figures(tables, [STATISTICS])
     figure.canvas.draw()
     legend = figure.legends[0].get_window_extent()
@@ -181,7 +181,7 @@ def test_nothing_to_plot(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_csv_has_every_line(tables: list[Table]) -> None:
+def test_csv_has_every_line(tables: list[ScoreTable]) -> None:
     rows = list(csv.DictReader(io.StringIO(forest_csv(tables, [STATISTICS]))))
     assert len(rows) == 10
     assert rows[3] == {

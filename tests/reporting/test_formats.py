@@ -13,8 +13,8 @@ from screens import printed
 
 from lcbench.cli.tables import table_1
 from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown
+from lcbench.reporting.score_table import COLUMN_ORDER, ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import COLUMN_ORDER, Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.text import csv_text
 
@@ -50,7 +50,7 @@ def scores_of(
 
 
 @pytest.fixture
-def tables() -> list[Table]:
+def tables() -> list[ScoreTable]:
     """Class rises by 0.43 %, STS falls by 0.12 %, Rerank by too little to print, Summ lacks D."""
     return build_tables(
         scores_of(
@@ -68,7 +68,7 @@ def tables() -> list[Table]:
 
 
 @pytest.fixture
-def hostile_tables() -> list[Table]:
+def hostile_tables() -> list[ScoreTable]:
     """Markup of every format in the names of group, model, tasks and policy; one task missing."""
     values = {
         ("1", "Class", "[bold]Task_1|%&[/bold]"): 0.5,
@@ -83,7 +83,7 @@ def line_with(text: str, start: str) -> str:
     return line
 
 
-def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[Table]) -> None:
+def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[ScoreTable]) -> None:
     text = printed(table_1(tables[0]))
     assert "Window 512" in text
     assert line_with(text, "Model").split()[1:] == ["(1)", "(1)", "(1)", "(1)", "Avg"]
@@ -101,7 +101,7 @@ def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[Table]) -> N
     assert "• minilm, τ = 0.8, Summ: missing D" in text
 
 
-def test_terminal_colours_only_in_addition_to_the_arrows(tables: list[Table]) -> None:
+def test_terminal_colours_only_in_addition_to_the_arrows(tables: list[ScoreTable]) -> None:
     text = printed(table_1(tables[0]), color=True)
     # Blue and orange, as near as these colours come.
     assert "\x1b[94m▲ 0.43\x1b[0m" in text
@@ -140,7 +140,7 @@ def test_a_narrow_terminal_breaks_names_and_no_number(width: int) -> None:
     assert text.count("43.75") == 8
 
 
-def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[Table]) -> None:
+def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[ScoreTable]) -> None:
     choice, average = footnotes(tables[0])
     assert choice.startswith(
         "The best τ of a model is chosen on the same data that it is evaluated"
@@ -155,7 +155,7 @@ def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[Table]) ->
     assert average[:80] in latex(tables)
 
 
-def test_markdown_table(tables: list[Table]) -> None:
+def test_markdown_table(tables: list[ScoreTable]) -> None:
     lines = markdown(tables).splitlines()
     assert lines[:10] == [
         "## protocol paper, window 512",
@@ -226,7 +226,7 @@ def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
     assert [row["window"] for row in rows if row["column"] == "Class"] == ["512", "", ""]
 
 
-def test_latex_table(tables: list[Table]) -> None:
+def test_latex_table(tables: list[ScoreTable]) -> None:
     lines = latex(tables).splitlines()
     needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
     assert lines[0] == needed
@@ -257,7 +257,9 @@ def test_latex_table(tables: list[Table]) -> None:
     assert r"minilm, $\tau$ = 0.8, Summ: missing D" in latex(tables)
 
 
-def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[Table]) -> None:
+def test_markup_in_names_comes_out_as_text_in_the_terminal(
+    hostile_tables: list[ScoreTable],
+) -> None:
     text = printed(table_1(hostile_tables[0]), width=200)
     assert re.match(r"protocol \[red\]g_1\|%\[/red\]\s", text)
     assert HOSTILE_LABEL in text
@@ -266,7 +268,7 @@ def test_markup_in_names_comes_out_as_text_in_the_terminal(hostile_tables: list[
     assert "\x1b" not in text
 
 
-def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[Table]) -> None:
+def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[ScoreTable]) -> None:
     text = markdown(hostile_tables)
     assert text.startswith(r"## protocol \[red\]g\_1\|%\[/red\]")
     assert r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*" in text
@@ -279,7 +281,7 @@ def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[Tabl
     assert bars == [7] * 6 + [6] * 4
 
 
-def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[Table]) -> None:
+def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[ScoreTable]) -> None:
     text = latex(hostile_tables)
     assert (
         r"a\textbar{}b\_c\&d\%e{[}bold{]}\$f\$\#\{g\}\textasciitilde{}\textasciicircum{}"
@@ -296,7 +298,7 @@ def test_line_breaks_in_a_group_do_not_end_the_latex_comment() -> None:
     assert "% a \\input{b}\n" in latex(tables)
 
 
-def test_csv_reads_back_in_full_precision(tables: list[Table]) -> None:
+def test_csv_reads_back_in_full_precision(tables: list[ScoreTable]) -> None:
     rows = list(csv_format.DictReader(io.StringIO(csv(tables))))
     assert ",".join(rows[0]) == "group,window,model,revision,row,policy,column,value"
     assert len(rows) == 3 * 5
@@ -319,7 +321,7 @@ def test_csv_reads_back_in_full_precision(tables: list[Table]) -> None:
     assert sum(row["value"] == "" for row in rows) == 4
 
 
-def test_csv_of_tasks_reads_back(tables: list[Table]) -> None:
+def test_csv_of_tasks_reads_back(tables: list[ScoreTable]) -> None:
     rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables))))
     read = {(row["column"], row["task"], row["policy"]): row["value"] for row in rows}
     assert len(rows) == len(read) == 8
@@ -327,7 +329,7 @@ def test_csv_of_tasks_reads_back(tables: list[Table]) -> None:
     assert read["Summ", "D", "0.8"] == ""
 
 
-def test_csv_keeps_hostile_names(hostile_tables: list[Table]) -> None:
+def test_csv_keeps_hostile_names(hostile_tables: list[ScoreTable]) -> None:
     rows = list(csv_format.DictReader(io.StringIO(csv_tasks(hostile_tables), newline="")))
     assert {row["model"] for row in rows} == {HOSTILE_MODEL}
     assert {row["task"] for row in rows} == {"[bold]Task_1|%&[/bold]", "Task_2\n\x1b[31m"}
@@ -376,7 +378,7 @@ def test_needle_and_passkey_are_not_part_of_the_average() -> None:
 
 
 @pytest.fixture
-def known(tables: list[Table]) -> TableStatistics:
+def known(tables: list[ScoreTable]) -> TableStatistics:
     """Class is told from zero, STS is not, of Rerank nothing is known."""
     assert tables[0].blocks[0].label == "minilm"
     return TableStatistics(
@@ -397,7 +399,7 @@ def known(tables: list[Table]) -> TableStatistics:
     )
 
 
-def test_terminal_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+def test_terminal_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     text = printed(table_1(tables[0], known))
     cells = re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())
     assert cells == ["Relative Improv.", "▲ 0.43", "–", "▽ 0.12", "0.00", "–"]
@@ -410,7 +412,7 @@ def test_terminal_with_statistics(tables: list[Table], known: TableStatistics) -
 
 
 def test_terminal_with_statistics_is_bold_or_dim(
-    tables: list[Table], known: TableStatistics
+    tables: list[ScoreTable], known: TableStatistics
 ) -> None:
     text = printed(table_1(tables[0], known), color=True)
     assert "\x1b[1;94m▲ 0.43\x1b[0m" in text
@@ -437,7 +439,7 @@ def test_terminal_with_statistics_fits_100_columns(change: float) -> None:
     assert "…" not in text
 
 
-def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+def test_markdown_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     lines = markdown(tables, [known]).splitlines()
     assert lines[7:9] == [
         "| minilm | Relative Improv. | 0.8 | **▲ 0.43** | – | ▽ 0.12 | 0.00 | – |",
@@ -463,7 +465,7 @@ def test_markdown_with_statistics(tables: list[Table], known: TableStatistics) -
     ) in lines
 
 
-def test_latex_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+def test_latex_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     lines = latex(tables, [known]).splitlines()
     up = r"\textbf{$\blacktriangle$~0.43}"
     at = lines.index(rf"\quad Relative Improv. & {up} & -- & $\triangledown$~0.12 & 0.00 & -- \\")
@@ -480,7 +482,7 @@ def test_latex_with_statistics(tables: list[Table], known: TableStatistics) -> N
     ]
 
 
-def test_csv_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+def test_csv_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     text = csv(tables, [known])
     # All that was there before is still there, as it was.
     assert set(csv(tables).splitlines()) < set(text.splitlines())
@@ -497,7 +499,7 @@ def test_csv_with_statistics(tables: list[Table], known: TableStatistics) -> Non
     }
 
 
-def test_csv_of_tasks_with_statistics(tables: list[Table], known: TableStatistics) -> None:
+def test_csv_of_tasks_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables, [known]))))
     assert list(rows[0])[-11:] == [
         *("improvement", "low", "high", "p", "adjusted"),
@@ -535,14 +537,17 @@ def test_the_mean_over_models_has_an_interval_too() -> None:
 
 
 def test_table_1_compiles_as_latex(
-    tables: list[Table], hostile_tables: list[Table], known: TableStatistics, tmp_path: Path
+    tables: list[ScoreTable],
+    hostile_tables: list[ScoreTable],
+    known: TableStatistics,
+    tmp_path: Path,
 ) -> None:
     body = latex([*tables, *hostile_tables], [known, None]) + latex(tables)
     said = compiled(latex_document(body), tmp_path)
     assert ".pk>" not in said
 
 
-def many_models(count: int, columns: int) -> tuple[Table, TableStatistics]:
+def many_models(count: int, columns: int) -> tuple[ScoreTable, TableStatistics]:
     """Models with names like real ones, and intervals of two digits before the point."""
     scores = pd.concat(
         scores_of(
@@ -590,7 +595,7 @@ def test_many_models_are_several_tables_in_latex() -> None:
 
 
 def test_many_notes_stand_below_the_table_in_latex(
-    tables: list[Table], known: TableStatistics
+    tables: list[ScoreTable], known: TableStatistics
 ) -> None:
     notes = tuple(f"minilm, Task{number}: no items" for number in range(100))
     lines = latex(tables, [replace(known, notes=notes)]).splitlines()
@@ -618,7 +623,7 @@ def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
     assert len(rule) < 60
 
 
-def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[Table]) -> None:
+def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[ScoreTable]) -> None:
     none = TableStatistics({}, {}, {}, resamples=0)
     said = footnotes(tables[0], none)
     assert said[-1] == "No intervals were asked for (resamples=0)."

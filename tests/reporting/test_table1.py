@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from report_frames import cell, frame
 
-from lcbench.reporting.table import (
+from lcbench.reporting.score_table import (
     AVERAGE,
     Block,
-    Table,
+    ScoreTable,
     TaskScores,
     ordered_policies,
     relative_improvement,
@@ -74,7 +74,7 @@ def the_table(
     scores: pd.DataFrame,
     expected: Mapping[str, Sequence[str]] | None = None,
     policies_expected: Mapping[str, Sequence[str]] | None = None,
-) -> Table:
+) -> ScoreTable:
     (table,) = build_tables(scores, expected, policies_expected)
     return table
 

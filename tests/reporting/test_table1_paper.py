@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from lcbench.reporting.formats import latex, markdown
-from lcbench.reporting.table import AVERAGE, Table
+from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.table1 import build_tables
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
@@ -101,7 +101,7 @@ def spread(count: int) -> list[float]:
     return [1.5 * (place - (count - 1) / 2) for place in range(count)]
 
 
-def papers_table(scores: dict[tuple[str, str], tuple[float, ...]]) -> Table:
+def papers_table(scores: dict[tuple[str, str], tuple[float, ...]]) -> ScoreTable:
     """Table 1 of scores × 100 of the columns, and a worse τ beside the paper's."""
     rows = []
     for (model, kind), values in scores.items():
@@ -136,7 +136,7 @@ def arrow(text: str) -> str:
 
 
 @pytest.fixture
-def table() -> Table:
+def table() -> ScoreTable:
     return papers_table(SCORES)
 
 
@@ -151,7 +151,7 @@ def test_the_scores_round_to_the_printed_ones() -> None:
         )
 
 
-def test_every_row_comes_out_as_the_paper_prints_it(table: Table) -> None:
+def test_every_row_comes_out_as_the_paper_prints_it(table: ScoreTable) -> None:
     paper = printed()
     names = [*COLUMNS, AVERAGE]
     expected = []
@@ -180,7 +180,7 @@ def test_every_row_comes_out_as_the_paper_prints_it(table: Table) -> None:
     assert len(expected) == 2 + 5 * 3 + 1
 
 
-def test_the_last_row_in_latex(table: Table) -> None:
+def test_the_last_row_in_latex(table: ScoreTable) -> None:
     up = r"$\blacktriangle$~"
     values = ["0.43", "1.18", "0.77", "0.14", "0.71", "0.22", "0.82", "0.53"]
     assert f"Avg Improv. & {' & '.join(up + value for value in values)} \\\\" in latex([table])

@@ -197,11 +197,12 @@ def _choice(
 
 
 def _sheet(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[str, Any]:
-    def entry(value: float, look: str) -> dict[str, Any]:
-        return {"text": f"{value:.2f}", "value": value, "look": look, "more": f"{mark}95 %: 0 to 1"}
+    def entry(value: float, style: str) -> dict[str, Any]:
+        tooltip = f"{mark}95 %: 0 to 1"
+        return {"text": f"{value:.2f}", "value": value, "style": style, "tooltip": tooltip}
 
     def name(text: str) -> dict[str, Any]:
-        return {"text": text, "value": text, "look": "plain", "more": ""}
+        return {"text": text, "value": text, "style": "neutral", "tooltip": ""}
 
     return {
         "name": "table2",
@@ -215,11 +216,11 @@ def _sheet(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[str, A
                     [
                         name(label),
                         name(role),
-                        entry(draw.uniform(40, 60), look),
-                        entry(draw.uniform(40, 60), "plain"),
+                        entry(draw.uniform(40, 60), style),
+                        entry(draw.uniform(40, 60), "neutral"),
                     ]
                     for label in labels
-                    for role, look in (("TempScale", "strong"), ("w/o query", "plain"))
+                    for role, style in (("TempScale", "best"), ("w/o query", "neutral"))
                 ],
             }
         ],

@@ -14,8 +14,8 @@ from scipy import stats
 from lcbench.reporting import intervals
 from lcbench.reporting.intervals import analyse, compare_pair, holm
 from lcbench.reporting.means import TASKS, mean_improvement
+from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.statistics import Draws, TableStatistics, Uncertainty
-from lcbench.reporting.table import AVERAGE, Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
@@ -86,7 +86,7 @@ def queries(
     return write_cell(results, task, float(np.mean(scores)), rows, policy, model, **more)
 
 
-def read(results: Results, columns: Mapping[str, Sequence[str]]) -> tuple[Table, pd.DataFrame]:
+def read(results: Results, columns: Mapping[str, Sequence[str]]) -> tuple[ScoreTable, pd.DataFrame]:
     """The one table of all results, its tasks under these columns."""
     column_of = {task: column for column, tasks in columns.items() for task in tasks}
 
@@ -100,12 +100,12 @@ def read(results: Results, columns: Mapping[str, Sequence[str]]) -> tuple[Table,
 
 def analysed(
     results: Results, columns: Mapping[str, Sequence[str]], **more: Any
-) -> tuple[Table, TableStatistics]:
+) -> tuple[ScoreTable, TableStatistics]:
     table, scores = read(results, columns)
     return table, analyse(table, scores, **{"resamples": RESAMPLES, **more})
 
 
-def improvement_interval(table: Table, *of: Any) -> Uncertainty | None:
+def improvement_interval(table: ScoreTable, *of: Any) -> Uncertainty | None:
     """How sure the mean improvement over columns is, of a single τ."""
     found = mean_improvement(table, *of)
     return None if found is None else found.uncertainty()
@@ -863,7 +863,7 @@ def _made(
     draws: Mapping[tuple[str, str, str], Data],
     random: np.random.Generator,
     column_of: Mapping[str, str] | None = None,
-) -> tuple[Table, Any]:
+) -> tuple[ScoreTable, Any]:
     column_of = column_of or dict.fromkeys(scores, "C")
     rows = [
         {

@@ -37,13 +37,13 @@ from lcbench.reporting.paper_formats import (
     paper_summary,
     paper_tables,
 )
-from lcbench.reporting.sheet import Entry, Section, Sheet
+from lcbench.reporting.table import Entry, Section, Table
 from lcbench.reporting.text import direction, group_heading, one_line, wrapped_header
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings
+    from lcbench.reporting.score_table import ScoreTable
     from lcbench.reporting.statistics import TableStatistics
-    from lcbench.reporting.table import Table
     from lcbench.reporting.tables.paper import Comparison
     from lcbench.reporting.tables.splits_by_length import LengthTable
 
@@ -57,11 +57,11 @@ _SPANNING = "\ue000"
 # Gains blue and losses orange, as on the page and in the figures.
 _GAIN, _LOSS = "dodger_blue1", "dark_orange"
 _STYLES = {
-    "plain": "",
-    "up": f"bold {_GAIN}",
-    "down": f"bold {_LOSS}",
-    "unsure": "dim",
-    "strong": "bold",
+    "neutral": "",
+    "gain": f"bold {_GAIN}",
+    "loss": f"bold {_LOSS}",
+    "inconclusive": "dim",
+    "best": "bold",
 }
 _WITHIN_STYLES = {"yes": "green", "no": "red", "unknown": ""}
 
@@ -84,7 +84,7 @@ def tables_of(findings: Findings) -> Iterator[RenderableType]:
         yield paper_comparison(findings.paper)
 
 
-def table_1(table: Table, statistics: TableStatistics | None = None) -> RenderableType:
+def table_1(table: ScoreTable, statistics: TableStatistics | None = None) -> RenderableType:
     """Return a table of the shape of Table 1, with its notes and its footnotes.
 
     With statistics, relative improvements have the marks of `sheet.improvement`, and their 95 %
@@ -177,7 +177,7 @@ def paper_comparison(comparisons: Sequence[Comparison]) -> RenderableType:
     return Group(*parts, below)
 
 
-def any_sheet(sheet: Sheet) -> RenderableType:
+def any_sheet(sheet: Table) -> RenderableType:
     """Return a sheet.
 
     What is wider than the console is printed in parts, each with the names on the left.
@@ -209,7 +209,7 @@ class _Spanned:
 class _Grid:
     """The rows of a sheet, in as many parts as the width of the console makes of its columns."""
 
-    def __init__(self, sheet: Sheet) -> None:
+    def __init__(self, sheet: Table) -> None:
         self._sheet = sheet
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
@@ -291,7 +291,7 @@ class _Grid:
 
 def _terminal_value(kind: str, entry: Entry) -> Text:
     text = _entry(entry)
-    if kind == "relative" and entry.look == "plain" and isinstance(entry.value, float):
+    if kind == "relative" and entry.style == "neutral" and isinstance(entry.value, float):
         text.style = {1: _GAIN, -1: _LOSS, 0: ""}[direction(entry.value)]
     elif kind in {"low", "high"}:
         text.style = "dim"
@@ -300,7 +300,7 @@ def _terminal_value(kind: str, entry: Entry) -> Text:
 
 def _entry(entry: Entry) -> Text:
     """Return an entry in its colours."""
-    return Text(one_line(entry.text), style=_STYLES[entry.look])
+    return Text(one_line(entry.text), style=_STYLES[entry.style])
 
 
 def _paper_style(quantity: str, one: Comparison | None) -> str:

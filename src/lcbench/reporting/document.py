@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import lcbench
 from lcbench.reporting import formats, paper_formats
-from lcbench.reporting.sheet import as_json
-from lcbench.reporting.table import BASELINE, Block, Table, relative_improvement
+from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, relative_improvement
+from lcbench.reporting.table import as_json
 from lcbench.reporting.text import group_heading
 from lcbench.tasks.suites import averaged_columns
 
@@ -216,7 +216,7 @@ def _cells(block: Block, found: TableFindings, provenance: _Provenance) -> Itera
             }
 
 
-def _average(table: Table, statistics: TableStatistics) -> dict[str, Any] | None:
+def _average(table: ScoreTable, statistics: TableStatistics) -> dict[str, Any] | None:
     if table.average_improvement is None:
         return None
     return {

@@ -9,25 +9,25 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lcbench.reporting.intervals import analyse
-from lcbench.reporting.sheet import Sheet, distinct
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
-from lcbench.reporting.table import Table
+from lcbench.reporting.table import Table, distinct
 from lcbench.reporting.tables import by_length, choice, languages, matrix, power, roles
 from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
 from lcbench.reporting.tables.choice import Choice
-from lcbench.reporting.tables.interaction import LengthGain, gain_sheet, gains_by_length
+from lcbench.reporting.tables.interaction import LengthGain, gain_table, gains_by_length
 from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.reporting.tables.paper import Comparison, compare
 from lcbench.reporting.tables.paper_lengths import (
     Reading,
     accuracy_of_intervals,
-    interval_sheet,
+    interval_table,
     ndcg_of_queries,
-    query_sheet,
+    query_table,
 )
-from lcbench.reporting.tables.ranks import LongestRanks, rank_sheet, ranks_of
+from lcbench.reporting.tables.ranks import LongestRanks, rank_table, ranks_of
 from lcbench.reporting.tables.roles import RoleGrid
-from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_sheet
+from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
 from lcbench.results.content import read_provenance
 from lcbench.uncertainty import sums
 
@@ -64,7 +64,7 @@ class TableFindings:
         cells: those that have a result, counted in the table or not.
     """
 
-    table: Table
+    table: ScoreTable
     statistics: TableStatistics
     choice: Choice | None
     cells: Mapping[CellKey, CellFindings]
@@ -90,7 +90,7 @@ class Findings:
     by_length: tuple[LengthBuckets, ...] = ()
     role_grids: tuple[RoleGrid, ...] = ()
     paper: tuple[Comparison, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
+    sheets: tuple[Table, ...] = ()
     resamples: int = RESAMPLES
     seed: int = SEED
 
@@ -101,7 +101,7 @@ class Findings:
 
 
 def gather(
-    tables: Sequence[Table],
+    tables: Sequence[ScoreTable],
     scores: pd.DataFrame,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -132,12 +132,16 @@ def gather(
     )
     lengths = build_length_tables(scores, tables)
     made = [
-        *(choice.sheet(one.table.group, one.choice) for one in found if one.choice is not None),
+        *(
+            choice.choice_table(one.table.group, one.choice)
+            for one in found
+            if one.choice is not None
+        ),
         *(matrix.matrix(one.table, one.statistics) for one in found),
-        *(power.power_sheet(one.table, one.statistics) for one in found),
-        *(roles.role_sheet(one.table, one.statistics) for one in found),
-        *(languages.language_sheet(one.table, scores) for one in found),
-        length_sheet(lengths),
+        *(power.power_table(one.table, one.statistics) for one in found),
+        *(roles.role_table(one.table, one.statistics) for one in found),
+        *(languages.language_table(one.table, scores) for one in found),
+        length_table(lengths),
         *of_lengths,
     ]
     return Findings(
@@ -153,12 +157,12 @@ def gather(
 
 
 def _by_length(
-    tables: Sequence[Table],
+    tables: Sequence[ScoreTable],
     scores: pd.DataFrame,
     resamples: int,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[LengthBuckets], list[Sheet | None]]:
+) -> tuple[list[LengthBuckets], list[Table | None]]:
     """Return the scores by length and the sheets of all that is found of lengths.
 
     The items of a task and model are read once for all of them.
@@ -175,15 +179,15 @@ def _by_length(
         queries.append(ndcg_of_queries(place, items, resamples, seed))
         intervals.append(accuracy_of_intervals(place, items, resamples, seed))
     return buckets, [
-        by_length.length_sheet(buckets),
-        gain_sheet(gains),
-        query_sheet([one for one in queries if one is not None]),
-        interval_sheet([one for one in intervals if one is not None]),
-        rank_sheet([one for one in ranks if one is not None]),
+        by_length.length_table(buckets),
+        gain_table(gains),
+        query_table([one for one in queries if one is not None]),
+        interval_table([one for one in intervals if one is not None]),
+        rank_table([one for one in ranks if one is not None]),
     ]
 
 
-def cells_of(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:
+def cells_of(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:
     """Return the parts and the provenance of the cells that stand in a table.
 
     Args:

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from lcbench.reporting.sheet import (
+from lcbench.reporting.score_table import (
+    AVERAGE,
+    BASELINE,
+    Block,
+    Row,
+    ScoreTable,
+    TaskScores,
+    ordered_policies,
+    relative_improvement,
+)
+from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
+from lcbench.reporting.table import (
     Entry,
     entry_latex,
     entry_markdown,
@@ -17,18 +28,7 @@ from lcbench.reporting.sheet import (
     latex_table,
     number,
 )
-from lcbench.reporting.sheet import markdown as sheet_markdown
-from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
-from lcbench.reporting.table import (
-    AVERAGE,
-    BASELINE,
-    Block,
-    Row,
-    Table,
-    TaskScores,
-    ordered_policies,
-    relative_improvement,
-)
+from lcbench.reporting.table import markdown as sheet_markdown
 from lcbench.reporting.tables.matrix import matrix
 from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
 from lcbench.reporting.text import (
@@ -102,7 +102,7 @@ class Line:
     entries: tuple[Entry, ...]
 
 
-def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[str, ...]:
+def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> tuple[str, ...]:
     """What a reader must know to read the numbers, as plain text."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
@@ -117,7 +117,9 @@ def footnotes(table: Table, statistics: TableStatistics | None = None) -> tuple[
     )
 
 
-def markdown(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+def markdown(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
+) -> str:
     """The tables with notes and footnotes, and below each the scores per task and τ.
 
     Args:
@@ -177,7 +179,7 @@ def length_values(table: LengthTable, row: LengthRow) -> list[str]:
     return [*values, two_decimals(row.mean)]
 
 
-def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+def csv(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The lines of the tables, one value a row (`CSV_HEADER`), in full precision.
 
     `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
@@ -196,7 +198,9 @@ def csv(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = 
     )
 
 
-def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+def csv_tasks(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
+) -> str:
     """The scores × 100 per task and policy, one a row (`CSV_TASKS_HEADER`), in full precision.
 
     With statistics a row also has `CSV_TASKS_STATISTICS`: the relative improvement and the ends of
@@ -219,7 +223,7 @@ def csv_tasks(tables: Sequence[Table], statistics: Sequence[TableStatistics | No
     )
 
 
-def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] = ()) -> str:
+def latex(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()) -> str:
     """The tables as `table`s with rules of booktabs, each with its notes and footnotes.
 
     One of many models comes in parts, each of a page at most. For `statistics` see `markdown`.
@@ -231,7 +235,7 @@ def latex(tables: Sequence[Table], statistics: Sequence[TableStatistics | None] 
     )
 
 
-def task_counts(table: Table) -> dict[str, str]:
+def task_counts(table: ScoreTable) -> dict[str, str]:
     """What stands after each column's name: " (8)" for eight tasks, nothing for `Avg`."""
     return {**{column.name: f" ({len(column.tasks)})" for column in table.columns}, AVERAGE: ""}
 
@@ -242,12 +246,12 @@ def window_text(block: Block | LengthRow) -> str:
 
 
 def _with_statistics(
-    tables: Sequence[Table], statistics: Sequence[TableStatistics | None]
-) -> list[tuple[Table, TableStatistics | None]]:
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None]
+) -> list[tuple[ScoreTable, TableStatistics | None]]:
     return list(zip(tables, statistics or [None] * len(tables), strict=True))
 
 
-def notes_of(table: Table, statistics: TableStatistics | None) -> tuple[str, ...]:
+def notes_of(table: ScoreTable, statistics: TableStatistics | None) -> tuple[str, ...]:
     return (*table.notes, *(() if statistics is None else statistics.notes))
 
 
@@ -268,7 +272,7 @@ def _footnote_marks(statistics: TableStatistics) -> str:
 
 
 def lines_of(
-    table: Table,
+    table: ScoreTable,
     block: Block,
     statistics: TableStatistics | None,
     *,
@@ -296,7 +300,7 @@ def lines_of(
 
 
 def average_lines(
-    table: Table, statistics: TableStatistics | None, *, two_lines: bool
+    table: ScoreTable, statistics: TableStatistics | None, *, two_lines: bool
 ) -> Iterator[Line]:
     """Yield `Avg Improv.` as the lines of a block; nothing if the table has none."""
     if table.average_improvement is None:
@@ -310,7 +314,7 @@ def average_lines(
 
 
 def _interval_lines(
-    table: Table, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
+    table: ScoreTable, policy: str, known: Mapping[str, Uncertainty], two_lines: bool
 ) -> Iterator[Line]:
     found = [known.get(column) for column in table.column_names]
     if two_lines:
@@ -355,7 +359,7 @@ def _task_statistics(
     ]
 
 
-def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
+def _markdown_table(table: ScoreTable, statistics: TableStatistics | None) -> str:
     counts = task_counts(table)
     names = table.column_names
     header = ["Model", "Row", "τ", *(markdown_text(name) + counts[name] for name in names)]
@@ -385,7 +389,7 @@ def _markdown_table(table: Table, statistics: TableStatistics | None) -> str:
     return "\n".join(lines) + ("" if gains is None else f"\n{sheet_markdown(gains, level=3)}")
 
 
-def _markdown_tasks(table: Table) -> list[str]:
+def _markdown_tasks(table: ScoreTable) -> list[str]:
     policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
     header = ["Model", "Column", "Task", *(f"τ = {markdown_text(policy)}" for policy in policies)]
     rows = [
@@ -403,12 +407,14 @@ def _markdown_tasks(table: Table) -> list[str]:
     return markdown_grid(header, rows, 3)
 
 
-def _identity(table: Table | LengthTable, block: Block | LengthRow) -> tuple[str, str, str, str]:
+def _identity(
+    table: ScoreTable | LengthTable, block: Block | LengthRow
+) -> tuple[str, str, str, str]:
     window = "" if block.window is None else str(block.window)
     return table.group, window, block.model, block.revision
 
 
-def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]:
+def _latex_tables(table: ScoreTable, statistics: TableStatistics | None) -> list[str]:
     """Return a `table` for every few models; the mean over the models is in the last."""
     names = table.column_names
     counts = task_counts(table)
@@ -436,7 +442,7 @@ def _latex_tables(table: Table, statistics: TableStatistics | None) -> list[str]
 
 
 def _latex_blocks(
-    table: Table, blocks: Sequence[Block], statistics: TableStatistics | None
+    table: ScoreTable, blocks: Sequence[Block], statistics: TableStatistics | None
 ) -> Iterator[str]:
     width = 1 + len(table.column_names)
     for window, those in groupby(blocks, window_text):
@@ -450,7 +456,7 @@ def _latex_blocks(
             yield from map(_latex_line, lines_of(table, block, statistics, two_lines=True))
 
 
-def _latex_average(table: Table, statistics: TableStatistics | None) -> Iterator[str]:
+def _latex_average(table: ScoreTable, statistics: TableStatistics | None) -> Iterator[str]:
     for line in average_lines(table, statistics, two_lines=True):
         if line.kind == "relative":
             yield "\\midrule"

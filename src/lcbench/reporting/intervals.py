@@ -16,6 +16,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from lcbench.reporting.means import everywhere, of_table, unknown_alone
+from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.statistics import (
     RESAMPLES,
     SEED,
@@ -24,7 +25,6 @@ from lcbench.reporting.statistics import (
     TableStatistics,
     Uncertainty,
 )
-from lcbench.reporting.table import AVERAGE, Table
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
     TaskOutcome,
@@ -65,7 +65,7 @@ _AT_ONCE = 4
 
 
 def analyse(
-    table: Table,
+    table: ScoreTable,
     scores: pd.DataFrame,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -190,7 +190,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _files(table: Table, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
+def _files(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
     """Return the files of a table's cells."""
     if "files" not in scores.columns:
         return {}
@@ -216,7 +216,9 @@ def _bytes(files: Iterable[CellFiles]) -> int:
     return total
 
 
-def _draws(table: Table, outcomes: Mapping[str, TaskOutcome], resamples: int, seed: int) -> Draws:
+def _draws(
+    table: ScoreTable, outcomes: Mapping[str, TaskOutcome], resamples: int, seed: int
+) -> Draws:
     """Return the draws of all cells of a table, and of the tasks of its columns."""
     scores: dict[CellKey, NDArray[np.float32]] = {}
     known: dict[CellKey, tuple[str, int, int]] = {}
@@ -245,7 +247,7 @@ def _draws(table: Table, outcomes: Mapping[str, TaskOutcome], resamples: int, se
     return Draws(scores, known, tasks, picks, _signed(table, outcomes))
 
 
-def _signed(table: Table, outcomes: Mapping[str, TaskOutcome]) -> frozenset[str]:
+def _signed(table: ScoreTable, outcomes: Mapping[str, TaskOutcome]) -> frozenset[str]:
     """Return the tasks of a table whose scores can be below 0."""
     found = {
         task.task
@@ -268,7 +270,7 @@ def _holm(cells: Mapping[CellKey, Uncertainty]) -> dict[CellKey, Uncertainty]:
 
 
 def _notes(
-    table: Table, cells: Mapping[CellKey, Uncertainty], outcomes: Mapping[str, TaskOutcome]
+    table: ScoreTable, cells: Mapping[CellKey, Uncertainty], outcomes: Mapping[str, TaskOutcome]
 ) -> tuple[str, ...]:
     """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
     reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
@@ -293,7 +295,7 @@ def _notes(
     )
 
 
-def _few_notes(table: Table, cells: Mapping[CellKey, Uncertainty]) -> tuple[str, ...]:
+def _few_notes(table: ScoreTable, cells: Mapping[CellKey, Uncertainty]) -> tuple[str, ...]:
     """Name the tasks whose items are too few for any difference to be significant."""
     counts: dict[str, str] = {}
     for (_, _, task), one in cells.items():
@@ -307,7 +309,7 @@ def _few_notes(table: Table, cells: Mapping[CellKey, Uncertainty]) -> tuple[str,
 
 
 def _average_notes(
-    table: Table, draws: Draws, outcomes: Mapping[str, TaskOutcome]
+    table: ScoreTable, draws: Draws, outcomes: Mapping[str, TaskOutcome]
 ) -> tuple[str, ...]:
     """Say once why averages have no interval: a column's only task has unknown items."""
     columns = averaged_columns([column.name for column in table.columns])

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from lcbench.reporting.notes import candidate_policies
+from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable
 from lcbench.reporting.statistics import CellKey, Draws, Uncertainty
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table
 from lcbench.reporting.task_intervals import OVER_AS_IT_IS, listed, possible, relative_changes
 from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty import power
@@ -130,7 +130,7 @@ class MeanImprovement:
 
 
 def mean_improvement(
-    table: Table, draws: Draws, picks: Picks, columns: Sequence[str]
+    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str]
 ) -> MeanImprovement | None:
     """Return the mean relative improvement of models over columns, and what it varies with.
 
@@ -163,7 +163,7 @@ def mean_improvement(
 
 
 def of_table(
-    table: Table, draws: Draws, cells: Mapping[CellKey, Uncertainty]
+    table: ScoreTable, draws: Draws, cells: Mapping[CellKey, Uncertainty]
 ) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
     """Return how sure the means of a table are, and those of its row `Avg Improv.`.
 
@@ -212,7 +212,9 @@ def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -
     ]
 
 
-def unknown_alone(table: Table, draws: Draws, picks: Picks, columns: Sequence[str]) -> list[str]:
+def unknown_alone(
+    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str]
+) -> list[str]:
     """Return the tasks that are alone in their column and did not vary."""
     return unknown(
         draws,
@@ -238,7 +240,7 @@ def _families(block: Block) -> list[list[str]]:
 
 
 def _of_policy(
-    table: Table, draws: Draws, block: Block, policy: str, columns: Sequence[str]
+    table: ScoreTable, draws: Draws, block: Block, policy: str, columns: Sequence[str]
 ) -> MeanImprovement | None:
     return mean_improvement(table, draws, {block.label: everywhere(block, policy)}, columns)
 
@@ -278,7 +280,7 @@ def _of_task(own: Uncertainty, mean: MeanImprovement, band: Band | None) -> Unce
 
 
 def _over_models(
-    table: Table, draws: Draws, over: Mapping[str, Sequence[str]]
+    table: ScoreTable, draws: Draws, over: Mapping[str, Sequence[str]]
 ) -> dict[str, Uncertainty]:
     """Return how sure the row `Avg Improv.` is: each model at its best τ, of those it has tried."""
     blocks = [block for block in table.blocks if block.best is not None]
@@ -302,7 +304,7 @@ def _over_models(
 
 
 def _mean_improvement(
-    table: Table, draws: Draws, picks: Picks, columns: Sequence[str], fixed: bool
+    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str], fixed: bool
 ) -> MeanImprovement | None:
     """Return what `mean_improvement` does, over baselines as they are if `fixed`."""
     tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}

@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Cells, Column, TaskScores, temperature
+from lcbench.reporting.score_table import (
+    AVERAGE,
+    BASELINE,
+    Block,
+    Cells,
+    Column,
+    TaskScores,
+    temperature,
+)
 
 # A note lists so many names, and of more the first ones.
 _MOST_NAMES = 6

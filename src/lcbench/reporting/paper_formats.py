@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lcbench.reporting.formats import ROW_NAMES
-from lcbench.reporting.table import AVERAGE, COLUMN_ORDER
+from lcbench.reporting.score_table import AVERAGE, COLUMN_ORDER
 from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
 from lcbench.reporting.text import (
     HOLE,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import StorageError
 from lcbench.reporting import document, formats, page, paper_formats, summary
-from lcbench.reporting.sheet import csv, latex, markdown
+from lcbench.reporting.table import csv, latex, markdown
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.revisions import join_revisions
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import RESAMPLES, SEED
-from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import in_papers_order
 from lcbench.results.cell import texts_of
@@ -325,7 +325,7 @@ def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str 
 
 
 def _found(
-    tables: Sequence[Table],
+    tables: Sequence[ScoreTable],
     scores: pd.DataFrame,
     results: Results,
     folder: Path,
@@ -342,7 +342,7 @@ def _found(
     from lcbench.reporting import document
     from lcbench.reporting.findings import gather
     from lcbench.reporting.publish import Report, file_of_another
-    from lcbench.reporting.sheet import distinct
+    from lcbench.reporting.table import distinct
     from lcbench.reporting.tables import comparison
 
     if (name := file_of_another(folder)) is not None:

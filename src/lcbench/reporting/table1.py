@@ -30,7 +30,7 @@ from lcbench.reporting.notes import (
     taus,
     version_notes,
 )
-from lcbench.reporting.table import (
+from lcbench.reporting.score_table import (
     AVERAGE,
     BASELINE,
     COLUMN_ORDER,
@@ -38,7 +38,7 @@ from lcbench.reporting.table import (
     Cell,
     Cells,
     Column,
-    Table,
+    ScoreTable,
     TaskScores,
     Values,
     ordered_policies,
@@ -83,7 +83,7 @@ def build_tables(
     scores: pd.DataFrame,
     expected: Mapping[str, Sequence[str]] | None = None,
     policies_expected: Mapping[str, Sequence[str]] | None = None,
-) -> list[Table]:
+) -> list[ScoreTable]:
     """One table a group, by the rule behind the paper's Table 1.
 
     A task is the unweighted mean over its splits of the unweighted mean over their subsets, a
@@ -131,7 +131,7 @@ def _table(
     expected: Mapping[str, Sequence[str]] | None,
     policies_expected: Mapping[str, Sequence[str]],
     unmeasured: Sequence[str],
-) -> Table:
+) -> ScoreTable:
     present = _columns_of_tasks(group, records)
     columns = _columns(present if expected is None else _columns_expected(expected))
     blocks = []
@@ -155,7 +155,7 @@ def _table(
     unexpected = sorted(set(present) - kept)
     if unexpected:
         notes.append(f"left out, not among the table's tasks: {joined(unexpected)}")
-    return Table(group, columns, tuple(blocks), average, tuple(notes))
+    return ScoreTable(group, columns, tuple(blocks), average, tuple(notes))
 
 
 def _models(labels: Sequence[str], every: int) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from lcbench.reporting.score_table import BASELINE
 from lcbench.reporting.statistics import Uncertainty
-from lcbench.reporting.table import BASELINE
 from lcbench.uncertainty import power
 from lcbench.uncertainty.bootstrap import LEVEL, Resampled, interval, resample
 from lcbench.uncertainty.clusters import families, link

@@ -11,9 +11,9 @@ import pytest
 from report_cells import item_rows, relevant, write_cell
 from scipy.stats import bootstrap, norm, spearmanr, t
 
-from lcbench.reporting.sheet import Entry
+from lcbench.reporting.table import Entry
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.by_length import Bucket, LengthBuckets, buckets_of, length_sheet
+from lcbench.reporting.tables.by_length import Bucket, LengthBuckets, buckets_of, length_table
 from lcbench.reporting.tables.changes import FEWEST_ITEMS
 from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.results.folder import Results
@@ -304,7 +304,7 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
     none = of(0, 0)
     assert none.intervals == {"0.8": (None, None)}
     assert none.improvements == usual.improvements
-    sheet = length_sheet([none])
+    sheet = length_table([none])
     assert sheet is not None
     assert not any("bootstrap" in note for note in sheet.notes)
 
@@ -344,7 +344,7 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
         }
     )
     alone = LengthBuckets(**{**lengths("Alone").__dict__, "scores": {"1": (50.0, None, None)}})
-    sheet = length_sheet([lengths(), long, alone])
+    sheet = length_table([lengths(), long, alone])
     assert sheet is not None
     assert sheet.name == "by-length"
     assert sheet.header == ("τ", "", "≤ 32", "33–64", "65–99", "≥ 100")
@@ -361,13 +361,13 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
         ["0.8", "accuracy", "50.50", "–", "20.00", "–"],
         ["0.8", "relative (%)", "△ 1.00", "–", "0.00", "–"],
     ]
-    assert first.rows[0][4] == Entry("30", 30, more="65–99 tokens")
-    assert first.rows[3][2] == Entry("▲ 2.00", 2.0, "up", "95 % interval 1.50 to 2.50", 1.5, 2.5)
+    assert first.rows[0][4] == Entry("30", 30, tooltip="65–99 tokens")
+    assert first.rows[3][2] == Entry("▲ 2.00", 2.0, "gain", "95 % interval 1.50 to 2.50", 1.5, 2.5)
     assert first.rows[3][4] == Entry(
-        "▼ 0.50", -0.5, "down", "95 % interval -0.70 to -0.10", -0.7, -0.1
+        "▼ 0.50", -0.5, "loss", "95 % interval -0.70 to -0.10", -0.7, -0.1
     )
     assert first.rows[5][2] == Entry(
-        "△ 1.00", 1.0, "unsure", "95 % interval -0.50 to 2.50", -0.5, 2.5
+        "△ 1.00", 1.0, "inconclusive", "95 % interval -0.50 to 2.50", -0.5, 2.5
     )
     assert [entry.text for entry in second.rows[0]][2:] == ["–", "30", "40", "50"]
     left_out = "Left out, fewer than two lengths with a score: Alone (by text)."
@@ -384,7 +384,7 @@ def test_a_column_is_named_by_what_its_bucket_holds() -> None:
     found = [
         LengthBuckets(**{**lengths(task).__dict__, "buckets": own}) for task, own in buckets.items()
     ]
-    sheet = length_sheet(found)
+    sheet = length_table(found)
     assert sheet is not None
     assert sheet.header == ("τ", "", "129–256", "257–299", "257–511", "≥ 300", "≥ 512")
     counts = [[entry.text for entry in section.rows[0][2:]] for section in sheet.sections]
@@ -407,7 +407,7 @@ def test_a_bucket_whose_baseline_may_be_zero_is_compared_with_it_as_it_is(
     # A difference of 5 and 3 texts of 32, over 3/32: by the normal, 66.7 ± 1.96 · 91.
     assert ends[0] == -100
     assert ends[1] == pytest.approx(66.7 + 1.96 * 91, abs=25)
-    sheet = length_sheet([found])
+    sheet = length_table([found])
     assert sheet is not None
     assert any("divided by it as it is, as in Table 1" in note for note in sheet.notes)
     assert any("random draw of texts, and may claim too much" in note for note in sheet.notes)
@@ -421,20 +421,20 @@ def test_what_was_found_in_items_can_be_shown(results: Results) -> None:
         scores = np.clip(raw + more, 0, 1)
         rows = texts(list(scores), tokens)
         write_cell(results, "Banking77Classification", float(scores.mean()), rows, policy=policy)
-    sheet = length_sheet(found_in(results))
+    sheet = length_table(found_in(results))
     assert sheet is not None
     (section,) = sheet.sections
     change = section.rows[-1]
-    assert [entry.look for entry in change[2:4]] == ["up", "up"]
+    assert [entry.style for entry in change[2:4]] == ["gain", "gain"]
     assert all(type(entry.value) is float for entry in change[2:4])
 
 
 def test_the_sheet_of_some_policies_has_the_baseline_as_well() -> None:
-    sheet = length_sheet([lengths()], {"m": ["0.8"]})
+    sheet = length_table([lengths()], {"m": ["0.8"]})
     assert sheet is not None
     (section,) = sheet.sections
     assert [row[0].text for row in section.rows] == ["", "1", "0.8", "0.8"]
-    assert length_sheet([]) is None
+    assert length_table([]) is None
 
 
 def test_items_in_another_order_are_the_same_items(results: Results) -> None:

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from report_cells import BGE, item_rows, write_cell
 
-from lcbench.reporting import sheet as sheets
+from lcbench.reporting import table as tables
 from lcbench.reporting.intervals import analyse
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, Draws, TableStatistics, Uncertainty
-from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.choice import Choice, choose, sheet
+from lcbench.reporting.tables.choice import Choice, choice_table, choose
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 
@@ -24,7 +24,7 @@ from lcbench.tempscale.policy import BASELINE, Constant
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def table_of(models: Mapping[str, Scores], columns: Mapping[str, Sequence[str]]) -> Table:
+def table_of(models: Mapping[str, Scores], columns: Mapping[str, Sequence[str]]) -> ScoreTable:
     rows = [
         {
             "group": "g",
@@ -48,7 +48,7 @@ def table_of(models: Mapping[str, Scores], columns: Mapping[str, Sequence[str]])
     return table
 
 
-def made(table: Table) -> Choice:
+def made(table: ScoreTable) -> Choice:
     choice = choose(table)
     assert choice is not None
     return choice
@@ -178,7 +178,7 @@ def test_in_pure_noise_the_papers_rule_gains_and_the_held_out_choice_does_not() 
 
 
 @pytest.fixture
-def analysed(tmp_path: Path) -> tuple[Table, Choice]:
+def analysed(tmp_path: Path) -> tuple[ScoreTable, Choice]:
     """One model whose τ = 0.8 gains clearly on every task."""
     random, results = np.random.default_rng(1), Results(tmp_path / "runs")
     tasks = ["ArguAna", "NFCorpus", "SciFact"]
@@ -198,7 +198,7 @@ def analysed(tmp_path: Path) -> tuple[Table, Choice]:
     return table, choice
 
 
-def test_the_gain_has_a_band_over_all_that_was_tried(analysed: tuple[Table, Choice]) -> None:
+def test_the_gain_has_a_band_over_all_that_was_tried(analysed: tuple[ScoreTable, Choice]) -> None:
     table, choice = analysed
     (model,) = choice.models
     assert set(model.held_out.values()) == {"0.8"}
@@ -211,9 +211,9 @@ def test_the_gain_has_a_band_over_all_that_was_tried(analysed: tuple[Table, Choi
     assert model.optimism == pytest.approx(0)
 
 
-def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
+def test_the_sheet(analysed: tuple[ScoreTable, Choice]) -> None:
     _, choice = analysed
-    found = sheet("paper", choice)
+    found = choice_table("paper", choice)
     assert (found.name, found.title, found.labels) == ("choice", "Choosing τ: protocol paper", 1)
     ((row,),) = (section.rows for section in found.sections)
     assert len(row) == len(found.header)
@@ -224,10 +224,10 @@ def test_the_sheet(analysed: tuple[Table, Choice]) -> None:
     ends, honest = f"{low:.2f} to {high:.2f}", f"{model.honest_gain:.2f}"
     assert texts == ["bge-base-en-v1.5", "0.8", gain, ends, honest, "0.00", "0.8 ×3", gain, "0.00"]
     assert found.header[2:5] == ("Gain (%)", "95 % interval", "Held-out gain (%)")
-    assert row[2].look == "up"
-    assert row[2].more.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
+    assert row[2].style == "gain"
+    assert row[2].tooltip.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
     assert row[4].value == model.honest_gain
-    (read,) = csv_format.DictReader(io.StringIO(sheets.csv(found)))
+    (read,) = csv_format.DictReader(io.StringIO(tables.csv(found)))
     for column in ("Gain (%)", "At 0.8 (%)"):
         assert (read[f"{column} low"], read[f"{column} high"]) == (repr(low), repr(high))
     assert "Held-out gain (%) low" not in read
@@ -239,10 +239,12 @@ def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
     choice = made(table_of({"m": THREE, "n": other}, {"X": ["A", "B", "C"]}))
     first = choice.models[0]
     sure = {first.tau: Uncertainty(-0.5, 1.5)}
-    found = sheet("g", Choice((replace(first, sure=sure), choice.models[1]), "0.9", 1.25, ("a",)))
+    found = choice_table(
+        "g", Choice((replace(first, sure=sure), choice.models[1]), "0.9", 1.25, ("a",))
+    )
     rows = found.sections[0].rows
-    assert (rows[0][2].text[:1], rows[0][2].look) == ("△", "unsure")
-    assert rows[0][2].more == "95 % interval -0.50 to 1.50"
+    assert (rows[0][2].text[:1], rows[0][2].style) == ("△", "inconclusive")
+    assert rows[0][2].tooltip == "95 % interval -0.50 to 1.50"
     assert [row[3].text for row in rows] == ["-0.50 to 1.50", "–", "–"]
     assert [entry.text for entry in rows[1][7:]] == ["–", "–"]
     assert [entry.text for entry in rows[2][:3]] == ["one τ for all", "0.9", "▲ 1.25"]

@@ -8,7 +8,7 @@ import pytest
 from report_cells import BGE, write_cell
 
 from lcbench.errors import RequestError
-from lcbench.reporting.sheet import Sheet
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
@@ -30,15 +30,15 @@ def frame(results: Results) -> pd.DataFrame:
     return results.read(lambda task, kind: "Class", pytest.fail)
 
 
-def beside(folders: tuple[Results, Results], **more: Any) -> Sheet:
+def beside(folders: tuple[Results, Results], **more: Any) -> Table:
     return beside_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
 
 
-def texts(sheet: Sheet, section: int = 0) -> list[list[str]]:
+def texts(sheet: Table, section: int = 0) -> list[list[str]]:
     return [[entry.text for entry in row] for row in sheet.sections[section].rows]
 
 
-def note(sheet: Sheet, start: str) -> str:
+def note(sheet: Table, start: str) -> str:
     (found,) = (one for one in sheet.notes if one.startswith(start))
     return found
 
@@ -96,8 +96,8 @@ def test_intervals_come_from_the_paired_items(folders: tuple[Results, Results]) 
     assert asked[0] == (files[0], files[1])
     row = sheet.sections[0].rows[0]
     assert [entry.text for entry in row[4:]] == ["-10.00", "▼ 20.00", "-25.00", "-15.00"]
-    assert row[5].look == "down"
-    assert row[5].more == "95 % interval -25.00 to -15.00; p = 0.001"
+    assert row[5].style == "loss"
+    assert row[5].tooltip == "95 % interval -25.00 to -15.00; p = 0.001"
     assert note(sheet, "Differences told") == (
         "Differences told from zero (95 % interval): 1; not told from it: 0; unknown: 1."
     )
@@ -160,7 +160,7 @@ def test_nothing_in_common(folders: tuple[Results, Results]) -> None:
 
 
 @pytest.fixture
-def table() -> Table:
+def table() -> ScoreTable:
     """x is best at 0.8 and y at 0.9; z has a baseline alone."""
     values = {
         "x": {("1", "A"): 0.5, ("0.8", "A"): 0.6, ("1", "B"): 0.4, ("0.8", "B"): 0.4},
@@ -191,7 +191,7 @@ def table() -> Table:
     return table
 
 
-def test_two_models_side_by_side(table: Table) -> None:
+def test_two_models_side_by_side(table: ScoreTable) -> None:
     known = TableStatistics(
         {("x", "0.8", "A"): Uncertainty(10, 30)}, {("y", "0.9", "Avg"): Uncertainty(-1, 9)}, {}
     )
@@ -209,15 +209,15 @@ def test_two_models_side_by_side(table: Table) -> None:
     ]
     assert texts(sheet, 1)[0][:5] == ["Class", "A", "50.00", "60.00", "▲ 20.00"]
     first = sheet.sections[0].rows[0]
-    assert [entry.look for entry in first[2:8]] == [
-        *("plain", "strong", "plain"),
-        *("strong", "plain", "plain"),
+    assert [entry.style for entry in first[2:8]] == [
+        *("neutral", "best", "neutral"),
+        *("best", "neutral", "neutral"),
     ]
-    assert sheet.sections[1].rows[0][4].look == "up"
-    assert sheet.sections[0].rows[2][7].look == "unsure"
+    assert sheet.sections[1].rows[0][4].style == "gain"
+    assert sheet.sections[0].rows[2][7].style == "inconclusive"
 
 
-def test_three_models_and_one_without_a_temperature(table: Table) -> None:
+def test_three_models_and_one_without_a_temperature(table: ScoreTable) -> None:
     sheet = beside_models(table, None, ["x", "y", "z"])
     assert sheet.header[-1] == "z, raw"
     assert len(sheet.header) == 2 + 3 + 3 + 1
@@ -226,7 +226,7 @@ def test_three_models_and_one_without_a_temperature(table: Table) -> None:
     assert pair.header[-1] == "z, raw"
 
 
-def test_a_model_that_is_not_there(table: Table) -> None:
+def test_a_model_that_is_not_there(table: ScoreTable) -> None:
     with pytest.raises(RequestError, match=r"xx is no model of the table paper.*x, y, z"):
         beside_models(table, None, ["xx", "y"])
     for labels in (["x"], ["x", "x"], ["x", "org/x"]):

@@ -11,13 +11,13 @@ from report_cells import item_rows, write_cell
 from scipy.stats import spearmanr
 
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.interaction import LengthGain, gain_sheet, gains_by_length
+from lcbench.reporting.tables.interaction import LengthGain, gain_table, gains_by_length
 from lcbench.reporting.tables.items_by_length import Items, Place, items_of_tables
 from lcbench.reporting.tables.paper_lengths import (
     accuracy_of_intervals,
-    interval_sheet,
+    interval_table,
     ndcg_of_queries,
-    query_sheet,
+    query_table,
 )
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
@@ -70,7 +70,7 @@ def test_the_gain_per_doubling_and_that_of_the_longest_fifth(results: Results) -
     error = 100 * np.sqrt(((x * residuals) ** 2).sum()) / (x**2).sum() / raw.mean()
     low, high = found.slopes["0.8"].ends or (0, 0)
     assert (high - low) / 2 == pytest.approx(1.97 * error, rel=0.08)
-    sheet = gain_sheet([found])
+    sheet = gain_table([found])
     assert sheet is not None
     assert (sheet.name, sheet.header[:4]) == ("gain-by-length", ("Task", "Length of", "Items", ""))
     per_doubling, contrast = sheet.sections[0].rows
@@ -101,13 +101,13 @@ def test_what_has_no_answer_is_said_and_has_no_number(results: Results) -> None:
     equal = found["ToxicConversationsClassification"]
     assert (equal.slopes["0.8"].value, equal.slopes["0.8"].ends) == (0, (0, 0))
     assert equal.slopes["0.8"].changed == (0, 0)
-    sheet = gain_sheet(list(found.values()))
+    sheet = gain_table(list(found.values()))
     assert sheet is not None
     assert [row[0].text for row in sheet.sections[0].rows] == [equal.task] * 2
     # Nothing changed: no mark.
     assert sheet.sections[0].rows[0][4].text == "0.00 (0.00 to 0.00)"
     assert sheet.notes[-1].startswith("Left out: Banking77Classification by text (all of one")
-    assert gain_sheet([found["ImdbClassification"]]) is None
+    assert gain_table([found["ImdbClassification"]]) is None
     assert all(
         accuracy_of_intervals(place, items) is not None and ndcg_of_queries(place, items) is None
         for place, items in items_in(results)
@@ -136,7 +136,7 @@ def test_a_correlation_has_a_contrast_and_no_slope(results: Results) -> None:
         raw, ours = (spearmanr(gold[part], values[part]).statistic for values in cosines.values())
         changes.append(100 * (ours / raw - 1))
     assert found.contrasts["0.8"].value == pytest.approx(changes[1] - changes[0])
-    sheet = gain_sheet([found])
+    sheet = gain_table([found])
     assert sheet is not None
     assert "A correlation has no value of a single pair, and so no slope." in sheet.notes
 
@@ -199,7 +199,7 @@ def test_intervals_of_100_have_equal_numbers_of_texts(results: Results) -> None:
         assert found.scores["1"][part] == pytest.approx(100 * right[inside].mean())
         change = found.changes["0.8"][part]
         assert change.value == pytest.approx(100 * (ours[inside].mean() / right[inside].mean() - 1))
-    sheet = interval_sheet([found])
+    sheet = interval_table([found])
     assert sheet is not None
     assert sheet.name == "by-hundreds"
     assert [entry.text for entry in sheet.sections[0].rows[0][:3]] == ["100–199", "50", "accuracy"]
@@ -218,7 +218,7 @@ def test_intervals_of_100_have_equal_numbers_of_texts(results: Results) -> None:
     nothing = accuracy_of_intervals(place, replace(items, tokens={"text": tokens * 0 + 20}))
     assert nothing is not None
     assert nothing.why == "fewer than two intervals of 30 texts"
-    assert interval_sheet([nothing]) is None
+    assert interval_table([nothing]) is None
 
 
 def test_ndcg_at_100_is_that_of_trec_eval(results: Results) -> None:
@@ -257,7 +257,7 @@ def test_ndcg_at_100_is_that_of_trec_eval(results: Results) -> None:
     assert found.scores["1"] == pytest.approx(
         (100 * np.mean(values[:32]), 100 * np.mean(values[-32:]))
     )
-    sheet = query_sheet([found])
+    sheet = query_table([found])
     assert sheet is not None
     assert [row[0].text for row in sheet.sections[0].rows] == ["shortest 20 %", "longest 20 %"]
     alike = replace(found_items, characters={**found_items.characters, "query": np.full(160, 9.0)})

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lcbench.reporting import sheet as sheets
-from lcbench.reporting.sheet import Sheet
+from lcbench.reporting import table as tables
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.languages import language_sheet
+from lcbench.reporting.tables.languages import language_table
 
 
 def row(policy: str, task: str, subset: str, score: float, **more: Any) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def row(policy: str, task: str, subset: str, score: float, **more: Any) -> dict[
     }
 
 
-def built(rows: list[dict[str, Any]]) -> tuple[Table, Sheet | None]:
+def built(rows: list[dict[str, Any]]) -> tuple[ScoreTable, Table | None]:
     scores = pd.DataFrame(rows)
     (table,) = build_tables(scores)
-    return table, language_sheet(table, scores)
+    return table, language_table(table, scores)
 
 
-def texts(sheet: Sheet, section: int = 0) -> list[list[str]]:
+def texts(sheet: Table, section: int = 0) -> list[list[str]]:
     return [[entry.text for entry in line] for line in sheet.sections[section].rows]
 
 
@@ -71,7 +71,7 @@ def test_a_row_a_subset_and_their_mean() -> None:
     ]
     mean = sheet.sections[0].rows[2][2].value
     assert mean == table.blocks[0].tasks[1].scores["1"]
-    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in sheets.markdown(sheet)
+    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in tables.markdown(sheet)
 
 
 def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:
@@ -104,7 +104,7 @@ def test_models_have_sections_and_a_baseline_alone_no_improvement() -> None:
     ]
     scores = pd.DataFrame(rows)
     table = build_tables(scores)[0]
-    sheet = language_sheet(table, scores)
+    sheet = language_table(table, scores)
     assert sheet is not None
     assert [section.heading for section in sheet.sections] == ["other, best τ = 0.8", "m"]
     assert texts(sheet, 1)[0] == ["Massive", "de", "50.00", "", ""]

@@ -3,15 +3,15 @@
 import pandas as pd
 import pytest
 
-from lcbench.reporting.sheet import improvement
+from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
-from lcbench.reporting.table import Table
+from lcbench.reporting.table import improvement
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.matrix import _counts, matrix
 
 
 @pytest.fixture
-def table() -> Table:
+def table() -> ScoreTable:
     """Two models; B has no score at 0.9, and 0.8 was asked for of the first alone."""
     values = {
         ("x", "1", "A"): 0.5,
@@ -56,24 +56,24 @@ KNOWN = TableStatistics(
 )
 
 
-def test_a_matrix_of_marks(table: Table) -> None:
+def test_a_matrix_of_marks(table: ScoreTable) -> None:
     sheet = matrix(table, KNOWN)
     assert sheet is not None
     assert sheet.header == ("Column", "Task", "τ = 0.9", "τ = 0.8")
     assert {
-        section.heading: [[(entry.text, entry.look) for entry in row[1:]] for row in section.rows]
+        section.heading: [[(entry.text, entry.style) for entry in row[1:]] for row in section.rows]
         for section in sheet.sections
     } == {
         "x": [
-            [("A", "plain"), ("▲ 2.00", "up"), ("▼ 10.00", "down")],
-            [("B", "plain"), ("–", "plain"), ("0.00", "unsure")],
+            [("A", "neutral"), ("▲ 2.00", "gain"), ("▼ 10.00", "loss")],
+            [("B", "neutral"), ("–", "neutral"), ("0.00", "inconclusive")],
         ],
         "y": [
-            [("A", "plain"), ("△ 4.00", "unsure"), ("", "plain")],
-            [("B", "plain"), ("▲ 1.00", "plain"), ("", "plain")],
+            [("A", "neutral"), ("△ 4.00", "inconclusive"), ("", "neutral")],
+            [("B", "neutral"), ("▲ 1.00", "neutral"), ("", "neutral")],
         ],
     }
-    assert sheet.sections[0].rows[0][2].more == (
+    assert sheet.sections[0].rows[0][2].tooltip == (
         "95 % interval 1.00 to 3.00; p = 0.001; after Holm 0.004"
     )
     assert sheet.notes[1:] == (
@@ -83,13 +83,13 @@ def test_a_matrix_of_marks(table: Table) -> None:
     )
 
 
-def test_without_statistics_arrows_are_plain(table: Table) -> None:
+def test_without_statistics_arrows_are_plain(table: ScoreTable) -> None:
     sheet = matrix(table)
     assert sheet is not None
     row = sheet.sections[0].rows[0]
-    assert [(entry.text, entry.look) for entry in row[2:]] == [
-        ("▲ 2.00", "plain"),
-        ("▼ 10.00", "plain"),
+    assert [(entry.text, entry.style) for entry in row[2:]] == [
+        ("▲ 2.00", "neutral"),
+        ("▼ 10.00", "neutral"),
     ]
     assert len(sheet.notes) == 1
     nothing = matrix(table, NOTHING)
@@ -144,4 +144,4 @@ def test_interval_and_test_have_to_agree() -> None:
     # Nothing that changed is no claim of too few.
     assert not Uncertainty(0.0, 0.0, p=1.0, up=0, down=0).is_too_few
     few = improvement(-12.9, Uncertainty(-26.1, -2.9, p=0.125, up=0, down=4))
-    assert (few.text, few.look) == ("few: -12.90", "unsure")
+    assert (few.text, few.style) == ("few: -12.90", "inconclusive")

@@ -10,11 +10,11 @@ import pytest
 from report_cells import RELEVANT, item_rows, relevant, write_cell
 from scipy.stats import t
 
-from lcbench.reporting.sheet import Entry
+from lcbench.reporting.table import Entry
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.changes import Change
 from lcbench.reporting.tables.items_by_length import items_of_tables
-from lcbench.reporting.tables.ranks import LongestRanks, rank_of_longest, rank_sheet, ranks_of
+from lcbench.reporting.tables.ranks import LongestRanks, rank_of_longest, rank_table, ranks_of
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import Constant
@@ -148,9 +148,9 @@ def test_documents_that_are_all_alike_are_left_out(results: Results) -> None:
     write_cell(results, "SciFact", 0.5, same)
     found = found_in(results)
     assert [one.ranks for one in found] == [{}, {}]
-    assert rank_sheet(found) is None
+    assert rank_table(found) is None
     one = LongestRanks("paper", "Retr", "T", "m", 2, 9, "characters", {"1": 1.5})
-    sheet = rank_sheet([*found, one])
+    sheet = rank_table([*found, one])
     assert sheet is not None
     assert sheet.notes[-1].startswith("Left out, as all documents, or all of a split, are equally")
     assert "LEMBNeedleRetrieval" in sheet.notes[-1]
@@ -163,7 +163,7 @@ def test_a_single_query_has_a_rank_and_no_interval(results: Results) -> None:
         write_cell(results, "SciFact", 0.5, rows, policy=policy)
     (found,) = found_in(results)
     assert found.changes == {"0.8": Change(-1.0, None, (0, 1))}
-    sheet = rank_sheet([found])
+    sheet = rank_table([found])
     assert sheet is not None
     assert sheet.sections[0].rows[1][-1] == Entry("-1.00", -1.0)
     assert any("of a single query" in note for note in sheet.notes)
@@ -181,7 +181,7 @@ def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
     )
     two = replace(one, label="n", unit="tokens", ranks={"1": 3.0, "0.9": None}, changes={})
     other = replace(one, column="Retr", task="U")
-    sheet = rank_sheet([one, two, other])
+    sheet = rank_table([one, two, other])
     assert sheet is not None
     assert (sheet.name, sheet.labels) == ("ranks", 3)
     header = ("model", "longest 20 %", "", "τ = 1", "τ = 0.9", "τ = 0.8", "τ = 0.7")
@@ -193,16 +193,16 @@ def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
     assert change[2:] == (
         Entry("change", "change"),
         Entry("–"),
-        Entry("-1.04 (-2.00 to 0.10)", -1.04, "unsure", "10 ranks up, 30 down", -2.0, 0.1),
-        Entry("-12.54 (-20.00 to -5.00)", -12.54, "strong", "10 ranks up, 30 down", -20.0, -5.0),
+        Entry("-1.04 (-2.00 to 0.10)", -1.04, "inconclusive", "10 ranks up, 30 down", -2.0, 0.1),
+        Entry("-12.54 (-20.00 to -5.00)", -12.54, "best", "10 ranks up, 30 down", -20.0, -5.0),
         Entry(
             "few: -0.04 (-0.06 to -0.01)",
-            *(-0.04, "unsure", "0 ranks up, 4 down", -0.06, -0.01),
+            *(-0.04, "inconclusive", "0 ranks up, 4 down", -0.06, -0.01),
         ),
     )
     assert [entry.text for entry in alone] == ["n", "80 of 400 documents", "rank", "3.00", *"–––"]
     assert "Lower is better" in sheet.notes[0]
     assert any("candidates" in note for note in sheet.notes)
     assert any(note.startswith("Of T lengths are in tokens") for note in sheet.notes)
-    assert not any("candidates" in note for note in (rank_sheet([other]) or sheet).notes)
-    assert rank_sheet([]) is None
+    assert not any("candidates" in note for note in (rank_table([other]) or sheet).notes)
+    assert rank_table([]) is None

@@ -24,7 +24,7 @@ from lcbench.reporting.figures.drawing import (
     pages,
     written,
 )
-from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.tables.by_length import LengthBuckets
 
 _ROWS_PER_PAGE = 6

@@ -23,8 +23,8 @@ from lcbench.reporting.figures.drawing import (
     pages,
     written,
 )
+from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable, relative_improvement
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import AVERAGE, BASELINE, Block, Table, relative_improvement
 from lcbench.reporting.text import group_heading
 
 _MODELS_PER_PAGE = 4
@@ -56,7 +56,7 @@ class Line:
     is_significant: bool | None = field(default=None, compare=False)
 
 
-def forest_lines(table: Table, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
+def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
     """A model's lines at its best τ: each column's tasks and then their mean, `Avg` at the end.
 
     Empty where there is no τ but 1, or nothing but holes.
@@ -77,7 +77,9 @@ def forest_lines(table: Table, block: Block, statistics: TableStatistics) -> tup
     return tuple(lines) if any(line.improvement is not None for line in lines) else ()
 
 
-def forest_figures(tables: Sequence[Table], statistics: Sequence[TableStatistics]) -> list[Figure]:
+def forest_figures(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]
+) -> list[Figure]:
     """A panel a model, four a page, a line a task; filled where it is significant.
 
     Args:
@@ -97,13 +99,13 @@ def forest_figures(tables: Sequence[Table], statistics: Sequence[TableStatistics
 
 
 def plot_forest(
-    tables: Sequence[Table], statistics: Sequence[TableStatistics], stem: Path
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics], stem: Path
 ) -> list[Path]:
     """Write `forest_figures` as PNG and SVG (`drawing.written`) and return the paths."""
     return written(lambda: forest_figures(tables, statistics), stem)
 
 
-def forest_csv(tables: Sequence[Table], statistics: Sequence[TableStatistics]) -> str:
+def forest_csv(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> str:
     """The lines of all panels, one a row, in full precision."""
     return csv_text(
         ("group", "model", "policy", "kind", "name", "improvement", "low", "high"),
@@ -141,7 +143,7 @@ def _mean(
     return _line(kind, column, block.improvements[policy][column], known)
 
 
-def _figure(table: Table, panels: Sequence[tuple[Block, tuple[Line, ...]]]) -> Figure:
+def _figure(table: ScoreTable, panels: Sequence[tuple[Block, tuple[Line, ...]]]) -> Figure:
     count = len(panels[0][1])
     figure = new_figure(
         _NAMES_INCHES + _PANEL_INCHES * len(panels), count * _ROW_INCHES + _ABOVE_AND_BELOW_INCHES

@@ -24,8 +24,15 @@ from lcbench.reporting.figures.drawing import (
     new_figure,
     written,
 )
+from lcbench.reporting.score_table import (
+    AVERAGE,
+    BASELINE,
+    COLUMN_ORDER,
+    Block,
+    ScoreTable,
+    temperature,
+)
 from lcbench.reporting.statistics import TableStatistics
-from lcbench.reporting.table import AVERAGE, BASELINE, COLUMN_ORDER, Block, Table, temperature
 from lcbench.reporting.text import group_heading
 
 _PANELS_PER_ROW = 3
@@ -95,7 +102,7 @@ def improvement_series(
 
 
 def improvement_figure(
-    tables: Sequence[Table], statistics: Sequence[TableStatistics] | None = None
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
 ) -> Figure | None:
     """The relative improvement (%) over τ, one panel a model and table; `None` if none has any.
 
@@ -148,7 +155,7 @@ def improvement_figure(
 
 
 def plot_improvement(
-    tables: Sequence[Table], stem: Path, statistics: Sequence[TableStatistics] | None = None
+    tables: Sequence[ScoreTable], stem: Path, statistics: Sequence[TableStatistics] | None = None
 ) -> list[Path]:
     """Write `improvement_figure` to `<stem>.png` and `<stem>.svg` and return the two paths.
 
@@ -164,7 +171,7 @@ def plot_improvement(
 
 
 def improvement_csv(
-    tables: Sequence[Table], statistics: Sequence[TableStatistics] | None = None
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
 ) -> str:
     """The points of `improvement_figure`, one a row, in full precision."""
     return csv_text(
@@ -184,8 +191,8 @@ def improvement_csv(
 
 
 def _panels(
-    tables: Sequence[Table], statistics: Sequence[TableStatistics] | None
-) -> list[tuple[Table, Block, tuple[Series, ...]]]:
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None
+) -> list[tuple[ScoreTable, Block, tuple[Series, ...]]]:
     of_tables = [None] * len(tables) if statistics is None else statistics
     return [
         (table, block, series)

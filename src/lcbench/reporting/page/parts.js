@@ -56,7 +56,7 @@ function chance(value) {
 
 /**
  * "up", "down" (significant, on the side of the improvement), "unsure" (not significant),
- * "plain" (unknown): the rule of `sheet.improvement`.
+ * "plain" (unknown): the rule of `table.improvement`.
  */
 function lookOf(improvement) {
   if (!improvement || !isNumber(improvement.value)) return "plain";

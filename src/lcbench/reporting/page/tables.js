@@ -228,7 +228,7 @@ function tinted(cell, most) {
 
 // Sheets: further tables, which come with their texts.
 
-const LOOKS = ["plain", "up", "down", "unsure", "strong"];
+const LOOKS = { neutral: "plain", gain: "up", loss: "down", inconclusive: "unsure", best: "strong" };
 
 // A table of more rows is made when it is asked for: a page with thousands would open slowly.
 const MOST_ROWS = 100;
@@ -277,15 +277,15 @@ function sheetPlace(sheet, row, entry, at, labels) {
     return at === 0 ? el("th", { scope: "row" }, entry.text) : el("td", {}, entry.text);
   }
   const isHole = entry.value === null || entry.value === undefined;
-  if (isHole && !entry.more) return el("td", { class: "num" }, entry.text);
+  if (isHole && !entry.tooltip) return el("td", { class: "num" }, entry.text);
   const about = () => ({
     title: [...row.slice(0, labels).map((one) => one.text), sheet.header[at]].join(", "),
     facts: [
       ["Value", isNumber(entry.value) ? precise(entry.value) : plain(entry.value)],
-      ...(entry.more ? [["More", entry.more]] : []),
+      ...(entry.tooltip ? [["More", entry.tooltip]] : []),
     ],
   });
-  const look = LOOKS.includes(entry.look) ? entry.look : "plain";
+  const look = LOOKS[entry.style] ?? "plain";
   return el("td", { class: "num" }, number([entry.text], look, about));
 }
 

@@ -1,6 +1,6 @@
 """Scores by length: of what was asked, found, classified or compared, in buckets of tokens.
 
-Takes items and makes `Sheet`s of them; `figures` draws them. The buckets are doublings; the paper's
+Takes items and makes `Table`s of them; `figures` draws them. The buckets are doublings; the paper's
 own readings of its figures by length are in `paper_lengths`, its Table 3 in `ranks`.
 """
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, number
-from lcbench.reporting.table import BASELINE
+from lcbench.reporting.score_table import BASELINE
+from lcbench.reporting.table import Entry, Section, Table, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     HOLE,
@@ -166,9 +166,9 @@ def buckets_of(
     return found
 
 
-def length_sheet(
+def length_table(
     found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
-) -> Sheet | None:
+) -> Table | None:
     """Return the scores by length: a section a task and model, a column a bucket, rows by τ.
 
     Args:
@@ -207,7 +207,7 @@ def length_sheet(
     )
     if left_out:
         notes.append(f"Left out, fewer than two lengths with a score: {', '.join(left_out)}.")
-    return Sheet(
+    return Table(
         name="by-length",
         title="Scores by length in tokens",
         header=("τ", "", *map(_column_name, columns)),
@@ -288,7 +288,7 @@ def _length_rows(
         return (Entry(policy, policy), Entry(what, what), *shown)
 
     counts = (
-        Entry(f"{bucket.count:,}", bucket.count, more=f"{bucket.label} tokens")
+        Entry(f"{bucket.count:,}", bucket.count, tooltip=f"{bucket.label} tokens")
         for bucket in one.buckets
     )
     yield row("", "items", counts)

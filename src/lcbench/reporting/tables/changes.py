@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.reporting.sheet import Entry, improvement
+from lcbench.reporting.score_table import BASELINE
 from lcbench.reporting.statistics import LEAST_CHANGED, Uncertainty
-from lcbench.reporting.table import BASELINE
+from lcbench.reporting.table import Entry, improvement
 from lcbench.reporting.tables.items_by_length import Items
 from lcbench.reporting.task_intervals import possible, relative_changes
 from lcbench.reporting.text import TOO_FEW

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, interval
-from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
-from lcbench.reporting.table import (
+from lcbench.reporting.score_table import (
     AVERAGE,
     BASELINE,
     Block,
-    Table,
+    ScoreTable,
     relative_improvement,
     temperature,
 )
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
+from lcbench.reporting.table import Entry, Section, Table, improvement, interval
 from lcbench.reporting.text import HOLE, group_heading, two_decimals
 from lcbench.tasks.suites import averaged_columns
 
@@ -75,7 +75,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(table: Table, statistics: TableStatistics = NOTHING) -> Choice | None:
+def choose(table: ScoreTable, statistics: TableStatistics = NOTHING) -> Choice | None:
     """Return how τ is chosen in a table; None where no model has a choice.
 
     The paper's rule takes the τ of the highest `Avg`, of equals the one nearest to 1, and reports
@@ -113,7 +113,7 @@ def choose(table: Table, statistics: TableStatistics = NOTHING) -> Choice | None
     )
 
 
-def sheet(group: str, choice: Choice) -> Sheet:
+def choice_table(group: str, choice: Choice) -> Table:
     """Return the choices as a table: one row a model, and one for all models together.
 
     Args:
@@ -130,7 +130,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
                 *[Entry(HOLE)] * 6,
             )
         )
-    return Sheet(
+    return Table(
         name="choice",
         title=f"Choosing τ: {group_heading(group)}",
         header=(
@@ -161,7 +161,7 @@ def sheet(group: str, choice: Choice) -> Sheet:
     )
 
 
-def _of_block(table: Table, block: Block, statistics: TableStatistics) -> ModelChoice | str:
+def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> ModelChoice | str:
     """Return the choice of a model, or why it has none."""
     averaged = averaged_columns([column.name for column in table.columns])
     tasks = {task.task: task for task in block.tasks if task.column in averaged}

@@ -12,9 +12,15 @@ import pandas as pd
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.reporting.intervals import compare_pair
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
+from lcbench.reporting.score_table import (
+    BASELINE,
+    Block,
+    ScoreTable,
+    ordered_policies,
+    relative_improvement,
+)
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import BASELINE, Block, Table, ordered_policies, relative_improvement
+from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
 from lcbench.reporting.text import group_heading
 from lcbench.results.items import ITEMS
 from lcbench.results.rows import ASSUMED_POOLING
@@ -57,7 +63,7 @@ def beside_folders(
     names: tuple[str, str],
     compare: Compare | None = compare_pair,
     progress: Callable[[int, int], None] | None = None,
-) -> Sheet:
+) -> Table:
     """Return each cell that both folders have: its two scores, their difference, and how sure.
 
     A cell is a model's name, a policy and a task. What else differs (revision, window, protocol,
@@ -116,7 +122,7 @@ def beside_folders(
             f"Differences told from zero (95 % interval): {told}; not told from it: "
             f"{len(differences) - told - unknown}; unknown: {unknown}."
         )
-    return Sheet(
+    return Table(
         name="beside",
         title=f"{names[0]} and {names[1]} side by side",
         header=("τ", "Task", *names, "Difference", "Relative, %", "from", "to"),
@@ -134,7 +140,9 @@ def beside_folders(
     )
 
 
-def beside_models(table: Table, statistics: TableStatistics | None, labels: Sequence[str]) -> Sheet:
+def beside_models(
+    table: ScoreTable, statistics: TableStatistics | None, labels: Sequence[str]
+) -> Table:
     """Return models of a table side by side, each raw, at its own best τ, and what that gains.
 
     Of two models there is the difference of their scores at their best τ, too.
@@ -172,7 +180,7 @@ def beside_models(table: Table, statistics: TableStatistics | None, labels: Sequ
         for task in column.tasks
     ]
     named = ", ".join(block.label for block in blocks)
-    return Sheet(
+    return Table(
         name="models",
         title=f"{named} side by side ({group_heading(table.group)})",
         header=tuple(header),
@@ -341,7 +349,7 @@ def _listed(keys: Sequence[_Key]) -> str:
     return "; ".join(map(_named, keys[:_NAMED])) + more
 
 
-def _block(table: Table, label: str) -> Block:
+def _block(table: ScoreTable, label: str) -> Block:
     for block in table.blocks:
         if label == block.label:
             return block
@@ -383,7 +391,7 @@ def _model_entries(
     entries = []
     for block, both in zip(blocks, values, strict=True):
         raw, ours = (
-            number(value, "strong" if value is not None and value == best else "plain")
+            number(value, "best" if value is not None and value == best else "neutral")
             for value, best in zip(both, highest, strict=True)
         )
         entries.append(raw)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, name
-from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.score_table import BASELINE, ordered_policies
+from lcbench.reporting.table import Entry, Section, Table, name
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     HOLE,
@@ -252,7 +252,7 @@ def _changes(
 _TITLE = "Do long texts gain more? Gain by length"
 
 
-def gain_sheet(found: Sequence[LengthGain]) -> Sheet | None:
+def gain_table(found: Sequence[LengthGain]) -> Table | None:
     """Return how gains go by length: a section a model, two rows a task, a column a τ.
 
     Args:
@@ -296,7 +296,7 @@ def gain_sheet(found: Sequence[LengthGain]) -> Sheet | None:
     reasons = dict.fromkeys(f"{one.task} by {one.by} ({one.why})" for one in found if one.why)
     if reasons:
         notes.append(f"Left out: {', '.join(reasons)}.")
-    return Sheet(
+    return Table(
         name="gain-by-length",
         title=_TITLE,
         header=("Task", "Length of", "Items", "", *(f"τ = {policy}" for policy in every)),

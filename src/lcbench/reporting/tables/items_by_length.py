@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lcbench.reporting.table import BASELINE, Block, Table
+from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
 from lcbench.results.items import ItemsError, whole_items
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Items:
 
 
 def items_of_tables(
-    tables: Sequence[Table],
+    tables: Sequence[ScoreTable],
     scores: pd.DataFrame,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Place, Items]]:
@@ -313,7 +313,7 @@ def _files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
 
 
 def _counted_cells(
-    files: Mapping[_Key, CellFiles], table: Table, block: Block, task: str
+    files: Mapping[_Key, CellFiles], table: ScoreTable, block: Block, task: str
 ) -> dict[str, CellFiles]:
     """Return the files of the cells that count in the table, by policy, the baseline first."""
     (counted,) = (one.scores for one in block.tasks if one.task == task)

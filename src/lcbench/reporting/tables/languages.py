@@ -8,15 +8,15 @@ from statistics import fmean
 
 import pandas as pd
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
-from lcbench.reporting.table import (
+from lcbench.reporting.score_table import (
     BASELINE,
     Block,
-    Table,
+    ScoreTable,
     TaskScores,
     ordered_policies,
     relative_improvement,
 )
+from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
 from lcbench.reporting.text import group_heading
 
 _MEAN = "Mean"
@@ -31,7 +31,7 @@ _NOTES = (
 )
 
 
-def language_sheet(table: Table, scores: pd.DataFrame) -> Sheet | None:
+def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     """Return the scores of tasks with several subsets, one row a subset; None if there are none.
 
     What Table 1 does not count (missing, refused) is a hole in every subset.
@@ -52,7 +52,7 @@ def language_sheet(table: Table, scores: pd.DataFrame) -> Sheet | None:
     if not sections:
         return None
     taus = (f"τ = {policy}" for policy in policies if policy != BASELINE)
-    return Sheet(
+    return Table(
         name="languages",
         title=f"Scores per language or other subset ({group_heading(table.group)})",
         header=("Task", "Subset", "raw", *taus, "Relative Improv."),

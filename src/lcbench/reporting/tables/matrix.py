@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name
+from lcbench.reporting.score_table import (
+    BASELINE,
+    ScoreTable,
+    ordered_policies,
+    relative_improvement,
+)
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
-from lcbench.reporting.table import BASELINE, Table, ordered_policies, relative_improvement
+from lcbench.reporting.table import Entry, Section, Table, improvement, name
 from lcbench.reporting.text import TOO_FEW, group_heading
 
 
-def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
+def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
     """Return the relative improvement of each task at each policy but τ = 1, in %.
 
     Args:
@@ -46,7 +51,7 @@ def matrix(table: Table, statistics: TableStatistics | None = None) -> Sheet | N
                     shown.append(uncertainty)
             rows.append((name(task.column), name(task.task), *entries))
         sections.append(Section(block.label, tuple(rows)))
-    return Sheet(
+    return Table(
         name="matrix",
         title=f"Relative improvements per task and τ ({group_heading(table.group)})",
         header=("Column", "Task", *(f"τ = {policy}" for policy in policies)),

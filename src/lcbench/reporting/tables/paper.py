@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lcbench.hub.models import shipped_models
-from lcbench.reporting.table import AVERAGE, BASELINE, Block
+from lcbench.reporting.score_table import AVERAGE, BASELINE, Block
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.ranks import rank_of_longest
 from lcbench.results.cell import texts_of

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
-from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.score_table import BASELINE, ordered_policies
+from lcbench.reporting.table import Entry, Section, Table, name, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     NOT_DEFINED,
@@ -171,7 +171,7 @@ def accuracy_of_intervals(
     )
 
 
-def query_sheet(found: Sequence[Reading]) -> Sheet | None:
+def query_table(found: Sequence[Reading]) -> Table | None:
     """Return nDCG@100 of the shortest and longest queries: rows a model and part, a column a τ.
 
     Args:
@@ -196,7 +196,7 @@ def query_sheet(found: Sequence[Reading]) -> Sheet | None:
     )
 
 
-def interval_sheet(found: Sequence[Reading]) -> Sheet | None:
+def interval_table(found: Sequence[Reading]) -> Table | None:
     """Return the accuracy by intervals of 100 tokens: rows a model and interval, a column a τ.
 
     Args:
@@ -288,7 +288,7 @@ def _sheet(
     metric: str,
     notes: list[str],
     units: str,
-) -> Sheet | None:
+) -> Table | None:
     shown = [one for one in found if not one.why]
     if not shown:
         return None
@@ -308,7 +308,7 @@ def _sheet(
         )
     if left_out := dict.fromkeys(f"{one.task} ({one.why})" for one in found if one.why):
         notes.append(f"Left out: {', '.join(left_out)}.")
-    return Sheet(
+    return Table(
         name=file,
         title=title,
         header=(*labels, "", *(f"τ = {policy}" for policy in every)),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, improvement, name, number
+from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import AVERAGE, Block, Table
+from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
 from lcbench.reporting.text import HOLE, group_heading
 from lcbench.uncertainty.power import CLAIMED, POWER, detectable, needed
 
 
-def power_sheet(table: Table, statistics: TableStatistics) -> Sheet | None:
+def power_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
     """Return what could have been seen at each model's best τ; None where nothing is known.
 
     Args:
@@ -27,7 +27,7 @@ def power_sheet(table: Table, statistics: TableStatistics) -> Sheet | None:
             sections.append(Section(f"{block.label}, τ = {block.best}", tuple(rows)))
     if not sections:
         return None
-    return Sheet(
+    return Table(
         name="power",
         title=f"What could have been seen: {group_heading(table.group)}",
         header=(
@@ -60,7 +60,7 @@ def power_sheet(table: Table, statistics: TableStatistics) -> Sheet | None:
 
 
 def _rows(
-    table: Table, block: Block, policy: str, statistics: TableStatistics
+    table: ScoreTable, block: Block, policy: str, statistics: TableStatistics
 ) -> Iterable[tuple[Entry, ...]]:
     for task in block.tasks:
         value = task.improvement(policy)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.reporting.sheet import Entry, Look, Section, Sheet, name
+from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
-from lcbench.reporting.table import BASELINE, ordered_policies
+from lcbench.reporting.table import Entry, Section, Style, Table, name
 from lcbench.reporting.tables.changes import HOLE, Change, changed_units
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
 from lcbench.reporting.text import TOO_FEW, two_decimals
@@ -134,7 +134,7 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
     return float(ranks.mean()), ratio_error(sums, counts)
 
 
-def rank_sheet(found: Sequence[LongestRanks]) -> Sheet | None:
+def rank_table(found: Sequence[LongestRanks]) -> Table | None:
     """Return the ranks of the longest documents: a section a task, two rows a model, a column a τ.
 
     Args:
@@ -177,7 +177,7 @@ def rank_sheet(found: Sequence[LongestRanks]) -> Sheet | None:
             "Left out, as all documents, or all of a split, are equally long: "
             f"{', '.join(left_out)}."
         )
-    return Sheet(
+    return Table(
         name="ranks",
         title="Mean rank of the longest relevant documents",
         header=("model", "longest 20 %", "", *(f"τ = {policy}" for policy in policies)),
@@ -224,6 +224,6 @@ def _entry(change: Change) -> Entry:
     text += f" ({two_decimals(known.low)} to {two_decimals(known.high)})"
     if known.is_too_few:
         text = f"{TOO_FEW} {text}"
-    look: Look = "strong" if known.excludes_zero else "unsure"
-    more = f"{known.up or 0:,} ranks up, {known.down or 0:,} down"
-    return Entry(text, change.value, look, more, known.low, known.high)
+    style: Style = "best" if known.excludes_zero else "inconclusive"
+    tooltip = f"{known.up or 0:,} ranks up, {known.down or 0:,} down"
+    return Entry(text, change.value, style, tooltip, known.low, known.high)

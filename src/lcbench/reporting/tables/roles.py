@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, described, improvement, name, number
-from lcbench.reporting.statistics import TableStatistics
-from lcbench.reporting.table import (
+from lcbench.reporting.score_table import (
     AVERAGE,
     BASELINE,
     Block,
-    Table,
+    ScoreTable,
     relative_improvement,
     temperature,
 )
+from lcbench.reporting.statistics import TableStatistics
+from lcbench.reporting.table import Entry, Section, Table, described, improvement, name, number
 from lcbench.reporting.text import group_heading
 from lcbench.tasks.suites import averaged_columns
 from lcbench.tempscale.policy import ByRole, Constant
@@ -62,7 +62,7 @@ class RoleGrid:
     policies: tuple[tuple[str, ...], ...]
 
 
-def role_grids(table: Table) -> tuple[RoleGrid, ...]:
+def role_grids(table: ScoreTable) -> tuple[RoleGrid, ...]:
     """Return a grid for each model and each task, column and `Avg` with policies by role.
 
     Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have
@@ -75,7 +75,7 @@ def role_grids(table: Table) -> tuple[RoleGrid, ...]:
     return tuple(grid for block in table.blocks for grid in _grids(table, block))
 
 
-def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet | None:
+def role_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
     """Return the shape of the paper's Table 2: by task the four settings, a column a model.
 
     Where each model has one τ, as in the paper, τ stands in the header; where one has several, each
@@ -84,7 +84,7 @@ def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet
 
     Args:
         table: of `table1.build_tables`.
-        statistics: of the same table: each setting gets the look of its improvement over Raw, and
+        statistics: of the same table: each setting gets the style of its improvement over Raw, and
             what is known of that beside it.
     """
     complete = [(block, taus) for block in table.blocks if (taus := _complete(block))]
@@ -112,7 +112,7 @@ def role_sheet(table: Table, statistics: TableStatistics | None = None) -> Sheet
     if not sections:
         return None
     told = statistics is not None and (statistics.cells or statistics.means)
-    return Sheet(
+    return Table(
         name="table2",
         title=f"Temperature by role ({group_heading(table.group)})",
         header=("Setting", *columns),
@@ -181,7 +181,7 @@ def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(taus, key=lambda one: (one[1], -one[0]))
 
 
-def _parts(table: Table) -> list[str]:
+def _parts(table: ScoreTable) -> list[str]:
     """Return tasks, then columns of several, then `Avg` of several columns, as far as by role.
 
     `Avg` is that of Table 1, and so is left out beside columns that have no queries.
@@ -222,13 +222,13 @@ def _entries(
         if statistics is not None:
             found = statistics.cells.get(key) or statistics.means.get(key)
         compared = improvement(relative_improvement(value, raw), found)
-        more = "" if compared.value is None else f"{compared.text} % of Raw"
-        more += f"; {described(found)}" if more and found is not None else ""
-        entries.append(number(value, compared.look, more))
+        tooltip = "" if compared.value is None else f"{compared.text} % of Raw"
+        tooltip += f"; {described(found)}" if tooltip and found is not None else ""
+        entries.append(number(value, compared.style, tooltip))
     return entries
 
 
-def _grids(table: Table, block: Block) -> Iterator[RoleGrid]:
+def _grids(table: ScoreTable, block: Block) -> Iterator[RoleGrid]:
     readings = dict.fromkeys(suffix for _, _, suffix in _by_role(block))
     for suffix in readings:
         of_role = [one for one in _by_role(block) if one[2] == suffix]

@@ -12,8 +12,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from lcbench.reporting.sheet import Entry, Section, Sheet, name, number
-from lcbench.reporting.table import Table
+from lcbench.reporting.score_table import ScoreTable
+from lcbench.reporting.table import Entry, Section, Table, name, number
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
 
 
@@ -44,7 +44,7 @@ class LengthTable:
     rows: tuple[LengthRow, ...]
 
 
-def build_length_tables(scores: pd.DataFrame, tables: Sequence[Table]) -> list[LengthTable]:
+def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> list[LengthTable]:
     """One table a group and task whose splits are all lengths, in the order of Table 1.
 
     Args:
@@ -61,7 +61,7 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[Table]) -> list[L
     ]
 
 
-def length_sheet(tables: Sequence[LengthTable]) -> Sheet | None:
+def length_table(tables: Sequence[LengthTable]) -> Table | None:
     """The same as one sheet: a section a task, a row a model and policy; `None` if there is none.
 
     A length that a task or window does not have stays empty.
@@ -70,7 +70,7 @@ def length_sheet(tables: Sequence[LengthTable]) -> Sheet | None:
         return None
     lengths = sorted({length for table in tables for length in table.lengths})
     several = len({table.group for table in tables}) > 1
-    return Sheet(
+    return Table(
         name="lengths",
         title="Needle and passkey by the documents' length in tokens",
         header=("Model", "Window", "τ", *map(str, lengths), "Mean"),
@@ -126,7 +126,7 @@ def _lengths(scores: pd.DataFrame, group: str, task: str) -> tuple[int, ...]:
 
 
 def _rows(
-    table: Table, task: str, every: Sequence[int], by_cell: Mapping[_Key, Mapping[int, float]]
+    table: ScoreTable, task: str, every: Sequence[int], by_cell: Mapping[_Key, Mapping[int, float]]
 ) -> tuple[LengthRow, ...]:
     rows = []
     for block in table.blocks:

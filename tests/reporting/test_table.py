@@ -1,4 +1,4 @@
-"""`lcbench.reporting.sheet`: a table's values, and its text in every format."""
+"""`lcbench.reporting.table`: a table's values, and its text in every format."""
 
 import csv as csv_format
 import io
@@ -13,9 +13,9 @@ from pdflatex import compiled, latex_document
 from screens import printed
 
 from lcbench.cli.tables import any_sheet
-from lcbench.reporting import sheet as sheets
-from lcbench.reporting.sheet import Entry, Section, Sheet
+from lcbench.reporting import table as tables
 from lcbench.reporting.statistics import Uncertainty
+from lcbench.reporting.table import Entry, Section, Table
 
 HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
 
@@ -25,9 +25,9 @@ ACROSS = Uncertainty(-0.11, 0.8)
 
 
 @pytest.fixture
-def sheet() -> Sheet:
+def sheet() -> Table:
     """Two sections; a name full of markup, every look and a hole."""
-    return Sheet(
+    return Table(
         name="gains",
         title="Gains",
         header=("Task", "raw", "τ = 0.8"),
@@ -36,18 +36,18 @@ def sheet() -> Sheet:
             Section(
                 "minilm",
                 (
-                    (sheets.name("A"), sheets.number(50.125), sheets.improvement(0.43, UP)),
-                    (sheets.name("B"), sheets.number(60), sheets.improvement(-0.43, DOWN)),
+                    (tables.name("A"), tables.number(50.125), tables.improvement(0.43, UP)),
+                    (tables.name("B"), tables.number(60), tables.improvement(-0.43, DOWN)),
                     (
-                        sheets.name("C"),
-                        sheets.number(70, "strong"),
-                        sheets.improvement(0.4, ACROSS),
+                        tables.name("C"),
+                        tables.number(70, "best"),
+                        tables.improvement(0.4, ACROSS),
                     ),
                 ),
             ),
             Section(
                 "other",
-                ((sheets.name(HOSTILE), sheets.number(None), sheets.improvement(-0.5)),),
+                ((tables.name(HOSTILE), tables.number(None), tables.improvement(-0.5)),),
             ),
         ),
         notes=("τ is chosen [bold]here[/bold].",),
@@ -55,42 +55,42 @@ def sheet() -> Sheet:
 
 
 @pytest.mark.parametrize(
-    ("value", "uncertainty", "text", "look"),
+    ("value", "uncertainty", "text", "style"),
     [
-        (0.43, UP, "▲ 0.43", "up"),
-        (-0.43, DOWN, "▼ 0.43", "down"),
-        (0.43, ACROSS, "△ 0.43", "unsure"),
-        (-0.05, ACROSS, "▽ 0.05", "unsure"),
-        (0.43, None, "▲ 0.43", "plain"),
-        (-0.43, None, "▼ 0.43", "plain"),
-        (0.004, None, "0.00", "plain"),
-        (0.004, ACROSS, "0.00", "unsure"),
+        (0.43, UP, "▲ 0.43", "gain"),
+        (-0.43, DOWN, "▼ 0.43", "loss"),
+        (0.43, ACROSS, "△ 0.43", "inconclusive"),
+        (-0.05, ACROSS, "▽ 0.05", "inconclusive"),
+        (0.43, None, "▲ 0.43", "neutral"),
+        (-0.43, None, "▼ 0.43", "neutral"),
+        (0.004, None, "0.00", "neutral"),
+        (0.004, ACROSS, "0.00", "inconclusive"),
         # So little, and yet told from zero.
-        (0.004, Uncertainty(0.002, 0.006), "▲ 0.00", "up"),
+        (0.004, Uncertainty(0.002, 0.006), "▲ 0.00", "gain"),
         # An end at zero does not exclude it.
-        (0.43, Uncertainty(0.0, 0.8), "△ 0.43", "unsure"),
+        (0.43, Uncertainty(0.0, 0.8), "△ 0.43", "inconclusive"),
         # An interval on the other side tells of no direction.
-        (0.43, DOWN, "△ 0.43", "unsure"),
-        (None, None, "–", "plain"),
-        (None, UP, "–", "plain"),
+        (0.43, DOWN, "△ 0.43", "inconclusive"),
+        (None, None, "–", "neutral"),
+        (None, UP, "–", "neutral"),
     ],
 )
 def test_the_marks_of_an_improvement(
-    value: float | None, uncertainty: Uncertainty | None, text: str, look: str
+    value: float | None, uncertainty: Uncertainty | None, text: str, style: str
 ) -> None:
-    entry = sheets.improvement(value, uncertainty)
-    assert (entry.text, entry.look, entry.value) == (text, look, value)
+    entry = tables.improvement(value, uncertainty)
+    assert (entry.text, entry.style, entry.value) == (text, style, value)
 
 
 def test_what_is_known_beside_an_improvement() -> None:
-    assert sheets.improvement(0.43, UP).more == (
+    assert tables.improvement(0.43, UP).more == (
         "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries"
     )
-    assert sheets.improvement(0.4, ACROSS).more == "95 % interval -0.11 to 0.80"
-    assert sheets.improvement(0.4).more == ""
+    assert tables.improvement(0.4, ACROSS).more == "95 % interval -0.11 to 0.80"
+    assert tables.improvement(0.4).more == ""
 
 
-def test_terminal(sheet: Sheet) -> None:
+def test_terminal(sheet: Table) -> None:
     lines = [line.rstrip() for line in printed(any_sheet(sheet)).splitlines()]
     assert lines[1] == "Gains"
     assert lines[3].split() == ["Task", "raw", "τ", "=", "0.8"]
@@ -101,7 +101,7 @@ def test_terminal(sheet: Sheet) -> None:
     assert "\x1b" not in printed(any_sheet(sheet))
 
 
-def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Sheet) -> None:
+def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Table) -> None:
     text = printed(any_sheet(sheet), color=True)
     for style, shown in (("1;94", "▲ 0.43"), ("1;91", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
         assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
@@ -111,7 +111,7 @@ def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Sheet) -> None:
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> None:
     places = range(23)
-    wide = Sheet(
+    wide = Table(
         name="wide",
         title="Wide",
         header=("A task's name", *(f"LEMBNeedleRetrieval, τ = 0.{place}" for place in places)),
@@ -121,8 +121,8 @@ def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> 
                 "msmarco-roberta-base-ance-firstp",
                 tuple(
                     (
-                        sheets.name(f"Task{row}OfAVeryLongNameIndeed"),
-                        *(sheets.number(100 * row + place) for place in places),
+                        tables.name(f"Task{row}OfAVeryLongNameIndeed"),
+                        *(tables.number(100 * row + place) for place in places),
                     )
                     for row in range(3)
                 ),
@@ -143,14 +143,14 @@ def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> 
 
 
 def test_a_sheet_without_rows() -> None:
-    empty = Sheet("none", "None", ("Task", "raw"), 1, ())
+    empty = Table("none", "None", ("Task", "raw"), 1, ())
     assert printed(any_sheet(empty)).split()[:3] == ["None", "Task", "raw"]
-    assert sheets.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
-    assert sheets.csv(empty) == "Task,raw\n"
+    assert tables.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
+    assert tables.csv(empty) == "Task,raw\n"
 
 
-def test_markdown(sheet: Sheet) -> None:
-    lines = sheets.markdown(sheet).splitlines()
+def test_markdown(sheet: Table) -> None:
+    lines = tables.markdown(sheet).splitlines()
     assert lines[:8] == [
         "## Gains",
         "",
@@ -164,23 +164,23 @@ def test_markdown(sheet: Sheet) -> None:
     escaped = r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*日本Ünïçødéőž…≥±"
     assert lines[9] == f"| {escaped} | – | ▼ 0.50 |"
     assert lines[11] == r"- τ is chosen \[bold\]here\[/bold\]."
-    assert sheets.markdown(sheet, level=4).startswith("#### Gains\n")
+    assert tables.markdown(sheet, level=4).startswith("#### Gains\n")
 
 
-def test_csv_reads_back_in_full_precision(sheet: Sheet) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(sheets.csv(sheet))))
+def test_csv_reads_back_in_full_precision(sheet: Table) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(tables.csv(sheet))))
     assert list(rows[0]) == ["section", "Task", "raw", "τ = 0.8", "τ = 0.8 low", "τ = 0.8 high"]
     assert list(rows[0].values()) == ["minilm", "A", "50.125", "0.43", "0.1", "0.8"]
     assert list(rows[2].values()) == ["minilm", "C", "70.0", "0.4", "-0.11", "0.8"]
     # Of this one no interval is known.
     assert list(rows[3].values()) == ["other", HOSTILE, "", "-0.5", "", ""]
     # Without headings there is no column for them.
-    plain = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("1", 1.0),),)),))
-    assert sheets.csv(plain) == "x\n1.0\n"
+    plain = Table("a", "A", ("x",), 0, (Section("", ((Entry("1", 1.0),),)),))
+    assert tables.csv(plain) == "x\n1.0\n"
 
 
-def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Sheet) -> None:
-    read = json.loads(json.dumps(sheets.as_json(sheet), allow_nan=False))
+def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Table) -> None:
+    read = json.loads(json.dumps(tables.as_json(sheet), allow_nan=False))
     assert read["name"] == "gains"
     assert read["header"] == ["Task", "raw", "τ = 0.8"]
     assert read["labels"] == 1
@@ -188,20 +188,20 @@ def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Sheet) -> None:
     assert read["sections"][0]["rows"][0][2] == {
         "text": "▲ 0.43",
         "value": 0.43,
-        "look": "up",
-        "more": "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries",
+        "style": "gain",
+        "tooltip": "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries",
         "low": 0.1,
         "high": 0.8,
     }
     assert "low" not in read["sections"][0]["rows"][0][1]
     assert read["sections"][1]["rows"][0][0]["value"] == HOSTILE
     assert read["notes"] == ["τ is chosen [bold]here[/bold]."]
-    odd = Sheet("a", "A", ("x",), 0, (Section("", ((Entry("–", math.nan),),)),))
-    assert sheets.as_json(odd)["sections"][0]["rows"][0][0]["value"] is None
+    odd = Table("a", "A", ("x",), 0, (Section("", ((Entry("–", math.nan),),)),))
+    assert tables.as_json(odd)["sections"][0]["rows"][0][0]["value"] is None
 
 
-def test_latex(sheet: Sheet) -> None:
-    lines = sheets.latex([sheet]).splitlines()
+def test_latex(sheet: Table) -> None:
+    lines = tables.latex([sheet]).splitlines()
     needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
     assert lines[0] == needed
     assert lines[2:5] == [
@@ -228,32 +228,32 @@ def test_latex(sheet: Sheet) -> None:
     ) in lines[begin + 10]
 
 
-def test_latex_compiles_with_every_character_there_is(sheet: Sheet, tmp_path: Path) -> None:
+def test_latex_compiles_with_every_character_there_is(sheet: Table, tmp_path: Path) -> None:
     characters = [chr(code) for code in [*range(0x20, 0x250), *range(0x370, 0x400)]]
     characters += [chr(code) for code in [*range(0x1E00, 0x1F00), *range(0x2010, 0x2700, 3)]]
     characters += ["▲", "▼", "△", "▽", "✓", "\U0001f600", "日", "\ufb01", "\u202e"]
     names = ["".join(characters[at : at + 40]) for at in range(0, len(characters), 40)]
-    long = Sheet(
+    long = Table(
         name="long",
         title=HOSTILE,
         header=(HOSTILE, "[x]", "*"),
         labels=1,
         sections=tuple(
-            Section(text, ((sheets.name(text), sheets.name("*"), sheets.name("[1ex]")),))
+            Section(text, ((tables.name(text), tables.name("*"), tables.name("[1ex]")),))
             for text in names
         ),
         notes=tuple(names),
     )
-    assert r"\begin{longtable}{lrr}" in sheets.latex([long])
-    log = compiled(latex_document(sheets.latex([sheet, long, sheet])), tmp_path)
+    assert r"\begin{longtable}{lrr}" in tables.latex([long])
+    log = compiled(latex_document(tables.latex([sheet, long, sheet])), tmp_path)
     assert "Missing character" not in log
     # A font that is drawn when it is first used takes a minute, and more than a small TeX.
     assert "mktexpk" not in log
     assert ".pk>" not in log
 
 
-def wide(columns: int, rows: int) -> Sheet:
-    return Sheet(
+def wide(columns: int, rows: int) -> Table:
+    return Table(
         name="wide",
         title="Wide",
         header=("Task", *(f"c{place}" for place in range(columns))),
@@ -262,7 +262,7 @@ def wide(columns: int, rows: int) -> Sheet:
             Section(
                 "minilm",
                 tuple(
-                    (sheets.name(f"t{row}"), *(sheets.number(place) for place in range(columns)))
+                    (tables.name(f"t{row}"), *(tables.number(place) for place in range(columns)))
                     for row in range(rows)
                 ),
             ),
@@ -283,7 +283,7 @@ def wide(columns: int, rows: int) -> Sheet:
 def test_a_sheet_of_many_columns_comes_in_parts_in_latex(
     columns: int, rows: int, environment: str, widths: list[int], tmp_path: Path
 ) -> None:
-    text = sheets.latex([wide(columns, rows)])
+    text = tables.latex([wide(columns, rows)])
     found = re.findall(rf"\\begin{{{environment}}}{{(l+)(r+)}}", text)
     assert [(len(names), len(numbers)) for names, numbers in found] == [(1, one) for one in widths]
     assert text.count("\nt0 & ") == len(widths)
@@ -300,12 +300,12 @@ def test_a_sheet_of_many_columns_comes_in_parts_in_latex(
 
 
 def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
-    text = sheets.latex([wide(2, 2)] * 120)
+    text = tables.latex([wide(2, 2)] * 120)
     assert text.count(r"\clearpage") == 7
     compiled(latex_document(text), tmp_path)
 
 
-def test_sheets_of_one_name_are_told_apart(sheet: Sheet) -> None:
+def test_sheets_of_one_name_are_told_apart(sheet: Table) -> None:
     second = replace(sheet, name="gains-2")
-    names = [one.name for one in sheets.distinct([sheet, sheet, second, sheet])]
+    names = [one.name for one in tables.distinct([sheet, sheet, second, sheet])]
     assert names == ["gains", "gains-2", "gains-2-2", "gains-3"]
