@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lcbench-setup
+DOCS_STAMP := $(VENV)/.lcbench-docs
 # Of the full reproduction: where its data is put and read, where its results go, and anything else
 # for the command lines, as in: make table1 ARGS="models=[gist] protocol.dtype=bfloat16"
 MIRROR ?= mirror
@@ -15,7 +16,7 @@ JOBS ?= 2
 TESTS ?= not exhaustive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint report verify clean
+.PHONY: help setup demo prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint docs report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +78,13 @@ lint: setup  ## ruff (lint and format) and mypy in strict mode
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: $(DOCS_STAMP)  ## the documentation as a site in site/: a link that leads nowhere fails
+	@$(BIN)/mkdocs build --quiet --strict
+
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 report: setup  ## tables, figures and page of all results in RESULTS=results/runs
 	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)" $(ARGS)
 
@@ -84,5 +92,5 @@ verify: setup  ## write the recorded reports again from their recorded cells: ev
 	@$(BIN)/python scripts/verify_results.py
 
 clean:  ## remove .venv and what the tools left behind; results stay
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

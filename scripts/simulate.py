@@ -320,23 +320,24 @@ their standard error is {error:.1f} where they are near 5 or 95.
 
 ## The best of six τ
 
-The paper's design: 40 tasks in the columns of its Table 1, six τ of which none has an effect on
-average. ρ is the correlation of the items' noise at neighbouring τ; tasks are equal, or their true
-effects differ as much as the noise of their items. What is said of the best τ has to hold although
-it is the best: the band over all τ tried covers all of them at once in at least 95 of 100 runs, and
-a gain is claimed in at most 5. The interval of a single τ would claim one more often.
+The paper's design: 40 tasks in the columns of its Table 1, and six τ, none of which has an
+effect on average. ρ is the correlation of the items' noise at neighbouring τ. The tasks are
+equal, or their true effects differ as much as the noise of their items. The interval of the
+best τ has to allow for the choice: the band over all τ tried covers all of them at once in at
+least 95 of 100 runs, and it claims a gain in at most 5. The interval of a single τ would claim
+one more often.
 
 {table_of_choice(runs, seed)}
 
 ## One task
 
-Queries of which 15 % change, to another of the values that nDCG@10 takes, without an effect on
-average: coverage of the 95 % interval. (Where fewer than ten changed, the report gives no mark.)
+Coverage of the 95 % interval when 15 % of the queries change to another value of nDCG@10, without
+an effect on average. (If fewer than ten changed, the report gives no mark.)
 
 {table_of_items(runs, seed)}
 
-One hundred documents of 3 to 12 queries each, without an effect: how often the interval excludes
-zero, which should be 5, if queries are drawn and if documents are, as the report does.
+One hundred documents with 3 to 12 queries each, without an effect: how often the interval excludes
+zero, which should be 5, when queries are resampled and when documents are, as in the report.
 
 {table_of_clusters(runs, seed)}
 

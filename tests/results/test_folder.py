@@ -64,12 +64,12 @@ def test_mteb_reads_every_cell_and_its_numbers_are_ours(results: Results) -> Non
     assert dict(zip(frame["policy"], frame["score"], strict=True)) == {"1": 0.5, "0.8": 0.625}
 
 
-def test_the_readmes_lines_for_mteb_take_one_temperature(
+def test_the_documented_lines_for_mteb_take_one_temperature(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without naming one, mteb averages them: 0.5 and 0.625 are 0.5625."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(import mteb\n.*?)^```", readme, flags=re.M | re.S)
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(import mteb\n.*?)^```", page, flags=re.M | re.S)
     block, count = re.subn(r"results/runs/paper-[0-9a-f]{8}", f"runs/{PROTOCOL.key}", block)
     assert count == 1
     monkeypatch.chdir(results.folder.parent)
