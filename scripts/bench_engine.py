@@ -536,8 +536,8 @@ def _metered(
 def measure_lcbench(order: Order) -> Measurement:
     """Measure (c) in this process: start-up is all that comes before the first cell begins."""
     preload()
+    from lcbench.api.evaluate import carry_out
     from lcbench.cli.console import ConsoleObserver
-    from lcbench.cli.run import carry_out
 
     overrides = [
         *order.overrides,

@@ -1,6 +1,7 @@
 """Errors whose message names the key or file that is at fault, and the remedy.
 
-The command line prints them without a traceback; `exit_status` is what it ends with.
+The command line prints them without a traceback, and `exit_status` is what it ends with; the
+functions of the Python API raise them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ class LcbenchError(Exception):
     exit_status = 1
 
 
-class RequestError(LcbenchError):
+class RequestError(LcbenchError, ValueError):
     """The request itself is wrong, or asks for what is not here. Nothing was computed."""
 
     exit_status = 2

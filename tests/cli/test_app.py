@@ -9,7 +9,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
-from lcbench.cli import app, console, overrides
+from lcbench.api import overrides
+from lcbench.cli import app, console
 from lcbench.errors import RequestError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lcbench import __version__
+from lcbench.api.commands import COMMANDS, spelled
 from lcbench.cli import app
-from lcbench.cli.commands import COMMANDS, spelled
 from lcbench.cli.help import help_of
 from lcbench.settings.configs import config_folder, keys_of
 

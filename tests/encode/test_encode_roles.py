@@ -11,7 +11,7 @@ from engines import NOISE_FLOOR, encoder_of, settings
 from hydra import compose, initialize_config_dir
 from observers import Recorded
 
-from lcbench.cli.run import carry_out
+from lcbench.api.evaluate import carry_out
 from lcbench.encode.load import load
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lcbench.cli.commands import COMMANDS
+from lcbench.api.commands import COMMANDS
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.tasks.suites import shipped_suites

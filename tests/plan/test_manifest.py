@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lcbench.cli.compose import check_trust
+from lcbench.api.compose import check_trust
 from lcbench.errors import RequestError
 from lcbench.plan import manifest
 from lcbench.plan.manifest import Line

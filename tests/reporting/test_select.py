@@ -11,7 +11,7 @@ from report_cells import BGE, write_cell
 from result_cells import PROTOCOL, cell, outcome
 from screens import shown
 
-from lcbench.cli.report import request_of
+from lcbench.api.report import request_of
 from lcbench.errors import RequestError, StorageError
 from lcbench.reporting import publish
 from lcbench.reporting.publish import _alone, _older, cells_of, file_of_another

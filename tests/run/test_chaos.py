@@ -14,8 +14,8 @@ import chaos_program
 import pytest
 from observers import Unwarned
 
+from lcbench.api.evaluate import carry_out
 from lcbench.cli import app
-from lcbench.cli.run import carry_out
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[1] / "support" / "chaos_program.py"

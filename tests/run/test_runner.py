@@ -17,7 +17,7 @@ import engines
 import pytest
 from observers import Recorded, Unwarned
 
-from lcbench.cli.run import carry_out
+from lcbench.api.evaluate import carry_out
 from lcbench.encode.encoder import EmbeddingError
 from lcbench.errors import RequestError, StorageError
 from lcbench.plan.layout import grid_of

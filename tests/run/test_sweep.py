@@ -13,7 +13,7 @@ import chaos_program
 import pytest
 from observers import Unwarned
 
-from lcbench.cli.run import carry_out
+from lcbench.api.evaluate import carry_out
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import latest, read
 from lcbench.reporting.publish import publish

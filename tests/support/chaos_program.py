@@ -83,8 +83,8 @@ def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
     import torch
     from rich.console import Console
 
+    from lcbench.api.evaluate import carry_out
     from lcbench.cli.console import ConsoleObserver
-    from lcbench.cli.run import carry_out
     from lcbench.run import claims, runner
     from lcbench.system import process as machine
     from lcbench.system.signals import Stop

@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from multiprocessing import spawn
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -93,6 +95,25 @@ def test_a_dispatch_mode_sees_every_operation() -> None:
     with Seen():
         torch.ones(2, 2) @ torch.ones(2, 2)
     assert torch.ops.aten.mm in seen
+
+
+def test_a_process_is_not_told_of_the_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, dict[str, Any]] = {}
+
+    class Told:
+        name = "ours"
+
+        def start(self) -> None:
+            told["ours"] = spawn.get_preparation_data("ours")
+            told["another"] = spawn.get_preparation_data("another")
+
+    main = SimpleNamespace(__spec__=None, __file__="/a/script.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    before = spawn.get_preparation_data
+    thirdparty.start_without_main(Told())
+    assert spawn.get_preparation_data is before
+    assert told["another"]["init_main_from_path"] == "/a/script.py"
+    assert told["ours"].keys() == told["another"].keys() - {"init_main_from_path"}
 
 
 def test_options_of_hydra() -> None:

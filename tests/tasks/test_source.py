@@ -14,8 +14,8 @@ import pytest
 from composed import read
 from observers import Recorded
 
-from lcbench.cli import report as cli_report
-from lcbench.cli.run import carry_out
+from lcbench.api import report as api_report
+from lcbench.api.evaluate import carry_out
 from lcbench.cli.tasks import Row, list_tasks
 from lcbench.errors import RequestError
 from lcbench.hub.fetch import data_of
@@ -220,7 +220,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
         AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
         for cell in grid.cells
     ]
-    request = cli_report.request_of(settings, asked)
+    request = api_report.request_of(settings, asked)
     found = report_run(request, results, tmp_path / "report", observer.warn)
     assert found is not None
     publish(found)

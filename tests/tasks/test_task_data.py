@@ -22,7 +22,7 @@ from observers import Unwarned
 from screens import shown
 from sentence_transformers import SentenceTransformer
 
-from lcbench.cli.run import carry_out
+from lcbench.api.evaluate import carry_out
 from lcbench.hub import datasets as mirror
 from lcbench.reporting.select import Extent, report_folder
 from lcbench.results.files import CellFiles

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,14 +17,14 @@ from importlib import import_module
 
 import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lcbench import __version__
-from lcbench.cli.commands import COMMANDS
+from lcbench.api.commands import COMMANDS
+from lcbench.api.explain import explain, prefetch_command, refuse_lists_of_configs
+from lcbench.api.overrides import config_dirs, given_overrides, read_words
 from lcbench.cli.console import (
     COMPLAINTS,
     complain,
@@ -35,34 +34,12 @@ from lcbench.cli.console import (
     say,
 )
 from lcbench.cli.help import help_of
-from lcbench.cli.overrides import given_overrides, read_words
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.hub import cache
-from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys
+from lcbench.settings.configs import config_folder
 from lcbench.system.signals import INTERRUPTED, TERMINATED, Terminated, leave
 
-# Keys that say nothing of what is to be fetched, or that prefetch does not have.
-_NOT_OF_PREFETCH = {
-    "mirror",
-    "offline",
-    "verify",
-    "out",
-    "results_dir",
-    "report_dir",
-    "manifest",
-    "element",
-    "launch",
-}
 _LAUNCHER = "hydra-submitit-launcher"
-# Choices that differed from a config in one key.
-_NOW_KEYS = {
-    "engine=cpu": "engine.device=cpu",
-    "engine=gpu": "engine.device=cuda",
-    "protocol=fp16": "protocol=paper protocol.dtype=float16",
-    "protocol=bf16": "protocol=paper protocol.dtype=bfloat16",
-    "protocol=tf32": "protocol=paper protocol.dtype=tf32",
-}
-_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
 def main() -> None:
@@ -141,7 +118,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     try:
         decorate(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
-        complain(_explain(error, config_name))
+        complain(explain(error, config_name))
         return 2
     except yaml.YAMLError as error:
         complain(f"A config cannot be read: {error}")
@@ -212,17 +189,17 @@ def _is_of_submitit(error: BaseException) -> bool:
 def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
     cache.guard_token()
     try:
-        _refuse_lists_of_configs()
+        refuse_lists_of_configs(given_overrides())
         return job(config)
     except MissingError as error:
-        error.command = _prefetch_command(error.request)
+        error.command = prefetch_command(given_overrides(), config_dirs(), error.request)
         complain(str(error))
         return error.exit_status
     except LcbenchError as error:
         complain(str(error))
         return error.exit_status
     except (HydraException, OmegaConfBaseException) as error:
-        complain(_explain(error))
+        complain(explain(error))
         return 2
     except yaml.YAMLError as error:
         complain(f"A config cannot be read: {error}")
@@ -238,77 +215,3 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
         say(traceback.format_exc())
         complain("this should not have happened; the traceback above says where.")
         return 1
-
-
-def _prefetch_command(request: Sequence[str] | None) -> str:
-    """Return the command that fetches what a request needs, as it is typed into a shell.
-
-    Args:
-        request: the words of the command that asked for it; None: the present one.
-    """
-    config = HydraConfig.get()
-    words = ["python", "-m", "lcbench", "prefetch"]
-    for source in config.runtime.config_sources:
-        if source.provider == "command-line":
-            words += ["--config-dir", str(source.path)]
-    mirror = "mirror"
-    overrides = given_overrides()
-    if request is not None:
-        overrides = [one for one in request if "=" in one and not one.startswith("-")] + overrides
-    for one in OverridesParser.create().parse_overrides(overrides):
-        if one.key_or_group == "mirror" and not str(one.value()).startswith(
-            ("http://", "https://")
-        ):
-            mirror = str(one.value())
-        elif str(one.key_or_group).partition(".")[0] not in _NOT_OF_PREFETCH:
-            words.append(str(one.input_line))
-    return shlex.join([*words, f"mirror={mirror}"])
-
-
-def _refuse_lists_of_configs() -> None:
-    groups = config_groups()
-    for one in OverridesParser.create().parse_overrides(given_overrides()):
-        if one.key_or_group in groups and isinstance(one.value(), list | dict):
-            key, given = one.key_or_group, one.input_line
-            value = one.value()
-            several = ",".join(map(str, value)) if isinstance(value, list) else "a,b"
-            raise RequestError(f"{given}: {key}= takes one config. For several: -m {key}={several}")
-
-
-def _explain(error: Exception, config_name: str = "config") -> str:
-    """Return one of Hydra's errors in our words: the key, what is wrong, what would be right."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if not group:
-            return f"--config-name {name}: there is no such config."
-        if name in ("submitit_slurm", "submitit_local"):
-            return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
-        if instead := _NOW_KEYS.get(f"{group}={name}"):
-            return f"{group}={name}: there is no such config; the same is: {instead}"
-        options = [option for option in error.options or [] if option != "custom"]
-        custom = " (or custom, with model.name=…)" if group == "model" else ""
-        return (
-            f"{group}={name}: there is no such config.{did_you_mean(name, options)} "
-            f"There are: {', '.join(options)}{custom}."
-        )
-    if unknown := _UNKNOWN_KEY.search(text):
-        key = unknown.group(1)
-        if key.startswith("launch.") and key in known_keys():
-            return f"{key} is a key of launch=slurm; this is launch=local, the default."
-        return (
-            f"{key} is not a key.{did_you_mean(key, keys_of(config_name))} "
-            "`python -m lcbench --help` lists them."
-        )
-    if isinstance(error, OverrideParseException):
-        problem = error.message.partition("\n")[0]
-        return (
-            f"{error.override} cannot be read: {problem}. In a shell, quote what has braces, "
-            "brackets or spaces: 'tau=[0.9,0.8]'."
-        )
-    if text.startswith("Ambiguous value"):
-        return (
-            f"{text.partition(chr(10))[0]}: it has several values. As one list: 'key=[a,b]'; "
-            "as several runs, one after the other: -m key=a,b"
-        )
-    return text.partition("\n")[0]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lcbench.cli.commands import COMMANDS, spelled
+from lcbench.api.commands import COMMANDS, spelled
 from lcbench.settings.configs import config_folder
 
 _FLAGS = """\

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
-    from lcbench.cli.compose import compose_settings
+    from lcbench.api.compose import compose_settings
     from lcbench.errors import RequestError
     from lcbench.settings.read import read_run
 

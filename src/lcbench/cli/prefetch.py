@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcbench.cli.compose import compose_settings
+from lcbench.api.compose import compose_settings
 from lcbench.cli.console import ConsoleObserver, complain, screen
 from lcbench.errors import RequestError
 from lcbench.hub.fetch import Wanted, fetch_all, wanted_by

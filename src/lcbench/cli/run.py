@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from lcbench.cli.compose import TRUSTS, compose_settings, open_keys, thawed
+from lcbench.api.compose import TRUSTS, compose_settings, open_keys, thawed
+from lcbench.api.evaluate import carry_out
 from lcbench.cli.console import ConsoleObserver, complain, screen, warn
 
 if TYPE_CHECKING:
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lcbench.plan.manifest import Manifest
-    from lcbench.run.sweep import Outcome
     from lcbench.settings.schema import Settings
-    from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
 
 
@@ -95,16 +93,13 @@ def _run_told(
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     if element is None:
-        from lcbench.cli.report import request_of, show
-        from lcbench.reporting.select import AskedCell, report_run
+        from lcbench.api.report import request_of_run
+        from lcbench.cli.report import show
+        from lcbench.reporting.select import report_run
         from lcbench.results.folder import Results
 
         results = Results(settings.results_dir)
-        cells = [
-            AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
-            for cell in outcome.cells
-        ]
-        request = request_of(settings, cells)
+        request = request_of_run(settings, outcome.cells)
         show(lambda step: report_run(request, results, None, warn, step=step), console)
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
@@ -118,45 +113,6 @@ def _run_told(
     if outcome.refused:
         return 2
     return 1 if outcome.failed else 0
-
-
-def carry_out(
-    settings: Settings,
-    observer: Observer,
-    *,
-    stop: Stop | None = None,
-    frozen: Manifest | None = None,
-    element: int | None = None,
-) -> Outcome:
-    """Lay out the cells of a request, and run those that are left; see `sweep.run`."""
-    from lcbench.plan import elements
-    from lcbench.plan.layout import grid_of
-    from lcbench.results.folder import Results
-    from lcbench.run import sweep
-    from lcbench.run.runner import RunOptions
-
-    results = Results(settings.results_dir)
-    return sweep.run(
-        sweep.Sweep(
-            grid_of(settings, observer),
-            results,
-            register=partial(elements.freeze, settings, results.folder),
-            frozen=frozen,
-            element=element,
-        ),
-        RunOptions(
-            engine=settings.engine,
-            store=settings.store,
-            mirror=settings.mirror,
-            unverified_data=settings.unverified_data,
-            hub=settings.hub,
-            offline=settings.offline,
-            retries=settings.retries,
-            cell_minutes=settings.cell_minutes,
-        ),
-        observer,
-        stop,
-    )
 
 
 def _requeue(stop: Stop, *, lost: bool = False) -> None:

@@ -13,7 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -259,14 +260,42 @@ def use(address: str) -> None:
 def go_offline() -> None:
     """Keep every library off the network from here on, whether it was imported before or not."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    _tell_offline(True)
+
+
+def _tell_offline(is_offline: bool) -> None:
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants
 
-        constants.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = is_offline
     if "datasets" in sys.modules:
         from datasets import config
 
-        config.HF_HUB_OFFLINE = True
+        config.HF_HUB_OFFLINE = is_offline
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Undo, when this context ends, what `use` and `go_offline` have told the libraries meanwhile.
+
+    What a program does next with the hub is its own business. A token that was withheld stays so.
+    """
+    from huggingface_hub import constants
+
+    names = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    environment = {name: os.environ.get(name) for name in names}
+    address, is_offline = constants.ENDPOINT, constants.HF_HUB_OFFLINE
+    try:
+        yield
+    finally:
+        if address != constants.ENDPOINT:
+            use(address)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _tell_offline(is_offline)
 
 
 class Probe:

@@ -232,6 +232,8 @@ def read(path: Path) -> Manifest:
             lines=lines,
             planned=bool(header["planned"]),
         )
+    except RequestError:
+        raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RequestError(
             f"manifest={path} is not whole ({type(error).__name__}: {error}). Plan the sweep "

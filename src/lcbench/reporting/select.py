@@ -94,6 +94,23 @@ class Request:
     subsets: tuple[str, ...] | None
 
 
+@dataclass(frozen=True)
+class Selected:
+    """The cells of a report, in tables.
+
+    Attributes:
+        tables: of the shape of Table 1.
+        scores: the frame that they were built from.
+        results: the folder that the scores are of.
+        folder: of the report.
+    """
+
+    tables: Sequence[ScoreTable]
+    scores: pd.DataFrame
+    results: Results
+    folder: Path
+
+
 def report_run(
     request: Request,
     results: Results,
@@ -120,6 +137,18 @@ def report_run(
         RequestError: there is no such model, or second folder; or the report's folder cannot be
             written.
     """
+    selected = select_run(request, results, report_dir, warn, extent.models)
+    return None if selected is None else find(selected, warn, extent, step)
+
+
+def select_run(
+    request: Request,
+    results: Results,
+    report_dir: Path | None,
+    warn: Callable[[str], None],
+    models: Sequence[str] | None = None,
+) -> Selected | None:
+    """Return the cells of one request, in tables with a place for each; see `report_run`."""
     paths = [cell.path for cell in request.cells]
     scores = results.read(partial(column_of, suites=request.suites), warn, paths)
     policies: dict[str, list[str]] = {}
@@ -134,12 +163,12 @@ def report_run(
     same = {"splits": request.splits, "subsets": request.subsets}
     scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
     expected = _expected(request.tasks, scores, request.suites, request.sources)
-    scores = _of_models(scores, extent.models)
-    if extent.models is not None:
-        policies = {model: own for model, own in policies.items() if model in extent.models}
+    scores = _of_models(scores, models)
+    if models is not None:
+        policies = {model: own for model, own in policies.items() if model in models}
     tables = build_tables(scores, expected, policies)
     folder = report_dir or _own_folder(request.label, results, request.cells)
-    return _found(tables, scores, results, folder, warn, extent, step)
+    return Selected(tables, scores, results, folder)
 
 
 def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Path:
@@ -186,6 +215,19 @@ def report_folder(
         RequestError: there are none, none of the models, or none in the second folder; or the
             report's folder cannot be written.
     """
+    selected = select_folder(results, tasks, report_dir, warn, extent.models, sources)
+    return find(selected, warn, extent, step)
+
+
+def select_folder(
+    results: Results,
+    tasks: Sequence[TaskChoice] | None,
+    report_dir: Path | None,
+    warn: Callable[[str], None],
+    models: Sequence[str] | None = None,
+    sources: Sequence[Source] = _SOURCES,
+) -> Selected:
+    """Return the cells of a folder, in tables; see `report_folder`."""
     suites = shipped_suites()
     scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
     names = None if tasks is None else [task.name for task in tasks]
@@ -198,14 +240,13 @@ def report_folder(
             f"results_dir={results.folder} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
-    scores = _of_models(scores, extent.models)
+    scores = _of_models(scores, models)
     expected = None if names is None else _expected(names, scores, suites, sources)
     tables = [
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
         for table in build_tables(scores, expected)
     ]
-    folder = report_dir or results.folder / "report"
-    return _found(tables, scores, results, folder, warn, extent, step)
+    return Selected(tables, scores, results, report_dir or results.folder / "report")
 
 
 def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
@@ -324,15 +365,19 @@ def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str 
     return source_of(task, sources).kind(task)
 
 
-def _found(
-    tables: Sequence[ScoreTable],
-    scores: pd.DataFrame,
-    results: Results,
-    folder: Path,
+def find(
+    selected: Selected,
     warn: Callable[[str], None],
-    extent: Extent,
-    step: Step | None,
+    extent: Extent = WHOLE,
+    step: Step | None = None,
 ) -> Report:
+    """Find what there is to report of some cells, and make the folder of their report.
+
+    Raises:
+        RequestError: there is nothing in the second folder, or the report's cannot be written.
+    """
+    tables, scores, results = selected.tables, selected.scores, selected.results
+    folder = selected.folder
     there = None
     if extent.against is not None:
         there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)

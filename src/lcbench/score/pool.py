@@ -29,6 +29,7 @@ from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about
 from lcbench.system.process import descendants
 from lcbench.system.signals import EncoderStuck
+from lcbench.system.thirdparty import start_without_main
 
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
@@ -328,7 +329,7 @@ class Pool:
             args=(there, life_there, words_there, self.offline, self._address),
             daemon=True,
         )
-        process.start()
+        start_without_main(process)
         # So that either side sees the end of the other.
         there.close()
         life_there.close()

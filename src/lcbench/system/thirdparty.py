@@ -7,9 +7,12 @@ function called, so that importing this module imports none of them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
+from multiprocessing import spawn
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,35 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(_MODULES[name]), name)
+
+
+# multiprocessing
+
+_STARTING = threading.Lock()
+
+
+def start_without_main(process: BaseProcess) -> None:
+    """Start a process that does not run the program's main module.
+
+    A process that is not a fork runs that module again, under another name: a script without
+    `if __name__ == "__main__"` would begin once more in each, and fail there. No argument keeps
+    multiprocessing from it; what the process is told comes from this one function.
+    """
+    with _STARTING:
+        original = spawn.get_preparation_data
+
+        def without_main(name: str) -> dict[str, Any]:
+            data = original(name)
+            # Another thread may start a process of its own meanwhile.
+            if name != process.name:
+                return data
+            return {key: value for key, value in data.items() if not key.startswith("init_main_")}
+
+        spawn.get_preparation_data = without_main
+        try:
+            process.start()
+        finally:
+            spawn.get_preparation_data = original
 
 
 # hydra

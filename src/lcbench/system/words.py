@@ -47,7 +47,12 @@ def key_value(key: str, value: str | Path) -> str:
     text = str(value)
     if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
         return f"{key}={text}"
+    return f"{key}={quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """Return a text in the quotes of Hydra's grammar, in which it is that text whatever it is."""
     # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
     text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
     text = re.sub(r"(\\+)$", r"\1\1", text)
-    return f'{key}="{text}"'
+    return f'"{text}"'

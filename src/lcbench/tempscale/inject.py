@@ -435,9 +435,26 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
         InjectionError: the model's attention cannot be reached in every layer (the message names
             what stands in the way), or it runs at a temperature already. The model is unchanged.
         RequestError: `tau` is no policy, or names a layer or length that the model does not have.
+
+    Examples:
+        >>> model = SentenceTransformer("BAAI/bge-base-en-v1.5")
+        >>> with lcbench.inject(model, 0.8):
+        ...     embeddings = model.encode(texts)
+        >>> injection = lcbench.inject(model, {"query": 0.8, "document": 1.0})
+        >>> queries = model.encode_query(questions)
+        >>> injection.remove()
     """
     if tau_bias not in ("divided", "kept"):
         raise RequestError(f"tau_bias={tau_bias} is neither divided nor kept.")
+    if isinstance(tau, list | tuple):
+        raise RequestError(
+            f"tau={tau}: a model has one temperature at a time; lcbench.evaluate takes several."
+        )
+    if not isinstance(model, nn.Module):
+        raise InjectionError(
+            f"{type(model).__name__} is no loaded model: a SentenceTransformer, a PreTrainedModel "
+            "or a module that holds one is. lcbench.evaluate takes names and folders."
+        )
     policy = tau if isinstance(tau, Policy) else parse(tau, keeps_bias=tau_bias == "kept")
     return Injection(model, policy)
 

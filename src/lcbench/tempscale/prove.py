@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lcbench.errors import InjectionError
+from lcbench.errors import InjectionError, RequestError
 from lcbench.system.thirdparty import TorchDispatchMode
 from lcbench.system.transient import is_of_device
 
@@ -185,7 +185,7 @@ def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
         with torch.no_grad(), watching:
             transformer(**_probe_batch(transformer))
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        if is_of_device(error):
+        if is_of_device(error) or isinstance(error, RequestError):
             raise
         raise InjectionError(
             f"{type(transformer).__name__} cannot be proven: it does not run on a batch of token "

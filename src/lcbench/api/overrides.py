@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lcbench.cli.commands import COMMANDS, spelled
+from lcbench.api.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.hub.models import shipped_models
@@ -253,6 +253,12 @@ def given_overrides() -> list[str]:
     # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
     given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return list(given)
+
+
+def config_dirs() -> list[str]:
+    """Return the folders of the user's own configs that the command line names."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [str(one.path) for one in sources if one.provider == "command-line"]
 
 
 def refuse_another_name() -> None:

@@ -1,13 +1,20 @@
-"""From a composed config to settings: each model of a sweep by itself; a frozen sweep's own."""
+"""From words like those of a command line to settings; what Hydra composes in between.
+
+Each model of a sweep is composed by itself; a frozen sweep has settings of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from lcbench.cli.overrides import choices, refuse_another_name
-from lcbench.settings.configs import model_keys
+from lcbench.api.explain import explain, refuse_lists_of_configs
+from lcbench.api.overrides import choices, read_words, refuse_another_name
+from lcbench.errors import RequestError
+from lcbench.settings.configs import config_folder, model_keys
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,6 +34,48 @@ _OPEN = {
 }
 # What it has to say again: whoever can write in a folder of results can change a manifest.
 TRUSTS = "model.trust_remote_code=true"
+# What Hydra knows of the present command it knows once a process.
+_ALONE = RLock()
+
+
+@contextmanager
+def composed(config_name: str, words: Sequence[str]) -> Iterator[DictConfig]:
+    """Compose a config outside of a command line, for whatever reads it in this context.
+
+    What the caller uses Hydra for is afterwards as it was.
+
+    Args:
+        config_name: of a file in `conf`.
+        words: `key=value`, as on the command line.
+
+    Raises:
+        RequestError: the words cannot be; with the message of the command line.
+    """
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _ALONE:
+        known = HydraConfig.instance()
+        before = known.cfg
+        try:
+            overrides = read_words(words, config_name)
+            with initialize_config_dir(str(config_folder()), version_base="1.3"):
+                config = compose(config_name, overrides=overrides, return_hydra_config=True)
+                known.set_config(config)
+                with open_dict(config):
+                    del config["hydra"]
+                refuse_lists_of_configs(overrides)
+                yield config
+        except (HydraException, OmegaConfBaseException) as error:
+            raise RequestError(explain(error, config_name)) from None
+        except yaml.YAMLError as error:
+            raise RequestError(f"A config cannot be read: {error}") from None
+        finally:
+            known.cfg = before
 
 
 def thawed(frozen: Manifest, config: DictConfig) -> Settings:
@@ -35,7 +84,6 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
     Raises:
         RequestError: the command line has a key that a frozen sweep does not leave open.
     """
-    from lcbench.errors import RequestError
     from lcbench.settings import read
     from lcbench.settings.frozen import thaw
 
@@ -78,7 +126,6 @@ def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> N
     Raises:
         RequestError: naming the models whose code would run.
     """
-    from lcbench.errors import RequestError
 
     trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
     if trusted and TRUSTS not in [one.lstrip("+") for one in overrides]:

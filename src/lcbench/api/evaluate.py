@@ -1,0 +1,178 @@
+"""A request carried out: for the command line, and as `lcbench.evaluate` for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import LcbenchError, MissingError, RequestError
+
+if TYPE_CHECKING:
+    from lcbench.api.results import Results
+    from lcbench.plan.manifest import Manifest
+    from lcbench.run.sweep import Outcome
+    from lcbench.settings.schema import Settings
+    from lcbench.system.observer import Observer
+    from lcbench.system.signals import Stop
+
+# Keys of a run that say where it is carried out, and by whom: for commands.
+_OF_COMMANDS = ("launch", "manifest", "element")
+
+
+def carry_out(
+    settings: Settings,
+    observer: Observer,
+    *,
+    stop: Stop | None = None,
+    frozen: Manifest | None = None,
+    element: int | None = None,
+) -> Outcome:
+    """Lay out the cells of a request, and run those that are left; see `sweep.run`."""
+    from lcbench.plan import elements
+    from lcbench.plan.layout import grid_of
+    from lcbench.results.folder import Results
+    from lcbench.run import sweep
+    from lcbench.run.runner import RunOptions
+
+    results = Results(settings.results_dir)
+    return sweep.run(
+        sweep.Sweep(
+            grid_of(settings, observer),
+            results,
+            register=partial(elements.freeze, settings, results.folder),
+            frozen=frozen,
+            element=element,
+        ),
+        RunOptions(
+            engine=settings.engine,
+            store=settings.store,
+            mirror=settings.mirror,
+            unverified_data=settings.unverified_data,
+            hub=settings.hub,
+            offline=settings.offline,
+            retries=settings.retries,
+            cell_minutes=settings.cell_minutes,
+        ),
+        observer,
+        stop,
+    )
+
+
+def evaluate(
+    model: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    tasks: str | Sequence[str] | None = None,
+    tau: Any = None,
+    *,
+    window: int | None = None,
+    protocol: str | None = None,
+    subsets: str | Sequence[str] | None = None,
+    device: str | None = None,
+    results_dir: str | PathLike[str] | None = None,
+    mirror: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+    progress: bool | Observer = True,
+    **keys: Any,
+) -> Results:
+    """Score a model at temperatures, always together with its baseline (τ = 1).
+
+    The same as `python -m lcbench model=… tau=…`, with the same files: cells that are finished in
+    `results_dir` are found there, so that a second call computes only what is new, and one that was
+    interrupted goes on where it was.
+
+    Args:
+        model: a config (`"minilm"`, the default), a name on the hub (`"BAAI/bge-m3"`), a folder of
+            a model, or a list of these.
+        tasks: names of mteb's tasks, of suites (`"docs"`, `"paper"`) or of mteb's benchmarks; by
+            default the suite `docs`, which needs no network.
+        tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
+            or a list of these.
+        window: the most tokens read of one text; by default the model's own.
+        protocol: `"paper"`, `"model"` (with the model's own prompts) or `"leaderboard"`.
+        subsets: only these languages or subsets of the tasks.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"` …; by default a GPU if there is one.
+        results_dir: where results are kept; by default `results/runs`.
+        mirror: a folder in which models and datasets are looked for first.
+        offline: whether the network may not be used.
+        progress: whether lines are printed about how it goes on; or an
+            `lcbench.system.observer.Observer`, which is told.
+        keys: any other key of `python -m lcbench` (`python -m lcbench --help` lists them), by its
+            last part where that is clear (`pooling="cls"` for `model.pooling=cls`), by a dict
+            (`docs={"documents": 100}`), or by its whole name in a dict that is unpacked
+            (`**{"engine.scoring": 1}`).
+
+    Returns:
+        The scores, and what they are made of, as data frames; a notebook shows a table of them.
+        Cells that failed are in `.failed`, each with the reason.
+
+    Raises:
+        RequestError: what is asked for cannot be, or is not here: with the message of the command
+            line. It is a `ValueError`.
+        LcbenchError: no cell at all could be finished, or a disk is full.
+
+    Examples:
+        >>> results = lcbench.evaluate("minilm", "DocstringRetrieval", tau=[0.9, 0.8])
+        >>> results.scores[["task", "tau", "score", "improvement"]]
+        >>> results.by_length()
+        >>> results.report()
+    """
+    from lcbench.api.compose import compose_settings, composed
+    from lcbench.api.explain import prefetch_command
+    from lcbench.api.keywords import words_of
+    from lcbench.hub import cache
+    from lcbench.system.observer import observer_of
+
+    observer = observer_of(progress)
+    if named := [key for key in keys if key.partition(".")[0] in _OF_COMMANDS]:
+        raise RequestError(
+            f"{', '.join(named)}: for commands, not for Python. `python -m lcbench` runs frozen "
+            "sweeps, and on a cluster; lcbench.load(results_dir) reads their results."
+        )
+    several = isinstance(model, Sequence) and not isinstance(model, str)
+    keywords = {
+        "models" if several else "model": model,
+        "tasks": tasks,
+        "tau": tau,
+        "window": window,
+        "protocol": protocol,
+        "subsets": subsets,
+        "device": device,
+        "results_dir": results_dir,
+        "mirror": mirror,
+        "offline": offline,
+    }
+    words = words_of("config", {**keywords, **keys})
+    with composed("config", words) as config:
+        settings = compose_settings(config)
+    with cache.kept():
+        cache.guard_token()
+        try:
+            outcome = carry_out(settings, observer)
+        except MissingError as error:
+            error.command = prefetch_command(words, request=error.request)
+            raise
+    return _results_of(settings, outcome, observer)
+
+
+def _results_of(settings: Settings, outcome: Outcome, observer: Observer) -> Results:
+    """Return the results of a request that was carried out, and tell of what has none.
+
+    Raises:
+        LcbenchError: nothing has any.
+    """
+    from lcbench.api.report import request_of_run
+    from lcbench.api.results import Results
+    from lcbench.reporting.select import select_run
+    from lcbench.results.folder import Results as ResultFiles
+
+    failed: Mapping[str, str] = {str(cell): reason for cell, reason in outcome.failed.items()}
+    wrong = [f"{name} is refused: {reason}" for name, reason in outcome.refused.items()]
+    wrong += [f"{cell} failed: {reason}" for cell, reason in failed.items()]
+    request = request_of_run(settings, outcome.cells)
+    selected = select_run(request, ResultFiles(settings.results_dir), None, observer.warn)
+    if selected is None:
+        raise (RequestError if outcome.refused else LcbenchError)("\n".join(wrong))
+    for line in wrong:
+        observer.warn(line)
+    return Results(settings.results_dir, selected, failed)

@@ -1,0 +1,116 @@
+"""What is wrong with a request, in the words of both the command line and the Python API."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.settings.configs import config_groups, keys_of, known_keys
+
+# Keys that say nothing of what is to be fetched, or that prefetch does not have.
+_NOT_OF_PREFETCH = {
+    "mirror",
+    "offline",
+    "verify",
+    "out",
+    "results_dir",
+    "report_dir",
+    "manifest",
+    "element",
+    "launch",
+}
+# Choices that differed from a config in one key.
+_NOW_KEYS = {
+    "engine=cpu": "engine.device=cpu",
+    "engine=gpu": "engine.device=cuda",
+    "protocol=fp16": "protocol=paper protocol.dtype=float16",
+    "protocol=bf16": "protocol=paper protocol.dtype=bfloat16",
+    "protocol=tf32": "protocol=paper protocol.dtype=tf32",
+}
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+
+
+def explain(error: Exception, config_name: str = "config") -> str:
+    """Return one of Hydra's errors in our words: the key, what is wrong, what would be right."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if not group:
+            return f"--config-name {name}: there is no such config."
+        if name in ("submitit_slurm", "submitit_local"):
+            return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
+        if instead := _NOW_KEYS.get(f"{group}={name}"):
+            return f"{group}={name}: there is no such config; the same is: {instead}"
+        options = [option for option in error.options or [] if option != "custom"]
+        custom = " (or custom, with model.name=…)" if group == "model" else ""
+        return (
+            f"{group}={name}: there is no such config.{did_you_mean(name, options)} "
+            f"There are: {', '.join(options)}{custom}."
+        )
+    if unknown := _UNKNOWN_KEY.search(text):
+        key = unknown.group(1)
+        if key.startswith("launch.") and key in known_keys():
+            return f"{key} is a key of launch=slurm; this is launch=local, the default."
+        return (
+            f"{key} is not a key.{did_you_mean(key, keys_of(config_name))} "
+            "`python -m lcbench --help` lists them."
+        )
+    if isinstance(error, OverrideParseException):
+        problem = error.message.partition("\n")[0]
+        return (
+            f"{error.override} cannot be read: {problem}. In a shell, quote what has braces, "
+            "brackets or spaces: 'tau=[0.9,0.8]'."
+        )
+    if text.startswith("Ambiguous value"):
+        return (
+            f"{text.partition(chr(10))[0]}: it has several values. As one list: 'key=[a,b]'; "
+            "as several runs, one after the other: -m key=a,b"
+        )
+    return text.partition("\n")[0]
+
+
+def refuse_lists_of_configs(overrides: Sequence[str]) -> None:
+    """Refuse several configs of one group, of which Hydra would keep the last.
+
+    Raises:
+        RequestError: naming the group.
+    """
+    groups = config_groups()
+    for one in OverridesParser.create().parse_overrides(list(overrides)):
+        if one.key_or_group in groups and isinstance(one.value(), list | dict):
+            key, given = one.key_or_group, one.input_line
+            value = one.value()
+            several = ",".join(map(str, value)) if isinstance(value, list) else "a,b"
+            raise RequestError(f"{given}: {key}= takes one config. For several: -m {key}={several}")
+
+
+def prefetch_command(
+    overrides: Sequence[str], folders: Sequence[str] = (), request: Sequence[str] | None = None
+) -> str:
+    """Return the command that fetches what a request needs, as it is typed into a shell.
+
+    Args:
+        overrides: of the request.
+        folders: of configs of the user's own.
+        request: the words of the command that asked for it; None: the present one.
+    """
+    words = ["python", "-m", "lcbench", "prefetch"]
+    for folder in folders:
+        words += ["--config-dir", folder]
+    mirror = "mirror"
+    overrides = list(overrides)
+    if request is not None:
+        overrides = [one for one in request if "=" in one and not one.startswith("-")] + overrides
+    for one in OverridesParser.create().parse_overrides(overrides):
+        if one.key_or_group == "mirror" and not str(one.value()).startswith(
+            ("http://", "https://")
+        ):
+            mirror = str(one.value())
+        elif str(one.key_or_group).partition(".")[0] not in _NOT_OF_PREFETCH:
+            words.append(str(one.input_line))
+    return shlex.join([*words, f"mirror={mirror}"])

@@ -1,0 +1,76 @@
+"""`lcbench.export`: a sentence-transformers model whose weights carry a temperature."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def export_asked(config: DictConfig) -> tuple[Path, float]:
+    """Write the model that a composed config of `export` asks for.
+
+    Returns:
+        Its folder, and the largest difference of its embeddings from the injected model's.
+
+    Raises:
+        RequestError: it cannot be written that way, or what is asked for is not here.
+    """
+    from lcbench.api.overrides import refuse_another_name
+    from lcbench.hub import cache
+    from lcbench.run.export import export
+    from lcbench.settings.read import read_export
+
+    refuse_another_name()
+    asked = read_export(config)
+    if asked.hub is not None:
+        cache.use(asked.hub)
+    offline, mirror = asked.offline, asked.mirror
+    error = export(asked.model, asked.policy, asked.out, offline=offline, mirror=mirror)
+    return asked.out, error
+
+
+def export(
+    model: str | PathLike[str],
+    tau: Any,
+    out: str | PathLike[str],
+    *,
+    mirror: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+    **keys: Any,
+) -> Path:
+    """Write a sentence-transformers model whose weights carry a temperature.
+
+    The same as `python -m lcbench export model=… tau=… out=…`. What is written is loaded again and
+    compared with the model at that temperature.
+
+    Args:
+        model: a config (`"minilm"`), a name on the hub, or a folder of a model.
+        tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). By the length
+            of a text, or by its role, weights cannot know it: see `lcbench.inject`.
+        out: the folder that is made.
+        mirror: a folder in which the model is looked for first.
+        offline: whether the network may not be used.
+        keys: any other key of `python -m lcbench export`: `tau_bias`, `window` …
+
+    Returns:
+        The folder.
+
+    Raises:
+        RequestError: that temperature cannot be written into these weights, or `out` exists.
+        StorageError: `out` cannot be written.
+
+    Examples:
+        >>> folder = lcbench.export("minilm", 0.9, "minilm-at-0.9")
+        >>> SentenceTransformer(str(folder)).encode(["a text"])
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.hub import cache
+
+    own = {"model": model, "tau": tau, "out": out, "mirror": mirror, "offline": offline}
+    with cache.kept(), composed("export", words_of("export", {**own, **keys})) as config:
+        return export_asked(config)[0]

@@ -1,0 +1,168 @@
+"""What reports are made of as data frames: scores, Table 1, scores by length, items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable, temperature
+from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
+from lcbench.reporting.tables.items_by_length import items_of_tables
+
+if TYPE_CHECKING:
+    from lcbench.reporting.table import Table
+    from lcbench.results.files import CellFiles
+
+_BLOCK = ["protocol", "window", "model"]
+_SCORES = [*_BLOCK, "revision", "column", "task", "tau", "score", "baseline", "improvement"]
+_MEASURED = ("score", "baseline", "improvement", "low", "high")
+_BY_LENGTH = [
+    *("protocol", "model", "column", "task", "by", "metric", "shortest", "longest", "count"),
+    *("tau", "score", "improvement", "low", "high"),
+]
+
+
+def frame_of_tables(tables: Iterable[ScoreTable]) -> pd.DataFrame:
+    """Return the scores × 100 of tasks, a row per model, task and τ, with those of the baseline."""
+    return _with_numbers(
+        pd.DataFrame(
+            [
+                [
+                    *_named(table, block),
+                    block.revision,
+                    task.column,
+                    task.task,
+                    policy,
+                    task.scores[policy],
+                    task.scores["1"],
+                    0.0 if policy == "1" else task.improvement(policy),
+                ]
+                for table in tables
+                for block in table.blocks
+                for task in block.tasks
+                for policy in block.policies
+            ],
+            columns=_SCORES,
+        )
+    )
+
+
+def table1(tables: Sequence[ScoreTable]) -> pd.DataFrame:
+    """Return the scores × 100 by column and their average, a row per model and τ."""
+    rows = _with_numbers(
+        pd.DataFrame(
+            [
+                {
+                    **dict(zip(_BLOCK, _named(table, block), strict=True)),
+                    "tau": policy,
+                    **{name: block.scores[policy][name] for name in table.column_names},
+                }
+                for table in tables
+                for block in table.blocks
+                for policy in block.policies
+            ]
+        )
+    )
+    # Of several tables each has columns of its own; the average stays last.
+    names = [name for name in rows.columns if name not in (*_BLOCK, "tau", AVERAGE)]
+    return rows.set_index([*_BLOCK, "tau"])[[*names, AVERAGE]]
+
+
+def frame_by_length(
+    tables: Sequence[ScoreTable], scores: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return scores × 100 by length, a row per model, task, τ and range of tokens."""
+    found = [
+        bucket
+        for place, items in items_of_tables(tables, scores, None)
+        for bucket in buckets_of(place, items, resamples, seed)
+    ]
+    rows = [row for one in found for row in _rows_by_length(one)]
+    frame = _with_numbers(pd.DataFrame(rows, columns=_BY_LENGTH))
+    return frame.astype({"longest": "Int64"})
+
+
+def _rows_by_length(one: LengthBuckets) -> Iterator[list[Any]]:
+    for policy in one.policies:
+        for place, bucket in enumerate(one.buckets):
+            interval = one.intervals.get(policy, ())
+            improvement = one.improvements.get(policy, ())
+            low, high = (interval[place] if interval else None) or (None, None)
+            yield [
+                *(one.group, one.label, one.column, one.task, one.by, one.metric),
+                *(bucket.low, bucket.high, bucket.count),
+                *(policy, one.scores[policy][place]),
+                *(improvement[place] if improvement else None, low, high),
+            ]
+
+
+def frame_of_items(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> pd.DataFrame:
+    """Return what the scores are made of: a row per model, τ, task and query, text or pair."""
+    import pyarrow as pa
+
+    from lcbench.results.items import ItemsError, whole_items
+
+    labels = {
+        (table.group, block.window, block.model, block.revision): block.label
+        for table in tables
+        for block in table.blocks
+    }
+    frames = []
+    seen: set[CellFiles] = set()
+    for row in scores.itertuples(index=False):
+        window = None if pd.isna(row.window) else int(row.window)
+        label = labels.get((str(row.group), window, row.model, row.revision))
+        if label is None or row.files in seen:
+            continue
+        seen.add(row.files)
+        try:
+            items = _read(row.files, whole_items)
+        # A cell without items, or one whose items were changed: reading the scores has said so.
+        except (OSError, ItemsError, pa.ArrowException):
+            continue
+        named = [str(row.group), window, label, str(row.task), str(row.policy)]
+        for place, (name, value) in enumerate(zip([*_BLOCK, "task", "tau"], named, strict=True)):
+            items.insert(place, name, value)
+        frames.append(items)
+    if not frames:
+        return pd.DataFrame(columns=[*_BLOCK, "task", "tau"])
+    return _with_numbers(pd.concat(frames, ignore_index=True))
+
+
+def _read(files: CellFiles, open_items: Any) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(open_items(files)) as file:
+        return file.read().to_pandas()
+
+
+def frame_of_table(shown: Table) -> pd.DataFrame:
+    """Return a table of a report: names, and numbers as exact as they are known."""
+    rows = [
+        [section.heading, *(entry.value for entry in row)]
+        for section in shown.sections
+        for row in section.rows
+    ]
+    frame = pd.DataFrame(rows, columns=["", *shown.header])
+    return frame if any(section.heading for section in shown.sections) else frame.iloc[:, 1:]
+
+
+def _named(table: ScoreTable, block: Block) -> list[Any]:
+    return [table.group, block.window, block.label]
+
+
+def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with temperatures as numbers, if all its policies are such, and windows."""
+    if frame.empty:
+        return frame
+    # A column without any number would be one of objects.
+    measured = [name for name in _MEASURED if name in frame]
+    frame = frame.astype(dict.fromkeys(measured, float))
+    numbers = [temperature(policy) for policy in frame["tau"]]
+    if None not in numbers:
+        frame["tau"] = pd.Series(numbers, index=frame.index, dtype=float)
+    if "window" in frame:
+        frame["window"] = frame["window"].astype("Int64")
+    return frame

@@ -1,0 +1,110 @@
+"""Keyword arguments of Python as the words of a command line, which are read in one place."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+from lcbench.errors import RequestError
+from lcbench.settings.configs import keys_of
+from lcbench.system.words import quoted
+
+# Of a text that Hydra reads as that text without quotes.
+_PLAIN = re.compile(r"[A-Za-z_./][\w./:@%+-]*", flags=re.ASCII)
+_NO_TEXT = frozenset({"null", "true", "false", "inf", "nan"})
+
+
+def words_of(config_name: str, keywords: Mapping[str, Any]) -> list[str]:
+    """Return the words `key=value` that say the same as keyword arguments.
+
+    A keyword is a key of the command (`results_dir`), its last part where no other key ends so
+    (`window` for `model.window`), or the first part of several, whose value is a dict of the
+    others (`docs={"documents": 20}`).
+
+    Args:
+        config_name: of the command's config.
+        keywords: their values; those that are None are left to the config.
+
+    Raises:
+        RequestError: a value of a type that no key has, or a keyword that could be several keys.
+    """
+    words: list[str] = []
+    for name, value in keywords.items():
+        if value is None:
+            continue
+        key = _key(name, config_name)
+        words += _words(key, value, keys_of(config_name))
+    return words
+
+
+def _key(name: str, config_name: str) -> str:
+    keys = keys_of(config_name)
+    if name in keys or any(key.startswith(f"{name}.") for key in keys):
+        return name
+    found = sorted(key for key in keys if key.endswith(f".{name}"))
+    if len(found) > 1:
+        shown = ", ".join(found)
+        raise RequestError(
+            f"{name} could be any of {shown}: say which, as in **{{{found[0]!r}: …}}."
+        )
+    return found[0] if found else name
+
+
+def _words(key: str, value: Any, keys: frozenset[str]) -> list[str]:
+    parts = {one for one in keys if one.startswith(f"{key}.")}
+    if isinstance(value, Mapping) and parts:
+        return [word for name, own in value.items() for word in _words(f"{key}.{name}", own, keys)]
+    if key == "model":
+        return [f"model={_model(value)}"]
+    return [f"{key}={_written(key, value)}"]
+
+
+def _model(value: Any) -> str:
+    if isinstance(value, str | PathLike):
+        return fspath(value)
+    raise RequestError(
+        f"model={_shown(value)}: a model is named, by a config (minilm), a name on the hub or a "
+        "folder; for one that is loaded, use lcbench.inject(model, tau)."
+    )
+
+
+def _written(key: str, value: Any) -> str:
+    """Return a value in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    if isinstance(value, str):
+        plain = _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT
+        return value if plain else quoted(value)
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return str(bool(value)).lower()
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        # A single-precision 0.8 is 0.800000011920929.
+        text = repr(number) if isinstance(value, float) else str(value)
+        return text if math.isfinite(number) else str(number)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_written(key, own)}' for name, own in value.items())}}}"
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple) or type(value).__module__ in ("numpy", "builtins"):
+        try:
+            return f"[{','.join(_written(key, one) for one in value)}]"
+        except TypeError:
+            pass
+    raise RequestError(
+        f"{key}={_shown(value)}: a {type(value).__name__} is no value of a key; a text, a number, "
+        "a list or a dict of these is."
+    )
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"

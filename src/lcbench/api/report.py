@@ -1,0 +1,220 @@
+"""The report of a folder of results, or of one request: `lcbench.report`, and for commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lcbench.reporting import publish
+    from lcbench.reporting.publish import Step
+    from lcbench.reporting.select import AskedCell, Request
+    from lcbench.results.cell import Cell
+    from lcbench.settings.schema import ReportSettings, Settings
+    from lcbench.system.observer import Observer
+
+
+def find_report(
+    settings: ReportSettings, warn: Callable[[str], None], step: Step | None = None
+) -> publish.Report | None:
+    """Find what there is to report: of a folder of results, or of a frozen sweep.
+
+    Args:
+        settings: of the report.
+        warn: told of every file that is left out.
+        step: told what is being worked out, and how much of it is done.
+
+    Returns:
+        What was found, yet to be written (`publish`); None: the sweep has no result.
+
+    Raises:
+        RequestError: there are no results, none of the models, or none in the second folder; or the
+            report's folder cannot be written.
+    """
+    from lcbench.plan import manifest
+    from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
+    from lcbench.results.folder import Results
+    from lcbench.settings.frozen import thaw
+    from lcbench.settings.sources import shipped_sources
+
+    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
+    if settings.manifest is None:
+        return report_folder(
+            Results(settings.results_dir),
+            settings.tasks,
+            settings.report_dir,
+            warn,
+            extent,
+            step,
+            sources=shipped_sources(),
+        )
+    if settings.tasks is not None:
+        raise RequestError(
+            f"manifest={settings.manifest} has tasks of its own: leave tasks= out, or report "
+            f"those of the folder: results_dir={settings.results_dir}."
+        )
+    path = manifest.find(settings.manifest, settings.results_dir)
+    frozen = manifest.read(path)
+    folder = frozen.results_dir
+    kept = thaw(frozen.settings, folder)
+    cells = [
+        AskedCell(line.model, line.policy, folder / line.folder / f"{line.task}.json")
+        for line in frozen.lines
+    ]
+    if not any(cell.path.exists() for cell in cells):
+        raise RequestError(f"manifest={path}: none of its {len(cells)} cells is finished.")
+    request = request_of(kept, cells)
+    return report_run(request, Results(folder), settings.report_dir, warn, extent, step)
+
+
+def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
+    """Return what a report needs to know of a request that asks for some cells."""
+    from lcbench.reporting.select import Request
+
+    return Request(
+        label=settings.label,
+        cells=cells,
+        tasks=[task.name for task in settings.tasks],
+        suites=settings.suites,
+        sources=settings.sources,
+        splits=settings.protocol.splits,
+        subsets=settings.protocol.subsets,
+    )
+
+
+def request_of_run(settings: Settings, cells: Iterable[Cell]) -> Request:
+    """Return what a report needs to know of a request whose cells were run."""
+    from lcbench.reporting.select import AskedCell
+    from lcbench.results.folder import Results
+
+    results = Results(settings.results_dir)
+    return request_of(
+        settings,
+        [
+            AskedCell(cell.model, cell.repair.canonical, results.files(cell).result)
+            for cell in cells
+        ],
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A report that was written: tables, figures and a page.
+
+    Attributes:
+        folder: where it is.
+        files: below it, sorted.
+        lines: what was found, in sentences.
+        tables: each of its tables by name, as in its files: `tables["lengths"]`.
+        scores: a row per model, task and τ, see `Results.scores`.
+        table1: scores averaged by column, see `Results.table1`.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    lines: tuple[str, ...]
+    tables: Mapping[str, pd.DataFrame]
+    scores: pd.DataFrame
+    table1: pd.DataFrame
+
+    @property
+    def page(self) -> Path:
+        """The page, one file for a browser, which needs no network."""
+        from lcbench.reporting.publish import PAGE
+
+        return self.folder / PAGE
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.lines, f"The page: {self.page}"])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{escape(line)}</p>" for line in self.lines)
+        table = self.table1.to_html(float_format="{:.2f}".format, na_rep="–")
+        return f"{said}{table}<p>The page: {escape(str(self.page))}</p>"
+
+
+def write_report(found: publish.Report, observer: Observer) -> Report:
+    """Write what was found into its folder, and return it as a notebook has it.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from lcbench.api.frames import frame_of_table, frame_of_tables, table1
+    from lcbench.reporting.publish import publish
+
+    files = publish(found)
+    tables = [one.table for one in found.findings.tables]
+    observer.say(f"Written to {found.folder}")
+    return Report(
+        folder=found.folder,
+        files=tuple(files),
+        lines=tuple(found.words),
+        tables={one.name: frame_of_table(one) for one in found.findings.sheets},
+        scores=frame_of_tables(tables),
+        table1=table1(tables),
+    )
+
+
+def report(
+    results_dir: str | Path = "results/runs",
+    *,
+    report_dir: str | Path | None = None,
+    tasks: Any = None,
+    models: str | Sequence[str] | None = None,
+    against: str | Path | None = None,
+    progress: bool | Observer = True,
+    **keys: Any,
+) -> Report:
+    """Write the tables, figures and page of all results in a folder; no model is loaded.
+
+    The same as `python -m lcbench report results_dir=…`, and the same files.
+
+    Args:
+        results_dir: the folder of results.
+        report_dir: where the report goes; by default `report` in the folder of results.
+        tasks: only these: a name, a suite, or a list of them.
+        models: only these; two or more are also compared with each other.
+        against: a second folder of results, which is compared with this one.
+        progress: whether lines are printed; or an `lcbench.system.observer.Observer`.
+        keys: any other key of `python -m lcbench report`: `resamples`, `seed`, `manifest`.
+
+    Returns:
+        What was found in sentences (`.lines`), tables as data frames, and where the page is. A
+        notebook shows it.
+
+    Raises:
+        RequestError: what is asked for cannot be; with the message of the command line.
+        StorageError: the report cannot be written.
+
+    Examples:
+        >>> written = lcbench.report("results/runs")
+        >>> written.lines[0]
+        >>> written.page
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.settings.read import read_report
+    from lcbench.system.observer import observer_of
+
+    observer = observer_of(progress)
+    own = {
+        "results_dir": results_dir,
+        "report_dir": report_dir,
+        "tasks": tasks,
+        "models": models,
+        "against": against,
+    }
+    with composed("report", words_of("report", {**own, **keys})) as config:
+        settings = read_report(config)
+    with observer.doing("working out the report"):
+        found = find_report(settings, observer.warn)
+        if found is None:
+            raise RequestError(f"manifest={settings.manifest}: none of its cells has a result.")
+        return write_report(found, observer)

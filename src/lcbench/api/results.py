@@ -1,0 +1,173 @@
+"""Results as a notebook has them: data frames of a folder of results, or of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.system.words import several
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lcbench.api.report import Report
+    from lcbench.reporting.select import Selected
+    from lcbench.system.observer import Observer
+
+
+class Results:
+    """Scores with what they are made of, as data frames; `evaluate` and `load` return it.
+
+    A notebook shows Table 1. Frames are read when they are first asked for.
+
+    Attributes:
+        folder: the folder of results.
+        failed: cells without a result, and why, in one line each.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        selected: Selected,
+        failed: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take what was selected of a folder.
+
+        Args:
+            folder: the folder of results.
+            selected: the tables, and the scores that they were built from.
+            failed: see above.
+        """
+        self.folder = folder
+        self.failed = dict(failed or {})
+        self._selected = selected
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Scores × 100, a row per protocol, window, model, task and τ.
+
+        Columns: protocol, window, model, revision, column (of Table 1), task, tau (a number, or
+        text where a policy is none), score, baseline (the score at τ = 1 under the same
+        conditions), improvement (over the baseline, in %). A missing score is NaN.
+        """
+        from lcbench.api.frames import frame_of_tables
+
+        return frame_of_tables(self._selected.tables)
+
+    @cached_property
+    def table1(self) -> pd.DataFrame:
+        """Scores × 100 averaged by column, and their average, a row per model and τ."""
+        from lcbench.api.frames import table1
+
+        return table1(self._selected.tables)
+
+    def items(self) -> pd.DataFrame:
+        """Return what scores are made of: a row per model, τ, task and query, text or pair.
+
+        Columns: protocol, window, model, task, tau, split, subset, id, tokens (that the model
+        reads), characters, score (as a fraction), gold, and others that not every task has.
+        """
+        from lcbench.api.frames import frame_of_items
+
+        return frame_of_items(self._selected.tables, self._selected.scores)
+
+    def by_length(self, *, resamples: int = 2_000, seed: int = 0) -> pd.DataFrame:
+        """Return scores × 100 by length, a row per model, task, τ and range of tokens.
+
+        Columns: protocol, model, column, task, by (whose length: document, query, text or pair),
+        metric, shortest and longest (tokens of the range; no longest where texts were cut), count,
+        tau, score, improvement (over the baseline, in %) and its 95 % interval, low to high.
+
+        Args:
+            resamples: of the bootstrap that intervals come from; 0: none.
+            seed: of what is drawn.
+        """
+        from lcbench.api.frames import frame_by_length
+
+        return frame_by_length(self._selected.tables, self._selected.scores, resamples, seed)
+
+    def report(
+        self,
+        report_dir: str | Path | None = None,
+        *,
+        resamples: int = 10_000,
+        seed: int = 0,
+        progress: bool | Observer = True,
+    ) -> Report:
+        """Write the tables, figures and page of these results.
+
+        Args:
+            report_dir: where to; by default `report` in the folder of results.
+            resamples: of the bootstrap that intervals come from; 0: none.
+            seed: of what is drawn.
+            progress: whether lines are printed.
+
+        Raises:
+            RequestError: the folder cannot be written.
+        """
+        from lcbench.api.report import write_report
+        from lcbench.reporting.select import Extent, find
+        from lcbench.system.observer import observer_of
+
+        observer = observer_of(progress)
+        selected = self._selected
+        if report_dir is not None:
+            selected = replace(selected, folder=Path(report_dir))
+        with observer.doing("working out the report"):
+            found = find(selected, observer.warn, Extent(resamples, seed))
+            return write_report(found, observer)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        cells = several(len(self.scores), "score")
+        return f"<lcbench.Results of {self.folder}: {cells}{failed}>\n{self.table1}"
+
+    def _repr_html_(self) -> str:
+        table: Any = self.table1
+        return str(table.to_html(float_format="{:.2f}".format, na_rep="–"))
+
+
+def load(
+    results_dir: str | Path = "results/runs",
+    *,
+    tasks: Any = None,
+    models: str | Sequence[str] | None = None,
+) -> Results:
+    """Read a folder of results: what a command, a cluster or `evaluate` has put there.
+
+    Args:
+        results_dir: the folder.
+        tasks: only these: a name, a suite, or a list of them.
+        models: only these.
+
+    Raises:
+        RequestError: there are no such results.
+
+    Examples:
+        >>> results = lcbench.load("results/runs")
+        >>> results.scores.query("tau == 0.8").sort_values("improvement")
+        >>> results.by_length()
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.reporting.select import select_folder
+    from lcbench.results.folder import Results as ResultFiles
+    from lcbench.settings.read import read_report
+    from lcbench.settings.sources import shipped_sources
+    from lcbench.system.observer import Observer
+
+    keywords = {"results_dir": results_dir, "tasks": tasks, "models": models}
+    with composed("report", words_of("report", keywords)) as config:
+        settings = read_report(config)
+    selected = select_folder(
+        ResultFiles(settings.results_dir),
+        settings.tasks,
+        None,
+        Observer().warn,
+        settings.models,
+        shipped_sources(),
+    )
+    return Results(settings.results_dir, selected)
