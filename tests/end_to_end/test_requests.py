@@ -1,6 +1,5 @@
 """Wrong requests: one message that names the key, exit status 2, no traceback, within seconds."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -126,35 +125,6 @@ def test_a_config_directory_of_ones_own(run, tmp_path: Path) -> None:
     assert "\n  model=own: no/such-model\n" in done.stderr
     command = f"prefetch --config-dir {tmp_path / 'mine'} model=own mirror=mirror\n"
     assert command in done.stderr
-
-
-def test_the_wheel_carries_the_configs(run, tmp_path: Path) -> None:
-    import zipfile
-
-    root = Path(__file__).parents[2]
-    source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".venv", ".git", "runs", ".*_cache", "__pycache__", "mirror")
-    shutil.copytree(root, source, ignore=ignored)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "-w",
-        "dist",
-        "./source",
-    ]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("lcbench-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-    assert (tmp_path / "installed" / "lcbench" / "conf" / "config.yaml").is_file()
-    assert (tmp_path / "installed" / "lcbench" / "paper" / "table1.csv").is_file()
-    done = run("--help", PYTHONPATH=str(tmp_path / "installed"))
-    assert done.returncode == 0
-    assert "  sweep=demo, " in done.stdout
 
 
 def test_a_value_from_the_environment_may_be_anything(run, tmp_path: Path) -> None:
