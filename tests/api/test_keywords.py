@@ -15,7 +15,7 @@ from lcbench.errors import RequestError
 
 def read(**keywords: Any) -> Any:
     with composed("config", words_of("config", keywords)) as config:
-        return OmegaConf.to_container(config)
+        return OmegaConf.to_container(config, resolve=True)
 
 
 @pytest.mark.parametrize(

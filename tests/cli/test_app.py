@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
 from lcbench.api import overrides
+from lcbench.api.explain import explain
 from lcbench.cli import app, console
 from lcbench.errors import RequestError
 
@@ -50,7 +51,7 @@ def test_only_submitits_own_errors_are_taken_for_its() -> None:
 
 def test_a_launcher_that_is_not_installed_is_named() -> None:
     missing = MissingConfigException("", "hydra/launcher/submitit_slurm", options=["basic"])
-    assert app._explain(missing) == (
+    assert explain(missing) == (
         "hydra/launcher=submitit_slurm needs a package: pip install 'lcbench[slurm]'"
     )
 
@@ -129,7 +130,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 def test_a_process_limit_is_said_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "_refuse_lists_of_configs", lambda: None)
+    monkeypatch.setattr(app, "given_overrides", list)
 
     def job(config: object) -> int:
         raise RuntimeError("can't start new thread")
