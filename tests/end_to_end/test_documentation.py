@@ -17,8 +17,8 @@ import yaml
 from commands import Commands
 from end_to_end_support import SMALL, Finished
 
+from lcbench.api.compose import compose_settings
 from lcbench.cli import app
-from lcbench.cli.compose import compose_settings
 from lcbench.settings import read as settings
 
 ROOT = Path(__file__).parents[2]
