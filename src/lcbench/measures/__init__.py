@@ -1,0 +1,47 @@
+"""Measures of the embedding space and of how texts of different length lie in it.
+
+Each takes arrays and can be used by itself. `MEASURES` names those that make one number of a set of
+embeddings; a further one is a function in the module of its family and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lcbench.measures import geometry
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a set of embeddings.
+
+    Attributes:
+        name: for files and the command line.
+        title: for tables.
+        compute: from embeddings, shape (texts, dimensions), to the number.
+        more_texts_than_dimensions: whether it is undefined for fewer.
+    """
+
+    name: str
+    title: str
+    compute: Callable[[ArrayLike], float]
+    more_texts_than_dimensions: bool = False
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("mean_cosine", "Mean cosine", geometry.mean_cosine),
+    Measure("mean_distance", "Mean cosine distance", geometry.mean_distance),
+    Measure("centroid_distance", "Distance to the centroid", geometry.centroid_distance),
+    Measure("uniformity", "Uniformity", geometry.uniformity),
+    Measure("effective_rank", "Effective rank", geometry.effective_rank),
+    Measure("participation_ratio", "Participation ratio", geometry.participation_ratio),
+    Measure("first_component_share", "First component", geometry.first_component_share),
+    Measure("mean_share", "Common direction", geometry.mean_share),
+    Measure("isoscore", "IsoScore", geometry.isoscore, more_texts_than_dimensions=True),
+)
+"""All measures, in the order of tables."""

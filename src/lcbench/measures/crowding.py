@@ -1,0 +1,359 @@
+"""Tell whether long texts' embeddings crowd together more than averaging alone must make them.
+
+The mean of k independent sentence embeddings lies closer to any other such mean the larger k is: a
+rise of cosines with length proves nothing by itself. So the mean cosine of texts of k sentences is
+compared with the one that averaging alone gives, under three conditions: the same sentence
+repeated, the sentences that follow it, and sentences at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lcbench.errors import RequestError
+from lcbench.measures.geometry import unit
+from lcbench.uncertainty.bootstrap import interval, reach, weights
+from lcbench.uncertainty.clusters import numbered
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Draws = NDArray[np.float64]
+
+Condition = Literal["repeated", "sequential", "random"]
+"""What follows the first sentence of a text: itself, its successors, or sentences at random."""
+
+CONDITIONS: tuple[Condition, ...] = ("repeated", "sequential", "random")
+
+Answer = Literal["yes", "no", "cannot be told"]
+
+RESAMPLES = 2_000
+"""Bootstrap samples: the ends of an interval are then known to 3 % of its width."""
+
+MARGIN = 0.02
+"""Cosine by which texts must crowd more than averages to be called collapsed: the half-width of the
+95 % interval of 200 texts is .01 to .02, so a smaller excess could not be told from none."""
+
+FEWEST = 30
+"""Texts of which a mean cosine is worth an interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval, from a bootstrap over texts (not over pairs)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return "0.071 (0.052 to 0.090)"."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model collapses, and what the rise of cosines with length is made of.
+
+    `rise` = `averaging` + `content` + `length`, exactly.
+
+    Attributes:
+        collapses: "yes": `length` is significantly above 0 and at least `MARGIN`; "no": it is
+            smaller than `MARGIN` with 97.5 % confidence; else "cannot be told".
+        sentences: number of sentences, k, of the longest texts.
+        single: mean cosine of single sentences.
+        joined: mean cosine of texts of k sentences that follow each other.
+        rise: `joined` − `single`.
+        averaging: rise that the mean of k independent sentences would show.
+        content: rise, or fall if negative, since sentences that follow each other are other than
+            random ones.
+        length: excess of k random sentences over averaging: what the model adds with length.
+        repeated: rise where one sentence is repeated: no new content, only length.
+    """
+
+    collapses: Answer
+    sentences: int
+    single: Estimate
+    joined: Estimate
+    rise: Estimate
+    averaging: Estimate
+    content: Estimate
+    length: Estimate
+    repeated: Estimate
+
+    def __str__(self) -> str:
+        """Return the verdict in two sentences."""
+        verb = "rises" if self.rise.value >= 0 else "falls"
+        return (
+            f"Collapses: {self.collapses}. From 1 to {self.sentences} sentences the mean cosine "
+            f"{verb} from {self.single.value:.2f} to {self.joined.value:.2f}: averaging explains "
+            f"{self.averaging.value:+.2f}, content {self.content.value:+.2f}, length itself "
+            f"{self.length.value:+.3f} ({self.length.low:+.3f} to {self.length.high:+.3f})."
+        )
+
+
+@dataclass(frozen=True)
+class Crowding:
+    """Mean pairwise cosines of texts by their number of sentences, next to averaging alone.
+
+    Attributes:
+        counts: numbers of sentences, k, from 1 up.
+        texts: number of texts at each k.
+        cosines: mean cosine by condition, an entry a k.
+        averaging: mean cosine of means of k independent sentences, an entry a k.
+        excess: `cosines` − `averaging`.
+        verdict: at the largest k.
+    """
+
+    counts: tuple[int, ...]
+    texts: int
+    cosines: Mapping[Condition, tuple[Estimate, ...]]
+    averaging: tuple[Estimate, ...]
+    excess: Mapping[Condition, tuple[Estimate, ...]]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """Texts of similar length.
+
+    Attributes:
+        shortest: length of its shortest text, in the unit of the lengths.
+        longest: length of its longest text.
+        mean_length: mean of the lengths.
+        texts: number of texts, equal in all bins but for one text.
+        cosine: mean pairwise cosine.
+        averaging: mean cosine that averaging gives texts so much longer than those of the first
+            bin; the first bin's own there.
+        excess: `cosine` − `averaging`.
+    """
+
+    shortest: float
+    longest: float
+    mean_length: float
+    texts: int
+    cosine: Estimate
+    averaging: Estimate
+    excess: Estimate
+
+
+@dataclass(frozen=True)
+class CosineByLength:
+    """Mean pairwise cosines of texts in bins by length.
+
+    Attributes:
+        bins: from short to long.
+        change: mean cosine of the longest bin less that of the shortest.
+        beyond_averaging: whether the longest bin lies above averaging, as `Verdict.collapses`.
+            Averaging is that of independent parts: the parts of one real text are alike, and
+            crowd less. So "yes" is strong, and "no" does not exclude a collapse that the likeness
+            of parts hides: `crowding` tells the two apart.
+    """
+
+    bins: tuple[LengthBin, ...]
+    change: Estimate
+    beyond_averaging: Answer
+
+
+def averaged_cosine(cosine: float, count: float) -> float:
+    """Return the cosine of two means of k vectors with this mean cosine: kρ / (1 + (k − 1)ρ).
+
+    The Spearman-Brown formula: what averaging alone makes of independent sentences.
+
+    Args:
+        cosine: ρ, the mean cosine of single vectors.
+        count: k, at least 1; need not be whole.
+    """
+    return float(_averaged(np.float64(cosine), count))
+
+
+def crowding(
+    single: ArrayLike,
+    joined: Mapping[Condition, Mapping[int, ArrayLike]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Crowding:
+    """Return how texts crowd together as sentences are joined, and the verdict.
+
+    Args:
+        single: embeddings of the first sentences alone, shape (texts, dimensions).
+        joined: by condition and k > 1 the embeddings of texts of k sentences; row i begins with
+            the sentence of row i of `single`. The same k under all three conditions, and equal
+            numbers of tokens at each k.
+        resamples: of the bootstrap over texts.
+        seed: of its draws.
+
+    Raises:
+        RequestError: a condition or a k is missing, shapes differ, fewer than 30 texts, or values
+            that are not finite.
+    """
+    first = unit(single, least=FEWEST)
+    missing = [name for name in CONDITIONS if not joined.get(name)]
+    if missing:
+        raise RequestError(f"joined lacks {', '.join(missing)}: all of {', '.join(CONDITIONS)}")
+    counts = tuple(sorted(joined[CONDITIONS[0]]))
+    if counts[0] < 2:
+        raise RequestError(f"joined has texts of {counts[0]} sentences: `single` has those of one")
+    rows: dict[Condition, list[NDArray[np.float64]]] = {}
+    for name in CONDITIONS:
+        if tuple(sorted(joined[name])) != counts:
+            raise RequestError(f"joined[{name!r}] has other numbers of sentences than {counts}")
+        rows[name] = [unit(joined[name][count], least=FEWEST) for count in counts]
+        for count, matrix in zip(counts, rows[name], strict=True):
+            if matrix.shape != first.shape:
+                raise RequestError(
+                    f"joined[{name!r}][{count}] has the shape {matrix.shape}, and single "
+                    f"{first.shape}: row i of each must begin with the same sentence"
+                )
+    drawn = _weights(len(first), resamples, seed)
+    alone = _mean_cosines(first, drawn)
+    cosines = {name: [alone, *(_mean_cosines(m, drawn) for m in rows[name])] for name in CONDITIONS}
+    counts = (1, *counts)
+    averaging = [_averaged(alone, count) for count in counts]
+    texts = len(first)
+    return Crowding(
+        counts=counts,
+        texts=texts,
+        cosines={name: _estimates(values, texts) for name, values in cosines.items()},
+        averaging=_estimates(averaging, texts),
+        excess={
+            name: _estimates([v - a for v, a in zip(values, averaging, strict=True)], texts)
+            for name, values in cosines.items()
+        },
+        verdict=_verdict(counts[-1], {n: v[-1] for n, v in cosines.items()}, alone, texts),
+    )
+
+
+def cosine_by_length(
+    embeddings: ArrayLike,
+    lengths: ArrayLike,
+    bins: int = 5,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> CosineByLength:
+    """Return mean pairwise cosines of texts by length, next to what averaging alone makes of them.
+
+    For embeddings of which no more is known than how long their texts are, such as those of a
+    model behind an API.
+
+    Args:
+        embeddings: shape (texts, dimensions).
+        lengths: of the texts, in any one unit, shape (texts,).
+        bins: how many, with equal numbers of texts.
+        resamples: of the bootstrap over texts.
+        seed: of its draws.
+
+    Raises:
+        RequestError: rows do not match, lengths are not above 0 or all equal, or a bin would have
+            fewer than 30 texts.
+    """
+    rows = unit(embeddings)
+    sizes = np.asarray(lengths, dtype=np.float64)
+    if sizes.shape != (len(rows),):
+        raise RequestError(
+            f"lengths has the shape {sizes.shape}, and embeddings {len(rows)} rows: one length a "
+            "row is needed"
+        )
+    if not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise RequestError("lengths must be above 0 and finite: remove empty texts")
+    if sizes.min() == sizes.max():
+        raise RequestError(f"all texts are of one length, {sizes[0]:g}: nothing can be compared")
+    if bins < 2 or len(rows) < bins * FEWEST:
+        raise RequestError(
+            f"{len(rows)} texts in {bins} bins: at least 2 bins of {FEWEST} texts are needed; "
+            "take fewer bins (bins=) or more texts"
+        )
+    order = np.lexsort((np.arange(len(rows)), sizes))
+    drawn = _weights(len(rows), resamples, seed)
+    parts = np.array_split(order, bins)
+    means = [float(sizes[part].mean()) for part in parts]
+    if means[0] == means[-1]:
+        raise RequestError("the shortest and the longest texts are of one length: take other texts")
+    cosines = [_mean_cosines(rows[part], drawn[:, part]) for part in parts]
+    found = []
+    for part, mean, cosine in zip(parts, means, cosines, strict=True):
+        averaging = _averaged(cosines[0], mean / means[0])
+        texts = len(part)
+        found.append(
+            LengthBin(
+                shortest=float(sizes[part[0]]),
+                longest=float(sizes[part[-1]]),
+                mean_length=mean,
+                texts=texts,
+                cosine=_estimate(cosine, texts),
+                averaging=_estimate(averaging, texts),
+                excess=_estimate(cosine - averaging, texts),
+            )
+        )
+    return CosineByLength(
+        bins=tuple(found),
+        change=_estimate(cosines[-1] - cosines[0], min(len(part) for part in parts)),
+        beyond_averaging=answer(found[-1].excess),
+    )
+
+
+def answer(excess: Estimate) -> Answer:
+    """Return whether an excess over averaging is a collapse, none, or not known well enough."""
+    if excess.low > 0 and excess.value >= MARGIN:
+        return "yes"
+    return "no" if excess.high < MARGIN else "cannot be told"
+
+
+def _verdict(count: int, last: Mapping[Condition, Draws], alone: Draws, texts: int) -> Verdict:
+    averaging = _averaged(alone, count)
+    length = _estimate(last["random"] - averaging, texts)
+    return Verdict(
+        collapses=answer(length),
+        sentences=count,
+        single=_estimate(alone, texts),
+        joined=_estimate(last["sequential"], texts),
+        rise=_estimate(last["sequential"] - alone, texts),
+        averaging=_estimate(averaging - alone, texts),
+        content=_estimate(last["sequential"] - last["random"], texts),
+        length=length,
+        repeated=_estimate(last["repeated"] - alone, texts),
+    )
+
+
+def _averaged(cosine: Draws | np.float64, count: float) -> Draws | np.float64:
+    return count * cosine / (1 + (count - 1) * cosine)
+
+
+def _weights(texts: int, resamples: int, seed: int) -> Draws:
+    """Return how often each text is in each sample, the first of which is the data themselves."""
+    drawn = weights(numbered(texts, "crowding"), slice(0, resamples), seed).T
+    return np.concatenate([np.ones((1, texts)), drawn.astype(np.float64)])
+
+
+def _mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
+    """Return the mean cosine of pairs of different texts in each sample, shape (samples,).
+
+    A text that is in a sample twice is no pair with itself: its cosine of 1 says nothing.
+    """
+    totals = drawn @ rows
+    squares = (drawn**2).sum(axis=1)
+    pairs = drawn.sum(axis=1) ** 2 - squares
+    cosines: Draws = ((totals**2).sum(axis=1) - squares) / pairs
+    return cosines
+
+
+def _estimates(values: Sequence[Draws | np.float64], texts: int) -> tuple[Estimate, ...]:
+    return tuple(_estimate(value, texts) for value in values)
+
+
+def _estimate(values: Draws | np.float64, texts: int) -> Estimate:
+    """Return the first value with the interval that the rest give it, wider for few texts."""
+    values = np.asarray(values)
+    value, drawn = float(values[0]), values[1:]
+    variance = float(drawn.var())
+    if variance <= 1e-30:
+        return Estimate(value, value, value)
+    reaching, _ = reach(
+        np.array([variance * texts / (texts - 1)]), np.array([texts - 1.0]), variance
+    )
+    low, high = interval(drawn, reaching, value, float(np.sqrt(variance)))
+    return Estimate(value, low, high)
