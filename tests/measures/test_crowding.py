@@ -4,10 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from lcbench.errors import RequestError
 from lcbench.measures import crowding as module
 from lcbench.measures.crowding import CONDITIONS, Condition, Crowding, Estimate, averaged_cosine
-from numpy.typing import NDArray
 
 SIZE = 64
 COUNTS = (2, 4, 8, 16)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from lcbench.errors import RequestError
 from lcbench.measures import MEASURES, geometry
-from numpy.typing import NDArray
 
 
 def sphere(texts: int, size: int, seed: int = 0) -> NDArray[np.float64]:
@@ -86,7 +87,7 @@ def test_isoscore() -> None:
     assert geometry.isoscore(sphere(20_000, 16)) == pytest.approx(0.999, abs=0.001)
     line = np.outer(np.arange(10.0), [1.0, 2.0, 3.0])
     assert geometry.isoscore(line) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(RequestError, match="50 texts in 384 dimensions.*participation_ratio"):
+    with pytest.raises(RequestError, match=r"50 texts in 384 dimensions.*participation_ratio"):
         geometry.isoscore(sphere(50, 384))
     with pytest.raises(RequestError, match="all equal"):
         geometry.isoscore(np.ones((9, 4)))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from lcbench.errors import RequestError
 from lcbench.measures import shift as shifts
-from numpy.typing import NDArray
 
 
 def sentences(count: int, seed: int = 0) -> NDArray[np.float64]:

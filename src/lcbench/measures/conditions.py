@@ -1,0 +1,166 @@
+"""Make texts of one sentence and of several that are equal in tokens and differ in what follows.
+
+Three conditions after the same first sentence: the sentence itself repeated, the sentences that
+follow it in its document, and sentences of other documents at random. `crowding` compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lcbench.errors import RequestError
+from lcbench.measures.crowding import CONDITIONS, FEWEST, Condition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COUNTS = (2, 4, 8, 16)
+"""Numbers of sentences that are compared with one."""
+
+TOLERANCE = 0.05
+"""Share by which a text may be longer or shorter in tokens than its sequential counterpart."""
+
+# Random sentences are exchanged, one at a time, until their tokens fit: so often at most.
+_MOST_EXCHANGES = 50
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of one sentence, and of several under each condition.
+
+    Attributes:
+        single: first sentences, one a text.
+        joined: by condition and number of sentences, in the order of `single`.
+        tokens: mean number of tokens by number of sentences, of sequential texts.
+        documents: number of the document of each text, shape (texts,).
+    """
+
+    single: tuple[str, ...]
+    joined: Mapping[Condition, Mapping[int, tuple[str, ...]]]
+    tokens: Mapping[int, float]
+    documents: tuple[int, ...]
+
+
+def texts_of(
+    documents: Sequence[Sequence[str]],
+    count_tokens: Callable[[Sequence[str]], Sequence[int]],
+    window: int,
+    texts: int = 200,
+    counts: Sequence[int] = COUNTS,
+    seed: int = 0,
+) -> Texts:
+    """Return texts under the three conditions, all within a window and equal in tokens.
+
+    Each text begins with another document's sentence as far as documents suffice, then with
+    further sentences of the same documents that do not overlap.
+
+    Args:
+        documents: each as its sentences in order.
+        count_tokens: of sentences, without special tokens.
+        window: most tokens of a text, without special tokens: longer texts would be cut, and
+            truncation measured.
+        texts: number of texts wanted; fewer where there are not so many.
+        counts: numbers of sentences, each above 1, ascending.
+        seed: of which sentences are drawn.
+
+    Raises:
+        RequestError: fewer than 30 texts can be made.
+    """
+    flat = [sentence for sentences in documents for sentence in sentences]
+    owners = np.repeat(np.arange(len(documents)), [len(one) for one in documents])
+    sizes = np.asarray(count_tokens(flat), dtype=np.int64) if flat else np.zeros(0, dtype=np.int64)
+    random = np.random.default_rng(seed)
+    starts = _starts(owners, sizes, counts[-1], window, texts, random)
+    if len(starts) < FEWEST:
+        raise RequestError(
+            f"only {len(starts)} passages of {counts[-1]} sentences fit into {window} tokens, and "
+            f"at least {FEWEST} are needed: take more or longer documents, fewer sentences "
+            f"(counts=), or a larger window"
+        )
+    joined: dict[Condition, dict[int, list[str]]] = {
+        name: {count: [] for count in counts} for name in CONDITIONS
+    }
+    tokens: dict[int, list[int]] = {count: [] for count in counts}
+    for start in starts:
+        elsewhere = np.flatnonzero((owners != owners[start]) & (sizes > 0))
+        drawn = random.permutation(elsewhere)[: counts[-1] + _MOST_EXCHANGES]
+        for count in counts:
+            wanted = int(sizes[start : start + count].sum())
+            tokens[count].append(wanted)
+            joined["sequential"][count].append(" ".join(flat[start : start + count]))
+            joined["repeated"][count].append(_repeated(flat[start], int(sizes[start]), wanted))
+            chosen = _fitting(drawn, sizes, count - 1, wanted - int(sizes[start]))
+            joined["random"][count].append(" ".join([flat[start], *(flat[at] for at in chosen)]))
+    return Texts(
+        single=tuple(flat[start] for start in starts),
+        joined={
+            name: {count: tuple(rows) for count, rows in by_count.items()}
+            for name, by_count in joined.items()
+        },
+        tokens={count: float(np.mean(rows)) for count, rows in tokens.items()},
+        documents=tuple(int(owners[start]) for start in starts),
+    )
+
+
+def _starts(
+    owners: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    most: int,
+    window: int,
+    texts: int,
+    random: np.random.Generator,
+) -> list[int]:
+    """Return where passages begin that fit into the window, as many documents as can be first."""
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    places = np.arange(max(len(sizes) - most + 1, 0))
+    last = places + most - 1
+    fits = (
+        (owners[places] == owners[last])
+        & (ends[last + 1] - ends[places] <= window)
+        & (sizes[places] > 0)
+    )
+    by_document: dict[int, list[int]] = {}
+    for place in random.permutation(places[fits]):
+        taken = by_document.setdefault(int(owners[place]), [])
+        if all(abs(place - other) >= most for other in taken):
+            taken.append(int(place))
+    rounds = [
+        taken[number]
+        for number in range(max(map(len, by_document.values()), default=0))
+        for taken in by_document.values()
+        if number < len(taken)
+    ]
+    return rounds[:texts]
+
+
+def _repeated(sentence: str, size: int, wanted: int) -> str:
+    """Return a sentence repeated to so many tokens; the last repetition is cut between words."""
+    whole, rest = divmod(wanted, size)
+    words = sentence.split()
+    kept = round(len(words) * rest / size)
+    return " ".join([sentence] * whole + ([" ".join(words[:kept])] if kept else []))
+
+
+def _fitting(
+    drawn: NDArray[np.int64], sizes: NDArray[np.int64], count: int, wanted: int
+) -> list[int]:
+    """Return sentences of about so many tokens together: the first drawn, some of them exchanged.
+
+    While they miss by more than the tolerance, the exchange that brings them nearest is made with
+    the next that was drawn.
+    """
+    chosen = list(drawn[:count])
+    total = int(sizes[chosen].sum())
+    for candidate in drawn[count:]:
+        if abs(total - wanted) <= TOLERANCE * wanted:
+            break
+        misses = np.abs(total - sizes[chosen] + sizes[candidate] - wanted)
+        nearest = int(np.argmin(misses))
+        if misses[nearest] < abs(total - wanted):
+            total += int(sizes[candidate] - sizes[chosen[nearest]])
+            chosen[nearest] = candidate
+    return [int(place) for place in chosen]
