@@ -62,6 +62,10 @@ def test_sentences_follow_each_other_or_come_from_elsewhere(made: Texts) -> None
     for text, single in zip(made.joined["sequential"][8], made.single, strict=True):
         place = flat.index(single)
         assert text == " ".join(flat[place : place + 8])
+    for name, by_count in made.sentences.items():
+        for count, texts in by_count.items():
+            assert [len(text) for text in texts] == [count] * len(texts)
+            assert tuple(" ".join(text) for text in texts) == made.joined[name][count]
     for text, single in zip(made.joined["random"][8], made.single, strict=True):
         own = single.split("s")[0]
         others = {word.split("s")[0] for word in text[len(single) :].split()}

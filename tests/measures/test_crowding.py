@@ -35,24 +35,27 @@ def made(
 
     first = drawn(texts)
     joined: dict[Condition, dict[int, NDArray[np.float64]]] = {name: {} for name in CONDITIONS}
+    means: dict[Condition, dict[int, NDArray[np.float64]]] = {name: {} for name in CONDITIONS}
     for count in COUNTS:
         others = drawn(texts, count - 1)
         # Sentences of one text are alike.
         alike = 0.7 * first[:, None] + 0.3 * others
-        for name, rest in (
-            ("repeated", np.repeat(first[:, None], count - 1, axis=1)),
-            ("sequential", unit(alike)),
-            ("random", others),
-        ):
-            pooled = unit((first + rest.sum(axis=1)) / count) if averages else first
+        rests: dict[Condition, NDArray[np.float64]] = {
+            "repeated": np.repeat(first[:, None], count - 1, axis=1),
+            "sequential": unit(alike),
+            "random": others,
+        }
+        for name, rest in rests.items():
+            means[name][count] = (first + rest.sum(axis=1)) / count
+            pooled = unit(means[name][count]) if averages else first
             # Towards the common direction, so that the mean cosine c becomes c + the excess.
             along = pooled @ common
             now = float(np.mean(along) ** 2)
             target = np.sqrt(min(now + excess * np.log2(count) / 4, 0.99))
             across = unit(pooled - along[:, None] * common)
             moved = np.clip(along + target - np.mean(along), -1, 1)[:, None]
-            joined[name][count] = moved * common + np.sqrt(1 - moved**2) * across  # type: ignore[index]
-    return module.crowding(first, joined)
+            joined[name][count] = moved * common + np.sqrt(1 - moved**2) * across
+    return module.crowding(first, joined, means)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_texts() -> None:
     random = np.random.default_rng(5)
     rows = unit(random.standard_normal((80, 16)) + 0.5)
     joined = {name: {2: rows} for name in CONDITIONS}
-    single = module.crowding(rows, joined).verdict.single
+    single = module.crowding(rows, joined, joined).verdict.single
 
     def mean(members: NDArray[np.int64]) -> float:
         cosines = rows[members] @ rows[members].T
@@ -104,6 +107,15 @@ def test_a_repeated_sentence_is_no_crowding_where_the_model_averages() -> None:
     verdict = made(0.0).verdict
     assert verdict.repeated.value == pytest.approx(0, abs=1e-9)
     assert verdict.averaging.value > 0.3
+    # Sentences that are alike gain less by averaging.
+    assert verdict.content.value < -0.2
+
+
+def test_averages_of_random_sentences_are_those_of_independent_ones() -> None:
+    measured = made(0.0)
+    for pooled, independent in zip(measured.averaging["random"], measured.independent, strict=True):
+        assert pooled.value == pytest.approx(independent.value, abs=0.02)
+    assert measured.averaging["repeated"] == (measured.verdict.single,) * 5
 
 
 def _answers(excess: float, seeds: int, averages: bool = True) -> Counter[str]:
@@ -153,10 +165,13 @@ def test_the_verdict_in_words() -> None:
         content=Estimate(-0.04, -0.05, -0.03),
         length=Estimate(0.07, 0.052, 0.09),
         repeated=Estimate(0.05, 0.03, 0.07),
+        random=Estimate(-0.01, -0.03, 0.01),
     )
     assert str(verdict) == (
         "Collapses: yes. From 1 to 16 sentences the mean cosine rises from 0.25 to 0.40: averaging "
-        "explains +0.12, content -0.04, length itself +0.070 (+0.052 to +0.090)."
+        "of independent sentences explains +0.12, that sentences of a text are alike -0.04, length "
+        "itself +0.070 (+0.052 to +0.090). Beyond averaging, a repeated sentence adds +0.050 "
+        "(+0.030 to +0.070), sentences at random -0.010 (-0.030 to +0.010)."
     )
 
 
@@ -210,14 +225,19 @@ def test_lengths_that_cannot_be_compared(
 
 def test_texts_that_do_not_match() -> None:
     rows = np.random.default_rng(0).random((40, 4))
-    whole = {name: {2: rows, 4: rows} for name in CONDITIONS}
-    with pytest.raises(RequestError, match="joined lacks random"):
-        module.crowding(rows, {name: whole[name] for name in CONDITIONS[:2]})
+    whole: dict[Condition, dict[int, NDArray[np.float64]]] = {
+        name: {2: rows, 4: rows} for name in CONDITIONS
+    }
+    short = whole | {"random": {2: rows, 4: rows[:-1]}}
+    with pytest.raises(RequestError, match=r"joined\['random'\] has texts of \[\] sentences"):
+        module.crowding(rows, {name: whole[name] for name in CONDITIONS[:2]}, whole)
     with pytest.raises(RequestError, match=r"joined\['random'\]\[4\] has the shape \(39, 4\)"):
-        module.crowding(rows, whole | {"random": {2: rows, 4: rows[:-1]}})
-    with pytest.raises(RequestError, match=r"other numbers of sentences than \(2, 4\)"):
-        module.crowding(rows, whole | {"random": {2: rows}})
+        module.crowding(rows, short, whole)
+    with pytest.raises(RequestError, match=r"pooled\['random'\]\[4\] has the shape \(39, 4\)"):
+        module.crowding(rows, whole, short)
+    with pytest.raises(RequestError, match=r"pooled\['sequential'\] has texts of \[2\] sentences"):
+        module.crowding(rows, whole, whole | {"sequential": {2: rows}})
     with pytest.raises(RequestError, match="20 rows: at least 30"):
-        module.crowding(rows[:20], whole)
-    with pytest.raises(RequestError, match="texts of 1 sentences"):
-        module.crowding(rows, {name: {1: rows, 2: rows} for name in CONDITIONS})
+        module.crowding(rows[:20], whole, whole)
+    with pytest.raises(RequestError, match="needs texts of 2 sentences or more"):
+        module.crowding(rows, {name: {1: rows, 2: rows} for name in CONDITIONS}, whole)

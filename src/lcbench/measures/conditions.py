@@ -35,12 +35,14 @@ class Texts:
     Attributes:
         single: first sentences, one a text.
         joined: by condition and number of sentences, in the order of `single`.
+        sentences: of sequential and random texts the sentences that each is made of, alike.
         tokens: mean number of tokens by number of sentences, of sequential texts.
         documents: number of the document of each text, shape (texts,).
     """
 
     single: tuple[str, ...]
     joined: Mapping[Condition, Mapping[int, tuple[str, ...]]]
+    sentences: Mapping[Condition, Mapping[int, tuple[tuple[str, ...], ...]]]
     tokens: Mapping[int, float]
     documents: tuple[int, ...]
 
@@ -81,8 +83,9 @@ def texts_of(
             f"at least {FEWEST} are needed: take more or longer documents, fewer sentences "
             f"(counts=), or a larger window"
         )
-    joined: dict[Condition, dict[int, list[str]]] = {
-        name: {count: [] for count in counts} for name in CONDITIONS
+    repeated: dict[int, list[str]] = {count: [] for count in counts}
+    sentences: dict[Condition, dict[int, list[tuple[str, ...]]]] = {
+        name: {count: [] for count in counts} for name in CONDITIONS if name != "repeated"
     }
     tokens: dict[int, list[int]] = {count: [] for count in counts}
     for start in starts:
@@ -91,15 +94,23 @@ def texts_of(
         for count in counts:
             wanted = int(sizes[start : start + count].sum())
             tokens[count].append(wanted)
-            joined["sequential"][count].append(" ".join(flat[start : start + count]))
-            joined["repeated"][count].append(_repeated(flat[start], int(sizes[start]), wanted))
+            repeated[count].append(_repeated(flat[start], int(sizes[start]), wanted))
+            sentences["sequential"][count].append(tuple(flat[start : start + count]))
             chosen = _fitting(drawn, sizes, count - 1, wanted - int(sizes[start]))
-            joined["random"][count].append(" ".join([flat[start], *(flat[at] for at in chosen)]))
+            sentences["random"][count].append((flat[start], *(flat[at] for at in chosen)))
+    joined: dict[Condition, dict[int, tuple[str, ...]]] = {
+        "repeated": {count: tuple(texts) for count, texts in repeated.items()}
+    }
+    for name, by_count in sentences.items():
+        joined[name] = {
+            count: tuple(" ".join(text) for text in texts) for count, texts in by_count.items()
+        }
     return Texts(
         single=tuple(flat[start] for start in starts),
-        joined={
+        joined=joined,
+        sentences={
             name: {count: tuple(rows) for count, rows in by_count.items()}
-            for name, by_count in joined.items()
+            for name, by_count in sentences.items()
         },
         tokens={count: float(np.mean(rows)) for count, rows in tokens.items()},
         documents=tuple(int(owners[start]) for start in starts),

@@ -2,8 +2,8 @@
 
 The mean of k independent sentence embeddings lies closer to any other such mean the larger k is: a
 rise of cosines with length proves nothing by itself. So the mean cosine of texts of k sentences is
-compared with the one that averaging alone gives, under three conditions: the same sentence
-repeated, the sentences that follow it, and sentences at random.
+compared with that of the means of their sentences' embeddings, under three conditions: the same
+sentence repeated, the sentences that follow it, and sentences at random.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Estimate:
 class Verdict:
     """Whether a model collapses, and what the rise of cosines with length is made of.
 
-    `rise` = `averaging` + `content` + `length`, exactly.
+    Of texts of sentences that follow each other, `rise` = `averaging` + `content` + `length`.
 
     Attributes:
         collapses: "yes": `length` is significantly above 0 and at least `MARGIN`; "no": it is
@@ -68,11 +68,11 @@ class Verdict:
         single: mean cosine of single sentences.
         joined: mean cosine of texts of k sentences that follow each other.
         rise: `joined` − `single`.
-        averaging: rise that the mean of k independent sentences would show.
-        content: rise, or fall if negative, since sentences that follow each other are other than
-            random ones.
-        length: excess of k random sentences over averaging: what the model adds with length.
-        repeated: rise where one sentence is repeated: no new content, only length.
+        averaging: rise that the mean of k independent sentences would show (`averaged_cosine`).
+        content: difference that it makes to averaging that the sentences of a text are alike.
+        length: rise beyond the means of the texts' own sentences.
+        repeated: rise where one sentence is repeated: averaging gives none.
+        random: rise beyond averaging where the sentences are drawn at random.
     """
 
     collapses: Answer
@@ -84,15 +84,18 @@ class Verdict:
     content: Estimate
     length: Estimate
     repeated: Estimate
+    random: Estimate
 
     def __str__(self) -> str:
-        """Return the verdict in two sentences."""
+        """Return the verdict in three sentences."""
         verb = "rises" if self.rise.value >= 0 else "falls"
         return (
             f"Collapses: {self.collapses}. From 1 to {self.sentences} sentences the mean cosine "
-            f"{verb} from {self.single.value:.2f} to {self.joined.value:.2f}: averaging explains "
-            f"{self.averaging.value:+.2f}, content {self.content.value:+.2f}, length itself "
-            f"{self.length.value:+.3f} ({self.length.low:+.3f} to {self.length.high:+.3f})."
+            f"{verb} from {self.single.value:.2f} to {self.joined.value:.2f}: averaging of "
+            f"independent sentences explains {self.averaging.value:+.2f}, that sentences of a text "
+            f"are alike {self.content.value:+.2f}, length itself {_signed(self.length)}. "
+            f"Beyond averaging, a repeated sentence adds {_signed(self.repeated)}, sentences at "
+            f"random {_signed(self.random)}."
         )
 
 
@@ -104,7 +107,9 @@ class Crowding:
         counts: numbers of sentences, k, from 1 up.
         texts: number of texts at each k.
         cosines: mean cosine by condition, an entry a k.
-        averaging: mean cosine of means of k independent sentences, an entry a k.
+        averaging: mean cosine of the means of the same texts' sentence embeddings, by condition;
+            of a repeated sentence that of the sentence alone.
+        independent: mean cosine of means of k independent sentences, an entry a k.
         excess: `cosines` − `averaging`.
         verdict: at the largest k.
     """
@@ -112,7 +117,8 @@ class Crowding:
     counts: tuple[int, ...]
     texts: int
     cosines: Mapping[Condition, tuple[Estimate, ...]]
-    averaging: tuple[Estimate, ...]
+    averaging: Mapping[Condition, tuple[Estimate, ...]]
+    independent: tuple[Estimate, ...]
     excess: Mapping[Condition, tuple[Estimate, ...]]
     verdict: Verdict
 
@@ -174,6 +180,7 @@ def averaged_cosine(cosine: float, count: float) -> float:
 def crowding(
     single: ArrayLike,
     joined: Mapping[Condition, Mapping[int, ArrayLike]],
+    pooled: Mapping[Condition, Mapping[int, ArrayLike]],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Crowding:
@@ -184,6 +191,8 @@ def crowding(
         joined: by condition and k > 1 the embeddings of texts of k sentences; row i begins with
             the sentence of row i of `single`. The same k under all three conditions, and equal
             numbers of tokens at each k.
+        pooled: of the sequential and random texts the means of their sentences' unit embeddings,
+            each sentence embedded alone.
         resamples: of the bootstrap over texts.
         seed: of its draws.
 
@@ -192,39 +201,47 @@ def crowding(
             that are not finite.
     """
     first = unit(single, least=FEWEST)
-    missing = [name for name in CONDITIONS if not joined.get(name)]
-    if missing:
-        raise RequestError(f"joined lacks {', '.join(missing)}: all of {', '.join(CONDITIONS)}")
-    counts = tuple(sorted(joined[CONDITIONS[0]]))
-    if counts[0] < 2:
-        raise RequestError(f"joined has texts of {counts[0]} sentences: `single` has those of one")
-    rows: dict[Condition, list[NDArray[np.float64]]] = {}
-    for name in CONDITIONS:
-        if tuple(sorted(joined[name])) != counts:
-            raise RequestError(f"joined[{name!r}] has other numbers of sentences than {counts}")
-        rows[name] = [unit(joined[name][count], least=FEWEST) for count in counts]
-        for count, matrix in zip(counts, rows[name], strict=True):
-            if matrix.shape != first.shape:
-                raise RequestError(
-                    f"joined[{name!r}][{count}] has the shape {matrix.shape}, and single "
-                    f"{first.shape}: row i of each must begin with the same sentence"
-                )
+    counts = tuple(sorted(joined.get(CONDITIONS[0], ())))
+    if not counts or counts[0] < 2:
+        raise RequestError("joined['repeated'] needs texts of 2 sentences or more")
     drawn = _weights(len(first), resamples, seed)
     alone = _mean_cosines(first, drawn)
-    cosines = {name: [alone, *(_mean_cosines(m, drawn) for m in rows[name])] for name in CONDITIONS}
+    cosines, averaging = {}, {}
+    for name in CONDITIONS:
+        rows = _matching("joined", joined, name, counts, first)
+        cosines[name] = [alone, *(_mean_cosines(one, drawn) for one in rows)]
+        averaging[name] = [alone] * len(cosines[name])
+        if name != "repeated":
+            means = _matching("pooled", pooled, name, counts, first)
+            averaging[name] = [alone, *(_mean_cosines(one, drawn) for one in means)]
     counts = (1, *counts)
-    averaging = [_averaged(alone, count) for count in counts]
     texts = len(first)
+    excess = {
+        name: [value - by for value, by in zip(cosines[name], averaging[name], strict=True)]
+        for name in CONDITIONS
+    }
+    independent = [_averaged(alone, count) for count in counts]
+    sequential = cosines["sequential"][-1]
+    length = _estimate(excess["sequential"][-1], texts)
     return Crowding(
         counts=counts,
         texts=texts,
         cosines={name: _estimates(values, texts) for name, values in cosines.items()},
-        averaging=_estimates(averaging, texts),
-        excess={
-            name: _estimates([v - a for v, a in zip(values, averaging, strict=True)], texts)
-            for name, values in cosines.items()
-        },
-        verdict=_verdict(counts[-1], {n: v[-1] for n, v in cosines.items()}, alone, texts),
+        averaging={name: _estimates(values, texts) for name, values in averaging.items()},
+        independent=_estimates(independent, texts),
+        excess={name: _estimates(values, texts) for name, values in excess.items()},
+        verdict=Verdict(
+            collapses=answer(length),
+            sentences=counts[-1],
+            single=_estimate(alone, texts),
+            joined=_estimate(sequential, texts),
+            rise=_estimate(sequential - alone, texts),
+            averaging=_estimate(independent[-1] - alone, texts),
+            content=_estimate(averaging["sequential"][-1] - independent[-1], texts),
+            length=length,
+            repeated=_estimate(excess["repeated"][-1], texts),
+            random=_estimate(excess["random"][-1], texts),
+        ),
     )
 
 
@@ -303,20 +320,32 @@ def answer(excess: Estimate) -> Answer:
     return "no" if excess.high < MARGIN else "cannot be told"
 
 
-def _verdict(count: int, last: Mapping[Condition, Draws], alone: Draws, texts: int) -> Verdict:
-    averaging = _averaged(alone, count)
-    length = _estimate(last["random"] - averaging, texts)
-    return Verdict(
-        collapses=answer(length),
-        sentences=count,
-        single=_estimate(alone, texts),
-        joined=_estimate(last["sequential"], texts),
-        rise=_estimate(last["sequential"] - alone, texts),
-        averaging=_estimate(averaging - alone, texts),
-        content=_estimate(last["sequential"] - last["random"], texts),
-        length=length,
-        repeated=_estimate(last["repeated"] - alone, texts),
-    )
+def _matching(
+    argument: str,
+    given: Mapping[Condition, Mapping[int, ArrayLike]],
+    name: Condition,
+    counts: Sequence[int],
+    first: NDArray[np.float64],
+) -> list[NDArray[np.float64]]:
+    """Return the unit embeddings of a condition, one matrix a count."""
+    by_count = given.get(name, {})
+    if tuple(sorted(by_count)) != tuple(counts):
+        raise RequestError(
+            f"{argument}[{name!r}] has texts of {sorted(by_count)} sentences, and "
+            f"joined['repeated'] of {list(counts)}: all need the same"
+        )
+    found = [unit(by_count[count], least=FEWEST) for count in counts]
+    for count, matrix in zip(counts, found, strict=True):
+        if matrix.shape != first.shape:
+            raise RequestError(
+                f"{argument}[{name!r}][{count}] has the shape {matrix.shape}, and single "
+                f"{first.shape}: row i of each must begin with the same sentence"
+            )
+    return found
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def _averaged(cosine: Draws | np.float64, count: float) -> Draws | np.float64:
