@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import yaml
 from commands import Commands
 from end_to_end_support import SMALL, Finished
 
+import lcbench
 from lcbench.api.compose import compose_settings
 from lcbench.cli import app
 from lcbench.settings import read as settings
@@ -125,7 +127,7 @@ def test_a_line_that_is_run(
     # all, which `finished` has run; a model of two layers that of MiniLM on data of the hub.
     needs_no_sizes = re.search(" report| status| export| tasks|--help|estimate", line)
     small = "" if needs_no_sizes else f" {' '.join(SMALL)}"
-    if not needs_no_sizes and "tasks=" not in line and "sweep=" not in line:
+    if not needs_no_sizes and "tasks=" not in line:
         small += " 'tasks=[DocstringRetrieval]'"
     if "mirror=" in line:
         small += " model=./my-model"
@@ -220,12 +222,25 @@ def test_a_line_of_another_program(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
-def test_python_runs(name: str, minilm_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found: dict[str, Any] = {}
+def test_python_runs(
+    name: str,
+    minilm_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"docs": {"documents": 40, "documents_per_module": 8}, "scoring": 0, "device": "cpu"}
+    monkeypatch.setattr(lcbench, "evaluate", partial(lcbench.evaluate, **small))
+    made: dict[str, Any] = {}
     for _, block in (one for one in blocks("python") if one[0] == name):
-        exec(compile(block.replace("path/to/model", str(minilm_folder)), name, "exec"), found)
-    assert found["embeddings"].shape[1] == 384
-    assert "layers=('encoder.layer.0" in capsys.readouterr().out
+        exec(compile(block.replace("path/to/model", str(minilm_folder)), name, "exec"), made)
+    assert made["embeddings"].shape[1] == 384
+    assert set(made["results"].scores["tau"]) == {1, 0.9, 0.8}
+    assert (tmp_path / "results" / "runs" / "report" / "index.html").is_file()
+    if name != "README.md":
+        assert made["best"]["improvement"].is_monotonic_decreasing
+        assert "layers=('encoder.layer.0" in capsys.readouterr().out
 
 
 def test_all_python_is_python() -> None:
@@ -265,6 +280,12 @@ def test_every_page_is_in_the_site() -> None:
     assert sorted(re.findall(r"[\w-]+\.md", str(nav))) == sorted(
         path.name for path in (ROOT / "docs").glob("*.md")
     )
+
+
+def test_citation_and_changelog_have_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == lcbench.__version__
+    assert f"\n## {lcbench.__version__} - " in PAGES["CHANGELOG.md"]
 
 
 # Numbers that pages state, and the recorded file that each is in.
