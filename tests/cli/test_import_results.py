@@ -152,7 +152,7 @@ def test_public_scores_give_the_papers_raw_rows(facts: Path, tmp_path: Path) -> 
     assert e5 == "raw, τ = 1 2 of 8 – – 1 of 10 – – 56.01 –"
     assert "Window –" in lines
     # Nor are they measured by us, so that they are not set beside the paper's numbers.
-    assert "beside ours" not in printed
+    assert "Comparison with the paper" not in printed
     assert f"revisions {BGE_COMMIT} (26 tasks), external (14 tasks)" in printed
     markdown = (runs / "report" / "table1.md").read_text(encoding="utf-8")
     assert "| 45.81 | 31.07 | 75.88 | 55.86 | 58.86 | 40.02 |" in markdown

@@ -115,7 +115,8 @@ def test_longembeds_needle_and_passkey(run, tmp_path: Path) -> None:
     done = run(*request, "engine.scoring=0")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "Scores per length" in done.stdout
+    assert "Further tables, in tables.md: scores, matrix" in done.stdout
+    assert "lengths" in done.stdout
     files = json_results(tmp_path / "runs")
     assert len(files) == 4
     for path in files:
@@ -139,8 +140,10 @@ def test_longembeds_needle_and_passkey(run, tmp_path: Path) -> None:
     assert len(rows) == 2 * 2 * len(LENGTHS)
     assert [int(row["length"]) for row in rows[: len(LENGTHS)]] == list(LENGTHS)
     table = (tmp_path / "runs" / "report" / "table1.md").read_text()
-    assert "| Model | Row | τ | Needle (1) | Passkey (1) | Avg |" in table
-    assert "### LEMBPasskeyRetrieval (protocol paper)" in table
+    assert "| Model | Needle (1) | Passkey (1) | Avg |" in table
+    tables = (tmp_path / "runs" / "report" / "tables.md").read_text()
+    assert "## Needle and passkey by the documents' length in tokens" in tables
+    assert "| **LEMBPasskeyRetrieval** |" in tables
 
 
 @pytest.mark.slow
@@ -162,7 +165,7 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
         *(("paper", "256", length) for length in ("64", "128", "256")),
         *(("paper", "128", length) for length in ("64", "128")),
     }
-    table = (tmp_path / "runs" / "report" / "table1.md").read_text()
+    table = (tmp_path / "runs" / "report" / "tables.md").read_text()
     rows = [line for line in table.splitlines() if "| 128 | 1 |" in line]
     assert [row.split("|")[6].strip() for row in rows] == ["", ""]
 

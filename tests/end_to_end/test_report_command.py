@@ -65,9 +65,9 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
         "table1.tex",
         "tasks.csv",
         "tables.md",
-        "tables.tex",
-        "tables/matrix.csv",
+        "tables/matrix.tex",
         "tables/choice.csv",
+        "tables/choice.tex",
         "figures/forest.png",
         "figures/forest.svg",
         "figures/forest.csv",
@@ -96,7 +96,10 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
                 assert cell["improvement"]["adjusted"] >= cell["improvement"]["p"]
                 assert cell["improvement"]["count"] == 60
     first = (report / "table1.md").read_text().splitlines()[0]
-    assert "a significant" in first or "not significantly different" in first
+    assert "use τ = 0.8: Avg +" in first
+    assert [(one["verdict"], one["policy"]) for one in document["headlines"]] == [
+        ("gain", "0.8")
+    ] * 2
 
 
 def test_the_same_report_twice_and_nothing_of_the_first_remains(

@@ -1,637 +1,304 @@
-"""`reporting.formats`: what is printed is the table's numbers, and names come out as text."""
+"""`reporting.table` and `reporting.formats`: a table's values, and its text in every format."""
 
 import csv as csv_format
 import io
+import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from pdflatex import compiled, latex_document
 from screens import printed
 
-from lcbench.cli.tables import table_1
-from lcbench.reporting.formats import csv, csv_tasks, footnotes, latex, markdown
-from lcbench.reporting.score_table import COLUMN_ORDER, ScoreTable
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.text import csv_text
+from lcbench.cli.tables import rendered
+from lcbench.reporting import formats
+from lcbench.reporting import table as tables
+from lcbench.reporting.statistics import Uncertainty
+from lcbench.reporting.table import Entry, Section, Table
 
-HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
-HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")
+HOSTILE = "a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*日本Ünïçødéőž…≥±"
 
-
-def scores_of(
-    values: dict[tuple[str, str, str], float],
-    model: str = "org/minilm",
-    group: str = "paper, window 512",
-    window: int | None = 512,
-) -> pd.DataFrame:
-    """Scores by (policy, column, task)."""
-    return pd.DataFrame(
-        [
-            {
-                "group": group,
-                "window": window,
-                "model": model,
-                "revision": "0123456789",
-                "policy": policy,
-                "task": task,
-                "column": column,
-                "split": "test",
-                "subset": "default",
-                "score": score,
-                "conditions": {"mteb": "2.26.24"},
-            }
-            for (policy, column, task), score in values.items()
-        ]
-    )
+UP = Uncertainty(0.1, 0.8, 0.0123, 0.2, "queries", 50)
+DOWN = Uncertainty(-0.8, -0.1)
+ACROSS = Uncertainty(-0.11, 0.8)
 
 
 @pytest.fixture
-def tables() -> list[ScoreTable]:
-    """Class rises by 0.43 %, STS falls by 0.12 %, Rerank by too little to print, Summ lacks D."""
-    return build_tables(
-        scores_of(
-            {
-                ("1", "Class", "A"): 0.5,
-                ("0.8", "Class", "A"): 0.50216,
-                ("1", "STS", "B"): 0.8,
-                ("0.8", "STS", "B"): 0.79904,
-                ("1", "Rerank", "C"): 0.6,
-                ("0.8", "Rerank", "C"): 0.59999,
-                ("1", "Summ", "D"): 0.3,
-            }
-        )
+def sheet() -> Table:
+    """Two sections; a name full of markup, every look and a hole."""
+    return Table(
+        name="gains",
+        title="Gains",
+        header=("Task", "raw", "τ = 0.8"),
+        labels=1,
+        sections=(
+            Section(
+                "minilm",
+                (
+                    (tables.name("A"), tables.number(50.125), tables.improvement(0.43, UP)),
+                    (tables.name("B"), tables.number(60), tables.improvement(-0.43, DOWN)),
+                    (
+                        tables.name("C"),
+                        tables.number(70, "best"),
+                        tables.improvement(0.4, ACROSS),
+                    ),
+                ),
+            ),
+            Section(
+                "other",
+                ((tables.name(HOSTILE), tables.number(None), tables.improvement(-0.5)),),
+            ),
+        ),
+        notes=("τ is chosen [bold]here[/bold].",),
     )
 
 
-@pytest.fixture
-def hostile_tables() -> list[ScoreTable]:
-    """Markup of every format in the names of group, model, tasks and policy; one task missing."""
-    values = {
-        ("1", "Class", "[bold]Task_1|%&[/bold]"): 0.5,
-        ("a|b_c", "Class", "[bold]Task_1|%&[/bold]"): 0.6,
-        ("1", "STS", "Task_2\n\x1b[31m"): 0.5,
-    }
-    return build_tables(scores_of(values, HOSTILE_MODEL, "[red]g_1|%[/red]"))
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text", "style"),
+    [
+        (0.43, UP, "▲ 0.43", "gain"),
+        (-0.43, DOWN, "▼ 0.43", "loss"),
+        (0.43, ACROSS, "△ 0.43", "inconclusive"),
+        (-0.05, ACROSS, "▽ 0.05", "inconclusive"),
+        (0.43, None, "▲ 0.43", "neutral"),
+        (-0.43, None, "▼ 0.43", "neutral"),
+        (0.004, None, "0.00", "neutral"),
+        (0.004, ACROSS, "0.00", "inconclusive"),
+        # So little, and yet told from zero.
+        (0.004, Uncertainty(0.002, 0.006), "▲ 0.00", "gain"),
+        # An end at zero does not exclude it.
+        (0.43, Uncertainty(0.0, 0.8), "△ 0.43", "inconclusive"),
+        # An interval on the other side tells of no direction.
+        (0.43, DOWN, "△ 0.43", "inconclusive"),
+        (None, None, "–", "neutral"),
+        (None, UP, "–", "neutral"),
+    ],
+)
+def test_the_marks_of_an_improvement(
+    value: float | None, uncertainty: Uncertainty | None, text: str, style: str
+) -> None:
+    entry = tables.improvement(value, uncertainty)
+    assert (entry.text, entry.style, entry.value) == (text, style, value)
 
 
-def line_with(text: str, start: str) -> str:
-    (line,) = (line for line in text.splitlines() if line.strip().startswith(start))
-    return line
+def test_what_is_known_beside_an_improvement() -> None:
+    assert tables.improvement(0.43, UP).tooltip == (
+        "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries"
+    )
+    assert tables.improvement(0.4, ACROSS).tooltip == "95 % interval -0.11 to 0.80"
+    assert tables.improvement(0.4).tooltip == ""
 
 
-def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[ScoreTable]) -> None:
-    text = printed(table_1(tables[0]))
-    assert "Window 512" in text
-    assert line_with(text, "Model").split()[1:] == ["(1)", "(1)", "(1)", "(1)", "Avg"]
-    assert line_with(text, "raw, τ = 1").split()[4:] == [
-        "50.00",
-        "30.00",
-        "80.00",
-        "60.00",
-        "55.00",
-    ]
-    assert line_with(text, "ours, τ = 0.8").split()[4:] == ["50.22", "–", "79.90", "60.00", "–"]
-    assert re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())[1:] == [
-        *("▲ 0.43", "–", "▼ 0.12", "0.00", "–")
-    ]
-    assert "• minilm, τ = 0.8, Summ: missing D" in text
+def test_terminal(sheet: Table) -> None:
+    lines = [line.rstrip() for line in printed(rendered(sheet)).splitlines()]
+    assert lines[1] == "Gains"
+    assert lines[3].split() == ["Task", "raw", "τ", "=", "0.8"]
+    assert lines[5] == "minilm"
+    assert lines[6].split() == ["A", "50.12", "▲", "0.43"]
+    assert lines[8].split() == ["C", "70.00", "△", "0.40"]
+    assert "• τ is chosen [bold]here[/bold]." in lines
+    assert "\x1b" not in printed(rendered(sheet))
 
 
-def test_terminal_colours_only_in_addition_to_the_arrows(tables: list[ScoreTable]) -> None:
-    text = printed(table_1(tables[0]), color=True)
-    # Blue and orange, as near as these colours come.
-    assert "\x1b[94m▲ 0.43\x1b[0m" in text
-    assert "\x1b[91m▼ 0.12\x1b[0m" in text
-    assert "\x1b" not in printed(table_1(tables[0]))
+def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Table) -> None:
+    text = printed(rendered(sheet), color=True)
+    for style, shown in (("1;94", "▲ 0.43"), ("1;91", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
+        assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
+    # One of which no interval is known is not bold.
+    assert re.search(r"\x1b\[91m *▼ 0\.50\x1b\[0m", text)
 
 
-@pytest.mark.parametrize(("ours", "change"), [(0.475, "▼ 5.00"), (0.525, "▲ 5.00"), (0.5, "0.00")])
-def test_terminal_fits_100_columns_with_every_column_there_is(ours: float, change: str) -> None:
-    values = {
-        (policy, column, f"{column}{number}"): score
-        for policy, score in (("1", 0.5), ("0.8", ours))
-        for column in COLUMN_ORDER
-        for number in range(12)
-    }
-    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
-    text = printed(table_1(table))
-    assert max(map(len, text.splitlines())) <= 100
-    assert line_with(text, "Relative Improv.").count(change) == len(COLUMN_ORDER) + 1
-    assert line_with(text, "raw, τ = 1").count("50.00") == len(COLUMN_ORDER) + 1
-    assert line_with(text, "Model").count("(12)") == len(COLUMN_ORDER)
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> None:
+    places = range(23)
+    wide = Table(
+        name="wide",
+        title="Wide",
+        header=("A task's name", *(f"LEMBNeedleRetrieval, τ = 0.{place}" for place in places)),
+        labels=1,
+        sections=(
+            Section(
+                "msmarco-roberta-base-ance-firstp",
+                tuple(
+                    (
+                        tables.name(f"Task{row}OfAVeryLongNameIndeed"),
+                        *(tables.number(100 * row + place) for place in places),
+                    )
+                    for row in range(3)
+                ),
+            ),
+        ),
+    )
+    text = printed(rendered(wide), width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    for row in range(3):
+        for place in places:
+            assert text.count(f" {100 * row + place}.00") == 1
+    parts = text.count("msmarco-roberta-base-ance-firstp")
+    assert parts > 1
+    # A narrow terminal breaks a name, and keeps its beginning.
+    assert sum(line.startswith("Task1Of") for line in lines) == parts
     assert "…" not in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_a_narrow_terminal_breaks_names_and_no_number(width: int) -> None:
-    values = {
-        (policy, column, f"{column}0"): score
-        for policy, score in (("1", 0.5), ("0.8", 0.4375))
-        for column in COLUMN_ORDER[:7]
+def test_a_sheet_without_rows() -> None:
+    empty = Table("none", "None", ("Task", "raw"), 1, ())
+    assert printed(rendered(empty)).split()[:3] == ["None", "Task", "raw"]
+    assert formats.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
+    assert formats.csv(empty) == "Task,raw\n"
+
+
+def test_markdown(sheet: Table) -> None:
+    lines = formats.markdown(sheet).splitlines()
+    assert lines[:8] == [
+        "## Gains",
+        "",
+        "| Task | raw | τ = 0.8 |",
+        "| :-- | --: | --: |",
+        "| **minilm** |  |  |",
+        "| A | 50.12 | **▲ 0.43** |",
+        "| B | 60.00 | **▼ 0.43** |",
+        "| C | **70.00** | △ 0.40 |",
+    ]
+    escaped = r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*日本Ünïçødéőž…≥±"
+    assert lines[9] == f"| {escaped} | – | ▼ 0.50 |"
+    assert lines[11] == r"- τ is chosen \[bold\]here\[/bold\]."
+    assert formats.markdown(sheet, level=4).startswith("#### Gains\n")
+
+
+def test_csv_reads_back_in_full_precision(sheet: Table) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(formats.csv(sheet))))
+    assert list(rows[0]) == ["section", "Task", "raw", "τ = 0.8", "τ = 0.8 low", "τ = 0.8 high"]
+    assert list(rows[0].values()) == ["minilm", "A", "50.125", "0.43", "0.1", "0.8"]
+    assert list(rows[2].values()) == ["minilm", "C", "70.0", "0.4", "-0.11", "0.8"]
+    # Of this one no interval is known.
+    assert list(rows[3].values()) == ["other", HOSTILE, "", "-0.5", "", ""]
+    # Without headings there is no column for them.
+    plain = Table("a", "A", ("x",), 0, (Section("", ((Entry("1", 1.0),),)),))
+    assert formats.csv(plain) == "x\n1.0\n"
+
+
+def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Table) -> None:
+    read = json.loads(json.dumps(tables.as_json(sheet), allow_nan=False))
+    assert read["name"] == "gains"
+    assert read["header"] == ["Task", "raw", "τ = 0.8"]
+    assert read["labels"] == 1
+    assert [section["heading"] for section in read["sections"]] == ["minilm", "other"]
+    assert read["sections"][0]["rows"][0][2] == {
+        "text": "▲ 0.43",
+        "value": 0.43,
+        "style": "gain",
+        "tooltip": "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries",
+        "low": 0.1,
+        "high": 0.8,
     }
-    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
-    text = printed(table_1(table), width)
-    assert max(map(len, text.splitlines())) <= width
-    assert text.count("12.50") == 8
-    assert text.count("43.75") == 8
+    assert "low" not in read["sections"][0]["rows"][0][1]
+    assert read["sections"][1]["rows"][0][0]["value"] == HOSTILE
+    assert read["notes"] == ["τ is chosen [bold]here[/bold]."]
+    odd = Table("a", "A", ("x",), 0, (Section("", ((Entry("–", math.nan),),)),))
+    assert tables.as_json(odd)["sections"][0]["rows"][0][0]["value"] is None
 
 
-def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[ScoreTable]) -> None:
-    choice, average = footnotes(tables[0])
-    assert choice.startswith(
-        "The best τ of a model is chosen on the same data that it is evaluated"
-    )
-    assert average.startswith("Avg is the unweighted mean of the columns, not of the tasks")
-    (baseline_only,) = build_tables(scores_of({("1", "Class", "A"): 0.5}))
-    assert footnotes(baseline_only) == (average,)
-    for text in (printed(table_1(tables[0]), 1000), markdown(tables)):
-        assert choice in text
-        assert average in text
-    assert choice.replace("τ", r"$\tau$") in latex(tables)
-    assert average[:80] in latex(tables)
-
-
-def test_markdown_table(tables: list[ScoreTable]) -> None:
-    lines = markdown(tables).splitlines()
-    assert lines[:10] == [
-        "## protocol paper, window 512",
-        "",
-        "| Model | Row | τ | Class (1) | Summ (1) | STS (1) | Rerank (1) | Avg |",
-        "| :-- | :-- | --: | --: | --: | --: | --: | --: |",
-        "| **Window 512** |  |  |  |  |  |  |  |",
-        "| minilm | raw | 1 | 50.00 | 30.00 | 80.00 | 60.00 | 55.00 |",
-        "| minilm | ours | 0.8 | 50.22 | – | 79.90 | 60.00 | – |",
-        "| minilm | Relative Improv. | 0.8 | ▲ 0.43 | – | ▼ 0.12 | 0.00 | – |",
-        "",
-        "- minilm, τ = 0.8, Summ: missing D",
-    ]
-    assert lines[lines.index("### Scores per task and τ") + 2 :] == [
-        "| Model | Column | Task | τ = 1 | τ = 0.8 |",
-        "| :-- | :-- | :-- | --: | --: |",
-        "| minilm | Class | A | 50.00 | 50.22 |",
-        "| minilm | Summ | D | 30.00 | – |",
-        "| minilm | STS | B | 80.00 | 79.90 |",
-        "| minilm | Rerank | C | 60.00 | 60.00 |",
-    ]
-
-
-def test_average_improvement_and_window_headings_in_all_texts() -> None:
-    both = pd.concat(
-        scores_of({("1", "Class", "A"): 0.5, (tau, "Class", "A"): score}, model, window=window)
-        for model, window, tau, score in (("o/x", 512, "0.8", 0.55), ("o/y", 4096, "0.9", 0.49))
-    )
-    (table,) = build_tables(both)
-    rows = markdown([table]).splitlines()
-    assert "| **Window 512** |  |  |  |  |" in rows
-    assert "| **Window 4096** |  |  |  |  |" in rows
-    assert "| **Avg Improv.** |  |  | ▲ 4.00 | ▲ 4.00 |" in rows
-    # The other model's τ is no hole here.
-    assert "| x | Class | A | 50.00 |  | 55.00 |" in rows
-    assert line_with(printed(table_1(table)), "Avg Improv.").split() == [
-        *("Avg", "Improv.", "▲", "4.00", "▲", "4.00")
-    ]
-    assert "Window 4096" in printed(table_1(table))
-    assert r"Avg Improv. & $\blacktriangle$~4.00 & $\blacktriangle$~4.00 \\" in latex([table])
-    assert r"\multicolumn{3}{l}{\textit{Window 4096}} \\" in latex([table])
-
-
-def test_a_window_that_is_not_known_comes_last_in_all_texts() -> None:
-    both = pd.concat(
-        scores_of({("1", "Class", "A"): 0.5}, model, window=window)
-        for model, window in (("o/x", None), ("o/x", 512), ("o/y", None))
-    )
-    (table,) = build_tables(both)
-    assert [(block.label, block.window) for block in table.blocks] == [
-        ("x (window 512)", 512),
-        ("x (window unknown)", None),
-        ("y", None),
-    ]
-    first = [line.split(" | ")[0] for line in markdown([table]).splitlines()[2:9]]
-    assert first == [
-        "| Model",
-        "| :--",
-        "| **Window 512**",
-        "| x (window 512)",
-        "| **Window –**",
-        "| x (window unknown)",
-        "| y",
-    ]
-    assert printed(table_1(table)).count("Window –") == 1
-    assert r"\multicolumn{3}{l}{\textit{Window \textendash{}}} \\" in latex([table])
-    rows = list(csv_format.DictReader(io.StringIO(csv([table]))))
-    assert [row["window"] for row in rows if row["column"] == "Class"] == ["512", "", ""]
-
-
-def test_latex_table(tables: list[ScoreTable]) -> None:
-    lines = latex(tables).splitlines()
+def test_latex(sheet: Table) -> None:
+    lines = formats.latex(sheet).splitlines()
     needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
     assert lines[0] == needed
-    start = lines.index("% paper, window 512")
-    wide = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    assert lines[start + 1 : lines.index(r"\end{tabular}") + 4] == [
+    assert lines[2:5] == [
+        "% Gains",
         r"\begin{table}[t]\centering\small\setlength{\tabcolsep}{4pt}",
-        r"\caption{Scores and relative improvements: protocol paper, window 512}",
-        wide,
-        r"\begin{tabular}{lrrrrr}",
+        r"\caption{Gains}",
+    ]
+    assert lines[5] == r"\label{tab:gains}"
+    begin = lines.index(r"\begin{tabular}{lrr}")
+    assert lines[begin + 1 : begin + 10] == [
         r"\toprule",
-        r"Model & Class & Summ & STS & Rerank & Avg \\",
-        r" & (1) & (1) & (1) & (1) &  \\",
+        r"Task & raw & $\tau$ = 0.8 \\",
         r"\midrule",
-        r"\multicolumn{6}{l}{\textit{Window 512}} \\",
-        r"\multicolumn{6}{l}{\textbf{minilm}} \\",
-        r"\quad raw, $\tau$ = 1 & 50.00 & 30.00 & 80.00 & 60.00 & 55.00 \\",
-        r"\quad ours, $\tau$ = 0.8 & 50.22 & -- & 79.90 & 60.00 & -- \\",
-        r"\quad Relative Improv. & $\blacktriangle$~0.43 & -- & $\blacktriangledown$~0.12 & 0.00 "
-        r"& -- \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-        "}",
-        r"\par\smallskip",
-        r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
+        r"\multicolumn{3}{l}{\textbf{minilm}} \\",
+        r"\quad A & 50.12 & \textbf{$\blacktriangle$~0.43} \\",
+        r"\quad B & 60.00 & \textbf{$\blacktriangledown$~0.43} \\",
+        r"\quad C & \textbf{70.00} & $\vartriangle$~0.40 \\",
+        r"\midrule",
+        r"\multicolumn{3}{l}{\textbf{other}} \\",
     ]
-    assert lines[-2:] == [r"\end{minipage}", r"\end{table}"]
-    assert r"minilm, $\tau$ = 0.8, Summ: missing D" in latex(tables)
-
-
-def test_markup_in_names_comes_out_as_text_in_the_terminal(
-    hostile_tables: list[ScoreTable],
-) -> None:
-    text = printed(table_1(hostile_tables[0]), width=200)
-    assert re.match(r"protocol \[red\]g_1\|%\[/red\]\s", text)
-    assert HOSTILE_LABEL in text
-    assert "ours, τ = a|b_c" in text
-    assert f"{HOSTILE_LABEL}, τ = a|b_c, STS: missing Task_2  [31m" in text
-    assert "\x1b" not in text
-
-
-def test_markup_in_names_comes_out_as_text_in_markdown(hostile_tables: list[ScoreTable]) -> None:
-    text = markdown(hostile_tables)
-    assert text.startswith(r"## protocol \[red\]g\_1\|%\[/red\]")
-    assert r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*" in text
-    assert r"| \[bold\]Task\_1\|%&amp;\[/bold\] | 50.00 | 60.00 |" in text
-    assert "<script>" not in text
-    assert "\x1b" not in text
-    # Unescaped bars are the borders of cells: as many in each row as in the header.
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    bars = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    assert bars == [7] * 6 + [6] * 4
-
-
-def test_markup_in_names_comes_out_as_text_in_latex(hostile_tables: list[ScoreTable]) -> None:
-    text = latex(hostile_tables)
+    # What pdflatex has no glyph for is a question mark; an accent is a command.
     assert (
-        r"a\textbar{}b\_c\&d\%e{[}bold{]}\$f\$\#\{g\}\textasciitilde{}\textasciicircum{}"
-        r"\textbackslash{}\textless{}script\textgreater{}"
-        r"\`{}h\`{}-{}-{*}i{*}}} \\"
-    ) in text
-    assert r"ours, $\tau$ = a\textbar{}b\_c & 60.00 & -- & -- \\" in text
-    # The group stands in a comment, which a line break would end.
-    assert "\n% [red]g_1|%[/red]\n" in text
+        r"{*}i{*}??\"{U}n\"{\i}\c{c}\o{}d\'{e}\H{o}\v{z}\ldots{}$\geq$$\pm$ & -- & "
+        r"$\blacktriangledown$~0.50 \\"
+    ) in lines[begin + 10]
 
 
-def test_line_breaks_in_a_group_do_not_end_the_latex_comment() -> None:
-    tables = build_tables(scores_of({("1", "Class", "A"): 0.5}, group="a\n\\input{b}"))
-    assert "% a \\input{b}\n" in latex(tables)
+def test_latex_compiles_with_every_character_there_is(sheet: Table, tmp_path: Path) -> None:
+    characters = [chr(code) for code in [*range(0x20, 0x250), *range(0x370, 0x400)]]
+    characters += [chr(code) for code in [*range(0x1E00, 0x1F00), *range(0x2010, 0x2700, 3)]]
+    characters += ["▲", "▼", "△", "▽", "✓", "\U0001f600", "日", "\ufb01", "\u202e"]
+    names = ["".join(characters[at : at + 40]) for at in range(0, len(characters), 40)]
+    long = Table(
+        name="long",
+        title=HOSTILE,
+        header=(HOSTILE, "[x]", "*"),
+        labels=1,
+        sections=tuple(
+            Section(text, ((tables.name(text), tables.name("*"), tables.name("[1ex]")),))
+            for text in names
+        ),
+        notes=tuple(names),
+    )
+    log = compiled(latex_document(formats.latex(sheet) + formats.latex(long)), tmp_path)
+    assert "Missing character" not in log
+    # A font that is drawn when it is first used takes a minute, and more than a small TeX.
+    assert "mktexpk" not in log
+    assert ".pk>" not in log
 
 
-def test_csv_reads_back_in_full_precision(tables: list[ScoreTable]) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(csv(tables))))
-    assert ",".join(rows[0]) == "group,window,model,revision,row,policy,column,value"
-    assert len(rows) == 3 * 5
-    assert rows[0] == {
-        "group": "paper, window 512",
-        "window": "512",
-        "model": "org/minilm",
-        "revision": "0123456789",
-        "row": "raw",
-        "policy": "1",
-        "column": "Class",
-        "value": "50.0",
-    }
-    (block,) = tables[0].blocks
-    values = {row.kind: row.values for row in block.rows}
-    for row in rows:
-        value = values[row["row"]][row["column"]]
-        assert row["value"] == "" if value is None else float(row["value"]) == value
-        assert row["policy"] == ("1" if row["row"] == "raw" else "0.8")
-    assert sum(row["value"] == "" for row in rows) == 4
-
-
-def test_csv_of_tasks_reads_back(tables: list[ScoreTable]) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables))))
-    read = {(row["column"], row["task"], row["policy"]): row["value"] for row in rows}
-    assert len(rows) == len(read) == 8
-    assert float(read["STS", "B", "0.8"]) == pytest.approx(79.904)
-    assert read["Summ", "D", "0.8"] == ""
-
-
-def test_csv_keeps_hostile_names(hostile_tables: list[ScoreTable]) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(hostile_tables), newline="")))
-    assert {row["model"] for row in rows} == {HOSTILE_MODEL}
-    assert {row["task"] for row in rows} == {"[bold]Task_1|%&[/bold]", "Task_2\n\x1b[31m"}
-
-
-def test_nothing_to_print() -> None:
-    assert markdown([]) == ""
-    assert csv([]) == "group,window,model,revision,row,policy,column,value\n"
-    assert latex([]).startswith("% Needs")
-
-
-def test_a_partial_column_says_how_much_of_it_there_is() -> None:
-    values = {(policy, "Class", task): 0.5 for policy in ("1", "0.8") for task in "ABC"}
-    values |= {("1", "STS", "D"): 0.5, ("0.8", "STS", "D"): 0.6}
-    del values["0.8", "Class", "B"]
-    (table,) = build_tables(scores_of(values))
-    raw, ours, relative = table.blocks[0].rows
-    assert raw.partial == {}
-    assert ours.partial == relative.partial == {"Class": (2, 3)}
-    assert ours.values["Class"] is None
-    assert ours.values["Avg"] is None
-    text = printed(table_1(table))
-    assert text.count("2 of 3") == 2
-    assert "Class: missing B" in text
-    assert "partial: so many of its tasks have a score" in text
-    assert markdown([table]).count("| 2 of 3 |") == 2
-    assert latex([table]).count("& 2 of 3 &") == 2
-    # Nothing of the kind where a column is whole, or has nothing at all.
-    (whole,) = build_tables(scores_of({("1", "STS", "D"): 0.5}))
-    assert "partial" not in printed(table_1(whole))
-
-
-def test_needle_and_passkey_are_not_part_of_the_average() -> None:
-    values = {("1", "STS", "A"): 0.5, ("0.8", "STS", "A"): 0.6, ("1", "Rerank", "B"): 0.7}
-    values |= {("0.8", "Rerank", "B"): 0.7, ("1", "Needle", "C"): 0.4, ("0.8", "Needle", "C"): 0.0}
-    (table,) = build_tables(scores_of(values))
-    raw, ours, relative = table.blocks[0].rows
-    assert raw.values["Avg"] == pytest.approx(60)
-    assert ours.values["Avg"] == pytest.approx(65)
-    assert relative.values["Needle"] == pytest.approx(-100)
-    assert "Needle: not part of Avg" in printed(table_1(table))
-    # Where there is nothing else, it is what Avg is the mean of.
-    (alone,) = build_tables(scores_of({("1", "Needle", "C"): 0.4}))
-    assert alone.blocks[0].scores["1"]["Avg"] == pytest.approx(40)
-    assert "not part of Avg" not in printed(table_1(alone))
-
-
-@pytest.fixture
-def known(tables: list[ScoreTable]) -> TableStatistics:
-    """Class is told from zero, STS is not, of Rerank nothing is known."""
-    assert tables[0].blocks[0].label == "minilm"
-    return TableStatistics(
-        cells={
-            ("minilm", "0.8", "A"): Uncertainty(0.1, 0.8, 0.01, 0.02, "texts", 100),
-            ("minilm", "0.8", "B"): Uncertainty(-0.4, 0.2, 0.4, 0.4, "pairs", 100),
-        },
-        means={
-            ("minilm", "0.8", "Class"): Uncertainty(0.101, 0.8),
-            ("minilm", "0.8", "STS"): Uncertainty(-0.4, 0.201),
-            # Of a hole there is no interval, whoever says so.
-            ("minilm", "0.8", "Avg"): Uncertainty(1, 2),
-        },
-        average={},
-        resamples=10_000,
-        seed=7,
-        notes=("minilm, C: no items",),
+def wide(columns: int, rows: int) -> Table:
+    return Table(
+        name="wide",
+        title="Wide",
+        header=("Task", *(f"c{place}" for place in range(columns))),
+        labels=1,
+        sections=(
+            Section(
+                "minilm",
+                tuple(
+                    (tables.name(f"t{row}"), *(tables.number(place) for place in range(columns)))
+                    for row in range(rows)
+                ),
+            ),
+        ),
+        notes=("A note.",),
     )
 
 
-def test_terminal_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
-    text = printed(table_1(tables[0], known))
-    cells = re.split(r"\s{2,}", line_with(text, "Relative Improv.").strip())
-    assert cells == ["Relative Improv.", "▲ 0.43", "–", "▽ 0.12", "0.00", "–"]
-    lines = text.splitlines()
-    at = lines.index(line_with(text, "Relative Improv."))
-    assert lines[at + 1].split() == ["95", "%", "from", "0.10", "–", "-0.40", "–", "–"]
-    assert lines[at + 2].split() == ["to", "0.80", "–", "0.20", "–", "–"]
-    assert "• minilm, C: no items" in text
-    assert "10,000" in text
-
-
-def test_terminal_with_statistics_is_bold_or_dim(
-    tables: list[ScoreTable], known: TableStatistics
+@pytest.mark.parametrize(("rows", "parts"), [(38, [38]), (39, [38, 1]), (100, [38, 38, 24])])
+def test_a_table_longer_than_a_page_comes_in_parts_in_latex(
+    rows: int, parts: list[int], tmp_path: Path
 ) -> None:
-    text = printed(table_1(tables[0], known), color=True)
-    assert "\x1b[1;94m▲ 0.43\x1b[0m" in text
-    assert "\x1b[2m▽ 0.12\x1b[0m" in text
-
-
-@pytest.mark.parametrize("change", [-12.34, 5.0, 0.001])
-def test_terminal_with_statistics_fits_100_columns(change: float) -> None:
-    values = {
-        (policy, column, f"{column}{number}"): score
-        for policy, score in (("1", 0.5), ("0.8", 0.5 * (1 + change / 100)))
-        for column in COLUMN_ORDER
-        for number in range(12)
-    }
-    (table,) = build_tables(scores_of(values, "org/msmarco-roberta-base-ance-firstp"))
-    label = table.blocks[0].label
-    means = {
-        (label, "0.8", name): Uncertainty(change - 10, change + 1) for name in table.column_names
-    }
-    text = printed(table_1(table, TableStatistics({}, means, {})))
-    assert max(map(len, text.splitlines())) <= 100
-    assert text.count(f"{change - 10:.2f}") == len(COLUMN_ORDER) + 1
-    assert text.count(f"{change + 1:.2f}") >= len(COLUMN_ORDER) + 1
-    assert "…" not in text
-
-
-def test_markdown_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
-    lines = markdown(tables, [known]).splitlines()
-    assert lines[7:9] == [
-        "| minilm | Relative Improv. | 0.8 | **▲ 0.43** | – | ▽ 0.12 | 0.00 | – |",
-        "| minilm | 95 % interval | 0.8 | 0.10 to 0.80 | – | -0.40 to 0.20 | – | – |",
-    ]
-    assert "- minilm, C: no items" in lines
-    (marks,) = (line for line in lines if line.startswith("▲ and ▼ in bold"))
-    assert marks.count("10,000 resamples, seed 7") == 1
-    at = lines.index("### Relative improvements per task and τ (protocol paper, window 512)")
-    assert lines[at + 2 : at + 9] == [
-        "| Column | Task | τ = 0.8 |",
-        "| :-- | :-- | --: |",
-        "| **minilm** |  |  |",
-        "| Class | A | **▲ 0.43** |",
-        "| Summ | D | – |",
-        "| STS | B | ▽ 0.12 |",
-        "| Rerank | C | 0.00 |",
-    ]
-    assert at > lines.index("### Scores per task and τ")
-    assert (
-        "- Of 2 pairs of a task's τ and τ = 1, 1 differ significantly from zero, by interval "
-        "and permutation test (p ≤ 0.05), 1 after Holm's correction."
-    ) in lines
-
-
-def test_latex_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
-    lines = latex(tables, [known]).splitlines()
-    up = r"\textbf{$\blacktriangle$~0.43}"
-    at = lines.index(rf"\quad Relative Improv. & {up} & -- & $\triangledown$~0.12 & 0.00 & -- \\")
-    ends = [
-        ("95 \\% from", "0.10", "--", "$-$0.40", "--", "--"),
-        ("to", "0.80", "--", "0.20", "--", "--"),
-    ]
-    assert lines[at + 1 : at + 3] == [
-        " & ".join(
-            [rf"{{\scriptsize \quad {title}}}", *(rf"{{\scriptsize {one}}}" for one in values)]
-        )
-        + r" \\"
-        for title, *values in ends
-    ]
-
-
-def test_csv_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
-    text = csv(tables, [known])
-    # All that was there before is still there, as it was.
-    assert set(csv(tables).splitlines()) < set(text.splitlines())
-    rows = list(csv_format.DictReader(io.StringIO(text)))
-    ends = {
-        (row["row"], row["column"]): row["value"] for row in rows if row["row"] in {"low", "high"}
-    }
-    assert len(ends) == 2 * 5
-    assert {key: value for key, value in ends.items() if value} == {
-        ("low", "Class"): "0.101",
-        ("high", "Class"): "0.8",
-        ("low", "STS"): "-0.4",
-        ("high", "STS"): "0.201",
-    }
-
-
-def test_csv_of_tasks_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(csv_tasks(tables, [known]))))
-    assert list(rows[0])[-11:] == [
-        *("improvement", "low", "high", "p", "adjusted"),
-        *("units", "count", "up", "down", "detectable", "no_more_than"),
-    ]
-    by_task = {(row["task"], row["policy"]): row for row in rows}
-    a, b, c = (by_task[task, "0.8"] for task in "ABC")
-    assert float(a["improvement"]) == pytest.approx(0.432)
-    assert [a[name] for name in ("low", "high", "p", "adjusted")] == ["0.1", "0.8", "0.01", "0.02"]
-    assert b["low"] == "-0.4"
-    assert float(c["improvement"]) == pytest.approx(-0.0016667, abs=1e-6)
-    assert [c[name] for name in ("low", "high", "p", "adjusted")] == [""] * 4
-    assert [by_task["A", "1"][name] for name in ("improvement", "low")] == ["", ""]
-    assert by_task["D", "0.8"]["improvement"] == ""
-
-
-def test_the_mean_over_models_has_an_interval_too() -> None:
-    both = pd.concat(
-        scores_of({("1", "Class", "A"): 0.5, ("0.8", "Class", "A"): score}, model)
-        for model, score in (("o/x", 0.55), ("o/y", 0.49))
-    )
-    (table,) = build_tables(both)
-    known = TableStatistics({}, {}, {"Class": Uncertainty(-1, 9), "Avg": Uncertainty(1, 9)})
-    rows = markdown([table], [known]).splitlines()
-    at = rows.index("| **Avg Improv.** |  |  | △ 4.00 | **▲ 4.00** |")
-    assert rows[at + 1] == "| 95 % interval |  |  | -1.00 to 9.00 | 1.00 to 9.00 |"
-    lines = latex([table], [known]).splitlines()
-    low = r"{\scriptsize \quad 95 \% from} & {\scriptsize $-$1.00} & {\scriptsize 1.00} \\"
-    high = r"{\scriptsize \quad to} & {\scriptsize 9.00} & {\scriptsize 9.00} \\"
-    assert lines[lines.index(low) + 1] == high
-    lines = printed(table_1(table, known)).splitlines()
-    at = next(place for place, line in enumerate(lines) if line.startswith("Avg Improv."))
-    assert lines[at + 1].split() == ["95", "%", "from", "-1.00", "1.00"]
-    assert lines[at + 2].split() == ["to", "9.00", "9.00"]
-
-
-def test_table_1_compiles_as_latex(
-    tables: list[ScoreTable],
-    hostile_tables: list[ScoreTable],
-    known: TableStatistics,
-    tmp_path: Path,
-) -> None:
-    body = latex([*tables, *hostile_tables], [known, None]) + latex(tables)
-    said = compiled(latex_document(body), tmp_path)
-    assert ".pk>" not in said
-
-
-def many_models(count: int, columns: int) -> tuple[ScoreTable, TableStatistics]:
-    """Models with names like real ones, and intervals of two digits before the point."""
-    scores = pd.concat(
-        scores_of(
-            {
-                (policy, column, f"{column}{task}"): score
-                for policy, score in (("1", 0.5), ("0.8", 0.435))
-                for column in COLUMN_ORDER[:columns]
-                for task in range(12)
-            },
-            f"org/msmarco-roberta-base-ance-firstp-{number}",
-        )
-        for number in range(count)
-    )
-    (table,) = build_tables(scores)
-    sure = Uncertainty(-26.09, -12.86)
-    means = {
-        (block.label, "0.8", column): sure
-        for block in table.blocks
-        for column in table.column_names
-    }
-    return table, TableStatistics({}, means, dict.fromkeys(table.column_names, sure))
-
-
-@pytest.mark.parametrize(("models", "columns"), [(5, 8), (14, 3)])
-def test_table_1_fits_a_page_of_a_plain_article(models: int, columns: int, tmp_path: Path) -> None:
-    table, known = many_models(models, columns)
-    said = compiled(latex_document(latex([table], [known])), tmp_path)
-    overfull = re.findall(r"Overfull \\hbox \(([\d.]+)pt", said)
-    assert [points for points in overfull if float(points) > 5] == []
+    text = formats.latex(wide(13, rows))
+    tabulars = text.split(r"\begin{tabular}")[1:]
+    assert [len(re.findall(r"\\quad t\d+ & ", one)) for one in tabulars] == parts
+    # The header and the heading are in each.
+    assert [one.count(r"\textbf{minilm}") for one in tabulars] == [1] * len(parts)
+    titles = re.findall(r"\\caption\{(.*)\}", text)
+    count = len(parts)
+    numbered = [f"Wide (part {part} of {count})" for part in range(1, count + 1)]
+    assert titles == (["Wide"] if count == 1 else numbered)
+    assert text.count("A note.") == 1
+    said = compiled(latex_document(text), tmp_path)
+    assert "Overfull" not in said
     assert "Float too large" not in said
 
 
-def test_many_models_are_several_tables_in_latex() -> None:
-    table, known = many_models(14, 3)
-    lines = latex([table], [known]).splitlines()
-    captions = [line for line in lines if line.startswith(r"\caption")]
-    title = r"\caption{Scores and relative improvements: protocol paper, window 512 (part %d of 3)}"
-    assert captions == [title % part for part in (1, 2, 3)]
-    assert [sum(r"\textbf{msmarco" in line for line in lines)] == [14]
-    # The mean over the models, and the notes, are in the last.
-    last = lines.index(captions[-1])
-    (average,) = (place for place, line in enumerate(lines) if line.startswith("Avg Improv."))
-    (choice,) = (place for place, line in enumerate(lines) if r"The best $\tau$ of" in line)
-    assert last < average < choice
+def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
+    text = formats.latex(wide(2, 38 * 40))
+    assert text.count(r"\clearpage") == 2
+    compiled(latex_document(text), tmp_path)
 
 
-def test_many_notes_stand_below_the_table_in_latex(
-    tables: list[ScoreTable], known: TableStatistics
-) -> None:
-    notes = tuple(f"minilm, Task{number}: no items" for number in range(100))
-    lines = latex(tables, [replace(known, notes=notes)]).splitlines()
-    assert lines.index(r"\end{table}") < lines.index(
-        r"\par\noindent{\footnotesize\raggedright minilm, Task0: no items\par}"
-    )
-
-
-@pytest.mark.parametrize("width", [60, 100])
-def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
-    values = {
-        (policy, column, f"{column}0"): score
-        for policy, score in (("1", 0.5), ("0.8", 0.4375))
-        for column in COLUMN_ORDER[:3]
-    }
-    label = "msmarco-roberta-base-ance-firstp-of-a-long-name"
-    (table,) = build_tables(scores_of(values, f"org/{label}"))
-    lines = printed(table_1(table), width).splitlines()
-    assert label in [line.rstrip() for line in lines]
-    assert "Window 512" in [line.rstrip() for line in lines]
-    # The first column is as wide as the longest of what stands in it.
-    header = next(line for line in lines if "Avg" in line)
-    rule = next(line for line in lines if "──" in line)
-    assert header.startswith("Model" + " " * (len(" Relative Improv.") - len("Model")))
-    assert len(rule) < 60
-
-
-def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[ScoreTable]) -> None:
-    none = TableStatistics({}, {}, {}, resamples=0)
-    said = footnotes(tables[0], none)
-    assert said[-1] == "No intervals were asked for (resamples=0)."
-    assert not any("bootstrap" in sentence for sentence in said)
-
-
-@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1"])
-def test_a_name_is_no_formula_in_a_csv_and_numbers_stay_numbers(name: str) -> None:
-    rows = [(name, "-0.5"), ("-12.5 to 0.3", "1e-05"), ("minilm-at-0.8", "-inf")]
-    read = list(csv_format.reader(io.StringIO(csv_text(("+gain", "value"), rows))))
-    assert read == [["'+gain", "value"], [f"'{name}", "-0.5"], *map(list, rows[1:])]
+def test_sheets_of_one_name_are_told_apart(sheet: Table) -> None:
+    second = replace(sheet, name="gains-2")
+    names = [one.name for one in tables.distinct([sheet, sheet, second, sheet])]
+    assert names == ["gains", "gains-2", "gains-2-2", "gains-3"]

@@ -45,7 +45,8 @@ def report(work: Path) -> str:
         patch.setattr(sys, "argv", ["lcbench"])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         assert app.run(["report", f"results_dir={work / 'runs'}"]) == 0
-    table = (work / "runs" / "report" / "table1.md").read_text()
+    folder = work / "runs" / "report"
+    table = (folder / "table1.md").read_text() + (folder / "tables.md").read_text()
     assert "STSBenchmark" in table
     return table
 

@@ -1,7 +1,7 @@
 """What a terminal shows, as text."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 
@@ -23,8 +23,10 @@ def printed(drawn: RenderableType, width: int = 100, *, color: bool = False) -> 
     return screen.getvalue()
 
 
-def shown(find: Callable[[Step | None], Report | None], width: int = 200) -> str:
+def shown(
+    find: Callable[[Step | None], Report | None], asked: Sequence[str] = (), width: int = 200
+) -> str:
     """Write a report, and return what a terminal of so many columns shows of it."""
     screen = io.StringIO()
-    show(find, Console(file=screen, width=width, highlight=False))
+    show(find, Console(file=screen, width=width, highlight=False), asked)
     return screen.getvalue()

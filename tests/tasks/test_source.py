@@ -224,7 +224,7 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
     found = report_run(request, results, tmp_path / "report", observer.warn)
     assert found is not None
     publish(found)
-    report = (tmp_path / "report" / "table1.md").read_text(encoding="utf-8")
+    report = (tmp_path / "report" / "tables.md").read_text(encoding="utf-8")
     assert "LettersRetrieval" in report
     assert observer.warnings == []
 

@@ -10,30 +10,39 @@ from typing import TYPE_CHECKING, Any
 from lcbench.api.report import find_report
 from lcbench.cli.console import screen, warn
 
+# What a user looks for first, and what was asked for by a key of its own; the rest is in files.
+_SHOWN = frozenset({"table1", "choice", "beside", "models", "table2"})
+ALL = "all"
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
     from lcbench.reporting.publish import Report, Step
+    from lcbench.reporting.table import Table
 
 
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_report
 
-    show(partial(find_report, read_report(config), warn), screen())
+    settings = read_report(config)
+    show(partial(find_report, settings, warn), screen(), settings.show)
     return 0
 
 
-def show(find: Callable[[Step | None], Report | None], console: Console) -> None:
+def show(
+    find: Callable[[Step | None], Report | None], console: Console, asked: Sequence[str] = ()
+) -> None:
     """Print a report's tables, write its files, and say where they are.
 
     Args:
         find: returns what there is to report, if anything. Its argument is told how far it is.
         console: where to print.
+        asked: names of tables that are printed too; `all`: all of them.
 
     Raises:
-        RequestError: there is nothing to report, or nowhere to write it.
+        RequestError: there is nothing to report, nowhere to write it, or no table of a name.
         StorageError: the report's folder cannot be written.
     """
     from rich.text import Text
@@ -43,20 +52,54 @@ def show(find: Callable[[Step | None], Report | None], console: Console) -> None
     if report is None:
         return
     # Imported late: a report that finds nothing to say does not need them.
-    from lcbench.cli.tables import tables_of
+    from lcbench.cli.tables import rendered
     from lcbench.reporting.publish import PAGE, publish
 
-    for table in tables_of(report.findings):
-        console.print(table)
+    shown, others = _split(report.findings.sheets, asked)
+    for table in shown:
+        console.print(rendered(table))
+    console.print()
     for line in report.words:
         console.print(Text(line))
     with _bars(console) as step:
         files = publish(report, step)
+    if others:
+        names = ", ".join(table.name for table in others)
+        console.print(
+            Text(
+                f"Further tables, in tables.md: {names}. To print all of them: "
+                "python -m lcbench report show=all",
+                "dim",
+            )
+        )
     top = [name for name in files if "/" not in name and name != PAGE]
     folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
     written = f"Written to {report.folder}: {', '.join([*top, *folders])}"
     console.print(Text(written, style="dim"))
     console.print(Text(f"The page: {report.folder / PAGE}"), soft_wrap=True)
+
+
+def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], list[Table]]:
+    """Return the tables that are printed, and the others.
+
+    Raises:
+        RequestError: there is no table of a name that is asked for.
+    """
+    from lcbench.errors import RequestError, did_you_mean
+
+    names = [table.name for table in tables]
+    for name in asked:
+        if name != ALL and name not in names:
+            raise RequestError(
+                f"show={name}: the report has no such table.{did_you_mean(name, names)} It has: "
+                f"{', '.join(names)}."
+            )
+    shown = [
+        table
+        for table in tables
+        if ALL in asked or table.name in asked or table.name.split("-")[0] in _SHOWN
+    ]
+    return shown, [table for table in tables if table not in shown]
 
 
 @contextmanager

@@ -14,9 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lcbench
-from lcbench.reporting import formats, paper_formats
+from lcbench.reporting import summary
 from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, relative_improvement
 from lcbench.reporting.table import as_json
+from lcbench.reporting.tables.main_results import footnotes
+from lcbench.reporting.tables.paper_comparison import note
+from lcbench.reporting.tables.paper_comparison import summary as paper_summary
 from lcbench.reporting.text import group_heading
 from lcbench.tasks.suites import averaged_columns
 
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
     from lcbench.reporting.tables.choice import Choice
     from lcbench.reporting.tables.paper import Comparison
     from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
-
-# Sheets that say what stands in `tables` as well.
-_IN_TABLES = ("choice", "matrix")
 
 # By the length of documents and queries first: there collapse should show.
 _ORDER = ("document", "query", "pair", "text")
@@ -50,8 +50,9 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
 
     Returns:
         title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
-        scores × 100, improvements in % with their intervals, cells, choice of τ); sheets (all
-        other tables); figures (what they show); paper (its numbers beside ours); provenance (by
+        scores × 100, improvements in % with their intervals, cells, choice of τ); headlines (what
+        to do, a sentence a model); sheets (all tables as they are shown); figures (what they
+        show); paper (its numbers compared with lcbench's); provenance (by
         digest; what many cells share is there as {"shared": digest}); shared (that, by digest).
     """
     provenance = _Provenance()
@@ -63,9 +64,10 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         "resamples": findings.resamples,
         "seed": findings.seed,
         "tables": tables,
-        "sheets": [
-            as_json(sheet) for sheet in findings.sheets if not sheet.name.startswith(_IN_TABLES)
+        "headlines": [
+            {"group": table["group"], **one} for table in tables for one in summary.headlines(table)
         ],
+        "sheets": list(map(as_json, findings.sheets)),
         "figures": {
             "heat": [
                 {
@@ -163,7 +165,7 @@ def _table(found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
         "average_improvement": _average(table, found.statistics),
         "choice": None if found.choice is None else _choice(found.choice),
         "notes": [*table.notes, *found.statistics.notes],
-        "footnotes": list(formats.footnotes(table, found.statistics)),
+        "footnotes": list(footnotes(table, found.statistics)),
     }
 
 
@@ -284,7 +286,7 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
     if not comparisons:
         return None
     return {
-        "summary": paper_formats.paper_summary(comparisons),
+        "summary": paper_summary(comparisons),
         "rows": [
             {
                 "table": one.table,
@@ -300,7 +302,7 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
                 "difference": _number(one.difference),
                 "noise": _number(one.noise),
                 "within": one.within,
-                "note": "; ".join(text for text in (one.present, one.doubt, one.note) if text),
+                "note": note(one),
             }
             for one in comparisons
         ],

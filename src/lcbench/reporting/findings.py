@@ -12,7 +12,16 @@ from lcbench.reporting.intervals import analyse
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table, distinct
-from lcbench.reporting.tables import by_length, choice, languages, matrix, power, roles
+from lcbench.reporting.tables import (
+    by_length,
+    choice,
+    languages,
+    main_results,
+    matrix,
+    paper_comparison,
+    power,
+    roles,
+)
 from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
 from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.interaction import LengthGain, gain_table, gains_by_length
@@ -80,7 +89,7 @@ class Findings:
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers beside ours.
-        sheets: all other tables, with names of their own.
+        sheets: all tables as they are shown, the main ones first, with names of their own.
         resamples: of the bootstrap.
         seed: of all that was drawn.
     """
@@ -131,25 +140,29 @@ def gather(
         tables, scores, min(resamples, sums.RESAMPLES), seed, step("scores by length")
     )
     lengths = build_length_tables(scores, tables)
+    compared = compare(scores)
     made = [
+        *(main_results.main_table(one.table, one.statistics) for one in found),
         *(
             choice.choice_table(one.table.group, one.choice)
             for one in found
             if one.choice is not None
         ),
+        *(roles.role_table(one.table, one.statistics) for one in found),
+        *(matrix.scores(one.table) for one in found),
         *(matrix.matrix(one.table, one.statistics) for one in found),
         *(power.power_table(one.table, one.statistics) for one in found),
-        *(roles.role_table(one.table, one.statistics) for one in found),
         *(languages.language_table(one.table, scores) for one in found),
         length_table(lengths),
         *of_lengths,
+        *paper_comparison.comparison_tables(compared),
     ]
     return Findings(
         tables=tuple(found),
         lengths=tuple(lengths),
         by_length=tuple(buckets),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
-        paper=compare(scores),
+        paper=compared,
         sheets=distinct(sheet for sheet in made if sheet is not None),
         resamples=resamples,
         seed=seed,

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import StorageError
-from lcbench.reporting import document, formats, page, paper_formats, summary
-from lcbench.reporting.table import csv, latex, markdown
+from lcbench.reporting import document, page, summary
+from lcbench.reporting.formats import csv, latex, markdown
+from lcbench.reporting.tables import main_results, matrix, paper_comparison, splits_by_length
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
 
@@ -36,7 +37,7 @@ _LOCK_SECONDS = 60.0
 # is not taken away.
 _OURS = re.compile(
     r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths)\.csv"
-    r"|tables/[\w-][\w.-]*\.csv"
+    r"|table1-\d+\.tex|tables/[\w-][\w.-]*\.(csv|tex)"
     r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
 # What every report.json of ours has had at its top.
@@ -247,24 +248,26 @@ def _words(described: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(findings: Findings) -> dict[str, str]:
-    tables = [found.table for found in findings.tables]
-    known = findings.statistics
-    texts = {
-        "table1.md": formats.markdown(tables, known) + formats.markdown_lengths(findings.lengths),
-        "table1.csv": formats.csv(tables, known),
-        "table1.tex": formats.latex(tables, known),
-        "tasks.csv": formats.csv_tasks(tables, known),
+    """Return the tables as texts, by file."""
+    score_tables, known = [found.table for found in findings.tables], findings.statistics
+    main = [table for table in findings.sheets if table.data == main_results.DATA]
+    others = [table for table in findings.sheets if table.data != main_results.DATA]
+    values = {
+        main_results.DATA: main_results.main_values(score_tables, known),
+        matrix.DATA: matrix.task_values(score_tables, known),
     }
-    if findings.paper:
-        texts["table1.md"] += "\n" + paper_formats.markdown_paper(findings.paper)
-        texts["paper.csv"] = paper_formats.csv_paper(findings.paper)
     if findings.lengths:
-        texts["lengths.csv"] = formats.csv_lengths(findings.lengths)
-    if findings.sheets:
-        texts["tables.md"] = "\n".join(map(markdown, findings.sheets))
-        texts["tables.tex"] = latex(findings.sheets)
-    texts |= {f"tables/{sheet.name}.csv": csv(sheet) for sheet in findings.sheets}
-    return texts
+        values[splits_by_length.DATA] = splits_by_length.length_values(findings.lengths)
+    if findings.paper:
+        values[paper_comparison.DATA] = paper_comparison.comparison_values(findings.paper)
+    return {
+        "table1.md": "\n".join(map(markdown, main)),
+        **({"tables.md": "\n".join(map(markdown, others))} if others else {}),
+        **{f"{table.name}.tex": latex(table) for table in main},
+        **{f"tables/{table.name}.tex": latex(table) for table in others},
+        **{f"tables/{table.name}.csv": csv(table) for table in others if not table.data},
+        **{file: csv(table) for file, table in values.items()},
+    }
 
 
 def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:

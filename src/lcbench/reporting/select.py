@@ -398,17 +398,20 @@ def find(
     _check_writable(folder)
     found = gather(tables, scores, extent.resamples, extent.seed, step)
     sheets = list(found.sheets)
+    after_main = len(found.tables)
     if extent.models is not None:
         for one in reversed(found.tables):
             labels = [block.label for block in one.table.blocks]
             if len(labels) > 1:
-                sheets.insert(0, comparison.beside_models(one.table, one.statistics, labels))
+                made = comparison.beside_models(one.table, one.statistics, labels)
+                sheets.insert(after_main, made)
     if there is not None:
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
         asked = compare if extent.resamples else None
         progress = None if step is None else partial(step, "comparing with the second folder")
-        sheets.insert(0, comparison.beside_folders(there, scores, names, asked, progress))
+        made = comparison.beside_folders(there, scores, names, asked, progress)
+        sheets.insert(after_main, made)
     found = replace(found, sheets=distinct(sheets))
     cells = frozenset(_name_of(files.result, results) for files in set(scores["files"]))
     return Report(found, document.build(found, document.title(found)), folder, cells)

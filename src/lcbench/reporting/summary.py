@@ -76,26 +76,60 @@ def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
     return f"{text}, {unknown} without an interval" if unknown else text
 
 
-def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
-    best = model.get("best")
-    if best is None:
+def headlines(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a user should do with each model: which τ to use, if any, and how sure that is.
+
+    A τ is recommended only if its gain on Avg is significant by the band over all τ tried.
+
+    Args:
+        table: of the report's dictionary.
+
+    Returns:
+        of each model: model, verdict (gain, loss, inconclusive, unknown), policy (the one named,
+        or None) and text.
+    """
+    return [
+        {"model": model["label"], "verdict": verdict, "policy": policy, "text": text}
+        for model in table.get("models") or ()
+        for verdict, policy, text in [_headline(model)]
+    ]
+
+
+def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
+    """Return the verdict on a model, the policy that is named, and both in a sentence."""
+    if model.get("best") is None:
         score = (model["scores"].get("1") or {}).get(_AVERAGE)
-        known = "has holes" if score is None else f"is {score:.2f}"
-        return f"only the baseline was measured; its {_AVERAGE} {known}."
-    average = _best_average(model)
-    if average is None:
-        return f"{_AVERAGE} has holes at τ = {best}, so that its gain is unknown."
-    is_chosen = choice is not None or _was_chosen(model)
-    chosen = ", the best" if is_chosen else ""
-    text = (
-        f"{_signed(average['value'])} % on {_AVERAGE} at τ = {best}{chosen}"
-        f"{_interval(average)}: {_MEANINGS[_verdict(average)]}."
-    )
-    if choice is None:
+        known = "has missing values" if score is None else f"is {score:.2f}"
+        return "unknown", None, f"only the baseline was measured; its {_AVERAGE} {known}."
+    tried = {
+        policy: row[_AVERAGE]
+        for policy, row in (model.get("improvements") or {}).items()
+        if row.get(_AVERAGE) is not None
+    }
+    if not tried:
+        missing = f"{_AVERAGE} has missing values at τ = {model['best']}"
+        return "unknown", None, f"{missing}, so that its gain is unknown."
+    gains = [policy for policy, one in tried.items() if _verdict(one) == "gain"]
+    policy = max(gains or tried, key=lambda one: float(tried[one]["value"]))
+    chosen, verdict = tried[policy], _verdict(tried[policy])
+    gain = f"τ = {policy}: {_AVERAGE} {_signed(chosen['value'])} %{_interval(chosen)}"
+    if verdict == "gain":
+        return verdict, policy, f"use {gain}."
+    if verdict == "unknown":
+        return verdict, policy, f"the best is {gain}; {_MEANINGS[verdict]}."
+    return verdict, policy, f"no τ beat the baseline; the closest is {gain}, {_MEANINGS[verdict]}."
+
+
+def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
+    text, best = _headline(model)[2], model.get("best")
+    average = None if best is None else _best_average(model)
+    if average is not None and average.get("note"):
+        text += f" The interval: {average['note']}."
+    if choice is None or average is None:
         return text
     held_out = f"with each task's τ chosen on the other tasks {_signed(choice['honest_gain'])} %"
     if choice["tau"] != best:
-        # "Ours" is never τ = 1, and may be a policy by role, layer or length.
+        # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
         return (
             f"{text} Among the constant τ, 1 included, the paper's rule takes τ = {choice['tau']}: "
             f"{_signed(choice['gain'])} %; {held_out}."
@@ -112,14 +146,9 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
 _MEANINGS = {
     "gain": "a significant gain",
     "loss": "a significant loss",
-    "unsure": "not significantly different from zero",
+    "inconclusive": "not significantly different from zero",
     "unknown": "how sure this is, is not known",
 }
-
-
-def _was_chosen(model: Mapping[str, Any]) -> bool:
-    """Whether a model's best τ is one of several that were tried beside the baseline."""
-    return len(model.get("policies") or ()) > 2
 
 
 def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -131,19 +160,18 @@ def _verdict(one: Mapping[str, Any] | None) -> str:
     if one is None or one.get("low") is None or one.get("high") is None:
         return "unknown"
     if one.get("significant") is False:
-        return "unsure"
+        return "inconclusive"
     if one["low"] > 0:
         return "gain"
-    return "loss" if one["high"] < 0 else "unsure"
+    return "loss" if one["high"] < 0 else "inconclusive"
 
 
 def _interval(one: Mapping[str, Any]) -> str:
     if one.get("low") is None or one.get("high") is None:
         return ""
-    note = f"; {one['note']}" if one.get("note") else ""
     tried = one.get("tried") or 1
     chosen = f", counting the choice among {tried} τ" if tried > 1 else ""
-    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])}{chosen}{note})"
+    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])}{chosen})"
 
 
 def _two(value: float) -> str:

@@ -182,7 +182,16 @@ def read_report(config: DictConfig) -> ReportSettings:
         against=path_of("against", value["against"]),
         resamples=_resamples(value["resamples"]),
         seed=count_of("seed", value["seed"], least=0),
+        show=_names_of_tables(value["show"]),
     )
+
+
+def _names_of_tables(value: Any) -> tuple[str, ...]:
+    """Return the tables to print; whether a report has them is known when it is made."""
+    names = [value] if isinstance(value, str) else value or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError(f"show={value} is not a list of names of tables; all: all of them.")
+    return tuple(names)
 
 
 def _resamples(value: Any) -> int:

@@ -254,6 +254,7 @@ class ReportSettings:
         against: a second folder of results, to be put beside; or None.
         resamples: of the bootstrap; 0: none.
         seed: of all that is drawn.
+        show: names of tables that are printed besides the first ones; `all`: all of them.
     """
 
     results_dir: Path
@@ -264,6 +265,7 @@ class ReportSettings:
     against: Path | None = None
     resamples: int = 10_000
     seed: int = 0
+    show: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from report_cells import BGE, item_rows, write_cell
 
-from lcbench.reporting import table as tables
+from lcbench.reporting import formats
 from lcbench.reporting.intervals import analyse
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, Draws, TableStatistics, Uncertainty
@@ -227,7 +227,7 @@ def test_the_sheet(analysed: tuple[ScoreTable, Choice]) -> None:
     assert row[2].style == "gain"
     assert row[2].tooltip.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
     assert row[4].value == model.honest_gain
-    (read,) = csv_format.DictReader(io.StringIO(tables.csv(found)))
+    (read,) = csv_format.DictReader(io.StringIO(formats.csv(found)))
     for column in ("Gain (%)", "At 0.8 (%)"):
         assert (read[f"{column} low"], read[f"{column} high"]) == (repr(low), repr(high))
     assert "Held-out gain (%) low" not in read

@@ -198,8 +198,8 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
     # By label or by name.
     sheet = beside_models(table, known, ["x", "org/y"])
     assert sheet.header == (
-        *("Column", "Task", "x, raw", "x, τ = 0.8", "x, Relative Improv."),
-        *("y, raw", "y, τ = 0.9", "y, Relative Improv.", "Difference at best τ"),
+        *("Column", "Task", "x, baseline", "x, τ = 0.8", "x, Relative Improv."),
+        *("y, baseline", "y, τ = 0.9", "y, Relative Improv.", "Difference at best τ"),
     )
     assert [section.heading for section in sheet.sections] == ["Columns", "Tasks"]
     assert texts(sheet) == [
@@ -219,11 +219,11 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
 
 def test_three_models_and_one_without_a_temperature(table: ScoreTable) -> None:
     sheet = beside_models(table, None, ["x", "y", "z"])
-    assert sheet.header[-1] == "z, raw"
+    assert sheet.header[-1] == "z, baseline"
     assert len(sheet.header) == 2 + 3 + 3 + 1
     assert texts(sheet)[0][-1] == "10.00"
     pair = beside_models(table, None, ["x", "z"])
-    assert pair.header[-1] == "z, raw"
+    assert pair.header[-1] == "z, baseline"
 
 
 def test_a_model_that_is_not_there(table: ScoreTable) -> None:

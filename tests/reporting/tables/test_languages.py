@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lcbench.reporting import table as tables
+from lcbench.reporting import formats
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
@@ -62,7 +62,7 @@ def test_a_row_a_subset_and_their_mean() -> None:
     table, sheet = built(rows)
     assert sheet is not None
     assert sheet.name == "languages"
-    assert sheet.header == ("Task", "Subset", "raw", "τ = 0.9", "τ = 0.8", "Relative Improv.")
+    assert sheet.header == ("Task", "Subset", "baseline", "τ = 0.9", "τ = 0.8", "Relative Improv.")
     assert [section.heading for section in sheet.sections] == ["m, best τ = 0.8"]
     assert texts(sheet) == [
         ["Massive", "de", "50.00", "20.00", "48.00", "▼ 4.00"],
@@ -71,7 +71,7 @@ def test_a_row_a_subset_and_their_mean() -> None:
     ]
     mean = sheet.sections[0].rows[2][2].value
     assert mean == table.blocks[0].tasks[1].scores["1"]
-    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in tables.markdown(sheet)
+    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in formats.markdown(sheet)
 
 
 def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:

@@ -15,10 +15,11 @@ from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 from screens import shown
 
 from lcbench.hub.models import shipped_models
-from lcbench.reporting import paper_formats
+from lcbench.reporting import formats
 from lcbench.reporting.select import WHOLE, report_folder
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.paper import Comparison, compare, is_papers
+from lcbench.reporting.tables.paper_comparison import comparison_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of, shipped_suites
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
@@ -279,7 +280,11 @@ def test_two_revisions_of_a_model_are_told_apart(results: Results) -> None:
     found = compared(results)
     values = {one.revision[0]: one.ours for one in found if one.column == "BeirRetr"}
     assert values == {"f": pytest.approx(55.3), "e": pytest.approx(57.5)}
-    assert "BGE (eeeeeeee)" in paper_formats.markdown_paper(found)
+    (table,) = comparison_tables(found)
+    assert {section.group for section in table.sections} == {
+        "BGE (ffffffff)",
+        "BGE (eeeeeeee)",
+    }
 
 
 LONG = SUITE.columns["LongEmbRetr"]
@@ -407,7 +412,7 @@ def test_without_all_models_there_is_no_mean_over_them(results: Results) -> None
 
 def report(results: Results, folder: Path) -> str:
     find = partial(report_folder, results, None, folder, pytest.fail, WHOLE)
-    return shown(find, width=110)
+    return shown(find, ["all"], width=110)
 
 
 def test_the_report_has_the_section(results: Results, tmp_path: Path) -> None:
@@ -415,16 +420,20 @@ def test_the_report_has_the_section(results: Results, tmp_path: Path) -> None:
     write_means(results, OURS, TAU)
     write_means(results, {"STSBenchmark": 0.86})
     printed = report(results, tmp_path)
-    section = printed[printed.index("Paper beside ours") :]
+    section = printed[printed.index("Comparison with the paper: Table 1") :]
     lines = [line.split() for line in section.splitlines()]
-    assert ["BGE", "paper", "75.88", "55.29", "52.73"] in lines
-    assert [*["raw,", "τ", "=", "1", "ours", "1", "of", "10", "55.30", "1", "of", "7"]] in lines
+    at = lines.index(["BGE"])
+    assert lines[at + 1 : at + 4] == [
+        ["raw,", "τ", "=", "1"],
+        ["paper", "75.88", "55.29", "52.73"],
+        ["lcbench", "1", "of", "10", "55.30", "1", "of", "7"],
+    ]
     assert ["difference", "–", "+0.01", "✓", "–"] in lines
     assert ["difference", "–", "+1.50", "✗", "–"] in lines
-    assert "Of 3 numbers 1 lie within our noise and 2 do not; of 0 it cannot be said." in section
-    markdown = (tmp_path / "table1.md").read_text(encoding="utf-8")
-    assert "## Paper beside ours" in markdown
-    assert "| BGE | raw | 1 | paper | 75.88 | 55.29 | 52.73 |" in markdown
+    assert "Of 3 numbers 1 agree with the paper within the noise and 2 do not; 0" in section
+    markdown = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "## Comparison with the paper: Table 1" in markdown
+    assert "| **raw, τ = 1** |  |  |  |\n| paper | 75.88 | 55.29 | 52.73 |" in markdown
     rows = list(csv.DictReader(io.StringIO((tmp_path / "paper.csv").read_text("utf-8"))))
     row = next(row for row in rows if (row["row"], row["column"]) == ("ours", "BeirRetr"))
     assert {name: row[name] for name in ("table", "model", "window", "policy", "within")} == {
@@ -448,15 +457,15 @@ def test_a_report_with_nothing_in_common_says_nothing(results: Results, tmp_path
     (tmp_path / "report.json").write_text(json.dumps(earlier))
     printed = report(results, tmp_path)
     assert "Table 1" not in printed
-    assert "beside" not in printed
+    assert "Comparison with the paper" not in printed
     assert not (tmp_path / "paper.csv").exists()
-    assert "beside" not in (tmp_path / "table1.md").read_text(encoding="utf-8")
+    assert "Comparison" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
 
 def test_doubtful_numbers_have_a_footnote(results: Results) -> None:
     write_means(results, {"LEMBQMSumRetrieval": 0.18})
-    text = paper_formats.markdown_paper(compared(results))
-    assert "| BGE | Raw | 1 | paper | 22.64† |" in text
+    text = "".join(map(formats.markdown, comparison_tables(compared(results))))
+    assert "| **Raw, τ = 1** |  |\n| paper | 22.64† |" in text
     assert "† Table 2: the paper's columns GIST and BGE look exchanged" in text
     # Table 1 has no number in common, and is left out with its footnotes.
     assert "Table 1" not in text.replace("the paper's Table 1", "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import pytest
 
-from lcbench.reporting import table as tables
+from lcbench.reporting import formats
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
@@ -162,7 +162,7 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
         "0.00 % of Raw",
         "",
     ]
-    rows = list(csv_format.DictReader(io.StringIO(tables.csv(sheet))))
+    rows = list(csv_format.DictReader(io.StringIO(formats.csv(sheet))))
     assert rows[1]["section"] == "A"
     assert rows[1]["Setting"] == "w/o query"
     assert float(rows[1]["m, τ = 0.8"]) == pytest.approx(45)

@@ -9,15 +9,32 @@ import pytest
 from report_frames import cell, frame
 from screens import printed
 
-from lcbench.cli.tables import scores_per_length
-from lcbench.reporting.formats import csv_lengths, markdown_lengths
+from lcbench.cli.tables import rendered
+from lcbench.reporting import formats
+from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables
+from lcbench.reporting.tables.splits_by_length import (
+    LengthTable,
+    build_length_tables,
+    length_table,
+    length_values,
+)
 
 
 def lengths(*scores: float, start: int = 128) -> dict[tuple[str, str], float]:
     """Scores by (split, subset) for doubling lengths."""
     return {(f"test_{start * 2**i}", "default"): score for i, score in enumerate(scores)}
+
+
+def shown(made: LengthTable) -> Table:
+    """Return it as it is shown."""
+    table = length_table([made])
+    assert table is not None
+    return table
+
+
+def csv_lengths(tables: list[LengthTable]) -> str:
+    return formats.csv(length_values(tables))
 
 
 def needle(
@@ -102,49 +119,36 @@ def test_a_window_that_is_not_known() -> None:
         (512, {128: 50.0}),
         (None, {128: 25.0}),
     ]
-    assert "| other | – | 1 | 25.00 | 25.00 |" in markdown_lengths([made]).splitlines()
+    assert "| other |  | 1 | 25.00 | 25.00 |" in formats.markdown(shown(made)).splitlines()
     assert [row["window"] for row in csv_format.DictReader(io.StringIO(csv_lengths([made])))] == [
         *("512", "")
     ]
 
 
 def test_markdown(table: LengthTable) -> None:
-    lines = markdown_lengths([table]).splitlines()
-    assert lines[1] == "## Scores per length"
-    start = lines.index("### Needle (protocol paper, window 512)")
-    assert lines[start + 2 :] == [
+    lines = formats.markdown(shown(table)).splitlines()
+    assert lines[2:10] == [
         "| Model | Window | τ | 128 | 256 | 512 | Mean |",
-        "| :-- | --: | --: | --: | --: | --: | --: |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: |",
+        "| **Needle** |  |  |  |  |  |  |",
         "| model (window 512) | 512 | 1 | 75.00 | 50.00 |  | 62.50 |",
         "| model (window 512) | 512 | 0.9 | 50.00 | 25.00 |  | 37.50 |",
         "| model (window 1024) | 1024 | 1 | 100.00 | 60.00 | 20.00 | 60.00 |",
         "| model (window 1024) | 1024 | 0.9 | 90.00 | 50.00 | 10.00 | 50.00 |",
         "| model (window 1024) | 1024 | 0.8 | – | – | – | – |",
     ]
-    assert markdown_lengths([]) == ""
-
-
-def test_terminal(table: LengthTable) -> None:
-    text = printed(scores_per_length([table]))
-    rows = [line.split() for line in text.splitlines() if line.startswith(" τ = ")]
-    assert rows == [
-        ["τ", "=", "1", "75.00", "50.00", "62.50"],
-        ["τ", "=", "0.9", "50.00", "25.00", "37.50"],
-        ["τ", "=", "1", "100.00", "60.00", "20.00", "60.00"],
-        ["τ", "=", "0.9", "90.00", "50.00", "10.00", "50.00"],
-        ["τ", "=", "0.8", "–", "–", "–", "–"],
-    ]
-    assert max(map(len, text.splitlines())) <= 100
+    assert length_table([]) is None
 
 
 def test_eight_lengths_fit_100_columns() -> None:
     scores = lengths(*[1.0] * 8, start=256)
     policies = ["1", "query=0.8,document=1"]
     (made,) = built(frame(*(needle(policy, scores) for policy in policies)))
-    text = printed(scores_per_length([made]))
+    text = printed(rendered(shown(made)))
     assert text.count("100.00") == 18
     assert "32768" in text
     assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_csv_in_full_precision(table: LengthTable) -> None:

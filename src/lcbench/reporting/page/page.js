@@ -274,9 +274,12 @@ function readingSection() {
 header();
 tables.forEach(tableSection);
 figureSection();
-if (report.sheets?.length) {
-  section("sheets", "Further tables", report.sheets.map(sheetTable));
-}
+// These stand above, with their charts.
+const ABOVE = ["table1.csv", "tasks.csv", "paper.csv"];
+const further = (report.sheets ?? []).filter(
+  (one) => !ABOVE.includes(one.data) && !one.name.startsWith("choice"),
+);
+if (further.length) section("sheets", "Further tables", further.map(sheetTable));
 paperSection();
 cellSection();
 readingSection();

@@ -165,7 +165,7 @@ def beside_models(
     pair = len(blocks) == 2 and all(block.best is not None for block in blocks)
     header = ["Column", "Task"]
     for block in blocks:
-        header.append(f"{block.label}, raw")
+        header.append(f"{block.label}, baseline")
         if block.best is not None:
             header += [f"{block.label}, τ = {block.best}", f"{block.label}, Relative Improv."]
     if pair:
@@ -200,8 +200,8 @@ def beside_models(
         ),
         notes=(
             "Scores × 100. τ is the best of each model over the whole table, chosen on the test "
-            "data; relative improvements are in % of the model's own raw.",
-            "In bold among raw, and among those at the best τ: the highest of the models.",
+            "data; relative improvements are in % of the model's own baseline.",
+            "In bold: the highest of the models, of the baselines and of those at the best τ.",
             *(
                 [f"Difference: {blocks[1].label} minus {blocks[0].label}; not tested."]
                 if pair

@@ -25,7 +25,7 @@ _Key = tuple[int | None, str, str, str, str]  # window, model, revision, policy,
 
 _NOTES = (
     "Scores × 100, each the unweighted mean over the task's splits. The relative improvement is "
-    "that of the model's best τ in Table 1, in % of raw.",
+    "that of the model's best τ in Table 1, in % of the baseline.",
     f"{_MEAN} is the task's score in Table 1. How sure the improvement of one language is, is not "
     "computed.",
 )
@@ -55,7 +55,7 @@ def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     return Table(
         name="languages",
         title=f"Scores per language or other subset ({group_heading(table.group)})",
-        header=("Task", "Subset", "raw", *taus, "Relative Improv."),
+        header=("Task", "Subset", "baseline", *taus, "Relative Improv."),
         labels=2,
         sections=tuple(sections),
         notes=_NOTES,
@@ -115,7 +115,7 @@ def _row(
     return (
         name(task),
         name(subset),
-        # Empty, and no hole: a policy that was asked for of another model alone.
+        # Empty, and not missing: a policy that was asked for of another model alone.
         *(number(values[policy]) if policy in values else Entry("") for policy in policies),
         improvement(gain) if best is not None else Entry(""),
     )

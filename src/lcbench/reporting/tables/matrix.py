@@ -1,18 +1,47 @@
-"""What each task gains at each τ: a matrix for each model of a table."""
+"""Scores and relative improvements of each task at each τ, and the same one value a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from lcbench.reporting.score_table import (
     BASELINE,
+    Block,
     ScoreTable,
+    TaskScores,
     ordered_policies,
-    relative_improvement,
 )
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
-from lcbench.reporting.table import Entry, Section, Table, improvement, name
+from lcbench.reporting.table import Entry, Section, Table, exact, improvement, name, number
+from lcbench.reporting.tables.main_results import identity
 from lcbench.reporting.text import TOO_FEW, group_heading
+from lcbench.uncertainty.power import detectable
+
+DATA = "tasks.csv"
+"""The file with the values one a row."""
+
+_HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
+_STATISTICS = (
+    *("improvement", "low", "high", "p", "adjusted"),
+    *("units", "count", "up", "down", "detectable", "no_more_than"),
+)
+
+
+def scores(table: ScoreTable) -> Table:
+    """Return the score × 100 of each task at each policy."""
+
+    def entry(block: Block, task: TaskScores, policy: str) -> Entry:
+        return number(task.scores[policy], source=(block.label, policy, task.task))
+
+    return _table(
+        table,
+        "scores",
+        "Scores per task and τ",
+        _policies(table),
+        entry,
+        ("Scores × 100; τ = 1 is the baseline.",),
+    )
 
 
 def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
@@ -25,42 +54,115 @@ def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Tabl
     Returns:
         None if the table has no policy but the baseline.
     """
-    policies = [
-        policy
-        for policy in ordered_policies(one for block in table.blocks for one in block.policies)
-        if policy != BASELINE
-    ]
+    policies = [policy for policy in _policies(table) if policy != BASELINE]
     if not policies:
         return None
     known = {} if statistics is None else statistics.cells
     shown: list[Uncertainty | None] = []
-    sections = []
-    for block in table.blocks:
-        rows = []
-        for task in block.tasks:
-            entries = []
-            for policy in policies:
-                if policy not in task.scores:
-                    # No hole: it was asked for of another model alone.
-                    entries.append(Entry(""))
-                    continue
-                value = relative_improvement(task.scores[policy], task.scores[BASELINE])
-                uncertainty = known.get((block.label, policy, task.task))
-                entries.append(improvement(value, uncertainty))
-                if value is not None:
-                    shown.append(uncertainty)
-            rows.append((name(task.column), name(task.task), *entries))
-        sections.append(Section(block.label, tuple(rows)))
+
+    def entry(block: Block, task: TaskScores, policy: str) -> Entry:
+        source = (block.label, policy, task.task)
+        value = task.improvement(policy)
+        if value is not None:
+            shown.append(known.get(source))
+        return improvement(value, known.get(source), source)
+
+    made = _table(table, "matrix", "Relative improvements per task and τ", policies, entry, ())
+    notes = (
+        "Relative improvements over τ = 1 in % of its score.",
+        *([] if statistics is None else _counts(shown)),
+    )
+    return replace(made, notes=notes)
+
+
+def task_values(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
+) -> Table:
+    """Return the scores × 100 per task and policy one a row, for programs.
+
+    With statistics a row also has the relative improvement and the ends of its 95 % interval in %,
+    p, p by Holm's correction, and what was resampled; what is unknown is empty.
+
+    Args:
+        tables: all of a report.
+        statistics: of each of them, or none at all.
+    """
+    with_statistics = any(known is not None for known in statistics)
+    rows = [
+        tuple(
+            map(
+                exact,
+                (
+                    *(*identity(table, block), task.column, task.task, policy),
+                    task.scores[policy],
+                    *(_statistics(block, task, policy, known) if with_statistics else ()),
+                ),
+            )
+        )
+        for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
+        for block in table.blocks
+        for task in block.tasks
+        for policy in block.policies
+    ]
+    header = (*_HEADER, *(_STATISTICS if with_statistics else ()))
+    return Table("tasks", "Scores per task and τ", header, 7, (Section("", tuple(rows)),))
+
+
+def _policies(table: ScoreTable) -> tuple[str, ...]:
+    return ordered_policies(policy for block in table.blocks for policy in block.policies)
+
+
+def _table(
+    table: ScoreTable,
+    file: str,
+    title: str,
+    policies: Sequence[str],
+    entry: Callable[[Block, TaskScores, str], Entry],
+    notes: tuple[str, ...],
+) -> Table:
+    """Return a section a model, a row a task, a column a policy."""
     return Table(
-        name="matrix",
-        title=f"Relative improvements per task and τ ({group_heading(table.group)})",
+        name=file,
+        title=f"{title} ({group_heading(table.group)})",
         header=("Column", "Task", *(f"τ = {policy}" for policy in policies)),
         labels=2,
-        sections=tuple(sections),
-        notes=(
-            "Relative improvements over τ = 1 in % of its score.",
-            *([] if statistics is None else _counts(shown)),
+        sections=tuple(
+            Section(
+                block.label,
+                tuple(
+                    (
+                        name(task.column),
+                        name(task.task),
+                        # Empty, not missing: a policy that was asked for of another model alone.
+                        *(
+                            entry(block, task, policy) if policy in task.scores else Entry("")
+                            for policy in policies
+                        ),
+                    )
+                    for task in block.tasks
+                ),
+            )
+            for block in table.blocks
         ),
+        notes=notes,
+        scores=table.group,
+        data=DATA,
+    )
+
+
+def _statistics(
+    block: Block, task: TaskScores, policy: str, statistics: TableStatistics | None
+) -> tuple[float | str | None, ...]:
+    gain = None if policy == BASELINE else task.improvement(policy)
+    known = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
+    if gain is None or known is None:
+        return (gain, *[None] * (len(_STATISTICS) - 1))
+    smallest = None
+    if known.error is not None and known.critical is not None:
+        smallest = detectable(known.error, known.critical)
+    return (
+        *(gain, known.low, known.high, known.p, known.adjusted),
+        *(known.units, known.count, known.up, known.down, smallest, known.bound),
     )
 
 

@@ -1,7 +1,6 @@
 """Scores per length, for tasks whose splits are lengths: needle and passkey (`test_256` …).
 
-Takes scores as a data frame and gives values, in the blocks of Table 1; `formats` makes text of
-them, and so does `sheet`. What Table 1 does not count (missing, refused) is a hole at every
+Takes scores as a data frame. What Table 1 does not count (missing, refused) has no value at any
 length; its notes say why.
 """
 
@@ -13,8 +12,13 @@ from statistics import fmean
 import pandas as pd
 
 from lcbench.reporting.score_table import ScoreTable
-from lcbench.reporting.table import Entry, Section, Table, name, number
+from lcbench.reporting.table import Entry, Section, Table, exact, name, number
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
+
+DATA = "lengths.csv"
+"""The file with the values one a row."""
+
+_HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> l
 
 
 def length_table(tables: Sequence[LengthTable]) -> Table | None:
-    """The same as one sheet: a section a task, a row a model and policy; `None` if there is none.
+    """The same as one table: a section a task, a row a model and policy; `None` if there is none.
 
     A length that a task or window does not have stays empty.
     """
@@ -95,7 +99,28 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
             for table in tables
         ),
         notes=("The task's main score × 100. Mean is its score in Table 1.",),
+        data=DATA,
     )
+
+
+def length_values(tables: Sequence[LengthTable]) -> Table:
+    """Return the scores × 100 per task, policy and length one a row, for programs."""
+    rows = [
+        tuple(
+            map(
+                exact,
+                (
+                    table.group,
+                    "" if row.window is None else str(row.window),
+                    *(row.model, row.revision, table.task, row.policy, str(length), value),
+                ),
+            )
+        )
+        for table in tables
+        for row in table.rows
+        for length, value in row.scores.items()
+    ]
+    return Table("lengths", "Scores per length", _HEADER, 7, (Section("", tuple(rows)),))
 
 
 _Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task

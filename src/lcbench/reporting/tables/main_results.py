@@ -1,0 +1,212 @@
+"""The main results in the layout of the paper's Table 1, and the same one value a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from lcbench.reporting.score_table import AVERAGE, Block, Row, ScoreTable
+from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
+from lcbench.reporting.table import Entry, Section, Source, Table, exact, improvement, number
+from lcbench.reporting.text import (
+    DOWN,
+    DOWN_UNSURE,
+    HOLE,
+    TOO_FEW,
+    UP,
+    UP_UNSURE,
+    group_heading,
+)
+from lcbench.tasks.suites import averaged_columns
+
+DATA = "table1.csv"
+"""The file with the values one a row."""
+
+_HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
+
+ROW_NAMES = {
+    "raw": "raw",
+    "ours": "ours",
+    "relative": "Relative Improv.",
+    "low": "95 % from",
+    "high": "       to",
+}
+
+_FOOTNOTE_AVERAGE = (
+    f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
+    "unweighted mean of its tasks (their number in parentheses), a task that of its splits and "
+    "subsets. Scores are × 100, relative improvements are % of raw, computed before rounding; "
+    f"{HOLE} is a missing value, never averaged around."
+)
+_FOOTNOTE_PARTIAL = (
+    "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
+    "those that are missing are named above."
+)
+_FOOTNOTE_CHOICE = (
+    "As in the paper, raw is the baseline (τ = 1) and ours is TempScale at the model's best τ, "
+    "which is chosen on the same data that it is evaluated on, so that its improvement is "
+    "optimistic."
+)
+
+
+def main_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table:
+    """Return the scores of each model, raw and at its best τ, and the relative improvement.
+
+    Args:
+        table: of `table1.build_tables`.
+        statistics: of the same table; they add intervals and marks.
+    """
+    sections = [
+        Section(block.label, tuple(_rows(table, block, statistics)), f"Window {window_text(block)}")
+        for block in table.blocks
+    ]
+    if table.average_improvement is not None:
+        known = {} if statistics is None else statistics.average
+        average = Row("relative", "", table.average_improvement)
+        lines = _lines(table, average, known, None, bool(known))
+        sections.append(Section("", tuple((_label(text, line), *line) for _, text, line in lines)))
+    counts = {column.name: len(column.tasks) for column in table.columns}
+    return Table(
+        name="table1",
+        title=f"Scores and relative improvements: {group_heading(table.group)}",
+        header=(
+            "Model",
+            *(f"{one}\n({counts[one]})" if one in counts else one for one in table.column_names),
+        ),
+        labels=1,
+        sections=tuple(sections),
+        notes=(*table.notes, *(() if statistics is None else statistics.notes)),
+        footnotes=footnotes(table, statistics),
+        scores=table.group,
+        data=DATA,
+    )
+
+
+def main_values(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
+) -> Table:
+    """Return the values of the main tables one a row, for programs.
+
+    `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
+    interval; scores are × 100, relative improvements in %. A missing value is empty, and so is a
+    window that is not known. The mean over the models is left to the other formats.
+
+    Args:
+        tables: all of a report.
+        statistics: of each of them, or none at all.
+    """
+    rows = [
+        tuple(map(exact, (*identity(table, block), kind, policy, column, entry.value)))
+        for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
+        for block in table.blocks
+        for row in block.rows
+        for kind, policy, line in _values(table, block, row, known)
+        for column, entry in zip(table.column_names, line, strict=True)
+    ]
+    return Table("table1", "Values of Table 1", _HEADER, 7, (Section("", tuple(rows)),))
+
+
+def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> tuple[str, ...]:
+    """Return what a reader must know to read the numbers."""
+    choice = any(block.best is not None for block in table.blocks)
+    partial = any(row.partial for block in table.blocks for row in block.rows)
+    names = [column.name for column in table.columns]
+    outside = [one for one in names if one not in averaged_columns(names)]
+    return (
+        *([_FOOTNOTE_CHOICE] if choice else []),
+        _FOOTNOTE_AVERAGE,
+        *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
+        *([_FOOTNOTE_PARTIAL] if partial else []),
+        *([_footnote_marks(statistics)] if statistics is not None and choice else []),
+    )
+
+
+def window_text(block: Block) -> str:
+    """Return the window in tokens, or what stands for one that is not known."""
+    return HOLE if block.window is None else str(block.window)
+
+
+def identity(table: ScoreTable, block: Block) -> tuple[str, str, str, str]:
+    """Return what names a model in files for programs: group, window, model, revision."""
+    window = "" if block.window is None else str(block.window)
+    return table.group, window, block.model, block.revision
+
+
+def _footnote_marks(statistics: TableStatistics) -> str:
+    if statistics.resamples == 0:
+        return "No intervals were asked for (resamples=0)."
+    return (
+        f"{UP} and {DOWN} in bold: the improvement is significant, that is, its 95 % interval "
+        f"excludes zero and, of a task, its permutation test has p ≤ {SIGNIFICANCE}; {UP_UNSURE} "
+        f"and {DOWN_UNSURE}: it is not; {TOO_FEW} fewer than {LEAST_CHANGED} items changed, too "
+        f"few to say anything of others; plain {UP} and {DOWN}: it is unknown. The intervals are "
+        "those of a paired bootstrap over the tasks' items, of which those that share a document "
+        f"or a text are drawn together, for columns of several tasks and {AVERAGE} over their "
+        f"tasks as well: {statistics.resamples:,} resamples, seed {statistics.seed}. They say how "
+        "much an improvement would vary over other items like these. Where several τ were tried "
+        "they are bands over all of them, and so hold for the best one too."
+    )
+
+
+def _rows(
+    table: ScoreTable, block: Block, statistics: TableStatistics | None
+) -> Iterator[tuple[Entry, ...]]:
+    for row in block.rows:
+        known = _known(block, row, statistics)
+        for _, text, line in _lines(table, row, known, block.label, bool(known)):
+            yield (_label(text, line), *line)
+
+
+def _label(text: str, line: Sequence[Entry]) -> Entry:
+    return Entry(text, text, "detail" if line[0].style == "detail" else "neutral")
+
+
+def _values(
+    table: ScoreTable, block: Block, row: Row, statistics: TableStatistics | None
+) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
+    """Yield the lines of a row with their kinds; the ends of intervals wherever they are known."""
+    known = _known(block, row, statistics)
+    for kind, _, line in _lines(table, row, known, block.label, statistics is not None):
+        yield kind, row.policy, line
+
+
+def _known(block: Block, row: Row, statistics: TableStatistics | None) -> Mapping[str, Uncertainty]:
+    """Return what is known of the improvements of a row, by column."""
+    if statistics is None or row.kind != "relative":
+        return {}
+    keys = {column: (block.label, row.policy, column) for column in row.values}
+    return {
+        column: statistics.means[key]
+        for column, key in keys.items()
+        if row.values[column] is not None and key in statistics.means
+    }
+
+
+def _lines(
+    table: ScoreTable,
+    row: Row,
+    known: Mapping[str, Uncertainty],
+    label: str | None,
+    with_ends: bool,
+) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
+    """Yield kind, name and entries of a row, and of the ends of its intervals."""
+    entries = []
+    for column in table.column_names:
+        value = row.values[column]
+        source: Source | None = None if label is None else (label, row.policy, column)
+        if value is None and column in row.partial:
+            entries.append(Entry("{} of {}".format(*row.partial[column])))
+        elif row.kind == "relative":
+            entries.append(improvement(value, known.get(column), source))
+        else:
+            entries.append(number(value, source=source))
+    # The policy of the relative line is that of the line above it.
+    text = ROW_NAMES[row.kind] + ("" if row.kind == "relative" else f", τ = {row.policy}")
+    yield row.kind, "Avg Improv." if label is None else text, tuple(entries)
+    if row.kind == "relative" and with_ends:
+        ends = [known.get(column) for column in table.column_names]
+        yield "low", ROW_NAMES["low"], _details(None if one is None else one.low for one in ends)
+        yield "high", ROW_NAMES["high"], _details(None if one is None else one.high for one in ends)
+
+
+def _details(values: Iterable[float | None]) -> tuple[Entry, ...]:
+    return tuple(number(value, "detail") for value in values)

@@ -1,0 +1,147 @@
+"""The comparison with the paper as tables, and the same one number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lcbench.reporting.score_table import AVERAGE, COLUMN_ORDER
+from lcbench.reporting.table import Entry, Section, Table, exact, name
+from lcbench.reporting.tables.main_results import ROW_NAMES
+from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
+from lcbench.reporting.text import HOLE
+
+DATA = "paper.csv"
+"""The file with the values one a row."""
+
+_HEADER = (
+    *("table", "model", "revision", "window", "policy", "row", "column"),
+    *("paper", "ours", "difference", "noise", "within", "note"),
+)
+_QUANTITIES = ("paper", "lcbench", "difference", "noise")
+_ROW_NAMES = {**ROW_NAMES, "avg_improv": "Avg Improv."}
+_WITHIN = {"yes": "✓", "no": "✗", "unknown": "?"}
+_DOUBT = "†"
+
+_FOOTNOTE_WITHIN = (
+    "The difference is that of lcbench minus the paper's. ✓: it lies within the noise; ✗: it does "
+    "not; ?: the noise is unknown, or the paper's number is no target. Noise: half a 95 % interval "
+    "of lcbench's number over other items like the tasks' own, plus the rounding of the print. The "
+    "paper scored the same items, so agreement should be well within it."
+)
+_FOOTNOTE_PRESENT = (
+    "x of y: so many tasks, columns or models are there; what is partial has no mean."
+)
+_FOOTNOTE_ROLES = "Table 2: the paper does not state its τ; it is taken from the paper's Table 1."
+_FOOTNOTE_RANKS = (
+    "Table 3: mean rank of the longest 20 % of the relevant documents, lower is better; how the "
+    "paper chose them it does not say."
+)
+
+
+def comparison_tables(comparisons: Sequence[Comparison]) -> tuple[Table, ...]:
+    """Return the paper's numbers compared with lcbench's, a table for each with one in common."""
+    names = dict.fromkeys(one.table for one in comparisons if one.ours is not None)
+    return tuple(
+        _table(title, [one for one in comparisons if one.table == title]) for title in names
+    )
+
+
+def comparison_values(comparisons: Sequence[Comparison]) -> Table:
+    """Return the comparison one number a row, for programs.
+
+    `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
+    """
+    rows = [
+        tuple(
+            map(
+                exact,
+                (
+                    *(one.table, one.name or one.model, one.revision, str(one.window or "")),
+                    *(one.policy, one.row, one.column),
+                    *(one.paper, one.ours, one.difference, one.noise),
+                    *(one.within, note(one)),
+                ),
+            )
+        )
+        for one in comparisons
+    ]
+    return Table("paper", "Comparison with the paper", _HEADER, 7, (Section("", tuple(rows)),))
+
+
+def note(one: Comparison) -> str:
+    """Return what is to be known of a compared number."""
+    return "; ".join(text for text in (one.present, one.doubt, one.note) if text)
+
+
+def summary(comparisons: Sequence[Comparison]) -> str:
+    """Return how many numbers were compared, and how many of them agree, in a sentence."""
+    shared = [one for one in comparisons if one.ours is not None]
+    counts = {word: sum(one.within == word for one in shared) for word in _WITHIN}
+    return (
+        f"Of {len(shared)} numbers {counts['yes']} agree with the paper within the noise and "
+        f"{counts['no']} do not; {counts['unknown']} cannot be compared."
+    )
+
+
+def _table(title: str, comparisons: Sequence[Comparison]) -> Table:
+    order = [*COLUMN_ORDER, AVERAGE]
+    columns = list(dict.fromkeys(one.column for one in comparisons))
+    columns.sort(key=lambda column: order.index(column) if column in order else 0)
+    models = [model for model, _ in {(one.model, one.revision) for one in comparisons}]
+    rows: dict[tuple[str, str, str], dict[str, Comparison]] = {}
+    for one in comparisons:
+        label = "All models" if one.model == ALL_MODELS else one.model
+        if models.count(one.model) > 1:
+            label += f" ({one.revision[:8]})"
+        rows.setdefault((label, one.row, one.policy), {})[one.column] = one
+    sections = []
+    for (label, row, policy), of in rows.items():
+        heading = _ROW_NAMES.get(row, row) + (f", τ = {policy}" if policy else "")
+        entries = [_entries(of.get(column)) for column in columns]
+        lines = zip(_QUANTITIES, zip(*entries, strict=True), strict=True)
+        sections.append(Section(heading, tuple((name(text), *line) for text, line in lines), label))
+    return Table(
+        name=f"paper-{title.lower().replace(' ', '')}",
+        title=f"Comparison with the paper: {title}",
+        header=("Model and row", *columns),
+        labels=1,
+        sections=tuple(sections),
+        notes=(summary(comparisons),),
+        footnotes=tuple(_footnotes(title, comparisons)),
+        data=DATA,
+    )
+
+
+def _entries(one: Comparison | None) -> tuple[Entry, Entry, Entry, Entry]:
+    """Return the paper's number, ours, the difference, and the noise."""
+    missing = Entry(HOLE)
+    if one is None:
+        return (missing,) * 4
+    digits = 1 if one.table == TABLE_3 else 2
+    paper = Entry(f"{one.paper:.{digits}f}{_DOUBT if one.doubt else ''}", one.paper)
+    if one.ours is None or one.difference is None:
+        return paper, Entry(one.present.rpartition(" ")[0]), missing, missing
+    return (
+        paper,
+        Entry(f"{round(one.ours, digits) + 0.0:.{digits}f}", one.ours),
+        Entry(
+            f"{round(one.difference, digits) + 0.0:+.{digits}f} {_WITHIN[one.within]}",
+            one.difference,
+            tooltip=note(one),
+        ),
+        missing
+        if one.noise is None
+        else Entry(f"{one.noise:.{digits}f}", one.noise, style="detail"),
+    )
+
+
+def _footnotes(title: str, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    yield _FOOTNOTE_WITHIN
+    if any(one.present for one in comparisons):
+        yield _FOOTNOTE_PRESENT
+    if title == TABLE_2:
+        yield _FOOTNOTE_ROLES
+    if title == TABLE_3:
+        yield _FOOTNOTE_RANKS
+    doubts = dict.fromkeys(one.doubt for one in comparisons if one.doubt)
+    yield from (f"{_DOUBT} {title}: {doubt}." for doubt in doubts)
