@@ -67,6 +67,7 @@ RUNTIME = frozenset(
         "results_dir",
         "report_dir",
         "against",
+        "show",
         "resamples",
         "seed",
         "out",
