@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from lcbench.api.report import find_report
 from lcbench.cli.console import screen, warn
 
-# What a user looks for first, and what was asked for by a key of its own; the rest is in files.
-_SHOWN = frozenset({"table1", "choice", "beside", "models", "table2"})
-ALL = "all"
-
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
     from lcbench.reporting.publish import Report, Step
     from lcbench.reporting.table import Table
+
+# What a user looks for first, and what was asked for by a key of its own; the rest is in files.
+_SHOWN = frozenset({"table1", "choice", "beside", "models", "table2"})
+_ALL = "all"
 
 
 def job(config: DictConfig) -> int:
@@ -89,7 +89,7 @@ def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], 
 
     names = [table.name for table in tables]
     for name in asked:
-        if name != ALL and name not in names:
+        if name != _ALL and name not in names:
             raise RequestError(
                 f"show={name}: the report has no such table.{did_you_mean(name, names)} It has: "
                 f"{', '.join(names)}."
@@ -97,7 +97,7 @@ def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], 
     shown = [
         table
         for table in tables
-        if ALL in asked or table.name in asked or table.name.split("-")[0] in _SHOWN
+        if _ALL in asked or table.name in asked or table.name.split("-")[0] in _SHOWN
     ]
     return shown, [table for table in tables if table not in shown]
 
