@@ -599,6 +599,7 @@ def _shape(settings: Any) -> Any:
 
 def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
     """Return what the provenance of a run's cells says, and their scores."""
+    from lcbench.results.content import read_result
     from lcbench.results.folder import Results
 
     results = Results(settings.results_dir)
@@ -607,7 +608,7 @@ def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
     for cell in cells:
         record = results.provenance(cell)
         tokens, texts = record["encoded_tokens"], record["encoded_texts"]
-        content = json.loads(results.files(cell).result.read_text(encoding="utf-8"))
+        content = read_result(results.files(cell)) or {"scores": {}}
         scores = [one["main_score"] for entries in content["scores"].values() for one in entries]
         sum_.add(
             Measurement(

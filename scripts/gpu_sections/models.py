@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcbench.tasks.sizes import SPECIAL_TOKENS
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 # Words that are one token each of MiniLM's vocabulary, which is bge's and e5's too.
 _WORDS = ("house", "river", "green", "number", "paper", "seven", "music", "light")
-_SPECIAL_TOKENS = 2
 # Places of the first words of a text that spell its number: 8^6 different texts.
 _NUMBER_WORDS = 6
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -168,7 +169,7 @@ def texts_of(length: int, tokens: int, *, mixed: bool, first: int = 0) -> list[s
         places = range(_NUMBER_WORDS)
         number = [_WORDS[(first + i) // len(_WORDS) ** place % len(_WORDS)] for place in places]
         words = [*number, *(_WORDS[j % len(_WORDS)] for j in range(own))]
-        texts.append(" ".join(words[: own - _SPECIAL_TOKENS]))
+        texts.append(" ".join(words[: own - SPECIAL_TOKENS]))
     # In an order that has nothing to do with length, as texts come.
     return texts[::2] + texts[1::2][::-1]
 

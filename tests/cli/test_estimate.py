@@ -21,6 +21,7 @@ from lcbench.score import pool
 from lcbench.settings import read
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.system.json_cache import JsonCache
 from lcbench.system.slurm import JobOptions
 from lcbench.tempscale.policy import Constant
 
@@ -33,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of a certain speed, on which nothing was run before."""
     monkeypatch.setattr("lcbench.plan.predict.matmul_rate", lambda device, dtype, hidden: RATE)
     monkeypatch.setattr(plan_machine, "_EFFICIENCY", 0.5)
-    monkeypatch.setattr(plan_rates, "rates_file", lambda: tmp_path / "rates.json")
+    monkeypatch.setattr(plan_rates, "_FILE", JsonCache("rates.json", tmp_path))
 
 
 def asked(*overrides: str, models: tuple[str, ...] = ("minilm",)) -> Settings:

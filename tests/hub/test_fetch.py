@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lcbench.hub import ledger
 from lcbench.hub.datasets import missing_data
 from lcbench.hub.models import locate
 from lcbench.settings import read, schema
+from lcbench.system.words import size
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import registry
 from lcbench.tasks.source import Part
@@ -117,6 +119,25 @@ def test_a_model_and_datasets_and_nothing_that_is_not_read(hub: Hub, tmp_path: P
     # Large files are asked for once.
     large = [one for one in hub.requests if one.startswith("GET /large")]
     assert len(large) == len(set(large)) == 9
+
+
+def test_progress_is_told_to_the_observer(hub: Hub, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    class Watched(Recorded):
+        is_live = True
+
+        @contextmanager
+        def live(self, line: Callable[[], str]) -> Iterator[None]:
+            lines.append(line())
+            yield
+            lines.append(line())
+
+    config = composed(*KEYS, "tasks=[DocstringRetrieval]", f"mirror={tmp_path}", config="prefetch")
+    assert command.prefetch(read.read({"custom": config}), Watched(), verify=False) == {}
+    model = snapshot(tmp_path, "model", MODEL, COMMIT)
+    whole = size(sum((model / path).stat().st_size for path in files_in(model)))
+    assert lines == [f"fetching {MODEL}: {here} of {whole}" for here in (size(0), whole)]
 
 
 def test_what_was_fetched_is_recorded(hub: Hub, tmp_path: Path) -> None:

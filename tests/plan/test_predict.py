@@ -36,6 +36,7 @@ from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import Settings
 from lcbench.settings.sources import shipped_sources
 from lcbench.system import words as system_words
+from lcbench.system.json_cache import JsonCache
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Part, Texts
@@ -77,7 +78,7 @@ MEASURED = {
 def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file of rates of the test's own, and tasks of made-up sizes."""
     path = tmp_path / "cache" / "rates.json"
-    monkeypatch.setattr(plan_rates, "rates_file", lambda: path)
+    monkeypatch.setattr(plan_rates, "_FILE", JsonCache(path.name, path.parent))
     monkeypatch.setattr(MtebSource, "texts", lambda source, part: SIZES.get(part.name))
     return path
 

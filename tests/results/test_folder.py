@@ -157,6 +157,7 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
         {
             "group": "paper",
             "window": window,
+            "by_window": task == "DocstringNeedleRetrieval",
             "task": task,
             "texts": digest * 40,
             "dataset": "docstrings",
@@ -176,7 +177,14 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
 def test_texts_of_two_names_are_no_two_draws_of_one() -> None:
     texts = [("DocstringRetrieval", None, "a"), ("Own", "letters", "b"), ("Own", "letters", "c")]
     rows = [
-        {"group": "paper", "window": 512, "task": task, "texts": digest * 40, "dataset": dataset}
+        {
+            "group": "paper",
+            "window": 512,
+            "by_window": False,
+            "task": task,
+            "texts": digest * 40,
+            "dataset": dataset,
+        }
         for task, dataset, digest in texts
     ]
     tell_texts_apart(rows[:2])
@@ -266,7 +274,7 @@ def test_a_result_that_was_changed_by_hand_is_set_aside(results: Results) -> Non
     results.write(of, finished)
     written = path.read_bytes()
     finished.provenance[DIGEST] = digest_of(written)
-    results.write(of, replace(finished, write_result=lambda file: file.write_bytes(written)))
+    results.write(of, replace(finished, result=lambda file: file.write_bytes(written)))
     assert results.is_done(of, pytest.fail)
     path.write_bytes(written.replace(b"0.5", b"0.9"))
     frame, warnings = read(results)
@@ -329,7 +337,7 @@ def test_what_is_no_longer_this_processs_to_write_is_not_written(results: Result
 
 def test_the_result_is_written_last(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     of = cell(task="STS13")
-    finished = replace(outcome(of, 0.5), write_result=_no_space)
+    finished = replace(outcome(of, 0.5), result=_no_space)
     with pytest.raises(StorageError, match=r"STS13\.json could not be written: No space left"):
         results.write(of, finished)
     names = {path.name for path in results.files(of).folder.glob("*STS13*")}

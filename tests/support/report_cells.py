@@ -64,7 +64,7 @@ def write_cell(
     results.write(
         of,
         Finished(
-            write_result=lambda path: path.write_text(json.dumps(result), encoding="utf-8"),
+            result=lambda path: path.write_text(json.dumps(result), encoding="utf-8"),
             model_meta={},
             provenance=provenance,
             items=None

@@ -105,6 +105,9 @@ class Corpus(Source):
     def digest(self, task: str) -> str:
         return hashlib.sha256(self._file.read_bytes()).hexdigest()[:40]
 
+    def depends_on_window(self, task: str) -> bool:
+        return task == "LettersRetrieval"
+
     def missing(self, task: str) -> Sequence[str]:
         return () if self._file.is_file() else (f"{self._file}: there is no such file.",)
 
@@ -205,8 +208,14 @@ def test_a_source_of_its_own_goes_through_a_whole_request(
     cells = {cell for cell in grid.cells if cell.task.startswith("Letters")}
     assert {cell.protocol.texts for cell in cells} == {digest}
     for cell in cells:
-        data = results.provenance(cell)["data"]
-        assert data == {"dataset": "letters", "revision": digest, "origin": "a folder"}
+        provenance = results.provenance(cell)
+        assert provenance["data"] == {
+            "dataset": "letters",
+            "revision": digest,
+            "origin": "a folder",
+        }
+        # What the report goes by, which knows no source.
+        assert provenance["depends_on_window"] is (cell.task == "LettersRetrieval")
         items = pq.read_table(results.files(cell).items)
         assert items.num_rows == (2 if cell.task == "LettersRetrieval" else 12)
         if cell.task == "LettersRetrieval":

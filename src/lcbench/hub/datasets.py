@@ -7,7 +7,6 @@ is mteb's own, unmodified.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -28,7 +27,7 @@ from lcbench.hub.datafiles import (
     files_read,
     reads_of,
 )
-from lcbench.system.files import cache_folder, link_atomically
+from lcbench.system.files import NO_LINKS, cache_folder, link_atomically
 from lcbench.tasks.registry import TaskEntry, registry
 from lcbench.tasks.source import Part
 
@@ -42,8 +41,6 @@ _KEEPS_REVISIONS = (
 # No part of a dataset: what version control and the hub's client note beside it. No card may name
 # files in there.
 _NO_DATA = {".git", ".cache"}
-# What a file system without symbolic links says when one is made.
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # Of a dataset, those reached by several links counted as often: links to folders can make them
 # grow exponentially, and whatever reads the folder goes through all of them.
 _MOST_FOLDERS = 10_000
@@ -362,7 +359,7 @@ def _named_by_content(folder: Path, digest: str) -> Path:
         link_atomically(link, target)
     except OSError as error:
         reason = f"{error.strerror}"
-        if error.errno in _NO_LINKS:
+        if error.errno in NO_LINKS:
             reason += " (its file system seems to have no symbolic links, as exFAT and some shares)"
         raise StorageError(
             f"{link}, a symbolic link to {target}, could not be made: {reason}. The data of a "

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -335,10 +335,6 @@ def _fetch_planned(
     observer: Observer,
 ) -> dict[str, str]:
     """Fetch one repository after the other; return those that failed, and why."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-
-    if observer.is_live:
-        enable_progress_bars()
     failed: dict[str, str] = {}
     gone: str | None = None
     for number, plan in enumerate(plans, start=1):
@@ -347,7 +343,8 @@ def _fetch_planned(
             continue
         began = time.monotonic()
         try:
-            _fetch_patiently(fetch_one, plan, folder, observer)
+            with observer.live(partial(_progress, plan)):
+                _fetch_patiently(fetch_one, plan, folder, observer)
         except StorageError:
             raise
         # Whatever is wrong with one repository, the others are fetched.
@@ -362,6 +359,23 @@ def _fetch_planned(
             f"{time.monotonic() - began:.1f} s"
         )
     return failed
+
+
+def _progress(plan: Plan) -> str:
+    """Return how much of a repository has arrived, by the files on disk."""
+    arrived = 0
+    repository = plan.snapshot.parents[1]
+    for path in (*map(plan.snapshot.joinpath, plan.lacks), *_unfinished(repository)):
+        # A file is renamed when it is complete.
+        with suppress(OSError):
+            arrived += path.stat().st_size
+    return f"fetching {plan.wanted.name}: {size(arrived)} of {size(plan.bytes_lacking)}"
+
+
+def _unfinished(repository: Path) -> Iterator[Path]:
+    """Return the files of a repository that the hub's client has begun to write."""
+    with suppress(OSError):
+        yield from (repository / "blobs").glob("*.incomplete")
 
 
 def _fetch_patiently(
@@ -439,7 +453,7 @@ def _refer(folder: Path, plan: Plan) -> None:
     """Let a branch lead to the commit, as the hub's cache does it."""
     repository = cache.repository_folder(folder, plan.wanted.kind, plan.wanted.name)
     reference = repository / "refs" / (plan.wanted.revision or "main")
-    write_atomically(reference, partial(Path.write_text, data=plan.commit, encoding="utf-8"))
+    write_atomically(reference, plan.commit)
 
 
 def _remove_damaged(snapshot: Path, sizes: Mapping[str, int]) -> None:
@@ -478,7 +492,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     paths: list[Path] = []
     with suppress(OSError):
-        paths += folder.glob("*--*/blobs/*.incomplete")
+        paths += chain.from_iterable(map(_unfinished, folder.glob("*--*")))
     for path in paths:
         # Another process may have removed it, or finished it, meanwhile.
         with suppress(OSError):

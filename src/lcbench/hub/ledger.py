@@ -98,7 +98,7 @@ def record(folder: Path, entry: Entry) -> None:
         "repositories": [asdict(entries[one]) for one in sorted(entries)],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / NAME, text)
 
 
 def has(entry: Entry | None, paths: Mapping[str, int], users: Mapping[str, Any]) -> bool:

@@ -169,7 +169,7 @@ def freeze(
     text = "".join(
         json.dumps(one, ensure_ascii=False) + "\n" for one in [header, *map(asdict, lines)]
     )
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_atomically(path, text)
     _make_latest(path)
     return read(folder)
 

@@ -16,6 +16,7 @@ from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.results.cell import Cell
 from lcbench.system.words import clock, duration
+from lcbench.tasks.sizes import SPECIAL_TOKENS
 from lcbench.tasks.source import Part, Texts
 
 # Of English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
@@ -23,7 +24,6 @@ from lcbench.tasks.source import Part, Texts
 # which are half code, have 3.2; other languages fewer too: German 2.6, Turkish 2.2, Russian 1.3
 # (the messages of a program).
 CHARACTERS_PER_TOKEN = 4.3
-_SPECIAL_TOKENS = 2
 
 # Seconds of scoring where a task was never scored here, by what mteb does for its type; measured on
 # one core with embeddings of 384 dimensions.
@@ -343,7 +343,7 @@ def _length(texts: Texts, model: Dimensions) -> float:
     """Return the tokens that a model reads of a text of average length."""
     if not texts.count:
         return 0.0
-    average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS
+    average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
     return average if model.window is None else min(average, model.window)
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from lcbench.errors import StorageError
-from lcbench.system.files import cache_folder, write_atomically
+from lcbench.system.json_cache import JsonCache
 
 # Raise it when the content of the file changes, so that older files are not read.
 _FORMAT = 1
@@ -55,28 +51,20 @@ _LENGTHS = {
 }
 
 
-def rates_file() -> Path:
-    """Return where measured rates are kept."""
-    return cache_folder() / "rates.json"
+_FILE = JsonCache("rates.json")
 
 
 def write_rates(rates: Rates) -> None:
-    """Keep what was measured, if that can be written: a prediction is no reason to stop."""
-    text = json.dumps({"format": _FORMAT, **asdict(rates)})
-    with suppress(StorageError, RuntimeError):
-        write_atomically(rates_file(), lambda path: path.write_text(text, encoding="utf-8"))
+    """Keep measured rates in the cache folder, if it can be written."""
+    _FILE.write({"format": _FORMAT, **asdict(rates)})
 
 
 def read_rates() -> Rates:
-    """Return what was measured on this machine; what is not there, or cannot be read, is unknown.
+    """Return the rates measured on this machine; entries that are damaged are left out."""
+    return _FILE.read(_from_json) or Rates()
 
-    Never raises: a prediction is no reason to stop.
-    """
-    try:
-        content = json.loads(rates_file().read_text(encoding="utf-8"))
-    # No file, no JSON, JSON that is nested too deep, or no home folder.
-    except (OSError, ValueError, RecursionError, RuntimeError):
-        return Rates()
+
+def _from_json(content: Any) -> Rates:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         return Rates()
     tables = {}

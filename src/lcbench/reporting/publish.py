@@ -103,12 +103,12 @@ def publish(report: Report, step: Step | None = None) -> list[str]:
             # If this is killed, the next report takes away what of it was written.
             _replace(journal, json.dumps(sorted(older | files)))
             for name, text in texts.items():
-                write_atomically(folder / name, _writer(text))
+                write_atomically(folder / name, text)
             for path in figures:
-                write_atomically(folder / "figures" / path.name, _copier(path))
+                write_atomically(folder / "figures" / path.name, path.read_bytes())
             for name in older - files:
                 (folder / name).unlink(missing_ok=True)
-            write_atomically(folder / DOCUMENT, _writer(document.dumps(described)))
+            write_atomically(folder / DOCUMENT, document.dumps(described))
     return sorted(files)
 
 
@@ -326,11 +326,3 @@ def _plot_by_length(
     from lcbench.reporting import figures
 
     return figures.plot_by_length(found, stem, best)
-
-
-def _copier(source: Path) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(source.read_bytes())
-
-
-def _writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")

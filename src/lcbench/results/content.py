@@ -39,6 +39,15 @@ def read_provenance(files: CellFiles) -> dict[str, Any]:
     return (parse_provenance(content) if content is not None else None) or {}
 
 
+def read_result(files: CellFiles) -> dict[str, Any] | None:
+    """Return mteb's result of a cell, or None if it is missing or damaged."""
+    try:
+        content = content_of(files.result)
+    except StorageError:
+        return None
+    return parse_result(content) if content is not None else None
+
+
 def parse_provenance(content: bytes) -> dict[str, Any] | None:
     """Return a provenance; None: it is none, or what is read of it is of another kind."""
     found = _json_object(content)

@@ -62,7 +62,7 @@ from lcbench.results.rows import (
     result_rows,
     tell_texts_apart,
 )
-from lcbench.system.files import try_writing, write_atomically
+from lcbench.system.files import Content, try_writing, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,13 +74,13 @@ class Finished:
     """A cell's outcome, ready to be written.
 
     Attributes:
-        write_result: writes mteb's JSON to the path that it is given.
+        result: mteb's JSON, or what writes it.
         model_meta: mteb's description of the model, with the repair as an experiment.
         provenance: how the result came about; JSON types only.
         items: one row an item, or None for a type of task that has no per-item scores here.
     """
 
-    write_result: Callable[[Path], None]
+    result: Content
     model_meta: dict[str, Any]
     provenance: dict[str, Any]
     items: pa.Table | None
@@ -169,23 +169,23 @@ class Results:
             StorageError: nothing of this cell counts as done then.
         """
         files, record = self.files(cell), finished.provenance
-        steps: list[tuple[Path, Callable[[Path], object]]] = []
+        steps: list[tuple[Path, Content]] = []
         if finished.items is not None:
             items = parquet_of(finished.items)
             record = {**record, ITEMS_DIGEST: digest_of(items)}
-            steps.append((files.items, lambda path: path.write_bytes(items)))
+            steps.append((files.items, items))
         steps += [
-            (files.provenance, _json_writer(record)),
-            (files.result, finished.write_result),
+            (files.provenance, _json_text(record)),
+            (files.result, finished.result),
         ]
         if not files.meta.exists():
-            steps.insert(0, (files.meta, _json_writer(finished.model_meta, indent=4)))
+            steps.insert(0, (files.meta, _json_text(finished.model_meta, indent=4)))
         try:
-            for path, write in steps:
+            for path, text in steps:
                 # What was written before has brought this process's view of the folder up to date.
                 if not is_mine():
                     return False
-                write_atomically(path, write)
+                write_atomically(path, text)
         except StorageError:
             with suppress(OSError):
                 if not files.result.exists():
@@ -208,7 +208,7 @@ class Results:
             StorageError: it cannot be written.
         """
         path = self.files(cell).failure
-        write_atomically(path, lambda file: _write_text(file, str(failure)))
+        write_atomically(path, str(failure))
         return path
 
     def read(
@@ -321,10 +321,5 @@ def _set_aside(path: Path, content: bytes) -> Path | None:
     return None
 
 
-def _json_writer(content: Mapping[str, Any], indent: int | None = None) -> Callable[[Path], None]:
-    text = json.dumps(content, indent=indent, ensure_ascii=False, default=str) + "\n"
-    return lambda path: _write_text(path, text)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, ensure_ascii=False, default=str) + "\n"

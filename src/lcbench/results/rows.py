@@ -246,6 +246,7 @@ def result_rows(
             "texts": texts_of(protocol),
             "dataset": dataset if isinstance(dataset, str) else None,
             "window": window,
+            "by_window": texts.depend_on_window(provenance, task),
             "model": provenance.get("model") or model,
             "revision": revision,
             "path": path if isinstance(path := provenance.get(MODEL_PATH), str) else None,
@@ -278,7 +279,7 @@ def tell_texts_apart(rows: list[dict[str, Any]]) -> None:
     """
     names = [texts.heading_of(row["dataset"]) for row in rows]
     kinds = [
-        (row["group"], name, row["window"] if texts.depend_on_window(row["task"]) else None)
+        (row["group"], name, row["window"] if row["by_window"] else None)
         for row, name in zip(rows, names, strict=True)
     ]
     digests: dict[Any, set[str]] = {}

@@ -22,7 +22,6 @@ text or not at all. Where there are no such links, or they cannot be touched, it
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -42,6 +41,7 @@ from typing import Any
 
 from lcbench.errors import StorageError
 from lcbench.system import process as machine
+from lcbench.system.files import NO_LINKS
 from lcbench.system.transient import patiently
 
 # A process touches its claims so often; one of another machine is dead when its claim has not
@@ -49,8 +49,6 @@ from lcbench.system.transient import patiently
 BEAT_SECONDS = 15.0
 LEASE_SECONDS = 150.0
 _NAME = re.compile(r"\.(?P<task>.+)\.attempt-(?P<number>\d+)")
-# What a file system without symbolic links says.
-_NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # Whoever loses a race for a cell looks again so often, and lets others go first.
 _TRIES = 5
 _APART_SECONDS = 0.02
@@ -457,7 +455,7 @@ def _create_link(path: Path, text: str) -> bool:
     except (NotImplementedError, PermissionError):
         return _create_file(path, text)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         return _create_file(path, text)
     return True

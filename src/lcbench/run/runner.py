@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -527,7 +527,7 @@ class Runner:
             "arithmetic": engine.arithmetic(),
             DIGEST: digest_of(scored.result),
         }
-        finished = Finished(_writer(scored.result), scored.model_meta, record, scored.items)
+        finished = Finished(scored.result, scored.model_meta, record, scored.items)
         if not self._allotment.finish(cell, claim, finished):
             LOGGER.warning("another process has taken this cell over; its result is the one kept")
             progress.finish(cell, "left to another process", {})
@@ -564,10 +564,3 @@ class Runner:
         self.failed[cell] = f"{failed.reason} (traceback: {where})"
         progress.finish(cell, "FAILED", {})
         return False
-
-
-def _writer(content: bytes) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        path.write_bytes(content)
-
-    return write

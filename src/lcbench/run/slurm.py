@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
+from lcbench.system import slurm
 from lcbench.system.files import without_links, write_atomically
 from lcbench.system.resources import shipped
-from lcbench.system.slurm import ANSWER_SECONDS, JobOptions
+from lcbench.system.slurm import JobOptions
 from lcbench.system.words import clock, key_value, several
 
 if TYPE_CHECKING:
@@ -327,21 +328,13 @@ def _write_preamble(manifest: Manifest, jobs: JobOptions) -> None:
     except OSError as error:
         raise StorageError(f"{manifest.folder} cannot be written: {error.strerror}.") from error
     if (path := _preamble(manifest, jobs)) != "-":
-        text = _preamble_text(jobs)
-        write_atomically(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
+        write_atomically(Path(path), _preamble_text(jobs))
 
 
 def _sbatch(command: Sequence[str]) -> tuple[int, str]:
     """Submit a job; return its number and its cluster."""
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = slurm.call(command, timeout=None)
     except FileNotFoundError:
         raise RequestError(
             "launch=slurm: there is no sbatch on this machine, so no Slurm to submit to. Run this "
@@ -459,16 +452,7 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
     # A user's own view of the queue (SQUEUE_USERS …) is not the question.
     environment = {key: value for key, value in os.environ.items() if key[:7] != "SQUEUE_"}
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            timeout=ANSWER_SECONDS,
-        )
+        done = slurm.call(command, environment)
     except FileNotFoundError:
         return None
     except (OSError, subprocess.TimeoutExpired) as error:

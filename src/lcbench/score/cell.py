@@ -19,6 +19,7 @@ from lcbench.system.printable import without_credentials
 from lcbench.system.signals import DeviceLost
 from lcbench.tasks.mteb_tasks import parts_of
 from lcbench.tasks.source import Part
+from lcbench.tasks.texts import DEPENDS_ON_WINDOW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +139,13 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
     return ScoredCell(
         result=result,
         model_meta=meta.to_dict(),
-        record={"task_type": kind, "data": data, "began": began, **scored.provenance()},
+        record={
+            "task_type": kind,
+            "data": data,
+            DEPENDS_ON_WINDOW: job.part.source.depends_on_window(job.part.name),
+            "began": began,
+            **scored.provenance(),
+        },
         items=scored.items,
         without_roles=not has_queries(kind),
     )

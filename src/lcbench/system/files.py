@@ -18,12 +18,18 @@ _LONGEST_NAME = 200
 # In a temporary name, which says besides whose it is.
 _LONGEST_IN_TEMPORARY = 120
 _DIGITS = 16
+# What file systems say that have no links (exFAT, some shares).
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # What file systems say that cannot fsync a folder (vboxsf, old CIFS); SQLite passes over it too.
 _NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in the place of `path`.
+# What a file is to hold: bytes, text (UTF-8), or what writes it to the path that it is given.
+Content = bytes | str | Callable[[Path], object]
+
+
+def write_atomically(path: Path, content: Content) -> None:
+    """Write a temporary file next to `path`, then rename it to `path`.
 
     A reader sees the old file or the new one, never a part, also after SIGKILL or a power cut: the
     temporary file is fsynced before the rename and the folder after it. The price is one fsync a
@@ -45,7 +51,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         # Not opened by its name again: where a folder is shared, another user could have put a link
         # in its place, to a file of this user.
         opened = Path(f"/proc/self/fd/{descriptor}")
-        write(opened if opened.exists() else temporary)
+        target = opened if opened.exists() else temporary
+        if isinstance(content, str):
+            target.write_text(content, encoding="utf-8")
+        elif isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            content(target)
         os.fsync(descriptor)
         temporary.replace(path)
         _fsync_folder(path.parent)

@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -50,6 +50,34 @@ class JobOptions:
     preamble: str = ""
 
 
+def call(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = ANSWER_SECONDS,
+) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands, and return its status and output.
+
+    Args:
+        command: the command and its arguments.
+        environment: of the command; None: this process's.
+        timeout: in seconds; None: wait for as long as it takes.
+
+    Raises:
+        OSError: it cannot be run; FileNotFoundError if it is not installed.
+        subprocess.TimeoutExpired: it did not end in time.
+    """
+    return subprocess.run(  # noqa: S603
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        timeout=timeout,
+    )
+
+
 def requeue(complain: Callable[[str], None], *, only_preempted: bool = False) -> bool:
     """Send the array element that this process is back into Slurm's queue.
 
@@ -90,15 +118,7 @@ def requeue(complain: Callable[[str], None], *, only_preempted: bool = False) ->
 def _scontrol(complain: Callable[[str], None], *arguments: str) -> str | None:
     """Return what scontrol prints; None: it fails, and has been quoted."""
     try:
-        done = subprocess.run(  # noqa: S603
-            ["scontrol", *arguments],  # noqa: S607
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=ANSWER_SECONDS,
-        )
+        done = call(["scontrol", *arguments])
     except (OSError, subprocess.TimeoutExpired) as error:
         complain(f"scontrol {shlex.join(arguments)}: {error}")
         return None

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lcbench.errors import StorageError
-from lcbench.system.files import cache_folder, write_atomically
+from lcbench.system.json_cache import JsonCache
 
 # Raise it when the content below changes, so that older files are not read.
 _FORMAT = 3
@@ -132,16 +130,11 @@ class Registry:
 @lru_cache(maxsize=1)
 def registry() -> Registry:
     """Return what the installed mteb knows; imports it only the first time after an upgrade."""
-    cached = cache_folder() / f"mteb-{version('mteb')}-{_FORMAT}.json"
-    try:
-        return _from_json(json.loads(cached.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        pass  # not there, or not readable: ask mteb
-    known = _ask_mteb()
-    text = json.dumps(asdict(known), ensure_ascii=False)
-    # The file only saves seconds: a home that cannot be written is no reason to stop.
-    with suppress(StorageError):
-        write_atomically(cached, lambda path: path.write_text(text, encoding="utf-8"))
+    cache = JsonCache(f"mteb-{version('mteb')}-{_FORMAT}.json")
+    known = cache.read(_from_json)
+    if known is None:
+        known = _ask_mteb()
+        cache.write(asdict(known))
     return known
 
 

@@ -17,6 +17,8 @@ from typing import Any
 from lcbench.tasks.registry import Drawing, TaskEntry
 from lcbench.tasks.source import Texts
 
+# Tokens that a tokenizer adds to a text: [CLS] and [SEP].
+SPECIAL_TOKENS = 2
 # What mteb has statistics of, and encodes nothing of: the text that was summarised.
 _NOT_ENCODED = {("Summarization", "text_statistics")}
 

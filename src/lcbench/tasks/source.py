@@ -163,6 +163,10 @@ class Source(ABC):
         """
         return None
 
+    def depends_on_window(self, task: str) -> bool:
+        """Return whether a task has other texts for a model with another window."""
+        return False
+
     def missing(self, task: str) -> Sequence[str]:
         """Return what of a task's own texts is not here, one line each: the key or file, and why.
 

@@ -1,21 +1,29 @@
-"""What a result says of texts that are not the hub's, without the request that it came from."""
+"""Texts that are not on the hub, as a result describes them, without the request that made it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 from lcbench.tasks.docs.source import DocsSource
 
+# In a provenance: whether the task has other texts for another window (`Source`).
+DEPENDS_ON_WINDOW = "depends_on_window"
 
-def depend_on_window(task: str) -> bool:
-    """Return whether the texts of a task depend on the model's window."""
-    return task in SYNTHETIC_TASKS
+
+def depend_on_window(provenance: Mapping[str, Any], task: str) -> bool:
+    """Return whether a result's texts depend on the window, as their source has recorded.
+
+    Older results do not say it; they know no other such tasks than the docstrings' synthetic ones.
+    """
+    return provenance.get(DEPENDS_ON_WINDOW, task in SYNTHETIC_TASKS) is True
 
 
 def heading_of(dataset: str | None) -> str:
-    """Return what texts that are not the hub's are called in a heading.
+    """Return the name of a source's texts in a heading.
 
     Args:
-        dataset: as provenance has it (`Origin.dataset`); None: a result that does not say it, which
-            is of a version that knew docstrings alone.
+        dataset: `Origin.dataset` of a provenance; None: of a result from before sources had names.
     """
     return "docs" if dataset in (None, DocsSource.origin.dataset) else dataset

@@ -7,7 +7,6 @@ over other items like these, `covariance` and `reporting.intervals` say. Loads n
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lcbench.results.content import read_result
 from lcbench.results.items import ItemsError, whole_items
 from lcbench.uncertainty.clusters import Shared, digest_of_names, nothing_shared, numbered
 from lcbench.uncertainty.correlations import spearman
@@ -175,8 +175,10 @@ def score_of(samples: Samples) -> float:
 
 def _read(files: CellFiles) -> Samples | str:
     """Return what a cell's score is made of, or why that is not known."""
+    result = read_result(files)
+    if result is None:
+        return NO_ITEMS
     try:
-        result = json.loads(files.result.read_text(encoding="utf-8"))
         entries = {
             (split, entry["hf_subset"]): entry
             for split, found in result["scores"].items()

@@ -74,9 +74,7 @@ def test_the_collection_is_cached_by_versions_and_a_broken_cache_is_made_again(
     monkeypatch.setattr(docstrings, "_walk_libraries", lambda: iter(few))
     assert collect() == few
     (cached,) = tmp_path.iterdir()
-    assert [json.loads(line)["id"] for line in cached.read_text().splitlines()] == [
-        doc.id for doc in few
-    ]
+    assert [doc["id"] for doc in json.loads(cached.read_text())] == [doc.id for doc in few]
     monkeypatch.setattr(docstrings, "_walk_libraries", lambda: iter(collection[:2]))
     assert collect() == few
     cached.write_text("{broken")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from lcbench.results.items import ItemsError, whole_items
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.files import CellFiles
+    from lcbench.results.content import read_result
+from lcbench.results.files import CellFiles
 
 By = Literal["document", "query", "text", "pair"]
 """Whose length: of a query's longest relevant document, of the query itself, of the text that is
@@ -469,11 +469,8 @@ def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
 
 def _entries(files: CellFiles) -> list[dict[str, Any]]:
     """Return mteb's scores of each split and subset; none if its result cannot be read."""
-    try:
-        result = json.loads(files.result.read_text(encoding="utf-8"))
-        return [dict(entry) for of_split in result["scores"].values() for entry in of_split]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+    result = read_result(files) or {"scores": {}}
+    return [entry for of_split in result["scores"].values() for entry in of_split]
 
 
 def _draws(entries: Sequence[Mapping[str, Any]]) -> int:

@@ -13,13 +13,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lcbench.errors import RequestError, StorageError
-from lcbench.system.files import cache_folder, write_atomically
+from lcbench.errors import RequestError
+from lcbench.system.json_cache import JsonCache
 
 # Importable name → distribution.
 LIBRARIES = {
@@ -86,17 +85,11 @@ def collect() -> tuple[Docstring, ...]:
     Raises:
         RequestError: a library is not installed.
     """
-    cached = cache_folder() / f"docstrings-{_versions_digest()}.jsonl"
-    try:
-        lines = cached.read_text(encoding="utf-8").splitlines()
-        return tuple(Docstring(**json.loads(line)) for line in lines)
-    except (OSError, ValueError, TypeError):
-        pass  # not there, or not readable: collect
-    collected = tuple(_distinct(_walk_libraries()))
-    text = "".join(json.dumps(asdict(doc), ensure_ascii=False) + "\n" for doc in collected)
-    # The cache only saves seconds: a home that cannot be written is no reason to stop.
-    with suppress(StorageError):
-        write_atomically(cached, lambda path: path.write_text(text, encoding="utf-8"))
+    cache = JsonCache(f"docstrings-{_versions_digest()}.json")
+    collected = cache.read(lambda content: tuple(Docstring(**doc) for doc in content))
+    if collected is None:
+        collected = tuple(_distinct(_walk_libraries()))
+        cache.write([asdict(doc) for doc in collected])
     return collected
 
 

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from lcbench.errors import RequestError
 from lcbench.tasks.docs.names import NEEDLE, PASSKEY
 from lcbench.tasks.docs.selection import SHORTEST, SyntheticSizes, collection, hash_of
+from lcbench.tasks.sizes import SPECIAL_TOKENS
 
 # A word, one or two digits, or a mark: what every tokenizer reads as at least one token.
 _UNIT = re.compile(r"[^\W\d]+|\d{1,2}|[^\w\s]")
@@ -27,8 +28,6 @@ _UNIT = re.compile(r"[^\W\d]+|\d{1,2}|[^\w\s]")
 # tokenizer reads 1.00 to 1.14 tokens a unit (to 1.17 with the docstrings in another order), 1.04 in
 # the middle: this is the most, so that nothing of a document is cut off.
 TOKENS_PER_UNIT = 1.17
-# Tokens that a tokenizer adds to a text: [CLS] and [SEP].
-_SPECIAL_TOKENS = 2
 
 # A sentence of at least five short words in lower case. Identifiers, formulas and long words are
 # what tokenizers disagree on; without them a length in tokens means the same to every model.
@@ -192,7 +191,7 @@ def _hidden(
     facts = [_passkey(i) if task == PASSKEY else _needle(i) for i in range(documents)]
     made: dict[int, tuple[Hidden, ...]] = {}
     for length in lengths:
-        room = int((length - _SPECIAL_TOKENS) / TOKENS_PER_UNIT)
+        room = int((length - SPECIAL_TOKENS) / TOKENS_PER_UNIT)
         made[length] = tuple(
             Hidden(
                 document=_hide(_haystack(task, i, documents, room - units(fact)), fact, depth),

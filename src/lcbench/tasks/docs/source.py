@@ -85,6 +85,10 @@ class DocsSource(Source):
             return haystacks.digest(self.sizes.synthetic)
         return select(self.sizes).digest
 
+    def depends_on_window(self, task: str) -> bool:
+        """Return whether a task is synthetic: its documents' lengths are parts of the window."""
+        return task in SYNTHETIC_TASKS
+
     def remark(self, task: str, model: str, window: int | None) -> str | None:
         """Return a warning where the window makes synthetic documents long; else None."""
         if task not in SYNTHETIC_TASKS:
