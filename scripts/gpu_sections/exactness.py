@@ -49,7 +49,7 @@ _SMALLER = 0.3
 # The largest logit of attention that is made as large as some trained models have.
 _LARGE_LOGIT = 50.0
 _NO_KERNEL = "no kernel"
-_REFUSED = "refused"
+_REFUSED_CALLS = "refused"
 # What torch says where a kernel that is forced does not exist for a dtype, mask or device.
 _NO_KERNEL_SIGNS = ("No available kernel", "No viable backend")
 # Half-precision means over long texts against float64, relative to the mean's length: a sum in
@@ -221,7 +221,7 @@ def _error(
                 return _NO_KERNEL
             if isinstance(error, InjectionError):
                 print(error, flush=True)
-                return _REFUSED
+                return _REFUSED_CALLS
             raise
         restored = torch.equal(_states(model, lengths, check.device), before)
     kind = type(model).__name__

@@ -84,7 +84,7 @@ def _embeddings(forward: Any, texts: list[str]) -> tuple[Any, int]:
 def _require_passing(check: Check, name: str, step: Callable[[], object]) -> None:
     """Require that a step fails in a way that a sweep tries again."""
     from lcbench.errors import RequestError
-    from lcbench.system.transient import may_pass
+    from lcbench.system.transient import is_transient
 
     try:
         step()
@@ -92,7 +92,7 @@ def _require_passing(check: Check, name: str, step: Callable[[], object]) -> Non
     except Exception as error:
         kind = type(error).__name__
         check.measure(f"out of memory, {name}", f"{kind}: {str(error)[:80]}")
-        check.require(may_pass(error), f"{name}: {kind} does not count as one that may pass")
+        check.require(is_transient(error), f"{name}: {kind} does not count as one that may pass")
         check.require(
             not isinstance(error, RequestError), f"{name}: {kind} refuses the model for good"
         )

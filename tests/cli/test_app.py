@@ -31,7 +31,7 @@ def test_in_another_process_a_failure_is_raised_with_what_was_complained_of(
     there = pickle.loads(pickle.dumps(app._Statuses()))
     there.add(0)
     console.complain("tau=0 is not a temperature")
-    with pytest.raises(app._FailedElsewhere) as raised:
+    with pytest.raises(app._FailedInSubprocess) as raised:
         there.add(2)
     brought_back = pickle.loads(pickle.dumps(raised.value))
     assert brought_back.status == 2
@@ -46,7 +46,7 @@ def test_only_submitits_own_errors_are_taken_for_its() -> None:
     for fault, is_its_own in ((CommandFunction(["false"], verbose=False), True), (int, False)):
         with pytest.raises(Exception, match=r".*") as raised:
             fault("x")
-        assert app._is_of_submitit(raised.value) is is_its_own
+        assert app._is_from_submitit(raised.value) is is_its_own
 
 
 def test_a_launcher_that_is_not_installed_is_named() -> None:
@@ -79,7 +79,7 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (["tasks=[MTEB(eng, v2),STS13]"], """'tasks=["MTEB(eng, v2)",STS13]'"""),
         (["tau=0.8,0.9"], "As one list: 'tau=[0.8,0.9]'"),
         (["model=[a/b,minilm]"], "'models=[a/b,minilm]'"),
-        (["report"], "report is a command and has to come first: python -m lcbench report"),
+        (["report"], "report is a command and must come first: python -m lcbench report"),
         (["seed=1"], "seed is a key of python -m lcbench report, not of python -m lcbench."),
         (["+seed=1"], "seed is a key of python -m lcbench report"),
     ],
@@ -123,7 +123,7 @@ def test_a_name_of_digits_stays_a_name() -> None:
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"this is not utf-8. Rename"):
+    with pytest.raises(RequestError, match=r"is not valid utf-8. Rename"):
         overrides.read_words(["model.name=m\udcff"], "config")
 
 

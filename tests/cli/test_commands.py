@@ -78,9 +78,9 @@ def test_the_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["reprot", "results_dir=x"], "reprot is no command. Did you mean report"),
+        (["reprot", "results_dir=x"], "reprot is not a command. Did you mean report"),
         (["collapse"], "There are: run, report, status, "),
-        (["tau=0.8", "report"], "has to come first: python -m lcbench report KEY=VALUE…"),
+        (["tau=0.8", "report"], "must come first: python -m lcbench report KEY=VALUE…"),
         (["report", "tau=0.8"], "tau is a key of python -m lcbench and"),
         (["import", "a/b", "c/d"], "one PATH at a time, not a/b and c/d."),
     ],

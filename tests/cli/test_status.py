@@ -97,7 +97,7 @@ def test_a_broken_result_is_missing(tmp_path: Path, content: str) -> None:
     assert (cell.kind, cell.finished, cell.is_broken) == ("missing", None, True)
     text = shown(state, width=200)
     assert "0 done, 0 running, 0 failed, 1 missing of 1" in text
-    assert "broken: the next run sets it aside and computes it again" in text
+    assert "broken: the next run sets these aside and computes them again" in text
     assert str(path) in text
     # It was looked at, and not touched.
     assert path.read_text() == content
@@ -167,7 +167,7 @@ def test_a_result_that_has_lost_its_provenance_is_not_done(tmp_path: Path) -> No
     write_result(sweep, 0).with_suffix(".provenance.jsonl").unlink()
     (cell,) = state_of(sweep).cells
     assert (cell.kind, cell.finished, cell.is_broken) == ("missing", None, True)
-    assert "broken: the next run sets it aside and computes it again" in shown(state_of(sweep))
+    assert "broken: the next run sets these aside and computes them again" in shown(state_of(sweep))
 
 
 def test_a_claim_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_claim_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
     state = state_of(sweep)
     assert kinds(state) == ["running"]
     assert state.cells[0].held is None
-    assert "whose it is, its claim does not say" in shown(state)
+    assert "owner unknown" in shown(state)
 
 
 def test_interrupted_is_missing(tmp_path: Path, dead: Holder) -> None:
@@ -187,7 +187,7 @@ def test_interrupted_is_missing(tmp_path: Path, dead: Holder) -> None:
     state = state_of(sweep)
     assert kinds(state) == ["missing"]
     text = shown(state)
-    assert "interrupted: the process is dead, the next run computes it again" in text
+    assert "interrupted: the process has ended; the next run computes these again" in text
     assert f"model, τ = 1, A · {dead.host}, process {dead.process}" in text
 
 
@@ -501,10 +501,10 @@ def test_a_cell_that_takes_too_long_takes_none_of_the_others_time(tmp_path: Path
 @pytest.mark.parametrize(
     ("seconds", "is_running", "said"),
     [
-        (2 * HOUR, False, "About 4 hours of work left for one process; nobody is at work on it."),
+        (2 * HOUR, False, "About 4 hours of work left for one process; no process is running."),
         (2 * HOUR, True, "About 4 hours left with 1 process at work."),
-        (None, False, "How long it will take is not known; nobody is at work on it."),
-        (None, True, "How long it will take is not known."),
+        (None, False, "The time left is unknown; no process is running."),
+        (None, True, "The time left is unknown."),
     ],
 )
 def test_what_is_said_of_the_time(
@@ -523,14 +523,14 @@ def test_what_is_said_of_the_time(
 def test_unknown_costs_are_at_least(tmp_path: Path) -> None:
     sweep = plan(tmp_path, [line(0, "A", seconds=HOUR * 2), line(1, "B", seconds=None)])
     text = shown(state_of(sweep), width=200)
-    assert "At least 2 hours of work left for one process; nobody is at work on it." in text
+    assert "At least 2 hours of work left for one process; no process is running." in text
 
 
 def test_all_done(tmp_path: Path) -> None:
     sweep = one(tmp_path)
     write_result(sweep, 0)
     text = shown(state_of(sweep), width=200)
-    assert "1 done, 0 running, 0 failed, 0 missing of 1. Nothing is left to be done." in text
+    assert "1 done, 0 running, 0 failed, 0 missing of 1. All cells are done." in text
     # No table of one row, and no empty list.
     assert len(text.strip().splitlines()) == 1
 

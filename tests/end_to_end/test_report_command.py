@@ -157,7 +157,7 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
         (["resamples=-1"], "resamples=-1"),
         (["seed=x"], "seed=x is not a whole number"),
         (["agianst=x"], "against"),
-        (["manifest=latest", "tasks=[NFCorpus]"], "manifest=latest has tasks of its own"),
+        (["manifest=latest", "tasks=[NFCorpus]"], "manifest=latest has its own tasks"),
     ],
 )
 def test_what_cannot_be_reported(

@@ -102,7 +102,7 @@ def nothing(folder: Path) -> None:
         (make, ["manifest=runs"], "manifest=runs cannot be read: No such file or directory"),
         (cut, [], "is not whole (ValueError: 5 of 6 cells). Plan the sweep again"),
         (of_the_future, [], "was made by another version of lcbench (format 99, this one reads 1)"),
-        (make, ["--failed", "--watch"], "failed=true is for scripts and watch=true for the eye"),
+        (make, ["--failed", "--watch"], "failed=true and watch=true are mutually exclusive"),
         (make, ["failed=perhaps"], "failed=perhaps"),
         (make, ["faild=true"], "faild is not a key. Did you mean failed?"),
     ],
@@ -125,8 +125,7 @@ def test_without_a_terminal_it_is_shown_once(run, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.count("demo-01234567, planned ") == 1
     assert done.stderr == (
-        "lcbench: warning: watch=true: there is no terminal to watch on. "
-        "This is how it stands now.\n"
+        "lcbench: warning: watch=true needs a terminal; showing the status once.\n"
     )
 
 
@@ -183,7 +182,7 @@ def test_watching_ends_when_nothing_is_left(tmp_path: Path, fails: bool) -> None
     else:
         write_result(sweep, 1)
     assert terminal.end() == (1 if fails else 0)
-    assert ("1 failed" if fails else "Nothing is left to be done.") in terminal.shown
+    assert ("1 failed" if fails else "All cells are done.") in terminal.shown
     assert "Traceback" not in terminal.shown
 
 
@@ -257,7 +256,7 @@ def test_ten_thousand_results_take_less_than_three_seconds(
     done_cells = len(lines) - 1
     assert f"{done_cells} done, 0 running, 0 failed, 1 missing of {len(lines)}." in shown
     # What was predicted took 1.0 times as long on a GPU: encoding hides the scoring.
-    assert "About 1.7 minutes of work left for one process; nobody is at work on it." in shown
+    assert "About 1.7 minutes of work left for one process; no process is running." in shown
     whole = f"0-6,8-{len(folders) - 1} {len(lines) - 50} {len(lines) - 50} all done"
     assert f"{whole} 7 50 49 1 1.7 minutes" in shown
     assert seconds < most

@@ -47,14 +47,14 @@ def leftovers(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "status", "message"),
     [
-        (signal.SIGINT, 130, "interrupted. What is finished is kept"),
+        (signal.SIGINT, 130, "interrupted. Finished cells are kept"),
         pytest.param(
             signal.SIGTERM,
             143,
-            "interrupted. What is finished is kept",
+            "interrupted. Finished cells are kept",
             marks=pytest.mark.exhaustive,
         ),
-        (signal.SIGUSR1, 143, "told to stop. What is finished is kept"),
+        (signal.SIGUSR1, 143, "stopped by a signal. Finished cells are kept"),
     ],
 )
 def test_told_to_end_all_processes_of_a_run_end_and_it_goes_on_from_there(

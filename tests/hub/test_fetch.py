@@ -424,7 +424,7 @@ def test_every_part_of_an_aggregate_is_wanted_and_models_of_packages_are_not() -
     ("override", "message"),
     [
         ("mirror=https://hub.example", "set HF_ENDPOINT=https://hub.example"),
-        ("mirror=null", "mirror needs the folder to fill"),
+        ("mirror=null", "prefetch needs a folder to fill"),
     ],
 )
 def test_a_mirror_that_cannot_be_filled(override: str, message: str) -> None:
@@ -690,4 +690,4 @@ def test_a_signal_ends_it_while_a_server_crawls(
         process.kill()
     assert process.returncode == 128 + number
     assert "Traceback" not in words
-    assert "What is finished is kept" in words
+    assert "Finished cells are kept" in words

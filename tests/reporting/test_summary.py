@@ -137,7 +137,7 @@ def test_what_an_interval_leaves_out_stands_beside_it():
 
 
 def test_the_papers_rule_may_choose_another_temperature_than_the_table_shows():
-    """No τ beats 1, which the rule may take and the table's second line may not."""
+    """No τ is_fresh 1, which the rule may take and the table's second line may not."""
     table = {
         "models": [model("m", **improvement(-0.6, -0.9, -0.3))],
         "choice": {"models": [choice("m", 0.0, 0.0, tau="1")]},

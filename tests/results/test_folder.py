@@ -375,7 +375,7 @@ def test_what_a_killed_writer_leaves_is_not_read_and_is_removed(tmp_path: Path) 
     (leftover,) = tmp_path.iterdir()
     assert leftover.suffix == ".tmp"
     # A file of a process that lives, and one of another host, are not ours to remove.
-    alive = f"{os.getpid()}~{machine.start_of(os.getpid())}"
+    alive = f"{os.getpid()}~{machine.start_time_of(os.getpid())}"
     mine = tmp_path / f".Task.json@{machine.short_name()}~{alive}.x.tmp"
     other = tmp_path / ".Task.json@0a1b2c3d~1~5.x.tmp"
     mine.touch()

@@ -51,7 +51,7 @@ def test_a_claim_says_whose_it_is_and_goes_when_it_is_released(tmp_path: Path) -
         assert (found.task, found.number) == ("STS12", 1)
         assert found.holder is not None
         assert found.holder.process == os.getpid()
-        assert claims.lives_here(found.holder) is True
+        assert claims.is_alive_here(found.holder) is True
         assert mine.holds(claim)
         mine.release(claim)
     assert names(tmp_path / "cell") == []
@@ -130,7 +130,7 @@ def test_of_another_machine_only_changes_count_and_no_clock(
             beat()
             assert mine.take(tmp_path, "STS12", over=0) is None
             clock.seconds += 0.1
-        assert mine.standing(tmp_path, "STS12", over=0).beats
+        assert mine.standing(tmp_path, "STS12", over=0).is_fresh
         clock.seconds += 0.4
         assert mine.take(tmp_path, "STS12", over=0) is None
         clock.seconds += 0.4
@@ -138,7 +138,7 @@ def test_of_another_machine_only_changes_count_and_no_clock(
 
 
 def test_a_claim_is_touched_while_it_is_held(tmp_path: Path) -> None:
-    with Claims(beat_seconds=0.05) as mine:
+    with Claims(heartbeat_seconds=0.05) as mine:
         claim = mine.take(tmp_path, "STS12", over=0)
         assert claim is not None
         before = claim.path.lstat().st_mtime_ns
@@ -276,7 +276,7 @@ def test_a_file_system_that_is_away_for_a_moment(
         return real(self)
 
     monkeypatch.setattr(Path, "iterdir", stale)
-    monkeypatch.setattr("lcbench.system.transient._MOMENTS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("lcbench.system.transient._BACKOFF_SECONDS", (0.0, 0.0, 0.0))
     assert attempts_in(tmp_path) == []
     assert calls == 3
 

@@ -67,7 +67,7 @@ def model(make_model: Callable[[str], Path]) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A request of four cells: two tasks at two temperatures, scored in this process."""
-    monkeypatch.setattr(runner, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_RETRY_DELAY_SECONDS", 0.0)
     chaos_program.make_data(tmp_path / "mirror")
     whole = chaos_program.settings_of(tmp_path, model, "runs")
     return replace(whole, tasks=whole.tasks[:2], policies=whole.policies[:2])
@@ -88,8 +88,8 @@ def go(settings: Any, stop: Stop | None = None) -> Outcome:
 )
 def test_what_each_error_says(error: Exception, scarce: bool, lost: bool) -> None:
     assert transient.is_out_of_memory(error) is scarce
-    assert transient.may_pass(error) is scarce
-    assert (transient.loss_of(error) is error) is lost
+    assert transient.is_transient(error) is scarce
+    assert (transient.device_loss_in(error) is error) is lost
     assert transient.is_of_device(error) is (scarce or lost)
     # Also where another exception came of it.
     wrapped = RequestError("could not be loaded")
@@ -239,7 +239,7 @@ def test_the_status_is_one_that_goes_on(
     assert app.run_command("config", lost) == TERMINATED
     said = capsys.readouterr().err
     assert "uncorrectable ECC error encountered" in said
-    assert "What is finished is kept; the same command goes on from there." in said
+    assert "Finished cells are kept; the same command resumes from there." in said
 
 
 @pytest.mark.parametrize(("progressed", "goes"), [(True, True), (False, False)])

@@ -16,7 +16,7 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.failure import Failure
 from lcbench.results.folder import Finished, Results
 from lcbench.run.claims import Claim, Claims, here
-from lcbench.run.queue import Allotment, Busy, Done, tidy
+from lcbench.run.queue import Busy, CellQueue, Done, tidy
 
 PROTOCOL = Protocol("paper", "none", "float32", "test", subsets=None, window=512, texts=None)
 CELL = Cell("some/model", "f" * 40, NO_REPAIR, "STS13", PROTOCOL)
@@ -34,17 +34,17 @@ def claims() -> Iterator[Claims]:
         yield one
 
 
-def allotment(results: Results, claims: Claims, retries: int = 2) -> Allotment:
-    return Allotment(results, claims, [CELL], retries)
+def allotment(results: Results, claims: Claims, retries: int = 2) -> CellQueue:
+    return CellQueue(results, claims, [CELL], retries)
 
 
-def taken(one: Allotment) -> Claim:
+def taken(one: CellQueue) -> Claim:
     claim = one.take(CELL)
     assert isinstance(claim, Claim), claim
     return claim
 
 
-def fail(one: Allotment, *, transient: bool) -> bool:
+def fail(one: CellQueue, *, transient: bool) -> bool:
     _, again = one.fail(CELL, taken(one), "MemoryError: none", "Traceback\n", transient=transient)
     return again
 
@@ -73,7 +73,7 @@ def test_what_another_process_runs_is_busy(results: Results, claims: Claims) -> 
         verdict = allotment(results, others).take(CELL)
     assert isinstance(verdict, Busy)
     assert verdict.holder is not None
-    assert verdict.beats
+    assert verdict.is_fresh
 
 
 def test_what_was_finished_between_look_and_claim_is_not_run_again(
@@ -224,7 +224,7 @@ def test_claiming_and_recording_take_less_than_fifty_milliseconds(
 ) -> None:
     """On a machine that does nothing else; on any other there is no gross fault."""
     cells = [replace(CELL, task=f"T{number}") for number in range(count)]
-    one = Allotment(results, claims, cells, 2)
+    one = CellQueue(results, claims, cells, 2)
     began = time.perf_counter()
     for cell in cells:
         assert one.look(cell) is None

@@ -44,7 +44,7 @@ def model(make_model: Callable[[str], Path]) -> Path:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is tried again at once."""
-    monkeypatch.setattr(runner, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_RETRY_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture

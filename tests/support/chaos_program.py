@@ -35,7 +35,7 @@ DATASETS = {
 }
 TAUS = "[1.0,0.9,0.8,0.7,0.6,0.5]"
 # Of a claim, where workers pretend to be on different machines; NFS is not among them.
-BEAT_SECONDS, LEASE_SECONDS = 0.2, 2.0
+HEARTBEAT_SECONDS, LEASE_SECONDS = 0.2, 2.0
 
 
 def make_data(folder: Path) -> None:
@@ -112,7 +112,7 @@ def work_on(settings: Any, journal: Path, number: int, apart: bool) -> int:
         hours = (number - 1) * 3600
         machine.machine = lambda: f"machine {number}"  # type: ignore[assignment]
         claims.Claims.__init__.__kwdefaults__.update(
-            beat_seconds=BEAT_SECONDS, lease_seconds=LEASE_SECONDS
+            heartbeat_seconds=HEARTBEAT_SECONDS, lease_seconds=LEASE_SECONDS
         )
 
         def touch(path: Path) -> None:

@@ -106,7 +106,7 @@ def test_what_another_process_says_is_relayed_line_by_line(tmp_path: Path) -> No
         LOGGER.info("between")
         os.write(there.fileno(), b"line\nRuntimeWarning: \xff\nlast words without an end")
         there.close()
-        words = relay.last_words(5.0)
+        words = relay.output_tail(5.0)
     lines = path.read_text().splitlines()
     assert [line for line in lines if line.endswith("[m, τ = 1, STS13] half a line")]
     assert lines[-1].endswith("[m, τ = 1, STS13] last words without an end")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lcbench.run.claims import Claims, here, lives_here
+from lcbench.run.claims import Claims, here, is_alive_here
 from lcbench.system import process
 from lcbench.system.files import remove_leftovers
 
@@ -24,7 +24,7 @@ def forget() -> Iterator[Callable[[], None]]:
 
     def now() -> None:
         process.machine.cache_clear()
-        process._has_others_proc.cache_clear()
+        process._has_foreign_proc.cache_clear()
 
     now()
     yield now
@@ -32,7 +32,7 @@ def forget() -> Iterator[Callable[[], None]]:
 
 
 def test_of_this_machines_processes_is_known_whether_they_live() -> None:
-    started = process.start_of(os.getpid())
+    started = process.start_time_of(os.getpid())
     assert process.machine() is not None
     assert started is not None
     assert process.lives(os.getpid(), started) is True
@@ -49,15 +49,15 @@ def test_where_proc_has_others_numbers_nobody_is_dead_by_them(
     monkeypatch.setattr(os, "getpid", lambda: 2)
     forget()
     assert process.machine() is None
-    assert process.start_of(before.process) is None
+    assert process.start_time_of(before.process) is None
     assert process.lives(before.process, before.started) is None
     assert process.lives(DEAD, None) is None
     me = here()
     assert (me.machine, me.process, me.started) == (None, 2, None)
     # Neither a claim from in here nor one of the machine that this is on.
     other = replace(me, token="another", process=DEAD)
-    assert lives_here(other) is None
-    assert lives_here(replace(before, process=DEAD)) is None
+    assert is_alive_here(other) is None
+    assert is_alive_here(replace(before, process=DEAD)) is None
     (tmp_path / ".STS12.attempt-1").symlink_to(json.dumps(asdict(other)))
     leftover = tmp_path / f".a@{process.short_name()}~{DEAD}~.x.tmp"
     leftover.touch()
@@ -69,7 +69,7 @@ def test_where_proc_has_others_numbers_nobody_is_dead_by_them(
     monkeypatch.undo()
     forget()
     assert process.machine() is not None
-    assert lives_here(other) is None
+    assert is_alive_here(other) is None
 
 
 def test_in_a_namespace_without_a_proc_of_its_own() -> None:

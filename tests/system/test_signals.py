@@ -95,7 +95,7 @@ def test_grace(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> N
 
 
 # A run whose threads do not come back, as a tokenizer's that reads without end.
-_BUSY = """
+_RETRY_STATUSES = """
 import signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from lcbench.system import signals as stop
@@ -135,7 +135,7 @@ class Busy:
 
     def __init__(self, folder: Path, seconds: float, where: str, *before: str) -> None:
         script = folder / "busy.py"
-        script.write_text(_BUSY)
+        script.write_text(_RETRY_STATUSES)
         self.process = subprocess.Popen(
             [*before, sys.executable, str(script), str(seconds), where],
             stdin=subprocess.DEVNULL,
@@ -173,8 +173,8 @@ def test_a_run_ends_although_a_thread_does_not(
     assert "Traceback" not in err
     if where != "exit":
         assert err == (
-            "lcbench: this did not end within 0.5 seconds. What is finished is kept; the same "
-            "command goes on from there.\n"
+            "lcbench: this did not end within 0.5 seconds. Finished cells are kept; the same "
+            "command resumes from there.\n"
         )
     assert 0.5 <= time.monotonic() - busy.began < 30
 

@@ -1,4 +1,4 @@
-"""The commands by name: `python -m lcbench NAME key=value …`."""
+"""The table of commands: `python -m lcbench NAME key=value …`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Command:
     """A command.
 
     Attributes:
-        module: in `lcbench.cli`; its function `job` carries the command out.
-        config: file in `conf` whose keys it takes.
-        summary: what it does, in a line.
+        module: module in `lcbench.cli` whose function `job` runs the command.
+        config: file in `conf` with the command's keys.
+        summary: description in one line.
     """
 
     module: str
@@ -23,22 +23,28 @@ class Command:
 COMMANDS = {
     "run": Command("run", "config", "run a model or a sweep against its baseline (the default)"),
     "report": Command("report", "report", "tables, figures and page of a folder of results"),
-    "status": Command("status", "status", "what of a sweep is done, running, failed or missing"),
-    "tasks": Command(
-        "tasks", "tasks", "suites and tasks, their sizes, and whether their data is here"
+    "status": Command(
+        "status", "status", "cells of a sweep that are done, running, failed or missing"
     ),
-    "estimate": Command("estimate", "config", "cells, tokens and hours of a run, before it is run"),
-    "prefetch": Command("prefetch", "prefetch", "fetch all that a run needs from the hub"),
+    "tasks": Command(
+        "tasks", "tasks", "suites and tasks, their sizes, and whether their data is cached"
+    ),
+    "estimate": Command(
+        "estimate", "config", "cells, tokens and hours of a run, before running it"
+    ),
+    "prefetch": Command("prefetch", "prefetch", "fetch everything that a run needs from the hub"),
     "plan": Command("plan", "config", "freeze a sweep and divide it into array tasks"),
-    "export": Command("export", "export", "write a model whose weights carry a temperature"),
+    "export": Command(
+        "export", "export", "write a model with a temperature built into its weights"
+    ),
     "import": Command(
-        "import_results", "import_results", "take public results of mteb as baselines"
+        "import_results", "import_results", "import public mteb results as baselines"
     ),
 }
 
 
 def spelled(config: str) -> str:
-    """Return how the command is typed that takes the keys of a config."""
+    """Return the command line of the command with a config's keys."""
     for name, command in COMMANDS.items():
         if command.config == config:
             return "python -m lcbench" if name == "run" else f"python -m lcbench {name}"

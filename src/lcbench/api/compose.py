@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest
     from lcbench.settings.schema import Settings
 
-# What the command line may say of a frozen sweep.
+# Keys that may be given with a frozen sweep.
 _OPEN = {
     "engine",
     "store",
@@ -32,7 +32,7 @@ _OPEN = {
     "retries",
     "cell_minutes",
 }
-# What it has to say again: whoever can write in a folder of results can change a manifest.
+# A key that must be repeated: anyone who can write in the results folder can change a manifest.
 TRUSTS = "model.trust_remote_code=true"
 # What Hydra knows of the present command it knows once a process.
 _ALONE = RLock()
@@ -79,10 +79,10 @@ def composed(config_name: str, words: Sequence[str]) -> Iterator[DictConfig]:
 
 
 def thawed(frozen: Manifest, config: DictConfig) -> Settings:
-    """Return the settings of a frozen sweep, with the runtime knobs of the command line.
+    """Return the settings of a frozen sweep, with runtime keys from the command line.
 
     Raises:
-        RequestError: the command line has a key that a frozen sweep does not leave open.
+        RequestError: the command line has a key that a frozen sweep fixes.
     """
     from lcbench.settings import read
     from lcbench.settings.frozen import thaw
@@ -91,16 +91,16 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
     given = read.read_run(config).results_dir
     if choices("results_dir")[1] and given.resolve() != frozen.results_dir.resolve():
         raise RequestError(
-            f"results_dir={given}: the results of manifest={frozen.folder} are those that it lies "
-            "in."
+            f"results_dir={given}: manifest={frozen.folder} belongs to the results folder that "
+            "contains it."
         )
     overrides, _ = choices("manifest")
     check_trust(frozen, kept, overrides)
     groups = {_group(one) for one in overrides if one.lstrip("+") != TRUSTS}
     if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
         raise RequestError(
-            f"{', '.join(closed)}: manifest={frozen.folder} is frozen, and says this itself. Open "
-            f"are {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
+            f"{', '.join(closed)}: manifest={frozen.folder} is a frozen sweep, which fixes this. "
+            f"You can set {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
         )
     now = compose_settings(config)
     told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}
@@ -110,29 +110,29 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
 
 
 def open_keys() -> list[str]:
-    """Return what the command line says of a frozen sweep, as it was said."""
+    """Return the command line's overrides that a frozen sweep leaves open."""
     overrides, _ = choices("manifest")
     return [one for one in overrides if _group(one) in _OPEN or one.lstrip("+") == TRUSTS]
 
 
 def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> None:
-    """Refuse a frozen sweep that runs code of a model's repository, unless it is asked for again.
+    """Refuse a frozen sweep that runs a model repository's code, unless confirmed.
 
     Args:
         frozen: the sweep.
         kept: its settings.
-        overrides: of the command line.
+        overrides: overrides of the command line.
 
     Raises:
-        RequestError: naming the models whose code would run.
+        RequestError: it is not confirmed; names the models whose code would run.
     """
 
     trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
     if trusted and TRUSTS not in [one.lstrip("+") for one in overrides]:
         raise RequestError(
-            f"manifest={frozen.folder} runs code of the repositories of its models: "
-            f"{', '.join(trusted)}. Whoever can write there can have changed that; if you trust "
-            f"them, say so on this command line as well: {TRUSTS}"
+            f"manifest={frozen.folder} runs code from the repositories of its "
+            f"models: {', '.join(trusted)}. Anyone who can write there may have changed the "
+            f"manifest; if you trust them, repeat on this command line: {TRUSTS}"
         )
 
 
@@ -141,11 +141,11 @@ def _group(override: str) -> str:
 
 
 def compose_settings(config: DictConfig, config_name: str = "config") -> Settings:
-    """Return the settings of a composed config; each model of a sweep is composed by itself.
+    """Return the settings of a composed config; each model of a sweep is composed separately.
 
     Args:
-        config: composed by Hydra.
-        config_name: of the file in `conf` that it was composed from.
+        config: config composed by Hydra.
+        config_name: name of the file in `conf` that it was composed from.
     """
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
@@ -156,7 +156,7 @@ def compose_settings(config: DictConfig, config_name: str = "config") -> Setting
     refuse_another_name()
     names = read.model_names(config)
     label = str(HydraConfig.get().runtime.choices.get("sweep") or "run")
-    # A model named on the command line takes the place of the sweep's.
+    # A model on the command line replaces the sweep's.
     if names is None or chosen:
         name = chosen[-1] if chosen else _default_model()
         return read.read({name: config}, label)

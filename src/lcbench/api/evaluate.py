@@ -29,7 +29,7 @@ def carry_out(
     frozen: Manifest | None = None,
     element: int | None = None,
 ) -> Outcome:
-    """Lay out the cells of a request, and run those that are left; see `sweep.run`."""
+    """Run the unfinished cells of a request; see `sweep.run`."""
     from lcbench.plan import elements
     from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
@@ -167,7 +167,7 @@ def _results_of(settings: Settings, outcome: Outcome, observer: Observer) -> Res
     from lcbench.results.folder import Results as ResultFiles
 
     failed: Mapping[str, str] = {str(cell): reason for cell, reason in outcome.failed.items()}
-    wrong = [f"{name} is refused: {reason}" for name, reason in outcome.refused.items()]
+    wrong = [f"{name} was refused: {reason}" for name, reason in outcome.refused.items()]
     wrong += [f"{cell} failed: {reason}" for cell, reason in failed.items()]
     request = request_of_run(settings, outcome.cells)
     selected = select_run(request, ResultFiles(settings.results_dir), None, observer.warn)

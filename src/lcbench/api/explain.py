@@ -12,8 +12,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.settings.configs import config_groups, keys_of, known_keys
 
-# Keys that say nothing of what is to be fetched, or that prefetch does not have.
-_NOT_OF_PREFETCH = {
+# Keys that do not affect what is fetched, or that prefetch does not have.
+_NOT_FOR_PREFETCH = {
     "mirror",
     "offline",
     "verify",
@@ -24,8 +24,8 @@ _NOT_OF_PREFETCH = {
     "element",
     "launch",
 }
-# Choices that differed from a config in one key.
-_NOW_KEYS = {
+# Former configs that differed from another in one key.
+_REPLACED_CONFIGS = {
     "engine=cpu": "engine.device=cpu",
     "engine=gpu": "engine.device=cuda",
     "protocol=fp16": "protocol=paper protocol.dtype=float16",
@@ -36,7 +36,7 @@ _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
 def explain(error: Exception, config_name: str = "config") -> str:
-    """Return one of Hydra's errors in our words: the key, what is wrong, what would be right."""
+    """Return a message for one of Hydra's errors: the key, what is wrong, and the remedy."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -44,8 +44,8 @@ def explain(error: Exception, config_name: str = "config") -> str:
             return f"--config-name {name}: there is no such config."
         if name in ("submitit_slurm", "submitit_local"):
             return f"{group}={name} needs a package: pip install 'lcbench[slurm]'"
-        if instead := _NOW_KEYS.get(f"{group}={name}"):
-            return f"{group}={name}: there is no such config; the same is: {instead}"
+        if instead := _REPLACED_CONFIGS.get(f"{group}={name}"):
+            return f"{group}={name}: there is no such config; use {instead}"
         options = [option for option in error.options or [] if option != "custom"]
         custom = " (or custom, with model.name=…)" if group == "model" else ""
         return (
@@ -92,12 +92,12 @@ def refuse_lists_of_configs(overrides: Sequence[str]) -> None:
 def prefetch_command(
     overrides: Sequence[str], folders: Sequence[str] = (), request: Sequence[str] | None = None
 ) -> str:
-    """Return the command that fetches what a request needs, as it is typed into a shell.
+    """Return the shell command that fetches everything a request needs.
 
     Args:
         overrides: of the request.
         folders: of configs of the user's own.
-        request: the words of the command that asked for it; None: the present one.
+        request: arguments of the request's command; None: the present command's.
     """
     words = ["python", "-m", "lcbench", "prefetch"]
     for folder in folders:
@@ -111,6 +111,6 @@ def prefetch_command(
             ("http://", "https://")
         ):
             mirror = str(one.value())
-        elif str(one.key_or_group).partition(".")[0] not in _NOT_OF_PREFETCH:
+        elif str(one.key_or_group).partition(".")[0] not in _NOT_FOR_PREFETCH:
             words.append(str(one.input_line))
     return shlex.join([*words, f"mirror={mirror}"])

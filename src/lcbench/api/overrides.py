@@ -1,7 +1,7 @@
-"""The words of a command line: what Hydra would misread, and what it was asked for.
+"""Checks the arguments of a command line before Hydra reads them.
 
-Hydra keeps only the last of a list given to a config group and takes any key after a `+`; here such
-words are refused, with the line that works.
+Hydra keeps only the last of a list given to a config group and accepts any key after a `+`; here
+such arguments are refused with a message that shows the correct form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lcbench.settings.configs import config_folder, keys_of, known_keys, model_k
 from lcbench.system import thirdparty
 from lcbench.system.words import key_value
 
-# Keys whose value is a text, whatever it looks like.
+# Keys whose value is always text.
 _TEXTS = frozenset(
     {
         "model.name",
@@ -46,12 +46,12 @@ _FLAGS_WITH_VALUES = frozenset(
     {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
     | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
 )
-# Keys of other programs, and what is said here in their place.
-_ELSEWHERE_CALLED = {
-    "limit": "None takes the first items of a task; docs.documents=N makes the docs tasks smaller",
+# Names of keys in other programs, and the corresponding advice.
+_OTHER_NAMES = {
+    "limit": "Tasks cannot be cut short; docs.documents=N makes the docs tasks smaller",
     "temperature": "tau=0.8",
-    "batch_size": "engine.batch_tokens=N counts tokens, not texts, and changes no score",
-    "dtype": "protocol.dtype=float16, or bfloat16, or tf32",
+    "batch_size": "Use engine.batch_tokens=N, which counts tokens and does not change scores",
+    "dtype": "Use protocol.dtype=float16, bfloat16 or tf32",
     "output_folder": "results_dir=PATH",
     "output_dir": "results_dir=PATH",
     "device": "engine.device=cpu",
@@ -61,22 +61,22 @@ _ELSEWHERE_CALLED = {
 
 
 def read_words(words: Sequence[str], config_name: str) -> list[str]:
-    """Return a command line as Hydra is to read it: `model=` may name a model or a folder.
+    """Return the command line for Hydra, where `model=` may name a model or a folder.
 
     Args:
-        words: of the command line, as the shell hands them over.
-        config_name: of the command.
+        words: arguments, as the shell passes them.
+        config_name: config of the command.
 
     Raises:
-        RequestError: a word that is no key, one that needs quotes, a key of another command, or
-            several temperatures that are no list.
+        RequestError: an argument that is not a key, one that needs quotes, a key of another
+            command, or several temperatures that are not a list.
     """
     read: list[str] = []
     folders = [config_folder()]
     several = any(one in ("-m", "--multirun") for one in words)
     temperatures = [word for word in words if word.startswith("tau=")]
     if len(temperatures) > 1:
-        # Hydra keeps the last without a word, and bash makes this of tau={0.9,0.8}.
+        # Hydra silently keeps the last, and bash expands tau={0.9,0.8} to this.
         listed = ",".join(word.removeprefix("tau=") for word in temperatures)
         raise RequestError(
             f"{' '.join(temperatures)}: tau= is given more than once. As one list: "
@@ -86,8 +86,8 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
     for number, word in enumerate(words):
         if any("\udc80" <= one <= "\udcff" for one in word):
             raise RequestError(
-                f"{word}: this is not {sys.getfilesystemencoding()}. Rename what it names, or, "
-                "where the locale has no such characters, set PYTHONUTF8=1."
+                f"{word} is not valid {sys.getfilesystemencoding()}. Rename the file, or set "
+                "PYTHONUTF8=1 if the locale lacks these characters."
             )
         if flag or (word.startswith("-") and word != "-"):
             if (flag or word).startswith(("--config-dir", "-cd")):
@@ -108,7 +108,7 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
 
 
 def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool) -> list[str]:
-    """Return the overrides for the word `model=…` of a command line.
+    """Return the overrides for the argument `model=…`.
 
     Raises:
         RequestError: a list.
@@ -119,7 +119,7 @@ def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool)
         names = name.strip("[]{}")
         raise RequestError(
             f"{word}: model= takes one config. For several: -m model={names}, or, in one sweep "
-            f"and with names of the hub and folders among them: {shlex.quote(f'models=[{names}]')}"
+            f"that may include hub names and folders: {shlex.quote(f'models=[{names}]')}"
         )
     if several and "," in name and not is_folder:
         return [word]
@@ -128,18 +128,18 @@ def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool)
 
 
 def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool) -> str:
-    """Return an override, in quotes if it is a text that would be read as a number.
+    """Return an override, quoted if it is text that would be read as a number.
 
     Raises:
-        RequestError: it needs quotes, or is a key of another command.
+        RequestError: it needs quotes, or it is a key of another command.
     """
     key, _, value = word.lstrip("+").partition("=")
-    if key in _ELSEWHERE_CALLED:
-        raise RequestError(f"{key} is not a key. {_ELSEWHERE_CALLED[key]}.")
+    if key in _OTHER_NAMES:
+        raise RequestError(f"{key} is not a key. {_OTHER_NAMES[key]}.")
     if key in known_keys() and key not in keys_of(config_name):
         raise RequestError(_elsewhere(key, config_name))
     if key == "mirror":
-        # Before Hydra sees it, which writes down what a sweep of its own (-m) was asked for.
+        # Before Hydra sees it, which records the overrides of a multirun (-m).
         cache.refuse_credentials(key, value)
     try:
         one = OverridesParser.create().parse_override(word)
@@ -154,30 +154,30 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
         as_one = f"{key}=[{value}]" if key not in _TEXTS else key_value(key, value)
         raise RequestError(
             f"{word}: it has several values. As one{'' if key in _TEXTS else ' list'}: "
-            f"{_in_single_quotes(as_one)}; as several runs, one after the other: -m {word}"
+            f"{_in_single_quotes(as_one)}; as separate runs: -m {word}"
         )
     if key in _TEXTS and not one.is_delete():
         read = one.value()
         if isinstance(read, list | dict):
-            raise RequestError(f"{word} is a list, or a mapping. As a text: {_quoted(word, ())}")
-        # 1_000 is a folder's name, and not 1000.
+            raise RequestError(f"{word} is a list or a mapping. As text: {_quoted(word, ())}")
+        # 1_000 is the name of a folder, not 1000.
         if isinstance(read, bool | int | float):
             return f'{word.partition("=")[0]}="{value}"'
     return word
 
 
 def _quoted(word: str, rest: Sequence[str]) -> str:
-    """Return an override that cannot be read as it is typed into a shell so that it can be."""
+    """Return the correctly quoted form of an override that cannot be read."""
     key, _, value = word.partition("=")
     if value.startswith(("[", "{")) and key not in _TEXTS:
-        # The shell has cut it at its spaces.
+        # The shell has split it at its spaces.
         for count in range(1, len(rest) + 1):
             joined = " ".join([word, *rest[:count]])
             if _parses(joined):
                 return _in_single_quotes(joined)
         if not value.endswith("]"):
             return "'tau=[0.9,0.8]', for example"
-        # Commas within (…) are of a name: MTEB(eng, v2).
+        # Commas within (…) belong to a name: MTEB(eng, v2).
         names = re.split(r",\s*(?![^()]*\))", value[1:-1])
         listed = ",".join(key_value("x", one)[2:] for one in names)
         return _in_single_quotes(f"{key}=[{listed}]")
@@ -193,42 +193,42 @@ def _parses(word: str) -> bool:
 
 
 def _in_single_quotes(word: str) -> str:
-    """Return a word as a shell takes it, always in quotes."""
+    """Return an argument quoted for a shell, always in quotes."""
     return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _no_key(word: str) -> str:
     if word in COMMANDS:
-        return f"{word} is a command and has to come first: python -m lcbench {word} KEY=VALUE…"
-    return f"{word}: this is no key=value. `--help` lists the keys."
+        return f"{word} is a command and must come first: python -m lcbench {word} KEY=VALUE…"
+    return f"{word} is not of the form key=value. `--help` lists the keys."
 
 
 def _is_option(word: str) -> bool:
-    """Return whether Hydra has an option of this name, which may be cut short."""
+    """Return whether Hydra has an option of this name, which may be abbreviated."""
     name = word.partition("=")[0]
     return any(option.startswith(name) for option in thirdparty.hydra_options())
 
 
 def _no_option(word: str, rest: Sequence[str], config_name: str) -> str:
-    """Return a message about an option that there is not: what it means may be a key."""
+    """Return a message for an unknown option, which may be the name of a key."""
     option, equals, value = word.partition("=")
     key = option[2:].replace("-", "_")
-    if key in _ELSEWHERE_CALLED:
-        return f"{option} is no option. {_ELSEWHERE_CALLED[key]}."
+    if key in _OTHER_NAMES:
+        return f"{option} is not an option. {_OTHER_NAMES[key]}."
     if key in keys_of(config_name):
         if not equals and rest and not rest[0].startswith("-"):
             value = rest[0]
         shown = f"{key}={value}" if _parses(f"{key}={value}") else key_value(key, value)
         shown = shlex.quote(shown) if value else f"{key}=…"
-        return f"{option} is no option. Keys have no dashes: {shown}"
+        return f"{option} is not an option. Keys have no dashes: {shown}"
     if key in known_keys():
-        return f"{option} is no option. {_elsewhere(key, config_name)}"
+        return f"{option} is not an option. {_elsewhere(key, config_name)}"
     near = did_you_mean(key, keys_of(config_name))
-    return f"{option} is no option.{near} Keys are given as key=value; `--help` lists them."
+    return f"{option} is not an option.{near} Keys are given as key=value; `--help` lists them."
 
 
 def _elsewhere(key: str, config_name: str) -> str:
-    """Return a message about a key that this command does not have, and others do."""
+    """Return a message for a key that only other commands have."""
     having = [
         spelled(name)
         for name in sorted(path.stem for path in config_folder().glob("*.yaml"))
@@ -238,7 +238,7 @@ def _elsewhere(key: str, config_name: str) -> str:
 
 
 def choices(group: str) -> tuple[list[str], list[str]]:
-    """Return the command line's overrides without those of a group, and that group's choices."""
+    """Return the command line's overrides without a group's, and the group's choices."""
     overrides = given_overrides()
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [str(one.value()) for one in parsed if one.key_or_group == group]
@@ -249,8 +249,8 @@ def choices(group: str) -> tuple[list[str], list[str]]:
 
 
 def given_overrides() -> list[str]:
-    """Return the command line's overrides as they were given."""
-    # What a reference (${oc.env:SCRATCH}) leads to need not be something that Hydra can read.
+    """Return the command line's overrides as given."""
+    # The value of a reference (${oc.env:SCRATCH}) need not be valid in Hydra's grammar.
     given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return list(given)
 
@@ -262,7 +262,7 @@ def config_dirs() -> list[str]:
 
 
 def refuse_another_name() -> None:
-    """Refuse to give one of the shipped models another name: its weights would keep coming.
+    """Refuse another name for a shipped model, whose weights would still be loaded.
 
     Raises:
         RequestError: `model.name=` without `model=custom`.
@@ -272,6 +272,6 @@ def refuse_another_name() -> None:
     for one in OverridesParser.create().parse_overrides(given_overrides()):
         if one.key_or_group in ("model.name", "model.package") and config in shipped_models():
             raise RequestError(
-                f"{one.input_line}: model={config} is one certain model. For another: "
+                f"{one.input_line}: model={config} is always the same model. For another: "
                 "model=custom model.name=<hub id or folder>"
             )

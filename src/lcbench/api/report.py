@@ -75,7 +75,7 @@ def find_report(
 
 
 def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
-    """Return what a report needs to know of a request that asks for some cells."""
+    """Return the report request for the cells of a run."""
     from lcbench.reporting.select import Request
 
     return Request(

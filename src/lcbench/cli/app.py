@@ -1,4 +1,4 @@
-"""What every command shares: Hydra's grammar on the outside, our errors and exit status.
+"""Runs a command: Hydra's grammar, lcbench's error messages and exit statuses.
 
 Hydra 1.3 ends with status 1 on its own errors, swallows the status of all but the first job of a
 `-m` sweep if a job calls `sys.exit`, keeps only the last of a list given to a config group, and
@@ -43,15 +43,15 @@ _LAUNCHER = "hydra-submitit-launcher"
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit status."""
+    """Run the command line, and exit with its status."""
     leave(run(sys.argv[1:]))
 
 
 def run(words: Sequence[str]) -> int:
-    """Run a command line: a command, or else a run; return its exit status.
+    """Run a command line and return its exit status; without a command it is a run.
 
     Args:
-        words: after the program's name. A first word without `=` is the name of a command.
+        words: arguments. A first one without `=` is the name of a command.
     """
     prepare_streams()
     try:
@@ -66,7 +66,7 @@ def _run(words: list[str]) -> int:
         name = words.pop(0)
     if name not in COMMANDS:
         complain(
-            f"{name} is no command.{did_you_mean(name, COMMANDS)} "
+            f"{name} is not a command.{did_you_mean(name, COMMANDS)} "
             f"There are: {', '.join(COMMANDS)}. Keys are given as key=value."
         )
         return 2
@@ -98,7 +98,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
 
     Returns:
         The exit status: 0, 1 (something failed), 2 (the request was wrong), 130 (interrupted), 143
-        (told to end); under `-m` that of the worst job.
+        (SIGTERM); under `-m` that of the worst job.
     """
     try:
         sys.argv[1:] = read_words(sys.argv[1:], config_name)
@@ -110,7 +110,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     def guarded(config: DictConfig) -> None:
         statuses.add(_run_job(job, config))
 
-    # Hydra prints its own errors and ends the process unless it is told to raise them.
+    # Otherwise Hydra prints its own errors and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     decorate = hydra.main(
         config_path=str(config_folder()), config_name=config_name, version_base="1.3"
@@ -129,20 +129,20 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         what = str(stop) or "interrupted"
-        complain(f"{what}. What is finished is kept; the same command goes on from there.")
+        complain(f"{what}. Finished cells are kept; the same command resumes from there.")
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except SystemExit as stop:
         # argparse, which Hydra uses for its own flags, ends this way.
         return stop.code if isinstance(stop.code, int) else 2
-    except _FailedElsewhere as failed:
+    except _FailedInSubprocess as failed:
         for words in failed.complaints:
             complain(words)
         return max(failed.status, statuses.worst)
     except Exception as error:
-        if not _is_of_submitit(error):
+        if not _is_from_submitit(error):
             raise
         complain(f"{_LAUNCHER} says: {error}")
-        # What Slurm refuses at once is the request's fault; a job that died is not.
+        # A job that Slurm refuses at once is a wrong request; a job that died is not.
         return 2 if re.search("sbatch|srun", str(error)) else 1
     return statuses.worst
 
@@ -150,8 +150,8 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
 class _Statuses:
     """The exit statuses of a command's jobs.
 
-    A copy, in a process that one of Hydra's launchers has started for a job, raises instead: what a
-    job raises is brought back by Hydra.
+    A copy, in a process that one of Hydra's launchers has started for a job, raises instead: Hydra
+    passes exceptions of a job back.
     """
 
     def __init__(self, *, is_copy: bool = False) -> None:
@@ -161,7 +161,7 @@ class _Statuses:
     def add(self, status: int) -> None:
         self.worst = max(self.worst, status)
         if self._is_copy and status:
-            raise _FailedElsewhere(status, tuple(COMPLAINTS))
+            raise _FailedInSubprocess(status, tuple(COMPLAINTS))
 
     def __reduce__(self) -> tuple[Callable[[], _Statuses], tuple[()]]:
         return _copied_statuses, ()
@@ -171,8 +171,8 @@ def _copied_statuses() -> _Statuses:
     return _Statuses(is_copy=True)
 
 
-class _FailedElsewhere(Exception):
-    """A job that ran in another process ended with this status, and complained of these."""
+class _FailedInSubprocess(Exception):
+    """A job that ran in another process ended with this status and these errors."""
 
     def __init__(self, status: int, complaints: tuple[str, ...]) -> None:
         super().__init__(status, complaints)
@@ -180,8 +180,8 @@ class _FailedElsewhere(Exception):
         self.complaints = complaints
 
 
-def _is_of_submitit(error: BaseException) -> bool:
-    """Whether an error comes from the launcher submitit, which has no common class for its own."""
+def _is_from_submitit(error: BaseException) -> bool:
+    """Return whether an error comes from submitit, whose errors have no common class."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame in frames)
 
@@ -211,7 +211,7 @@ def _run_job(job: Callable[[DictConfig], int], config: DictConfig) -> int:
                 "(ulimit -u, or that of the job or container), then run the same command again."
             )
             return 1
-        # A fault of ours: the traceback is what mends it.
+        # A bug in lcbench.
         say(traceback.format_exc())
-        complain("this should not have happened; the traceback above says where.")
+        complain("internal error; please report it with the traceback above.")
         return 1

@@ -1,8 +1,7 @@
-"""What is printed reaches every terminal, and harms none.
+"""Output to the terminal, in any encoding and without control characters.
 
-A stream that cannot show a character gets a readable one in its place (τ → tau); a stream that is
-closed is as good as one that nobody reads; control characters of names and errors are shown and not
-obeyed.
+A character that a stream cannot show is replaced by a readable one (τ → tau), closed streams are
+ignored, and control characters in names and errors are escaped.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _REPLACING = "lcbench-readable"
-# Of a significant change and of one that is not, four different characters.
+# Significant and insignificant changes get four different characters.
 _READABLE = {
     "▲": "^",
     "▼": "v",
@@ -72,16 +71,16 @@ _READABLE = {
 
 
 def prepare_streams() -> None:
-    """Let standard output and error take any text, whatever their encoding and if they are closed.
+    """Make standard output and error accept any text, in any encoding, even if closed.
 
-    A closed descriptor would be given to the next file that is opened, a result for example, and
-    whatever a library prints would be written into it.
+    Otherwise the next file that is opened, a result for example, could get a closed descriptor, and
+    libraries would print into it.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free descriptor is the one that is given out.
+            # Opening a file takes the lowest free descriptor.
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error(_REPLACING, _replace)
     for name in ("stdout", "stderr"):
@@ -94,10 +93,10 @@ def prepare_streams() -> None:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Give readable characters for those that an encoding does not have (`codecs`).
+    """Replace characters that an encoding lacks by readable ones (for `codecs`).
 
-    Of the spaces that fill a column as many are left out as the replacement is longer, so that the
-    next column begins where it should.
+    A longer replacement takes the place of spaces that pad a column, so that the next column stays
+    aligned.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -115,9 +114,9 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def screen() -> Console:
-    """Return the console of a command: as wide as the terminal, or fit for a file.
+    """Return a command's console: as wide as the terminal, or 110 columns for a file.
 
-    Strings are printed as they are: brackets and colons of a name are no markup.
+    Strings are printed literally: brackets and colons are not markup.
     """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
@@ -142,15 +141,15 @@ def screen() -> Console:
 
 
 class ConsoleObserver(Observer):
-    """Shows on a console what it is told, and warnings on standard error."""
+    """Prints progress on a console, and warnings on standard error."""
 
     def __init__(self, console: Console) -> None:
-        """Show what is told on a console."""
+        """Print on a console."""
         self._console = console
         self.is_live = console.is_terminal
 
     def say(self, text: str, *, dim: bool = False) -> None:
-        """Print a line. It is the terminal's to wrap, so that a path can be copied."""
+        """Print a line; the terminal wraps it, so that paths can be copied."""
         from rich.text import Text
 
         self._console.print(Text(printable(text), style="dim" if dim else ""), soft_wrap=True)
@@ -160,7 +159,7 @@ class ConsoleObserver(Observer):
         warn(text)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> None:
-        """Print a table, its numbers aligned to the right."""
+        """Print a table with right-aligned numbers."""
         from rich.table import Table
 
         table = Table(*header[:names], box=None)
@@ -171,7 +170,7 @@ class ConsoleObserver(Observer):
         self._console.print(table)
 
     def live(self, line: Callable[[], str]) -> AbstractContextManager[object]:
-        """Return a context while which a terminal shows a line below all others, cut to fit."""
+        """Return a context in which a terminal shows an updated last line, cut to its width."""
         if not self.is_live:
             return nullcontext()
         from rich.live import Live
@@ -186,22 +185,22 @@ class ConsoleObserver(Observer):
 
 
 class Lossy:
-    """A stream that loses what cannot be written: a full disk, a pipe that nobody reads any more.
+    """A stream that drops what cannot be written, on a full disk or to a closed pipe.
 
-    What a run computes does not depend on whether someone sees how it goes.
+    A run does not depend on whether its output can be shown.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text, or lose it."""
+        """Write a text, or drop it."""
         with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, or lose what it holds."""
+        """Flush the stream, or drop its content."""
         with suppress(OSError):
             self._stream.flush()
 
@@ -210,16 +209,16 @@ class Lossy:
 
 
 def say(message: str) -> None:
-    """Print a message to standard error, if there is one that can be written."""
+    """Print a message to standard error, if it can be written."""
     with suppress(OSError):
         print(printable(message), file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
-    """Write what a program will read to standard output, all of it or with an error.
+    """Write machine-readable text to standard output, completely or with an error.
 
     Raises:
-        StorageError: it cannot be written. A pipe that nobody reads any more is no error.
+        StorageError: it cannot be written. A closed pipe is not an error.
     """
     try:
         sys.stdout.write(text)
@@ -232,9 +231,9 @@ def emit(text: str) -> None:
 
 
 def forget_output() -> None:
-    """Flush standard output; what cannot be written any more is dropped.
+    """Flush standard output and error, and drop what cannot be written.
 
-    Python would end with a status of its own (120) if the end of the process found it so.
+    Otherwise Python would exit with its own status, 120.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -246,7 +245,7 @@ def forget_output() -> None:
                 os.close(null)
 
 
-# What this process has complained of: the launcher of another takes it there.
+# Errors of this process: a Hydra launcher passes them to the parent process.
 COMPLAINTS: list[str] = []
 
 

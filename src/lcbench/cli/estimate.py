@@ -1,7 +1,7 @@
 """`python -m lcbench estimate`: how many cells, texts, tokens and hours a request comes to.
 
-An estimate, made before anything is fetched or loaded: from what mteb states of its tasks, the
-shape of the models, and what was measured on this machine.
+The estimate is made before anything is fetched or loaded, from mteb's statistics of its tasks, the
+models' shapes, and measurements on this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m lcbench export`: a sentence-transformers model whose weights carry a temperature."""
+"""`python -m lcbench export`: writes a model with a temperature built into its weights."""
 
 from __future__ import annotations
 

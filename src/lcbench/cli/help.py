@@ -1,4 +1,4 @@
-"""`--help`: a command's keys with the comments of its config, and the choices of its groups."""
+"""`--help`: a command's keys, with the comments of its config, and its config groups."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _FLAGS = """\
 Options
   --help         this text
   --version      the version of lcbench
-  --config-dir   a folder of your own configs, laid out as conf/
-  --cfg job      the configuration as it would be used, with what it was composed of
-  -m             one run for each of several values: -m tau=0.9,0.8
+  --config-dir   a folder of your own configs, organised like conf/
+  --cfg job      print the composed configuration
+  -m             a separate run for each value: -m tau=0.9,0.8
 """
 _GROUP = re.compile(r"^ *- (?:override )?(\w+): (\S+)$", flags=re.MULTILINE)
 
 
 def help_of(name: str) -> str:
-    """Return what `--help` prints of a command.
+    """Return the text that `--help` prints for a command.
 
     Args:
-        name: of the command.
+        name: name of the command.
     """
     command = COMMANDS[name]
     title = f"python -m lcbench{'' if name == 'run' else f' {name}'}"
     parts = [f"{title} [KEY=VALUE]…: {command.summary}\n"]
     text = _read(command.config)
     head, keys = _split(text)
-    # What estimate and plan share with a run is told by their summaries.
+    # estimate and plan have the keys of a run; their summaries say what differs.
     if title == spelled(command.config):
         parts.append(head)
     if name == "run":
@@ -60,9 +60,9 @@ def _read(name: str) -> str:
 
 
 def _split(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Return the comment at a config's head as text, and the lines of each of its keys.
+    """Return the comment at the top of a config, and the lines of each key.
 
-    The comment above a key is part of its lines; Hydra's own keys are left out.
+    A key's lines include the comment above it; Hydra's own keys are left out.
     """
     lines = text.splitlines()
     end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
@@ -87,7 +87,7 @@ def _split(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _keys_of_group(group: str, chosen: str) -> Iterator[str]:
-    """Yield the keys of a group's default, then those that its other configs have besides."""
+    """Yield the keys of a group's default config, then further keys of its other configs."""
     shown: set[str] = set()
     for name in _names(group, chosen):
         keys = _split(_read(f"{group}/{name}"))[1]

@@ -1,7 +1,7 @@
-"""`python -m lcbench import PATH`: public results of mteb, taken in as baselines.
+"""`python -m lcbench import PATH`: imports public mteb results as baselines.
 
-They are kept in lcbench's own layout under a protocol of their own: nobody knows all of what an
-imported score was measured under, so none may stand in for a baseline of ours.
+They are stored in lcbench's layout under a separate protocol: the conditions of an imported score
+are only partly known, so it never replaces a measured baseline.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-# Hydra's flags whose value is an argument of its own.
+# Hydra's flags whose value is a separate argument.
 _FLAGS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
     *("--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
@@ -51,13 +51,13 @@ def job(config: DictConfig) -> int:
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in Hydra's grammar for one that gives the path without its key.
+    """Return the command line in Hydra's grammar: a bare path becomes path=…
 
-    An argument is the path if it has no `=`, begins like a path (`/`, `./`, `../`, `~/`), or names
-    a folder and no key.
+    An argument is a path if it has no `=`, begins like a path (`/`, `./`, `../`, `~/`), or names a
+    folder and not a key.
 
     Raises:
-        RequestError: there are two of them.
+        RequestError: there are two paths.
     """
     from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -72,7 +72,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
         raise RequestError(f"one PATH at a time, not {both}.")
     named = list(arguments)
     for place in paths:
-        # Inside of quotes only `${` still means something: to OmegaConf, with the \ before it.
+        # Within quotes only `${` is special: OmegaConf takes it literally after a backslash.
         literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", named[place])
         named[place] = f"path={QuotedString(literal, Quote.single).with_quotes()}"
     return named
@@ -91,13 +91,13 @@ def _summary(done: Imported) -> list[str]:
     if done.known:
         lines.append(f"{_results(done.known)} imported before and unchanged")
     if done.unused:
-        lines.append(f"{_results(done.unused)} left out: no score of the splits that are used")
+        lines.append(f"{_results(done.unused)} left out: no scores on the splits used here")
     if done.experiments:
-        lines.append(f"{_results(done.experiments)} of experiments left out: no baselines")
+        lines.append(f"{_results(done.experiments)} of experiments left out: not baselines")
     if done.refused:
         lines.append(f"{_results(done.refused)} refused, see above")
     if done.taken or done.known:
-        lines.append("`python -m lcbench report` shows them in a table of their own.")
+        lines.append("`python -m lcbench report` shows them in a separate table.")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""`python -m lcbench plan`: freeze a sweep into a manifest, divided into array elements.
+"""`python -m lcbench plan`: freezes a sweep into a manifest, divided into array elements.
 
-Takes the keys of `python -m lcbench`; what it writes, `python -m lcbench manifest=PATH` runs, whole
-or element by element, here, on several machines at once, or as a Slurm array.
+It takes the keys of `python -m lcbench`. `python -m lcbench manifest=PATH` then runs the sweep as a
+whole or element by element, here, on several machines at once, or as a Slurm array.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def job(config: DictConfig) -> int:
 
     asked = read_run(config)
     if asked.manifest is not None:
-        raise RequestError(f"manifest={asked.manifest} is planned already.")
+        raise RequestError(f"manifest={asked.manifest} is already planned.")
     observer = ConsoleObserver(screen())
     frozen = freeze_sweep(compose_settings(config), asked.launch, observer)
     observer.say(describe(frozen))

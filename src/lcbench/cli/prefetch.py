@@ -1,4 +1,4 @@
-"""`python -m lcbench prefetch`: every model and dataset that a run needs, in one folder."""
+"""`python -m lcbench prefetch`: fetches every model and dataset of a run into one folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     settings = compose_settings(config, "prefetch")
-    # The client's threads follow a server for as long as it sends, also when told to end.
+    # The hub client's threads keep reading from a slow server, even after a signal.
     with Stop():
         failed = prefetch(settings, ConsoleObserver(screen()), verify=read_verify(config))
     for wanted, reason in failed.items():
@@ -32,20 +32,20 @@ def job(config: DictConfig) -> int:
 
 
 def prefetch(settings: Settings, observer: Observer, *, verify: bool) -> dict[str, str]:
-    """Fetch what a run of these settings needs into the folder `mirror`.
+    """Fetch everything that a run needs into the folder `mirror`.
 
     Args:
-        settings: of the run.
-        observer: told what is fetched, and how far it is.
-        verify: compare the digests of all files, also of those that were there.
+        settings: settings of the run.
+        observer: receives progress.
+        verify: whether to compare the digests of all files, including those already present.
 
     Returns:
-        What could not be fetched, and why. All else was.
+        The repositories that could not be fetched, with the reasons.
 
     Raises:
-        MissingError: something is missing and the hub may not be asked, or does not answer.
-        RequestError: `mirror` is no folder, or what is missing does not fit onto its disk.
-        StorageError: it cannot be written.
+        MissingError: something is missing, and the hub may not be contacted or does not answer.
+        RequestError: `mirror` is not a folder, or its disk is too small.
+        StorageError: the folder cannot be written.
     """
     folder = _folder(settings)
     things = wanted_of(settings)
@@ -53,10 +53,10 @@ def prefetch(settings: Settings, observer: Observer, *, verify: bool) -> dict[st
 
 
 def wanted_of(settings: Settings) -> list[Wanted]:
-    """Return the repositories that a run of these settings needs, each revision once.
+    """Return the repositories that a run needs, each revision once.
 
     Raises:
-        RequestError: a model's name or a task's subsets cannot be.
+        RequestError: a model's name or a task's subsets are invalid.
     """
     check_pins([one.name for one in settings.tasks], settings.suites)
     parts = resolve_all(
@@ -72,7 +72,7 @@ def _folder(settings: Settings) -> Path:
             f"address, set HF_ENDPOINT={settings.hub}"
         )
     if settings.mirror is None:
-        raise RequestError("mirror needs the folder to fill: mirror=PATH.")
+        raise RequestError("prefetch needs a folder to fill: mirror=PATH.")
     if settings.mirror.exists() and not settings.mirror.is_dir():
         raise RequestError(f"mirror={settings.mirror} is a file, not a folder to fill.")
     return settings.mirror

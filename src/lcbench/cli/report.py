@@ -1,4 +1,4 @@
-"""`python -m lcbench report`: the tables and figures of a folder of results."""
+"""`python -m lcbench report`: writes tables, figures and page for a folder of results."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def job(config: DictConfig) -> int:
 def show(
     find: Callable[[Step | None], Report | None], console: Console, asked: Sequence[str] = ()
 ) -> None:
-    """Print a report's tables, write its files, and say where they are.
+    """Print a report's tables, write its files, and print their paths.
 
     Args:
-        find: returns what there is to report, if anything. Its argument is told how far it is.
-        console: where to print.
+        find: returns the findings, if there are any. Its argument receives progress.
+        console: console to print on.
         asked: names of tables that are printed too; `all`: all of them.
 
     Raises:
@@ -51,7 +51,7 @@ def show(
         report = find(step)
     if report is None:
         return
-    # Imported late: a report that finds nothing to say does not need them.
+    # Imported late: they are not needed if there is nothing to report.
     from lcbench.cli.tables import rendered
     from lcbench.reporting.publish import PAGE, publish
 
@@ -76,7 +76,7 @@ def show(
     folders = sorted({f"{name.partition('/')[0]}/" for name in files if "/" in name})
     written = f"Written to {report.folder}: {', '.join([*top, *folders])}"
     console.print(Text(written, style="dim"))
-    console.print(Text(f"The page: {report.folder / PAGE}"), soft_wrap=True)
+    console.print(Text(f"Page: {report.folder / PAGE}"), soft_wrap=True)
 
 
 def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], list[Table]]:
@@ -104,7 +104,7 @@ def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], 
 
 @contextmanager
 def _bars(console: Console) -> Iterator[Step | None]:
-    """Show on a terminal what is being worked out, and how much of it is done."""
+    """Show progress bars on a terminal."""
     if not console.is_terminal:
         yield None
         return
@@ -117,7 +117,7 @@ def _bars(console: Console) -> Iterator[Step | None]:
 
         def tell(what: str, done: int, total: int) -> None:
             if not bars:
-                # Not before: while it is shown, warnings would go to standard output.
+                # Not earlier: while it is shown, warnings would go to standard output.
                 stack.enter_context(shown)
             if what not in bars:
                 bars[what] = shown.add_task(what, total=total)

@@ -1,4 +1,4 @@
-"""`python -m lcbench`: one model or a sweep, at temperatures, over tasks, against the baseline."""
+"""`python -m lcbench`: runs a model or a sweep at several temperatures against the baseline."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def job(config: DictConfig) -> int:
         thawed(frozen, config)
         if asked.element is not None:
             raise RequestError(
-                f"element={asked.element}: launch=slurm submits all that are missing; with "
-                "launch=local, the default, one of them runs here."
+                f"element={asked.element}: launch=slurm submits all missing elements; "
+                "launch=local, the default, runs one here."
             )
         return slurm.launch(frozen, asked.launch.jobs, observer.say, observer.warn, open_keys())
     try:
@@ -64,15 +64,15 @@ def _run(
     frozen: Manifest | None = None,
     element: int | None = None,
 ) -> int:
-    """Run a request, or a frozen sweep or one of its elements, and report all but an element."""
+    """Run a request, a frozen sweep, or one of its elements; write a report unless it is an element."""
     from lcbench.system.signals import Stop
 
-    # From here on, before the imports that take their time, a signal is no longer the end.
+    # Signals are handled from here on, before the slow imports.
     with Stop() as stop:
-        return _run_told(settings, console, frozen, element, stop)
+        return _run_stoppable(settings, console, frozen, element, stop)
 
 
-def _run_told(
+def _run_stoppable(
     settings: Settings,
     console: Console,
     frozen: Manifest | None,
@@ -86,7 +86,7 @@ def _run_told(
             settings, ConsoleObserver(console), stop=stop, frozen=frozen, element=element
         )
         if outcome.stopped:
-            # Under -m no further job is begun either.
+            # Under -m no further job is started either.
             raise Terminated("told to stop")
     except KeyboardInterrupt as end:
         if element is not None:
@@ -105,9 +105,9 @@ def _run_told(
         done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
     for cell, where in outcome.elsewhere.items():
-        warn(f"{cell} is left to the process that runs it: {where}")
+        warn(f"{cell} is still running in another process: {where}")
     for name, reason in outcome.refused.items():
-        complain(f"{name} is refused: {reason}")
+        complain(f"{name} was refused: {reason}")
     for cell, reason in outcome.failed.items():
         complain(f"{cell} failed: {reason}")
     if outcome.refused:
@@ -116,16 +116,16 @@ def _run_told(
 
 
 def _requeue(stop: Stop, *, lost: bool = False) -> None:
-    """Send an array element that was told to stop back into Slurm's queue, if that is its place.
+    """Requeue an array element that a signal has stopped, if it should run again.
 
-    One that has to make room for another job comes back whatever it has done; one whose time is
-    over only if it has finished something, or it would come back for ever. One that was told by
-    SIGTERM alone, and need not make room, was cancelled. One whose GPU has failed, or whose encoder
-    hangs, comes back under the same condition: another process may go on.
+    An element that was preempted is requeued in any case; one at its time limit only if it has
+    finished something, since otherwise it would be requeued for ever. One that got SIGTERM alone
+    and was not preempted was cancelled. One whose GPU has failed or whose encoder hangs is requeued
+    under the same condition: another process may succeed.
 
     Args:
-        stop: what it was told, and whether it has done anything.
-        lost: whether its GPU has failed, or its encoder hangs.
+        stop: the signal that it got, and whether it has finished anything.
+        lost: whether its GPU has failed or its encoder hangs.
     """
     from lcbench.system import slurm
 

@@ -1,8 +1,7 @@
-"""`python -m lcbench status`: how a sweep stands, and how long it will take.
+"""`python -m lcbench status`: shows a sweep's progress and the time left.
 
-All of it is seen from the folders of results: each is listed once, and of the files only what is
-needed is read. This module imports nothing heavy; `state_of`, `to_submit` and `time_left` are for
-others too.
+It is read from the results folders: each is listed once, and only the parts of files that are
+needed are read. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-# What a screen shows of a list, and a live view, which has no room but the window's.
+# Lines shown of a list, and in a live view, which has only the window's height.
 _MOST_LISTED = 20
 _MOST_WATCHED = 6
 _WATCH_SECONDS = 2.0
@@ -53,7 +52,7 @@ _STYLES: Mapping[Kind, str] = {"done": "green", "running": "cyan", "failed": "re
 
 
 def prepare(arguments: Iterable[str]) -> list[str]:
-    """Return a command line in Hydra's grammar, which has no flags of one's own."""
+    """Return the command line in Hydra's grammar, which has no custom flags."""
     return [_FLAGS.get(one, one) for one in arguments]
 
 
@@ -61,7 +60,7 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     settings = read_status(config)
     if settings.failed and settings.watch:
-        raise RequestError("failed=true is for scripts and watch=true for the eye: one of them.")
+        raise RequestError("failed=true and watch=true are mutually exclusive.")
     folder = settings.manifest or latest(settings.results_dir)
     if folder is None:
         raise RequestError(
@@ -80,18 +79,18 @@ def job(config: DictConfig) -> int:
     console = screen()
     if settings.watch and console.is_terminal:
         return _watch(manifest, console)
-    # Lines are the terminal's to wrap, so that a path can be copied.
+    # The terminal wraps lines, so that paths can be copied.
     console.print(view(state_of(manifest)), soft_wrap=True)
     if settings.watch:
-        warn("watch=true: there is no terminal to watch on. This is how it stands now.")
+        warn("watch=true needs a terminal; showing the status once.")
     return 0
 
 
 def _watch(manifest: Manifest, console: Console) -> int:
-    """Show how a sweep stands until nothing is left to be done.
+    """Show a sweep's status until all cells are done or failed.
 
     Returns:
-        0: all cells are done, or somebody has seen enough; 1: some have failed.
+        0: all cells are done, or the user has interrupted; 1: some have failed.
     """
     from rich.live import Live
 
@@ -107,11 +106,11 @@ def _watch(manifest: Manifest, console: Console) -> int:
 
 
 def view(state: State, most: int = _MOST_LISTED) -> RenderableType:
-    """Return how a sweep stands, to be printed.
+    """Return a sweep's status, to be printed.
 
     Args:
-        state: of the sweep.
-        most: lines of each list, and of the table.
+        state: state of the sweep.
+        most: the most lines of each list and of the table.
     """
     from rich.console import Group
 
@@ -124,13 +123,13 @@ def view(state: State, most: int = _MOST_LISTED) -> RenderableType:
     parts += _listed("failed", failed, most)
     broken = [cell for cell in state.cells if cell.is_broken]
     parts += _listed(
-        "broken: the next run sets it aside and computes it again",
+        "broken: the next run sets these aside and computes them again",
         [_plain(f"  {_shown(cell.files.result)}") for cell in broken],
         most,
     )
     dead = [cell for cell in state.of("missing") if cell.claim]
     parts += _listed(
-        "interrupted: the process is dead, the next run computes it again",
+        "interrupted: the process has ended; the next run computes these again",
         [_plain(f"  {cell.line} · {_holder(cell)}") for cell in dead],
         most,
     )
@@ -151,23 +150,23 @@ def _headline(state: State, left: TimeLeft) -> Text:
 
 def _left_line(state: State, left: TimeLeft) -> str:
     if len(state.cells) == state.counts["done"]:
-        return "Nothing is left to be done."
+        return "All cells are done."
     if not left.work:
-        # Whatever was predicted is used up, or nothing was.
-        nobody = "" if left.processes else "; nobody is at work on it"
-        return f"How long it will take is not known{nobody}."
+        # More time has passed than was predicted, or nothing was predicted.
+        nobody = "" if left.processes else "; no process is running"
+        return f"The time left is unknown{nobody}."
     about = "At least" if left.at_least else "About"
     if left.wall is None:
         time_ = duration(left.work / 3600)
-        return f"{about} {time_} of work left for one process; nobody is at work on it."
+        return f"{about} {time_} of work left for one process; no process is running."
     processes = "1 process" if left.processes == 1 else f"{left.processes} processes"
     silent = len({token(cell) for cell in state.cells if cell.silent is not None})
     silent_ = f" ({silent} of them silent)" if silent else ""
-    return f"{about} {duration(left.wall / 3600)} left with {processes} at work{silent_}."
+    return f"{about} {duration(left.wall / 3600)} left with {processes} running{silent_}."
 
 
 def _table(state: State, scale: float, most: int) -> list[RenderableType]:
-    """Return a row for each element, or for each model if there is but one; none for one row."""
+    """Return a row per element, or per model if there is one element; None for a single row."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -204,7 +203,7 @@ def _model_rows(state: State) -> Iterator[tuple[str, Sequence[CellState]]]:
 
 
 def _element_rows(state: State) -> Iterator[tuple[str, Sequence[CellState]]]:
-    """Yield elements, those of which nothing or everything is done as one row each."""
+    """Yield rows of elements; untouched and completed ones are combined into one row each."""
     cells_of: dict[int, list[CellState]] = {n: [] for n in range(state.manifest.elements)}
     for cell in state.cells:
         cells_of[cell.line.element].append(cell)
@@ -232,7 +231,7 @@ def _running_line(cell: CellState, at: float) -> Text:
 
 def _holder(cell: CellState) -> str:
     holder = cell.claim.holder if cell.claim else None
-    return "whose it is, its claim does not say" if holder is None else str(holder)
+    return "owner unknown" if holder is None else str(holder)
 
 
 def _failed_line(cell: CellState, failure: Failure) -> RenderableType:
@@ -241,7 +240,7 @@ def _failed_line(cell: CellState, failure: Failure) -> RenderableType:
     times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
     kind = "transient" if failure.transient else "not transient"
     line = _plain(f"  {cell.line} · {times}, {kind}: {failure.reason or 'no reason given'}")
-    # All of it is in the file.
+    # The file has the full text.
     line.no_wrap, line.overflow = True, "ellipsis"
     return Group(line, _plain(f"    {_shown(cell.files.failure)}", "dim"))
 
@@ -258,13 +257,13 @@ def _listed(title: str, lines: Sequence[RenderableType], most: int) -> list[Rend
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Return a text as it is: no markup, and nothing that a terminal obeys."""
+    """Return text without markup or control characters."""
     from rich.text import Text
 
     return Text(printable(text).replace("\n", "\\n"), style)
 
 
 def _shown(path: Path) -> str:
-    """Return a path as it is typed here: relative if it is below the working folder."""
+    """Return a path for display, relative if it is below the working folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

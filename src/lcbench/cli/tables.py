@@ -18,7 +18,7 @@ from lcbench.reporting.formats import headings
 from lcbench.reporting.table import Entry, Table
 from lcbench.reporting.text import DOWN, UP, one_line, wrapped_header
 
-# Gains blue and losses orange, as on the page and in the figures.
+# Gains are blue and losses orange, as on the page and in the figures.
 _GAIN, _LOSS = "dodger_blue1", "dark_orange"
 _STYLES = {
     "neutral": "",
@@ -29,8 +29,8 @@ _STYLES = {
     "detail": "dim",
 }
 
-# Names may take this share of the width, and a header is broken beyond so many characters if the
-# numbers below it are no wider.
+# Names may take this share of the width, and a header longer than so many characters is broken if
+# the numbers below it are narrower.
 _SHARE_OF_LABELS = 0.45
 _WIDEST_HEADER = 12
 
@@ -82,7 +82,7 @@ class _Grid:
             pad_edge=False,
             show_edge=False,
             show_header=header,
-            # The box itself puts one space between two columns.
+            # The box adds one space between columns.
             padding=(0, gap - 1, 0, 0),
         )
         for place in columns:
@@ -91,7 +91,7 @@ class _Grid:
                 justify="left" if place < self._table.labels else "right",
                 vertical="bottom" if header else "top",
                 overflow="fold",
-                # A column has its padding on the right within its width.
+                # A column's width includes its right padding.
                 width=widths[place],
             )
         return grid
@@ -134,7 +134,7 @@ class _Grid:
 
 
 def _entry(entry: Entry) -> Text:
-    """Return an entry in its colours."""
+    """Return a table entry with its style."""
     style = _STYLES[entry.style]
     if entry.style == "neutral":
         # An improvement of which it is unknown how sure it is.

@@ -1,4 +1,4 @@
-"""`python -m lcbench tasks`: suites and tasks, their sizes, and whether their data is here."""
+"""`python -m lcbench tasks`: lists suites and tasks, their sizes, and where their data is."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from lcbench.settings.schema import TasksSettings
 
 _UNKNOWN = "?"
-# Of a column that leaves room for the others on 110 columns; fits all names of the suites.
+# Width of the column of names, which leaves room for the others; all the suites' names fit.
 _TASK_WIDTH = 40
 _SPLITS_WIDTH = 10
-# Of data that cannot be scored as it is, worst first.
+# States of data that cannot be scored, the worst first.
 _NOT_WHOLE = ("unreadable", "other data", "in part")
 
 
@@ -37,18 +37,18 @@ class Row:
     """A task of a listing.
 
     Attributes:
-        group: the suite, or what else was asked for.
-        column: of Table 1.
-        task: its name.
-        kind: its type in mteb.
-        splits: those that are scored, joined by commas.
-        subsets: how many are scored.
-        texts: that are encoded for it, repetitions included; None: unknown.
-        unique: different ones among them.
-        characters: of all its texts.
-        data: where its data lies (`hub.datasets.find`; `tasks.source.Origin.listed_as`, such as
-            `made here`); of a mirror's plain folder also `other data` (of another number of texts)
-            or `unreadable`; None: not here.
+        group: suite, benchmark or task that was requested.
+        column: column of Table 1.
+        task: name of the task.
+        kind: type in mteb.
+        splits: splits that are scored, joined by commas.
+        subsets: number of subsets that are scored.
+        texts: number of texts to encode, including repetitions; None: unknown.
+        unique: number of different texts.
+        characters: number of characters in all texts.
+        data: location of the data (`hub.datasets.find`; `tasks.source.Origin.listed_as`, such as
+            `made here`); for a plain folder of a mirror also `other data` (with another number of
+            texts) or `unreadable`; None: missing.
     """
 
     group: str
@@ -68,9 +68,9 @@ class BenchmarkRow:
     """A benchmark of mteb.
 
     Attributes:
-        benchmark: its name.
-        tasks: how many it has.
-        run_here: how many of them can be run here: public, and made of text alone.
+        benchmark: name of the benchmark.
+        tasks: number of its tasks.
+        run_here: number of tasks that can be run here: public and text only.
     """
 
     benchmark: str
@@ -102,10 +102,10 @@ def job(config: DictConfig) -> int:
 
 
 def list_tasks(settings: TasksSettings) -> dict[str, list[Row]]:
-    """Return the rows of each group: each suite, or all that was asked for.
+    """Return the rows of each group: a suite, or a requested task or benchmark.
 
     Raises:
-        RequestError: the request is wrong: nothing of a task is left under it.
+        RequestError: nothing of a task is left under the request.
     """
     return {
         name: [_row(name, choice, settings) for choice in choices]
@@ -114,7 +114,7 @@ def list_tasks(settings: TasksSettings) -> dict[str, list[Row]]:
 
 
 def list_benchmarks(known: Registry) -> list[BenchmarkRow]:
-    """Return all benchmarks by name, those of which nothing can be run here as well."""
+    """Return all benchmarks by name, including those that cannot be run here."""
     return [
         BenchmarkRow(
             name, len(choices), sum(not why_left_out(known.tasks[one.name]) for one in choices)
@@ -148,7 +148,7 @@ def _subsets_of(part: Part) -> tuple[str, ...]:
 
 
 def _where(part: Part, settings: TasksSettings) -> str | None:
-    """Return where a task's data lies; of an aggregate, that of all its parts."""
+    """Return the location of a task's data; for an aggregate, of all its parts."""
     if (origin := part.source.origin) is not None:
         return None if part.source.missing(part.name) else origin.listed_as
     found = [_where_one(entry, part, settings) for entry, _ in part.source.datasets(part)]
@@ -162,7 +162,7 @@ def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | N
         found = find(entry, _subsets_of(part), settings.mirror)
     except RequestError:
         return "unreadable"
-    # Whoever filled a plain folder gave it the dataset's name: that it is, is seen only in it.
+    # A plain folder only has the dataset's name; whether it holds that dataset shows its content.
     plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
     if found != "mirror" or not plain:
         return found
@@ -200,7 +200,7 @@ def _print_groups(groups: Mapping[str, Sequence[Row]], console: Console) -> None
 
 
 def _total(numbers: Iterable[int | None]) -> str:
-    """Return a sum in words; where some are unknown it is at least that."""
+    """Return a sum in words, with `at least` if some values are unknown."""
     numbers = list(numbers)
     known = rounded(sum(number for number in numbers if number is not None))
     return f"at least {known}" if None in numbers else known
@@ -210,7 +210,7 @@ def _table(rows: Sequence[Row]) -> Table:
     from rich.text import Text
 
     table = _empty_table()
-    # A name is what a request takes: it may be folded, and is never cut.
+    # Names are typed in requests: they may be folded, but are never cut.
     longest = max(len(row.task) for row in rows) + 1
     table.add_column("task", overflow="fold", min_width=min(longest, _TASK_WIDTH))
     table.add_column("type", overflow="fold", max_width=14)
@@ -227,7 +227,7 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_row(
             Text(f" {row.task}"),
             Text(row.kind),
-            Text(_in_short(row.splits)),
+            Text(_shortened(row.splits)),
             str(row.subsets),
             *(
                 _UNKNOWN if number is None else rounded(number)
@@ -238,8 +238,8 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _in_short(splits: str) -> str:
-    """Return the names of splits where there is room for them, else how many there are."""
+def _shortened(splits: str) -> str:
+    """Return the names of splits, or their number if there is no room."""
     return splits if len(splits) <= _SPLITS_WIDTH else f"{splits.count(',') + 1} splits"
 
 

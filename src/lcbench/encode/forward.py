@@ -32,7 +32,7 @@ from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import POOL_FLATTENED, attention_implementation
-from lcbench.system.transient import is_out_of_memory, loss_of
+from lcbench.system.transient import device_loss_in, is_out_of_memory
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy, Role
 
@@ -205,7 +205,7 @@ class Forward:
                     try:
                         embeddings, padded = future.result()
                     except (RuntimeError, MemoryError) as error:
-                        if (lost := loss_of(error)) is not None:
+                        if (lost := device_loss_in(error)) is not None:
                             raise DeviceLost(lost) from error
                         if not is_out_of_memory(error):
                             raise

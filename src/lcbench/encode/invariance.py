@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import LcbenchError, RequestError
-from lcbench.system.transient import is_of_device, may_pass
+from lcbench.system.transient import is_of_device, is_transient
 from lcbench.tempscale.inject import find_transformer
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_invariance(
         alone = torch.cat([embed([text]) for text in texts])
     # Whatever its code raises. What is about a device or its memory is no fault of the model's.
     except Exception as problem:
-        if isinstance(problem, LcbenchError) or is_of_device(problem) or may_pass(problem):
+        if isinstance(problem, LcbenchError) or is_of_device(problem) or is_transient(problem):
             raise
         said = f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}"
         raise RequestError(

@@ -386,7 +386,7 @@ def _fetch_patiently(
         try:
             return fetch_one(plan, folder)
         except Exception as error:
-            if not transient.may_pass(error) or isinstance(error, MemoryError):
+            if not transient.is_transient(error) or isinstance(error, MemoryError):
                 raise
             observer.say(f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s")
             time.sleep(seconds)

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcbench.errors import RequestError
-from lcbench.system.files import fitting, write_atomically
+from lcbench.system.files import shortened_name, write_atomically
 
 NAME = "manifest.jsonl"
 # On a command line: the sweep that was planned or run last.
@@ -116,7 +116,7 @@ def folder_of(
     cells = [line.identity for line in lines]
     content = json.dumps([settings, cells, list(division)], sort_keys=True).encode()
     # A sweep of a subfolder of configs (mine/x) has no folder of its own here.
-    name = fitting(label.replace("/", "-"))
+    name = shortened_name(label.replace("/", "-"))
     return results_dir / _SWEEPS / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 

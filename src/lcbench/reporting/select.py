@@ -22,7 +22,7 @@ from lcbench.reporting.tables.paper import in_papers_order
 from lcbench.results.cell import texts_of
 from lcbench.results.folder import Results
 from lcbench.results.rows import group_name
-from lcbench.system.files import try_writing
+from lcbench.system.files import check_writable
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Source, source_of
@@ -424,7 +424,7 @@ def _check_writable(folder: Path) -> None:
         RequestError: naming the key, before anything is worked out.
     """
     try:
-        try_writing(folder)
+        check_writable(folder)
     except OSError as error:
         raise RequestError(
             f"report_dir={folder} cannot be written: {error.strerror or error}. "

@@ -11,7 +11,7 @@ from typing import Any
 from lcbench.errors import StorageError
 from lcbench.results.cell import texts_of
 from lcbench.results.files import CellFiles, read_bytes
-from lcbench.system.transient import patiently
+from lcbench.system.transient import with_retries
 
 # In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
 DIGEST = "result_sha256"
@@ -90,7 +90,7 @@ def content_of(path: Path) -> bytes | None:
         StorageError: it cannot be read.
     """
     try:
-        return patiently(lambda: read_bytes(path))
+        return with_retries(lambda: read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

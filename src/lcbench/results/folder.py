@@ -62,7 +62,7 @@ from lcbench.results.rows import (
     result_rows,
     tell_texts_apart,
 )
-from lcbench.system.files import Content, try_writing, write_atomically
+from lcbench.system.files import Content, check_writable, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ class Results:
             RequestError: naming the key, before anything is computed.
         """
         try:
-            try_writing(self.folder)
+            check_writable(self.folder)
         except OSError as error:
             raise RequestError(
                 f"results_dir={self.folder} cannot be written: {error.strerror or error}. "

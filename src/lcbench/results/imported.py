@@ -344,7 +344,7 @@ def _with_main_score(
         if not is_possible(score, lowest) or score != score:
             raise _UnusableError(
                 f"its split {split}, subset {entry['hf_subset']}: main_score is "
-                f"{_in_short(score)}, not a number from {lowest} to 1 ({task.main_score})"
+                f"{_shortened(score)}, not a number from {lowest} to 1 ({task.main_score})"
             )
         complete.append({**entry, "main_score": score})
     return complete
@@ -406,6 +406,6 @@ def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
     return {**empty, **own, "name": cell.model, "revision": cell.revision}
 
 
-def _in_short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = str(value)
     return text if len(text) <= 20 else f"{text[:20]}…"

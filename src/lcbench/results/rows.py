@@ -17,7 +17,7 @@ from lcbench.results.cell import Protocol, texts_of
 from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
 from lcbench.results.files import META, CellFiles
 from lcbench.results.items import ITEMS
-from lcbench.system.files import fitting
+from lcbench.system.files import shortened_name
 from lcbench.system.versions import DISTRIBUTIONS
 from lcbench.tasks import texts
 
@@ -191,7 +191,7 @@ def _model_folder(folder: Path) -> Path:
 
 def folder_name(model: str) -> str:
     """Return what the folder of a model is called, as mteb has it; a long name is cut."""
-    return fitting(model.replace("/", "__").replace(" ", "_"))
+    return shortened_name(model.replace("/", "__").replace(" ", "_"))
 
 
 def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -42,16 +42,16 @@ from typing import Any
 from lcbench.errors import StorageError
 from lcbench.system import process as machine
 from lcbench.system.files import NO_LINKS
-from lcbench.system.transient import patiently
+from lcbench.system.transient import with_retries
 
 # A process touches its claims so often; one of another machine is dead when its claim has not
 # changed for so long. NFS shows changes of others within a minute (acregmax, acdirmax).
-BEAT_SECONDS = 15.0
+HEARTBEAT_SECONDS = 15.0
 LEASE_SECONDS = 150.0
 _NAME = re.compile(r"\.(?P<task>.+)\.attempt-(?P<number>\d+)")
 # Whoever loses a race for a cell looks again so often, and lets others go first.
-_TRIES = 5
-_APART_SECONDS = 0.02
+_RACE_RETRIES = 5
+_RACE_DELAY_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def here() -> Holder:
         host=socket.gethostname(),
         machine=machine.machine(),
         process=os.getpid(),
-        started=machine.start_of(os.getpid()),
+        started=machine.start_time_of(os.getpid()),
         job=job or None,
         restart=int(restart) if restart.isdecimal() else 0,
         began=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,7 +137,7 @@ def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attemp
     """
     if names is None:
         try:
-            names = patiently(lambda: [path.name for path in folder.iterdir()])
+            names = with_retries(lambda: [path.name for path in folder.iterdir()])
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -187,7 +187,7 @@ def _holder(**said: Any) -> Holder:
     return holder
 
 
-def lives_here(holder: Holder) -> bool | None:
+def is_alive_here(holder: Holder) -> bool | None:
     """Whether a process of this machine lives; None: another's, or the system does not say."""
     if holder.machine is None or holder.machine != machine.machine():
         return None
@@ -228,38 +228,38 @@ class _Seen:
 
     changed: int
     since: float
-    beats: bool = False
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True)
-class Standing:
+class ClaimState:
     """What a folder says of a cell that is not finished.
 
     Attributes:
         number: of the last attempt, whether it is over or not; 0: there was none.
         holder: of the live process that runs it; None: nobody does.
-        beats: whether that process was seen to live.
+        is_fresh: whether that process was seen to live.
     """
 
     number: int
     holder: Holder | None
-    beats: bool = True
+    is_fresh: bool = True
 
 
 class Claims:
     """The claims of this process, which it touches until they are released."""
 
     def __init__(
-        self, *, beat_seconds: float = BEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
+        self, *, heartbeat_seconds: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
     ) -> None:
         """Begin.
 
         Args:
-            beat_seconds: between two touches of a claim.
+            heartbeat_seconds: between two touches of a claim.
             lease_seconds: after which one of another machine that was not touched is dead.
         """
         self._me = here()
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._lease_seconds = lease_seconds
         self._held: list[Claim] = []
         self._lock = threading.Lock()
@@ -285,7 +285,7 @@ class Claims:
             with suppress(StorageError):
                 self.release(claim)
 
-    def standing(self, folder: Path, task: str, over: int) -> Standing:
+    def standing(self, folder: Path, task: str, over: int) -> ClaimState:
         """Return how a cell that is not finished stands, without claiming it.
 
         Args:
@@ -298,10 +298,10 @@ class Claims:
         for one in attempts:
             if one.number > over and self.is_alive(one):
                 key = self._key(one)
-                beats = lives_here(one.holder) is True if one.holder else False
-                beats = beats or (key in self._seen and self._seen[key].beats)
-                return Standing(max(last, over), one.holder or _UNKNOWN, beats)
-        return Standing(max(last, over), None)
+                is_fresh = is_alive_here(one.holder) is True if one.holder else False
+                is_fresh = is_fresh or (key in self._seen and self._seen[key].is_fresh)
+                return ClaimState(max(last, over), one.holder or _UNKNOWN, is_fresh)
+        return ClaimState(max(last, over), None)
 
     def take(self, folder: Path, task: str, over: int) -> Claim | None:
         """Claim a cell; None: another process has it, or was quicker.
@@ -311,7 +311,7 @@ class Claims:
         Raises:
             StorageError: the folder cannot be written.
         """
-        for _ in range(_TRIES):
+        for _ in range(_RACE_RETRIES):
             standing = self.standing(folder, task, over)
             if standing.holder is not None:
                 return None
@@ -328,7 +328,7 @@ class Claims:
                     self._keep_alive()
                     return claim
                 self._remove_own(claim)
-            time.sleep(random.uniform(0.0, _APART_SECONDS))  # noqa: S311
+            time.sleep(random.uniform(0.0, _RACE_DELAY_SECONDS))  # noqa: S311
         return None
 
     def holds(self, claim: Claim) -> bool:
@@ -388,7 +388,7 @@ class Claims:
             if holder.token == self._me.token:
                 # Of this process: alive as long as it says so.
                 return any(_is(attempt, claim) for claim in self._held)
-            lives = lives_here(holder)
+            lives = is_alive_here(holder)
             if lives is not None:
                 return lives
             is_mine = holder.job is not None and holder.job == self._me.job
@@ -398,7 +398,7 @@ class Claims:
         now, key = time.monotonic(), self._key(attempt)
         seen = self._seen.get(key)
         if seen is None or seen.changed != attempt.changed:
-            self._seen[key] = _Seen(attempt.changed, now, beats=seen is not None)
+            self._seen[key] = _Seen(attempt.changed, now, is_fresh=seen is not None)
             return True
         return now - seen.since <= self._lease_seconds
 
@@ -407,11 +407,11 @@ class Claims:
 
     def _keep_alive(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
+            self._thread = threading.Thread(target=self._heartbeat, name="claims", daemon=True)
             self._thread.start()
 
-    def _beat(self) -> None:
-        while not self._ended.wait(self._beat_seconds):
+    def _heartbeat(self) -> None:
+        while not self._ended.wait(self._heartbeat_seconds):
             with self._lock:
                 held = list(self._held)
             for claim in held:

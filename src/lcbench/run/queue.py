@@ -17,7 +17,7 @@ from lcbench.results.cell import Cell
 from lcbench.results.failure import Failure, read_failure
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Finished, Results
-from lcbench.run.claims import Attempt, Claim, Claims, Holder, Standing, attempts_in, here, remove
+from lcbench.run.claims import Attempt, Claim, Claims, ClaimState, Holder, attempts_in, here, remove
 from lcbench.system.files import remove_leftovers
 
 
@@ -32,17 +32,17 @@ class Busy:
 
     Attributes:
         holder: which.
-        beats: whether that process was seen to live, by this one.
+        is_fresh: whether that process was seen to live, by this one.
     """
 
     holder: Holder | None
-    beats: bool
+    is_fresh: bool
 
 
 Verdict = Done | Failure | Busy
 
 
-class Allotment:
+class CellQueue:
     """Claims cells one by one, and records how they end."""
 
     def __init__(
@@ -77,8 +77,8 @@ class Allotment:
         """Return what stands against running a cell; None: nothing."""
         if over := self._over(cell):
             return over
-        standing = self._standing(cell)
-        return None if standing.holder is None else Busy(standing.holder, standing.beats)
+        standing = self._claim_state(cell)
+        return None if standing.holder is None else Busy(standing.holder, standing.is_fresh)
 
     def take(self, cell: Cell) -> Claim | Verdict:
         """Claim a cell, or return what stands against it.
@@ -91,11 +91,11 @@ class Allotment:
         files, failed = self._results.files(cell), self._failed(cell)
         claim = self._claims.take(files.folder, cell.task, failed)
         if claim is None:
-            return self.look(cell) or Busy(None, beats=True)
+            return self.look(cell) or Busy(None, is_fresh=True)
         # What others did until the claim was made is to be seen only now.
         over = self._over(cell)
         if over is None and self._failed(cell) >= claim.number:
-            over = Busy(None, beats=True)
+            over = Busy(None, is_fresh=True)
         if over is None and claim.number - 1 - self._before[cell] > self._retries:
             over = self._killed(cell, claim)
         if over is None:
@@ -145,7 +145,7 @@ class Allotment:
         failure = self._results.failure(cell)
         return 0 if failure is None else failure.attempts
 
-    def _standing(self, cell: Cell) -> Standing:
+    def _claim_state(self, cell: Cell) -> ClaimState:
         files = self._results.files(cell)
         return self._claims.standing(files.folder, cell.task, self._failed(cell))
 

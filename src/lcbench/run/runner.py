@@ -30,7 +30,7 @@ from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
 from lcbench.run import checks
 from lcbench.run.claims import Claim, Claims
 from lcbench.run.progress import AGAIN, Progress
-from lcbench.run.queue import Allotment, Busy, Done
+from lcbench.run.queue import Busy, CellQueue, Done
 from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
 from lcbench.score.pool import Pool, processes
 from lcbench.system import hardware
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from lcbench.tempscale.prove import Proof
 
 # Before what failed is tried again.
-_PAUSE_SECONDS = 10.0
+_RETRY_DELAY_SECONDS = 10.0
 # Between two looks at cells that other processes run.
 _LOOK_SECONDS = 2.0
 
@@ -202,7 +202,7 @@ class Runner:
         """
         started = time.monotonic()
         every = [cell for cells in cells_of.values() for cell in cells]
-        self._allotment = Allotment(self._results, self._claims, every, self._options.retries)
+        self._queue = CellQueue(self._results, self._claims, every, self._options.retries)
         self._recorder = recorder.Recorder(prediction)
         for model, cells in cells_of.items():
             parts = [self._grid.parts[name] for name in dict.fromkeys(cell.task for cell in cells)]
@@ -235,11 +235,11 @@ class Runner:
                 for cell in cells:
                     if cell in self._over:
                         continue
-                    verdict = self._allotment.look(cell)
+                    verdict = self._queue.look(cell)
                     if isinstance(verdict, Busy):
                         busy[cell] = verdict
                     elif verdict is not None:
-                        self._settle(cell, verdict, progress)
+                        self._mark_finished(cell, verdict, progress)
                     else:
                         free.append(cell)
                 if free and not self._stop.is_asked:
@@ -265,11 +265,11 @@ class Runner:
     def _leave(self, busy: Mapping[Cell, Busy]) -> None:
         """Leave cells to processes that are seen to live, and wait to see whether others do."""
         for cell, verdict in busy.items():
-            if verdict.beats and verdict.holder is not None:
+            if verdict.is_fresh and verdict.holder is not None:
                 self._over.add(cell)
                 self.elsewhere[cell] = str(verdict.holder)
 
-    def _settle(self, cell: Cell, verdict: Done | Failure, progress: Progress) -> None:
+    def _mark_finished(self, cell: Cell, verdict: Done | Failure, progress: Progress) -> None:
         """Take note of a cell that needs no more doing."""
         self._over.add(cell)
         if isinstance(verdict, Done):
@@ -303,7 +303,7 @@ class Runner:
         except RequestError as error:
             if is_of_device(error):
                 # Whoever took the device's word for the model's.
-                self._try_later(cells, error, progress)
+                self._postpone(cells, error, progress)
                 return
             self.refused[model.name] = str(error)
             LOGGER.error("%s is refused: %s", model.name, error)
@@ -313,7 +313,7 @@ class Runner:
             return
         # Whatever this model is at fault with, the next one need not be.
         except Exception as error:
-            self._try_later(cells, error, progress)
+            self._postpone(cells, error, progress)
             return
         again: deque[Cell] = deque()
 
@@ -322,12 +322,12 @@ class Runner:
             while queue and not self._stop.is_asked:
                 cell = queue.popleft()
                 with self._stop.shield():
-                    taken = self._allotment.take(cell)
+                    taken = self._queue.take(cell)
                     if isinstance(taken, Claim):
                         claims[cell] = taken
                 if not isinstance(taken, Claim):
                     if not isinstance(taken, Busy):
-                        self._settle(cell, taken, progress)
+                        self._mark_finished(cell, taken, progress)
                     continue
                 yield Job(
                     number=number,
@@ -368,11 +368,11 @@ class Runner:
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:
                     # A neighbour's memory, a network: it takes a moment.
-                    time.sleep(_PAUSE_SECONDS)
+                    time.sleep(_RETRY_DELAY_SECONDS)
         finally:
             engine.close()
 
-    def _try_later(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
+    def _postpone(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
         """Record why a model's cells could not be begun, and let those wait that may go better.
 
         Raises:
@@ -380,12 +380,12 @@ class Runner:
         """
         self._fail_all(cells, FailedCell.of(error), progress)
         if any(cell not in self._over for cell in cells):
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_RETRY_DELAY_SECONDS)
 
     def _fail_all(self, cells: Sequence[Cell], failed: FailedCell, progress: Progress) -> None:
         """Record the failure of cells none of which could be begun."""
         for cell in cells:
-            claim = self._allotment.take(cell)
+            claim = self._queue.take(cell)
             if isinstance(claim, Claim):
                 progress.start(cell)
                 self._fail(cell, claim, failed, progress)
@@ -528,7 +528,7 @@ class Runner:
             DIGEST: digest_of(scored.result),
         }
         finished = Finished(scored.result, scored.model_meta, record, scored.items)
-        if not self._allotment.finish(cell, claim, finished):
+        if not self._queue.finish(cell, claim, finished):
             LOGGER.warning("another process has taken this cell over; its result is the one kept")
             progress.finish(cell, "left to another process", {})
             return
@@ -542,12 +542,12 @@ class Runner:
         """Record a failed attempt, and return whether the cell is to be tried again."""
         if failed.is_full:
             LOGGER.error("stops: no room left on a disk:\n%s", failed.traceback)
-            self._allotment.drop(claim)
+            self._queue.drop(claim)
             raise StorageError(
                 f"{cell} could not be finished: {failed.reason}. Make room, then run the same "
                 "command again: what is finished is kept."
             )
-        where, again = self._allotment.fail(
+        where, again = self._queue.fail(
             cell, claim, failed.reason, failed.traceback, transient=failed.transient
         )
         LOGGER.error(

@@ -22,7 +22,7 @@ from lcbench.plan.manifest import Line, Manifest
 from lcbench.plan.predict import work_seconds
 from lcbench.results.failure import Failure, read_failure
 from lcbench.results.files import CellFiles
-from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, lives_here
+from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, is_alive_here
 
 Kind = Literal["done", "running", "failed", "missing"]
 KINDS: tuple[Kind, ...] = ("done", "running", "failed", "missing")
@@ -177,7 +177,7 @@ def _look(
     failure = read_failure(files.failure) if files.failure.name in inodes else None
     if last is not None and last.number <= (failure.attempts if failure else 0):
         last = None
-    lives = None if last is None or last.holder is None else lives_here(last.holder)
+    lives = None if last is None or last.holder is None else is_alive_here(last.holder)
     if last is not None and lives is not False:
         now = time.time()
         untouched = now - last.changed / 1e9
@@ -301,7 +301,7 @@ def _scale(state: State) -> float:
     predicted = 0.0
     measured: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for cell in finished[:_MOST_COMPARED]:
-        if (took := _took(cell.files.provenance)) is not None:
+        if (took := _measured_seconds(cell.files.provenance)) is not None:
             machine, divided = took
             measured[machine].append(divided)
             predicted += cell.line.seconds or 0.0
@@ -314,7 +314,7 @@ def _scale(state: State) -> float:
     return seconds / predicted
 
 
-def _took(path: Path) -> tuple[tuple[str, int], tuple[float, float]] | None:
+def _measured_seconds(path: Path) -> tuple[tuple[str, int], tuple[float, float]] | None:
     """Return device, cores, seconds of encoding and all others of a result; None: unknown.
 
     Waiting for other cells' texts to be encoded is in neither.

@@ -123,7 +123,7 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
         if frozen is None:
             costs = [prediction.cells.get(cell) for cell in grid.cells]
             frozen = sweep.register(elements.with_seconds(lines, costs, prediction))
-        with logged(frozen.folder / "logs", _log_name(element)) as log, _told_in_it():
+        with logged(frozen.folder / "logs", _log_name(element)) as log, _logged_outcome():
             LOGGER.info(
                 "%s begins: %d cells, %d of them finished",
                 here(),
@@ -168,7 +168,7 @@ def _of_element(
 
 
 @contextmanager
-def _told_in_it() -> Iterator[None]:
+def _logged_outcome() -> Iterator[None]:
     """Let the log say how a run ended, however it did."""
     try:
         yield

@@ -90,7 +90,7 @@ class FailedCell:
         Raises:
             DeviceLost: it is not about a cell: a GPU has failed.
         """
-        if (lost := failures.loss_of(error)) is not None:
+        if (lost := failures.device_loss_in(error)) is not None:
             LOGGER.error("a GPU has failed:\n%s", "".join(traceback.format_exception(error)))
             raise DeviceLost(lost) from error
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -98,7 +98,7 @@ class FailedCell:
         return cls(
             without_credentials(reason),
             without_credentials("".join(traceback.format_exception(error))),
-            transient=failures.may_pass(error),
+            transient=failures.is_transient(error),
             is_full=failures.is_full(error),
         )
 

@@ -352,7 +352,7 @@ class Pool:
             if code == -signal.SIGKILL:
                 how += " (often for lack of memory: fewer processes need less, engine.scoring=1)"
         reason = f"the process that scored it ended {how}"
-        words = worker.relay.last_words(PATIENCE) if worker.relay else ""
+        words = worker.relay.output_tail(PATIENCE) if worker.relay else ""
         return FailedCell(reason, f"{reason}\n{words}", transient=True)
 
 

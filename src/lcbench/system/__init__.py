@@ -1,1 +1,1 @@
-"""What knows the operating system and nothing of embeddings."""
+"""The operating system, files, processes, hardware and logs; nothing here knows embeddings."""

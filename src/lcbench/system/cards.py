@@ -1,4 +1,4 @@
-"""What GPUs can do by their makers' data sheets, for estimates of a machine that is not at hand."""
+"""Arithmetic rates of GPUs from their data sheets, to estimate runs on another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the folder for what can be made again."""
+"""Atomic writing of files, and lcbench's cache folder."""
 
 import errno
 import hashlib
@@ -10,21 +10,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from lcbench.errors import StorageError
-from lcbench.system.process import lives, short_name, start_of
+from lcbench.system.process import lives, short_name, start_time_of
 
-# File systems take names of 255 bytes. Of a longer one than this the beginning is kept, so that
-# what is put behind it fits as well.
+# File systems take names of 255 bytes. Longer names than this are cut, which leaves room for a
+# suffix.
 _LONGEST_NAME = 200
-# In a temporary name, which says besides whose it is.
-_LONGEST_IN_TEMPORARY = 120
+# The same within a temporary name, which also names the process that writes.
+_LONGEST_TEMPORARY_PART = 120
 _DIGITS = 16
-# What file systems say that have no links (exFAT, some shares).
+# Errors of file systems without links (exFAT, some shares).
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-# What file systems say that cannot fsync a folder (vboxsf, old CIFS); SQLite passes over it too.
+# Errors of file systems that cannot fsync a folder (vboxsf, old CIFS); SQLite ignores them too.
 _NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
-# What a file is to hold: bytes, text (UTF-8), or what writes it to the path that it is given.
+# The content of a file: bytes, text (UTF-8), or a function that writes it to a path.
 Content = bytes | str | Callable[[Path], object]
 
 
@@ -32,9 +32,9 @@ def write_atomically(path: Path, content: Content) -> None:
     """Write a temporary file next to `path`, then rename it to `path`.
 
     A reader sees the old file or the new one, never a part, also after SIGKILL or a power cut: the
-    temporary file is fsynced before the rename and the folder after it. The price is one fsync a
+    temporary file is fsynced before the rename and the folder after it. The price is one fsync per
     file (some milliseconds), and after SIGKILL a leftover `.<name>@<machine>~<pid>~<start>.*.tmp`,
-    which nothing reads and `remove_leftovers` removes, on the same machine.
+    which nothing reads and `remove_leftovers` removes on the same machine.
     The temporary name never ends in the suffix of `path`, so that no glob for results finds it.
 
     Raises:
@@ -45,11 +45,11 @@ def write_atomically(path: Path, content: Content) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = _temporary(path)
-        # Made as any other file is, with the mode that the umask leaves.
+        # Created like any other file, with the mode that the umask allows.
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         temporary = name
-        # Not opened by its name again: where a folder is shared, another user could have put a link
-        # in its place, to a file of this user.
+        # Not opened by its name again: in a shared folder another user could have replaced it by a
+        # link to one of this user's files.
         opened = Path(f"/proc/self/fd/{descriptor}")
         target = opened if opened.exists() else temporary
         if isinstance(content, str):
@@ -63,29 +63,29 @@ def write_atomically(path: Path, content: Content) -> None:
         _fsync_folder(path.parent)
     except OSError as error:
         raise StorageError(
-            # pyarrow's errors carry the number, and a text of their own.
+            # pyarrow's errors have the number, and another text.
             f"{path} could not be written: {os.strerror(error.errno) if error.errno else error}. "
-            "Make room or mend the permissions, then run the same command again: "
-            "what is finished is kept."
+            "Free some space or fix the permissions, then run the same command again: "
+            "finished cells are kept."
         ) from error
     finally:
         with suppress(OSError):
             if descriptor >= 0:
                 os.close(descriptor)
-        # What cannot be removed is a leftover, and harms nobody.
+        # A leftover that cannot be removed is harmless.
         with suppress(OSError):
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
 
 
 def link_atomically(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to the folder `target`, in the place of whatever file is there.
+    """Make `link` a symbolic link to the folder `target`, replacing any file of that name.
 
-    A reader sees the old link or the new one. What writers of links that were killed have left
-    beside it is removed.
+    A reader sees the old link or the new one. Leftovers of killed writers in the same folder are
+    removed.
 
     Raises:
-        OSError: it cannot be made: no permission, or a file system that has no such links.
+        OSError: no permission, or a file system without symbolic links.
     """
     link.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(link.parent)
@@ -102,8 +102,8 @@ def link_atomically(link: Path, target: Path) -> None:
 def without_links(path: str, flags: int) -> int:
     """Open a file, unless its name is a symbolic link: an `opener` of `open`.
 
-    A file whose name others can foresee, in a folder that they can write, may be a link of theirs
-    to a file of the user's.
+    In a folder that others can write, a file with a predictable name may be a link that another
+    user has made to one of this user's files.
 
     Raises:
         OSError: it is a link (ELOOP), or cannot be opened.
@@ -111,8 +111,8 @@ def without_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def try_writing(folder: Path) -> None:
-    """Make a folder, and a file in it that is removed again.
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be written: make it, and create and remove a file in it.
 
     Raises:
         OSError: it cannot be written.
@@ -126,12 +126,12 @@ def try_writing(folder: Path) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def fitting(name: str, most: int = _LONGEST_NAME) -> str:
-    """Return a name that a file system takes: a long one as its beginning, `~` and a digest.
+def shortened_name(name: str, most: int = _LONGEST_NAME) -> str:
+    """Return a name short enough for a file system: the beginning of a long one, `~` and a digest.
 
     Args:
-        name: of a file or a folder.
-        most: bytes of it in UTF-8 that are not too long.
+        name: name of a file or a folder.
+        most: the most bytes it may have in UTF-8.
     """
     content = name.encode("utf-8", errors="surrogatepass")
     if len(content) <= most:
@@ -141,7 +141,7 @@ def fitting(name: str, most: int = _LONGEST_NAME) -> str:
 
 
 def cache_folder() -> Path:
-    """Where lcbench keeps what it can make again: $LCBENCH_CACHE, else the user's cache folder."""
+    """Return lcbench's cache folder: $LCBENCH_CACHE, else one in the user's cache folder."""
     if chosen := os.environ.get("LCBENCH_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -149,11 +149,11 @@ def cache_folder() -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left in `folder` (not in its subfolders).
+    """Remove temporary files of killed writers from `folder` (not from its subfolders).
 
-    A temporary file of this machine whose process is gone is a leftover; one of another machine is
-    left alone, since whether its process lives cannot be seen from here. So is all of a folder that
-    cannot be listed: leftovers harm nobody.
+    A temporary file of this machine whose process has ended is a leftover. Files of other machines
+    are kept, since their processes cannot be checked from here. A folder that cannot be listed is
+    left as it is: leftovers are harmless.
     """
     paths: list[Path] = []
     with suppress(OSError):
@@ -171,19 +171,19 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a name beside a file under which nothing is, for what is to take its place."""
+    """Return an unused name next to a file, for the file that will replace it."""
     return path.parent / f"{_prefix(path.name)}{secrets.token_hex(4)}.tmp"
 
 
 def _prefix(name: str) -> str:
-    """Return how the name of a temporary file of this process begins."""
+    """Return the beginning of the names of this process's temporary files."""
     process = os.getpid()
-    name = fitting(name, _LONGEST_IN_TEMPORARY)
-    return f".{name}@{short_name()}~{process}~{start_of(process) or ''}."
+    name = shortened_name(name, _LONGEST_TEMPORARY_PART)
+    return f".{name}@{short_name()}~{process}~{start_time_of(process) or ''}."
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Let a rename in a folder survive a power cut, where the file system can do that."""
+    """Make a rename in a folder survive a power cut, where the file system supports that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a run needs of its process: devices, and libraries that keep quiet."""
+"""Devices, cores and memory of this machine, and progress bars of libraries sent to the log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from lcbench.errors import RequestError
 from lcbench.system.log import LOGGER
 
-# Between two lines of a library's bar in the log.
+# Between two lines of a library's progress bar in the log.
 _BAR_SECONDS = 30.0
 
 
 class _Log(io.TextIOBase):
-    """A file whose lines go to the log: for libraries that draw bars."""
+    """A file whose lines go to the log, for libraries that draw progress bars."""
 
     def write(self, text: str) -> int:
         if line := text.strip():
@@ -26,7 +26,7 @@ class _Log(io.TextIOBase):
 
 
 def log_bars() -> None:
-    """Let bars that libraries draw with tqdm go to the log: mteb's cannot be told to keep quiet."""
+    """Send libraries' tqdm progress bars to the log: mteb's cannot be switched off."""
     from tqdm import tqdm
 
     keywords = getattr(vars(tqdm)["__init__"], "keywords", {})
@@ -35,19 +35,19 @@ def log_bars() -> None:
 
 
 def share_cores(scoring: int) -> None:
-    """Leave the cores to the tokenizer's threads on which no other process scores.
+    """Limit the tokenizer's threads to the cores on which no process scores.
 
-    On a GPU texts have to be tokenised while others are encoded and others still are scored. Only
-    what makes the library's threads first has a say in how many there are.
+    On a GPU, texts are tokenised while others are encoded and yet others are scored. The number of
+    threads is fixed when the library creates them.
 
     Args:
-        scoring: processes that score.
+        scoring: number of processes that score.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, cores() - scoring)))
 
 
 def device_of(asked: str) -> str:
-    """Return the device that a run uses, the first of them.
+    """Return the first device that a run uses.
 
     Raises:
         RequestError: torch does not find it here.
@@ -56,10 +56,10 @@ def device_of(asked: str) -> str:
 
 
 def devices_of(asked: str) -> list[str]:
-    """Return the devices that a run uses: every GPU, unless one is named.
+    """Return the devices that a run uses: every GPU unless one is named.
 
     Args:
-        asked: `engine.device`: auto, cpu, cuda, mps, or one of torch's names of devices.
+        asked: `engine.device`: auto, cpu, cuda, mps, or another of torch's device names.
 
     Raises:
         RequestError: torch does not find it here.
@@ -78,7 +78,7 @@ def devices_of(asked: str) -> list[str]:
             "engine.device=auto or engine.device=cpu."
         )
     if asked.startswith("mps") and not torch.backends.mps.is_available():
-        raise RequestError("engine.device=mps: torch finds no such device here.")
+        raise RequestError("engine.device=mps: torch finds no MPS device here.")
     return [asked]
 
 
@@ -90,7 +90,7 @@ def cores() -> int:
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself; empty where the system does not say."""
+    """Return the processor's name; empty if the system does not report it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -99,7 +99,7 @@ def cpu_name() -> str:
 
 
 def memory_gib() -> float:
-    """Return the memory that this process may use: the machine's, or its container's or job's."""
+    """Return the memory in GiB that this process may use: the machine's, container's or job's."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):

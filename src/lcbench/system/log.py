@@ -1,8 +1,8 @@
-"""The log of one run, or of one array element: who did what when, with the cell in every line.
+"""The log of one run or array task, with time, level and cell in every line.
 
-Each process that runs cells has a file of its own; the processes that score for it write what they
-say into pipes, and it is put into that file line by line (`Relay`). So no two lines are mixed, and
-the warnings and last words of a library stand beside the cell that they belong to.
+Each process that runs cells has its own file. The output of its scoring processes comes through
+pipes and is logged line by line (`Relay`), so that lines are never mixed and a library's warnings
+and last output are next to the cell that they belong to.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lcbench.system.printable import printable
 
 LOGGER = logging.getLogger("lcbench")
 
-# What is being worked on in this thread.
+# The cell that this thread works on.
 _CELL: ContextVar[str] = ContextVar("cell", default="-")
-# Of what a process has said: enough for a traceback, few enough to be shown.
+# Lines kept of a process's output: enough for a traceback, few enough to be shown.
 _LAST_LINES = 40
 
 
 class _Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00Z INFO  [MiniLM, τ = 0.8, STS13] text`: each line of a text like that."""
+    """Formats each line of a text as `2026-01-31T12:00:00Z INFO  [MiniLM, τ = 0.8, STS13] text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         cell = getattr(record, "cell", None) or _CELL.get()
@@ -42,7 +42,7 @@ class _Formatter(logging.Formatter):
             text = f"{text}\n{self.formatException(record.exc_info)}"
         head = f"{moment} {record.levelname:<7} [{' '.join(cell.splitlines())}]"
         lines = text.rstrip().splitlines() or [""]
-        # A terminal that shows the file would obey an ESC of a name or an error.
+        # A terminal that shows the file would interpret an ESC in a name or an error.
         return "\n".join(printable(f"{head} {line}") for line in lines)
 
 
@@ -57,26 +57,26 @@ class _Handler(logging.FileHandler):
         )
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line: a full disk stops the run where it cannot write a result."""
+        """Drop the line: on a full disk the run stops when it cannot write a result."""
 
     def close(self) -> None:
-        # What could not be written is lost here as well.
+        # Buffered lines that cannot be written are dropped as well.
         with suppress(OSError):
             super().close()
 
 
 @contextmanager
 def logged(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """Write what is logged meanwhile into a file of a folder.
+    """Write everything logged within this context to a file in a folder.
 
-    Libraries' warnings are among it, and are not on the screen then.
+    Libraries' warnings go there too, instead of to the screen.
 
     Args:
         folder: where logs are kept.
-        name: of the file; None: one of this process's own. An older one is added to.
+        name: name of the file; None: one for this process alone. An existing file is appended to.
 
     Yields:
-        where it is; where nothing can be written there, nothing is.
+        the file's path; nothing is logged if it cannot be written.
     """
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = folder / (name or f"{moment}-{socket.gethostname()}-{os.getpid()}.log")
@@ -102,7 +102,7 @@ def logged(folder: Path, name: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def about(cell: object) -> Iterator[None]:
-    """Let what this thread logs meanwhile be about a cell."""
+    """Mark everything that this thread logs within this context with a cell."""
     token = _CELL.set(str(cell))
     try:
         yield
@@ -111,14 +111,14 @@ def about(cell: object) -> Iterator[None]:
 
 
 class Relay:
-    """Logs what a process writes to its standard output and error, line by line."""
+    """Logs a process's standard output and error, line by line."""
 
     def __init__(self, connection: Connection, cell: Callable[[], object]) -> None:
         """Begin.
 
         Args:
             connection: the readable end of a pipe; it is closed when the process has ended.
-            cell: tells what the process works on.
+            cell: returns the cell that the process works on.
         """
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._cell = cell
@@ -127,13 +127,13 @@ class Relay:
         )
         self._thread.start()
 
-    def last_words(self, patience: float) -> str:
-        """Return the last that was written, once the process has ended; at most so many seconds."""
+    def output_tail(self, patience: float) -> str:
+        """Return the last lines of output, once the process has ended or the timeout is over."""
         self._thread.join(patience)
         return "".join(self._lines)
 
     def _read(self, connection: Connection) -> None:
-        # The descriptor is the file's from here on.
+        # From here on the file owns the descriptor.
         with (
             suppress(OSError),
             os.fdopen(os.dup(connection.fileno()), encoding="utf-8", errors="replace") as lines,

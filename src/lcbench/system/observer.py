@@ -1,4 +1,4 @@
-"""What is said while work goes on: lines, warnings, tables, and a line that keeps up with it.
+"""The interface for progress: lines, warnings, tables, and a line that is kept up to date.
 
 Work tells an `Observer`, and does not know where that shows it: the command line has a terminal
 (`cli.console`), a notebook or a script plain lines (`Printed`), anything else Python's log.
@@ -24,11 +24,10 @@ _REFRESH_SECONDS = 0.5
 
 
 class Observer:
-    """Is told how work goes on, and writes it into Python's log, warnings as such.
+    """Receives progress and warnings, and writes them to Python's log.
 
     Attributes:
-        is_live: whether somebody watches meanwhile. Only then is `live` shown, and anything else
-            that is gone again when the work is done.
+        is_live: whether a terminal is attached. Only then are `live` lines and progress bars shown.
     """
 
     is_live = False
@@ -37,13 +36,13 @@ class Observer:
         """Take a line.
 
         Args:
-            text: names in it are text, whatever they look like.
-            dim: whether it matters less than others.
+            text: plain text; nothing in it is interpreted as markup.
+            dim: whether the line is less important.
         """
         LOGGER.info("%s", text)
 
     def warn(self, text: str) -> None:
-        """Take a warning: what goes wrong without ending the work."""
+        """Report a problem that does not stop the work."""
         LOGGER.warning("%s", text)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> None:
@@ -51,17 +50,17 @@ class Observer:
 
         Args:
             header: the names of its columns.
-            rows: a text for each column.
-            names: how many columns, from the left, are names; the others are numbers.
+            rows: the text of each column.
+            names: number of columns, from the left, that hold names; the others hold numbers.
         """
         for row in (header, *rows):
             self.say("  ".join(row))
 
     def live(self, line: Callable[[], str]) -> AbstractContextManager[object]:
-        """Return a context while which a line is shown, and kept up to date, if `is_live`.
+        """Return a context in which a line is shown and kept up to date, if `is_live`.
 
         Args:
-            line: returns it as it is now; called from another thread.
+            line: returns the current text; called from another thread.
         """
         return nullcontext()
 

@@ -1,21 +1,21 @@
-"""Text that a terminal or a log can show: nothing in it is obeyed, and no password is in it."""
+"""Text made safe for a terminal or a log: no control characters, no passwords."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# The user and password of an address.
+# User and password in an address.
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
-# Controls, invisible marks of direction and the like, halves of characters, and separators of lines
+# Control characters, invisible direction marks and the like, lone surrogates, and line separators
 # that no terminal shows.
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    r"""Return a text with what a terminal would obey, or not show, as an escape: `\x1b`.
+    r"""Return a text with control and invisible characters as escapes: `\x1b`.
 
-    Newlines and tabs stay; the user and password of an address do not.
+    Newlines and tabs are kept; user and password in an address are removed.
     """
     if "://" in text:
         text = without_credentials(text)

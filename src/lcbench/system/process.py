@@ -1,6 +1,6 @@
-"""This machine and its processes, told apart from others that call themselves the same.
+"""Identifies this machine and its processes, also among containers with the same names.
 
-Containers may share a host's name and have process numbers of their own; numbers are used again.
+Containers may share a host's name and have their own process ids, and process ids are reused.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def machine() -> str | None:
-    """Return what tells this machine, this boot of it, and these process numbers from others.
+    """Return an identifier of this machine, its boot and its process namespace.
 
-    None where the system does not say, or says it of other process numbers than this process has.
+    None if the system does not report it, or if /proc belongs to another process namespace.
     """
-    if _has_others_proc():
+    if _has_foreign_proc():
         return None
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -29,25 +29,25 @@ def machine() -> str | None:
 
 
 def short_name() -> str:
-    """Return eight digits that stand for this machine in the name of a file."""
+    """Return eight digits that identify this machine in file names."""
     told = machine() or socket.gethostname()
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def start_of(process: int) -> str | None:
-    """Return when a process was started, in the system's own terms; None: it is not known."""
-    if _has_others_proc():
+def start_time_of(process: int) -> str | None:
+    """Return a process's start time as the system counts it, or None if unknown."""
+    if _has_foreign_proc():
         return None
     fields = _stat(process)
     return None if fields is None else fields[19]
 
 
 def lives(process: int, started: str | None) -> bool | None:
-    """Whether a process of this machine that began then lives; None: the system does not say.
+    """Return whether a process of this machine with that start time runs; None if unknown.
 
-    One that has ended and that nobody has asked about yet (a zombie) does not.
+    A process that has ended but has not been waited for (a zombie) does not.
     """
-    if _has_others_proc():
+    if _has_foreign_proc():
         return None
     fields = _stat(process)
     if fields is not None:
@@ -57,17 +57,17 @@ def lives(process: int, started: str | None) -> bool | None:
     except ProcessLookupError:
         return False
     except OSError:
-        # Another user's, and /proc shows only one's own.
+        # Another user's process, where /proc shows only one's own.
         return None
     return None
 
 
 def descendants(process: int) -> list[int]:
-    """Return the processes that a process has started, and those that they have, if that is known.
+    """Return the direct and indirect child processes of a process, as far as known.
 
-    One whose parent has ended is not among them.
+    Processes whose parent has ended are not included.
     """
-    if _has_others_proc():
+    if _has_foreign_proc():
         return []
     children: dict[int, list[int]] = {}
     with suppress(OSError):
@@ -81,16 +81,16 @@ def descendants(process: int) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _has_others_proc() -> bool:
-    """Whether /proc has other process numbers than this process is called by.
+def _has_foreign_proc() -> bool:
+    """Return whether /proc belongs to another process namespace.
 
-    So it is in a namespace of process numbers that has no /proc of its own (`unshare --pid` without
-    `--mount-proc`): a live process's number means another one there, or none.
+    A process namespace may have no /proc of its own (`unshare --pid` without `--mount-proc`): then
+    a process id stands for another process there, or for none.
     """
     try:
         return str(Path("/proc/self").readlink()) != str(os.getpid())
     except OSError:
-        # There is no /proc: nobody's numbers are read from it.
+        # There is no /proc, so nothing is read from it.
         return False
 
 
@@ -99,6 +99,6 @@ def _stat(process: int) -> list[str] | None:
         line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name before it may contain anything, brackets and spaces too.
+    # The name before it may contain anything, including brackets and spaces.
     fields = line.rpartition(")")[2].split()
     return fields if len(fields) >= 20 else None

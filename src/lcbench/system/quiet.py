@@ -1,4 +1,4 @@
-"""Libraries that print what no user asked for, made quiet."""
+"""Silences notices and progress bars of libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lcbench.system.hardware import log_bars
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' chatter off the screen: bars and notices that every run would repeat."""
+    """Turn off progress bars and notices that libraries would print on every run."""
     import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -21,9 +21,9 @@ def quiet_libraries() -> None:
     log_bars()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    # mteb says each of its warnings twice, once as a warning and once in its log.
+    # mteb issues each warning twice, as a warning and in its log.
     logging.getLogger("mteb").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r".*is superseded by.*")
-    # Of mteb's precision for a label that was never predicted: it counts as 0, and no main score
-    # of a classification task is made of it.
+    # Precision of a label that was never predicted: it counts as 0 in mteb, and no main score of a
+    # classification task depends on it.
     warnings.filterwarnings("ignore", message=r".*is ill-defined and being set to 0\.0.*")

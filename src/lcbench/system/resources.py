@@ -1,4 +1,4 @@
-"""Where files lie that ship with lcbench: in the installed package, or in the checkout."""
+"""Finds files that ship with lcbench, in the installed package or in the checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def shipped(name: str, in_checkout: str) -> Path:
     """Return the path of a file or folder that ships with lcbench.
 
     Args:
-        name: of it in the installed package.
+        name: its path in the installed package.
         in_checkout: its path in the checkout that an editable install runs from.
     """
     installed = _PACKAGE / name
@@ -19,5 +19,5 @@ def shipped(name: str, in_checkout: str) -> Path:
 
 
 def checkout() -> Path:
-    """Return the folder of the checkout, if lcbench runs from one: it has a `.git`."""
+    """Return the folder of the checkout (with a `.git`) that lcbench runs from, if any."""
     return _PACKAGE.parents[1]

@@ -1,12 +1,12 @@
-"""Told to stop: by Ctrl-C, by SIGTERM, or by SIGUSR1 some time before the end.
+"""Handles the signals that stop a run: Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1 ahead of time.
 
-SIGINT, SIGTERM and SIGHUP end a run at once, but never in the middle of writing a cell. SIGUSR1
-(what Slurm is asked to send before a job's time ends) ends it gently: no further cell is begun, and
-those under way have `LCBENCH_GRACE` seconds to finish.
+SIGINT, SIGTERM and SIGHUP end a run at once, but never while a cell is being written. SIGUSR1,
+which Slurm is asked to send before a job's time limit, ends it gently: no further cell is started,
+and running cells have `LCBENCH_GRACE` seconds to finish.
 
-An end at once is made with exceptions, so that what the libraries have to clean up is. Where that
-takes more than `END_SECONDS`, because a thread does not come back from what it is doing, the
-process ends without: as when it is killed, what is finished is kept and its claims are free.
+A run is ended by exceptions, so that libraries can clean up. If that takes more than `END_SECONDS`,
+because a thread does not return, the process is ended without cleaning up. As after a kill,
+finished cells are kept and the process's claims are free.
 """
 
 from __future__ import annotations
@@ -22,59 +22,57 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-# What a run has to clean up after it was told to end at once.
+# Time to clean up after a signal that ends the run at once.
 END_SECONDS = 10.0
-# The exit statuses of a process that was interrupted or told to end, as a shell has them: 128 and
-# the signal's number.
+# Exit statuses after SIGINT and SIGTERM, as in a shell: 128 plus the signal's number.
 INTERRUPTED, TERMINATED = 130, 143
 
 _GRACE_SECONDS = 60.0
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# One Ctrl-C may arrive twice, from the terminal and from whatever started this process.
-_SAME_SECONDS = 0.5
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# One Ctrl-C may arrive twice, from the terminal and from the parent process.
+_DUPLICATE_SECONDS = 0.5
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was told to end: like Ctrl-C, but by the system."""
+    """SIGTERM or SIGHUP has ended the process, as Ctrl-C would."""
 
 
 class DeviceLost(Terminated):
-    """A GPU has failed, and with it whatever this process would compute: another has to go on.
+    """A GPU has failed, so that this process cannot compute anything more.
 
-    It passes where the failure of a cell is caught: no cell is at fault.
+    It is not caught as the failure of a cell: no cell is at fault.
     """
 
     def __init__(self, error: BaseException) -> None:
         said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         super().__init__(
-            f"the GPU has failed, and this process cannot go on with it ({said}). Where that comes "
-            "again at the same place, CUDA_LAUNCH_BLOCKING=1 shows in the traceback which "
-            "operation it is; an uncorrectable ECC error or an Xid is for whoever looks after the "
-            "machine"
+            f"the GPU has failed and this process cannot continue ({said}). If it happens again at "
+            "the same point, CUDA_LAUNCH_BLOCKING=1 makes the traceback show the operation; report "
+            "an uncorrectable ECC error or an Xid to the machine's administrator"
         )
 
 
 class EncoderStuck(Terminated):
-    """A thread that encodes does not come back: this process can neither go on nor wait for it.
+    """The encoding thread hangs, so that this process cannot continue.
 
-    It passes where the failure of a cell is caught, as `DeviceLost` does.
+    It is not caught as the failure of a cell, like `DeviceLost`.
     """
 
     def __init__(self, cell: object, seconds: float) -> None:
         super().__init__(
-            f"{cell} was ended for its time (cell_minutes), and what encodes its texts in this "
-            f"process has not come back within {seconds:g} seconds: a device or a tokenizer hangs. "
-            "The cell has failed; where the same comes again, leave out its task"
+            f"{cell} exceeded its time limit (cell_minutes), and encoding has not returned within "
+            f"{seconds:g} seconds: a device or a tokenizer hangs. The cell has failed; if this "
+            "happens again, leave out its task"
         )
 
 
 class Stop:
-    """Catches the signals that end a run, while it is a context.
+    """A context that handles the signals that end a run.
 
     Attributes:
-        is_asked: whether no further cell is to be begun.
-        is_gentle: whether it was asked some time before the end, by SIGUSR1.
-        progressed: whether anything was done so far that the next attempt need not do again.
+        is_asked: whether no further cell may be started.
+        is_gentle: whether the signal was SIGUSR1, some time before the end.
+        progressed: whether this process has finished anything that the next need not repeat.
     """
 
     def __init__(self) -> None:
@@ -88,10 +86,10 @@ class Stop:
         self._watchdog: _Watchdog | None = None
 
     def __enter__(self) -> Stop:
-        # Elsewhere no handler can be set; whoever calls from another thread catches by itself.
+        # Handlers can be set in the main thread only; callers in other threads handle signals.
         if threading.current_thread() is threading.main_thread():
-            for one in _ENDING:
-                # Under nohup a closed terminal is no reason to end.
+            for one in _ENDING_SIGNALS:
+                # Under nohup a closed terminal does not end the run.
                 if one == signal.SIGHUP and signal.getsignal(one) == signal.SIG_IGN:
                     continue
                 self._before[one] = signal.signal(one, self._end)
@@ -116,7 +114,7 @@ class Stop:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Let what is inside come to its end before a signal ends the run."""
+        """Delay signals until the end of this context."""
         self._shields += 1
         try:
             yield
@@ -143,10 +141,10 @@ class Stop:
 
 
 class _Watchdog:
-    """Ends the process where it has not ended some time after it was told to.
+    """Ends the process if it has not ended some time after a signal.
 
-    It is a thread that Python's own handler wakes, whatever the main thread is doing: the handlers
-    that a program sets are run by the main thread alone, once it is back from C.
+    It is a thread that Python's signal wake-up wakes whatever the main thread does: a program's
+    handlers run in the main thread only, once it returns from C.
     """
 
     def __init__(self) -> None:
@@ -156,13 +154,13 @@ class _Watchdog:
         threading.Thread(target=_watch, args=(reads,), name="watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Watch no more: the process may go on."""
+        """Stop watching."""
         signal.set_wakeup_fd(self._before)
         os.close(self._writes)
 
 
 def _watch(signals: int) -> None:
-    """End the process when it is time, by the numbers of signals that come through a pipe."""
+    """Read signal numbers from a pipe, and end the process when its time is over."""
     told: float | None = None
     status = TERMINATED
     while True:
@@ -176,19 +174,19 @@ def _watch(signals: int) -> None:
             os.close(signals)
             return
         for number in came:
-            if number not in _ENDING:
+            if number not in _ENDING_SIGNALS:
                 continue
             if told is None:
                 told = time.monotonic()
                 status = INTERRUPTED if number == signal.SIGINT else TERMINATED
-            elif number == signal.SIGINT and time.monotonic() - told > _SAME_SECONDS:
+            elif number == signal.SIGINT and time.monotonic() - told > _DUPLICATE_SECONDS:
                 _end_now(INTERRUPTED, "interrupted twice")
 
 
 def _end_now(status: int, why: str) -> NoReturn:
-    # Nothing of Python's: another thread may hold what printing needs.
-    words = f"lcbench: {why}. What is finished is kept; the same command goes on from there.\n"
-    # A terminal that is gone or stopped keeps nobody.
+    # No print(): another thread may hold a lock that it needs.
+    words = f"lcbench: {why}. Finished cells are kept; the same command resumes from there.\n"
+    # A closed or stopped terminal must not block.
     with suppress(OSError):
         if select.select([], [2], [], 0)[1]:
             os.write(2, words.encode())
@@ -196,16 +194,16 @@ def _end_now(status: int, why: str) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with an exit status, soon.
+    """End the process with an exit status, without waiting for threads.
 
-    At its end Python waits for all threads and for all processes that it has started, however long
-    that takes; what there was to do is done.
+    Python would wait for all threads and child processes, however long they take, though nothing
+    is left to do.
     """
     if status in (INTERRUPTED, TERMINATED):
-        # Another Ctrl-C is the end.
+        # Another Ctrl-C ends the process at once.
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, signal.SIG_DFL)
-    # Nothing stays unsaid: what is written with the last of Python's steps may not be.
+    # Output must be written here: Python's own last flush may not happen.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -216,7 +214,7 @@ def leave(status: int) -> NoReturn:
 
 
 def grace_seconds() -> float:
-    """Return how long cells that are under way may go on when a run is told to stop."""
+    """Return how long running cells may continue after a gentle stop, in seconds."""
     try:
         return max(0.0, float(os.environ.get("LCBENCH_GRACE", _GRACE_SECONDS)))
     except ValueError:

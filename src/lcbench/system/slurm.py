@@ -1,4 +1,4 @@
-"""Slurm as a job knows it: what is asked for it, and how it goes back into the queue."""
+"""Calls Slurm's commands, holds the options of a job, and requeues this job."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-# In which Slurm's own commands have answered, or will not.
+# The time limit for Slurm's commands.
 ANSWER_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What Slurm is asked for, for the elements of a sweep.
+    """The resources that a sweep's array tasks request from Slurm.
 
     Attributes:
-        max_running: elements that run at the same time, at most; None: not limited.
-        partition: of Slurm; it and the following are left to the site where they are None.
-        account: that is charged.
+        max_running: the most array tasks that run at the same time; None: no limit.
+        partition: partition; like the following, left to the site's default if None.
+        account: account that is charged.
         qos: quality of service.
-        gpus: of an element: a number, or a kind and a number (`a100:1`).
-        cpus: of an element.
-        memory: of an element, as Slurm writes it (`32G`).
-        time: of an element, as Slurm writes it (`4:00:00`).
-        signal_seconds: before its time ends, an element is told to finish what it is doing.
-        requeue: whether an element that was told to stop goes back into the queue.
-        report: whether a job that waits for the array writes the report.
-        options: further options of sbatch, each a word.
-        preamble: lines of shell that a job runs first: modules, conda.
+        gpus: GPUs per array task: a number, or a kind and a number (`a100:1`).
+        cpus: CPUs per array task.
+        memory: memory per array task, as Slurm writes it (`32G`).
+        time: time limit of an array task, as Slurm writes it (`4:00:00`).
+        signal_seconds: seconds before the time limit at which a task is told to finish.
+        requeue: whether a task that was told to stop goes back into the queue.
+        report: whether a job that depends on the array writes the report.
+        options: further options of sbatch, one word each.
+        preamble: shell lines that a job runs first: modules, conda.
     """
 
     max_running: int | None = None
@@ -79,29 +79,28 @@ def call(
 
 
 def requeue(complain: Callable[[str], None], *, only_preempted: bool = False) -> bool:
-    """Send the array element that this process is back into Slurm's queue.
+    """Put the array task that this process runs back into Slurm's queue.
 
-    Slurm then ends this process (SIGTERM, which it ignores from here on), so that it is the last
-    thing to be done. An element that was cancelled, or that Slurm itself is requeuing already, is
-    left alone.
+    Slurm then ends this process (with SIGTERM, which it ignores from here on), so this must be its
+    last action. A task that was cancelled, or that Slurm is already requeuing, is left alone.
 
     Args:
-        complain: told what Slurm says if it refuses.
-        only_preempted: only if it has to make room for another job. Slurm requeues such an element
-            by itself if it lasts until the end of its grace time, and not if it ends before.
+        complain: receives Slurm's message if it refuses.
+        only_preempted: only if the task was preempted by another job. Slurm requeues such a task
+            itself if it lasts until the end of its grace time, but not if it ends earlier.
 
     Returns:
-        Whether it is on its way back. If Slurm refuses, `complain` gets its words.
+        Whether the task is being requeued.
     """
     job = os.environ.get("SLURM_ARRAY_JOB_ID")
     element = os.environ.get("SLURM_ARRAY_TASK_ID")
-    # One element of an array has the array's own number; to Slurm that is all of them.
+    # One task of an array has the array's job id, which to Slurm means all of them.
     name = f"{job}_{element}" if job and element else os.environ.get("SLURM_JOB_ID")
     if not name:
         return False
     handler = None
     with suppress(ValueError):
-        # It is Slurm's answer to being asked; scontrol is to outlive it too, and inherits this.
+        # Slurm sends it in answer to the request; scontrol must survive it too, and inherits this.
         handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     shown = _scontrol(complain, "show", "job", "--oneliner", name)
     facts = dict(re.findall(r"(\w+)=(\S*)", shown or ""))
@@ -116,7 +115,7 @@ def requeue(complain: Callable[[str], None], *, only_preempted: bool = False) ->
 
 
 def _scontrol(complain: Callable[[str], None], *arguments: str) -> str | None:
-    """Return what scontrol prints; None: it fails, and has been quoted."""
+    """Return scontrol's output, or None after passing its error to `complain`."""
     try:
         done = call(["scontrol", *arguments])
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,8 +1,8 @@
-"""Every private name of another library that lcbench relies on, and why.
+"""The private names of other libraries that lcbench relies on, each with the reason.
 
-A release may change these without notice; tests/system/test_thirdparty.py shows of each that it
-is there and does what is relied on. A library is imported when its name is asked for or its
-function called, so that importing this module imports none of them.
+A release may change these without notice; tests/system/test_thirdparty.py checks that each exists
+and behaves as expected. A library is imported when its name is accessed or its function called, so
+that importing this module imports none of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx2
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
-# Names that are used as they are, and the modules they are imported from when first asked for.
+# Names that are used unchanged, and the modules they are imported from when first accessed.
 _MODULES = {
     # The proof sees every operation of a forward pass with it; torch has no public counterpart, and
     # its own tutorials subclass this one.
@@ -69,7 +69,7 @@ def start_without_main(process: BaseProcess) -> None:
 def hydra_options() -> Collection[str]:
     """Return the options of Hydra's command line, with their hyphens.
 
-    Hydra's parser, like argparse itself, lists its options in no public place.
+    Hydra's parser, like argparse itself, has no public list of its options.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -80,7 +80,7 @@ def hydra_options() -> Collection[str]:
 
 
 def hub_client() -> httpx2.Client:
-    """Return a client as the hub's library makes it.
+    """Return an HTTP client as huggingface_hub makes it.
 
     The library takes another factory publicly, but does not offer the one it replaces.
     """
@@ -90,13 +90,13 @@ def hub_client() -> httpx2.Client:
 
 
 def hub_lock(path: Path, timeout: float) -> AbstractContextManager[Any]:
-    """Return a lock as the hub's library takes it on its cache.
+    """Return a file lock as huggingface_hub takes it on its cache.
 
-    It is writable for a group, and works where the file system knows no locks; `filelock` alone
-    does neither in the older versions that are allowed.
+    It can be shared by a group, and works on file systems without locks; `filelock` alone does
+    neither in the oldest versions allowed.
 
     Args:
-        path: of the file that is locked.
+        path: path of the lock file.
         timeout: seconds after which `filelock.Timeout` is raised.
     """
     from huggingface_hub.utils._fixes import WeakFileLock
@@ -108,9 +108,9 @@ def hub_lock(path: Path, timeout: float) -> AbstractContextManager[Any]:
 
 
 def data_suffixes() -> Collection[str]:
-    """Return the endings of the files that `datasets` reads as data, each with its dot.
+    """Return the suffixes of the files that `datasets` reads as data, each with its dot.
 
-    There is no public list; which files of a repository are fetched has to follow it.
+    There is no public list, and the files fetched of a repository have to follow it.
     """
     from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
 
@@ -122,12 +122,12 @@ def data_suffixes() -> Collection[str]:
 
 
 def attention_implementation(config: Any) -> str | None:
-    """Return the name of the attention function that a model was set to; None: none was chosen.
+    """Return the name of the attention function set on a model, or None if none was set.
 
     `set_attn_implementation` is public; what it has set can only be read here.
 
     Args:
-        config: of the model, or of one of its layers.
+        config: config of the model or of one of its layers.
     """
     name: str | None = config._attn_implementation
     return name
@@ -142,11 +142,11 @@ def uses_attention_interface(model: Any) -> bool:
 
 
 def is_fast_tokenizer_unchanged(kind: type) -> bool:
-    """Return whether texts go through the library's own code in a class of tokenizers.
+    """Return whether a tokenizer class leaves the library's tokenisation code unchanged.
 
-    Only then may the fast tokenizer be called without it. A class that overrides a step on the way
-    from `__call__` to the fast tokenizer, or switches languages at each call as NLLB and MBart do,
-    makes other tokens.
+    Only then may the fast tokenizer be called directly. A class that overrides a step between
+    `__call__` and the fast tokenizer, or switches languages on each call as NLLB and MBart do,
+    produces other tokens.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -166,41 +166,40 @@ def is_fast_tokenizer_unchanged(kind: type) -> bool:
 
 # sentence_transformers
 
-# The method by which a pooling module pools texts that follow one another without padding. It is
-# replaced by one that sums in float32; no setting does that.
+# The method with which a pooling module pools texts without padding. It is replaced by one that
+# sums in float32, for which there is no setting.
 POOL_FLATTENED = "_forward_flattened"
 
 
 def flattened_position_offset(module: Any) -> int:
-    """Return what is added to the positions of texts without padding: RoBERTa counts from 2.
+    """Return the position of a text's first token without padding: 2 for RoBERTa.
 
-    `preprocess` adds it itself; a batch made of kept tokens does not go through that.
+    `preprocess` adds it; batches made of stored tokens bypass that.
 
     Args:
-        module: a `Transformer` of sentence-transformers.
+        module: sentence-transformers' `Transformer` module.
     """
     offset: int = module._flatten_position_offset
     return offset
 
 
 def forward_takes_task(module: Any) -> bool:
-    """Return whether the model in a `Transformer` module takes the role of a text by name.
+    """Return whether the model in a `Transformer` module has an argument for a text's role.
 
-    The public `model_forward_params` is None for a model that takes any argument, whether it names
-    this one or not.
+    The public `model_forward_params` is None for a model that takes any argument, named or not.
     """
     return "task" in module._declared_forward_params
 
 
 def chat_template_takes_task(module: Any) -> bool:
-    """Return whether the chat template of a `Transformer` module depends on the role of a text."""
+    """Return whether the chat template of a `Transformer` module depends on a text's role."""
     return bool(module._chat_template_declares_task())
 
 
 def route_of(router: Any, role: str | None) -> str:
-    """Return the name of the route that a `Router` sends texts of a role through.
+    """Return the name of the route that a `Router` uses for texts of a role.
 
-    Its rule takes the default route and the kind of input into account, and is public nowhere.
+    Its rule, which considers the default route and the kind of input, is not public.
 
     Raises:
         ValueError: there is no route for the role.
@@ -213,13 +212,13 @@ def route_of(router: Any, role: str | None) -> str:
 
 
 def retrieval_texts(rows: Any, prompt_type: Any) -> list[str]:
-    """Return the texts of queries or documents as mteb puts them together for the model.
+    """Return the texts of queries or documents as mteb composes them for the model.
 
-    A document is its title and its text, a query its text and its instruction. Token counts of
-    these texts have to be those of what was encoded.
+    A document is its title and text, a query its text and instruction. Token counts must be those
+    of the texts that were encoded.
 
     Args:
-        rows: of the dataset, with columns as mteb names them.
+        rows: rows of the dataset, with mteb's column names.
         prompt_type: mteb's, `query` or `document`.
     """
     from mteb._create_dataloaders import _retrieval_texts
@@ -232,10 +231,9 @@ def retrieval_scores(
     grades: Mapping[str, Mapping[str, int]],
     k_values: Sequence[int],
 ) -> Mapping[str, Mapping[str, float]]:
-    """Return all metrics of retrieval of each query, as mteb computes them.
+    """Return all retrieval metrics of each query, as mteb computes them.
 
-    The rankings of a query's sub-queries are scored together, which mteb does for the whole task
-    only.
+    A query's sub-queries are scored together; mteb does that for a whole task only.
 
     Args:
         results: similarities of documents, by query.
@@ -248,9 +246,9 @@ def retrieval_scores(
 
 
 def summary_metrics(task: Any) -> Callable[..., Any]:
-    """Return the rule by which a summarization task turns similarities and grades into scores.
+    """Return the function that turns a summarization task's similarities and grades into scores.
 
-    mteb applies it to all documents at once; here it is applied to each by itself.
+    mteb applies it to all documents at once; lcbench applies it to each document.
     """
     metrics: Callable[..., Any] = task.evaluator._calculate_metrics
     return metrics

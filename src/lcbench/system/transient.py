@@ -1,7 +1,7 @@
-"""Which failures may pass if the same is tried again, and which mean that a disk is full.
+"""Classifies exceptions: transient failures, full disks, and failures of a GPU.
 
-And those of a GPU: some say that others use its memory at present, some that this process can
-compute nothing more on it.
+Of a GPU's failures some mean that its memory is in use, others that this process can compute
+nothing more on it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from lcbench.errors import StorageError
 
 Found = TypeVar("Found")
 
-# What a network or a shared file system says that is away for a moment.
-_PASSING = (
+# Errors of a network or a shared file system that is unreachable for a moment.
+_TRANSIENT_ERRNOS = (
     errno.ESTALE,
     errno.ENETDOWN,
     errno.ENETUNREACH,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
 )
-# What a file system on another machine says when that was restarted, and how long to wait for it.
-_AWAY = (errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT)
-_MOMENTS = (0.2, 1.0, 5.0)
-# What is said in words of memory: torch has an exception of its own for its CUDA allocator alone.
-# CUDA's libraries cannot make a handle either where there is no memory left for its workspace, and
-# a GPU may be another process's alone for a while.
-_NO_MEMORY = (
+# Errors of a network file system whose server was restarted, and the delays between tries.
+_UNREACHABLE_ERRNOS = (errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT)
+_BACKOFF_SECONDS = (0.2, 1.0, 5.0)
+# Messages about memory: torch has its own exception for its CUDA allocator only. CUDA's libraries
+# cannot create a handle without memory for its workspace, and a GPU may be in exclusive use by
+# another process for a while.
+_OUT_OF_MEMORY = (
     "out of memory",
     "defaultcpuallocator",
     "can't allocate memory",
@@ -38,17 +38,17 @@ _NO_MEMORY = (
     "_status_not_initialized",
     "busy or unavailable",
 )
-# The same of processes and threads: there may be more the next time.
+# The same for processes and threads: there may be more the next time.
 _NO_THREADS = ("can't start new thread",)
-# How a failed call of CUDA, or of AMD's HIP, begins: from torch 2.8 on it is an AcceleratorError.
-_OF_DEVICES = ("cuda error:", "cuda driver error:", "hip error:")
-# A library's refusal of a call, which leaves the device as it was …
-_OF_LIBRARIES = re.compile("cu[a-z]+_status_|hipblas_status_")
-# … but for this one: the kernel itself has broken off.
-_BROKEN_OFF = "_status_execution_failed"
-# Calls that CUDA refuses, and goes on after. After all else (an illegal access, an uncorrectable
-# memory error, a lost GPU) every later call fails as well, whatever it asks for.
-_REFUSED = (
+# Beginnings of messages of CUDA and AMD's HIP; from torch 2.8 on an AcceleratorError.
+_DEVICE_ERRORS = ("cuda error:", "cuda driver error:", "hip error:")
+# A library has refused a call, which leaves the device intact …
+_LIBRARY_ERRORS = re.compile("cu[a-z]+_status_|hipblas_status_")
+# … except for this one: the kernel itself has failed.
+_KERNEL_FAILED = "_status_execution_failed"
+# Calls that CUDA refuses without further damage. After anything else (an illegal access, an
+# uncorrectable memory error, a lost GPU) every later call fails as well.
+_REFUSED_CALLS = (
     "invalid argument",
     "invalid configuration argument",
     "invalid device",
@@ -56,22 +56,22 @@ _REFUSED = (
     "no kernel image",
     "stream is capturing",
 )
-# Distributions all of whose exceptions are about the network.
-_OF_NETWORKS = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
-# What a server answers that is busy, or not well: RFC 9110, RFC 6585.
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Packages whose exceptions are all about the network.
+_NETWORK_LIBRARIES = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
+# Statuses of a server that is busy or failing: RFC 9110, RFC 6585.
+_RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether an exception, or one that it came of, is about memory, processes or the network.
+def is_transient(error: BaseException) -> bool:
+    """Return whether an exception or one of its causes may not recur: memory, processes, network.
 
-    Bad data, a wrong request, or a fault in the code fail again in the same way.
+    Bad data, a wrong request or a bug would fail again in the same way.
     """
-    return any(map(_is_transient, _causes(error)))
+    return any(map(_is_transient_itself, _causes(error)))
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an exception, or one that it came of, says that a disk is full or not writable."""
+    """Return whether an exception or one of its causes means a full or read-only disk."""
     return any(
         isinstance(one, StorageError)
         or (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT))
@@ -80,46 +80,46 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception itself says that there is no memory left, on whichever device."""
+    """Return whether an exception itself means that a device is out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and _says(error, _NO_MEMORY)
+    return isinstance(error, RuntimeError) and _mentions(error, _OUT_OF_MEMORY)
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Whether an exception, or one that it came of, is about a device or its memory.
+    """Return whether an exception or one of its causes is about a device or its memory.
 
-    What was computed there is not at fault: nothing is to be concluded from it.
+    Then nothing can be concluded about the computation itself.
     """
     return any(is_out_of_memory(one) or _is_loss(one) for one in _causes(error))
 
 
-def loss_of(error: BaseException) -> BaseException | None:
-    """Return what says, of an exception and those that it came of, that a device is lost.
+def device_loss_in(error: BaseException) -> BaseException | None:
+    """Return the exception, among one and its causes, that means a lost device; else None.
 
-    This process can compute nothing more on it then; another may.
+    This process can compute nothing more on the device then; another process may.
     """
     return next(filter(_is_loss, _causes(error)), None)
 
 
-def patiently(do: Callable[[], Found]) -> Found:
-    """Return what something gives, tried again where a shared file system is away for a moment.
+def with_retries(do: Callable[[], Found]) -> Found:
+    """Call a function, and retry while a shared file system is unreachable.
 
     Raises:
-        OSError: whatever it raises else, or at last.
+        OSError: the function's last error, or any other.
     """
-    for seconds in _MOMENTS:
+    for seconds in _BACKOFF_SECONDS:
         try:
             return do()
         except OSError as error:
-            if error.errno not in _AWAY:
+            if error.errno not in _UNREACHABLE_ERRNOS:
                 raise
             time.sleep(seconds)
     return do()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it came of."""
+    """Yield an exception and its causes."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -128,20 +128,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
-def _is_transient(error: BaseException) -> bool:
+def _is_transient_itself(error: BaseException) -> bool:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
-        return status in _BUSY
-    # A process more than the limit allows is a BlockingIOError.
+        return status in _RETRY_STATUSES
+    # Exceeding the limit of processes is a BlockingIOError.
     if isinstance(error, MemoryError | ConnectionError | TimeoutError | BlockingIOError):
         return True
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
     kind = type(error)
-    if kind.__module__.partition(".")[0] in _OF_NETWORKS:
+    if kind.__module__.partition(".")[0] in _NETWORK_LIBRARIES:
         return True
     return is_out_of_memory(error) or (
-        isinstance(error, RuntimeError) and _says(error, _NO_THREADS)
+        isinstance(error, RuntimeError) and _mentions(error, _NO_THREADS)
     )
 
 
@@ -149,12 +149,12 @@ def _is_loss(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
     text = str(error).lower()
-    of_device = type(error).__name__ == "AcceleratorError" or text.startswith(_OF_DEVICES)
-    if not of_device or _says(error, _REFUSED):
+    of_device = type(error).__name__ == "AcceleratorError" or text.startswith(_DEVICE_ERRORS)
+    if not of_device or _mentions(error, _REFUSED_CALLS):
         return False
-    return _BROKEN_OFF in text or not _OF_LIBRARIES.search(text)
+    return _KERNEL_FAILED in text or not _LIBRARY_ERRORS.search(text)
 
 
-def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(one in text for one in words)

@@ -1,4 +1,4 @@
-"""Versions of lcbench and of the libraries that a score may depend on."""
+"""Versions of lcbench and of the libraries that scores may depend on."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that lcbench runs from, `-dirty` if it was changed."""
+    """Return the commit of lcbench's checkout, with `-dirty` if it was changed."""
     root = checkout()
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        # A fixed command; whoever owns the PATH owns this process.
+        # A fixed command; who controls PATH controls this process anyway.
         shown = subprocess.run(  # noqa: S603
             command, capture_output=True, encoding="utf-8", timeout=10, check=True
         )

@@ -1,4 +1,4 @@
-"""Durations, numbers and keys as a person reads or types them."""
+"""Formats durations, counts, sizes and keys for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def clock(seconds: float) -> str:
-    """Return a time as a clock shows it, from a hundred hours on in words: `4:05`, `1:04:05`."""
+    """Return a time as `4:05` or `1:04:05`; from a hundred hours on in words."""
     if seconds >= 100 * 3600:
         return duration(seconds / 3600)
     minutes, rest = divmod(round(seconds), 60)
@@ -16,7 +16,7 @@ def clock(seconds: float) -> str:
 
 
 def duration(hours: float) -> str:
-    """Return a time in words, in two digits: `5 minutes`, `3.5 hours`, `7,300 hours`."""
+    """Return a time in words, rounded to two digits: `5 minutes`, `3.5 hours`, `7,300 hours`."""
     minutes = hours * 60
     if minutes < 1:
         return "a minute"
@@ -28,12 +28,12 @@ def duration(hours: float) -> str:
 
 
 def several(number: float, what: str) -> str:
-    """Return a number of things in words, `what` in the singular: `1 cell`, `1,400 cells`."""
+    """Return a count with its noun, given in the singular: `1 cell`, `1,400 cells`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in words, of powers of ten: `1 byte`, `823 bytes`, `1.5 GB`."""
+    """Return a number of bytes with a decimal unit: `1 byte`, `823 bytes`, `1.5 GB`."""
     if count < 1000:
         return several(count, "byte")
     for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1):
@@ -43,7 +43,7 @@ def size(count: int) -> str:
 
 
 def key_value(key: str, value: str | Path) -> str:
-    """Return `key=value` as Hydra's grammar wants it; a shell needs quotes of its own."""
+    """Return `key=value` in Hydra's grammar; a shell may need further quotes."""
     text = str(value)
     if re.fullmatch(r"[\w./:@%+-]+", text, flags=re.ASCII):
         return f"{key}={text}"
@@ -52,7 +52,7 @@ def key_value(key: str, value: str | Path) -> str:
 
 def quoted(text: str) -> str:
     """Return a text in the quotes of Hydra's grammar, in which it is that text whatever it is."""
-    # Within quotes a backslash stands for itself unless a quote follows, and ${ is a reference.
+    # Within quotes a backslash is literal unless a quote follows, and ${ is a reference.
     text = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", r"\${")
     text = re.sub(r"(\\+)$", r"\1\1", text)
     return f'"{text}"'

@@ -188,8 +188,8 @@ def _short(value: float) -> str:
     """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
     if round(value, 2) == 0:
         return "0"
-    fitting = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
-    digits = next(fitting, 0)
+    shortened_name = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
+    digits = next(shortened_name, 0)
     return _signed(value, f".{digits}f")
 
 

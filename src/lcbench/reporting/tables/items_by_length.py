@@ -17,13 +17,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
+from lcbench.results.content import read_result
 from lcbench.results.items import ItemsError, whole_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.content import read_result
-from lcbench.results.files import CellFiles
+    from lcbench.results.files import CellFiles
 
 By = Literal["document", "query", "text", "pair"]
 """Whose length: of a query's longest relevant document, of the query itself, of the text that is
