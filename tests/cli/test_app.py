@@ -64,7 +64,7 @@ def test_a_launcher_that_is_not_installed_is_named() -> None:
 def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> None:
     with pytest.raises(RequestError) as raised:
         overrides.read_words([f"{key}={value}", "tau=0.8"], "config")
-    shown = re.search(r"(?:quote it|As one|As a text): ('.*')(?:;|$)", str(raised.value))
+    shown = re.search(r"(?:quote it|As one|As text): ('.*')(?:;|$)", str(raised.value))
     assert shown is not None
     (word,) = shlex.split(shown.group(1))
     read = OverridesParser.create().parse_override(word)

@@ -95,7 +95,7 @@ def test_a_yaml_error_in_a_config_of_ones_own_names_its_file_and_line(
         ("config", ["engine=cpu"], "use engine.device=cpu"),
         ("config", ["protocol=fp16"], "use protocol=paper protocol.dtype=float16"),
         ("config", ["protocol=bf16"], "use protocol=paper protocol.dtype=bfloat16"),
-        ("config", ["-m", "protocol=paper,tf32"], "is: protocol=paper protocol.dtype=tf32"),
+        ("config", ["-m", "protocol=paper,tf32"], "use protocol=paper protocol.dtype=tf32"),
         ("config", ["protocol=fp"], "protocol=fp: there is no such config."),
         ("config", ["protocol.splits=test"], "protocol.splits is not a key."),
         ("config", ["output_folder=x"], "results_dir=PATH"),

@@ -185,9 +185,9 @@ def test_a_line_is_whole_and_its_names_are_text(capsys: pytest.CaptureFixture[st
     observer, screen = observed(terminal=False, width=20)
     path = f"log: /a/{'long/' * 10}[bold]path\x1b[2J"
     observer.say(path)
-    observer.warn("[red]m[/red] is to be tried again")
+    observer.warn("[red]m[/red] will be tried again")
     assert screen.getvalue() == path.replace("\x1b", "\\x1b") + "\n"
-    assert capsys.readouterr().err == "lcbench: warning: [red]m[/red] is to be tried again\n"
+    assert capsys.readouterr().err == "lcbench: warning: [red]m[/red] will be tried again\n"
     observer, screen = observed(terminal=True)
     observer.say("of less importance", dim=True)
     assert screen.getvalue() == "\x1b[2mof less importance\x1b[0m\n"

@@ -149,7 +149,7 @@ def test_what_is_finished_is_not_counted(tmp_path: Path) -> None:
     one = estimate(request)
     assert (one.cells, one.done) == (6, 1)
     assert one.texts == 2 * (1256 + 1337) + 3 * (1314 + 1355)
-    assert "3 temperatures × 2 tasks), of which 1 are finished; left: 13.2 k texts" in sentence(one)
+    assert "3 temperatures × 2 tasks), 1 of them finished; left: 13.2 k texts" in sentence(one)
 
 
 def test_a_custom_model_in_the_mirror_has_its_shape(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_shape_on_the_command_line() -> None:
     said = "model.shape={layers: 3, hidden: 100, window: null}"
     (model,) = asked("model.name=a/b", said, models=("custom",)).models
     assert dimensions(model) == Dimensions(layers=3, hidden=100, window=None)
-    with pytest.raises(RequestError, match="has to say: layers, hidden, window"):
+    with pytest.raises(RequestError, match="needs all of: layers, hidden, window"):
         asked("model.name=a/b", "model.shape={layers: 3}", models=("custom",))
 
 
@@ -189,12 +189,12 @@ def test_what_is_unknown_is_said() -> None:
     assert one.unshaped == ("a/b",)
     assert one.tokens == estimate(asked("tasks=[STSBenchmark]")).tokens
     text = sentence(one)
-    assert "Not counted, since their sizes are not known: SynPerTextToneClassification." in text
-    assert "without those of models whose shape is not known: a/b." in text
+    assert "Not included, because their sizes are unknown: SynPerTextToneClassification." in text
+    assert "exclude models of unknown shape: a/b." in text
     assert one.prediction.at_least
     alone = describe(replace(asked(), models=(custom,)))
     assert "(1 model × 2 temperatures × 8 tasks), texts, tokens and hours unknown." in alone
-    assert "sizes are not known: DocstringNeedleRetrieval, DocstringPasskeyRetrieval." in alone
+    assert "sizes are unknown: DocstringNeedleRetrieval, DocstringPasskeyRetrieval." in alone
 
 
 def test_a_sentence() -> None:
@@ -218,8 +218,8 @@ def test_a_sentence() -> None:
     )
     assert sentence(one) == (
         "1,400 cells (5 models × 7 temperatures × 40 tasks), 122 M texts, 12 G tokens, "
-        "about 2.5 hours on this machine (2 cores): encoding 2:30:00, scoring 1:30 beside it, "
-        "loading data 0:01 (measured on this machine before)."
+        "about 2.5 hours on this machine (2 cores): encoding 2:30:00, scoring 1:30 in parallel, "
+        "loading data 0:01 (from earlier runs on this machine)."
     )
     assert sentence(replace(one, done=1400)) == (
         "1,400 cells (5 models × 7 temperatures × 40 tasks), all finished."
@@ -249,7 +249,7 @@ def test_the_device_that_launch_tflops_names_is_the_one_that_is_estimated() -> N
     assert there.prediction.wall_seconds < here.prediction.wall_seconds
     said = sentence(there)
     assert "on a device of 4 TFLOP/s" in said
-    assert "as launch.tflops says" in said
+    assert "from launch.tflops" in said
     assert "on this machine (" not in said
     assert sentence(estimate(request, launch=LaunchSettings(name="local"))) == sentence(here)
 
@@ -289,7 +289,7 @@ def test_each_protocol_has_the_cards_rate_in_its_own_dtype() -> None:
         "bfloat16": 93.6,  # 30 % of 312
     }
     assert assumed(LaunchSettings("local"), "float32") is None
-    with pytest.raises(RequestError, match="its units do not compute in bfloat16"):
+    with pytest.raises(RequestError, match="it has no units for bfloat16"):
         assumed(LaunchSettings("local", card="t4"), "bfloat16")
 
 

@@ -145,7 +145,7 @@ def test_an_age_is_by_the_holders_clock(tmp_path: Path) -> None:
     text = shown(state)
     assert "node7, process 5, Slurm job 17_3 · since " in text
     assert "(1:30) · silent for 58:3" in text
-    assert "left with 1 process at work (1 of them silent)." in text
+    assert "left with 1 process running (1 of them silent)." in text
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_a_cell_that_takes_too_long_takes_none_of_the_others_time(tmp_path: Path
     ("seconds", "is_running", "said"),
     [
         (2 * HOUR, False, "About 4 hours of work left for one process; no process is running."),
-        (2 * HOUR, True, "About 4 hours left with 1 process at work."),
+        (2 * HOUR, True, "About 4 hours left with 1 process running."),
         (None, False, "The time left is unknown; no process is running."),
         (None, True, "The time left is unknown."),
     ],

@@ -148,7 +148,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     # Nothing is submitted twice: what waits and runs comes to its cells by itself.
     again = run("launch=slurm", f'manifest="{folder}"')
     assert again.returncode == 0, again.stderr
-    assert "no element is left to be submitted; in Slurm's queue: 0-5" in again.stdout
+    assert "all elements are finished or submitted; in Slurm's queue: 0-5" in again.stdout
     assert jobs_of(folder) == [job]
 
     wait_until(lambda: is_at_work(results, f"{job}_0"), "element 0 is at work")
@@ -196,7 +196,7 @@ def test_whatever_becomes_of_its_elements_a_sweep_ends_as_one_process_would(
     assert not list(results.rglob(".*.attempt-*"))
 
     once_more = run("launch=slurm", f'manifest="{folder}"')
-    assert "no element is left to be submitted." in once_more.stdout
+    assert "all elements are finished or submitted." in once_more.stdout
     assert len(jobs_of(folder)) == 2
 
     # The dependent job's report, one that is asked for, and that of a single process are one.

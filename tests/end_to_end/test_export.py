@@ -31,7 +31,7 @@ def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: P
 
     done = run("model=minilm", "tau=0.8", "out=at-0.8", "offline=true", command="export")
     assert done.returncode == 0, done.stderr
-    assert "at-0.8: written" in done.stdout
+    assert "Exported to at-0.8." in done.stdout
     loaded = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path / "at-0.8", tmp_path / "found.npy", *TEXTS],
         capture_output=True,

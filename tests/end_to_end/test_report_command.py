@@ -153,7 +153,10 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
     [
         (["models=[bgee]"], "models=bgee: there are no results of it here, only of"),
         (["against=nowhere"], "against=nowhere"),
-        (["resamples=5"], "resamples=5 is too few for an interval; at least 1000, or 0 for none."),
+        (
+            ["resamples=5"],
+            "resamples=5 is too few for an interval; use at least 1000, or 0 for no intervals.",
+        ),
         (["resamples=-1"], "resamples=-1"),
         (["seed=x"], "seed=x is not a whole number"),
         (["agianst=x"], "against"),

@@ -42,7 +42,7 @@ WRONG = [
     (['tasks="MIEB(Img)"'], "none of its tasks is public and made of text alone"),
     (["tasks=[Caltech101]"], "Caltech101: it is not made of text alone"),
     (["tasks=[STSBenchmark]", "subsets=[fr]"], "subsets=fr: STSBenchmark has none of these"),
-    (["subsets=[]"], "subsets=[] asks for nothing at all"),
+    (["subsets=[]"], "subsets=[] is empty"),
     (["protocol=leaderbord"], "protocol=leaderbord: there is no such config. Did you mean leader"),
     (["tau={layers: {6: 0.8}}"], "the model has no layer 6; its layers are 0 to 5"),
     (["tau={length: {0: 1.0, 300: 0.8}}"], "reads at most 256 of one"),

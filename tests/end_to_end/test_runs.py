@@ -294,7 +294,7 @@ def test_a_full_disk_stops_the_run_with_a_message(run, tmp_path: Path) -> None:
         done = run("tau=0.8", f"results_dir={small}/runs", *SMALL_WITH_WORKERS)
         assert done.returncode == 1
         assert "could not be written: No space left on device" in done.stderr
-        assert "what is finished is kept" in done.stderr
+        assert "finished cells are kept" in done.stderr
         assert "Traceback" not in done.stderr
         for path in json_results(small / "runs"):
             json.loads(path.read_text())

@@ -100,7 +100,7 @@ def nothing(folder: Path) -> None:
         (nothing, ["--failed"], "results_dir=runs: no sweep was planned or run there."),
         (nothing, ["manifest=none"], "manifest=none cannot be read: No such file or directory"),
         (make, ["manifest=runs"], "manifest=runs cannot be read: No such file or directory"),
-        (cut, [], "is not whole (ValueError: 5 of 6 cells). Plan the sweep again"),
+        (cut, [], "is incomplete (ValueError: 5 of 6 cells). Plan the sweep again"),
         (of_the_future, [], "was made by another version of lcbench (format 99, this one reads 1)"),
         (make, ["--failed", "--watch"], "failed=true and watch=true are mutually exclusive"),
         (make, ["failed=perhaps"], "failed=perhaps"),

@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_and_then_has_room(
     full = run(*request)
     assert full.returncode == 1
     assert "No space left on device" in full.stderr
-    assert "what is finished is kept" in full.stderr
+    assert "finished cells are kept" in full.stderr
     assert "Traceback" not in full.stderr
     found = json_results(small_disk)
     assert 0 < len(found) < 16

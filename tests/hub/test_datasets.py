@@ -110,7 +110,7 @@ def test_what_datasets_has_prepared_is_not_read(cache: Path) -> None:
     with pytest.raises(MissingError) as refused:
         fetch_missing([part("STSBenchmark")], None, Unwarned(), offline=True)
     told = str(refused.value)
-    assert "and what `datasets` has prepared is not read, and offline=true forbids fetching" in told
+    assert "and data prepared by `datasets` is not used, and offline=true forbids fetching" in told
     assert "\n  mteb/stsbenchmark-sts (for STSBenchmark)\n" in told
     assert "python -m lcbench prefetch" in told
 

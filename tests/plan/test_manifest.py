@@ -84,13 +84,16 @@ def test_the_latest_is_the_one_that_was_asked_for_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is not whole"),
+        (lambda text: text[: len(text) // 2], "is incomplete"),
         (lambda text: text.rpartition("\n")[0].rpartition("\n")[0] + "\n", "2 of 3 cells"),
         (lambda text: text.replace('"format": 1', '"format": 9'), "another version of lcbench"),
-        (lambda text: "", "is not whole"),
-        (lambda text: text.replace('"element": 1', '"element": "x"'), "is not whole .*no cell"),
-        (lambda text: text.replace('"seconds": 1.5', '"seconds": "x"'), "is not whole .*no cell"),
-        (lambda text: json.dumps([1]) + "\n", "is not whole"),
+        (lambda text: "", "is incomplete"),
+        (lambda text: text.replace('"element": 1', '"element": "x"'), "is incomplete .*not a cell"),
+        (
+            lambda text: text.replace('"seconds": 1.5', '"seconds": "x"'),
+            "is incomplete .*not a cell",
+        ),
+        (lambda text: json.dumps([1]) + "\n", "is incomplete"),
     ],
 )
 def test_what_is_no_manifest_is_refused(tmp_path: Path, change: object, message: str) -> None:
@@ -125,7 +128,7 @@ def test_one_that_was_copied_away_from_its_results_is_refused(tmp_path: Path) ->
     (tmp_path / "elsewhere").mkdir()
     copy = tmp_path / "elsewhere" / "manifest.jsonl"
     copy.write_bytes((made.folder / "manifest.jsonl").read_bytes())
-    with pytest.raises(RequestError, match="does not lie below its results"):
+    with pytest.raises(RequestError, match="must lie within its results folder"):
         manifest.read(copy)
 
 
@@ -158,7 +161,7 @@ def test_a_damaged_one_is_set_aside_and_made_again(tmp_path: Path, content: str)
     made = freeze(tmp_path)
     path = made.folder / "manifest.jsonl"
     path.write_text(content)
-    with pytest.raises(RequestError, match="is not whole"):
+    with pytest.raises(RequestError, match="is incomplete"):
         manifest.read(path)
     again = freeze(tmp_path)
     assert again.lines == made.lines

@@ -459,19 +459,19 @@ def test_sentences(request_: Settings) -> None:
     cells = {cell: CellCost(encode=170.0, load=0.2, score=100.0)}
     one = Prediction(cells, CPU, processes=2, start=24.9, overlap=1.0)
     assert prediction_line(one) == (
-        "about 4.1 minutes predicted: encoding 2:50, scoring 1:40 beside it "
-        "(measured on this machine before)"
+        "Estimated time: about 4.1 minutes; encoding 2:50, scoring 1:40 in parallel "
+        "(from earlier runs on this machine)"
     )
-    assert outcome_line(one, 260.0) == "predicted 4:05, took 4:20"
+    assert outcome_line(one, 260.0) == "estimated 4:05, took 4:20"
     unknown = {cell: replace(cells[cell], load=61.0, rated=False, unknown=True)}
     one = Prediction(unknown, CPU, processes=0, start=0.0, overlap=1.0)
     assert prediction_line(one) == (
-        "at least 5.5 minutes predicted: encoding 2:50, scoring 1:40, loading data 1:01 "
-        "(reckoned from a short measurement of this machine)"
+        "Estimated time: at least 5.5 minutes; encoding 2:50, scoring 1:40, loading data 1:01 "
+        "(from a short measurement of this machine)"
     )
     partly = {cell: replace(cells[cell], scored_before=False)}
     assert prediction_line(replace(one, cells=partly)).endswith(
-        "(encoding measured on this machine before, scoring in part reckoned from sizes)"
+        "(from earlier runs on this machine, scoring partly from dataset sizes)"
     )
 
 

@@ -61,9 +61,9 @@ def test_what_a_live_process_has_is_left_to_it(tmp_path: Path) -> None:
     with Claims() as one, Claims() as other:
         assert one.take(tmp_path, "STS12", over=0) is not None
         assert other.take(tmp_path, "STS12", over=0) is None
-        standing = other.standing(tmp_path, "STS12", over=0)
-        assert standing.holder is not None
-        assert standing.holder.process == os.getpid()
+        claim_state = other.claim_state(tmp_path, "STS12", over=0)
+        assert claim_state.holder is not None
+        assert claim_state.holder.process == os.getpid()
         assert other.take(tmp_path, "STS1", over=0) is not None
 
 
@@ -130,7 +130,7 @@ def test_of_another_machine_only_changes_count_and_no_clock(
             beat()
             assert mine.take(tmp_path, "STS12", over=0) is None
             clock.seconds += 0.1
-        assert mine.standing(tmp_path, "STS12", over=0).is_fresh
+        assert mine.claim_state(tmp_path, "STS12", over=0).is_fresh
         clock.seconds += 0.4
         assert mine.take(tmp_path, "STS12", over=0) is None
         clock.seconds += 0.4
@@ -365,4 +365,4 @@ def test_a_claim_of_odd_content_stops_nobody(tmp_path: Path, change: dict[str, A
     (attempt,) = attempts_in(tmp_path)
     assert attempt.holder is None
     with Claims() as claims:
-        assert claims.standing(tmp_path, "T", 0).number == 1
+        assert claims.claim_state(tmp_path, "T", 0).number == 1

@@ -47,7 +47,7 @@ def test_a_line_a_finished_cell_with_its_own_cost_and_what_is_left(clock: list[f
     lines = observer.said
     # Waiting for other cells is not this one's cost; the last line has nothing left.
     assert " ".join(lines[0].split()) == (
-        "2/3 model, τ = 0.8, STS13 done 5.0 s, 3.0 of them encoding, 0:12 left"
+        "2/3 model, τ = 0.8, STS13 done 5.0 s (encoding 3.0 s), 0:12 left"
     )
     assert " ".join(lines[1].split()) == "3/3 model, τ = 1, STS13 FAILED"
 

@@ -165,7 +165,7 @@ def test_a_cell_that_kills_who_runs_it_is_given_up(results: Results, claims: Cla
     dead_claim(results, 3)
     verdict = one.take(CELL)
     assert isinstance(verdict, Failure)
-    assert verdict.reason.startswith("3 processes that ran it ended without a word")
+    assert verdict.reason.startswith("3 processes that ran it were killed")
     assert results.failure(CELL) == verdict
     assert list(results.files(CELL).folder.glob(".*")) == []
 

@@ -118,7 +118,7 @@ def test_what_may_pass_is_tried_again_and_the_rest_is_not(
     assert failures["STS14"] is not None
     assert failures["STS14"].reason == "ValueError: a bad dataset"
     assert "Traceback (most recent call last)" in failures["STS14"].traceback
-    assert len([one for one in warnings if "is to be tried again" in one]) == 4
+    assert len([one for one in warnings if "will be tried again" in one]) == 4
     assert claims_of(settings) == []
     # Asked for again, each is tried again, and what is done is not.
     tried.clear()
@@ -243,9 +243,9 @@ def test_a_pooling_that_no_file_names_is_told_before_the_run(
     observer = Unwarned()
     grid_of(settings, observer)
     assert (
-        "local/plain names no pooling (it has no modules.json): mean is assumed, as by "
-        "sentence-transformers. model.pooling=mean, cls, lasttoken or max says which it was "
-        "trained with."
+        "local/plain does not specify its pooling (it has no modules.json): mean is assumed, as in "
+        "sentence-transformers. Set the pooling that it was trained with: model.pooling=mean, cls, "
+        "lasttoken or max."
     ) in observer.said
 
 
@@ -309,7 +309,7 @@ def test_what_another_process_runs_is_waited_for_and_taken_over_when_it_dies(
     monkeypatch.setattr("lcbench.run.runner.time.sleep", wait)
     outcome, printed, _ = go(settings)
     assert released
-    assert "waiting for 1 cells that other processes run: " in printed
+    assert "waiting for 1 cells in other processes: " in printed
     assert outcome.failed == {}
     assert len(chaos_program.seen_results(settings.results_dir)) == CELLS
 
@@ -415,7 +415,7 @@ def test_a_frozen_sweep_whose_model_has_changed_is_refused(
     frozen = freeze_sweep(asked, LaunchSettings("slurm", elements=2), Unwarned())
     config = copy / "sentence_bert_config.json"
     config.write_text(config.read_text().replace("}", " }"))
-    with pytest.raises(RequestError, match=r"is no longer a cell of it.*Plan the sweep again"):
+    with pytest.raises(RequestError, match=r"is no longer one of its cells.*Plan the sweep again"):
         go(asked, frozen=frozen, element=0)
 
 
@@ -478,11 +478,11 @@ def test_by_hours_and_what_no_element_can_hold(settings: Any) -> None:
     asked = LaunchSettings("slurm", elements=None, hours=28 / 3600)
     frozen = freeze_sweep(settings, asked, observer)
     assert 1 < frozen.elements <= CELLS
-    assert not warnings or "a single cell does" in warnings[0]
+    assert not warnings or "a single cell takes that long" in warnings[0]
     few = replace(asked, elements=2, hours=1 / 3600)
     assert freeze_sweep(settings, few, observer).elements == 2
-    assert "launch.hours=0.000277778: the longest element takes" in warnings[-1]
-    assert "launch.elements=2 allows no more of them" in warnings[-1]
+    assert "launch.hours=0.000277778: the longest element is estimated at" in warnings[-1]
+    assert "launch.elements=2 allows no more elements" in warnings[-1]
 
 
 def test_the_same_plan_asked_for_again_is_the_same_whatever_was_measured_meanwhile(

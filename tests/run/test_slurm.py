@@ -254,7 +254,9 @@ def test_too_long_an_array_is_hinted_at(sweep: Manifest, fake: Fake) -> None:
 
 
 def test_a_machine_without_slurm_is_named(sweep: Manifest, fake: Fake) -> None:
-    with pytest.raises(RequestError, match=r"no sbatch on this machine.*launch=local"):
+    with pytest.raises(
+        RequestError, match=r"sbatch is not installed on this machine.*launch=local"
+    ):
         slurm.submit(sweep, JOBS, [0], warn)
 
 
@@ -562,7 +564,7 @@ def test_what_was_asked_for_the_last_time_and_is_not_now_is_told(
     one = frozen(sweep, 1.0)
     slurm.launch(one, replace(jobs, partition="gpu", gpus="1"), said.append, warn)
     slurm.launch(one, replace(jobs, partition="gpu", gpus=None), said.append, warn)
-    assert "unlike the last time, without --gres=gpu:1" in said
+    assert "note: the last submission also had --gres=gpu:1" in said
 
 
 def test_a_script_that_is_called_by_hand_says_what_it_takes(tmp_path: Path) -> None:
@@ -640,18 +642,18 @@ def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_
     fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
     planned = frozen(sweep, 60, 120, None)
-    follow = f"""how it stands: python -m lcbench status 'manifest="{sweep.folder}"'"""
+    follow = f"""status: python -m lcbench status 'manifest="{sweep.folder}"'"""
     assert said_by_launch(planned) == [
-        "the report is written by Slurm job 18, when all have ended",
-        "demo-12345678: 3 elements submitted as Slurm job 17, 0:00 to 2:00 each by the estimate of "
-        "the whole element (1 of unknown cost left out)",
+        "Slurm job 18 writes the report after all elements have ended",
+        "demo-12345678: 3 elements submitted as Slurm job 17, estimated 0:00 to 2:00 each for a "
+        "whole element (1 of unknown cost left out)",
         follow,
-        "what is missing when the array has ended, submitted again: the same command",
+        "run the same command again after the array ends to resubmit unfinished elements",
     ]
     assert any("1 element submitted" in line for line in said_by_launch(planned))
     assert [one.elements for one in slurm.submissions(sweep.folder)] == [(0, 1, 2), (2,)]
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 PENDING')")
     assert said_by_launch(planned) == [
-        "demo-12345678: no element is left to be submitted; in Slurm's queue: 0-2.",
+        "demo-12345678: all elements are finished or submitted; in Slurm's queue: 0-2.",
         follow,
     ]

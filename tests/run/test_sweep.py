@@ -104,7 +104,7 @@ def test_a_frozen_sweep_runs_its_own_cells_alone(request_of: Callable[..., Any])
     with pytest.raises(RequestError, match=r"element=7: the sweep has elements 0 to 0"):
         go(settings, frozen=frozen, element=7)
     fewer = replace(settings, policies=settings.policies[:1])
-    with pytest.raises(RequestError, match=r"τ = 0\.8, STS12 .* is no longer a cell of it"):
+    with pytest.raises(RequestError, match=r"τ = 0\.8, STS12 .* is no longer one of its cells"):
         go(fewer, frozen=frozen)
 
 

@@ -185,7 +185,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
     [
         (["+tua=0.8"], "tua is not a key. Did you mean tau?"),
         (["+model.windw=1"], "model.windw is not a key. Did you mean model.window"),
-        (["tasks=[]"], "tasks=[] asks for no task"),
+        (["tasks=[]"], "tasks=[] is empty"),
         (["tasks=3"], "tasks=3 is not a list"),
         (["tau=[]"], "tau=[] asks for no temperature"),
         (["model.window=0"], "model.window=0 is not a whole number of at least 1"),
@@ -196,7 +196,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["docs.synthetic_lengths=[]"], "docs.synthetic_lengths=[] is neither auto nor a list"),
         (["docs.synthetic_lengths=long"], "docs.synthetic_lengths=long is neither auto nor"),
         (["docs.synthetic_lengths=[1.5]"], "docs.synthetic_lengths=1.5 is not a whole number"),
-        (["docs.synthetic_lengths=[512,63]"], "a fact needs a document of at least 64 tokens"),
+        (["docs.synthetic_lengths=[512,63]"], "documents need at least 64 tokens"),
         (["docs.synthetic_documents=0"], "docs.synthetic_documents=0 is not a whole number"),
         (["docs.documents=-1"], "docs.documents=-1 is not a whole number of at least 1"),
         (["protocol.dtype=float8"], "protocol.dtype=float8 is not one of: float32"),
@@ -212,7 +212,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["store.max_gib=all"], "store.max_gib=all is not a number"),
         (["store.folder=''"], "store.folder= is not a path"),
         (["store.on_disk=1"], "store.on_disk=1 is neither true nor false"),
-        (["store=none", "store.folder=here"], "With a folder: store=disk store.folder=here"),
+        (["store=none", "store.folder=here"], "use store=disk store.folder=here"),
         (["+store.max_gb=1"], "store.max_gb is not a key. Did you mean store.max_gib"),
         (["offline=maybe"], "offline=maybe is neither true nor false"),
         (["cell_minutes=0"], "cell_minutes=0 is not a number of at least 0.1"),
@@ -413,7 +413,7 @@ def test_what_was_frozen_does_not_change_with_the_configs(
 def test_what_another_version_has_frozen_is_refused(tmp_path: Path) -> None:
     frozen = settings_frozen.freeze(read())
     del frozen["protocol"]["prompts"]
-    with pytest.raises(RequestError, match=r"not those of this version of lcbench: .* prompts"):
+    with pytest.raises(RequestError, match=r"do not fit this version of lcbench: .* prompts"):
         settings_frozen.thaw(frozen, tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""Before a run: the grid of its cells, what they will cost, and how they are divided."""
+"""Plans a run: its grid of cells, their estimated cost, and their division into array elements."""

@@ -1,4 +1,4 @@
-"""The device that an estimate assumes where another than this machine's is named."""
+"""The device that an estimate assumes instead of this machine's."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from lcbench.system.cards import CARDS
 if TYPE_CHECKING:
     from lcbench.settings.schema import LaunchSettings
 
-# Of a card's rate, what encoding comes to: assumed, never measured. A forward pass is products and
-# attention, of which only the former come near that rate, and what else is done waits for memory.
-# In float32 products take most of the time; in the lower precisions they are over sooner, and
-# models of 384 dimensions make less of them than those of 768.
+# The share of a card's rate that encoding reaches: assumed, never measured. Of a forward pass only
+# matrix products come near that rate; the rest is limited by memory bandwidth. In float32 products
+# dominate; in lower precisions they take less of the time, and so do they in small models.
 _UTILISATION = {"float32": 0.6, "tf32": 0.3, "float16": 0.3, "bfloat16": 0.3}
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """A device that is not at hand.
+    """A device other than this machine's.
 
     Attributes:
-        tflops: what it sustains while it encodes, in 10¹² operations a second.
+        tflops: rate sustained while encoding, in 10¹² operations per second.
         is_gpu: whether it is a GPU.
-        name: of it, as an estimate has it.
-        source: where its rate comes from, in words.
+        name: name in an estimate.
+        source: origin of its rate, in words.
     """
 
     tflops: float
@@ -36,11 +35,11 @@ class Assumed:
 
 
 def assumed(launch: LaunchSettings | None, dtype: str) -> Assumed | None:
-    """Return the device that a request is estimated for; None: that of this machine.
+    """Return the device that a request is estimated for; None for this machine's.
 
     Args:
-        launch: `tflops`, a rate that somebody knows, comes before `card`, a data sheet's.
-        dtype: of the protocol.
+        launch: `tflops`, a known rate, takes precedence over `card`, a data sheet's rate.
+        dtype: dtype of the protocol.
 
     Raises:
         RequestError: the card does not have the dtype.
@@ -50,13 +49,13 @@ def assumed(launch: LaunchSettings | None, dtype: str) -> Assumed | None:
     is_gpu = launch.jobs.gpus is not None or launch.card is not None
     if launch.tflops is not None:
         name = f"a device of {launch.tflops:g} TFLOP/s"
-        return Assumed(launch.tflops, is_gpu, name, "as launch.tflops says")
+        return Assumed(launch.tflops, is_gpu, name, "from launch.tflops")
     card = str(launch.card)
     peak = CARDS[card].get(dtype)
     if peak is None:
         raise RequestError(
-            f"launch.card={card}: its units do not compute in {dtype} (protocol.dtype). What it "
-            f"has: {', '.join(CARDS[card])}. If you know what it sustains: launch.tflops"
+            f"launch.card={card}: it has no units for {dtype} (protocol.dtype), only for "
+            f"{', '.join(CARDS[card])}. If you know its sustained rate, set launch.tflops"
         )
     used = _UTILISATION[dtype]
     share = f"{100 * used:g} % of the {peak:g} TFLOP/s"

@@ -1,7 +1,7 @@
-"""Divide the cells of a sweep among array elements that cost about the same.
+"""Divides the cells of a sweep into array elements of about equal cost.
 
-What is expensive is shared within an element: a model is loaded once for the cells of it, and a
-dataset is read and tokenised once for all temperatures.
+Expensive steps are shared within an element: a model is loaded once for its cells, and a dataset is
+read and tokenised once for all temperatures.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from lcbench.settings.frozen import freeze as freeze_settings
 from lcbench.settings.schema import LaunchSettings, Settings
 from lcbench.system import versions
 
-# Of an element, beside its cells: interpreter and libraries; and of each model in it, its loading.
-# Ten and five seconds were seen with MiniLM on two cores; a large model takes longer.
+# Overhead of an element (interpreter and libraries) and of each of its models (loading). Ten and
+# five seconds were measured with MiniLM on two cores; a large model takes longer.
 _START_SECONDS = 15.0
 _MODEL_SECONDS = 10.0
-# What a cell counts for whose cost is not known.
+# Assumed seconds of a cell of unknown cost.
 _UNKNOWN_SECONDS = 60.0
-# Of the search for the least time of the longest element: halvings of the interval.
+# Bisection steps in the search for the smallest maximum time of an element.
 _HALVINGS = 50
 
 
 def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
-    """Return the lines of cells, all of one element, their costs unknown."""
+    """Return manifest lines of cells, in one element and with unknown costs."""
     return [
         Line(
             index=index,
@@ -53,7 +53,7 @@ def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
 def with_seconds(
     lines: Sequence[Line], costs: Sequence[CellCost | None], prediction: Prediction
 ) -> list[Line]:
-    """Return lines with what each cell adds to the time of one process that runs it."""
+    """Return lines with the time that each cell adds to the process that runs it."""
     return [
         replace(line, seconds=None if cost is None else round(seconds(cost, prediction), 3))
         for line, cost in zip(lines, costs, strict=True)
@@ -61,10 +61,10 @@ def with_seconds(
 
 
 def seconds(cost: CellCost, prediction: Prediction) -> float:
-    """Return what a cell adds to the time of a process: its encoding, and its share of scoring.
+    """Return the seconds that a cell adds to a process: encoding, and its share of scoring.
 
-    As `predict.work_seconds` has it: on a CPU scoring shares the cores with encoding, on a GPU they
-    go on in parallel and the larger of the two counts.
+    As in `predict.work_seconds`: on a CPU scoring shares the cores with encoding, on a GPU they run
+    in parallel and the larger of the two counts.
     """
     scoring = cost.load + cost.score
     if not prediction.processes:
@@ -76,10 +76,10 @@ def seconds(cost: CellCost, prediction: Prediction) -> float:
 
 
 def divide(lines: Sequence[Line], launch: LaunchSettings) -> list[Line]:
-    """Return the lines with the element of each: at most as many as asked for, or of so many hours.
+    """Return the lines with their elements, limited by the requested number or hours.
 
-    The cells of one model and task stay together unless they alone are longer than an element may
-    be; so do, as far as balance allows, the cells of a model.
+    The cells of one model and task stay together unless they exceed an element's limit; so do the
+    cells of a model, as far as balance allows.
     """
     groups = _groups(lines)
     if launch.hours is not None:
@@ -98,19 +98,19 @@ def freeze(
     lines: Sequence[Line],
     launch: LaunchSettings | None = None,
 ) -> Manifest:
-    """Write the manifest of a sweep, or find it written already.
+    """Write the manifest of a sweep, or return the existing one.
 
     Args:
-        settings: of the request.
-        results_dir: where its results are.
-        lines: its cells, divided.
-        launch: how they are divided; None: they are not, since nobody has planned it.
+        settings: settings of the request.
+        results_dir: results folder.
+        lines: its cells, divided into elements.
+        launch: how to divide them; None: a run that was not planned is not divided.
 
     Raises:
         StorageError: it cannot be written.
     """
     frozen = freeze_settings(settings)
-    # A card divides a sweep as its rate does.
+    # A card divides a sweep like its rate.
     device = assumed(launch, settings.protocol.dtype)
     rate = None if device is None else device.tflops
     asked = (launch.elements, launch.hours, rate) if launch else (1, None, None)
@@ -133,7 +133,7 @@ def by_element(lines: Iterable[Line]) -> list[list[Line]]:
 
 
 def element_seconds(lines: Iterable[Line]) -> float:
-    """Return how long an element takes, by its estimate: start-up, loading of models, and cells."""
+    """Return the estimated seconds of an element: start-up, loading of models, and cells."""
     cells = list(lines)
     models = {(line.model, line.revision) for line in cells}
     return _START_SECONDS + _MODEL_SECONDS * len(models) + sum(map(_seconds, cells))
@@ -158,8 +158,8 @@ def _groups(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
-    """Return at most `count` elements, the longest of them as short as can be."""
-    # All in one element, and a little more: another order of adding is rounded otherwise.
+    """Return at most `count` elements, with the longest as short as possible."""
+    # All in one element, plus a margin for rounding in another order of summation.
     low, high = 0.0, 1.001 * element_seconds(line for group in groups for line in group)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -168,7 +168,7 @@ def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
         else:
             low = middle
     elements = _fill(groups, high)
-    # Groups that stay together may leave some over: the longest elements are divided further.
+    # Groups that stay together may leave elements unused: divide the longest further.
     while len(elements) < count and any(len(one) > 1 for one in elements):
         longest = max(
             (one for one in elements if len(one) > 1), key=lambda one: element_seconds(one)
@@ -179,7 +179,7 @@ def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
 
 
 def _halves(element: list[Line]) -> list[list[Line]]:
-    """Return an element in two parts, where that makes them most alike."""
+    """Return an element in two parts of most similar cost."""
     return min(
         ([element[:cut], element[cut:]] for cut in range(1, len(element))),
         key=lambda halves: max(map(element_seconds, halves)),
@@ -187,7 +187,7 @@ def _halves(element: list[Line]) -> list[list[Line]]:
 
 
 def _fill(groups: Sequence[list[Line]], limit: float) -> list[list[Line]]:
-    """Return elements none of which is longer than `limit` seconds, if no single cell is."""
+    """Return elements of at most `limit` seconds each, unless a single cell exceeds it."""
     elements: list[list[Line]] = []
     models: set[tuple[str, str]] = set()
     taken = 0.0
@@ -206,7 +206,7 @@ def _fill(groups: Sequence[list[Line]], limit: float) -> list[list[Line]]:
 
 
 def _parts(group: list[Line], limit: float) -> Iterator[list[Line]]:
-    """Yield a group whole, or cell by cell if it is longer than an element may be."""
+    """Yield a group as a whole, or cell by cell if it exceeds an element's limit."""
     if element_seconds(group) <= limit:
         yield group
     else:

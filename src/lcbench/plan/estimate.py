@@ -1,4 +1,4 @@
-"""What a request comes to before anything is fetched or loaded: cells, texts, tokens, hours."""
+"""Estimates a request before anything is fetched or loaded: cells, texts, tokens, hours."""
 
 from __future__ import annotations
 
@@ -32,25 +32,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a request comes to.
+    """The estimate of a request.
 
     Attributes:
-        cells: all of them.
-        done: how many of them have a result in the folder of results.
-        models: how many.
-        policies: how many temperatures or policies, the baseline among them.
-        tasks: how many.
-        texts: that are left to be encoded: each different text once for each model and
-            temperature.
-        tokens: of them, as far as the models read them.
-        prediction: of the time that the cells take which are left.
-        unsized: tasks whose sizes are not known; they are in none of the numbers but the cells.
-        unshaped: models whose shape is not known; texts and tokens are without theirs, and the time
-            without that of encoding them.
+        cells: number of cells.
+        done: number of cells with a result in the results folder.
+        models: number of models.
+        policies: number of temperatures or policies, including the baseline.
+        tasks: number of tasks.
+        texts: number of texts left to encode: each different text once per model and temperature.
+        tokens: number of their tokens within the models' windows.
+        prediction: predicted time of the unfinished cells.
+        unsized: tasks of unknown size; they count in the number of cells only.
+        unshaped: models of unknown shape; texts, tokens and hours of encoding exclude theirs.
         other_languages: whether there are texts in other languages than English.
-        device: that the time is for; None: that of this machine.
-        long: a line about each model whose synthetic documents are long.
-        foresight: what the sweep can see of Avg; None: unknown.
+        device: device that the time is for; None: this machine's.
+        long: a line about each model with long synthetic documents.
+        foresight: detectable changes of Avg; None: unknown.
     """
 
     cells: int
@@ -72,16 +70,16 @@ class Estimate:
 def describe(
     settings: Settings, processes: int | None = None, launch: LaunchSettings | None = None
 ) -> str:
-    """Return what a request comes to, in a line, and in further lines what that leaves out.
+    """Return the estimate of a request in words, with its limitations on further lines.
 
-    Imports torch and measures this machine for half a second a width of models where no model was
-    run on it before.
+    Imports torch and measures this machine for half a second per model width, if no model of that
+    width was run on it before.
 
     Args:
         settings: the request.
-        processes: that score beside encoding; None: as many as a run has.
-        launch: with `tflops` or `card`: the device that the cells are run on, and with `cpus` the
-            cores beside it; without, or None: this machine.
+        processes: number of scoring processes; None: as many as a run has.
+        launch: `tflops` or `card` is the device that runs the cells, `cpus` its number of cores;
+            without these, or None: this machine.
 
     Raises:
         RequestError: the request is wrong.
@@ -90,14 +88,14 @@ def describe(
 
 
 def sentence(one: Estimate) -> str:
-    """Return an estimate in words: one line, and one for each thing that it leaves out."""
+    """Return an estimate in words: one line, and one for each limitation."""
     grid = (
         f"{several(one.cells, 'cell')} ({several(one.models, 'model')} × "
         f"{several(one.policies, 'temperature')} × {several(one.tasks, 'task')})"
     )
     if one.done == one.cells:
         return f"{grid}, all finished."
-    left = f", of which {one.done:,} are finished; left:" if one.done else ","
+    left = f", {one.done:,} of them finished; left:" if one.done else ","
     if len(one.unshaped) == one.models:
         lines = [f"{grid}{left} texts, tokens and hours unknown."]
     else:
@@ -119,13 +117,15 @@ def sentence(one: Estimate) -> str:
     if one.foresight is not None:
         lines.append(one.foresight.sentence())
     if one.other_languages:
-        lines.append("Texts in other languages are reckoned as English; they have more tokens.")
+        lines.append(
+            "Texts in other languages are counted like English ones; they have more tokens."
+        )
     if one.unsized:
-        lines.append(f"Not counted, since their sizes are not known: {', '.join(one.unsized)}.")
+        lines.append(f"Not included, because their sizes are unknown: {', '.join(one.unsized)}.")
     if one.unshaped:
         lines.append(
-            "Texts, tokens and hours of encoding are without those of models whose shape is not "
-            f"known: {', '.join(one.unshaped)}."
+            "Texts, tokens and hours of encoding exclude models of unknown shape: "
+            f"{', '.join(one.unshaped)}."
         )
     return "\n".join(lines)
 
@@ -133,17 +133,16 @@ def sentence(one: Estimate) -> str:
 def estimate(
     settings: Settings, processes: int | None = None, launch: LaunchSettings | None = None
 ) -> Estimate:
-    """Return what a request comes to.
+    """Return the estimate of a request.
 
-    Texts and tokens are upper bounds where they were never counted in a run: a text that stands in
-    two columns counts twice, and texts are cut at the window by their average length alone. What is
-    fetched takes its time besides.
+    Texts and tokens are upper bounds unless a run has counted them: a text in two columns counts
+    twice, and texts are truncated by their average length. Time for fetching is not included.
 
     Args:
         settings: the request.
-        processes: that score beside encoding; None: as many as a run has.
-        launch: with `tflops` or `card`: the device that the cells are run on, and with `cpus` the
-            cores beside it; without, or None: this machine.
+        processes: number of scoring processes; None: as many as a run has.
+        launch: `tflops` or `card` is the device that runs the cells, `cpus` its number of cores;
+            without these, or None: this machine.
 
     Raises:
         RequestError: the request is wrong.
@@ -168,7 +167,7 @@ def estimate(
             long += remarks(parts.values(), model.name, known.window)
         located = _located(settings, model)
         every = _cells(settings, parts, model, located, known)
-        # Of a model that is not here nothing is known to be finished: its revision is not known.
+        # A missing model has no known revision, so none of its cells counts as finished.
         waiting = [
             one for one in every if located is None or not results.files(one).result.exists()
         ]
@@ -211,7 +210,7 @@ def estimate(
 
 
 def _sized(part: Part, settings: Settings) -> Part:
-    """Return a task for the window of the first model: its sizes do not differ in what matters."""
+    """Return a task for the window of the first model; sizes differ little between windows."""
     known = dimensions(settings.models[0], settings.mirror)
     return part if known is None else part.at(known.window)
 
@@ -230,7 +229,7 @@ def _cells(
     located: LocatedModel | None,
     known: Dimensions | None,
 ) -> list[Cell]:
-    """Return a model's cells, as a run would have them; without a revision if it is not here."""
+    """Return a model's cells as in a run; without a revision if the model is missing."""
     shape = _shape(known) if located is None else located.shape
     named = (model.name, "") if located is None else (located.name, located.revision)
     protocols = [
@@ -242,7 +241,7 @@ def _cells(
 
 
 def _shape(known: Dimensions | None) -> ModelShape:
-    """Return what policies have to know of a model; whether it has a position bias is no matter."""
+    """Return the shape of a model that policies need; its position bias does not matter."""
     if known is None:
         return ModelShape(layers=None, window=None, position_bias=False)
     return ModelShape(layers=known.layers, window=known.window, position_bias=False)

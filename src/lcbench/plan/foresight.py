@@ -1,4 +1,4 @@
-"""What a sweep can see, told before it is run: from the sizes of its tasks and recorded noise."""
+"""Power of a sweep before it is run, from its tasks' sizes and recorded noise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lcbench.uncertainty.power import CLAIMED, POWER, detectable, probability
 if TYPE_CHECKING:
     from lcbench.tasks.source import Part, Texts
 
-# Standard deviation of what one unit adds to a task's relative change in %, times the units: of
-# all-MiniLM-L6-v2 at τ = 0.9, from the cells of results/demo and results/minilm. Tasks of a type
-# differ by up to 2.5 times either way (a test compares).
+# Standard deviation of one unit's contribution to a task's relative change in %, times the number
+# of units: all-MiniLM-L6-v2 at τ = 0.9, from the cells of results/demo and results/minilm. Tasks
+# of a type differ by a factor of up to 2.5 (a test compares).
 NOISE = {
     "Retrieval": 15.0,
     "Reranking": 17.0,
@@ -25,19 +25,19 @@ NOISE = {
     "Clustering": 3.5,
     "STS": 3.0,
 }
-# Of a clustering mteb states texts, not sets; most of the paper's have ten.
+# mteb states texts of a clustering, not sets; most of the paper's clusterings have ten.
 _SETS = 10
 
 
 @dataclass(frozen=True)
 class Foresight:
-    """What a sweep can see of Avg.
+    """The power of a sweep to detect changes of Avg.
 
     Attributes:
-        chance: the probability that a change by `CLAIMED` % is significant.
-        smallest: the change in % that is with 80 % probability.
-        tried: temperatures other than the baseline, whose choice is counted.
-        unknown: tasks whose noise is not known; they are taken as without any.
+        chance: probability that a change of `CLAIMED` % is significant.
+        smallest: change in % that is significant with 80 % probability.
+        tried: number of temperatures other than the baseline, whose choice is accounted for.
+        unknown: tasks of unknown noise, which are treated as noise-free.
     """
 
     chance: float
@@ -46,9 +46,9 @@ class Foresight:
     unknown: tuple[str, ...]
 
     def sentence(self) -> str:
-        """Return it in words."""
-        counted = f", the choice among {self.tried} τ counted" if self.tried > 1 else ""
-        lacking = f", and without the noise of {', '.join(self.unknown)}" if self.unknown else ""
+        """Return the power in words."""
+        counted = f", accounting for the choice among {self.tried} τ" if self.tried > 1 else ""
+        lacking = f", without noise for {', '.join(self.unknown)}" if self.unknown else ""
         return (
             f"A change of Avg by {CLAIMED:g} % would be significant with a probability of at most "
             f"{self.chance:.0%}, one by {self.smallest:.2g} % with {POWER:.0%}{counted} (with the "
@@ -59,14 +59,14 @@ class Foresight:
 def foresee(
     parts: Mapping[str, Part], column_of: Callable[[str, str | None], str], tried: int
 ) -> Foresight | None:
-    """Return what a sweep can see of Avg; None where nothing is known of any task.
+    """Return the power of a sweep; None if no task's noise is known.
 
-    Items alone are counted: tasks that differ in what a temperature does to them add to the noise.
+    It covers noise from items only; variation of the effect between tasks adds to it.
 
     Args:
         parts: the tasks.
         column_of: of a task and its type, the column of Table 1.
-        tried: temperatures other than the baseline.
+        tried: number of temperatures other than the baseline.
     """
     columns: dict[str, list[float]] = {}
     unknown: list[str] = []
@@ -84,7 +84,7 @@ def foresee(
     variance = sum(sum(of) / len(of) ** 2 for of in averaged.values()) / len(averaged) ** 2
     if variance <= 0 or not tried:
         return None
-    # As if the τ were independent (Šidák): those of a sweep share their noise, and need less.
+    # As if the τ were independent (Šidák): the τ of a sweep share noise, so less would suffice.
     each = 0.95 ** (1 / tried)
     critical, error = float(stats.norm.ppf((1 + each) / 2)), math.sqrt(variance)
     left_out = tuple(
@@ -99,12 +99,12 @@ def foresee(
 
 
 def _units(kind: str, texts: Sequence[Texts] | None) -> int | None:
-    """Return how many independent units a task has, as far as its sizes say; None: unknown."""
+    """Return the number of independent units of a task, from its sizes; None if unknown."""
     if not texts:
         return None
     if kind == "Clustering":
         return _SETS
-    # Of the docs suite's texts, which are one list, half are drawn from and half are scored.
+    # Half of the docs suite's texts are for training and half are scored.
     scored = [one.count // 2 if one.drawn_rows and len(texts) == 1 else one.count for one in texts]
     if kind in ("Retrieval", "Reranking"):
         queries = sum(one.count for one in texts if one.role == "query")

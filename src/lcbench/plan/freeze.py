@@ -1,4 +1,4 @@
-"""Freezing a request into a manifest: its grid, divided into array tasks by estimated cost."""
+"""Freezes a request into a manifest: its grid, divided into array elements by estimated cost."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer) -> Manifest:
-    """Freeze a request into a manifest, or find it frozen already.
+    """Freeze a request into a manifest, or return the existing one.
 
     Args:
         settings: the request.
-        launch: how its cells are divided.
-        observer: told of policies that come to nothing, of what of a benchmark is left out, and of
-            elements that take longer than they may.
+        launch: how to divide its cells.
+        observer: receives warnings about ineffective policies, omitted tasks of a benchmark, and
+            elements that exceed the time limit.
 
     Raises:
-        RequestError: the request is wrong, or asks for what is not here.
+        RequestError: the request is wrong, or needs data that is missing.
         StorageError: the manifest cannot be written.
     """
     from lcbench.hub.models import dimensions_of
@@ -69,19 +69,19 @@ def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer)
         longest = max(map(division.element_seconds, division.by_element(frozen.lines)))
         if longest > 3600 * launch.hours:
             observer.warn(
-                f"launch.hours={launch.hours:g}: the longest element takes "
-                f"{duration(longest / 3600)} by the estimate: "
+                f"launch.hours={launch.hours:g}: the longest element is estimated at "
+                f"{duration(longest / 3600)}: "
                 + (
-                    f"launch.elements={launch.elements} allows no more of them."
+                    f"launch.elements={launch.elements} allows no more elements."
                     if launch.elements is not None
-                    else "a single cell does."
+                    else "a single cell takes that long."
                 )
             )
     return frozen
 
 
 def describe(frozen: Manifest) -> str:
-    """Return what a sweep comes to: cells, elements, hours of each, and how to go on."""
+    """Return a sweep's cells, elements and hours in words, and the commands to run it."""
     from lcbench.plan.elements import by_element, element_seconds
 
     elements = by_element(frozen.lines)
@@ -93,14 +93,14 @@ def describe(frozen: Manifest) -> str:
         lasting = clock(seconds[0])
     lines = [
         f"{frozen.folder.name}: {len(frozen.lines):,} cells in "
-        f"{several(len(elements), 'element')}, {lasting} by the estimate, "
+        f"{several(len(elements), 'element')}, estimated {lasting}, "
         f"{clock(sum(seconds))} in all",
         f"planned in {frozen.folder}",
         f"run it here:       python -m lcbench {sweep}",
         f"one element of it: python -m lcbench {sweep} element=0",
         f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
-        f"how it stands:     python -m lcbench status {sweep}",
+        f"status:            python -m lcbench status {sweep}",
     ]
     if unknown:
-        lines.insert(1, f"the costs of {unknown:,} cells are not known; each counts as a minute")
+        lines.insert(1, f"the costs of {unknown:,} cells are unknown; each counts as a minute")
     return "\n".join(lines)

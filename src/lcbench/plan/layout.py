@@ -1,4 +1,4 @@
-"""The grid of a request: models located, policies resolved, tasks made into cells."""
+"""Builds the grid of a request: locates models, resolves policies, makes cells."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lcbench.tasks.suites import Suite, resolve_all
 
 @dataclass(frozen=True)
 class Grid:
-    """What a request comes to: its cells.
+    """The grid of a request.
 
     Attributes:
         parts: what is scored of each task.
-        suites: that the request knows: they pin the commits of tasks' datasets.
-        cells_of: the cells of each model, models in the order in which they are run.
+        suites: suites of the request, which pin the commits of datasets.
+        cells_of: cells of each model, in the order in which models are run.
     """
 
     parts: Mapping[str, Part]
@@ -33,19 +33,19 @@ class Grid:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All cells, in the order in which one process runs them."""
+        """All cells, in the order in which a single process runs them."""
         return tuple(cell for group in self.cells_of.values() for cell in group)
 
 
 def grid_of(settings: Settings, observer: Observer) -> Grid:
-    """Find the models and tasks of a request, and return its cells; nothing heavy is imported.
+    """Return the grid of a request; imports nothing heavy.
 
     Args:
         settings: the request.
-        observer: told of policies that come to nothing, and of what of a benchmark is left out.
+        observer: receives warnings about ineffective policies and omitted tasks of a benchmark.
 
     Raises:
-        RequestError: the request is wrong, or asks for what is not here.
+        RequestError: the request is wrong, or needs data that is missing.
     """
     if settings.hub is not None:
         cache.use(settings.hub)
@@ -58,7 +58,7 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
         settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
     )
     check_texts(parts.values())
-    # A model that was named twice, by a config and a folder say, is one.
+    # A model named twice, for example by a config and a folder, is one model.
     located = {
         (model.name, model.revision, model.window, model.pooling, model.own_code): model
         for model in reversed(_locate_all(settings, list(parts.values())))
@@ -66,9 +66,9 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
     for model in located:
         if model.assumed_pooling is not None:
             observer.say(
-                f"{model.name} names no pooling (it has no modules.json): "
-                f"{model.assumed_pooling} is assumed, as by sentence-transformers. "
-                "model.pooling=mean, cls, lasttoken or max says which it was trained with."
+                f"{model.name} does not specify its pooling (it has no modules.json): "
+                f"{model.assumed_pooling} is assumed, as in sentence-transformers. Set the pooling "
+                "that it was trained with: model.pooling=mean, cls, lasttoken or max."
             )
     return Grid(
         parts,
@@ -93,7 +93,7 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
 
 
 def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:
-    """Find all models; if one is missing, name everything that is, data as well, at once."""
+    """Locate all models; if any is missing, report all missing models and data at once."""
     mirror = settings.mirror
     located: list[LocatedModel] = []
     wrong: list[str] = []
@@ -109,7 +109,7 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
         raise RequestError("\n".join([*wrong, *missing]))
     if not missing:
         return located
-    # The hub has its seconds to answer while the data is looked for.
+    # The hub is queried while data is looked for.
     probe = None if settings.offline else cache.Probe()
     missing += missing_data(parts, mirror)
     lacking = lacking_in_folders(parts, mirror)
@@ -119,14 +119,14 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
 
 
 def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
-    """Return what the repairs come to for a model, each once, and say which are the baseline."""
+    """Return the distinct repairs for a model, and warn of those that equal the baseline."""
     asked = [Repair(policy) for policy in settings.policies]
     found = [repair.resolve(model.shape) for repair in asked]
     for repair, simple in zip(asked, found, strict=True):
         if simple.is_baseline and not repair.is_baseline:
             observer.say(
                 f"{model.name}: {repair} is 1 for every text that this model reads "
-                f"(window {model.shape.window}): it is the baseline, not TempScale."
+                f"(window {model.shape.window}): it is the same as the baseline."
             )
     return list(dict.fromkeys(found))
 
@@ -143,9 +143,9 @@ def protocol_of(
     Args:
         settings: the request.
         part: the task, and what is scored of it.
-        model: as the request has it.
-        located: its files; None: it is not here, so its prompts and pooling are not known.
-        window: of the model in tokens, by which some texts go; None: not limited.
+        model: settings of the model.
+        located: its files; None: missing, so its prompts and pooling are unknown.
+        window: window of the model in tokens, which some texts depend on; None: no limit.
     """
     protocol = settings.protocol.of(model, has_prompts=located is not None and located.has_prompts)
     return Protocol(
@@ -168,13 +168,13 @@ def expand(
 ) -> Iterator[Cell]:
     """Yield the cells of a grid in the order in which they are run.
 
-    Models are outermost (loading one is dear), then repairs (a model has one at a time), then
-    tasks.
+    Models are outermost, because loading one is expensive; then repairs, because a model has one at
+    a time; then tasks.
 
     Args:
-        models: name and revision of each.
-        repairs: each once, the baseline among them.
-        tasks: name of each, and the protocol it is scored under.
+        models: name and revision of each model.
+        repairs: distinct repairs, including the baseline.
+        tasks: name of each task, and its protocol.
     """
     repairs = list(repairs)
     for name, revision in models:

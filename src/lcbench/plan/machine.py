@@ -1,4 +1,4 @@
-"""This machine as a cost model knows it: device, cores, and what its matrix product sustains."""
+"""This machine for estimates: device, cores, and the rate of its matrix products."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lcbench.encode.options import EngineSettings
 from lcbench.system.hardware import cores, cpu_name
 from lcbench.system.words import several
 
-# The part of the matrix product's rate that encoding comes to on a CPU: MiniLM reads 5,200 tokens/s
+# The share of the matrix product's rate that encoding reaches on a CPU: MiniLM reads 5,200 tokens/s
 # of 512-token texts at best and 4,650 at large batches, where 167 GFLOP/s would allow 6,400.
-# It hardly depends on the length of texts, so that one rate does for all: on two cores, 119 to 137
+# It hardly depends on the length of texts, so that one rate suffices: on two cores, 119 to 137
 # GFLOP/s for Massive's 9 tokens, 13 of STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
 _EFFICIENCY = 0.77
-# Rows of the matrices that are multiplied, as many as a batch has tokens, and seconds for each.
+# Rows of the multiplied matrices, as many as a batch has tokens, and seconds of measurement.
 _ROWS = {"cpu": 4096, "cuda": 65536}
 _MEASURED_SECONDS = 0.5
 
@@ -31,10 +31,10 @@ class Machine:
     """The machine that a run is on.
 
     Attributes:
-        name: of its processor or its GPU.
-        device: that a run uses.
-        cores: that this process may use.
-        dtype: of the weights.
+        name: name of its processor or GPU.
+        device: device that a run uses.
+        cores: number of cores that this process may use.
+        dtype: dtype of the weights.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Machine:
 
     @property
     def kind(self) -> str:
-        """`cpu`, `cuda` …, whichever of several it is."""
+        """The kind of device: `cpu`, `cuda` …"""
         return self.device.partition(":")[0]
 
     @property
     def key(self) -> str:
-        """What rates belong to."""
+        """The key of measured rates."""
         return f"{self.name}|{self.cores} cores|{self.kind}|{self.dtype}"
 
     @property
     def efficiency(self) -> float | None:
-        """The part of the matrix product's rate that encoding comes to; None: never measured."""
+        """The share of the matrix product's rate that encoding reaches; None if never measured."""
         return _EFFICIENCY if self.kind == "cpu" else None
 
     def __str__(self) -> str:
@@ -65,14 +65,14 @@ class Machine:
 
 
 def machine_of(engine: EngineSettings, dtype: str) -> Machine:
-    """Return the machine that a run is on; imports torch only where there may be a GPU.
+    """Return the machine of a run; imports torch only if there may be a GPU.
 
     Raises:
         RequestError: torch does not find the device here.
     """
     device = engine.device
     if device == "auto" and not any(Path(one).exists() for one in _GPU_FILES):
-        # Apple's GPU is used only where it is asked for.
+        # Apple's GPU is used only on request.
         device = "cpu"
     if device != "cpu":
         from lcbench.system.hardware import device_of
@@ -87,7 +87,7 @@ def machine_of(engine: EngineSettings, dtype: str) -> Machine:
 
 
 def _cores() -> int:
-    """Return how many cores this process may use: what torch takes unless it is told otherwise."""
+    """Return the number of cores that torch uses in this process."""
     count = cores()
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(told)) if told.isdigit() and int(told) else count
@@ -95,9 +95,9 @@ def _cores() -> int:
 
 @lru_cache(maxsize=8)
 def matmul_rate(device: str, dtype: str, hidden: int) -> float:
-    """Return the operations a second of a matrix product as in a layer of that width.
+    """Return the operations per second of a matrix product as in a layer of that width.
 
-    The best of as many as fit in half a second, so that another process's moments do not count.
+    It is the best of half a second's measurements, so that other processes matter less.
     """
     import torch
 

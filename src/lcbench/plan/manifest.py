@@ -1,12 +1,12 @@
-"""A sweep that is frozen: its settings, and one line a cell with its identity and its cost.
+"""The manifest of a frozen sweep: its settings, and one line per cell with identity and cost.
 
-A manifest lies below the results that it is for, so that all of it can be moved or mounted
+A manifest is stored within its results folder, so that the folder can be moved or mounted
 elsewhere:
 
     <results_dir>/sweeps/<label>-<digest>/manifest.jsonl
-    <results_dir>/sweeps/<label>-<digest>/logs/            one file a run, or an array element
+    <results_dir>/sweeps/<label>-<digest>/logs/            one file per run or array element
 
-What it says does not change with the configs that it was made from. This module imports nothing
+Its content does not change with the configs that it was made from. This module imports nothing
 heavy: `lcbench status` reads manifests of ten thousand cells.
 """
 
@@ -27,10 +27,10 @@ from lcbench.errors import RequestError
 from lcbench.system.files import shortened_name, write_atomically
 
 NAME = "manifest.jsonl"
-# On a command line: the sweep that was planned or run last.
+# On a command line: the sweep planned or run last.
 LATEST = "latest"
 _SWEEPS = "sweeps"
-# Raise it when the content changes, so that no other version takes it for its own.
+# Raise it when the layout changes, so that other versions do not read it.
 _FORMAT = 1
 
 
@@ -39,15 +39,15 @@ class Line:
     """A cell of a frozen sweep.
 
     Attributes:
-        index: its place in the sweep, from 0.
-        element: the array element that runs it, from 0.
-        model: its name.
-        revision: of the model.
-        policy: in canonical form.
-        task: its name.
-        protocol: its key.
-        folder: of its files, below the folder of results.
-        seconds: that it is predicted to take; None: not known.
+        index: index in the sweep, from 0.
+        element: array element that runs it, from 0.
+        model: name of the model.
+        revision: revision of the model.
+        policy: policy in canonical form.
+        task: name of the task.
+        protocol: key of the protocol.
+        folder: folder of its files, relative to the results folder.
+        seconds: predicted time; None: unknown.
     """
 
     index: int
@@ -62,7 +62,7 @@ class Line:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What a result belongs to."""
+        """The identity of the cell's result."""
         return self.model, self.revision, self.policy, self.task, self.protocol
 
     def __str__(self) -> str:
@@ -74,13 +74,13 @@ class Manifest:
     """A frozen sweep.
 
     Attributes:
-        folder: of the sweep: the manifest and its logs.
-        made: when, in UTC (ISO 8601).
-        command: that asked for it.
-        versions: of the libraries at that time.
-        settings: of the request, as `frozen.freeze` returns them.
-        lines: its cells, in the order in which one process runs them.
-        planned: whether it was asked for by itself; else a run has made it.
+        folder: folder of the manifest and its logs.
+        made: time of creation, in UTC (ISO 8601).
+        command: command that created it.
+        versions: versions of the libraries at that time.
+        settings: settings of the request, as `frozen.freeze` returns them.
+        lines: cells, in the order in which a single process runs them.
+        planned: whether `lcbench plan` or a launch created it; else a run.
     """
 
     folder: Path
@@ -93,12 +93,12 @@ class Manifest:
 
     @property
     def results_dir(self) -> Path:
-        """The folder of results that it lies in."""
+        """The results folder that contains it."""
         return self.folder.parent.parent
 
     @property
     def elements(self) -> int:
-        """How many array elements it has."""
+        """Number of array elements."""
         return max((one.element for one in self.lines), default=-1) + 1
 
 
@@ -109,13 +109,13 @@ def folder_of(
     lines: Sequence[Line],
     division: Sequence[float | None] = (),
 ) -> Path:
-    """Return the folder of a sweep: the same for the same settings, cells and division asked for.
+    """Return the folder of a sweep: the same for the same settings, cells and requested division.
 
-    What the division comes to goes by estimates, which get better with every run.
+    The actual division depends on estimates, which improve with every run.
     """
     cells = [line.identity for line in lines]
     content = json.dumps([settings, cells, list(division)], sort_keys=True).encode()
-    # A sweep of a subfolder of configs (mine/x) has no folder of its own here.
+    # A sweep in a subfolder of configs (mine/x) has no subfolder here.
     name = shortened_name(label.replace("/", "-"))
     return results_dir / _SWEEPS / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
@@ -129,17 +129,17 @@ def freeze(
     lines: Sequence[Line],
     planned: bool = True,
 ) -> Manifest:
-    """Write a manifest, or find it written already, and return it.
+    """Write a manifest unless it exists, and return it.
 
-    It becomes the last one of its results (`latest`).
+    It becomes the `latest` one of its results folder.
 
     Args:
-        folder: of the sweep.
-        command: that asked for it.
-        versions: of the libraries.
-        settings: of the request, as `frozen.freeze` returns them.
-        lines: its cells.
-        planned: whether it was asked for by itself, and not by a run.
+        folder: folder of the sweep.
+        command: command that creates it.
+        versions: versions of the libraries.
+        settings: settings of the request, as `frozen.freeze` returns them.
+        lines: cells of the sweep.
+        planned: whether `lcbench plan` or a launch creates it, not a run.
 
     Raises:
         StorageError: it cannot be written.
@@ -149,7 +149,7 @@ def freeze(
         try:
             there = read(folder)
         except RequestError:
-            # Cut off, or another version's: kept, and made again.
+            # Truncated, or written by another version: set aside and made again.
             with suppress(OSError):
                 path.replace(path.with_name(f"{NAME}.broken-{secrets.token_hex(4)}"))
         else:
@@ -175,14 +175,14 @@ def freeze(
 
 
 def _make_latest(path: Path) -> None:
-    """Let a manifest look changed last of its results, also after a clock that was ahead."""
-    # A courtesy to `latest`; another user's file may not be touched.
+    """Make a manifest the last modified one of its results folder, even if a clock was ahead."""
+    # This only affects `latest`; another user's file may not be touchable.
     with suppress(OSError):
         os.utime(path)
         others = path.parent.parent.glob(f"*/{NAME}")
         last = max((one.stat().st_mtime_ns for one in others if one != path), default=0)
         if last >= path.stat().st_mtime_ns:
-            # Some file systems count in whole seconds, or in two.
+            # Some file systems store times in steps of one or two seconds.
             moment = last + 2 * 10**9
             os.utime(path, ns=(moment, moment))
 
@@ -191,28 +191,28 @@ def read(path: Path) -> Manifest:
     """Read a manifest.
 
     Args:
-        path: of it, or of its folder.
+        path: path of the manifest or its folder.
 
     Raises:
-        RequestError: there is none, or it is not whole, or another version's.
+        RequestError: it does not exist, is incomplete, or has another version's layout.
     """
     file = path / NAME if path.is_dir() else path
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RequestError(
             f"manifest={path} cannot be read: {reason}. `python -m lcbench plan sweep=NAME` makes "
-            "one and says where it is."
+            "one and prints its path."
         ) from error
     try:
-        # Names may hold what str.splitlines takes for ends of lines (U+2028).
+        # Names may contain line separators of str.splitlines (U+2028).
         header, *rows = map(json.loads, content.removesuffix("\n").split("\n"))
         if header["format"] != _FORMAT:
             raise RequestError(
                 f"manifest={path} was made by another version of lcbench (format "
                 f"{header['format']}, this one reads {_FORMAT}). Plan the sweep again; finished "
-                "cells are found."
+                "cells are reused."
             )
         lines = tuple(_line(row) for row in rows)
         if len(lines) != header["cells"]:
@@ -220,8 +220,8 @@ def read(path: Path) -> Manifest:
         folder = file.absolute().parent
         if folder.parent.name != _SWEEPS:
             raise RequestError(
-                f"manifest={path} does not lie below its results, as <results_dir>/{_SWEEPS}/"
-                f"{folder.name}: where they are goes by that."
+                f"manifest={path} must lie within its results folder, as <results_dir>/"
+                f"{_SWEEPS}/{folder.name}."
             )
         return Manifest(
             folder=folder,
@@ -236,8 +236,8 @@ def read(path: Path) -> Manifest:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RequestError(
-            f"manifest={path} is not whole ({type(error).__name__}: {error}). Plan the sweep "
-            "again; finished cells are found."
+            f"manifest={path} is incomplete ({type(error).__name__}: {error}). Plan the "
+            "sweep again; finished cells are reused."
         ) from error
 
 
@@ -250,20 +250,20 @@ def _line(row: Mapping[str, Any]) -> Line:
         and all(isinstance(one, str) for one in texts)
         and (line.seconds is None or isinstance(line.seconds, int | float))
     ):
-        raise TypeError(f"no cell: {json.dumps(row)[:100]}")
+        raise TypeError(f"not a cell: {json.dumps(row)[:100]}")
     folder = PurePosixPath(line.folder)
     if folder.is_absolute() or ".." in folder.parts or "/" in line.task:
-        raise ValueError(f"{line.folder}/{line.task} leads out of its results")
+        raise ValueError(f"{line.folder}/{line.task} is outside the results folder")
     return line
 
 
 def find(path: Path, results_dir: Path, *, planned: bool = False) -> Path:
-    """Return where a manifest is that a command line names; `latest` is the last of the results.
+    """Return the path of a manifest named on the command line, which may be `latest`.
 
     Args:
-        path: that was named.
-        results_dir: where results are.
-        planned: whether the last that was planned is meant, and not a run that nobody planned.
+        path: path that was given.
+        results_dir: results folder.
+        planned: whether only planned sweeps count as `latest`.
 
     Raises:
         RequestError: there is none yet.
@@ -281,11 +281,11 @@ def find(path: Path, results_dir: Path, *, planned: bool = False) -> Path:
 
 
 def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
-    """Return the folder of the sweep that was planned or run last; None: there is none.
+    """Return the folder of the sweep planned or run last; None if there is none.
 
     Args:
-        results_dir: where results are.
-        planned: whether only what was planned counts.
+        results_dir: results folder.
+        planned: whether only planned sweeps count.
     """
     found = []
     for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}"):
@@ -298,7 +298,7 @@ def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers as sbatch's `--array` takes them, ascending, each once: `3,7,9-12`."""
+    """Return distinct, ascending numbers in the syntax of sbatch's `--array`: `3,7,9-12`."""
     parts: list[list[int]] = []
     for number in sorted(set(numbers)):
         if parts and number == parts[-1][-1] + 1:

@@ -1,8 +1,7 @@
-"""What a run takes: predicted from rates measured on this machine, and these rates, kept.
+"""Predicts the time of a run from rates measured on this machine.
 
-A run's records (`Recorder`) become rates in a file of the cache folder; `predict` makes of them how
-long the cells that are left will take. Where nothing was measured yet, the machine's matrix product
-and the sizes of the tasks stand in.
+`Recorder` stores the rates of earlier runs in the cache folder. Without these, `predict` uses the
+rate of the machine's matrix product and the sizes of the tasks.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from lcbench.system.words import clock, duration
 from lcbench.tasks.sizes import SPECIAL_TOKENS
 from lcbench.tasks.source import Part, Texts
 
-# Of English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
+# English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
 # meetings, 4.2 in Banking77, 4.4 in STSBenchmark, 4.7 in MassiveIntent, 4.8 in Emotion. Docstrings,
 # which are half code, have 3.2; other languages fewer too: German 2.6, Turkish 2.2, Russian 1.3
 # (the messages of a program).
 CHARACTERS_PER_TOKEN = 4.3
 
-# Seconds of scoring where a task was never scored here, by what mteb does for its type; measured on
-# one core with embeddings of 384 dimensions.
+# Seconds of scoring for tasks never scored here, by mteb's steps for each type; on one core,
+# with embeddings of 384 dimensions.
 # A row of the train split, for each sample: its label is looked up (Emotion: 16,000 rows and 20
 # draws, 0.93 s).
 _PER_DRAWN_ROW = 3.0e-6
@@ -48,11 +47,11 @@ _START_UP = 8.0
 
 @dataclass(frozen=True)
 class ModelCells:
-    """The cells that are left of one model.
+    """The unfinished cells of a model.
 
     Attributes:
-        known: the model's dimensions; None: not known.
-        cells: in the order in which they are run; may be none.
+        known: dimensions of the model; None: unknown.
+        cells: cells in the order in which they are run; may be empty.
     """
 
     known: Dimensions | None
@@ -64,11 +63,11 @@ class FreshTexts:
     """Texts of one origin that a cell is the first to encode.
 
     Attributes:
-        key: in `Rates.texts`.
-        texts: reckoned from mteb's statistics.
-        tokens: reckoned from their characters.
-        measured_texts: what that came to when it was measured, or else as reckoned.
-        measured_tokens: likewise.
+        key: key in `Rates.texts`.
+        texts: number of texts, estimated from mteb's statistics.
+        tokens: number of tokens, estimated from characters.
+        measured_texts: number of texts corrected by earlier runs, if there are any.
+        measured_tokens: number of tokens corrected by earlier runs, if there are any.
     """
 
     key: str
@@ -80,17 +79,17 @@ class FreshTexts:
 
 @dataclass(frozen=True)
 class CellCost:
-    """What one cell is predicted to take, all in seconds of its own.
+    """The predicted cost of a cell, in seconds.
 
     Attributes:
-        encode: for the texts that no cell before it has encoded.
-        load: of its data.
-        score: with collecting its items.
-        fresh: the texts that it is the first to encode.
-        known: its model's dimensions.
-        rated: whether the rate of encoding was measured in an earlier run.
-        scored_before: whether loading and scoring were measured in an earlier run.
-        unknown: whether some of it is not known, and counts as nothing.
+        encode: encoding of the texts that no earlier cell has encoded.
+        load: loading of its data.
+        score: scoring and collecting its items.
+        fresh: texts that it is the first to encode.
+        known: dimensions of its model.
+        rated: whether an earlier run measured the rate of encoding.
+        scored_before: whether an earlier run measured loading and scoring.
+        unknown: whether some of the cost is unknown and counts as zero.
     """
 
     encode: float
@@ -104,25 +103,25 @@ class CellCost:
 
     @property
     def texts(self) -> float:
-        """The texts that it is the first to encode."""
+        """Number of texts that it is the first to encode."""
         return sum(one.measured_texts for one in self.fresh)
 
     @property
     def tokens(self) -> float:
-        """The tokens of these."""
+        """Number of their tokens."""
         return sum(one.measured_tokens for one in self.fresh)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the cells that are left will take, in seconds.
+    """The predicted time of unfinished cells, in seconds.
 
     Attributes:
-        cells: what each takes.
-        machine: that it is for.
-        processes: that score beside encoding; 0: scoring takes turns with encoding.
-        start: before the first cell.
-        overlap: how long such runs took here for what `work_seconds` made of them.
+        cells: cost of each cell.
+        machine: machine of the run.
+        processes: number of scoring processes; 0: scoring alternates with encoding.
+        start: time before the first cell.
+        overlap: ratio of actual time to `work_seconds` in earlier runs.
     """
 
     cells: Mapping[Cell, CellCost]
@@ -148,21 +147,21 @@ class Prediction:
 
     @property
     def wall_seconds(self) -> float:
-        """How long the run takes, from the prediction to its end."""
+        """Time from the prediction to the end of the run."""
         return self.start + self._work(self.cells.values()) if self.cells else 0.0
 
     @property
     def at_least(self) -> bool:
-        """Whether it takes longer than that by what is not known."""
+        """Whether unknown costs make it longer."""
         return any(one.unknown for one in self.cells.values())
 
     def left(self, done: Collection[Cell], elapsed: float, since: float = 0.0) -> float:
-        """Return the seconds that are left, scaled by how the finished part turned out.
+        """Return the seconds left, scaled by the finished part's actual time.
 
         Args:
-            done: cells that have ended, failed ones among them.
-            elapsed: seconds from the prediction until the last of these ended.
-            since: seconds from then on.
+            done: cells that have ended, including failed ones.
+            elapsed: seconds from the prediction to the end of the last of these.
+            since: seconds since then.
         """
         if not done:
             return max(0.0, self.wall_seconds - since)
@@ -177,20 +176,20 @@ class Prediction:
 
 
 def work_seconds(cells: Collection[tuple[float, float]], machine: Machine, processes: int) -> float:
-    """Return how long cells take, start-up apart, by their seconds of encoding and of scoring.
+    """Return the time of cells without start-up, from seconds of encoding and scoring.
 
-    One process encodes, cell after cell. Without scoring processes it scores as well, and all
-    seconds add up. Beside it, `processes` processes load and score, each on one core, one cell at
-    a time. On a CPU encoding takes all cores, so that all share them: encoding E and scoring S take
-    E + S / cores, if nobody waits. On a GPU the two go side by side: max(E, S / min(processes,
-    cores)). Neither is less than scoring alone, or than the longest cell's scoring. What that
-    leaves out (a last cell that is scored while nothing is left to encode; seconds measured beside
-    other processes, which contain waiting for a core) is in `Rates.overlaps`.
+    One process encodes, cell after cell. Without scoring processes it also scores, and all seconds
+    add up. Otherwise `processes` processes load and score in parallel, each on one core and one
+    cell at a time. On a CPU encoding uses all cores, so that they share them: encoding E and
+    scoring S take E + S / cores, without waiting. On a GPU they run in parallel: max(E, S /
+    min(processes, cores)). Both are at least the time of scoring alone and of the longest cell's
+    scoring. `Rates.overlaps` corrects for the rest (a last cell that is scored while nothing is
+    left to encode; measured seconds that include waiting for a core).
 
     Args:
-        cells: seconds of encoding and seconds of loading and scoring of each.
-        machine: that they are on.
-        processes: that score beside encoding.
+        cells: seconds of encoding, and of loading and scoring, of each cell.
+        machine: machine of the run.
+        processes: number of scoring processes.
     """
     encode = sum(one for one, _ in cells)
     score = sum(one for _, one in cells)
@@ -211,22 +210,22 @@ def predict(
     processes: int,
     rates: Rates | None = None,
 ) -> Prediction:
-    """Return what the cells that are left will take.
+    """Return the predicted time of unfinished cells.
 
-    A text is encoded once for each model, temperature and prompt: texts of the same origin are all
-    among the largest of them (`Texts.origin`), and a policy by role gives queries and documents the
-    temperatures that other policies may have given them already. With prompts, which may go by the
-    task, no two tasks count as sharing texts. Nothing counts as encoded by earlier runs.
+    A text is encoded once per model, temperature and prompt. Texts of the same origin are contained
+    in the largest set of that origin (`Texts.origin`), and a policy by role gives queries and
+    documents temperatures that other policies may already have used. With prompts, which may depend
+    on the task, tasks count as sharing no texts. Nothing counts as encoded by earlier runs.
 
-    Measures this machine for half a second a width, and imports torch for it, if nothing was
-    encoded here before.
+    If nothing was encoded here before, this measures the machine for half a second per width, and
+    imports torch for it.
 
     Args:
         parts: what is scored of each task.
         left: models in the order in which they are run.
-        machine: that the run is on.
-        processes: that score beside encoding; 0: none.
-        rates: what was measured; None: what the cache folder has.
+        machine: machine of the run.
+        processes: number of scoring processes; may be 0.
+        rates: measured rates; None: those in the cache folder.
     """
     rates = read_rates() if rates is None else rates
     seconds = _ScoringSeconds(rates)
@@ -234,7 +233,7 @@ def predict(
     costs: dict[Cell, CellCost] = {}
     for model in left:
         known = model.known
-        # The lengths of some texts go by the window.
+        # The lengths of some texts depend on the window.
         sized = {
             name: parts[name] if known is None else parts[name].at(known.window)
             for name in {cell.task for cell in model.cells}
@@ -273,12 +272,12 @@ def predict(
 
 @dataclass(frozen=True)
 class _Rate:
-    """Floating-point operations a second of encoding.
+    """The rate of encoding.
 
     Attributes:
-        operations: how many.
-        measured: whether in an earlier run.
-        at_most: whether they are fewer by a factor that is not known.
+        operations: floating-point operations per second.
+        measured: whether an earlier run measured it.
+        at_most: whether the true rate is lower by an unknown factor.
     """
 
     operations: float
@@ -287,7 +286,7 @@ class _Rate:
 
 
 def _rate(machine: Machine, known: Dimensions, rates: Rates) -> _Rate:
-    """Return the rate of encoding, that of the nearest width where this one was never measured."""
+    """Return the rate of encoding, for the nearest width if this one was never measured."""
     widths = {
         int(width): entry
         for key, entry in rates.encoding.items()
@@ -340,7 +339,7 @@ def _fresh(
 
 
 def _length(texts: Texts, model: Dimensions) -> float:
-    """Return the tokens that a model reads of a text of average length."""
+    """Return the tokens within a model's window of a text of average length."""
     if not texts.count:
         return 0.0
     average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
@@ -352,11 +351,11 @@ def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:
 
 
 def operations(texts: float, tokens: float, model: Dimensions) -> float:
-    """Return the floating-point operations of a forward pass over texts of like length.
+    """Return the floating-point operations of a forward pass over texts of equal length.
 
     A layer as wide as BERT's multiplies each token with 12 · hidden² weights (four matrices of
     attention, and a feed-forward part four times as wide), at two operations each; and attention
-    takes 4 · length · hidden a token for QKᵀ and its product with V.
+    takes 4 · length · hidden per token for QKᵀ and its product with V.
     """
     if not texts:
         return 0.0
@@ -365,7 +364,7 @@ def operations(texts: float, tokens: float, model: Dimensions) -> float:
 
 
 class _ScoringSeconds:
-    """Seconds of loading and scoring by cell: as measured, or by the task's type and size."""
+    """Seconds of loading and scoring per cell, measured or estimated from the task's size."""
 
     def __init__(self, rates: Rates) -> None:
         self._measured: dict[str, dict[int, list[float]]] = {}
@@ -377,11 +376,11 @@ class _ScoringSeconds:
     def of(
         self, cell: Cell, known: Dimensions | None, kind: str, sizes: Sequence[Texts] | None
     ) -> tuple[float, float, bool]:
-        """Return seconds of loading, of scoring, and whether they were measured."""
+        """Return seconds of loading and of scoring, and whether they were measured."""
         width = 0 if known is None else known.hidden
         by_width = self._measured.get(scored(cell))
         if by_width:
-            # Wider embeddings take little longer: a logistic regression of 77 labels 0.47 s at 384
+            # Wider embeddings hardly take longer: a logistic regression of 77 labels 0.47 s at 384
             # dimensions and 0.40 s at 768.
             cells, load, score, items = by_width[min(by_width, key=lambda one: abs(one - width))]
             return load / cells, (score + items) / cells, True
@@ -390,18 +389,18 @@ class _ScoringSeconds:
 
 
 def scored(cell: Cell) -> str:
-    """Return what the seconds of scoring belong to, but for the width of embeddings."""
+    """Return the key of seconds of scoring, without the width of embeddings."""
     protocol = cell.protocol
     subsets = "all" if protocol.subsets is None else ",".join(protocol.subsets)
     return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.texts or ''}"
 
 
 def _estimated_scoring(kind: str, sizes: Sequence[Texts]) -> float:
-    """Return seconds of scoring a task that was never scored here, by what mteb does for its type.
+    """Return the estimated seconds of scoring a task that was never scored here.
 
-    Classification fits a classifier for each sample of the train split; a clustering is cut up by
-    k-means; of retrieval, queries are compared with all documents of their subset; for all else a
-    similarity of each pair is about all there is.
+    mteb fits a classifier per sample of the train split, runs k-means on a clustering, compares
+    queries with all documents of their subset, and otherwise mainly computes one similarity per
+    pair.
     """
     texts = sum(one.count for one in sizes)
     if any(one.drawn_rows for one in sizes):
@@ -423,7 +422,7 @@ def _estimated_scoring(kind: str, sizes: Sequence[Texts]) -> float:
 
 
 def _subset(texts: Texts) -> str:
-    """Return what an origin names beside the column: the task, split and subset."""
+    """Return an origin without its column: the task, split and subset."""
     return texts.origin.rpartition("/")[0]
 
 
@@ -434,14 +433,14 @@ def sustaining(
     rates: Rates,
     known: Iterable[Dimensions | None],
 ) -> tuple[Machine, Rates]:
-    """Return a machine that has a certain device, and rates that say what it sustains.
+    """Return a machine with a certain device, and rates for it.
 
     Args:
-        device: that is not at hand.
-        cpus: beside it; None: as many as here.
-        machine: that this is estimated on.
-        rates: measured here.
-        known: the models that are run.
+        device: the assumed device.
+        cpus: number of its machine's cores; None: as many as here.
+        machine: this machine.
+        rates: rates measured here.
+        known: dimensions of the models that are run.
     """
     kind = "cuda" if device.is_gpu else "cpu"
     name = f"{device.tflops:g} TFLOP/s"
@@ -453,16 +452,16 @@ def sustaining(
 
 
 def prediction_line(prediction: Prediction) -> str:
-    """Return what is said of a prediction before a run."""
+    """Return the line that announces a predicted time before a run."""
     about = "at least" if prediction.at_least else "about"
     total = duration(prediction.wall_seconds / 3600)
-    return f"{about} {total} predicted: {seconds_line(prediction)}"
+    return f"Estimated time: {about} {total}; {seconds_line(prediction)}"
 
 
 def seconds_line(prediction: Prediction) -> str:
-    """Return how a prediction's time divides, and where it comes from."""
+    """Return the parts of a predicted time, and their source."""
     costs = prediction.cells.values()
-    beside = " beside it" if prediction.processes else ""
+    beside = " in parallel" if prediction.processes else ""
     parts = [
         f"encoding {clock(prediction.encode_seconds)}",
         f"scoring {clock(prediction.score_seconds)}{beside}",
@@ -470,14 +469,14 @@ def seconds_line(prediction: Prediction) -> str:
     if round(prediction.load_seconds):
         parts.append(f"loading data {clock(prediction.load_seconds)}")
     if not all(one.rated for one in costs):
-        source = "reckoned from a short measurement of this machine"
+        source = "from a short measurement of this machine"
     elif all(one.scored_before for one in costs):
-        source = "measured on this machine before"
+        source = "from earlier runs on this machine"
     else:
-        source = "encoding measured on this machine before, scoring in part reckoned from sizes"
+        source = "from earlier runs on this machine, scoring partly from dataset sizes"
     return f"{', '.join(parts)} ({source})"
 
 
 def outcome_line(prediction: Prediction, seconds: float) -> str:
-    """Return what is said at the end of a run that took so many seconds."""
-    return f"predicted {clock(prediction.wall_seconds)}, took {clock(seconds)}"
+    """Return the line that compares predicted and actual time after a run."""
+    return f"estimated {clock(prediction.wall_seconds)}, took {clock(seconds)}"

@@ -1,4 +1,4 @@
-"""What running models and scoring tasks has cost on this machine, kept in a file."""
+"""Rates measured on this machine (encoding, scoring, start-up), stored in the cache folder."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 from lcbench.system.json_cache import JsonCache
 
-# Raise it when the content of the file changes, so that older files are not read.
+# Raise it when the layout of the file changes, so that older files are ignored.
 _FORMAT = 1
-# Entries of each table of the file: some hundred kilobytes at most.
+# The most entries of each table of the file, which stays below a few hundred kilobytes.
 _MOST = 4096
 
 
 @dataclass
 class Rates:
-    """What was measured, as sums in which earlier runs count for less and less.
+    """Measured rates, as sums in which earlier runs count less and less.
 
-    Each entry begins with the weight of what follows it.
+    Each entry begins with the weight of its other numbers.
 
     Attributes:
         encoding: by machine and width of the model: seconds of encoding, and the floating-point
             operations of what was encoded.
-        texts: by model, window and origin of texts: how many tokens were reckoned; how many texts
-            were; and how many texts and tokens it came to.
+        texts: by model, window and origin of texts: estimated tokens, estimated texts, and actual
+            texts and tokens.
         scoring: by task, protocol and width: cells; their seconds of loading, of scoring, and of
-            collecting items. Of whichever machine shares the cache folder: another processor's
-            seconds are nearer than what a task's size suggests.
+            collecting items. From any machine that shares the cache folder: another processor's
+            seconds are closer than an estimate from a task's size.
         starts: by machine: runs; their seconds before the first cell.
-        overlaps: by machine and number of scoring processes: what `work_seconds` makes of the
-            measured seconds of encoding and scoring; how long it took.
+        overlaps: by machine and number of scoring processes: `work_seconds` of the measured
+            seconds of encoding and scoring; actual seconds.
     """
 
     encoding: dict[str, list[float]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Rates:
     overlaps: dict[str, list[float]] = field(default_factory=dict)
 
 
-# How many numbers an entry of each table has, and how many of the first of them are divided by.
+# Numbers in an entry of each table, and how many of the first are divisors.
 _LENGTHS = {
     "encoding": (2, 2),
     "texts": (4, 2),
@@ -87,11 +87,10 @@ def is_amount(number: Any) -> bool:
 
 
 def add(table: dict[str, list[float]], key: str, measured: Sequence[float], memory: float) -> None:
-    """Add a measurement to an entry: e^(-weight/memory) of what was there remains.
+    """Add a measurement to an entry, after scaling the entry by e^(-weight/memory).
 
-    So the mean of an entry is exponentially weighted over runs, and the more work was measured the
-    less of the earlier ones remains. The entry becomes the last; the first are dropped beyond
-    `_MOST`.
+    The mean of an entry is thus exponentially weighted over runs: the more work is measured, the
+    less earlier runs count. The entry becomes the last; the first ones are dropped beyond `_MOST`.
     """
     if measured[0] <= 0 or not all(is_amount(number) for number in measured):
         return

@@ -1,4 +1,4 @@
-"""Recording what a run costs, for later estimates."""
+"""Records the cost of a run for later estimates."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from lcbench.plan.predict import (
 from lcbench.plan.rates import Rates, add, is_amount, read_rates, sum_up, write_rates
 from lcbench.results.cell import Cell
 
-# How much work it takes until an earlier measurement counts for 1/e: seconds of encoding, cells of
-# a task, runs.
+# The amount of work after which an earlier measurement counts 1/e: seconds of encoding, cells of a
+# task, runs.
 _MEMORY_SECONDS = 600.0
 _MEMORY_CELLS = 8.0
 _MEMORY_RUNS = 4.0
-# Seconds of work below which a run says nothing of how encoding and scoring go together.
+# Seconds of work below which a run does not show how encoding and scoring overlap.
 _LEAST_WORK = 10.0
 
 
 class Recorder:
-    """Turns the records of a run's cells into rates, in the file of the cache folder."""
+    """Adds the measurements of a run's cells to the rates in the cache folder."""
 
     def __init__(self, prediction: Prediction) -> None:
-        """Begin with what was predicted for the run."""
+        """Begin with the prediction for the run."""
         self._prediction = prediction
         self._measured = Rates()
         self._cells: list[tuple[float, float]] = []
 
     def record(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
-        """Take down a finished cell; a record that lacks something is left out.
+        """Record a finished cell; incomplete provenance is ignored.
 
         Args:
-            cell: that has a result.
+            cell: finished cell.
             provenance: its record: encoded_texts, encoded_tokens, seconds_encode, seconds_load,
-                seconds_score, seconds_items. Waiting is in none of these seconds.
+                seconds_score, seconds_items. None of the seconds includes waiting.
         """
         seconds = ("seconds_encode", "seconds_load", "seconds_score", "seconds_items")
         names = ("encoded_texts", "encoded_tokens", *seconds)
@@ -60,10 +60,10 @@ class Recorder:
             sum_up(self._measured.encoding, key, (encode, done))
 
     def _operations(self, texts: float, tokens: float, cost: CellCost, known: Dimensions) -> float:
-        """Return the operations of what a cell encoded, and note how it compares with sizes."""
+        """Return the operations of a cell's encoding, and compare its texts with the estimate."""
         reckoned_texts = sum(one.texts for one in cost.fresh)
         reckoned_tokens = sum(one.tokens for one in cost.fresh)
-        # Most of them were there already, in a store: which ones is not known.
+        # Most were already in a store; it is unknown which.
         if not reckoned_tokens or 2 * texts < reckoned_texts:
             return operations(texts, tokens, known)
         done = 0.0
@@ -76,19 +76,19 @@ class Recorder:
         return done
 
     def save(self, wall_seconds: float | None = None, start_seconds: float | None = None) -> None:
-        """Add what was taken down to the file; what cannot be written is lost, and no harm done.
+        """Add the measurements to the file, if it can be written.
 
         Args:
-            wall_seconds: from the prediction to the end; None: interrupted. It counts only if all
-                cells that were predicted have been recorded.
-            start_seconds: of these, those before the first cell began.
+            wall_seconds: seconds from the prediction to the end; None: interrupted. They count only
+                if all predicted cells have been recorded.
+            start_seconds: the part of these before the first cell.
         """
         rates, now = read_rates(), self._measured
         machine, processes = self._prediction.machine, self._prediction.processes
         for key, entry in now.encoding.items():
             add(rates.encoding, key, entry, _MEMORY_SECONDS)
         for key, entry in now.texts.items():
-            # The same texts have the same tokens: nothing to average.
+            # The same texts have the same tokens, so there is nothing to average.
             add(rates.texts, key, entry, 0.0)
         for key, entry in now.scoring.items():
             add(rates.scoring, key, entry, _MEMORY_CELLS)

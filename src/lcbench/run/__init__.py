@@ -1,1 +1,1 @@
-"""Carrying out a sweep, alone or beside others, and going on after whatever ended it."""
+"""Runs a sweep, alone or next to other processes, and resumes it after any interruption."""

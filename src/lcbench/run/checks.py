@@ -1,4 +1,4 @@
-"""Whether the data of all tasks is here, fetched where it may be, and what its name says."""
+"""Fetches missing data of tasks, and checks that data is what its name says."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def fetch_missing(
     *,
     offline: bool,
 ) -> None:
-    """Fetch the data that is not here, and warn of what could not be fetched.
+    """Fetch missing data, and warn of what could not be fetched.
 
     Args:
-        parts: of the tasks.
-        mirror: the folder in which datasets are looked for first, if there is one.
-        observer: told how far it is, and of each dataset that failed, and why.
+        parts: what is scored of each task.
+        mirror: a folder that is searched for datasets first, if any.
+        observer: receives progress, and each failure with its reason.
         offline: whether the network may not be used.
 
     Raises:
-        RequestError: data is missing that may not, or cannot, be fetched.
+        RequestError: missing data must not or cannot be fetched.
     """
     missing, lacking = missing_data(parts, mirror), lacking_in_folders(parts, mirror)
     if lacking:
@@ -49,8 +49,8 @@ def fetch_missing(
     if not missing:
         return
     if why := cache.why_not_fetched(offline=offline):
-        # Without a network `datasets` takes whichever revision it prepared last.
-        raise cache.refuse(missing, mirror, f"what `datasets` has prepared is not read, and {why}")
+        # Without a network `datasets` uses whichever revision it prepared last.
+        raise cache.refuse(missing, mirror, f"data prepared by `datasets` is not used, and {why}")
     from lcbench.hub.fetch import fetch_data
 
     wanted = [part for part in parts if missing_data([part], mirror)]
@@ -59,17 +59,17 @@ def fetch_missing(
 
 
 def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list[AbsTask]]:
-    """Let tasks read their data from where it is.
+    """Point tasks at their data.
 
     Args:
-        tasks: of mteb; those that they are made of are looked at in their place.
-        mirror: the folder in which datasets are looked for first, if there is one.
+        tasks: mteb's tasks; an aggregate stands for its parts.
+        mirror: a folder that is searched for datasets first, if any.
 
     Returns:
-        Whether all of it is here, and the tasks whose texts are to be counted (`count_texts`).
+        Whether all data is here, and the tasks whose texts have to be counted (`count_texts`).
 
     Raises:
-        RequestError: a dataset lacks configurations that a task asks for.
+        RequestError: a dataset lacks configurations that a task needs.
     """
     all_here, without, counted = True, [], []
     for task in tasks:
@@ -86,21 +86,21 @@ def find_data(tasks: Iterable[AbsTask], mirror: Path | None) -> tuple[bool, list
 
 
 def count_texts(tasks: Sequence[AbsTask], observer: Observer, *, unverified: bool) -> None:
-    """See that folders hold the datasets that they are named after, as far as is known.
+    """Check that folders hold the datasets that they are named after, by counting texts.
 
     Args:
-        tasks: those that read a mirror's plain folder, or a snapshot that may lack files.
-        observer: told of differences that are no reason to stop.
-        unverified: whether any difference is none (`unverified_data`).
+        tasks: tasks that read a mirror's plain folder, or a snapshot that may lack files.
+        observer: receives differences that do not stop the run.
+        unverified: whether differences are allowed (`unverified_data`).
 
     Raises:
-        RequestError: one has another number of texts, and nobody said that it may.
+        RequestError: the number of texts differs, and that is not allowed.
     """
     from lcbench.hub.contents import DataError, load, refuse
 
     differs = []
     for task in tasks:
-        # What cannot be loaded fails by itself: its cells say so, and others need not.
+        # Data that cannot be loaded makes its own cells fail, not the run.
         with suppress(DataError):
             differs += load(task)
         task.unload_data()
@@ -108,4 +108,4 @@ def count_texts(tasks: Sequence[AbsTask], observer: Observer, *, unverified: boo
     if wrong and not unverified:
         raise refuse(wrong)
     for one in differs:
-        observer.say(f"not quite the data that it is named after: {one}")
+        observer.say(f"the data differs slightly from the dataset that it is named after: {one}")

@@ -1,23 +1,22 @@
-"""Claims: each cell is run by one process, of however many, on however many machines.
+"""Claims make sure that each cell is run by one process, on any number of machines.
 
 A process that begins a cell creates `.<Task>.attempt-<n>` in the folder of the cell's results, with
-n one more than any attempt before; it removes it when the attempt is over. Nothing is relied on but
-that a file system creates a name once, whoever asks (also NFS, without lock daemons):
+n one more than any attempt before, and removes it when the attempt is over. This relies only on a
+file system creating a name exactly once (which holds for NFS, without lock daemons):
 
-- A claim of a live process is never touched: whoever takes over from a dead one creates n + 1. That
-  fails if another was quicker, also where this process's view of the folder is stale.
-- Creating a name in a folder brings this process's view of that folder up to date, so what others
-  have done is looked for afterwards: a result, a failure, another claim. If there is any, the new
-  claim is dropped.
-- Whether a process lives is asked of the system where it is this machine's. Of another machine's
-  only changes count: it touches its claims every some seconds, and one that has not changed for
-  `LEASE_SECONDS` of this process's own clock is dead. No clock is compared with another's.
-- One that was taken for dead while it slept sees that, and drops its result: it looks for its own
-  claim again before each file that it writes, the result last. What is left is the moment between
-  that look and the rename of a file that was written whole: the later of two results stands then.
+- A claim of a live process is never changed: a process that takes over from a dead one creates
+  n + 1. That fails if another was quicker, even if this process's view of the folder is stale.
+- Creating a name in a folder updates this process's view of the folder, so the work of others is
+  checked afterwards: a result, a failure, another claim. If there is any, the new claim is dropped.
+- Whether a process of this machine is alive is asked of the system. For another machine only
+  changes count: a process touches its claims every few seconds, and it counts as dead when a claim
+  has not changed for `LEASE_SECONDS` of this process's own clock. Clocks are never compared.
+- A process that was taken for dead while it slept notices, and drops its result: it checks its own
+  claim before each file that it writes, the result last. What remains is the moment between the
+  check and the rename of a complete file: then the later of two results is kept.
 
-A claim is a symbolic link that leads nowhere: its text says whose it is, and it is there with its
-text or not at all. Where there are no such links, or they cannot be touched, it is a small file.
+A claim is a dangling symbolic link whose text names its owner, so that a claim always exists
+together with its text. Where links do not exist or cannot be touched, it is a small file.
 """
 
 from __future__ import annotations
@@ -44,30 +43,30 @@ from lcbench.system import process as machine
 from lcbench.system.files import NO_LINKS
 from lcbench.system.transient import with_retries
 
-# A process touches its claims so often; one of another machine is dead when its claim has not
-# changed for so long. NFS shows changes of others within a minute (acregmax, acdirmax).
+# How often a process touches its claims, and after which time without a change a process of another
+# machine counts as dead. NFS shows others' changes within a minute (acregmax, acdirmax).
 HEARTBEAT_SECONDS = 15.0
 LEASE_SECONDS = 150.0
 _NAME = re.compile(r"\.(?P<task>.+)\.attempt-(?P<number>\d+)")
-# Whoever loses a race for a cell looks again so often, and lets others go first.
+# A process that loses a race for a cell tries again so often, after a delay.
 _RACE_RETRIES = 5
 _RACE_DELAY_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that runs cells.
+    """A process that runs cells, as a claim describes it.
 
     Attributes:
-        token: of this process alone.
-        claim: of this claim alone.
-        host: the machine's name.
-        machine: the machine since it was started, with its process numbers; None: not known.
-        process: its number.
-        started: when, in the system's own terms, so that a number that is used again is seen.
-        job: of Slurm, with the array element: `17_3`; None: it is none.
-        restart: how often Slurm has restarted the job.
-        began: when the claim was made, by the host's clock, in UTC (ISO 8601).
+        token: random identifier of the process.
+        claim: random identifier of the claim.
+        host: name of the machine.
+        machine: identifier of the machine, its boot and process namespace; None: unknown.
+        process: process id.
+        started: start time as the system counts it, which reveals a reused process id.
+        job: Slurm job with array element: `17_3`; None: not a Slurm job.
+        restart: number of times that Slurm has restarted the job.
+        began: time of the claim by the host's clock, in UTC (ISO 8601).
     """
 
     token: str
@@ -85,20 +84,20 @@ class Holder:
         return f"{self.host}, process {self.process}{job}"
 
 
-# Of a claim that does not say whose it is.
+# The owner of a claim that does not name one.
 _UNKNOWN = Holder("unknown", "", "unknown", None, 0, None, None, 0, "")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A claim as it lies in a folder.
+    """A claim found in a folder.
 
     Attributes:
-        task: of the cell.
-        number: of the attempt, from 1.
-        path: of the claim.
-        holder: whose it is; None: it does not say.
-        changed: when it was last touched, in nanoseconds of whatever clock.
+        task: task of the cell.
+        number: number of the attempt, from 1.
+        path: path of the claim.
+        holder: the owner; None: the claim does not name one.
+        changed: time of the last touch, in nanoseconds of an unknown clock.
     """
 
     task: str
@@ -109,7 +108,7 @@ class Attempt:
 
 
 def here() -> Holder:
-    """Return what claims say of this process, as of now."""
+    """Return the description of this process for a new claim."""
     environment = os.environ
     job = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
     if job and (element := environment.get("SLURM_ARRAY_TASK_ID")):
@@ -129,11 +128,11 @@ def here() -> Holder:
 
 
 def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attempt]:
-    """Return the claims in a folder of results, the oldest attempt of a task first.
+    """Return the claims in a results folder, ordered by attempt.
 
     Args:
-        folder: of results.
-        names: of what is in it, from a caller that has listed it; None: it is listed here.
+        folder: results folder of a model and repair.
+        names: names of its entries, if the caller has listed it; None: it is listed here.
     """
     if names is None:
         try:
@@ -156,10 +155,10 @@ def _read(path: Path, match: re.Match[str]) -> Attempt | None:
         try:
             text = str(path.readlink())
         except OSError:
-            # A pipe would be waited for.
+            # Opening a pipe would block.
             text = path.read_text(encoding="utf-8") if stat.S_ISREG(about.st_mode) else ""
     except (OSError, UnicodeDecodeError):
-        # It is over.
+        # The attempt is over.
         return None
     holder = None
     with suppress(ValueError, TypeError, RecursionError):
@@ -168,10 +167,10 @@ def _read(path: Path, match: re.Match[str]) -> Attempt | None:
 
 
 def _holder(**said: Any) -> Holder:
-    """Return what a claim says of its process.
+    """Return the owner that a claim names.
 
     Raises:
-        TypeError: it is of another kind than this version's.
+        TypeError: the claim has another layout.
     """
     holder = Holder(**said)
     texts = (holder.token, holder.claim, holder.host, holder.began)
@@ -188,7 +187,7 @@ def _holder(**said: Any) -> Holder:
 
 
 def is_alive_here(holder: Holder) -> bool | None:
-    """Whether a process of this machine lives; None: another's, or the system does not say."""
+    """Return whether a process of this machine is alive; None if that is unknown."""
     if holder.machine is None or holder.machine != machine.machine():
         return None
     return machine.lives(holder.process, holder.started)
@@ -196,14 +195,14 @@ def is_alive_here(holder: Holder) -> bool | None:
 
 @dataclass
 class Claim:
-    """A cell that this process runs.
+    """This process's claim on a cell.
 
     Attributes:
-        task: of the cell.
-        folder: of its files.
-        number: of the attempt.
-        mark: of this claim alone, so that it is not taken for another of the same number.
-        is_lost: whether another process has taken the cell over, or removed the claim.
+        task: task of the cell.
+        folder: folder of the cell's files.
+        number: number of the attempt.
+        mark: random identifier, which distinguishes claims of the same number.
+        is_lost: whether another process has taken the cell over or removed the claim.
     """
 
     task: str
@@ -214,7 +213,7 @@ class Claim:
 
     @property
     def path(self) -> Path:
-        """Of the claim."""
+        """The path of the claim."""
         return _path(self.folder, self.task, self.number)
 
 
@@ -224,7 +223,7 @@ def _path(folder: Path, task: str, number: int) -> Path:
 
 @dataclass
 class _Seen:
-    """A claim of another machine's: how it looked, and since when, by this process's clock."""
+    """A claim of another machine: its state, and since when, by this process's clock."""
 
     changed: int
     since: float
@@ -233,12 +232,12 @@ class _Seen:
 
 @dataclass(frozen=True)
 class ClaimState:
-    """What a folder says of a cell that is not finished.
+    """The state of a cell that is not finished, as far as its claims show it.
 
     Attributes:
-        number: of the last attempt, whether it is over or not; 0: there was none.
-        holder: of the live process that runs it; None: nobody does.
-        is_fresh: whether that process was seen to live.
+        number: number of the last attempt, running or over; 0: there was none.
+        holder: live process that runs the cell; None: no process does.
+        is_fresh: whether that process has shown signs of life.
     """
 
     number: int
@@ -247,7 +246,7 @@ class ClaimState:
 
 
 class Claims:
-    """The claims of this process, which it touches until they are released."""
+    """The claims of this process, touched regularly until they are released."""
 
     def __init__(
         self, *, heartbeat_seconds: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
@@ -255,8 +254,8 @@ class Claims:
         """Begin.
 
         Args:
-            heartbeat_seconds: between two touches of a claim.
-            lease_seconds: after which one of another machine that was not touched is dead.
+            heartbeat_seconds: time between two touches of a claim.
+            lease_seconds: time without a touch after which another machine's claim is dead.
         """
         self._me = here()
         self._heartbeat_seconds = heartbeat_seconds
@@ -279,19 +278,19 @@ class Claims:
         self.close()
 
     def close(self) -> None:
-        """Release what is held: the cells are free for others."""
+        """Release all claims, so that other processes can take the cells."""
         self._ended.set()
         for claim in list(self._held):
             with suppress(StorageError):
                 self.release(claim)
 
-    def standing(self, folder: Path, task: str, over: int) -> ClaimState:
-        """Return how a cell that is not finished stands, without claiming it.
+    def claim_state(self, folder: Path, task: str, over: int) -> ClaimState:
+        """Return the state of an unfinished cell, without claiming it.
 
         Args:
-            folder: of its files.
-            task: of the cell.
-            over: the last attempt that ended in failure; 0: none did.
+            folder: folder of the cell's files.
+            task: task of the cell.
+            over: number of the last attempt that failed; 0: none has.
         """
         attempts = [one for one in attempts_in(folder) if one.task == task]
         last = max((one.number for one in attempts), default=0)
@@ -304,20 +303,20 @@ class Claims:
         return ClaimState(max(last, over), None)
 
     def take(self, folder: Path, task: str, over: int) -> Claim | None:
-        """Claim a cell; None: another process has it, or was quicker.
+        """Claim a cell; return None if another process has it or was quicker.
 
-        The caller looks afterwards whether the cell was finished or has failed meanwhile.
+        The caller then checks whether the cell has been finished or has failed in the meantime.
 
         Raises:
             StorageError: the folder cannot be written.
         """
         for _ in range(_RACE_RETRIES):
-            standing = self.standing(folder, task, over)
-            if standing.holder is not None:
+            claim_state = self.claim_state(folder, task, over)
+            if claim_state.holder is not None:
                 return None
-            claim = Claim(task, folder, standing.number + 1, secrets.token_hex(4))
+            claim = Claim(task, folder, claim_state.number + 1, secrets.token_hex(4))
             if self._create(claim):
-                # What was not seen before, for a stale view of the folder or for a race.
+                # Attempts that were not visible before, because of a stale view or a race.
                 others = [one for one in attempts_in(folder) if one.task == task]
                 if not any(
                     one.number != claim.number and one.number > over and self.is_alive(one)
@@ -325,21 +324,21 @@ class Claims:
                 ) and claim.number == max((one.number for one in others), default=0):
                     with self._lock:
                         self._held.append(claim)
-                    self._keep_alive()
+                    self._heartbeat_loop()
                     return claim
                 self._remove_own(claim)
             time.sleep(random.uniform(0.0, _RACE_DELAY_SECONDS))  # noqa: S311
         return None
 
     def holds(self, claim: Claim) -> bool:
-        """Whether a cell is still this process's; it may have been taken for dead while asleep."""
+        """Return whether a claim is still valid; this process may have been taken for dead."""
         if not claim.is_lost:
             attempts = [one for one in attempts_in(claim.folder) if one.task == claim.task]
             claim.is_lost = not attempts or not _is(attempts[-1], claim)
         return not claim.is_lost
 
     def release(self, claim: Claim) -> None:
-        """Remove a claim, and those of dead processes before it.
+        """Remove a claim, and earlier claims of dead processes.
 
         Raises:
             StorageError: it cannot be removed.
@@ -352,7 +351,7 @@ class Claims:
             if _is(one, claim):
                 remove(one.path)
             elif one.number < claim.number and not self.is_alive(one):
-                # Of another user, in a sticky folder, it stays: it is dead, and stops nobody.
+                # Another user's claim in a sticky folder stays: it is dead, so it blocks nothing.
                 with suppress(StorageError):
                     remove(one.path)
 
@@ -362,7 +361,7 @@ class Claims:
             remove(claim.path)
 
     def _create(self, claim: Claim) -> bool:
-        """Create a claim; False: there is one of that number."""
+        """Create a claim; return False if its number is taken."""
         path = claim.path
         now = datetime.now(UTC).isoformat(timespec="seconds")
         me = replace(self._me, claim=claim.mark, began=now)
@@ -377,23 +376,23 @@ class Claims:
             return True
         except OSError as error:
             raise StorageError(
-                f"{path} could not be written: {error.strerror}. Make room or mend the "
-                "permissions, then run the same command again: what is finished is kept."
+                f"{path} could not be written: {error.strerror}. Free some space or "
+                "fix the permissions, then run the same command again: finished cells are kept."
             ) from error
 
     def is_alive(self, attempt: Attempt) -> bool:
-        """Whether the process that has made a claim may live, for all that was seen of it."""
+        """Return whether the process that made a claim may be alive, as far as observed."""
         holder = attempt.holder
         if holder is not None:
             if holder.token == self._me.token:
-                # Of this process: alive as long as it says so.
+                # A claim of this process is alive until it is released.
                 return any(_is(attempt, claim) for claim in self._held)
             lives = is_alive_here(holder)
             if lives is not None:
                 return lives
             is_mine = holder.job is not None and holder.job == self._me.job
             if is_mine and holder.restart < self._me.restart:
-                # Slurm has restarted the job, so what it was before has ended.
+                # Slurm has restarted the job, so the process before has ended.
                 return False
         now, key = time.monotonic(), self._key(attempt)
         seen = self._seen.get(key)
@@ -405,7 +404,7 @@ class Claims:
     def _key(self, attempt: Attempt) -> str:
         return f"{attempt.path}/{attempt.holder.token if attempt.holder else ''}"
 
-    def _keep_alive(self) -> None:
+    def _heartbeat_loop(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._heartbeat, name="claims", daemon=True)
             self._thread.start()
@@ -418,22 +417,22 @@ class Claims:
                 try:
                     _touch(claim.path)
                 except OSError:
-                    # A file system that is away for a moment: the lease is longer than that.
+                    # The file system is unreachable for a moment; the lease is longer than that.
                     continue
 
 
 def _is(attempt: Attempt, claim: Claim) -> bool:
-    """Whether what lies in a folder is that claim, and not another of its number."""
+    """Return whether a claim in a folder is this one, not another of the same number."""
     return attempt.holder is not None and attempt.holder.claim == claim.mark
 
 
 def _touch(path: Path) -> None:
-    """Let a claim look changed; by the clock of whoever keeps the file, for people."""
+    """Change a claim's time of modification, to the file server's clock."""
     os.utime(path, follow_symlinks=False)
 
 
 def _can_be_touched(link: Path) -> bool:
-    """Whether a symbolic link can be touched here; not where it is followed, or is not touched."""
+    """Return whether symbolic links themselves can be touched in a folder."""
     try:
         os.utime(link, (1, 1), follow_symlinks=False)
         touched = link.lstat().st_mtime == 1
@@ -444,11 +443,11 @@ def _can_be_touched(link: Path) -> bool:
 
 
 def _create_link(path: Path, text: str) -> bool:
-    """Create a claim as a symbolic link, or as a file where there are none."""
+    """Create a claim as a symbolic link, or as a file if links are not supported."""
     try:
         path.symlink_to(text)
     except FileExistsError:
-        # An answer that was lost on the way may have said that it is ours.
+        # It may be this process's own, if the answer to the first request was lost.
         with suppress(OSError):
             return str(path.readlink()) == text
         return False

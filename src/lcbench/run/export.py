@@ -1,4 +1,4 @@
-"""Writing a model whose weights carry a temperature."""
+"""Writes a model with a temperature built into its weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from lcbench.hub.models import LocatedModel, ModelSettings
     from lcbench.tempscale.policy import Policy
 
-# Largest difference of the exported model's embeddings from the injected model's, relative to the
-# largest component, in fp32. Measured: 4.6e-7 (MiniLM), 6.5e-7 (T5).
+# Largest allowed difference between the embeddings of the exported and the injected model, relative
+# to the largest component, in fp32. Measured: 4.6e-7 (MiniLM), 6.5e-7 (T5).
 TOLERANCE = 1e-5
 
-# Texts of several lengths on which the two are compared.
+# Texts of several lengths on which the two models are compared.
 _TEXTS = (
     "Attention temperature.",
     "The longer a text, the more attention averages its tokens. " * 4,
@@ -39,12 +39,12 @@ base_model: {name}
 
 This is {name} (revision {revision}) with an attention temperature written into its weights
 (TempScale, [arXiv:2410.24200](https://arxiv.org/abs/2410.24200)): every attention layer computes
-softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. Nothing was trained. The queries' projections
-were divided by τ{bias}; everything else is the original's.
+softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. Nothing was trained: the query projections
+were divided by τ{bias}; everything else is unchanged.
 
-It is used like any sentence-transformers model. Written by lcbench {version}, which compared it
-with the original at that temperature: the embeddings differ by {error:.1e} at most, relative to
-their largest component.
+Use it like any sentence-transformers model. Written by lcbench {version}, which compared it with
+the original at that temperature: the embeddings differ by at most {error:.1e}, relative to their
+largest component.
 """
 
 
@@ -54,14 +54,14 @@ def export(
     """Write the model, compare it with the injected one, and return the largest difference.
 
     Args:
-        model: that the temperature is written into.
-        policy: of the temperature.
-        out: the folder that is made.
-        offline: whether the network may not be used.
-        mirror: the folder in which the model is looked for first, if there is one.
+        model: the model to change.
+        policy: the temperature, or temperatures by layer.
+        out: folder to write.
+        offline: whether the network must not be used.
+        mirror: a folder that is searched for the model first, if any.
 
     Raises:
-        RequestError: the policy cannot be said through the weights, or `out` exists.
+        RequestError: the policy cannot be expressed in weights, or `out` exists.
         StorageError: `out` cannot be written.
     """
     from lcbench.encode.load import load
@@ -70,11 +70,11 @@ def export(
     from lcbench.tempscale.fold import refuse_by_text
 
     if out.exists():
-        raise RequestError(f"out={out} exists already; name a folder that does not.")
+        raise RequestError(f"out={out} already exists; choose another folder.")
     located = locate(model, mirror=mirror, offline=offline)
     asked, policy = policy.canonical, policy.resolve(located.shape)
     if policy.is_baseline:
-        raise RequestError(f"tau={asked} leaves {located.name} as it is: nothing to write.")
+        raise RequestError(f"tau={asked} does not change {located.name}: nothing to write.")
     refuse_by_text(policy)
     quiet_libraries()
 
@@ -100,10 +100,10 @@ def export(
 
 
 def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
-    """Return how far the written model is from the injected one.
+    """Return the largest difference between the written and the injected model.
 
     Raises:
-        RequestError: too far: something in this architecture is not what it was taken for.
+        RequestError: it is too large: the architecture is not what it was taken for.
     """
     import numpy as np
     from sentence_transformers import SentenceTransformer
@@ -113,7 +113,7 @@ def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     if not error <= TOLERANCE:
         raise RequestError(
-            "The weights that were written do not give the embeddings of the injected model "
+            "The written weights do not reproduce the embeddings of the injected model "
             f"(they differ by {error:.1e}), so this architecture cannot be exported."
         )
     return error

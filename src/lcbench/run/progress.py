@@ -1,4 +1,4 @@
-"""Tell a person how a run is going: which cells, how many of how many, how fast, how long yet."""
+"""Progress of a run: cells, speed and time left."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lcbench.results.cell import Cell
 from lcbench.system.observer import Observer
 from lcbench.system.words import clock
 
-# A cell that failed and is to be tried again.
+# The outcome of a cell that has failed and will be tried again.
 AGAIN = "again"
 
-# The rate of encoding is that of the last seconds.
+# The rate of encoding is averaged over the last seconds.
 _RATE_SECONDS = 10.0
 
 
 class Progress:
-    """A line that keeps up with the run on a terminal, and one line a finished cell anywhere.
+    """Reports an updated line on a terminal, and one line per finished cell.
 
     Attributes:
-        began: when the first cell did, on the monotonic clock.
-        ran: cells that were run here to their end.
+        began: start of the first cell, on the monotonic clock.
+        ran: number of cells that were completed here.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Progress:
         """Begin.
 
         Args:
-            observer: told all of it.
-            left: cells that are to be run.
-            total: of the request, those that were found finished among them.
-            prediction: of what is left.
+            observer: receives progress.
+            left: number of cells to run.
+            total: number of cells of the request, including finished ones.
+            prediction: predicted time for the cells to run.
         """
         self.began: float | None = None
         self._observer = observer
@@ -69,19 +69,19 @@ class Progress:
         self._live.__exit__(kind, error, trace)
 
     def doing(self, what: str) -> None:
-        """Say what happens outside of any cell: a model is loaded."""
+        """Report an activity outside any cell, such as loading a model."""
         self._doing = what
         if not self._observer.is_live:
             self._observer.say(what)
 
     def start(self, cell: Cell) -> None:
-        """Say that a cell begins; others may be under way."""
+        """Report the start of a cell; others may be running."""
         if self.began is None:
             self.began = time.monotonic()
         self._running.append(cell)
 
     def encoded(self, texts: int, tokens: int) -> None:
-        """Count what went through the model; may be called from any thread."""
+        """Count encoded texts and tokens; may be called from any thread."""
         now = time.monotonic()
         self._encoded.append((now, tokens))
         while self._encoded[0][0] < now - _RATE_SECONDS:
@@ -91,9 +91,9 @@ class Progress:
         """Print the line of a cell that has ended.
 
         Args:
-            cell: which.
-            outcome: in a word; `AGAIN`: it has not ended.
-            record: of its provenance, the seconds and counts; empty for one that failed.
+            cell: the cell.
+            outcome: outcome in one word; `AGAIN`: it has not ended.
+            record: seconds and counts of its provenance; empty if it failed.
         """
         self._running.remove(cell)
         if outcome == AGAIN:
@@ -103,7 +103,7 @@ class Progress:
         self._end(cell, outcome, record)
 
     def skip(self, cell: Cell, outcome: str) -> None:
-        """Print the line of a cell that needs no more doing here."""
+        """Print the line of a cell that another process has finished."""
         self._end(cell, outcome, {})
 
     def _end(self, cell: Cell, outcome: str, record: Mapping[str, Any]) -> None:
@@ -113,9 +113,9 @@ class Progress:
         number = f"{done:>{len(str(self._total))}}/{self._total}"
         took = ""
         if record:
-            # What it has cost, not how long it lay in a queue.
+            # The time spent on it, not the time that it waited.
             seconds = record["seconds"] - record["seconds_wait"]
-            took = f"{seconds:5.1f} s, {record['seconds_encode']:.1f} of them encoding"
+            took = f"{seconds:5.1f} s (encoding {record['seconds_encode']:.1f} s)"
         left = f"{clock(self._left())} left" if done < self._total else ""
         said = ", ".join(one for one in (took, left) if one)
         self._observer.say(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip())
@@ -135,6 +135,6 @@ class Progress:
         return self._prediction.left(self._ended, elapsed, since)
 
     def _rate(self) -> float:
-        """Return the tokens a second that went through the model in the last seconds."""
+        """Return the tokens encoded per second over the last seconds."""
         since = time.monotonic() - _RATE_SECONDS
         return sum(tokens for at, tokens in list(self._encoded) if at >= since) / _RATE_SECONDS

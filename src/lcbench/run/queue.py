@@ -1,7 +1,7 @@
-"""Which cells are this process's to run, among others that may work on the same sweep.
+"""The queue of cells for this process, shared with other processes on the same sweep.
 
-Before a cell is begun it is claimed (`claims`); one that another process has finished, that fails
-for good, or that failed too often since this process began is not begun.
+A cell is claimed before it is started (`claims`). A cell that another process has finished, that
+fails deterministically, or that failed too often since this process started is not started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lcbench.system.files import remove_leftovers
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that another process has finished meanwhile."""
+    """A cell that another process has finished in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Busy:
     """A cell that another process runs.
 
     Attributes:
-        holder: which.
-        is_fresh: whether that process was seen to live, by this one.
+        holder: the process.
+        is_fresh: whether this process has seen signs of life of it.
     """
 
     holder: Holder | None
@@ -43,18 +43,18 @@ Verdict = Done | Failure | Busy
 
 
 class CellQueue:
-    """Claims cells one by one, and records how they end."""
+    """Claims cells one by one, and records their outcomes."""
 
     def __init__(
         self, results: Results, claims: Claims, cells: Iterable[Cell], retries: int
     ) -> None:
-        """Begin; what has failed before now may be tried again, since someone asks for it again.
+        """Begin; earlier failures may be tried again, since the cells are requested again.
 
         Args:
-            results: where cells are recorded.
-            claims: of this process.
-            cells: that may be taken.
-            retries: how often one is tried again that failed in a way that may pass.
+            results: results folder.
+            claims: claims of this process.
+            cells: cells to run.
+            retries: number of retries after transient failures.
         """
         self._results = results
         self._claims = claims
@@ -64,7 +64,7 @@ class CellQueue:
         cells = list(cells)
         for folder in {results.files(cell).folder for cell in cells}:
             for one in attempts_in(folder):
-                # One that is under way, as far as can be told, ends from now on.
+                # An attempt that seems to be running ends from now on.
                 ended = one.number - 1 if claims.is_alive(one) else one.number
                 last[folder, one.task] = max(ended, last.get((folder, one.task), 0))
         for cell in cells:
@@ -74,17 +74,19 @@ class CellQueue:
             self._before[cell] = max(over, last.get((files.folder, cell.task), 0))
 
     def look(self, cell: Cell) -> Verdict | None:
-        """Return what stands against running a cell; None: nothing."""
+        """Return why a cell should not be run; None if it may be."""
         if over := self._over(cell):
             return over
-        standing = self._claim_state(cell)
-        return None if standing.holder is None else Busy(standing.holder, standing.is_fresh)
+        claim_state = self._claim_state(cell)
+        return (
+            None if claim_state.holder is None else Busy(claim_state.holder, claim_state.is_fresh)
+        )
 
     def take(self, cell: Cell) -> Claim | Verdict:
-        """Claim a cell, or return what stands against it.
+        """Claim a cell, or return why it should not be run.
 
         Raises:
-            StorageError: the folder of results cannot be written.
+            StorageError: the results folder cannot be written.
         """
         if over := self._over(cell):
             return over
@@ -92,7 +94,7 @@ class CellQueue:
         claim = self._claims.take(files.folder, cell.task, failed)
         if claim is None:
             return self.look(cell) or Busy(None, is_fresh=True)
-        # What others did until the claim was made is to be seen only now.
+        # Only now are changes visible that others made before the claim.
         over = self._over(cell)
         if over is None and self._failed(cell) >= claim.number:
             over = Busy(None, is_fresh=True)
@@ -104,10 +106,10 @@ class CellQueue:
         return over
 
     def finish(self, cell: Cell, claim: Claim, finished: Finished) -> bool:
-        """Record a finished cell; False: another process has taken it over, and records it.
+        """Record a finished cell; return False if another process has taken it over.
 
         Raises:
-            StorageError: nothing of this cell counts as done then.
+            StorageError: it cannot be written; the cell does not count as done.
         """
 
         def is_mine() -> bool:
@@ -120,9 +122,9 @@ class CellQueue:
     def fail(
         self, cell: Cell, claim: Claim, reason: str, traceback: str, *, transient: bool
     ) -> tuple[Path, bool]:
-        """Record a failed attempt; return where, and whether the cell is still to be run.
+        """Record a failed attempt; return its file, and whether the cell has to be run again.
 
-        It is, by this process or another, if the failure may pass, or if another has taken it over:
+        It has to be if the failure is transient, or if another process has taken the cell over:
         then that one's outcome counts, and nothing is recorded.
 
         Raises:
@@ -138,7 +140,7 @@ class CellQueue:
         return where, again
 
     def drop(self, claim: Claim) -> None:
-        """Give a cell back that was not run to its end."""
+        """Give back a cell that was not completed."""
         self._claims.release(claim)
 
     def _failed(self, cell: Cell) -> int:
@@ -147,10 +149,10 @@ class CellQueue:
 
     def _claim_state(self, cell: Cell) -> ClaimState:
         files = self._results.files(cell)
-        return self._claims.standing(files.folder, cell.task, self._failed(cell))
+        return self._claims.claim_state(files.folder, cell.task, self._failed(cell))
 
     def _over(self, cell: Cell) -> Verdict | None:
-        """Return why a cell is not to be run any more, whoever asks."""
+        """Return why a cell should not be run any more; None if it may be."""
         if self._results.files(cell).result.exists():
             return Done()
         failure = self._results.failure(cell)
@@ -161,20 +163,19 @@ class CellQueue:
         return failure
 
     def _killed(self, cell: Cell, claim: Claim) -> Failure:
-        """Record that every process that has run a cell since this one began was killed."""
+        """Record that all processes that ran a cell since this one started were killed."""
         times = claim.number - 1 - self._before[cell]
-        reason = f"{times} processes that ran it ended without a word (killed for lack of memory?)"
+        reason = f"{times} processes that ran it were killed (out of memory?)"
         failure = _failure(claim.number, reason, f"{reason}\n", transient=True)
         self._results.write_failure(cell, failure)
         return failure
 
 
 def tidy(results: Results, cells: Iterable[Cell]) -> None:
-    """Remove what killed processes have left: unfinished files, and claims of what is over.
+    """Remove leftovers of killed processes: unfinished files, and claims on ended attempts.
 
-    The claim of a cell that is finished, or of an attempt that failed, is of no use to anyone,
-    whoever's it is. What cannot be listed or removed stays: it stops nobody, and whoever has to
-    write there is told.
+    Claims on finished cells or failed attempts are useless, whoever owns them. Files that cannot be
+    listed or removed are left: they block nothing.
     """
     remove_leftovers(results.folder)
     tasks: dict[Path, set[str]] = {}
@@ -183,7 +184,7 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
     for folder, names in tasks.items():
         remove_leftovers(folder)
         for name in names:
-            # Of a process that was killed after it had written the result.
+            # Its process was killed after it had written the result.
             files = CellFiles(folder, name)
             with suppress(OSError):
                 if files.failure.exists() and files.result.exists():
@@ -196,7 +197,7 @@ def tidy(results: Results, cells: Iterable[Cell]) -> None:
                 continue
             files = CellFiles(folder, one.task)
             failure = read_failure(files.failure)
-            # Another user's, in a sticky folder, is left to that user.
+            # Another user's file in a sticky folder is left.
             with suppress(OSError, StorageError):
                 is_over = failure is not None and failure.attempts >= one.number
                 if is_over or files.result.exists():

@@ -1,4 +1,4 @@
-"""Runs cells, model by model: claims each, has it scored, records it, and survives failures."""
+"""Runs cells, model by model: claims, scores and records each, and handles failures."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ if TYPE_CHECKING:
     from lcbench.encode.prompts import PromptOf
     from lcbench.tempscale.prove import Proof
 
-# Before what failed is tried again.
+# The delay before a retry.
 _RETRY_DELAY_SECONDS = 10.0
-# Between two looks at cells that other processes run.
+# The time between checks of cells that other processes run.
 _LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How cells are run; none of their scores depends on it.
+    """Options of a run that do not affect scores.
 
     Attributes:
-        engine: how texts are encoded.
-        store: where their embeddings are kept.
-        mirror: the folder in which datasets are looked for first, if there is one.
+        engine: settings of the encoder.
+        store: settings of the store of embeddings.
+        mirror: a folder that is searched for datasets first, if any.
         unverified_data: whether a plain folder of the mirror may hold another dataset than the one
             that it is named after.
-        hub: the address of a site's mirror of the hub, if there is one.
-        offline: whether the network may not be used.
-        retries: how often a cell is tried again whose failure may pass, such as a lack of memory.
-        cell_minutes: after which a cell is ended and has failed; None: it may take any time.
+        hub: address of a site's mirror of the hub, if any.
+        offline: whether the network must not be used.
+        retries: number of retries of a cell after transient failures such as lack of memory.
+        cell_minutes: time limit of a cell in minutes; None: no limit.
     """
 
     engine: EngineSettings
@@ -86,12 +86,12 @@ class RunOptions:
 
 
 class Runner:
-    """Runs the cells of one model after the other.
+    """Runs the cells of each model in turn.
 
     Attributes:
-        failed: cells without a result, and why, in one line each.
-        refused: models whose attention cannot be brought to a temperature, and why.
-        elsewhere: cells that were left to another process, and where it is.
+        failed: cells without a result, each with the reason in one line.
+        refused: models whose attention temperature cannot be set, each with the reason.
+        elsewhere: cells that were left to other processes, each with its process.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Runner:
         """Prepare; nothing is started yet.
 
         Args:
-            grid: the request's.
-            results: where cells are recorded.
-            options: how they are run.
-            observer: told how the run goes on, and what goes wrong without stopping it.
-            stop: tells when to end.
+            grid: grid of the request.
+            results: results folder.
+            options: options of the run.
+            observer: receives progress and warnings.
+            stop: signals when to end.
             waits: whether to wait for cells that other processes run.
         """
         self.failed: dict[Cell, str] = {}
@@ -133,11 +133,11 @@ class Runner:
         )
         self._store = Store(options.store.folder, options.store.max_bytes, observer.warn)
         self._claims = Claims()
-        # Cells about which nothing is left to be done here.
+        # Cells that this process need not handle any more.
         self._over: set[Cell] = set()
 
     def close(self) -> None:
-        """End the processes that score, write what the store holds back, release all claims."""
+        """End the scoring processes, flush the store, and release all claims."""
         try:
             self._pool.close()
         finally:
@@ -145,7 +145,7 @@ class Runner:
             self._store.close()
 
     def prepare(self, cells: Sequence[Cell]) -> None:
-        """See that every task exists and its data is within reach."""
+        """Check that every task exists and its data is available."""
         names = list(dict.fromkeys(cell.task for cell in cells))
         mirror, offline = self._options.mirror, self._options.offline
         parts = [self._grid.parts[name] for name in names]
@@ -164,19 +164,19 @@ class Runner:
 
             for model in sorted(registered):
                 check_registry(model)
-        # What can be told at once has been. Processes that score load their libraries meanwhile.
+        # All quick checks are done. Scoring processes load their libraries meanwhile.
         self._pool.warm_up()
         check_pins(names, self._grid.suites)
         tasks = [part.source.make(part) for part in of_hub]
         all_here, counted = checks.find_data(tasks, mirror)
         if all_here or cache.why_not_fetched(offline=offline):
-            # Nothing has to be fetched, or can be, so nothing may be asked for either.
+            # Nothing has to be or can be fetched, so the network is not needed.
             cache.go_offline()
             self._pool.offline = True
         checks.count_texts(counted, self._observer, unverified=self._options.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
-        """Return how long cells will take, all of them in this process."""
+        """Return the predicted time of cells, all of them in this process."""
         return cost.predict(
             self._grid.parts,
             [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
@@ -190,15 +190,15 @@ class Runner:
         total: int,
         prediction: cost.Prediction,
     ) -> None:
-        """Run the cells of each model, and say how long that takes: before, meanwhile and after.
+        """Run the cells of each model, and report predicted, remaining and actual time.
 
         Args:
-            cells_of: what is left to be done.
-            total: cells of the request, those that were found finished among them.
-            prediction: of what is left.
+            cells_of: unfinished cells of each model.
+            total: number of cells of the request, including finished ones.
+            prediction: predicted time for the unfinished cells.
 
         Raises:
-            StorageError: a disk is full; what was finished is kept.
+            StorageError: a disk is full; finished cells are kept.
         """
         started = time.monotonic()
         every = [cell for cells in cells_of.values() for cell in cells]
@@ -217,7 +217,7 @@ class Runner:
                 raise
         wall = time.monotonic() - started
         began = None if progress.began is None else progress.began - started
-        # What others have run says nothing of how long this machine takes.
+        # Cells that other processes ran do not show this machine's speed.
         if self._stop.is_asked or len(progress.ran) < len(every):
             self._recorder.save()
             return
@@ -252,25 +252,25 @@ class Runner:
                 waiting = False
                 continue
             if not self._waits:
-                self._leave(busy)
+                self._defer(busy)
             elif not waiting:
                 hosts = sorted({str(one.holder) for one in busy.values() if one.holder})
                 progress.doing(
-                    f"waiting for {len(busy)} cells that other processes run: {'; '.join(hosts)}"
+                    f"waiting for {len(busy)} cells in other processes: {'; '.join(hosts)}"
                 )
                 waiting = True
-            # Interrupted by a signal that ends the run.
+            # A signal has ended the run.
             time.sleep(_LOOK_SECONDS)
 
-    def _leave(self, busy: Mapping[Cell, Busy]) -> None:
-        """Leave cells to processes that are seen to live, and wait to see whether others do."""
+    def _defer(self, busy: Mapping[Cell, Busy]) -> None:
+        """Leave cells to processes that are alive, and wait to see whether others are."""
         for cell, verdict in busy.items():
             if verdict.is_fresh and verdict.holder is not None:
                 self._over.add(cell)
                 self.elsewhere[cell] = str(verdict.holder)
 
     def _mark_finished(self, cell: Cell, verdict: Done | Failure, progress: Progress) -> None:
-        """Take note of a cell that needs no more doing."""
+        """Record that a cell needs no further handling."""
         self._over.add(cell)
         if isinstance(verdict, Done):
             progress.skip(cell, "done by another process")
@@ -280,7 +280,7 @@ class Runner:
         progress.skip(cell, "FAILED")
 
     def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
-        """Load a model and run its cells, policy by policy; then, again, those that may pass."""
+        """Load a model and run its cells, policy by policy; then retry transient failures."""
         from lcbench.encode.prompts import check_room
 
         progress.doing(f"loading {model.name} …")
@@ -302,7 +302,7 @@ class Runner:
             engine = self._engine(model, facts, loaded, devices, prompt_of, progress)
         except RequestError as error:
             if is_of_device(error):
-                # Whoever took the device's word for the model's.
+                # A failure of the device must not count as one of the model.
                 self._postpone(cells, error, progress)
                 return
             self.refused[model.name] = str(error)
@@ -311,7 +311,7 @@ class Runner:
             for cell in cells:
                 self.failed.pop(cell, None)
             return
-        # Whatever this model is at fault with, the next one need not be.
+        # A failure of this model must not stop the next.
         except Exception as error:
             self._postpone(cells, error, progress)
             return
@@ -367,13 +367,13 @@ class Runner:
                                 engine.flush()
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:
-                    # A neighbour's memory, a network: it takes a moment.
+                    # Another process's memory or a network may take a moment.
                     time.sleep(_RETRY_DELAY_SECONDS)
         finally:
             engine.close()
 
     def _postpone(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
-        """Record why a model's cells could not be begun, and let those wait that may go better.
+        """Record why a model's cells could not be started, and postpone those to retry.
 
         Raises:
             DeviceLost: a GPU has failed.
@@ -383,7 +383,7 @@ class Runner:
             time.sleep(_RETRY_DELAY_SECONDS)
 
     def _fail_all(self, cells: Sequence[Cell], failed: FailedCell, progress: Progress) -> None:
-        """Record the failure of cells none of which could be begun."""
+        """Record the failure of cells that could not be started."""
         for cell in cells:
             claim = self._queue.take(cell)
             if isinstance(claim, Claim):
@@ -398,7 +398,7 @@ class Runner:
     def _kinds_of_texts(
         self, model: LocatedModel, cells: Sequence[Cell]
     ) -> list[tuple[TaskMetadata, PromptType | None]]:
-        """Return each task of some cells with each kind of its texts; None: neither of the two."""
+        """Return each task of some cells with the roles of its texts; None for no role."""
         from mteb.types import PromptType
 
         kinds: list[tuple[TaskMetadata, PromptType | None]] = []
@@ -414,10 +414,10 @@ class Runner:
         loaded: SentenceTransformer,
         texts: Sequence[tuple[TaskMetadata, PromptType | None]],
     ) -> None:
-        """See that the model can be given the texts of all cells' tasks.
+        """Check that the model accepts the texts of all cells' tasks.
 
         Raises:
-            RequestError: it has no way for some of them, or reads other lengths than asked for.
+            RequestError: it has no route for some of them, or reads other lengths than requested.
         """
         from lcbench.encode.encoder import role_of
         from lcbench.encode.roles import check_routes, lengths_by_role, query_window_key
@@ -427,8 +427,8 @@ class Runner:
         own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
         if own and model.settings.window is not None:
             raise RequestError(
-                f"model.window={model.settings.window}: {model.name} has windows by role "
-                f"({', '.join(own)} tokens), which this would not change; leave it out, or change "
+                f"model.window={model.settings.window}: {model.name} has separate windows by role "
+                f"({', '.join(own)} tokens), which this key does not change; omit it, or change "
                 f"{query_window_key(loaded)} and document_length in its "
                 "sentence_bert_config.json."
             )
@@ -436,7 +436,7 @@ class Runner:
     def _prove(
         self, loaded: SentenceTransformer, cells: Sequence[Cell]
     ) -> dict[Policy, Proof | None]:
-        """Show, before anything is encoded, that the model can be brought to each policy."""
+        """Prove that each policy can be set on the model, before anything is encoded."""
         from lcbench.tempscale.inject import Injection
 
         proofs: dict[Policy, Proof | None] = {BASELINE: None}
@@ -473,7 +473,7 @@ class Runner:
         from lcbench.encode.forward import Forward
 
         def encoded(texts: int, tokens: int) -> None:
-            # With a store on disk the next attempt finds it there.
+            # With a store on disk the next attempt finds the embeddings there.
             self._stop.progressed = self._stop.progressed or self._options.store.folder is not None
             progress.encoded(texts, tokens)
 
@@ -486,7 +486,7 @@ class Runner:
         )
         identity = Identity(
             model.name,
-            # A commit's files may have been changed on this machine.
+            # Files of a commit may have been changed on this machine.
             (facts.digest or model.revision) + (" own code" if model.own_code else ""),
             window_of(loaded),
             self._dtype,
@@ -529,7 +529,7 @@ class Runner:
         }
         finished = Finished(scored.result, scored.model_meta, record, scored.items)
         if not self._queue.finish(cell, claim, finished):
-            LOGGER.warning("another process has taken this cell over; its result is the one kept")
+            LOGGER.warning("another process has taken this cell over; its result is kept")
             progress.finish(cell, "left to another process", {})
             return
         self._over.add(cell)
@@ -539,13 +539,13 @@ class Runner:
         progress.finish(cell, "done", record)
 
     def _fail(self, cell: Cell, claim: Claim, failed: FailedCell, progress: Progress) -> bool:
-        """Record a failed attempt, and return whether the cell is to be tried again."""
+        """Record a failed attempt, and return whether the cell will be tried again."""
         if failed.is_full:
             LOGGER.error("stops: no room left on a disk:\n%s", failed.traceback)
             self._queue.drop(claim)
             raise StorageError(
-                f"{cell} could not be finished: {failed.reason}. Make room, then run the same "
-                "command again: what is finished is kept."
+                f"{cell} could not be finished: {failed.reason}. Free some space, then run the "
+                "same command again: finished cells are kept."
             )
         where, again = self._queue.fail(
             cell, claim, failed.reason, failed.traceback, transient=failed.transient
@@ -553,12 +553,12 @@ class Runner:
         LOGGER.error(
             "failed (attempt %d%s):\n%s",
             claim.number,
-            ", to be tried again" if again else "",
+            ", will be tried again" if again else "",
             failed.traceback,
         )
         if again:
             progress.finish(cell, AGAIN, {})
-            self._observer.warn(f"{cell} is to be tried again: {failed.reason}")
+            self._observer.warn(f"{cell} will be tried again: {failed.reason}")
             return True
         self._over.add(cell)
         self.failed[cell] = f"{failed.reason} (traceback: {where})"

@@ -1,13 +1,13 @@
-"""Slurm: the elements of a frozen sweep as an array of jobs, and a last job that reports.
+"""Submits a frozen sweep to Slurm as a job array, followed by a job that reports.
 
-Slurm is asked through its own commands (sbatch, squeue, scontrol), and what it refuses is shown in
-its own words. What was submitted is kept in the sweep's folder:
+It uses Slurm's own commands (sbatch, squeue, scontrol) and shows their error messages. Submissions
+are recorded in the sweep's folder:
 
-    <folder>/preamble-<digest>.sh    what the jobs of a submission source first
-    <folder>/slurm.jsonl             one line a submission
-    <folder>/logs/                   one file a job
+    <folder>/preamble-<digest>.sh    shell lines that the jobs of a submission source first
+    <folder>/slurm.jsonl             one line per submission
+    <folder>/logs/                   one file per job
 
-`scripts/slurm_array.sbatch` is what the jobs run.
+The jobs run `scripts/slurm_array.sbatch`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 RECORDS = "slurm.jsonl"
 _LOGS = "logs"
-# From the signal to the end of a job's time; what of it is left for dropping cells and writing.
-# Slurm may be 30 s late with the signal (it looks at time limits that often).
+# The part of the time between the signal and a job's time limit that is left for dropping cells and
+# writing. Slurm may be 30 s late with the signal (it checks time limits that often).
 _WRITING_SECONDS = 45
-# Of the job that reports: 1,400 cells with their items.
+# Memory of the job that reports: 1,400 cells with their items.
 _REPORT_MEMORY = "4G"
-# States of squeue in which an element will run, or runs. One that completes has been ended already.
+# States of squeue in which an element waits or runs. A completing one has already ended.
 _QUEUED = frozenset(
     {
         "PENDING",
@@ -63,14 +63,14 @@ _QUEUED = frozenset(
 
 @dataclass(frozen=True)
 class Submission:
-    """An array that was submitted.
+    """A submitted job array.
 
     Attributes:
-        job: its number.
-        cluster: that it is on, where the site has several; "": the only one.
-        elements: of the sweep, that it runs.
-        submitted: when, in UTC (ISO 8601).
-        command: that submitted it.
+        job: job id.
+        cluster: cluster, where the site has several; "": the only one.
+        elements: elements of the sweep that it runs.
+        submitted: time of submission, in UTC (ISO 8601).
+        command: command that submitted it.
     """
 
     job: int
@@ -81,7 +81,7 @@ class Submission:
 
 
 def array_script() -> Path:
-    """Return the file that jobs run."""
+    """Return the path of the script that jobs run."""
     return shipped("slurm_array.sbatch", "scripts/slurm_array.sbatch")
 
 
@@ -94,10 +94,10 @@ def array_command(
     """Return the command that submits elements of a sweep.
 
     Args:
-        manifest: of the sweep.
-        jobs: what Slurm is asked for.
-        elements: at least one.
-        keys: of `python -m lcbench`, as `key=value`, that each element gets besides.
+        manifest: manifest of the sweep.
+        jobs: options of the jobs.
+        elements: elements to submit, at least one.
+        keys: further keys of `python -m lcbench` for each element, as `key=value`.
     """
     most = "" if jobs.max_running is None else f"%{jobs.max_running}"
     asked = {
@@ -111,14 +111,14 @@ def array_command(
         "--parsable",
         *_account(jobs),
         *(f"--{name}={value}" for name, value in asked.items() if value is not None),
-        # The site's options may take the place of those above, not of those below.
+        # The site's options may override those above, not those below.
         *jobs.options,
         f"--array={ranges(elements)}{most}",
         f"--job-name={_job_name(manifest)}",
         f"--output={_log(manifest, 'slurm-%A_%a')}",
         "--open-mode=append",
         "--requeue" if jobs.requeue else "--no-requeue",
-        # B: to Python, which tells the processes that it has started itself.
+        # B: the signal goes to Python, which informs its child processes.
         f"--signal=B:USR1@{jobs.signal_seconds}",
         f"--export=ALL,LCBENCH_GRACE={_grace_seconds(jobs)}",
         str(array_script()),
@@ -131,9 +131,9 @@ def array_command(
 
 
 def report_command(manifest: Manifest, jobs: JobOptions, array: Submission) -> list[str]:
-    """Return the command that submits the report of a sweep, for when an array has ended."""
+    """Return the command that submits the report job, to run after an array has ended."""
     asked = {
-        # A site that does not manage memory refuses any.
+        # A site that does not manage memory refuses this option.
         "mem": None if jobs.memory is None else _REPORT_MEMORY,
         "time": jobs.time,
         "clusters": array.cluster or None,
@@ -144,7 +144,7 @@ def report_command(manifest: Manifest, jobs: JobOptions, array: Submission) -> l
         *_account(jobs),
         "--cpus-per-task=1",
         *(f"--{name}={value}" for name, value in asked.items() if value is not None),
-        # Whatever became of the elements: the report shows what is missing.
+        # Also after failed elements: the report shows what is missing.
         f"--dependency=afterany:{array.job}",
         f"--job-name={_job_name(manifest)}-report",
         f"--output={_log(manifest, 'report-%j')}",
@@ -164,15 +164,15 @@ def _account(jobs: JobOptions) -> list[str]:
 
 
 def _folder(manifest: Manifest) -> str:
-    # A job's own folder may be another one (launch.options=[--chdir=…]).
+    # A job may run in another folder (launch.options=[--chdir=…]).
     return str(manifest.folder.absolute())
 
 
 def _preamble(manifest: Manifest, jobs: JobOptions) -> str:
-    """Return the file that the jobs of a submission source first; `-`: there is none.
+    """Return the path of a submission's preamble; `-` if there is none.
 
-    Each has its own: elements of an earlier submission may be waiting for theirs. The digest in its
-    name is compared by the job: others may be able to write in the folder.
+    Each preamble has its own file, since elements of an earlier submission may still need theirs.
+    The job compares the file with the digest in its name: others may be able to write there.
     """
     if not jobs.preamble.strip():
         return "-"
@@ -181,7 +181,7 @@ def _preamble(manifest: Manifest, jobs: JobOptions) -> str:
 
 
 def _preamble_text(jobs: JobOptions) -> str:
-    # One end of line, since a shell that reads it into a variable drops the others.
+    # One newline at the end: a shell that reads it into a variable drops further ones.
     return jobs.preamble.rstrip("\n") + "\n"
 
 
@@ -190,7 +190,7 @@ def _job_name(manifest: Manifest) -> str:
 
 
 def _log(manifest: Manifest, name: str) -> str:
-    # In a file's name Slurm takes % for the beginning of a pattern.
+    # Slurm treats % in a file name as the beginning of a pattern.
     folder = _folder(manifest).replace("%", "%%")
     return f"{folder}/{_LOGS}/{name}.out"
 
@@ -207,21 +207,21 @@ def launch(
     warn: Callable[[str], None],
     keys: Sequence[str] = (),
 ) -> int:
-    """Submit what of a sweep is neither finished nor in Slurm's queue, and say how to follow it.
+    """Submit the elements of a sweep that are neither finished nor in Slurm's queue.
 
     Args:
-        manifest: of the sweep.
-        jobs: what Slurm is asked for.
-        say: told what was submitted.
-        warn: told if the job that reports is refused.
-        keys: that each element gets besides.
+        manifest: manifest of the sweep.
+        jobs: options of the jobs.
+        say: receives what was submitted.
+        warn: receives Slurm's refusal of the report job.
+        keys: further keys for each element.
 
     Returns:
         The exit status: 0.
 
     Raises:
-        RequestError: Slurm refuses, or is not here.
-        LcbenchError: Slurm does not answer.
+        RequestError: Slurm refuses, or is not installed.
+        LcbenchError: Slurm does not respond.
         StorageError: the sweep's folder cannot be written.
     """
     from lcbench.run.state import state_of, to_submit
@@ -232,30 +232,30 @@ def launch(
     name = manifest.folder.name
     if not elements:
         where = f"; in Slurm's queue: {ranges(waiting)}" if waiting else ""
-        say(f"{name}: no element is left to be submitted{where}.")
-        say(f"how it stands: {follow}")
+        say(f"{name}: all elements are finished or submitted{where}.")
+        say(f"status: {follow}")
         return 0
     before = submissions(manifest.folder)
     job = submit(manifest, jobs, elements, warn, keys=keys, say=say)
     if before and (
         gone := _options(before[-1].command) - _options(array_command(manifest, jobs, elements))
     ):
-        say(f"unlike the last time, without {' '.join(sorted(gone))}")
+        say(f"note: the last submission also had {' '.join(sorted(gone))}")
     submitted = f"{several(len(elements), 'element')} submitted as Slurm job {job}"
     say(f"{name}: {submitted}, {_lasting(manifest, elements)}")
-    say(f"how it stands: {follow}")
-    say("what is missing when the array has ended, submitted again: the same command")
+    say(f"status: {follow}")
+    say("run the same command again after the array ends to resubmit unfinished elements")
     return 0
 
 
 def _options(command: Sequence[str]) -> set[str]:
-    """Return what of a submission may be meant to be the same the next time."""
+    """Return the options of a submission that a user may want to repeat."""
     of_each = ("--array=", "--export=")
     return {one for one in command if one.startswith("--") and not one.startswith(of_each)}
 
 
 def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
-    """Return how long elements take by the estimate, in words."""
+    """Return the estimated time of elements in words."""
     seconds = dict.fromkeys(elements, 0.0)
     unknown = 0
     for line in manifest.lines:
@@ -264,10 +264,10 @@ def _lasting(manifest: Manifest, elements: Collection[int]) -> str:
             unknown += line.seconds is None
     least, most = min(seconds.values()), max(seconds.values())
     if not most:
-        return "how long each takes is not known"
+        return "the time of each is unknown"
     span = clock(most) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
     without = f" ({unknown} of unknown cost left out)" if unknown else ""
-    return f"{span} each by the estimate of the whole element{without}"
+    return f"estimated {span} each for a whole element{without}"
 
 
 def submit(
@@ -279,21 +279,21 @@ def submit(
     keys: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> int:
-    """Submit elements of a sweep, and the report for when they have ended.
+    """Submit elements of a sweep, and a report job that runs after them.
 
     Args:
-        manifest: of the sweep.
-        jobs: what Slurm is asked for.
-        elements: at least one.
-        warn: told if the job that reports is refused.
-        keys: that each element gets besides.
-        say: told of the job that reports.
+        manifest: manifest of the sweep.
+        jobs: options of the jobs.
+        elements: elements to submit, at least one.
+        warn: receives Slurm's refusal of the report job.
+        keys: further keys for each element.
+        say: receives a line about the report job.
 
     Returns:
-        The number of the array's job.
+        The job id of the array.
 
     Raises:
-        RequestError: Slurm refuses the array, in its words, or is not here.
+        RequestError: Slurm refuses the array, or is not installed.
         StorageError: the sweep's folder cannot be written.
     """
     folder = manifest.folder
@@ -306,19 +306,19 @@ def submit(
     if jobs.report:
         try:
             report, _ = _sbatch(report_command(manifest, jobs, array))
-            say(f"the report is written by Slurm job {report}, when all have ended")
+            say(f"Slurm job {report} writes the report after all elements have ended")
         except RequestError as error:
-            # The array is on its way; that is what was asked for.
+            # The array itself was submitted.
             sweep = shlex.quote(key_value("manifest", _folder(manifest)))
             warn(
-                f"job {job} was submitted, but not the one that reports. {error}\nWhen it has "
-                f"ended: python -m lcbench report {sweep} (launch.report=false submits no such job)"
+                f"job {job} was submitted, but not the report job. {error}\nAfter it ends: "
+                f"python -m lcbench report {sweep} (launch.report=false submits no report job)"
             )
     return job
 
 
 def _write_preamble(manifest: Manifest, jobs: JobOptions) -> None:
-    """Write the preamble of a submission, and make the folder of its logs.
+    """Write the preamble of a submission, and make the folder for logs.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -332,34 +332,34 @@ def _write_preamble(manifest: Manifest, jobs: JobOptions) -> None:
 
 
 def _sbatch(command: Sequence[str]) -> tuple[int, str]:
-    """Submit a job; return its number and its cluster."""
+    """Submit a job; return its id and cluster."""
     try:
         done = slurm.call(command, timeout=None)
     except FileNotFoundError:
         raise RequestError(
-            "launch=slurm: there is no sbatch on this machine, so no Slurm to submit to. Run this "
-            "on a login node of the cluster, or the sweep here: launch=local"
+            "launch=slurm: sbatch is not installed on this machine. Run this on a login node of "
+            "the cluster, or run the sweep here: launch=local"
         ) from None
     except OSError as error:
         raise RequestError(f"launch=slurm: sbatch cannot be run: {error.strerror}.") from error
     if done.returncode:
-        words = done.stderr.strip() or done.stdout.strip() or "(it did not say why)"
+        words = done.stderr.strip() or done.stdout.strip() or "(no reason given)"
         hint = ""
         if "Invalid job array specification" in words:
             hint = (
-                "\nA site has a highest array index (scontrol show config | grep MaxArraySize): "
-                "launch.elements=N makes fewer elements of more cells."
+                "\nThe site limits array indices (scontrol show config | grep MaxArraySize): "
+                "launch.elements=N makes fewer, larger elements."
             )
         raise RequestError(
             f"Slurm refuses the job (status {done.returncode}):\n{words}\n"
             f"The command was:\n{shlex.join(command)}{hint}"
         )
-    # A site's own wrapper may print more than the number.
+    # A site's wrapper may print more than the id.
     for line in reversed(done.stdout.split("\n")):
         if match := re.fullmatch(r"\s*(\d+)(?:;(\S+))?\s*", line):
             return int(match[1]), match[2] or ""
     raise RequestError(
-        f"sbatch did not say which job it has submitted, but:\n{done.stdout}{done.stderr}\n"
+        f"sbatch did not print a job id, but:\n{done.stdout}{done.stderr}\n"
         f"The command was:\n{shlex.join(command)}"
     )
 
@@ -368,7 +368,7 @@ def _record(folder: Path, submission: Submission) -> None:
     line = json.dumps(asdict(submission), ensure_ascii=False) + "\n"
     path = folder / RECORDS
     try:
-        # A line whose writer was killed is not whole; this one is one of its own.
+        # A line whose writer was killed is incomplete; start a new line.
         whole = not path.exists() or path.read_bytes().endswith(b"\n")
         with open(path, "a", encoding="utf-8", opener=without_links) as file:
             file.write(line if whole else f"\n{line}")
@@ -377,15 +377,15 @@ def _record(folder: Path, submission: Submission) -> None:
     except OSError as error:
         raise StorageError(
             f"job {submission.job} was submitted, but {folder / RECORDS} cannot be written: "
-            f"{error.strerror}. scancel {submission.job} ends it."
+            f"{error.strerror}. To cancel it: scancel {submission.job}"
         ) from error
 
 
 def submissions(folder: Path) -> list[Submission]:
-    """Return what was submitted of the sweep in a folder, the first one first.
+    """Return the submissions recorded in a sweep's folder, in order.
 
-    A line that is not whole (its writer was killed, or another one's disk was full) is passed over:
-    claims see to it that a cell that is submitted twice is not run twice at once.
+    Incomplete lines (of a killed writer, or on a full disk) are ignored: claims prevent a cell that
+    is submitted twice from running twice at once.
     """
     try:
         text = (folder / RECORDS).read_text(encoding="utf-8", errors="replace")
@@ -410,11 +410,11 @@ def submissions(folder: Path) -> list[Submission]:
 
 
 def queued(folder: Path) -> frozenset[int]:
-    """Return the elements of a sweep that Slurm has running or will run.
+    """Return the elements of a sweep that wait or run in Slurm.
 
     Raises:
-        LcbenchError: Slurm does not answer.
-        StorageError: what was submitted cannot be read.
+        LcbenchError: Slurm does not respond.
+        StorageError: the record of submissions cannot be read.
     """
     jobs_of: dict[str, set[int]] = {}
     for one in submissions(folder):
@@ -425,7 +425,7 @@ def queued(folder: Path) -> frozenset[int]:
         if listed is None:
             return frozenset()
         for line in listed.split("\n"):
-            # The format below; of another cluster there is a line with its name besides.
+            # The format below; for another cluster there is also a line with its name.
             if match := re.fullmatch(r"(\d+) (\d+) ([A-Z_]+) *", line.strip()):
                 job, element, state = int(match[1]), int(match[2]), match[3]
                 if job in jobs and state in _QUEUED:
@@ -434,10 +434,9 @@ def queued(folder: Path) -> frozenset[int]:
 
 
 def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
-    """Return a line `<job> <element> <state>` for each element; None: there is no squeue here.
+    """Return a line `<job> <element> <state>` for each element; None if squeue is not installed.
 
-    Asked for one job that it does not know (any more), squeue fails; of several it passes over
-    those.
+    For a single unknown job squeue fails; among several it skips unknown ones.
     """
     command = [
         "squeue",
@@ -449,19 +448,19 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
     ]
     if cluster:
         command.insert(1, f"--clusters={cluster}")
-    # A user's own view of the queue (SQUEUE_USERS …) is not the question.
+    # Ignore a user's own settings for squeue (SQUEUE_USERS …).
     environment = {key: value for key, value in os.environ.items() if key[:7] != "SQUEUE_"}
     try:
         done = slurm.call(command, environment)
     except FileNotFoundError:
         return None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LcbenchError(f"Slurm does not answer: {error}") from error
+        raise LcbenchError(f"Slurm does not respond: {error}") from error
     if done.returncode == 0:
         return done.stdout
     if "Invalid job id" not in done.stderr:
         raise LcbenchError(
-            f"Slurm does not answer (status {done.returncode} of squeue):\n"
+            f"Slurm does not respond (status {done.returncode} of squeue):\n"
             f"{done.stderr.strip() or done.stdout.strip()}"
         )
     if len(jobs) == 1:

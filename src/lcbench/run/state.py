@@ -27,32 +27,32 @@ from lcbench.run.claims import LEASE_SECONDS, Attempt, attempts_in, is_alive_her
 Kind = Literal["done", "running", "failed", "missing"]
 KINDS: tuple[Kind, ...] = ("done", "running", "failed", "missing")
 
-# Of a result only its end is read, which finds most that were cut off; the run reads it whole.
+# Only the end of a result is read, which reveals most truncated files; a run reads it completely.
 _END_BYTES = 64
-# Finished cells whose seconds are compared with what was predicted, and the least prediction that
-# says anything: below it, what no prediction knows of (imports, a first batch) is most of it.
+# The number of finished cells whose times are compared with predictions, and the shortest predicted
+# time to compare: below it, unpredicted parts (imports, a first batch) dominate.
 _MOST_COMPARED = 100
 _LEAST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How a cell of a sweep stands.
+    """The state of a cell of a sweep.
 
     Attributes:
-        line: of the manifest.
-        kind: done: its result is there and looks whole; running: a process has it; failed: its last
-            attempt did, and nobody runs it now; missing: all else.
-        files: of the cell.
-        finished: when its result was written (seconds since 1970, the file system's clock); None:
-            it is not done.
-        claim: of the process that runs it, or, if it is missing, of the dead one that ran it.
-        held: seconds that the process has had it, both ends by that machine's clock; None: it is
-            not running, or its claim does not say.
-        silent: seconds, by two machines' clocks, since the process of another machine has touched
-            its claim, if that is more than it should be; None: it is not.
-        failure: how its last attempt ended; None: it is done, or has not failed.
-        is_broken: whether a result is there that is not whole, or has lost its provenance.
+        line: line of the manifest.
+        kind: done: it has a result that looks complete; running: a process has it; failed: its last
+            attempt failed, and no process runs it; missing: anything else.
+        files: files of the cell.
+        finished: time at which its result was written (seconds since 1970, the file system's
+            clock); None: it is not done.
+        claim: claim of the process that runs it, or, if it is missing, of the dead one that ran it.
+        held: seconds since the process claimed it, by that machine's clock; None: it is not
+            running, or its claim does not say.
+        silent: seconds, by two machines' clocks, since a process of another machine has touched
+            its claim, if overdue; else None.
+        failure: failure of its last attempt; None: it is done, or has not failed.
+        is_broken: whether it has a truncated result, or one without provenance.
     """
 
     line: Line
@@ -68,12 +68,12 @@ class CellState:
 
 @dataclass(frozen=True)
 class State:
-    """How a sweep stands.
+    """The state of a sweep.
 
     Attributes:
-        manifest: of the sweep.
-        cells: of the manifest, in its order.
-        at: when it was looked at, in seconds since 1970.
+        manifest: manifest of the sweep.
+        cells: states of the manifest's cells, in its order.
+        at: time of observation, in seconds since 1970.
     """
 
     manifest: Manifest
@@ -82,7 +82,7 @@ class State:
 
     @cached_property
     def counts(self) -> Mapping[Kind, int]:
-        """How many cells there are of each kind."""
+        """Number of cells of each kind."""
         return counts_of(self.cells)
 
     def of(self, kind: Kind) -> list[CellState]:
@@ -92,14 +92,14 @@ class State:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """How long a sweep will take.
+    """The time left for a sweep.
 
     Attributes:
-        work: seconds that are left, one process all by itself.
-        wall: seconds from now, if those that are at work stay; None: nobody is.
-        processes: that are at work.
-        at_least: whether it takes longer by cells whose cost is not known.
-        scale: how long finished cells took for what was predicted.
+        work: seconds left for a single process.
+        wall: seconds from now with the processes that are running; None: none is.
+        processes: number of running processes.
+        at_least: whether cells of unknown cost make it longer.
+        scale: ratio of actual to predicted time of finished cells.
     """
 
     work: float
@@ -109,20 +109,20 @@ class TimeLeft:
     scale: float
 
 
-# Results that were whole when they were looked at: by cell and inode, when they were written. A
-# result is replaced and never written into, so that one that was whole stays so.
+# When complete results were written, by cell and inode. A result is replaced and never modified, so
+# that a complete one stays complete.
 Seen = dict[tuple[str, int], float]
 
 
 def state_of(manifest: Manifest, seen: Seen | None = None) -> State:
-    """Look how a sweep stands.
+    """Return the present state of a sweep.
 
     Args:
-        manifest: of the sweep.
-        seen: what earlier calls saw; it is added to. None: every result's end is read.
+        manifest: manifest of the sweep.
+        seen: results seen by earlier calls, which is extended; None: every result's end is read.
 
     Raises:
-        LcbenchError: a folder of results cannot be listed.
+        LcbenchError: a results folder cannot be listed.
     """
     seen = {} if seen is None else seen
     by_folder: dict[str, list[Line]] = defaultdict(list)
@@ -135,7 +135,7 @@ def state_of(manifest: Manifest, seen: Seen | None = None) -> State:
         inodes = _list(folder)
         last: dict[str, Attempt] = {}
         for attempt in attempts_in(folder, [one for one in inodes if one.startswith(".")]):
-            # They are sorted: a later one was made because those before it are over.
+            # Sorted: a later attempt was made because those before it are over.
             last[attempt.task] = attempt
         for line in lines:
             files = CellFiles(folder, line.task)
@@ -144,7 +144,7 @@ def state_of(manifest: Manifest, seen: Seen | None = None) -> State:
 
 
 def _list(folder: Path) -> dict[str, int]:
-    """Return the inodes of what is in a folder, by name; nothing if there is no such folder."""
+    """Return the inodes of a folder's entries by name; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.inode() for entry in entries}
@@ -152,7 +152,7 @@ def _list(folder: Path) -> dict[str, int]:
         return {}
     except OSError as error:
         raise LcbenchError(
-            f"{folder} cannot be read: {error.strerror}. Ask whoever owns it for permission."
+            f"{folder} cannot be read: {error.strerror}. Ask its owner for permission."
         ) from error
 
 
@@ -161,7 +161,7 @@ def _look(
 ) -> CellState:
     is_broken = False
     result = files.result
-    # Its provenance is written first: a result that has none was not written here, or lost it.
+    # Provenance is written first: a result without it was not written here, or has lost it.
     if result.name in inodes and files.provenance.name not in inodes:
         is_broken = True
     elif result.name in inodes:
@@ -196,10 +196,10 @@ def _look(
 
 
 def _written(path: Path) -> float | None:
-    """Return when a result was written; None: it is empty, cut off or cannot be read.
+    """Return when a result was written; None if it is empty, truncated or unreadable.
 
     Raises:
-        FileNotFoundError: it has been set aside meanwhile.
+        FileNotFoundError: it has been set aside in the meantime.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -218,7 +218,7 @@ def _held(claim: Attempt, until: float) -> float | None:
 
 
 def instant(text: str) -> datetime | None:
-    """Return a time in UTC (ISO 8601) as that of this machine's place; None: it is none."""
+    """Return a time in UTC (ISO 8601) as local time; None if it is invalid."""
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).astimezone()
     except (TypeError, ValueError):
@@ -226,16 +226,16 @@ def instant(text: str) -> datetime | None:
 
 
 def to_submit(manifest: Manifest, state: State, queued: Container[int]) -> list[int]:
-    """Return the array elements that are to be submitted again, in ascending order.
+    """Return the array elements to submit again, in ascending order.
 
-    They are those with a cell that is neither done nor running. A cell whose process is silent
-    beyond the lease counts as not running here: if it lives after all, whoever comes sees its claim
-    change and leaves the cell alone, while a cell of a node that died would else stay for ever.
+    These have a cell that is neither done nor running. A cell whose process is silent beyond the
+    lease counts as not running: if the process is alive after all, a new one sees its claim change
+    and leaves the cell alone, whereas a cell of a dead node would otherwise never be resubmitted.
 
     Args:
-        manifest: of the sweep.
-        state: of the same sweep.
-        queued: elements that wait or run in Slurm, and will come to their cells by themselves.
+        manifest: manifest of the sweep.
+        state: state of the same sweep.
+        queued: elements that wait or run in Slurm, which will run their cells anyway.
     """
     open_ = {
         cell.line.element
@@ -246,12 +246,12 @@ def to_submit(manifest: Manifest, state: State, queued: Container[int]) -> list[
 
 
 def time_left(state: State) -> TimeLeft:
-    """Reckon how long a sweep will take.
+    """Estimate how long a sweep will take.
 
-    What is left is what was predicted of the cells that are not done, those that run less the time
-    they have had, times how long the finished ones took for what was predicted (`_scale`). It is
-    divided by the processes that are at work; but an element of an array is run by one process, so
-    that it takes no less than the longest of these, and no less than the longest cell.
+    It is the predicted time of the unfinished cells, less the time that running cells have had,
+    scaled by the actual over the predicted time of finished cells (`_scale`), and divided by the
+    number of running processes. As one process runs an array element, it is at least the time of
+    the longest element and of the longest cell.
     """
     open_ = [cell for cell in state.cells if cell.kind != "done"]
     scale = _scale(state) if open_ else 1.0
@@ -271,7 +271,7 @@ def time_left(state: State) -> TimeLeft:
 
 
 def remaining_seconds(cell: CellState, scale: float) -> float:
-    """Return the seconds that a cell will take yet, as far as they are known."""
+    """Return the seconds left for a cell, as far as known."""
     if cell.kind == "done":
         return 0.0
     return max(0.0, (cell.line.seconds or 0.0) * scale - (cell.held or 0.0))
@@ -283,17 +283,17 @@ def token(cell: CellState) -> str:
 
 
 def _scale(state: State) -> float:
-    """Return how long the cells that finished last took, for what was predicted of them.
+    """Return the ratio of actual to predicted time of the cells finished last.
 
-    A manifest's seconds are shares of one process's time on the clock; those of a result are the
-    cell's own, and overlap where other processes score beside the encoding. Their sum is no time
-    that anybody has waited. So they are put together by the rule that the prediction was made by
-    (`predict.work_seconds`), and sums are compared, not cells. When files were written is not
-    used: that also tells of nights in which nobody was at work, and of how many were.
+    A manifest's seconds are shares of one process's wall-clock time; those of a result belong to
+    the cell, and overlap where processes score in parallel with encoding, so that their sum is no
+    wall-clock time. They are therefore combined by the rule of the prediction
+    (`predict.work_seconds`), and sums are compared, not cells. Modification times are not used:
+    they also depend on when, and in how many processes, the sweep was running.
     """
     made = instant(state.manifest.made)
     since = 0.0 if made is None else made.timestamp()
-    # A result from before was not what the prediction was for; it may be another machine's.
+    # A result older than the manifest may come from another machine.
     finished = [
         cell for cell in state.cells if (cell.finished or 0.0) >= since and cell.line.seconds
     ]
@@ -315,9 +315,9 @@ def _scale(state: State) -> float:
 
 
 def _measured_seconds(path: Path) -> tuple[tuple[str, int], tuple[float, float]] | None:
-    """Return device, cores, seconds of encoding and all others of a result; None: unknown.
+    """Return a result's device, cores, seconds of encoding and other seconds; None if unknown.
 
-    Waiting for other cells' texts to be encoded is in neither.
+    Neither includes waiting for other cells' texts to be encoded.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Run a grid of cells: what is done, what is left, run it, survive failures.
+"""Runs a grid of cells: finds what is done, checks the request, and runs the rest.
 
-Everything that can be wrong with a request is found before the first text is encoded, and before
-anything heavy is imported where that is possible.
+All errors in a request are found before the first text is encoded and, where possible, before
+anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from lcbench.tasks.registry import registry
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
-        cells: all that were asked for.
-        found: how many of them had been finished before.
-        failed: those without a result, and why, in one line each.
-        refused: models whose attention cannot be brought to a temperature, and why.
-        elsewhere: cells that were left to other processes, and where these are.
-        stopped: whether it was told to stop before all cells were run.
+        cells: all cells of the request.
+        found: number of cells that were already finished.
+        failed: cells without a result, each with the reason in one line.
+        refused: models whose attention temperature cannot be set, each with the reason.
+        elsewhere: cells that were left to other processes, each with its process.
+        stopped: whether a signal stopped it before all cells were run.
     """
 
     cells: tuple[Cell, ...]
@@ -58,15 +58,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Cells that are to be run, and where they are kept.
+    """The cells to run, and their results folder.
 
     Attributes:
-        grid: the cells of the request.
-        results: where they are kept.
-        register: freezes a request that was not planned, so that its state can be told.
-        frozen: the manifest that the request was read from; None: `register` makes one.
-        element: the one of its elements that is run; None: all of it, and what other processes run
-            is waited for.
+        grid: grid of the request.
+        results: results folder.
+        register: writes a manifest for a request without one, for `lcbench status`.
+        frozen: manifest that the request was read from; None: `register` makes one.
+        element: array element to run; None: all of them, waiting for cells that other processes
+            run.
     """
 
     grid: Grid
@@ -81,14 +81,14 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
 
     Args:
         sweep: the cells.
-        options: how they are run.
-        observer: told how the run goes on, of result files that had to be set aside, and of what
-            could not be fetched.
-        stop: tells when to end; None: only exceptions do.
+        options: options of the run.
+        observer: receives progress, and warnings of result files that were set aside and of data
+            that could not be fetched.
+        stop: signals when to end; None: only exceptions do.
 
     Raises:
-        RequestError: the request is wrong, or asks for what is not here; nothing was computed.
-        StorageError: the disk is full; what was finished is kept.
+        RequestError: the request is wrong, or needs data that is missing; nothing was computed.
+        StorageError: the disk is full; finished cells are kept.
     """
     grid, results, frozen, element = sweep.grid, sweep.results, sweep.frozen, sweep.element
     stop = Stop() if stop is None else stop
@@ -107,7 +107,7 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
     _check_same_data(results, options.mirror, done, left)
     _check_same_versions(results, done, left)
     if not left:
-        # What is finished can be read where nothing can be written.
+        # A finished sweep can be read even if nothing can be written.
         tidy(results, cells)
         return Outcome(cells, len(cells))
     results.check_writable()
@@ -148,7 +148,7 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
 def _of_element(
     grid: Grid, lines: Sequence[Line], element: int | None
 ) -> dict[LocatedModel, list[Cell]]:
-    """Return the cells of each model that belong to an element; None: all.
+    """Return the cells of each model in an element, or in the whole sweep for None.
 
     Raises:
         RequestError: there is no such element.
@@ -169,7 +169,7 @@ def _of_element(
 
 @contextmanager
 def _logged_outcome() -> Iterator[None]:
-    """Let the log say how a run ended, however it did."""
+    """Log how a run ends, in any case."""
     try:
         yield
     except KeyboardInterrupt:
@@ -182,10 +182,10 @@ def _logged_outcome() -> Iterator[None]:
 
 
 def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
-    """Refuse to run a frozen sweep whose cells would be others than those that were planned.
+    """Refuse to run a frozen sweep whose cells differ from those planned.
 
     Raises:
-        RequestError: naming the first that differs.
+        RequestError: naming the first difference.
     """
     if [one.identity for one in frozen.lines] == [one.identity for one in lines]:
         return
@@ -194,15 +194,15 @@ def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
         (one for one in sorted(there, key=lambda one: one.index) if one.identity not in here), None
     )
     raise RequestError(
-        f"manifest={frozen.folder}: what was planned cannot be run here: "
+        f"manifest={frozen.folder}: the planned sweep cannot be run here: "
         + (
-            f"{gone} (revision {gone.revision}, protocol {gone.protocol}) is no longer a cell of "
-            "it. The model's files, or texts that are not of the hub (such as the docstrings of "
-            "installed libraries), are others here than where it was planned."
+            f"{gone} (revision {gone.revision}, protocol {gone.protocol}) is no longer one of its "
+            "cells. The model's files, or texts that are not from the hub (such as the docstrings "
+            "of installed libraries), differ from those it was planned with."
             if gone
             else "its cells are in another order."
         )
-        + " Plan the sweep again; finished cells are found."
+        + " Plan the sweep again; finished cells are reused."
     )
 
 
@@ -217,20 +217,20 @@ def _log_name(element: int | None) -> str | None:
 def _check_same_data(
     results: Results, mirror: Path | None, done: set[Cell], left: Sequence[Cell]
 ) -> None:
-    """Refuse to take results for those of this request that were scored on other data.
+    """Refuse existing results that were scored on other data than this request would use.
 
     Raises:
-        RequestError: naming the tasks, and what to do.
+        RequestError: naming the tasks, and the remedy.
     """
     unfinished = {cell.task for cell in left}
     other: dict[str, str] = {}
     for cell in done:
         if cell.protocol.texts is not None:
-            # Other texts have another digest, and so other cells.
+            # Other texts have another digest, and therefore other cells.
             continue
         known = results.provenance(cell)
         if not known:
-            # The element that runs it will set it aside: nothing says what data it was scored on.
+            # Its element will set it aside: its data is unknown.
             continue
         record = known.get("data") or {}
         every = record["parts"].items() if "parts" in record else [(cell.task, record)]
@@ -256,10 +256,10 @@ def _check_same_data(
 
 
 def _check_same_versions(results: Results, done: set[Cell], left: Sequence[Cell]) -> None:
-    """Refuse to compute cells that could not be compared with those that they belong to.
+    """Refuse to compute cells that could not be compared with existing ones.
 
     Raises:
-        RequestError: naming the libraries whose versions differ, and what to do.
+        RequestError: naming the libraries whose versions differ, and the remedy.
     """
     new = {(cell.model, cell.revision, cell.task, cell.protocol) for cell in left}
     here = versions.versions()
@@ -272,7 +272,7 @@ def _check_same_versions(results: Results, done: set[Cell], left: Sequence[Cell]
                     differ[name] = f"{name} {there[name]}, now {here[name]}"
     if differ:
         raise RequestError(
-            f"results_dir={results.folder} has results that the new ones would be compared "
-            f"with, made with other versions: {'; '.join(differ.values())}. Install those again, "
+            f"results_dir={results.folder} has results to compare with that were made with "
+            f"other versions: {'; '.join(differ.values())}. Install those versions again, "
             "or keep the new results apart: results_dir=PATH."
         )

@@ -1,1 +1,1 @@
-"""Settings as typed values, as read from composed configs, and as JSON in a manifest."""
+"""Settings as typed values, read from composed configs or from a manifest."""

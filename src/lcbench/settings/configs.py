@@ -1,4 +1,4 @@
-"""The configs of conf/: where they lie, their keys, and how one of them chooses a model."""
+"""The configs in conf/: their folder, their keys, and the choice of a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config_folder() -> Path:
 
 
 def config_groups() -> frozenset[str]:
-    """Return the folders of configs of which a command line chooses one."""
+    """Return the names of config groups."""
     folders = {path.name for path in config_folder().iterdir() if path.is_dir()}
     return frozenset(folders - {"hydra"})
 
@@ -35,7 +35,7 @@ def known_keys() -> frozenset[str]:
 
 @cache
 def keys_of(config_name: str) -> frozenset[str]:
-    """Return the keys that the command of a config takes."""
+    """Return the keys of a config's command."""
     content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{config_name}.yaml"))
     own = set(content) - {"defaults", "hydra"}
     inherited: set[str] = set()
@@ -48,11 +48,11 @@ def keys_of(config_name: str) -> frozenset[str]:
 
 
 def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
-    """Return the overrides that choose a model: a config, else a name on the hub or a folder.
+    """Return the overrides that choose a model by config, hub name or folder.
 
     Args:
-        name: of any of these.
-        folders: of configs; None: those of the present command.
+        name: name of a config, hub name, or path.
+        folders: folders of configs; None: those of the present command.
     """
     if folders is None:
         sources = GlobalHydra.instance().config_loader().get_sources()
@@ -61,7 +61,7 @@ def model_keys(name: str, folders: Sequence[Path] | None = None) -> list[str]:
     is_config = not name.startswith(("/", "~")) and any(
         (folder / "model" / f"{name}.yaml").is_file() for folder in folders
     )
-    # pathlib's expanduser raises where ~ is no user's.
+    # pathlib's expanduser raises if ~NAME is not a user's home.
     is_direct = "/" in name or Path(os.path.expanduser(name)).is_dir()  # noqa: PTH111
     if is_config or not is_direct:
         return [f"model={name}"]

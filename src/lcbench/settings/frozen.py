@@ -1,4 +1,4 @@
-"""Settings as JSON and back, for a manifest."""
+"""Converts settings to JSON and back, for a manifest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lcbench.tempscale.policy import parse
 
 
 def freeze(settings: Settings) -> dict[str, Any]:
-    """Return settings as JSON types, with every path absolute but that of the results.
+    """Return settings as JSON types, with absolute paths except for the results folder.
 
-    What they were composed from may change afterwards.
+    They do not depend on later changes of the configs.
     """
     content = asdict(replace(settings, policies=()))
     del content["results_dir"]
@@ -28,20 +28,20 @@ def freeze(settings: Settings) -> dict[str, Any]:
     for holder, key in ((content, "mirror"), (content["store"], "folder")):
         if holder[key] is not None:
             holder[key] = str(holder[key].absolute())
-    # Tuples become lists: what is written is what is read.
+    # Tuples become lists, so that written and read values are equal.
     frozen: dict[str, Any] = json.loads(json.dumps(content))
     return frozen
 
 
 def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
-    """Return the settings that `freeze` made JSON of.
+    """Return the settings from the JSON of `freeze`.
 
     Args:
-        content: what it returned.
-        results_dir: where the results are now.
+        content: value returned by `freeze`.
+        results_dir: present results folder.
 
     Raises:
-        RequestError: they are not such settings.
+        RequestError: the content is not valid settings.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -54,10 +54,10 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
         policies = tuple(parse(value, keeps_bias=bias) for value, bias in content["policies"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise RequestError(
-            "The settings that were frozen are not those of this version of lcbench: "
+            "The frozen settings do not fit this version of lcbench: "
             f"{' '.join(str(error).split())}"
         ) from error
     if values["store"].folder is not None and not values["store"].is_named:
-        # Each machine has a cache of its own.
+        # Each machine has its own cache.
         values["store"] = replace(values["store"], folder=cache_folder() / "store")
     return Settings(**values, policies=policies, results_dir=results_dir)

@@ -1,7 +1,7 @@
-"""What Hydra composes becomes typed, checked values: here and nowhere else.
+"""Converts composed configs to typed settings, and checks every value.
 
-Every key is either part of a result's identity or a runtime knob that changes no score; `IDENTITY`
-and `RUNTIME` say which, and a key that is in neither is refused.
+Every key is either part of a result's identity or a runtime key that does not change scores, as
+listed in `IDENTITY` and `RUNTIME`; any other key is refused.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ _PROMPTS = ("auto", "none", "model", "registry")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
 _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
-# Bytes of a protocol's name, which begins that of a folder.
+# The most bytes of a protocol's name, which is the beginning of a folder's name.
 _LONGEST_PROTOCOL = 100
-# 2.5 % of fewer are too few to say where they end.
+# With fewer, 2.5 % are too few samples to locate a quantile.
 _FEWEST_RESAMPLES = 1000
-# Of a sweep for which neither elements nor hours are asked.
+# Elements of a sweep if neither elements nor hours are given.
 _ELEMENTS = {"local": 1, "slurm": 20}
 
 
@@ -74,12 +74,12 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     """Return the checked settings of a run.
 
     Args:
-        configs: the composed config of each model, by the model config's name; they differ in
-            `model` alone.
-        label: what the run is called.
+        configs: composed config of each model, by the model config's name; they differ only in
+            `model`.
+        label: name of the run.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     values = {name: container_of(config) for name, config in configs.items()}
     first = next(iter(values.values()))
@@ -133,16 +133,16 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
 
 
 def read_run(config: DictConfig) -> RunSettings:
-    """Return what a run is asked for beside the request itself.
+    """Return the settings of a run apart from the request.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
     element = value["element"]
     manifest = path_of("manifest", value["manifest"])
     if element is not None and manifest is None:
-        raise RequestError(f"element={element} of what? Name its sweep: manifest=PATH.")
+        raise RequestError(f"element={element} needs its sweep: manifest=PATH.")
     return RunSettings(
         manifest=manifest,
         element=None if element is None else count_of("element", element, least=0),
@@ -152,10 +152,10 @@ def read_run(config: DictConfig) -> RunSettings:
 
 
 def read_status(config: DictConfig) -> StatusSettings:
-    """Return the checked settings of a status.
+    """Return the checked settings of `lcbench status`.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
     return StatusSettings(
@@ -167,10 +167,10 @@ def read_status(config: DictConfig) -> StatusSettings:
 
 
 def read_report(config: DictConfig) -> ReportSettings:
-    """Return the checked settings of a report.
+    """Return the checked settings of `lcbench report`.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     value, models = container_of(config), model_names(config)
     return ReportSettings(
@@ -195,21 +195,21 @@ def _names_of_tables(value: Any) -> tuple[str, ...]:
 
 
 def _resamples(value: Any) -> int:
-    """Return the samples of a bootstrap: none, or enough for the ends of a 95 % interval."""
+    """Return the number of bootstrap samples: 0, or enough for a 95 % interval."""
     count = count_of("resamples", value, least=0)
     if 0 < count < _FEWEST_RESAMPLES:
         raise RequestError(
-            f"resamples={count} is too few for an interval; at least {_FEWEST_RESAMPLES}, or 0 "
-            "for none."
+            f"resamples={count} is too few for an interval; use at least {_FEWEST_RESAMPLES}, or "
+            "0 for no intervals."
         )
     return count
 
 
 def read_tasks(config: DictConfig) -> TasksSettings:
-    """Return the checked settings of a listing of tasks.
+    """Return the checked settings of `lcbench tasks`.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
     one_of("format", value["format"], ("table", "csv"))
@@ -237,10 +237,10 @@ def read_tasks(config: DictConfig) -> TasksSettings:
 
 
 def read_export(config: DictConfig) -> ExportSettings:
-    """Return the checked settings of an export.
+    """Return the checked settings of `lcbench export`.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -258,10 +258,10 @@ def read_export(config: DictConfig) -> ExportSettings:
 
 
 def read_import(config: DictConfig) -> ImportRequest:
-    """Return the checked settings of an import.
+    """Return the checked settings of `lcbench import`.
 
     Raises:
-        RequestError: a key that does not exist, or a value that cannot be; the message names it.
+        RequestError: an unknown key or an invalid value; the message names it.
     """
     from lcbench.results.imported import ImportRequest
 
@@ -278,10 +278,10 @@ def read_import(config: DictConfig) -> ImportRequest:
 
 
 def _name_in_results(name: str) -> str:
-    """Return what results call a model that a run may be asked for by this name.
+    """Return a model's name in results.
 
     Args:
-        name: of a config, of the hub or of a folder, or a model's name in results.
+        name: name of a config, hub name, path, or the name in results itself.
     """
     from hydra import compose
     from hydra.errors import MissingConfigException
@@ -302,16 +302,16 @@ def _name_in_results(name: str) -> str:
 
 
 def read_verify(config: DictConfig) -> bool:
-    """Return whether `python -m lcbench prefetch` compares the digests of what is there already.
+    """Return whether `lcbench prefetch` verifies files that are already there.
 
     Raises:
-        RequestError: neither true nor false.
+        RequestError: the value is neither true nor false.
     """
     return boolean_of("verify", config["verify"])
 
 
 def model_names(config: DictConfig) -> tuple[str, ...] | None:
-    """Return a sweep's `models`, or None where the config has none.
+    """Return a sweep's `models`, or None if the config has none.
 
     Raises:
         RequestError: not a list of names.
@@ -333,12 +333,12 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
     trusted = boolean_of("model.trust_remote_code", value["trust_remote_code"])
     if revision is not None and value["source"] in ("package", "folder"):
         raise RequestError(
-            f"model.revision={revision}: model={config} is read from a {value['source']}; that has "
-            "no revisions, and is known by a digest of its files."
+            f"model.revision={revision}: model={config} is read from a {value['source']}, which "
+            "has no revisions; it is identified by a digest of its files."
         )
     if trusted and value["source"] in ("hub", "auto") and not is_commit(str(revision)):
         raise RequestError(
-            "model.trust_remote_code=true runs code of the model's repository; say which: "
+            "model.trust_remote_code=true runs code from the model's repository; pin it: "
             "model.revision=<the 40 digits of a commit>."
         )
     return ModelSettings(
@@ -367,7 +367,7 @@ def _shape(value: Any) -> Dimensions | None:
         return None
     wanted = ("layers", "hidden", "window")
     if not isinstance(value, Mapping) or set(value) != set(wanted):
-        raise RequestError(f"model.shape={value} has to say: {', '.join(wanted)}.")
+        raise RequestError(f"model.shape={value} needs all of: {', '.join(wanted)}.")
     window = value["window"]
     return Dimensions(
         layers=count_of("model.shape.layers", value["layers"]),
@@ -377,14 +377,14 @@ def _shape(value: Any) -> Dimensions | None:
 
 
 def _suites(suite: Any) -> tuple[Suite, ...]:
-    """Return the suite of a request and then all others that are shipped."""
-    # One of a config directory of the user's own is not among those that are shipped.
+    """Return the suite of a request, followed by all other shipped suites."""
+    # A suite in the user's own config directory is not among the shipped ones.
     own = suite_of(suite)
     return own, *(one for one in shipped_suites() if one.name != own.name)
 
 
 def _choices(tasks: Any) -> tuple[TaskChoice, ...]:
-    """Return the tasks that names stand for where there is no request to say more of them."""
+    """Return the tasks that names stand for, outside a request."""
     return _chosen(tasks, shipped_suites(), shipped_sources())[0]
 
 
@@ -395,13 +395,13 @@ def _chosen(
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(f"tasks={tasks} is not a list of names of tasks.")
     if not names:
-        raise RequestError("tasks=[] asks for no task at all; leave it out for the suite's tasks.")
+        raise RequestError("tasks=[] is empty; omit it for the suite's tasks.")
     choices, left_out = choose(names, suites, sources)
     return tuple(choices), tuple(left_out)
 
 
 def _subsets(value: Any) -> tuple[str, ...] | None:
-    """Return the subsets that were asked for, sorted, each once; None: all."""
+    """Return the distinct requested subsets, sorted; None for all."""
     names = [value] if isinstance(value, str) else value
     if names is None or names == [_EVERY_SUBSET]:
         return None
@@ -411,7 +411,7 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
             f"subsets={_EVERY_SUBSET}."
         )
     if not names:
-        raise RequestError(f"subsets=[] asks for nothing at all; all of them: {_EVERY_SUBSET}.")
+        raise RequestError(f"subsets=[] is empty; for all subsets: subsets={_EVERY_SUBSET}.")
     return tuple(sorted(set(names)))
 
 
@@ -431,7 +431,7 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
     if not boolean_of("store.on_disk", value["on_disk"]):
         if named is not None:
             raise RequestError(
-                f"store.folder={named}: this store keeps nothing on disk. With a folder: "
+                f"store.folder={named}: store=none keeps nothing on disk; use "
                 f"store=disk store.folder={named}"
             )
         return StoreSettings(folder=None, max_bytes=int(size * 2**30), is_named=False)

@@ -1,4 +1,4 @@
-"""Settings as typed values; which of them are part of a result's identity."""
+"""The settings as dataclasses, and the keys that belong to a result's identity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite
 from lcbench.tempscale.policy import Policy
 
-# Keys that a result depends on.
+# Keys that results depend on.
 IDENTITY = frozenset(
     {
         "model.name",
@@ -48,7 +48,7 @@ IDENTITY = frozenset(
         "docs.synthetic_documents",
     }
 )
-# Keys that change where, how fast and with what a result is made, and no score.
+# Keys that affect where and how fast results are computed, but not scores.
 RUNTIME = frozenset(
     {
         "engine.device",
@@ -105,14 +105,14 @@ RUNTIME = frozenset(
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """What a config of the group `protocol` says; see `grid.Protocol`.
+    """The values of a config in the group `protocol`; see `results.cell.Protocol`.
 
     Attributes:
-        name: `auto`: that of the prompts, `model` or `paper`.
-        prompts: `auto`: by model; see `of`.
-        dtype: of weights and activations.
-        subsets: that tasks are restricted to; None: all.
-        splits: the rule for splits. There is one; it is part of the keys of results.
+        name: name of the protocol; `auto`: `model` or `paper`, depending on the prompts.
+        prompts: source of prompts; `auto`: by model, see `of`.
+        dtype: dtype of weights and activations.
+        subsets: subsets that tasks are restricted to; None: all.
+        splits: rule for splits. There is only one; it is part of the keys of results.
     """
 
     name: str
@@ -122,10 +122,10 @@ class ProtocolSettings:
     splits: str = SPLITS_RULE
 
     def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
-        """Return the protocol that a model is scored under, without `auto`.
+        """Return the protocol of a model, with `auto` resolved.
 
         Args:
-            model: those of `conf/model` get no prompts, as in the paper, unless that is asked for.
+            model: the model; those in `conf/model` get no prompts, as in the paper, by default.
             has_prompts: whether the model's own files have prompts; a custom model gets them.
         """
         prompts = self.prompts
@@ -142,14 +142,13 @@ class LaunchSettings:
     """Where a sweep runs, and how its cells are divided among array elements.
 
     Attributes:
-        name: `local`: here; `slurm`: as an array of jobs.
-        elements: of the array, at most; None: as many as `hours` makes.
-        hours: that an element takes, by the estimate; None: whatever comes of `elements`.
-        tflops: what the device of an element sustains, in 10¹² operations a second; None: as
-            measured or reckoned on the machine that plans.
-        card: the GPU of an element, of which its data sheet says what `tflops` does not: one of
-            `lcbench.system.cards.CARDS`.
-        jobs: what Slurm is asked for.
+        name: `local`, or `slurm` for a job array.
+        elements: the most array elements; None: as many as `hours` requires.
+        hours: estimated time limit of an element; None: no limit.
+        tflops: sustained rate of an element's device, in 10¹² operations per second; None: as
+            measured or estimated on the machine that plans.
+        card: GPU of an element, one of `lcbench.system.cards.CARDS`, instead of `tflops`.
+        jobs: options of Slurm jobs.
     """
 
     name: str
@@ -162,18 +161,18 @@ class LaunchSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A request, checked: which cells, and how to run them.
+    """A checked request: which cells to run, and how.
 
     Attributes:
-        label: what it is called: the sweep's name, or `run`.
-        suites: that the request knows, its own first: they give tasks their columns.
-        left_out: what of a benchmark cannot be run here, and why, in one line each.
-        mirror: the folder in which models and datasets are looked for first, if there is one.
+        label: name of the request: the sweep's name, or `run`.
+        suites: known suites, the requested one first; they assign tasks to columns.
+        left_out: tasks of a benchmark that cannot be run here, each with the reason.
+        mirror: a folder that is searched for models and datasets first, if any.
         unverified_data: whether a plain folder of the mirror may hold another dataset than the one
             that it is named after.
-        hub: the address of a site's mirror of the hub, where `mirror` names one.
-        retries: how often a cell is tried again whose failure may pass, such as a lack of memory.
-        cell_minutes: after which a cell is ended and has failed; None: it may take any time.
+        hub: address of a site's mirror of the hub, if `mirror` names one.
+        retries: number of retries of a cell after transient failures such as lack of memory.
+        cell_minutes: time limit of a cell in minutes; None: no limit.
     """
 
     label: str
@@ -196,7 +195,7 @@ class Settings:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where its tasks come from; another one has a field of its own, as `docs` is."""
+        """The sources of its tasks; a further source gets its own field, like `docs`."""
         return sources_of(self.docs)
 
 
@@ -206,19 +205,19 @@ def sources_of(docs: DocsSizes) -> tuple[Source, ...]:
     Args:
         docs: sizes of the docs suite.
     """
-    # mteb last: its names take a file to be read, the first time after an upgrade mteb itself.
+    # mteb last: its names need a file, or mteb itself the first time after an upgrade.
     return DocsSource(docs), MtebSource()
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What `python -m lcbench` is asked for beside the request itself.
+    """The settings of `python -m lcbench` apart from the request.
 
     Attributes:
-        manifest: the frozen sweep that takes the request's place; None: the request is run.
-        element: the one of its elements that is run; None: all of it.
-        launch: where.
-        results_dir: where results are, unless the frozen sweep is elsewhere.
+        manifest: frozen sweep that replaces the request; None: the request is run.
+        element: array element to run; None: all of them.
+        launch: where to run.
+        results_dir: results folder, unless the frozen sweep is in another one.
     """
 
     manifest: Path | None
@@ -229,13 +228,13 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class StatusSettings:
-    """What `python -m lcbench status` is asked for.
+    """The settings of `python -m lcbench status`.
 
     Attributes:
-        results_dir: where results are.
-        manifest: of the sweep; None: the last that was planned or run in `results_dir`.
-        failed: whether only the elements to resubmit are printed.
-        watch: whether it is shown again and again.
+        results_dir: results folder.
+        manifest: manifest of the sweep; None: the last one planned or run in `results_dir`.
+        failed: whether to print only the elements to resubmit.
+        watch: whether to update the status continuously.
     """
 
     results_dir: Path
@@ -246,15 +245,15 @@ class StatusSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What `python -m lcbench report` is asked for.
+    """The settings of `python -m lcbench report`.
 
     Attributes:
-        report_dir: where the report goes; None: `report` in the folder of results.
-        manifest: of the sweep whose cells are reported, and no others; None: all in the folder.
-        models: only these, by their names on the hub; None: all.
-        against: a second folder of results, to be put beside; or None.
-        resamples: of the bootstrap; 0: none.
-        seed: of all that is drawn.
+        report_dir: folder of the report; None: `report` in the results folder.
+        manifest: manifest of the sweep to report; None: all cells in the folder.
+        models: models to report, by their names on the hub; None: all.
+        against: a second results folder to compare with, or None.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the bootstrap.
         show: names of tables that are printed besides the first ones; `all`: all of them.
     """
 
@@ -271,17 +270,17 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class TasksSettings:
-    """What `python -m lcbench tasks` is asked for.
+    """The settings of `python -m lcbench tasks`.
 
     Attributes:
-        groups: tasks by what named them: each suite, or all that was asked for.
-        left_out: what of a benchmark cannot be run here, and why, in one line each.
-        subsets: that the protocol is restricted to; None: all.
-        sources: of tasks, as a run has them by default.
+        groups: tasks by suite, or all requested tasks.
+        left_out: tasks of a benchmark that cannot be run here, each with the reason.
+        subsets: subsets that tasks are restricted to; None: all.
+        sources: default sources of tasks.
         mirror: a folder of datasets, or None.
-        benchmarks: whether mteb's benchmarks are listed in the place of tasks.
+        benchmarks: whether to list mteb's benchmarks instead of tasks.
         format: `table` or `csv`.
-        suites: those that name the columns, the one that was asked for first.
+        suites: known suites, the requested one first; they assign tasks to columns.
     """
 
     groups: Mapping[str, tuple[TaskChoice, ...]]
@@ -296,7 +295,7 @@ class TasksSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What `python -m lcbench export` is asked for."""
+    """The settings of `python -m lcbench export`."""
 
     model: ModelSettings
     policy: Policy

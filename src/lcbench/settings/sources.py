@@ -1,4 +1,4 @@
-"""The sources of tasks that a request knows, and the keys that say what they have."""
+"""Reads the settings of task sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_docs(value: Mapping[str, Any]) -> DocsSizes:
     """Return the checked sizes of the docs suite.
 
     Raises:
-        RequestError: a value that cannot be; the message names the key.
+        RequestError: an invalid value; the message names the key.
     """
     share = number_of("docs.clustering_share", value["clustering_share"], least=0.0)
     if not 0 < share <= 1:
@@ -37,7 +37,7 @@ def read_docs(value: Mapping[str, Any]) -> DocsSizes:
 
 
 def _lengths(value: Any) -> tuple[int, ...] | None:
-    """Return the lengths of synthetic documents, ascending; None for those of the window."""
+    """Return the lengths of synthetic documents, ascending; None if they depend on the window."""
     if value == "auto":
         return None
     key = "docs.synthetic_lengths"
@@ -47,13 +47,13 @@ def _lengths(value: Any) -> tuple[int, ...] | None:
     for length in lengths:
         if count_of(key, length) < SHORTEST:
             raise RequestError(
-                f"{key}={value}: a fact needs a document of at least {SHORTEST} tokens."
+                f"{key}={value}: documents need at least {SHORTEST} tokens to contain a fact."
             )
     return tuple(sorted(set(lengths)))
 
 
 @lru_cache(maxsize=1)
 def shipped_sources() -> tuple[Source, ...]:
-    """Return the sources that a request has by default."""
+    """Return the default sources of a request."""
     content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
     return sources_of(read_docs(content["docs"]))

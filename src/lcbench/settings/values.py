@@ -1,4 +1,4 @@
-"""Values of a config by their kinds, each refused by its key if it cannot be."""
+"""Checks values of a config by kind; an error names the key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lcbench.hub.cache import refuse_credentials
 from lcbench.settings.configs import known_keys
 from lcbench.settings.schema import IDENTITY, RUNTIME
 
-# A cell of the docs suite takes seconds; below that a limit is a slip.
+# A cell of the docs suite takes seconds; a lower limit is a mistake.
 _LEAST_CELL_MINUTES = 0.1
 
 
@@ -38,7 +38,7 @@ def container_of(config: DictConfig) -> dict[str, Any]:
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted keys of a config; a suite's columns, or a model's shape, are one value."""
+    """Return the dotted keys of a config; a suite's columns or a model's shape are one value."""
     keys: list[str] = []
     for name, item in value.items():
         key = f"{prefix}{name}"
@@ -50,7 +50,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def word_of(key: str, value: Any) -> str | None:
-    """Return what Slurm is given as it is: a word or a number."""
+    """Return a value that is passed to Slurm unchanged: a word or a number."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -110,22 +110,22 @@ def path_of(key: str, value: Any) -> Path | None:
         return None
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
         raise RequestError(f"{key}={value} is not a path.")
-    # pathlib's raises on a name after ~ that is no user's, which is a folder's then.
+    # pathlib's expanduser raises if ~NAME is not a user's home; then it is a folder's name.
     path = Path(os.path.expanduser(str(value)))  # noqa: PTH111
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             raise RequestError(
                 f"{key}={value}: {place} is a symbolic link to {os.readlink(place)}, which does "  # noqa: PTH115
-                "not exist. Make that, or name another path."
+                "not exist. Create it, or choose another path."
             )
     return path
 
 
 def mirror_of(value: Any) -> tuple[Path | None, str | None]:
-    """Return the folder that `mirror` names, or the address.
+    """Return the folder or the address that `mirror` names.
 
     Raises:
-        RequestError: it is neither, or an address with a user or password.
+        RequestError: it is neither, or the address contains a user or password.
     """
     if isinstance(value, str) and re.match("https?://", value):
         refuse_credentials("mirror", value)
