@@ -120,7 +120,7 @@ def test_two_commands_share_a_sweep(tmp_path: Path, sts: list[str], scoring: int
     assert [process.returncode for process in both] == [0, 0], said
     assert len(json_results(tmp_path / "runs")) == 16
     assert leftovers(tmp_path / "runs") == []
-    here = [sum(" s, " in line for line in out.splitlines()) for out, _ in said]
+    here = [sum(" s (encoding " in line for line in out.splitlines()) for out, _ in said]
     assert sum(here) == 16
     tables = [out[out.index("Model ") : out.index("Written to")] for out, _ in said]
     assert tables[0] == tables[1]
