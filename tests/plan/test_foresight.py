@@ -45,14 +45,14 @@ def test_columns_are_averaged_and_the_choice_costs() -> None:
     six = foreseen("STSBenchmark", "LEMBQMSumRetrieval", tried=6)
     assert six.smallest > 1.2 * both.smallest
     assert six.chance < both.chance
-    assert "the choice among 6 τ counted" in six.sentence()
+    assert "accounting for the choice among 6 τ" in six.sentence()
     assert "choice" not in both.sentence()
 
 
 def test_what_is_unknown_is_named() -> None:
     some = foreseen("STSBenchmark", "SummEval")
     assert some.unknown == ("SummEval",)
-    assert "without the noise of SummEval" in some.sentence()
+    assert "without noise for SummEval" in some.sentence()
     assert foresee(parts_of("SummEval"), COLUMN_OF, 1) is None
     # Nothing is compared.
     assert foresee(parts_of("STSBenchmark"), COLUMN_OF, 0) is None

@@ -181,7 +181,7 @@ def test_its_cells_stay_below_its_results(tmp_path: Path, change: dict[str, str]
     path = freeze(tmp_path, count=1).folder / "manifest.jsonl"
     header, row = path.read_text().splitlines()
     path.write_text(f"{header}\n{json.dumps({**json.loads(row), **change})}\n")
-    with pytest.raises(RequestError, match="leads out of its results"):
+    with pytest.raises(RequestError, match="is outside the results folder"):
         manifest.read(path)
 
 

@@ -225,7 +225,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["results_dir=null"], "results_dir needs a path"),
         (["model=custom"], "model.name has no value yet"),
         (["protocol.name=a/b"], "protocol.name=a/b cannot name a folder"),
-        (["model.revision=main"], "is read from a package; that has no revisions"),
+        (["model.revision=main"], "is read from a package, which has no revisions"),
         (["model=bge", "model.revision=main", "model.trust_remote_code=true"], "40 digits"),
         (["tau_bias=halved"], "tau_bias=halved is not one of: divided, kept"),
         (["tau={layer: {0: 1.0}}"], "is not a policy. Did you mean layers?"),
@@ -420,7 +420,7 @@ def test_what_another_version_has_frozen_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["element=3"], "element=3 of what"),
+        (["element=3"], "element=3 needs its sweep"),
         (["manifest=x", "element=-1"], "element=-1 is not a whole number of at least 0"),
         (["launch=slurm", "launch.elements=0"], "launch.elements=0 is not a whole number"),
         (["launch.hours=-1"], "launch.hours=-1 is not a number"),
