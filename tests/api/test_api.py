@@ -204,7 +204,7 @@ def test_what_the_libraries_were_told_is_taken_back(
         ({"model": object()}, r"model=<object .*: a model is named, by a config"),
         ({"model": "no/such-model"}, r"no/such-model"),
         ({"tasks": "STS13x"}, r"tasks=STS13x: there is no such task"),
-        ({"tasks": []}, r"tasks=\[\] asks for no task at all"),
+        ({"tasks": []}, r"tasks=\[\] is empty"),
         ({"tasks": 7}, r"tasks=7 is not a list of names"),
         ({"tau": -1}, r"tau=-1 is not a temperature"),
         ({"tau": {"querry": 0.5}}, r"querry"),
@@ -268,7 +268,7 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda folder: lcbench.load(folder, tasks="STS13"), "has no results of these tasks"),
         (lambda folder: lcbench.load(folder, models="e5"), "models=dwzhu/e5-base-4k: there are no"),
         (lambda folder: lcbench.export("minilm", 1, folder / "x"), "tau=1 leaves"),
-        (lambda folder: lcbench.export("minilm", 0.8, folder), "exists already"),
+        (lambda folder: lcbench.export("minilm", 0.8, folder), "already exists"),
         (lambda folder: lcbench.export("minilm", [0.8], folder / "x"), r"tau=\[0.8\]"),
     ],
 )

@@ -64,7 +64,7 @@ def _run(
     frozen: Manifest | None = None,
     element: int | None = None,
 ) -> int:
-    """Run a request, a frozen sweep, or one of its elements; write a report unless it is an element."""
+    """Run a request, a frozen sweep or one of its elements; report all but an element."""
     from lcbench.system.signals import Stop
 
     # Signals are handled from here on, before the slow imports.
