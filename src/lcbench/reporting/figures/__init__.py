@@ -1,7 +1,7 @@
-"""The report's figures as PNG and SVG, each with its data as CSV.
+"""The report's figures: as PNG and SVG with their data as CSV, and as charts of the page.
 
-Each draws on the object interface of matplotlib alone: no display, no state that outlives a call,
-and the same bytes for the same data.
+A module a figure says what it shows (`panels`); `printed` draws it with matplotlib, `interactive`
+describes it to plotly.
 """
 
 from lcbench.reporting.figures.by_length import by_length_csv, by_length_figures, plot_by_length

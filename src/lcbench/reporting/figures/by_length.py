@@ -2,41 +2,48 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lcbench.reporting.figures.drawing import (
-    DASHES,
-    MARKERS,
-    Certainty,
+from lcbench.reporting.figures.panels import (
+    Curves,
+    Point,
+    Series,
     certainty,
-    certainty_handles,
-    csv_text,
-    improvement_axis,
     is_linear,
-    mark,
-    new_figure,
     pages,
+)
+from lcbench.reporting.figures.printed import (
+    csv_text,
+    draw_curves,
+    legend_marks,
+    new_figure,
+    style,
     written,
 )
-from lcbench.reporting.score_table import BASELINE, ordered_policies
+from lcbench.reporting.score_table import BASELINE, ordered_policies, relative_improvement
 from lcbench.reporting.tables.by_length import LengthBuckets
+from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
 
 _ROWS_PER_PAGE = 6
 _WIDTH_INCHES = 10.0
 _ROW_INCHES = 2.5
-_LEGEND_INCHES = 0.7
+_LEGEND_LINE_INCHES = 0.24
+_LEGEND_COLUMNS = 5
+# Around the panels of a row: their titles, and the axes with their labels.
+_TITLE_INCHES, _BELOW_INCHES, _BESIDE_INCHES, _EDGE_INCHES = 0.4, 0.72, 0.78, 0.12
+_LABEL_INCHES = 0.5
+_SMALL = {"xtick.labelsize": "small", "ytick.labelsize": "small", "axes.labelsize": "small"}
 # Points of different τ stand side by side within this share of a bucket's place.
 _SIDE_BY_SIDE = 0.6
 
-# One order of colours for one order of τ, also in grey, short of the yellow that is weak on white.
-_COLOURS = "cividis"
-_LIGHTEST = 0.75
+# By the length of documents and queries first: there collapse should show.
+_ORDER = ("document", "query", "pair", "text")
 
 _TOKENS = {
     "document": "tokens of the relevant document",
@@ -46,58 +53,156 @@ _TOKENS = {
 }
 
 
+def by_length_panels(
+    one: LengthBuckets, policies: Sequence[str], every: Sequence[str]
+) -> tuple[Curves, Curves]:
+    """Return the panels of the scores and of the improvements of a model on a task.
+
+    Args:
+        one: scores by length.
+        policies: to be shown; the baseline has scores alone.
+        every: policies of the figure, in the order of their looks.
+    """
+    places = tuple(map(float, range(len(one.buckets))))
+    names = [bucket.label for bucket in one.buckets]
+    others = [policy for policy in every if policy != BASELINE]
+    orders = {policy: place for place, policy in enumerate(others)}
+
+    def series(policy: str, points: Sequence[Point]) -> Series:
+        name = f"τ = {policy}"
+        of = f"{one.label}, {one.task}"
+        return Series(name, places, tuple(points), orders.get(policy), of)
+
+    scores = [
+        series(policy, list(map(Point, names, one.scores[policy])))
+        for policy in one.policies
+        if policy in policies
+    ]
+    improvements = []
+    for policy in one.policies:
+        if policy not in policies or policy == BASELINE:
+            continue
+        points = []
+        for name, change in zip(names, one.changes(policy), strict=True):
+            known = None if change.uncertainty is None else change.uncertainty.excludes_zero
+            points.append(
+                Point(name, change.value, change.ends, certainty(change.ends, known))
+                if change.value is not None
+                else Point(name, None)
+            )
+        improvements.append(series(policy, points))
+    counts = tuple(bucket.count for bucket in one.buckets)
+    along = f"{_TOKENS[one.by]}, and number of items"
+    ticks = tuple(
+        (place, f"{bucket.label}\n{bucket.count:,}")
+        for place, bucket in zip(places, one.buckets, strict=True)
+    )
+    return (
+        Curves(one.task, tuple(scores), along, ticks, f"{one.metric} × 100", counts=counts),
+        Curves(
+            one.label,
+            tuple(improvements),
+            along,
+            ticks,
+            is_joined=False,
+            aside=_SIDE_BY_SIDE,
+            counts=counts,
+        ),
+    )
+
+
+def all_panels(
+    splits: Sequence[LengthTable], found: Sequence[LengthBuckets]
+) -> list[tuple[str, Curves, Curves]]:
+    """Return a name and the two panels of all scores by length, at all τ.
+
+    Args:
+        splits: of tasks whose splits are lengths; they come first.
+        found: of `by_length.by_length`; those of one length are left out.
+    """
+    by_splits = [
+        (" · ".join((label, table.task, "by document")), *_panels_of_splits(table, label, rows))
+        for table in splits
+        for label, rows in _by_model(table).items()
+    ]
+    by_items = [
+        (
+            " · ".join((one.label, one.task, f"by {one.by}")),
+            *by_length_panels(one, one.policies, ordered_policies(one.policies)),
+        )
+        for one in sorted(found, key=lambda one: _ORDER.index(one.by))
+        if one.tells_lengths_apart
+    ]
+    return by_splits + by_items
+
+
+def _by_model(table: LengthTable) -> dict[str, list[LengthRow]]:
+    """Return the rows of each model, of those whose scores differ by length."""
+    rows: dict[str, list[LengthRow]] = {}
+    for row in table.rows:
+        label = row.label if row.window is None else f"{row.label}, window {row.window}"
+        rows.setdefault(label, []).append(row)
+    return {
+        label: own
+        for label, own in rows.items()
+        if any(sum(score is not None for score in row.scores.values()) > 1 for row in own)
+    }
+
+
+def _panels_of_splits(
+    table: LengthTable, label: str, rows: Sequence[LengthRow]
+) -> tuple[Curves, Curves]:
+    lengths = [length for length in table.lengths if length in rows[0].scores]
+    places = tuple(map(float, range(len(lengths))))
+    raw = next((row.scores for row in rows if row.policy == BASELINE), {})
+    others = [row.policy for row in rows if row.policy != BASELINE]
+    scores, improvements = [], []
+    for row in rows:
+        order = None if row.policy == BASELINE else others.index(row.policy)
+        points = [Point(str(length), row.scores[length]) for length in lengths]
+        series = Series(f"τ = {row.policy}", places, tuple(points), order, f"{label}, {table.task}")
+        scores.append(series)
+        if row.policy == BASELINE:
+            continue
+        gains = [
+            Point(str(length), gain, known=None if gain is None else "unknown")
+            for length in lengths
+            for gain in [relative_improvement(row.scores[length], raw.get(length))]
+        ]
+        improvements.append(replace(series, points=tuple(gains)))
+    along = "tokens of the relevant document"
+    ticks = tuple((place, str(length)) for place, length in zip(places, lengths, strict=True))
+    return (
+        Curves(table.task, tuple(scores), along, ticks, "main score × 100"),
+        Curves(label, tuple(improvements), along, ticks, is_joined=False, aside=_SIDE_BY_SIDE),
+    )
+
+
 def by_length_figures(
     found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
 ) -> list[Figure]:
-    """A row a task, model and kind of length: scores, and improvements with their intervals.
+    """Draw a row for each task, model and kind of length: scores, and improvements.
 
     Args:
         found: of `by_length.by_length`; only those of two lengths or more are drawn.
-        policies: to be drawn beside the baseline, by label of the model; by default all.
+        policies: to be drawn next to the baseline, by label of the model; by default all.
     """
     drawn = [one for one in found if one.tells_lengths_apart]
-    figures = []
-    for page in pages(len(drawn), _ROWS_PER_PAGE):
-        of_page = [drawn[place] for place in page]
-        asked = {
-            one.label: tuple(one.policies) if policies is None else tuple(policies[one.label])
-            for one in of_page
-        }
-        every = ordered_policies([BASELINE, *(policy for own in asked.values() for policy in own)])
-        styles = _styles(every)
-        figure = new_figure(_WIDTH_INCHES, len(of_page) * _ROW_INCHES + _LEGEND_INCHES)
-        known: set[Certainty] = set()
-        for row, one in enumerate(of_page):
-            own = [policy for policy in one.policies if policy in (BASELINE, *asked[one.label])]
-            left, right = (
-                figure.add_subplot(len(of_page), 2, 2 * row + column) for column in (1, 2)
-            )
-            _scores(left, one, own, styles)
-            known |= _improvements(right, one, own, styles)
-            # Names are text: a dollar sign in one must not start a formula.
-            for axes, title in ((left, one.task), (right, one.label)):
-                axes.set_title(title, fontsize="medium", parse_math=False)
-                _lengths(axes, one)
-        handles = [Line2D([], [], label=f"τ = {policy}", **styles[policy]) for policy in every]
-        figure.legend(
-            handles=[*handles, *certainty_handles(known)],
-            loc="outside upper center",
-            ncols=min(5, len(handles) + 2),
-            handlelength=4,
-        )
-        figures.append(figure)
-    return figures
+    return [
+        _figure([drawn[place] for place in page], policies)
+        for page in pages(len(drawn), _ROWS_PER_PAGE)
+    ]
 
 
 def plot_by_length(
     found: Sequence[LengthBuckets], stem: Path, policies: Mapping[str, Sequence[str]] | None = None
 ) -> list[Path]:
-    """Write `by_length_figures` as PNG and SVG (`drawing.written`) and return the paths."""
+    """Write `by_length_figures` as PNG and SVG (`printed.written`) and return the paths."""
     return written(lambda: by_length_figures(found, policies), stem)
 
 
 def by_length_csv(found: Sequence[LengthBuckets]) -> str:
-    """All buckets, those too small for a score among them, one a row and policy."""
+    """Return all buckets, those too small for a score among them, one for each row and policy."""
     header = ("group", "column", "task", "model", "by", "metric", "low", "high", "items")
     return csv_text(
         (*header, "policy", "score", "improvement", "interval_low", "interval_high"),
@@ -116,72 +221,70 @@ def by_length_csv(found: Sequence[LengthBuckets]) -> str:
     )
 
 
-def _styles(policies: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The look of each policy; the baseline is thick, black and below the others."""
-    colours = matplotlib.colormaps[_COLOURS]
-    others = [policy for policy in policies if policy != BASELINE]
-    styles: dict[str, dict[str, Any]] = {
-        BASELINE: {"color": "black", "linewidth": 3.2, "marker": "o", "markersize": 7, "zorder": 2}
+def _figure(found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None) -> Figure:
+    """Draw a page.
+
+    All places are computed here: there are some forty of these figures, and finding a layout by
+    drawing each of them twice would take longer than drawing them.
+    """
+    asked = {
+        one.label: {BASELINE, *(one.policies if policies is None else policies[one.label])}
+        for one in found
     }
-    for place, policy in enumerate(others):
-        styles[policy] = {
-            "color": colours(_LIGHTEST * place / max(1, len(others) - 1)),
-            "marker": MARKERS[(place + 1) % len(MARKERS)],
-            "linestyle": DASHES[place % len(DASHES)],
-            "linewidth": 1.2,
-            "markersize": 5,
-            "zorder": 3,
-        }
-    return {policy: styles[policy] for policy in policies}
+    every = ordered_policies(policy for own in asked.values() for policy in own)
+    rows = [by_length_panels(one, sorted(asked[one.label]), every) for one in found]
+    others = [policy for policy in every if policy != BASELINE]
+    looks = {policy: style(place) for place, policy in enumerate(others)}
+    handles = [
+        Line2D([], [], label=f"τ = {policy}", **looks.get(policy, style(None))) for policy in every
+    ]
+    known = {
+        point.known
+        for _, panel in rows
+        for one in panel.series
+        for point in one.points
+        if point.known is not None
+    }
+    handles += legend_marks(known)
+    columns = min(_LEGEND_COLUMNS, len(handles))
+    legend_inches = 0.2 + _LEGEND_LINE_INCHES * math.ceil(len(handles) / columns)
+    height = len(rows) * _ROW_INCHES + legend_inches
+    figure = new_figure(_WIDTH_INCHES, height, "none")
+    # Set beforehand: changing the look of ticks that are there takes as long as making them.
+    with matplotlib.rc_context(_SMALL):
+        _fill(figure, rows)
+    figure.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1 - 0.05 / height),
+        borderaxespad=0,
+        ncols=columns,
+        handlelength=4,
+    )
+    return figure
 
 
-def _scores(
-    axes: Axes, one: LengthBuckets, policies: Sequence[str], styles: Mapping[str, dict[str, Any]]
-) -> None:
-    for policy in policies:
-        values = [math.nan if score is None else score for score in one.scores[policy]]
-        axes.plot(range(len(values)), values, **styles[policy])
-    axes.set_ylabel(f"{one.metric} × 100", fontsize="small", parse_math=False)
-
-
-def _improvements(
-    axes: Axes, one: LengthBuckets, policies: Sequence[str], styles: Mapping[str, dict[str, Any]]
-) -> set[Certainty]:
-    """Draw the improvements and return what is known of them."""
-    others = [policy for policy in policies if policy != BASELINE]
-    seen: set[Certainty] = set()
-    every = []
-    for number, policy in enumerate(others):
-        aside = _SIDE_BY_SIDE * ((number + 0.5) / len(others) - 0.5)
-        style = styles[policy]
-        for place, change in enumerate(one.changes(policy)):
-            value, ends, uncertainty = change.value, change.ends, change.uncertainty
-            if value is None:
-                continue
-            known = certainty(ends, None if uncertainty is None else uncertainty.excludes_zero)
-            seen.add(known)
-            every += [value, *(ends or ())]
-            at = place + aside
-            if ends is not None:
-                axes.plot([at, at], ends, color=style["color"], linewidth=1.2, zorder=2)
-            axes.plot(
-                [at],
-                [value],
-                **mark(known, style["color"], style["marker"]),
-                markersize=style["markersize"],
-                zorder=3,
+def _fill(figure: Figure, rows: Sequence[Sequence[Curves]]) -> None:
+    height = figure.get_figheight()
+    for row, panels in enumerate(rows):
+        bottom = (len(rows) - 1 - row) * _ROW_INCHES + _BELOW_INCHES
+        for column, panel in enumerate(panels):
+            left = column * _WIDTH_INCHES / 2 + _BESIDE_INCHES
+            wide = _WIDTH_INCHES / 2 - _BESIDE_INCHES - _EDGE_INCHES
+            high = _ROW_INCHES - _TITLE_INCHES - _BELOW_INCHES
+            axes = figure.add_axes(
+                (left / _WIDTH_INCHES, bottom / height, wide / _WIDTH_INCHES, high / height)
             )
-    axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
-    axes.set_ylabel(improvement_axis(axes, "y", is_linear(every)), fontsize="small")
-    return seen
+            draw_curves(axes, panel, is_linear(panel.values))
+            _label(axes, panel, wide, high)
+            if any(below[column].along == panel.along for below in rows[row + 1 : row + 2]):
+                axes.set_xlabel("")
 
 
-def _lengths(axes: Axes, one: LengthBuckets) -> None:
-    """The axis of lengths, with the number of items below each."""
-    labels = [f"{bucket.label}\n{bucket.count:,}" for bucket in one.buckets]
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.tick_params(labelsize="small")
-    axes.set_xlabel(f"{_TOKENS[one.by]}, and number of items", fontsize="small")
-    axes.grid(axis="y", color="0.9", zorder=0)
-    axes.set_axisbelow(True)
+def _label(axes: Axes, panel: Curves, wide: float, high: float) -> None:
+    """Put the title and the labels where no drawing has to tell how long the ticks' texts are."""
+    # Names are text: a dollar sign in one must not start a formula.
+    axes.set_title(panel.title, fontsize="medium", y=1.0, parse_math=False)
+    axes.set_xlim(-0.5, len(panel.ticks) - 0.5)
+    axes.xaxis.set_label_coords(0.5, -_LABEL_INCHES / high)
+    axes.yaxis.set_label_coords(-_LABEL_INCHES / wide, 0.5)

@@ -4,24 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lcbench.reporting.figures.drawing import (
-    COLOURS,
-    DASHES,
-    MARKERS,
-    Certainty,
-    certainty,
-    certainty_handles,
+from lcbench.reporting.figures import panels
+from lcbench.reporting.figures.panels import Certainty, Curves, Point, certainty, is_linear
+from lcbench.reporting.figures.printed import (
     csv_text,
-    improvement_axis,
-    is_linear,
-    mark,
+    draw_curves,
+    legend_marks,
     new_figure,
+    style,
     written,
 )
 from lcbench.reporting.score_table import (
@@ -41,6 +35,8 @@ _LEGEND_INCHES = 1.6
 # With the words on filled and hollow points.
 _WIDE_LEGEND_INCHES = 2.6
 _MOST_TICKS = 10
+# Of the whole axis of τ, between neighbours whose intervals are drawn at one τ.
+_SIDE_BY_SIDE = 0.004
 
 
 @dataclass(frozen=True)
@@ -101,46 +97,93 @@ def improvement_series(
     return tuple(series)
 
 
-def improvement_figure(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
-) -> Figure | None:
-    """The relative improvement (%) over τ, one panel a model and table; `None` if none has any.
+def by_model(
+    table: ScoreTable, block: Block, statistics: TableStatistics | None, columns: Sequence[str]
+) -> Curves | None:
+    """Return the panel of a model, a line for each column; None: there is nothing to plot.
 
-    With statistics, one a table, points that are significant are filled, the others hollow.
+    Args:
+        table: of the model.
+        block: the model.
+        statistics: of the table; None: points are neither filled nor hollow.
+        columns: all that are drawn, in the order of their looks.
     """
-    panels = _panels(tables, statistics)
-    if not panels:
-        return None
-    across = min(len(panels), _PANELS_PER_ROW)
-    down = math.ceil(len(panels) / across)
-    width, height = _PANEL_INCHES
-    legend = _LEGEND_INCHES if statistics is None else _WIDE_LEGEND_INCHES
-    figure = new_figure(across * width + legend, down * height)
-    drawn = {line.column for _, _, series in panels for line in series}
-    columns = [
+    series = improvement_series(block, statistics)
+    # A column looks the same in all panels; `Avg` is what the others make up.
+    lines = [
+        _line(
+            one,
+            one.column,
+            block.label,
+            None if one.column == AVERAGE else columns.index(one.column),
+        )
+        for one in series
+    ]
+    return _panel(f"{block.label}\n{group_heading(table.group)}", lines)
+
+
+def by_column(table: ScoreTable, column: str, statistics: TableStatistics | None) -> Curves | None:
+    """Return the panel of a column, a line for each model; None: there is nothing to plot."""
+    lines = [
+        _line(one, block.label, column, order)
+        for order, block in enumerate(table.blocks)
+        for one in improvement_series(block, statistics)
+        if one.column == column
+    ]
+    return _panel(f"{column}\n{group_heading(table.group)}", lines)
+
+
+def drawn_columns(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
+) -> list[str]:
+    """Return the names of the columns that have a line in any panel, in the order of the legend."""
+    drawn = {line.column for _, _, series in _panels(tables, statistics) for line in series}
+    return [
         *(name for name in COLUMN_ORDER if name in drawn),
         *sorted(drawn - {*COLUMN_ORDER, AVERAGE}),
         *(name for name in [AVERAGE] if name in drawn),
     ]
-    linear = is_linear(value for *_, series in panels for line in series for value in line.known)
-    for place, (table, block, series) in enumerate(panels, start=1):
-        axes = figure.add_subplot(down, across, place)
-        for line in series:
-            _draw(axes, line, _style(line.column, columns))
-        # Names are text: a dollar sign in one must not start a formula.
-        axes.set_title(
-            f"{block.label}\n{group_heading(table.group)}", fontsize="medium", parse_math=False
-        )
-        _finish(axes, series, linear)
-    handles = [Line2D([], [], **_style(column, columns)) for column in columns]
-    marks = certainty_handles(
-        known
-        for *_, series in panels
-        for line in series
-        if line.intervals
-        for known in line.certain
-        if known is not None
+
+
+def improvement_figure(
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
+) -> Figure | None:
+    """Draw the relative improvement (%) over τ, one panel for each model and table.
+
+    With statistics, one for each table, points that are significant are filled, the others hollow.
+    Returns `None` where there is nothing to plot.
+    """
+    columns = drawn_columns(tables, statistics)
+    of_tables = [None] * len(tables) if statistics is None else statistics
+    drawn = [
+        panel
+        for table, of_table in zip(tables, of_tables, strict=True)
+        for block in table.blocks
+        if (panel := by_model(table, block, of_table, columns)) is not None
+    ]
+    if not drawn:
+        return None
+    across = min(len(drawn), _PANELS_PER_ROW)
+    down = math.ceil(len(drawn) / across)
+    width, height = _PANEL_INCHES
+    legend = _LEGEND_INCHES if statistics is None else _WIDE_LEGEND_INCHES
+    figure = new_figure(across * width + legend, down * height, "constrained")
+    linear = is_linear(
+        point.value
+        for panel in drawn
+        for one in panel.series
+        for point in one.points
+        if point.value is not None
     )
+    known: set[Certainty] = set()
+    for place, panel in enumerate(drawn, start=1):
+        axes = figure.add_subplot(down, across, place)
+        known |= draw_curves(axes, panel, linear, has_bars=False)
+        # Names are text: a dollar sign in one must not start a formula.
+        axes.set_title(panel.title, fontsize="medium", parse_math=False)
+    orders = {name: None if name == AVERAGE else place for place, name in enumerate(columns)}
+    handles = [Line2D([], [], **style(order)) for order in orders.values()]
+    marks = legend_marks(known)
     figure.legend(
         [*handles, *marks],
         [
@@ -202,48 +245,29 @@ def _panels(
     ]
 
 
-def _draw(axes: Axes, line: Series, style: dict[str, Any]) -> None:
-    if not line.intervals:
-        axes.plot(line.temperatures, line.improvements, **style)
-        return
-    axes.plot(line.temperatures, line.improvements, **{**style, "marker": ""})
-    for known in ("sure", "unsure", "unknown"):
-        places = [place for place, one in enumerate(line.certain) if one == known]
-        if places:
-            axes.plot(
-                [line.temperatures[place] for place in places],
-                [line.improvements[place] for place in places],
-                **mark(known, style["color"], style["marker"]),
-                markersize=style["markersize"],
-                # Above all lines: the filling must not be crossed by another column's.
-                zorder=style["zorder"] + 2,
-            )
+def _line(one: Series, name: str, of: str, order: int | None) -> panels.Series:
+    """Return a line of a panel; without statistics nothing is said of how sure its points are."""
+    intervals = one.intervals or (None,) * len(one.temperatures)
+    known = one.certain if one.intervals else (None,) * len(one.temperatures)
+    points = tuple(
+        Point(f"τ = {tau:g}", None if math.isnan(value) else value, ends, certain)
+        for tau, value, ends, certain in zip(
+            one.temperatures, one.improvements, intervals, known, strict=True
+        )
+    )
+    return panels.Series(name, one.temperatures, points, order, of)
 
 
-def _style(column: str, columns: Sequence[str]) -> dict[str, Any]:
-    """A column's look, the same in all panels; `Avg` is thick, black and below the others."""
-    if column == AVERAGE:
-        return {"color": "black", "linewidth": 3.2, "marker": "o", "markersize": 7, "zorder": 2}
-    place = columns.index(column)
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": DASHES[place % len(DASHES)],
-        "linewidth": 1.2,
-        "markersize": 5,
-        "zorder": 3,
-    }
-
-
-def _finish(axes: Axes, series: Sequence[Series], linear: bool) -> None:
-    """Axes, zero line and labels of a panel."""
-    label = improvement_axis(axes, "y", linear)
-    temperatures = series[0].temperatures
-    axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
-    if len(temperatures) <= _MOST_TICKS:
-        axes.set_xticks(temperatures, [f"{tau:g}" for tau in temperatures])
-    axes.invert_xaxis()
-    axes.set_xlabel("temperature τ")
-    axes.set_ylabel(label)
-    axes.grid(axis="y", color="0.9", zorder=0)
-    axes.set_axisbelow(True)
+def _panel(title: str, lines: Sequence[panels.Series]) -> Curves | None:
+    if not lines:
+        return None
+    every = sorted({tau for line in lines for tau in line.at}, reverse=True)
+    return Curves(
+        title,
+        tuple(lines),
+        "temperature τ",
+        tuple((tau, f"{tau:g}") for tau in every) if len(every) <= _MOST_TICKS else (),
+        # Places go from right to left, and so does the first series.
+        aside=_SIDE_BY_SIDE * len(lines) * (every[-1] - every[0]),
+        is_reversed=True,
+    )

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, SymLogNorm
@@ -12,21 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from lcbench.reporting.figures.drawing import (
-    IMPROVEMENT,
-    LINEAR_PERCENT,
-    csv_text,
-    is_linear,
-    new_figure,
-    pages,
-    written,
-)
+from lcbench.reporting.figures.panels import HEAT, Grid, HeatScale, known_values, pages, signed
+from lcbench.reporting.figures.printed import SYMLOG, csv_text, new_figure, written
 
-# From the orange of losses over grey to the blue of gains (`drawing.GAIN`), which no form of colour
-# blindness confuses, and ever lighter: a loss is dark and a gain light where there is no colour.
-_COLOURS = LinearSegmentedColormap.from_list(
-    "loss and gain", ["#8A3500", "#C65A12", "#A9A9A9", "#8CC4EA", "#CFEBFF"]
-)
+_COLOURS = LinearSegmentedColormap.from_list("loss and gain", HEAT)
 # The relative luminance (WCAG 2) on which black and white are equally legible.
 _EQUALLY_LEGIBLE = 0.179
 
@@ -40,51 +28,16 @@ _TITLE_INCHES = 2.2
 _CHARACTERS_PER_INCH = 15
 
 
-class Grid(Protocol):
-    """What is drawn of a grid of the τ of two roles.
-
-    `values[query][document]` is the relative improvement in %, None for a hole.
-    """
-
-    @property
-    def label(self) -> str:
-        """The model."""
-        ...
-
-    @property
-    def what(self) -> str:
-        """The task or column."""
-        ...
-
-    @property
-    def query_temperatures(self) -> Sequence[float]:
-        """The τ of the rows."""
-        ...
-
-    @property
-    def document_temperatures(self) -> Sequence[float]:
-        """The τ of the columns."""
-        ...
-
-    @property
-    def values(self) -> Sequence[Sequence[float | None]]:
-        """The improvements."""
-        ...
-
-
 def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
     """One panel a grid, all on one scale, nine a page; grids without a number are left out.
 
     The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
     """
-    drawn = [grid for grid in grids if _known(grid)]
-    values = [value for grid in drawn for value in _known(grid)]
-    most = max((abs(value) for value in values), default=0.0) or 1.0
-    norm = Normalize(-most, most)
-    label = IMPROVEMENT
-    if not is_linear(values):
-        norm = SymLogNorm(LINEAR_PERCENT, vmin=-most, vmax=most)
-        label += f", logarithmic beyond ± {LINEAR_PERCENT:g}"
+    drawn = [grid for grid in grids if known_values(grid)]
+    scale = HeatScale.of(drawn)
+    norm: Normalize = Normalize(-scale.most, scale.most)
+    if not scale.linear:
+        norm = SymLogNorm(**SYMLOG, vmin=-scale.most, vmax=scale.most)
     figures = []
     for page in pages(len(drawn), _PANELS_PER_PAGE):
         of_page = [drawn[place] for place in page]
@@ -97,21 +50,21 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         figure = new_figure(
             across * (wide + _BESIDE_INCHES) + _BAR_INCHES,
             down * (high + _BESIDE_INCHES),
-            squares=True,
+            "compressed",
         )
         panels = []
         for place, grid in enumerate(of_page, start=1):
             panels.append(figure.add_subplot(down, across, place))
             characters = int(wide * _CHARACTERS_PER_INCH)
             image = _draw(panels[-1], grid, norm, characters)
-        bar = figure.colorbar(image, ax=panels, label=label, shrink=0.8, aspect=30)
-        bar.ax.yaxis.set_major_formatter(lambda value, _: _signed(value, "g"))
+        bar = figure.colorbar(image, ax=panels, label=scale.title, shrink=0.8, aspect=30)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: signed(value, "g"))
         figures.append(figure)
     return figures
 
 
 def plot_roles(grids: Sequence[Grid], stem: Path) -> list[Path]:
-    """Write `roles_figures` as PNG and SVG (`drawing.written`) and return the paths."""
+    """Write `roles_figures` as PNG and SVG (`printed.written`) and return the paths."""
     return written(lambda: roles_figures(grids), stem)
 
 
@@ -128,14 +81,10 @@ def roles_csv(grids: Sequence[Grid]) -> str:
     )
 
 
-def _known(grid: Grid) -> list[float]:
-    return [value for row in grid.values for value in row if value is not None]
-
-
 def _draw(axes: Axes, grid: Grid, norm: Normalize, most_characters: int) -> AxesImage:
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
-    best = max(_known(grid))
+    best = max(known_values(grid))
     for row, query in enumerate(grid.query_temperatures):
         for column, document in enumerate(grid.document_temperatures):
             value = grid.values[row][column]
@@ -188,10 +137,6 @@ def _short(value: float) -> str:
     """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
     if round(value, 2) == 0:
         return "0"
-    shortened_name = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
-    digits = next(shortened_name, 0)
-    return _signed(value, f".{digits}f")
-
-
-def _signed(value: float, form: str) -> str:
-    return format(value, form if value == 0 else f"+{form}").replace("-", "−")
+    shortened = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)
+    digits = next(shortened, 0)
+    return signed(value, f".{digits}f")

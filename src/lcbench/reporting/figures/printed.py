@@ -1,0 +1,247 @@
+"""Panels drawn by matplotlib, and their files: PNG and SVG, each with its data as CSV.
+
+On the object interface alone: no display, no state that outlives a call, and the same bytes for the
+same data.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from lcbench.reporting import text
+from lcbench.reporting.figures.panels import (
+    COLOURS,
+    GAIN,
+    IMPROVEMENT,
+    LINEAR_PERCENT,
+    LOGARITHMIC,
+    LOGARITHMIC_TICKS,
+    LOSS,
+    NEITHER,
+    WORDS,
+    Certainty,
+    Curves,
+    Forest,
+)
+
+# Ten markers and four dashes against seven colours: no two of the first 140 lines are alike, and
+# no two neighbours in the legend share any of the three, so that they differ in grey as well.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_DASHES = ("-", "--", "-.", ":")
+# Of lines of a forest plot, by what they are of.
+_SHAPES = {"task": ("o", 5), "column": ("D", 6), "average": ("s", 8)}
+
+SYMLOG = {"linthresh": LINEAR_PERCENT, "linscale": 0.9}
+"""A scale whose part up to ± 1 % is as long as a power of ten beyond, as it is on the page."""
+
+# XML has none of these, not even escaped; a name can have them.
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def style(order: int | None) -> dict[str, Any]:
+    """Return the look of a series; one without an order is thick, black and below the others."""
+    if order is None:
+        return {"color": "black", "linewidth": 3.2, "marker": "h", "markersize": 7, "zorder": 2}
+    return {
+        "color": COLOURS[order % len(COLOURS)],
+        "marker": _MARKERS[order % len(_MARKERS)],
+        "linestyle": _DASHES[order % len(_DASHES)],
+        "linewidth": 1.2,
+        "markersize": 5,
+        "zorder": 3,
+    }
+
+
+def mark(known: Certainty, colour: str, marker: str) -> dict[str, Any]:
+    """Return the look of a point of which so much is known."""
+    if known == "unknown":
+        return {"marker": "x", "color": colour, "linestyle": "none"}
+    return {
+        "marker": marker,
+        "color": colour,
+        "markerfacecolor": colour if known == "sure" else "white",
+        "linestyle": "none",
+    }
+
+
+def legend_marks(known: Iterable[Certainty]) -> list[Line2D]:
+    """Return what a legend says of filled and hollow points, of those that there are."""
+    there = set(known)
+    return [
+        Line2D([], [], label=words, **mark(one, "0.2", "o"))
+        for one, words in WORDS.items()
+        if one in there
+    ]
+
+
+def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) -> set[Certainty]:
+    """Draw a panel and return what is known of its points.
+
+    Args:
+        axes: to draw into.
+        panel: what to draw.
+        linear: whether an axis of improvements is linear.
+        has_bars: whether intervals are drawn; points are filled or hollow either way.
+    """
+    seen: set[Certainty] = set()
+    for number, one in enumerate(panel.series):
+        look = style(one.order)
+        at = panel.places(number) if has_bars else one.at
+        values = [math.nan if point.value is None else point.value for point in one.points]
+        has_marks = any(point.known is not None for point in one.points)
+        if panel.is_joined:
+            axes.plot(at, values, **{**look, "marker": ""} if has_marks else look)
+        if has_bars:
+            bars = [
+                (x, *point.ends)
+                for x, point in zip(at, one.points, strict=True)
+                if point.value is not None and point.ends is not None
+            ]
+            if bars:
+                axes.vlines(*zip(*bars, strict=True), colors=look["color"], linewidth=1.2, zorder=2)
+        for known in WORDS:
+            places = [
+                place
+                for place, point in enumerate(one.points)
+                if point.known == known and point.value is not None
+            ]
+            if places:
+                seen.add(known)
+                axes.plot(
+                    [at[place] for place in places],
+                    [values[place] for place in places],
+                    **mark(known, look["color"], look["marker"]),
+                    markersize=look["markersize"],
+                    # Above all lines: the filling must not be crossed by another series'.
+                    zorder=look["zorder"] + 2,
+                )
+    if panel.across is None:
+        axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
+        axes.set_ylabel(improvement_axis(axes, "y", linear))
+    else:
+        axes.set_ylabel(panel.across, parse_math=False)
+    axes.set_xlabel(panel.along)
+    if panel.ticks:
+        axes.set_xticks(*zip(*panel.ticks, strict=True))
+    if panel.is_reversed:
+        axes.invert_xaxis()
+    axes.grid(axis="y", color="0.9", zorder=0)
+    axes.set_axisbelow(True)
+    return seen
+
+
+def draw_forest(axes: Axes, panel: Forest, linear: bool) -> set[Certainty]:
+    """Draw a panel's lines and return what is known of them."""
+    seen: set[Certainty] = set()
+    for place, line in enumerate(panel.lines):
+        if line.kind != "task":
+            # The means end their columns.
+            axes.axhspan(place - 0.5, place + 0.5, color="0.93", linewidth=0, zorder=0)
+        if line.improvement is None:
+            continue
+        seen.add(line.known)
+        colour = NEITHER
+        if line.known == "sure":
+            colour = GAIN if line.improvement > 0 else LOSS
+        if line.interval is not None:
+            axes.plot(line.interval, [place, place], color=colour, linewidth=1.4, zorder=2)
+        marker, size = _SHAPES[line.kind]
+        look = mark(line.known, colour, marker)
+        axes.plot([line.improvement], [place], **look, markersize=size, zorder=3)
+    axes.axvline(0, color="0.4", linewidth=0.8, zorder=1)
+    axes.set_xlabel(improvement_axis(axes, "x", linear), fontsize="small")
+    axes.tick_params(axis="x", labelsize="small")
+    axes.grid(axis="x", color="0.9", zorder=0)
+    axes.set_axisbelow(True)
+    # Names are text: a dollar sign in one must not start a formula.
+    axes.set_title(panel.title, fontsize="medium", parse_math=False)
+    return seen
+
+
+def name_lines(axes: Axes, panel: Forest) -> None:
+    """Put the names of a forest plot's lines on its axis, from the top."""
+    names = [line.label for line in panel.lines]
+    axes.set_yticks(range(len(names)), names, parse_math=False, fontsize="small")
+    for label, line in zip(axes.get_yticklabels(), panel.lines, strict=True):
+        label.set_fontweight("normal" if line.kind == "task" else "bold")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
+    """Make an axis one of improvements in %, and return its label."""
+    if linear:
+        return IMPROVEMENT
+    scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
+    scale("symlog", **SYMLOG)
+    # Limits that were found on the linear scale have its margins.
+    axes.autoscale(axis=which)
+    axis.set_major_locator(FixedLocator(LOGARITHMIC_TICKS))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    return f"{IMPROVEMENT},\n{LOGARITHMIC}"
+
+
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "compressed", "none"]
+) -> Figure:
+    """Return an empty figure of so many inches; `compressed` is for panels that are square."""
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
+    """Write figures to `<stem>.png` and `<stem>.svg`, further ones to `<stem>-2.png` …
+
+    The same figures give the same bytes.
+
+    Args:
+        draw: makes the figures, once the style is set.
+        stem: where to, without suffix; its folder is made.
+
+    Returns:
+        the paths; none, and nothing written, where there is no figure.
+    """
+    paths = []
+    # A user's own style would change the picture; the context gives it back afterwards.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font has not: boxes in the picture say so.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        matplotlib.rcdefaults()
+        # Otherwise the ids within an SVG are drawn at random.
+        matplotlib.rcParams["svg.hashsalt"] = "lcbench"
+        for number, figure in enumerate(draw(), start=1):
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            name = stem.name if number == 1 else f"{stem.name}-{number}"
+            png, svg = (stem.with_name(f"{name}.{suffix}") for suffix in ("png", "svg"))
+            figure.savefig(
+                png, dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+            )
+            # Found once, and kept: finding it takes a third of the time.
+            figure.set_layout_engine("none")
+            drawing = io.StringIO()
+            figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+            svg.write_text(_NOT_IN_XML.sub(" ", drawing.getvalue()), encoding="utf-8")
+            paths += [png, svg]
+    return paths
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
+    """Return rows as CSV: numbers in full, nothing for None or NaN."""
+    return text.csv_text(header, ([_field(value) for value in row] for row in rows))
+
+
+def _field(value: str | float | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None or math.isnan(value) else repr(value)
