@@ -38,7 +38,6 @@ _LEGEND_COLUMNS = 5
 # Around the panels of a row: their titles, and the axes with their labels.
 _TITLE_INCHES, _BELOW_INCHES, _BESIDE_INCHES, _EDGE_INCHES = 0.4, 0.72, 0.78, 0.12
 _LABEL_INCHES = 0.5
-_SMALL = {"xtick.labelsize": "small", "ytick.labelsize": "small", "axes.labelsize": "small"}
 # Points of different τ stand side by side within this share of a bucket's place.
 _SIDE_BY_SIDE = 0.6
 
@@ -249,9 +248,11 @@ def _figure(found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]
     columns = min(_LEGEND_COLUMNS, len(handles))
     legend_inches = 0.2 + _LEGEND_LINE_INCHES * math.ceil(len(handles) / columns)
     height = len(rows) * _ROW_INCHES + legend_inches
-    figure = new_figure(_WIDTH_INCHES, height, "none")
+    figure = new_figure(_WIDTH_INCHES, height)
     # Set beforehand: changing the look of ticks that are there takes as long as making them.
-    with matplotlib.rc_context(_SMALL):
+    with matplotlib.rc_context(
+        {"xtick.labelsize": "small", "ytick.labelsize": "small", "axes.labelsize": "small"}
+    ):
         _fill(figure, rows)
     figure.legend(
         handles=handles,

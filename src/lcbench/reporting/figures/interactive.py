@@ -33,6 +33,7 @@ from lcbench.reporting.figures.panels import (
     Grid,
     HeatScale,
     Interval,
+    Line,
     Point,
     Series,
     is_linear,
@@ -350,7 +351,7 @@ def forest_view(panel: Forest) -> Value:
     )
 
 
-def _group(line: forest.Line) -> str:
+def _group(line: Line) -> str:
     if line.known != "sure":
         return WORDS[line.known]
     return f"{'gain' if (line.improvement or 0) > 0 else 'loss'}, {WORDS['sure']}"

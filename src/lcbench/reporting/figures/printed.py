@@ -42,8 +42,8 @@ _DASHES = ("-", "--", "-.", ":")
 # Of lines of a forest plot, by what they are of.
 _SHAPES = {"task": ("o", 5), "column": ("D", 6), "average": ("s", 8)}
 
-SYMLOG = {"linthresh": LINEAR_PERCENT, "linscale": 0.9}
-"""A scale whose part up to ± 1 % is as long as a power of ten beyond, as it is on the page."""
+LINEAR_SCALE = 0.9
+"""With which the part of a scale up to ± 1 % is as long as a power of ten beyond, as on the page."""
 
 # XML has none of these, not even escaped; a name can have them.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -104,12 +104,13 @@ def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) 
             axes.plot(at, values, **{**look, "marker": ""} if has_marks else look)
         if has_bars:
             bars = [
-                (x, *point.ends)
-                for x, point in zip(at, one.points, strict=True)
+                (place, *point.ends)
+                for place, point in zip(at, one.points, strict=True)
                 if point.value is not None and point.ends is not None
             ]
             if bars:
-                axes.vlines(*zip(*bars, strict=True), colors=look["color"], linewidth=1.2, zorder=2)
+                x, low, high = zip(*bars, strict=True)
+                axes.vlines(x, low, high, colors=look["color"], linewidth=1.2, zorder=2)
         for known in WORDS:
             places = [
                 place
@@ -183,7 +184,7 @@ def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
     if linear:
         return IMPROVEMENT
     scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
-    scale("symlog", **SYMLOG)
+    scale("symlog", linthresh=LINEAR_PERCENT, linscale=LINEAR_SCALE)
     # Limits that were found on the linear scale have its margins.
     axes.autoscale(axis=which)
     axis.set_major_locator(FixedLocator(LOGARITHMIC_TICKS))
@@ -192,7 +193,7 @@ def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
 
 
 def new_figure(
-    width: float, height: float, layout: Literal["constrained", "compressed", "none"]
+    width: float, height: float, layout: Literal["constrained", "compressed"] | None = None
 ) -> Figure:
     """Return an empty figure of so many inches; `compressed` is for panels that are square."""
     figure = Figure(figsize=(width, height), layout=layout)

@@ -11,8 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from lcbench.reporting.figures.panels import HEAT, Grid, HeatScale, known_values, pages, signed
-from lcbench.reporting.figures.printed import SYMLOG, csv_text, new_figure, written
+from lcbench.reporting.figures.panels import (
+    HEAT,
+    LINEAR_PERCENT,
+    Grid,
+    HeatScale,
+    known_values,
+    pages,
+    signed,
+)
+from lcbench.reporting.figures.printed import LINEAR_SCALE, csv_text, new_figure, written
 
 _COLOURS = LinearSegmentedColormap.from_list("loss and gain", HEAT)
 # The relative luminance (WCAG 2) on which black and white are equally legible.
@@ -37,7 +45,7 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
     scale = HeatScale.of(drawn)
     norm: Normalize = Normalize(-scale.most, scale.most)
     if not scale.linear:
-        norm = SymLogNorm(**SYMLOG, vmin=-scale.most, vmax=scale.most)
+        norm = SymLogNorm(LINEAR_PERCENT, LINEAR_SCALE, vmin=-scale.most, vmax=scale.most)
     figures = []
     for page in pages(len(drawn), _PANELS_PER_PAGE):
         of_page = [drawn[place] for place in page]
