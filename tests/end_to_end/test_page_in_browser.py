@@ -7,18 +7,20 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_cells import item_rows, write_cell
-from report_documents import MARKUP, MODELS, document
+from report_documents import MARKUP, MODELS, Grid, by_length, document, figures
 
 from lcbench.reporting import page
 from lcbench.reporting.publish import publish
 from lcbench.reporting.select import Extent, report_folder
+from lcbench.reporting.tables.by_length import LengthBuckets
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
 
@@ -678,19 +680,16 @@ HEAT_MAPS = (
 )
 
 
-def with_heat_maps(*grids: list[list[float | None]]) -> dict[str, Any]:
+def with_charts(
+    lengths: Sequence[LengthBuckets] = (), grids: Sequence[Grid] = ()
+) -> dict[str, Any]:
     report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
-    (first,) = report["figures"]["heat"]
-    report["figures"]["heat"] = [
-        {
-            **first,
-            "query_temperatures": [1.0, 0.8],
-            "document_temperatures": [1.0, 0.8],
-            "values": values,
-        }
-        for values in grids
-    ]
+    report["figures"] = figures(report["tables"][0]["models"], ["STS"], lengths, grids)
     return report
+
+
+def with_heat_maps(*grids: list[list[float | None]]) -> dict[str, Any]:
+    return with_charts(grids=[Grid(values=values) for values in grids])
 
 
 def test_a_heat_map_of_zeros_has_the_colour_of_neither_gain_nor_loss(driver: Any, folder: Path):
@@ -700,20 +699,20 @@ def test_a_heat_map_of_zeros_has_the_colour_of_neither_gain_nor_loss(driver: Any
     assert shown["z"] == [[0, 0], [0, 0]]
     assert shown["text"] == [["0.00", "0.00"], ["0.00", "0.00"]]
     assert (shown["zmin"], shown["zmax"]) == (-1, 1)
-    # The loss, zero, which is the ground, and the gain.
-    assert shown["colours"] == ["rgb(224, 123, 57)", "rgb(255, 255, 255)", "rgb(58, 143, 199)"]
+    # Losses, zero, which is grey, and gains.
+    assert shown["colours"] == ["#8a3500", "#c65a12", "#a9a9a9", "#8cc4ea", "#cfebff"]
 
 
 def test_all_heat_maps_have_one_scale_of_which_zero_is_the_middle(driver: Any, folder: Path):
     grids = ([[0.0, 0.1], [0.2, 1.5]], [[0.0, -1.0], [-1.36, None]], [[0.0, -10.0], [-100.0, 3.0]])
     one = opened(driver, folder, "scales", with_heat_maps(*grids))
-    for theme, middle in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 22, 26)")):
+    for theme in ("light", "dark"):
         one.system_theme(theme)
         one.draw_charts()
         found = one.js(HEAT_MAPS)
         # Linear up to 1 % and then logarithmic: 3 is the place of 100 %.
         assert [(shown["zmin"], shown["zmax"]) for shown in found] == [(-3, 3)] * 3
-        assert [shown["colours"][1] for shown in found] == [middle] * 3
+        assert [shown["colours"][2] for shown in found] == ["#a9a9a9"] * 3
         assert [shown["z"][0] for shown in found] == [[0, 0.1], [0, -1], [0, -2]]
         assert found[1]["text"][1] == ["−1.36", "–"]
     # The numbers of a bar of colours do not cover one another.
@@ -743,8 +742,8 @@ def test_all_heat_maps_have_one_scale_of_which_zero_is_the_middle(driver: Any, f
 def test_charts_are_headed_by_what_there_is(
     kept: tuple[str, ...], heading: str | None, driver: Any, folder: Path
 ):
-    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
-    report["figures"] = {name: report["figures"][name] for name in kept}
+    lengths = [by_length(random.Random(0), "", "ANCE", "STSTask00", ("1", "0.8"))]
+    report = with_charts(lengths if "by_length" in kept else (), [Grid()] if "heat" in kept else ())
     one = opened(driver, folder, "-".join(("headed", *kept)), report)
     assert one.texts("#figures > h2") == ([] if heading is None else [heading])
     contents = [text for text in one.texts("#contents a") if "Length" in text or "Role" in text]
@@ -755,21 +754,23 @@ def test_charts_are_headed_by_what_there_is(
 
 
 def test_no_axes_are_drawn_around_nothing(driver: Any, folder: Path):
-    report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
-    (figure,) = report["figures"]["by_length"]
-    figure["scores"] = {policy: [None] * 4 for policy in figure["scores"]}
-    one = opened(driver, folder, "nothing", report)
+    known = by_length(random.Random(0), "", "ANCE", "STSTask00", ("1", "0.8"))
+    scores = {"1": (None, 50.0, None, 49.0), "0.8": (None,) * 4}
+    improvements, intervals = {"0.8": (None,) * 4}, {"0.8": (None,) * 4}
+    nothing = replace(known, scores=scores, improvements=improvements, intervals=intervals)
+    one = opened(driver, folder, "nothing", with_charts([nothing]))
     one.draw_charts()
     texts = (
         "return [...document.querySelectorAll('#figures > .chart .plot svg text')]"
         ".map((text) => text.textContent)"
     )
-    assert one.js(texts) == ["No values to show."]
+    # The numbers of items are named with the buckets.
+    assert "65–128240" in one.js(texts)
+    assert "No values to show." not in one.js(texts)
 
     one.choose("#figures > .chart", "Show", "improvement, %")
 
-    assert "No values to show." not in one.js(texts)
-    assert "n = 120" in " ".join(one.js(texts))
+    assert one.js(texts) == ["No values to show."]
     assert one.faults() == []
 
 
@@ -778,6 +779,7 @@ def test_zero_is_in_sight_of_all_intervals(driver: Any, folder: Path):
     (block,) = report["tables"][0]["models"]
     for name, value in (("STS", 0.778), ("Avg", 0.792)):
         block["improvements"]["0.8"][name] = {"value": value, "low": None, "high": None}
+    report["figures"] = figures([block], ["STS"], (), ())
     one = opened(driver, folder, "zero", report)
     one.draw_charts()
     low, high = one.js("return document.querySelectorAll('.plot')[1]._fullLayout.xaxis.range")

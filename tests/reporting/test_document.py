@@ -1,6 +1,5 @@
 """`lcbench.reporting.document`: what the page and report.json say of findings."""
 
-import math
 from functools import partial
 from pathlib import Path
 
@@ -44,29 +43,35 @@ def test_a_report_is_named_after_what_is_in_it(found: Findings) -> None:
     assert document.build(found, "t")["tables"][0]["heading"] == "protocol paper"
 
 
-def test_figures_by_length_begin_with_needles_and_leave_out_empty_axes(found: Findings) -> None:
-    shown = document.build(found, "t")["figures"]["by_length"]
+def test_charts_by_length_begin_with_needles_and_leave_out_empty_axes(found: Findings) -> None:
+    shown = document.build(found, "t")["figures"]
+    chart = shown["by_length"]
     # Not NFCorpus, nor anything by the length of queries, which are all alike.
-    assert [(one["task"], one["by"]) for one in shown] == [
-        ("LEMBNeedleRetrieval", "document"),
-        ("SciFact", "document"),
-        ("Banking77Classification", "text"),
+    assert [name.split(" · ", 1)[1] for name in chart["pickers"][0]["options"]] == [
+        "LEMBNeedleRetrieval · by document",
+        "SciFact · by document",
+        "Banking77Classification · by text",
     ]
-    for one in shown:
-        assert sum(score is not None for score in one["scores"]["1"]) > 1
-    needles = shown[0]
-    assert needles["buckets"] == ["256", "512", "1024"]
-    assert needles["counts"] is None
-    assert needles["scores"]["1"] == pytest.approx([80, 40, 20])
-    gains = [one["value"] for one in needles["improvements"]["0.8"]]
-    assert gains == pytest.approx([12.5, 25, 50])
-    assert all(one["low"] is None for one in needles["improvements"]["0.8"])
-    assert all(math.isfinite(gain) for gain in gains)
+    views = shown["views"][chart["first"] : chart["first"] + 6]
+    for scores in views[::2]:
+        baseline = [row[-1] for row in scores["rows"] if row[0] == "τ = 1"]
+        assert sum(score is not None for score in baseline) > 1
+    needles, gains = views[:2]
+    assert needles["data"][0]["y"] == pytest.approx([80, 40, 20])
+    assert needles["columns"] == ["series", "at", "score"]
+    assert [row[1] for row in needles["rows"][:3]] == ["256", "512", "1024"]
+    assert [row[2] for row in gains["rows"]] == pytest.approx([12.5, 25, 50])
+    assert [row[3] for row in gains["rows"]] == [None] * 3
+    assert views[2]["columns"] == ["series", "at", "items", "score"]
 
 
 def test_a_chart_names_its_buckets_as_its_table_does(found: Findings) -> None:
     (sheet,) = (one for one in found.sheets if one.name == "by-length")
-    for one in document.build(found, "t")["figures"]["by_length"][1:]:
-        assert len(one["buckets"]) > 1
+    shown = document.build(found, "t")["figures"]
+    first = shown["by_length"]["first"]
+    for view in shown["views"][first + 2 : first + 6]:
+        policy = view["rows"][0][0]
+        buckets = [row[1] for row in view["rows"] if row[0] == policy]
+        assert len(buckets) > 1
         # The table has a column for each bucket of any task.
-        assert [name for name in sheet.header if name in one["buckets"]] == one["buckets"]
+        assert [name for name in sheet.header if name in buckets] == buckets

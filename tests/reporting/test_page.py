@@ -53,6 +53,7 @@ def test_a_report_comes_back_from_its_page_whole_whatever_its_names():
     scripts = Reader(page.build(report)).scripts()
 
     provenance = report.pop("provenance")
+    assert json.loads(scripts["views"]) == report["figures"].pop("views")
     assert json.loads(scripts["document"]) == report
     assert json.loads(scripts["provenance"]) == provenance
 

@@ -2,7 +2,21 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from lcbench.reporting.figures import interactive
+from lcbench.reporting.figures.by_length import all_panels
+from lcbench.reporting.figures.panels import (
+    Curves,
+    Forest,
+    HeatScale,
+    Line,
+    Point,
+    Series,
+    certainty,
+)
+from lcbench.reporting.tables.by_length import Bucket, LengthBuckets
 
 TAUS = ("1", "0.95", "0.9", "0.8", "0.7", "0.6", "0.5")
 COLUMNS = {
@@ -66,19 +80,21 @@ def document(
             }
         ],
         "sheets": [_sheet(draw, mark, labels)],
-        "figures": {
-            "heat": [
-                {
-                    "label": labels[0],
-                    "what": f"{mark}relative improvement of Avg, %",
-                    "query_temperatures": [1.0, 0.8, 0.6],
-                    "document_temperatures": [1.0, 0.9, 0.8, 0.6],
-                    "values": [[draw.gauss(0, 1) for _ in range(4)] for _ in range(2)]
+        "figures": figures(
+            blocks,
+            list(tasks),
+            [by_length(draw, mark, label, first, taus) for label in labels],
+            [
+                Grid(
+                    labels[0],
+                    f"{mark}relative improvement of Avg, %",
+                    (1.0, 0.8, 0.6),
+                    (1.0, 0.9, 0.8, 0.6),
+                    [[draw.gauss(0, 1) for _ in range(4)] for _ in range(2)]
                     + [[None, 0.5, -0.25, 1.5]],
-                }
+                )
             ],
-            "by_length": [_by_length(draw, mark, label, first, taus) for label in labels],
-        },
+        ),
         "paper": {
             "summary": "Of 45 numbers 40 lie within our noise; of 5 it cannot be said.",
             "rows": [
@@ -228,25 +244,138 @@ def _sheet(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[str, A
     }
 
 
-def _by_length(
-    draw: random.Random, mark: str, label: str, task: str, taus: Sequence[str]
+@dataclass(frozen=True)
+class Grid:
+    """Improvements by the temperatures of queries and of documents."""
+
+    label: str = "ANCE"
+    what: str = "Avg"
+    query_temperatures: Sequence[float] = (1.0, 0.8)
+    document_temperatures: Sequence[float] = (1.0, 0.8)
+    values: Sequence[Sequence[float | None]] = ((0.0, 0.1), (0.2, 0.3))
+
+
+def figures(
+    blocks: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    lengths: Sequence[LengthBuckets],
+    grids: Sequence[Grid],
 ) -> dict[str, Any]:
-    buckets = ["1–64", "65–128", "129–256", "257–512"]
+    """Return the charts of a report, in which every improvement has its interval."""
+    charts = interactive.Charts()
+    names = ["Avg", *columns]
+
+    def curve(block: Mapping[str, Any], column: str, order: int | None, name: str) -> Series:
+        points = []
+        for policy in block["policies"]:
+            one = block["improvements"].get(policy, {}).get(column)
+            points.append(Point(f"τ = {policy}", 0.0) if one is None else point(policy, one))
+        taus = tuple(map(float, block["policies"]))
+        return Series(name, taus, tuple(points), order, block["label"])
+
+    def point(policy: str, one: Mapping[str, Any]) -> Point:
+        ends = None if one["low"] is None else (one["low"], one["high"])
+        return Point(f"τ = {policy}", one["value"], ends, certainty(ends))
+
+    def line(name: str, one: Mapping[str, Any], kind: str = "task") -> Line:
+        ends = None if one["low"] is None else (one["low"], one["high"])
+        return Line(kind, name, one["value"], ends)  # type: ignore[arg-type]
+
+    ticks = tuple((float(policy), policy) for policy in blocks[0]["policies"])
+    across = [
+        *(
+            [curve(block, name, order, block["label"]) for order, block in enumerate(blocks)]
+            for name in names
+        ),
+        *(
+            [
+                curve(block, name, None if name == "Avg" else order, name)
+                for order, name in enumerate([*columns, "Avg"])
+            ]
+            for block in blocks
+        ),
+    ]
+    options = [
+        {"group": "By column", "options": names},
+        {"group": "By model", "options": [block["label"] for block in blocks]},
+    ]
+    improved = [block for block in blocks if block["best"] is not None]
+    forests = [
+        Forest(
+            "all",
+            tuple(line(one["label"], one["improvements"][one["best"]]["Avg"]) for one in improved),
+        ),
+        *(
+            Forest(
+                one["label"],
+                tuple(
+                    line(name, one["improvements"][one["best"]][name]) for name in [*columns, "Avg"]
+                ),
+            )
+            for one in improved
+        ),
+    ]
+    both = []
+    if improved:
+        curves = (
+            Curves("", tuple(series), "temperature τ", ticks, is_reversed=True, aside=0.01)
+            for series in across
+        )
+        both = [
+            charts.add(
+                "Relative improvement over τ",
+                map(interactive.curves_view, curves),
+                [("Show", options)],
+            ),
+            charts.add(
+                "Intervals at the best τ",
+                map(interactive.forest_view, forests),
+                [("Show", ["Avg of all models", *(one["label"] for one in improved)])],
+            ),
+        ]
+    scale = HeatScale.of(grids)
     return {
-        "group": "paper",
-        "label": label,
-        "task": task,
-        "by": f"{mark}document",
-        "metric": "nDCG@10 × 100",
-        "buckets": buckets,
-        "counts": [120, 240, 90, 12],
-        "scores": {policy: [draw.uniform(50, 60) - 4 * at for at in range(4)] for policy in taus},
-        "improvements": {
-            policy: [*(_improvement(draw, 0.3 * at) for at in range(3)), None]
-            for policy in taus
-            if policy != "1"
-        },
+        "tables": [both],
+        "by_length": interactive.length_chart(charts, all_panels([], lengths)),
+        "heat": [
+            charts.add(f"{grid.label}: {grid.what}", [interactive.heat_view(grid, scale)])
+            for grid in grids
+        ],
+        "note": interactive.heat_note(scale),
+        "template": interactive.TEMPLATE,
+        "dark": interactive.DARK,
+        "views": charts.views,
     }
+
+
+def by_length(
+    draw: random.Random, mark: str, label: str, task: str, taus: Sequence[str]
+) -> LengthBuckets:
+    """Return scores of a model on a task in four buckets of lengths, of which the last is small."""
+    buckets = tuple(
+        Bucket(low, high, count)
+        for low, high, count in ((1, 64, 120), (65, 128, 240), (129, 256, 90), (257, 512, 12))
+    )
+    policies = [policy for policy in taus if policy != "1"]
+    changes = {policy: [_improvement(draw, 0.3 * at) for at in range(3)] for policy in policies}
+    return LengthBuckets(
+        group="paper",
+        column="BeirRetr",
+        task=f"{mark}{task}",
+        label=label,
+        by="document",
+        metric="nDCG@10",
+        policies=tuple(taus),
+        buckets=buckets,
+        scores={policy: tuple(draw.uniform(50, 60) - 4 * at for at in range(4)) for policy in taus},
+        improvements={
+            policy: (*(one["value"] for one in own), None) for policy, own in changes.items()
+        },
+        intervals={
+            policy: (*((one["low"], one["high"]) for one in own), None)
+            for policy, own in changes.items()
+        },
+    )
 
 
 def _provenance(draw: random.Random, mark: str, label: str, policy: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import lcbench
 from lcbench.reporting import summary
-from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, relative_improvement
+from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
 from lcbench.reporting.table import as_json
 from lcbench.reporting.tables.main_results import footnotes
 from lcbench.reporting.tables.paper_comparison import note
@@ -26,13 +26,9 @@ from lcbench.tasks.suites import averaged_columns
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings, TableFindings
     from lcbench.reporting.statistics import TableStatistics, Uncertainty
-    from lcbench.reporting.tables.by_length import LengthBuckets
     from lcbench.reporting.tables.choice import Choice
     from lcbench.reporting.tables.paper import Comparison
-    from lcbench.reporting.tables.splits_by_length import LengthRow, LengthTable
 
-# By the length of documents and queries first: there collapse should show.
-_ORDER = ("document", "query", "pair", "text")
 
 # What many cells share and is long: said once, and pointed to.
 # A title names so many models, and counts more.
@@ -51,10 +47,13 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
     Returns:
         title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
         scores × 100, improvements in % with their intervals, cells, choice of τ); headlines (what
-        to do, a sentence a model); sheets (all tables as they are shown); figures (what they
-        show); paper (its numbers compared with lcbench's); provenance (by
+        to do, a sentence a model); sheets (all tables as they are shown); figures (charts for
+        plotly, `figures.interactive`); paper (its numbers compared with lcbench's); provenance (by
         digest; what many cells share is there as {"shared": digest}); shared (that, by digest).
     """
+    # Not before it is needed: the drawing of figures comes with it.
+    from lcbench.reporting.figures.interactive import charts_of
+
     provenance = _Provenance()
     tables = [_table(table, provenance) for table in findings.tables]
     return {
@@ -68,31 +67,7 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
             {"group": table["group"], **one} for table in tables for one in summary.headlines(table)
         ],
         "sheets": list(map(as_json, findings.sheets)),
-        "figures": {
-            "heat": [
-                {
-                    "label": grid.label,
-                    "what": grid.what,
-                    "query_temperatures": list(grid.query_temperatures),
-                    "document_temperatures": list(grid.document_temperatures),
-                    "values": [[_number(value) for value in row] for row in grid.values],
-                }
-                for grid in findings.role_grids
-            ],
-            "by_length": [
-                *(
-                    _of_synthetic_lengths(table, label, rows)
-                    for table in findings.lengths
-                    for label, rows in _by_model(table).items()
-                ),
-                *(
-                    _by_length(one)
-                    for one in sorted(findings.by_length, key=lambda one: _ORDER.index(one.by))
-                    # Of a single length there is nothing to compare.
-                    if one.tells_lengths_apart
-                ),
-            ],
-        },
+        "figures": charts_of(findings),
         "paper": _paper(findings.paper),
         "provenance": provenance.kept,
         "shared": provenance.shared,
@@ -306,65 +281,6 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
             }
             for one in comparisons
         ],
-    }
-
-
-def _by_model(table: LengthTable) -> dict[str, list[LengthRow]]:
-    """Return the rows of each model, of those whose scores differ by length."""
-    rows: dict[str, list[LengthRow]] = {}
-    for row in table.rows:
-        label = row.label if row.window is None else f"{row.label}, window {row.window}"
-        rows.setdefault(label, []).append(row)
-    return {
-        label: those
-        for label, those in rows.items()
-        if any(sum(score is not None for score in row.scores.values()) > 1 for row in those)
-    }
-
-
-def _of_synthetic_lengths(
-    table: LengthTable, label: str, rows: Sequence[LengthRow]
-) -> dict[str, Any]:
-    """Return the scores of a task whose splits are lengths as `_by_length` does, without counts."""
-    raw = next((row.scores for row in rows if row.policy == BASELINE), {})
-    lengths = [length for length in table.lengths if length in rows[0].scores]
-    improvements = {}
-    for row in rows:
-        if row.policy != BASELINE:
-            gains = [relative_improvement(row.scores[at], raw.get(at)) for at in lengths]
-            improvements[row.policy] = [
-                None if gain is None else {"value": _number(gain), "low": None, "high": None}
-                for gain in gains
-            ]
-    return {
-        "group": table.group,
-        "label": label,
-        "task": table.task,
-        "by": "document",
-        "metric": "main score × 100",
-        "buckets": [str(length) for length in lengths],
-        "counts": None,
-        "scores": {row.policy: [_number(row.scores[at]) for at in lengths] for row in rows},
-        "improvements": improvements,
-    }
-
-
-def _by_length(one: LengthBuckets) -> dict[str, Any]:
-    return {
-        "group": one.group,
-        "label": one.label,
-        "task": one.task,
-        "by": one.by,
-        "metric": one.metric,
-        "buckets": [bucket.label for bucket in one.buckets],
-        "counts": [bucket.count for bucket in one.buckets],
-        "scores": {policy: list(map(_number, row)) for policy, row in one.scores.items()},
-        "improvements": {
-            policy: [
-                _improvement(change.value, change.uncertainty) for change in one.changes(policy)
-            ]
-            for policy in one.improvements
-        },
     }
 
 

@@ -232,7 +232,7 @@ def curves_view(panel: Curves) -> Value:
     is_change = panel.across is None
     linear = not is_change or is_linear(panel.values)
     counts = panel.counts or ()
-    header = ["series", "of", "at", *(["items"] if counts else [])]
+    header = ["series", "at", *(["items"] if counts else [])]
     layout: Value = {
         "height": 420,
         "xaxis": {
@@ -245,13 +245,15 @@ def curves_view(panel: Curves) -> Value:
         else {"title": {"text": _text(panel.across or ""), "standoff": 8}},
         "legend": {"y": -0.28 if counts else -0.2},
     }
-    return _view(
+    # What all of them are of is said once.
+    of = panel.series[0].of if panel.series else ""
+    return {"of": of} | _view(
         [_trace(panel, number, one, linear) for number, one in enumerate(panel.series)],
         layout,
         [*header, *(["improvement", "low", "high"] if is_change else ["score"])],
         [
             [
-                *(one.name, one.of, point.name),
+                *(one.name, point.name),
                 *([counts[place]] if counts else []),
                 *([point.value, *(point.ends or (None, None))] if is_change else [point.value]),
             ]

@@ -43,7 +43,7 @@ _DASHES = ("-", "--", "-.", ":")
 _SHAPES = {"task": ("o", 5), "column": ("D", 6), "average": ("s", 8)}
 
 LINEAR_SCALE = 0.9
-"""With which the part of a scale up to ± 1 % is as long as a power of ten beyond, as on the page."""
+"""Makes the part of a scale up to ± 1 % as long as a power of ten beyond, as it is on the page."""
 
 # XML has none of these, not even escaped; a name can have them.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

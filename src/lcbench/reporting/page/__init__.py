@@ -25,10 +25,9 @@ from lcbench.reporting.text import one_line
 # Each uses what those before it define.
 _SCRIPTS = (
     "parts.js",
-    "charts.js",
     "cells.js",
+    "charts.js",
     "tables.js",
-    "figures.js",
     "browser.js",
     "page.js",
 )
@@ -46,6 +45,11 @@ def build(document: Mapping[str, Any]) -> str:
     """
     whole = dict(document)
     provenance = whole.pop("provenance", None) or {}
+    figures = dict(whole.get("figures") or {})
+    # Parsed apart: most pages are opened for their tables.
+    views = figures.pop("views", [])
+    if "figures" in whole:
+        whole["figures"] = figures
     # In one scope, so that nothing of theirs is global.
     script = '(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
     plotly = _inside_script(_plotly())
@@ -56,6 +60,7 @@ def build(document: Mapping[str, Any]) -> str:
         findings=_findings_html(whole),
         document=_inside_json(whole),
         provenance=_inside_json(provenance),
+        views=_inside_json(views),
         plotly=plotly,
         script=script,
     )

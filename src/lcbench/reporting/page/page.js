@@ -121,8 +121,7 @@ function tableSection(table, place) {
   const rows = () => tableOneRows(table);
   const choice = choiceOfTau(table);
   const hasTaus = table.models.some((model) => model.policies.length > 1);
-  const improvements = [improvementChart(table), forestChart(table)];
-  const isShown = improvements.some((one) => one !== null);
+  const charts = (figures.tables?.[place] ?? []).map((one) => chart(one));
   section(
     `table-${place}`,
     isOnly ? "Table 1" : `Table 1: ${headingOf(table)}`,
@@ -138,21 +137,21 @@ function tableSection(table, place) {
     el("div", { class: "figure-tools" }, csvButton(`table1 ${table.group}`, rows)),
     notesList(table.notes, table.footnotes),
     choice ? [el("h3", {}, "The choice of τ"), choice] : null,
-    isShown ? [el("h3", {}, "Improvement and its uncertainty"), improvements] : null,
+    charts.length ? [el("h3", {}, "Improvement and its uncertainty"), charts] : null,
     hasTaus ? [el("h3", {}, "Tasks and τ"), matrix(table)] : null,
   );
 }
 
 function figureSection() {
-  const heat = report.figures?.heat ?? [];
-  const byLength = report.figures?.by_length ?? [];
-  if (!heat.length && !byLength.length) return;
+  const { heat = [], by_length: byLength, note } = figures;
+  if (!heat.length && !byLength) return;
   section(
     "figures",
-    byLength.length && heat.length ? "Length and role" : byLength.length ? "Length" : "Role",
-    byLength.length ? byLengthChart(byLength) : null,
+    byLength && heat.length ? "Length and role" : byLength ? "Length" : "Role",
+    byLength ? chart(byLength, "h3") : null,
     heat.length ? el("h3", {}, "τ of queries and of documents") : null,
-    heat.length ? heatCharts(heat) : null,
+    heat.length ? el("p", { class: "key" }, note) : null,
+    heat.length ? el("div", { class: "grid" }, heat.map((one) => chart(one))) : null,
   );
 }
 
