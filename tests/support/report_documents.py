@@ -264,13 +264,15 @@ def figures(
     """Return the charts of a report, in which every improvement has its interval."""
     charts = interactive.Charts()
     names = ["Avg", *columns]
+    # A policy by role has no place on an axis of τ.
+    constants = [policy for policy in blocks[0]["policies"] if "{" not in policy]
 
     def curve(block: Mapping[str, Any], column: str, order: int | None, name: str) -> Series:
         points = []
-        for policy in block["policies"]:
+        for policy in constants:
             one = block["improvements"].get(policy, {}).get(column)
             points.append(Point(f"τ = {policy}", 0.0) if one is None else point(policy, one))
-        taus = tuple(map(float, block["policies"]))
+        taus = tuple(map(float, constants))
         return Series(name, taus, tuple(points), order, block["label"])
 
     def point(policy: str, one: Mapping[str, Any]) -> Point:
@@ -281,7 +283,7 @@ def figures(
         ends = None if one["low"] is None else (one["low"], one["high"])
         return Line(kind, name, one["value"], ends)  # type: ignore[arg-type]
 
-    ticks = tuple((float(policy), policy) for policy in blocks[0]["policies"])
+    ticks = tuple((float(policy), policy) for policy in constants)
     across = [
         *(
             [curve(block, name, order, block["label"]) for order, block in enumerate(blocks)]

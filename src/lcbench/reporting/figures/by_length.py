@@ -38,6 +38,8 @@ _LEGEND_COLUMNS = 5
 # Around the panels of a row: their titles, and the axes with their labels.
 _TITLE_INCHES, _BELOW_INCHES, _BESIDE_INCHES, _EDGE_INCHES = 0.4, 0.72, 0.78, 0.12
 _LABEL_INCHES = 0.5
+# With more buckets their names are small, or they would cover one another.
+_MOST_NAMES = 7
 # Points of different τ stand side by side within this share of a bucket's place.
 _SIDE_BY_SIDE = 0.6
 
@@ -250,8 +252,13 @@ def _figure(found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]
     height = len(rows) * _ROW_INCHES + legend_inches
     figure = new_figure(_WIDTH_INCHES, height)
     # Set beforehand: changing the look of ticks that are there takes as long as making them.
+    several = max(len(panel.ticks) for panels in rows for panel in panels) > _MOST_NAMES
     with matplotlib.rc_context(
-        {"xtick.labelsize": "small", "ytick.labelsize": "small", "axes.labelsize": "small"}
+        {
+            "xtick.labelsize": 6 if several else "small",
+            "ytick.labelsize": "small",
+            "axes.labelsize": "small",
+        }
     ):
         _fill(figure, rows)
     figure.legend(
