@@ -141,10 +141,7 @@ class Page:
         # With a reader's own hand: a browser asks before it saves much that a script starts.
         self.focus(button)
         self.press("\ue007")
-        deadline = time.monotonic() + 20
-        while not (self.downloads / name).exists():
-            assert time.monotonic() < deadline, f"{name} was not saved"
-            time.sleep(0.05)
+        self.wait((self.downloads / name).exists, name)
         return (self.downloads / name).read_text(encoding="utf-8")
 
     def accessibility_faults(self) -> list[str]:
@@ -170,14 +167,14 @@ class Page:
         ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
     # Not below the tests' own folder: there a snap or a profile of the browser may not write.
     with tempfile.TemporaryDirectory(prefix="lcbench-page-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def driver(folder: Path) -> Iterator[Any]:
     """One browser for all, for its start takes seconds."""
     from selenium import webdriver
@@ -581,10 +578,10 @@ def test_axe_does_find_faults(small: Page):
 def test_charts_are_drawn_when_they_come_into_view(small: Page):
     assert small.js("return typeof window.Plotly") == "undefined"
     small.js("document.querySelector('figure.chart').scrollIntoView({behavior: 'instant'})")
-    deadline = time.monotonic() + 20
-    while not small.js("return document.querySelector('figure.chart svg') !== null"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    small.wait(
+        lambda: small.js("return document.querySelector('figure.chart svg') !== null"),
+        "the first chart",
+    )
     small.choose("#table-0 .chart:first-of-type", "Show", "GTR")
     assert small.js("return document.querySelector('.plot').data.map((one) => one.name)") == [
         "Class",
@@ -847,9 +844,9 @@ def test_one_page_of_rows_has_no_pager_and_does_not_scroll_within_the_page(
 
 
 @pytest.mark.parametrize(
-    "most", [20, pytest.param(2, marks=[pytest.mark.alone, pytest.mark.exhaustive])]
+    "most", [20, pytest.param(1, marks=[pytest.mark.alone, pytest.mark.exhaustive])]
 )
-def test_a_report_of_1400_cells_opens_in_two_seconds(paper: Page, most: float):
+def test_a_report_of_1400_cells_opens_in_a_second(paper: Page, most: float):
     """On a machine that does nothing else; on any other there is no gross fault."""
     milliseconds = paper.driver.execute_async_script(
         "const done = arguments[0];"

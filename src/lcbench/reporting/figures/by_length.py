@@ -113,13 +113,13 @@ def by_length_panels(
 
 
 def all_panels(
-    splits: Sequence[LengthTable], found: Sequence[LengthBuckets]
+    splits: Sequence[LengthTable], buckets: Sequence[LengthBuckets]
 ) -> list[tuple[str, Curves, Curves]]:
     """Return a name and the two panels of all scores by length, at all τ.
 
     Args:
         splits: of tasks whose splits are lengths; they come first.
-        found: of `by_length.by_length`; those of one length are left out.
+        buckets: scores by length, of `by_length.buckets_of`; those of one length are left out.
     """
     by_splits = [
         (" · ".join((label, table.task, "by document")), *_panels_of_splits(table, label, rows))
@@ -131,7 +131,7 @@ def all_panels(
             " · ".join((one.label, one.task, f"by {one.by}")),
             *by_length_panels(one, one.policies, ordered_policies(one.policies)),
         )
-        for one in sorted(found, key=lambda one: _ORDER.index(one.by))
+        for one in sorted(buckets, key=lambda one: _ORDER.index(one.by))
         if one.tells_lengths_apart
     ]
     return by_splits + by_items
@@ -180,15 +180,15 @@ def _panels_of_splits(
 
 
 def by_length_figures(
-    found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
+    buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
 ) -> list[Figure]:
     """Draw a row for each task, model and kind of length: scores, and improvements.
 
     Args:
-        found: of `by_length.by_length`; only those of two lengths or more are drawn.
+        buckets: of `by_length.buckets_of`; only those of two lengths or more are drawn.
         policies: to be drawn next to the baseline, by label of the model; by default all.
     """
-    drawn = [one for one in found if one.tells_lengths_apart]
+    drawn = [one for one in buckets if one.tells_lengths_apart]
     return [
         _figure([drawn[place] for place in page], policies)
         for page in pages(len(drawn), _ROWS_PER_PAGE)
@@ -196,14 +196,16 @@ def by_length_figures(
 
 
 def plot_by_length(
-    found: Sequence[LengthBuckets], stem: Path, policies: Mapping[str, Sequence[str]] | None = None
+    buckets: Sequence[LengthBuckets],
+    stem: Path,
+    policies: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
     """Write `by_length_figures` as PNG and SVG (`printed.written`) and return the paths."""
-    return written(lambda: by_length_figures(found, policies), stem)
+    return written(lambda: by_length_figures(buckets, policies), stem)
 
 
-def by_length_csv(found: Sequence[LengthBuckets]) -> str:
-    """Return all buckets, those too small for a score among them, one for each row and policy."""
+def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:
+    """Return all buckets, those too small for a score included, a row for each policy."""
     header = ("group", "column", "task", "model", "by", "metric", "low", "high", "items")
     return csv_text(
         (*header, "policy", "score", "improvement", "interval_low", "interval_high"),
@@ -215,14 +217,16 @@ def by_length_csv(found: Sequence[LengthBuckets]) -> str:
                 None if policy == BASELINE else one.improvements[policy][place],
                 *((None if policy == BASELINE else one.intervals[policy][place]) or (None, None)),
             )
-            for one in found
+            for one in buckets
             for place, bucket in enumerate(one.buckets)
             for policy in one.policies
         ),
     )
 
 
-def _figure(found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None) -> Figure:
+def _figure(
+    buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None
+) -> Figure:
     """Draw a page.
 
     All places are computed here: there are some forty of these figures, and finding a layout by
@@ -230,10 +234,10 @@ def _figure(found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]
     """
     asked = {
         one.label: {BASELINE, *(one.policies if policies is None else policies[one.label])}
-        for one in found
+        for one in buckets
     }
     every = ordered_policies(policy for own in asked.values() for policy in own)
-    rows = [by_length_panels(one, sorted(asked[one.label]), every) for one in found]
+    rows = [by_length_panels(one, sorted(asked[one.label]), every) for one in buckets]
     others = [policy for policy in every if policy != BASELINE]
     looks = {policy: style(place) for place, policy in enumerate(others)}
     handles = [

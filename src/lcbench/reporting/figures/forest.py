@@ -29,9 +29,9 @@ _ABOVE_AND_BELOW_INCHES = 1.7
 
 
 def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
-    """A model's lines at its best τ: each column's tasks and then their mean, `Avg` at the end.
+    """Return a model's lines at its best τ: each column's tasks and then their mean, `Avg` at the end.
 
-    Empty where there is no τ but 1, or nothing but holes.
+    Empty where there is no τ but 1, or nothing but missing values.
     """
     best = block.best
     if best is None:
@@ -97,7 +97,7 @@ def plot_forest(
 
 
 def forest_csv(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> str:
-    """The lines of all panels, one a row, in full precision."""
+    """Return the lines of all panels in full precision, one for each row."""
     return csv_text(
         ("group", "model", "policy", "kind", "name", "improvement", "low", "high"),
         (

@@ -1,4 +1,4 @@
-"""How much each column gains or loses as τ changes: a line a column, a panel a model."""
+"""How much each column gains or loses as τ changes: a line for each column of a model."""
 
 import math
 from collections.abc import Sequence
@@ -41,9 +41,10 @@ _SIDE_BY_SIDE = 0.004
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a panel: a column's relative improvement in % at each τ, NaN for a hole.
+    """A line of a panel: a column's relative improvement in % at each τ, NaN for a missing value.
 
-    `intervals` are those of 95 %, one a τ; None where it is unknown. Empty: none was asked for.
+    `intervals` are those of 95 %, one for each τ; None where it is unknown.
+    Empty: none was asked for.
     """
 
     column: str
@@ -53,12 +54,12 @@ class Series:
 
     @property
     def known(self) -> tuple[float, ...]:
-        """The improvements that are no holes."""
+        """The improvements that are not missing."""
         return tuple(value for value in self.improvements if not math.isnan(value))
 
     @property
     def certain(self) -> tuple[Certainty | None, ...]:
-        """What is known of each point; None where it is a hole or τ = 1, which is no change."""
+        """What is known of each point; None where it is missing or τ = 1."""
         points = zip(self.temperatures, self.improvements, self.intervals, strict=True)
         return tuple(
             None if tau == 1 or math.isnan(value) else certainty(ends)
@@ -69,9 +70,9 @@ class Series:
 def improvement_series(
     block: Block, statistics: TableStatistics | None = None
 ) -> tuple[Series, ...]:
-    """A model's lines over its constant policies, from large τ to small, with 0 at τ = 1.
+    """Return a model's lines over its constant policies, from large τ to small, with 0 at τ = 1.
 
-    Columns that are holes at every τ but 1 have no line.
+    Columns that are missing at every τ but 1 have no line.
     """
     constants = [
         (tau, policy) for policy in block.policies if (tau := temperature(policy)) is not None
@@ -203,7 +204,7 @@ def plot_improvement(
     """Write `improvement_figure` to `<stem>.png` and `<stem>.svg` and return the two paths.
 
     The same tables give the same bytes. Returns `[]`, and writes nothing, where there is nothing
-    to plot (baselines only, holes only).
+    to plot (baselines only, missing values only).
     """
 
     def draw() -> list[Figure]:
@@ -216,7 +217,7 @@ def plot_improvement(
 def improvement_csv(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
 ) -> str:
-    """The points of `improvement_figure`, one a row, in full precision."""
+    """Return the points of `improvement_figure` in full precision, one for each row."""
     return csv_text(
         ("group", "model", "column", "tau", "improvement", "low", "high"),
         (

@@ -190,7 +190,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Forest:
-    """A panel of improvements with their intervals, one a line, from the top."""
+    """A panel of improvements with their intervals, one for each line, from the top."""
 
     title: str
     lines: tuple[Line, ...]

@@ -37,7 +37,7 @@ _CHARACTERS_PER_INCH = 15
 
 
 def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
-    """One panel a grid, all on one scale, nine a page; grids without a number are left out.
+    """Draw one panel for each grid, all on one scale; grids without a number are left out.
 
     The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
     """
@@ -77,7 +77,7 @@ def plot_roles(grids: Sequence[Grid], stem: Path) -> list[Path]:
 
 
 def roles_csv(grids: Sequence[Grid]) -> str:
-    """The squares of all grids, one a row, in full precision."""
+    """Return the squares of all grids in full precision, one for each row."""
     return csv_text(
         ("model", "what", "query_tau", "document_tau", "improvement"),
         (
