@@ -29,7 +29,7 @@ _ABOVE_AND_BELOW_INCHES = 1.7
 
 
 def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
-    """Return a model's lines at its best τ: each column's tasks and then their mean, `Avg` at the end.
+    """Return a model's lines at its best τ: each column's tasks and their mean, `Avg` at the end.
 
     Empty where there is no τ but 1, or nothing but missing values.
     """
