@@ -34,6 +34,23 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Let the garbage collector rest while the tests are imported: they leave it nothing."""
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the collector off what was imported, and torch to one thread.
+
+    Tiny models have no work for two: they wait for one another, and where another process of tests
+    has the other core, ten times as long as the work takes.
+    """
+    gc.freeze()
+    gc.enable()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was drawn at random, and which skipped tests this machine should have run."""
     for outcome in ("passed", "failed"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import composed
 
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, dimensions, locate
@@ -19,7 +19,6 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.score import pool
 from lcbench.settings import read
-from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import LaunchSettings, Settings
 from lcbench.system.json_cache import JsonCache
 from lcbench.system.slurm import JobOptions
@@ -38,21 +37,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def asked(*overrides: str, models: tuple[str, ...] = ("minilm",)) -> Settings:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read.read(
-            {
-                model: compose(
-                    "config",
-                    overrides=[
-                        "results_dir=nowhere",
-                        *overrides,
-                        f"model={model}",
-                        "engine.device=cpu",
-                    ],
-                )
-                for model in models
-            }
-        )
+    words = ["results_dir=nowhere", *overrides, "engine.device=cpu"]
+    return read.read({model: composed(*words, f"model={model}") for model in models})
 
 
 def test_short_texts() -> None:
@@ -276,8 +262,7 @@ def test_the_gpu_that_launch_card_names_is_estimated_by_its_data_sheet() -> None
 
 
 def launch_of(*overrides: str) -> LaunchSettings:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read.read_run(compose("config", overrides=list(overrides))).launch
+    return read.read_run(composed(*overrides)).launch
 
 
 def test_each_protocol_has_the_cards_rate_in_its_own_dtype() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import mteb
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import composed, hydra_at_hand
 from mteb.models.model_meta import ModelMeta
 from screens import shown
 
@@ -24,7 +24,6 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Finished, Results
 from lcbench.results.imported import Imported, ImportRequest, import_results
 from lcbench.settings import read
-from lcbench.settings.configs import config_folder
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
 
 MODEL = "org/model"
@@ -74,8 +73,8 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
 
 def request(path: Path, *overrides: str, results_dir: Path) -> ImportRequest:
     arguments = prepare([str(path.absolute()), f"results_dir={results_dir}", *overrides])
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read.read_import(compose("import_results", overrides=arguments))
+    with hydra_at_hand():
+        return read.read_import(composed(*arguments, config="import_results"))
 
 
 def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Imported, list[str]]:
@@ -87,8 +86,8 @@ def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Importe
 
 def report(runs: Path, *overrides: str) -> str:
     """Write the report of a folder, and return what it prints."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        asked = read.read_report(compose("report", overrides=[f"results_dir={runs}", *overrides]))
+    with hydra_at_hand():
+        asked = read.read_report(composed(f"results_dir={runs}", *overrides, config="report"))
     extent = Extent(asked.resamples, asked.seed, asked.models, asked.against)
     folder = asked.report_dir
     return shown(partial(report_folder, Results(runs), asked.tasks, folder, pytest.fail, extent))
@@ -461,8 +460,7 @@ def test_an_empty_or_wrong_path(tmp_path: Path, public: Path) -> None:
 
 @pytest.mark.parametrize("key", ["path=''", "path=null", "path=[a]", "replace=1", "models=[]"])
 def test_what_cannot_be_is_refused_by_its_key(key: str) -> None:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("import_results", overrides=["path=x", key])
+    config = composed("path=x", key, config="import_results")
     with pytest.raises(RequestError, match=key.partition("=")[0]):
         read.read_import(config)
 
@@ -493,8 +491,7 @@ def test_a_path_is_taken_as_it_is(
     write(tmp_path / name, "STS12", {"test": {"default": 0.75}})
     monkeypatch.chdir(tmp_path)
     for given in (name, f"./{name}", str(tmp_path / name)):
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config = compose("import_results", overrides=prepare([given]))
+        config = composed(*prepare([given]), config="import_results")
         assert read.read_import(config).path.samefile(tmp_path / name)
     done, _ = take(tmp_path / name)
     assert done.taken == 1

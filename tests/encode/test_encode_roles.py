@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from composed import composed
 from engines import NOISE_FLOOR, encoder_of, settings
-from hydra import compose, initialize_config_dir
 from observers import Recorded
 
 from lcbench.api.evaluate import carry_out
@@ -17,7 +17,6 @@ from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
 from lcbench.hub.models import locate
 from lcbench.run.runner import Runner
-from lcbench.settings.configs import config_folder
 from lcbench.settings.read import read
 
 TEXTS = [
@@ -260,10 +259,9 @@ def test_a_run_refuses_a_model_whose_queries_have_no_attention(
     first: bool, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     _static_queries(make_model("bert"), first=first).save_pretrained(str(tmp_path / "m"))
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        words = ["model=custom", f"model.name={tmp_path / 'm'}", "tasks=[DocstringReranking]"]
-        words += [f"results_dir={tmp_path / 'r'}", "store=none", "engine.scoring=0", "tau=0.8"]
-        asked = read({"custom": compose("config", overrides=[*words, "offline=true"])})
+    words = ["model=custom", f"model.name={tmp_path / 'm'}", "tasks=[DocstringReranking]"]
+    words += [f"results_dir={tmp_path / 'r'}", "store=none", "engine.scoring=0", "tau=0.8"]
+    asked = read({"custom": composed(*words, "offline=true")})
     outcome = carry_out(asked, Recorded())
     assert list(outcome.refused) == ["local/m"]
     assert "queries through StaticEmbedding, which has no attention" in outcome.refused["local/m"]

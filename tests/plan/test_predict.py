@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import composed
 
 from lcbench.hub.models import Dimensions
 from lcbench.plan import machine as plan_machine
@@ -32,7 +32,6 @@ from lcbench.plan.recorder import Recorder
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings import read
-from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import Settings
 from lcbench.settings.sources import shipped_sources
 from lcbench.system import words as system_words
@@ -85,8 +84,7 @@ def rates_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def request_() -> Settings:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read.read({"minilm": compose("config", overrides=["engine.device=cpu"])})
+    return read.read({"minilm": composed("engine.device=cpu")})
 
 
 def rates() -> Rates:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from composed import composed, read
+from composed import composed, composed_by_hydra, read
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from lcbench.encode.options import StoreSettings
@@ -50,6 +51,24 @@ def test_every_config_begins_with_the_command_that_uses_it(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# python -m lcbench")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "tau=0.5 model=bge model.window=128 launch=slurm",
+        "tau={query:0.8,document:1} docs.documents=20",
+        "sweep=demo docs.synthetic_lengths=[64,128] model=custom model.name=a/b",
+        "results_dir=${oc.env:HOME}/runs suite=paper",
+        "+suite.columns.A=[STS12] ~docs.documents",
+    ],
+)
+def test_the_tests_compose_what_hydra_does(words: str) -> None:
+    by_hydra = composed_by_hydra(*words.split())
+    assert OmegaConf.to_container(composed(*words.split())) == OmegaConf.to_container(by_hydra)
+    with pytest.raises(HydraException, match="Could not override 'nothing'"):
+        composed(*words.split(), "nothing=1")
 
 
 def test_every_key_of_every_config_is_classified() -> None:

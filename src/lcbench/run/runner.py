@@ -35,6 +35,7 @@ from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
 from lcbench.score.pool import Pool, processes
 from lcbench.system import hardware
 from lcbench.system.hardware import device_of, devices_of, share_cores
+from lcbench.system.imports import import_libraries
 from lcbench.system.log import LOGGER, about
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
@@ -166,6 +167,7 @@ class Runner:
                 check_registry(model)
         # All quick checks are done. Scoring processes load their libraries meanwhile.
         self._pool.warm_up()
+        import_libraries("mteb", "sentence_transformers")
         check_pins(names, self._grid.suites)
         tasks = [part.source.make(part) for part in of_hub]
         all_here, counted = checks.find_data(tasks, mirror)

@@ -109,9 +109,7 @@ class Pool:
             self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
             if forks:
                 # A process that has imported everything and does nothing but fork.
-                self._context.set_forkserver_preload(
-                    ["lcbench.score.worker", "lcbench.score.evaluate", "sentence_transformers"]
-                )
+                self._context.set_forkserver_preload(["lcbench.score.preload"])
 
     def warm_up(self) -> None:
         """Begin to load the libraries, beside whatever this process does."""

@@ -6,6 +6,7 @@ import os
 import warnings
 
 from lcbench.system.hardware import log_bars
+from lcbench.system.imports import import_libraries
 
 
 def quiet_libraries() -> None:
@@ -14,6 +15,7 @@ def quiet_libraries() -> None:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import_libraries("datasets", "transformers")
     import datasets
     import transformers
 

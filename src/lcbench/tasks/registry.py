@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lcbench.system.imports import import_libraries
 from lcbench.system.json_cache import JsonCache
 
 # Raise it when the content below changes, so that older files are not read.
@@ -176,6 +177,7 @@ def _ask_mteb() -> Registry:
     with warnings.catch_warnings():
         # Of every task that is in beta, once for each.
         warnings.simplefilter("ignore")
+        import_libraries("mteb")
         import mteb
         from mteb.abstasks.aggregated_task import AbsTaskAggregate
         from mteb.get_tasks import TASK_LIST
