@@ -157,9 +157,10 @@ def test_p_flips_clusters(random: np.random.Generator) -> None:
     assert grouped(raw, ours, clusters).p_value(0, 1) == pytest.approx(wanted, rel=1e-9)
 
 
-def test_p_is_uniform_where_clusters_do_not_gain() -> None:
+@pytest.mark.parametrize("times", [100, pytest.param(300, marks=pytest.mark.exhaustive)])
+def test_p_is_uniform_where_clusters_do_not_gain(times: int) -> None:
     random, found = np.random.default_rng(5), []
-    for _ in range(300):
+    for _ in range(times):
         clusters = np.repeat(np.arange(30), random.integers(1, 8, 30))
         swing = random.normal(0, 0.05, 30)[clusters] + random.normal(0, 0.02, len(clusters))
         raw = random.random(len(clusters))
