@@ -73,8 +73,9 @@ def write_raw(root: Path, task: str, content: Any) -> Path:
 
 def request(path: Path, *overrides: str, results_dir: Path) -> ImportRequest:
     arguments = prepare([str(path.absolute()), f"results_dir={results_dir}", *overrides])
+    config = composed(*arguments, config="import_results")
     with hydra_at_hand():
-        return read.read_import(composed(*arguments, config="import_results"))
+        return read.read_import(config)
 
 
 def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Imported, list[str]]:
@@ -86,8 +87,9 @@ def take(path: Path, *overrides: str, runs: Path | None = None) -> tuple[Importe
 
 def report(runs: Path, *overrides: str) -> str:
     """Write the report of a folder, and return what it prints."""
+    config = composed(f"results_dir={runs}", *overrides, config="report")
     with hydra_at_hand():
-        asked = read.read_report(composed(f"results_dir={runs}", *overrides, config="report"))
+        asked = read.read_report(config)
     extent = Extent(asked.resamples, asked.seed, asked.models, asked.against)
     folder = asked.report_dir
     return shown(partial(report_folder, Results(runs), asked.tasks, folder, pytest.fail, extent))
