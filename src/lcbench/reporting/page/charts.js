@@ -91,7 +91,7 @@ function chart({ title, pickers, first }, level = "h4") {
 
   function saveImage() {
     figure.draw();
-    const size = { width: 960, height: 480 };
+    const size = { width: 960, height: plot.clientHeight };
     window.Plotly.downloadImage(plot, { format: "svg", filename: fileName(title), ...size });
   }
 
