@@ -177,7 +177,7 @@ def test_embeddings_are_those_of_encode_in_each_role(
     name: str, prompt: str, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     make, depends = MODELS[name]
-    make(make_model("bert")).save_pretrained(str(tmp_path))
+    make(make_model("bert")).save_pretrained(str(tmp_path), create_model_card=False)
     encoder: Any = encoder_of(tmp_path)
     assert depends_on_role(encoder.model) == depends
     ways = {
@@ -196,7 +196,7 @@ def test_embeddings_are_those_of_encode_in_each_role(
 
 
 def test_roles_that_differ_differ(make_model: Callable[[str], Path], tmp_path: Path) -> None:
-    _dense_routes(make_model("bert")).save_pretrained(str(tmp_path))
+    _dense_routes(make_model("bert")).save_pretrained(str(tmp_path), create_model_card=False)
     encoder = encoder_of(tmp_path)
     query, document, neither = (encoder.embed(TEXTS, role) for role in ROLES)
     assert np.abs(query - document).max() > 0.1
@@ -204,7 +204,7 @@ def test_roles_that_differ_differ(make_model: Callable[[str], Path], tmp_path: P
 
 
 def test_lengths_are_those_of_the_role(make_model: Callable[[str], Path], tmp_path: Path) -> None:
-    _lengths_by_role(make_model("bert")).save_pretrained(str(tmp_path))
+    _lengths_by_role(make_model("bert")).save_pretrained(str(tmp_path), create_model_card=False)
     encoder = encoder_of(tmp_path)
     assert [encoder.lengths(TEXTS[2:3], "", role) for role in ROLES] == [[8], [20], [48]]
     encoder.embed(TEXTS[2:3], "document")
@@ -222,7 +222,7 @@ def test_a_window_that_would_not_reach_all_texts_is_refused(
     make: Callable[[Path], Any], words: str, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """What is asked for is the window of all texts, and queries would be read at their own."""
-    make(make_model("bert")).save_pretrained(str(tmp_path))
+    make(make_model("bert")).save_pretrained(str(tmp_path), create_model_card=False)
     for window in (32, None):
         located = locate(settings(tmp_path, window=window), offline=True)
         model = load(located, device="cpu", dtype="float32")

@@ -47,7 +47,7 @@ def folder_of(
     model = SentenceTransformer(
         modules=[module, Pooling(module.get_embedding_dimension(), pooling)], device="cpu"
     )
-    model.save(str(folder / "model"))
+    model.save(str(folder / "model"), create_model_card=False)
     return folder / "model"
 
 

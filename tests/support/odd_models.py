@@ -123,9 +123,9 @@ def _save(folder: Path, modules: list[Any], **options: Any) -> Path:
     from sentence_transformers import SentenceTransformer
 
     torch.manual_seed(1)
-    SentenceTransformer(modules=modules, device="cpu", **options).save_pretrained(
-        str(folder / "model")
-    )
+    model = SentenceTransformer(modules=modules, device="cpu", **options)
+    # Its card takes most of the time that saving does, and nothing reads it.
+    model.save_pretrained(str(folder / "model"), create_model_card=False)
     return folder / "model"
 
 
