@@ -454,10 +454,10 @@ def test_a_number_leads_to_where_it_comes_from_and_back(paper: Page):
 def test_the_page_of_a_folder_of_results(of_results: Page):
     of_results.draw_charts()
     assert of_results.js("return document.querySelectorAll('b').length") == 0
-    assert of_results.texts(".table-one th.model") == ["<b>bold"]
+    assert of_results.texts(".table-one tr.heading th")[1] == "<b>bold"
     cells = cells_of(of_results.report)
     assert len(cells) == 10
-    assert of_results.texts("#cells .status") == ["10 rows"]
+    assert len(of_results.all("#cells tbody tr")) == 10
 
     of_results.focus(of_results.find("#cells tbody tr:nth-child(2) .number"))
     of_results.press("\ue007")
@@ -472,25 +472,36 @@ def test_the_page_of_a_folder_of_results(of_results: Page):
     assert of_results.faults() == []
 
 
-def test_a_long_table_is_made_when_it_is_asked_for(driver: Any, folder: Path):
-    rows = [[{"text": "x", "value": "x", "style": "neutral", "tooltip": ""}] * 2]
-    sheet = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 2, "notes": []}
-    short = {**sheet, "name": "short", "sections": [{"heading": "", "rows": rows * 100}]}
-    sheet["sections"] = [{"heading": "of many", "rows": rows * 101}]
-    report = {**document(models=MODELS[:1], columns={"STS": 1}), "sheets": [short, sheet]}
+def test_a_long_table_shows_a_page_of_its_rows_under_their_heading(driver: Any, folder: Path):
+    def row(place: int) -> list[dict[str, Any]]:
+        return [
+            {"text": text, "value": value, "style": "neutral", "tooltip": ""}
+            for text, value in ((f"t{place}", f"t{place}"), (f"{place % 7}.00", place % 7))
+        ]
+
+    sheet = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 1, "notes": []}
+    sections = [
+        {"heading": heading, "rows": [row(place) for place in range(40)]} for heading in ("p", "q")
+    ]
+    report = document(models=MODELS[:1], columns={"STS": 1})
+    report["sheets"] = [{**sheet, "sections": sections}]
     one = opened(driver, folder, "long", report)
-    assert len(one.all("#sheets tbody tr")) == 100
-    summary = one.find("#sheets summary")
-    assert summary.text == "The table of 101 rows"
-    one.focus(summary)
-    toggled = "window.toggled = 0; arguments[0].addEventListener('toggle', () => window.toggled++)"
-    one.js(toggled, one.find("#sheets details"))
-    # The heading of its section is a row of its own. The browser tells of the key's effect in
-    # a task of its own, which may come after the key's.
-    for times in (1, 2, 3):
-        one.press("\ue007")
-        one.wait(lambda times=times: one.js("return window.toggled") == times, "it has toggled")
-        assert len(one.all("#sheets details tbody tr")) == 102
+    assert one.texts("#sheets .status") == ["80 rows"]
+    assert one.texts("#sheets tr.heading") == ["p", "q"]
+    assert len(one.all("#sheets tbody tr")) == 52
+    one.js("document.querySelectorAll('#sheets .pages button')[1].click()")
+    # The heading stands above the rows of the next page as well.
+    assert one.texts("#sheets tr.heading") == ["q"]
+    assert len(one.all("#sheets tbody tr")) == 31
+    one.choose("#sheets", "Part", "p")
+    assert one.texts("#sheets .status") == ["40 of 80 rows"]
+    button = header(one, "#sheets", "b").find_element("css selector", "button")
+    one.focus(button)
+    one.press("\ue007")
+    assert one.texts("#sheets tbody td")[:6] == ["6.00"] * 5 + ["5.00"]
+    one.choose("#sheets", "Part", "all")
+    # Rows are sorted within their part.
+    assert one.texts("#sheets tr.heading") == ["p", "q"]
     assert one.faults() == []
 
 
@@ -655,7 +666,7 @@ def test_names_with_markup_are_text(marked: Page):
 
     assert marked.driver.title == f"{MARKUP}Attention temperature over 2 models"
     assert marked.js("return document.querySelectorAll('img, b, main a').length") == 0
-    assert marked.texts(".table-one th.model")[0] == f"{MARKUP}ANCE"
+    assert marked.texts(".table-one tr.heading th")[1] == f"{MARKUP}ANCE"
     assert marked.texts("#cells tbody th")[0] == f"{MARKUP}STSTask00"
     assert MARKUP in marked.find("#detail").text
     assert any("<img src=x" in text for text in marked.texts("svg text"))

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from report_tables import tables_of
+
 from lcbench.reporting.figures import interactive
 from lcbench.reporting.figures.by_length import all_panels
 from lcbench.reporting.figures.panels import (
@@ -55,7 +57,7 @@ def document(
     labels = [block["label"] for block in blocks]
     names = [*tasks, "Avg"]
     first = next(iter(tasks.values()))[0]
-    return {
+    report: dict[str, Any] = {
         "title": f"{mark}Attention temperature over {len(models)} models",
         "made": "2025-11-02T10:00:00+00:00",
         "version": "0.1.0",
@@ -123,6 +125,8 @@ def document(
             for task in those
         },
     }
+    made = [one for table in report["tables"] for one in tables_of(table)]
+    return {**report, "sheets": [*made, *report["sheets"]]}
 
 
 def _model(

@@ -28,7 +28,6 @@ _SCRIPTS = (
     "cells.js",
     "charts.js",
     "tables.js",
-    "browser.js",
     "page.js",
 )
 

@@ -38,7 +38,6 @@ const temperature = (policy) => Number(policy);
 const headingOf = (table) => table.heading ?? table.group;
 const tau = (policy) => `τ = ${policy}`;
 const windowText = (model) => (isNumber(model.window) ? String(model.window) : HOLE);
-const columnNames = (table) => [...table.columns.map((column) => column.name), AVERAGE];
 const improvementOf = (model, policy, column) => model.improvements?.[policy]?.[column] ?? null;
 
 const cellTitle = (cell) => `${cell.task}: ${cell.model.label}, ${tau(cell.policy)}`;
@@ -79,11 +78,71 @@ function openCell(cell) {
   openDetail(cellTitle(cell), nodes);
 }
 
-const scoreNumber = (cell, look = "plain") =>
-  number([fixed(cell.score)], look, aboutCell(cell), () => openCell(cell));
+/** What a number of a table comes from: a cell, or a mean over cells; null where it is not known. */
+function originOf(group, [label, policy, what]) {
+  const table = tables.find((one) => one.group === group);
+  const model = table?.models.find((one) => one.label === label);
+  if (!model) return null;
+  const cell = findCell(table, model, policy, what);
+  return cell
+    ? { about: aboutCell(cell), open: () => openCell(cell) }
+    : {
+        about: aboutMean(model, policy, what),
+        open: () => openMean(table, model, policy, what),
+      };
+}
 
-const cellImprovement = (cell) =>
-  improvementNumber(cell.improvement, aboutCell(cell), () => openCell(cell));
+// The improvements of cells as their table has them, with their marks.
+const gains = new Map(
+  (report.sheets ?? [])
+    .filter((sheet) => sheet.name.startsWith("matrix"))
+    .flatMap(({ scores, sections }) =>
+      sections.flatMap(({ rows }) => rows.flat()).map((entry) => [scores, entry]),
+    )
+    .filter(([, entry]) => entry.source)
+    .map(([scores, entry]) => [JSON.stringify([scores, ...entry.source]), entry]),
+);
+
+const scoreEntry = (cell) => ({
+  text: fixed(cell.score),
+  value: cell.score,
+  source: [cell.model.label, cell.policy, cell.task],
+});
+
+const gainEntry = ({ table, model, policy, task }) =>
+  gains.get(JSON.stringify([table.group, model.label, policy, task])) ?? { text: HOLE, value: null };
+
+/** All cells as a table, one a row. */
+function cellTable() {
+  const isOne = tables.length === 1;
+  const label = (text) => ({ text, value: text });
+  const detail = (value, shown) => ({ text: shown(value), value: value ?? null, isPlain: true });
+  const header = ["Task", "Column", "Model", ...(isOne ? [] : ["Table"]), "τ"];
+  return {
+    name: "cells",
+    title: "All cells",
+    header: [...header, "Score", "Baseline", "Improv., %", "Low", "High", "p", "p (Holm)"],
+    labels: header.length,
+    scores: tables[0]?.group,
+    sections: [
+      {
+        heading: "",
+        rows: cells.map((cell) => [
+          ...[cell.task, cell.column, cell.model.label].map(label),
+          ...(isOne ? [] : [label(cell.table.group)]),
+          label(cell.policy),
+          { ...scoreEntry(cell), scores: cell.table.group },
+          detail(cell.raw, fixed),
+          { ...gainEntry(cell), scores: cell.table.group },
+          detail(cell.improvement?.low, (value) => signed(value)),
+          detail(cell.improvement?.high, (value) => signed(value)),
+          detail(cell.improvement?.p, chance),
+          detail(cell.improvement?.adjusted, chance),
+        ]),
+      },
+    ],
+  };
+}
 
 function aboutMean(model, policy, column) {
   return () => {
@@ -103,7 +162,9 @@ function openMean(table, model, policy, column) {
   const parts = table.columns.filter((one) =>
     column === AVERAGE ? averaged.includes(one.name) : one.name === column,
   );
-  const place = (shown) => el("td", { class: "num" }, shown ?? HOLE);
+  const ofGroup = { scores: table.group, labels: 0, header: [] };
+  const place = (entry) =>
+    el("td", { class: "num" }, entry ? entryNode(ofGroup, [], entry, 0) : HOLE);
   const line = (task) => {
     const cell = findCell(table, model, policy, task);
     const raw = findCell(table, model, BASELINE, task);
@@ -111,12 +172,12 @@ function openMean(table, model, policy, column) {
       "tr",
       {},
       el("th", { scope: "row" }, task),
-      place(raw && scoreNumber(raw)),
-      policy === BASELINE ? null : place(cell && scoreNumber(cell)),
-      policy === BASELINE ? null : place(cell?.improvement && cellImprovement(cell)),
+      place(raw && scoreEntry(raw)),
+      policy === BASELINE ? null : place(cell && scoreEntry(cell)),
+      policy === BASELINE ? null : place(cell && gainEntry(cell)),
     );
   };
-  const names = ["Task", "raw", ...(policy === BASELINE ? [] : [tau(policy), "Improv., %"])];
+  const names = ["Task", "baseline", ...(policy === BASELINE ? [] : [tau(policy), "Improv., %"])];
   const bodies = parts.map((part) =>
     el(
       "tbody",

@@ -116,31 +116,35 @@ window.addEventListener("afterprint", () => {
 
 // The sections.
 
+/** The tables of a table of scores: those whose numbers lead to its cells. */
+const sheetsOf = ({ group }) => (report.sheets ?? []).filter((one) => one.scores === group);
+
 function tableSection(table, place) {
   const isOnly = tables.length === 1;
-  const rows = () => tableOneRows(table);
-  const choice = choiceOfTau(table);
-  const hasTaus = table.models.some((model) => model.policies.length > 1);
   const charts = (figures.tables?.[place] ?? []).map((one) => chart(one));
+  const sheets = sheetsOf(table);
+  const main = sheets.filter((one) => one.data === "table1.csv");
+  const choices = sheets.filter((one) => one.name.startsWith("choice"));
+  const perTask = sheets.filter((one) => one.data === "tasks.csv");
   section(
     `table-${place}`,
     isOnly ? "Table 1" : `Table 1: ${headingOf(table)}`,
     isOnly ? el("p", { class: "group" }, headingOf(table)) : null,
-    tableOne(table),
-    el(
-      "p",
-      { class: "key" },
-      [el("span", { class: "up" }, "▲ "), el("span", { class: "down" }, "▼ ")],
-      "significant; △ ▽ not significant. ",
-      "Press a number for where it comes from.",
-    ),
-    el("div", { class: "figure-tools" }, csvButton(`table1 ${table.group}`, rows)),
-    notesList(table.notes, table.footnotes),
-    choice ? [el("h3", {}, "The choice of τ"), choice] : null,
+    main.map((one) => [tableNodes(one), markKey()]),
+    choices.map((one) => [el("h3", {}, "The choice of τ"), tableNodes(one)]),
     charts.length ? [el("h3", {}, "Improvement and its uncertainty"), charts] : null,
-    hasTaus ? [el("h3", {}, "Tasks and τ"), matrix(table)] : null,
+    perTask.map((one) => [el("h3", {}, one.title), tableNodes(one)]),
   );
 }
+
+const markKey = () =>
+  el(
+    "p",
+    { class: "key" },
+    [el("span", { class: "gain" }, "▲ "), el("span", { class: "loss" }, "▼ ")],
+    "significant; △ ▽ not significant. ",
+    "Press a number for where it comes from.",
+  );
 
 function figureSection() {
   const { heat = [], by_length: byLength, note } = figures;
@@ -155,89 +159,20 @@ function figureSection() {
   );
 }
 
-const WITHIN = { yes: "✓ within", no: "✗ outside", unknown: "? unknown" };
-
 function paperSection() {
-  const { paper } = report;
-  if (!paper?.rows?.length) return;
-  const about = (row) => () => ({
-    title: [row.model, row.row, row.column].join(", "),
-    facts: [
-      ["Paper", precise(row.paper)],
-      ["Ours", precise(row.ours)],
-      ["Difference", precise(row.difference)],
-      ["Noise", precise(row.noise)],
-      ...(row.note ? [["Note", row.note]] : []),
-    ],
-  });
-  const text = (name, key, filter = false) => ({ name, filter, value: (row) => row[key] });
-  const numeric = (name, key, shown) => ({
-    name,
-    numeric: true,
-    value: (row) => row[key],
-    cell: (row) => (isNumber(row[key]) ? number([shown(row[key])], "plain", about(row)) : HOLE),
-  });
-  const columns = [
-    text("Model", "model", true),
-    text("Table", "table", true),
-    text("Row", "row", true),
-    text("τ", "policy"),
-    text("Column", "column", true),
-    numeric("Paper", "paper", (value) => fixed(value)),
-    numeric("Ours", "ours", (value) => fixed(value)),
-    numeric("Difference", "difference", (value) => signed(value)),
-    numeric("Noise", "noise", (value) => fixed(value)),
-    { name: "Within", filter: true, value: (row) => WITHIN[row.within] ?? row.within },
-    text("Note", "note"),
-  ];
-  const search = (row) => [row.model, row.table, row.row, row.column, row.note].join(" ");
-  section(
-    "paper",
-    "Paper beside ours",
-    paper.summary ? el("p", { class: "lead" }, paper.summary) : null,
-    browser({ title: "Paper beside ours", rows: paper.rows, columns, search }),
-  );
+  const sheets = (report.sheets ?? []).filter((one) => one.data === "paper.csv");
+  if (!sheets.length) return;
+  const nodes = sheets.map((one) => [el("h3", {}, one.title), tableNodes(one)]);
+  section("paper", "Comparison with the paper", nodes);
 }
 
 function cellSection() {
   if (!cells.length) return;
-  const named = (name, value) => ({ name, filter: true, value });
-  const numeric = (name, key, cell) => ({ name, numeric: true, value: (row) => row[key], cell });
-  const part = (name, key, shown) => ({
-    name,
-    numeric: true,
-    value: (cell) => cell.improvement?.[key],
-    cell: (cell) => shown(cell.improvement?.[key]),
-  });
-  const columns = [
-    named("Task", (cell) => cell.task),
-    named("Column", (cell) => cell.column),
-    named("Model", (cell) => cell.model.label),
-    ...(tables.length > 1 ? [named("Table", (cell) => cell.table.group)] : []),
-    named("τ", (cell) => cell.policy),
-    numeric("Score", "score", (cell) => scoreNumber(cell)),
-    numeric("Raw", "raw", (cell) => fixed(cell.raw)),
-    {
-      name: "Improv., %",
-      numeric: true,
-      value: (cell) => cell.improvement?.value,
-      cell: (cell) => (cell.improvement ? cellImprovement(cell) : HOLE),
-    },
-    part("Low", "low", (value) => signed(value)),
-    part("High", "high", (value) => signed(value)),
-    part("p", "p", chance),
-    part("p (Holm)", "adjusted", chance),
-  ];
-  const search = ({ task, column, model, policy, table }) =>
-    [task, column, model.label, model.model, policy, table.group].join(" ");
-  const extra = [
-    { label: "significant", keeps: (cell) => excludesZero(cell.improvement) },
-  ];
   section(
     "cells",
     "All cells",
     el("p", {}, "One row a model, τ and task. Each number leads to where it comes from."),
-    browser({ title: "All cells", rows: cells, columns, search, extra }),
+    tableNodes(cellTable()),
   );
 }
 
@@ -249,14 +184,14 @@ function readingSection() {
   const look = (name, text) => el("span", { class: name }, text);
   const entries = [
     [
-      [look("up", "▲ 0.43 "), look("down", "▼ 0.43")],
-      `An improvement (blue) or a loss (orange), in % of raw, that is significant: its 95 % interval
+      [look("gain", "▲ 0.43 "), look("loss", "▼ 0.43")],
+      `An improvement (blue) or a loss (orange), in % of the baseline, that is significant: its 95 % interval
        excludes zero, and its permutation test has p ≤ 0.05.
        The colours are the same in all charts.`,
     ],
-    [[look("unsure", "△ 0.43 ▽ 0.43")], "One that is not significant: it may be noise."],
+    [[look("inconclusive", "△ 0.43 ▽ 0.43")], "One that is not significant: it may be noise."],
     [["▲ 0.43"], "One whose interval is not known."],
-    [[HOLE], "A hole: not measured, or not averaged because something is missing."],
+    [[HOLE], "A missing value: not measured, or not averaged because something is missing."],
   ];
   section(
     "reading",
@@ -273,12 +208,14 @@ function readingSection() {
 header();
 tables.forEach(tableSection);
 figureSection();
-// These stand above, with their charts.
-const ABOVE = ["table1.csv", "tasks.csv", "paper.csv"];
+const placed = new Set(tables.flatMap(sheetsOf));
 const further = (report.sheets ?? []).filter(
-  (one) => !ABOVE.includes(one.data) && !one.name.startsWith("choice"),
+  (one) => !placed.has(one) && one.data !== "paper.csv",
 );
-if (further.length) section("sheets", "Further tables", further.map(sheetTable));
+if (further.length) {
+  const nodes = further.map((one) => [el("h3", {}, one.title), tableNodes(one)]);
+  section("sheets", "Further tables", nodes);
+}
 paperSection();
 cellSection();
 readingSection();

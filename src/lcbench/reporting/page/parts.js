@@ -23,9 +23,6 @@ function el(name, attributes = {}, ...children) {
 /** Text that only a screen reader gets. */
 const unseen = (text) => el("span", { class: "unseen" }, text);
 
-/** All pairs of the one and the other. */
-const cross = (first, second) => first.flatMap((one) => second.map((other) => [one, other]));
-
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** Two decimals as Python prints them: exact ties (…125, …625) go to the even neighbour. */
@@ -54,38 +51,6 @@ function chance(value) {
   return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
 }
 
-/**
- * "up", "down" (significant, on the side of the improvement), "unsure" (not significant),
- * "plain" (unknown): the rule of `table.improvement`.
- */
-function lookOf(improvement) {
-  if (!improvement || !isNumber(improvement.value)) return "plain";
-  if (!isNumber(improvement.low) || !isNumber(improvement.high)) return "plain";
-  if (improvement.significant === false) return "unsure";
-  if (improvement.low > 0 && improvement.value > 0) return "up";
-  return improvement.high < 0 && improvement.value < 0 ? "down" : "unsure";
-}
-
-const excludesZero = (improvement) => ["up", "down"].includes(lookOf(improvement));
-
-/** An improvement as nodes: a filled arrow where it is sure, a hollow one where it is not. */
-function improvementNodes(improvement) {
-  if (!improvement || !isNumber(improvement.value)) return [HOLE];
-  const size = fixed(Math.abs(improvement.value));
-  // What reads 0.00 has an arrow only if it is significant.
-  if (Number(size) === 0 && !excludesZero(improvement)) return [size];
-  const gain = improvement.value > 0;
-  if (improvement.too_few) return [`few: ${signed(improvement.value)}`];
-  const unsure = lookOf(improvement) === "unsure";
-  const arrow = unsure ? (gain ? "△" : "▽") : gain ? "▲" : "▼";
-  return [
-    el("span", { class: "arrow", "aria-hidden": "true" }, arrow),
-    unseen(gain ? "plus " : "minus "),
-    size,
-    unsure ? unseen(", not significant") : null,
-  ];
-}
-
 function intervalText(improvement, format = signed) {
   if (!improvement || !isNumber(improvement.low) || !isNumber(improvement.high)) return "unknown";
   return `${format(improvement.low)} to ${format(improvement.high)}`;
@@ -103,10 +68,10 @@ function improvementFacts(improvement) {
     facts[1][0] = `95 % band over ${improvement.tried} τ tried`;
     facts.push(["95 % interval of this τ alone", intervalText({ low, high }, precise)]);
   }
-  if (lookOf(improvement) !== "plain") {
+  if (isNumber(improvement.low) && typeof improvement.significant === "boolean") {
     const verdict = improvement.too_few ? "too few items changed to say" : "no";
-    facts.push(["Significant", excludesZero(improvement) ? "yes" : verdict]);
-    if (!excludesZero(improvement) && isNumber(improvement.bound)) {
+    facts.push(["Significant", improvement.significant ? "yes" : verdict]);
+    if (!improvement.significant && isNumber(improvement.bound)) {
       facts.push(["No more than, either way, %", precise(improvement.bound)]);
     }
   }
@@ -138,9 +103,6 @@ function number(nodes, look, about, open) {
   numbers.set(button, { about, open });
   return button;
 }
-
-const improvementNumber = (improvement, about, open) =>
-  number(improvementNodes(improvement), lookOf(improvement), about, open);
 
 function factList(facts) {
   return el(

@@ -1,292 +1,274 @@
-// The report's tables: Table 1, the choice of τ, tasks by τ, and sheets.
+// Every table of the report, and that of its cells: sorted by its headers, filtered, searched, and
+// shown in pages. A table comes with its texts, its styles and where its numbers come from.
 
-// Table 1.
+// A table of more rows has fields that filter it, one of more than a page of them its pages.
+const FEWEST_TO_FILTER = 12;
+const ROWS_OF_A_PAGE = 50;
+// A column of more names than these is searched and not chosen from.
+const MOST_CHOICES = 60;
+// Their rows belong together, and are not put into another order.
+const IN_LINES = ["table1.csv", "paper.csv"];
+const STYLES = ["neutral", "gain", "loss", "inconclusive", "best", "detail"];
+const ARROWS = { "▲": "plus ", "▼": "minus ", "△": "plus ", "▽": "minus " };
 
-function tableOne(table) {
-  const names = columnNames(table);
-  const counts = new Map(table.columns.map((column) => [column.name, column.tasks.length]));
-  const headers = names.map((name) => {
-    const count = counts.has(name) ? ` (${counts.get(name)})` : "";
-    const attributes = { scope: "col", class: placeClass(name) };
-    return el("th", attributes, name, el("span", { class: "count" }, count));
-  });
-  const bodies = [];
-  let window = null;
-  for (const model of table.models) {
-    const text = `Window ${windowText(model)}`;
-    if (text !== window) bodies.push(el("tbody", {}, headingRow(text, names.length + 2)));
-    window = text;
-    bodies.at(-1).append(...modelRows(table, model, names));
-  }
-  if (table.average_improvement) bodies.push(el("tbody", {}, averageRow(table, names)));
-  const first = ["Model", "Row"].map((name) => el("th", { scope: "col" }, name));
-  return scrolling(
-    el("table", { class: "table-one" }, el("thead", {}, el("tr", {}, first, headers)), bodies),
-    `Table 1 of ${headingOf(table)}: arrow keys move between its numbers`,
+/** The nodes of a table, without its title. */
+function tableNodes(table, name = table.name) {
+  const labels = table.labels ?? 1;
+  const items = table.sections.flatMap((section, part) =>
+    section.rows.map((row) => ({ row, part, section })),
   );
-}
+  const isFiltered = items.length > FEWEST_TO_FILTER;
+  const isSorted = !IN_LINES.includes(table.data);
+  const state = {
+    sort: null, // the place of a column
+    down: false,
+    page: 0,
+    size: ROWS_OF_A_PAGE,
+    words: [],
+    part: null,
+    chosen: new Map(), // a text by column
+    isSignificant: false,
+  };
+  const count = (value) => value.toLocaleString("en");
+  const textOf = ({ row, section }) =>
+    [section.heading, ...row.slice(0, labels).map((entry) => entry.text)].join(" ").toLowerCase();
 
-const placeClass = (column) => (column === AVERAGE ? "num average" : "num");
+  const status = el("p", { class: "status", role: "status" });
+  const directions = [];
+  const headers = table.header.map((text, place) => {
+    const direction = el("span", { class: "direction", "aria-hidden": "true" });
+    directions.push(direction);
+    const attributes = { type: "button", class: "sort", onclick: () => sortBy(place) };
+    const shown = isSorted ? el("button", attributes, text, direction) : text;
+    return el("th", { scope: "col", class: placeClass(place) }, shown);
+  });
+  const shownTable = el(
+    "table",
+    { class: isSorted ? "browser" : "table-one" },
+    el("thead", {}, el("tr", {}, headers)),
+  );
+  const looks = table.header.length > 7 ? "" : "fit";
+  const region = scrolling(shownTable, `${table.title}: arrow keys move between numbers`, looks);
 
-function modelRows(table, model, names) {
-  const lines = [["raw", BASELINE]];
-  if (model.best !== null) lines.push(["ours", model.best], ["Relative Improv.", model.best]);
-  return lines.map(([row, policy], at) => {
-    const isRelative = row === "Relative Improv.";
-    const label = { scope: "row", rowspan: lines.length, class: "model" };
-    return el(
-      "tr",
-      { class: isRelative ? "relative" : at === 0 ? "first" : null },
-      at === 0 ? el("th", label, model.label) : null,
-      el("th", { scope: "row", class: "row-name" }, row === "ours" ? `ours ${tau(policy)}` : row),
-      names.map((name) => {
-        const shown = meanNumber(table, model, policy, name, isRelative);
-        return el("td", { class: placeClass(name) }, shown);
-      }),
+  function placeClass(place) {
+    if (place < labels) return null;
+    return table.header[place] === AVERAGE ? "num average" : "num";
+  }
+
+  /** Change what is shown, from its first page on. */
+  function change(how) {
+    how();
+    state.page = 0;
+    draw();
+  }
+
+  function choice(label, values, onchoice) {
+    if (values.length < 2 || values.length > MOST_CHOICES) return null;
+    // An empty value is all of them, so that a name, which may be empty, is told from it.
+    const options = values.map((value) => ({ value: `=${value}`, text: value }));
+    return chooser(label, [{ value: "", text: "all" }, ...options], (value) =>
+      change(() => onchoice(value ? value.slice(1) : null)),
     );
-  });
-}
-
-function meanNumber(table, model, policy, column, isRelative) {
-  const improvement = improvementOf(model, policy, column);
-  const value = isRelative ? improvement?.value : model.scores[policy]?.[column];
-  if (!isNumber(value)) {
-    const partial = model.partial?.[policy]?.[column];
-    return partial ? `${partial[0]} of ${partial[1]}` : HOLE;
   }
-  const about = aboutMean(model, policy, column);
-  const open = () => openMean(table, model, policy, column);
-  return isRelative
-    ? improvementNumber(improvement, about, open)
-    : number([fixed(value)], "plain", about, open);
-}
 
-function averageRow(table, names) {
-  const places = names.map((name) => {
-    const improvement = table.average_improvement[name];
-    const about = () => ({
-      title: `Avg Improv. of ${name}: the mean over the models, each at its best τ`,
-      facts: improvementFacts(improvement),
+  function filters() {
+    const parts = table.sections.map((section) => section.heading).filter(Boolean);
+    const ofColumn = (place) => [...new Set(items.map(({ row }) => row[place].text))];
+    const chosen = (place) => (value) =>
+      value === null ? state.chosen.delete(place) : state.chosen.set(place, value);
+    return [
+      choice("Part", [...new Set(parts)], (value) => (state.part = value)),
+      ...table.header
+        .slice(0, labels)
+        .map((label, place) => choice(label || "Row", ofColumn(place), chosen(place))),
+    ];
+  }
+
+  function searchField() {
+    const id = identifier();
+    const words = (event) => event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const oninput = (event) => change(() => (state.words = words(event)));
+    return el(
+      "div",
+      { class: "field" },
+      el("label", { for: id }, "Search"),
+      el("input", { id, type: "search", autocomplete: "off", oninput }),
+    );
+  }
+
+  const isSignificant = ({ row }) => row.some(({ style }) => style === "gain" || style === "loss");
+
+  function significantField() {
+    if (!items.some(isSignificant)) return null;
+    const id = identifier();
+    const onchange = (event) => change(() => (state.isSignificant = event.target.checked));
+    return el(
+      "div",
+      { class: "field check" },
+      el("input", { id, type: "checkbox", onchange }),
+      el("label", { for: id }, "significant"),
+    );
+  }
+
+  const keeps = (item) =>
+    (state.part === null || item.section.heading === state.part) &&
+    [...state.chosen].every(([place, text]) => item.row[place].text === text) &&
+    (!state.isSignificant || isSignificant(item)) &&
+    state.words.every((word) => textOf(item).includes(word));
+
+  /** The rows that are left, in the order of their sections: missing values last either way. */
+  function kept() {
+    const found = items.filter(keeps);
+    if (state.sort === null) return found;
+    const side = state.down ? -1 : 1;
+    const keyOf = ({ row }) => row[state.sort].value;
+    const isMissing = (key) => key === null || key === undefined || key === "";
+    const collate = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
+    // A column of policies has temperatures, which are numbers, and then others.
+    const isName = (key) => !Number.isFinite(Number(key));
+    const compare = (a, b) =>
+      isName(a) && isName(b) ? collate(a, b) : isName(a) - isName(b) || a - b;
+    // Equals stay in their own order, for sort is stable.
+    return found.sort((first, second) => {
+      const [a, b] = [keyOf(first), keyOf(second)];
+      const missing = isMissing(a) - isMissing(b);
+      if (first.part !== second.part) return first.part - second.part;
+      return isMissing(a) || isMissing(b) ? missing : side * compare(a, b);
     });
-    const shown = improvement ? improvementNumber(improvement, about) : HOLE;
-    return el("td", { class: placeClass(name) }, shown);
-  });
-  const label = el("th", { scope: "row", colspan: 2 }, "Avg Improv.");
-  return el("tr", { class: "total" }, label, places);
-}
+  }
 
-function tableOneRows(table) {
-  const header = ["group", "window", "model", "revision", "policy", "column"];
-  const rows = table.models.flatMap((model) =>
-    model.policies.flatMap((policy) =>
-      columnNames(table).map((column) => {
-        const improvement = improvementOf(model, policy, column);
-        return [
-          ...[table.group, model.window, model.model, model.revision, policy, column],
-          model.scores[policy]?.[column],
-          ...[improvement?.value, improvement?.low, improvement?.high],
-        ];
-      }),
-    ),
-  );
-  return [[...header, "score", "improvement", "low", "high"], ...rows];
-}
+  function line(row) {
+    const places = row.map((entry, place) => {
+      if (place === 0 && labels) {
+        return el("th", { scope: "row", class: entry.style === "detail" ? "detail" : null }, entry.text);
+      }
+      const shown = place < labels ? entry.text : entryNode(table, row, entry, place);
+      return el("td", { class: placeClass(place) }, shown);
+    });
+    return el("tr", { class: row.some(({ text }) => text[0] in ARROWS) ? "relative" : null }, places);
+  }
 
-// The choice of τ.
+  /** The rows under their headings, each again where a page begins. */
+  function bodies(shown) {
+    const made = [];
+    let last = null;
+    for (const item of shown) {
+      const { section, row } = item;
+      if (last?.part !== item.part) {
+        const isOther = (section.group ?? "") !== (last?.section.group ?? "");
+        const headings = [isOther ? section.group : "", section.heading].filter(Boolean);
+        made.push(
+          el("tbody", {}, headings.map((text) => headingRow(text, table.header.length))),
+        );
+      }
+      made.at(-1).append(line(row));
+      last = item;
+    }
+    return made;
+  }
 
-const PAPERS_RULE = `The paper takes the τ that is best over all tasks, on the data that it reports.
-  Beside it: what is gained when each task gets the τ that is best over the other tasks.`;
+  function draw() {
+    const found = kept();
+    const pages = Math.max(1, Math.ceil(found.length / state.size));
+    const start = state.page === 0 ? 0 : state.page * state.size;
+    const shown = found.slice(start, start + state.size);
+    for (const body of [...shownTable.tBodies]) body.remove();
+    shownTable.append(...bodies(shown));
+    const first = shownTable.querySelector("tbody .number");
+    if (first) first.tabIndex = 0;
 
-/** The nodes of the choice, or null where there is none. */
-function choiceOfTau({ group, choice, models }) {
-  if (!choice?.models?.length) return notesList(choice?.notes);
-  const names = [
-    "Model",
-    "τ, paper’s rule",
-    "gain, %",
-    "95 % interval",
-    "gain, task held out, %",
-    "optimism, points",
-    "τ = 0.8 loses, points",
-  ];
-  const rows = choice.models.map((one) =>
-    el(
-      "tr",
-      {},
-      el("th", { scope: "row" }, one.label),
-      choicePlaces(one, gainOf(models, one)).map((shown) => el("td", { class: "num" }, shown)),
-    ),
-  );
-  const oneForAll = isNumber(choice.one_gain)
-    ? `One τ for all models: ${choice.one_tau}, with a mean gain of ${signed(choice.one_gain)} %.`
-    : "No τ was tried for all models.";
-  return [
-    el("p", {}, PAPERS_RULE),
-    scrolling(
-      el("table", {}, headerRow(names, 1), el("tbody", {}, rows)),
-      `Choice of τ of ${group}`,
-      "fit",
-    ),
-    ...(choice.models.length > 1 ? [el("p", {}, oneForAll)] : []),
-    notesList(choice.notes),
-  ];
-}
+    headers.forEach((header, place) => {
+      const isBy = state.sort === place;
+      if (isBy) header.setAttribute("aria-sort", state.down ? "descending" : "ascending");
+      else header.removeAttribute("aria-sort");
+      const hint = isFiltered ? " ↕" : "";
+      directions[place].textContent = isBy ? (state.down ? " ↓" : " ↑") : hint;
+    });
+    const all = `${count(items.length)} rows`;
+    status.textContent = found.length === items.length ? all : `${count(found.length)} of ${all}`;
+    pageText.textContent = found.length
+      ? `${count(start + 1)}–${count(start + shown.length)} of ${count(found.length)}`
+      : "nothing found";
+    previous.disabled = state.page === 0;
+    next.disabled = state.page >= pages - 1;
+    // With all rows in sight there is nothing to turn.
+    turning.hidden = items.length <= ROWS_OF_A_PAGE;
+    // A page of rows is turned and does not scroll within the page as well; a long one does, below
+    // a header that stays.
+    region.classList.toggle("tall", shown.length > ROWS_OF_A_PAGE);
+  }
 
-/** The improvement of Avg at the τ of the paper's rule; nothing at τ = 1. */
-const gainOf = (models, one) =>
-  models.find(({ label }) => label === one.label)?.improvements[one.tau]?.Avg;
+  function sortBy(place) {
+    change(() => {
+      // The largest numbers are what one looks for first, and names from A.
+      if (state.sort === place) state.down = !state.down;
+      else Object.assign(state, { sort: place, down: place >= labels });
+    });
+  }
 
-function choicePlaces(one, gain) {
-  const aboutGain = () => ({
-    title: `${one.label}: gain of Avg at each τ, %`,
-    facts: Object.entries(one.gains).map(([policy, gain]) => [tau(policy), precise(gain)]),
-  });
-  const aboutHonest = () => ({
-    title: `${one.label}: each task at the τ that is best over the others`,
-    facts: [["Held-out gain, %", precise(one.honest_gain)]],
-  });
-  const openHonest = () =>
-    openDetail(aboutHonest().title, [
-      factList(aboutHonest().facts),
-      el("h3", {}, "The τ of each task"),
-      factList(Object.entries(one.held_out ?? {})),
-    ]);
-  const points = (value, name, shown) => {
-    if (!isNumber(value)) return HOLE;
-    const about = () => ({ title: one.label, facts: [[name, precise(value)]] });
-    return number([shown(value)], "plain", about);
-  };
-  return [
-    one.tau,
-    number([signed(one.gain)], "plain", aboutGain),
-    intervalText(gain),
-    number([signed(one.honest_gain)], "plain", aboutHonest, openHonest),
-    points(one.optimism, "Optimism of the paper’s rule, points", signed),
-    points(one.usual_regret, "What τ = 0.8 loses against the best τ, points", fixed),
-  ];
-}
-
-// Tasks by τ.
-
-function matrix(table) {
-  const holder = el("div");
-  let model = table.models[0];
-  let isRelative = true;
-  const draw = () => holder.replaceChildren(matrixTable(table, model, isRelative));
-  const models = table.models.map((one, at) => ({ value: at, text: one.label }));
-  const modelField = chooser("Model", models, (at) => {
-    model = table.models[Number(at)];
+  function turn(step) {
+    state.page += step;
     draw();
-  });
-  const kindField = chooser("Show", ["improvement, %", "score × 100"], (kind) => {
-    isRelative = kind === "improvement, %";
-    draw();
-  });
+    region.scrollTop = 0;
+  }
+
+  const previous = el("button", { type: "button", onclick: () => turn(-1) }, "Previous");
+  const next = el("button", { type: "button", onclick: () => turn(1) }, "Next");
+  const pageText = el("span");
+  const sizes = [String(ROWS_OF_A_PAGE), "200", { value: "0", text: "all" }];
+  const size = chooser("Rows a page", sizes, (value) =>
+    change(() => (state.size = Number(value) || Infinity)),
+  );
+  const saved = () => [
+    ["section", ...table.header],
+    ...kept().map(({ section, row }) => [section.heading, ...row.map((entry) => entry.value)]),
+  ];
+  const turning = el(
+    "nav",
+    { class: "pages", "aria-label": `Pages of ${table.title}` },
+    previous,
+    pageText,
+    next,
+    size,
+  );
+  const button = csvButton(name, saved, isFiltered ? "These rows (CSV)" : "Data (CSV)", table.title);
   draw();
-  const fields = [models.length > 1 ? modelField : null, kindField];
-  return [el("div", { class: "fields" }, fields), holder];
-}
-
-function matrixTable(table, model, isRelative) {
-  const policies = model.policies.filter((policy) => !isRelative || policy !== BASELINE);
-  const sizes = model.cells.map((cell) => Math.abs(cell.improvement?.value ?? 0));
-  const most = Math.max(1e-9, ...sizes);
-  const names = ["Task", ...(isRelative ? ["raw"] : []), ...policies.map(tau)];
-  const line = (task) => {
-    const those = policies.map((policy) => findCell(table, model, policy, task));
-    const raw = findCell(table, model, BASELINE, task);
-    const best = Math.max(...those.map((cell) => cell?.score ?? -Infinity));
-    const places = isRelative
-      ? [scorePlace(raw), ...those.map((cell) => tinted(cell, most))]
-      : those.map((cell) => scorePlace(cell, cell?.score === best ? "strong" : "plain"));
-    return el("tr", {}, el("th", { scope: "row" }, task), places);
-  };
-  const bodies = table.columns.map((column) =>
-    el("tbody", {}, headingRow(column.name, names.length), column.tasks.map(line)),
-  );
-  return scrolling(
-    el("table", { class: "matrix" }, headerRow(names, 1), bodies),
-    `Tasks and τ of ${model.label}: arrow keys move between its numbers`,
-    "tall",
-  );
-}
-
-const scorePlace = (cell, look) =>
-  el("td", { class: "num" }, cell ? scoreNumber(cell, look) : HOLE);
-
-/** A place whose ground shows the size of its improvement; the root keeps small ones visible. */
-function tinted(cell, most) {
-  const value = cell?.improvement?.value;
-  const place = el("td", { class: "num" }, cell ? cellImprovement(cell) : HOLE);
-  if (isNumber(value) && value !== 0) {
-    place.classList.add("tint", value > 0 ? "tint-up" : "tint-down");
-    const strength = Math.round(34 * Math.sqrt(Math.abs(value) / most));
-    place.style.setProperty("--strength", `${strength}%`);
-  }
-  return place;
-}
-
-// Sheets: further tables, which come with their texts.
-
-const LOOKS = { neutral: "plain", gain: "up", loss: "down", inconclusive: "unsure", best: "strong" };
-
-// A table of more rows is made when it is asked for: a page with thousands would open slowly.
-const MOST_ROWS = 100;
-
-function sheetTable(sheet) {
-  const labels = sheet.labels ?? 1;
-  const width = sheet.header.length;
-  const length = sheet.sections.reduce((sum, section) => sum + section.rows.length, 0);
-  const bodies = () => sheet.sections.map(({ heading, rows }) =>
-    el(
-      "tbody",
-      {},
-      heading ? headingRow(heading, width) : null,
-      rows.map((row) =>
-        el("tr", {}, row.map((entry, at) => sheetPlace(sheet, row, entry, at, labels))),
-      ),
-    ),
-  );
-  // A table of few columns would be hard to read across the whole page.
-  const looks = width > 7 ? "tall" : "tall fit";
-  const table = () =>
-    scrolling(el("table", {}, headerRow(sheet.header, labels), bodies()), sheet.title, looks);
-  const rows = () => [
-    ["section", ...sheet.header],
-    ...sheet.sections.flatMap((section) =>
-      section.rows.map((row) => [section.heading, ...row.map((entry) => entry.value)]),
-    ),
-  ];
   return [
-    el("h3", {}, sheet.title),
-    length > MOST_ROWS ? opened(`The table of ${length.toLocaleString("en")} rows`, table) : table(),
-    el("div", { class: "figure-tools" }, csvButton(sheet.name, rows, "Data (CSV)", sheet.title)),
-    notesList(sheet.notes),
+    isFiltered ? el("div", { class: "fields" }, filters(), searchField(), significantField()) : null,
+    isFiltered ? el("div", { class: "status-line" }, status, button) : null,
+    region,
+    turning,
+    isFiltered ? null : el("div", { class: "figure-tools" }, button),
+    notesList(table.notes, table.footnotes),
   ];
 }
 
-/** What is made when its summary is opened, once. */
-function opened(summary, make) {
-  const details = el("details", {}, el("summary", {}, summary));
-  details.addEventListener("toggle", () => details.append(make()), { once: true });
-  return details;
+/** A number with its arrow, which a screen reader is told in words. */
+function entryNodes({ text, style }) {
+  if (!(text[0] in ARROWS)) return [text];
+  return [
+    el("span", { class: "arrow", "aria-hidden": "true" }, text[0]),
+    unseen(ARROWS[text[0]]),
+    text.slice(1).trim(),
+    style === "inconclusive" ? unseen(", not significant") : null,
+  ];
 }
 
-function sheetPlace(sheet, row, entry, at, labels) {
-  if (at < labels) {
-    return at === 0 ? el("th", { scope: "row" }, entry.text) : el("td", {}, entry.text);
-  }
-  const isHole = entry.value === null || entry.value === undefined;
-  if (isHole && !entry.tooltip) return el("td", { class: "num" }, entry.text);
+function entryNode(table, row, entry, place) {
+  const style = STYLES.includes(entry.style) ? entry.style : "neutral";
+  const isMissing = entry.value === null || entry.value === undefined;
+  if ((isMissing && !entry.tooltip) || entry.isPlain) return el("span", { class: style }, entry.text);
+  const origin = entry.source ? originOf(entry.scores ?? table.scores, entry.source) : null;
+  if (origin) return number(entryNodes(entry), style, origin.about, origin.open);
   const about = () => ({
-    title: [...row.slice(0, labels).map((one) => one.text), sheet.header[at]].join(", "),
+    title: [...row.slice(0, table.labels).map((one) => one.text), table.header[place]].join(", "),
     facts: [
       ["Value", isNumber(entry.value) ? precise(entry.value) : plain(entry.value)],
+      ...(isNumber(entry.low) ? [["95 % interval", intervalText(entry, precise)]] : []),
       ...(entry.tooltip ? [["More", entry.tooltip]] : []),
     ],
   });
-  const look = LOOKS[entry.style] ?? "plain";
-  return el("td", { class: "num" }, number([entry.text], look, about));
+  return number(entryNodes(entry), style, about);
 }
 
 function notesList(notes, footnotes) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from lcbench.reporting.score_table import (
@@ -146,6 +146,7 @@ def choice_table(group: str, choice: Choice) -> Table:
         ),
         labels=1,
         sections=(Section("", tuple(rows)),),
+        scores=group,
         notes=(
             "The paper takes the τ that is best over all tasks on the test data and reports its "
             "gain, which is too high even where τ does nothing.",
@@ -231,12 +232,19 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
     regret = model.usual_regret
     usual = model.gains.get(USUAL)
     counted = _counted(model.held_out.values())
+    known = model.sure.get(model.tau)
+    source = (model.label, model.tau, AVERAGE)
+    gains = ", ".join(f"{two_decimals(gain)} at {tau}" for tau, gain in model.gains.items())
     return (
         Entry(model.label, model.label),
-        _tau(model.tau),
-        improvement(model.gain, model.sure.get(model.tau)),
-        _interval(model.sure.get(model.tau)),
-        Entry(two_decimals(model.honest_gain), model.honest_gain),
+        replace(_tau(model.tau), tooltip=f"gain at each τ, %: {gains}"),
+        improvement(model.gain, known, None if model.tau == BASELINE else source),
+        _interval(known),
+        Entry(
+            two_decimals(model.honest_gain),
+            model.honest_gain,
+            tooltip="; ".join(f"{task}: τ = {tau}" for task, tau in model.held_out.items()),
+        ),
         Entry(f"{model.optimism:.2f}", model.optimism),
         Entry(counted, counted),
         Entry(HOLE) if usual is None else improvement(usual, model.sure.get(USUAL)),
