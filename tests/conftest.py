@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import Commands
 from tiny_models import tiny_transformer
 
 # A port that nothing listens on: without it, a test on a machine with a network would download.
@@ -18,6 +19,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 ROOT = Path(__file__).parents[1]
+# As the session began, whatever a test does to its own.
+ENVIRONMENT: dict[str, str] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LCBENCH_CACHE"] = str(base / "cache")
     os.environ["HF_HOME"] = str(base / "huggingface")
     base.mkdir(parents=True, exist_ok=True)
+    ENVIRONMENT.update(os.environ)
     # Ignored signals are inherited, as behind `nohup … &`: the commands that tests send them to are
     # to hear them.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -143,6 +147,14 @@ def _engines_closed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """What runs commands, forked from a process that has imported everything."""
+    running = Commands(ENVIRONMENT)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
 def mirror() -> Path:
     """The data mirror; skips where there is none."""
     folder = Path(os.environ.get("LCBENCH_MIRROR", ROOT.parent / "shared" / "mirror"))
@@ -197,7 +209,9 @@ def _build(architecture: str, folder: Path, tokenizer: Path) -> Path:
     tiny_transformer(architecture).save_pretrained(inner)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         shutil.copy(tokenizer / name, inner / name)
-    transformer = Transformer(str(inner), max_seq_length=48)
+    # Of the long one as all-MiniLM-L6-v2 has it, which reads half of what it has room for.
+    window = 256 if architecture == "bert-of-512" else 48
+    transformer = Transformer(str(inner), max_seq_length=window)
     pooling = Pooling(transformer.get_embedding_dimension())
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "model"))
     return folder / "model"

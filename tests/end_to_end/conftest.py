@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from commands import Commands
 from end_to_end_support import SMALL_WITH_WORKERS, Finished
 from filelock import FileLock
+from hub_server import DeadHub
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,7 +28,7 @@ def slurm() -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Finished:
     """A finished sweep, made once for all processes that run tests; whoever needs one copies it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -38,25 +38,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             words = ["tau=0.8", "results_dir=runs", *SMALL_WITH_WORKERS]
-            done = subprocess.run(
-                [sys.executable, "-m", "lcbench", *words],
-                capture_output=True,
-                text=True,
-                cwd=folder,
-                timeout=900,
-                check=False,
-            )
+            done = commands.run(words, folder, {**os.environ, "FIGURES": "1"})
             assert (done.returncode, done.stderr) == (0, "")
             said.write_text(json.dumps(done.stdout))
     return Finished(folder / "runs", json.loads(said.read_text()))
 
 
-@pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
-    """What runs commands, forked from a process that has imported everything."""
-    running = Commands()
-    yield running
-    running.close()
+@pytest.fixture
+def dead_hub() -> Iterator[DeadHub]:
+    """An address of a hub that hangs up, and counts how often it is called."""
+    with DeadHub() as hub:
+        yield hub
 
 
 @pytest.fixture

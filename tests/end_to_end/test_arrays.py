@@ -93,7 +93,8 @@ def test_an_element_that_is_killed_is_submitted_again(
     """The one below has all that can become of an element, with processes that score."""
     small = ("tau=0.8", "results_dir=runs", *SMALL)
     job_keys = ("launch=slurm", "launch.memory=1G", "launch.time=20")
-    asked = run(*job_keys, "launch.elements=2", *small)
+    # That the report of an array waits for it, whatever becomes of it, is seen below.
+    asked = run(*job_keys, "launch.elements=2", "launch.report=false", *small)
     assert asked.returncode == 0, asked.stderr
     assert "2 elements submitted as Slurm job" in asked.stdout
     results = tmp_path / "runs"
@@ -102,7 +103,7 @@ def test_an_element_that_is_killed_is_submitted_again(
     killed: list[Holder] = []
     wait_until(lambda: bool(killed.extend(holders(results, f"{job}_1")) or killed), "element 1")
     os.kill(killed[0].process, signal.SIGKILL)
-    wait_until(lambda: ended(folder), "the array and its report have ended", 900)
+    wait_until(lambda: ended(folder), "the array has ended", 900)
     assert state(f"{job}_1") == "FAILED"
     before = {path: path.stat().st_mtime_ns for path in json_results(results)}
     assert 16 > len(before) > 0
@@ -255,7 +256,7 @@ def test_what_slurm_refuses_is_shown_in_its_words(run, tmp_path: Path) -> None:
     assert "Memory specification can not be satisfied" in refused.stderr
 
 
-def test_hydras_own_launcher(run, tmp_path: Path) -> None:
+def test_hydras_own_launcher(run, make_model: Callable[[str], Path], tmp_path: Path) -> None:
     """It copies what is to be done into its jobs: that depends on where it was defined."""
     done = run(
         "-m",
@@ -263,6 +264,7 @@ def test_hydras_own_launcher(run, tmp_path: Path) -> None:
         "hydra.launcher.timeout_min=15",
         "hydra.launcher.mem_gb=1",
         "tau=0.9,0.8",
+        f"model={make_model('bert')}",
         "tasks=[DocstringReranking]",
         "results_dir=runs",
         *SMALL,

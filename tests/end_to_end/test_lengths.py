@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from hub_server import Repository, serving
 from lcbench.tasks.registry import registry
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+# Of models of two layers that stand in for all-MiniLM-L6-v2.
+Maker = Callable[[str], Path]
 TOWNS = ("Oslo", "Lima", "Cairo", "Delhi")
 
 
@@ -85,12 +88,13 @@ def lengths_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_longembed_is_fetched_before_it_is_read(run, tmp_path: Path) -> None:
+def test_longembed_is_fetched_before_it_is_read(run, make_model: Maker, tmp_path: Path) -> None:
     """From a hub: `datasets` itself cannot read splits whose columns differ from there."""
     make_needle(tmp_path / "made", "jsonl")
     entry = registry().tasks["LEMBNeedleRetrieval"]
     folder = tmp_path / "made" / entry.dataset
     request = ["tasks=[LEMBNeedleRetrieval]", "results_dir=runs", "engine.scoring=0"]
+    request.append(f"model={make_model('bert')}")
     nowhere = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
     with serving(Repository.of_folder("dataset", entry.dataset, entry.revision, folder)) as hub:
         done = run(*request, "tau=1.0", f"mirror={hub.address}", **nowhere)
@@ -147,9 +151,12 @@ def test_longembeds_needle_and_passkey(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -> None:
+def test_synthetic_lengths_go_by_the_window_or_by_request(
+    run, make_model: Maker, tmp_path: Path
+) -> None:
     tasks = "tasks=[DocstringPasskeyRetrieval,DocstringNeedleRetrieval]"
     small = [tasks, "docs.synthetic_documents=4", "results_dir=runs", "engine.scoring=0"]
+    small.append(f"model={make_model('bert-of-512')}")
     own = run(*small, "tau=0.8")
     assert own.returncode == 0, own.stderr
     assert {row["length"] for row in lengths_of(tmp_path / "runs")} == {"64", "128", "256"}
@@ -187,10 +194,12 @@ def test_synthetic_lengths_go_by_the_window_or_by_request(run, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_report_without_lengths_leaves_no_older_one(run, tmp_path: Path) -> None:
+def test_a_report_without_lengths_leaves_no_older_one(
+    run, make_model: Maker, tmp_path: Path
+) -> None:
     sizes = ["tau=1.0", "docs.synthetic_documents=2", "docs.synthetic_lengths=[64]"]
     more = ["docs.documents=40", "docs.documents_per_module=8", "engine.scoring=0"]
-    more.append("results_dir=runs")
+    more += ["results_dir=runs", f"model={make_model('bert-of-512')}"]
     assert run("tasks=[DocstringNeedleRetrieval]", *sizes, *more).returncode == 0
     assert (tmp_path / "runs" / "report" / "lengths.csv").is_file()
     assert run("tasks=[DocstringReranking]", *sizes, *more).returncode == 0

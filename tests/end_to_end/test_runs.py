@@ -214,21 +214,22 @@ def test_results_on_other_data_are_not_taken_for_these(
     assert f"STSBenchmark (revision {'f' * 40}, mteb reads {read})" in left.stderr
 
 
-def test_policies_of_every_kind(run, tmp_path: Path) -> None:
+def test_policies_of_every_kind(run, tmp_path: Path, make_model: Callable[[str], Path]) -> None:
     policies = (
-        "tau=[{query: 0.8, document: 1.0}, {layers: {0: 1.0, 3: 0.8}}, "
-        "{length: {0: 1.0, 128: 0.8}}, {length: {logn: 64}}, {query: 0.9, document: 0.9}]"
+        "tau=[{query: 0.8, document: 1.0}, {layers: {0: 1.0, 1: 0.8}}, "
+        "{length: {0: 1.0, 24: 0.8}}, {length: {logn: 16}}, {query: 0.9, document: 0.9}]"
     )
+    model = f"model={make_model('bert')}"
     tasks = "tasks=[DocstringReranking,DocstringModuleClusteringS2S]"
-    done = run(policies, tasks, "results_dir=runs", *SMALL)
+    done = run(policies, model, tasks, "results_dir=runs", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "DocstringModuleClusteringS2S has no queries" in done.stdout
     experiments = {path.parent.name for path in json_results(tmp_path / "runs")}
     assert {name for name in experiments if name.startswith("tau_")} == {
         "tau_query=0.8,document=1",
-        "tau_layers_0=1,3=0.8",
-        "tau_length_0=1,128=0.8",
-        "tau_length_logn_64",
+        "tau_layers_0=1,1=0.8",
+        "tau_length_0=1,24=0.8",
+        "tau_length_logn_16",
         "tau_0.9",
     }
     (protocol,) = (tmp_path / "runs").glob("paper-*")
@@ -239,25 +240,30 @@ def test_policies_of_every_kind(run, tmp_path: Path) -> None:
     }
 
 
-def test_a_policy_that_changes_nothing_is_the_baseline(run, tmp_path: Path) -> None:
-    tasks = "tasks=[DocstringReranking]"
-    done = run("tau={length: logn}", tasks, "results_dir=runs", *SMALL)
+def test_a_policy_that_changes_nothing_is_the_baseline(
+    run, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    request = ["tasks=[DocstringReranking]", f"model={make_model('bert')}", *SMALL]
+    done = run("tau={length: logn}", "results_dir=runs", *request)
     assert done.returncode == 0, done.stderr
     told = re.sub(r"\s+", " ", done.stdout)
-    assert "is 1 for every text that this model reads (window 256): it is the baseline" in told
+    assert "is 1 for every text that this model reads (window 48): it is the baseline" in told
     assert "ours" not in done.stdout
     assert len(json_results(tmp_path / "runs")) == 1
 
 
-def test_a_failing_cell_is_recorded_and_the_others_go_on(run, tmp_path: Path) -> None:
+def test_a_failing_cell_is_recorded_and_the_others_go_on(
+    run, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
     # One dataset of the two is broken.
     mirror = tmp_path / "mirror" / "mteb"
     (mirror / "stsbenchmark-sts").mkdir(parents=True)
     (mirror / "stsbenchmark-sts" / "test.jsonl").write_text('{"a": 1}\n')
     tasks = "tasks=[STSBenchmark,DocstringReranking]"
-    done = run("tau=0.8", tasks, "mirror=mirror", "results_dir=runs", *SMALL_WITH_WORKERS)
+    model = f"model={make_model('bert')}"
+    done = run("tau=0.8", model, tasks, "mirror=mirror", "results_dir=runs", *SMALL_WITH_WORKERS)
     assert done.returncode == 1
-    assert "all-MiniLM-L6-v2, τ = 0.8, STSBenchmark failed: " in done.stderr
+    assert "model, τ = 0.8, STSBenchmark failed: " in done.stderr
     assert "Traceback" not in done.stderr
     assert "missing STSBenchmark" in re.sub(r"\s+", " ", done.stdout)
     assert len(json_results(tmp_path / "runs")) == 2
@@ -419,13 +425,27 @@ def test_languages_that_a_mirror_lacks_are_named_in_one_message(
     assert json_results(tmp_path) == []
 
 
+# Of all-MiniLM-L6-v2 on the public leaderboard.
+PUBLIC = {"STSBenchmark": 0.820325, "STS13": 0.806032}
+
+
 @pytest.mark.mirror
 @pytest.mark.slow
-def test_both_protocols_on_real_data(run, tmp_path: Path, mirror: Path) -> None:
+@pytest.mark.parametrize(
+    ("tasks", "tau"),
+    [
+        (["STSBenchmark"], "1.0"),
+        pytest.param(["STSBenchmark", "STS13"], "0.8", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_both_protocols_on_real_data(
+    run, tmp_path: Path, mirror: Path, tasks: list[str], tau: str
+) -> None:
     """minilm has no prompts in mteb's registry: its scores are the same, in two folders."""
     found = {}
+    experiments = [None] if tau == "1.0" else [None, f"tau_{tau}"]
     for protocol in ("paper", "leaderboard"):
-        request = ["tau=0.8", "tasks=[STSBenchmark,STS13]", "subsets=[en]"]
+        request = [f"tau={tau}", f"tasks=[{','.join(tasks)}]", "subsets=[en]"]
         done = run(*request, f"protocol={protocol}", f"mirror={mirror}", "results_dir=runs")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"protocol {protocol}, subsets en" in done.stdout.splitlines()
@@ -434,17 +454,16 @@ def test_both_protocols_on_real_data(run, tmp_path: Path, mirror: Path) -> None:
             str(path.relative_to(folder)): json.loads(path.read_text())["scores"]["test"][0]
             for path in json_results(folder)
         }
-        assert len(found[protocol]) == 4
+        assert len(found[protocol]) == len(tasks) * len(experiments)
         loaded = mteb.ResultCache(cache_path=folder).load_results(
             include_remote=False, load_experiments="match_name"
         )
         names = {one.experiment_name for one in loaded.model_results}
-        assert names == {None, "tau_0.8"}
+        assert names == set(experiments)
     for path, entry in found["paper"].items():
         assert entry["main_score"] == pytest.approx(found["leaderboard"][path]["main_score"])
         if "tau_" not in path:
-            public = {"STSBenchmark": 0.820325, "STS13": 0.806032}[Path(path).stem]
-            assert entry["main_score"] == pytest.approx(public, abs=1e-4)
+            assert entry["main_score"] == pytest.approx(PUBLIC[Path(path).stem], abs=1e-4)
 
 
 @pytest.mark.exhaustive

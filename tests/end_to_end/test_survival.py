@@ -3,33 +3,26 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import chaos_program
 import pytest
+from commands import Commands, Started
 from end_to_end_support import SMALL_WITH_WORKERS, Finished, json_results
+from observers import Unwarned
+
+from lcbench.plan.layout import grid_of
+from lcbench.results.folder import Results
+from lcbench.run.claims import Claims
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """Start the command in a session of its own, as a terminal or Slurm does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lcbench", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-
-
-def wait_for(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:
+def wait_for(folder: Path, count: int, started: Started) -> None:
     until = time.monotonic() + 300
     while len(json_results(folder)) < count:
-        assert process.poll() is None, process.communicate()
+        assert not started.has_ended(), started.wait(60)
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -43,44 +36,59 @@ def leftovers(folder: Path) -> list[str]:
     ]
 
 
+INTERRUPTED = "interrupted. Finished cells are kept"
+STOPPED = "stopped by a signal. Finished cells are kept"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "message"),
+    ("number", "status", "message", "fresh"),
     [
-        (signal.SIGINT, 130, "interrupted. Finished cells are kept"),
-        pytest.param(
-            signal.SIGTERM,
-            143,
-            "interrupted. Finished cells are kept",
-            marks=pytest.mark.exhaustive,
-        ),
-        (signal.SIGUSR1, 143, "stopped by a signal. Finished cells are kept"),
+        # One in full: its processes that score are started by an interpreter of its own.
+        (signal.SIGINT, 130, INTERRUPTED, True),
+        (signal.SIGUSR1, 143, STOPPED, False),
+        pytest.param(signal.SIGUSR1, 143, STOPPED, True, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGTERM, 143, INTERRUPTED, True, marks=pytest.mark.exhaustive),
     ],
 )
 def test_told_to_end_all_processes_of_a_run_end_and_it_goes_on_from_there(
-    run, tmp_path: Path, number: signal.Signals, status: int, message: str
+    run,
+    commands: Commands,
+    tmp_path: Path,
+    sts: list[str],
+    make_model: Callable[[str], Path],
+    number: signal.Signals,
+    status: int,
+    message: str,
+    fresh: bool,
 ) -> None:
-    request = ["tau=[0.9,0.8,0.7]", "results_dir=runs", *SMALL_WITH_WORKERS]
-    process = start(tmp_path, *request)
-    wait_for(tmp_path / "runs", 2, process)
-    # To every process of the job: those that score ignore it, and end with the one they work for.
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == status, err
-    assert message in err
-    assert "Traceback" not in err
+    request = [*sts, "results_dir=runs", "engine.scoring=2"]
+    settings = chaos_program.settings_of(tmp_path, make_model("bert"), "runs", "0.7")
+    last = grid_of(replace(settings, offline=False), Unwarned()).cells[-1]
+    held = Results(tmp_path / "runs").files(last).folder
+    with Claims() as claims:
+        # However fast the others are done, it does not come to its end.
+        assert claims.take(held, last.task, 0) is not None
+        started = commands.start(request, tmp_path, os.environ, fresh=fresh)
+        wait_for(tmp_path / "runs", 2, started)
+        # To every process of the job: those that score ignore it, and end with the one they work
+        # for.
+        os.killpg(started.pid, number)
+        ended = started.wait(300)
+    assert ended.returncode == status, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert leftovers(tmp_path / "runs") == []
-    done = len(json_results(tmp_path / "runs"))
-    assert 2 <= done < 32
+    assert 2 <= len(json_results(tmp_path / "runs")) < 16
     until = time.monotonic() + 60
-    while _processes_of(process.pid) and time.monotonic() < until:
+    while _processes_of(started.pid) and time.monotonic() < until:
         time.sleep(0.1)
-    assert _processes_of(process.pid) == []
+    assert _processes_of(started.pid) == []
     if number == signal.SIGINT:
         stamps = {path: path.stat().st_mtime_ns for path in json_results(tmp_path / "runs")}
         again = run(*request)
         assert again.returncode == 0, again.stderr
-        assert len(json_results(tmp_path / "runs")) == 32
+        assert len(json_results(tmp_path / "runs")) == 16
         assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
@@ -113,16 +121,19 @@ def sts(tmp_path: Path, make_model: Callable[[str], Path]) -> list[str]:
 
 @pytest.mark.parametrize("scoring", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
 @pytest.mark.slow
-def test_two_commands_share_a_sweep(tmp_path: Path, sts: list[str], scoring: int) -> None:
+def test_two_commands_share_a_sweep(
+    commands: Commands, tmp_path: Path, sts: list[str], scoring: int
+) -> None:
     request = [*sts, "results_dir=runs", f"engine.scoring={scoring}"]
-    both = [start(tmp_path, *request) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    both = [commands.start(request, tmp_path, os.environ, fresh=scoring > 0) for _ in range(2)]
+    said = [one.wait(300) for one in both]
+    assert [one.returncode for one in said] == [0, 0], said
     assert len(json_results(tmp_path / "runs")) == 16
     assert leftovers(tmp_path / "runs") == []
-    here = [sum(" s (encoding " in line for line in out.splitlines()) for out, _ in said]
+    outs = [one.stdout for one in said]
+    here = [sum(" s (encoding " in line for line in out.splitlines()) for out in outs]
     assert sum(here) == 16
-    tables = [out[out.index("Model ") : out.index("Written to")] for out, _ in said]
+    tables = [out[out.index("Model ") : out.index("Written to")] for out in outs]
     assert tables[0] == tables[1]
     logs = list((tmp_path / "runs").glob("sweeps/*/logs/*.log"))
     assert len(logs) == 2
@@ -131,13 +142,13 @@ def test_two_commands_share_a_sweep(tmp_path: Path, sts: list[str], scoring: int
 
 
 @pytest.mark.slow
-def test_nobody_needs_to_see_how_it_goes(tmp_path: Path, sts: list[str]) -> None:
+def test_nobody_needs_to_see_how_it_goes(
+    commands: Commands, tmp_path: Path, sts: list[str]
+) -> None:
     """Standard output on a full disk, as a job's own may be."""
-    command = [sys.executable, "-m", "lcbench", *sts, "results_dir=runs", "engine.scoring=0"]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+    request = [*sts, "results_dir=runs", "engine.scoring=0"]
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        done = commands.start(request, tmp_path, os.environ, full).wait(300)
     assert "Traceback" not in done.stderr
     assert len(json_results(tmp_path / "runs")) == 16
     assert (tmp_path / "runs" / "report" / "table1.md").is_file()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from lcbench.cli import app
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[1] / "support" / "chaos_program.py"
 CELLS = 48
+# Half of the cells, for the test that is not exhaustive.
+FEW = "[1.0,0.8,0.6]"
+
+
+def cells_of(taus: str) -> int:
+    return len(chaos_program.DATASETS) * len(json.loads(taus))
 
 
 def run(work: Path, model: Path, *options: str) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
@@ -74,60 +81,71 @@ def leftovers(work: Path) -> list[str]:
     ]
 
 
+Whole = Callable[[str], Path]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]) -> Path:
-    """The sweep as one process runs it."""
-    work = tmp_path_factory.mktemp("whole")
-    chaos_program.make_data(work / "mirror")
-    settings = chaos_program.settings_of(work, make_model("bert"), "runs")
-    outcome = carry_out(settings, Unwarned())
-    assert (len(outcome.cells), outcome.found, outcome.failed) == (CELLS, 0, {})
-    assert len(chaos_program.seen_results(work / "runs")) == CELLS
-    return work
+def whole(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]) -> Whole:
+    """Return a maker of the sweep as one process runs it, by its temperatures."""
+
+    @cache
+    def make(taus: str) -> Path:
+        work = tmp_path_factory.mktemp("whole")
+        chaos_program.make_data(work / "mirror")
+        settings = chaos_program.settings_of(work, make_model("bert"), "runs", taus)
+        outcome = carry_out(settings, Unwarned())
+        cells = cells_of(taus)
+        assert (len(outcome.cells), outcome.found, outcome.failed) == (cells, 0, {})
+        assert len(chaos_program.seen_results(work / "runs")) == cells
+        return work
+
+    return make
 
 
 def test_the_data_is_that_of_forty_cells_and_more() -> None:
-    taus = json.loads(chaos_program.TAUS)
-    assert len(chaos_program.DATASETS) * len(taus) == CELLS
-    assert 1.0 in taus
+    assert cells_of(chaos_program.TAUS) == CELLS
+    for taus in (FEW, chaos_program.TAUS):
+        assert 1.0 in json.loads(taus)
 
 
 @pytest.mark.parametrize(
-    ("apart", "kills"),
+    ("apart", "kills", "taus"),
     [
-        (False, 8),
-        pytest.param(False, 50, marks=pytest.mark.exhaustive),
-        pytest.param(True, 12, marks=pytest.mark.exhaustive),
+        (False, 5, FEW),
+        pytest.param(False, 50, chaos_program.TAUS, marks=pytest.mark.exhaustive),
+        pytest.param(True, 12, chaos_program.TAUS, marks=pytest.mark.exhaustive),
     ],
 )
 def test_killed_again_and_again(
     tmp_path: Path,
     make_model: Callable[[str], Path],
-    whole: Path,
+    whole: Whole,
     apart: bool,
     kills: int,
+    taus: str,
     record_property: Callable[[str, object], None],
 ) -> None:
     # To have the same again: LCBENCH_CHAOS_SEED, as far as the machine's own timing allows.
     seed = int(os.environ.get("LCBENCH_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
     record_property("seed", seed)
-    options = [f"--seed={seed}", f"--kills={kills}", *(["--apart"] if apart else [])]
+    options = [f"--seed={seed}", f"--kills={kills}", f"--taus={taus}"]
+    options += ["--apart"] if apart else []
     seen, journal = run(tmp_path, make_model("bert"), *options)
     assert seen["kills"] >= kills
     assert seen["statuses"] == {"0": 4}
-    assert seen["results"] == seen["cells"] == CELLS
+    assert seen["results"] == seen["cells"] == cells_of(taus)
     assert seen["rewritten"] == []
     # One that was killed between its result and this line is missing; none is there twice.
     assert not [cell for (what, cell), times in journal.items() if what == "done" and times > 1]
     assert not [cell for what, cell in journal if what not in ("begins", "done")]
     assert leftovers(tmp_path) == []
-    assert scores(tmp_path) == scores(whole)
-    assert report(tmp_path) == report(whole)
+    assert scores(tmp_path) == scores(whole(taus))
+    assert report(tmp_path) == report(whole(taus))
 
 
 @pytest.mark.exhaustive
 def test_sixteen_workers_do_each_cell_once(
-    tmp_path: Path, make_model: Callable[[str], Path], whole: Path
+    tmp_path: Path, make_model: Callable[[str], Path], whole: Whole
 ) -> None:
     seen, journal = run(tmp_path, make_model("bert"), "--workers=16", "--kills=0")
     assert seen["statuses"] == {"0": 16}
@@ -135,4 +153,4 @@ def test_sixteen_workers_do_each_cell_once(
     assert set(journal.values()) == {1}
     assert len(journal) == 2 * CELLS
     assert leftovers(tmp_path) == []
-    assert scores(tmp_path) == scores(whole)
+    assert scores(tmp_path) == scores(whole(chaos_program.TAUS))

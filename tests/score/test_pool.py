@@ -148,7 +148,8 @@ def test_encoding_waiting_and_scoring_are_told_apart(
     # machine that does other things as well takes longer for all of it, but no second counts twice.
     assert record["seconds_wait"] >= 0.59
     assert record["seconds_encode"] >= 0.4
-    assert record["seconds_items"] < 1.0
+    # What is left of all of them when the others are taken away.
+    assert record["seconds_score"] > 0
     counted = [record[f"seconds_{part}"] for part in ("load", "encode", "wait", "items", "score")]
     assert min(counted) >= 0
     assert sum(counted) == pytest.approx(record["seconds"])

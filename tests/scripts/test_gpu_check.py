@@ -3,16 +3,18 @@
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Commands
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -329,10 +331,35 @@ def rehearsed(mirror: Path, folder: Path, *sections: str) -> tuple[str, dict[str
 @pytest.mark.mirror
 @pytest.mark.slow
 def test_some_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
-    """Those that take seconds."""
-    told, found = rehearsed(mirror, tmp_path, "machine", "demo")
-    assert found["demo"]["cells"] == 4
+    """The one that takes seconds; below, what those that run commands do with them."""
+    told, _ = rehearsed(mirror, tmp_path, "machine")
     assert "the machine, its rates and kernels" in told
+
+
+def test_the_demos_section_reports_on_a_cpu(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands are forked."""
+    demo: Any = importlib.import_module("gpu_sections.demo")
+
+    class Forked:
+        def __init__(self, arguments: Sequence[str], log: Path, _: Mapping[str, str]) -> None:
+            assert tuple(arguments[:2]) == ("-m", "lcbench")
+            self._started = commands.start(arguments[2:], tmp_path, os.environ)
+
+        def wait(self, seconds: float) -> int:
+            done = self._started.wait(seconds)
+            self.last_line = done.stderr
+            return done.returncode
+
+    monkeypatch.setattr(demo.runs, "Command", Forked)
+    check = check_module.Check("cpu", True, None, tmp_path, tmp_path, time.monotonic() + 900)
+    demo.run(check)
+    assert check.failures == []
+    assert check.cut == []
+    assert check.measurements["cells"] == 4
+    table = check.measurements["main scores at τ = 1, device and CPU"]
+    assert len(table["rows"]) == 2
 
 
 @pytest.mark.exhaustive

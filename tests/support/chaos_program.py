@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--taus", default=TAUS)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     # All that a worker needs, so that it begins at once.
@@ -177,8 +178,8 @@ def main() -> None:
 
     if not (asked.work / "mirror").exists():
         make_data(asked.work / "mirror")
-    settings = settings_of(asked.work, asked.model, "runs")
-    cells = len(DATASETS) * (TAUS.count(",") + 1)
+    settings = settings_of(asked.work, asked.model, "runs", asked.taus)
+    cells = len(DATASETS) * (asked.taus.count(",") + 1)
     # However often a cell is hit while one process lives: that is not what is tested here.
     settings = replace(settings, retries=100)
     journal, runs = asked.work / "journal", asked.work / "runs"

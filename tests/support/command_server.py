@@ -1,8 +1,9 @@
 """A process that has imported all that a command does, and forks one whenever it is asked to.
 
 `python command_server.py SOCKET` listens there until its standard input ends. A request is a line
-of JSON (`arguments`, `folder`, `environment`) with the command's standard output and error as
-descriptors; what answers is a line with its exit status, as subprocess gives it. What it forks runs
+of JSON (`arguments`, `folder`, `environment`, `session`) with the command's standard output and
+error as descriptors; what answers are two lines, with the number of its process and, when it has
+ended, with its exit status, as subprocess gives it. What it forks runs
 `python -m lcbench` as a fresh interpreter does from there on: with the environment, the folder and
 the streams of whoever asks, and a process of its own that forks those that score.
 """
@@ -51,6 +52,10 @@ LIBRARIES = (
     "rich.console",
     "rich.table",
 )
+# What only these libraries read as they are imported, and nothing else of the environment: a forked
+# command can be told of other values.
+TOLD_AGAIN = ("HF_HOME", "HF_ENDPOINT")
+OF_THE_HUB = ("huggingface_hub", "datasets", "transformers")
 
 
 def main(address: str) -> None:
@@ -104,6 +109,7 @@ class _Server:
             return True
         for one in streams:
             os.close(one)
+        connection.sendall(f"{process}\n".encode())
         watch = os.pidfd_open(process)
         self._running[process] = watch, connection
         self._selector.register(watch, selectors.EVENT_READ, process)
@@ -133,10 +139,15 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
     """Make this process what a fresh interpreter would be."""
+    if request["session"]:
+        os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, one in enumerate((nothing, *streams)):
         os.dup2(one, number)
         os.close(one)
+    for name in TOLD_AGAIN:
+        if os.environ.get(name) != request["environment"].get(name):
+            tell_libraries_again(os.environ[name], request["environment"][name])
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -145,6 +156,19 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
     if not request["environment"].get("FIGURES"):
         _leave_figures_empty()
     _fork_those_that_score()
+
+
+def tell_libraries_again(was: str, now: str) -> None:
+    """Give the hub's libraries another folder or address than they were imported with.
+
+    What they make of it then are strings and paths of their modules that begin with it.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in OF_THE_HUB:
+            continue
+        for key, value in list(vars(module).items()):
+            if isinstance(value, str | Path) and str(value).startswith(was):
+                setattr(module, key, type(value)(now + str(value)[len(was) :]))
 
 
 def _leave_figures_empty() -> None:

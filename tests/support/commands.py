@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
+
+from command_server import TOLD_AGAIN
 
 # What a command may be told by its environment and still be forked: nothing reads these before the
 # command begins. For anything else, a library's for example, it gets an interpreter of its own.
@@ -38,11 +43,16 @@ Done = subprocess.CompletedProcess[str]
 class Commands:
     """Runs commands; the process that they are forked from starts when it is first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            environment: that everything is imported in.
+        """
         self._server: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="lcbench-commands-")
         self._address = str(Path(self._folder.name, "socket"))
-        self._environment: dict[str, str] = {}
+        self._environment = _without_libraries(environment)
 
     def run(
         self,
@@ -73,6 +83,29 @@ class Commands:
             )
         return self._forked(arguments, folder, environment)
 
+    def start(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: IO[bytes] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> Started:
+        """Begin a command in a session of its own, as a terminal or Slurm has it.
+
+        Args:
+            arguments: after `python -m lcbench`.
+            folder: where it runs.
+            environment: all of it.
+            out: takes its standard output; None: `Started.wait` returns it.
+            fresh: in an interpreter of its own, whatever the environment.
+        """
+        environment = _without_libraries(environment)
+        if fresh or not self.can_fork(environment):
+            return _Afresh(arguments, folder, environment, out)
+        return self._ask(arguments, folder, environment, out, session=True)
+
     def can_fork(self, environment: Mapping[str, str]) -> bool:
         """Whether what was imported would be the same in this environment."""
         if not hasattr(os, "pidfd_open"):
@@ -82,7 +115,9 @@ class Commands:
         environment = _without_libraries(environment)
         named = {**self._environment, **environment}
         differ = {key for key in named if self._environment.get(key) != environment.get(key)}
-        return differ <= READ_LATE
+        # Where there is nothing to tell from, or to tell, a library has a default of its own.
+        again = {key for key in TOLD_AGAIN if self._environment.get(key) and environment.get(key)}
+        return differ <= READ_LATE | again
 
     def close(self) -> None:
         """End the process that commands are forked from."""
@@ -92,7 +127,6 @@ class Commands:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        self._environment = _without_libraries(os.environ)
         program = Path(__file__).with_name("command_server.py")
         self._server = subprocess.Popen(
             [sys.executable, str(program), self._address],
@@ -104,30 +138,32 @@ class Commands:
     def _forked(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> Done:
+        return self._ask(arguments, folder, environment, session=False).wait(SECONDS)
+
+    def _ask(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: IO[bytes] | None = None,
+        *,
+        session: bool,
+    ) -> Started:
         request = {
             "arguments": list(arguments),
             "folder": str(folder),
             "environment": dict(environment),
+            "session": session,
         }
-        with (
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-            self._connected() as connection,
-        ):
-            connection.settimeout(SECONDS)
-            line = f"{json.dumps(request)}\n".encode()
-            sent = socket.send_fds(connection, [line], [out.fileno(), err.fileno()])
-            connection.sendall(line[sent:])
-            answer = connection.makefile().readline()
-            if not answer:
-                raise RuntimeError(f"the process that forks commands has ended: {request}")
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                # As text=True has it.
-                texts.append(file.read().decode().replace("\r\n", "\n").replace("\r", "\n"))
-        command = ["python", "-m", "lcbench", *arguments]
-        return subprocess.CompletedProcess(command, json.loads(answer), *texts)
+        # Closed as soon as they have been read.
+        err = tempfile.TemporaryFile()  # noqa: SIM115
+        streams = (out or tempfile.TemporaryFile(), err)  # noqa: SIM115
+        connection = self._connected()
+        connection.settimeout(SECONDS)
+        line = f"{json.dumps(request)}\n".encode()
+        sent = socket.send_fds(connection, [line], [one.fileno() for one in streams])
+        connection.sendall(line[sent:])
+        return _Forked(arguments, connection, streams, given=out is not None)
 
     def _connected(self) -> socket.socket:
         """Return a connection, as soon as everything is imported."""
@@ -145,6 +181,110 @@ class Commands:
                 time.sleep(0.05)
             else:
                 return connection
+
+
+class Started(ABC):
+    """A command that was begun, until it has ended.
+
+    Attributes:
+        pid: of its process, and of its session where it has one of its own.
+    """
+
+    pid: int
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Whether it has ended; `wait` then returns at once."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> Done:
+        """Return how it ended, and what it said."""
+
+
+class _Afresh(Started):
+    """In an interpreter of its own."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: IO[bytes] | None,
+    ) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lcbench", *arguments],
+            cwd=folder,
+            stdout=out or subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, seconds: float) -> Done:
+        out, err = self._process.communicate(timeout=seconds)
+        return subprocess.CompletedProcess(
+            self._process.args, self._process.returncode, out or "", err
+        )
+
+
+class _Forked(Started):
+    """Forked from a process that has imported everything."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        connection: socket.socket,
+        streams: tuple[IO[bytes], IO[bytes]],
+        *,
+        given: bool,
+    ) -> None:
+        """Wait until it has begun.
+
+        Args:
+            arguments: what was asked for.
+            connection: to the process that forks it.
+            streams: its standard output and error.
+            given: whether the output is somebody else's to read.
+        """
+        self._arguments = arguments
+        self._connection = connection
+        self._streams = streams
+        self._given = given
+        self.pid = int(self._answer())
+
+    def has_ended(self) -> bool:
+        return bool(select.select([self._connection], [], [], 0)[0])
+
+    def wait(self, seconds: float) -> Done:
+        self._connection.settimeout(seconds)
+        status = int(self._answer())
+        self._connection.close()
+        texts = []
+        for file, given in zip(self._streams, (self._given, False), strict=True):
+            if given:
+                texts.append("")
+                continue
+            with file:
+                file.seek(0)
+                # As text=True has it.
+                texts.append(file.read().decode().replace("\r\n", "\n").replace("\r", "\n"))
+        command = ["python", "-m", "lcbench", *self._arguments]
+        return subprocess.CompletedProcess(command, status, *texts)
+
+    def _answer(self) -> str:
+        line = b""
+        # Not beyond its end: `has_ended` sees what is still to be read.
+        while not line.endswith(b"\n"):
+            byte = self._connection.recv(1)
+            if not byte:
+                raise RuntimeError(f"the process that forks commands has ended: {self._arguments}")
+            line += byte
+        return line.decode()
 
 
 def _without_libraries(environment: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ file.
 
 import hashlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,3 +297,37 @@ class _Handler(BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
+
+
+class DeadHub:
+    """What hangs up on whoever calls: the hub's own client would ask again for more than a minute.
+
+    Attributes:
+        address: where it listens.
+        calls: how often it was called.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = Thread(target=self._hang_up, daemon=True)
+
+    def __enter__(self) -> "DeadHub":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Wakes the thread, which a mere close does not.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _hang_up(self) -> None:
+        while True:
+            try:
+                called, _ = self._socket.accept()
+            except OSError:
+                return
+            self.calls += 1
+            called.close()

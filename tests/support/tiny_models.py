@@ -25,6 +25,9 @@ def tiny_transformer(architecture: str):
             transformers.T5Config(**t5, vocab_size=30522, pad_token_id=0)
         ),
     }
+    # As many tokens as all-MiniLM-L6-v2 has room for, in whose place it can be.
+    long = {**sizes, "max_position_embeddings": 512}
+    makers["bert-of-512"] = lambda: transformers.BertModel(transformers.BertConfig(**long))
     makers["canine"] = lambda: transformers.CanineModel(
         transformers.CanineConfig(**{**sizes, "upsampling_kernel_size": 3, "num_hash_buckets": 64})
     )

@@ -5,9 +5,9 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -41,6 +41,19 @@ import task_data
 pytestmark = pytest.mark.slow
 
 TASKS = task_data.tasks()
+
+
+def ways(task: TaskEntry) -> tuple[Any, ...]:
+    """Return the ways in which a task's data is read and scored: schema, code of mteb, splits."""
+    kind = type(mteb.get_task(task.name))
+    own = tuple(name for name in ("load_data", "dataset_transform") if name in vars(kind))
+    several = len(task.subsets) > 1
+    return task_data.kind_of(task), kind.__base__, own, several, "test" in task.splits
+
+
+# A task of each way; all of them are exhaustive.
+SOME = tuple({ways(task): task for task in reversed(TASKS)}.values())
+BOTH = ["some", pytest.param("all", marks=pytest.mark.exhaustive)]
 # Of an average of 10: each is drawn from the data anew, for each language.
 EXPERIMENTS = 2
 # Of MASSIVE's 51, in five scripts: all of them take as long as all other tasks.
@@ -94,11 +107,26 @@ def few_experiments() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def scored(
     tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]
-) -> Iterator[Run]:
+) -> Iterator[Callable[[str], Run]]:
+    """Return a maker of "some" of the tasks' scores, or of "all"."""
     work = tmp_path_factory.mktemp("tasks")
-    task_data.make(work / "data")
-    with run_of(work, make_model("bert"), "paper,longembed", with_few_languages) as done:
-        yield done
+    with ExitStack() as stack:
+
+        @cache
+        def make(which: str) -> Run:
+            if not (work / "data").exists():
+                task_data.make(work / "data")
+            (work / which).mkdir()
+            (work / which / "data").symlink_to(work / "data")
+            names = ",".join(task.name for task in tasks_of(which))
+            run = run_of(work / which, make_model("bert"), names, with_few_languages)
+            return stack.enter_context(run)
+
+        yield make
+
+
+def tasks_of(which: str) -> Sequence[TaskEntry]:
+    return TASKS if which == "all" else SOME
 
 
 @contextmanager
@@ -164,13 +192,22 @@ def test_these_are_the_papers_40_tasks_and_longembeds_six() -> None:
     }
 
 
-def test_every_task_has_a_score_at_both_temperatures(scored: Run) -> None:
-    assert set(scored.cells) == {(task.name, tau) for task in TASKS for tau in (1.0, 0.8)}
+def test_each_way_is_that_of_some_task() -> None:
+    assert set(map(ways, SOME)) == set(map(ways, TASKS))
+    assert len(SOME) == 14
+
+
+@pytest.mark.parametrize("which", BOTH)
+def test_every_task_has_a_score_at_both_temperatures(
+    scored: Callable[[str], Run], which: str
+) -> None:
+    tasks, run = tasks_of(which), scored(which)
+    assert set(run.cells) == {(task.name, tau) for task in tasks for tau in (1.0, 0.8)}
     unchanged = []
-    for task in TASKS:
+    for task in tasks:
         splits = ("test",) if "test" in task.splits else task.splits
         expected = {(split, subset) for split in splits for subset in subsets_of(task)}
-        before, after = scored.scores(task.name, 1.0), scored.scores(task.name, 0.8)
+        before, after = run.scores(task.name, 1.0), run.scores(task.name, 0.8)
         assert set(before) == set(after) == expected, task.name
         assert all(map(math.isfinite, [*before.values(), *after.values()])), task.name
         unchanged += [task.name] if before == after else []
@@ -178,16 +215,29 @@ def test_every_task_has_a_score_at_both_temperatures(scored: Run) -> None:
     assert len(unchanged) <= 5
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_scores_are_those_of_plain_mteb(task: TaskEntry, scored: Run) -> None:
-    assert_as_in_plain_mteb(task, scored, subsets_of(task))
+@pytest.mark.parametrize(
+    ("task", "which"),
+    [
+        pytest.param(task, "some", id=task.name)
+        if task in SOME
+        else pytest.param(task, "all", id=task.name, marks=pytest.mark.exhaustive)
+        for task in TASKS
+    ],
+)
+def test_scores_are_those_of_plain_mteb(
+    task: TaskEntry, which: str, scored: Callable[[str], Run]
+) -> None:
+    assert_as_in_plain_mteb(task, scored(which), subsets_of(task))
 
 
 @pytest.mark.exhaustive
-def test_all_of_massives_languages_score_as_in_plain_mteb(scored: Run, tmp_path: Path) -> None:
-    (tmp_path / "data").symlink_to(scored.data)
+def test_all_of_massives_languages_score_as_in_plain_mteb(
+    scored: Callable[[str], Run], tmp_path: Path
+) -> None:
+    run = scored("all")
+    (tmp_path / "data").symlink_to(run.data)
     tasks = [task for task in TASKS if "Massive" in task.name]
-    with run_of(tmp_path, scored.model, ",".join(task.name for task in tasks)) as done:
+    with run_of(tmp_path, run.model, ",".join(task.name for task in tasks)) as done:
         for task in tasks:
             assert len(task.subsets) == 51
             assert_as_in_plain_mteb(task, done, task.subsets)
@@ -228,24 +278,31 @@ def items_of(task: Any) -> int:
     return len(queries)
 
 
-def test_items_are_all_that_was_scored_and_give_the_score(scored: Run) -> None:
-    for (name, tau), files in scored.cells.items():
+@pytest.mark.parametrize("which", BOTH)
+def test_items_are_all_that_was_scored_and_give_the_score(
+    scored: Callable[[str], Run], which: str
+) -> None:
+    run = scored(which)
+    for (name, tau), files in run.cells.items():
         task = next(task for task in TASKS if task.name == name)
         assert pq.read_metadata(files.items).num_rows == items_of(task), (name, tau)
         samples = read_samples(files)
         assert samples is not None, (name, tau)
         assert fmean(sample.score for sample in samples.values()) == pytest.approx(
-            fmean(scored.scores(name, tau).values()), abs=1e-5
+            fmean(run.scores(name, tau).values()), abs=1e-5
         )
 
 
+@pytest.mark.parametrize("which", BOTH)
 @pytest.mark.parametrize("suite", ["paper", "longembed"])
 def test_the_report_has_every_column_and_nothing_is_missing(
-    suite: str, scored: Run, tmp_path: Path
+    suite: str, which: str, scored: Callable[[str], Run], tmp_path: Path
 ) -> None:
     suites = shipped_suites()
-    choices = with_few_languages(choose([suite], suites, shipped_sources())[0])
-    results, folder, few = Results(scored.results), tmp_path / "report", Extent(resamples=50)
+    names = {task.name for task in tasks_of(which)}
+    chosen = choose([suite], suites, shipped_sources())[0]
+    choices = with_few_languages([one for one in chosen if one.name in names])
+    results, folder, few = Results(scored(which).results), tmp_path / "report", Extent(resamples=50)
     warnings: list[str] = []
     find = partial(report_folder, results, choices, folder, warnings.append, few)
     text = shown(find, width=250)
