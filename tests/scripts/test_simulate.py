@@ -10,10 +10,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import simulate
 
 
-@pytest.mark.parametrize("spread", [0.0, 1.0], ids=["equal tasks", "different tasks"])
-@pytest.mark.parametrize("correlation", [0.0, 0.8])
 @pytest.mark.parametrize(
-    "runs", [pytest.param(40), pytest.param(400, marks=pytest.mark.exhaustive)]
+    ("runs", "correlation", "spread"),
+    [
+        (40, 0.0, 0.0),
+        (40, 0.8, 1.0),
+        *(
+            pytest.param(400, correlation, spread, marks=pytest.mark.exhaustive)
+            for correlation in (0.0, 0.8)
+            # Equal tasks, and different ones.
+            for spread in (0.0, 1.0)
+        ),
+    ],
 )
 def test_the_best_of_six_is_no_gain(runs: int, correlation: float, spread: float) -> None:
     design = simulate.Design(simulate.PAPER, correlation=correlation, spread=spread)

@@ -150,6 +150,11 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
             tell_libraries_again(os.environ[name], request["environment"][name])
     os.environ.clear()
     os.environ.update(request["environment"])
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    if encoding:
+        streams_of = ((sys.stdout, errors or "strict"), (sys.stderr, "backslashreplace"))
+        for stream, handler in streams_of:
+            stream.reconfigure(encoding=encoding, errors=handler)  # type: ignore[union-attr]
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
     sys.argv[:] = ["lcbench", *request["arguments"]]

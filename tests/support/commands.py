@@ -27,6 +27,7 @@ READ_LATE = {
     "LINES",
     "ODD",
     "FIGURES",
+    "PYTHONIOENCODING",
 }
 # What libraries put into the environment of whoever imports them, here of the tests: a user's has
 # none of it. With it no command would be forked any more.
