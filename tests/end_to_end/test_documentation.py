@@ -114,6 +114,7 @@ def test_a_line_that_is_run(
     tmp_path: Path,
     finished: Finished,
     commands: Commands,
+    make_model: Callable[[str], Path],
     request: pytest.FixtureRequest,
 ) -> None:
     if "mirror=my-mirror" in line and not (folder / "my-mirror").exists():
@@ -124,16 +125,19 @@ def test_a_line_that_is_run(
         for name in ("runs", *(["other"] if "against=results/other" in line else [])):
             finished.copy_to(folder / "results" / name)
     # A docs suite of seconds takes the place of the one of minutes, and one of its tasks that of
-    # all, which `finished` has run; a model of two layers that of MiniLM on data of the hub.
+    # all, which `finished` has run; a model of two layers that of MiniLM, which the line that is
+    # typed has.
     needs_no_sizes = re.search(" report| status| export| tasks|--help|estimate", line)
     small = "" if needs_no_sizes else f" {' '.join(SMALL)}"
     if not needs_no_sizes and "tasks=" not in line:
         small += " 'tasks=[DocstringRetrieval]'"
-    if "mirror=" in line:
-        small += " model=./my-model"
-    if "./my-model" in line or "mirror=" in line:
+    if "./my-model" in line:
         # Its window is of 48 tokens.
         small = small.replace(" 'tasks=[DocstringRetrieval]'", " 'tasks=[DocstringReranking]'")
+    elif not needs_no_sizes and line not in TYPED:
+        (folder / "my-long-model").unlink(missing_ok=True)
+        (folder / "my-long-model").symlink_to(make_model("bert-of-512"))
+        small += " 'models=[./my-long-model]'" if "sweep=" in line else " model=./my-long-model"
     if line in TYPED:
         done = subprocess.run(
             ["bash", "-c", line + small],
