@@ -65,6 +65,7 @@ def evaluate(
     tasks: str | Sequence[str] | None = None,
     tau: Any = None,
     *,
+    limit: int | None = None,
     window: int | None = None,
     protocol: str | None = None,
     subsets: str | Sequence[str] | None = None,
@@ -88,6 +89,8 @@ def evaluate(
             default the suite `docs`, which needs no network.
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
             or a list of these.
+        limit: a quick look: so many queries, texts or pairs of each task, drawn at random. Its
+            results are of another dataset, and never mixed with those of whole tasks.
         window: the most tokens read of one text; by default the model's own.
         protocol: `"paper"`, `"model"` (with the model's own prompts) or `"leaderboard"`.
         subsets: only these languages or subsets of the tasks.
@@ -134,6 +137,7 @@ def evaluate(
         "models" if several else "model": model,
         "tasks": tasks,
         "tau": tau,
+        "limit": limit,
         "window": window,
         "protocol": protocol,
         "subsets": subsets,

@@ -48,7 +48,6 @@ _FLAGS_WITH_VALUES = frozenset(
 )
 # Names of keys in other programs, and the corresponding advice.
 _OTHER_NAMES = {
-    "limit": "Tasks cannot be cut short; docs.documents=N makes the docs tasks smaller",
     "temperature": "tau=0.8",
     "batch_size": "Use engine.batch_tokens=N, which counts tokens and does not change scores",
     "dtype": "Use protocol.dtype=float16, bfloat16 or tf32",

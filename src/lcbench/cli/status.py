@@ -142,6 +142,9 @@ def _headline(state: State, left: TimeLeft) -> Text:
     made = instant(state.manifest.made)
     line = Text().append_text(_plain(state.manifest.folder.name, "bold"))
     line.append(f", planned {made:%Y-%m-%d %H:%M}: " if made else ": ")
+    protocol = state.manifest.settings.get("protocol") or {}
+    if (limit := protocol.get("limit")) is not None:
+        line.append(f"a quick look (limit={limit}): ")
     counts = [(f"{state.counts[kind]} {kind}", _STYLES[kind]) for kind in KINDS]
     for number, (text, style) in enumerate(counts):
         line.append(", " if number else "").append(text, style)

@@ -149,8 +149,9 @@ def estimate(
     """
     from lcbench.score.pool import processes as as_in_a_run
 
+    protocol = settings.protocol
     parts = resolve_all(
-        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+        settings.tasks, protocol.splits, protocol.subsets, settings.sources, protocol.limit
     )
     check_texts(parts.values())
     results = Results(settings.results_dir)
@@ -161,7 +162,7 @@ def estimate(
         known = dimensions(model, settings.mirror)
         for name, part in parts.items():
             sized = part if known is None else part.at(known.window)
-            if sized.source.texts(sized) is None:
+            if sized.texts() is None:
                 unsized[name] = None
         if known is not None:
             long += remarks(parts.values(), model.name, known.window)

@@ -73,7 +73,7 @@ def foresee(
     for name, part in parts.items():
         kind = part.source.kind(name)
         column = column_of(name, kind)
-        units = _units(kind, part.source.texts(part))
+        units = _units(kind, part.texts())
         noise = NOISE.get(kind)
         if units is None or noise is None:
             unknown.append(name)

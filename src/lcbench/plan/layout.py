@@ -54,8 +54,9 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
     check_mirror(settings.mirror)
     if settings.left_out:
         observer.warn(f"left out: {'; '.join(settings.left_out)}.")
+    protocol = settings.protocol
     parts = resolve_all(
-        settings.tasks, settings.protocol.splits, settings.protocol.subsets, settings.sources
+        settings.tasks, protocol.splits, protocol.subsets, settings.sources, protocol.limit
     )
     check_texts(parts.values())
     # A model named twice, for example by a config and a folder, is one model.
@@ -158,6 +159,7 @@ def protocol_of(
         texts=part.source.at(window).digest(part.name),
         pooling=None if located is None else located.pooling,
         own_code=located is not None and located.own_code,
+        limit=part.limit,
     )
 
 

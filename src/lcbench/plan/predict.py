@@ -238,7 +238,7 @@ def predict(
             name: parts[name] if known is None else parts[name].at(known.window)
             for name in {cell.task for cell in model.cells}
         }
-        sizes = {name: part.source.texts(part) for name, part in sized.items()}
+        sizes = {name: part.texts() for name, part in sized.items()}
         rate = None if known is None or not model.cells else _rate(machine, known, rates)
         encoded: dict[tuple[str, ...], float] = {}
         for cell in model.cells:
@@ -392,7 +392,8 @@ def scored(cell: Cell) -> str:
     """Return the key of seconds of scoring, without the width of embeddings."""
     protocol = cell.protocol
     subsets = "all" if protocol.subsets is None else ",".join(protocol.subsets)
-    return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.texts or ''}"
+    limit = "" if protocol.limit is None else f"|limit {protocol.limit}"
+    return f"{cell.task}|{protocol.splits}|{subsets}|{protocol.texts or ''}{limit}"
 
 
 def _estimated_scoring(kind: str, sizes: Sequence[Texts]) -> float:

@@ -23,6 +23,7 @@ from lcbench.results.cell import texts_of
 from lcbench.results.folder import Results
 from lcbench.results.rows import group_name
 from lcbench.system.files import check_writable
+from lcbench.tasks.limit import quick_look
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Source, source_of
@@ -166,7 +167,7 @@ def select_run(
     scores = _of_models(scores, models)
     if models is not None:
         policies = {model: own for model, own in policies.items() if model in models}
-    tables = build_tables(scores, expected, policies)
+    tables = _marked(build_tables(scores, expected, policies), scores)
     folder = report_dir or _own_folder(request.label, results, request.cells)
     return Selected(tables, scores, results, folder)
 
@@ -244,9 +245,24 @@ def select_folder(
     expected = None if names is None else _expected(names, scores, suites, sources)
     tables = [
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
-        for table in build_tables(scores, expected)
+        for table in _marked(build_tables(scores, expected), scores)
     ]
     return Selected(tables, scores, results, report_dir or results.folder / "report")
+
+
+def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTable]:
+    """Let the notes of tables say, first of all, that they are a quick look."""
+    limits = {
+        group: protocol["limit"]
+        for group, protocol in zip(scores["group"], scores["protocol"], strict=True)
+        if protocol.get("limit") is not None
+    }
+    return [
+        replace(table, notes=(quick_look(limits[table.group]), *table.notes))
+        if table.group in limits
+        else table
+        for table in tables
+    ]
 
 
 def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:

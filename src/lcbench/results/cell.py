@@ -31,6 +31,8 @@ class Protocol:
             whose commits tasks name.
         pooling: the one that was asked for in the place of a model's; None: the model's.
         own_code: whether code that the model names itself may run (`model.trust_remote_code`).
+        limit: how many items of each split and subset are scored, drawn at random
+            (`tasks.limit`); None: all of them.
     """
 
     name: str
@@ -42,11 +44,15 @@ class Protocol:
     texts: str | None
     pooling: str | None = None
     own_code: bool = False
+    limit: int | None = None
 
     @property
     def record(self) -> dict[str, Any]:
         """The fields as a cell's provenance has them."""
-        return {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
+        fields = {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
+        if self.limit is None:
+            del fields["limit"]
+        return fields
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Protocol:
@@ -71,7 +77,9 @@ class Protocol:
         if not self.own_code:
             del fields["own_code"]
         content = json.dumps(fields, sort_keys=True)
-        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        # Whoever finds the folder sees what is in it.
+        name = self.name if self.limit is None else f"{self.name}-limit{self.limit}"
+        return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def texts_of(record: Mapping[str, Any]) -> Any:
@@ -98,4 +106,5 @@ class Cell:
     protocol: Protocol
 
     def __str__(self) -> str:
-        return f"{self.model.rpartition('/')[2]}, {self.repair}, {self.task}"
+        limit = "" if self.protocol.limit is None else f" (limit {self.protocol.limit})"
+        return f"{self.model.rpartition('/')[2]}, {self.repair}, {self.task}{limit}"

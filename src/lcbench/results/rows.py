@@ -309,6 +309,8 @@ def group_name(protocol: Mapping[str, Any]) -> str:
         parts.append(f"pooling {protocol['pooling']}")
     if protocol.get("own_code"):
         parts.append("own code")
+    if protocol.get("limit") is not None:
+        parts.append(f"limit {protocol['limit']}")
     if protocol.get("subsets") is not None:
         parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)

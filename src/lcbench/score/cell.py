@@ -128,7 +128,14 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
     # One thread, so that scores have the same digits on any number of cores; other cores score
     # other cells.
     with threadpool_limits(1):
-        scored = score(task, Encoder(backend, meta), unverified=job.unverified_data)
+        scored = score(
+            task,
+            Encoder(backend, meta),
+            unverified=job.unverified_data,
+            limit=job.cell.protocol.limit,
+        )
+    if job.cell.protocol.limit is not None:
+        data["limit"] = job.cell.protocol.limit
     if scored.differs:
         data["differs"] = list(scored.differs)
     with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:

@@ -33,6 +33,7 @@ from lcbench.hub.contents import DataError, load
 from lcbench.results.content import SUBQUERIES, is_possible, lowest_score
 from lcbench.results.items import ITEMS_SCHEMA, digest_of_items
 from lcbench.score.items import PerQuery, items_of
+from lcbench.tasks.limit import limit_data
 from lcbench.tasks.mteb_tasks import parts_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Scored:
         }
 
 
-def score(task: AbsTask, encoder: Encoder, *, unverified: bool = False) -> Scored:
+def score(
+    task: AbsTask, encoder: Encoder, *, unverified: bool = False, limit: int | None = None
+) -> Scored:
     """Score a task with mteb and collect its items.
 
     An aggregate is scored part by part, and combined by mteb's own rule; its items are those of
@@ -96,14 +99,16 @@ def score(task: AbsTask, encoder: Encoder, *, unverified: bool = False) -> Score
         task: pointed at its data.
         encoder: of its texts.
         unverified: whether data may have another number of texts than mteb knows its dataset by.
+        limit: how many items of each split and subset are scored; None: all.
 
     Raises:
         whatever mteb, the data or the model raises: the caller records it.
     """
     if not isinstance(task, AbsTaskAggregate):
-        return _score_one(task, encoder, unverified)
+        return _score_one(task, encoder, unverified, limit)
     scored = [
-        (part.metadata.name, _score_one(part, encoder, unverified)) for part in parts_of(task)
+        (part.metadata.name, _score_one(part, encoder, unverified, limit))
+        for part in parts_of(task)
     ]
     tables = [
         one.items.set_column(
@@ -140,13 +145,15 @@ def _sum_of(counters: Sequence[Counters]) -> Counters:
     return total
 
 
-def _score_one(task: AbsTask, encoder: Encoder, unverified: bool) -> Scored:
+def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | None) -> Scored:
     started = time.perf_counter()
     encoder.counters = Counters()
     differs = load(task)
     if not unverified and (wrong := [one for one in differs if not one.is_tolerable]):
         # The request was refused for it before; so it has changed since.
         raise DataError("; ".join(map(str, wrong)))
+    if limit is not None:
+        limit_data(task, limit)
     loaded = time.perf_counter()
     per_query: PerQuery = {}
     if isinstance(task, AbsTaskRetrieval):

@@ -112,6 +112,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             prompts=protocol["prompts"],
             dtype=protocol["dtype"],
             subsets=_subsets(subsets),
+            limit=_limit(first["limit"]),
         ),
         docs=docs,
         engine=EngineSettings(
@@ -413,6 +414,11 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
     if not names:
         raise RequestError(f"subsets=[] is empty; for all subsets: subsets={_EVERY_SUBSET}.")
     return tuple(sorted(set(names)))
+
+
+def _limit(value: Any) -> int | None:
+    """Return how many items are scored; a correlation needs two."""
+    return None if value is None else count_of("limit", value, least=2)
 
 
 def _attention(value: Any) -> str | None:

@@ -39,6 +39,7 @@ IDENTITY = frozenset(
         "protocol.prompts",
         "protocol.dtype",
         "protocol.subsets",
+        "limit",
         "docs.documents",
         "docs.documents_per_module",
         "docs.long_documents",
@@ -113,6 +114,7 @@ class ProtocolSettings:
         dtype: dtype of weights and activations.
         subsets: subsets that tasks are restricted to; None: all.
         splits: rule for splits. There is only one; it is part of the keys of results.
+        limit: number of items scored in each split and subset; None: all.
     """
 
     name: str
@@ -120,6 +122,7 @@ class ProtocolSettings:
     dtype: str
     subsets: tuple[str, ...] | None
     splits: str = SPLITS_RULE
+    limit: int | None = None
 
     def of(self, model: ModelSettings, *, has_prompts: bool) -> ProtocolSettings:
         """Return the protocol of a model, with `auto` resolved.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
+from lcbench.tasks.limit import DOCUMENTS_A_QUERY
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -44,6 +45,39 @@ class Texts:
     fitted_labels: int = 0
 
 
+def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tuple[Texts, ...]:
+    """Return what of a task's texts is encoded under a limit, as far as that can be told.
+
+    Args:
+        texts: of the whole task.
+        kind: its type in mteb.
+        limit: items a split and subset.
+        subsets: how many of these are scored.
+    """
+    searches = "Retrieval" in kind or "Reranking" in kind
+    found = []
+    for one in texts:
+        most = limit * subsets
+        if searches and one.role == "document":
+            most *= DOCUMENTS_A_QUERY
+        # Of a training split as much is drawn as ever.
+        if one.drawn_rows or not one.count:
+            found.append(one)
+            continue
+        count = min(most, one.count)
+        found.append(
+            replace(
+                one,
+                # What is measured of them says nothing of all of them.
+                origin=f"limit {limit}/{one.origin}",
+                count=count,
+                unique=min(count, one.unique),
+                characters=round(one.characters * count / one.count),
+            )
+        )
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Part:
     """What is scored of a task: resolved from the protocol's rules and a benchmark's own.
@@ -56,6 +90,7 @@ class Part:
             benchmark does not narrow them further; None: all.
         asked_splits: the protocol's rule, or a benchmark's own, joined by commas.
         source: where the task comes from.
+        limit: how many items of each split and subset are scored; None: all.
     """
 
     name: str
@@ -64,10 +99,23 @@ class Part:
     asked_subsets: tuple[str, ...] | None
     asked_splits: str
     source: Source
+    limit: int | None = None
 
     def at(self, window: int | None) -> Part:
         """Return the same part for a model's window (in tokens; None: not limited)."""
         return replace(self, source=self.source.at(window))
+
+    def texts(self) -> tuple[Texts, ...] | None:
+        """Return the texts that a model encodes for it, or None where that is not known.
+
+        Raises:
+            RequestError: they cannot be had, although nothing is `missing`.
+        """
+        texts = self.source.texts(self)
+        if texts is None or self.limit is None:
+            return texts
+        subsets = len(self.source.subsets(self.name) if self.subsets is None else self.subsets)
+        return limited(texts, self.source.kind(self.name), self.limit, max(1, subsets))
 
 
 @dataclass(frozen=True)

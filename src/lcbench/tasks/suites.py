@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -177,8 +177,9 @@ def resolve_all(
     rule: str,
     subsets: tuple[str, ...] | None,
     sources: Sequence[Source],
+    limit: int | None = None,
 ) -> dict[str, Part]:
-    """Return what is scored of each task, by its name; see `resolve`.
+    """Return what is scored of each task, by its name; see `resolve` and `Part.limit`.
 
     Raises:
         RequestError: naming every task of which nothing is left, or a name in `subsets` that is no
@@ -187,7 +188,7 @@ def resolve_all(
     parts, without = {}, []
     for choice in choices:
         try:
-            parts[choice.name] = resolve(choice, rule, subsets, sources)
+            parts[choice.name] = replace(resolve(choice, rule, subsets, sources), limit=limit)
         except RequestError as error:
             without.append(str(error))
     if without:

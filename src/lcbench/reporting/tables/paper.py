@@ -115,7 +115,8 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
     Where it says nothing of subsets, all were scored.
     """
     said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
-    return said and protocol.get("subsets") is None and texts_of(protocol) is None
+    whole = protocol.get("subsets") is None and protocol.get("limit") is None
+    return said and whole and texts_of(protocol) is None
 
 
 def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:

@@ -1,0 +1,154 @@
+"""A quick look: a task's data cut down to a number of items (`limit=`), the same for every model.
+
+The items are drawn at random, by a seed that goes by the task and split, and those of a smaller
+number are among those of a larger one. What is drawn is another dataset: it has a revision of its
+own, and its results are in a folder of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+
+# Of a corpus, so many documents are kept for each query: beside those that are relevant, others
+# drawn at random. The whole corpus would take as long as the whole task.
+DOCUMENTS_A_QUERY = 10
+# Of clusterings that have texts of their own each.
+_SETS = 10
+# Whose queries are scored several at a time: some of them alone would not be a score.
+_IN_GROUPS = ("max_over_subqueries_", "p-MRR")
+
+
+class LimitError(Exception):
+    """A task's data has no form that is known here, so that items cannot be drawn of it."""
+
+
+def quick_look(limit: int) -> str:
+    """Return a sentence that says what results under a limit are, and are not."""
+    return (
+        f"a quick look (limit={limit}): of each split and subset {limit} queries, texts or pairs, "
+        f"drawn at random; of a corpus the relevant documents and others, {DOCUMENTS_A_QUERY} a "
+        "query. Not to be compared with scores of whole tasks"
+    )
+
+
+def limit_data(task: AbsTask, limit: int) -> None:
+    """Keep a number of items of each split and subset that a task scores, drawn at random.
+
+    A query is kept with its relevant documents, or the candidates that it ranks, and others drawn
+    at random, `DOCUMENTS_A_QUERY` a query in all; of clusterings with texts of their own the texts
+    of each; of anything else rows. What classifiers are trained on stays as it is.
+
+    Args:
+        task: loaded.
+        limit: how many queries, texts or pairs.
+
+    Raises:
+        LimitError: its data is in a form that is not known here.
+    """
+    from mteb.abstasks import AbsTaskClustering, AbsTaskRetrieval
+
+    metric = task.metadata.main_score
+    if metric.startswith(_IN_GROUPS):
+        raise LimitError(
+            f"limit={limit}: {task.metadata.name} scores its queries in groups ({metric}), and "
+            "cannot be cut down; leave it out, or run all of it."
+        )
+    cut: Callable[[Any, int, str], Any] = _rows
+    if isinstance(task, AbsTaskRetrieval):
+        cut = _queries
+    elif isinstance(task, AbsTaskClustering):
+        # It would take a share of what is drawn already.
+        task.max_fraction_of_documents_to_embed = task.max_document_to_embed = None
+    dataset: Any = task.dataset
+    for subset in task.hf_subsets:
+        splits = dataset if subset not in dataset and subset == "default" else dataset.get(subset)
+        for split in task.eval_splits:
+            if not isinstance(splits, dict) or split not in splits:
+                raise LimitError(
+                    f"limit={limit}: the data of {task.metadata.name} is in a form of its own, "
+                    "and cannot be cut down; leave it out, or run all of it."
+                )
+            splits[split] = cut(splits[split], limit, f"{task.metadata.name}/{split}")
+    told = {**task.metadata.dataset, "revision": f"{task.metadata.revision}-limit{limit}"}
+    task.metadata = task.metadata.model_copy(update={"dataset": told})
+
+
+def drawn(count: int, limit: int, what: str) -> list[int]:
+    """Return the places of `limit` of `count` items, ascending.
+
+    Subsets of as many items have the same places: those of translations are the same texts.
+    """
+    import numpy as np
+
+    digest = hashlib.sha256(f"{what}/{count}".encode()).digest()
+    order = np.random.default_rng(list(digest)).permutation(count)
+    return sorted(map(int, order[:limit]))
+
+
+def _rows(data: Any, limit: int, what: str) -> Any:
+    """Return some rows; of pairs that are one row of lists, and of sets of texts, some of each."""
+    if isinstance(data, Mapping):
+        return _of_lists(data, limit, what)
+    first = data[0] if len(data) else {}
+    lists = {name for name, value in first.items() if isinstance(value, list)}
+    if lists and len({len(first[name]) for name in lists}) == 1 and _are_texts(first, lists):
+        kept = data.select(drawn(len(data), _SETS, what))
+        return kept.map(lambda row: _of_lists(row, limit, what), load_from_cache_file=False)
+    return data.select(drawn(len(data), limit, what))
+
+
+def _are_texts(row: Mapping[str, Any], lists: Collection[str]) -> bool:
+    """Whether the lists of a row are of texts with something beside each, as labels."""
+    return len(lists) > 1 and any(
+        row[name] and all(isinstance(one, str) for one in row[name]) for name in lists
+    )
+
+
+def _of_lists(row: Mapping[str, Any], limit: int, what: str) -> dict[str, Any]:
+    lengths = {len(value) for value in row.values() if isinstance(value, list)}
+    if len(lengths) != 1:
+        raise LimitError(f"limit={limit}: {what} has lists of several lengths.")
+    places = drawn(lengths.pop(), limit, what)
+    return {
+        name: [value[place] for place in places] if isinstance(value, list) else value
+        for name, value in row.items()
+    }
+
+
+def _queries(data: Any, limit: int, what: str) -> dict[str, Any]:
+    """Return some queries with what they search, in mteb's form."""
+    asked = data["relevant_docs"]
+    queries, corpus, ranked = data["queries"], data["corpus"], data.get("top_ranked")
+    # mteb scores the queries that have judgements.
+    places = [place for place, one in enumerate(queries["id"]) if one in asked]
+    kept = [places[one] for one in drawn(len(places), limit, what)]
+    queries = queries.select(kept)
+    names: Sequence[str] = list(queries["id"])
+    needed = {document for name in names for document, grade in asked[name].items() if grade > 0}
+    ids = list(corpus["id"])
+    if ranked is not None:
+        ranked = {name: ranked[name] for name in names if name in ranked}
+        needed |= {document for documents in ranked.values() for document in documents}
+    there = [place for place, one in enumerate(ids) if one in needed]
+    others = [place for place, one in enumerate(ids) if one not in needed]
+    if ranked is None:
+        room = max(0, DOCUMENTS_A_QUERY * limit - len(there))
+        there += [others[one] for one in drawn(len(others), room, f"{what}/corpus")]
+    corpus = corpus.select(sorted(there))
+    present = set(corpus["id"])
+    return {
+        **data,
+        "corpus": corpus,
+        "queries": queries,
+        "relevant_docs": {
+            name: {one: grade for one, grade in asked[name].items() if one in present}
+            for name in names
+        },
+        "top_ranked": ranked,
+    }
