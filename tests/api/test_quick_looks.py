@@ -86,3 +86,32 @@ def test_the_status_says_what_it_is(looked: Any) -> None:
     assert folder is not None
     shown = status._headline(state_of(read(folder)), status.time_left(state_of(read(folder))))
     assert "a quick look (limit=6): 8 done" in shown.plain
+
+
+def test_runs_and_models_have_the_names_that_they_are_given(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    chaos_program.make_data(tmp_path / "mirror")
+    asked = {
+        "model": make_model("bert"),
+        "tasks": "STS12",
+        "tau": 0.5,
+        "mirror": tmp_path / "mirror",
+        "unverified_data": True,
+        "offline": True,
+        "results_dir": tmp_path / "runs",
+        "store": "none",
+        "engine.scoring": 0,
+        "progress": False,
+    }
+    named = lcbench.evaluate(**asked, name="first_try", label="Ours, v1")
+    assert set(named.scores["model"]) == {"Ours, v1"}
+    (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
+    assert sweep.name.startswith("first_try-")
+    assert set(lcbench.load(tmp_path / "runs").scores["model"]) == {"Ours, v1"}
+    # Finished cells are found, and shown under another name.
+    again = lcbench.evaluate(**asked, label="Ours, v2")
+    assert set(again.scores["model"]) == {"Ours, v2"}
+    assert set(lcbench.load(tmp_path / "runs").table1.index.get_level_values("model")) == {
+        "Ours, v2"
+    }

@@ -33,13 +33,23 @@ def carry_out(
     from lcbench.plan import elements
     from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
+    from lcbench.results.labels import add_labels
     from lcbench.run import sweep
     from lcbench.run.runner import RunOptions
 
     results = Results(settings.results_dir)
+    with observer.doing("looking for models and tasks"):
+        grid = grid_of(settings, observer)
+    labels = {
+        (one.name, one.revision): one.settings.label
+        for one in grid.cells_of
+        if one.settings.label is not None
+    }
+    if labels:
+        add_labels(results.folder, labels)
     return sweep.run(
         sweep.Sweep(
-            grid_of(settings, observer),
+            grid,
             results,
             register=partial(elements.freeze, settings, results.folder),
             frozen=frozen,

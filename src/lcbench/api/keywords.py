@@ -30,7 +30,7 @@ def words_of(config_name: str, keywords: Mapping[str, Any]) -> list[str]:
         keywords: their values; those that are None are left to the config.
 
     Raises:
-        RequestError: a value of a type that no key has, or a keyword that could be several keys.
+        RequestError: a value of a type that no key has.
     """
     words: list[str] = []
     for name, value in keywords.items():
@@ -45,13 +45,8 @@ def _key(name: str, config_name: str) -> str:
     keys = keys_of(config_name)
     if name in keys or any(key.startswith(f"{name}.") for key in keys):
         return name
-    found = sorted(key for key in keys if key.endswith(f".{name}"))
-    if len(found) > 1:
-        shown = ", ".join(found)
-        raise RequestError(
-            f"{name} could be any of {shown}: say which, as in **{{{found[0]!r}: …}}."
-        )
-    return found[0] if found else name
+    found = [key for key in keys if key.endswith(f".{name}")]
+    return found[0] if len(found) == 1 else name
 
 
 def _words(key: str, value: Any, keys: frozenset[str]) -> list[str]:

@@ -32,6 +32,8 @@ _TEXTS = frozenset(
     {
         "model.name",
         "model.revision",
+        "model.label",
+        "name",
         "mirror",
         "results_dir",
         "report_dir",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lcbench.cli.console import screen, warn
+from lcbench.cli.console import ConsoleObserver, screen, warn
 from lcbench.plan.estimate import describe
 
 if TYPE_CHECKING:
@@ -24,5 +24,8 @@ def job(config: DictConfig) -> int:
     settings = compose_settings(config)
     for task in settings.left_out:
         warn(f"left out: {task}.")
-    screen().print(describe(settings, launch=launch), soft_wrap=True, markup=False)
+    console = screen()
+    with ConsoleObserver(console).doing("estimating"):
+        described = describe(settings, launch=launch)
+    console.print(described, soft_wrap=True, markup=False)
     return 0

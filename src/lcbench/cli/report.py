@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,14 +111,14 @@ def _bars(console: Console) -> Iterator[Step | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    shown = Progress(*columns, console=console, transient=True)
+    # Warnings still go to standard error.
+    shown = Progress(*columns, console=console, transient=True, redirect_stderr=False)
     bars: dict[str, Any] = {}
-    with ExitStack() as stack:
+    with shown:
+        first = shown.add_task("reading results", total=None)
 
         def tell(what: str, done: int, total: int) -> None:
-            if not bars:
-                # Not earlier: while it is shown, warnings would go to standard output.
-                stack.enter_context(shown)
+            shown.update(first, visible=False)
             if what not in bars:
                 bars[what] = shown.add_task(what, total=total)
             shown.update(bars[what], completed=done, total=total)

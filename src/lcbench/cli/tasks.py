@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lcbench.cli.console import emit, screen, warn
+from lcbench.cli.console import ConsoleObserver, emit, screen, warn
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.words import several
@@ -93,7 +93,8 @@ def job(config: DictConfig) -> int:
         else:
             screen().print(_benchmark_table(benchmarks))
         return 0
-    rows = list_tasks(settings)
+    with ConsoleObserver(screen()).doing("reading tasks and looking for their data"):
+        rows = list_tasks(settings)
     if settings.format == "csv":
         _write_csv(Row, [row for group in rows.values() for row in group])
     else:

@@ -97,6 +97,7 @@ class ModelSettings:
             tokens (`mean`, `cls`, `lasttoken`, `max`); None: as the model says, or else as
             sentence-transformers chooses.
         is_custom: whether it is none of the models of `conf/model`.
+        label: what tables call the model; None: its name.
     """
 
     config: str
@@ -109,6 +110,7 @@ class ModelSettings:
     shape: Dimensions | None = None
     pooling: str | None = None
     is_custom: bool = False
+    label: str | None = None
 
 
 @lru_cache(maxsize=1)

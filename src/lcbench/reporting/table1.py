@@ -66,6 +66,8 @@ SCORE_COLUMNS = (
 
 # A column that a frame may have: where a model's folder is, as it was asked for.
 _PATH = "path"
+# The same: what `model.label=` calls a model.
+_LABEL = "label"
 
 
 # A git revision is recognised by this many characters; more are shown only to tell two apart.
@@ -103,7 +105,7 @@ def build_tables(
     if absent:
         raise ValueError(f"scores lack the columns {', '.join(absent)}")
     groups: dict[str, list[Any]] = {}
-    columns = [name for name in (*SCORE_COLUMNS, _PATH) if name in scores.columns]
+    columns = [name for name in (*SCORE_COLUMNS, _PATH, _LABEL) if name in scores.columns]
     for record in scores[columns].itertuples(index=False):
         groups.setdefault(str(record.group), []).append(record)
     measured = {str(record.model) for records in groups.values() for record in records}
@@ -137,7 +139,7 @@ def _table(
     blocks = []
     said: dict[str, list[str]] = {}
     cells_by_identity = _cells_by_identity(records)
-    labels = _labels(cells_by_identity, _paths(records))
+    labels = _labels(cells_by_identity, _texts_of(records, _PATH), _texts_of(records, _LABEL))
     # A stable sort: within a window the models stay in the order in which they came.
     for identity in sorted(cells_by_identity, key=_unknown_window_last):
         asked = policies_expected.get(identity.model)
@@ -248,20 +250,22 @@ def _mean_or_hole(values: Iterable[float | None]) -> float | None:
     return fmean(known)
 
 
-def _paths(records: Sequence[Any]) -> dict[tuple[str, str], str]:
-    """The folder of a model and revision as it was asked for; not of a model of the hub."""
-    paths: dict[tuple[str, str], str] = {}
+def _texts_of(records: Sequence[Any], column: str) -> dict[tuple[str, str], str]:
+    """The text that each model and revision has in a column that may be missing, or empty."""
+    found: dict[tuple[str, str], str] = {}
     for record in records:
-        path = getattr(record, _PATH, None)
-        if isinstance(path, str):
-            paths.setdefault((str(record.model), str(record.revision)), path)
-    return paths
+        text = getattr(record, column, None)
+        if isinstance(text, str):
+            found.setdefault((str(record.model), str(record.revision)), text)
+    return found
 
 
 def _labels(
-    identities: Iterable[_Identity], paths: Mapping[tuple[str, str], str]
+    identities: Iterable[_Identity],
+    paths: Mapping[tuple[str, str], str],
+    given: Mapping[tuple[str, str], str],
 ) -> dict[_Identity, str]:
-    """The short name of each model, with what tells it from the others of the table."""
+    """What the user calls each model, or its short name; with what tells it from the others."""
     identities = list(identities)
     models_by_name: dict[str, set[str]] = {}
     revisions: dict[str, set[str]] = {}
@@ -273,13 +277,20 @@ def _labels(
     # Not a folder's that is called as a model of the hub is.
     tails = {key: tail for key, tail in _tails(windows, paths).items() if tail not in revisions}
     alike = Counter(tails.values())
+    # Of those that have no label.
+    names = {_short_name(model) for model, revision in windows if (model, revision) not in given}
     labels = {}
     for identity in identities:
         model, revision = key = identity.model, identity.revision
         short = _short_name(model)
         name = tails.get(key) or (model if len(models_by_name[short]) > 1 else short)
+        if key in given:
+            name = given[key]
+            is_alone = list(given.values()).count(name) == 1 and name not in names
+        else:
+            is_alone = len(revisions[model]) == 1 or (key in tails and alike[name] == 1)
         apart = []
-        if len(revisions[model]) > 1 and (key not in tails or alike[name] > 1):
+        if not is_alone:
             apart.append(_short_revision(revision, revisions[model]))
         if len(windows[key]) > 1:
             apart.append(f"window {'unknown' if identity.window is None else identity.window}")

@@ -52,6 +52,7 @@ from lcbench.results.items import (
     parquet_of,
     read_items,
 )
+from lcbench.results.labels import read_labels
 from lcbench.results.rows import (
     UNIQUE,
     LeftOut,
@@ -238,8 +239,20 @@ class Results:
 
         rows = list(self._rows(column_of, warn, paths))
         tell_texts_apart(rows)
+        labels = read_labels(self.folder)
+        for row in rows:
+            row["label"] = labels.get((row["model"], row["revision"]))
         columns = ["group", "window", "model", "revision", "path", "policy", "task", "column"]
-        columns += ["split", "subset", "score", "conditions", "protocol", "files", "imported"]
+        columns += [
+            "split",
+            "subset",
+            "score",
+            "conditions",
+            "protocol",
+            "files",
+            "imported",
+            "label",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def _rows(

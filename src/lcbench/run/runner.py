@@ -154,37 +154,39 @@ class Runner:
         of_hub = [part for part in parts if part.source.datasets(part)]
         if of_hub:
             self._observer.say("checking tasks and data …", dim=True)
-        quiet_libraries()
-        device = device_of(self._options.engine.device)
-        arithmetic.pin(self._dtype, device)
-        if device.startswith("cuda"):
-            self._pool.count = processes(self._options.engine.scoring, beside_gpu=True)
-            share_cores(self._pool.count)
-        if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
-            from lcbench.encode.prompts import check_registry
+        with self._observer.doing("loading libraries, checking tasks and data"):
+            quiet_libraries()
+            device = device_of(self._options.engine.device)
+            arithmetic.pin(self._dtype, device)
+            if device.startswith("cuda"):
+                self._pool.count = processes(self._options.engine.scoring, beside_gpu=True)
+                share_cores(self._pool.count)
+            if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
+                from lcbench.encode.prompts import check_registry
 
-            for model in sorted(registered):
-                check_registry(model)
-        # All quick checks are done. Scoring processes load their libraries meanwhile.
-        self._pool.warm_up()
-        import_libraries("mteb", "sentence_transformers")
-        check_pins(names, self._grid.suites)
-        tasks = [part.source.make(part) for part in of_hub]
-        all_here, counted = checks.find_data(tasks, mirror)
-        if all_here or cache.why_not_fetched(offline=offline):
-            # Nothing has to be or can be fetched, so the network is not needed.
-            cache.go_offline()
-            self._pool.offline = True
-        checks.count_texts(counted, self._observer, unverified=self._options.unverified_data)
+                for model in sorted(registered):
+                    check_registry(model)
+            # All quick checks are done. Scoring processes load their libraries meanwhile.
+            self._pool.warm_up()
+            import_libraries("mteb", "sentence_transformers")
+            check_pins(names, self._grid.suites)
+            tasks = [part.source.make(part) for part in of_hub]
+            all_here, counted = checks.find_data(tasks, mirror)
+            if all_here or cache.why_not_fetched(offline=offline):
+                # Nothing has to be or can be fetched, so the network is not needed.
+                cache.go_offline()
+                self._pool.offline = True
+            checks.count_texts(counted, self._observer, unverified=self._options.unverified_data)
 
     def predict(self, cells_of: Mapping[LocatedModel, Sequence[Cell]]) -> cost.Prediction:
         """Return the predicted time of cells, all of them in this process."""
-        return cost.predict(
-            self._grid.parts,
-            [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
-            machine=machine.machine_of(self._options.engine, self._dtype),
-            processes=self._pool.count,
-        )
+        with self._observer.doing("estimating the time"):
+            return cost.predict(
+                self._grid.parts,
+                [cost.ModelCells(dimensions_of(model), cells) for model, cells in cells_of.items()],
+                machine=machine.machine_of(self._options.engine, self._dtype),
+                processes=self._pool.count,
+            )
 
     def run(
         self,

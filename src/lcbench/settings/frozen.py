@@ -22,7 +22,12 @@ def freeze(settings: Settings) -> dict[str, Any]:
     content = asdict(replace(settings, policies=()))
     del content["results_dir"]
     content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
+    # What is left out is as older versions froze it, so that the same sweep has the same digest.
+    if content["protocol"]["limit"] is None:
+        del content["protocol"]["limit"]
     for model in content["models"]:
+        if model["label"] is None:
+            del model["label"]
         if model["source"] != "package" and (path := Path(model["name"]).expanduser()).is_dir():
             model["name"] = str(path.absolute())
     for holder, key in ((content, "mirror"), (content["store"], "folder")):

@@ -64,6 +64,8 @@ _ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
 # The most bytes of a protocol's name, which is the beginning of a folder's name.
 _LONGEST_PROTOCOL = 100
+# Characters of what a table calls a model.
+_LONGEST_LABEL = 60
 # With fewer, 2.5 % are too few samples to locate a quantile.
 _FEWEST_RESAMPLES = 1000
 # Elements of a sweep if neither elements nor hours are given.
@@ -100,9 +102,16 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         [suites[0].name] if first["tasks"] is None else first["tasks"], suites, sources_of(docs)
     )
     mirror, address = mirror_of(first["mirror"])
+    models = tuple(_model(name, value["model"]) for name, value in values.items())
+    labels = [one.label for one in models if one.label is not None]
+    if len(set(labels)) < len(labels):
+        raise RequestError(
+            f"model.label={labels[0]} would be that of {len(labels)} models; run them one by one, "
+            "or give each a config of its own (conf/model, --config-dir)."
+        )
     return Settings(
-        label=label,
-        models=tuple(_model(name, value["model"]) for name, value in values.items()),
+        label=_run_name(first["name"], label),
+        models=models,
         policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
         tasks=tasks,
         suites=suites,
@@ -353,6 +362,7 @@ def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
         shape=_shape(value.get("shape")),
         pooling=_pooling(value.get("pooling")),
         is_custom=config not in shipped_models(),
+        label=_text("model.label", value.get("label")),
     )
 
 
@@ -414,6 +424,27 @@ def _subsets(value: Any) -> tuple[str, ...] | None:
     if not names:
         raise RequestError(f"subsets=[] is empty; for all subsets: subsets={_EVERY_SUBSET}.")
     return tuple(sorted(set(names)))
+
+
+def _run_name(value: Any, otherwise: str) -> str:
+    """Return what a run is called, which begins the name of a folder."""
+    if value is None:
+        return otherwise
+    if not re.fullmatch(r"\w[\w.-]*", str(value)) or len(str(value).encode()) > _LONGEST_PROTOCOL:
+        raise RequestError(
+            f"name={value} cannot name a folder: letters, digits, _, . and -, at most "
+            f"{_LONGEST_PROTOCOL} bytes."
+        )
+    return str(value)
+
+
+def _text(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    text = str(value).strip()
+    if not text or not text.isprintable() or len(text) > _LONGEST_LABEL:
+        raise RequestError(f"{key}={value} is not a text of 1 to {_LONGEST_LABEL} characters.")
+    return text
 
 
 def _limit(value: Any) -> int | None:

@@ -61,6 +61,8 @@ RUNTIME = frozenset(
         "store.folder",
         "store.max_gib",
         "model.shape",
+        "model.label",
+        "name",
         "mirror",
         "unverified_data",
         "offline",
