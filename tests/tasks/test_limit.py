@@ -102,8 +102,9 @@ def test_the_docs_tasks_are_cut_down() -> None:
         task.load_data()
         revision = task.metadata.revision
         train = len(task.dataset["train"]) if "train" in task.dataset else 0
-        limit.limit_data(task, 7)
-        assert task.metadata.revision == f"{revision}-limit7"
+        with limit.limit_data(task, 7):
+            assert task.metadata.revision == f"{revision}-limit7"
+        assert task.metadata.revision == revision
         data = task.dataset["test"] if "test" in task.dataset else task.dataset["default"]["test"]
         counts[name] = len(data["queries"] if isinstance(data, dict) else data)
         if train:
@@ -114,8 +115,11 @@ def test_the_docs_tasks_are_cut_down() -> None:
 @pytest.mark.parametrize("metric", ["p-MRR", "max_over_subqueries_map_at_1000"])
 def test_queries_that_are_scored_together_are_refused(metric: str) -> None:
     task: Any = SimpleNamespace(metadata=SimpleNamespace(main_score=metric, name="T"))
-    with pytest.raises(limit.LimitError, match=r"limit=5: T scores its queries in groups"):
-        limit.limit_data(task, 5)
+    with (
+        pytest.raises(limit.LimitError, match=r"limit=5: T scores its queries in groups"),
+        limit.limit_data(task, 5),
+    ):
+        pytest.fail("it was cut down")
 
 
 def test_texts_to_be_encoded_are_told_beforehand() -> None:

@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,8 +153,9 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
     if not unverified and (wrong := [one for one in differs if not one.is_tolerable]):
         # The request was refused for it before; so it has changed since.
         raise DataError("; ".join(map(str, wrong)))
+    cut = ExitStack()
     if limit is not None:
-        limit_data(task, limit)
+        cut.enter_context(limit_data(task, limit))
     loaded = time.perf_counter()
     per_query: PerQuery = {}
     if isinstance(task, AbsTaskRetrieval):
@@ -185,6 +187,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
             except Exception as error:
                 items, without_items = None, f"{type(error).__name__}: {error}"
     finally:
+        cut.close()
         task.unload_data()
     # What the items asked for is encoding and waiting as well, though no text of mteb's.
     asked = encoder.counters

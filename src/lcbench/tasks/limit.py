@@ -8,7 +8,8 @@ own, and its results are in a folder of their own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DOCUMENTS_A_QUERY = 10
 # Of clusterings that have texts of their own each.
 _SETS = 10
+_SHARES = ("max_fraction_of_documents_to_embed", "max_document_to_embed")
 # Whose queries are scored several at a time: some of them alone would not be a score.
 _IN_GROUPS = ("max_over_subqueries_", "p-MRR")
 
@@ -37,8 +39,12 @@ def quick_look(limit: int) -> str:
     )
 
 
-def limit_data(task: AbsTask, limit: int) -> None:
+@contextmanager
+def limit_data(task: AbsTask, limit: int) -> Iterator[None]:
     """Keep a number of items of each split and subset that a task scores, drawn at random.
+
+    While this context lasts the task says so in its revision: mteb keeps one object of some tasks
+    in a process, which may score all of it next.
 
     A query is kept with its relevant documents, or the candidates that it ranks, and others drawn
     at random, `DOCUMENTS_A_QUERY` a query in all; of clusterings with texts of their own the texts
@@ -60,11 +66,12 @@ def limit_data(task: AbsTask, limit: int) -> None:
             "cannot be cut down; leave it out, or run all of it."
         )
     cut: Callable[[Any, int, str], Any] = _rows
+    before: dict[str, Any] = {"metadata": task.metadata}
     if isinstance(task, AbsTaskRetrieval):
         cut = _queries
     elif isinstance(task, AbsTaskClustering):
         # It would take a share of what is drawn already.
-        task.max_fraction_of_documents_to_embed = task.max_document_to_embed = None
+        before |= {name: getattr(task, name) for name in _SHARES}
     dataset: Any = task.dataset
     for subset in task.hf_subsets:
         splits = dataset if subset not in dataset and subset == "default" else dataset.get(subset)
@@ -76,7 +83,14 @@ def limit_data(task: AbsTask, limit: int) -> None:
                 )
             splits[split] = cut(splits[split], limit, f"{task.metadata.name}/{split}")
     told = {**task.metadata.dataset, "revision": f"{task.metadata.revision}-limit{limit}"}
-    task.metadata = task.metadata.model_copy(update={"dataset": told})
+    now = {**dict.fromkeys(before), "metadata": task.metadata.model_copy(update={"dataset": told})}
+    try:
+        for name, value in now.items():
+            setattr(task, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(task, name, value)
 
 
 def drawn(count: int, limit: int, what: str) -> list[int]:
