@@ -47,7 +47,7 @@ def show(
     """
     from rich.text import Text
 
-    with _bars(console) as step:
+    with _bars(console, "reading results") as step:
         report = find(step)
     if report is None:
         return
@@ -61,7 +61,7 @@ def show(
     console.print()
     for line in report.words:
         console.print(Text(line))
-    with _bars(console) as step:
+    with _bars(console, "writing the report") as step:
         files = publish(report, step)
     if others:
         names = ", ".join(table.name for table in others)
@@ -103,7 +103,7 @@ def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], 
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Step | None]:
+def _bars(console: Console, what: str) -> Iterator[Step | None]:
     """Show progress bars on a terminal."""
     if not console.is_terminal:
         yield None
@@ -115,12 +115,12 @@ def _bars(console: Console) -> Iterator[Step | None]:
     shown = Progress(*columns, console=console, transient=True, redirect_stderr=False)
     bars: dict[str, Any] = {}
     with shown:
-        first = shown.add_task("reading results", total=None)
+        first = shown.add_task(what, total=None)
 
-        def tell(what: str, done: int, total: int) -> None:
+        def tell(step: str, done: int, total: int) -> None:
             shown.update(first, visible=False)
-            if what not in bars:
-                bars[what] = shown.add_task(what, total=total)
-            shown.update(bars[what], completed=done, total=total)
+            if step not in bars:
+                bars[step] = shown.add_task(step, total=total)
+            shown.update(bars[step], completed=done, total=total)
 
         yield tell
