@@ -71,12 +71,12 @@ def test_the_wheel_carries_all_that_is_read(installed: Path, tmp_path: Path) -> 
 def test_the_commands_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     said = run(installed / "lcbench", "tau=0.8", "offline=true", *SMALL, folder=tmp_path)
     assert "ours, τ = 0.8" in said or "τ = 0.8" in said
-    assert "The page: results/runs/report/index.html" in said
+    assert "Page: results/runs/report/index.html" in said
     assert (tmp_path / "results" / "runs" / "report" / "index.html").is_file()
     again = run(installed / "python", "-m", "lcbench", "report", folder=tmp_path)
-    assert "The page: results/runs/report/index.html" in again
+    assert "Page: results/runs/report/index.html" in again
     assert "DocstringRetrieval" in run(installed / "lcbench", "tasks", folder=tmp_path)
-    assert "16 cells" in run(installed / "lcbench", "status", folder=tmp_path)
+    assert "16 done" in run(installed / "lcbench", "status", folder=tmp_path)
     assert "cells" in run(installed / "lcbench", "estimate", *SMALL, folder=tmp_path)
 
 

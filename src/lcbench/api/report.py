@@ -132,12 +132,12 @@ class Report:
         return self.folder / PAGE
 
     def __repr__(self) -> str:
-        return "\n".join([*self.lines, f"The page: {self.page}"])
+        return "\n".join([*self.lines, f"Page: {self.page}"])
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(line)}</p>" for line in self.lines)
         table = self.table1.to_html(float_format="{:.2f}".format, na_rep="–")
-        return f"{said}{table}<p>The page: {escape(str(self.page))}</p>"
+        return f"{said}{table}<p>Page: {escape(str(self.page))}</p>"
 
 
 def write_report(found: publish.Report, observer: Observer) -> Report:
