@@ -302,6 +302,7 @@ CHANGES = {
     "tau_bias": "tau_bias=kept",
     "tasks": "tasks=[STS12]",
     "subsets": "subsets=[en]",
+    "limit": "limit=5",
     "suite.name": "suite.name=mine",
     "suite.columns": "suite.columns.STS=[STS12]",
     "suite.revisions": f"suite.revisions.STS12={'0' * 40}",
@@ -329,6 +330,7 @@ UNCHANGED = {
     "store.folder": "store.folder=elsewhere",
     "store.max_gib": "store.max_gib=0.5",
     "mirror": "mirror=somewhere",
+    "name": "name=second",
     "offline": "offline=true",
     "results_dir": "results_dir=elsewhere",
     "retries": "retries=0",
@@ -370,6 +372,7 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
         ["tau=[0.8,{query: 0.9},{layers: {3: 0.7}},{length: {256: 0.5}},{length: {logn: 128}}]"],
         ["tau=0.8", "tau_bias=kept", "subsets=[en,de]", "store=none", "engine.scoring=0"],
         ["cell_minutes=2.5", "engine.scoring=1"],
+        ["limit=7", "model.label=mine", "name=second"],
         [
             "tasks=NanoBEIR",
             "protocol=leaderboard",
