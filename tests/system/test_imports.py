@@ -28,10 +28,20 @@ def test_the_collector_rests_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert gc.isenabled()
     gc.disable()
     try:
-        import_libraries("json")
+        (tmp_path / "another_library.py").touch()
+        import_libraries("another_library")
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_where_nothing_is_imported_nothing_is_kept() -> None:
+    """Runs of one process ask for the libraries again and again, with models at hand."""
+    before = gc.get_freeze_count()
+    model: list[list[int]] = [[] for _ in range(1000)]
+    import_libraries("json", "gc")
+    assert gc.get_freeze_count() == before
+    assert any(one is model for one in gc.get_objects())
 
 
 def test_at_the_end_nothing_is_looked_through() -> None:

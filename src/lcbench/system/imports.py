@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from importlib import import_module
 
 
@@ -17,10 +18,14 @@ def import_libraries(*names: str) -> None:
     Args:
         names: of the modules.
     """
+    missing = [name for name in names if name not in sys.modules]
+    # Else what is frozen would be whatever else there is: models that could not be freed any more.
+    if not missing:
+        return
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for name in names:
+        for name in missing:
             import_module(name)
         gc.freeze()
     finally:
