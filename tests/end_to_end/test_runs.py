@@ -247,7 +247,10 @@ def test_a_policy_that_changes_nothing_is_the_baseline(
     done = run("tau={length: logn}", "results_dir=runs", *request)
     assert done.returncode == 0, done.stderr
     told = re.sub(r"\s+", " ", done.stdout)
-    assert "is 1 for every text that this model reads (window 48): it is the baseline" in told
+    assert (
+        "is 1 for every text that this model reads (window 48): it is the same as the baseline"
+        in told
+    )
     assert "ours" not in done.stdout
     assert len(json_results(tmp_path / "runs")) == 1
 
@@ -286,7 +289,7 @@ def test_a_model_that_cannot_be_scaled_is_refused_before_anything_is_scored(
     model = ["model=custom", f"model.name={make_model('canine')}"]
     done = run(*model, "tau=0.7", "tasks=[DocstringReranking]", "results_dir=runs", *SMALL)
     assert done.returncode == 2
-    assert "local/model is refused: CanineModel neither uses the attention" in done.stderr
+    assert "local/model was refused: CanineModel neither uses the attention" in done.stderr
     assert json_results(tmp_path / "runs") == []
 
 
@@ -333,7 +336,7 @@ def test_sets_of_subsets_protocols_and_sizes_never_share_a_file(
     report = run("results_dir=runs", command="report")
     assert report.returncode == 0, report.stderr
     for group in ("paper", "paper, subsets en", "paper, subsets eng", "leaderboard, subsets en"):
-        assert f"protocol {group}" in report.stdout.splitlines()
+        assert f"Scores and relative improvements: protocol {group}" in report.stdout.splitlines()
     # All of them again: nothing is computed.
     for request in requests:
         assert "checking" not in run(*request).stdout
@@ -367,7 +370,7 @@ def test_the_leaderboards_prompts_are_used_and_recorded(
         assert record["protocol"]["name"] == protocol
         scores[protocol] = json.loads(file.read_text())["scores"]["test"][0]["main_score"]
     assert "prompts: local/prompted's own (query); protocol=paper uses none" in done.stdout
-    assert "protocol model" in done.stdout.splitlines()
+    assert "Scores and relative improvements: protocol model" in done.stdout.splitlines()
     assert scores["paper"] != scores["leaderboard"] == scores["model"]
 
 
@@ -448,7 +451,10 @@ def test_both_protocols_on_real_data(
         request = [f"tau={tau}", f"tasks=[{','.join(tasks)}]", "subsets=[en]"]
         done = run(*request, f"protocol={protocol}", f"mirror={mirror}", "results_dir=runs")
         assert (done.returncode, done.stderr) == (0, "")
-        assert f"protocol {protocol}, subsets en" in done.stdout.splitlines()
+        assert (
+            f"Scores and relative improvements: protocol {protocol}, subsets en"
+            in done.stdout.splitlines()
+        )
         (folder,) = (tmp_path / "runs").glob(f"{protocol}-*")
         found[protocol] = {
             str(path.relative_to(folder)): json.loads(path.read_text())["scores"]["test"][0]

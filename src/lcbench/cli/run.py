@@ -87,7 +87,7 @@ def _run_stoppable(
         )
         if outcome.stopped:
             # Under -m no further job is started either.
-            raise Terminated("told to stop")
+            raise Terminated("stopped by a signal")
     except KeyboardInterrupt as end:
         if element is not None:
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
