@@ -426,7 +426,7 @@ def test_a_hole_of_one_model_is_a_hole_of_the_average_improvement() -> None:
     )
     assert table.average_improvement == {"X": pytest.approx(5.0), "Y": None, "Avg": None}
     assert table.notes[-2:] == (
-        "Avg Improv., Y and Avg: a hole as in two",
+        "Avg Improv., Y and Avg: missing as in two",
         "Avg Improv.: without raw, measured at τ = 1 alone",
     )
 

@@ -289,5 +289,5 @@ def _values(row: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _number(value: float | None) -> float | None:
-    """Return a number as JSON has it: what is not finite is a hole."""
+    """Return a number as JSON has it: what is not finite is a missing value."""
     return None if value is None or not math.isfinite(value) else float(value)

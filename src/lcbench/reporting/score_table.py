@@ -27,7 +27,7 @@ COLUMN_ORDER = (
 """The paper's order of columns, with mteb's other task types in between; others come after."""
 
 Values = Mapping[str, float | None]
-"""Values by column name, `Avg` included; `None` is a hole."""
+"""Values by column name, `Avg` included; `None` is a missing value."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Column:
 class Row:
     """One line of the table: scores × 100 (`raw`, `ours`) or relative improvement in %.
 
-    `partial` has the columns that are holes although some of their tasks have a score: how many, of
-    how many.
+    `partial` has the columns without a value of which some tasks have a score: how many, of how
+    many.
     """
 
     kind: Literal["raw", "ours", "relative"]
@@ -54,14 +54,14 @@ class Row:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """The scores × 100 of one task by policy; `None` is a hole."""
+    """The scores × 100 of one task by policy; `None` is a missing value."""
 
     column: str
     task: str
     scores: Values
 
     def improvement(self, policy: str) -> float | None:
-        """The relative improvement over the baseline in %; `None` for a hole."""
+        """The relative improvement over the baseline in %; `None` for a missing value."""
         return relative_improvement(self.scores[policy], self.scores[BASELINE])
 
 
@@ -115,7 +115,7 @@ class ScoreTable:
     """One table: a group's models, by window and then in the order in which they came.
 
     `average_improvement` is the row `Avg Improv.` in %, `None` with fewer than two models that
-    have a line "ours". `notes` say what every hole comes from.
+    have a line "ours". `notes` say where every missing value comes from.
     """
 
     group: str
@@ -150,7 +150,7 @@ def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
 
 
 def relative_improvement(ours: float | None, raw: float | None) -> float | None:
-    """100 · (ours − raw) / raw in % (paper, Table 1); `None` for a hole or a raw not above 0.
+    """100 · (ours − raw) / raw in % (paper, Table 1); `None` where one is missing or raw not above 0.
 
     A correlation can be 0 or negative, where a share of it would have no meaning.
     """

@@ -1,7 +1,7 @@
 """Tables of the shape of the paper's Table 1: means, best τ, relative improvement, holes.
 
 Takes scores as a data frame and gives values; `formats` makes text of them and `figures` a plot.
-Whatever cannot be averaged or compared is a hole with a note that says why.
+Whatever cannot be averaged or compared is missing, with a note that says why.
 """
 
 import json
@@ -241,7 +241,7 @@ def _mean_or_nan(values: Sequence[float]) -> float:
 
 
 def _mean_or_hole(values: Iterable[float | None]) -> float | None:
-    """The unweighted mean; a hole if there is one among the values, which is never left out."""
+    """The unweighted mean; missing where one of the values is, which is never left out."""
     known = []
     for value in values:
         if value is None:
@@ -533,7 +533,7 @@ def _average_improvement(
         if holders:
             holes.setdefault(holders, []).append(name)
     for holders, where in holes.items():
-        notes.append(f"Avg Improv., {listing(where)}: a hole as in {listing(holders)}")
+        notes.append(f"Avg Improv., {listing(where)}: missing as in {listing(holders)}")
     without = [block.label for block in blocks if block.best is None]
     if without:
         notes.append(f"Avg Improv.: without {listing(without)}, measured at τ = {BASELINE} alone")

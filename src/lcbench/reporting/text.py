@@ -124,7 +124,7 @@ def two_decimals(value: float | None) -> str:
 
 
 def direction(value: float | None) -> int:
-    """1 for up, -1 for down, 0 for a hole and for what is printed as 0.00."""
+    """1 for up, -1 for down, 0 for a missing value and for what is printed as 0.00."""
     # Of numpy's numbers the comparisons cannot be subtracted.
     shown = 0.0 if value is None else round(float(value), 2)
     return (shown > 0) - (shown < 0)
@@ -137,7 +137,7 @@ def change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> s
 
 
 def full(value: float | None) -> str:
-    """The shortest text that reads back as the same number; nothing for a hole."""
+    """The shortest text that reads back as the same number; nothing for a missing value."""
     return "" if value is None else repr(float(value))
 
 

@@ -308,7 +308,7 @@ function moveWithin(event) {
   to?.focus();
 }
 
-/** The number right above or below; rows with holes have fewer, so it goes by where they stand. */
+/** The number right above or below, by where they stand: rows with missing values have fewer. */
 function nearest(row, from) {
   const right = from.getBoundingClientRect().right;
   const distance = (button) => Math.abs(button.getBoundingClientRect().right - right);

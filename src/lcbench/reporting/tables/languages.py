@@ -34,7 +34,7 @@ _NOTES = (
 def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     """Return the scores of tasks with several subsets, one row a subset; None if there are none.
 
-    What Table 1 does not count (missing, refused) is a hole in every subset.
+    What Table 1 does not count (missing, refused) has no value in any subset.
 
     Args:
         table: of `table1.build_tables`.

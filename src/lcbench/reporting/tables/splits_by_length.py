@@ -23,7 +23,7 @@ _HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "
 
 @dataclass(frozen=True)
 class LengthRow:
-    """The scores × 100 of one model at one policy, by length in tokens; `None` is a hole.
+    """The scores × 100 of one model at one policy, by length in tokens; `None` is a missing value.
 
     `scores` has no entry for a length that the task does not have at this model's window, `window`
     is `None` where it is not known, and `mean` is the task's score × 100 as in Table 1.
