@@ -150,7 +150,7 @@ def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
 
 
 def relative_improvement(ours: float | None, raw: float | None) -> float | None:
-    """100 · (ours − raw) / raw in % (paper, Table 1); `None` where one is missing or raw not above 0.
+    """100 · (ours − raw) / raw in % (paper, Table 1); `None` without one of them, or raw ≤ 0.
 
     A correlation can be 0 or negative, where a share of it would have no meaning.
     """
