@@ -148,7 +148,7 @@ def test_several_temperatures_that_are_no_list_are_refused() -> None:
 
 def test_an_address_with_a_password_is_refused_before_hydra_writes_it_down() -> None:
     for word in ("mirror=https://me:geheim@hub.example", 'mirror="http://me:ge heim@hub.example"'):
-        with pytest.raises(RequestError, match="mirror names a user or a password") as error:
+        with pytest.raises(RequestError, match="mirror contains a user or a password") as error:
             overrides.read_words(["-m", word, "tau=0.9,0.8"], "config")
         assert "geheim" not in str(error.value)
         assert "heim" not in str(error.value)

@@ -314,7 +314,7 @@ def test_files_that_cannot_be_read(copy: Callable[..., Path]) -> None:
         found(folder)
     (folder / "pipe.json").unlink()
     (folder / "gone.json").symlink_to("nowhere")
-    with pytest.raises(RequestError, match=r"gone\.json: is a link that leads nowhere"):
+    with pytest.raises(RequestError, match=r"gone\.json: is a dangling link"):
         found(folder)
 
 

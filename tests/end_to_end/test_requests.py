@@ -26,7 +26,7 @@ WRONG = [
         ["tasks=[STSBenchmrk]"],
         "task, suite or benchmark of mteb. Did you mean STSBenchmark",
     ),
-    (["model.window=100000"], "the most it can read of one text is 512 tokens"),
+    (["model.window=100000"], "it can read at most 512 tokens"),
     (["mirror=/no/such/folder"], "mirror=/no/such/folder is not a folder"),
     (["results_dir=file/runs"], "results_dir=file/runs cannot be written"),
     (["model=bge"], "BAAI/bge-base-en-v1.5 (revision a5beb1e3"),

@@ -141,13 +141,13 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for address in ("http://me:geheim@hub.example", "https://geheim@hub.example/path"):
-        with pytest.raises(RequestError, match="mirror names a user or a password") as error:
+        with pytest.raises(RequestError, match="mirror contains a user or a password") as error:
             cache.refuse_credentials("mirror", address)
         assert "geheim" not in str(error.value)
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         why = cache.why_not_fetched(offline=False)
         assert why is not None
-        assert "HF_ENDPOINT names a user or a password" in why
+        assert "HF_ENDPOINT contains a user or a password" in why
         assert "geheim" not in why
     cache.refuse_credentials("mirror", "https://hub.example/a@b")

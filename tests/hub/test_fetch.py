@@ -227,7 +227,7 @@ def test_a_file_that_stays_damaged_is_removed_and_the_rest_is_fetched(
     (name, reason) = failed.popitem()
     assert failed == {}
     assert name.startswith("dataset mteb/stsbenchmark-sts (revision b0fddb56")
-    assert "not what the hub says it is, after two tries: default/test.parquet" in reason
+    assert "wrong digest after two tries: default/test.parquet" in reason
     assert "FAILED" in screen
     assert files_in(data_of(tmp_path, "STSBenchmark")) == ["default/train.parquet"]
     blobs = list((tmp_path / "datasets--mteb--stsbenchmark-sts" / "blobs").iterdir())
@@ -332,7 +332,9 @@ def test_what_does_not_fit_is_refused_beforehand(
 ) -> None:
     usage = type(shutil.disk_usage(tmp_path))(2000, 1000, 1000)
     monkeypatch.setattr("lcbench.hub.fetch.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(RequestError, match=r"MB are to be fetched, and its disk has 1.0 kB free"):
+    with pytest.raises(
+        RequestError, match=r"MB must be fetched, but its disk has only 1.0 kB free"
+    ):
         fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
     assert hub.sent.keys() == {"README.md"}
 
@@ -349,7 +351,7 @@ def test_without_a_network_all_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def test_two_at_once_are_one_too_many(hub: Hub, tmp_path: Path) -> None:
     with (
         prefetch._only_one(tmp_path),
-        pytest.raises(RequestError, match="another prefetch is filling it"),
+        pytest.raises(RequestError, match="another prefetch is writing to it"),
     ):
         fetch(tmp_path, "tasks=[STSBenchmark]")
     assert fetch(tmp_path, "tasks=[STSBenchmark]")[0] == {}
@@ -395,7 +397,7 @@ def test_a_hub_that_goes_away_is_not_waited_for_again_and_again(
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(prefetch, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(prefetch, "_RETRY_DELAYS", (0.0, 0.0))
     monkeypatch.setattr(prefetch, "fetch", fail)
     failed, _ = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark,LEMBQMSumRetrieval]")
     assert list(failed.values()) == [
@@ -407,7 +409,7 @@ def test_a_hub_that_goes_away_is_not_waited_for_again_and_again(
 
 def test_what_is_not_on_the_hub_needs_no_fetching(tmp_path: Path) -> None:
     failed, screen = fetch(tmp_path / "none")
-    assert (failed, screen) == ({}, "None of this is on the hub: there is nothing to fetch.\n")
+    assert (failed, screen) == ({}, "Nothing to download: all models and datasets are local.\n")
     assert not (tmp_path / "none").exists()
 
 
@@ -482,7 +484,7 @@ def test_a_networks_fault_is_tried_again_and_others_are_not(
 
     observer = Recorded()
     with pytest.raises(type(error)):
-        prefetch._fetch_patiently(fetch, plan, tmp_path, observer)  # type: ignore[arg-type]
+        prefetch._fetch_with_retries(fetch, plan, tmp_path, observer)  # type: ignore[arg-type]
     assert calls == tries
     assert waits == [2.0, 8.0][: tries - 1]
     assert observer.text.count("again in") == tries - 1
@@ -525,13 +527,13 @@ def test_a_hub_cannot_have_files_removed(
     evil(hub, kind, path=path)
     from huggingface_hub import HfApi
 
-    with pytest.raises(RequestError, match="a file that leads out of its folder"):
+    with pytest.raises(RequestError, match="a file outside its folder"):
         prefetch.plan_with(HfApi(endpoint=hub.address), wanted[0], mirror)
     if into == "cache" and kind == "dataset":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         part = Part("STSBenchmark", ("default",), ("test",), None, "test", MtebSource())
         failed = prefetch.fetch_data([part], Recorded())
-        assert "leads out of its folder" in next(iter(failed.values()))
+        assert "a file outside" in next(iter(failed.values()))
     assert [file.read_text() for file in precious.values()] == ["precious"] * 3
 
 
@@ -587,7 +589,7 @@ def test_a_size_that_is_none_stops_its_own_repository_alone(
     failed, _ = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
     ((name, reason),) = failed.items()
     assert name == f"model {MODEL}, for custom"
-    assert "a size that is none: 'config_extra.json'" in reason
+    assert "an invalid size: 'config_extra.json'" in reason
     assert data_of(tmp_path, "STSBenchmark").is_dir()
 
 
@@ -645,7 +647,7 @@ def test_a_server_that_crawls_is_given_up(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lcbench.hub.transfers._WINDOW_SECONDS", 0.5)
-    monkeypatch.setattr(prefetch, "_WAITS", (0.0,))
+    monkeypatch.setattr(prefetch, "_RETRY_DELAYS", (0.0,))
     hub.crawling.add("model.safetensors")
     failed, screen = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark]")
     (reason,) = failed.values()

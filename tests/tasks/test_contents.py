@@ -366,7 +366,9 @@ def test_a_null_of_a_plain_folder_is_told_with_the_users_path(folder: Path) -> N
     fill(folder, 9, sentence2=None)
     with pytest.raises(DataError) as no:
         load(pointed(folder))
-    where = "STS13, split test, column sentence2, row 8 (counted from 0): nothing is there (null)"
+    where = (
+        "STS13, split test, column sentence2, row 8 (counted from 0): the value is missing (null)"
+    )
     assert str(no.value) == f"{folder} cannot be scored: {where}"
 
 
@@ -374,7 +376,7 @@ def test_a_lone_surrogate_is_told_with_the_users_path(folder: Path) -> None:
     (folder / "test.jsonl").write_text('{"sentence1": "\\ud83d", "sentence2": "a", "score": 1}\n')
     with pytest.raises(DataError) as no:
         load(pointed(folder))
-    assert str(no.value).startswith(f"{folder} could not be loaded as STS13 needs it (")
+    assert str(no.value).startswith(f"{folder} could not be loaded for STS13 (")
     assert "surrogate" in str(no.value)
     assert "cache" not in str(no.value)
 
@@ -383,7 +385,7 @@ def test_data_that_changes_while_it_is_read_is_refused(folder: Path) -> None:
     fill(folder, 1500)
     task = pointed(folder)
     fill(folder, 1500, sentence1="other")
-    with pytest.raises(DataError, match="was changed while it was read"):
+    with pytest.raises(DataError, match="was changed while it was being read"):
         load(task)
 
 

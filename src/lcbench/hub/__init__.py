@@ -1,1 +1,1 @@
-"""Models and datasets: where they lie on this machine, and how they are fetched."""
+"""Finds models and datasets on this machine, and fetches them from the hub."""

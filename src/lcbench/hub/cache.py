@@ -1,7 +1,7 @@
-"""What is here of the hub's repositories: snapshots in folders laid out as the hub's own cache.
+"""Finds snapshots of repositories in the hub's cache, and in mirrors of the same layout.
 
-Reads and never fetches. A snapshot is whole if the files that are asked for have the sizes that the
-repository's tree has; the hub's client keeps the tree of each commit beside its snapshot.
+It never fetches. A snapshot is complete if the requested files have the sizes listed in the
+repository's tree; the hub's client stores the tree of each commit next to its snapshot.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lcbench.errors import MissingError, RequestError
 
 Kind = Literal["model", "dataset"]
 
-# Seconds after which a network that has not answered counts as absent.
+# Seconds after which a network that has not responded counts as absent.
 _PROBE_SECONDS = 4.0
 _COMMIT = re.compile("[0-9a-f]{40}")
-# Bytes of a file; the hub itself allows 500 GB.
+# The most bytes of a file; the hub allows 500 GB.
 _LARGEST = 2**44
-# So many files of a repository are named in a message.
+# The most files of a repository that a message names.
 _NAMED_FILES = 3
 _OFFICIAL = "https://huggingface.co"
-# The client's own switch for a token that nobody has passed to it.
+# The client's switch for implicit tokens.
 _WITHHOLDS = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
-# What stands before the host of an address: a user, or a user and a password.
+# User and password before the host of an address.
 _CREDENTIALS = re.compile("://[^/?#]*@")
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a folder has of a repository.
+    """A repository's snapshot in a folder.
 
     Attributes:
-        folder: the snapshot, or None if there is none.
-        lacks: the files that are asked for and not there, or not whole.
+        folder: folder of the snapshot; None if there is none.
+        lacks: requested files that are missing or incomplete.
     """
 
     folder: Path | None
@@ -51,12 +51,12 @@ class Place:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that is asked for is there."""
+        """Whether all requested files are there."""
         return self.folder is not None and not self.lacks
 
 
 def describe(what: str, lacks: Sequence[str]) -> str:
-    """Return a line that says what is missing, and which of its files, where others are here."""
+    """Return a line that names what is missing, with its files if others are present."""
     if not lacks:
         return what
     more = len(lacks) - _NAMED_FILES
@@ -65,7 +65,7 @@ def describe(what: str, lacks: Sequence[str]) -> str:
 
 
 def caches(mirror: Path | None) -> tuple[Path, ...]:
-    """Return the folders laid out as the hub's cache, the mirror's first.
+    """Return the folders with the layout of the hub's cache, the mirror's first.
 
     A mirror may be such a folder itself (what prefetch fills, or a site's HF_HUB_CACHE) or hold one
     as `hub` (a site's HF_HOME).
@@ -77,19 +77,19 @@ def caches(mirror: Path | None) -> tuple[Path, ...]:
 
 
 def in_mirror(mirror: Path) -> tuple[Path, Path]:
-    """Return the folders of a mirror that may be laid out as the hub's cache."""
+    """Return the folders of a mirror that may have the layout of the hub's cache."""
     return mirror, mirror / "hub"
 
 
 def repository_folder(cache: Path, kind: Kind, name: str) -> Path:
-    """Return where a cache keeps a repository."""
+    """Return the folder of a repository in a cache."""
     from huggingface_hub.file_download import repo_folder_name
 
     return cache / repo_folder_name(repo_id=name, repo_type=kind)
 
 
 def commit_of(cache: Path, kind: Kind, name: str, revision: str | None) -> str | None:
-    """Return the commit that a cache has for a revision; None: the main branch."""
+    """Return a cache's commit of a revision; the revision None is the main branch."""
     if revision is not None and is_commit(revision):
         return revision
     reference = repository_folder(cache, kind, name) / "refs" / (revision or "main")
@@ -97,12 +97,12 @@ def commit_of(cache: Path, kind: Kind, name: str, revision: str | None) -> str |
 
 
 def is_commit(revision: str) -> bool:
-    """Return whether a revision is a commit: no branch or tag, which may be moved."""
+    """Return whether a revision is a commit, not a branch or tag, which may move."""
     return _COMMIT.fullmatch(revision) is not None
 
 
 def check_commit(commit: str) -> None:
-    """Refuse what is no commit: it names a folder.
+    """Refuse a revision that is not a commit, since it names a folder.
 
     Raises:
         RequestError: it is not 40 hexadecimal digits.
@@ -112,7 +112,7 @@ def check_commit(commit: str) -> None:
 
 
 def check_tree(sizes: Mapping[str, object]) -> None:
-    """Refuse a repository whose paths lead out of its folder, or whose sizes are none.
+    """Refuse a repository with paths outside its folder or invalid sizes.
 
     Raises:
         RequestError: naming the first.
@@ -120,13 +120,13 @@ def check_tree(sizes: Mapping[str, object]) -> None:
     for path, size in sizes.items():
         parts = path.split("/")
         if "\0" in path or "\\" in path or not all(parts) or {".", ".."} & set(parts):
-            raise RequestError(f"the hub names a file that leads out of its folder: {path!r}")
+            raise RequestError(f"the hub lists a file outside the repository's folder: {path!r}")
         if type(size) is not int or not 0 <= size <= _LARGEST:
-            raise RequestError(f"the hub gives a file a size that is none: {path!r}, {size!r}")
+            raise RequestError(f"the hub lists a file with an invalid size: {path!r}, {size!r}")
 
 
 def snapshot_folder(cache: Path, kind: Kind, name: str, commit: str) -> Path:
-    """Return where a cache keeps the files of a commit."""
+    """Return the folder of a commit's files in a cache."""
     return repository_folder(cache, kind, name) / "snapshots" / commit
 
 
@@ -144,8 +144,8 @@ def find(
         kind: of repository.
         name: of the repository.
         revision: a commit, branch or tag; None: the main branch.
-        lacking: says what is not there, given the snapshot's folder, and the sizes of all files of
-            the repository if they are known.
+        lacking: returns the missing files, given the snapshot's folder, and the sizes of all files
+            of the repository if known.
     """
     commit = commit_of(cache, kind, name, revision)
     if commit is None:
@@ -157,13 +157,13 @@ def find(
 
 
 def best(places: Sequence[Place]) -> Place:
-    """Return the first place that is whole, else the one that lacks least."""
+    """Return the first complete place, or else the one that lacks fewest files."""
     there = [place for place in places if place.folder is not None]
     return min(there, key=lambda place: len(place.lacks), default=Place(None))
 
 
 def tree_sizes(cache: Path, kind: Kind, name: str, commit: str) -> dict[str, int] | None:
-    """Return the sizes in bytes of all files of a commit, or None if the cache does not know."""
+    """Return the sizes in bytes of all files of a commit, or None if unknown."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -180,7 +180,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def not_whole(folder: Path, sizes: Mapping[str, int]) -> list[str]:
-    """Return the files that are not there, or not of the size that they should have."""
+    """Return the files that are missing or have a wrong size."""
     return [path for path, size in sizes.items() if _size(folder / path) != size]
 
 
@@ -192,32 +192,32 @@ def _size(path: Path) -> int | None:
 
 
 def refuse_credentials(key: str, address: str) -> None:
-    """Refuse an address that names a user or a password: it would be shown, and written down.
+    """Refuse an address with a user or password, which would be shown and stored.
 
     Raises:
-        RequestError: it does; the message does not repeat it.
+        RequestError: the address has one; the message does not repeat it.
     """
     if _CREDENTIALS.search(address):
         raise RequestError(
-            f"{key} names a user or a password, which no address may here: it would be shown and "
-            "written down. Name the address without them; a hub that asks who you are is named by "
-            "the environment variable HF_ENDPOINT, with https, and gets the token of HF_TOKEN or "
+            f"{key} contains a user or a password, which would be shown and stored. Give the "
+            "address without them. For a hub that requires authentication, set the environment "
+            "variable HF_ENDPOINT to its https address; it then gets the token of HF_TOKEN or "
             "`hf auth login`."
         )
 
 
 def guard_token() -> None:
-    """Keep the user's token for the hub from an HF_ENDPOINT that would get it in the clear.
+    """Do not send the user's hub token to an HF_ENDPOINT without https.
 
-    huggingface_hub sends it to whatever address is the hub's. Here only two addresses get it: the
-    hub's own, and one that the user's environment names in HF_ENDPOINT, if it begins with https.
+    huggingface_hub sends it to any configured address. lcbench sends it to two only: the official
+    hub, and an https address in the user's HF_ENDPOINT.
     """
     if not os.environ.get("HF_ENDPOINT", _OFFICIAL).lower().startswith("https://"):
         _withhold_token()
 
 
 def withheld_token() -> str:
-    """Return a remark for where the hub refuses something: that it got no token; else nothing."""
+    """Return a remark for refused requests that no token was sent; empty if one was."""
     from huggingface_hub import constants
 
     if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
@@ -229,7 +229,7 @@ def withheld_token() -> str:
 
 
 def _withhold_token() -> None:
-    # Never taken back: an address that is named later may be read from a file.
+    # Never undone: an address given later may come from a file.
     os.environ[_WITHHOLDS] = "1"
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants
@@ -238,9 +238,9 @@ def _withhold_token() -> None:
 
 
 def use(address: str) -> None:
-    """Let every library take a site's mirror of the hub for the hub, imported before or not.
+    """Make every library use a site's mirror as the hub, even if already imported.
 
-    It gets the user's token only if it is the address that HF_ENDPOINT names already, or the hub's.
+    It gets the user's token only if it is the address in HF_ENDPOINT, or the official hub's.
     """
     if address not in (_OFFICIAL, os.environ.get("HF_ENDPOINT", "").rstrip("/")):
         _withhold_token()
@@ -258,7 +258,7 @@ def use(address: str) -> None:
 
 
 def go_offline() -> None:
-    """Keep every library off the network from here on, whether it was imported before or not."""
+    """Keep every library off the network from now on, even if already imported."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     _tell_offline(True)
 
@@ -299,41 +299,41 @@ def kept() -> Iterator[None]:
 
 
 class Probe:
-    """One short question to the hub, asked in the background: does it answer at all?"""
+    """A short background request that finds out whether the hub responds."""
 
     def __init__(self) -> None:
-        """Ask."""
+        """Start the request."""
         self._answered = threading.Event()
         self._deadline = time.monotonic() + _PROBE_SECONDS
-        # In a thread, since looking up a name can hang for longer than any time-out that is passed.
+        # In a thread, since a name lookup can exceed any timeout.
         self._asking = threading.Thread(target=self._ask, daemon=True)
         self._asking.start()
 
     def answers(self) -> bool:
-        """Whether the hub has answered, a few seconds after it was asked at the latest."""
+        """Return whether the hub has responded, within a few seconds of the request."""
         self._asking.join(max(0.0, self._deadline - time.monotonic()))
         return self._answered.is_set()
 
     def _ask(self) -> None:
         from huggingface_hub import constants
 
-        # The hub's address is a setting of its client, always http or https.
+        # The hub's address is a setting of the client, always http or https.
         request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS)  # noqa: S310
         except urllib.error.HTTPError:
-            pass  # an answer all the same
+            pass  # still a response
         except (OSError, ValueError):
             return
         self._answered.set()
 
 
 def why_not_fetched(*, offline: bool, probe: Probe | None = None) -> str | None:
-    """Return why nothing can be fetched, or None if the hub answers.
+    """Return why nothing can be fetched, or None if the hub responds.
 
     Args:
         offline: whether the request forbids it.
-        probe: that was begun before; else one is made, if need be.
+        probe: a probe started earlier; None: one is started if needed.
     """
     from huggingface_hub import constants
 
@@ -346,11 +346,11 @@ def why_not_fetched(*, offline: bool, probe: Probe | None = None) -> str | None:
     except RequestError as error:
         return str(error).rstrip(".")
     if not (probe or Probe()).answers():
-        return f"the hub ({constants.ENDPOINT}) does not answer"
+        return f"the hub ({constants.ENDPOINT}) does not respond"
     return None
 
 
 def refuse(missing: Sequence[str], mirror: Path | None, why: str) -> MissingError:
-    """Return the error that names everything that is missing, and where it was looked for."""
+    """Return the error that names everything missing, and the places searched."""
     own = f"the hub's cache ({caches(None)[0]})"
     return MissingError(missing, own if mirror is None else f"mirror={mirror} or {own}", why)

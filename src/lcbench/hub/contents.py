@@ -1,7 +1,7 @@
-"""What the data of a loaded task holds: looked through for what cannot be scored, and counted.
+"""Checks the data of a loaded task: values that cannot be scored, and numbers of texts.
 
-mteb itself, or the encoder, would stumble over a text that is missing somewhere in the middle of
-its work, and over a dataset that has fewer rows than its name promises not at all.
+mteb or the encoder would fail on a missing text in the middle of their work, and would not notice a
+dataset with fewer rows than it should have.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from lcbench.tasks.sizes import counts_of
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
-# A training split is sampled, not scored: so much of it may be missing or too much without a
-# change of the score beyond that of another sample. (The public copy of MASSIVE's that is known to
+# A training split is sampled, not scored: this share may be missing or added without changing the
+# score more than another sample would. (The public copy of MASSIVE's that is known to
 # lack some lacks 4 of 11,514 rows.)
 _TRAIN_TOLERANCE = 0.001
-# Some libraries' errors list every format that they know.
+# Errors of some libraries list every known format.
 _LONGEST_REASON = 400
-# Notes of a folder that mteb has nothing to compare with.
-_UNKNOWN = "mteb does not say how many texts it has"
+# The remark if mteb states no number of texts.
+_UNKNOWN = "mteb does not state the number of texts"
 
 
 class DataError(Exception):
-    """A task's data is not what the task needs."""
+    """A task's data is unsuitable for the task."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A number of texts that is not the one that mteb's statistics have.
+    """A number of texts that differs from mteb's statistics.
 
     Attributes:
-        place: the task, split, subset and column.
-        counted: texts that there are; None: they lie in a form that is not known here.
-        expected: texts that mteb counts; None: it does not say.
+        place: task, split, subset and column.
+        counted: number of texts found; None: their layout is unknown.
+        expected: number of texts in mteb's statistics; None: not stated.
         scored: whether they are scored; else classifiers are trained on samples of them.
     """
 
@@ -54,7 +54,7 @@ class Difference:
 
     @property
     def is_tolerable(self) -> bool:
-        """Whether the data may still be called by the dataset's name."""
+        """Whether the difference is small enough to score the data under the dataset's name."""
         if self.counted is None or self.expected is None:
             return True
         off = abs(self.counted - self.expected)
@@ -75,14 +75,14 @@ class _Column:
 
     Attributes:
         place: task, split, subset and column, for messages.
-        values: of all rows.
-        kind: what it has to hold: texts, turns of conversations or texts, labels of any type, or
+        values: values of all rows.
+        kind: required content: texts, turns of conversations or texts, labels of any type, or
             numbers.
-        nested: whether a row may hold a list of them.
-        split: its name.
-        subset: its name.
-        statistics: mteb's name for its texts.
-        scored: whether the split is scored, and not only trained on.
+        nested: whether a row may hold a list of values.
+        split: name of the split.
+        subset: name of the subset.
+        statistics: mteb's name for the texts.
+        scored: whether the split is scored, not only used for training.
     """
 
     place: str
@@ -96,33 +96,32 @@ class _Column:
 
 
 def load(task: AbsTask) -> list[Difference]:
-    """Load a task's data, see that all of it can be scored, and count it.
+    """Load a task's data, check that it can be scored, and count its texts.
 
     Returns:
-        numbers of texts that are not those that mteb knows the dataset by; of a plain folder, or
-        of a snapshot that may lack files. A commit of the hub whose files have all been compared
-        with its tree is the dataset by definition.
+        differences from mteb's statistics, for a plain folder or a snapshot that may lack files. A
+        commit of the hub whose files all match its tree is the dataset by definition.
 
     Raises:
         DataError: naming the task, the split, the column, the row, and the folder.
     """
     name, path = task.metadata.name, str(task.metadata.dataset["path"])
-    # The folder that was named, in the place of the link through which it is read.
+    # Name the folder itself, not the link through which it is read.
     folder = str(Path(path).resolve()) if Path(path).is_absolute() else path
     plain = is_plain(task)
     counted = plain or may_lack_files(task)
     try:
         task.load_data()
-        # As mteb does before it scores tasks that load their data in a form that it once had.
+        # mteb does the same before scoring tasks that load their data in an older layout.
         if hasattr(task, "convert_v1_dataset_format_to_v2"):
             task.convert_v1_dataset_format_to_v2(num_proc=None)
     except Exception as error:
         inner = _innermost(error)
         reason = " ".join(f"{type(inner).__name__}: {inner}".replace(path, folder).split())
         reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
-        raise DataError(f"{folder} could not be loaded as {name} needs it ({reason})") from error
+        raise DataError(f"{folder} could not be loaded for {name} ({reason})") from error
     if plain and digest_of(Path(folder)) != task.metadata.revision:
-        raise DataError(f"{folder} was changed while it was read; run the same command again")
+        raise DataError(f"{folder} was changed while it was being read; run the same command again")
     columns = []
     try:
         for column in _columns(task):
@@ -130,20 +129,20 @@ def load(task: AbsTask) -> list[Difference]:
             columns.append(column)
     except DataError as error:
         raise DataError(f"{folder} cannot be scored: {error}") from error
-    # A task that keeps its data in a form of its own: mteb may well score it.
+    # The task has its own data layout, which mteb may be able to score.
     except Exception:
         return [Difference(name, None, None, scored=True)] if counted else []
     return _differences(name, columns) if counted else []
 
 
 def refuse(differences: Sequence[Difference]) -> RequestError:
-    """Return the error that says which data is another than its name promises."""
+    """Return the error for data that differs from the dataset it is named after."""
     listed = "\n  ".join(map(str, differences))
     return RequestError(
-        f"These tasks have other data here than mteb counts for them:\n  {listed}\nFix or remove "
-        "the mirror's folder. An incomplete snapshot of the hub's cache is replaced by "
-        "`python -m lcbench prefetch KEYS mirror=PATH`. If it is another dataset on purpose, "
-        "unverified_data=true scores it and says so wherever its scores are shown."
+        f"The data of these tasks differs from mteb's statistics:\n  {listed}\nFix or remove the "
+        "mirror's folder. To replace an incomplete snapshot of the hub's cache: "
+        "`python -m lcbench prefetch KEYS mirror=PATH`. If it is intentionally another dataset, "
+        "unverified_data=true scores it and marks its scores."
     )
 
 
@@ -182,7 +181,7 @@ def _differences(name: str, columns: Sequence[_Column]) -> list[Difference]:
 
 
 def _check(column: _Column) -> None:
-    """See that a column holds what it has to.
+    """Check that a column has the required content.
 
     Raises:
         DataError: naming the row.
@@ -195,7 +194,7 @@ def _check(column: _Column) -> None:
         if values.null_count:
             first = pc.index(values.is_null(), True).as_py()
             row = first if rows is None else rows[first].as_py()
-            raise DataError(f"{place}, row {row} (counted from 0): nothing is there (null)")
+            raise DataError(f"{place}, row {row} (counted from 0): the value is missing (null)")
         if not (column.nested and _is_list(values.type)):
             break
         parents = pc.list_parent_indices(values.combine_chunks())
@@ -229,10 +228,10 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _columns(task: Any) -> Iterator[_Column]:
-    """Yield the columns that a task of one of mteb's types reads; of other types none.
+    """Yield the columns that a task of a known mteb type reads; nothing for other types.
 
     Raises:
-        DataError: one is not there, or a split is not.
+        DataError: a column or a split is missing.
     """
     from mteb.abstasks import AbsTaskBitextMining, AbsTaskRetrieval
 
@@ -258,7 +257,7 @@ def _columns(task: Any) -> Iterator[_Column]:
                 yield from _of_retrieval(name, data, split, subset)
                 continue
             if isinstance(data, list) and len(data) == 1:
-                # As mteb had pairs in its first version: all of them in one row.
+                # mteb's first layout of pairs had all of them in one row.
                 data = data[0]
             chosen = readers
             if parallel:
@@ -282,7 +281,7 @@ _Reader = tuple[str | None, str, Literal["text", "turns", "label", "number"], bo
 
 
 def _readers(task: Any) -> tuple[_Reader, ...]:
-    """Return, of a type of task: mteb's name for a column's texts, the column, kind and nesting."""
+    """Return the columns of a task type: mteb's name for the texts, column, kind, nesting."""
     from mteb.abstasks import (
         AbsTaskBitextMining,
         AbsTaskClassification,
@@ -339,7 +338,7 @@ def _readers(task: Any) -> tuple[_Reader, ...]:
 
 
 def _splits(task: Any) -> list[str]:
-    """Return the splits that a task scores, and the one that it is trained on."""
+    """Return the splits that a task scores, and its training split."""
     from mteb.abstasks import AbsTaskClassification
 
     splits = list(task.eval_splits)
@@ -353,7 +352,7 @@ def _of_retrieval(name: str, data: Mapping[str, Any], split: str, subset: str) -
     place = _place(name, split, subset)
     kinds: tuple[tuple[str, str, Literal["text", "turns"]], ...] = (
         ("corpus", "documents_text", "text"),
-        # A query may be a conversation, whose turns mteb puts together.
+        # A query may be a conversation, whose turns mteb joins.
         ("queries", "queries_text", "turns"),
     )
     for part, statistics, kind in kinds:
@@ -397,10 +396,10 @@ def _place(name: str, split: str, subset: str) -> str:
 
 
 def _values(data: Any, column: str, place: str) -> pa.ChunkedArray:
-    """Return a column as Arrow has it, without decoding what its type may stand for.
+    """Return a column as Arrow stores it, without decoding.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is missing.
     """
     from datasets import Dataset
 

@@ -1,6 +1,6 @@
-"""Which files of a dataset's repository a task reads, by the configurations of the dataset's card.
+"""Selects the files of a dataset's repository that a task reads, by the dataset card.
 
-Everything here is a matter of names; nothing is opened but the card.
+It works on file names only; the card is the only file that is opened.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from lcbench.errors import RequestError
 from lcbench.system import thirdparty
 from lcbench.tasks.registry import TaskEntry
 
-# What `datasets` reads beside the data: the card, its YAML on its own, and the splits' sizes.
+# Files that `datasets` reads apart from the data: the card, its YAML file, and the splits' sizes.
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-# mteb calls a task's only subset this, and `datasets` a dataset's only configuration.
+# The name of a single subset in mteb, and of a single configuration in `datasets`.
 _DEFAULT = "default"
-# A pattern is matched by backtracking: over a path of n characters, k wildcards have up to
+# Patterns are matched by backtracking: over a path of n characters, k wildcards have up to
 # (n + k choose k) ways to fail. Ten million of them take about a second.
 _MOST_WAYS = 10**7
-# A card's content with every alias written out, in nodes: cards of forty thousand configurations
-# have some hundred thousand, and need no alias for that.
+# The most YAML nodes of a card with every alias expanded: cards of forty thousand configurations
+# have some hundred thousand, and need no aliases.
 _MOST_NODES = 10**5
 
 
 @dataclass(frozen=True)
 class Reads:
-    """Which configurations of a dataset are read.
+    """The configurations of a dataset that a task reads.
 
     Attributes:
-        parts: of each part, one configuration is read: the first of these names that the card has;
-            `default` is also the one that the card marks as such. None: it is not known which.
-        extras: read where the card has them.
+        parts: candidate names for each part, of which the first in the card is read; `default` is
+            also the one that the card marks as such. None: unknown.
+        extras: configurations that are read if the card has them.
     """
 
     parts: tuple[tuple[str, ...], ...] | None
@@ -49,8 +49,8 @@ class Selection:
     """The files of a repository that are read.
 
     Attributes:
-        files: of those that there are.
-        unmatched: patterns of the card that no file matches.
+        files: existing files.
+        unmatched: patterns of the card that match no file.
     """
 
     files: tuple[str, ...]
@@ -58,11 +58,11 @@ class Selection:
 
 
 def reads_of(entry: TaskEntry, subsets: Sequence[str] | None) -> Reads:
-    """Return which configurations mteb's class of a task reads.
+    """Return the configurations that a task's mteb class reads.
 
     Args:
         entry: the task.
-        subsets: that it is restricted to; None: all.
+        subsets: subsets that it is restricted to; None: all.
     """
     if entry.loading == "retrieval":
         # mteb.abstasks.retrieval_dataset_loaders.RetrievalDatasetLoader
@@ -92,14 +92,14 @@ def _subsets(entry: TaskEntry, subsets: Sequence[str] | None) -> Sequence[str]:
 
 
 def select_files(paths: Iterable[str], configs: Mapping[str, Any], reads: Reads) -> Selection:
-    """Return the files that are read of a dataset.
+    """Return the files of a dataset that are read.
 
-    Where the card does not have what is to be read, that is all data files.
+    If the card lacks the configurations, these are all data files.
 
     Args:
-        paths: of all files of the repository.
-        configs: of the card, as `configs_of` returns them.
-        reads: which of them are read.
+        paths: paths of all files of the repository.
+        configs: configurations of the card, as `configs_of` returns them.
+        reads: configurations to read.
     """
     paths = sorted(paths)
     cards = [path for path in CARDS if path in paths]
@@ -107,7 +107,7 @@ def select_files(paths: Iterable[str], configs: Mapping[str, Any], reads: Reads)
     names = None if reads.parts is None else _names(configs, reads.parts)
     if names is None:
         return Selection((*cards, *data), ())
-    # From a folder, `datasets` takes the format of all configurations from the first one's files.
+    # For a folder, `datasets` takes the format of all configurations from the first one's files.
     names = [next(iter(configs)), *names, *(name for name in reads.extras if name in configs)]
     chosen: set[str] = set()
     unmatched: list[str] = []
@@ -133,9 +133,9 @@ def files_read(
 
 
 def configs_of(folder: Path) -> Mapping[str, Any]:
-    """Return the configurations of the card in a folder, by name, as `datasets` has them.
+    """Return the configurations of the card in a folder by name, as in `datasets`.
 
-    A card that cannot be read has none.
+    An unreadable card has none.
     """
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCardData
@@ -149,7 +149,7 @@ def configs_of(folder: Path) -> Mapping[str, Any]:
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """Return the metadata of a dataset's card: of README.md, and of its YAML on its own over that.
+    """Return the metadata of a dataset card: README.md, overridden by the separate YAML file.
 
     Raises:
         RequestError: it cannot be read, naming the file.
@@ -165,7 +165,7 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _metadata(path: Path, size: int, changed: int) -> dict[str, Any]:
-    """Return the YAML of a file of a certain size and time of change, both only to tell it apart.
+    """Return the YAML of a file; its size and modification time identify the version.
 
     Raises:
         RequestError: it cannot be read.
@@ -178,27 +178,27 @@ def _metadata(path: Path, size: int, changed: int) -> dict[str, Any]:
         if path.name == CARDS[0]:
             block = REGEX_YAML_BLOCK.search(text)
             text = block[2] if block else ""
-        # Aliases are shared here; what is made of them afterwards may write each of them out.
+        # Aliases are shared objects here; later copies may expand each of them.
         if (node := yaml.compose(text, yaml.SafeLoader)) is not None and _is_bomb(node):
-            raise ValueError("its aliases stand for too much")
+            raise ValueError("its aliases expand to too many nodes")
         found = yaml.safe_load(text)
-    # Whatever YAML makes of a card that somebody wrote.
+    # Any error of the YAML parser.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(f"{path} cannot be read as the card of a dataset: {reason}") from error
     if found is not None and not isinstance(found, dict):
-        raise RequestError(f"{path} cannot be read as the card of a dataset: it is no mapping")
+        raise RequestError(f"{path} cannot be read as the card of a dataset: it is not a mapping")
     return found or {}
 
 
 def _is_bomb(root: Any) -> bool:
-    """Whether a YAML node, every alias in it written out, is far larger than what was written."""
+    """Return whether a YAML node is far larger when its aliases are expanded."""
     sizes: dict[int, float] = {}
 
     def size(node: Any) -> float:
         key = id(node)
         if key not in sizes:
-            # That of a node within itself.
+            # A node within itself.
             sizes[key] = math.inf
             value = node.value if isinstance(node.value, list) else ()
             inner = (part for one in value for part in (one if isinstance(one, tuple) else (one,)))
@@ -210,17 +210,17 @@ def _is_bomb(root: Any) -> bool:
 
 
 def check_card(folder: Path, paths: Iterable[str]) -> None:
-    """See that a dataset's card names files of its own folder alone, by patterns that can be tried.
+    """Check that a dataset card names only files of its own folder, by simple patterns.
 
-    `datasets` would read whatever else it names: other files of the machine, and addresses of any
-    protocol, also where no network is to be touched.
+    Otherwise `datasets` would read other files of the machine, and addresses of any protocol, even
+    offline.
 
     Args:
-        folder: of the dataset.
-        paths: of all its files, relative to it.
+        folder: folder of the dataset.
+        paths: paths of all its files, relative to it.
 
     Raises:
-        RequestError: naming the card and what it names.
+        RequestError: naming the card and the pattern.
     """
     card = card_of(folder)
     configs = card.get("configs")
@@ -232,13 +232,13 @@ def check_card(folder: Path, paths: Iterable[str]) -> None:
         for pattern in (one for part in stated for one in _strings(part)):
             if why := _why_refused(pattern, longest):
                 raise RequestError(
-                    f"The card of {folder} names {pattern[:200]!r} as data: {why}. A card may name "
-                    "files of its own folder, by plain patterns."
+                    f"The card of {folder} names {pattern[:200]!r} as data: {why}. A card may only "
+                    "name files of its own folder, by simple patterns."
                 )
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts in nested lists and mappings, but for the names of splits."""
+    """Yield the strings in nested lists and mappings, except for names of splits."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -251,24 +251,24 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _why_refused(pattern: str, longest: int) -> str | None:
-    """Return why a pattern of a card is refused, tried on paths so long; None: it is not."""
+    """Return why a pattern of a card is refused for paths of some length, or None."""
     parts = pattern.replace("\\", "/").split("/")
     if "://" in pattern or "::" in pattern or urlparse(pattern).scheme:
-        return "that is an address"
+        return "it is an address"
     if pattern.startswith(("/", "\\", "~")):
-        return "that is an absolute path"
+        return "it is an absolute path"
     if ".." in parts:
-        return "that leads out of its folder"
-    # Such files are no part of a dataset's digest (.git, .cache), and never meant.
+        return "it is outside the folder"
+    # Such files are not part of a dataset's digest (.git, .cache).
     if any(part.startswith(".") and part != "." for part in parts):
-        return "that is a hidden file or folder"
+        return "it is a hidden file or folder"
     if _ways(pattern, longest) > _MOST_WAYS:
         return "it has too many wildcards"
     return None
 
 
 def _ways(pattern: str, length: int) -> int:
-    """Return in how many ways the wildcards of a pattern can divide a path of some length."""
+    """Return the number of ways in which a pattern's wildcards can divide a path."""
     wildcards = len(re.findall(r"\*+", pattern))
     return math.comb(length + wildcards, wildcards)
 
@@ -310,20 +310,20 @@ def _matching(pattern: str, paths: Iterable[str]) -> set[str]:
 
     paths = list(paths)
     if any(_ways(pattern, len(path)) > _MOST_WAYS for path in paths):
-        # Which files are meant would take too long to say, so none is left out.
+        # Matching would take too long, so no file is left out.
         return set(paths)
     try:
-        # What fsspec's glob, by which `datasets` resolves patterns, matches names with.
+        # The matching of fsspec's glob, with which `datasets` resolves patterns.
         matches = re.compile(glob_translate(str(PurePosixPath(pattern)))).match
     except ValueError:
-        # Not a pattern of fsspec's: which files are meant cannot be said, so none is left out.
+        # Not a valid fsspec pattern, so no file is left out.
         return set(paths)
     return {path for path in paths if matches(path)}
 
 
 def _is_data(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    # `datasets` passes over hidden files and folders, and those that begin with __.
+    # `datasets` ignores hidden files and folders, and those that begin with __.
     if any(part.startswith((".", "__")) for part in parts):
         return False
     return any(f".{suffix}" in thirdparty.data_suffixes() for suffix in parts[-1].split(".")[1:])

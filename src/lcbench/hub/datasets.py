@@ -1,8 +1,8 @@
-"""Where the data of mteb's tasks lies: in a mirror, in the hub's cache, or out of reach.
+"""Finds the data of mteb's tasks, in a mirror or in the hub's cache.
 
-A mirror is laid out as the hub's cache, which keeps revisions apart (what `prefetch` fills), or as
-plain folders `<organisation>/<name>`. A task whose dataset is there reads it from there; its class
-is mteb's own, unmodified.
+A mirror has the layout of the hub's cache, which keeps revisions apart (`prefetch` fills one), or
+plain folders `<organisation>/<name>`. A task whose dataset is there reads it from there, with
+mteb's unmodified class.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 _KEEPS_REVISIONS = (
     "A folder that `python -m lcbench prefetch` fills keeps revisions apart: mirror=<that folder>."
 )
-# No part of a dataset: what version control and the hub's client note beside it. No card may name
-# files in there.
+# Not part of a dataset: files of version control and the hub's client. A card may not name them.
 _NO_DATA = {".git", ".cache"}
-# Of a dataset, those reached by several links counted as often: links to folders can make them
-# grow exponentially, and whatever reads the folder goes through all of them.
+# The most folders of a dataset, counted once per link: links to folders can make them grow
+# exponentially, and a reader visits all of them.
 _MOST_FOLDERS = 10_000
 
 
@@ -55,27 +54,27 @@ def check_mirror(mirror: Path | None) -> None:
     try:
         there = mirror is None or mirror.is_dir()
         if mirror is not None and there:
-            os.listdir(mirror)  # noqa: PTH208 - one that cannot be entered, before it is needed
+            os.listdir(mirror)  # noqa: PTH208 - fails early if it cannot be entered
     except OSError as error:
         raise RequestError(f"mirror={mirror} cannot be read: {error.strerror}.") from error
     if not there:
         raise RequestError(
-            f"mirror={mirror} is not a folder. It is one that `python -m lcbench prefetch "
-            f"KEYS mirror={mirror}` fills, or has models and datasets as <organisation>/<name>, or "
-            "is the address (https://…) of a site's mirror of the hub."
+            f"mirror={mirror} is not a folder. A mirror is a folder that `python -m lcbench "
+            f"prefetch KEYS mirror={mirror}` fills, a folder of models and datasets as "
+            "<organisation>/<name>, or the address (https://…) of a site's mirror of the hub."
         )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where a task's data comes from.
+    """The origin of a task's data.
 
     Attributes:
-        dataset: its name on the hub.
-        revision: the commit that the task asks for; of a plain folder, of which nobody knows the
-            commit, a digest of its files.
-        origin: `hub`: the hub's files of that commit, wherever they lie; or `mirror` and the digest
-            of its plain folder.
+        dataset: name on the hub.
+        revision: commit that the task needs; for a plain folder, whose commit is unknown, a digest
+            of its files.
+        origin: `hub` for the hub's files of that commit, wherever they are; or `mirror` and the
+            digest of its plain folder.
     """
 
     dataset: str
@@ -87,10 +86,10 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     """Point a task at its dataset in the mirror or the hub's cache, if it is there.
 
     Raises:
-        RequestError: the mirror's copy is that of another revision, or may be; or it is not read
-            as a dataset (`datafiles.check_card`, `digest_of`).
+        RequestError: the mirror's copy is, or may be, another revision; or it is not a valid
+            dataset (`datafiles.check_card`, `digest_of`).
     """
-    # As mteb has it: an aggregate's parts are one object a process, and may be pointed already.
+    # An aggregate's parts are shared objects in mteb, and may be pointed already.
     entry = registry().tasks[task.metadata.name]
     restricted = set(task.hf_subsets) != set(entry.subsets)
     place = _find(entry, task.hf_subsets if restricted else None, mirror)
@@ -108,20 +107,20 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
 
 
 def is_here(task: AbsTask) -> bool:
-    """Whether a task was pointed at a folder."""
+    """Return whether a task was pointed at a folder."""
     return Path(task.metadata.dataset["path"]).is_absolute()
 
 
 def is_plain(task: AbsTask) -> bool:
-    """Whether a task was pointed at a mirror's plain folder, whose revision is its digest."""
+    """Return whether a task was pointed at a mirror's plain folder, whose revision is a digest."""
     return is_here(task) and str(task.metadata.revision).startswith("sha256-")
 
 
 def may_lack_files(task: AbsTask) -> bool:
-    """Whether a task was pointed at a snapshot of which nobody knows what files it should have.
+    """Return whether a task was pointed at a snapshot with an unknown list of files.
 
-    The hub's client notes the tree of a commit when it fetches one; older clients did not, and a
-    copied cache may lack it. What the card does not name one by one may be missing then.
+    The hub's client stores a commit's tree when it fetches it; older clients did not, and a copied
+    cache may lack it. Then files that the card does not name individually may be missing.
     """
     folder = Path(task.metadata.dataset["path"])
     if not folder.is_absolute() or folder.parent.name != "snapshots":
@@ -132,7 +131,7 @@ def may_lack_files(task: AbsTask) -> bool:
 
 
 def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | None:
-    """Return a mirror's plain folder of a dataset, where it has no snapshot of the revision."""
+    """Return a mirror's plain folder of a dataset, unless it has a snapshot of the revision."""
     if mirror is None or not dataset or not (mirror / dataset).is_dir():
         return None
     snapshots = (
@@ -144,7 +143,7 @@ def plain_folder(dataset: str, revision: str, mirror: Path | None) -> Path | Non
 def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
     """Return the datasets that are neither in the mirror nor in a cache, one line each.
 
-    mteb itself is not asked, so that this takes no longer than looking into the folders.
+    It does not import mteb, so that it is fast.
     """
     users: dict[tuple[str, str], list[str]] = {}
     lacks: dict[tuple[str, str], list[str]] = {}
@@ -163,12 +162,12 @@ def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
 
 
 def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
-    """Return what a mirror's plain folders lack of what tasks read, one line a task.
+    """Return the parts of tasks' data that a mirror's plain folders lack, one line per task.
 
-    Such a folder is read as it is: what it lacks is not looked for elsewhere.
+    Missing parts of such a folder are not searched elsewhere.
 
     Raises:
-        RequestError: a folder cannot be read, or is not read as a dataset.
+        RequestError: a folder cannot be read, or is not a valid dataset.
     """
     lines: dict[str, None] = {}
     for entry, subsets in (one for part in parts for one in part.source.datasets(part)):
@@ -185,7 +184,7 @@ def lacking_in_folders(parts: Iterable[Part], mirror: Path | None) -> list[str]:
 
 
 def missing_in(entry: TaskEntry, subsets: Sequence[str] | None, folder: Path) -> list[str]:
-    """Return the subsets, or the one configuration, that a dataset's card lacks of what is read.
+    """Return the subsets, or the configuration, that are read but missing from a dataset card.
 
     Raises:
         RequestError: the card cannot be read.
@@ -194,13 +193,13 @@ def missing_in(entry: TaskEntry, subsets: Sequence[str] | None, folder: Path) ->
 
 
 def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
-    """Return what a dataset's snapshot lacks of what tasks read.
+    """Return the files that tasks read but a dataset's snapshot lacks.
 
     Args:
         reads: what each task reads.
-        folder: of the snapshot.
-        sizes: of all files of the repository, if they are known; without them a file that a pattern
-            of the card stands for may be missed.
+        folder: folder of the snapshot.
+        sizes: sizes of all files of the repository, if known; without them, missing files that
+            match a pattern of the card may go unnoticed.
     """
     paths = hub.files_in(folder) if sizes is None else list(sizes)
     selection = files_read(paths, configs_of(folder), reads)
@@ -212,7 +211,7 @@ def lacking(reads: Sequence[Reads], folder: Path, sizes: Mapping[str, int] | Non
 
 
 def _find(entry: TaskEntry, subsets: Sequence[str] | None, mirror: Path | None) -> hub.Place:
-    """Look for a dataset's snapshot; before the hub's own cache a mirror's plain folder goes."""
+    """Find a dataset's snapshot; a mirror's plain folder takes precedence over the hub's cache."""
     there = plain_folder(entry.dataset, entry.revision, mirror)
     places = []
     for cache in hub.caches(mirror) if there is None or mirror is None else hub.in_mirror(mirror):
@@ -225,20 +224,17 @@ def _find(entry: TaskEntry, subsets: Sequence[str] | None, mirror: Path | None) 
 
 
 def missing_subsets(task: AbsTask) -> list[str]:
-    """Return the subsets of a task that the folder it was pointed at does not have.
-
-    Or the one configuration of the dataset that it reads, where the task names one.
-    """
+    """Return the subsets of a task, or the configuration it names, that its folder lacks."""
     entry = registry().tasks[task.metadata.name]
     return _missing(entry, task.hf_subsets, _configs(Path(task.metadata.dataset["path"])))
 
 
 def _missing(entry: TaskEntry, subsets: Sequence[str], configs: Sequence[str]) -> list[str]:
-    """Return what a dataset of some configurations lacks of what a task reads."""
+    """Return what a task reads but a dataset with some configurations lacks."""
     if configs and entry.config is not None and entry.config not in configs:
         return [entry.config]
-    # A default configuration has all languages, or so it must be assumed until it is read; and
-    # what a task calls its data when it loads it in a way of its own, only the task knows.
+    # A default configuration is assumed to have all languages until it is read; and only the task
+    # knows the names in its own loading code.
     if not entry.divided or entry.loading == "own" or not configs or "default" in configs:
         return []
     return [
@@ -250,17 +246,17 @@ def _missing(entry: TaskEntry, subsets: Sequence[str], configs: Sequence[str]) -
 
 
 def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str | None:
-    """Return where a task's data lies, as near as can be told without opening it.
+    """Return the location of a task's data, without opening it.
 
-    Imports neither mteb nor datasets, so that a listing need not wait for them.
+    It imports neither mteb nor datasets, so that a listing is fast.
 
     Args:
         entry: the task.
-        subsets: those that are asked for.
-        mirror: that was asked for, or None.
+        subsets: requested subsets.
+        mirror: requested mirror, or None.
 
     Returns:
-        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`; None: not here,
+        `mirror`, `in part` (in the mirror, which lacks some subsets), `hub cache`; None: missing,
         or in the mirror at another revision.
     """
     chosen = None if set(subsets) == set(entry.subsets) else subsets
@@ -282,7 +278,7 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
 
 
 def _stated_configs(folder: Path) -> list[str]:
-    """Return the configurations that a dataset's card states; none if it states none.
+    """Return the configurations that a dataset card states, if any.
 
     Raises:
         RequestError: the card cannot be read.
@@ -292,18 +288,18 @@ def _stated_configs(folder: Path) -> list[str]:
         return []
     if not isinstance(configs, list) or not all(isinstance(one, dict) for one in configs):
         raise RequestError(
-            f"{folder / CARDS[0]} cannot be read as the card of a dataset: its configs are no list "
-            "of configurations"
+            f"{folder / CARDS[0]} cannot be read as the card of a dataset: its configs are not a "
+            "list of configurations"
         )
     return [str(one.get("config_name", "default")) for one in configs]
 
 
 def _check_revision(entry: TaskEntry, folder: Path) -> None:
-    """Refuse to read another revision's data: a folder of a mirror has one, and rarely says which.
+    """Refuse a mirror's plain folder that has, or may have, another revision's data.
 
     Raises:
-        RequestError: the folder is known to be of another revision than the task reads; or its
-            revision is unknown, and mteb has an older task that reads the same dataset.
+        RequestError: the folder has another revision than the task reads; or its revision is
+            unknown, and mteb has an older task that reads the same dataset.
     """
     known = _downloaded_revision(folder)
     if known is not None and known != entry.revision:
@@ -316,7 +312,7 @@ def _check_revision(entry: TaskEntry, folder: Path) -> None:
         for one in registry().reading(entry.dataset)
         if one.revision != entry.revision
     }
-    # The first version of a task is what a dataset without a revision is taken for.
+    # A dataset of unknown revision is taken for that of a task's first version.
     first = any(
         name == entry.superseded_by or name.startswith(f"{entry.name}.v") for name in others
     )
@@ -329,27 +325,26 @@ def _check_revision(entry: TaskEntry, folder: Path) -> None:
 
 
 def _downloaded_revision(folder: Path) -> str | None:
-    """Return the commit that `hf download --local-dir` has noted in a folder, if it filled it."""
+    """Return the commit recorded by `hf download --local-dir` in a folder, if any."""
     notes = folder / ".cache" / "huggingface" / "download"
     found = set()
     for note in notes.rglob("*.metadata"):
-        # The first line of such a note is the commit that the file came from.
+        # The first line of such a record is the file's commit.
         found.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
     return found.pop() if len(found) == 1 else None
 
 
 def _named_by_content(folder: Path, digest: str) -> Path:
-    """Return a link to a folder whose name tells its content.
+    """Return a link to a folder, with a name that identifies its content.
 
-    `datasets` keeps what it has read of a folder under the folder's name, and takes it for what is
-    in the folder now, also after files were changed; and two folders of one name for the same.
+    `datasets` caches a folder's data by the folder's name, and would use it even after files have
+    changed, and for another folder of the same name.
 
     Raises:
-        StorageError: the link cannot be made: its folder cannot be written, or its file system has
-            no symbolic links.
+        StorageError: the link's folder cannot be written, or does not support symbolic links.
     """
     target = folder.resolve()
-    # Another folder of the same content is another link: this one may go before that does.
+    # Another folder with the same content gets another link, as either may be removed.
     where = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
     name = f"{folder.name}-{digest.removeprefix('sha256-')}-{where}"
     link = cache_folder() / "mirror" / where / name
@@ -360,39 +355,39 @@ def _named_by_content(folder: Path, digest: str) -> Path:
     except OSError as error:
         reason = f"{error.strerror}"
         if error.errno in NO_LINKS:
-            reason += " (its file system seems to have no symbolic links, as exFAT and some shares)"
+            reason += " (its file system, like exFAT and some shares, seems to lack symbolic links)"
         raise StorageError(
-            f"{link}, a symbolic link to {target}, could not be made: {reason}. The data of a "
-            "mirror's plain folder is read through such a link in lcbench's cache. Put the cache "
-            "where you may write, on a file system with symbolic links, by the environment "
-            "variable LCBENCH_CACHE=PATH."
+            f"{link}, a symbolic link to {target}, could not be made: {reason}. lcbench reads a "
+            "mirror's plain folder through such a link in its cache. Move the cache to a writable "
+            "file system that supports symbolic links with the environment variable "
+            "LCBENCH_CACHE=PATH."
         ) from error
     return link
 
 
 def _read_from(task: AbsTask, folder: Path, revision: str) -> None:
-    # mteb notes the revision in its result; a folder is read without regard to it.
+    # mteb records the revision in its result; it has no effect on a folder.
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     if columns := _uneven_columns(folder, dataset.get("name")):
         dataset["features"] = columns
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
     if task.fast_loading and set(task.hf_subsets) != set(task.metadata.hf_subsets):
-        # Read at once, a few of many languages would be picked from the files of all; each has a
-        # configuration of its own where the dataset says so.
+        # Reading all languages at once only to pick a few is slow; each has its own configuration
+        # if the dataset says so.
         task.fast_loading = not set(task.hf_subsets) <= set(_configs(folder))
 
 
 def _uneven_columns(folder: Path, config: object) -> Features | None:
-    """Return the columns of all splits of a configuration together, if the splits' own differ.
+    """Return the union of a configuration's columns over its splits, if they differ.
 
-    LongEmbed's do (corpus, queries and qrels are splits), and `datasets` refuses to read the
-    second of them unless it is told of all columns; what a split lacks is null then.
+    They differ in LongEmbed (corpus, queries and qrels are splits), and `datasets` refuses to read
+    the second split unless it is given all columns; missing ones are null then.
     """
     if not isinstance(config, str) or config not in _configs(folder):
         return None
     try:
         return _columns_of_all(folder, config)
-    # Whatever `datasets` makes of such files; loading them says it.
+    # Any error of `datasets`; loading the files will report it.
     except Exception:
         return None
 
@@ -413,14 +408,14 @@ def _columns_of_all(folder: Path, config: str) -> Features | None:
 
 @lru_cache(maxsize=256)
 def _configs(folder: Path) -> tuple[str, ...]:
-    """Return the configurations of a dataset in a folder; none if it has none that can be read."""
+    """Return the configurations of a dataset in a folder; none if they cannot be read."""
     if not folder.is_dir():
         return ()
     import datasets
 
     try:
         return tuple(datasets.get_dataset_config_names(str(folder)))
-    # Whatever `datasets` makes of a folder that somebody filled; loading it says what is wrong.
+    # Any error of `datasets`; loading the folder will report it.
     except Exception:
         return ()
 
@@ -431,13 +426,13 @@ def digest_of(folder: Path) -> str:
     Files are read again only after one of them has changed.
 
     Raises:
-        RequestError: there are none, or not all can be read; or the folder is not one to be read
-            as a dataset: its links run in a circle or lead nowhere, it has pipes or devices, or its
-            card names what is not in it (`datafiles.check_card`).
+        RequestError: there are no files, or some cannot be read; or the folder is not a valid
+            dataset: it has circular or dangling links, pipes or devices, or its card names files
+            outside it (`datafiles.check_card`).
     """
     files = _files_in(folder)
     if not files:
-        raise RequestError(f"{folder} has no files: it is no dataset.")
+        raise RequestError(f"{folder} has no files, so it is not a dataset.")
     check_card(folder, files)
     return _digest(folder, tuple(files.items()))
 
@@ -456,13 +451,13 @@ def _digest(folder: Path, files: tuple[tuple[str, tuple[int, ...]], ...]) -> str
 
 
 def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return all files of a dataset by their relative paths, sorted, and what tells their state.
+    """Return all files of a dataset by relative path, sorted, with stamps of their state.
 
     Raises:
         RequestError: see `digest_of`.
     """
     files: dict[str, tuple[int, ...]] = {}
-    # Folders yet to be gone through: the path in the dataset, and the folders that it lies in.
+    # Folders still to visit: path in the dataset, and enclosing folders.
     left: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     folders = 0
     while left:
@@ -472,7 +467,7 @@ def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
         try:
             state = place.stat()
             if (state.st_dev, state.st_ino) in above:
-                raise RequestError(f"{place} is a link to a folder that it lies in.")
+                raise RequestError(f"{place} is a link to a folder that contains it.")
             if folders > _MOST_FOLDERS:
                 raise RequestError(
                     f"{folder} has more than {_MOST_FOLDERS:,} folders, links to folders counted."
@@ -491,10 +486,10 @@ def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
                 else:
                     raise RequestError(
                         f"{place} is neither a file nor a folder, but a pipe, a socket or a "
-                        "device: it is not read. A dataset's folder has data alone."
+                        "device: it is not read. A dataset's folder may only contain data."
                     )
         except FileNotFoundError as error:
-            raise RequestError(f"{place} is a link that leads nowhere.") from error
+            raise RequestError(f"{place} is a dangling link.") from error
         except OSError as error:
             raise RequestError(f"{place} cannot be read: {error.strerror}.") from error
     return dict(sorted(files.items()))

@@ -1,7 +1,7 @@
-"""Fetching from the hub: every model and dataset that a run needs, into one folder.
+"""Fetches every model and dataset that a run needs from the hub into one folder.
 
-The folder is laid out as the hub's cache and filled by the hub's own client. Which files are needed
-is said where they are read: `hub.models.model_files`, `hub.datafiles`.
+The folder has the layout of the hub's cache and is filled by the hub's own client. The files needed
+are determined where they are read: `hub.models.model_files`, `hub.datafiles`.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _LOCK = ".lcbench-prefetch.lock"
-# Files and folders of a repository; a faulty or hostile hub may send pages of them without end.
+# The most files and folders of a repository; a faulty hub may send an endless list.
 _MOST_ENTRIES = 1_000_000
-# Repositories that are asked for their files at the same time.
+# Repositories whose files are listed in parallel.
 _LISTED_AT_ONCE = 8
-# Seconds after which an unfinished file that nobody writes to any more is a leftover. The client
-# gives up on a server that is silent for ten seconds after five tries.
+# Seconds after which an unchanged, unfinished file is a leftover. The client gives up on a server
+# that is silent for ten seconds after five tries.
 _LEFTOVER_SECONDS = 600.0
-# Seconds before each further try of a repository whose fetching a network's fault has ended.
-_WAITS = (2.0, 8.0)
+# Seconds before each retry after a network error.
+_RETRY_DELAYS = (2.0, 8.0)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A revision of a repository that is needed.
+    """A required revision of a repository.
 
     Attributes:
-        kind: of repository.
-        name: on the hub.
-        revision: a commit, branch or tag; None: main.
-        users: the model config or the tasks that need it, and the subsets of each; None: all.
-        reads: of a dataset, what each task reads.
+        kind: `model` or `dataset`.
+        name: name on the hub.
+        revision: commit, branch or tag; None: main.
+        users: model config or tasks that need it, with the subsets of each; None: all.
+        reads: for a dataset, what each task reads.
     """
 
     kind: cache.Kind
@@ -72,14 +72,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is needed of a repository, and how much of that is there.
+    """The required files of a repository, and those that are missing.
 
     Attributes:
-        wanted: the repository.
-        commit: that its revision stands for.
-        snapshot: the folder of that commit.
-        sizes: of the files that are needed, in bytes.
-        lacks: those that are not there, or not whole.
+        wanted: repository.
+        commit: commit of the revision.
+        snapshot: folder of that commit.
+        sizes: sizes of the required files, in bytes.
+        lacks: required files that are missing or incomplete.
     """
 
     wanted: Wanted
@@ -90,37 +90,37 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """How large all that is needed is."""
+        """Total size of the required files."""
         return sum(self.sizes.values())
 
     @property
     def bytes_lacking(self) -> int:
-        """How large what is not there is."""
+        """Total size of the missing files."""
         return sum(self.sizes[path] for path in self.lacks)
 
 
 def fetch_all(
     things: Sequence[Wanted], folder: Path, observer: Observer, *, offline: bool, verify: bool
 ) -> dict[str, str]:
-    """Fetch repositories into a folder, as far as they are not there.
+    """Fetch the missing files of repositories into a folder.
 
     Args:
-        things: what is needed.
-        folder: laid out as the hub's cache.
-        observer: told what is fetched, and how far it is.
-        offline: the hub may not be asked.
-        verify: compare the digests of all files, also of those that were there.
+        things: required repositories.
+        folder: folder with the layout of the hub's cache.
+        observer: receives progress.
+        offline: whether the hub must not be contacted.
+        verify: whether to compare the digests of all files, including those already present.
 
     Returns:
-        What could not be fetched, and why. All else was.
+        The repositories that could not be fetched, with the reasons.
 
     Raises:
-        MissingError: something is missing and the hub may not be asked, or does not answer.
-        RequestError: what is missing does not fit onto the folder's disk.
-        StorageError: it cannot be written.
+        MissingError: something is missing, and the hub must not be contacted or does not respond.
+        RequestError: the folder's disk is too small.
+        StorageError: the folder cannot be written.
     """
     if not things:
-        observer.say("None of this is on the hub: there is nothing to fetch.")
+        observer.say("Nothing to download: all models and datasets are local.")
         return {}
     recorded = ledger.read(folder)
     plans = {id(one): plan_here(one, folder) for one in things}
@@ -147,7 +147,9 @@ def fetch_all(
     else:
         _say_plan(observer, [plan for plan in plans.values() if plan is not None], folder)
     if not failed:
-        observer.say(f"All of it is in {folder}. Without a network: mirror={folder} offline=true")
+        observer.say(
+            f"Everything is in {folder}. To run without a network: mirror={folder} offline=true"
+        )
     return failed
 
 
@@ -155,7 +157,7 @@ def wanted_by(models: Iterable[ModelSettings], parts: Iterable[Part]) -> list[Wa
     """Return the repositories that a run needs, each revision once: models, then datasets.
 
     Raises:
-        RequestError: a model's name cannot be.
+        RequestError: a model's name is invalid.
     """
     users: dict[tuple[str, str | None], dict[str, tuple[str, ...] | None]] = {}
     for model in models:
@@ -177,16 +179,16 @@ def data_of(parts: Iterable[Part]) -> list[Wanted]:
 
 
 def fetch_data(parts: Iterable[Part], observer: Observer) -> dict[str, str]:
-    """Fetch the data of tasks into the hub's own cache, as prefetch does, before a run reads it.
+    """Fetch the data of tasks into the hub's own cache, as prefetch does, before a run.
 
-    `datasets` would fetch as well, but cell by cell, unverified, and it cannot read all of it from
-    the hub (LongEmbed's splits have columns of their own).
+    `datasets` would also fetch, but cell by cell and unverified, and it cannot read all of it from
+    the hub (LongEmbed's splits have different columns).
 
     Returns:
-        What could not be fetched, and why. All else was.
+        The datasets that could not be fetched, with the reasons.
 
     Raises:
-        RequestError: it does not fit onto the disk.
+        RequestError: the disk is too small.
     """
     from huggingface_hub import constants
 
@@ -201,7 +203,7 @@ def fetch_data(parts: Iterable[Part], observer: Observer) -> dict[str, str]:
 
 
 def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
-    """Return what is needed of a repository, without asking the hub; None if that is not known."""
+    """Return the required files of a repository without contacting the hub; None if unknown."""
     commit = cache.commit_of(folder, wanted.kind, wanted.name, wanted.revision)
     if commit is None:
         return None
@@ -213,16 +215,16 @@ def plan_here(wanted: Wanted, folder: Path) -> Plan | None:
         cache.check_tree(sizes)
         return _plan(wanted, folder, commit, sizes)
     except RequestError:
-        # Said of it alone, and not of all, where the hub is asked.
+        # Reported for this repository alone when the hub is contacted.
         return None
 
 
 def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
-    """Return what is needed of a repository as the hub has it; fetches a dataset's card.
+    """Return the required files of a repository as listed by the hub; fetches a dataset card.
 
     Raises:
-        whatever the hub's client raises.
-        RequestError: a model without safetensors; names that lead out of the folder.
+        any error of the hub's client.
+        RequestError: a model without safetensors, or file names outside the folder.
     """
     from huggingface_hub.hf_api import RepoFile
 
@@ -231,7 +233,7 @@ def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
         commit = str(
             api.repo_info(wanted.name, repo_type=wanted.kind, revision=wanted.revision).sha
         )
-    # Names from outside become paths below.
+    # Names from the hub become paths below.
     cache.check_commit(commit)
     tree = api.list_repo_tree(
         wanted.name, repo_type=wanted.kind, revision=commit, recursive=True, expand=False
@@ -242,7 +244,7 @@ def plan_with(api: HfApi, wanted: Wanted, folder: Path) -> Plan:
     sizes = {one.path: one.size for one in entries if isinstance(one, RepoFile)}
     cache.check_tree(sizes)
     if wanted.kind == "model" and not any(path.endswith(".safetensors") for path in sizes):
-        raise RequestError("it has no safetensors weights, and pickled ones are not read")
+        raise RequestError("it has no safetensors weights, and pickles are not read")
     if wanted.kind == "dataset":
         snapshot = cache.snapshot_folder(folder, wanted.kind, wanted.name, commit)
         for path in CARDS:
@@ -274,8 +276,8 @@ def _refuse_lacking(wanted: Wanted, snapshot: Path) -> None:
     for task, subsets in wanted.users.items():
         if missing := missing_in(registry().tasks[task], subsets, snapshot):
             raise RequestError(
-                f"{wanted.name} has nothing of {', '.join(missing)}, which {task} reads; ask for "
-                "the subsets that are there: subsets=[…]"
+                f"{wanted.name} has no {', '.join(missing)}, which {task} reads; request "
+                "existing subsets: subsets=[…]"
             )
 
 
@@ -294,7 +296,7 @@ def _entry_of(plan: Plan, recorded: ledger.Manifest) -> ledger.Entry | None:
 def _missing(
     wanted: Wanted, plan: Plan | None, recorded: ledger.Manifest, *, verify: bool
 ) -> str | None:
-    """Return a line that says what is missing or damaged of a repository, or None."""
+    """Return a line about missing or damaged files of a repository, or None."""
     if plan is None:
         return str(wanted)
     if plan.lacks:
@@ -305,12 +307,12 @@ def _missing(
             list(plan.sizes) if entry is None else ledger.damaged(entry, plan.snapshot, plan.sizes)
         )
         if wrong:
-            return cache.describe(f"{wanted}, damaged or never compared with the hub", wrong)
+            return cache.describe(f"{wanted}, damaged or never verified", wrong)
     return None
 
 
 def _ask_hub(api: HfApi, todo: Sequence[Wanted], folder: Path) -> tuple[list[Plan], dict[str, str]]:
-    """Plan for all repositories at once; return the plans, and why there is none for the others."""
+    """List all repositories in parallel; return plans, and reasons for those that failed."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
@@ -318,7 +320,7 @@ def _ask_hub(api: HfApi, todo: Sequence[Wanted], folder: Path) -> tuple[list[Pla
     def ask(wanted: Wanted) -> Plan | str:
         try:
             return plan_here(wanted, folder) or plan_with(api, wanted, folder)
-        # Whatever is wrong with one repository, the others are fetched.
+        # An error in one repository must not stop the others.
         except Exception as error:
             return _reason(error)
 
@@ -334,7 +336,7 @@ def _fetch_planned(
     folder: Path,
     observer: Observer,
 ) -> dict[str, str]:
-    """Fetch one repository after the other; return those that failed, and why."""
+    """Fetch repositories in turn; return those that failed, with the reasons."""
     failed: dict[str, str] = {}
     gone: str | None = None
     for number, plan in enumerate(plans, start=1):
@@ -344,10 +346,10 @@ def _fetch_planned(
         began = time.monotonic()
         try:
             with observer.live(partial(_progress, plan)):
-                _fetch_patiently(fetch_one, plan, folder, observer)
+                _fetch_with_retries(fetch_one, plan, folder, observer)
         except StorageError:
             raise
-        # Whatever is wrong with one repository, the others are fetched.
+        # An error in one repository must not stop the others.
         except Exception as error:
             failed[str(plan.wanted)] = _reason(error)
             gone = cache.why_not_fetched(offline=False)
@@ -378,26 +380,26 @@ def _unfinished(repository: Path) -> Iterator[Path]:
         yield from (repository / "blobs").glob("*.incomplete")
 
 
-def _fetch_patiently(
+def _fetch_with_retries(
     fetch_one: Callable[[Plan, Path], None], plan: Plan, folder: Path, observer: Observer
 ) -> None:
-    """Fetch a repository; where the network fails, again after a while: what has come is kept."""
-    for seconds in _WAITS:
+    """Fetch a repository, and retry after network errors; received data is kept."""
+    for seconds in _RETRY_DELAYS:
         try:
             return fetch_one(plan, folder)
         except Exception as error:
             if not transient.is_transient(error) or isinstance(error, MemoryError):
                 raise
-            observer.say(f"{plan.wanted.name}: {_reason(error)}; again in {seconds:g} s")
+            observer.say(f"{plan.wanted.name}: {_reason(error)}; retrying in {seconds:g} s")
             time.sleep(seconds)
     return fetch_one(plan, folder)
 
 
 def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
-    """Fetch what a plan lacks, compare all of it with the hub's digests, and record it.
+    """Fetch the missing files of a plan, verify all files, and record them.
 
     Raises:
-        OSError: a file was damaged twice; it is removed. Or whatever the hub's client raises.
+        OSError: a file was damaged twice, and is removed. Or any error of the hub's client.
         StorageError: the manifest cannot be written.
     """
     _fetch_verified(api, plan, folder)
@@ -405,7 +407,7 @@ def fetch(api: HfApi, plan: Plan, folder: Path) -> None:
 
 
 def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
-    """Fetch what a plan lacks; a file that is damaged is removed and fetched once again."""
+    """Fetch the missing files of a plan; a damaged file is removed and fetched once more."""
     wanted = plan.wanted
     _remove_damaged(plan.snapshot, plan.sizes)
     for _ in range(2):
@@ -426,7 +428,7 @@ def _fetch_verified(api: HfApi, plan: Plan, folder: Path) -> None:
         for path in wrong:
             _remove(plan.snapshot, path)
     else:
-        raise OSError(f"not what the hub says it is, after two tries: {', '.join(wrong)}")
+        raise OSError(f"wrong digest after two tries: {', '.join(wrong)}")
     if wanted.revision != plan.commit:
         _refer(folder, plan)
 
@@ -450,28 +452,28 @@ def _entry(plan: Plan, endpoint: str) -> ledger.Entry:
 
 
 def _refer(folder: Path, plan: Plan) -> None:
-    """Let a branch lead to the commit, as the hub's cache does it."""
+    """Record a branch's commit, as in the hub's cache."""
     repository = cache.repository_folder(folder, plan.wanted.kind, plan.wanted.name)
     reference = repository / "refs" / (plan.wanted.revision or "main")
     write_atomically(reference, plan.commit)
 
 
 def _remove_damaged(snapshot: Path, sizes: Mapping[str, int]) -> None:
-    """Remove files that are not whole; the hub's client takes whatever is there for whole."""
+    """Remove incomplete files; the hub's client takes existing files for complete."""
     for path in cache.not_whole(snapshot, sizes):
         _remove(snapshot, path)
 
 
 def _remove(snapshot: Path, path: str) -> None:
-    """Remove a file of a snapshot, and the blob that it leads to (<repository>/blobs).
+    """Remove a file of a snapshot, and the blob that it links to (<repository>/blobs).
 
     Raises:
-        RequestError: it does not lie in the snapshot.
+        RequestError: it is outside the snapshot.
         StorageError: it cannot be removed.
     """
     pointer = snapshot / path
     if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
-        raise RequestError(f"a file that leads out of its folder is not removed: {path!r}")
+        raise RequestError(f"a file outside its folder is not removed: {path!r}")
     try:
         _unlink(snapshot, pointer)
     except OSError as error:
@@ -486,15 +488,15 @@ def _unlink(snapshot: Path, pointer: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files of downloads that were killed, as far as this user may.
+    """Remove unfinished files of killed downloads, if permitted.
 
-    What stays takes room and is no more than that: the hub's client never takes it for whole.
+    Remaining ones only take space: the hub's client never takes them for complete.
     """
     paths: list[Path] = []
     with suppress(OSError):
         paths += chain.from_iterable(map(_unfinished, folder.glob("*--*")))
     for path in paths:
-        # Another process may have removed it, or finished it, meanwhile.
+        # Another process may have removed or finished it.
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                 path.unlink()
@@ -505,7 +507,7 @@ def _only_one(folder: Path) -> Iterator[None]:
     """Keep a second prefetch out of the folder.
 
     Raises:
-        RequestError: another one is at work.
+        RequestError: another one is running.
         StorageError: the folder cannot be written.
     """
     from filelock import Timeout
@@ -516,7 +518,7 @@ def _only_one(folder: Path) -> Iterator[None]:
             stack.enter_context(thirdparty.hub_lock(folder / _LOCK, timeout=1.0))
         except Timeout as error:
             raise RequestError(
-                f"mirror={folder}: another prefetch is filling it; wait for it."
+                f"mirror={folder}: another prefetch is writing to it; wait until it ends."
             ) from error
         except OSError as error:
             raise StorageError(f"mirror={folder} cannot be written: {error.strerror}.") from error
@@ -527,14 +529,14 @@ def _check_space(plans: Sequence[Plan], folder: Path) -> None:
     lacking, free = sum(plan.bytes_lacking for plan in plans), shutil.disk_usage(folder).free
     if lacking > free:
         raise RequestError(
-            f"{folder}: {size(lacking)} are to be fetched, and its disk has {size(free)} "
-            "free. Name a folder on another disk: mirror=PATH."
+            f"{folder}: {size(lacking)} must be fetched, but its disk has only {size(free)} "
+            "free. Choose a folder on another disk: mirror=PATH."
         )
 
 
 def _say_plan(observer: Observer, plans: Sequence[Plan], folder: Path) -> None:
     observer.table(
-        ("repository", "revision", "files", "size", "there already"),
+        ("repository", "revision", "files", "size", "present"),
         [
             (
                 f"{plan.wanted.kind} {plan.wanted.name}",

@@ -1,4 +1,4 @@
-"""Kinds of models that are refused by name, from their files alone."""
+"""Refuses unsuitable kinds of models, by their files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lcbench.errors import RequestError
 from lcbench.hub.model_files import ADAPTER, base_model, modules, read_object
 
 WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
-# What a transformers checkpoint of another kind says in `architectures`.
+# `architectures` of transformers checkpoints of other kinds.
 _OTHER_TASKS = re.compile(
     r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
     r"NextSentencePrediction|Retrieval)"
@@ -17,23 +17,23 @@ _OTHER_TASKS = re.compile(
 
 
 def refuse_adapter(name: str, folder: Path) -> None:
-    """Refuse a folder that holds an adapter and no model.
+    """Refuse a folder that holds an adapter instead of a model.
 
     Raises:
-        RequestError: saying what to do.
+        RequestError: with the remedy.
     """
     path = folder / ADAPTER
     if path.is_file():
         base = base_model(path)
         raise RequestError(
-            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''} and no model. "
+            f"model.name={name} holds a LoRA adapter{f' of {base}' if base else ''}, not a model. "
             "Merge it into its base model (peft: merge_and_unload) and save that as a "
             "sentence-transformers model."
         )
 
 
 def refuse_other_kinds(name: str, folder: Path) -> None:
-    """Refuse a model that is no text embedding model with attention.
+    """Refuse a model that is not a text embedding model with attention.
 
     Raises:
         RequestError: naming its kind.
@@ -42,7 +42,7 @@ def refuse_other_kinds(name: str, folder: Path) -> None:
     if kind not in (None, "SentenceTransformer"):
         raise RequestError(
             f"{name} is a {kind} (config_sentence_transformers.json), not an embedding model: "
-            "sentence-transformers would make one of its transformer by mean pooling."
+            "sentence-transformers would turn it into one by mean pooling."
         )
     entries = modules(folder)
     first = str(entries[0]["type"]).rpartition(".")[2] if entries else ""
@@ -57,14 +57,14 @@ def refuse_other_kinds(name: str, folder: Path) -> None:
     for architecture in stated if isinstance(stated, list) else []:
         if _OTHER_TASKS.fullmatch(str(architecture)):
             raise RequestError(
-                f"{name} is a {architecture} (config.json), not an embedding model: of its head "
-                "nothing would be used, and sentence-transformers would make up a pooling. If its "
-                "encoder is meant, save that as a sentence-transformers model."
+                f"{name} is a {architecture} (config.json), not an embedding model: its head would "
+                "be ignored, and sentence-transformers would choose a pooling. To use its encoder, "
+                "save it as a sentence-transformers model."
             )
 
 
 def refuse_pickles(name: str, folder: Path) -> None:
-    """Refuse weights that only exist as pickles: reading one can run anything.
+    """Refuse weights that only exist as pickles, since reading one can run arbitrary code.
 
     Raises:
         RequestError: naming the file.
@@ -73,6 +73,6 @@ def refuse_pickles(name: str, folder: Path) -> None:
     for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
         if not any(path.parent.glob("*.safetensors")):
             raise RequestError(
-                f"{name}: {path.relative_to(folder)} has no safetensors beside it, and pickled "
-                "weights are not read. Convert it, or use a revision that has safetensors."
+                f"{name}: {path.relative_to(folder)} has no safetensors counterpart, and "
+                "pickles are not read. Convert it, or use a revision that has safetensors."
             )

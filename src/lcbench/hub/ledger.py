@@ -1,7 +1,7 @@
-"""What prefetch has put into a folder: revisions, files and their digests, and what they are for.
+"""The record of files that prefetch has put into a folder, with digests and purposes.
 
-For people and for `verify=true`. A run does not read it: it compares sizes with the trees that the
-hub's client keeps in the same folder.
+It is for people and for `verify=true`. A run does not read it, but compares sizes with the trees
+that the hub's client stores in the same folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class File:
-    """A file that was fetched and whose digest was that of the hub: size in bytes, and SHA-256."""
+    """A fetched and verified file: size in bytes, and SHA-256."""
 
     size: int
     sha256: str
@@ -34,15 +34,15 @@ class Entry:
 
     Attributes:
         kind: `model` or `dataset`.
-        name: on the hub.
-        revision: the commit.
-        asked: the revision that was asked for: the commit, a branch or tag, or None for main.
-        users: the tasks or model configs that it was fetched for, and the subsets of each; None:
-            all, or it has none.
-        files: by path.
-        hub: the address that it was fetched from.
-        fetched: when, in UTC (ISO 8601).
-        versions: of the libraries that chose and fetched the files.
+        name: name on the hub.
+        revision: commit.
+        asked: requested revision: commit, branch or tag, or None for main.
+        users: tasks or model configs that it was fetched for, with the subsets of each; None: all,
+            or it has none.
+        files: files by path.
+        hub: address that it was fetched from.
+        fetched: time, in UTC (ISO 8601).
+        versions: versions of the libraries that chose and fetched the files.
     """
 
     kind: str
@@ -74,13 +74,13 @@ def read(folder: Path) -> Manifest:
     except (ValueError, TypeError, KeyError) as error:
         raise RequestError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Remove it: prefetch then "
-            "compares all files with the hub's digests, and writes it anew."
+            "verifies all files and writes it again."
         ) from error
     return {(one.kind, one.name, one.revision): one for one in entries}
 
 
 def record(folder: Path, entry: Entry) -> None:
-    """Write a repository's entry; what an earlier prefetch recorded of the same is kept in it.
+    """Write a repository's entry, merged with an earlier entry of the same revision.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -102,7 +102,7 @@ def record(folder: Path, entry: Entry) -> None:
 
 
 def has(entry: Entry | None, paths: Mapping[str, int], users: Mapping[str, Any]) -> bool:
-    """Whether an entry has these files, and says that they are for these users."""
+    """Return whether an entry has these files and these users."""
     if entry is None or set(paths) - set(entry.files):
         return False
     return _merged(entry.users, users) == _merged(entry.users, {})
@@ -115,7 +115,7 @@ def sha256(path: Path) -> str:
 
 
 def damaged(entry: Entry, snapshot: Path, paths: Mapping[str, int]) -> list[str]:
-    """Return the files of a snapshot whose digest is not the recorded one, or not recorded."""
+    """Return the files of a snapshot whose digest is wrong or not recorded."""
     return [
         path
         for path in paths

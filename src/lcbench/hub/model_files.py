@@ -1,4 +1,4 @@
-"""Which files make up a model, what their JSON says, and the digest of their contents.
+"""The files of a model: their list, JSON contents and digest.
 
 Imports neither torch nor transformers.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from lcbench.errors import RequestError
 
-# Folders that no library reads a model from: exports for other runtimes, what a training leaves.
+# Folders that are not part of a model: exports for other runtimes, files of a training.
 _OTHER_FOLDERS = re.compile(r"onnx|openvino|runs|eval|wandb|__pycache__|checkpoint-\d+|\..*")
 # Model cards, and the state of a training.
 _OTHER_FILES = re.compile(
@@ -24,13 +24,13 @@ _OTHER_FILES = re.compile(
     r"training_args\.bin",
     re.IGNORECASE,
 )
-# No configuration is as large; a vocabulary may be, and is read by the tokenizer's own code.
+# Larger JSON files are vocabularies, which the tokenizer's own code reads.
 _CONFIGURATION_BYTES = 2**20
 _CONFIGURATION = re.compile(
     r"((sentence_.+|tokenizer|router|adapter)_)?config\.json|config_sentence_transformers\.json"
 )
 ADAPTER = "adapter_config.json"
-# Where a model names code that comes with it, or lies in another repository.
+# Files in which a model names its own code or that of another repository.
 CODE_NAMED_IN = ("config.json", "tokenizer_config.json")
 
 
@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
     """Return the content of one of a model's JSON files.
 
     Raises:
-        RequestError: it cannot be read, or is not JSON; the message names it.
+        RequestError: it cannot be read or is not JSON; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -52,31 +52,31 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds an object; empty where there is no file.
+    """Return the content of a JSON file with an object; empty if there is no file.
 
     Raises:
-        RequestError: it holds something else; the message names it.
+        RequestError: it is not an object; the message names it.
     """
     if not path.is_file():
         return {}
     content = read_json(path)
     if not isinstance(content, dict):
-        raise RequestError(f"{path} has to be a JSON object, and is {json.dumps(content)[:60]}.")
+        raise RequestError(f"{path} must be a JSON object, not {json.dumps(content)[:60]}.")
     return content
 
 
 def has_prompts(folder: Path) -> bool:
-    """Return whether a model's files name prompts for its texts, other than empty ones.
+    """Return whether a model's files contain non-empty prompts.
 
     Raises:
-        RequestError: its configuration is no JSON object.
+        RequestError: its configuration is not a JSON object.
     """
     prompts = read_object(folder / "config_sentence_transformers.json").get("prompts")
     return isinstance(prompts, dict) and any(prompts.values())
 
 
 def modules(folder: Path) -> list[dict[str, Any]]:
-    """Return the entries of a model's `modules.json`; none where there is no such file.
+    """Return the entries of a model's `modules.json`; none if there is no such file.
 
     Raises:
         RequestError: it is not a list of modules.
@@ -93,12 +93,12 @@ def modules(folder: Path) -> list[dict[str, Any]]:
     ):
         raise RequestError(f"{path} is not a list of modules, each with its type and its path.")
     if not content:
-        raise RequestError(f"{path} names no module.")
+        raise RequestError(f"{path} lists no modules.")
     return content
 
 
 def check_json(folder: Path) -> None:
-    """See that every configuration of a model is JSON.
+    """Check that every configuration of a model is JSON.
 
     Raises:
         RequestError: one is not; the message names it.
@@ -111,10 +111,10 @@ def check_json(folder: Path) -> None:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return every file that may be read of a model's folder, in order, linked folders included.
+    """Return all files of a model's folder in order, including linked folders.
 
     Raises:
-        RequestError: one cannot be read: a link that leads nowhere, a pipe, missing permissions.
+        RequestError: one cannot be read: a dangling link, a pipe, missing permissions.
     """
     named = {Path(one["path"]).parts[0] for one in modules(folder) if Path(one["path"]).parts}
     return sorted(_walk(folder, named, frozenset()))
@@ -128,7 +128,7 @@ def _walk(folder: Path, named: set[str], above: frozenset[tuple[int, int]]) -> I
         raise RequestError(f"{folder} cannot be read: {error.strerror}.") from error
     identity = (here.st_dev, here.st_ino)
     if identity in above:
-        return  # a link to a folder that it lies in
+        return  # a link to an enclosing folder
     for entry in entries:
         path = folder / entry.name
         is_module = not above and entry.name in named
@@ -139,7 +139,7 @@ def _walk(folder: Path, named: set[str], above: frozenset[tuple[int, int]]) -> I
         except OSError as error:
             if _OTHER_FOLDERS.fullmatch(entry.name):
                 continue
-            why = "is a link that leads nowhere" if entry.is_symlink() else str(error.strerror)
+            why = "is a dangling link" if entry.is_symlink() else str(error.strerror)
             raise RequestError(f"{path}: {why}; the model is not complete.") from error
         if stat.S_ISDIR(mode):
             if is_module or not _OTHER_FOLDERS.fullmatch(entry.name):
@@ -147,15 +147,14 @@ def _walk(folder: Path, named: set[str], above: frozenset[tuple[int, int]]) -> I
         elif stat.S_ISREG(mode):
             yield path
         else:
-            raise RequestError(f"{path} is not a regular file; nothing of a model is read from it.")
+            raise RequestError(f"{path} is not a regular file, so it cannot be part of a model.")
 
 
 def digest(folder: Path) -> str:
     """Return `sha256-` and 16 hexadecimal digits over the names and contents of a model's files.
 
-    What it names beyond its folder is part of it: the base model of an adapter, a local one by its
-    files, one of the hub by the commit that the hub's cache has; and the other repositories that
-    its code is taken from (`auto_map`), by their commits.
+    It includes references outside the folder: an adapter's base model, by its files or by the
+    commit in the hub's cache; and other repositories of its code (`auto_map`), by their commits.
 
     Raises:
         RequestError: a file cannot be read.
@@ -183,10 +182,10 @@ def _digest(folder: Path, above: frozenset[Path]) -> str:
 
 
 def code_of(config: Path) -> tuple[bool, list[str]]:
-    """Return whether a configuration names code of its own, and the other repositories it is in.
+    """Return whether a configuration names its own code, and other repositories with its code.
 
-    As transformers has it: `auto_map` names a class as `file.Class`, of the model's own repository,
-    or as `organisation/name--file.Class`, of another one.
+    In transformers `auto_map` names a class as `file.Class` for the model's own repository, or as
+    `organisation/name--file.Class` for another one.
     """
     classes = read_object(config).get("auto_map")
     if not isinstance(classes, dict):
@@ -201,7 +200,7 @@ def code_of(config: Path) -> tuple[bool, list[str]]:
 
 
 def base_model(adapter: Path) -> str | None:
-    """Return the model that an adapter's configuration says it belongs to."""
+    """Return the base model that an adapter's configuration names."""
     base = read_object(adapter).get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
 
@@ -214,21 +213,21 @@ def _base_identity(base: str, above: frozenset[Path]) -> str:
 
 
 def _cached_commit(name: str) -> str | None:
-    """Return the commit of a model's main branch that the hub's cache has, if it has one."""
+    """Return the commit of a model's main branch in the hub's cache, if any."""
     from huggingface_hub import constants
 
     from lcbench.hub import cache
 
     try:
         return cache.commit_of(Path(constants.HF_HUB_CACHE), "model", name, None)
-    except (OSError, ValueError):  # no name of the hub's
+    except (OSError, ValueError):  # not a hub name
         return None
 
 
 def stamp(folder: Path) -> str:
     """Return a digest over the names, sizes and times of a model's files.
 
-    It tells whether files were replaced, without reading them.
+    It reveals replaced files without reading them.
     """
     whole = hashlib.sha256()
     for path in files(folder):
@@ -239,7 +238,7 @@ def stamp(folder: Path) -> str:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Return the folder of the transformer: the first module's, or the first one of a router."""
+    """Return the folder of the transformer: the first module, or the first one of a router."""
     entries = modules(folder)
     if not entries:
         return folder

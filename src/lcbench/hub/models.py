@@ -1,6 +1,6 @@
-"""Find an embedding model and load it: in the hub's cache, a local folder or an installed package.
+"""Finds an embedding model in the hub's cache, a local folder or an installed package.
 
-`locate` says where a model is and who it is without importing torch; `load` loads it.
+`locate` returns a model's folder and identity without importing torch; `encode.load` loads it.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from lcbench.tempscale.policy import ModelShape
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# What a config says of a key that the command line has to set.
+# The value in a config of a key that the command line has to set.
 _NO_VALUE = "???"
 
 Source = Literal["package", "hub", "folder", "auto"]
 
-# What makes up a model: weights, tokenizer and configurations. Model cards and exports for other
-# runtimes in the same folder change no embedding.
+# The files of a model: weights, tokenizer and configurations. Model cards and exports for other
+# runtimes in the same folder do not affect embeddings.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "*.tiktoken")
 # Exports for other runtimes, in the same kinds of files.
 _EXPORTS = ("onnx/*", "openvino/*")
-# Any of these sets is a tokenizer; the first is named where there is none.
+# Each of these sets is a tokenizer; messages name the first if there is none.
 _TOKENIZER_FILES = (
     ("tokenizer.json",),
     ("vocab.txt",),
@@ -59,7 +59,7 @@ _TOKENIZER_FILES = (
     ("sentencepiece.bpe.model",),
     ("tokenizer.model",),
 )
-# Modules of sentence-transformers without configuration, and with one of another name.
+# Modules of sentence-transformers without configuration, and with a differently named one.
 _WITHOUT_CONFIG = ("Normalize",)
 _ROUTERS = ("Router", "Asym")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -67,12 +67,12 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Dimensions:
-    """What the cost of a model's forward pass depends on.
+    """The dimensions that determine the cost of a model's forward pass.
 
     Attributes:
-        layers: how many transformer layers it has.
-        hidden: their width.
-        window: the most tokens that it reads of a text; None: not limited.
+        layers: number of transformer layers.
+        hidden: width of the layers.
+        window: most tokens that it reads of a text; None: no limit.
     """
 
     layers: int
@@ -82,7 +82,7 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a config of the group `model` says.
+    """The values of a config in the group `model`.
 
     Attributes:
         config: the config's name (`bge`), used for messages and tables.
@@ -92,12 +92,11 @@ class ModelSettings:
         revision: the commit of a hub model; None: what the mirror or the cache calls main.
         window: the most tokens to read of one text; None: the model's own.
         trust_remote_code: whether code in the model's repository may run.
-        shape: its dimensions, for an estimate before the model is here; None: not known.
-        pooling: how a model that names no pooling of its own makes one embedding of a text's
-            tokens (`mean`, `cls`, `lasttoken`, `max`); None: as the model says, or else as
-            sentence-transformers chooses.
-        is_custom: whether it is none of the models of `conf/model`.
-        label: what tables call the model; None: its name.
+        shape: its dimensions, for an estimate without the model; None: unknown.
+        pooling: pooling of a model that does not specify one (`mean`, `cls`, `lasttoken`, `max`);
+            None: as the model specifies, or else as sentence-transformers chooses.
+        is_custom: whether it is not one of the models in `conf/model`.
+        label: name of the model in tables; None: its name.
     """
 
     config: str
@@ -115,7 +114,7 @@ class ModelSettings:
 
 @lru_cache(maxsize=1)
 def shipped_models() -> Mapping[str, str]:
-    """Return the names of the models of `conf/model`, by their configs' names, without `custom`."""
+    """Return the names of the models in `conf/model` by config name, without `custom`."""
     paths = sorted((shipped("conf", "conf") / "model").glob("*.yaml"))
     names = {one.stem: yaml.safe_load(one.read_text(encoding="utf-8"))["name"] for one in paths}
     return {config: name for config, name in names.items() if name != _NO_VALUE}
@@ -123,25 +122,25 @@ def shipped_models() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class LocatedModel:
-    """A model that is here.
+    """A model found on this machine.
 
     Attributes:
-        settings: what asked for it.
-        name: its name in results, `<organisation>/<model>`.
-        revision: the commit, or `sha256-` and a digest of its files where it is a folder.
-        folder: where its files are.
-        own_window: tokens that it reads of one text unless told otherwise; None: not limited.
-        positions: the most tokens that it has positions for; None: not limited (T5).
-        window: None if the model's own window is asked for, else the one asked for.
-        shape: what a temperature policy has to know of it.
-        contents: the state of its files: their digest, or for a model of the hub their sizes and
-            times. `load` compares it.
-        pooling: the pooling that was asked for in the place of the one chosen; None: not another.
-        assumed_pooling: the pooling that sentence-transformers chooses, where neither the model
-            nor the request names one; else None.
-        has_prompts: whether its own files have prompts, other than empty ones.
-        own_code: whether code that it names itself may make its embeddings, in the place of the
-            classes that transformers has for its architecture.
+        settings: settings that it was requested by.
+        name: name in results, `<organisation>/<model>`.
+        revision: commit, or `sha256-` and a digest of its files for a folder.
+        folder: folder of its files.
+        own_window: the model's own window in tokens; None: no limit.
+        positions: most tokens that it has positions for; None: no limit (T5).
+        window: requested window; None: the model's own.
+        shape: properties that temperature policies depend on.
+        contents: state of its files: their digest, or sizes and times for a model of the hub.
+            `load` compares it.
+        pooling: requested pooling that replaces the chosen one; None: not replaced.
+        assumed_pooling: pooling that sentence-transformers chooses if neither the model nor the
+            request specifies one; else None.
+        has_prompts: whether its files have non-empty prompts.
+        own_code: whether its own code may compute its embeddings, instead of transformers' classes
+            for its architecture.
     """
 
     settings: ModelSettings
@@ -164,13 +163,13 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
 
     Args:
         settings: which model.
-        offline: never touch the network; otherwise it is probed once, shortly, and only if the
-            model is not here.
-        mirror: where models of the hub are looked for before the hub's own cache.
+        offline: whether the network must not be used; otherwise it is probed once, briefly, and
+            only if the model is missing.
+        mirror: a folder that is searched for hub models before the hub's own cache.
 
     Raises:
-        MissingError: it is neither here nor can be fetched.
-        RequestError: it is no model, or its window is beyond its positions.
+        MissingError: it is missing and cannot be fetched.
+        RequestError: it is not a model, or its window exceeds its positions.
     """
     source = source_of(settings)
     name = settings.name
@@ -198,20 +197,20 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         own = window_in_files(transformer, config, positions)
     except (TypeError, ValueError) as error:
         raise RequestError(
-            f"{transformer / 'config.json'} has a value that cannot be right: {error}."
+            f"{transformer / 'config.json'} has an invalid value: {error}."
         ) from error
     pooling, assumed = _choose_pooling(settings, folder, config)
     window = settings.window
     if window is not None and window >= NO_LIMIT:
         raise RequestError(
-            f"model.window={window}: no text has so many tokens; without the key the model's own "
-            "window counts."
+            f"model.window={window}: no text has so many tokens; omit the key to use the model's "
+            "own window."
         )
-    # Where the positions are computed, the model's own window may be beyond those that it states.
+    # If positions are computed, the model's own window may exceed the stated ones.
     if window is not None and positions is not None and window > max(positions, own or 0):
         raise RequestError(
-            f"model.window={window} is more than {settings.config} has positions for: "
-            f"the most it can read of one text is {positions} tokens."
+            f"model.window={window} exceeds the positions of {settings.config}: "
+            f"it can read at most {positions} tokens of one text."
         )
     return LocatedModel(
         settings=settings,
@@ -220,7 +219,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         folder=folder,
         own_window=own,
         positions=positions,
-        # Asking for the model's own window by its number is the same protocol as not asking.
+        # Requesting the model's own window by number is the same protocol as not requesting one.
         window=None if window == own else window,
         shape=ModelShape(
             layers=_layers(config),
@@ -237,11 +236,11 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
 
 
 def dimensions(settings: ModelSettings, mirror: Path | None = None) -> Dimensions | None:
-    """Return a model's dimensions: by its files if it is here, else by its config, else None.
+    """Return a model's dimensions from its files, or else from its config, or None.
 
     Args:
         settings: which model.
-        mirror: where models of the hub are looked for before the hub's own cache.
+        mirror: a folder that is searched for hub models before the hub's own cache.
     """
     try:
         return dimensions_of(locate(settings, offline=True, mirror=mirror))
@@ -250,7 +249,7 @@ def dimensions(settings: ModelSettings, mirror: Path | None = None) -> Dimension
 
 
 def dimensions_of(located: LocatedModel) -> Dimensions | None:
-    """Return the dimensions of a model that is here: by its files, else by its config, else None.
+    """Return a located model's dimensions from its files, or else from its config, or None.
 
     Raises:
         RequestError: its configuration is not JSON.
@@ -263,21 +262,21 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
 
 
 def _stated(settings: ModelSettings) -> Dimensions | None:
-    """Return a model's dimensions as its config states them."""
+    """Return a model's dimensions as stated in its config."""
     shape = settings.shape
     return None if shape is None else replace(shape, window=settings.window or shape.window)
 
 
 def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> None:
-    """Refuse a window that special tokens fill: every text would be the same.
+    """Refuse a window that special tokens fill, in which all texts would be the same.
 
     Raises:
-        RequestError: naming the key, and the file that has it.
+        RequestError: naming the key or the file.
     """
     from transformers import PreTrainedTokenizerBase
 
     window, special = window_of(model), 0
-    # Static embeddings have a tokenizer of another class, and add none.
+    # Static embeddings have another tokenizer class, and add no special tokens.
     if isinstance(model.tokenizer, PreTrainedTokenizerBase):
         special = model.tokenizer.num_special_tokens_to_add(pair=False)
     if window is not None and window <= special:
@@ -288,21 +287,21 @@ def refuse_without_room(located: LocatedModel, model: SentenceTransformer) -> No
             where = f"{stated[1]}: {stated[2]}={window}"
         else:
             where = f"{folder / 'config.json'}: a window of as many tokens as positions, {window},"
-        raise RequestError(f"{where} has no room for a text: {special} tokens are special ones.")
+        raise RequestError(f"{where} has no room for text: {special} tokens are special tokens.")
 
 
 def files_digest(located: LocatedModel) -> str:
-    """Return the digest of a located model's files; those of a model of the hub are read for it."""
+    """Return the digest of a located model's files, which reads those of a hub model."""
     if located.revision.startswith("sha256-"):
         return located.revision
     return contents.digest(located.folder)
 
 
 def check_unchanged(located: LocatedModel) -> None:
-    """See that the files that were loaded are those that were located.
+    """Check that the files that were loaded are those that were located.
 
     Raises:
-        RequestError: they are others.
+        RequestError: the files have changed.
     """
     if located.contents.startswith("sha256-"):
         now = contents.digest(located.folder)
@@ -311,18 +310,18 @@ def check_unchanged(located: LocatedModel) -> None:
     if now != located.contents:
         raise RequestError(
             f"{located.name}: the files in {located.folder} have changed since this run began "
-            f"(revision {located.revision}), so its scores would not be that model's. Run the same "
-            "command again when nothing writes into the folder any more."
+            f"(revision {located.revision}), so its scores would belong to another model. Run the "
+            "same command again when the folder no longer changes."
         )
 
 
 def _choose_pooling(
     settings: ModelSettings, folder: Path, config: dict[str, Any]
 ) -> tuple[str | None, str | None]:
-    """Return the pooling that takes another's place, and the one that is assumed; see LocatedModel.
+    """Return the replacing and the assumed pooling; see LocatedModel.
 
     Raises:
-        RequestError: the model names a pooling of its own, another than was asked for.
+        RequestError: the model specifies another pooling than requested.
     """
     asked, entries = settings.pooling, contents.modules(folder)
     if entries:
@@ -330,8 +329,8 @@ def _choose_pooling(
         if asked is not None and asked != own:
             raise RequestError(
                 f"model.pooling={asked}: {settings.name} "
-                + ("has no pooling module" if own is None else f"says its own pooling, {own}")
-                + " (modules.json); model.pooling is for models that say none."
+                + ("has no pooling module" if own is None else f"specifies its own pooling, {own}")
+                + " (modules.json); model.pooling is for models that do not specify one."
             )
         return None, None
     stated = config.get("architectures")
@@ -349,7 +348,7 @@ def _choose_pooling(
 
 
 def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
-    """Return the pooling that a model's files name; None: it has no such module."""
+    """Return the pooling in a model's files; None if it has no such module."""
     for entry in entries:
         if str(entry["type"]).rpartition(".")[2] == "Pooling":
             config = read_object(folder / str(entry["path"]) / "config.json")
@@ -369,10 +368,10 @@ def _named_pooling(folder: Path, entries: list[dict[str, Any]]) -> str | None:
 
 
 def set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
-    """Give a model the pooling that was asked for.
+    """Give a model the requested pooling.
 
     Raises:
-        RequestError: it pools by itself.
+        RequestError: it has no pooling module to replace.
     """
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -380,24 +379,24 @@ def set_pooling(located: LocatedModel, model: SentenceTransformer) -> None:
         return
     if len(model) != 2 or not isinstance(model[1], Pooling):
         raise RequestError(
-            f"model.pooling={located.pooling}: {located.name} makes one embedding of a text by "
-            "itself, without a pooling module."
+            f"model.pooling={located.pooling}: {located.name} has no pooling module that could "
+            "be replaced."
         )
     model[1] = Pooling(model[1].embedding_dimension, located.pooling)
 
 
 def source_of(settings: ModelSettings) -> Source:
-    """Return where a model comes from; `auto` is a folder if there is one, else the hub."""
+    """Return a model's source; `auto` is a folder if it exists, or else the hub."""
     if settings.source != "auto":
         return settings.source
     return "folder" if Path(settings.name).expanduser().is_dir() else "hub"
 
 
 def model_files(paths: Iterable[str]) -> list[str]:
-    """Return those of a repository's files that make up its model."""
+    """Return the files of a repository that belong to its model."""
 
     def matches(path: str, patterns: Iterable[str]) -> bool:
-        # As the hub's client matches: * takes / as well.
+        # Like the hub's client: * also matches /.
         return any(fnmatchcase(path, pattern) for pattern in patterns)
 
     return sorted(
@@ -441,7 +440,7 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
             allow_patterns=list(_MODEL_FILES),
             ignore_patterns=list(_EXPORTS),
         )
-    # A hub behind a portal or a proxy answers in many ways; none is a fault of this program.
+    # A hub behind a portal or proxy may fail in many ways.
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise RequestError(
@@ -452,37 +451,37 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
 
 
 def check_hub_name(name: str) -> None:
-    """See that a model's name can be one on the hub.
+    """Check that a model's name is a valid hub name.
 
     Raises:
-        RequestError: it cannot.
+        RequestError: it is not.
     """
     from huggingface_hub.errors import HFValidationError
 
     if not _HUB_NAME.fullmatch(name):
         raise RequestError(
-            f"model.name={name} is neither a folder that exists nor a name on the hub "
+            f"model.name={name} is neither an existing folder nor a name on the hub "
             "(<organisation>/<model>)."
         )
     try:
         repository_folder(Path(), "model", name)
     except HFValidationError as error:
-        raise RequestError(f"model.name={name} is no name on the hub: {error}") from error
+        raise RequestError(f"model.name={name} is not a valid hub name: {error}") from error
 
 
 def find_model(
     name: str, revision: str | None, mirror: Path | None
 ) -> tuple[Place, tuple[Path, str] | None]:
-    """Look for a hub model: in the mirror's snapshots, its folders, then in the hub's cache.
+    """Find a hub model: in the mirror's snapshots, in its folders, then in the hub's cache.
 
     Returns:
-        What comes nearest to it, and its folder and revision if it is here as a whole.
+        The best candidate, and its folder and revision if it is complete.
     """
     places = []
     for cache in caches(mirror):
         place = find(cache, "model", name, revision, partial(lacking, name, cache))
         if place.is_whole and place.folder is not None:
-            # A cache keeps each commit in a folder of that name.
+            # A cache has a folder per commit.
             return place, (place.folder, place.folder.name)
         places.append(place)
         plain = cache / name
@@ -498,13 +497,13 @@ def find_model(
 
 
 def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | None) -> list[str]:
-    """Return what a snapshot lacks of what makes up a sentence-transformers model.
+    """Return the files of a sentence-transformers model that a snapshot lacks.
 
     Args:
-        name: on the hub.
-        cache: that the snapshot is in.
-        folder: of the snapshot.
-        sizes: of all files of the repository, if they are known.
+        name: name on the hub.
+        cache: cache of the snapshot.
+        folder: folder of the snapshot.
+        sizes: sizes of all files of the repository, if known.
     """
     if sizes is not None:
         folders = {""} | {str(module["path"]) for module in contents.modules(folder)}
@@ -512,19 +511,19 @@ def lacking(name: str, cache: Path, folder: Path, sizes: Mapping[str, int] | Non
         return not_whole(folder, {path: sizes[path] for path in needed})
     from huggingface_hub import try_to_load_from_cache
 
-    # Without modules.json a cache may come from another library, which needs only the transformer:
-    # sentence-transformers would make up a pooling of its own for it. That is right only for a
-    # repository that is known to have none.
+    # Without modules.json a cache may come from another library, which needs only the transformer,
+    # and sentence-transformers would choose a pooling. That is right only for a repository that is
+    # known not to specify one.
     if not (folder / "modules.json").is_file():
         known = try_to_load_from_cache(name, "modules.json", cache, folder.name)
-        # A path if it is there, None if nothing is known, else the mark of a file that is not.
+        # A path if it exists, None if unknown, or the mark of a missing file.
         if known is None or isinstance(known, str):
             return ["modules.json"]
     return _lacking_by_itself(folder)
 
 
 def _lacking_by_itself(folder: Path) -> list[str]:
-    """Return what a model's folder lacks by what its own files say."""
+    """Return the files that a model's folder lacks according to its own files."""
     lacks = [
         f"{module['path']}/{file}"
         for module in contents.modules(folder)
@@ -539,7 +538,7 @@ def _lacking_by_itself(folder: Path) -> list[str]:
         lacks += _TOKENIZER_FILES[0]
     entries = contents.modules(folder)
     if entries and entries[0]["type"].rpartition(".")[2] in WITHOUT_ATTENTION:
-        return lacks  # refused by its kind
+        return lacks  # refused by kind elsewhere
     if not (transformer / "config.json").is_file():
         lacks.append("config.json")
     index = transformer / "model.safetensors.index.json"
@@ -549,13 +548,13 @@ def _lacking_by_itself(folder: Path) -> list[str]:
             raise RequestError(f"{index} has no weight_map.")
         shards = sorted(set(map(str, weight_map.values())))
         return lacks + [shard for shard in shards if not (transformer / shard).is_file()]
-    # A link of a cache may lead nowhere.
+    # A link in a cache may be dangling.
     whole = any(path.is_file() for path in transformer.glob("*.safetensors"))
     return lacks if whole else [*lacks, "model.safetensors"]
 
 
 def _config_of(kind: str) -> str | None:
-    """Return the name of the configuration of a module of sentence-transformers, if it has one."""
+    """Return the name of a sentence-transformers module's configuration, if it has one."""
     short = kind.rpartition(".")[2]
     if short in _WITHOUT_CONFIG or short in WITHOUT_ATTENTION:
         return None
@@ -563,10 +562,10 @@ def _config_of(kind: str) -> str | None:
 
 
 def _layers(config: dict[str, Any]) -> int | None:
-    """Return how many layers a model's configuration says it has."""
+    """Return the number of layers in a model's configuration."""
     return _first_count(config, "num_hidden_layers", "num_layers", "n_layers", "n_layer")
 
 
 def _first_count(config: dict[str, Any], *names: str) -> int | None:
-    """Return the first of some values that a configuration has as a whole number."""
+    """Return the first of some keys' values in a configuration that is a whole number."""
     return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)

@@ -1,7 +1,7 @@
-"""Limits of what a hub sends: no body longer than was announced, none slower than a crawl.
+"""Limits on responses of a hub: none longer than announced, none too slow.
 
-The hub's client gives up on a server that is silent for ten seconds. One that sends a byte a second
-it would follow for years, and a body without an end until the disk is full.
+The hub's client gives up on a server that is silent for ten seconds, but would read a byte per
+second for years, and an endless body until the disk is full.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lcbench.system import thirdparty
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# Bytes a second that are too few for a network that works, if it stays so for that many seconds.
+# A network that stays below this many bytes per second for this many seconds counts as failed.
 _SLOWEST = 1024.0
 _WINDOW_SECONDS = 30.0
-# A small file may be longer compressed than it is.
+# A small file may be longer when compressed.
 _SLACK_BYTES = 65_536
 
 
 def api() -> HfApi:
-    """Return a client of the hub that keeps to the limits, as all do from here on.
+    """Return a client of the hub with these limits, which apply to all clients from now on.
 
-    It raises besides what the hub's client raises:
-        TimeoutError: less than 1 KiB a second came, for half a minute.
-        OSError: a body was longer than the answer to HEAD had announced.
+    It raises, in addition to the client's own errors:
+        TimeoutError: less than 1 KiB per second was received for half a minute.
+        OSError: a body is longer than announced in the response to HEAD.
     """
     from huggingface_hub import HfApi
 
@@ -52,18 +52,18 @@ def _set_limits() -> None:
 
 
 class _Limits:
-    """What answers to HEAD have announced, by the address that the file comes from."""
+    """The sizes announced in responses to HEAD, by a file's address."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, int] = {}
 
     def apply(self, response: httpx2.Response) -> None:
-        """Let a body fail that goes beyond the limits, as it is read."""
+        """Make a body raise when it exceeds the limits while being read."""
         address = response.request.url
         elsewhere = response.headers.get("Location")
         announced = self._bytes.get(str(address))
         if response.request.method == "HEAD":
-            # Of a file that lies on another host the hub gives the size in a header of its own.
+            # The hub has a separate header for the size of a file on another host.
             told = response.headers.get("X-Linked-Size") or (
                 None if elsewhere else response.headers.get("Content-Length")
             )
@@ -77,7 +77,7 @@ class _Limits:
 
 
 class _Limited(httpx2.SyncByteStream):
-    """A body that fails beyond its limits."""
+    """A body that raises beyond its limits."""
 
     def __init__(self, body: httpx2.SyncByteStream, host: str, announced: int | None) -> None:
         self._body = body
@@ -90,7 +90,7 @@ class _Limited(httpx2.SyncByteStream):
         while True:
             began = time.monotonic()
             part = next(body, None)
-            # What the reader does with it, on a slow disk, is no fault of the network.
+            # Time that the reader spends, on a slow disk, does not count.
             waited += time.monotonic() - began
             if part is None:
                 return

@@ -1,4 +1,4 @@
-"""How many tokens a model reads of a text: what its files state, and what its positions allow."""
+"""The window of a model in tokens: as stated in its files, and as allowed by its positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lcbench.hub.model_files import read_object
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Architectures of transformers whose positions are counted from the padding id on.
+# Architectures whose positions start after the padding id.
 _COUNT_FROM_PADDING = frozenset(
     {
         *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
@@ -20,24 +20,24 @@ _COUNT_FROM_PADDING = frozenset(
         *("markuplm", "xmod"),
     }
 )
-# Those whose positions are relative, whatever number their configuration states.
+# Architectures with relative positions, whatever number their configuration states.
 _RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
-# Where sentence-transformers looks for a window, in this order.
+# Files in which sentence-transformers looks for a window, in this order.
 _WINDOW_FILES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# In these files, the older name first: what the tokenizer is loaded with. Its limit comes before
-# `max_seq_length`; null is none.
+# Options of the tokenizer in these files, the older name first. Its limit takes precedence over
+# `max_seq_length`; null means none.
 _TOKENIZER_OPTIONS = ("tokenizer_args", "processor_kwargs")
 _LIMIT = "model_max_length"
-# From so many tokens on a stated window is no limit: transformers writes 1e30, others 1e12, and the
-# longest window of a released model is 1e7.
+# A stated window of at least so many tokens means no limit: transformers writes 1e30, others 1e12,
+# and the longest window of a released model is 1e7.
 NO_LIMIT = 1e9
 
 
 def set_window(model: SentenceTransformer, window: int) -> None:
-    """Let a model read so many tokens of a text, by whichever of its routes."""
+    """Set the window of a model, on all of its routes."""
     from sentence_transformers.base.modules import Router
 
     first = model[0]
@@ -46,16 +46,16 @@ def set_window(model: SentenceTransformer, window: int) -> None:
         return
     routes: Any = first.sub_modules
     for route in routes.values():
-        # That of static embeddings cannot be set, and would be refused for all routes.
+        # Static embeddings have no settable window, and would be refused for all routes.
         with suppress(AttributeError):
             route[0].max_seq_length = window
 
 
 def positions_of(config: dict[str, Any]) -> int | None:
-    """Return the most tokens that a model has positions for; None: no limit.
+    """Return the most tokens that a model has positions for; None if there is no limit.
 
     Raises:
-        RequestError: it counts them from a padding id that is none.
+        RequestError: its positions start after an invalid padding id.
     """
     if config.get("model_type") in _RELATIVE:
         return None
@@ -63,7 +63,7 @@ def positions_of(config: dict[str, Any]) -> int | None:
     if not isinstance(count, int):
         return None
     if config.get("model_type") == "mpnet":
-        # Whatever its configuration says, its padding id is 1.
+        # Its padding id is 1, whatever its configuration says.
         return count - 2
     if config.get("model_type") in _COUNT_FROM_PADDING:
         padding = config.get("pad_token_id", 1)
@@ -78,10 +78,10 @@ def positions_of(config: dict[str, Any]) -> int | None:
 
 
 def window_in_files(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:
-    """Return what is read of a text by default: as sentence-transformers says, up to the positions.
+    """Return the default window: sentence-transformers' setting, limited by the positions.
 
     Raises:
-        RequestError: a file states a window of no token.
+        RequestError: a file states a window below one token.
     """
     stated = stated_window(transformer)
     window = None if stated is None else stated[0]
@@ -91,14 +91,14 @@ def window_in_files(transformer: Path, config: dict[str, Any], positions: int | 
 
 
 def stated_window(transformer: Path) -> tuple[int, Path, str] | None:
-    """Return the window that a model's files state, the file and the key; None: they state none.
+    """Return the window stated in a model's files, with file and key; None if none is.
 
     Raises:
-        RequestError: it is no token.
+        RequestError: it is below one token.
     """
     tokenizer = transformer / "tokenizer_config.json"
     entries = [(read_object(tokenizer).get(_LIMIT), tokenizer, _LIMIT)]
-    # sentence-transformers reads the first that says anything.
+    # sentence-transformers uses the first file that states one.
     for path in [path for name in _WINDOW_FILES if read_object(path := transformer / name)][:1]:
         config = read_object(path)
         name = next((one for one in _TOKENIZER_OPTIONS if one in config), "")
@@ -115,23 +115,23 @@ def stated_window(transformer: Path) -> tuple[int, Path, str] | None:
 
 
 def has_no_table(config: dict[str, Any]) -> bool:
-    """Return whether a model computes its positions, so that it can read beyond those it states.
+    """Return whether a model computes its positions, so that they do not limit the window.
 
-    sentence-transformers reads as many tokens of a text then as the window's file says.
+    sentence-transformers then uses the window in the file.
     """
     return bool(
         any("rope_" in key or "rotary_emb" in key for key in config)
         or config.get("position_embedding_type") == "alibi"
-        # DeBERTa's own positions are relative; a table besides is an option.
+        # DeBERTa's positions are relative; an additional table is optional.
         or (config.get("relative_attention") and config.get("position_biased_input") is False)
     )
 
 
 def _limit(stated: Any, where: str) -> int | None:
-    """Return a stated window in tokens; None: none is stated, or one that is no limit.
+    """Return a stated window in tokens; None if none is stated or it is no limit.
 
     Raises:
-        RequestError: it is less than one token.
+        RequestError: it is below one token.
     """
     if isinstance(stated, bool) or not isinstance(stated, int | float) or stated >= NO_LIMIT:
         return None
@@ -141,6 +141,6 @@ def _limit(stated: Any, where: str) -> int | None:
 
 
 def window_of(model: Any) -> int | None:
-    """Return the most tokens that a loaded model reads of a text; None: not limited."""
+    """Return the window of a loaded model in tokens; None if there is no limit."""
     window = model.max_seq_length
     return None if window is None or window >= NO_LIMIT else int(window)

@@ -148,12 +148,12 @@ def select(sizes: DocsSizes) -> Selection:
     eligible = [name for name, docs in modules.items() if len(docs) >= _FEWEST_OF_A_MODULE]
     by_module = (
         sorted(modules[name], key=_hashed)[: sizes.documents_per_module]
-        for name in _in_turn(eligible, library_of=lambda name: name.partition(".")[0])
+        for name in _alternating(eligible, library_of=lambda name: name.partition(".")[0])
     )
     documents = list(chain.from_iterable(by_module))
     long = [doc for doc in docstrings if len(doc.body.split()) > LONG_WORDS]
     ids = {doc.id: doc for doc in long}
-    long_ids = list(_in_turn(list(ids), library_of=lambda name: ids[name].library))
+    long_ids = list(_alternating(list(ids), library_of=lambda name: ids[name].library))
     for key, wanted, there in (
         ("docs.documents", sizes.documents, len(documents)),
         ("docs.long_documents", sizes.long_documents, len(long_ids)),
@@ -196,7 +196,7 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_turn(names: Sequence[str], library_of: Callable[[str], str]) -> Iterator[str]:
+def _alternating(names: Sequence[str], library_of: Callable[[str], str]) -> Iterator[str]:
     """Yield names in the order of their hashes, one of each library in turn."""
     queues = [
         sorted((name for name in names if library_of(name) == library), key=hash_of)

@@ -66,8 +66,8 @@ class DocsSource(Source):
     def texts(self, part: Part) -> tuple[Texts, ...] | None:
         """Return the texts of a task; None for a synthetic one whose window is not known yet."""
         if part.name in SYNTHETIC_TASKS:
-            return _of_synthetic(part.name, self.sizes.synthetic)
-        return _of_docs(part.name, self.sizes)
+            return _synthetic_texts(part.name, self.sizes.synthetic)
+        return _docs_texts(part.name, self.sizes)
 
     def at(self, window: int | None) -> DocsSource:
         """Return the source with the synthetic tasks' lengths for a window in tokens."""
@@ -96,7 +96,7 @@ class DocsSource(Source):
         return self.sizes.synthetic.describe_long(model, window)
 
 
-def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
+def _docs_texts(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
     selection = select(sizes)
     documents, long = selection.documents, selection.long_documents
     bodies = _docstrings("bodies", [doc.body for doc in documents])
@@ -117,7 +117,7 @@ def _of_docs(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
     return (_docstrings("summaries", [doc.summary for doc in documents], "query"), bodies)
 
 
-def _of_synthetic(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
+def _synthetic_texts(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | None:
     if sizes.lengths is None:
         return None
     from lcbench.tasks.docs import haystacks
