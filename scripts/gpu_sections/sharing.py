@@ -21,7 +21,7 @@ _WINDOW, _QUICK_WINDOW = 512, 32
 _TOKENS, _QUICK_TOKENS = 2**18, 2048
 _SECONDS, _QUICK_SECONDS = 4.0, 0.5
 # How often the encoders look whether they may begin, and how long they wait for that.
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _START_SECONDS = 60.0
 _DONE = "  done  "
 
@@ -118,7 +118,7 @@ def _encode_beside(check: Check, model: Path, count: int) -> list[float]:
         arguments = [str(Path(__file__)), json.dumps(asdict(encoding))]
         commands.append(Command(arguments, one.with_suffix(".log"), environment()))
     while not all(one.is_file() for one in ready) and check.seconds_left > 0:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     go.touch()
     rates = []
     for command in commands:
@@ -143,7 +143,7 @@ def encode(encoding: Encoding) -> float:
     Path(encoding.ready).touch()
     limit = time.monotonic() + _START_SECONDS
     while not Path(encoding.go).is_file() and time.monotonic() < limit:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     began, read = time.perf_counter(), 0
     while time.perf_counter() - began < encoding.seconds:
         # When the embeddings are on the CPU the device has done its part.

@@ -99,7 +99,7 @@ def test_long_synthetic_documents_are_announced() -> None:
         source="hub",
         shape=Dimensions(layers=3, hidden=32, window=32768),
     )
-    said = r"auto: by the window of nobody/here .* have documents of 8,192, 16,384, 32,768 tokens"
+    said = r"auto: with the window of nobody/here.* have documents of 8,192, 16,384, 32,768 tokens"
     for task, lines in (("DocstringNeedleRetrieval", 1), ("DocstringRetrieval", 0)):
         settings = replace(asked(f"tasks=[{task}]"), models=(model,))
         assert len(estimate(settings).long) == lines

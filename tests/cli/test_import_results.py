@@ -393,7 +393,7 @@ def test_experiments_are_no_baselines(public: Path) -> None:
         assert (done.taken + done.known, done.experiments, told) == (1, 2, [])
     assert not list(done.folder.rglob("experiments"))
     for folder in (experiment, experiment.parent):
-        with pytest.raises(RequestError, match="holds experiments; those are no baselines"):
+        with pytest.raises(RequestError, match="holds experiments, which are not baselines"):
             take(folder, runs=public.parent / "runs")
 
 
@@ -431,7 +431,7 @@ def test_only_some_models_and_tasks(tmp_path: Path) -> None:
         Path(model.replace("/", "__"), COMMIT, "STS13.json") for model in (BGE, "org/other")
     }
     with pytest.raises(
-        RequestError, match=r"models=org/modle: .* has none of it. Did you mean org/model"
+        RequestError, match=r"models=org/modle: .* has no results of it. Did you mean org/model"
     ):
         take(public, "models=org/modle")
     with pytest.raises(RequestError, match=r"tasks=STS14: .* has none of these"):
@@ -446,12 +446,12 @@ def test_an_empty_or_wrong_path(tmp_path: Path, public: Path) -> None:
     with pytest.raises(RequestError, match=r"there is no such folder\. Did you mean public"):
         take(tmp_path / "publik")
     file = public / "results" / "org__model" / COMMIT / "STS12.json"
-    with pytest.raises(RequestError, match="is a file; name the folder"):
+    with pytest.raises(RequestError, match="is a file; give its folder"):
         take(file, runs=runs)
     # Nothing is left behind.
     assert not runs.exists()
     done, _ = take(public)
-    with pytest.raises(RequestError, match="results of lcbench already"):
+    with pytest.raises(RequestError, match="already are lcbench's results"):
         take(done.folder, runs=runs)
     file.rename(file.with_suffix(".txt"))
     (file.parent / "experiments" / "x").mkdir(parents=True)

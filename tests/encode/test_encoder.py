@@ -299,7 +299,7 @@ def test_a_large_array_is_mapped_and_one_without_room_refused(
     assert array.sum() == 499_500
     assert isinstance(array.base, np.memmap)
     assert not isinstance(large_array(10, 10).base, np.memmap)
-    with pytest.raises(StorageError, match="Make room, or name another folder: TMPDIR"):
+    with pytest.raises(StorageError, match="Free some space, or choose another folder: TMPDIR"):
         large_array(2**40, 768)
 
 

@@ -57,7 +57,10 @@ def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: P
     ("arguments", "message"),
     [
         (["tau={query: 0.8, document: 1.0}", "out=new"], "differ for queries and documents"),
-        (["tau={length: {0: 1.0, 128: 0.8}}", "out=new"], "do not know how long a text is"),
+        (
+            ["tau={length: {0: 1.0, 128: 0.8}}", "out=new"],
+            "a length-dependent temperature cannot be stored in weights",
+        ),
         (["tau=1", "out=new"], "nothing to write"),
         (["tau=0.8", "out=there"], "out=there already exists"),
         (["tau=0.8"], "out has no value yet"),

@@ -630,6 +630,6 @@ def test_a_file_that_states_a_window_without_room_is_named(
     else:
         folder = stating(make_model("bert"), tmp_path, max_seq_length=2)
         key = "max_seq_length"
-    words = rf"{re.escape(str(folder / file))}: {key}=2 has no room for a text: 2 tokens are"
+    words = rf"{re.escape(str(folder / file))}: {key}=2 has no room for text: 2 tokens are"
     with pytest.raises(RequestError, match=words):
         load(locate(settings(folder), offline=True), device="cpu", dtype="float32")

@@ -33,7 +33,7 @@ from lcbench.results.items import (
     digest_of_items,
     whole_items,
 )
-from lcbench.results.rows import tell_texts_apart
+from lcbench.results.rows import separate_texts
 from lcbench.run import claims
 from lcbench.system import files
 from lcbench.system import process as machine
@@ -164,11 +164,11 @@ def test_synthetic_tasks_differ_by_window_and_not_by_group(results: Results) -> 
         }
         for task, window, digest in docs
     ]
-    tell_texts_apart(rows)
+    separate_texts(rows)
     assert {row["group"] for row in rows} == {"paper"}
     # Of the same window it is one, and nothing else is told apart for it.
     rows.append({**rows[-1], "texts": "d", "dataset": None})
-    tell_texts_apart(rows)
+    separate_texts(rows)
     assert [row["group"] for row in rows] == [
         *("paper", "paper", "paper", "paper, docs cccccccc", "paper, docs d")
     ]
@@ -187,9 +187,9 @@ def test_texts_of_two_names_are_no_two_draws_of_one() -> None:
         }
         for task, dataset, digest in texts
     ]
-    tell_texts_apart(rows[:2])
+    separate_texts(rows[:2])
     assert [row["group"] for row in rows[:2]] == ["paper", "paper"]
-    tell_texts_apart(rows)
+    separate_texts(rows)
     assert [row["group"] for row in rows] == [
         *("paper", "paper, letters bbbbbbbb", "paper, letters cccccccc")
     ]

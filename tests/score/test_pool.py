@@ -173,7 +173,7 @@ def test_the_death_of_a_process_is_one_failed_cell(
     found = ended(pool, engine, jobs)
     assert isinstance(found[3], FailedCell)
     assert found[3].reason == (
-        "the process that scored it ended by signal SIGKILL (often for lack of memory: fewer "
+        "its scoring process ended by signal SIGKILL (often out of memory: fewer "
         "processes need less, engine.scoring=1)"
     )
     assert [number for number, one in found.items() if isinstance(one, FailedCell)] == [3]
@@ -200,7 +200,7 @@ def test_a_process_that_died_idle_is_replaced_and_one_that_never_lives_is_told(
 
     pool.close()
     monkeypatch.setattr(pool, "_start", stillborn)
-    with pytest.raises(LcbenchError, match=r"ends as soon as it has begun.*engine.scoring=0"):
+    with pytest.raises(LcbenchError, match=r"ends immediately after its start.*engine.scoring=0"):
         ended(pool, engine, jobs[:1])
 
 
@@ -268,7 +268,7 @@ def test_a_process_that_is_stopped_does_not_keep_a_run_from_ending(
     monkeypatch.setattr(engine, "embed", stop_it)
     outcomes = pool.run(jobs[:2], engine, lambda job: None)
     thread = threading.Thread(target=lambda: list(outcomes), daemon=True)
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "_POLL_SECONDS", 0.1)
     began: list[float] = []
     wait = workers.wait
 
@@ -485,7 +485,7 @@ def test_what_forks_processes_may_be_stopped(
             os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         pool.close()
-        assert time.monotonic() - began < 3 * score_server.PATIENCE
+        assert time.monotonic() - began < 3 * score_server.SHUTDOWN_SECONDS
         pool._cell_minutes = 0.01
         with pytest.raises(LcbenchError, match=r"could not be started within cell_minutes=0\.01"):
             ended(pool, engine, jobs[:1])

@@ -206,7 +206,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["+model.windw=1"], "model.windw is not a key. Did you mean model.window"),
         (["tasks=[]"], "tasks=[] is empty"),
         (["tasks=3"], "tasks=3 is not a list"),
-        (["tau=[]"], "tau=[] asks for no temperature"),
+        (["tau=[]"], "tau=[] is empty"),
         (["model.window=0"], "model.window=0 is not a whole number of at least 1"),
         (["model.window=1.5"], "model.window=1.5 is not a whole number"),
         (["model.window=true"], "model.window=True is not a whole number"),
@@ -238,7 +238,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["cell_minutes=true"], "cell_minutes=True is not a number"),
         (
             ["cell_minutes=5", "engine.scoring=0"],
-            "cell_minutes=5 needs processes that score cells, which can be ended: engine.scoring=1",
+            "cell_minutes=5 needs scoring processes, which can be ended: engine.scoring=1",
         ),
         (["mirror=''"], "mirror= is not a path"),
         (["results_dir=null"], "results_dir needs a path"),

@@ -297,6 +297,6 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "convolutions beside attention": (_pooled("convbert", "mean"), "ConvBertModel: .* padding"),
     "landmarks of a fixed length": (
         _pooled("nystromformer", "mean"),
-        "NystromformerModel cannot embed a plain sentence: RuntimeError: shape",
+        "NystromformerModel cannot embed a simple sentence: RuntimeError: shape",
     ),
 }

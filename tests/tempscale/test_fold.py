@@ -74,8 +74,8 @@ def test_a_kept_bias_can_be_folded(architecture: str, value: Any) -> None:
     ("value", "reason"),
     [
         ({"query": 0.8, "document": 0.9}, "would have to differ for queries and documents"),
-        ({"length": {10: 0.8}}, "weights do not know how long a text is"),
-        ({"length": {"logn": 8}}, "weights do not know how long a text is"),
+        ({"length": {10: 0.8}}, "a length-dependent temperature cannot be stored in weights"),
+        ({"length": {"logn": 8}}, "a length-dependent temperature cannot be stored in weights"),
     ],
 )
 def test_what_differs_by_text_is_refused(value: Any, reason: str) -> None:

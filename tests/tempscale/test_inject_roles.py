@@ -82,9 +82,9 @@ def test_threads_have_roles_of_their_own(model: Any) -> None:
 @pytest.mark.parametrize("tau", [0.3, BY_ROLE], ids=str)
 def test_other_processes_are_an_error_and_never_the_baseline(model: Any, tau: Any) -> None:
     with inject(model, tau):
-        with pytest.raises(InjectionError, match="pool, or of several devices"):
+        with pytest.raises(InjectionError, match="pool or of several devices"):
             model.encode_query(TEXTS, device=["cpu", "cpu"])
-        with pytest.raises(InjectionError, match="pool, or of several devices"):
+        with pytest.raises(InjectionError, match="pool or of several devices"):
             model.encode_document(TEXTS, pool={"input": None, "output": None, "processes": []})
 
 

@@ -64,7 +64,7 @@ def test_the_baseline_comes_first_and_each_policy_once() -> None:
 
 
 def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(RequestError, match="no temperature at all"):
+    with pytest.raises(RequestError, match="is empty"):
         parse_all([])
 
 

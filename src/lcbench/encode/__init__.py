@@ -1,1 +1,1 @@
-"""From texts to embeddings: tokens, batches by length, the forward pass, nothing twice."""
+"""Encodes texts: tokens, batches by length, the forward pass, and the store of embeddings."""

@@ -1,4 +1,4 @@
-"""How numbers are multiplied: in float32 as IEEE 754 has it or in TF32, and by which kernels.
+"""Sets the arithmetic of float32 products (IEEE 754 or TF32) and the attention kernels.
 
 An NVIDIA GPU can round the factors of a float32 product to TF32, which keeps 10 of their 23 bits:
 several times as fast, and embeddings differ by a thousandth. Torch does that only if it is told to,
@@ -31,7 +31,7 @@ def weights_dtype(dtype: str) -> str:
 
 
 def pin(dtype: str, device: str) -> None:
-    """Set, for this process, how float32 products are taken, and by which attention kernels.
+    """Set this process's arithmetic of float32 products, and its attention kernels.
 
     Half precision has products in float32 as well (rotary positions): in IEEE's.
 
@@ -59,7 +59,7 @@ def pin(dtype: str, device: str) -> None:
 
 @contextmanager
 def products_in(dtype: str) -> Iterator[None]:
-    """Take float32 products as a protocol's dtype has them while this context lasts."""
+    """Compute float32 products by a protocol's dtype in this context."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -71,7 +71,7 @@ def products_in(dtype: str) -> Iterator[None]:
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Return how this process multiplies, for a provenance file, as torch itself says it.
+    """Return this process's arithmetic for a provenance file, as reported by torch.
 
     Args:
         device: that it uses; what only a GPU has is None on another.
@@ -94,17 +94,17 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def _refuse_without_tf32(device: str) -> None:
-    """Refuse a device that does not take products in TF32.
+    """Refuse a device without TF32.
 
     Raises:
         RequestError: naming it.
     """
     import torch
 
-    remedy = "protocol=paper takes the same in float32."
+    remedy = "protocol=paper computes in float32."
     if not device.startswith("cuda"):
         raise RequestError(
-            f"protocol.dtype={TF32}: only GPUs of NVIDIA multiply in TF32, and this run is on "
+            f"protocol.dtype={TF32}: only NVIDIA GPUs multiply in TF32, but this run uses "
             f"{device}. {remedy}"
         )
     if torch.cuda.get_device_capability(device)[0] < _FIRST_WITH_TF32:
@@ -123,15 +123,15 @@ def _refuse_overrides(dtype: str) -> None:
     if dtype == TF32:
         if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
             raise RequestError(
-                f"NVIDIA_TF32_OVERRIDE=0 is set, and protocol.dtype={TF32} asks for what it "
-                "forbids: unset NVIDIA_TF32_OVERRIDE"
+                f"NVIDIA_TF32_OVERRIDE=0 is set, which forbids protocol.dtype={TF32}: "
+                "unset NVIDIA_TF32_OVERRIDE"
             )
         return
     for name in _OVERRIDES:
         value = os.environ.get(name, "")
         if value not in _OFF:
             raise RequestError(
-                f"{name}={value} is set: float32 products would be taken in TF32, whatever the "
-                f"protocol says, and results would differ from those in float32. unset {name}; "
-                f"where TF32 is meant: protocol.dtype={TF32}"
+                f"{name}={value} is set, so float32 products would be computed in TF32 regardless "
+                f"of the protocol, and results would differ from those in float32. unset {name}, "
+                f"or request TF32: protocol.dtype={TF32}"
             )

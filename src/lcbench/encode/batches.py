@@ -1,4 +1,4 @@
-"""Which texts go through the model together: by token length, under a budget of tokens."""
+"""Groups texts into batches by token length, under a budget of tokens."""
 
 from __future__ import annotations
 

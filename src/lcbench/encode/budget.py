@@ -1,4 +1,4 @@
-"""How many tokens a batch has: what the cores' cache holds, or the memory of a GPU.
+"""Chooses the tokens of a batch, by the CPU's cache or the memory of a GPU.
 
 On a GPU it is measured, with a trial batch through the model.
 """

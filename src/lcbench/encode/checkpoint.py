@@ -1,4 +1,4 @@
-"""See that a loaded model is the one that its files describe.
+"""Checks that a loaded model is the one that its files describe.
 
 transformers gives weights that a checkpoint lacks random values, drops those that the model has no
 place for, and only warns of both. Modules of sentence-transformers replace settings that they
@@ -109,7 +109,7 @@ def load_warnings() -> Iterator[list[str]]:
 
 
 def refuse_replaced(name: str, warnings: Iterable[str]) -> None:
-    """Refuse a model that sentence-transformers has made something else of than its files say.
+    """Refuse a model whose settings sentence-transformers has replaced.
 
     An activation function that it does not trust becomes tanh, a parameter that it does not know is
     left out, and so is a route that it cannot read.
@@ -124,9 +124,9 @@ def refuse_replaced(name: str, warnings: Iterable[str]) -> None:
     for warning in warnings:
         remedy = ""
         if "trust_remote_code=True" in warning:
-            remedy = " Here that is model.trust_remote_code=true; it runs code that comes with it."
+            remedy = " Here that is model.trust_remote_code=true, which runs the model's own code."
         raise RequestError(
-            f"{name} would be loaded as another model than its files say. sentence-transformers: "
+            f"{name} would be loaded differently than its files specify. sentence-transformers: "
             f"{warning.strip()}{remedy}"
         )
 

@@ -1,7 +1,7 @@
-"""An encoder that mteb can score: each different text of a call once, in the order asked for.
+"""The encoder that mteb calls; it encodes each different text of a call once.
 
-It does no encoding itself: it asks an engine, in this process or in another (`Engine`,
-`score/pool.py`), and puts what comes back in place.
+It delegates to an engine in this or another process (`Engine`, `score/pool.py`), and puts the
+embeddings in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IN_MEMORY = 64 * 2**20
 
 
 class EmbeddingError(Exception):
-    """The model returned something that is no embedding.
+    """The model returned an invalid embedding.
 
     Attributes:
         position: of the text, among those asked for.
@@ -80,7 +80,7 @@ class Embedded:
 
 
 class Backend(Protocol):
-    """What encodes: one model at one policy."""
+    """The interface of an encoder: one model at one policy."""
 
     def embed(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
@@ -335,8 +335,8 @@ def large_array(rows: int, columns: int) -> NDArray[np.float32]:
         except OSError as error:
             raise StorageError(
                 f"{rows} embeddings of {columns} numbers need {size / 2**30:.1f} GiB in "
-                f"{tempfile.gettempdir()}: {os.strerror(error.errno or 0)}. Make room, or name "
-                "another folder: TMPDIR=PATH."
+                f"{tempfile.gettempdir()}: {os.strerror(error.errno or 0)}. Free some space, or "
+                "choose another folder: TMPDIR=PATH."
             ) from error
         mapped = np.memmap(file, dtype=np.float32, mode="r+", shape=(rows, columns))
         return np.asarray(mapped)

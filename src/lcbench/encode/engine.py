@@ -1,4 +1,4 @@
-"""What encodes: texts that differ become embeddings, by way of the store."""
+"""The engine: encodes different texts, using the store of embeddings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EMBEDDING_VERSION = 1
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose embeddings the store keeps: what they depend on besides text, prompt and temperature.
+    """The part of the store's key that identifies the model and its settings.
 
     Attributes:
         model: name, `<organisation>/<model>`.
@@ -54,7 +54,7 @@ class Identity:
 
 
 class Engine:
-    """Encodes with one model; what it has encoded is in the store.
+    """Encodes with one model, and stores the embeddings.
 
     One thread at a time may use it.
 

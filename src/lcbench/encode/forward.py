@@ -1,4 +1,4 @@
-"""The forward pass: batches by length through a model, several at once, at a temperature policy.
+"""The forward pass: runs batches through a model in parallel, at a temperature policy.
 
 On a CPU a batch runs on one core and as many batches run at once as there are cores. That is at
 least as fast as all cores on one batch (nothing waits for the slowest part of an operation), leaves
@@ -48,11 +48,11 @@ _GPU_MULTIPLE = 8
 # Blocks of texts that go well before larger batches are tried again, the first time.
 _BLOCKS_BEFORE_GROWTH = 4
 # A lane that has to leave its core to others looks this often whether it may go on.
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
 class Stopped(Exception):
-    """The run was told to end."""
+    """The run was stopped."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,10 @@ class Forward:
         }
 
     def use(self, policy: Policy) -> None:
-        """Bring the model to a policy, with proof; nothing may be running.
+        """Set a policy on the model, with proof; nothing may be running.
 
         Raises:
-            InjectionError: its attention cannot be brought to it.
+            InjectionError: the policy cannot be set.
         """
         for replica in self._replicas:
             replica.use(policy)
@@ -312,7 +312,7 @@ class Forward:
                 if self._running < max(1, free):
                     self._running += 1
                     return
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 class _Replica:

@@ -1,4 +1,4 @@
-"""Show that a model gives a text the same embedding whatever texts share its batch.
+"""Checks that a text's embedding does not depend on the other texts in its batch.
 
 Padding must change nothing: which texts stand next to each other is left to chance and to the
 batch budget, and no score may depend on it. What a text gets when it is alone is right.
@@ -73,12 +73,12 @@ def check_invariance(
             raise
         said = f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}"
         raise RequestError(
-            f"{name} cannot embed a plain sentence: {said}. Its config.json, or the code that runs "
-            "it here, does not fit texts of that length."
+            f"{name} cannot embed a simple sentence: {said}. Its config.json, or the code that "
+            "runs it, does not support texts of that length."
         ) from problem
     if not torch.isfinite(alone).all():
         raise RequestError(
-            f"{name}: its embedding of a plain sentence is not finite in {_name(dtype)}, at any "
+            f"{name}: its embedding of a simple sentence is not finite in {_name(dtype)}, at any "
             f"temperature.{_other_dtypes(dtype)}"
         )
     if not batched:
@@ -99,7 +99,7 @@ def check_invariance(
     if not found <= TOLERANCE.get(dtype, 1e-5):
         side = "left" if tokenizer.pads_left else "right"
         raise RequestError(
-            f"{name}: a text of {texts[0].length} tokens gets another embedding beside one of "
+            f"{name}: a text of {texts[0].length} tokens gets another embedding next to one of "
             f"{texts[1].length} than alone (they differ by {found:.1e} of its largest component), "
             "so that scores would depend on which texts share a batch. Its padding (on the "
             f"{side}) is not left out of what it computes. engine.batch_tokens=1 encodes each text "

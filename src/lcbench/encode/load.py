@@ -1,4 +1,4 @@
-"""Loading: the sentence-transformers model of a located one, or a refusal by name."""
+"""Loads a located model with sentence-transformers, or refuses it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def load(
         raise RequestError(
             f"The model {located.name} in {located.folder} could not be loaded "
             f"({type(error).__name__}: {error}). Only safetensors weights are read"
-            + ("." if attention is None else f"; engine.attention={attention} was asked for.")
+            + ("." if attention is None else f"; engine.attention={attention} was requested.")
         ) from error
     refuse_replaced(located.name, warnings)
     refuse_incomplete(located.name, reports, model)

@@ -1,4 +1,4 @@
-"""What may be said of how texts are encoded and kept; none of it changes an embedding."""
+"""Options of encoding and storing that do not change embeddings."""
 
 from __future__ import annotations
 

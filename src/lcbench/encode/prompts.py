@@ -1,4 +1,4 @@
-"""Which prompt or instruction a text gets: none, the model's own, or those of mteb's registry.
+"""Chooses a text's prompt or instruction: none, the model's own, or from mteb's registry.
 
 The registry's rules are mteb's own (`AbsEncoder`); here they are asked, not written again, for the
 two ways in which mteb loads a sentence-transformers model. Any other is refused.
@@ -70,7 +70,7 @@ def check_room(
     prompt_of: PromptOf,
     tasks: Iterable[tuple[TaskMetadata, PromptType | None]],
 ) -> None:
-    """See that prompts leave room for a text: else every text would get the same embedding.
+    """Check that prompts leave room for text, so that embeddings differ.
 
     Args:
         name: of the model, for the message.
@@ -188,7 +188,7 @@ def _registry_rules(name: str) -> _RegistryRules | None:
         return _RegistryRules(window, None, instructions)
     raise RequestError(
         f"protocol.prompts=registry: mteb loads {name} with code of its own "
-        f"({getattr(loader, '__name__', loader)}), whose prompts are not known here. "
+        f"({getattr(loader, '__name__', loader)}), whose prompts are unknown to lcbench. "
         "protocol=model uses those of the model's own files, protocol=paper none."
     )
 

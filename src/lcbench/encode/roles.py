@@ -1,4 +1,4 @@
-"""The role of a text as the model sees it: a query, a document, or (None) neither of the two.
+"""Roles of texts (query, document, or None) in sentence-transformers models.
 
 mteb encodes queries with `encode_query` and documents with `encode_document`, which hand `task=` to
 every part of the model; texts of tasks that have neither get plain `encode`. Most models make
@@ -105,7 +105,7 @@ def input_module(model: SentenceTransformer, role: Role | None) -> Any:
 
 
 def check_routes(model: SentenceTransformer, roles: Collection[Role | None], name: str) -> None:
-    """See that each role is routed through a transformer.
+    """Check that each role is routed through a transformer.
 
     Args:
         model: loaded.

@@ -1,4 +1,4 @@
-"""Whether a tokenizer takes a text word by word, by what its own description says."""
+"""Determines from a tokenizer's description whether it splits texts at spaces."""
 
 from __future__ import annotations
 

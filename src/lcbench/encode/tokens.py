@@ -1,4 +1,4 @@
-"""From texts to token ids: once each, exactly as sentence-transformers makes them.
+"""Tokenises texts exactly as sentence-transformers does.
 
 Most models do no more than call a fast tokenizer. There it is called directly, without the Python
 objects and padded tensors that `preprocess` makes of each batch: it runs on as many threads as

@@ -1,1 +1,1 @@
-"""A folder of results: one file a cell, whole or not there; everything else reads these."""
+"""The files of a results folder, written atomically: reading, writing and importing cells."""

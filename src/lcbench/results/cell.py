@@ -1,4 +1,4 @@
-"""Cells: one model × one repair × one task under one protocol, and what identifies them."""
+"""Cells (model × repair × task under a protocol) and their identity."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TEXTS = "docs"
 
 @dataclass(frozen=True)
 class Protocol:
-    """What else must be equal for two scores to be comparable.
+    """The conditions that must be equal for two scores to be comparable.
 
     Attributes:
-        name: of the config it came from.
+        name: name of its config.
         prompts: `none`: texts are encoded as they are; `model`: with the prompts that the model's
             own files have; `registry`: with the prompts and instructions that mteb's registry has
             for the model.
@@ -89,7 +89,7 @@ def texts_of(record: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Cell:
-    """The unit of work, of resuming and of storage.
+    """A cell: the unit of work and storage.
 
     Attributes:
         model: name, `<organisation>/<model>`.

@@ -1,4 +1,4 @@
-"""What a cell's files say: the result, its provenance, and whether a score is possible at all."""
+"""Parses and checks a cell's files: the result, its provenance, and possible scores."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lcbench.results.cell import texts_of
 from lcbench.results.files import CellFiles, read_bytes
 from lcbench.system.transient import with_retries
 
-# In a provenance: the digest of the result that it belongs to, so that a change by hand is seen.
+# In a provenance: the digest of its result, which reveals changes by hand.
 DIGEST = "result_sha256"
 
-# What mteb puts before a metric of queries that are asked in parts (MindSmallReranking).
+# mteb's prefix for a metric of queries with sub-queries (MindSmallReranking).
 SUBQUERIES = "max_over_subqueries_"
 
-# Metrics that are never below 0, by how their names begin; any other may be -1 (correlations).
+# Prefixes of metrics that are never below 0; others may be -1 (correlations).
 _NEVER_NEGATIVE = (
     *("accuracy", "f1", "ndcg_at", "map", "mrr", "recall", "precision", "hit_rate", "v_measure"),
     *("max_ap", "max_accuracy", "max_f1", SUBQUERIES, "paired_accuracy", "robustness_at", "lrap"),
@@ -31,7 +31,7 @@ _ROUNDING = 1e-6
 
 
 def read_provenance(files: CellFiles) -> dict[str, Any]:
-    """Return how a cell's result came about; {} if that is not there or cannot be read."""
+    """Return a cell's provenance; {} if it is missing or unreadable."""
     try:
         content = content_of(files.provenance)
     except StorageError:
@@ -49,7 +49,7 @@ def read_result(files: CellFiles) -> dict[str, Any] | None:
 
 
 def parse_provenance(content: bytes) -> dict[str, Any] | None:
-    """Return a provenance; None: it is none, or what is read of it is of another kind."""
+    """Return a provenance, or None if the content or one of its types is invalid."""
     found = _json_object(content)
     if found is None:
         return None
@@ -84,7 +84,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def content_of(path: Path) -> bytes | None:
-    """Return a file's content; None: there is none. Of what is no file it is empty.
+    """Return a file's content; None if it does not exist, empty if it is not a file.
 
     Raises:
         StorageError: it cannot be read.
@@ -99,12 +99,12 @@ def content_of(path: Path) -> bytes | None:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-# What the system says of a folder, of a link to itself, and of a socket, when one is read.
+# Errors of reading a folder, a circular link, or a socket.
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 def parse_result(raw: bytes) -> dict[str, Any] | None:
-    """Return an mteb result, or None if that is not one."""
+    """Return an mteb result, or None if the content is invalid."""
     content = _json_object(raw)
     if content is None or not isinstance(content.get("task_name"), str):
         return None
@@ -130,7 +130,7 @@ def lowest_score(metric: str) -> int:
 
 
 def is_possible(score: Any, lowest: float = -1) -> bool:
-    """Whether a value can be a score, or that of one that is not known (None, NaN).
+    """Return whether a value can be a score, or is an unknown score (None, NaN).
 
     Every main score of mteb's lies within [-1, 1]: accuracies, nDCG … within [0, 1], correlations
     below 0 as well. What does not is in per cent, or no score.

@@ -1,4 +1,4 @@
-"""Why a cell failed, as it is written down beside its place."""
+"""The record of a failed cell."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lcbench.results.files import read_bytes
 
 @dataclass(frozen=True)
 class Failure:
-    """How the last attempt of a cell ended that has no result.
+    """The failure of a cell's last attempt.
 
     Attributes:
-        attempts: how many there were, this one among them.
-        transient: whether it may go better the next time: no memory, no network, a process killed.
-        reason: in one line.
+        attempts: number of attempts so far.
+        transient: whether a retry may succeed: out of memory, no network, a process killed.
+        reason: reason in one line.
         where: host, process, Slurm job.
-        at: when, in UTC (ISO 8601).
-        traceback: all of it.
+        at: time, in UTC (ISO 8601).
+        traceback: full traceback.
     """
 
     attempts: int
@@ -42,7 +42,7 @@ class Failure:
 
 
 def read_failure(path: Path) -> Failure | None:
-    """Return what a failure's file says; None: there is none. What it lacks is empty."""
+    """Return a recorded failure, or None; missing fields are empty."""
     try:
         text = read_bytes(path).decode("utf-8", errors="replace")
     except OSError:

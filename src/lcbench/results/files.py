@@ -1,4 +1,4 @@
-"""The files of a cell in a folder of results."""
+"""The names of a cell's files in a results folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ META = "model_meta.json"
 
 @dataclass(frozen=True)
 class CellFiles:
-    """The files of one cell. The only place that knows their names."""
+    """The paths of a cell's files."""
 
     folder: Path
     task: str
@@ -24,12 +24,12 @@ class CellFiles:
 
     @property
     def provenance(self) -> Path:
-        """How the result came about."""
+        """The provenance of the result."""
         return self.folder / f"{self.task}.provenance.jsonl"
 
     @property
     def items(self) -> Path:
-        """One row an item (query, pair, text)."""
+        """The items: one row per query, pair or text."""
         return self.folder / f"{self.task}.items.parquet"
 
     @property
@@ -39,12 +39,12 @@ class CellFiles:
 
     @property
     def meta(self) -> Path:
-        """mteb's description of the model; one a folder."""
+        """mteb's description of the model, one per folder."""
         return self.folder / META
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a regular file; of anything else, which might never end, nothing."""
+    """Return the content of a regular file; empty for anything else, such as a pipe."""
     # Else to open a pipe waits for whoever writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:

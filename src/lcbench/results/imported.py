@@ -1,4 +1,4 @@
-"""Public results of mteb, taken as baselines into a folder of results."""
+"""Imports public mteb results as baselines into a results folder."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Outcome = Literal["taken", "known", "unused", "refused"]
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Which results are taken in, and where to.
+    """The results to import, and their destination.
 
     Attributes:
-        path: the folder of results.
-        results_dir: where they are kept.
-        models: only these, by their names on the hub; None: all.
-        tasks: only these; None: all.
-        replace: whether what was imported before gives way to a file with another content.
+        path: folder to import from.
+        results_dir: results folder to import into.
+        models: models to import, by their names on the hub; None: all.
+        tasks: tasks to import; None: all.
+        replace: whether changed files replace what was imported before.
     """
 
     path: Path
@@ -58,15 +58,15 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the files of a folder.
+    """The outcome of an import, as numbers of files.
 
     Attributes:
-        folder: where the imported results are, an `mteb.ResultCache`.
-        taken: those that were written.
-        known: those that had been imported before, and have not changed.
-        unused: those without a score of a split and subset that the protocol uses.
-        refused: those that cannot be read, or differ from what was imported before.
-        experiments: those that are no baselines, and were not looked at.
+        folder: folder of the imported results, an `mteb.ResultCache`.
+        taken: imported files.
+        known: unchanged files that were imported before.
+        unused: files without scores on the protocol's splits and subsets.
+        refused: files that are unreadable, or differ from what was imported before.
+        experiments: files of experiments, which are not baselines.
     """
 
     folder: Path
@@ -86,12 +86,12 @@ def import_results(
     tell: Callable[[str], None],
     watch: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Imported:
-    """Take in the results of a folder.
+    """Import the results of a folder.
 
     Args:
-        request: which, and where to.
-        tell: told of every file that is refused, and why.
-        watch: gets the files and returns them one by one, to show how far the import is.
+        request: the results to import, and their destination.
+        tell: receives each refused file with the reason.
+        watch: iterates over the files, to show progress.
 
     Raises:
         RequestError: the path or a name is wrong, or there is nothing to import.
@@ -149,12 +149,12 @@ def _base(path: Path, results_dir: Path) -> Path:
         near = did_you_mean(base.name, beside)
         raise RequestError(f"path={path}: there is no such folder.{near}")
     if not base.is_dir():
-        raise RequestError(f"path={path} is a file; name the folder that it is in.")
+        raise RequestError(f"path={path} is a file; give its folder.")
     if _EXPERIMENTS in (base.name, base.parent.name):
-        raise RequestError(f"path={path} holds experiments; those are no baselines.")
+        raise RequestError(f"path={path} holds experiments, which are not baselines.")
     if base.resolve().is_relative_to(results_dir.resolve()):
         raise RequestError(
-            f"path={path} lies in results_dir={results_dir}: these are results of lcbench already. "
+            f"path={path} is in results_dir={results_dir}: these already are lcbench's results. "
             "`python -m lcbench report` shows them."
         )
     return base
@@ -193,7 +193,7 @@ def _only(
         for name in request.models:
             if name not in there:
                 near = did_you_mean(name, there)
-                raise RequestError(f"models={name}: path={request.path} has none of it.{near}")
+                raise RequestError(f"models={name}: {request.path} has no results of it.{near}")
         files = [path for path in files if _model_of(path.parent) in request.models]
         experiments = [path for path in experiments if _model_of(path.parents[2]) in request.models]
     if request.tasks is not None and files:
@@ -201,19 +201,19 @@ def _only(
         experiments = [path for path in experiments if path.stem in request.tasks]
         if not files:
             asked = ",".join(request.tasks)
-            raise RequestError(f"tasks={asked}: path={request.path} has none of these.")
+            raise RequestError(f"tasks={asked}: path={request.path} has no results of these.")
     return files, experiments
 
 
 def _nothing(path: Path, experiments: Sequence[Path]) -> str:
     there = (
-        f"there are only {len(experiments)} results of experiments, which are no baselines"
+        f"there are only {len(experiments)} results of experiments, which are not baselines"
         if experiments
         else "there are no results in mteb's layout"
     )
     return (
-        f"path={path}: {there}. Name a folder with {_LAYOUT}, its folder results, that of one "
-        "model or that of one revision."
+        f"path={path}: {there}. Give a folder with {_LAYOUT}, its subfolder results, or the "
+        "folder of one model or one revision."
     )
 
 

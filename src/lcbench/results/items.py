@@ -1,4 +1,4 @@
-"""The columns of a cell's items."""
+"""The items of a cell: schema, reading and digests."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ITEMS = "items_of_data"
 
 
 class ItemsError(Exception):
-    """Items that are not those that their result was written with."""
+    """The items are not those written with the result."""
 
 
 def read_items(files: CellFiles) -> bytes:
@@ -92,10 +92,10 @@ def read_items(files: CellFiles) -> bytes:
 
 
 def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any]) -> None:
-    """See that items are those that were written: pyarrow ends the process over some others.
+    """Check that items are unchanged: some damaged files would crash pyarrow.
 
     Raises:
-        ItemsError: they are not.
+        ItemsError: they were changed.
     """
     written = provenance.get(ITEMS_DIGEST)
     if written is not None and written != digest_of(content):

@@ -1,4 +1,4 @@
-"""What a result says of how it came about: versions, code, hardware, the model as mteb has it."""
+"""Collects provenance: versions, code, hardware, and mteb's description of the model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def environment(device: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What mteb is told of a model.
+    """Facts about a loaded model for mteb's description and the provenance.
 
     Attributes:
         name: `<organisation>/<model>`.
         revision: the commit, or a digest of its files.
         max_tokens: its window; None: not limited.
-        dimensions: of an embedding.
-        parameters: how many.
-        similarity: the name of its similarity in sentence-transformers.
-        digest: of its files.
-        pooling: how one embedding is made of a text's tokens; None: it has no pooling module.
-        assumed_pooling: the same, where neither the model nor the request says it; else None.
-        path: of its folder as it was asked for, which need not be absolute; None: no folder.
+        dimensions: dimensions of an embedding.
+        parameters: number of parameters.
+        similarity: name of its similarity in sentence-transformers.
+        digest: digest of its files.
+        pooling: pooling mode; None: it has no pooling module.
+        assumed_pooling: pooling mode if neither the model nor the request specifies it; else None.
+        path: requested path of its folder, possibly relative; None: not a folder.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ModelFacts:
 
 
 def model_facts(located: LocatedModel, loaded: SentenceTransformer) -> ModelFacts:
-    """Return what mteb is told of a model that is loaded."""
+    """Return the facts about a loaded model."""
     from lcbench.hub.models import files_digest, source_of
     from lcbench.hub.windows import window_of
 
@@ -114,7 +114,7 @@ def _hardware(device: str) -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """Return the version of NVIDIA's driver, as its kernel module says it; None: it does not."""
+    """Return the version of NVIDIA's driver, or None if unknown."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:

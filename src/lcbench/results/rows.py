@@ -1,4 +1,4 @@
-"""Rows of results: a cell's scores by split and subset, and what tables go by."""
+"""Reads results into rows: a cell's scores by split and subset, with the keys of tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lcbench.system.files import shortened_name
 from lcbench.system.versions import DISTRIBUTIONS
 from lcbench.tasks import texts
 
-# Files of one fault that a report names one by one; of the others it says how many there are.
+# The most files of one fault that a report names; it counts the others.
 _MOST_NAMED = 5
 
 # In a provenance: the pooling of a model that names none, where none was asked for.
@@ -31,12 +31,11 @@ MODEL_DIGEST = "model_digest"
 # In a provenance: the folder of a model as it was asked for. Older results have none.
 MODEL_PATH = "model_path"
 
-# What the cells of others are shown under. No protocol's name has a colon, so that none of ours can
-# stand among them.
+# The heading of imported cells. No protocol's name has a colon, so it cannot coincide with one.
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
-# What must be equal, beyond the protocol, for two cells to be compared: every library that encodes
-# or scores. Our own version changes with every commit; its changes of meaning change the key.
+# Libraries whose versions must be equal for cells to be compared: all that encode or score. The
+# version of lcbench changes with every commit; relevant changes alter the key instead.
 COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
 # What no two results share.
@@ -44,17 +43,17 @@ UNIQUE = ("group", "texts", "window", "model", "revision", "policy", "task", "sp
 
 
 class LeftOut:
-    """What is left out of a report, by reason, so that a foreign folder is told in a few lines."""
+    """Files left out of a report, grouped by reason."""
 
     def __init__(self) -> None:
         self._paths: dict[str, list[Path]] = {}
 
     def add(self, path: Path, why: str) -> None:
-        """Take note of a file."""
+        """Record a file."""
         self._paths.setdefault(why, []).append(path)
 
     def tell(self, warn: Callable[[str], None]) -> None:
-        """Name the files, of many with the same fault the first ones."""
+        """Report the files; for many with the same reason, only the first ones."""
         for why, paths in self._paths.items():
             for path in paths[:_MOST_NAMED]:
                 warn(f"{path} {why}")
@@ -65,8 +64,8 @@ class LeftOut:
 def result_files(folder: Path, left_out: LeftOut) -> list[Path]:
     """Return the files in the places of results below a folder, sorted.
 
-    Only the levels of the layout are listed, so that links in circles come to an end. What cannot
-    be listed is told: its results would be missing without a word.
+    Only the levels of the layout are listed, so that circular links do no harm. Folders that cannot
+    be listed are reported.
     """
     found: list[Path] = []
     for group in _folders(folder, left_out):
@@ -110,12 +109,12 @@ def _json_files(folder: Path, left_out: LeftOut) -> list[Path]:
 
 @dataclass(frozen=True)
 class ReadCell:
-    """What the files of a cell hold.
+    """The content of a cell's files.
 
     Attributes:
-        wrong: why they are not the result of the cell in whose place they lie; None: they are.
-        result: mteb's.
-        provenance: how it came about.
+        wrong: why they are not a valid result of the cell; None: they are.
+        result: mteb's result.
+        provenance: provenance of the result.
     """
 
     wrong: str | None
@@ -124,7 +123,7 @@ class ReadCell:
 
 
 def read_cell(results_dir: Path, files: CellFiles, content: bytes) -> ReadCell:
-    """Read the files of a cell, and compare them with each other and with their place.
+    """Read the files of a cell, and check them against each other and their path.
 
     Args:
         results_dir: the folder of all results.
@@ -139,10 +138,10 @@ def read_cell(results_dir: Path, files: CellFiles, content: bytes) -> ReadCell:
         return ReadCell("cannot be read")
     kept = content_of(files.provenance)
     if kept is None:
-        return ReadCell(f"does not say how it came about ({files.provenance.name} is missing)")
+        return ReadCell(f"has no provenance ({files.provenance.name} is missing)")
     provenance = parse_provenance(kept)
     if provenance is None:
-        return ReadCell(f"does not say how it came about ({files.provenance.name} cannot be read)")
+        return ReadCell(f"has no provenance ({files.provenance.name} cannot be read)")
     written = provenance.get(DIGEST)
     if written is not None and written != digest_of(content):
         return ReadCell("was changed after it was written")
@@ -154,7 +153,7 @@ def read_cell(results_dir: Path, files: CellFiles, content: bytes) -> ReadCell:
 def _of_another_cell(
     results_dir: Path, files: CellFiles, result: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str | None:
-    """Return how a result differs from the place where it lies; None: it fits.
+    """Return how a result contradicts its path, or None if it does not.
 
     A folder that was copied, renamed or merged by hand shows the scores of one cell as those of
     another. What an older provenance does not say is not compared.
@@ -180,7 +179,7 @@ def _of_another_cell(
         told["protocol"] = (key, str(group.relative_to(results_dir)))
     for what, (said, place) in told.items():
         if said is not None and str(said) != place:
-            return f"{what} {said}, where {what} {place} belongs"
+            return f"it has {what} {said}, not {place}"
     return None
 
 
@@ -190,12 +189,12 @@ def _model_folder(folder: Path) -> Path:
 
 
 def folder_name(model: str) -> str:
-    """Return what the folder of a model is called, as mteb has it; a long name is cut."""
+    """Return mteb's folder name of a model; a long one is shortened."""
     return shortened_name(model.replace("/", "__").replace(" ", "_"))
 
 
 def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return what must be equal, beyond the protocol, for two cells to be compared."""
+    """Return the conditions beyond the protocol that must be equal for cells to be compared."""
     versions = provenance.get("versions", {})
     versions = versions if isinstance(versions, dict) else {}
     conditions = {
@@ -271,11 +270,11 @@ def _cell_of(folder: Path) -> tuple[str, str, str]:
     return folder.parent.name.replace("__", "/"), folder.name, policy
 
 
-def tell_texts_apart(rows: list[dict[str, Any]]) -> None:
-    """Give tasks of different texts or sizes groups of their own, where they share names.
+def separate_texts(rows: list[dict[str, Any]]) -> None:
+    """Put tasks of the same name but different texts into separate groups.
 
-    A task whose texts depend on the window has others for each. Datasets of the hub have commits,
-    which `conditions` compare.
+    A task whose texts depend on the window has different ones for each window. Datasets of the hub
+    have commits, which `conditions` compare.
     """
     names = [texts.heading_of(row["dataset"]) for row in rows]
     kinds = [
@@ -296,7 +295,7 @@ _PROMPTS_OF = {"leaderboard": "registry", "model": "model"}
 
 
 def group_name(protocol: Mapping[str, Any]) -> str:
-    """Return the name of the cells that a table may show together, windows as its headings."""
+    """Return the group of a protocol's cells, which a table may show together."""
     name = str(protocol.get("name", "unknown protocol"))
     parts = [name]
     if protocol.get("prompts", "none") != _PROMPTS_OF.get(name, "none"):

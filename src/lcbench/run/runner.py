@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 # The delay before a retry.
 _RETRY_DELAY_SECONDS = 10.0
 # The time between checks of cells that other processes run.
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class Runner:
                 )
                 waiting = True
             # A signal has ended the run.
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def _defer(self, busy: Mapping[Cell, Busy]) -> None:
         """Leave cells to processes that are alive, and wait to see whether others are."""

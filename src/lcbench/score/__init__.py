@@ -1,1 +1,1 @@
-"""A cell's score: mteb's task classes score, in processes of their own; lcbench encodes."""
+"""Scores cells with mteb's task classes, in separate processes, on embeddings from lcbench."""

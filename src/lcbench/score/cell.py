@@ -1,4 +1,4 @@
-"""One cell: its task's data loaded, encoded and scored."""
+"""Scores one cell: loads the task's data, has it encoded, and lets mteb score it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Job:
     """A cell to be scored.
 
     Attributes:
-        number: its place in the order of the request.
-        cell: which one.
-        part: what is scored of the task, for the model's window.
-        model: what mteb is told of the model.
-        mirror: the folder in which datasets are looked for first.
+        number: index in the order of the request.
+        cell: the cell.
+        part: scored part of the task, for the model's window.
+        model: facts about the model.
+        mirror: folder that is searched for datasets first.
         unverified_data: whether a plain folder there may hold another dataset than its name says.
     """
 
@@ -55,8 +55,8 @@ class ScoredCell:
     Attributes:
         result: mteb's JSON, as mteb writes it.
         model_meta: mteb's description of the model.
-        record: of its provenance, what scoring knows.
-        items: one row an item, or None.
+        record: part of its provenance that scoring determines.
+        items: one row per item, or None.
         without_roles: whether the task has neither queries nor documents.
     """
 
@@ -72,10 +72,10 @@ class FailedCell:
     """A cell that could not be scored.
 
     Attributes:
-        reason: in one line.
-        traceback: all of it.
-        transient: whether it may go better the next time.
-        is_full: whether there was no room on a disk, so that no other cell would fare better.
+        reason: reason in one line.
+        traceback: full traceback.
+        transient: whether a retry may succeed.
+        is_full: whether a disk was full, so that other cells would fail too.
     """
 
     reason: str
@@ -85,10 +85,10 @@ class FailedCell:
 
     @classmethod
     def of(cls, error: BaseException) -> FailedCell:
-        """Return what an exception comes to, with its traceback.
+        """Return the failure for an exception.
 
         Raises:
-            DeviceLost: it is not about a cell: a GPU has failed.
+            DeviceLost: a GPU has failed, which is not the cell's failure.
         """
         if (lost := failures.device_loss_in(error)) is not None:
             LOGGER.error("a GPU has failed:\n%s", "".join(traceback.format_exception(error)))
@@ -104,7 +104,7 @@ class FailedCell:
 
 
 class EncoderError(Exception):
-    """The encoder failed; carries what it said."""
+    """The encoder failed; carries its failure."""
 
     def __init__(self, failed: FailedCell) -> None:
         super().__init__(failed)
@@ -112,10 +112,10 @@ class EncoderError(Exception):
 
 
 def score_cell(job: Job, backend: Backend) -> ScoredCell:
-    """Score a cell, in whatever process this is.
+    """Score a cell in this process.
 
     Raises:
-        whatever mteb, the data or the model raises.
+        any error of mteb, the data or the model.
     """
     from threadpoolctl import threadpool_limits
 
@@ -159,7 +159,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
 
 
 def _data(job: Job, task: Any) -> dict[str, Any]:
-    """Point a task at its data, and return what its provenance says of it."""
+    """Point a task at its data, and return the data's provenance."""
     if (origin := job.part.source.origin) is not None:
         return asdict(Data(origin.dataset, str(job.cell.protocol.texts), origin.place))
     if parts := parts_of(task):

@@ -1,8 +1,7 @@
-"""Score one cell: mteb's task class scores what our encoder encodes, and the items are kept.
+"""Scores a task with mteb, and collects the items of the score.
 
-Scores come from mteb alone. What is computed here is beside them: one row an item (a query, a pair
-of sentences, a text, a document with its summaries), from mteb's own predictions and the embeddings
-at hand.
+Scores come from mteb alone. In addition, one row per item (query, pair, text, document with
+summaries) is collected from mteb's predictions and the embeddings.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring a cell gave.
+    """The outcome of scoring a cell.
 
     Attributes:
         result: mteb's.
@@ -70,7 +69,7 @@ class Scored:
     seconds_items: float
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a provenance file says of texts and times."""
+        """Return the counts and times for a provenance file."""
         work = asdict(self.counters)
         del work["seen"]
         encode, wait = work.pop("seconds"), work.pop("seconds_wait")
@@ -207,7 +206,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
 
 
 def _check_range(result: TaskResult, metric: str) -> None:
-    """See that main scores can be such.
+    """Check that main scores are possible.
 
     Args:
         result: mteb's.
@@ -222,7 +221,7 @@ def _check_range(result: TaskResult, metric: str) -> None:
             if not is_possible(entry["main_score"], lowest):
                 raise ValueError(
                     f"{result.task_name}, split {split}, subset {entry['hf_subset']}: a main score "
-                    f"of {entry['main_score']} is none: {metric} is between {lowest} and 1"
+                    f"of {entry['main_score']} is impossible: {metric} is between {lowest} and 1"
                 )
 
 

@@ -1,4 +1,4 @@
-"""What a score is made of: a row a query, pair, text or cluster, out of mteb's evaluators."""
+"""Collects the items of a score (queries, pairs, texts, clusters) from mteb's evaluators."""
 
 from __future__ import annotations
 

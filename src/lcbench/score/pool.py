@@ -1,8 +1,8 @@
-"""Score cells in processes of their own, while the encoder goes on with others.
+"""A pool of processes that score cells while the encoder works on other cells.
 
-mteb's scoring (logistic regression, clustering) uses one core and no GPU. Here each cell is scored
-by a process that asks this one for embeddings: whatever the task asks for, mteb's code decides. A
-process that dies is one failed cell, and so is one that is ended since its cell takes too long.
+mteb's scoring (logistic regression, clustering) uses one core and no GPU. Each cell is scored by a
+process that requests embeddings from this one. If a process dies, or is ended because its cell
+takes too long, only that cell fails.
 """
 
 from __future__ import annotations
@@ -23,8 +23,15 @@ from typing import TYPE_CHECKING, Any
 from lcbench.encode.options import MOST_SCORING
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
-from lcbench.score.server import ENCODER_SECONDS, GONE, PATIENCE, Server, Worker, prompt_of
-from lcbench.score.worker import END, OTHERS_BUSINESS, WHERE, score_jobs
+from lcbench.score.server import (
+    ENCODER_SECONDS,
+    PIPE_ERRORS,
+    SHUTDOWN_SECONDS,
+    Server,
+    Worker,
+    prompt_of,
+)
+from lcbench.score.worker import END, IGNORED_SIGNALS, STACKS_SIGNAL, score_jobs
 from lcbench.system.hardware import cores, memory_gib
 from lcbench.system.log import Relay, about
 from lcbench.system.process import descendants
@@ -35,11 +42,11 @@ if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
 
 # What one may take: libraries (0.4 GiB, since processes share most of them) and its task's data.
-_GIB_A_PROCESS = 2.0
+_GIB_PER_PROCESS = 2.0
 # Nothing is heard from any process for so long: is the encoder still there?
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 # Of the time between two looks at a cell no more counts as its own: this process may have slept.
-_MOST_BETWEEN_LOOKS = 5.0
+_MOST_BETWEEN_POLLS = 5.0
 
 
 def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:
@@ -55,19 +62,19 @@ def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None 
         return asked
     there = among or cores()
     free = there // 2 if beside_gpu else there
-    return int(max(1, min(free, memory_gib() / 2 // _GIB_A_PROCESS, MOST_SCORING)))
+    return int(max(1, min(free, memory_gib() / 2 // _GIB_PER_PROCESS, MOST_SCORING)))
 
 
 def without_processes(cell_minutes: float) -> RequestError:
-    """Return why a limit on the time of a cell does not go with scoring in the run's process."""
+    """Return the message that a time limit needs scoring processes."""
     return RequestError(
-        f"cell_minutes={cell_minutes:g} needs processes that score cells, which can be ended: "
+        f"cell_minutes={cell_minutes:g} needs scoring processes, which can be ended: "
         "engine.scoring=1 or more, not engine.scoring=0."
     )
 
 
 class Pool:
-    """Processes that score cells; they are started when they are first needed.
+    """Processes that score cells, started on first use.
 
     Attributes:
         count: how many there are at most; 0: cells are scored in this process.
@@ -150,7 +157,7 @@ class Pool:
         server = Server(engine)
         serving = ThreadPoolExecutor(1, "encoder")
         served = serving.submit(server.serve)
-        waiting = _Waiting(jobs)
+        waiting = _JobQueue(jobs)
         self._looked = time.monotonic()
         try:
             while True:
@@ -158,9 +165,9 @@ class Pool:
                 if not any(one.job for one in self._workers):
                     break
                 busy = {one.connection: one for one in self._workers if one.job is not None}
-                for connection in wait(list(busy), _LOOK_SECONDS):
+                for connection in wait(list(busy), _POLL_SECONDS):
                     worker = busy[connection]  # type: ignore[index]
-                    yield from self._hear(worker, server, engine)
+                    yield from self._handle_message(worker, server, engine)
                 for worker in self._overdue(server):
                     yield self._give_up(worker, server)
                 if server.is_stuck():
@@ -199,7 +206,7 @@ class Pool:
     def _overdue(self, server: Server) -> list[Worker]:
         """Count the time that cells have taken since the last look, and return whose is over."""
         now = time.monotonic()
-        passed = min(now - self._looked, _MOST_BETWEEN_LOOKS)
+        passed = min(now - self._looked, _MOST_BETWEEN_POLLS)
         self._looked = now
         if self._cell_minutes is None:
             return []
@@ -217,23 +224,23 @@ class Pool:
         asking, pid = worker.asking, worker.process.pid
         started = descendants(pid)
         with suppress(ProcessLookupError):
-            os.kill(pid, WHERE)
+            os.kill(pid, STACKS_SIGNAL)
             # It may be stopped, and then writes nothing.
-            time.sleep(_LOOK_SECONDS / 2)
+            time.sleep(_POLL_SECONDS / 2)
             os.kill(pid, END)
         _wait_for([worker])
         for one in started:
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
         server.abandon(worker)
-        words = self._bury(worker).traceback
+        words = self._remove_dead(worker).traceback
         reason = (
             f"it took longer than cell_minutes={self._cell_minutes:g} and was ended while its "
             f"texts were {'encoded' if asking else 'scored'}; name more, or cell_minutes=null"
         )
         return job, FailedCell(reason, f"{reason}\n{words}")
 
-    def _hand_out(self, waiting: _Waiting, started: Callable[[Job], None]) -> None:
+    def _hand_out(self, waiting: _JobQueue, started: Callable[[Job], None]) -> None:
         while True:
             idle = next((one for one in self._workers if one.job is None), None)
             if idle is None and len(self._workers) == self.count:
@@ -248,21 +255,21 @@ class Pool:
                 worker.connection.send(job)
             except OSError as error:
                 # It died while it had nothing to do.
-                failed = self._bury(worker)
+                failed = self._remove_dead(worker)
                 if idle is None:
                     raise LcbenchError(
-                        "A process that is to score cells ends as soon as it has begun: "
-                        f"{failed.reason}. engine.scoring=0 does without."
+                        "A scoring process ends immediately after its start: "
+                        f"{failed.reason}. engine.scoring=0 needs no such processes."
                     ) from error
                 waiting.put_back(job)
                 continue
             worker.job, worker.asking, worker.seconds = job, False, 0.0
             started(job)
 
-    def _hear(
+    def _handle_message(
         self, worker: Worker, server: Server, engine: Engine
     ) -> Iterator[tuple[Job, ScoredCell | FailedCell]]:
-        """Take what a process says: a question to the encoder, or the end of its cell."""
+        """Handle a process's message: a request to the encoder, or the end of its cell."""
         job = worker.job
         if job is None:
             return
@@ -270,14 +277,14 @@ class Pool:
             message = worker.connection.recv()
         except (EOFError, OSError):
             server.forget(worker)
-            yield job, self._bury(worker)
+            yield job, self._remove_dead(worker)
             return
         if isinstance(message, ScoredCell | FailedCell):
             worker.job = None
             yield job, message
         elif message[0] == "prompt":
             # Known at once, and not to wait for what is being encoded.
-            with suppress(*GONE):
+            with suppress(*PIPE_ERRORS):
                 worker.connection.send(prompt_of(engine, message))
         else:
             worker.asking = True
@@ -313,9 +320,9 @@ class Pool:
         except TimeoutError as error:
             begun.cancel()
             raise LcbenchError(
-                "A process that is to score cells could not be started within "
-                f"cell_minutes={self._cell_minutes:g}: the one that starts them hangs, or is "
-                "stopped. cell_minutes=null with engine.scoring=0 does without it."
+                "A scoring process could not be started within "
+                f"cell_minutes={self._cell_minutes:g}: the process that forks them hangs or is "
+                "stopped. cell_minutes=null with engine.scoring=0 needs no such processes."
             ) from error
 
     def _start(self) -> Worker:
@@ -336,9 +343,9 @@ class Pool:
         worker.relay = Relay(words_here, lambda: worker.job and worker.job.cell)
         return worker
 
-    def _bury(self, worker: Worker) -> FailedCell:
-        """Take a process that has died out of the pool, and say what became of it."""
-        worker.process.join(PATIENCE)
+    def _remove_dead(self, worker: Worker) -> FailedCell:
+        """Remove a dead process from the pool, and return the failure of its cell."""
+        worker.process.join(SHUTDOWN_SECONDS)
         code = worker.process.exitcode
         # Its connection is closed with the last that knows of it: the server may be writing there.
         worker.life.close()
@@ -348,27 +355,27 @@ class Pool:
         if code is not None and code < 0:
             how = f"by signal {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
-                how += " (often for lack of memory: fewer processes need less, engine.scoring=1)"
-        reason = f"the process that scored it ended {how}"
-        words = worker.relay.output_tail(PATIENCE) if worker.relay else ""
+                how += " (often out of memory: fewer processes need less, engine.scoring=1)"
+        reason = f"its scoring process ended {how}"
+        words = worker.relay.output_tail(SHUTDOWN_SECONDS) if worker.relay else ""
         return FailedCell(reason, f"{reason}\n{words}", transient=True)
 
 
 def _wait_for(workers: Sequence[Worker]) -> None:
     """Give processes the time to end by themselves, then end them."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + SHUTDOWN_SECONDS
     for worker in workers:
         worker.process.join(max(0.0, until - time.monotonic()))
     left = [one for one in workers if one.process.is_alive()]
     for worker in left:
         worker.process.kill()
     # What says that they have ended may itself be stopped: all of them are waited for together.
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + SHUTDOWN_SECONDS
     for worker in left:
         worker.process.join(max(0.0, until - time.monotonic()))
 
 
-class _Waiting:
+class _JobQueue:
     """Jobs that are yet to be begun: the next is asked for when it can be begun."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
@@ -389,7 +396,7 @@ def _start_quietly(start: Callable[[], None]) -> None:
     if threading.current_thread() is not threading.main_thread():
         start()
         return
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in OTHERS_BUSINESS}
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in IGNORED_SIGNALS}
     try:
         start()
     finally:

@@ -1,4 +1,4 @@
-"""The side of the parent process: texts of scoring processes are encoded, embeddings sent back."""
+"""The parent's side: encodes texts for scoring processes and returns embeddings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lcbench.system.log import Relay, about
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
 
-# Seconds that a process has to end by itself, or to ask for the rest of what it began.
-PATIENCE = 2.0
+# Seconds for a process to end by itself, or to request the rest of its texts.
+SHUTDOWN_SECONDS = 2.0
 
-# What writing to a process that is gone raises.
-GONE = (OSError, TypeError, ValueError)
+# Errors of writing to a process that has ended.
+PIPE_ERRORS = (OSError, TypeError, ValueError)
 
 
 @dataclass
 class Worker:
-    """A process that scores, as this one sees it."""
+    """A scoring process, as seen by the parent."""
 
     process: Any
     connection: Connection
@@ -48,7 +48,7 @@ class _Request:
 
 
 class Server:
-    """Answers what the processes ask, in a thread of its own: one request at a time.
+    """Answers the processes' requests in a separate thread, one at a time.
 
     Attributes:
         current: what is being answered.
@@ -73,7 +73,7 @@ class Server:
             self._changed.notify()
 
     def forget(self, worker: Worker) -> None:
-        """Drop what a process has asked for that is gone."""
+        """Drop the requests of a process that has ended."""
         with self._changed:
             self._requests = [one for one in self._requests if one.worker is not worker]
             if self._awaited is worker:
@@ -93,13 +93,13 @@ class Server:
         return current is not None and current.worker is not worker
 
     def is_stuck(self) -> bool:
-        """Whether the encoder does not come back from a request that it was told to leave."""
+        """Return whether the encoder hangs in a request that it was told to abandon."""
         with self._changed:
             waited = time.monotonic() - self._abandoned_at
             return self.abandoned is not None and waited > ENCODER_SECONDS
 
     def end(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         with self._changed:
             self._ended = True
             self._changed.notify()
@@ -108,7 +108,7 @@ class Server:
         """Answer until told to end."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_what_it_waits_for, PATIENCE)
+                self._changed.wait_for(self._has_what_it_waits_for, SHUTDOWN_SECONDS)
                 self._awaited = self._awaited if self._has_what_it_waits_for() else None
                 if self._ended:
                     return
@@ -119,7 +119,7 @@ class Server:
                 reply = self._answer(request)
             request.worker.asking = False
             # Where the process is gone, its end is seen elsewhere.
-            with suppress(*GONE):
+            with suppress(*PIPE_ERRORS):
                 request.worker.connection.send(reply)
             with self._changed:
                 self.current = None

@@ -1,4 +1,4 @@
-"""The side of a scoring process: cells are scored, texts are sent to the parent to be encoded."""
+"""The scoring process's side: scores cells, and sends texts to the parent for encoding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lcbench.encode.encoder import Embedded
 from lcbench.hub import cache
 from lcbench.score.cell import EncoderError, FailedCell, ScoredCell, score_cell
-from lcbench.score.server import PATIENCE
+from lcbench.score.server import SHUTDOWN_SECONDS
 from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ END = signal.SIGALRM
 
 
 class _RemoteBackend:
-    """The encoder of another process, as the process that scores sees it; see `Backend`."""
+    """The parent process's encoder; see `Backend`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -65,18 +65,18 @@ class _RemoteBackend:
 
 # What is sent to all processes of a terminal or of a job: what they do is decided by the one that
 # started them.
-OTHERS_BUSINESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def score_jobs(
     connection: Connection, life: Connection, words: Connection, offline: bool, address: str | None
 ) -> None:
-    """Score jobs until there are no more: what a process of the pool runs."""
+    """Score jobs until there are no more; the main function of a scoring process."""
     # Some of mteb's similarities are taken on a GPU wherever one is seen: thousands of small ones
     # beside the encoder, in whatever precision, and half a gigabyte of its memory in each process.
     # In time: nothing that has been imported before asks CUDA for its devices.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    for one in OTHERS_BUSINESS:
+    for one in IGNORED_SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     # As an exception, so that what the libraries have to clean up is.
     signal.signal(END, lambda *_: sys.exit(1))
@@ -84,7 +84,7 @@ def score_jobs(
     for stream in (1, 2):
         os.dup2(words.fileno(), stream)
     words.close()
-    faulthandler.register(WHERE, file=2, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=2, all_threads=True)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     from lcbench.system.quiet import quiet_libraries
 
@@ -115,13 +115,13 @@ def score_jobs(
 
 
 def _end_with(life: Connection) -> None:
-    """End this process when the one that started it does, whatever it is doing."""
+    """End this process when its parent ends."""
     with suppress(EOFError, OSError):
         life.recv_bytes()
     os.kill(os.getpid(), END)
-    time.sleep(PATIENCE)
+    time.sleep(SHUTDOWN_SECONDS)
     os._exit(1)
 
 
 # What lets such a process write down where it is.
-WHERE = signal.SIGUSR2
+STACKS_SIGNAL = signal.SIGUSR2

@@ -1,1 +1,1 @@
-"""Tasks: where they come from (mteb, the docstrings), what is stated of each, and suites."""
+"""Tasks of mteb and of the docs suite: their sources, sizes and suites."""

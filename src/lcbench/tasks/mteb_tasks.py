@@ -1,4 +1,4 @@
-"""mteb's own tasks: their data is of the hub, and their sizes are those that mteb states."""
+"""mteb's tasks as a source, with data from the hub and mteb's stated sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MtebSource(Source):
         known = registry()
         entry = known.tasks[choice.name]
         if set(entry.modalities) != {"text"}:
-            raise RequestError(f"tasks={entry.name}: it is not made of text alone.")
+            raise RequestError(f"tasks={entry.name} is not a text-only task.")
         every = tuple(entry.subsets)
         own = choice.subsets if choice.subsets is not None else every
         wanted = every if subsets is None else subsets_of(entry.subsets, subsets, known.languages)
@@ -71,9 +71,8 @@ class MtebSource(Source):
     def texts(self, part: Part) -> tuple[Texts, ...] | None:
         """Return the texts of a task as mteb's descriptive statistics count them.
 
-        Of a classification these are the texts that are scored, and the samples of the train split:
-        of those the expected number of different texts, since which are drawn is mteb's seed's to
-        say.
+        For a classification these are the scored texts and samples of the train split, of which
+        the expected number of different texts counts, since mteb's seed selects them.
         """
         entry = registry().tasks[part.name]
         if not entry.parts:

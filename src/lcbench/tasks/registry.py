@@ -1,7 +1,7 @@
-"""What mteb knows of its tasks and benchmarks, kept in a file so that mteb need not be imported.
+"""The metadata of mteb's tasks and benchmarks, cached in a file so that mteb need not be imported.
 
-mteb takes four seconds to import; a wrong name, a finished sweep or a listing should not wait for
-it. Made from mteb itself once a version, and never written by hand.
+mteb takes four seconds to import, too long for a wrong name, a finished sweep or a listing. The
+file is made from mteb itself, once per version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from lcbench.system.imports import import_libraries
 from lcbench.system.json_cache import JsonCache
 
-# Raise it when the content below changes, so that older files are not read.
+# Raise it when the layout changes, so that older files are ignored.
 _FORMAT = 3
 # How a protocol chooses splits (`splits_of`). It is part of the keys of results.
 SPLITS_RULE = "test"
@@ -26,16 +26,16 @@ SPLITS_RULE = "test"
 
 @dataclass(frozen=True)
 class Drawing:
-    """What mteb draws of a task's data before it encodes it; it encodes all the rest.
+    """The samples that mteb draws from a task's data before encoding it.
 
     Attributes:
-        train_split: the split whose samples a classification or regression is trained on; None: it
-            is trained on nothing else than what is scored.
-        draws: samples that are drawn of it, one an experiment.
-        per_label: texts of each label in one sample; None: the sample has no regard to labels.
-        per_draw: texts of one sample, where they are not drawn by label.
-        most: at most so many texts of a split and subset are scored; None: all.
-        share: the part of a split's texts that is scored; None: all.
+        train_split: split that a classification or regression is trained on; None: it has no
+            training split.
+        draws: number of samples drawn from it, one per experiment.
+        per_label: texts of each label in a sample; None: samples ignore labels.
+        per_draw: texts in a sample that ignores labels.
+        most: most texts of a split and subset that are scored; None: all.
+        share: share of a split's texts that is scored; None: all.
     """
 
     train_split: str | None = None
@@ -48,7 +48,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A task as mteb's metadata has it.
+    """A task's metadata from mteb.
 
     Attributes:
         name: of the task.
@@ -90,12 +90,12 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """A task, and the part of it that was asked for.
+    """A requested task, possibly restricted to a part.
 
     Attributes:
-        name: of the task.
-        subsets: only these; None: as the protocol says.
-        splits: only these; None: as the protocol says.
+        name: name of the task.
+        subsets: requested subsets; None: as in the protocol.
+        splits: requested splits; None: as in the protocol.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Registry:
 
 @lru_cache(maxsize=1)
 def registry() -> Registry:
-    """Return what the installed mteb knows; imports it only the first time after an upgrade."""
+    """Return the installed mteb's metadata; imports mteb only once after an upgrade."""
     cache = JsonCache(f"mteb-{version('mteb')}-{_FORMAT}.json")
     known = cache.read(_from_json)
     if known is None:

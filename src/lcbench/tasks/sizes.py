@@ -1,7 +1,7 @@
-"""How many texts and characters a model has to encode for a task of mteb's, told without its data.
+"""Numbers of texts and characters that a model encodes for an mteb task, without its data.
 
-The numbers are those of the descriptive statistics that mteb ships, read as files. A size that is
-nowhere stated is unknown, and never guessed.
+They come from the descriptive statistics that mteb ships as files. A size that is not stated is
+unknown and never guessed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lcbench.tasks.source import Texts
 
 # Tokens that a tokenizer adds to a text: [CLS] and [SEP].
 SPECIAL_TOKENS = 2
-# What mteb has statistics of, and encodes nothing of: the text that was summarised.
+# Texts with statistics that mteb does not encode: summarised texts.
 _NOT_ENCODED = {("Summarization", "text_statistics")}
 
 
 def texts_of_entry(
     entry: TaskEntry, splits: Sequence[str], subsets: Sequence[str] | None
 ) -> tuple[Texts, ...] | None:
-    """Return the texts that a model encodes for a task that is no aggregate; None: not known.
+    """Return the texts that a model encodes for a task (not an aggregate); None if unknown.
 
     Args:
         entry: the task.

@@ -1,4 +1,4 @@
-"""Suites: named sets of tasks in the columns of a table; and what is scored of each task."""
+"""Suites: named sets of tasks grouped by table column; resolves the scored part of tasks."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class Suite:
 
 
 def suite_of(value: Mapping[str, Any]) -> Suite:
-    """Return the suite that a config of `conf/suite` says.
+    """Return the suite of a config in `conf/suite`.
 
     Raises:
-        RequestError: its columns or revisions are not those of a suite.
+        RequestError: its columns or revisions are invalid.
     """
     columns, revisions = value["columns"], value.get("revisions") or {}
     if not isinstance(columns, Mapping) or not all(
@@ -70,7 +70,7 @@ def suite_of(value: Mapping[str, Any]) -> Suite:
             "{STS: [STS12, STS13]}."
         )
     if not isinstance(revisions, Mapping):
-        raise RequestError(f"suite.revisions={revisions} does not give tasks their commits.")
+        raise RequestError(f"suite.revisions={revisions} does not map tasks to commits.")
     return Suite(name=str(value["name"]), columns=columns, revisions=revisions)
 
 
@@ -98,7 +98,7 @@ def averaged_columns(columns: Sequence[str]) -> tuple[str, ...]:
 def choose(
     names: Sequence[str], suites: Sequence[Suite], sources: Sequence[Source]
 ) -> tuple[list[TaskChoice], list[str]]:
-    """Return the tasks that names stand for, each once, and those of benchmarks that are left out.
+    """Return the distinct tasks that names stand for, and omitted tasks of benchmarks.
 
     Args:
         names: of tasks, of suites, of mteb benchmarks.
@@ -124,8 +124,8 @@ def choose(
             before = chosen.setdefault(choice.name, choice)
             if before != choice:
                 raise RequestError(
-                    f"tasks={name}: {choice.name} is asked for twice, with different subsets or "
-                    "splits; run these one after the other."
+                    f"tasks={name}: {choice.name} is requested twice, with different subsets or "
+                    "splits; run these separately."
                 )
     return list(chosen.values()), left_out
 
@@ -147,14 +147,14 @@ def _of_benchmark(
         else:
             can.append(choice)
     if not can:
-        raise RequestError(f"tasks={name}: none of its tasks is public and made of text alone.")
+        raise RequestError(f"tasks={name}: none of its tasks is public and text-only.")
     return can, left_out
 
 
 def why_left_out(entry: TaskEntry) -> str | None:
     """Return why a task of a benchmark cannot be run here, or None if it can."""
     if set(entry.modalities) != {"text"}:
-        return "it is not made of text alone"
+        return "it is not text-only"
     return None if entry.public else "its data is not public"
 
 
@@ -200,7 +200,7 @@ def resolve_all(
         if not named and not _is_language(name):
             there = {subset for one in every for subset in one}
             raise RequestError(
-                f"subsets={name}: no language, and no subset of any task here."
+                f"subsets={name} is neither a language nor a subset of any task here."
                 f"{did_you_mean(name, {*there, *languages})}"
             )
     return parts
@@ -212,7 +212,7 @@ def _is_language(name: str) -> bool:
 
 
 def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
-    """See that mteb reads the datasets that the suites are pinned to.
+    """Check that mteb reads the dataset revisions that suites are pinned to.
 
     Raises:
         RequestError: naming each task that the installed mteb reads at another revision.
@@ -225,6 +225,6 @@ def check_pins(names: Sequence[str], suites: Sequence[Suite]) -> None:
     ]
     if moved:
         raise RequestError(
-            "The installed mteb reads other revisions of datasets than the suite is pinned to: "
+            "The installed mteb reads other dataset revisions than the suite is pinned to: "
             f"{', '.join(moved)}. Install the mteb of constraints.txt."
         )

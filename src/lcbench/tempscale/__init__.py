@@ -1,1 +1,1 @@
-"""TempScale: attention at a temperature. What a text gets (policy), how (inject), proof (prove)."""
+"""TempScale, attention at a temperature: policies, injection, and proof."""

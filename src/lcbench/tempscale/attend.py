@@ -1,4 +1,4 @@
-"""Attention at a temperature: the functions that layers call in the place of their own."""
+"""Attention at a temperature: the functions that replace those of layers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ LAYER_ATTRIBUTE = "_lcbench_layer"
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
-class AtWork(Protocol):
-    """What a layer asks of the injection that is at work in it (`inject.Injection`)."""
+class ActiveInjection(Protocol):
+    """The interface between a layer and its injection (`inject.Injection`)."""
 
     policy: Policy
 
@@ -51,10 +51,10 @@ class AtWork(Protocol):
 
 @dataclass
 class Layer:
-    """What an attention layer knows while a temperature is at work in it."""
+    """The state of an attention layer under injection."""
 
     name: str
-    injection: AtWork
+    injection: ActiveInjection
     # By the role of the text.
     taus: dict[Role, float]
     calls_a_run: int

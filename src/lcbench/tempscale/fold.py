@@ -1,9 +1,9 @@
-"""Write a temperature into a model's weights, so that it needs no lcbench to run at it.
+"""Builds a temperature into a model's weights, so that it runs without lcbench.
 
 softmax((scale · QKᵀ + bias) / τ) is the same attention with the queries' projection divided by τ,
 and a position bias divided as well. Where queries are normalised after their projection (QK-norm),
-the norm's weight is divided instead; where logits are capped (Gemma 2), the cap too. What cannot be
-said through weights is refused with the reason.
+the norm's weight is divided instead; where logits are capped (Gemma 2), the cap too. Policies that
+weights cannot express are refused with the reason.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
         The policy, as simple as it comes to for this model.
 
     Raises:
-        RequestError: the policy cannot be said through this model's weights; the message says why,
+        RequestError: the policy cannot be expressed in this model's weights; the message says why,
             and the model is unchanged.
-        InjectionError: the model's attention cannot be brought to a temperature at all.
+        InjectionError: the model's attention temperature cannot be set at all.
     """
     policy = policy.resolve(shape_of(model))
     refuse_by_text(policy)
@@ -47,8 +47,8 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
         if hasattr(config, "relative_attention_num_buckets") and not policy.keeps_bias:
             raise RequestError(
                 f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
-                "position bias, which cannot be divided differently for each; tau_bias=kept can "
-                "be written into its weights."
+                "position bias, which cannot be divided differently for each; use "
+                "tau_bias=kept."
             )
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise RequestError(
@@ -79,11 +79,14 @@ def refuse_by_text(policy: Policy) -> None:
     """
     if isinstance(policy, ByRole):
         raise RequestError(
-            f"tau={policy.canonical}: one model has one set of weights, and these would have to "
-            "differ for queries and documents. Export two models, each at its own temperature."
+            f"tau={policy.canonical}: a model has one set of weights, which would have to differ "
+            "for queries and documents. Export two models, each at its own temperature."
         )
     if isinstance(policy, ByLength | LogLength):
-        raise RequestError(f"tau={policy.canonical}: weights do not know how long a text is.")
+        raise RequestError(
+            f"tau={policy.canonical}: a length-dependent temperature cannot be stored in weights; "
+            "apply it at run time with lcbench.inject."
+        )
 
 
 def _query_parameters(layer: nn.Module, name: str) -> list[nn.Parameter]:
@@ -95,7 +98,7 @@ def _query_parameters(layer: nn.Module, name: str) -> list[nn.Parameter]:
     projections = [part for part in found if isinstance(part, nn.Linear)]
     if len(projections) != 1:
         raise RequestError(
-            f"{name} ({type(layer).__name__}): its queries' projection is not known here, so no "
+            f"{name} ({type(layer).__name__}): its query projection is unknown to lcbench, so no "
             "temperature can be written into its weights."
         )
     # DeBERTa's position queries, where they have a projection of their own.

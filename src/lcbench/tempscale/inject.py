@@ -1,4 +1,4 @@
-"""Make a loaded model compute attention at a temperature policy, and undo it exactly.
+"""Makes a loaded model compute attention at a temperature policy, reversibly.
 
 A = softmax((scale · QKᵀ + bias) / τ)  (arXiv:2410.24200, equation 6; a position bias is divided as
 well, as in its authors' code, unless the policy keeps it; where logits are soft-capped, as in Gemma
@@ -75,7 +75,7 @@ class _Run(threading.local):
 
 
 class Injection:
-    """A policy at work in a model: `.remove()` it, or leave the context, to undo it.
+    """A policy injected into a model; `.remove()` or leaving the context undoes it.
 
     Attributes:
         policy: the policy that is applied, as simple as it comes to for this model.
@@ -163,8 +163,7 @@ class Injection:
             raise InjectionError(
                 f"{type(transformer).__name__} neither uses the attention interface of "
                 "transformers nor is it a model whose softmax is known here, so its attention "
-                "layers cannot be brought to a temperature; running it would report the baseline "
-                "as TempScale."
+                "temperature cannot be set; running it would report the baseline as TempScale."
             )
         # Which modules are attention layers is found by running the model, not by their names.
         modules = [call.module for call in self._probe().calls]
@@ -172,8 +171,8 @@ class Injection:
         for module in modules:
             if id(module) not in names:
                 raise InjectionError(
-                    f"{type(transformer).__name__}: a {type(module).__name__} that is not part of "
-                    "the model computes its attention."
+                    f"{type(transformer).__name__}: a {type(module).__name__} outside the model "
+                    "computes its attention."
                 )
             if not hasattr(module, LAYER_ATTRIBUTE):
                 self._modules.append(module)
@@ -257,9 +256,9 @@ class Injection:
             given = signature.bind_partial(*args, **kwargs).arguments
             if given.get("pool") is not None or isinstance(given.get("device"), list):
                 raise InjectionError(
-                    f"{self!r} is in this process; those of a pool, or of several devices, have "
-                    "the model without it, or as it was when they were started. Encode with the "
-                    "model itself, or export it at a constant temperature (lcbench export)."
+                    f"{self!r} is in this process; processes of a pool or of several devices have "
+                    "the model without it, or as it was at their start. Encode with the model "
+                    "itself, or export it at a constant temperature (lcbench export)."
                 )
             task = given.get("kwargs", {}).get("task")
             before, self._run.role = self._run.role, task if task in _ROLES else None

@@ -1,7 +1,6 @@
-"""Temperature policies: which τ a text gets, and the canonical form that names it in results.
+"""Temperature policies, which assign τ to texts, and their canonical names in results.
 
-Knows nothing of models but how many layers one has and how much it reads; `inject` applies a policy
-to a model.
+Of a model they know only the number of layers and the window; `inject` applies a policy to a model.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LOGN_BASE = 512
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a policy has to know of a model.
+    """The properties of a model that policies depend on.
 
     Attributes:
         layers: how many attention layers it has; None: its configuration does not say.
@@ -42,7 +41,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Policy(ABC):
-    """Which temperature a text gets.
+    """A temperature policy: the temperature of each text.
 
     Attributes:
         keeps_bias: whether a position bias is left as it is (softmax(scale·QKᵀ/τ + bias)) instead
@@ -88,7 +87,7 @@ class Policy(ABC):
         return None
 
     def resolve(self, shape: ModelShape) -> Policy:
-        """Return what the policy comes to for a model: a simpler one where it can be.
+        """Return the policy for a model, simplified if possible.
 
         Raises:
             RequestError: it names a layer or a length that the model does not have.
@@ -268,7 +267,7 @@ def parse_all(value: Any, *, keeps_bias: bool = False) -> tuple[Policy, ...]:
     """
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
-        raise RequestError(f"tau=[] asks for no temperature at all; {_EXAMPLES}.")
+        raise RequestError(f"tau=[] is empty; {_EXAMPLES}.")
     policies = (parse(one, keeps_bias=keeps_bias) for one in values)
     return tuple(dict.fromkeys([BASELINE, *policies]))
 

@@ -1,4 +1,4 @@
-"""The proof that every attention layer of a model computes at the temperature that it was given.
+"""Proves that every attention layer of a model computes at its temperature.
 
 It runs the model on a tiny batch with ragged padding and checks three things that do not rest on
 one another:
@@ -47,7 +47,7 @@ _PER_LOGIT = {torch.float32: 4.0, torch.float64: 4.0, torch.bfloat16: 0.4, torch
 
 @dataclass(frozen=True)
 class Proof:
-    """What was checked when a temperature was applied.
+    """The record of the checks when a temperature was applied.
 
     Attributes:
         layers: names of the attention layers, in the order in which the model runs them.
@@ -214,8 +214,8 @@ def check_probe(transformer: PreTrainedModel, probe: Probe, layers: Sequence[nn.
     kind = type(transformer).__name__
     if probe.outside:
         raise InjectionError(
-            f"{kind}: {probe.outside[0]} computes attention of its own, which no temperature "
-            "reaches; the model is left as it was."
+            f"{kind}: {probe.outside[0]} computes attention outside the injected function; "
+            "the model is left as it was."
         )
     expected = getattr(transformer.config, "num_hidden_layers", None)
     if expected is None:

@@ -1,4 +1,4 @@
-"""Layers that compute their own softmax: it is divided where torch is called."""
+"""Injection into layers that compute their own softmax, by intercepting torch."""
 
 from __future__ import annotations
 

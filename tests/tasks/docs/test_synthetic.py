@@ -124,7 +124,7 @@ def test_as_many_documents_as_there_are_names_for(name: str) -> None:
     assert max(tokens([one.document for one in made])) <= 128
     for sizes, message in (
         (SyntheticSizes((128,), MOST_DOCUMENTS + 1), r"docs\.synthetic_documents=1025 is more"),
-        (SyntheticSizes((), 4), r"docs\.synthetic_lengths=auto: this model's window has no room"),
+        (SyntheticSizes((), 4), r"docs\.synthetic_lengths=auto: this model's window is too short"),
     ):
         with pytest.raises(RequestError, match=message):
             hidden(name, sizes)
@@ -232,7 +232,7 @@ def test_long_documents_that_nobody_chose_are_announced(
         assert line is None
     else:
         assert line is not None
-        assert line.startswith("docs.synthetic_lengths=auto: by the window of a/model ")
+        assert line.startswith("docs.synthetic_lengths=auto: with the window of a/model")
         assert said in line
 
 

@@ -1,1 +1,1 @@
-"""Where embeddings are kept, by content, so that no text is encoded twice."""
+"""The store of embeddings, keyed by content, so that no text is encoded twice."""

@@ -1,4 +1,4 @@
-"""Where segments lie: a folder that several processes use, or memory."""
+"""Storage of segments: a folder shared by processes, or memory."""
 
 from __future__ import annotations
 

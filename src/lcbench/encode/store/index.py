@@ -1,4 +1,4 @@
-"""The index of a shelf: which row of which segment a text's embedding is."""
+"""The index of a shelf: the segment and row of each text's embedding."""
 
 from __future__ import annotations
 

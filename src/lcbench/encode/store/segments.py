@@ -1,4 +1,4 @@
-"""Segments: rows of a shelf as bytes, and back, checked."""
+"""Serialises rows of a shelf as segments with checksums."""
 
 from __future__ import annotations
 
@@ -179,4 +179,4 @@ def _numbers(array: Any, dtype: str) -> NDArray[Any]:
 
 
 class BrokenError(Exception):
-    """A segment's file that is not one."""
+    """A file is not a valid segment."""

@@ -1,4 +1,4 @@
-"""Where embeddings are kept by content, so that no text is encoded twice.
+"""Stores embeddings by content, so that no text is encoded twice.
 
 On disk a shelf is a folder of segments: Arrow files that are written whole, never changed, and
 mapped only while rows are read from them. There are no locks: any number of processes add segments
@@ -62,8 +62,8 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise RequestError(
-            f"store.folder={folder} cannot be written: {error.strerror}. Name another folder, or "
-            "keep nothing on disk: store=none"
+            f"store.folder={folder} cannot be written: {error.strerror}. Choose another folder, "
+            "or keep nothing on disk: store=none"
         ) from error
 
 
@@ -124,9 +124,9 @@ class Store:
             number = cause.errno if isinstance(cause, OSError) else None
             reason = os.strerror(number) if number else str(cause or error)
             self._warn(
-                f"The store of embeddings cannot be written ({reason}): from here on this run "
-                "reads from it and keeps nothing more. No result is lost. Make room or mend the "
-                "permissions, or choose: store.folder=PATH, store.max_gib=1, store=none"
+                f"The store of embeddings cannot be written ({reason}): from now on this run "
+                "only reads from it. No result is lost. Free some space or fix the permissions, "
+                "or choose: store.folder=PATH, store.max_gib=1, store=none"
             )
         self._is_writing = False
 

@@ -1,1 +1,1 @@
-"""The docs suite: tasks made of the docstrings of installed libraries."""
+"""The docs suite: tasks built from the docstrings of installed libraries."""

@@ -1,7 +1,7 @@
-"""Collect human-written text that every installation carries: the docstrings of four libraries.
+"""Collects the docstrings of four libraries, human-written text in every installation.
 
-The sources are parsed, not imported: nothing is executed, no warning is shown, and the same
-versions give the same texts on every machine. What the tasks draw from this is in `docs`.
+The sources are parsed, not imported: nothing is executed, and the same versions give the same texts
+on every machine. `selection` draws the tasks' texts from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIBRARIES = {
 }
 # Raise it when a rule below changes, so that older caches are not used.
 _COLLECTOR = 1
-# Folders that hold tests, or copies of other projects that only some releases carry.
+# Folders of tests, or of copies of other projects that only some releases contain.
 _SKIPPED = {
     "tests",
     "testing",
@@ -45,7 +45,7 @@ _SKIPPED = {
     "f2py",
     "distutils",
 }
-# Placeholders that the libraries fill in on import: such a text is not what a reader sees.
+# Placeholders that the libraries fill in on import, so that a reader never sees them.
 _PLACEHOLDER = re.compile(r"%\(\w+\)s|\{[a-z_]*(?:klass|name|desc|method|params)[a-z_]*\}")
 _FEWEST_SUMMARY_WORDS = 4
 _FEWEST_BODY_WORDS = 20
@@ -57,10 +57,10 @@ class Docstring:
 
     Attributes:
         id: `<module>:<qualified name>`.
-        library: its importable name.
-        module: dotted.
-        summary: the first paragraph on one line.
-        body: everything after it.
+        library: importable name of the library.
+        module: dotted name of the module.
+        summary: first paragraph on one line.
+        body: text after the first paragraph.
     """
 
     id: str
@@ -79,8 +79,8 @@ class Docstring:
 def collect() -> tuple[Docstring, ...]:
     """Return the docstrings of the installed libraries, sorted by id; cached by their versions.
 
-    Two objects with the same summary (or the same body) cannot be told apart by a query, so
-    summaries that occur twice are left out, and of equal bodies the first is kept.
+    A query cannot distinguish two objects with the same summary or body, so summaries that occur
+    twice are left out, and the first of equal bodies is kept.
 
     Raises:
         RequestError: a library is not installed.
@@ -100,7 +100,7 @@ def _versions_digest() -> str:
             versions[distribution] = version(distribution)
         except PackageNotFoundError:
             raise RequestError(
-                f"The docs suite is made of the docstrings of {distribution}, which is not "
+                f"The docs suite needs the docstrings of {distribution}, which is not "
                 f"installed: pip install {distribution}"
             ) from None
     content = json.dumps(versions, sort_keys=True)

@@ -1,8 +1,8 @@
-"""The texts of the synthetic tasks: facts hidden in plain sentences, at chosen lengths in tokens.
+"""Builds the texts of the synthetic tasks: facts hidden in plain sentences, at given lengths.
 
-LongEmbed's form (arXiv:2404.12096, passkey and needle) in words of our own, around text that every
-installation carries. Everything follows from sizes, hashes and the docstrings: no random numbers.
-Imports neither mteb nor torch; the task classes are in `synthetic`.
+They follow LongEmbed's passkey and needle tasks (arXiv:2404.12096), with different wording and the
+docstrings as filler. Everything is determined by sizes, hashes and the docstrings, without random
+numbers. This imports neither mteb nor torch; the task classes are in `synthetic`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from lcbench.tasks.sizes import SPECIAL_TOKENS
 
 # A word, one or two digits, or a mark: what every tokenizer reads as at least one token.
 _UNIT = re.compile(r"[^\W\d]+|\d{1,2}|[^\w\s]")
-# Tokens that a unit is counted as. In stretches of 85 words of the sentences below MiniLM's
+# Tokens per unit. In stretches of 85 words of the sentences below MiniLM's
 # tokenizer reads 1.00 to 1.14 tokens a unit (to 1.17 with the docstrings in another order), 1.04 in
 # the middle: this is the most, so that nothing of a document is cut off.
 TOKENS_PER_UNIT = 1.17
 
 # A sentence of at least five short words in lower case. Identifiers, formulas and long words are
-# what tokenizers disagree on; without them a length in tokens means the same to every model.
+# tokenised differently by models; without them a length in tokens means the same for all.
 _PLAIN = re.compile(r"(?:^|(?<=[.:!?] ))[A-Z][a-z]{0,8}(?:[,;:]?[ -]\(?[a-z]{1,9}\)?){4,}\.(?= |$)")
 # Words of the text that a passkey's haystack repeats.
 _FEWEST_REPEATED, _MOST_REPEATED = 40, 80
@@ -60,7 +60,7 @@ _HOUSES = _words(
     "House Island Key Lantern Lion Mill Moon Owl Palace Rose School Ship Star Swan Theatre Tower "
     "Well Wheel"
 )
-# Documents that can each have a name of its own.
+# The most documents that can have distinct names.
 MOST_DOCUMENTS = len(_GIVEN_NAMES) * len(_SURNAMES)
 
 
@@ -122,10 +122,10 @@ class Hidden:
     """A document, the fact that is hidden in it, and the query that asks for the fact.
 
     Attributes:
-        document: haystack and fact.
-        fact: as it stands in the document.
-        depth: of the fact: 0 at the document's beginning, 1 at its end.
-        query: only this document answers it.
+        document: haystack with the fact.
+        fact: fact as it appears in the document.
+        depth: position of the fact: 0 at the document's beginning, 1 at its end.
+        query: query that only this document answers.
     """
 
     document: str
@@ -135,7 +135,7 @@ class Hidden:
 
 
 def units(text: str) -> int:
-    """Return words and marks of a text: times `TOKENS_PER_UNIT`, an estimate of its tokens."""
+    """Return the number of words and marks in a text (`TOKENS_PER_UNIT` tokens each)."""
     return len(_UNIT.findall(text))
 
 
@@ -157,14 +157,14 @@ def hidden(task: str, sizes: SyntheticSizes) -> Mapping[int, Sequence[Hidden]]:
     """
     if sizes.documents > MOST_DOCUMENTS:
         raise RequestError(
-            f"docs.synthetic_documents={sizes.documents} is more than there are names for: "
+            f"docs.synthetic_documents={sizes.documents} exceeds the number of distinct names, "
             f"{MOST_DOCUMENTS}."
         )
     if not sizes.lengths:
         raise RequestError(
-            "docs.synthetic_lengths=auto: this model's window has no room for a hidden fact; the "
-            f"shortest length is {SHORTEST} tokens. Name lengths, or tasks without {PASSKEY} and "
-            f"{NEEDLE}."
+            "docs.synthetic_lengths=auto: this model's window is too short for a hidden fact; the "
+            f"shortest length is {SHORTEST} tokens. Give lengths, or choose tasks without "
+            f"{PASSKEY} and {NEEDLE}."
         )
     return _hidden(task, sizes.lengths, sizes.documents)
 
@@ -208,7 +208,7 @@ def _hidden(
 def _passkey(i: int) -> tuple[str, str]:
     """Return the i-th passkey's sentences and its query; no two share a person or a key."""
     person = _pair(i, _GIVEN_NAMES, _SURNAMES)
-    # 38,639 and 90,000 have no common divisor, so the keys differ, and look unrelated.
+    # 38,639 and 90,000 are coprime, so the keys differ and look unrelated.
     key = 10_000 + 38_639 * (i + 1) % 90_000
     return (
         f"The pass key of {person} is {key}. Note it well: {key} belongs to {person}.",

@@ -1,4 +1,4 @@
-"""The names of the tasks that are made of docstrings."""
+"""Names of the docs suite's tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ PASSKEY = "DocstringPasskeyRetrieval"
 NEEDLE = "DocstringNeedleRetrieval"
 # The tasks that lcbench.tasks.docs.synthetic makes.
 SYNTHETIC_TASKS = frozenset({PASSKEY, NEEDLE})
-# The tasks that are made of docstrings (those, and what tasks.docs.tasks makes), and their types in
-# mteb.
+# All tasks of the docs suite (these, and those of tasks.docs.tasks), with their types in mteb.
 DOCS_TYPES: Mapping[str, str] = {
     "DocstringRetrieval": "Retrieval",
     "DocstringLongRetrieval": "Retrieval",

@@ -1,4 +1,4 @@
-"""Which docstrings the tasks of the docs suite draw, by sizes, and the digest that names them."""
+"""Selects the docstrings of the docs suite by its sizes, and computes their digest."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lcbench.tasks.docs.docstrings import LIBRARIES, Docstring, collect
 
 # A document is long if it has more words than this.
 LONG_WORDS = 512
-# The fewest documents of a module that is drawn: each has at least three candidates beside it.
+# The fewest documents of a selected module, so that each has at least three other candidates.
 _FEWEST_OF_A_MODULE = 4
-# Documents a label needs to be a cluster that can be found.
+# The fewest documents of a cluster.
 _FEWEST_OF_A_CLUSTER = 5
 
 
-# The window that lengths go by for a model that has no limit (T5).
+# The window assumed for a model without a limit (T5).
 _WINDOW_WITHOUT_LIMIT = 512
-# The fewest tokens of a synthetic document: about a third of it is the hidden fact.
+# The fewest tokens of a synthetic document, of which the hidden fact is about a third.
 SHORTEST = 64
-# Longer synthetic documents by default are worth a word: they take most of a run's time.
+# Longer default documents are worth a remark: they take most of a run's time.
 _LONG_TOKENS = 2048
 
 
@@ -33,15 +33,15 @@ class SyntheticSizes:
     """Sizes of the synthetic tasks (passkey and needle).
 
     Attributes:
-        lengths: of documents, in tokens, ascending; None: quarter, half and whole of the window.
-        documents: of each length; each has a query.
+        lengths: document lengths in tokens, ascending; None: a quarter, half and all of the window.
+        documents: number of documents per length, each with a query.
     """
 
     lengths: tuple[int, ...] | None
     documents: int
 
     def at(self, window: int | None) -> SyntheticSizes:
-        """Return the sizes for a model's window: its lengths are numbers, none if all are too few.
+        """Return the sizes for a model's window, with lengths as numbers, none if too short.
 
         Args:
             window: in tokens; None: not limited.
@@ -53,7 +53,7 @@ class SyntheticSizes:
         return replace(self, lengths=tuple(part for part in parts if part >= SHORTEST))
 
     def describe_long(self, model: str, window: int | None) -> str | None:
-        """Return a line about documents that are long because nobody chose their lengths.
+        """Return a remark about long documents whose lengths follow from the window; else None.
 
         Args:
             model: its name.
@@ -67,8 +67,8 @@ class SyntheticSizes:
             return None
         listed = ", ".join(f"{length:,}" for length in lengths)
         return (
-            f"docs.synthetic_lengths=auto: by the window of {model} the needle and passkey tasks "
-            f"have documents of {listed} tokens; docs.synthetic_lengths=[512,1024,2048] is quicker"
+            f"docs.synthetic_lengths=auto: with the window of {model}, needle and passkey tasks "
+            f"have documents of {listed} tokens; docs.synthetic_lengths=[512,1024,2048] is faster"
         )
 
 
@@ -77,12 +77,13 @@ class DocsSizes:
     """Sizes of the docs suite; each is part of its identity.
 
     Attributes:
-        documents: of the retrieval task; classification, clustering and reranking share them.
-        documents_per_module: at most so many of them come from one module.
+        documents: documents of the retrieval task, shared by classification, clustering and
+            reranking.
+        documents_per_module: most documents from one module.
         long_documents: documents of more than 512 words.
-        clustering_sets: clusterings whose v-measures are averaged.
-        clustering_share: part of the documents drawn for each of them, in (0, 1].
-        synthetic: of the tasks that hide a fact in text.
+        clustering_sets: number of clusterings whose v-measures are averaged.
+        clustering_share: share of the documents drawn for each clustering, in (0, 1].
+        synthetic: sizes of the synthetic tasks.
     """
 
     documents: int
@@ -135,11 +136,11 @@ def collection() -> tuple[Docstring, ...]:
 def select(sizes: DocsSizes) -> Selection:
     """Draw the docs suite's texts from the collection, always the same ones.
 
-    The order is that of a hash of the id, in turn from each library, so that a larger size keeps
-    what a smaller one drew.
+    The order is that of a hash of the id, alternating between libraries, so that a larger size
+    includes the selection of a smaller one.
 
     Raises:
-        RequestError: more are asked for than there are.
+        RequestError: more are requested than exist.
     """
     docstrings = collection()
     modules: dict[str, list[Docstring]] = {}
@@ -159,7 +160,7 @@ def select(sizes: DocsSizes) -> Selection:
         ("docs.long_documents", sizes.long_documents, len(long_ids)),
     ):
         if wanted > there:
-            raise RequestError(f"{key}={wanted} is more than the libraries have: {there}.")
+            raise RequestError(f"{key}={wanted} exceeds the number in the libraries: {there}.")
     return Selection(
         sizes=sizes,
         documents=_by_id(documents[: sizes.documents]),

@@ -1,4 +1,4 @@
-"""The docs suite as a source of tasks: made of installed docstrings, identified by their digest."""
+"""The docs suite as a source of tasks, identified by a digest of its texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lcbench.tasks.registry import TaskChoice
     from lcbench.tempscale.policy import Role
 
-# What a request may call the one subset that there is.
+# Names of the only subset that a request may use.
 _SUBSET_NAMES = frozenset({"en", "eng", "eng-Latn", "default"})
 # Samples of a classification that says nothing else (mteb's `AbsTaskClassification.n_experiments`).
 _DRAWS = 10
@@ -25,10 +25,10 @@ _DRAWS = 10
 
 @dataclass(frozen=True)
 class DocsSource(Source):
-    """The tasks that are made of docstrings.
+    """The tasks built from docstrings.
 
     Attributes:
-        sizes: of the docs suite. Those of its synthetic tasks are not known before the window is.
+        sizes: sizes of the docs suite; those of synthetic tasks depend on the window.
     """
 
     sizes: DocsSizes
@@ -74,10 +74,10 @@ class DocsSource(Source):
         return replace(self, sizes=self.sizes.at(window))
 
     def digest(self, task: str) -> str:
-        """Return the digest of the docstrings that are drawn and of the sizes.
+        """Return the digest of the selected docstrings and of the sizes.
 
         Raises:
-            RequestError: the sizes cannot be had.
+            RequestError: the sizes exceed the available texts.
         """
         if task in SYNTHETIC_TASKS:
             from lcbench.tasks.docs import haystacks
@@ -90,7 +90,7 @@ class DocsSource(Source):
         return task in SYNTHETIC_TASKS
 
     def remark(self, task: str, model: str, window: int | None) -> str | None:
-        """Return a warning where the window makes synthetic documents long; else None."""
+        """Return a remark if the window makes synthetic documents long; else None."""
         if task not in SYNTHETIC_TASKS:
             return None
         return self.sizes.synthetic.describe_long(model, window)

@@ -1,4 +1,4 @@
-"""The synthetic tasks of the docs suite: mteb task classes in LongEmbed's form, one split a length.
+"""mteb task classes of the synthetic tasks, modelled on LongEmbed, with one split per length.
 
 Every document hides a fact, every query asks for one of them, and the other documents of the same
 length are the distractors. The texts are made in `haystacks`, whose digest is the revision.

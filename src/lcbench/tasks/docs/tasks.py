@@ -1,7 +1,7 @@
-"""The docs suite: mteb task classes of our own over the docstrings of four libraries.
+"""mteb task classes of the docs suite, over the docstrings of four libraries.
 
-Query: the summary line; document: the rest, the summary left out. Which texts they draw is in
-`selection`, whose digest is the dataset revision.
+Queries are summary lines, documents the rest of the docstrings. `selection` selects the texts; its
+digest is the dataset revision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _metadata(name: str, kind: TaskType, main_score: str, description: str) -> T
 
 
 class _Drawn(AbsTask):
-    """What the tasks of this module share: they are made of a selection of docstrings."""
+    """Base class of tasks built from a selection of docstrings."""
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
