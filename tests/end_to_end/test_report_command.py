@@ -53,7 +53,7 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "95 % from" in done.stdout
     assert "10,000 resamples, seed 0" in done.stdout
-    assert f"The page: {report / 'index.html'}" in done.stdout
+    assert f"Page: {report / 'index.html'}" in done.stdout
     document = json.loads((report / "report.json").read_text())
     written = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
     assert written == set(document["files"])

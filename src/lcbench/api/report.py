@@ -57,8 +57,8 @@ def find_report(
         )
     if settings.tasks is not None:
         raise RequestError(
-            f"manifest={settings.manifest} has tasks of its own: leave tasks= out, or report "
-            f"those of the folder: results_dir={settings.results_dir}."
+            f"manifest={settings.manifest} has its own tasks: omit tasks=, or report tasks "
+            f"of the whole folder: results_dir={settings.results_dir}."
         )
     path = manifest.find(settings.manifest, settings.results_dir)
     frozen = manifest.read(path)

@@ -14,5 +14,7 @@ if TYPE_CHECKING:
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     out, error = export_asked(config)
-    screen().print(f"{out}: written; its embeddings differ by {error:.1e} at most.")
+    screen().print(
+        f"Exported to {out}. Largest relative difference from the injected model: {error:.1e}."
+    )
     return 0

@@ -150,7 +150,7 @@ class Results:
         return read_cell(self.folder, files, content).wrong
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
-        """Return how a cell's result came about; {} if that is not there or cannot be read."""
+        """Return a cell's provenance; {} if it is missing or unreadable."""
         return read_provenance(self.files(cell))
 
     def write(

@@ -167,7 +167,7 @@ def resolve(
     """Return what is scored of a task under a protocol's rules; see `Source.resolve`.
 
     Raises:
-        RequestError: nothing of the task is left, or it is not one that can be run here.
+        RequestError: nothing of the task is left, or it cannot be run here.
     """
     return source_of(choice.name, sources).resolve(choice, rule, subsets)
 
