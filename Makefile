@@ -26,7 +26,7 @@ setup: $(STAMP)  ## make .venv and install lcbench into it (nothing the second t
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lcbench needs Python >= 3.11, this is %s; run: make PYTHON=python3.12" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing lcbench and what it needs into $(VENV) (some minutes the first time)"
+	@echo "installing lcbench and its dependencies into $(VENV) (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -38,7 +38,7 @@ prefetch: setup  ## fetch the models and data of the paper's Table 1 into MIRROR
 	@$(BIN)/python -m lcbench estimate sweep=paper "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench prefetch sweep=paper "mirror=$(MIRROR)" $(ARGS)
 
-table1: prefetch  ## the paper's Table 1, in RESULTS=results/runs: says first what it takes
+table1: prefetch  ## the paper's Table 1, in RESULTS=results/runs, after an estimate of the time
 	@$(BIN)/python -m lcbench sweep=paper "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
 	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)"
 
@@ -53,16 +53,16 @@ slurm: setup  ## submit SWEEP=demo as a Slurm array: make slurm SWEEP=paper ARGS
 	@$(BIN)/python -m lcbench launch=slurm "sweep=$(SWEEP)" "results_dir=$(RESULTS)" \
 	  $(if $(or $(filter-out file,$(origin MIRROR)),$(wildcard $(MIRROR))),"mirror=$(MIRROR)") $(ARGS)
 
-resubmit: setup  ## submit again what is missing of the last sweep in RESULTS, and not in the queue
+resubmit: setup  ## resubmit unfinished elements of the last sweep in RESULTS that are not in the queue
 	@$(BIN)/python -m lcbench launch=slurm manifest=latest "results_dir=$(RESULTS)" $(ARGS)
 
-status: setup  ## how the last sweep in RESULTS stands
+status: setup  ## show the status of the last sweep in RESULTS
 	@$(BIN)/python -m lcbench status "results_dir=$(RESULTS)" $(ARGS)
 
-bench: setup  ## measure the engine against plain mteb and the authors' way, on MIRROR=mirror too
+bench: setup  ## compare the engine's speed with plain mteb and the authors' code, with MIRROR=mirror
 	@$(BIN)/python scripts/bench_engine.py --mirror "$(MIRROR)" --out results/bench/engine.md $(ARGS)
 
-gpu-check: setup  ## check lcbench on a CUDA GPU in eight minutes, on MIRROR=mirror too
+gpu-check: setup  ## check lcbench on a CUDA GPU in eight minutes, with MIRROR=mirror
 	@$(BIN)/python scripts/gpu_check.py --mirror "$(MIRROR)" --out results/gpu-check --page results/bench/gpu.md $(ARGS)
 
 # Tests of one file run in one process but at the end, where an idle one takes half of what is left:
@@ -70,7 +70,7 @@ gpu-check: setup  ## check lcbench on a CUDA GPU in eight minutes, on MIRROR=mir
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "$(TESTS)"
 
-test-all: setup  ## run these and the exhaustive ones: long simulations, benchmarks, many kills
+test-all: setup  ## run all tests, including long simulations and benchmarks
 	@$(MAKE) --no-print-directory test TESTS=
 
 lint: setup  ## ruff (lint and format) and mypy in strict mode
@@ -88,7 +88,7 @@ $(DOCS_STAMP): $(STAMP)
 report: setup  ## tables, figures and page of all results in RESULTS=results/runs
 	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)" $(ARGS)
 
-verify: setup  ## write the recorded reports again from their recorded cells: every number agrees
+verify: setup  ## rebuild the recorded reports from their cells, and check that all numbers agree
 	@$(BIN)/python scripts/verify_results.py
 
 clean:  ## remove .venv and what the tools left behind; results stay
