@@ -28,8 +28,8 @@ def find_report(
 
     Args:
         settings: of the report.
-        warn: told of every file that is left out.
-        step: told what is being worked out, and how much of it is done.
+        warn: receives every file that is left out.
+        step: receives progress.
 
     Returns:
         What was found, yet to be written (`publish`); None: the sweep has no result.

@@ -156,8 +156,8 @@ def _left_line(state: State, left: TimeLeft) -> str:
         return "All cells are done."
     if not left.work:
         # More time has passed than was predicted, or nothing was predicted.
-        nobody = "" if left.processes else "; no process is running"
-        return f"The time left is unknown{nobody}."
+        idle = "" if left.processes else "; no process is running"
+        return f"The time left is unknown{idle}."
     about = "At least" if left.at_least else "About"
     if left.wall is None:
         time_ = duration(left.work / 3600)

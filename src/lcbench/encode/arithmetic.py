@@ -1,9 +1,9 @@
 """Sets the arithmetic of float32 products (IEEE 754 or TF32) and the attention kernels.
 
 An NVIDIA GPU can round the factors of a float32 product to TF32, which keeps 10 of their 23 bits:
-several times as fast, and embeddings differ by a thousandth. Torch does that only if it is told to,
-but a process may have been told by its environment (NVIDIA's containers do), and nothing of a
-result would show it. So it is set here, either way, and written down.
+several times as fast, and embeddings differ by a thousandth. Torch does that only on request, but
+the environment may request it (as in NVIDIA's containers), and a result would not show it. So it is
+always set here, and recorded.
 """
 
 from __future__ import annotations

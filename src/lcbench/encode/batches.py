@@ -18,10 +18,10 @@ def plan_batches(lengths: Sequence[int], budget: int, overhead: int) -> list[lis
     Args:
         lengths: tokens of each text.
         budget: tokens of one batch, padding included.
-        overhead: what a batch costs beside its tokens, in tokens.
+        overhead: fixed cost of a batch, in tokens.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    # A text without any token still has a place in its batch.
+    # A text without any token still takes a row in its batch.
     ordered = np.maximum(np.asarray(lengths, dtype=np.int64)[order], 1)
     texts = len(ordered)
     positions = np.arange(texts + 1)

@@ -68,7 +68,7 @@ def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
 
     What counts is the whole of its memory, not what others have left of it at present: the same
     texts make the same batches, and so the same bits, next to a neighbour and alone. Where a batch
-    does not fit beside what others have, `Forward.run` halves it.
+    does not fit next to other processes' data, `Forward.run` halves it.
     """
     config = find_transformer(model).config
     hidden = int(getattr(config, "hidden_size", _GPU_WIDTH))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
 # What is asked of the engine at once: texts enough to fill many batches, few enough that what is
-# under way stays small beside a model, whatever the size of a corpus.
+# in flight stays small compared with a model, whatever the size of a corpus.
 _TEXTS_AT_ONCE = 4096
 _CHARACTERS_AT_ONCE = 16 * 2**20
 # An array larger than this lies in a file that has no name, and is mapped.
@@ -56,7 +56,7 @@ class EmbeddingError(Exception):
 
 @dataclass
 class Work:
-    """What an engine has done for one request.
+    """The work of an engine for one request.
 
     Attributes:
         texts: that went through the model.
@@ -106,12 +106,12 @@ class Backend(Protocol):
         """
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
-        """Return the prompt that texts of a task get."""
+        """Return the prompt of a task's texts."""
 
 
 @dataclass
 class Counters:
-    """What was done for an encoder since they were last reset.
+    """The work for an encoder since the counters were last reset.
 
     Attributes:
         texts: that were asked for.
@@ -138,7 +138,7 @@ class Counters:
 
 
 class Encoder:
-    """A model at a policy as mteb's `EncoderProtocol` has it.
+    """A model at a policy as an encoder for mteb (`EncoderProtocol`).
 
     Attributes:
         counters: what was done for it.
@@ -158,7 +158,7 @@ class Encoder:
         self._backend = backend
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
-        """Return the prompt that texts of a task get: those of queries, documents, or neither."""
+        """Return the prompt of a task's queries, documents, or other texts."""
         return self._backend.prompt_of(task, prompt_type)
 
     def encode(
@@ -267,14 +267,14 @@ class Encoder:
         )
 
     def _count_new(self, keys: NDArray[np.bytes_]) -> int:
-        """Return how many of the keys were not asked for since the counters were last reset."""
+        """Return how many of the keys were not requested since the counters were last reset."""
         before = self.counters.seen
         self.counters.seen = np.union1d(before, keys)
         return len(self.counters.seen) - len(before)
 
 
 class _Places:
-    """Where each different text of a list stands in it.
+    """The positions of each different text in a list.
 
     Attributes:
         keys: of the different texts, sorted, [different texts].
@@ -284,7 +284,7 @@ class _Places:
         self.keys, self._first, inverse = np.unique(
             digests(texts), return_index=True, return_inverse=True
         )
-        # Indices into `texts`, those of equal texts beside each other.
+        # Indices into `texts`, those of equal texts next to each other.
         self._every = np.argsort(inverse, kind="stable")
         self._start = np.concatenate([[0], np.cumsum(np.bincount(inverse))])
         self._unique = np.empty(len(texts), dtype=np.int64)
@@ -304,7 +304,7 @@ class _Places:
             yield order[start:]
 
     def put(self, chunk: NDArray[np.int64], rows: NDArray[Any], into: NDArray[Any]) -> None:
-        """Copy the rows of a chunk's texts to wherever equal texts stand."""
+        """Copy the rows of a chunk's texts to the positions of equal texts."""
         which = self._unique[chunk]
         counts = self._start[which + 1] - self._start[which]
         if len(into) == len(self.keys):

@@ -79,7 +79,7 @@ class Engine:
             store: where embeddings are kept.
             identity: what its embeddings are kept under.
             prompt_of: which prompt the texts of a task get.
-            on_progress: told after each batch how many texts it had, and how many tokens.
+            on_progress: called after each batch with its numbers of texts and tokens.
         """
         self.prompt_of = prompt_of
         self.is_stuck = False
@@ -91,7 +91,7 @@ class Engine:
         self._in_store = threading.Lock()
 
     def at(self, policy: Policy) -> LocalBackend:
-        """Return what encodes at a policy."""
+        """Return the encoder at a policy."""
         return LocalBackend(self, policy)
 
     def embed(
@@ -107,7 +107,7 @@ class Engine:
 
         Raises:
             EmbeddingError: one is not finite, or zero.
-            InjectionError: the model cannot be brought to the policy.
+            InjectionError: the policy cannot be set on the model.
         """
         started = time.perf_counter()
         policy = policy.for_role(role or "document")
@@ -162,12 +162,12 @@ class Engine:
         return self._forward.arithmetic()
 
     def flush(self) -> None:
-        """Let the store write what it holds back."""
+        """Flush the store."""
         with self._in_store:
             self._store.flush()
 
     def close(self) -> None:
-        """Write what the store holds back, end all threads, leave the model as it was."""
+        """Flush the store, end all threads, and restore the model."""
         try:
             # Also first: the threads may take longer than there is time (`lcbench.system.signals`).
             self.flush()
@@ -177,11 +177,11 @@ class Engine:
         self._store.flush()
 
     def stop(self) -> None:
-        """Let what is being encoded end soon, with an error."""
+        """Make the present encoding end soon, with an error."""
         self._forward.stop()
 
     def go_on(self) -> None:
-        """Let what is encoded from now on be encoded, after `stop`."""
+        """Allow encoding again after `stop`."""
         self._forward.go_on()
 
     def _tokenized(
@@ -204,7 +204,7 @@ class Engine:
         """Return the tokens of some of the texts.
 
         They are not kept: making them again takes less than a hundredth of the time of the forward
-        pass on a CPU, and goes on beside it.
+        pass on a CPU, and runs in parallel with it.
         """
         tokenizer = self._forward.tokenizer_for(role)
         return tokenizer.tokenize([texts[i] for i in which], prompt)

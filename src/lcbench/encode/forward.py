@@ -159,7 +159,7 @@ class Forward:
             replica.use(policy)
 
     def tokenizer_for(self, role: Role | None) -> Tokenizer:
-        """Return the tokenizer of texts of a role; one for all where the model knows none.
+        """Return the tokenizer for texts of a role, or for all texts if the model ignores roles.
 
         Raises:
             RequestError: the model has no way for these texts.
@@ -170,7 +170,7 @@ class Forward:
         return self._tokenizers[role]
 
     def run(self, tokens: Sequence[Tokens], role: Role | None = None) -> Iterator[Batch]:
-        """Run texts through the model and yield batches as they are done, in no certain order.
+        """Run texts through the model and yield batches as they finish, in any order.
 
         When memory runs out, batches are halved, and what was not done is done in smaller ones;
         at last in one at a time.
@@ -238,7 +238,7 @@ class Forward:
         self._grow(goes_well=goes_well)
 
     def _grow(self, *, goes_well: bool) -> None:
-        """Make batches larger again, up to the planned ones, some time after memory ran out.
+        """Increase batches again, up to the planned size, some time after memory ran out.
 
         Each time that this was too early, the next attempt comes after twice as long.
         """
@@ -255,15 +255,15 @@ class Forward:
             self.batch_tokens = min(self.planned_tokens, 2 * self.batch_tokens)
 
     def stop(self) -> None:
-        """Let whatever runs end with `Stopped` after its batch."""
+        """Make running work end with `Stopped` after its batch."""
         self._stopped = True
 
     def go_on(self) -> None:
-        """Let what is run from now on run, after `stop`."""
+        """Allow runs again after `stop`."""
         self._stopped = False
 
     def close(self, *, wait: bool = True) -> None:
-        """End the threads and give the model back as it was.
+        """End the threads and restore the model.
 
         Args:
             wait: until they have ended; else they may be in the middle of a batch.
@@ -302,7 +302,7 @@ class Forward:
                 self._running -= 1
 
     def _enter(self) -> None:
-        """Wait until there is a core for one more batch."""
+        """Wait for a free core for one more batch."""
         while True:
             if self._stopped:
                 raise Stopped
@@ -344,12 +344,12 @@ class _Replica:
         self._compile()
 
     def settle(self) -> None:
-        """Wait until a GPU has all of the model: what runs it next does not wait for copies."""
+        """Wait until a GPU has received the whole model."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def release(self) -> None:
-        """Give the model back as it was."""
+        """Restore the model."""
         self.use(BASELINE)
         self._restore()
         for module in self._pools:
@@ -414,12 +414,12 @@ def _embeddings(
 
 
 def _multiple(device: torch.device) -> int:
-    """Return what the padded length of a batch is a multiple of."""
+    """Return the number that padded lengths of a batch are multiples of."""
     return _GPU_MULTIPLE if device.type == "cuda" else 1
 
 
 def _pool_in_float32(model: SentenceTransformer) -> list[torch.nn.Module]:
-    """Let what pools texts without padding sum in float32, and return the modules that do now.
+    """Make pooling without padding sum in float32, and return the changed modules.
 
     There sentence-transformers adds each token to its text's sum, one by one; some versions in half
     precision, where what is added to a sum a thousand times as large is lost.
@@ -444,7 +444,7 @@ def _pool_flattened(
 
 
 def _bias_in_order(model: SentenceTransformer) -> list[torch.nn.Module]:
-    """Let T5 and its kin lay out their position bias as attention takes it; return their layers.
+    """Make T5-like models lay out their position bias as attention needs it; return layers.
 
     They make it once a batch, with the heads innermost. What each layer then makes of it and of the
     mask, as large as all attention weights of a batch, is laid out likewise, and would be copied.

@@ -41,7 +41,7 @@ def check_invariance(
     *,
     batched: bool = True,
 ) -> float:
-    """Compare a short and a long text alone with the two together, and return the difference.
+    """Compare embeddings of two texts encoded alone and together, and return the difference.
 
     Where a model pads on the left and counts its positions from the padding on (GPT-2), the
     tokenizer passes positions from here on that leave padding out. sentence-transformers does not:
@@ -109,7 +109,7 @@ def check_invariance(
 
 
 def _first_positions(transformer: torch.nn.Module) -> list[int]:
-    """Return where a model may begin to count: at 0, or after its padding id (RoBERTa, MPNet)."""
+    """Return possible first positions: 0, or after the padding id (RoBERTa, MPNet)."""
     found = [0]
     for module in transformer.modules():
         padding = getattr(module, "padding_idx", None)
@@ -119,7 +119,7 @@ def _first_positions(transformer: torch.nn.Module) -> list[int]:
 
 
 def _refuse_lengths_of_others(config: Any, window: int | None, name: str) -> None:
-    """Refuse models that compute a text differently after or beside one that is long enough.
+    """Refuse models that compute a text differently after or next to a long one.
 
     Rotary positions of the kind `longrope` go by the longest text of a batch, and are kept in the
     module, which another batch may be read with at the same time: to encode each text alone does

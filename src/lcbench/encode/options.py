@@ -17,7 +17,7 @@ class EngineSettings:
     Attributes:
         device: `auto`, `cpu`, `cuda`, `cuda:1` …
         batch_tokens: tokens of one forward pass, padding included; None: by device.
-        scoring: processes that score cells beside the encoding; 0: none but this one; None: by
+        scoring: processes that score cells in parallel with encoding; 0: only this one; None: by
             cores and memory.
         compile: whether torch compiles the model.
         attention: an implementation of `transformers`; None: its own choice.
@@ -32,12 +32,12 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where embeddings are kept; see `encode.store.Store`.
+    """Settings of the store of embeddings; see `encode.store.shelf.Store`.
 
     Attributes:
-        folder: None: in memory only.
-        max_bytes: of all that is kept.
-        is_named: whether the request names the folder, and so expects it to be writable.
+        folder: folder of the store; None: in memory only.
+        max_bytes: size limit of the store.
+        is_named: whether the request names the folder, so that it must be writable.
     """
 
     folder: Path | None

@@ -29,12 +29,12 @@ _SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_le
 
 
 def no_prompt(task: TaskMetadata, prompt_type: PromptType | None) -> str:
-    """Return no prompt, for any text."""
+    """Return no prompt."""
     return ""
 
 
 def model_prompts(model: SentenceTransformer) -> PromptOf:
-    """Return the prompts that a model's own files have, as plain mteb applies them.
+    """Return the prompts in a model's files, as mteb applies them.
 
     Args:
         model: loaded; `config_sentence_transformers.json` names its prompts.
@@ -43,7 +43,7 @@ def model_prompts(model: SentenceTransformer) -> PromptOf:
 
 
 def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str | None:
-    """Return a line that says which prompts are used, and which the model has that are not.
+    """Return a line about the prompts used, and about unused prompts of the model.
 
     Args:
         prompts: of the protocol: `none`, `model` or `registry`.
@@ -131,7 +131,7 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
 
 
 def check_registry(name: str) -> None:
-    """See that mteb's prompts for a model can be used, before the model is loaded.
+    """Check that mteb's prompts for a model can be used, before the model is loaded.
 
     Args:
         name: of the model on the hub.
@@ -145,7 +145,7 @@ def check_registry(name: str) -> None:
 
 @dataclass(frozen=True)
 class _RegistryRules:
-    """How mteb's registry has a model given its prompts.
+    """A model's prompts in mteb's registry.
 
     Attributes:
         window: the most tokens that mteb reads of a text; None: the model's own.
@@ -159,7 +159,7 @@ class _RegistryRules:
 
 
 def _registry_rules(name: str) -> _RegistryRules | None:
-    """Return what mteb's registry says of a model's prompts; None: it does not have the model."""
+    """Return a model's prompts in mteb's registry; None if it lacks the model."""
     import mteb
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper

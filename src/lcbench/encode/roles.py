@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def task_of(role: Role | None) -> dict[str, str]:
-    """Return what `SentenceTransformer.encode` hands to `preprocess` and `forward` for a role."""
+    """Return the task that `SentenceTransformer.encode` passes for a role."""
     return {} if role is None else {"task": role}
 
 
 def depends_on_role(model: SentenceTransformer) -> bool:
-    """Return whether a model may make different tokens or embeddings of one text by its role.
+    """Return whether a text's tokens or embedding may depend on its role.
 
     A module of another library that could look at the role counts as one that does.
     """
@@ -69,7 +69,7 @@ def query_window_key(model: SentenceTransformer) -> str:
 
 
 def cap_lengths(model: SentenceTransformer, positions: int, name: str) -> None:
-    """Bring windows for queries and documents alone down to the positions that a model has.
+    """Limit a model's windows by role to its positions.
 
     Args:
         model: loaded.
@@ -132,7 +132,7 @@ def check_routes(model: SentenceTransformer, roles: Collection[Role | None], nam
 
 
 def _passed(model: SentenceTransformer, role: Role | None, name: str) -> Iterator[Any]:
-    """Yield the modules that a text of a role goes through."""
+    """Yield the modules that process a text of a role."""
     from sentence_transformers.base.modules import Router
 
     waiting: list[Any] = list(model.children())

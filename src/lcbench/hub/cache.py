@@ -276,7 +276,7 @@ def _tell_offline(is_offline: bool) -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Undo, when this context ends, what `use` and `go_offline` have told the libraries meanwhile.
+    """Undo `use` and `go_offline` at the end of this context.
 
     What a program does next with the hub is its own business. A token that was withheld stays so.
     """

@@ -462,10 +462,10 @@ def prediction_line(prediction: Prediction) -> str:
 def seconds_line(prediction: Prediction) -> str:
     """Return the parts of a predicted time, and their source."""
     costs = prediction.cells.values()
-    beside = " in parallel" if prediction.processes else ""
+    parallel = " in parallel" if prediction.processes else ""
     parts = [
         f"encoding {clock(prediction.encode_seconds)}",
-        f"scoring {clock(prediction.score_seconds)}{beside}",
+        f"scoring {clock(prediction.score_seconds)}{parallel}",
     ]
     if round(prediction.load_seconds):
         parts.append(f"loading data {clock(prediction.load_seconds)}")

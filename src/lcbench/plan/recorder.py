@@ -61,15 +61,15 @@ class Recorder:
 
     def _operations(self, texts: float, tokens: float, cost: CellCost, known: Dimensions) -> float:
         """Return the operations of a cell's encoding, and compare its texts with the estimate."""
-        reckoned_texts = sum(one.texts for one in cost.fresh)
-        reckoned_tokens = sum(one.tokens for one in cost.fresh)
+        estimated_texts = sum(one.texts for one in cost.fresh)
+        estimated_tokens = sum(one.tokens for one in cost.fresh)
         # Most were already in a store; it is unknown which.
-        if not reckoned_tokens or 2 * texts < reckoned_texts:
+        if not estimated_tokens or 2 * texts < estimated_texts:
             return operations(texts, tokens, known)
         done = 0.0
         for one in cost.fresh:
-            of_texts = one.texts * texts / reckoned_texts
-            of_tokens = one.tokens * tokens / reckoned_tokens
+            of_texts = one.texts * texts / estimated_texts
+            of_tokens = one.tokens * tokens / estimated_tokens
             measured = (one.tokens, one.texts, of_texts, of_tokens)
             sum_up(self._measured.texts, one.key, measured)
             done += operations(of_texts, of_tokens, known)

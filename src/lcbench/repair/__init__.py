@@ -1,1 +1,1 @@
-"""What is tried against length collapse, as one value."""
+"""Repairs of length collapse, and their names."""

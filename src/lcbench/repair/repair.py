@@ -1,4 +1,4 @@
-"""A repair: all that is tried against length collapse in one cell, and the name that it has."""
+"""A repair of length collapse, as applied in a cell, and its name in results."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class Results:
 
         Args:
             column_of: the column of Table 1 for a task's name and mteb type.
-            warn: told of every file that is left out: it cannot be read, was changed, or is not
+            warn: receives every file that is left out: it cannot be read, was changed, or is not
                 the result of the cell in whose place it lies. Nothing is written or renamed.
             paths: of result files, only these; None: all in the folder.
 

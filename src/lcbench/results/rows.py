@@ -290,7 +290,7 @@ def separate_texts(rows: list[dict[str, Any]]) -> None:
             row["group"] += f", {name} {row['texts'][:8]}"
 
 
-# What a protocol's name says of its prompts; any other is told, so that no two share a table.
+# The prompts that a protocol's name implies; others are named, so that they get separate tables.
 _PROMPTS_OF = {"leaderboard": "registry", "model": "model"}
 
 

@@ -119,7 +119,7 @@ class Pool:
                 self._context.set_forkserver_preload(["lcbench.score.preload"])
 
     def warm_up(self) -> None:
-        """Begin to load the libraries, beside whatever this process does."""
+        """Begin to load the libraries in the background."""
         if self._context is not None and self._context.get_start_method() == "forkserver":
             _start_quietly(forkserver.ensure_running)
 
@@ -138,7 +138,7 @@ class Pool:
         Args:
             jobs: in the order in which they are begun; the next is asked for when it can be.
             engine: encodes for them.
-            started: told of each as it begins.
+            started: called for each job as it starts.
 
         Raises:
             EncoderStuck: the encoder does not come back from a cell that was ended for its time.
@@ -376,7 +376,7 @@ def _wait_for(workers: Sequence[Worker]) -> None:
 
 
 class _JobQueue:
-    """Jobs that are yet to be begun: the next is asked for when it can be begun."""
+    """Jobs that have not been started; the next is requested when it can be started."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._jobs = iter(jobs)

@@ -105,7 +105,7 @@ class Server:
             self._changed.notify()
 
     def serve(self) -> None:
-        """Answer until told to end."""
+        """Answer requests until the end."""
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_what_it_waits_for, SHUTDOWN_SECONDS)

@@ -73,7 +73,7 @@ def score_jobs(
 ) -> None:
     """Score jobs until there are no more; the main function of a scoring process."""
     # Some of mteb's similarities are taken on a GPU wherever one is seen: thousands of small ones
-    # beside the encoder, in whatever precision, and half a gigabyte of its memory in each process.
+    # next to the encoder, in any precision, and half a gigabyte of its memory in each process.
     # In time: nothing that has been imported before asks CUDA for its devices.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for one in IGNORED_SIGNALS:

@@ -30,8 +30,8 @@ _COLUMN_OF_TYPE = {
 
 
 OUTSIDE_AVERAGE = frozenset({"Needle", "Passkey"})
-"""Columns that are not part of `Avg` beside others: one fact in much filler, where few queries say
-little. The paper's averages leave them out as well (its Table 4)."""
+"""Columns that `Avg` leaves out if there are others: a single fact in long filler, with few queries.
+The paper's averages leave them out as well (its Table 4)."""
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,13 @@ def register_eager() -> str:
 
 
 def _eager_function(module: nn.Module) -> Attention:
-    """Return the eager attention function beside a layer's class."""
+    """Return the eager attention function in the module of a layer's class."""
     for kind in type(module).__mro__:
         found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
         if found is not None:
             return found  # type: ignore[no-any-return]
     raise InjectionError(
-        f"{type(module).__name__}: its eager attention function was not found beside it."
+        f"{type(module).__name__}: its eager attention function was not found in its module."
     )
 
 

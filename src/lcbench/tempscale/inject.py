@@ -184,7 +184,7 @@ class Injection:
             self._watch_lengths()
 
     def _prove(self, started: float) -> Proof:
-        """Show every layer at the temperatures that the policy can give it."""
+        """Prove every layer at the temperatures that the policy can give it."""
         shown: dict[str, list[float]] = {}
         largest = 0.0
         for role in _ROLES if self._goes_by_role else _ROLES[1:]:
@@ -209,7 +209,7 @@ class Injection:
         """Run the probe batch on the model's own back end, and look for attention outside."""
         if self._original != "flex_attention":
             return run_probe(self._transformer)
-        # What a model computes beside its attention does not depend on the back end.
+        # What a model computes apart from its attention does not depend on the back end.
         self._transformer.set_attn_implementation(register_eager())
         outside = run_probe(self._transformer).outside
         self._transformer.set_attn_implementation(self._original)
@@ -218,7 +218,7 @@ class Injection:
         return probe
 
     def _watch_lengths(self) -> None:
-        """See every batch that goes through the model, before it does.
+        """Intercept every batch before it goes through the model.
 
         Through `forward` itself: sentence-transformers calls that, and so no hook would run.
         """
@@ -238,7 +238,7 @@ class Injection:
         self._taus_up_to(_FIRST_LENGTHS, self._transformer.device)
 
     def _watch_encoding(self, model: nn.Module) -> None:
-        """See whose texts each call of `encode` has, which says it to the model as `task`."""
+        """Intercept the role of the texts in each call of `encode`, which passes it as `task`."""
         if "sentence_transformers" not in sys.modules:
             return
         from sentence_transformers import SentenceTransformer
@@ -270,7 +270,7 @@ class Injection:
         return watched
 
     def _find_rows(self, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the temperature of each text that goes through the model, by its length.
+        """Record the temperature of each text in a batch, by its length.
 
         Nothing here waits for a GPU: lengths are counted there, and temperatures looked up there.
         """
@@ -293,7 +293,7 @@ class Injection:
 
     @property
     def extremes(self) -> tuple[float, ...]:
-        """The lowest and the highest temperature of a policy by length: the probe's two texts'."""
+        """The lowest and highest temperature of a policy by length, for the probe's two texts."""
         values = self.policy.values()
         return min(values), max(values)
 
@@ -432,7 +432,7 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
 
     Raises:
         InjectionError: the model's attention cannot be reached in every layer (the message names
-            what stands in the way), or it runs at a temperature already. The model is unchanged.
+            the obstacle), or it already runs at a temperature. The model is unchanged.
         RequestError: `tau` is no policy, or names a layer or length that the model does not have.
 
     Examples:
@@ -459,7 +459,7 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
 
 
 def shape_of(model: nn.Module) -> ModelShape:
-    """Return what a policy has to know of a loaded model."""
+    """Return the properties of a loaded model that policies depend on."""
     config = find_transformer(model).config
     window = getattr(model, "max_seq_length", None)
     return ModelShape(

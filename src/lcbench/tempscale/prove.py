@@ -91,10 +91,10 @@ class Call:
 
     @property
     def is_right(self) -> bool:
-        """Whether the error is one of rounding: NaN is not.
+        """Return whether the error is a rounding error; NaN is not.
 
-        One that only the size of the logits explains must also be small beside what the temperature
-        does: else it could not be seen that there is one at all.
+        One that only the size of the logits explains must also be small compared with the effect of
+        the temperature, which could not be detected otherwise.
         """
         if self.error <= TOLERANCE.get(self.got.dtype, 1e-5):
             return True
@@ -104,7 +104,7 @@ class Call:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether the size of the logits explains the error."""
+        """Return whether the size of the logits explains the error."""
         dtype = self.got.dtype
         bound = _PER_LOGIT.get(dtype, 4.0) * torch.finfo(dtype).eps * self.largest
         return self.error <= bound
@@ -116,7 +116,7 @@ class Call:
 
     @property
     def is_defined(self) -> bool:
-        """Whether the formula has finite values: queries, keys and values of the model are."""
+        """Return whether the formula's values are finite."""
         return bool(torch.isfinite(self.expected[self._rows]).all())
 
     @property
@@ -130,7 +130,7 @@ class Call:
 
 @dataclass
 class Probe:
-    """What one run over the probe batch showed."""
+    """The observations of one run over the probe batch."""
 
     calls: list[Call] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -159,7 +159,7 @@ def inside(probe: Probe | None) -> Iterator[None]:
 
 
 def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
-    """Run the model once over the probe batch and return what its attention did.
+    """Run the model once over the probe batch and return its attention calls.
 
     Args:
         transformer: the model.
@@ -200,7 +200,7 @@ def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
 
 
 def check_probe(transformer: PreTrainedModel, probe: Probe, layers: Sequence[nn.Module]) -> float:
-    """Check what a probe of an injected model showed, and return the largest error of a layer.
+    """Check the probe of an injected model, and return the largest error of a layer.
 
     Args:
         transformer: the model.
@@ -251,7 +251,7 @@ def check_probe(transformer: PreTrainedModel, probe: Probe, layers: Sequence[nn.
 
 
 def _too_large(call: Call) -> str:
-    """Return what is to be done where half precision rounds away what a temperature does."""
+    """Return the remedy if half precision rounds away the effect of a temperature."""
     if not call.is_rounding or call.got.dtype not in (torch.float16, torch.bfloat16):
         return ""
     dtype = str(call.got.dtype).removeprefix("torch.")
@@ -314,7 +314,7 @@ def _probe_batch(transformer: PreTrainedModel) -> dict[str, Tensor]:
 
 
 class _AttentionOutside(TorchDispatchMode):
-    """Notes every attention that runs while the injected attention is not at work."""
+    """Records attention that runs outside the injected attention."""
 
     def __init__(self, probe: Probe, stack: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

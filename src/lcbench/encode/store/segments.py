@@ -25,7 +25,7 @@ _CHECKSUMS = ("index", "values")
 
 @dataclass(frozen=True)
 class Context:
-    """What all rows of a shelf have in common: texts differ, nothing else does.
+    """The common properties of a shelf's rows, which differ only in their texts.
 
     Attributes:
         model: its name.
@@ -110,9 +110,9 @@ def _schema(context: Context, kind: Any, checksums: Mapping[str, str]) -> Any:
 def _checksums(rows: Rows, *, only_keys: bool = False) -> dict[str, str]:
     """Return the checksums of rows: of keys and lengths, and of the values.
 
-    XXH3 of 128 bits, since it costs nothing beside reading: a segment takes 0.4 ms, and 22 ms with
-    BLAKE2b. It is made for damage, not for forgery: whoever can write the store can also write
-    segments of his own.
+    XXH3 of 128 bits, since its cost is negligible compared with reading: a segment takes 0.4 ms, and
+    22 ms with BLAKE2b. It protects against damage, not forgery: anyone who can write the store can
+    also write segments.
     """
     index = xxhash.xxh3_128(np.ascontiguousarray(rows.keys).data)
     index.update(np.ascontiguousarray(rows.lengths, np.int32).data)

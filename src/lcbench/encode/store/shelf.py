@@ -51,7 +51,7 @@ _ATTEMPTS = 3
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder of a store that the request names, where there is none.
+    """Check that the requested folder of a store can be written; make it if needed.
 
     Raises:
         RequestError: it cannot be made, or cannot be written.
@@ -80,7 +80,7 @@ class Store:
         Args:
             folder: in which the segments lie; None: in memory.
             max_bytes: that all segments may have together; the least recently used go first.
-            warn: is told, once, why nothing more is kept.
+            warn: receives, once, the reason why nothing more is kept.
         """
         self._segments = Memory(max_bytes) if folder is None else Folder(folder, max_bytes)
         self._warn = warn
@@ -109,7 +109,7 @@ class Store:
         return shelf
 
     def flush(self) -> None:
-        """Write what was added and is not written yet."""
+        """Write rows that were added but not written yet."""
         for shelf in self._shelves.values():
             shelf.flush()
 
@@ -223,7 +223,7 @@ class Shelf:
             )
 
     def flush(self) -> None:
-        """Write what was added and is not written yet."""
+        """Write rows that were added but not written yet."""
         if self._buffer:
             rows = concatenate(self._buffer.values())
             self._buffer, self._buffered, self._buffer_bytes = {}, Index(), 0
