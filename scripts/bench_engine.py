@@ -57,7 +57,7 @@ class Sizes:
         forward: documents of 512 tokens of the forward pass alone.
         mirror: what is used of the mirror's data; None: all of it.
         taus: of the sweep, and for each role of the grid.
-        measured: how many of the sweep's temperatures (a) and (b) run; their sums are reckoned
+        measured: how many of the sweep's temperatures (a) and (b) run; their sums are estimated
             from them, since neither shares anything between temperatures.
         pairs: how many of the grid's pairs (b) runs; likewise.
         rounds: of which the medians are taken.
@@ -253,7 +253,7 @@ def fitting_batch(
 ) -> int:
     """Return the largest of most, most / 2, most / 4 … texts that eager attention has memory for.
 
-    Found by reckoning: a process that asks for too much is ended by the system, not told.
+    Found by estimation: a process that asks for too much is ended by the system, not told.
 
     Args:
         heads: of a layer.
@@ -791,7 +791,7 @@ def workloads(sizes: Sizes, public: tuple[str, ...]) -> list[Workload]:
 
     Args:
         sizes: how much.
-        public: tasks beside the docs suite's.
+        public: tasks in addition to the docs suite's.
     """
     retrieval = tuple(
         task for task, kind in DOCS_TYPES.items() if kind in ("Retrieval", "Reranking")
@@ -856,7 +856,7 @@ def run_rounds(
     """Measure all systems of all workloads in turn, as often as there are rounds.
 
     Returns:
-        Measurements by workload and system, reckoned for all temperatures where fewer were run.
+        Measurements by workload and system, estimated for all temperatures where fewer were run.
     """
     for workload in chosen:
         bench.measure("data", workload)
@@ -937,7 +937,7 @@ def page(
         f"own. The matrix product [4096, hidden] × [hidden, 4 · hidden] in fp32 ran at "
         f"{statistics.median(rates) / 1e9:,.0f} GFLOP/s",
         f"({min(rates) / 1e9:,.0f} to {max(rates) / 1e9:,.0f}), measured after each of them. The",
-        "operations of (c) are reckoned from the mean length of a task's texts where its items do",
+        "operations of (c) are estimated from the mean length of a task's texts where its items do",
         "not say every text's, which makes its share a lower bound; those of (a) and (b) exactly.",
         "Rest is what no stage took; it is negative where stages ran side by side.",
     ]
@@ -965,7 +965,7 @@ def _section(workload: Workload, measured: Rounds) -> list[str]:
         if some < every:
             lines.append(
                 f"{SYSTEMS[system]} is measured at {some} of {every} temperatures or pairs and "
-                "reckoned for all; it shares nothing between them."
+                "estimated for all; it shares nothing between them."
             )
     lines += ["", *table(["", *(SYSTEMS[s] for s in systems)], rows)]
     ratios = [

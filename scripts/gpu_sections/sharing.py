@@ -52,7 +52,7 @@ class Encoding:
 
 
 def run(check: Check) -> None:
-    """Run two processes beside each other, twice."""
+    """Run two processes in parallel, twice."""
     with check.part("two runs"):
         _two_runs(check)
     with check.part("two encoders"):

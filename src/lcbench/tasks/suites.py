@@ -30,7 +30,7 @@ _COLUMN_OF_TYPE = {
 
 
 OUTSIDE_AVERAGE = frozenset({"Needle", "Passkey"})
-"""Columns that `Avg` leaves out if there are others: a single fact in long filler, with few queries.
+"""Columns that `Avg` leaves out if there are others: one fact in long filler, with few queries.
 The paper's averages leave them out as well (its Table 4)."""
 
 

@@ -110,7 +110,7 @@ def _schema(context: Context, kind: Any, checksums: Mapping[str, str]) -> Any:
 def _checksums(rows: Rows, *, only_keys: bool = False) -> dict[str, str]:
     """Return the checksums of rows: of keys and lengths, and of the values.
 
-    XXH3 of 128 bits, since its cost is negligible compared with reading: a segment takes 0.4 ms, and
+    XXH3 of 128 bits, since it costs little compared with reading: a segment takes 0.4 ms, and
     22 ms with BLAKE2b. It protects against damage, not forgery: anyone who can write the store can
     also write segments.
     """
