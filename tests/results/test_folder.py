@@ -577,7 +577,7 @@ def test_a_result_counts_only_in_its_own_place(results: Results) -> None:
     for words in (
         "τ 0.7, where τ 0.5 belongs",
         f"revision {'f' * 40}, where revision {'0' * 40} belongs",
-        "model some__model, where model other__model belongs",
+        "model some__model, not other__model",
         f"protocol {group.name}, where protocol {group.name}-backup belongs",
     ):
         assert words in told

@@ -195,7 +195,7 @@ def test_what_is_run_in_part_is_spread_and_said() -> None:
     text = "\n".join(
         bench.page([by_name["sweep"]], {"sweep": {"a": [one], "b": [one], "c": [one]}}, 1, [])
     )
-    assert "(b) plain mteb is measured at 1 of 7 temperatures or pairs and reckoned" in text
+    assert "(b) plain mteb is measured at 1 of 7 temperatures or pairs and estimated" in text
 
 
 def test_repeats_are_those_of_twenty_newsgroups() -> None:
