@@ -515,7 +515,9 @@ def test_a_main_score_that_is_none_fails_the_cell(
     score_: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_main_score(score_, monkeypatch)
-    with pytest.raises(ValueError, match=r"split test, subset default: a main score of .* is impossible"):
+    with pytest.raises(
+        ValueError, match=r"split test, subset default: a main score of .* is impossible"
+    ):
         score(Pairs(), encoder)
 
 
