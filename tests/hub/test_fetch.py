@@ -259,7 +259,7 @@ def test_what_cannot_be_fetched_is_told_and_the_rest_is_fetched(hub: Hub, tmp_pa
     reasons = {name.split()[1]: reason for name, reason in failed.items()}
     # This hub has three languages, and all were asked for.
     languages = reasons.pop("mteb/amazon_massive_intent")
-    assert languages.startswith("mteb/amazon_massive_intent has nothing of af, am, ar")
+    assert languages.startswith("mteb/amazon_massive_intent has no af, am, ar")
     assert "which MassiveIntentClassification reads" in languages
     assert reasons == {
         "mteb/stsbenchmark-sts": "there is no such revision",
@@ -341,7 +341,7 @@ def test_what_does_not_fit_is_refused_beforehand(
 
 def test_without_a_network_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for offline, why in (("false", "does not answer"), ("true", "offline=true forbids")):
+    for offline, why in (("false", "does not respond"), ("true", "offline=true forbids")):
         with pytest.raises(MissingError, match=why) as missing:
             fetch(tmp_path / "none", "sweep=paper", f"offline={offline}", "model=bge")
         assert len(missing.value.missing) == 38
@@ -402,8 +402,8 @@ def test_a_hub_that_goes_away_is_not_waited_for_again_and_again(
     failed, _ = fetch(tmp_path, *KEYS, "tasks=[STSBenchmark,LEMBQMSumRetrieval]")
     assert list(failed.values()) == [
         "ConnectionError: gone",
-        "the hub (http://127.0.0.1:9) does not answer",
-        "the hub (http://127.0.0.1:9) does not answer",
+        "the hub (http://127.0.0.1:9) does not respond",
+        "the hub (http://127.0.0.1:9) does not respond",
     ]
 
 
@@ -487,7 +487,7 @@ def test_a_networks_fault_is_tried_again_and_others_are_not(
         prefetch._fetch_with_retries(fetch, plan, tmp_path, observer)  # type: ignore[arg-type]
     assert calls == tries
     assert waits == [2.0, 8.0][: tries - 1]
-    assert observer.text.count("again in") == tries - 1
+    assert observer.text.count("retrying in") == tries - 1
 
 
 def evil(hub: Hub, kind: str, *, path: str | None = None, **changes: Any) -> None:
@@ -653,7 +653,7 @@ def test_a_server_that_crawls_is_given_up(
     (reason,) = failed.values()
     assert re.search(r"has sent \d+ bytes in \d+ seconds", reason)
     assert "TimeoutError" in screen
-    assert "again in 0 s" in screen
+    assert "retrying in 0 s" in screen
     assert files_in(data_of(tmp_path, "STSBenchmark"))
 
 

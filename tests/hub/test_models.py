@@ -316,7 +316,7 @@ def test_a_hub_that_accepts_and_never_answers(
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
         asked = settings(tmp_path, name="some/model", source="hub", config="bge")
         started = time.monotonic()
-        with pytest.raises(RequestError, match=r"does not answer:\n  model=bge: some/model\n"):
+        with pytest.raises(RequestError, match=r"does not respond:\n  model=bge: some/model\n"):
             locate(asked, offline=False)
         assert time.monotonic() - started < 30
         server.close()

@@ -530,7 +530,7 @@ def test_only_a_correlation_may_be_below_zero(
         assert score(kind(), encoder).result.get_score() == -0.5
         return
     metric = kind.metadata.main_score
-    with pytest.raises(ValueError, match=rf"of -0\.5 is none: {metric} is between 0 and 1"):
+    with pytest.raises(ValueError, match=rf"of -0\.5 is impossible: {metric} is between 0 and 1"):
         score(kind(), encoder)
 
 
