@@ -42,7 +42,7 @@ def test_minilm_from_its_package(minilm_folder: Path) -> None:
 def test_a_window_can_be_raised_up_to_the_positions(minilm_folder: Path) -> None:
     located = locate(settings(minilm_folder, window=512), offline=True)
     assert load(located, device="cpu", dtype="float32").max_seq_length == 512
-    with pytest.raises(RequestError, match=r"model\.window=513 is more than .* 512 tokens"):
+    with pytest.raises(RequestError, match=r"model\.window=513 exceeds .* 512 tokens"):
         locate(settings(minilm_folder, window=513), offline=True)
 
 
