@@ -74,7 +74,7 @@ def test_what_is_measured_is_measured_as_the_protocol_has_it() -> None:
 
 
 def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match=r"only NVIDIA GPUs multiply in TF32.* on cpu.*paper"):
+    with pytest.raises(RequestError, match=r"only NVIDIA GPUs multiply in TF32.* uses cpu.*paper"):
         arithmetic.pin("tf32", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")

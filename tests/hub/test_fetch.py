@@ -527,7 +527,7 @@ def test_a_hub_cannot_have_files_removed(
     evil(hub, kind, path=path)
     from huggingface_hub import HfApi
 
-    with pytest.raises(RequestError, match="a file outside its folder"):
+    with pytest.raises(RequestError, match="a file outside the repository's folder"):
         prefetch.plan_with(HfApi(endpoint=hub.address), wanted[0], mirror)
     if into == "cache" and kind == "dataset":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
