@@ -92,7 +92,7 @@ def test_a_model_whose_queries_are_not_known_is_refused_and_unchanged() -> None:
         # A projection that is no plain linear layer.
         layer.attention.self.query = nn.Sequential(layer.attention.self.query)
     before = weights(model)
-    with pytest.raises(RequestError, match=r"encoder\.layer\.0\.attention\.self \(.*is not known"):
+    with pytest.raises(RequestError, match=r"encoder\.layer\.0\.attention\.self \(.*is unknown"):
         fold(model, parse(0.7))
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
 

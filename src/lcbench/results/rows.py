@@ -179,7 +179,7 @@ def _of_another_cell(
         told["protocol"] = (key, str(group.relative_to(results_dir)))
     for what, (said, place) in told.items():
         if said is not None and str(said) != place:
-            return f"it has {what} {said}, not {place}"
+            return f"{what} {said}, not {place}"
     return None
 
 

@@ -123,7 +123,7 @@ def test_as_many_documents_as_there_are_names_for(name: str) -> None:
     assert len({one.query for one in made}) == len({one.fact for one in made}) == MOST_DOCUMENTS
     assert max(tokens([one.document for one in made])) <= 128
     for sizes, message in (
-        (SyntheticSizes((128,), MOST_DOCUMENTS + 1), r"docs\.synthetic_documents=1025 is more"),
+        (SyntheticSizes((128,), MOST_DOCUMENTS + 1), r"docs\.synthetic_documents=1025 exceeds"),
         (SyntheticSizes((), 4), r"docs\.synthetic_lengths=auto: this model's window is too short"),
     ):
         with pytest.raises(RequestError, match=message):
