@@ -197,7 +197,7 @@ def test_a_classifier_is_refused(plain: Callable[..., Path], task: str) -> None:
 
 def test_an_adapter_alone_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    with pytest.raises(RequestError, match=r"LoRA adapter of org/base .* Merge it"):
+    with pytest.raises(RequestError, match=r"LoRA adapter of org/base, .* Merge it"):
         found(tmp_path)
 
 
@@ -323,7 +323,7 @@ def test_files_that_cannot_be_read(copy: Callable[..., Path]) -> None:
 def test_json_that_is_none_is_named(copy: Callable[..., Path], name: str, text: str) -> None:
     folder = copy()
     (folder / name).write_text(text, encoding="utf-8")
-    with pytest.raises(RequestError, match=rf"{name} (is not|has to be)"):
+    with pytest.raises(RequestError, match=rf"{name} (is not|must be)"):
         found(folder)
 
 
