@@ -175,7 +175,7 @@ def test_no_network_and_nothing_here(run, dead_hub: DeadHub, tmp_path: Path, off
     why = (
         "offline=true forbids fetching it"
         if offline == "true"
-        else f"({dead_hub.address}) does not answer"
+        else f"({dead_hub.address}) does not respond"
     )
     assert why in done.stderr
     assert "model=bge: BAAI/bge-base-en-v1.5 (revision a5beb1e3" in done.stderr

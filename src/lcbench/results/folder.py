@@ -1,16 +1,16 @@
-"""The result files: where they lie, how they are written, and how they are read into a frame.
+"""A results folder: its layout, and writing and reading of cells.
 
-The layout is that of `mteb.ResultCache`, one cache a protocol; beside each of mteb's files lies
-what its format cannot hold, under names that do not end in `.json` (mteb's loader would fail):
+The layout is that of `mteb.ResultCache`, one cache per protocol. Next to mteb's files are others
+with further data, whose names do not end in `.json` (mteb's loader would fail):
 
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/            the baseline
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/experiments/tau_<canonical>/
         <Task>.json                mteb's result; it is written last, so its presence means done
         <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts; of an
                                    imported result, where it comes from and what it lacks
-        <Task>.items.parquet       one row an item: id, length in tokens, score, ranks
+        <Task>.items.parquet       one row per item: id, length in tokens, score, ranks
         <Task>.failure.txt         if the cell failed: how often, why, where, and the traceback
-        .<Task>.attempt-<n>        while a process runs the cell: whose it is (`claims`)
+        .<Task>.attempt-<n>        the claim of a process that runs the cell (`claims`)
         model_meta.json            mteb's description of the model
 
 Where `tau_<canonical>` would be longer than 200 characters (τ by layer for many layers), mteb and
@@ -61,7 +61,7 @@ from lcbench.results.rows import (
     read_cell,
     result_files,
     result_rows,
-    tell_texts_apart,
+    separate_texts,
 )
 from lcbench.system.files import Content, check_writable, write_atomically
 
@@ -72,13 +72,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's outcome, ready to be written.
+    """The files of a finished cell, before they are written.
 
     Attributes:
-        result: mteb's JSON, or what writes it.
+        result: mteb's JSON, or a function that writes it.
         model_meta: mteb's description of the model, with the repair as an experiment.
-        provenance: how the result came about; JSON types only.
-        items: one row an item, or None for a type of task that has no per-item scores here.
+        provenance: provenance of the result; JSON types only.
+        items: one row per item, or None for a type of task without per-item scores here.
     """
 
     result: Content
@@ -102,28 +102,27 @@ class Results:
         return CellFiles(folder, cell.task)
 
     def check_writable(self) -> None:
-        """Make the folder, and try a file in it.
+        """Check that the folder can be written, before anything is computed.
 
         Raises:
-            RequestError: naming the key, before anything is computed.
+            RequestError: naming the key.
         """
         try:
             check_writable(self.folder)
         except OSError as error:
             raise RequestError(
                 f"results_dir={self.folder} cannot be written: {error.strerror or error}. "
-                "Name another folder: results_dir=PATH."
+                "Choose another folder: results_dir=PATH."
             ) from error
 
     def is_done(self, cell: Cell, warn: Callable[[str], None]) -> bool:
-        """Whether the cell's result is there, can be read, was not changed and is its own.
+        """Return whether the cell has a valid, unchanged result of its own.
 
-        Any other is set aside under another name and reported, so that it is neither averaged nor
-        silently written over. A run asks this, of its own cells: a report leaves them where they
-        are.
+        An invalid result is renamed and reported, so that it is neither averaged nor silently
+        overwritten. Only a run does this, for its own cells: a report changes nothing.
 
         Raises:
-            StorageError: it cannot be read or set aside: no permission.
+            StorageError: it cannot be read or renamed: no permission.
         """
         files = self.files(cell)
         content = content_of(files.result)
@@ -136,8 +135,8 @@ class Results:
             aside = _set_aside(files.result, content)
         except OSError as error:
             raise StorageError(
-                f"{files.result} {wrong}, and it cannot be set aside: {error.strerror}. Have it "
-                "removed by whoever may, or name another folder: results_dir=PATH."
+                f"{files.result} {wrong}, and it cannot be set aside: {error.strerror}. Ask "
+                "its owner to remove it, or choose another folder: results_dir=PATH."
             ) from error
         if aside is not None:
             warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
@@ -146,7 +145,7 @@ class Results:
         return again is not None and self._what_is_wrong(files, again) is None
 
     def _what_is_wrong(self, files: CellFiles, content: bytes) -> str | None:
-        """Return why a file is not the result of the cell in whose place it lies; None: it is."""
+        """Return why a file is not its cell's result, or None if it is."""
         return read_cell(self.folder, files, content).wrong
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
@@ -156,18 +155,18 @@ class Results:
     def write(
         self, cell: Cell, finished: Finished, is_mine: Callable[[], bool] = lambda: True
     ) -> bool:
-        """Write a cell's files, each whole or not at all, the result last.
+        """Write a cell's files atomically, the result last.
 
         Args:
-            cell: which.
-            finished: its outcome.
-            is_mine: whether the cell is still this process's to write; asked before each step.
+            cell: the cell.
+            finished: its files.
+            is_mine: returns whether this process still holds the cell; called before each step.
 
         Returns:
-            whether it was written; else it is no longer this process's.
+            whether it was written; else this process no longer holds the cell.
 
         Raises:
-            StorageError: nothing of this cell counts as done then.
+            StorageError: it cannot be written; the cell does not count as done.
         """
         files, record = self.files(cell), finished.provenance
         steps: list[tuple[Path, Content]] = []
@@ -199,11 +198,11 @@ class Results:
         return True
 
     def failure(self, cell: Cell) -> Failure | None:
-        """Return how the last attempt of a cell ended, if in failure."""
+        """Return the failure of a cell's last attempt, if any."""
         return read_failure(self.files(cell).failure)
 
     def write_failure(self, cell: Cell, failure: Failure) -> Path:
-        """Keep how a cell failed, and return where.
+        """Record a cell's failure, and return the file.
 
         Raises:
             StorageError: it cannot be written.
@@ -218,7 +217,7 @@ class Results:
         warn: Callable[[str], None],
         paths: Iterable[Path] | None = None,
     ) -> pd.DataFrame:
-        """Read scores into a frame, one row a cell × split × subset.
+        """Read scores into a frame with one row per cell × split × subset.
 
         Args:
             column_of: the column of Table 1 for a task's name and mteb type.
@@ -238,7 +237,7 @@ class Results:
         import pandas as pd
 
         rows = list(self._rows(column_of, warn, paths))
-        tell_texts_apart(rows)
+        separate_texts(rows)
         labels = read_labels(self.folder)
         for row in rows:
             row["label"] = labels.get((row["model"], row["revision"]))
@@ -293,16 +292,16 @@ class Results:
                     conditions |= items_digest(items, read.result, digests)
             except FileNotFoundError:
                 if ITEMS_DIGEST in read.provenance:
-                    left_out.add(files.items, "is missing: what needs the items is left out.")
+                    left_out.add(files.items, "is missing: tables that need items omit it.")
             except (OSError, ItemsError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
-                left_out.add(files.items, f"is left out: {why}. The score counts all the same.")
+                left_out.add(files.items, f"is left out: {why}. The score is used nevertheless.")
             yield from rows
         left_out.tell(warn)
 
 
 def _set_aside(path: Path, content: bytes) -> Path | None:
-    """Give a file that is no result another name, and return it; None: it has changed meanwhile.
+    """Rename an invalid result, and return the new path; None if it has changed meanwhile.
 
     Args:
         path: of the file.

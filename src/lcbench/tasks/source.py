@@ -1,7 +1,7 @@
-"""Where tasks come from: the one interface of mteb, the docstrings, and whatever else has tasks.
+"""The interface of task sources, such as mteb and the docs suite.
 
-Everything above this package asks a task's source, and knows no source by name. A new one is a
-subclass of `Source` that the settings of a request name (`Settings.sources`).
+Packages above this one use only the interface. A new source is a subclass of `Source` that is added
+to `Settings.sources`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Texts:
     """Texts of one kind that a model encodes for a task.
 
     Attributes:
-        origin: which texts they are: texts of the same origin are all among the largest of them.
-        count: how many, repetitions included.
-        unique: how many different ones, over one column of the dataset: a text that stands in two
-            columns (a pair's first and second) counts in both.
-        characters: of all `count` of them.
-        role: which temperature a policy by role gives them.
-        drawn_rows: rows of the train split that are gone through to draw them, each once a sample.
-        fitted_labels: labels of the classifiers that are fitted on them, each once a sample.
+        origin: identifier; texts of the same origin are contained in the largest set of it.
+        count: number of texts, including repetitions.
+        unique: number of different texts per dataset column: a text in two columns (of a pair)
+            counts in both.
+        characters: number of characters in all `count` texts.
+        role: role, which a policy by role depends on.
+        drawn_rows: rows of the train split visited to draw them, once per sample.
+        fitted_labels: labels of the classifiers fitted on them, once per sample.
     """
 
     origin: str
@@ -80,16 +80,16 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
 
 @dataclass(frozen=True)
 class Part:
-    """What is scored of a task: resolved from the protocol's rules and a benchmark's own.
+    """The part of a task that is scored, by the rules of protocol and benchmark.
 
     Attributes:
-        name: of the task.
-        subsets: those that are scored; None: all.
-        splits: those that are scored.
-        asked_subsets: what of it belongs to the protocol: as the request has them, where a
-            benchmark does not narrow them further; None: all.
-        asked_splits: the protocol's rule, or a benchmark's own, joined by commas.
-        source: where the task comes from.
+        name: name of the task.
+        subsets: scored subsets; None: all.
+        splits: scored splits.
+        asked_subsets: subsets in the protocol: those of the request, unless a benchmark narrows
+            them further; None: all.
+        asked_splits: the protocol's rule, or a benchmark's splits joined by commas.
+        source: source of the task.
         limit: how many items of each split and subset are scored; None: all.
     """
 
@@ -120,13 +120,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where texts come from that are not read from a dataset of the hub.
+    """The origin of texts that are not from the hub.
 
     Attributes:
-        dataset: their name in provenance. Results of one name and several digests are reported in
-            tables of their own, so that all tasks of an origin have one digest.
-        place: where they are taken from, in provenance.
-        listed_as: the same in a listing of tasks, in two words.
+        dataset: name in provenance. Results of one name with several digests are reported in
+            separate tables, so all tasks of an origin should share a digest.
+        place: location in provenance.
+        listed_as: location in a listing of tasks, in two words.
     """
 
     dataset: str
@@ -135,22 +135,22 @@ class Origin:
 
 
 class Source(ABC):
-    """Tasks of one origin.
+    """A source of tasks.
 
-    A source travels to the processes that score: it can be pickled, and equal ones make equal
-    tasks. Where texts go by a model's window (`at`), `make`, `texts` and `digest` are asked of the
-    source for that window.
+    A source is sent to scoring processes: it can be pickled, and equal sources make equal tasks. If
+    texts depend on a model's window (`at`), `make`, `texts` and `digest` are called on the source
+    for that window.
 
     Attributes:
-        origin: of the texts; None: they are datasets of the hub (`datasets`), which are looked for,
-            fetched and identified in `lcbench.hub`.
+        origin: origin of the texts; None: they are datasets of the hub (`datasets`), which
+            `lcbench.hub` finds, fetches and identifies.
     """
 
     origin: Origin | None = None
 
     @abstractmethod
     def names(self) -> Collection[str]:
-        """Return the names of its tasks. No two sources have one in common."""
+        """Return the names of its tasks, which are unique among sources."""
 
     @abstractmethod
     def kind(self, task: str) -> str:
@@ -170,12 +170,12 @@ class Source(ABC):
             subsets: that the protocol is restricted to; None: all.
 
         Raises:
-            RequestError: nothing of the task is left, or it is not one that can be run here.
+            RequestError: nothing of the task is left, or it cannot be run here.
         """
 
     @abstractmethod
     def make(self, part: Part) -> AbsTask:
-        """Return the task as an object of mteb's, restricted to what is scored, not yet loaded.
+        """Return the task as an mteb object, restricted to the scored part, without data.
 
         The dataset of a task that is not of the hub has `digest` as its revision, and as its path a
         name that is no absolute path: those are folders of a mirror.
@@ -186,14 +186,14 @@ class Source(ABC):
 
     @abstractmethod
     def texts(self, part: Part) -> tuple[Texts, ...] | None:
-        """Return the texts that a model encodes for a task, or None where that is not known.
+        """Return the texts that a model encodes for a task, or None if unknown.
 
         Raises:
-            RequestError: they cannot be had, although nothing is `missing`.
+            RequestError: they cannot be read, although nothing is `missing`.
         """
 
     def at(self, window: int | None) -> Source:
-        """Return the same source for a model's window, where its texts go by it.
+        """Return the source for a model's window, if its texts depend on it.
 
         Args:
             window: in tokens; None: not limited.
@@ -207,7 +207,7 @@ class Source(ABC):
             None: the texts are a commit of the hub's, which the task itself names.
 
         Raises:
-            RequestError: the texts cannot be had; names the key or the file.
+            RequestError: the texts cannot be read; names the key or the file.
         """
         return None
 
@@ -216,7 +216,7 @@ class Source(ABC):
         return False
 
     def missing(self, task: str) -> Sequence[str]:
-        """Return what of a task's own texts is not here, one line each: the key or file, and why.
+        """Return a line for each missing part of a task's own texts: the key or file, and why.
 
         Datasets of the hub (`datasets`) are not among them: `lcbench.hub.datasets.missing_data`
         looks for those, in mirrors and caches, and what is missing there can be fetched.
@@ -224,11 +224,11 @@ class Source(ABC):
         return ()
 
     def datasets(self, part: Part) -> Sequence[tuple[TaskEntry, tuple[str, ...] | None]]:
-        """Return mteb's tasks whose datasets a part is read from, and their subsets (None: all)."""
+        """Return the mteb tasks whose datasets a part reads, with their subsets (None: all)."""
         return ()
 
     def remark(self, task: str, model: str, window: int | None) -> str | None:
-        """Return a line about what a model's window makes of a task; None: there is nothing to say.
+        """Return a remark about the effect of a model's window on a task, or None.
 
         Args:
             task: its name.
@@ -251,7 +251,7 @@ def source_of(task: str, sources: Iterable[Source]) -> Source:
 
 
 def check_texts(parts: Iterable[Part]) -> None:
-    """See that the texts of tasks that are not the hub's are here.
+    """Check that texts that are not from the hub are present.
 
     Raises:
         RequestError: naming everything that is missing.
@@ -262,12 +262,12 @@ def check_texts(parts: Iterable[Part]) -> None:
 
 
 def remarks(parts: Iterable[Part], model: str, window: int | None) -> list[str]:
-    """Return what there is to say about what a model's window makes of tasks, each line once."""
+    """Return distinct remarks about the effect of a model's window on tasks."""
     lines = (part.source.remark(part.name, model, window) for part in parts)
     return list(dict.fromkeys(line for line in lines if line is not None))
 
 
 def no_subset(task: str, asked: Sequence[str], there: Sequence[str]) -> RequestError:
-    """Return the error that says that a task has none of the subsets that were asked for."""
+    """Return the error for a task without any of the requested subsets."""
     listed = ", ".join(there[:60]) + (" …" if len(there) > 60 else "")
     return RequestError(f"subsets={','.join(asked)}: {task} has none of these; it has {listed}.")
