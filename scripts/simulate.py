@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from markdown_table import table as markdown_table
 from numpy.typing import NDArray
+from scipy import special
 
 from lcbench.reporting import means
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, Column, ScoreTable, TaskScores
@@ -24,6 +25,7 @@ from lcbench.tasks.suites import shipped_suites
 from lcbench.uncertainty.bootstrap import resample
 from lcbench.uncertainty.clusters import numbered
 from lcbench.uncertainty.items import Sample
+from lcbench.uncertainty.sums import Term, intervals
 
 (_SUITE,) = (suite for suite in shipped_suites() if suite.name == "paper")
 PAPER = {column: len(tasks) for column, tasks in _SUITE.columns.items()}
@@ -32,6 +34,7 @@ PAPER = {column: len(tasks) for column, tasks in _SUITE.columns.items()}
 TAUS = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.1")
 RESAMPLES = 500
 ITEMS = 300
+EXPERIMENTS = 10
 _RAW = 0.5
 
 
@@ -310,6 +313,67 @@ def table_of_choice(runs: int, seed: int) -> str:
     return "\n".join(markdown_table(header, rows))
 
 
+def table_of_p(runs: int, seed: int) -> str:
+    """Return, as Markdown, how often p is small where a classification has no effect."""
+    rows = []
+    for texts, swing in ((200, 0.0), (200, 0.1), (200, 0.3), (1000, 0.1)):
+        random = np.random.default_rng([seed, 3, texts, int(10 * swing)])
+        found = []
+        for _ in range(runs):
+            easy = random.normal(0.5, 1, (texts, 1))
+            same = random.random((texts, EXPERIMENTS))
+            # Each system has training draws that it does well with, and one text in five by chance.
+            systems = [
+                np.where(random.random(same.shape) < 0.2, random.random(same.shape), same)
+                < special.ndtr(easy + swing * random.standard_normal((1, EXPERIMENTS)))
+                for _ in range(2)
+            ]
+            drawn = resample([{("test", "default"): _texts(one)} for one in systems], 4, 0, "T")
+            found.append(1.0 if drawn is None else drawn.p_value(0, 1))
+        below = [f"{100 * np.mean(np.array(found) <= level):.2f}" for level in (0.05, 0.01, 0.001)]
+        rows.append([f"{texts:,}", f"{swing:g}", *below])
+    header = ["texts", "draws vary by", "p ≤ 0.05", "p ≤ 0.01", "p ≤ 0.001"]
+    return "\n".join(markdown_table(header, rows))
+
+
+def _texts(right: NDArray[np.bool_]) -> Sample:
+    """Return a classification's texts, from what is right, shape (texts, experiments)."""
+    bits = right @ (1 << np.arange(right.shape[1], dtype=np.uint16))
+    values, draws = right.mean(axis=1), right.mean(axis=0)
+    return Sample(("texts",), values, None, draws, "texts", bits.astype(np.uint16))
+
+
+def table_of_lengths(runs: int, seed: int) -> str:
+    """Return, as Markdown, how often intervals of the tables by length cover a slope and a mean."""
+
+    def mean_and_slope(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        one, x, xx, y, xy = np.moveaxis(sums, -1, 0)
+        return np.stack([y / one, (one * xy - x * y) / (one * xx - x**2)], axis=-1)
+
+    rows = []
+    for count, draws in ((30, 0), (200, 0), (60, EXPERIMENTS), (200, EXPERIMENTS)):
+        random = np.random.default_rng([seed, 4, count, draws])
+        covered = np.zeros(2)
+        for number in range(runs):
+            x = random.standard_normal(count)
+            y = 0.3 * x + random.standard_normal(count) * (1 + 0.5 * np.abs(x))
+            if draws:
+                swings = 0.3 * random.standard_normal((2, draws))
+                y = y[:, None] + swings[0] + swings[1] * x[:, None]
+                y = y + random.standard_normal((count, draws))
+            columns: list[NDArray[np.float64] | Term] = [np.ones(count), x, x**2, y, Term(y, x)]
+            clusters = numbered(count, "text", number)
+            ends = intervals(columns, clusters, (mean_and_slope,), resamples=500)
+            covered += [
+                one is not None and one[0] <= truth <= one[1]
+                for one, truth in zip(ends, (0.0, 0.3), strict=True)
+            ]
+        shares = [f"{100 * one:.1f}" for one in covered / runs]
+        rows.append([str(count), str(draws) if draws else "none", *shares])
+    header = ["texts", "training draws", "mean", "slope over length"]
+    return "\n".join(markdown_table(header, rows))
+
+
 def report(runs: int, seed: int) -> str:
     """Return the whole document."""
     error = 100 * float(np.sqrt(0.05 * 0.95 / runs))
@@ -340,6 +404,21 @@ One hundred documents with 3 to 12 queries each, without an effect: how often th
 zero, which should be 5, when queries are resampled and when documents are, as in the report.
 
 {table_of_clusters(runs, seed)}
+
+## The p-value of a classification
+
+Texts classified by ten classifiers, each trained on a draw of its own, without an effect: how often
+p is at most so small, which should be 5, 1 and 0.1. The draws vary by so many standard deviations
+of the texts' difficulty.
+
+{table_of_p(runs, seed)}
+
+## Tables by length
+
+Coverage of the 95 % intervals of a mean, and of the slope of changes over length: a bootstrap where
+nothing was trained, else Student's t over texts crossed with training draws.
+
+{table_of_lengths(runs, seed)}
 
 ## Columns of few tasks
 

@@ -87,3 +87,33 @@ def test_the_noise_is_that_of_the_recorded_cells(sweep: str, window: int, kinds:
         assert 1 / 2.5 < error * math.sqrt(units) / foresight.NOISE[kind] < 2.5
         seen.add(kind)
     assert seen == kinds
+
+
+@pytest.mark.parametrize(
+    ("task", "subsets", "kind", "units"),
+    [
+        # Translations of the same texts are one sample, however many languages are asked for.
+        ("MassiveIntentClassification", None, "Classification", 2974),
+        ("MassiveIntentClassification", ("en", "de"), "Classification", 2974),
+        ("MassiveIntentClassification", ("en",), "Classification", 2974),
+        ("STS22", ("en",), "STS", 197),
+    ],
+)
+def test_units_are_those_of_the_subsets_that_are_asked_for(
+    task: str, subsets: tuple[str, ...] | None, kind: str, units: int
+) -> None:
+    found = foresee(parts_of(task, subsets=subsets), COLUMN_OF, 1)
+    assert found is not None
+    wanted = 2.80158 * foresight.NOISE[kind] / math.sqrt(units)
+    assert found.smallest == pytest.approx(wanted, rel=1e-3)
+
+
+def test_subsets_of_unequal_sizes_count_by_their_harmonic_mean() -> None:
+    part = parts_of("STS22", subsets=("en", "de"))["STS22"]
+    sizes = [parts_of("STS22", subsets=(name,))["STS22"] for name in (part.subsets or ())]
+    counts = [one.texts()[0].count for one in sizes]
+    error = 3 * math.sqrt(sum(1 / count for count in counts)) / len(counts)
+    found = foresee({"STS22": part}, COLUMN_OF, 1)
+    assert found is not None
+    assert found.smallest == pytest.approx(2.80158 * error, rel=1e-2)
+    assert len(counts) > 1

@@ -439,3 +439,19 @@ def test_older_items_are_linked_by_their_relevant_documents_and_that_is_said(
     )
     (note,) = found.notes
     assert note.startswith("items of NFCorpus and SciFact do not say which texts they share")
+
+
+def test_cells_right_in_other_experiments_are_two(random: np.random.Generator) -> None:
+    """As often right in every text and experiment, but not about the same texts in each."""
+    right = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 0, 1]] * 6, dtype=bool)
+    other = np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1], [1, 0, 1, 0]] * 6, dtype=bool)
+    assert (right.mean(axis=0) == other.mean(axis=0)).all()
+    assert (right.mean(axis=1) == other.mean(axis=1)).all()
+    cells = [{PART: of_texts(one)} for one in (right, other, right)]
+    found = resample(cells, 200, 0, "t")
+    assert found is not None
+    assert found.places == (0, 1, 0)
+    both = next(one.covariance for one in found.variations if one.source == "both")
+    # Where one is right the other is wrong.
+    assert both[0, 1] == pytest.approx(-both[0, 0])
+    assert both[0, 0] > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lcbench.uncertainty.correlations import Correlations, spearman
+from lcbench.uncertainty.correlations import Correlations
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_counting_pairs_is_the_same_as_drawing_them(
     values = np.round(3 * random.random((30, 2)), decimals)
     drawn = random.integers(0, 30, (5, 30))
     counts = np.stack([np.bincount(one, minlength=30) for one in drawn]).astype(np.int32)
-    found = spearman(gold, values, counts)
+    found = Correlations(gold, values).over(counts.T)
     for sample, row in zip(drawn, found, strict=True):
         wanted = [stats.spearmanr(gold[sample], values[sample, cell])[0] for cell in (0, 1)]
         assert row == pytest.approx(wanted, abs=1e-12)
@@ -29,13 +29,13 @@ def test_counting_pairs_is_the_same_as_drawing_them(
 
 def test_samples_of_unequal_size() -> None:
     gold, values = np.array([1.0, 2, 3, 4]), np.array([[1.0], [3], [2], [4]])
-    found = Correlations(gold, values).over(np.array([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=np.int32))
+    found = Correlations(gold, values).over(np.array([[1, 1, 1, 0], [1, 1, 1, 1]]).T)
     assert found[:, 0] == pytest.approx([0.5, 0.8])
 
 
 def test_a_constant_side_has_no_correlation() -> None:
     gold, values = np.array([1.0, 2, 3]), np.array([[5.0, 1], [5, 2], [5, 3]])
-    found = spearman(gold, values, np.array([[1, 1, 1], [0, 3, 0]], dtype=np.int32))
+    found = Correlations(gold, values).over(np.array([[1, 1, 1], [0, 3, 0]]).T)
     assert np.isnan(found).tolist() == [[True, False], [True, True]]
     assert found[0, 1] == pytest.approx(1)
 
@@ -74,3 +74,20 @@ def test_what_pairs_add_is_how_much_a_bootstrap_varies(random: np.random.Generat
     for gradient in (np.array([1.0, 0.0]), difference):
         found = np.sqrt(gradient @ (added.T @ added) @ gradient)
         assert found == pytest.approx(np.sqrt(gradient @ wanted @ gradient), rel=0.08)
+
+
+@pytest.mark.parametrize("decimals", [1, 4, 9])
+def test_of_many_pairs_single_precision_is_enough(
+    random: np.random.Generator, decimals: int
+) -> None:
+    """Of ten thousand pairs, those that few others or many equal."""
+    gold = np.round(random.standard_normal(10_001), 1)
+    values = np.round(gold[:, None] + random.standard_normal((10_001, 1)), decimals)
+    correlations = Correlations(gold, values)
+    counts = random.poisson(1, (10_001, 3)).astype(np.uint8)
+    found = correlations.over(counts)[:, 0]
+    for sample, one in zip(counts.T, found, strict=True):
+        wanted = stats.spearmanr(np.repeat(gold, sample), np.repeat(values[:, 0], sample))[0]
+        assert one == pytest.approx(wanted, abs=1e-7)
+    whole = stats.spearmanr(gold, values[:, 0])[0]
+    assert correlations.whole() == pytest.approx([whole], abs=1e-14)

@@ -12,7 +12,7 @@ from scipy import stats
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
-from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, ratio_error, standard_error
+from lcbench.uncertainty.covariance import HALF_WIDTH, noise_of, ratio_error, standard_error
 
 
 @pytest.fixture
@@ -49,6 +49,23 @@ def pair_cell(
     )
     score = float(stats.spearmanr(gold, cosines)[0])
     return write_cell(results, "STS13", score, rows, policy=policy)
+
+
+def covariance(cells: Sequence[CellFiles | None]) -> np.ndarray:
+    """The covariances of cells' scores, from the variances of sums of two of them."""
+    noise, places = noise_of(cells), range(len(cells))
+    own = [noise.variance({place: 1.0}) for place in places]
+    return np.array(
+        [
+            [
+                own[one]
+                if one == two
+                else (noise.variance({one: 1.0, two: 1.0}) - own[one] - own[two]) / 2
+                for two in places
+            ]
+            for one in places
+        ]
+    )
 
 
 def test_half_a_95_percent_interval() -> None:
@@ -100,6 +117,25 @@ def test_the_draws_that_classifiers_learn_from_are_part_of_the_noise(
     wanted = np.hypot(stats.sem(shares), stats.sem(accuracies))
     assert standard_error(files) == pytest.approx(wanted, rel=1e-12)
     assert wanted > 1.2 * stats.sem(shares)
+
+
+def test_what_texts_and_draws_share_is_counted_once(
+    results: Results, random: np.random.Generator
+) -> None:
+    """By the mean squares of the two-way layout, as `bootstrap` has it."""
+    right = random.random((10, 50)) < np.linspace(0.5, 0.8, 10)[:, None]
+    entry = {
+        "main_score": right.mean(),
+        "scores_per_experiment": [{"accuracy": one} for one in right.mean(axis=1)],
+    }
+    bits = [int(sum(1 << place for place in np.flatnonzero(column))) for column in right.T]
+    rows = item_rows(list(right.mean(axis=0)), right=bits)
+    files = write_cell(results, "Banking77Classification", {("test", "default"): entry}, rows)
+    left = right - right.mean(axis=0) - right.mean(axis=1)[:, None] + right.mean()
+    both = (left**2).sum() / (9 * 49) / 500
+    wanted = stats.sem(right.mean(axis=0)) ** 2 + stats.sem(right.mean(axis=1)) ** 2 - both
+    assert standard_error(files) == pytest.approx(np.sqrt(wanted), rel=1e-9)
+    assert both > 0.1 * wanted
 
 
 def test_clustering_is_a_mean_over_sets(results: Results) -> None:

@@ -7,6 +7,10 @@ from scipy.stats import t
 from lcbench.uncertainty.sums import changed, intervals, totals
 
 
+def numbered(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.uint64)
+
+
 def mean(sums: np.ndarray) -> np.ndarray:
     return np.asarray(sums[..., 1:2] / sums[..., 0:1])
 
@@ -18,23 +22,26 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 def test_clusters_are_drawn_and_not_their_items() -> None:
     rng = np.random.default_rng(0)
     effects = rng.normal(size=80)
-    values, clusters = np.repeat(effects, 5), np.repeat(np.arange(80), 5)
+    values, clusters = np.repeat(effects, 5), np.repeat(numbered(80), 5)
     ((low, high),) = intervals([np.ones(400), values], clusters, (mean,))
     # Five equal items say no more than one: the interval of 80.
     half = t.ppf(0.975, 79) * effects.std(ddof=1) / np.sqrt(80)
     assert (high - low) / 2 == pytest.approx(half, rel=0.06)
-    ((narrow_low, narrow_high),) = intervals([np.ones(400), values], np.arange(400), (mean,))
+    ((narrow_low, narrow_high),) = intervals([np.ones(400), values], numbered(400), (mean,))
     assert (high - low) / (narrow_high - narrow_low) == pytest.approx(np.sqrt(5), rel=0.08)
 
 
 def test_few_clusters_have_students_t() -> None:
-    values, clusters = np.array([1.0, 3.0, 2.0, 6.0, 4.0]), np.array([0, 0, 1, 1, 2])
+    values, clusters = (
+        np.array([1.0, 3.0, 2.0, 6.0, 4.0]),
+        np.array([0, 0, 1, 1, 2], dtype=np.uint64),
+    )
     ((low, high),) = intervals([np.ones(5), values], clusters, (mean,))
     # A ratio of two sums over three clusters, by linearisation.
     residuals = np.array([4 - 2 * 3.2, 8 - 2 * 3.2, 4 - 1 * 3.2])
     half = t.ppf(0.975, 2) * np.sqrt(3 * residuals.var(ddof=1)) / 5
     assert (low, high) == pytest.approx((3.2 - half, 3.2 + half), rel=1e-6)
-    assert intervals([np.ones(5), values], np.zeros(5), (mean,)) == [None]
+    assert intervals([np.ones(5), values], np.zeros(5, dtype=np.uint64), (mean,)) == [None]
 
 
 def test_texts_and_draws_are_crossed_and_their_interaction_counts_once() -> None:
@@ -42,7 +49,7 @@ def test_texts_and_draws_are_crossed_and_their_interaction_counts_once() -> None
     raw = (rng.random((60, 10)) < 0.7).astype(float)
     ours = np.where(rng.random((60, 10)) < 0.2, rng.random((60, 10)) < 0.9, raw).astype(float)
     ours[:, 3] = 1
-    ((low, high),) = intervals([raw, ours], np.arange(60), (ratio,))
+    ((low, high),) = intervals([raw, ours], numbered(60), (ratio,))
     # By the mean squares of a two-way layout, of the linearised ratio.
     y = ours / raw.mean() - raw * ours.mean() / raw.mean() ** 2
     rows, columns, grand = y.mean(axis=1), y.mean(axis=0), y.mean()
@@ -70,7 +77,7 @@ def test_a_function_that_gives_no_number_is_followed_by_the_next() -> None:
     def over_as_it_is(sums: np.ndarray) -> np.ndarray:
         return np.asarray(sums[..., 1:2] / raw.sum())
 
-    columns, clusters = [raw, ours + 1], np.arange(40)
+    columns, clusters = [raw, ours + 1], numbered(40)
     assert intervals(columns, clusters, (over_own,)) == [None]
     (ends,) = intervals(columns, clusters, (over_own, over_as_it_is))
     assert ends is not None
@@ -82,8 +89,8 @@ def test_totals_and_changes_count_units() -> None:
     assert totals([np.ones(3), column]).tolist() == [3, 1.5]
     change = np.array([0.1, 0.2, -0.3, 0.5, -0.5, 0, 0.0, -1])
     # The first three cancel, but for rounding; so do the next two.
-    assert changed(change, np.array([0, 0, 0, 1, 1, 2, 3, 3])) == (0, 1)
-    assert changed(change, np.arange(8)) == (3, 3)
+    assert changed(change, np.array([0, 0, 0, 1, 1, 2, 3, 3], dtype=np.uint64)) == (0, 1)
+    assert changed(change, numbered(8)) == (3, 3)
 
 
 @pytest.mark.parametrize("draws", [0, 10])
@@ -107,6 +114,6 @@ def test_95_of_100_intervals_cover_the_truth(draws: int) -> None:
             return np.asarray(((one * xy - x * y) / (one * xx - x**2))[..., None])
 
         columns = [np.ones(count), x, x**2, y, y * across]
-        ((low, high),) = intervals(columns, np.arange(count), (slope,), resamples=1_000)
+        ((low, high),) = intervals(columns, numbered(count), (slope,), resamples=1_000)
         covered += low <= 0.3 <= high
     assert covered / runs > 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs) - 0.01

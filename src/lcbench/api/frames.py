@@ -76,7 +76,7 @@ def frame_by_length(
     """Return scores × 100 by length, a row per model, task, τ and range of tokens."""
     found = [
         bucket
-        for place, items in items_of_tables(tables, scores, None)
+        for place, items in items_of_tables(tables, scores)
         for bucket in buckets_of(place, items, resamples, seed)
     ]
     rows = [row for one in found for row in _rows_by_length(one)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scipy import stats
@@ -73,7 +73,7 @@ def foresee(
     for name, part in parts.items():
         kind = part.source.kind(name)
         column = column_of(name, kind)
-        units = _units(kind, part.texts())
+        units = _units_of(kind, part)
         noise = NOISE.get(kind)
         if units is None or noise is None:
             unknown.append(name)
@@ -96,6 +96,26 @@ def foresee(
         tried=tried,
         unknown=left_out,
     )
+
+
+def _units_of(kind: str, part: Part) -> int | None:
+    """Return how many independent units a task has, of the subsets that the protocol asks for.
+
+    A score is the mean over subsets, whose units add up unless the subsets are of unequal sizes. As
+    many in each are taken for translations of the same texts, which are counted once.
+    """
+    names = part.subsets or tuple(part.source.subsets(part.name))
+    if kind == "Clustering" or len(names) < 2:
+        return _units(kind, part.texts())
+    counts = []
+    for name in names:
+        one = _units(kind, replace(part, subsets=(name,)).texts())
+        if one is None:
+            return None
+        counts.append(one)
+    if len(set(counts)) == 1:
+        return counts[0]
+    return round(len(counts) ** 2 / sum(1 / one for one in counts))
 
 
 def _units(kind: str, texts: Sequence[Texts] | None) -> int | None:

@@ -8,7 +8,7 @@ from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from lcbench.reporting.intervals import analyse
+from lcbench.reporting.intervals import analyse, bytes_of
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table, distinct
@@ -25,7 +25,7 @@ from lcbench.reporting.tables import (
 from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
 from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.interaction import LengthGain, gain_table, gains_by_length
-from lcbench.reporting.tables.items_by_length import items_of_tables
+from lcbench.reporting.tables.items_by_length import Place, places_of_tables, read_items
 from lcbench.reporting.tables.paper import Comparison, compare
 from lcbench.reporting.tables.paper_lengths import (
     Reading,
@@ -37,6 +37,7 @@ from lcbench.reporting.tables.paper_lengths import (
 from lcbench.reporting.tables.ranks import LongestRanks, rank_table, ranks_of
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
+from lcbench.reporting.threads import in_threads
 from lcbench.results.content import read_provenance
 from lcbench.uncertainty import sums
 
@@ -180,24 +181,45 @@ def _by_length(
 
     The items of a task and model are read once for all of them.
     """
-    buckets: list[LengthBuckets] = []
-    gains: list[LengthGain] = []
-    ranks: list[LongestRanks | None] = []
-    queries: list[Reading | None] = []
-    intervals: list[Reading | None] = []
-    for place, items in items_of_tables(tables, scores, progress):
-        buckets += buckets_of(place, items, resamples, seed)
-        gains += gains_by_length(place, items, resamples, seed)
-        ranks.append(ranks_of(place, items, resamples, seed))
-        queries.append(ndcg_of_queries(place, items, resamples, seed))
-        intervals.append(accuracy_of_intervals(place, items, resamples, seed))
+    places = places_of_tables(tables, scores)
+    sizes = [bytes_of(cells.values()) for _, cells in places]
+    jobs = [partial(_of_place, place, cells, resamples, seed) for place, cells in places]
+    found = [one for one in in_threads(jobs, sizes, progress) if one is not None]
+    buckets = [bucket for one in found for bucket in one.buckets]
     return buckets, [
         by_length.length_table(buckets),
-        gain_table(gains),
-        query_table([one for one in queries if one is not None]),
-        interval_table([one for one in intervals if one is not None]),
-        rank_table([one for one in ranks if one is not None]),
+        gain_table([gain for one in found for gain in one.gains]),
+        query_table([one.queries for one in found if one.queries is not None]),
+        interval_table([one.intervals for one in found if one.intervals is not None]),
+        rank_table([one.ranks for one in found if one.ranks is not None]),
     ]
+
+
+@dataclass(frozen=True)
+class _OfPlace:
+    """What is found of the lengths of one task and model."""
+
+    buckets: list[LengthBuckets]
+    gains: list[LengthGain]
+    ranks: LongestRanks | None
+    queries: Reading | None
+    intervals: Reading | None
+
+
+def _of_place(
+    place: Place, cells: Mapping[str, CellFiles], resamples: int, seed: int
+) -> _OfPlace | None:
+    """Return what is found of lengths; None without items that have a score, as of clusterings."""
+    items = read_items(cells)
+    if items is None:
+        return None
+    return _OfPlace(
+        buckets_of(place, items, resamples, seed),
+        gains_by_length(place, items, resamples, seed),
+        ranks_of(place, items, resamples, seed),
+        ndcg_of_queries(place, items, resamples, seed),
+        accuracy_of_intervals(place, items, resamples, seed),
+    )
 
 
 def cells_of(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:

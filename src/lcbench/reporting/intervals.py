@@ -7,13 +7,12 @@ scores of one task are drawn is in `bootstrap`, p-values are in `permutation`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from lcbench.reporting.means import everywhere, of_table, unknown_alone
 from lcbench.reporting.score_table import AVERAGE, ScoreTable
@@ -34,7 +33,7 @@ from lcbench.reporting.task_intervals import (
     task_items,
     task_outcome,
 )
-from lcbench.system.hardware import cores
+from lcbench.reporting.threads import in_threads
 from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty.bootstrap import generator, resample
 from lcbench.uncertainty.clusters import link
@@ -59,9 +58,6 @@ test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be sig
 # A task whose items are not known may have a score below 0 if it is in one of these columns, whose
 # main scores are correlations.
 _CORRELATIONS = frozenset({"STS", "Summ"})
-
-# Tasks that are resampled at once; each may hold half a gigabyte.
-_AT_ONCE = 4
 
 
 def analyse(
@@ -97,37 +93,20 @@ def analyse(
                 if score is not None and found is not None:
                     of_task = asked.setdefault(task.task, {})
                     of_task[block.label, policy] = score / 100, found
-    outcomes: dict[str, TaskOutcome] = {}
-    # What is heaviest begins first.
-    order = sorted(asked, key=lambda task: -_bytes(files for _, files in asked[task].values()))
-    workers = min(_AT_ONCE, cores())
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=workers) as pool,
-    ):
-        items = dict(zip(order, pool.map(task_items, (asked[task] for task in order)), strict=True))
-        linked = link_tasks(items)
-        running = {
-            pool.submit(
-                task_outcome,
-                task,
-                asked[task],
-                items.pop(task),
-                linked.clusters[task],
-                resamples,
-                seed,
-            ): task
-            for task in order
-        }
-        try:
-            for done, future in enumerate(as_completed(running), start=1):
-                outcomes[running[future]] = future.result()
-                if progress is not None:
-                    progress(done, len(running))
-        except BaseException:
-            # Whoever interrupts it does not wait for tasks that have not begun.
-            pool.shutdown(cancel_futures=True)
-            raise
+    sizes = [bytes_of(files for _, files in asked[task].values()) for task in asked]
+    read = in_threads([partial(task_items, of_task) for of_task in asked.values()], sizes)
+    items = dict(zip(asked, read, strict=True))
+    del read
+    linked = link_tasks(items)
+
+    def outcome(task: str) -> TaskOutcome:
+        # Its items are let go of when it is done.
+        return task_outcome(
+            task, asked[task], items.pop(task), linked.clusters[task], resamples, seed
+        )
+
+    found_of = in_threads([partial(outcome, task) for task in asked], sizes, progress)
+    outcomes = dict(zip(asked, found_of, strict=True))
     cells = {
         (label, policy, task): uncertainty
         for task in (task for column in table.columns for task in column.tasks)
@@ -205,7 +184,7 @@ def _files(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
     return found
 
 
-def _bytes(files: Iterable[CellFiles]) -> int:
+def bytes_of(files: Iterable[CellFiles]) -> int:
     """Return the size of the items of cells, as far as they are there."""
     total = 0
     for one in files:

@@ -20,7 +20,7 @@ from lcbench.reporting.task_intervals import OVER_AS_IT_IS, listed, possible, re
 from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty import power
 from lcbench.uncertainty.bootstrap import LEVEL, interval
-from lcbench.uncertainty.simultaneous import critical_value, critical_value_of_means
+from lcbench.uncertainty.simultaneous import critical_values, critical_values_of_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -250,7 +250,7 @@ def _band(tried: Sequence[MeanImprovement]) -> Band | None:
     if len(tried) < 2:
         return None
     draws = np.stack([mean.linear for mean in tried], axis=1)
-    wide, narrow = (critical_value(draws, level) for level in (LEVEL, power.LEVEL))
+    wide, narrow = critical_values(draws, LEVEL, power.LEVEL)
     return Band(wide, narrow, tried=len(tried))
 
 
@@ -297,7 +297,7 @@ def _over_models(
             tried.append(np.stack([one.linear for one in ways if one is not None], axis=1))
         band = None
         if any(of_model.shape[1] > 1 for of_model in tried):
-            wide, narrow = (critical_value_of_means(tried, one) for one in (LEVEL, power.LEVEL))
+            wide, narrow = critical_values_of_means(tried, LEVEL, power.LEVEL)
             band = Band(wide, narrow, tried=max(of_model.shape[1] for of_model in tried))
         found[name] = mean.uncertainty(band)
     return found

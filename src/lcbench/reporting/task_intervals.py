@@ -250,11 +250,12 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
     critical, critical_90 = (
         float(stats.t.ppf((1 + level) / 2, degrees)) for level in (LEVEL, power.LEVEL)
     )
-    up, down = drawn.changes(raw, ours)
+    differences = drawn.differences(raw, ours)
+    up, down = drawn.changes(differences)
     return Uncertainty(
         low,
         high,
-        p=drawn.p_value(raw, ours),
+        p=drawn.p_value(raw, ours, differences),
         units=drawn.units,
         count=drawn.count,
         clusters=drawn.clusters,

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from lcbench.uncertainty.clusters import digest_of_names, link, mixed, nothing_shared, numbered
 from lcbench.uncertainty.correlations import Correlations
@@ -23,11 +24,11 @@ from lcbench.uncertainty.permutation import sign_flip_p
 from lcbench.uncertainty.variation import (
     CLUSTERS_AT_ONCE,
     Component,
-    Source,
+    Grouped,
     Variation,
     components,
     steps_of,
-    sums_of,
+    variances_of,
     variations,
 )
 
@@ -44,6 +45,10 @@ _OUTMOST = 10
 # of 64 bits makes four weights, of neighbouring samples.
 _SAMPLES_AT_ONCE = 1024
 _LANES = 4
+# Of pairs the samples at once are so many that the counts of all pairs stay in the cache: this many
+# counts, and at least this many samples.
+_COUNTS = 2**19
+_FEWEST_SAMPLES = 32
 # What Weyl's sequence of SplitMix64 adds from number to number.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -95,35 +100,12 @@ class Resampled:
         Returns:
             the reach in standard deviations of the draws (1.96 for many units), and the degrees.
         """
-        variances, degrees = self._variances(gradient)
+        variances, degrees = variances_of(self.variations, gradient)
         return reach(variances, degrees, float(gradient @ self.drawn @ gradient))
 
     def error(self, gradient: NDArray[np.float64]) -> float:
         """Return the standard error of a sum of scores, of such a gradient, without bias."""
-        return float(np.sqrt(self._variances(gradient)[0].sum()))
-
-    def _variances(
-        self, gradient: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the variance of a sum of scores by each source, and its degrees of freedom.
-
-        Of a classification the mean squares of texts and of experiments both contain that of their
-        interaction, which is taken off once: in a crossed design of two random factors the variance
-        of a mean is (MS of texts + MS of experiments − MS of both) / (texts × experiments). An
-        estimate that falls below what either factor shows by itself is that.
-        """
-        of: dict[Source, list[tuple[float, int]]] = {"items": [], "experiments": [], "both": []}
-        for one in self.variations:
-            # Rounding may leave less than nothing of equal scores.
-            variance = max(float(gradient @ one.covariance @ gradient), 0.0)
-            of[one.source].append((variance, one.degrees))
-        larger = max(of["items"], of["experiments"], key=lambda some: sum(one for one, _ in some))
-        taken_off = [(-variance, degrees) for variance, degrees in of["both"]]
-        found = [*of["items"], *of["experiments"], *taken_off]
-        if sum(one for one, _ in found) < sum(one for one, _ in larger):
-            found = larger
-        variances, freedoms = np.array(found, dtype=np.float64).T
-        return variances, freedoms
+        return float(np.sqrt(variances_of(self.variations, gradient)[0].sum()))
 
     def deviation(self, gradient: NDArray[np.float64]) -> float:
         """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
@@ -140,31 +122,37 @@ class Resampled:
         of_items = [one for one in self.components if not one.deviates]
         parts = []
         for one in of_items:
-            values = one.values[:, [self.places[raw], self.places[ours]]]
-            if one.gold is not None:
-                gold, before, after = (
-                    _unit(stats.rankdata(column)) for column in (one.gold, *values.T)
-                )
+            places = self.places[raw], self.places[ours]
+            if one.correlations is not None:
+                gold, ranks = one.correlations.units
+                before, after = ranks[:, places].T
                 rho = gold @ (before + after) / 2
                 added = gold * (after - before) - rho * (after**2 - before**2) / 2
             else:
-                added = (values[:, 1] - values[:, 0]) / len(values)
+                added = (one.values[:, places[1]] - one.values[:, places[0]]) / len(one.values)
             parts.append(one.weight * added)
         if not parts:
             return np.zeros(0)
-        _, places = np.unique(
-            np.concatenate([one.clusters for one in of_items]), return_inverse=True
-        )
-        return np.bincount(places, weights=np.concatenate(parts)).astype(np.float64)
+        added = np.concatenate(parts)[self._by_cluster.order]
+        found: NDArray[np.float64] = np.add.reduceat(added, self._by_cluster.starts[:-1])
+        return found
 
-    def changes(self, raw: int, ours: int) -> tuple[int, int]:
-        """Return how many clusters raise the second of two cells' scores, and how many lower it."""
-        differences = self.differences(raw, ours)
+    @cached_property
+    def _by_cluster(self) -> Grouped:
+        """The units of all components that are made of items, by their clusters."""
+        of_items = [one for one in self.components if not one.deviates]
+        if len(of_items) == 1:
+            return of_items[0].grouped
+        return Grouped.of(np.concatenate([one.clusters for one in of_items]))
+
+    @staticmethod
+    def changes(differences: NDArray[np.float64]) -> tuple[int, int]:
+        """Return how many clusters raise a score, and how many lower it, by `differences`."""
         # Of a cluster whose items cancel, rounding leaves something.
         least = 1e-12 * float(np.abs(differences).max(initial=0.0))
         return int((differences > least).sum()), int((differences < -least).sum())
 
-    def p_value(self, raw: int, ours: int) -> float:
+    def p_value(self, raw: int, ours: int, differences: NDArray[np.float64] | None = None) -> float:
         """Return the p-value of the difference of two cells' scores (`permutation`).
 
         Sign flips of what the clusters add to it. Exact for means of items without experiments,
@@ -176,6 +164,11 @@ class Resampled:
         1, 0.74 to 1 and 0.5 to 1 times as many cases as it should. (With the variance taken as
         known: 1.6, 3 and 9 times.) What varies with texts and experiments together is in the
         differences of texts already, and is no noise again.
+
+        Args:
+            raw: the first cell.
+            ours: the second.
+            differences: of the two, if they are known already.
         """
         gradient = np.zeros(len(self.scores))
         gradient[[raw, ours]] = -1.0, 1.0
@@ -190,17 +183,10 @@ class Resampled:
                 variance = one.weight**2 * float(parts.var(ddof=1)) / len(parts)
                 noise += variance
                 unknown += variance / (len(parts) - 1)
-        units, noise = self.differences(raw, ours), max(noise, 0.0)
+        units = self.differences(raw, ours) if differences is None else differences
+        noise = max(noise, 0.0)
         degrees = float(noise + units @ units) / unknown if unknown > 0 else float("inf")
         return sign_flip_p(units, float(np.sqrt(noise)), degrees)
-
-
-def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ranks around their mean, the sum of whose squares is 1."""
-    centred = ranks - ranks.mean()
-    length = np.sqrt(centred @ centred)
-    found: NDArray[np.float64] = centred / length if length > 0 else centred
-    return found
 
 
 def reach(
@@ -220,7 +206,7 @@ def reach(
     if total <= 0 or drawn <= 0:
         return float(stats.norm.ppf((1 + LEVEL) / 2)), float("inf")
     freedom = total**2 / float((variances**2 / np.maximum(degrees, 1e-9)).sum())
-    t = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    t = float(special.stdtrit(freedom, (1 + LEVEL) / 2))
     return t * float(np.sqrt(total / drawn)), freedom
 
 
@@ -242,7 +228,7 @@ def interval(
         value: the quantity itself.
         deviation: of the draws; to first order, where some of them may be infinite.
     """
-    tail = float(stats.norm.cdf(-reaching))
+    tail = float(special.ndtr(-reaching))
     if reaching > _FAR:
         # Further out a percentile is one of a few draws, which may be infinite.
         tail = max(tail, _OUTMOST / len(draws))
@@ -284,7 +270,8 @@ def resample(
     """
     if clusters is None:
         clusters = unlinked(cells[0], name)
-    # Cells with the same values have the same score in every sample, to the last bit.
+    # Cells with the same values have the same score in every sample, to the last bit; those that
+    # are right about the same texts as often, but in other experiments, vary by themselves.
     unlike, place_of = _unlike(cells)
     parts = components([cells[place] for place in unlike], name, clusters)
     signed = any(one.gold is not None or (one.values < 0).any() for one in parts)
@@ -296,12 +283,12 @@ def resample(
             moving.append(one)
         elif not one.deviates:
             draws += one.weight * _scores(one)
-    of_items = [one.clusters for one in moving if not one.deviates]
+    of_items = [one for one in moving if not one.deviates]
     if not of_items:
         return None
     drawn = np.cov(draws, rowvar=False).reshape(len(unlike), len(unlike))
     first = next(iter(cells[0].values()))
-    within = any(len(np.unique(one)) < len(one) for one in of_items)
+    within = any(len(one.grouped.members) < len(one.clusters) for one in of_items)
     of_cells = np.ix_(place_of, place_of)
     return Resampled(
         scores=np.array([score_of(cell) for cell in cells]),
@@ -313,8 +300,8 @@ def resample(
         components=tuple(moving),
         places=tuple(place_of),
         units=first.units,
-        count=sum(len(one) for one in of_items),
-        clusters=len(np.unique(np.concatenate(of_items))),
+        count=sum(len(one.clusters) for one in of_items),
+        clusters=len(np.unique(np.concatenate([one.grouped.members for one in of_items]))),
         # What links queries of one split is their documents; other texts are the same.
         grouped="documents" if first.units == "queries" and within else "groups",
         signed=signed,
@@ -345,10 +332,8 @@ def _names_of_still(samples: Samples, clusters: Sequence[NDArray[np.uint64]]) ->
 
 def _scores(one: Component) -> NDArray[np.float64]:
     """Return the scores of a component over all of its units, shape (cells,)."""
-    if one.gold is not None:
-        once = np.ones((1, len(one.values)), dtype=np.int32)
-        found: NDArray[np.float64] = Correlations(one.gold, one.values).over(once)[0]
-        return found
+    if one.correlations is not None:
+        return one.correlations.whole()
     means: NDArray[np.float64] = one.values.mean(axis=0)
     return means
 
@@ -362,8 +347,9 @@ def _unlike(cells: Sequence[Samples]) -> tuple[list[int], list[int]]:
         digest = hashlib.blake2b(digest_size=16)
         for sample in cell.values():
             digest.update(sample.values.tobytes())
-            if sample.draws is not None:
-                digest.update(sample.draws.tobytes())
+            for more in (sample.draws, sample.right):
+                if more is not None:
+                    digest.update(more.tobytes())
         key = digest.digest()
         if key not in known:
             known[key] = len(unlike)
@@ -378,20 +364,19 @@ def _drawn(one: Component, resamples: int, seed: int) -> NDArray[np.float64]:
     A sample in which all weights are 0, or of correlations one side is constant, counts as the
     score itself.
     """
-    if one.gold is not None:
-        return _correlations(Correlations(one.gold, one.values), one.clusters, resamples, seed)
-    members, places = np.unique(one.clusters, return_inverse=True)
-    centre = one.values.mean(axis=0)
-    sizes = np.bincount(places, minlength=len(members)) / len(places)
-    sums = sums_of((one.values - centre) / len(places), places, len(members))
-    rows = np.vstack([sums.T, sizes])
-    found = np.empty((resamples, one.values.shape[1]))
-    for samples in steps_of(resamples, _SAMPLES_AT_ONCE):
-        total = np.zeros((len(rows), samples.stop - samples.start))
-        for some in steps_of(len(members), CLUSTERS_AT_ONCE):
-            total += rows[:, some] @ weights(members[some], samples, seed).astype(float)
-        with np.errstate(invalid="ignore"):
-            found[samples] = np.where(total[-1] > 0, total[:-1] / total[-1], 0.0).T
+    if one.correlations is not None:
+        return _correlations(one.correlations, one.clusters, resamples, seed)
+    grouped, centre, count = one.grouped, one.values.mean(axis=0), len(one.values)
+    # The last row counts the units.
+    total = np.zeros((one.values.shape[1] + 1, resamples))
+    for some in steps_of(len(grouped.members), CLUSTERS_AT_ONCE):
+        sums = grouped.sums(some, one.values[grouped.units(some)] - centre) / count
+        rows = np.vstack([sums.T, grouped.sizes[some] / count]).astype(np.float32)
+        for samples in steps_of(resamples, _SAMPLES_AT_ONCE):
+            drawn = weights(grouped.members[some], samples, seed)
+            total[:, samples] += rows @ drawn.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = np.where(total[-1] > 0, total[:-1] / total[-1], 0.0).T
     return found if one.deviates else found + centre
 
 
@@ -399,15 +384,14 @@ def _correlations(
     correlations: Correlations, clusters: NDArray[np.uint64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Return Spearman's correlations of samples of pairs of clusters, (resamples, cells)."""
-    step = max(_LANES, 2**19 // len(clusters) // _LANES * _LANES)
+    step = min(_SAMPLES_AT_ONCE, max(_FEWEST_SAMPLES, _COUNTS // len(clusters) // _LANES * _LANES))
     found = np.concatenate(
         [
-            correlations.over(weights(clusters, samples, seed).T.astype(np.int32))
+            correlations.over(weights(clusters, samples, seed))
             for samples in steps_of(resamples, step)
         ]
     )
-    once = correlations.over(np.ones((1, len(clusters)), dtype=np.int32))
-    return np.where(np.isnan(found), once, found)
+    return np.where(np.isnan(found), correlations.whole(), found)
 
 
 def _poisson() -> NDArray[np.uint8]:

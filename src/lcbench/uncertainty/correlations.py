@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# Values in order are cut into this many rows, which are added up side by side.
+_ROWS = 32
 
 
 class Correlations:
@@ -28,29 +32,58 @@ class Correlations:
         self._gold = _Order.of(gold)
         self._cells = [_Order.of(column) for column in values.T]
 
-    def over(self, counts: NDArray[np.int32]) -> NDArray[np.float64]:
+    def over(self, counts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Return the correlations of samples that have each pair so many times.
 
+        To 1e-7, as draws need it: single terms are added up in single precision.
+
         Args:
-            counts: shape (samples, pairs).
+            counts: shape (pairs, samples).
 
         Returns:
             Shape (samples, cells); NaN where one side is constant.
         """
-        total = counts.sum(axis=1, dtype=np.float64)
-        single = counts.astype(np.float64)
-        cubes = np.einsum("ij,ij,ij->i", single, single, single)
-        ranks, lost = self._gold.ranks(counts, cubes)
+        single = np.zeros((len(counts) + 1, counts.shape[1]), dtype=np.float32)
+        single[:-1] = counts
+        total = counts.sum(axis=0, dtype=np.float64)
+        cubes = np.einsum("ij,ij->j", single * single, single).astype(np.float64)
+        middles, lost = self._gold.middles(single)
         # From the mean of the ranks 1 … n, which is the same whatever the ties.
-        weights = single * (ranks - (total[:, None] + 1) / 2)
+        middles -= (total + 1) / 2
+        weights = np.take(middles.astype(np.float32), self._gold.group, axis=0)
+        weights *= single
         norm = (total**3 - lost) / 12
-        own = np.einsum("ij,ij->i", weights, single) / 2
-        found = np.empty((len(counts), len(self._cells)))
+        own = np.einsum("ij,ij->j", weights, single) / 2
+        found = np.empty((counts.shape[1], len(self._cells)))
+        # New memory for each cell would take longer than what is done with it.
+        room = np.empty((2, *self._gold.rows.shape, counts.shape[1]), dtype=np.float32)
         for cell, order in enumerate(self._cells):
-            product, lost = order.product(counts, weights, own, cubes)
+            product, lost = order.product(single, weights, cubes, room)
             with np.errstate(invalid="ignore", divide="ignore"):
-                found[:, cell] = product / np.sqrt(norm * (total**3 - lost) / 12)
+                found[:, cell] = (product - own) / np.sqrt(norm * (total**3 - lost) / 12)
         return found
+
+    def whole(self) -> NDArray[np.float64]:
+        """Return the correlations of all pairs once, shape (cells,); NaN for a constant side."""
+        gold, _ = self._gold.once()
+        found = np.empty(len(self._cells))
+        for cell, order in enumerate(self._cells):
+            ranks, _ = order.once()
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[cell] = ranks @ gold / np.sqrt((ranks @ ranks) * (gold @ gold))
+        return found
+
+    @cached_property
+    def units(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The ranks of all pairs once around their mean, of length 1: (pairs,) and (pairs, cells).
+
+        0 of a constant side.
+        """
+        gold, *cells = (order.once()[0] for order in (self._gold, *self._cells))
+        ranks = np.stack([gold, *cells], axis=1)
+        lengths = np.sqrt((ranks**2).sum(axis=0))
+        ranks = ranks / np.where(lengths > 0, lengths, 1.0)
+        return ranks[:, 0], ranks[:, 1:]
 
     def influence(self) -> NDArray[np.float64]:
         """Return what each pair adds to the correlations, shape (pairs, cells).
@@ -65,17 +98,10 @@ class Correlations:
             ranks, ties = order.once()
             product, norm, of_norm = ranks @ gold, ranks @ ranks, gold @ gold
             moved = ranks * gold + order.above(gold) + self._gold.above(ranks)
-            grown = (len(gold) ** 2 - ties**2) / norm + (len(gold) ** 2 - of_gold**2) / of_norm
             with np.errstate(invalid="ignore", divide="ignore"):
+                grown = (len(gold) ** 2 - ties**2) / norm + (len(gold) ** 2 - of_gold**2) / of_norm
                 found[:, cell] = (moved - product * grown / 8) / np.sqrt(norm * of_norm)
         return found
-
-
-def spearman(
-    gold: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Return `Correlations` of samples that have each pair so many times, (samples, cells)."""
-    return Correlations(gold, values).over(counts)
 
 
 @dataclass(frozen=True)
@@ -87,11 +113,18 @@ class _Order:
 
     Attributes:
         order: places of the values, from small to large.
-        tied: positions in that order of values that others equal.
+        rows: the same, and then the place behind the last one, as often as it takes to fill rows of
+            equal length; the order goes down the columns, shape (`_ROWS`, columns).
+        group: of each place, and of the one behind the last, the number of its value.
+        first: where in the order each value begins.
+        tied: positions in the order of values that others equal.
         starts: where in `tied` each tie begins.
     """
 
     order: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    group: NDArray[np.int64]
+    first: NDArray[np.int64]
     tied: NDArray[np.int64]
     starts: NDArray[np.int64]
 
@@ -101,58 +134,82 @@ class _Order:
         same = values[order][1:] == values[order][:-1]
         after, before = np.append(False, same), np.append(same, False)
         tied = np.flatnonzero(after | before)
-        return cls(order, tied, np.flatnonzero(~after[tied]))
+        full = np.full(-(-len(order) // _ROWS) * _ROWS, len(order))
+        full[: len(order)] = order
+        rows = np.ascontiguousarray(full.reshape(-1, _ROWS).T)
+        group = np.zeros(len(order) + 1, dtype=np.int64)
+        group[order] = np.cumsum(~after) - 1
+        first = np.flatnonzero(~after)
+        return cls(order, rows, group, first, tied, np.flatnonzero(~after[tied]))
 
-    def ranks(
-        self, counts: NDArray[np.int32], cubes: NDArray[np.float64]
+    def middles(
+        self, counts: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the rank of each value in each sample, and Σ t³."""
-        taken = np.take(counts, self.order, axis=1)
-        below = np.cumsum(taken, axis=1, dtype=np.int32)
-        ranks = below - (taken - 1) / 2
-        if len(self.tied):
-            mean, cubes = self._ties(taken, below, cubes)
-            ranks[:, self.tied] = np.repeat(mean, self._members(), axis=1) + 0.5
-        found = np.empty_like(ranks)
-        found[:, self.order] = ranks
-        return found, cubes
+        """Return the rank of each group of equal values in each sample, and Σ t³ of all values.
+
+        Args:
+            counts: shape (pairs + 1, samples), the last 0.
+        """
+        taken = np.take(counts, self.order, axis=0)
+        sizes = np.add.reduceat(taken, self.first, axis=0).astype(np.float64)
+        ranks = np.cumsum(sizes, axis=0) - (sizes - 1) / 2
+        return ranks, np.einsum("ij,ij->j", sizes * sizes, sizes)
 
     def product(
         self,
-        counts: NDArray[np.int32],
-        weights: NDArray[np.float64],
-        own: NDArray[np.float64],
+        counts: NDArray[np.float32],
+        weights: NDArray[np.float32],
         cubes: NDArray[np.float64],
+        room: NDArray[np.float32],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return Σ weights × ranks of each sample, for weights that add up to 0, and Σ t³.
+        """Return Σ weights × (ranks + counts / 2) of each sample, and Σ t³ of all values.
+
+        For weights that add up to 0. A rank is the counts up to its value, less half of its own;
+        the counts up to the column before, and from there on, are added up apart.
 
         Args:
-            counts: shape (samples, pairs).
+            counts: shape (pairs + 1, samples), the last 0.
             weights: of each pair, times its count; the same shape.
-            own: Σ weights × counts / 2 of each sample.
             cubes: Σ counts³ of each sample.
+            room: to work in, shape (2, `_ROWS`, columns, samples).
         """
-        taken = np.take(counts, self.order, axis=1)
-        below = np.cumsum(taken, axis=1, dtype=np.int32)
-        weighted = np.take(weights, self.order, axis=1)
-        # A rank is the counts up to its value, less half of its own, and a half that cancels.
-        product = np.einsum("ij,ij->i", weighted, below) - own
+        samples = counts.shape[1]
+        below, weighted = room
+        # Without a mode numpy works in room of its own.
+        np.take(counts, self.rows, axis=0, out=below, mode="clip")
+        np.take(weights, self.rows, axis=0, out=weighted, mode="clip")
+        # As np.cumsum along the first axis, which is several times slower.
+        for row in range(1, _ROWS):
+            np.add(below[row - 1], below[row], out=below[row])
+        product = np.einsum(
+            "ij,ij->j", weighted.reshape(-1, samples), below.reshape(-1, samples)
+        ).astype(np.float64)
+        before = np.cumsum(below[-1], axis=0, dtype=np.float64) - below[-1]
+        product += np.einsum("ij,ij->j", weighted.sum(axis=0).astype(np.float64), before)
         if len(self.tied):
-            mean, cubes = self._ties(taken, below, cubes)
-            here = weighted[:, self.tied]
-            alone = below[:, self.tied] - taken[:, self.tied] / 2
-            product -= np.einsum("ij,ij->i", here, alone)
-            together = np.add.reduceat(here, self.starts, axis=1)
-            product += np.einsum("ij,ij->i", together, mean)
+            places = self.order[self.tied]
+            single, here = counts[places].astype(np.float64), weights[places].astype(np.float64)
+            sizes = np.add.reduceat(single, self.starts, axis=0)
+            together = np.add.reduceat(here, self.starts, axis=0)
+            reached = np.cumsum(single, axis=0)
+            ends = np.cumsum(sizes, axis=0)
+            inside = reached - single / 2 - np.repeat(ends - sizes, self._members(), axis=0)
+            product += np.einsum("ij,ij->j", together, sizes) / 2
+            product -= np.einsum("ij,ij->j", here, inside)
+            cubes = cubes - (single**3).sum(axis=0) + (sizes**3).sum(axis=0)
         return product, cubes
 
     def once(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the rank of each value around their mean, and the size of its tie."""
-        ones = np.ones((1, len(self.order)), dtype=np.int32)
-        ranks, _ = self.ranks(ones, np.full(1, len(self.order), dtype=np.float64))
-        sizes = np.ones(len(self.order))
-        sizes[self.order[self.tied]] = np.repeat(self._members(), self._members())
-        return ranks[0] - (len(self.order) + 1) / 2, sizes
+        count = len(self.order)
+        ranks, sizes = np.empty(count), np.ones(count)
+        ranks[self.order] = np.arange(count) - (count - 1) / 2
+        if len(self.tied):
+            places = self.order[self.tied]
+            means = np.add.reduceat(ranks[places], self.starts) / self._members()
+            ranks[places] = np.repeat(means, self._members())
+            sizes[places] = np.repeat(self._members(), self._members())
+        return ranks, sizes
 
     def above(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return for each value the sum of the weights of larger ones, and half of its equals'."""
@@ -169,13 +226,3 @@ class _Order:
 
     def _members(self) -> NDArray[np.int64]:
         return np.diff(np.append(self.starts, len(self.tied)))
-
-    def _ties(
-        self, taken: NDArray[np.int32], below: NDArray[np.int32], cubes: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the rank of each tie less a half, and Σ t³ of all values."""
-        single = taken[:, self.tied].astype(np.float64)
-        sizes = np.add.reduceat(single, self.starts, axis=1)
-        ends = below[:, self.tied[np.append(self.starts[1:], len(self.tied)) - 1]]
-        cubes = cubes - np.einsum("ij,ij,ij->i", single, single, single)
-        return ends - sizes / 2, cubes + np.einsum("ij,ij,ij->i", sizes, sizes, sizes)

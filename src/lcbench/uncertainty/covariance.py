@@ -1,19 +1,21 @@
-"""How uncertain a main score is, measured from what the cell kept of its items.
+"""How uncertain the main scores of cells of one task are, and how they vary together.
 
-Gives variances and covariances of the scores of one task; `paper` makes errors of columns and of
-relative improvements of them. What scores are made of comes from `items`.
+From what the cells kept of their items; `paper` makes errors of columns and of relative
+improvements of them. What scores are made of comes from `items`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcbench.uncertainty.clusters import link
-from lcbench.uncertainty.items import Samples, paired, read_samples, read_shares
-from lcbench.uncertainty.variation import components, variations
+from lcbench.uncertainty.items import paired, read_samples, read_shares
+from lcbench.uncertainty.variation import Variation, components, variances_of, variations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,21 +26,50 @@ if TYPE_CHECKING:
 HALF_WIDTH = 1.959964
 
 
+@dataclass(frozen=True)
+class Noise:
+    """How the main scores of cells of one task vary.
+
+    Attributes:
+        groups: of the cells that have the same items, their places among all cells, and how their
+            scores vary.
+    """
+
+    groups: tuple[tuple[list[int], list[Variation]], ...]
+
+    def variance(self, weights: Mapping[int, float]) -> float:
+        """Return the variance of a weighted sum of the cells' scores, as fractions.
+
+        NaN where it is unknown: of a cell without items, of one whose items do not give its score
+        (other metrics), of a part of a single cluster; and of cells whose items are not the same.
+
+        Args:
+            weights: by the place of a cell; of all others they are 0.
+        """
+        if not weights:
+            return 0.0
+        for places, sources in self.groups:
+            if weights.keys() <= set(places):
+                gradient = np.array([weights.get(place, 0.0) for place in places])
+                return max(float(variances_of(sources, gradient)[0].sum()), 0.0)
+        return nan
+
+
 def standard_error(files: CellFiles) -> float | None:
     """Return the standard error of a cell's main score, as a fraction; None where it is unknown."""
-    variance = covariance([files])[0, 0]
+    variance = noise_of([files]).variance({0: 1.0})
     return None if np.isnan(variance) else float(np.sqrt(variance))
 
 
-def covariance(cells: Sequence[CellFiles | None]) -> NDArray[np.float64]:
-    """Return the covariances of the main scores of cells of one task, over its items.
+def noise_of(cells: Sequence[CellFiles | None]) -> Noise:
+    """Return how the main scores of cells of one task vary over its items.
 
     What is measured is how much the scores would vary over other clusters of items like the task's
     own (`clusters`), from what each cluster adds to them to first order:
 
     - the mean of per-item scores (classification, retrieval, reranking): paired over clusters; for
       classification also that of the mean over its experiments, each of which is trained on another
-      small draw of texts;
+      small draw of texts, what varies with texts and experiments together being counted once;
     - STS: Spearman's correlation (`Correlations.influence`);
     - clustering: the mean of the V-measures of its sets, each set an item.
 
@@ -50,20 +81,20 @@ def covariance(cells: Sequence[CellFiles | None]) -> NDArray[np.float64]:
 
     Args:
         cells: the files of cells of one task; None where there is no such cell.
-
-    Returns:
-        Shape (cells, cells), of scores as fractions. NaN where it is unknown: of a cell without
-        items, of one whose items do not give its score (other metrics), of a part
-        of a single cluster; and between cells whose items are not the same.
     """
     samples = [None if files is None else read_samples(files) for files in cells]
-    found = np.full((len(cells), len(cells)), np.nan)
+    groups = []
     for group in paired(samples):
-        known = [(cells[place], one) for place in group if (one := samples[place]) is not None]
-        (files, *_), of_group = zip(*known, strict=True)
-        if files is not None:
-            found[np.ix_(group, group)] = _of_group(files, of_group)
-    return found
+        known = [
+            (files, one) for place in group if (files := cells[place]) and (one := samples[place])
+        ]
+        files, first = known[0]
+        clusters = link(read_shares(files, first).parts)
+        if any((of_part == of_part[0]).all() for of_part in clusters):
+            continue
+        parts = components([one for _, one in known], files.task, clusters)
+        groups.append((group, variations(parts)))
+    return Noise(tuple(groups))
 
 
 def ratio_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:
@@ -80,21 +111,3 @@ def ratio_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float
         return None
     residuals = sums - sums.sum() / counts.sum() * counts
     return float(np.sqrt(len(sums) * residuals.var(ddof=1)) / counts.sum())
-
-
-def _of_group(files: CellFiles, cells: Sequence[Samples]) -> NDArray[np.float64]:
-    """Return the covariances of cells with the same items, shape (cells, cells).
-
-    Args:
-        files: of the first of them.
-        cells: what their scores are made of.
-    """
-    clusters = link(read_shares(files, cells[0]).parts)
-    if any((of_part == of_part[0]).all() for of_part in clusters):
-        return np.full((len(cells), len(cells)), np.nan)
-    parts = components(cells, files.task, clusters)
-    # What varies with texts and experiments together is in both of them, and stays in both: without
-    # it some sum of scores could vary less than nothing.
-    sources = [one.covariance for one in variations(parts) if one.source != "both"]
-    total: NDArray[np.float64] = np.sum(sources, axis=0)
-    return total

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from lcbench.results.content import read_result
 from lcbench.results.items import ItemsError, whole_items
-from lcbench.uncertainty.clusters import Shared, digest_of_names, nothing_shared, numbered
-from lcbench.uncertainty.correlations import spearman
+from lcbench.uncertainty.clusters import Shared, digest_of_names, link, nothing_shared, numbered
+from lcbench.uncertainty.correlations import Correlations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +71,7 @@ class Sample:
             return float("nan")
         if self.gold is None:
             return float(self.values.mean())
-        once = np.ones((1, len(self.values)), dtype=np.int32)
-        return float(spearman(self.gold, self.values[:, None], once)[0, 0])
+        return float(Correlations(self.gold, self.values[:, None]).whole()[0])
 
 
 Part = tuple[str, str]
@@ -234,34 +233,77 @@ def read_shares(files: CellFiles, samples: Samples) -> ItemShares:
             names = file.schema_arrow.names
             columns = ["split", "subset", "id", "shares", "relevant.list.element.id"]
             table = file.read(columns=[one for one in columns if one.split(".")[0] in names])
-        table = table.unify_dictionaries().combine_chunks()
-        are_older = "shares" not in names or table["shares"].null_count == len(table)
-        codes, of_part = _parts(table)
-        rows = {part: _rows(table, codes, of_part[part]) for part in samples}
-        # Documents of two splits are others, whatever their ids, unless all queries have the same:
-        # those of our own tasks, whose splits are lengths.
-        same = len({sample.keys for sample in samples.values()}) == 1
-        scope_of = {part: (files.task, *(() if same else part)) for part in samples}
-        found, lacking = [], 0
-        for parts, _ in independent_parts(samples):
-            of_parts = [
-                _linked_by_ids(scope_of[part], rows[part]) if are_older else _linked(rows[part])
-                for part in parts
-            ]
-            owners = np.concatenate([one[0] for one in of_parts])
-            count = len(rows[parts[0]])
-            lacking += 0 if are_older else count - len(np.unique(owners))
-            found.append(
-                Shared(
-                    owners,
-                    np.concatenate([one[1] for one in of_parts]),
-                    _alone(files.task, parts[0], samples[parts[0]]),
-                )
-            )
-        return ItemShares(tuple(found), are_older, lacking)
+        return _shares(files.task, table.unify_dictionaries().combine_chunks(), samples)
     # A broken file, or one of another layout.
     except (ItemsError, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return ItemShares(_shares_nothing(files.task, samples), are_older=True)
+
+
+def _shares(task: str, table: pa.Table, samples: Samples) -> ItemShares:
+    """Return what items share, from a table of them whose splits and subsets are numbered."""
+    are_older = "shares" not in table.column_names or table["shares"].null_count == len(table)
+    codes, of_part = _parts(table)
+    rows = {part: _rows(table, codes, of_part[part]) for part in samples}
+    # Documents of two splits are others, whatever their ids, unless all queries have the same:
+    # those of our own tasks, whose splits are lengths.
+    same = len({sample.keys for sample in samples.values()}) == 1
+    scope_of = {part: (task, *(() if same else part)) for part in samples}
+    found, lacking = [], 0
+    for parts, _ in independent_parts(samples):
+        of_parts = [
+            _linked_by_ids(scope_of[part], rows[part]) if are_older else _linked(rows[part])
+            for part in parts
+        ]
+        owners = np.concatenate([one[0] for one in of_parts])
+        count = len(rows[parts[0]])
+        lacking += 0 if are_older else count - len(np.unique(owners))
+        found.append(
+            Shared(
+                owners,
+                np.concatenate([one[1] for one in of_parts]),
+                _alone(task, parts[0], samples[parts[0]]),
+            )
+        )
+    return ItemShares(tuple(found), are_older, lacking)
+
+
+def ordered_items(task: str, table: pa.Table) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """Return items part by part, each by their ids, and the cluster of each (`clusters.link`).
+
+    Args:
+        task: its name.
+        table: with split, subset, id, gold, tokens_2, score, relevant and, of newer ones, shares.
+    """
+    numbered_parts = table
+    for name in ("split", "subset"):
+        place = table.column_names.index(name)
+        numbered_parts = numbered_parts.set_column(
+            place, name, pc.dictionary_encode(table[name].combine_chunks())
+        )
+    numbered_parts = numbered_parts.unify_dictionaries().combine_chunks()
+    codes, of_part = _parts(numbered_parts)
+    there = {part: code for part, code in of_part.items() if (codes == code).any()}
+    samples, rows = {}, []
+    for part, code in there.items():
+        own = _rows(numbered_parts, codes, code)
+        pairs = own["tokens_2"].null_count < len(own)
+        samples[part] = Sample(
+            (_digest(own["id"]), _digest(own["gold"])),
+            own["score"].to_numpy().astype(np.float64),
+            gold=pc.cast(own["gold"], pa.float64()).to_numpy() if pairs else None,
+        )
+        rows.append(own)
+    linked = link(_shares(task, numbered_parts, samples).parts)
+    of_parts = {
+        part: clusters
+        for (parts, _), clusters in zip(independent_parts(samples), linked, strict=True)
+        for part in parts
+    }
+    every = pa.concat_tables(rows)
+    for name in ("split", "subset"):
+        place = every.column_names.index(name)
+        every = every.set_column(place, name, every[name].cast(pa.string()))
+    return every.combine_chunks(), np.concatenate([of_parts[part] for part in samples])
 
 
 def _shares_nothing(task: str, samples: Samples) -> tuple[Shared, ...]:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 # Ways of choosing one of several quantities per group that are gone through one by one.
 _MOST_CHOICES = 20_000
-_AT_ONCE = 2**22
+# Sums that are held at once: they stay in the cache.
+_AT_ONCE = 2**18
 
 
-def critical_value(draws: NDArray[np.float64], level: float) -> float:
-    """Return how many standard errors wide, either way, a band over all quantities is.
+def critical_values(draws: NDArray[np.float64], *levels: float) -> list[float]:
+    """Return how many standard errors wide, either way, bands over all quantities are.
 
     The quantile of the largest |deviation| / standard deviation of each draw. It is never less than
     that of a single quantity in theory; here no less than the normal's.
@@ -32,31 +33,29 @@ def critical_value(draws: NDArray[np.float64], level: float) -> float:
     Args:
         draws: of all quantities, drawn together, shape (resamples, quantities); those that do not
             vary are left out.
-        level: of the band, as 0.95.
+        levels: of the bands, as 0.95.
     """
-    single = float(stats.norm.ppf((1 + level) / 2))
     deviations = _standardised(draws)
     if deviations.shape[1] < 2:
-        return single
-    return max(single, float(np.quantile(np.abs(deviations).max(axis=1), level)))
+        return [_single(level) for level in levels]
+    return _quantiles(np.abs(deviations).max(axis=1), levels)
 
 
-def critical_value_of_means(groups: Sequence[NDArray[np.float64]], level: float) -> float:
-    """Return the critical value of a mean over groups, one quantity of each being chosen freely.
+def critical_values_of_means(groups: Sequence[NDArray[np.float64]], *levels: float) -> list[float]:
+    """Return the critical values of a mean over groups, one quantity of each being chosen freely.
 
     All ways of choosing are gone through (6 τ of 5 models: 7,776); where they are too many, the
-    value is Bonferroni's, which is larger.
+    values are Bonferroni's, which are larger.
 
     Args:
         groups: of each group the draws of its quantities, shape (resamples, quantities).
-        level: of the band.
+        levels: of the bands.
     """
-    single = float(stats.norm.ppf((1 + level) / 2))
     choices = math.prod(draws.shape[1] for draws in groups)
     if choices < 2:
-        return single
+        return [_single(level) for level in levels]
     if choices > _MOST_CHOICES:
-        return float(stats.norm.isf((1 - level) / 2 / choices))
+        return [float(stats.norm.isf((1 - level) / 2 / choices)) for level in levels]
     every = np.concatenate(groups, axis=1)
     every = every - every.mean(axis=0)
     covariances = every.T @ every / len(every)
@@ -70,9 +69,19 @@ def critical_value_of_means(groups: Sequence[NDArray[np.float64]], level: float)
         variances = np.einsum("ci,ij,cj->c", chosen, covariances, chosen)
         varies = variances > 0
         if varies.any():
-            sums = chosen[varies] @ every.T / np.sqrt(variances[varies])[:, None]
-            largest = np.maximum(largest, np.abs(sums).max(axis=0))
-    return max(single, float(np.quantile(largest, level)))
+            sums = (chosen[varies] / np.sqrt(variances[varies])[:, None]) @ every.T
+            np.maximum(largest, sums.max(axis=0), out=largest)
+            np.maximum(largest, -sums.min(axis=0), out=largest)
+    return _quantiles(largest, levels)
+
+
+def _single(level: float) -> float:
+    return float(stats.norm.ppf((1 + level) / 2))
+
+
+def _quantiles(largest: NDArray[np.float64], levels: Sequence[float]) -> list[float]:
+    """Return the quantiles of largest deviations, no less than those of a single quantity."""
+    return [max(_single(level), float(np.quantile(largest, level))) for level in levels]
 
 
 def _standardised(draws: NDArray[np.float64]) -> NDArray[np.float64]:

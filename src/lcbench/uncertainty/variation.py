@@ -6,8 +6,9 @@ draws from the same components.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from lcbench.uncertainty.items import Samples, independent_parts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CLUSTERS_AT_ONCE = 256
+CLUSTERS_AT_ONCE = 512
 """Clusters whose weights, or right answers, are held at once."""
 
 
@@ -48,6 +49,56 @@ class Component:
     deviates: bool = False
     right: Sequence[Sequence[NDArray[np.unsignedinteger[Any]]]] = ()
     experiments: int = 0
+
+    @cached_property
+    def grouped(self) -> Grouped:
+        """The units by their clusters."""
+        return Grouped.of(self.clusters)
+
+    @cached_property
+    def correlations(self) -> Correlations | None:
+        """The pairs in order; None where the score is a mean."""
+        return None if self.gold is None else Correlations(self.gold, self.values)
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Units by their clusters.
+
+    Attributes:
+        members: the clusters, shape (clusters,).
+        order: units in the order of their clusters, shape (units,).
+        starts: where in it each cluster begins, and the end, shape (clusters + 1,).
+    """
+
+    members: NDArray[np.uint64]
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, clusters: NDArray[np.uint64]) -> Grouped:
+        """Group units by the cluster of each, shape (units,)."""
+        order = np.argsort(clusters, kind="stable")
+        ordered = clusters[order]
+        first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        return cls(ordered[first], order, np.append(first, len(order)))
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many units each cluster has."""
+        return np.diff(self.starts)
+
+    def units(self, some: slice) -> NDArray[np.int64]:
+        """Return the units of some of the clusters."""
+        return self.order[self.starts[some.start] : self.starts[some.stop]]
+
+    def sums(self, some: slice, values: NDArray[Any]) -> NDArray[Any]:
+        """Return sums over some of the clusters, of the values of their `units`."""
+        starts = self.starts[some]
+        if some.stop - some.start == len(values):
+            return values
+        found: NDArray[Any] = np.add.reduceat(values, starts - starts[0], axis=0)
+        return found
 
 
 Source = Literal["items", "experiments", "both"]
@@ -114,28 +165,26 @@ def variations(parts: Sequence[Component]) -> list[Variation]:
 
     Parts that share clusters vary together: the clusters of all of them are one sample.
     """
-    contributions = [one.weight * _contributions(one) for one in parts]
-    every, places = np.unique(np.concatenate([one.clusters for one in parts]), return_inverse=True)
-    of_part = np.split(places, np.cumsum([len(one.clusters) for one in parts])[:-1])
-    has = coo_array(
-        (
-            np.ones(len(places)),
-            (np.repeat(np.arange(len(parts)), [len(one) for one in of_part]), places),
-        ),
-        shape=(len(parts), len(every)),
-    ).tocsr()
+    every, places = np.unique(
+        np.concatenate([one.grouped.members for one in parts]), return_inverse=True
+    )
+    owners = np.repeat(np.arange(len(parts)), [len(one.grouped.members) for one in parts])
+    has = coo_array((np.ones(len(places)), (owners, places)), (len(parts), len(every))).tocsr()
     number, sample = connected_components(has @ has.T, directed=False)
     found = []
     for group in range(number):
-        own = np.flatnonzero(sample == group).tolist()
-        members, within = np.unique(
-            np.concatenate([of_part[part] for part in own]), return_inverse=True
-        )
-        added = sums_of(np.concatenate([contributions[part] for part in own]), within, len(members))
-        degrees = len(members) - 1
-        deviates = all(parts[part].deviates for part in own)
-        source: Source = "experiments" if deviates else "items"
-        found.append(Variation(added.T @ added * len(members) / degrees, degrees, source))
+        own = [one for one, of in zip(parts, sample, strict=True) if of == group]
+        grouped, added = own[0].grouped, own[0].weight * _contributions(own[0])
+        if len(own) > 1:
+            grouped = Grouped.of(np.concatenate([one.clusters for one in own]))
+            added = np.concatenate([one.weight * _contributions(one) for one in own])
+        squares = np.zeros((added.shape[1],) * 2)
+        for some in steps_of(len(grouped.members), CLUSTERS_AT_ONCE):
+            sums = grouped.sums(some, added[grouped.units(some)])
+            squares += sums.T @ sums
+        degrees = len(grouped.members) - 1
+        source: Source = "experiments" if all(one.deviates for one in own) else "items"
+        found.append(Variation(squares * (degrees + 1) / degrees, degrees, source))
     return found + [both for one in parts if (both := _interaction(one)) is not None]
 
 
@@ -147,59 +196,102 @@ def _interaction(one: Component) -> Variation | None:
     """
     if not one.right or one.experiments < 2:
         return None
-    members, places = np.unique(one.clusters, return_inverse=True)
-    order = np.argsort(places, kind="stable")
-    starts = np.searchsorted(places[order], np.arange(len(members) + 1))
-    bits = np.arange(one.experiments)
-    means = np.zeros((one.experiments, one.values.shape[1]))
-    squares = np.zeros((one.values.shape[1],) * 2)
-    for final in (False, True):
-        for some in steps_of(len(members), CLUSTERS_AT_ONCE):
-            rows = order[starts[some.start] : starts[some.stop]]
-            right = np.stack(
-                [
-                    np.mean([of[rows, None] >> bits.astype(of.dtype) & 1 for of in several], axis=0)
-                    for several in one.right
-                ],
-                axis=2,
-            )
-            if not final:
-                means += right.sum(axis=0) / len(places)
-                continue
-            right -= one.values[rows, None] + (means - one.values.mean(axis=0))
-            left = np.add.reduceat(right, starts[some] - starts[some.start], axis=0)
-            left = left.reshape(-1, left.shape[2])
-            squares += left.T @ left
-    many, times = len(members), one.experiments
-    scale = (one.weight / len(places)) ** 2 * many / (many - 1) / times / (times - 1)
-    return Variation(squares * scale, (many - 1) * (times - 1), "both")
+    experiments = np.arange(one.experiments)
+    single = len(one.right[0]) == 1 and len(one.grouped.members) == len(one.values)
+
+    def right(texts: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        of_subsets = []
+        for subset in range(len(one.right[0])):
+            bits = np.stack([several[subset][texts] for several in one.right], axis=1)
+            of_subsets.append(bits[:, None] >> experiments.astype(bits.dtype)[:, None] & 1)
+        # Sums of noughts and ones are exact in single precision.
+        found: NDArray[np.floating[Any]] = of_subsets[0].astype(np.float32)
+        return found if single else np.asarray(np.mean(of_subsets, axis=0) - means)
+
+    # Of texts by themselves these fall out.
+    means = np.zeros(())
+    if not single:
+        every = steps_of(len(one.values), CLUSTERS_AT_ONCE)
+        blocks = (right(np.arange(some.start, some.stop)).sum(axis=0) for some in every)
+        means = np.asarray(sum(blocks) / len(one.values))
+    *_, both = crossed(one.grouped, right, one.experiments)
+    scale = (one.weight / len(one.values)) ** 2
+    return Variation(scale * both.covariance, both.degrees, both.source)
+
+
+def crossed(
+    grouped: Grouped,
+    values: Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]],
+    experiments: int,
+) -> tuple[Variation, Variation, Variation]:
+    """Return how sums over texts of means over experiments vary: by texts, experiments, and both.
+
+    From the mean squares of clusters of texts, of experiments, and of what is left of each cluster
+    in each experiment without either's mean.
+
+    Args:
+        grouped: the texts.
+        values: of some texts, shape (texts, experiments, quantities).
+        experiments: how many.
+    """
+    many, times = len(grouped.members), experiments
+    means, squares, of_experiments = 0.0, 0.0, 0.0
+    for some in steps_of(many, CLUSTERS_AT_ONCE):
+        units = grouped.units(some)
+        sums = grouped.sums(some, values(units))
+        of_experiments = of_experiments + sums.sum(axis=0, dtype=np.float64)
+        of_texts = sums.mean(axis=1, dtype=np.float64)
+        means = means + of_texts.T @ of_texts
+        wide = sums.reshape(-1, sums.shape[2])
+        squares = squares + (wide.T @ wide).astype(np.float64)
+    totals = np.asarray(of_experiments)
+    centre = totals.mean(axis=0)
+    middle = np.outer(centre, centre) / many
+    of_texts = means - middle
+    experiments_too = totals.T @ totals / times - np.outer(centre, centre)
+    rest = squares - times * means - totals.T @ totals / many + times * middle
+    apart = (many - 1) * (times - 1)
+    return (
+        Variation(of_texts * many / (many - 1), many - 1, "items"),
+        Variation(experiments_too / (times - 1), times - 1, "experiments"),
+        Variation(rest * many / times / apart, apart, "both"),
+    )
+
+
+def variances_of(
+    sources: Sequence[Variation], gradient: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the variance of a sum of scores by each source, and its degrees of freedom.
+
+    Of a classification the mean squares of texts and of experiments both contain that of their
+    interaction, which is taken off once: in a crossed design of two random factors the variance
+    of a mean is (MS of texts + MS of experiments − MS of both) / (texts × experiments). An
+    estimate that falls below what either factor shows by itself is that.
+
+    Args:
+        sources: of the scores' variation.
+        gradient: of the sum by each score, shape (cells,).
+    """
+    of: dict[Source, list[tuple[float, int]]] = {"items": [], "experiments": [], "both": []}
+    for one in sources:
+        # Rounding may leave less than nothing of equal scores.
+        variance = max(float(gradient @ one.covariance @ gradient), 0.0)
+        of[one.source].append((variance, one.degrees))
+    larger = max(of["items"], of["experiments"], key=lambda some: sum(one for one, _ in some))
+    taken_off = [(-variance, degrees) for variance, degrees in of["both"]]
+    found = [*of["items"], *of["experiments"], *taken_off]
+    if sum(one for one, _ in found) < sum(one for one, _ in larger):
+        found = larger
+    variances, freedoms = np.array(found, dtype=np.float64).T
+    return variances, freedoms
 
 
 def _contributions(one: Component) -> NDArray[np.float64]:
     """Return what each unit adds to the scores of a component, shape (units, cells)."""
-    if one.gold is not None:
-        return Correlations(one.gold, one.values).influence()
+    if one.correlations is not None:
+        return one.correlations.influence()
     added: NDArray[np.float64] = (one.values - one.values.mean(axis=0)) / len(one.values)
     return added
-
-
-def sums_of(
-    values: NDArray[np.float64], places: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """Return sums of rows, shape (count, columns).
-
-    Args:
-        values: shape (rows, columns).
-        places: of the sum that each row is part of, shape (rows,).
-        count: of sums.
-    """
-    if count == len(values):
-        found = np.empty_like(values)
-        found[places] = values
-        return found
-    rows = np.arange(len(values))
-    adds = coo_array((np.ones(len(values)), (places, rows)), shape=(count, len(values))).tocsr()
-    return np.asarray(adds @ values)
 
 
 def steps_of(count: int, size: int) -> Iterator[slice]:

@@ -20,7 +20,6 @@ from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import BASELINE, Constant
 from lcbench.uncertainty import sums
-from lcbench.uncertainty.influence import influence
 
 OURS = Constant(0.8)
 MODEL = "bge-base-en-v1.5"
@@ -221,7 +220,9 @@ def test_an_interval_is_scipys_paired_percentile_bootstrap(results: Results, cou
     width = scipys.high - scipys.low
     assert interval is not None
     assert interval[0] < improvement < interval[1]
-    assert interval == pytest.approx((scipys.low, scipys.high), abs=0.06 * width)
+    # A sample of few clusters has more of them or fewer, where scipy's has always as many.
+    near = 0.08 if count == 30 else 0.06
+    assert interval == pytest.approx((scipys.low, scipys.high), abs=near * width)
 
 
 def test_the_interval_of_a_correlation_is_scipys_to_first_order(results: Results) -> None:
@@ -252,23 +253,6 @@ def test_the_interval_of_a_correlation_is_scipys_to_first_order(results: Results
     assert interval == pytest.approx(
         (scipys.low, scipys.high), abs=0.1 * (scipys.high - scipys.low)
     )
-
-
-def test_the_influence_of_a_pair_is_what_a_little_more_of_it_changes() -> None:
-    rng = np.random.default_rng(5)
-    gold = rng.integers(0, 4, 25).astype(float)
-    # Ties on both sides.
-    cosine = np.round(gold / 3 + 0.5 * rng.normal(size=25), 1)
-    (correlation,), influences = influence(gold, cosine[:, None])
-    assert correlation == pytest.approx(spearmanr(gold, cosine).statistic)
-    assert influences.mean() == pytest.approx(0, abs=1e-12)
-    times = 400
-    for place in range(25):
-        counts = np.full(25, times)
-        counts[place] += 1
-        more = spearmanr(np.repeat(gold, counts), np.repeat(cosine, counts)).statistic
-        by_hand = (more - correlation) * times * 25
-        assert influences[place, 0] == pytest.approx(by_hand, abs=2e-3)
 
 
 def test_an_interval_does_not_depend_on_the_other_tasks(results: Results) -> None:
@@ -307,15 +291,6 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
     sheet = length_table([none])
     assert sheet is not None
     assert not any("bootstrap" in note for note in sheet.notes)
-
-
-def test_progress_is_told(results: Results) -> None:
-    for task in ("ImdbClassification", "Banking77Classification"):
-        write_cell(results, task, 0.5, texts([0.5] * 30, [5] * 30))
-    told: list[tuple[int, int]] = []
-    scores = results.read(partial(column_of, suites=()), pytest.fail)
-    list(items_of_tables(build_tables(scores), scores, lambda *numbers: told.append(numbers)))
-    assert told == [(1, 2), (2, 2)]
 
 
 def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> LengthBuckets:

@@ -23,7 +23,7 @@ from lcbench.reporting.tables.paper_comparison import comparison_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of, shipped_suites
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
-from lcbench.uncertainty.covariance import HALF_WIDTH, covariance
+from lcbench.uncertainty.covariance import HALF_WIDTH, standard_error
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
 E5 = "dwzhu/e5-base-4k"
@@ -394,7 +394,7 @@ def test_the_mean_improvement_over_the_models(
     )
     files = frame(results)
     (spread,) = {
-        round(float(covariance([one])[0, 0]), 12)
+        round((standard_error(one) or 0.0) ** 2, 12)
         for one in files[files["task"] == "SciFact"]["files"]
     }
     # Every item's score moves all ten cells alike: the derivative by that common movement.
@@ -478,13 +478,13 @@ def test_only_items_of_numbers_in_common_are_read(
     write_means(results, OURS, Constant(0.7))
     write_means(results, {"STSBenchmark": 0.86})
     read: list[str] = []
-    original = paper.covariance
+    original = paper.noise_of
 
     def recorded(cells: Any) -> Any:
         read.extend(f"{cell.task} {cell.folder.name}" for cell in cells if cell is not None)
         return original(cells)
 
-    monkeypatch.setattr(paper, "covariance", recorded)
+    monkeypatch.setattr(paper, "noise_of", recorded)
     compared(results)
     assert read == [f"NFCorpus {'f' * 40}", f"SciFact {'f' * 40}"]
 

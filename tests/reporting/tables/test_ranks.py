@@ -149,7 +149,9 @@ def test_documents_that_are_all_alike_are_left_out(results: Results) -> None:
     found = found_in(results)
     assert [one.ranks for one in found] == [{}, {}]
     assert rank_table(found) is None
-    one = LongestRanks("paper", "Retr", "T", "m", 2, 9, "characters", {"1": 1.5})
+    one = LongestRanks(
+        group="paper", column="Retr", task="T", label="m", longest=2, documents=9, ranks={"1": 1.5}
+    )
     sheet = rank_table([*found, one])
     assert sheet is not None
     assert sheet.notes[-1].startswith("Left out, as all documents, or all of a split, are equally")
@@ -171,9 +173,14 @@ def test_a_single_query_has_a_rank_and_no_interval(results: Results) -> None:
 
 def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
     one = LongestRanks(
-        *("paper", "Rerank", "T", "m", 80, 400, "characters"),
-        {"1": 25.04, "0.9": 24.0, "0.8": 12.5, "0.7": 25.0},
-        {
+        group="paper",
+        column="Rerank",
+        task="T",
+        label="m",
+        longest=80,
+        documents=400,
+        ranks={"1": 25.04, "0.9": 24.0, "0.8": 12.5, "0.7": 25.0},
+        changes={
             "0.9": Change(-1.04, (-2.0, 0.1), (10, 30)),
             "0.8": Change(-12.54, (-20.0, -5.0), (10, 30)),
             "0.7": Change(-0.04, (-0.06, -0.01), (0, 4)),

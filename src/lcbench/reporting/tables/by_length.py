@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.reporting.score_table import BASELINE
-from lcbench.reporting.table import Entry, Section, Table, number
+from lcbench.reporting.table import Entry, Table, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     HOLE,
@@ -24,6 +24,7 @@ from lcbench.reporting.tables.changes import (
     scores_and_changes,
 )
 from lcbench.reporting.tables.items_by_length import By, Items, Place
+from lcbench.reporting.tables.of_lengths import OfLengths, sections_of
 from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Bucket:
         return f"{self.low}–{self.high}" if self.low > 1 else f"≤ {self.high}"
 
 
-@dataclass(frozen=True)
-class LengthBuckets:
+@dataclass(frozen=True, kw_only=True)
+class LengthBuckets(OfLengths):
     """The scores of one model on one task by length.
 
     Scores are × 100, improvements and their intervals in %. All three are by policy and then one a
@@ -72,10 +73,6 @@ class LengthBuckets:
     not defined.
 
     Attributes:
-        group: of the table.
-        column: of the task.
-        task: its name.
-        label: of the model.
         by: whose length.
         metric: what is averaged over a bucket's items, or taken of them all (`Spearman`).
         policies: as in the table, the baseline among them.
@@ -84,24 +81,16 @@ class LengthBuckets:
         improvements: over the baseline, of the others.
         intervals: of 95 %, of the improvements.
         changed: how many units gain and how many lose, as the improvements.
-        resamples: of the bootstrap that intervals come from; 0: there are none.
-        has_draws: whether the intervals count training draws.
     """
 
-    group: str
-    column: str
-    task: str
-    label: str
-    by: By
-    metric: str
-    policies: tuple[str, ...]
-    buckets: tuple[Bucket, ...]
-    scores: Mapping[str, tuple[float | None, ...]]
-    improvements: Mapping[str, tuple[float | None, ...]]
-    intervals: Mapping[str, tuple[tuple[float, float] | None, ...]]
+    by: By = "text"
+    metric: str = ""
+    policies: tuple[str, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    improvements: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[tuple[float, float] | None, ...]] = field(default_factory=dict)
     changed: Mapping[str, tuple[tuple[int, int] | None, ...]] = field(default_factory=dict)
-    resamples: int = RESAMPLES
-    has_draws: bool = False
 
     @property
     def heading(self) -> str:
@@ -147,20 +136,13 @@ def buckets_of(
         lengths = np.where(items.scored, tokens, np.nan)
         buckets = _buckets(lengths, place.window)
         if buckets:
-            empty = LengthBuckets(
-                group=place.group,
-                column=place.column,
-                task=place.task,
-                label=place.label,
+            empty = replace(
+                LengthBuckets.nothing(place, items, resamples),
+                unit="tokens",
                 by=by,
                 metric=items.metric,
                 policies=place.policies,
                 buckets=buckets,
-                scores={},
-                improvements={},
-                intervals={},
-                resamples=resamples,
-                has_draws=bool(items.right),
             )
             found.append(_scored(empty, items, lengths, seed))
     return found
@@ -181,15 +163,11 @@ def length_table(
     shown = [one for one in found if one.tells_lengths_apart]
     if not shown:
         return None
-    several = len({one.group for one in shown}) > 1
     columns = sorted({_column(bucket) for one in shown for bucket in one.buckets})
-    sections = [
-        Section(
-            f"{one.group}: {one.heading}" if several else one.heading,
-            tuple(_length_rows(one, columns, None if policies is None else policies[one.label])),
-        )
-        for one in shown
-    ]
+
+    def rows(one: LengthBuckets) -> Iterator[tuple[Entry, ...]]:
+        return _length_rows(one, columns, None if policies is None else policies[one.label])
+
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         "The last bucket of a model (≥) holds what fills its window, and may be longer; the one "
@@ -212,7 +190,7 @@ def length_table(
         title="Scores by length in tokens",
         header=("τ", "", *map(_column_name, columns)),
         labels=2,
-        sections=tuple(sections),
+        sections=sections_of(shown, lambda one: one.heading, rows, shown),
         notes=tuple(notes),
     )
 

@@ -16,7 +16,7 @@ from lcbench.reporting.table import Entry, improvement
 from lcbench.reporting.tables.items_by_length import Items
 from lcbench.reporting.task_intervals import possible, relative_changes
 from lcbench.reporting.text import TOO_FEW
-from lcbench.uncertainty.influence import influence
+from lcbench.uncertainty.correlations import Correlations
 from lcbench.uncertainty.sums import Interval, changed, intervals, totals
 
 FEWEST_ITEMS = 30
@@ -24,8 +24,9 @@ FEWEST_ITEMS = 30
 
 HOLE = Entry("–")
 
-Column = NDArray[np.floating[Any]]
-"""What items add to a score, shape (items,), or by training draw, (items, draws)."""
+Column = NDArray[Any]
+"""What items add to a score, shape (items,), or by training draw, (items, draws): noughts and ones,
+millions of them, in the smallest type."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def scores_and_changes(
 
 def relative_changes_of(
     columns: Mapping[str, Column],
-    clusters: NDArray[np.int64],
+    clusters: NDArray[np.uint64],
     is_signed: bool,
     resamples: int,
     seed: int,
@@ -132,7 +133,7 @@ def relative_changes_of(
     }
 
 
-def changed_units(change: Column, clusters: NDArray[np.int64]) -> tuple[int, int]:
+def changed_units(change: Column, clusters: NDArray[np.uint64]) -> tuple[int, int]:
     """Return how many units gain and how many lose; of draws by their mean."""
     return changed(change if change.ndim == 1 else change.mean(axis=1, dtype=np.float64), clusters)
 
@@ -142,8 +143,8 @@ def additive(
 ) -> tuple[NDArray[np.int64], dict[str, Column]]:
     """Return values whose mean is the score and whose resampled means are the resampled scores.
 
-    Of a mean these are the items' own; of a correlation to first order (`influence`), within each
-    subset that has `FEWEST_ITEMS` pairs.
+    Of a mean these are the items' own; of a correlation to first order
+    (`Correlations.influence`), within each subset that has `FEWEST_ITEMS` pairs.
 
     Returns:
         the places of the items, and by policy shape (items,) or (items, draws); nothing where they
@@ -164,10 +165,10 @@ def additive(
     total = np.zeros(values.shape[1])
     for part in enough:
         here = parts == part
-        correlations, influences = influence(items.gold[rows][here], values[here])
-        total += correlations * sizes[part]
+        correlations = Correlations(items.gold[rows][here], values[here])
+        total += correlations.whole() * sizes[part]
         places.append(rows[here])
-        found.append(influences)
+        found.append(correlations.influence() * sizes[part])
     columns = np.concatenate(found) + total / sizes[enough].sum()
     return np.concatenate(places), dict(zip(items.values, columns.T, strict=True))
 

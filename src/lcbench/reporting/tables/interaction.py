@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.reporting.score_table import BASELINE, ordered_policies
-from lcbench.reporting.table import Entry, Section, Table, name
+from lcbench.reporting.table import Entry, Table, name
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     HOLE,
@@ -23,48 +23,35 @@ from lcbench.reporting.tables.changes import (
     notes_of_intervals,
 )
 from lcbench.reporting.tables.items_by_length import By, Items, Place
+from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.task_intervals import relative_changes
 from lcbench.reporting.text import two_decimals
-from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, intervals, totals
+from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, Term, intervals, totals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class LengthGain:
+@dataclass(frozen=True, kw_only=True)
+class LengthGain(OfLengths):
     """How the gain of one model on one task goes by length.
 
     Attributes:
-        group: of the table.
-        task: its name.
-        label: of the model.
         by: whose length.
-        unit: what it is counted in.
         count: how many items there are.
         shortest: how many of them are the shortest 20 %.
         longest: how many are the longest 20 %.
         slopes: by policy, the gain per doubling of length, in % of the baseline's score.
         contrasts: by policy, the relative gain of the longest 20 % less that of the shortest, each
             over its own baseline, in percentage points.
-        why: why there is nothing; empty where there is.
-        resamples: of the bootstrap; 0: no intervals.
-        has_draws: whether training draws count.
     """
 
-    group: str
-    task: str
-    label: str
-    by: By
-    unit: str
+    by: By = "text"
     count: int = 0
     shortest: int = 0
     longest: int = 0
     slopes: Mapping[str, Change] = field(default_factory=dict)
     contrasts: Mapping[str, Change] = field(default_factory=dict)
-    why: str = ""
-    resamples: int = RESAMPLES
-    has_draws: bool = False
 
 
 def gains_by_length(
@@ -90,16 +77,8 @@ def gains_by_length(
     for by, lengths in items.lengths.items():
         # Of an empty text there is no logarithm.
         known = items.scored & (lengths > 0)
-        empty = LengthGain(
-            place.group,
-            place.task,
-            place.label,
-            by,
-            items.unit,
-            int(known.sum()),
-            resamples=resamples,
-            has_draws=bool(items.right),
-        )
+        nothing = LengthGain.nothing(place, items, resamples)
+        empty = replace(nothing, by=by, count=int(known.sum()))
         if empty.count < FEWEST_ITEMS:
             found.append(replace(empty, why=f"fewer than {FEWEST_ITEMS} items"))
         elif len(np.unique(lengths[known])) == 1:
@@ -163,11 +142,10 @@ def _slopes(
     before = float(raw.mean(dtype=np.float64))
     if before <= 0:
         return {}
-    across = doublings if raw.ndim == 1 else doublings[:, None].astype(raw.dtype)
     gains = [items.column(policy, known) - raw for policy in others]
-    columns = [
+    columns: list[Column | Term] = [
         *(np.ones(len(rows)), doublings, doublings**2, raw),
-        *(column for gain in gains for column in (gain, gain * across)),
+        *(column for gain in gains for column in (gain, Term(gain, doublings))),
     ]
 
     def slope(sums: NDArray[np.float64], mean: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -229,7 +207,7 @@ def _changes(
     empty: LengthGain,
     items: Items,
     rows: NDArray[np.int64],
-    columns: Sequence[Column],
+    columns: Sequence[Column | Term],
     gains: Sequence[Column],
     others: Sequence[str],
     functions: Sequence[Function],
@@ -264,26 +242,14 @@ def gain_table(found: Sequence[LengthGain]) -> Table | None:
     shown = [one for one in found if one.slopes or one.contrasts]
     if not shown:
         return None
-    several = len({one.group for one in found}) > 1
     every = ordered_policies(policy for one in shown for policy in (*one.slopes, *one.contrasts))
-    rows: dict[str, list[tuple[Entry, ...]]] = {}
-    for one in shown:
-        heading = f"{one.group}: {one.label}" if several else one.label
-        rows.setdefault(heading, []).extend(_rows(one, every))
     notes = [
         "Per doubling: the slope of the items' changes over log₂ of their length, in % of the "
         "score at τ = 1. Longest − shortest: the relative gain of the longest 20 % of the items "
         "(and all as long as the shortest of these) less that of the shortest 20 %, in percentage "
         "points. Above zero: long texts gain more, as the paper claims.",
     ]
-    if any(one.unit == "characters" for one in shown):
-        notes.append("Lengths are those of whole texts in characters, before truncation.")
-    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
-        notes.append(
-            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
-            "results are of a version that kept no other: texts that fill the window count as "
-            "equally long."
-        )
+    notes += notes_of_units(shown, "texts", ": texts that fill the window count as equally long")
     if any(one.by == "pair" for one in shown):
         notes.append("A correlation has no value of a single pair, and so no slope.")
     if shown[0].resamples:
@@ -301,7 +267,7 @@ def gain_table(found: Sequence[LengthGain]) -> Table | None:
         title=_TITLE,
         header=("Task", "Length of", "Items", "", *(f"τ = {policy}" for policy in every)),
         labels=4,
-        sections=tuple(Section(heading, tuple(of)) for heading, of in rows.items()),
+        sections=sections_of(shown, lambda one: one.label, lambda one: _rows(one, every), found),
         notes=tuple(notes),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,12 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
 from lcbench.results.content import read_result
 from lcbench.results.items import ItemsError, whole_items
+from lcbench.uncertainty.items import ordered_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +103,7 @@ class Items:
             where that is not known, or nothing is classified.
         gold: what pairs are correlated with; None where the score is a mean.
         parts: which split and subset each is of, shape (items,).
-        clusters: items of one number share a text, shape (items,).
+        clusters: items of one number share a text (`uncertainty.clusters`), shape (items,).
         relevant: documents of queries; None: of others.
         splits_are_lengths: whether each split has texts of one length.
     """
@@ -116,7 +115,7 @@ class Items:
     right: Mapping[str, NDArray[np.bool_]]
     gold: NDArray[np.float64] | None
     parts: NDArray[np.int64]
-    clusters: NDArray[np.int64]
+    clusters: NDArray[np.uint64]
     relevant: Relevant | None = None
     splits_are_lengths: bool = False
 
@@ -135,46 +134,49 @@ class Items:
         """The items that have a score in the baseline."""
         return np.isfinite(self.values[BASELINE])
 
-    def column(self, policy: str, chosen: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
+    def column(self, policy: str, chosen: NDArray[np.bool_]) -> NDArray[Any]:
         """Return what some items add to the score: by training draw, if that is known.
 
         Shape (chosen,) or (chosen, draws).
         """
         if self.right:
-            # Noughts and ones, millions of them: half the memory.
-            return self.right[policy][chosen].astype(np.float32)
+            return self.right[policy][chosen].view(np.int8)
         return self.values[policy][chosen]
 
 
-def items_of_tables(
-    tables: Sequence[ScoreTable],
-    scores: pd.DataFrame,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Place, Items]]:
-    """Yield the items of each task and model, in the order of the tables.
-
-    Those without items that have a score, as clusterings, are left out.
+def places_of_tables(
+    tables: Sequence[ScoreTable], scores: pd.DataFrame
+) -> list[tuple[Place, dict[str, CellFiles]]]:
+    """Return each task and model, in the order of the tables, with the files of its cells.
 
     Args:
         tables: of `table1.build_tables`; they say which cells count.
         scores: the frame that they were built from.
-        progress: told how many tasks of a model are done, of how many.
+
+    Returns:
+        the files by policy, for `read_items`.
     """
     files = _files_by_key(scores)
-    places = [
-        (table, block, column.name, task)
+    return [
+        (
+            Place(table.group, column.name, task, block.label, block.policies, block.window),
+            _counted_cells(files, table, block, task),
+        )
         for table in tables
         for column in table.columns
         for task in column.tasks
         for block in table.blocks
     ]
-    for done, (table, block, column, task) in enumerate(places, start=1):
-        items = read_items(_counted_cells(files, table, block, task))
+
+
+def items_of_tables(
+    tables: Sequence[ScoreTable], scores: pd.DataFrame
+) -> Iterator[tuple[Place, Items]]:
+    """Yield the items of `places_of_tables`, but of those without a score, as clusterings."""
+    for place, cells in places_of_tables(tables, scores):
+        items = read_items(cells)
         if items is not None:
-            place = Place(table.group, column, task, block.label, block.policies, block.window)
             yield place, items
-        if progress is not None:
-            progress(done, len(places))
 
 
 def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
@@ -189,6 +191,7 @@ def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
     # Clusterings have items, but no score of each.
     if baseline is None or baseline["score"].null_count == len(baseline):
         return None
+    baseline, clusters = ordered_items(cells[BASELINE].task, baseline)
     identity = baseline.select(list(_IDENTITY))
     parts = np.unique(_part_numbers(identity), return_inverse=True)[1]
     splits = set(pc.unique(baseline["split"]).to_pylist())
@@ -226,7 +229,7 @@ def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
         right=right if right.keys() == values.keys() else {},
         gold=baseline["gold"].to_numpy().astype(float) if is_pair else None,
         parts=parts,
-        clusters=_clusters(baseline, parts, is_pair, are_lengths),
+        clusters=clusters,
         relevant=pairs,
         splits_are_lengths=are_lengths,
     )
@@ -388,66 +391,6 @@ def _longest(
     found = np.full(count, -np.inf)
     np.maximum.at(found, items, lengths)
     return np.where(np.isfinite(found), found, np.nan)
-
-
-def _clusters(
-    baseline: pa.Table, parts: NDArray[np.int64], is_pair: bool, are_lengths: bool
-) -> NDArray[np.int64]:
-    """Return numbers of items, the same for those that share a text, or each one with a third.
-
-    As the items say it; older ones do not: there, queries with the same relevant documents do.
-    Translations of one item are one, which have its id and label in all subsets of a split, and so
-    is a query that is asked at several lengths.
-    """
-    count = len(baseline)
-    owners, keys = [np.arange(count)], [np.arange(count)]
-    used = count
-
-    def link(places: NDArray[np.int64], names: Any) -> None:
-        nonlocal used
-        numbers = pd.factorize(names)[0]
-        owners.append(places)
-        keys.append(used + numbers)
-        used += int(numbers.max(initial=-1)) + 1
-
-    lists = None
-    if "shares" in baseline.column_names:
-        lists = baseline["shares"].combine_chunks()
-    if lists is not None and lists.null_count < count:
-        link(
-            lists.value_parent_indices().to_numpy(), lists.flatten().to_numpy(zero_copy_only=False)
-        )
-    elif baseline["relevant"].null_count < count:
-        rows = baseline["relevant"].combine_chunks()
-        ids = rows.flatten().field("id").to_pylist()
-        ends = np.cumsum(pc.fill_null(rows.value_lengths(), 0).to_numpy(zero_copy_only=False))
-        starts = np.concatenate([[0], ends[:-1]])
-        has = np.flatnonzero(ends > starts)
-        names = [
-            "\0".join([str(parts[place]), *sorted(ids[starts[place] : ends[place]])])
-            for place in has
-        ]
-        link(has, np.array(names, dtype=object))
-    ids = np.asarray(baseline["id"].to_numpy(), dtype=object)
-    splits = np.asarray(baseline["split"].to_numpy(), dtype=object)
-    if are_lengths:
-        link(np.arange(count), ids)
-    elif not is_pair and len(np.unique(parts)) > 1:
-        gold = np.asarray(baseline["gold"].to_numpy(), dtype=object)
-        for split in dict.fromkeys(splits):
-            inside = np.flatnonzero(splits == split)
-            own = [inside[parts[inside] == part] for part in np.unique(parts[inside])]
-            first = sorted(zip(ids[own[0]], map(str, gold[own[0]]), strict=True))
-            if all(
-                sorted(zip(ids[one], map(str, gold[one]), strict=True)) == first for one in own[1:]
-            ):
-                link(inside, ids[inside])
-    edges = np.concatenate(owners), np.concatenate(keys)
-    shape = (count, used)
-    has_key = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=shape)
-    # Items and keys are the nodes.
-    both = coo_array((has_key.data, (has_key.row, count + has_key.col)), shape=(count + used,) * 2)
-    return np.asarray(connected_components(both, directed=False)[1][:count], dtype=np.int64)
 
 
 def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:

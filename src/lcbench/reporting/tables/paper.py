@@ -25,11 +25,10 @@ from lcbench.results.cell import texts_of
 from lcbench.system.resources import shipped
 from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import ByRole, Constant
-from lcbench.uncertainty.covariance import HALF_WIDTH, covariance, standard_error
+from lcbench.uncertainty.covariance import HALF_WIDTH, Noise, noise_of, standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from lcbench.results.files import CellFiles
 
@@ -73,7 +72,7 @@ class Comparison:
         ours: None where some of what it is the mean of is missing.
         present: how much of that there is: "3 of 8 tasks"; empty where all is.
         noise: half a 95 % interval of ours plus the rounding of the print; None if unknown. Ours
-            varies so much over other items like the tasks' own (`covariance.covariance`). The paper
+            varies so much over other items like the tasks' own (`covariance.noise_of`). The paper
             scored the same items, so that agreement should be well within it: to be within is weak
             evidence of having measured the same, to be outside strong evidence of the contrary.
         doubt: why the printed number is no target; empty for those that are.
@@ -263,11 +262,11 @@ def _doubt(table: str, model: str, row: str, column: str) -> str:
 
 
 def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
-    covariances = _covariances(models)
+    noise_of_columns = _noise_of_columns(models)
     for row in _rows(TABLE_1):
         kind = row["row_kind"]
         for column in (*_columns(), AVERAGE):
-            paper, found = float(row[column]), covariances[column]
+            paper, found = float(row[column]), noise_of_columns[column]
             if row["model"] == ALL_MODELS:
                 yield from _mean_improvement(models, column, paper, found)
             for place, model in enumerate(models):
@@ -292,7 +291,7 @@ def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
 
 
 def _mean_improvement(
-    models: Sequence[_Model], column: str, paper: float, covariances: NDArray[np.float64]
+    models: Sequence[_Model], column: str, paper: float, shares: _Shares
 ) -> Iterator[Comparison]:
     """Yield the paper's `Avg Improv.` of a column beside ours, if we have all models once."""
     asked = {row["model"] for row in _rows(TABLE_1)} - {ALL_MODELS}
@@ -322,7 +321,7 @@ def _mean_improvement(
     for place, model in enumerate(models):
         for cell, weight in _relative_weights(place, model, column).items():
             weights[cell] = weight / len(models)
-    noise = _noise(TABLE_1, covariances, weights)
+    noise = _noise(TABLE_1, shares, weights)
     yield replace(comparison, ours=fmean(values), noise=noise)
 
 
@@ -374,26 +373,36 @@ def _table3(models: Sequence[_Model]) -> Iterator[Comparison]:
             )
 
 
-def _covariances(models: Sequence[_Model]) -> dict[str, NDArray[np.float64]]:
-    """Return the covariances of column means, as fractions, by column, `Avg` included.
+_Shares = Sequence[tuple[Noise, float]]
+"""What the mean over tasks varies with: the noise of each task, and its share in the mean."""
+
+
+def _noise_of_columns(models: Sequence[_Model]) -> Mapping[str, _Shares]:
+    """Return the noise of the tasks that make up each column, `Avg` included.
 
     Tasks are independent of one another, models and temperatures are not: they share the items.
-    Rows and columns come in pairs, the baseline and the paper's τ of each model.
+    Cells come in pairs, the baseline and the paper's τ of each model.
     """
     cells = [(model, policy) for model in models for policy in (BASELINE, model.tau)]
-    found: dict[str, NDArray[np.float64]] = {}
+    found: dict[str, list[tuple[Noise, float]]] = {}
     for column, tasks in _columns().items():
         whole = [model.mean(policy, column) is not None for model, policy in cells]
-        total = np.zeros((len(cells), len(cells)))
-        for task in tasks:
-            # Only where a number is compared are the items worth reading.
-            files = [
-                model.files[policy, task] if is_whole else None
-                for (model, policy), is_whole in zip(cells, whole, strict=True)
-            ]
-            total += covariance(files)
-        found[column] = total / len(tasks) ** 2
-    found[AVERAGE] = np.sum(list(found.values()), axis=0) / len(found) ** 2
+        found[column] = [
+            (
+                # Only where a number is compared are the items worth reading.
+                noise_of(
+                    [
+                        model.files[policy, task] if is_whole else None
+                        for (model, policy), is_whole in zip(cells, whole, strict=True)
+                    ]
+                ),
+                1 / len(tasks),
+            )
+            for task in tasks
+        ]
+    found[AVERAGE] = [
+        (noise, share / len(found)) for column in found.values() for noise, share in column
+    ]
     return found
 
 
@@ -405,13 +414,10 @@ def _relative_weights(place: int, model: _Model, column: str) -> dict[int, float
     return {2 * place: -100 * ours * 100 / raw**2, 2 * place + 1: 100 * 100 / raw}
 
 
-def _noise(
-    table: str, covariances: NDArray[np.float64], weights: Mapping[int, float]
-) -> float | None:
+def _noise(table: str, shares: _Shares, weights: Mapping[int, float]) -> float | None:
     """Return the noise of a weighted sum of scores (the delta method); None if unknown."""
-    places, values = list(weights), np.array(list(weights.values()))
-    variance = values @ covariances[np.ix_(places, places)] @ values
-    return None if np.isnan(variance) else _half_width(table, math.sqrt(max(0.0, variance)))
+    variance = sum(share**2 * noise.variance(weights) for noise, share in shares)
+    return None if math.isnan(variance) else _half_width(table, math.sqrt(variance))
 
 
 def _half_width(table: str, error: float) -> float:

@@ -8,13 +8,13 @@ predicted probabilities, which results do not keep: they have the predicted labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcbench.reporting.score_table import BASELINE, ordered_policies
-from lcbench.reporting.table import Entry, Section, Table, name, number
+from lcbench.reporting.table import Entry, Table, name, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     NOT_DEFINED,
@@ -26,6 +26,7 @@ from lcbench.reporting.tables.changes import (
 )
 from lcbench.reporting.tables.interaction import fifths
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant
+from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
@@ -41,35 +42,21 @@ _MOST_OF_AN_INTERVAL = 500
 """Texts that the paper has in each."""
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, kw_only=True)
+class Reading(OfLengths):
     """Scores of some lengths of one model and task.
 
     Attributes:
-        group: of the table.
-        task: its name.
-        label: of the model.
         lengths: the names of the parts, from short to long.
         counts: how many items each has.
-        unit: what lengths are counted in.
         scores: × 100, by policy and then by part; None where there is none.
         changes: relative, in %, of all policies but the baseline.
-        why: why there is nothing; empty where there is.
-        resamples: of the bootstrap; 0: no intervals.
-        has_draws: whether training draws count.
     """
 
-    group: str
-    task: str
-    label: str
-    lengths: tuple[str, ...]
-    counts: tuple[int, ...]
-    unit: str
-    scores: Mapping[str, tuple[float | None, ...]]
-    changes: Mapping[str, tuple[Change, ...]]
-    why: str = ""
-    resamples: int = RESAMPLES
-    has_draws: bool = False
+    lengths: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
 
 
 def ndcg_of_queries(
@@ -100,7 +87,7 @@ def ndcg_of_queries(
     elif min(int(chosen.sum()) for chosen in ends) < FEWEST_ITEMS:
         why = f"a fifth has fewer than {FEWEST_ITEMS} queries"
     if why or ends is None:
-        return _nothing(place, items, why, resamples)
+        return Reading.nothing(place, items, resamples, why)
     gains = {
         policy: _ndcg(items.relevant, ranks, len(lengths))
         for policy, ranks in items.relevant.ranks.items()
@@ -151,7 +138,7 @@ def accuracy_of_intervals(
     enough = [at for at, size in enumerate(sizes) if size >= FEWEST_ITEMS]
     if len(enough) < 2:
         why = f"fewer than two intervals of {FEWEST_ITEMS} texts"
-        return _nothing(place, items, why, resamples)
+        return Reading.nothing(place, items, resamples, why)
     each = min(_MOST_OF_AN_INTERVAL, *(int(sizes[at]) for at in enough))
     # Of the position alone, so that all models have the same texts.
     order = np.random.default_rng(seed).permutation(len(tokens))
@@ -191,7 +178,7 @@ def query_table(found: Sequence[Reading]) -> Table | None:
         f"nDCG@{_CUT} of the shortest and the longest queries",
         ("Queries", "Count"),
         f"nDCG@{_CUT}",
-        [*notes, *_notes_of_units(found)],
+        [*notes, *notes_of_units([one for one in found if not one.why], "queries")],
         "queries",
     )
 
@@ -238,10 +225,6 @@ def _ndcg(relevant: Relevant, ranks: NDArray[np.float64], queries: int) -> NDArr
         return np.asarray(found / most)
 
 
-def _nothing(place: Place, items: Items, why: str, resamples: int) -> Reading:
-    return Reading(place.group, place.task, place.label, (), (), items.unit, {}, {}, why, resamples)
-
-
 def _reading(
     place: Place,
     items: Items,
@@ -251,33 +234,20 @@ def _reading(
     parts: Sequence[tuple[Mapping[str, float | None], Mapping[str, Change]]],
     resamples: int,
 ) -> Reading:
-    return Reading(
-        place.group,
-        place.task,
-        place.label,
-        lengths,
-        counts,
-        unit,
-        {policy: tuple(scores.get(policy) for scores, _ in parts) for policy in place.policies},
-        {
+    return replace(
+        Reading.nothing(place, items, resamples),
+        unit=unit,
+        lengths=lengths,
+        counts=counts,
+        scores={
+            policy: tuple(scores.get(policy) for scores, _ in parts) for policy in place.policies
+        },
+        changes={
             policy: tuple(changes.get(policy, NOT_DEFINED) for _, changes in parts)
             for policy in place.policies
             if policy != BASELINE
         },
-        resamples=resamples,
-        has_draws=bool(items.right),
     )
-
-
-def _notes_of_units(found: Sequence[Reading]) -> Iterator[str]:
-    shown = [one for one in found if not one.why]
-    if any(one.unit == "characters" for one in shown):
-        yield "Lengths are those of whole queries in characters, before truncation."
-    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
-        yield (
-            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
-            "results are of a version that kept no other."
-        )
 
 
 def _sheet(
@@ -292,13 +262,7 @@ def _sheet(
     shown = [one for one in found if not one.why]
     if not shown:
         return None
-    several = len({one.group for one in found}) > 1
     every = ordered_policies(policy for one in shown for policy in one.scores)
-    sections = []
-    for one in shown:
-        heading = f"{one.task}, {one.label}"
-        heading = f"{one.group}: {heading}" if several else heading
-        sections.append(Section(heading, tuple(_rows(one, every, metric))))
     if shown[0].resamples:
         notes += notes_of_intervals(
             "the part",
@@ -313,7 +277,12 @@ def _sheet(
         title=title,
         header=(*labels, "", *(f"τ = {policy}" for policy in every)),
         labels=3,
-        sections=tuple(sections),
+        sections=sections_of(
+            shown,
+            lambda one: f"{one.task}, {one.label}",
+            lambda one: _rows(one, every, metric),
+            found,
+        ),
         notes=tuple(notes),
     )
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
-from lcbench.reporting.table import Entry, Section, Style, Table, name
+from lcbench.reporting.table import Entry, Style, Table, name
 from lcbench.reporting.tables.changes import HOLE, Change, changed_units
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
+from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.text import TOO_FEW, two_decimals
 from lcbench.uncertainty.covariance import ratio_error
 from lcbench.uncertainty.sums import RESAMPLES, SEED, Interval, intervals
@@ -24,30 +25,20 @@ if TYPE_CHECKING:
     from lcbench.results.files import CellFiles
 
 
-@dataclass(frozen=True)
-class LongestRanks:
+@dataclass(frozen=True, kw_only=True)
+class LongestRanks(OfLengths):
     """The mean rank of the longest relevant documents of one model and task.
 
     Attributes:
-        group: of the table.
-        column: of the task.
-        task: its name.
-        label: of the model.
         longest: how many documents are the longest.
         documents: of how many.
-        unit: what their length is counted in.
         ranks: the mean rank by policy; None where there is none. Empty where all documents are
             alike.
         changes: of ranks against the baseline, by policy; negative is better.
     """
 
-    group: str
-    column: str
-    task: str
-    label: str
     longest: int = 0
     documents: int = 0
-    unit: str = "characters"
     ranks: Mapping[str, float | None] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
 
@@ -73,7 +64,7 @@ def ranks_of(
     """
     if items.relevant is None or len(items.relevant.items) == 0:
         return None
-    found = LongestRanks(place.group, place.column, place.task, place.label)
+    found = LongestRanks.nothing(place, items, resamples)
     long, longest, documents = _longest(items.relevant)
     if items.splits_are_lengths or (longest == documents and documents > 1):
         return found
@@ -88,19 +79,16 @@ def ranks_of(
         policy: Change(float((values - raw).mean()), of, changed_units(values - raw, clusters))
         for policy, values, of in zip(others, ours, ends, strict=True)
     }
-    return LongestRanks(
-        place.group,
-        place.column,
-        place.task,
-        place.label,
-        longest,
-        documents,
-        "tokens" if items.relevant.characters is None else "characters",
-        {
+    return replace(
+        found,
+        longest=longest,
+        documents=documents,
+        unit="tokens" if items.relevant.characters is None else "characters",
+        ranks={
             policy: float(ranks[policy][long].mean()) if policy in ranks else None
             for policy in place.policies
         },
-        changes,
+        changes=changes,
     )
 
 
@@ -146,12 +134,7 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
     shown = [one for one in found if one.ranks]
     if not shown:
         return None
-    several = len({one.group for one in found}) > 1
     policies = ordered_policies(policy for one in shown for policy in one.ranks)
-    rows: dict[str, list[tuple[Entry, ...]]] = {}
-    for one in shown:
-        heading = f"{one.group}: {one.task}" if several else one.task
-        rows.setdefault(heading, []).extend(_rank_rows(one, policies))
     notes = [
         "Lower is better. Of the longest 20 % of the documents that are relevant to a query, and "
         "all as long as the shortest of these. A change is against τ = 1, over the same queries, "
@@ -160,14 +143,8 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
         "itself: of twenty without an effect, one excludes zero by chance. "
         f"“{TOO_FEW}”: fewer than {LEAST_CHANGED} changed.",
     ]
-    if any(one.unit == "characters" for one in shown):
-        notes.append("Lengths are those of whole documents in characters, before truncation.")
-    if older := dict.fromkeys(one.task for one in shown if one.unit == "tokens"):
-        notes.append(
-            f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
-            "results are of a version that kept no other: all documents that fill the window are "
-            "equally long, and the share is larger."
-        )
+    so = ": all documents that fill the window are equally long, and the share is larger"
+    notes += notes_of_units(shown, "documents", so)
     if any(end is None for one in shown for end in (of.ends for of in one.changes.values())):
         notes.append("A change without an interval: of a single query, or document, or not asked.")
     if any(one.column == "Rerank" for one in shown):
@@ -182,7 +159,9 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
         title="Mean rank of the longest relevant documents",
         header=("model", "longest 20 %", "", *(f"τ = {policy}" for policy in policies)),
         labels=3,
-        sections=tuple(Section(heading, tuple(of_task)) for heading, of_task in rows.items()),
+        sections=sections_of(
+            shown, lambda one: one.task, lambda one: _rank_rows(one, policies), found
+        ),
         notes=tuple(notes),
     )
 
