@@ -209,7 +209,8 @@ def test_reading_is_a_small_part_of_it(
         {"hf_subset": name, "main_score": float(values.mean())}
         for name, values in zip(names, right, strict=True)
     ]
-    pd.Series({"dataset_revision": "r", "scores": {"test": entries}}).to_json(files.result)
+    result = {"task_name": "Task", "dataset_revision": "r", "scores": {"test": entries}}
+    pd.Series(result).to_json(files.result)
     started = _work()
     for _ in range(5):
         samples = read_samples(files)

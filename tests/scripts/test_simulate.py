@@ -60,7 +60,19 @@ def test_the_document_has_all_designs() -> None:
     ]
     assert [row[0] for row in rows[8:12]] == ["24", "50", "100", "300"]
     assert [row[0] for row in rows[14:17]] == ["0", "0.1", "0.3"]
-    assert [row[0] for row in rows[19:]] == ["2", "4", "8", "11"]
+    assert [row[:2] for row in rows[19:23]] == [
+        ["200", "0"],
+        ["200", "0.1"],
+        ["200", "0.3"],
+        ["1,000", "0.1"],
+    ]
+    assert [row[:2] for row in rows[25:29]] == [
+        ["30", "none"],
+        ["200", "none"],
+        ["60", "10"],
+        ["200", "10"],
+    ]
+    assert [row[0] for row in rows[31:]] == ["2", "4", "8", "11"]
 
 
 @pytest.mark.parametrize(
