@@ -48,8 +48,7 @@ def prefetch(settings: Settings, observer: Observer, *, verify: bool) -> dict[st
         StorageError: the folder cannot be written.
     """
     folder = _folder(settings)
-    with observer.doing("looking for what is needed"):
-        things = wanted_of(settings)
+    things = wanted_of(settings)
     return fetch_all(things, folder, observer, offline=settings.offline, verify=verify)
 
 
