@@ -113,6 +113,7 @@ def test_the_frame(results: Results) -> None:
         "model": "some/model",
         "revision": "f" * 40,
         "path": None,
+        "label": None,
         "policy": "0.8",
         "task": "STSBenchmark",
         "column": "STS",
@@ -442,7 +443,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
 
 def test_every_field_of_a_protocol_is_told_apart_above() -> None:
     fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "texts", "pooling"}
-    assert set(asdict(PROTOCOL)) == fields | {"own_code"}
+    assert set(asdict(PROTOCOL)) == fields | {"own_code", "limit"}
 
 
 @pytest.mark.parametrize(
