@@ -98,29 +98,33 @@ def _company(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-# As the session began: `cache.go_offline` is for the rest of a process.
-NETWORK = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
+# What lcbench puts into the environment for the rest of a process: offline mode, a withheld token,
+# the tokenizer's threads, Hydra's tracebacks. With it no command would be forked any more.
+OF_A_PROCESS = (
+    *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
+    *("RAYON_NUM_THREADS", "HYDRA_FULL_ERROR"),
+)
 
 
-def _allow_network_again() -> None:
-    for name, value in NETWORK.items():
-        if value is None:
-            os.environ.pop(name, None)
+def _restore_the_process() -> None:
+    for name in OF_A_PROCESS:
+        if name in ENVIRONMENT:
+            os.environ[name] = ENVIRONMENT[name]
         else:
-            os.environ[name] = value
+            os.environ.pop(name, None)
     # As a module that was imported at the beginning would have found it.
-    offline = (NETWORK["HF_HUB_OFFLINE"] or "").upper() in ("1", "ON", "YES", "TRUE")
+    offline = ENVIRONMENT.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:
             sys.modules[name].HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
-def _network_allowed_again() -> Iterator[None]:
-    """Undo `cache.go_offline` after each test, and after what fixtures of a module have run."""
-    _allow_network_again()
+def _process_restored() -> Iterator[None]:
+    """Undo after each test what lcbench does to a process, and after what fixtures have run."""
+    _restore_the_process()
     yield
-    _allow_network_again()
+    _restore_the_process()
 
 
 @pytest.fixture(scope="module", autouse=True)

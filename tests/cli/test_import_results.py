@@ -434,7 +434,7 @@ def test_only_some_models_and_tasks(tmp_path: Path) -> None:
         RequestError, match=r"models=org/modle: .* has no results of it. Did you mean org/model"
     ):
         take(public, "models=org/modle")
-    with pytest.raises(RequestError, match=r"tasks=STS14: .* has none of these"):
+    with pytest.raises(RequestError, match=r"tasks=STS14: .* has no results of these"):
         take(public, "tasks=STS14")
 
 

@@ -467,7 +467,7 @@ class _Started:
 
 def test_no_limit_of_a_cell_where_it_cannot_be_ended() -> None:
     with pytest.raises(
-        RequestError, match=r"cell_minutes=5 needs scoring processes .*engine\.scoring=0"
+        RequestError, match=r"cell_minutes=5 needs scoring processes, .*engine\.scoring=0"
     ):
         Pool(0, offline=True, cell_minutes=5)
     Pool(0, offline=True)
