@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from composed import composed_by_hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
@@ -13,6 +14,8 @@ from lcbench.api import overrides
 from lcbench.api.explain import explain
 from lcbench.cli import app, console
 from lcbench.errors import RequestError
+from lcbench.settings.read import read
+from lcbench.tempscale.policy import ByRole, Constant
 
 
 def test_the_worst_status_counts() -> None:
@@ -115,6 +118,17 @@ def test_a_model_may_be_named_by_its_name_or_folder(
     assert read("model=bgee") == ["model=bgee"]
     own = ["--config-dir", "conf", "model=org/own"]
     assert read(*own) == own
+
+
+@pytest.mark.parametrize("sweep", ["demo", "roles"])
+def test_a_policy_takes_the_place_of_a_sweeps_temperatures(sweep: str) -> None:
+    policy = "tau={query: 0.8, document: 1.0}"
+    words = overrides.read_words([f"sweep={sweep}", policy], "config")
+    settings = read({"minilm": composed_by_hydra(*words)})
+    # With the baseline, as always.
+    assert settings.policies == (Constant(1.0), ByRole(query=0.8, document=1.0))
+    # A model that is exported has one policy.
+    assert overrides.read_words([policy], "export") == [policy]
 
 
 def test_a_name_of_digits_stays_a_name() -> None:

@@ -157,6 +157,9 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
             f"{word}: it has several values. As one{'' if key in _TEXTS else ' list'}: "
             f"{_in_single_quotes(as_one)}; as separate runs: -m {word}"
         )
+    if key == "tau" and config_name != "export" and isinstance(one.value(), dict):
+        # Hydra cannot put a mapping in the place of a sweep's list.
+        return f"{word.partition('=')[0]}=[{value}]"
     if key in _TEXTS and not one.is_delete():
         read = one.value()
         if isinstance(read, list | dict):

@@ -137,11 +137,10 @@ def gather(
             statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
-    buckets, of_lengths = _by_length(
+    (buckets, of_lengths), compared = _by_length(
         tables, scores, min(resamples, sums.RESAMPLES), seed, step("scores by length")
     )
     lengths = build_length_tables(scores, tables)
-    compared = compare(scores)
     made = [
         *(main_results.main_table(one.table, one.statistics) for one in found),
         *(
@@ -176,23 +175,30 @@ def _by_length(
     resamples: int,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[LengthBuckets], list[Table | None]]:
-    """Return the scores by length and the sheets of all that is found of lengths.
+) -> tuple[tuple[list[LengthBuckets], list[Table | None]], tuple[Comparison, ...]]:
+    """Return the scores by length with their tables, and the comparison with the paper.
 
-    The items of a task and model are read once for all of them.
+    The items of a task and model are read once for all that depends on length. Comparing with the
+    paper reads items as well, and goes on meanwhile.
     """
     places = places_of_tables(tables, scores)
     sizes = [bytes_of(cells.values()) for _, cells in places]
-    jobs = [partial(_of_place, place, cells, resamples, seed) for place, cells in places]
-    found = [one for one in in_threads(jobs, sizes, progress) if one is not None]
+    jobs: list[Callable[[], _OfPlace | tuple[Comparison, ...] | None]] = [
+        partial(_of_place, place, cells, resamples, seed) for place, cells in places
+    ]
+    jobs.append(partial(compare, scores))
+    done = in_threads(jobs, [*sizes, max(sizes, default=0)], progress)
+    (compared,) = (one for one in done if isinstance(one, tuple))
+    found = [one for one in done if isinstance(one, _OfPlace)]
     buckets = [bucket for one in found for bucket in one.buckets]
-    return buckets, [
+    of_lengths = [
         by_length.length_table(buckets),
         gain_table([gain for one in found for gain in one.gains]),
         query_table([one.queries for one in found if one.queries is not None]),
         interval_table([one.intervals for one in found if one.intervals is not None]),
         rank_table([one.ranks for one in found if one.ranks is not None]),
     ]
+    return (buckets, of_lengths), compared
 
 
 @dataclass(frozen=True)
