@@ -142,7 +142,7 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
         command="report",
     )
     assert (done.returncode, done.stderr) == (0, "")
-    rows = (tmp_path / "report" / "tables" / "beside.csv").read_text().splitlines()
+    rows = (tmp_path / "report" / "tables" / "comparison.csv").read_text().splitlines()
     # BGE's two tasks at three temperatures.
     assert len(rows) == 1 + 6
     assert "side by side" in done.stdout

@@ -119,7 +119,7 @@ def test_points_are_filled_where_the_interval_excludes_zero(tables: list[ScoreTa
         ((-2.0, -0.5), None, (-1.0, 1.0), None),
         (None,) * 4,
     ]
-    # Neither τ = 1 nor a hole is sure or unsure of anything.
+    # Neither τ = 1 nor a missing value is sure or unsure of anything.
     assert [line.certain for line in series] == [
         ("unknown", None, "sure", "unsure"),
         ("sure", None, "unsure", None),

@@ -27,7 +27,7 @@ ACROSS = Uncertainty(-0.11, 0.8)
 
 @pytest.fixture
 def sheet() -> Table:
-    """Two sections; a name full of markup, every look and a hole."""
+    """Two sections; a name full of markup, every style and a missing value."""
     return Table(
         name="gains",
         title="Gains",
@@ -66,7 +66,7 @@ def sheet() -> Table:
         (-0.43, None, "▼ 0.43", "neutral"),
         (0.004, None, "0.00", "neutral"),
         (0.004, ACROSS, "0.00", "inconclusive"),
-        # So little, and yet told from zero.
+        # So little, and yet significant.
         (0.004, Uncertainty(0.002, 0.006), "▲ 0.00", "gain"),
         # An end at zero does not exclude it.
         (0.43, Uncertainty(0.0, 0.8), "△ 0.43", "inconclusive"),

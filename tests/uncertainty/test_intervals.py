@@ -593,7 +593,7 @@ def test_a_baseline_that_may_be_zero_is_taken_as_it_is(
     one = found.cells["bge-base-en-v1.5", "0.8", "STS13"]
     assert value is not None
     assert one.low < value < one.high
-    assert one.note == "the baseline is not told from 0 and taken as it is"
+    assert one.note == "the baseline is not significantly different from 0 and taken as fixed"
     assert found.draws is not None
     raw, ours = (
         found.draws.scores["bge-base-en-v1.5", policy, "STS13"].astype(float)
@@ -634,7 +634,7 @@ def test_a_rare_draw_below_zero_costs_a_mean_nothing() -> None:
         one[:1000] = -1.0
     found = improvement_interval(table, kept, picks, ["C"])
     assert found is not None
-    assert found.note == "the baseline is not told from 0 and taken as it is"
+    assert found.note == "the baseline is not significantly different from 0 and taken as fixed"
     assert np.isfinite([found.low, found.high]).all()
 
 

@@ -36,7 +36,7 @@ RESAMPLES = 2_000
 
 MARGIN = 0.02
 """Cosine by which texts must crowd more than averages to be called collapsed: the half-width of the
-95 % interval of 200 texts is .01 to .02, so a smaller excess could not be told from none."""
+95 % interval of 200 texts is .01 to .02, so a smaller excess would not show."""
 
 FEWEST = 30
 """Texts of which a mean cosine is worth an interval."""

@@ -89,7 +89,7 @@ class Findings:
         lengths: scores per length of tasks whose splits are lengths.
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
-        paper: the paper's numbers beside ours.
+        paper: the paper's numbers with ours.
         sheets: all tables as they are shown, the main ones first, with names of their own.
         resamples: of the bootstrap.
         seed: of all that was drawn.

@@ -141,8 +141,8 @@ def mean_improvement(
     column of a single task adds the noise of its items, which the note says; what such columns
     share, they vary with together.
 
-    Where a baseline is not told from 0, as an end of the interval would be infinite, differences
-    are divided by the baseline as it is, and the note says so: the same rule as of cells.
+    Where a baseline is not significantly different from 0, so that an end of the interval would be
+    infinite, differences are divided by the baseline as it is, and the note says so, as of cells.
 
     Args:
         table: which.

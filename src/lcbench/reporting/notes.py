@@ -43,8 +43,8 @@ def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> 
     """The policies that the line "ours" is chosen among: constants, as the paper chooses.
 
     The best of dozens of policies by role or layer would be more optimistic still, and `choice` has
-    no gain with tasks held out to set beside it. Constants that leave a position bias as it is come
-    next, and others only where no constant has a score.
+    no gain with tasks held out to compare it with. Constants that leave a position bias as it is
+    come next, and others only where no constant has a score.
     """
     others = [policy for policy in policies if policy != BASELINE]
     constant = [policy for policy in others if temperature(policy) is not None]

@@ -1,4 +1,4 @@
-"""Report a run, a sweep or a folder: which cells, beside which, in which tables.
+"""Report a run, a sweep or a folder: which cells, compared with which, in which tables.
 
 What is found of them is `findings`' to say, and `publish`'s to write.
 """
@@ -43,7 +43,7 @@ class Extent:
         resamples: of the bootstrap; 0: no intervals.
         seed: of all that is drawn.
         models: only these, by name; two or more also stand side by side. None: all.
-        against: a second folder of results, put beside; or None.
+        against: a second folder of results to compare with; or None.
     """
 
     resamples: int = RESAMPLES
@@ -53,7 +53,7 @@ class Extent:
 
 
 WHOLE = Extent()
-"""All models, as many samples as ever, nothing beside."""
+"""All models, the usual number of samples, no second folder."""
 _SOURCES = (MtebSource(),)
 
 
@@ -419,14 +419,14 @@ def find(
         for one in reversed(found.tables):
             labels = [block.label for block in one.table.blocks]
             if len(labels) > 1:
-                made = comparison.beside_models(one.table, one.statistics, labels)
+                made = comparison.compare_models(one.table, one.statistics, labels)
                 sheets.insert(after_main, made)
     if there is not None:
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
         asked = compare if extent.resamples else None
         progress = None if step is None else partial(step, "comparing with the second folder")
-        made = comparison.beside_folders(there, scores, names, asked, progress)
+        made = comparison.compare_folders(there, scores, names, asked, progress)
         sheets.insert(after_main, made)
     found = replace(found, sheets=distinct(sheets))
     cells = frozenset(_name_of(files.result, results) for files in set(scores["files"]))

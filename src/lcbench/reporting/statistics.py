@@ -26,7 +26,7 @@ CellKey = tuple[str, str, str]  # label of the block, policy, task
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What is known of one relative improvement beside its size; all but p in %.
+    """Interval and test of one relative improvement; all but p in %.
 
     Attributes:
         low: lower end of its 95 % interval.

@@ -22,7 +22,7 @@ def findings(
 
     Args:
         table: of the report's dictionary (`document.build`).
-        paper: the rows of the paper beside ours, of the same.
+        paper: the rows of the paper with ours, of the same.
     """
     choices = {one["label"]: one for one in (table.get("choice") or {}).get("models") or ()}
     models = table.get("models") or ()

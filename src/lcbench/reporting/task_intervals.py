@@ -69,7 +69,7 @@ _OTHER_ITEMS = "the items are not those of the baseline"
 _OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
 OF_BASELINE = "of the baseline, "
 
-OVER_AS_IT_IS = "the baseline is not told from 0 and taken as it is"
+OVER_AS_IT_IS = "the baseline is not significantly different from 0 and taken as fixed"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
 
-# Of a corpus, so many documents are kept for each query: beside those that are relevant, others
+# Of a corpus, so many documents are kept for each query: those that are relevant and others
 # drawn at random. The whole corpus would take as long as the whole task.
 DOCUMENTS_A_QUERY = 10
 # Of clusterings that have texts of their own each.
@@ -118,7 +118,7 @@ def _rows(data: Any, limit: int, what: str) -> Any:
 
 
 def _are_texts(row: Mapping[str, Any], lists: Collection[str]) -> bool:
-    """Whether the lists of a row are of texts with something beside each, as labels."""
+    """Whether the lists of a row hold texts with a label or the like for each."""
     return len(lists) > 1 and any(
         row[name] and all(isinstance(one, str) for one in row[name]) for name in lists
     )

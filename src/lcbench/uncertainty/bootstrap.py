@@ -2,7 +2,7 @@
 
 A sample weighs each cluster of items (`clusters`) at random and gives every cell its score over
 them, so that cells are compared over the same draws. A weight goes by the cluster, the sample and
-the seed alone, so that tasks that share items are drawn together, whatever is drawn beside them.
+the seed alone, so that tasks that share items are drawn together, whatever else is drawn.
 Knows nothing of tables.
 """
 

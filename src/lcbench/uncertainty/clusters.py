@@ -80,7 +80,7 @@ def link(samples: Sequence[Shared]) -> list[NDArray[np.uint64]]:
     """Return the cluster of each item of each sample.
 
     Two items are of one cluster if they share a text, or each of them one with a third. A cluster's
-    number goes by the texts in it alone: it is the same in whatever table, and beside whatever
+    number goes by the texts in it alone: it is the same in whatever table, and next to whatever
     other tasks, that share nothing with it.
 
     Args:

@@ -134,7 +134,7 @@ def test_a_model_without_a_choice_is_left_out_with_a_note() -> None:
     alone = {task: {"1": 0.5} for task in "ABC"}
     choice = made(table_of({"m": THREE, "n": alone}, {"X": ["A", "B", "C"]}))
     assert [model.label for model in choice.models] == ["m"]
-    assert choice.notes == ("n: fewer than two temperatures beside τ = 1 have all tasks",)
+    assert choice.notes == ("n: fewer than two temperatures other than τ = 1 have all tasks",)
     # One that was asked for and tried was not chosen among others.
     single = {task: {"1": 0.5, "0.8": 0.6} for task in "ABC"}
     assert choose(table_of({"n": single}, {"X": ["A", "B", "C"]})) is None

@@ -12,7 +12,7 @@ from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.comparison import beside_folders, beside_models
+from lcbench.reporting.tables.comparison import compare_folders, compare_models
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import Constant
@@ -31,7 +31,7 @@ def frame(results: Results) -> pd.DataFrame:
 
 
 def beside(folders: tuple[Results, Results], **more: Any) -> Table:
-    return beside_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
+    return compare_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
 
 
 def texts(sheet: Table, section: int = 0) -> list[list[str]]:
@@ -65,8 +65,8 @@ def test_cells_of_both_folders_with_their_difference(folders: tuple[Results, Res
         "Cells in both: 3; with scores that can be compared: 3; equal to 0.0001 (0.01 as shown "
         "here): 1. The largest difference is +1.00 ("
     )
-    assert note(sheet, "Differences told") == (
-        "Differences told from zero (95 % interval): 0; not told from it: 0; unknown: 3."
+    assert note(sheet, "Differences that are") == (
+        "Differences that are significant (95 % interval): 0; not significant: 0; unknown: 3."
     )
     assert not [one for one in sheet.notes if one.startswith(("Differs", "Only in"))]
 
@@ -98,8 +98,8 @@ def test_intervals_come_from_the_paired_items(folders: tuple[Results, Results]) 
     assert [entry.text for entry in row[4:]] == ["-10.00", "▼ 20.00", "-25.00", "-15.00"]
     assert row[5].style == "loss"
     assert row[5].tooltip == "95 % interval -25.00 to -15.00; p = 0.001"
-    assert note(sheet, "Differences told") == (
-        "Differences told from zero (95 % interval): 1; not told from it: 0; unknown: 1."
+    assert note(sheet, "Differences that are") == (
+        "Differences that are significant (95 % interval): 1; not significant: 0; unknown: 1."
     )
     assert done == [(1, 2), (2, 2)]
 
@@ -196,7 +196,7 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
         {("x", "0.8", "A"): Uncertainty(10, 30)}, {("y", "0.9", "Avg"): Uncertainty(-1, 9)}, {}
     )
     # By label or by name.
-    sheet = beside_models(table, known, ["x", "org/y"])
+    sheet = compare_models(table, known, ["x", "org/y"])
     assert sheet.header == (
         *("Column", "Task", "x, baseline", "x, τ = 0.8", "x, Relative Improv."),
         *("y, baseline", "y, τ = 0.9", "y, Relative Improv.", "Difference at best τ"),
@@ -218,17 +218,17 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
 
 
 def test_three_models_and_one_without_a_temperature(table: ScoreTable) -> None:
-    sheet = beside_models(table, None, ["x", "y", "z"])
+    sheet = compare_models(table, None, ["x", "y", "z"])
     assert sheet.header[-1] == "z, baseline"
     assert len(sheet.header) == 2 + 3 + 3 + 1
     assert texts(sheet)[0][-1] == "10.00"
-    pair = beside_models(table, None, ["x", "z"])
+    pair = compare_models(table, None, ["x", "z"])
     assert pair.header[-1] == "z, baseline"
 
 
 def test_a_model_that_is_not_there(table: ScoreTable) -> None:
     with pytest.raises(RequestError, match=r"xx is no model of the table paper.*x, y, z"):
-        beside_models(table, None, ["xx", "y"])
+        compare_models(table, None, ["xx", "y"])
     for labels in (["x"], ["x", "x"], ["x", "org/x"]):
         with pytest.raises(RequestError, match="two or more of x, y, z"):
-            beside_models(table, None, labels)
+            compare_models(table, None, labels)

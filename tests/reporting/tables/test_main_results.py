@@ -412,7 +412,7 @@ def test_needle_and_passkey_are_not_part_of_the_average() -> None:
 
 @pytest.fixture
 def known(tables: list[ScoreTable]) -> TableStatistics:
-    """Class is told from zero, STS is not, of Rerank nothing is known."""
+    """Class is significant, STS is not, of Rerank nothing is known."""
     assert tables[0].blocks[0].label == "minilm"
     return TableStatistics(
         cells={
@@ -422,7 +422,7 @@ def known(tables: list[ScoreTable]) -> TableStatistics:
         means={
             ("minilm", "0.8", "Class"): Uncertainty(0.101, 0.8),
             ("minilm", "0.8", "STS"): Uncertainty(-0.4, 0.201),
-            # Of a hole there is no interval, whoever says so.
+            # A missing value has no interval, whatever is given.
             ("minilm", "0.8", "Avg"): Uncertainty(1, 2),
         },
         average={},

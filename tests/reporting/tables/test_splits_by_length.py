@@ -51,7 +51,7 @@ def built(
 
 @pytest.fixture
 def table() -> LengthTable:
-    """A model at two windows, whose lengths go by it, with a hole at τ = 0.8 of the larger one."""
+    """A model at two windows, whose lengths go by it; τ = 0.8 of the larger lacks one."""
     (made,) = built(
         frame(
             needle("0.9", lengths(0.5, 0.25)),

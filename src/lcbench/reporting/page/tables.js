@@ -64,7 +64,7 @@ function tableNodes(table, name = table.name) {
 
   function choice(label, values, onchoice) {
     if (values.length < 2 || values.length > MOST_CHOICES) return null;
-    // An empty value is all of them, so that a name, which may be empty, is told from it.
+    // An empty value is all of them, so that a name, which may be empty, can be distinguished from it.
     const options = values.map((value) => ({ value: `=${value}`, text: value }));
     return chooser(label, [{ value: "", text: "all" }, ...options], (value) =>
       change(() => onchoice(value ? value.slice(1) : null)),

@@ -69,8 +69,8 @@ class LengthBuckets(OfLengths):
     """The scores of one model on one task by length.
 
     Scores are × 100, improvements and their intervals in %. All three are by policy and then one a
-    bucket; None is a hole: too few items, a score that does not count in the table, or one that is
-    not defined.
+    bucket; None is a missing value: too few items, a score that does not count in the table, or one
+    that is not defined.
 
     Attributes:
         by: whose length.

@@ -45,7 +45,7 @@ class Change:
 
     @property
     def uncertainty(self) -> Uncertainty | None:
-        """What is known of it beside its size; None: nothing."""
+        """Interval and test of the change; None: unknown."""
         if self.ends is None:
             return None
         up, down = self.changed or (None, None)

@@ -1,4 +1,4 @@
-"""The choice of τ: the paper's rule, on the test data, beside one with tasks held out."""
+"""The choice of τ: the paper's rule, on the test data, compared with one with tasks held out."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Choice:
     """The choices of all models of a table.
 
     Attributes:
-        models: those of which two temperatures or more beside τ = 1 have all tasks.
+        models: those of which two temperatures or more other than τ = 1 have all tasks.
         one_tau: the best τ for all of them: that of the highest mean gain; None: none in common.
         one_gain: that mean gain, %.
         notes: which models are left out, and why.
@@ -173,9 +173,9 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
         known = {name: score for name, score in own.items() if score is not None}
         if temperature(policy) is not None and len(known) == len(tasks):
             scores[policy] = known
-    # Of one beside the baseline nothing was chosen: what it gains is what it gains.
+    # With one temperature besides the baseline nothing was chosen.
     if BASELINE not in scores or len(scores) < 3:
-        return "fewer than two temperatures beside τ = 1 have all tasks"
+        return "fewer than two temperatures other than τ = 1 have all tasks"
     if len(tasks) < 2:
         return "a single task leaves none to choose τ on"
     raw = _average(scores[BASELINE], columns)

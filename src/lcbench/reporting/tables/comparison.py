@@ -47,7 +47,7 @@ class _Cell:
     Attributes:
         score: a fraction; None where a split or subset has none.
         parts: its splits and subsets.
-        conditions: all that a score depends on beside the key, by name.
+        conditions: all that a score depends on besides the key, by name.
         files: of its result.
     """
 
@@ -57,7 +57,7 @@ class _Cell:
     files: CellFiles
 
 
-def beside_folders(
+def compare_folders(
     first: pd.DataFrame,
     second: pd.DataFrame,
     names: tuple[str, str],
@@ -119,11 +119,11 @@ def beside_folders(
     ]
     if differences:
         notes.append(
-            f"Differences told from zero (95 % interval): {told}; not told from it: "
+            f"Differences that are significant (95 % interval): {told}; not significant: "
             f"{len(differences) - told - unknown}; unknown: {unknown}."
         )
     return Table(
-        name="beside",
+        name="comparison",
         title=f"{names[0]} and {names[1]} side by side",
         header=("τ", "Task", *names, "Difference", "Relative, %", "from", "to"),
         labels=2,
@@ -140,7 +140,7 @@ def beside_folders(
     )
 
 
-def beside_models(
+def compare_models(
     table: ScoreTable, statistics: TableStatistics | None, labels: Sequence[str]
 ) -> Table:
     """Return models of a table side by side, each raw, at its own best τ, and what that gains.
@@ -236,7 +236,7 @@ def _cells(scores: pd.DataFrame) -> dict[_Key, list[_Cell]]:
 
 
 def _conditions(row: Any) -> dict[str, str]:
-    """Return all that a cell's score depends on beside model, policy and task."""
+    """Return all that a cell's score depends on besides model, policy and task."""
     protocol = {
         f"protocol.{key}": "all" if value is None and key == "subsets" else str(value)
         for key, value in row.protocol.items()

@@ -1,4 +1,4 @@
-"""The paper beside ours: each number of its Tables 1 to 3 that we have too, and our noise.
+"""Compare with the paper: each number of its Tables 1 to 3 that we have too, and our noise.
 
 The numbers are those printed in arXiv:2410.24200v1 (`results/paper`), ours come from the frame of
 scores and from the items of its cells. `formats` makes text of what is found here.
@@ -119,7 +119,7 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
 
 
 def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
-    """Return the paper's numbers beside ours, in the paper's order; none if we have none of them.
+    """Return the paper's numbers with ours, in the paper's order; none if we have none of them.
 
     Only cells of the paper's models count, under the paper's protocol and at the window that the
     paper gives the model. Table 1 is that of `table1.build_tables` over the suite `paper`, with the
@@ -169,7 +169,7 @@ class _Model:
     files: Mapping[tuple[str, str], CellFiles]
 
     def mean(self, policy: str, column: str) -> float | None:
-        """Return the score × 100 of a column or `Avg`; None if it has a hole."""
+        """Return the score × 100 of a column or `Avg`; None if a part of it is missing."""
         return self.block.scores.get(policy, {}).get(column)
 
     def score(self, policy: str, task: str) -> float | None:
@@ -189,7 +189,7 @@ class _Model:
     def comparison(
         self, table: str, policy: str, row: str, column: str, paper: float, **more: Any
     ) -> Comparison:
-        """Return a number of the paper's of this model beside ours."""
+        """Return one of the paper's numbers for this model with ours."""
         return Comparison(
             table=table,
             model=self.paper,
@@ -293,7 +293,7 @@ def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
 def _mean_improvement(
     models: Sequence[_Model], column: str, paper: float, shares: _Shares
 ) -> Iterator[Comparison]:
-    """Yield the paper's `Avg Improv.` of a column beside ours, if we have all models once."""
+    """Yield the paper's `Avg Improv.` of a column with ours, if we have all models once."""
     asked = {row["model"] for row in _rows(TABLE_1)} - {ALL_MODELS}
     if {model.paper for model in models} != asked or len(models) != len(asked):
         return

@@ -49,8 +49,8 @@ class RoleGrid:
         what: a task, a column or `Avg`.
         query_temperatures: of queries, from large to small.
         document_temperatures: of documents, the same.
-        values: relative improvement in %, by query, then by document; None is a hole. It is 0 at
-            (1, 1).
+        values: relative improvement in %, by query, then by document; None is a missing value. It
+            is 0 at (1, 1).
         policies: the canonical policies, in the same order.
     """
 
@@ -85,7 +85,7 @@ def role_table(table: ScoreTable, statistics: TableStatistics | None = None) -> 
     Args:
         table: of `table1.build_tables`.
         statistics: of the same table: each setting gets the style of its improvement over Raw, and
-            what is known of that beside it.
+            its interval and test.
     """
     complete = [(block, taus) for block in table.blocks if (taus := _complete(block))]
     if all(len(taus) == 1 for _, taus in complete):
@@ -184,7 +184,7 @@ def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
 def _parts(table: ScoreTable) -> list[str]:
     """Return tasks, then columns of several, then `Avg` of several columns, as far as by role.
 
-    `Avg` is that of Table 1, and so is left out beside columns that have no queries.
+    `Avg` is that of Table 1, and so is left out next to columns that have no queries.
     """
     columns = [column for column in table.columns if column.name not in WITHOUT_ROLES]
     averaged = averaged_columns([column.name for column in table.columns])
@@ -206,7 +206,7 @@ def _scores(block: Block, what: str) -> Mapping[str, float | None]:
 def _entries(
     block: Block, what: str, tau: float, suffix: str, statistics: TableStatistics | None
 ) -> list[Entry] | None:
-    """Return a model's four settings of a task, column or `Avg`; None if one is a hole."""
+    """Return a model's four settings of a task, column or `Avg`; None if one is missing."""
     scores = _scores(block, what)
     values = [scores.get(policy) for policy in _settings(tau, suffix)]
     if any(value is None for value in values):
