@@ -272,7 +272,7 @@ def of_results(driver: Any, folder: Path) -> Page:
 def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {**cell, "label": model["label"]}
-        for model in report["tables"][0]["models"]
+        for model in report["score_tables"][0]["models"]
         for cell in model["cells"]
     ]
 
@@ -366,7 +366,7 @@ def test_pages_of_cells(paper: Page):
 
 
 def test_the_arrow_of_an_improvement_says_whether_it_is_sure(paper: Page):
-    (table,) = paper.report["tables"]
+    (table,) = paper.report["score_tables"]
     block = table["models"][0]
     best = block["improvements"][block["best"]]
 
@@ -392,7 +392,7 @@ def test_the_arrow_of_an_improvement_says_whether_it_is_sure(paper: Page):
 def test_a_number_has_six_digits_under_the_pointer_and_under_the_keyboard(paper: Page):
     from selenium.webdriver import ActionChains
 
-    first = paper.report["tables"][0]["models"][0]
+    first = paper.report["score_tables"][0]["models"][0]
     score = first["scores"]["1"]["Class"]
     second = first["improvements"][first["best"]]["PairClass"]
     tip = paper.find("#tip")
@@ -479,29 +479,29 @@ def test_a_long_table_shows_a_page_of_its_rows_under_their_heading(driver: Any, 
             for text, value in ((f"t{place}", f"t{place}"), (f"{place % 7}.00", place % 7))
         ]
 
-    sheet = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 1, "notes": []}
+    shown = {"name": "long", "title": "Long", "header": ["a", "b"], "labels": 1, "notes": []}
     sections = [
         {"heading": heading, "rows": [row(place) for place in range(40)]} for heading in ("p", "q")
     ]
     report = document(models=MODELS[:1], columns={"STS": 1})
-    report["sheets"] = [{**sheet, "sections": sections}]
+    report["tables"] = [{**shown, "sections": sections}]
     one = opened(driver, folder, "long", report)
-    assert one.texts("#sheets .status") == ["80 rows"]
-    assert one.texts("#sheets tr.heading") == ["p", "q"]
-    assert len(one.all("#sheets tbody tr")) == 52
-    one.js("document.querySelectorAll('#sheets .pages button')[1].click()")
+    assert one.texts("#further-tables .status") == ["80 rows"]
+    assert one.texts("#further-tables tr.heading") == ["p", "q"]
+    assert len(one.all("#further-tables tbody tr")) == 52
+    one.js("document.querySelectorAll('#further-tables .pages button')[1].click()")
     # The heading stands above the rows of the next page as well.
-    assert one.texts("#sheets tr.heading") == ["q"]
-    assert len(one.all("#sheets tbody tr")) == 31
-    one.choose("#sheets", "Part", "p")
-    assert one.texts("#sheets .status") == ["40 of 80 rows"]
-    button = header(one, "#sheets", "b").find_element("css selector", "button")
+    assert one.texts("#further-tables tr.heading") == ["q"]
+    assert len(one.all("#further-tables tbody tr")) == 31
+    one.choose("#further-tables", "Part", "p")
+    assert one.texts("#further-tables .status") == ["40 of 80 rows"]
+    button = header(one, "#further-tables", "b").find_element("css selector", "button")
     one.focus(button)
     one.press("\ue007")
-    assert one.texts("#sheets tbody td")[:6] == ["6.00"] * 5 + ["5.00"]
-    one.choose("#sheets", "Part", "all")
+    assert one.texts("#further-tables tbody td")[:6] == ["6.00"] * 5 + ["5.00"]
+    one.choose("#further-tables", "Part", "all")
     # Rows are sorted within their part.
-    assert one.texts("#sheets tr.heading") == ["p", "q"]
+    assert one.texts("#further-tables tr.heading") == ["p", "q"]
     assert one.faults() == []
 
 
@@ -566,7 +566,7 @@ def test_paper_is_white_and_has_all_charts(small: Page):
 
 def test_numbers_are_rounded_as_in_the_other_tables(driver: Any, folder: Path):
     report = document(models=MODELS[:1], columns={"STS": 3}, taus=("1", "0.8"))
-    (block,) = report["tables"][0]["models"]
+    (block,) = report["score_tables"][0]["models"]
     values = [62.125, 62.375, -0.001, 50.625, 8.875, 1.005]
     for cell, value in zip(block["cells"], values, strict=True):
         cell["score"] = value
@@ -615,7 +615,7 @@ def test_what_is_saved(small: Page):
     assert [row["p"] and float(row["p"]) for row in cells] == [
         "" if cell["improvement"] is None else cell["improvement"]["p"] for cell in expected
     ]
-    improvements = small.report["tables"][0]["models"][1]["improvements"]
+    improvements = small.report["score_tables"][0]["models"][1]["improvements"]
     assert float(lines[4]["improvement"]) == improvements["0.9"]["Avg"]["value"]
 
 
@@ -700,7 +700,7 @@ def with_charts(
     lengths: Sequence[LengthBuckets] = (), grids: Sequence[Grid] = ()
 ) -> dict[str, Any]:
     report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
-    report["figures"] = figures(report["tables"][0]["models"], ["STS"], lengths, grids)
+    report["figures"] = figures(report["score_tables"][0]["models"], ["STS"], lengths, grids)
     return report
 
 
@@ -792,7 +792,7 @@ def test_no_axes_are_drawn_around_nothing(driver: Any, folder: Path):
 
 def test_zero_is_in_sight_of_all_intervals(driver: Any, folder: Path):
     report = document(models=MODELS[:1], columns={"STS": 1}, taus=("1", "0.8"))
-    (block,) = report["tables"][0]["models"]
+    (block,) = report["score_tables"][0]["models"]
     for name, value in (("STS", 0.778), ("Avg", 0.792)):
         block["improvements"]["0.8"][name] = {"value": value, "low": None, "high": None}
     report["figures"] = figures([block], ["STS"], (), ())
@@ -824,7 +824,7 @@ def test_the_average_is_in_sight_on_a_phone(paper: Page):
 def test_people_see_six_digits(small: Page):
     (average,) = (
         one["improvements"]["0.8"]["Avg"]["value"]
-        for one in small.report["tables"][0]["models"]
+        for one in small.report["score_tables"][0]["models"]
         if one["label"] == "GTR"
     )
     long = re.compile(r"\d\.\d{8}")

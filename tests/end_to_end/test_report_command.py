@@ -75,7 +75,7 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
     }
     assert (report / "figures" / "forest.png").read_bytes().startswith(b"\x89PNG")
     assert "</svg>" in (report / "figures" / "improvement.svg").read_text()
-    (table,) = document["tables"]
+    (table,) = document["score_tables"]
     assert {model["label"] for model in table["models"]} == {
         "GIST-small-Embedding-v0",
         "bge-base-en-v1.5",

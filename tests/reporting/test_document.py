@@ -40,7 +40,7 @@ def found(tmp_path: Path) -> Findings:
 
 def test_a_report_is_named_after_what_is_in_it(found: Findings) -> None:
     assert document.title(found) == "bge-base-en-v1.5: 2 temperatures, 4 tasks"
-    assert document.build(found, "t")["tables"][0]["heading"] == "protocol paper"
+    assert document.build(found, "t")["score_tables"][0]["heading"] == "protocol paper"
 
 
 def test_charts_by_length_begin_with_needles_and_leave_out_empty_axes(found: Findings) -> None:
@@ -66,7 +66,7 @@ def test_charts_by_length_begin_with_needles_and_leave_out_empty_axes(found: Fin
 
 
 def test_a_chart_names_its_buckets_as_its_table_does(found: Findings) -> None:
-    (sheet,) = (one for one in found.sheets if one.name == "by-length")
+    (table,) = (one for one in found.tables if one.name == "by-length")
     shown = document.build(found, "t")["figures"]
     first = shown["by_length"]["first"]
     for view in shown["views"][first + 2 : first + 6]:
@@ -74,4 +74,4 @@ def test_a_chart_names_its_buckets_as_its_table_does(found: Findings) -> None:
         buckets = [row[1] for row in view["rows"] if row[0] == policy]
         assert len(buckets) > 1
         # The table has a column for each bucket of any task.
-        assert [name for name in sheet.header if name in buckets] == buckets
+        assert [name for name in table.header if name in buckets] == buckets

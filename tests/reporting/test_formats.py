@@ -26,7 +26,7 @@ ACROSS = Uncertainty(-0.11, 0.8)
 
 
 @pytest.fixture
-def sheet() -> Table:
+def shown() -> Table:
     """Two sections; a name full of markup, every style and a missing value."""
     return Table(
         name="gains",
@@ -91,19 +91,19 @@ def test_what_is_known_beside_an_improvement() -> None:
     assert tables.improvement(0.4).tooltip == ""
 
 
-def test_terminal(sheet: Table) -> None:
-    lines = [line.rstrip() for line in printed(rendered(sheet)).splitlines()]
+def test_terminal(shown: Table) -> None:
+    lines = [line.rstrip() for line in printed(rendered(shown)).splitlines()]
     assert lines[1] == "Gains"
     assert lines[3].split() == ["Task", "raw", "τ", "=", "0.8"]
     assert lines[5] == "minilm"
     assert lines[6].split() == ["A", "50.12", "▲", "0.43"]
     assert lines[8].split() == ["C", "70.00", "△", "0.40"]
     assert "• τ is chosen [bold]here[/bold]." in lines
-    assert "\x1b" not in printed(rendered(sheet))
+    assert "\x1b" not in printed(rendered(shown))
 
 
-def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Table) -> None:
-    text = printed(rendered(sheet), color=True)
+def test_terminal_colours_only_in_addition_to_the_arrows(shown: Table) -> None:
+    text = printed(rendered(shown), color=True)
     for style, shown in (("1;94", "▲ 0.43"), ("1;91", "▼ 0.43"), ("2", "△ 0.40"), ("1", "70.00")):
         assert re.search(rf"\x1b\[{style}m *{shown}\x1b\[0m", text)
     # One of which no interval is known is not bold.
@@ -111,7 +111,7 @@ def test_terminal_colours_only_in_addition_to_the_arrows(sheet: Table) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 100])
-def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> None:
+def test_a_wide_table_is_printed_in_parts_with_the_names_in_each(width: int) -> None:
     places = range(23)
     wide = Table(
         name="wide",
@@ -144,15 +144,15 @@ def test_a_wide_sheet_is_printed_in_parts_with_the_names_in_each(width: int) -> 
     assert "…" not in text
 
 
-def test_a_sheet_without_rows() -> None:
+def test_a_table_without_rows() -> None:
     empty = Table("none", "None", ("Task", "raw"), 1, ())
     assert printed(rendered(empty)).split()[:3] == ["None", "Task", "raw"]
     assert formats.markdown(empty).splitlines()[2:] == ["| Task | raw |", "| :-- | --: |", ""]
     assert formats.csv(empty) == "Task,raw\n"
 
 
-def test_markdown(sheet: Table) -> None:
-    lines = formats.markdown(sheet).splitlines()
+def test_markdown(shown: Table) -> None:
+    lines = formats.markdown(shown).splitlines()
     assert lines[:8] == [
         "## Gains",
         "",
@@ -166,11 +166,11 @@ def test_markdown(sheet: Table) -> None:
     escaped = r"a\|b\_c&amp;d%e\[bold\]\$f\$\#{g}\~^\\&lt;script&gt;\`h\`--\*i\*日本Ünïçødéőž…≥±"
     assert lines[9] == f"| {escaped} | – | ▼ 0.50 |"
     assert lines[11] == r"- τ is chosen \[bold\]here\[/bold\]."
-    assert formats.markdown(sheet, level=4).startswith("#### Gains\n")
+    assert formats.markdown(shown, level=4).startswith("#### Gains\n")
 
 
-def test_csv_reads_back_in_full_precision(sheet: Table) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(formats.csv(sheet))))
+def test_csv_reads_back_in_full_precision(shown: Table) -> None:
+    rows = list(csv_format.DictReader(io.StringIO(formats.csv(shown))))
     assert list(rows[0]) == ["section", "Task", "raw", "τ = 0.8", "τ = 0.8 low", "τ = 0.8 high"]
     assert list(rows[0].values()) == ["minilm", "A", "50.125", "0.43", "0.1", "0.8"]
     assert list(rows[2].values()) == ["minilm", "C", "70.0", "0.4", "-0.11", "0.8"]
@@ -181,8 +181,8 @@ def test_csv_reads_back_in_full_precision(sheet: Table) -> None:
     assert formats.csv(plain) == "x\n1.0\n"
 
 
-def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Table) -> None:
-    read = json.loads(json.dumps(tables.as_json(sheet), allow_nan=False))
+def test_json_has_all_there_is_and_no_number_that_is_none(shown: Table) -> None:
+    read = json.loads(json.dumps(tables.as_json(shown), allow_nan=False))
     assert read["name"] == "gains"
     assert read["header"] == ["Task", "raw", "τ = 0.8"]
     assert read["labels"] == 1
@@ -202,8 +202,8 @@ def test_json_has_all_there_is_and_no_number_that_is_none(sheet: Table) -> None:
     assert tables.as_json(odd)["sections"][0]["rows"][0][0]["value"] is None
 
 
-def test_latex(sheet: Table) -> None:
-    lines = formats.latex(sheet).splitlines()
+def test_latex(shown: Table) -> None:
+    lines = formats.latex(shown).splitlines()
     needed = r"% Needs \usepackage{booktabs}, \usepackage{amssymb} and \usepackage{graphicx}."
     assert lines[0] == needed
     assert lines[2:5] == [
@@ -231,7 +231,7 @@ def test_latex(sheet: Table) -> None:
     ) in lines[begin + 10]
 
 
-def test_latex_compiles_with_every_character_there_is(sheet: Table, tmp_path: Path) -> None:
+def test_latex_compiles_with_every_character_there_is(shown: Table, tmp_path: Path) -> None:
     characters = [chr(code) for code in [*range(0x20, 0x250), *range(0x370, 0x400)]]
     characters += [chr(code) for code in [*range(0x1E00, 0x1F00), *range(0x2010, 0x2700, 3)]]
     characters += ["▲", "▼", "△", "▽", "✓", "\U0001f600", "日", "\ufb01", "\u202e"]
@@ -247,7 +247,7 @@ def test_latex_compiles_with_every_character_there_is(sheet: Table, tmp_path: Pa
         ),
         notes=tuple(names),
     )
-    log = compiled(latex_document(formats.latex(sheet) + formats.latex(long)), tmp_path)
+    log = compiled(latex_document(formats.latex(shown) + formats.latex(long)), tmp_path)
     assert "Missing character" not in log
     # A font that is drawn when it is first used takes a minute, and more than a small TeX.
     assert "mktexpk" not in log
@@ -298,7 +298,7 @@ def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
     compiled(latex_document(text), tmp_path)
 
 
-def test_sheets_of_one_name_are_told_apart(sheet: Table) -> None:
-    second = replace(sheet, name="gains-2")
-    names = [one.name for one in tables.distinct([sheet, sheet, second, sheet])]
+def test_tables_of_one_name_are_told_apart(shown: Table) -> None:
+    second = replace(shown, name="gains-2")
+    names = [one.name for one in tables.distinct([shown, shown, second, shown])]
     assert names == ["gains", "gains-2", "gains-2-2", "gains-3"]

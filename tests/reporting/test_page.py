@@ -102,7 +102,7 @@ def test_what_would_end_a_script_is_written_differently():
 
 def test_a_number_that_is_not_finite_is_refused():
     report = small()
-    report["tables"][0]["models"][0]["cells"][0]["score"] = float("nan")
+    report["score_tables"][0]["models"][0]["cells"][0]["score"] = float("nan")
 
     with pytest.raises(ValueError, match="not JSON compliant"):
         page.build(report)

@@ -442,7 +442,7 @@ def test_a_raw_score_of_zero_or_less_has_no_relative_improvement() -> None:
     )
     relative = table.blocks[0].rows[2].values
     assert relative == {"Class": 0.0, "Summ": None, "Avg": pytest.approx(20.0)}
-    assert table.notes == ("model, Summ: no relative improvement over a raw of 0 or less",)
+    assert table.notes == ("model, Summ: no relative improvement over a baseline of 0 or less",)
     assert relative_improvement(0.1, -0.2) is None
 
 

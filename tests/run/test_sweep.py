@@ -148,6 +148,6 @@ def test_without_a_screen_a_sweep_is_run_and_reported(
     assert [one.split()[0] for one in said if one.startswith(("1/2", "2/2"))] == ["1/2", "2/2"]
     few = Extent(resamples=0)
     report = report_folder(Results(settings.results_dir), None, tmp_path / "r", pytest.fail, few)
-    assert len(report.findings.tables) == 1
+    assert len(report.findings.score_tables) == 1
     assert {"index.html", "report.json", "table1.csv"} <= set(publish(report))
     assert (tmp_path / "r" / "index.html").is_file()

@@ -64,7 +64,7 @@ def document(
         "command": f"{mark}python -m lcbench report results_dir=results/runs",
         "resamples": 10_000,
         "seed": 0,
-        "tables": [
+        "score_tables": [
             {
                 "group": f"{mark}paper (no prompts, float32)",
                 "columns": [{"name": name, "tasks": those} for name, those in tasks.items()],
@@ -73,15 +73,15 @@ def document(
                 "average_improvement": {name: _improvement(draw, 0.2) for name in names},
                 "choice": {
                     "models": [_choice(draw, block, tasks, taus) for block in blocks],
-                    "one_tau": taus[-1],
-                    "one_gain": 0.31,
+                    "common_tau": taus[-1],
+                    "common_gain": 0.31,
                     "notes": [f"{mark}one model is left out: it has holes."],
                 },
                 "notes": [f"{mark}{first}: missing for one model."],
                 "footnotes": ["Avg is the unweighted mean of the columns, not of the tasks."],
             }
         ],
-        "sheets": [_sheet(draw, mark, labels)],
+        "tables": [_shown_table(draw, mark, labels)],
         "figures": figures(
             blocks,
             list(tasks),
@@ -125,8 +125,8 @@ def document(
             for task in those
         },
     }
-    made = [one for table in report["tables"] for one in tables_of(table)]
-    return {**report, "sheets": [*made, *report["sheets"]]}
+    made = [one for table in report["score_tables"] for one in tables_of(table)]
+    return {**report, "tables": [*made, *report["tables"]]}
 
 
 def _model(
@@ -209,14 +209,14 @@ def _choice(
         "tau": taus[-1],
         "gain": gain,
         "held_out": {task: draw.choice(taus) for those in tasks.values() for task in those},
-        "honest_gain": gain - 0.25,
+        "held_out_gain": gain - 0.25,
         "optimism": 0.25,
         "gains": {tau: 0.0 if tau == "1" else draw.uniform(-1, gain) for tau in taus},
-        "usual_regret": draw.uniform(0, 0.3),
+        "default_regret": draw.uniform(0, 0.3),
     }
 
 
-def _sheet(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[str, Any]:
+def _shown_table(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[str, Any]:
     def entry(value: float, style: str) -> dict[str, Any]:
         tooltip = f"{mark}95 %: 0 to 1"
         return {"text": f"{value:.2f}", "value": value, "style": style, "tooltip": tooltip}

@@ -24,7 +24,7 @@ def tables_of(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     header = ["Model", *(name + count for name, count in zip(columns, counts, strict=True))]
     yield _table("table1", "Scores", header, 1, sections, group, "table1.csv", table)
     rows = [
-        [_name(one["label"]), _number(float(one["tau"])), _number(one["honest_gain"])]
+        [_name(one["label"]), _number(float(one["tau"])), _number(one["held_out_gain"])]
         for one in table["choice"]["models"]
     ]
     one = {"heading": "", "group": "", "rows": rows}

@@ -544,7 +544,7 @@ def test_a_task_without_known_items_stays_as_it_is_in_all_samples(
     assert (model, "0.8", "SciFact") not in found.cells
     assert (model, "0.8", "Summ") not in found.means
     assert "Summ" not in found.average
-    note = "without the noise of SciFact, whose items are not known"
+    note = "the interval leaves out the sampling noise of SciFact, whose items are not known"
     assert found.means[model, "0.8", "BeirRetr"].note == note
     # Nothing says how much a column varies whose only task has unknown items.
     assert (model, "0.8", AVERAGE) not in found.means
@@ -565,7 +565,7 @@ def test_a_table_without_any_items(results: Results) -> None:
     assert found.cells == {}
     assert found.notes == ("no interval for any task: no items are known",)
     assert found.means["bge-base-en-v1.5", "0.8", AVERAGE].note == (
-        "without the noise of the items, none of which are known"
+        "the interval leaves out the sampling noise of items, none of which are known"
     )
 
 
@@ -647,7 +647,9 @@ def test_columns_of_one_task_are_said_to_be_over_their_items_only(
     model = "bge-base-en-v1.5"
     one = found.means[model, "0.8", AVERAGE]
     assert (one.units, one.count) == (TASKS, 4)
-    assert one.note == "Summ and Rerank have one task: over their items only"
+    assert one.note == (
+        "the interval leaves out variation between tasks in Summ and Rerank (one task each)"
+    )
     assert found.means[model, "0.8", "Rerank"].note == ""
     assert found.means[model, "0.8", "BeirRetr"].note == ""
     average = found.average["Rerank"]
@@ -662,7 +664,7 @@ def test_an_average_of_single_tasks_is_over_their_items(
     _, found = analysed(results, {"BeirRetr": ["NFCorpus"], "Rerank": ["SciDocsRR"]})
     one = found.means["bge-base-en-v1.5", "0.8", AVERAGE]
     assert (one.units, one.count) == ("queries", 120)
-    assert one.note == "over the items of these tasks only"
+    assert one.note == "the interval leaves out variation between tasks: each column has only one"
     two = {"BeirRetr": ["NFCorpus", "SciDocsRR"]}
     one = analysed(results, two)[1].means["bge-base-en-v1.5", "0.8", AVERAGE]
     assert (one.units, one.count, one.note) == (TASKS, 2, "")
@@ -721,7 +723,7 @@ def test_a_subset_of_a_single_item_stays_as_it_is(
     assert value is not None
     assert 0 < one.low < value < one.high < 2 * value
     assert one.count == 40
-    assert one.note == "without the noise of fr, of a single item"
+    assert one.note == "the interval leaves out the sampling noise of fr, of a single item"
     assert one.p == sign_flip_p(gain)
     assert found.notes == ()
 

@@ -150,13 +150,13 @@ def write_report(found: publish.Report, observer: Observer) -> Report:
     from lcbench.reporting.publish import publish
 
     files = publish(found)
-    tables = [one.table for one in found.findings.tables]
+    tables = [one.table for one in found.findings.score_tables]
     observer.say(f"Written to {found.folder}")
     return Report(
         folder=found.folder,
         files=tuple(files),
         lines=tuple(found.words),
-        tables={one.name: frame_of_table(one) for one in found.findings.sheets},
+        tables={one.name: frame_of_table(one) for one in found.findings.tables},
         scores=frame_of_tables(tables),
         table1=table1(tables),
     )

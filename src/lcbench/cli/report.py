@@ -55,7 +55,7 @@ def show(
     from lcbench.cli.tables import rendered
     from lcbench.reporting.publish import PAGE, publish
 
-    shown, others = _split(report.findings.sheets, asked)
+    shown, others = _split(report.findings.tables, asked)
     for table in shown:
         console.print(rendered(table))
     console.print()

@@ -45,28 +45,31 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         title: of the report.
 
     Returns:
-        title, made (when: local time with its offset), version, resamples, seed; tables (Table 1:
-        scores × 100, improvements in % with their intervals, cells, choice of τ); headlines (what
-        to do, a sentence a model); sheets (all tables as they are shown); figures (charts for
-        plotly, `figures.interactive`); paper (its numbers compared with lcbench's); provenance (by
-        digest; what many cells share is there as {"shared": digest}); shared (that, by digest).
+        title, made (when: local time with its offset), version, resamples, seed; score_tables (the
+        data of Table 1: scores × 100, improvements in % with their intervals, cells, choice of τ);
+        headlines (what to do, a sentence per model); tables (all tables as they are shown); figures
+        (charts for plotly, `figures.interactive`); paper (its numbers compared with lcbench's);
+        provenance (by digest; values that many cells share are replaced by {"shared": digest});
+        shared (these values, by digest).
     """
     # Not before it is needed: the drawing of figures comes with it.
     from lcbench.reporting.figures.interactive import charts_of
 
     provenance = _Provenance()
-    tables = [_table(table, provenance) for table in findings.tables]
+    score_tables = [_table(table, provenance) for table in findings.score_tables]
     return {
         "title": title,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "version": lcbench.__version__,
         "resamples": findings.resamples,
         "seed": findings.seed,
-        "tables": tables,
+        "score_tables": score_tables,
         "headlines": [
-            {"group": table["group"], **one} for table in tables for one in summary.headlines(table)
+            {"group": table["group"], **one}
+            for table in score_tables
+            for one in summary.headlines(table)
         ],
-        "sheets": list(map(as_json, findings.sheets)),
+        "tables": list(map(as_json, findings.tables)),
         "figures": charts_of(findings),
         "paper": _paper(findings.paper),
         "provenance": provenance.kept,
@@ -76,7 +79,7 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
 
 def title(findings: Findings) -> str:
     """Return what a report is of: its models, temperatures and tasks."""
-    blocks = [block for found in findings.tables for block in found.table.blocks]
+    blocks = [block for found in findings.score_tables for block in found.table.blocks]
     models = list(dict.fromkeys(block.label for block in blocks))
     policies = dict.fromkeys(policy for block in blocks for policy in block.policies)
     tasks = dict.fromkeys(task.task for block in blocks for task in block.tasks)
@@ -244,15 +247,15 @@ def _choice(choice: Choice) -> dict[str, Any]:
                 "tau": one.tau,
                 "gain": _number(one.gain),
                 "held_out": dict(one.held_out),
-                "honest_gain": _number(one.honest_gain),
+                "held_out_gain": _number(one.held_out_gain),
                 "optimism": _number(one.optimism),
                 "gains": _values(one.gains),
-                "usual_regret": _number(one.usual_regret),
+                "default_regret": _number(one.default_regret),
             }
             for one in choice.models
         ],
-        "one_tau": choice.one_tau,
-        "one_gain": _number(choice.one_gain),
+        "common_tau": choice.common_tau,
+        "common_gain": _number(choice.common_gain),
         "notes": list(choice.notes),
     }
 

@@ -85,29 +85,29 @@ class Findings:
     """A report.
 
     Attributes:
-        tables: of the shape of Table 1, with their statistics.
+        score_tables: the data of Table 1, with their statistics.
         lengths: scores per length of tasks whose splits are lengths.
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers with ours.
-        sheets: all tables as they are shown, the main ones first, with names of their own.
+        tables: all tables as they are shown, the main ones first, each with a name that is unique.
         resamples: of the bootstrap.
         seed: of all that was drawn.
     """
 
-    tables: tuple[TableFindings, ...]
+    score_tables: tuple[TableFindings, ...]
     lengths: tuple[LengthTable, ...] = ()
     by_length: tuple[LengthBuckets, ...] = ()
     role_grids: tuple[RoleGrid, ...] = ()
     paper: tuple[Comparison, ...] = ()
-    sheets: tuple[Table, ...] = ()
+    tables: tuple[Table, ...] = ()
     resamples: int = RESAMPLES
     seed: int = SEED
 
     @property
     def statistics(self) -> tuple[TableStatistics, ...]:
         """Of each table."""
-        return tuple(found.statistics for found in self.tables)
+        return tuple(found.statistics for found in self.score_tables)
 
 
 def gather(
@@ -158,12 +158,12 @@ def gather(
         *paper_comparison.comparison_tables(compared),
     ]
     return Findings(
-        tables=tuple(found),
+        score_tables=tuple(found),
         lengths=tuple(lengths),
         by_length=tuple(buckets),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compared,
-        sheets=distinct(sheet for sheet in made if sheet is not None),
+        tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,
     )

@@ -14,7 +14,7 @@ from lcbench.reporting.table import Entry, Section, Table
 from lcbench.reporting.text import (
     DOWN,
     DOWN_UNSURE,
-    HOLE,
+    MISSING_VALUE,
     UP,
     UP_UNSURE,
     csv_text,
@@ -180,7 +180,7 @@ def _latex_table(
 
 
 def _latex_entry(entry: Entry) -> str:
-    if entry.text == HOLE:
+    if entry.text == MISSING_VALUE:
         return "--"
     text = _MINUS.sub("$-$", latex_text(entry.text))
     # An arrow stays with its number.

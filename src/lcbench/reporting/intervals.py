@@ -1,6 +1,6 @@
 """How sure an improvement is: bootstrap intervals and permutation tests, paired over items.
 
-Takes tables and the files of their cells; `sheet` and `figures` show what is found here. How the
+Takes tables and the files of their cells; `tables` and `figures` show the results. How the
 scores of one task are drawn is in `bootstrap`, p-values are in `permutation`.
 """
 

@@ -16,7 +16,13 @@ from scipy import stats
 from lcbench.reporting.notes import candidate_policies
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable
 from lcbench.reporting.statistics import CellKey, Draws, Uncertainty
-from lcbench.reporting.task_intervals import OVER_AS_IT_IS, listed, possible, relative_changes
+from lcbench.reporting.task_intervals import (
+    LEAVES_OUT,
+    OVER_AS_IT_IS,
+    listed,
+    possible,
+    relative_changes,
+)
 from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty import power
 from lcbench.uncertainty.bootstrap import LEVEL, interval
@@ -469,19 +475,31 @@ def _note(
     lacking: Sequence[str],
     fixed: bool,
 ) -> str:
-    """Return what the interval of a mean over columns leaves out."""
+    """Return which sources of variation the interval of a mean over columns leaves out."""
     notes = [OVER_AS_IT_IS] if fixed else []
     alone = [name for name, tasks in tasks_of.items() if len(tasks) == 1]
+    sharing = [
+        name
+        for name, tasks in tasks_of.items()
+        if len(tasks) > 1 and len({families.get(task, task) for task in tasks}) == 1
+    ]
+    between_tasks = f"{LEAVES_OUT} variation between tasks"
     if len(tasks_of) > 1 and len(alone) == len(tasks_of):
-        notes.append("over the items of these tasks only")
-    elif len(tasks_of) > 1 and alone:
-        have, whose = ("have", "their") if len(alone) > 1 else ("has", "its")
-        notes.append(f"{listed(alone)} {have} one task: over {whose} items only")
-    for name, tasks in tasks_of.items():
-        if len(tasks) > 1 and len({families.get(task, task) for task in tasks}) == 1:
-            notes.append(f"the tasks of {name} share their texts: over their items only")
+        notes.append(f"{between_tasks}: each column has only one")
+    else:
+        within = []
+        if len(tasks_of) > 1 and alone:
+            each = " each" if len(alone) > 1 else ""
+            within.append(f"in {listed(alone)} (one task{each})")
+        if sharing:
+            whose = "their" if len(sharing) > 1 else "its"
+            within.append(f"in {listed(sharing)} ({whose} tasks share texts)")
+        if within:
+            notes.append(f"{between_tasks} {' and '.join(within)}")
     if len(lacking) == sum(len(tasks) for tasks in tasks_of.values()):
-        notes.append("without the noise of the items, none of which are known")
+        notes.append(f"{LEAVES_OUT} the sampling noise of items, none of which are known")
     elif lacking:
-        notes.append(f"without the noise of {listed(lacking)}, whose items are not known")
+        notes.append(
+            f"{LEAVES_OUT} the sampling noise of {listed(lacking)}, whose items are not known"
+        )
     return "; ".join(notes)

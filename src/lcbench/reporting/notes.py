@@ -171,7 +171,7 @@ def share_notes(block: Block) -> list[str]:
     ]
     if not columns:
         return []
-    return [f", {listing(columns)}: no relative improvement over a raw of 0 or less"]
+    return [f", {listing(columns)}: no relative improvement over a baseline of 0 or less"]
 
 
 def _which(policies: Sequence[str], every: Sequence[str]) -> str:

@@ -239,9 +239,9 @@ def _words(described: Mapping[str, Any]) -> list[str]:
     """Return what was found, a line each."""
     paper = (described["paper"] or {"rows": ()})["rows"]
     lines = []
-    for table in described["tables"]:
+    for table in described["score_tables"]:
         of_all, models = summary.findings(table, paper)
-        several = f"{table['group']}: " if len(described["tables"]) > 1 else ""
+        several = f"{table['group']}: " if len(described["score_tables"]) > 1 else ""
         lines += [f"{several}{sentence}" for sentence in of_all]
         lines += [f"{several}{label}: {text}" for label, text in models]
     return lines
@@ -249,9 +249,9 @@ def _words(described: Mapping[str, Any]) -> list[str]:
 
 def _texts(findings: Findings) -> dict[str, str]:
     """Return the tables as texts, by file."""
-    score_tables, known = [found.table for found in findings.tables], findings.statistics
-    main = [table for table in findings.sheets if table.data == main_results.DATA]
-    others = [table for table in findings.sheets if table.data != main_results.DATA]
+    score_tables, known = [found.table for found in findings.score_tables], findings.statistics
+    main = [table for table in findings.tables if table.data == main_results.DATA]
+    others = [table for table in findings.tables if table.data != main_results.DATA]
     values = {
         main_results.DATA: main_results.main_values(score_tables, known),
         matrix.DATA: matrix.task_values(score_tables, known),
@@ -274,7 +274,7 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     """Draw the figures, each with its data, into a folder; return their names."""
     from lcbench.reporting import figures
 
-    tables, known = [found.table for found in findings.tables], findings.statistics
+    tables, known = [found.table for found in findings.score_tables], findings.statistics
     # Beside the baseline, the curves of the best τ alone: seven would hide one another. Those by
     # the length of queries are left to the table and the page.
     best = {

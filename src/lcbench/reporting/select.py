@@ -413,22 +413,22 @@ def find(
         )
     _check_writable(folder)
     found = gather(tables, scores, extent.resamples, extent.seed, step)
-    sheets = list(found.sheets)
-    after_main = len(found.tables)
+    shown = list(found.tables)
+    after_main = len(found.score_tables)
     if extent.models is not None:
-        for one in reversed(found.tables):
+        for one in reversed(found.score_tables):
             labels = [block.label for block in one.table.blocks]
             if len(labels) > 1:
                 made = comparison.compare_models(one.table, one.statistics, labels)
-                sheets.insert(after_main, made)
+                shown.insert(after_main, made)
     if there is not None:
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)
         asked = compare if extent.resamples else None
         progress = None if step is None else partial(step, "comparing with the second folder")
         made = comparison.compare_folders(there, scores, names, asked, progress)
-        sheets.insert(after_main, made)
-    found = replace(found, sheets=distinct(sheets))
+        shown.insert(after_main, made)
+    found = replace(found, tables=distinct(shown))
     cells = frozenset(_name_of(files.result, results) for files in set(scores["files"]))
     return Report(found, document.build(found, document.title(found)), folder, cells)
 

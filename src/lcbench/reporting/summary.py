@@ -54,7 +54,7 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
     chosen = (table.get("choice") or {}).get("models") or ()
     if chosen:
         honest, optimism = (
-            fmean(one[name] for one in chosen) for name in ("honest_gain", "optimism")
+            fmean(one[name] for one in chosen) for name in ("held_out_gain", "optimism")
         )
         word = "understates" if optimism < 0 else "overstates"
         sentences.append(
@@ -124,10 +124,13 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     text, best = _headline(model)[2], model.get("best")
     average = None if best is None else _best_average(model)
     if average is not None and average.get("note"):
-        text += f" The interval: {average['note']}."
+        note = str(average["note"])
+        text += f" {note[0].upper()}{note[1:]}."
     if choice is None or average is None:
         return text
-    held_out = f"with each task's τ chosen on the other tasks {_signed(choice['honest_gain'])} %"
+    held_out = (
+        f"choosing each task's τ on the other tasks gives {_signed(choice['held_out_gain'])} %"
+    )
     if choice["tau"] != best:
         # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
         return (
@@ -139,7 +142,7 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     if optimism == "0.00":
         compared = "here the same as"
     rule = ", which chooses on the test data" if is_alone else ""
-    return f"{text} W{held_out[1:]}, {compared} by the paper's rule{rule}."
+    return f"{text} C{held_out[1:]}, {compared} the paper's rule{rule}."
 
 
 # No more than is known: which noise the interval counts stands in the footnotes of Table 1.

@@ -69,6 +69,7 @@ _OTHER_ITEMS = "the items are not those of the baseline"
 _OTHER_EXPERIMENTS = "the experiments are not as many as the baseline's"
 OF_BASELINE = "of the baseline, "
 
+LEAVES_OUT = "the interval leaves out"
 OVER_AS_IT_IS = "the baseline is not significantly different from 0 and taken as fixed"
 
 
@@ -243,7 +244,7 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         notes.append(OVER_AS_IT_IS)
     if drawn.still:
         each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
-        notes.append(f"without the noise of {listed(drawn.still)}, {each}")
+        notes.append(f"{LEAVES_OUT} the sampling noise of {listed(drawn.still)}, {each}")
     if not drawn.signed:
         low, high = possible(low, high)
     error = drawn.error(gradient)

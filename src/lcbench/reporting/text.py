@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-HOLE = "–"
+MISSING_VALUE = "–"
 UP = "▲"
 DOWN = "▼"
 UP_UNSURE = "△"
@@ -72,7 +72,7 @@ _LATEX_CHARACTERS = {
     DOWN_UNSURE: r"$\triangledown$",
     "†": r"$\dagger$",
     "•": r"$\bullet$",
-    HOLE: r"\textendash{}",
+    MISSING_VALUE: r"\textendash{}",
     "—": r"\textemdash{}",
     "…": r"\ldots{}",
     "\u2018": r"\textquoteleft{}",
@@ -120,7 +120,7 @@ def group_heading(group: str) -> str:
 
 def two_decimals(value: float | None) -> str:
     """A number as the tables print it."""
-    return HOLE if value is None else f"{round(value, 2) + 0.0:.2f}"
+    return MISSING_VALUE if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def direction(value: float | None) -> int:

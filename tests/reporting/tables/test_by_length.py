@@ -288,9 +288,9 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
     none = of(0, 0)
     assert none.intervals == {"0.8": (None, None)}
     assert none.improvements == usual.improvements
-    sheet = length_table([none])
-    assert sheet is not None
-    assert not any("bootstrap" in note for note in sheet.notes)
+    built = length_table([none])
+    assert built is not None
+    assert not any("bootstrap" in note for note in built.notes)
 
 
 def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> LengthBuckets:
@@ -311,7 +311,7 @@ def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> Leng
     )
 
 
-def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results) -> None:
+def test_the_table_has_a_column_a_bucket_and_marks_what_is_sure(results: Results) -> None:
     long = LengthBuckets(
         **{
             **lengths("Long").__dict__,
@@ -319,12 +319,12 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
         }
     )
     alone = LengthBuckets(**{**lengths("Alone").__dict__, "scores": {"1": (50.0, None, None)}})
-    sheet = length_table([lengths(), long, alone])
-    assert sheet is not None
-    assert sheet.name == "by-length"
-    assert sheet.header == ("τ", "", "≤ 32", "33–64", "65–99", "≥ 100")
-    assert sheet.labels == 2
-    first, second = sheet.sections
+    built = length_table([lengths(), long, alone])
+    assert built is not None
+    assert built.name == "by-length"
+    assert built.header == ("τ", "", "≤ 32", "33–64", "65–99", "≥ 100")
+    assert built.labels == 2
+    first, second = built.sections
     assert first.heading == "T, m, by the tokens of the text"
     assert second.heading == "Long, m, by the tokens of the text"
     shown = [[entry.text for entry in row] for row in first.rows]
@@ -346,8 +346,8 @@ def test_the_sheet_has_a_column_a_bucket_and_marks_what_is_sure(results: Results
     )
     assert [entry.text for entry in second.rows[0]][2:] == ["–", "30", "40", "50"]
     left_out = "Left out, fewer than two lengths with a score: Alone (by text)."
-    assert left_out in sheet.notes
-    assert any("fewer than 30" in note for note in sheet.notes)
+    assert left_out in built.notes
+    assert any("fewer than 30" in note for note in built.notes)
 
 
 def test_a_column_is_named_by_what_its_bucket_holds() -> None:
@@ -359,10 +359,10 @@ def test_a_column_is_named_by_what_its_bucket_holds() -> None:
     found = [
         LengthBuckets(**{**lengths(task).__dict__, "buckets": own}) for task, own in buckets.items()
     ]
-    sheet = length_table(found)
-    assert sheet is not None
-    assert sheet.header == ("τ", "", "129–256", "257–299", "257–511", "≥ 300", "≥ 512")
-    counts = [[entry.text for entry in section.rows[0][2:]] for section in sheet.sections]
+    built = length_table(found)
+    assert built is not None
+    assert built.header == ("τ", "", "129–256", "257–299", "257–511", "≥ 300", "≥ 512")
+    counts = [[entry.text for entry in section.rows[0][2:]] for section in built.sections]
     assert counts == [["30", "–", "30", "–", "30"], ["30", "30", "–", "30", "–"]]
 
 
@@ -382,32 +382,32 @@ def test_a_bucket_whose_baseline_may_be_zero_is_compared_with_it_as_it_is(
     # A difference of 5 and 3 texts of 32, over 3/32: by the normal, 66.7 ± 1.96 · 91.
     assert ends[0] == -100
     assert ends[1] == pytest.approx(66.7 + 1.96 * 91, abs=25)
-    sheet = length_table([found])
-    assert sheet is not None
-    assert any("divided by it as it is, as in Table 1" in note for note in sheet.notes)
-    assert any("random draw of texts, and may claim too much" in note for note in sheet.notes)
+    built = length_table([found])
+    assert built is not None
+    assert any("divided by it as it is, as in Table 1" in note for note in built.notes)
+    assert any("random draw of texts, and may claim too much" in note for note in built.notes)
 
 
 def test_what_was_found_in_items_can_be_shown(results: Results) -> None:
-    """From the items to the sheet: the numbers on the way are numpy's."""
+    """From the items to the built: the numbers on the way are numpy's."""
     random = np.random.default_rng(5)
     raw, tokens = random.random(80), [20] * 40 + [40] * 40
     for policy, more in ((BASELINE, 0.0), (OURS, 0.1)):
         scores = np.clip(raw + more, 0, 1)
         rows = texts(list(scores), tokens)
         write_cell(results, "Banking77Classification", float(scores.mean()), rows, policy=policy)
-    sheet = length_table(found_in(results))
-    assert sheet is not None
-    (section,) = sheet.sections
+    built = length_table(found_in(results))
+    assert built is not None
+    (section,) = built.sections
     change = section.rows[-1]
     assert [entry.style for entry in change[2:4]] == ["gain", "gain"]
     assert all(type(entry.value) is float for entry in change[2:4])
 
 
-def test_the_sheet_of_some_policies_has_the_baseline_as_well() -> None:
-    sheet = length_table([lengths()], {"m": ["0.8"]})
-    assert sheet is not None
-    (section,) = sheet.sections
+def test_the_table_of_some_policies_has_the_baseline_as_well() -> None:
+    built = length_table([lengths()], {"m": ["0.8"]})
+    assert built is not None
+    (section,) = built.sections
     assert [row[0].text for row in section.rows] == ["", "1", "0.8", "0.8"]
     assert length_table([]) is None
 

@@ -69,11 +69,11 @@ def test_by_hand() -> None:
     assert (model.tau, model.gain) == ("0.8", pytest.approx(4))
     assert model.held_out == {"A": "0.9", "B": "0.8", "C": "0.8"}
     # (0.51 + 0.49 + 0.51) / 3 = 0.50333
-    assert model.honest_gain == pytest.approx(100 * (1.51 / 1.5 - 1))
+    assert model.held_out_gain == pytest.approx(100 * (1.51 / 1.5 - 1))
     assert model.optimism == pytest.approx(4 - 100 * 0.01 / 1.5)
     assert model.gains == pytest.approx({"1": 0, "0.9": 100 * 0.04 / 1.5, "0.8": 4})
-    assert model.usual_regret == 0
-    assert (choice.one_tau, choice.one_gain) == ("0.8", pytest.approx(4))
+    assert model.default_regret == 0
+    assert (choice.common_tau, choice.common_gain) == ("0.8", pytest.approx(4))
 
 
 def with_families(families: Mapping[str, str]) -> TableStatistics:
@@ -101,7 +101,7 @@ def test_a_column_left_empty_has_no_part_in_the_choice() -> None:
     # Avg is the mean of the two columns: (0.52 + 0.4) / 2 over (0.5 + 0.4) / 2.
     assert model.gain == pytest.approx(100 * (0.92 / 0.90 - 1))
     honest = (np.mean([0.50, 0.49, 0.51]) + 0.4) / 0.9
-    assert model.honest_gain == pytest.approx(100 * (honest - 1))
+    assert model.held_out_gain == pytest.approx(100 * (honest - 1))
 
 
 def test_equals_go_to_the_one_nearest_to_one() -> None:
@@ -115,9 +115,9 @@ def test_where_every_temperature_loses_none_is_chosen() -> None:
     scores = {task: {"1": 0.5, "0.9": 0.4, "0.8": 0.3} for task in "AB"}
     choice = made(table_of({"m": scores}, {"X": ["A", "B"]}))
     (model,) = choice.models
-    assert (model.tau, model.gain, model.honest_gain, model.optimism) == ("1", 0, 0, 0)
-    assert model.usual_regret == pytest.approx(40)
-    assert choice.one_tau == "1"
+    assert (model.tau, model.gain, model.held_out_gain, model.optimism) == ("1", 0, 0, 0)
+    assert model.default_regret == pytest.approx(40)
+    assert choice.common_tau == "1"
 
 
 def test_only_constant_temperatures_with_all_tasks_are_candidates() -> None:
@@ -127,7 +127,7 @@ def test_only_constant_temperatures_with_all_tasks_are_candidates() -> None:
     }
     (model,) = made(table_of({"m": scores}, {"X": ["A", "B"]})).models
     assert model.candidates == ("1", "0.9", "0.7")
-    assert model.usual_regret is None
+    assert model.default_regret is None
 
 
 def test_a_model_without_a_choice_is_left_out_with_a_note() -> None:
@@ -152,8 +152,8 @@ def test_needles_are_no_part_of_the_average_and_none_of_the_choice() -> None:
 def test_one_temperature_for_all_models_is_the_one_of_the_highest_mean_gain() -> None:
     other = {task: {"1": 0.5, "0.9": 0.5, "0.8": 0.4} for task in "ABC"}
     choice = made(table_of({"m": THREE, "n": other}, {"X": ["A", "B", "C"]}))
-    assert choice.one_tau == "0.9"
-    assert choice.one_gain == pytest.approx((100 * 0.04 / 1.5 + 0) / 2)
+    assert choice.common_tau == "0.9"
+    assert choice.common_gain == pytest.approx((100 * 0.04 / 1.5 + 0) / 2)
 
 
 def test_in_pure_noise_the_papers_rule_gains_and_the_held_out_choice_does_not() -> None:
@@ -169,7 +169,7 @@ def test_in_pure_noise_the_papers_rule_gains_and_the_held_out_choice_does_not() 
         }
         (model,) = made(table_of({"m": scores}, columns)).models
         paper.append(model.gain)
-        honest.append(model.honest_gain)
+        honest.append(model.held_out_gain)
     error = np.std(honest, ddof=1) / np.sqrt(len(honest))
     assert abs(np.mean(honest)) < 2 * error
     assert np.mean(paper) > 20 * np.std(paper, ddof=1) / np.sqrt(len(paper))
@@ -202,16 +202,16 @@ def test_the_gain_has_a_band_over_all_that_was_tried(analysed: tuple[ScoreTable,
     table, choice = analysed
     (model,) = choice.models
     assert set(model.held_out.values()) == {"0.8"}
-    known = model.sure["0.8"]
+    known = model.intervals["0.8"]
     assert known.tried == 2
     assert known.alone is not None
     assert 0 < known.low < known.alone[0] < model.gain < known.alone[1] < known.high
     # All tasks at one τ: the gain is the table's own, and its optimism nothing.
-    assert model.honest_gain == pytest.approx(table.blocks[0].improvements["0.8"]["Avg"])
+    assert model.held_out_gain == pytest.approx(table.blocks[0].improvements["0.8"]["Avg"])
     assert model.optimism == pytest.approx(0)
 
 
-def test_the_sheet(analysed: tuple[ScoreTable, Choice]) -> None:
+def test_the_table(analysed: tuple[ScoreTable, Choice]) -> None:
     _, choice = analysed
     found = choice_table("paper", choice)
     assert (found.name, found.title, found.labels) == ("choice", "Choosing τ: protocol paper", 1)
@@ -220,13 +220,13 @@ def test_the_sheet(analysed: tuple[ScoreTable, Choice]) -> None:
     texts = [entry.text for entry in row]
     model = choice.models[0]
     gain = f"▲ {model.gain:.2f}"
-    low, high = model.sure["0.8"].low, model.sure["0.8"].high
-    ends, honest = f"{low:.2f} to {high:.2f}", f"{model.honest_gain:.2f}"
+    low, high = model.intervals["0.8"].low, model.intervals["0.8"].high
+    ends, honest = f"{low:.2f} to {high:.2f}", f"{model.held_out_gain:.2f}"
     assert texts == ["bge-base-en-v1.5", "0.8", gain, ends, honest, "0.00", "0.8 ×3", gain, "0.00"]
     assert found.header[2:5] == ("Gain (%)", "95 % interval", "Held-out gain (%)")
     assert row[2].style == "gain"
     assert row[2].tooltip.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
-    assert row[4].value == model.honest_gain
+    assert row[4].value == model.held_out_gain
     (read,) = csv_format.DictReader(io.StringIO(formats.csv(found)))
     for column in ("Gain (%)", "At 0.8 (%)"):
         assert (read[f"{column} low"], read[f"{column} high"]) == (repr(low), repr(high))
@@ -234,13 +234,13 @@ def test_the_sheet(analysed: tuple[ScoreTable, Choice]) -> None:
     assert "Optimism low" not in read
 
 
-def test_the_sheet_tells_unsure_gains_and_ends_with_one_temperature() -> None:
+def test_the_table_marks_inconclusive_gains_and_ends_with_one_temperature() -> None:
     other = {task: {"1": 0.5, "0.9": 0.5, "0.7": 0.4} for task in "ABC"}
     choice = made(table_of({"m": THREE, "n": other}, {"X": ["A", "B", "C"]}))
     first = choice.models[0]
-    sure = {first.tau: Uncertainty(-0.5, 1.5)}
+    intervals = {first.tau: Uncertainty(-0.5, 1.5)}
     found = choice_table(
-        "g", Choice((replace(first, sure=sure), choice.models[1]), "0.9", 1.25, ("a",))
+        "g", Choice((replace(first, intervals=intervals), choice.models[1]), "0.9", 1.25, ("a",))
     )
     rows = found.sections[0].rows
     assert (rows[0][2].text[:1], rows[0][2].style) == ("△", "inconclusive")

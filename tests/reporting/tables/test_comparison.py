@@ -34,12 +34,12 @@ def beside(folders: tuple[Results, Results], **more: Any) -> Table:
     return compare_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
 
 
-def texts(sheet: Table, section: int = 0) -> list[list[str]]:
-    return [[entry.text for entry in row] for row in sheet.sections[section].rows]
+def texts(shown: Table, section: int = 0) -> list[list[str]]:
+    return [[entry.text for entry in row] for row in shown.sections[section].rows]
 
 
-def note(sheet: Table, start: str) -> str:
-    (found,) = (one for one in sheet.notes if one.startswith(start))
+def note(shown: Table, start: str) -> str:
+    (found,) = (one for one in shown.notes if one.startswith(start))
     return found
 
 
@@ -50,25 +50,25 @@ def test_cells_of_both_folders_with_their_difference(folders: tuple[Results, Res
         write_cell(
             results, "B", {("test", "en"): {"main_score": 0.2}, ("test", "de"): {"main_score": 0.4}}
         )
-    sheet = beside(folders, compare=None)
-    assert sheet.header == (
+    shown = beside(folders, compare=None)
+    assert shown.header == (
         *("τ", "Task", "main", "branch", "Difference", "Relative, %", "from", "to"),
     )
-    assert [section.heading for section in sheet.sections] == [BGE]
-    assert texts(sheet) == [
+    assert [section.heading for section in shown.sections] == [BGE]
+    assert texts(shown) == [
         ["1", "A", "50.00", "51.00", "+1.00", "▲ 2.00", "–", "–"],
         ["1", "B", "30.00", "30.00", "0.00", "0.00", "–", "–"],
         ["0.8", "A", "60.00", "61.00", "+1.00", "▲ 1.67", "–", "–"],
     ]
-    assert sheet.sections[0].rows[0][4].value == pytest.approx(1)
-    assert note(sheet, "Cells in both").startswith(
+    assert shown.sections[0].rows[0][4].value == pytest.approx(1)
+    assert note(shown, "Cells in both").startswith(
         "Cells in both: 3; with scores that can be compared: 3; equal to 0.0001 (0.01 as shown "
         "here): 1. The largest difference is +1.00 ("
     )
-    assert note(sheet, "Differences that are") == (
+    assert note(shown, "Differences that are") == (
         "Differences that are significant (95 % interval): 0; not significant: 0; unknown: 3."
     )
-    assert not [one for one in sheet.notes if one.startswith(("Differs", "Only in"))]
+    assert not [one for one in shown.notes if one.startswith(("Differs", "Only in"))]
 
 
 @pytest.mark.parametrize(("difference", "equal"), [(0.0001, 1), (0.00011, 0), (-0.0001, 1)])
@@ -92,13 +92,13 @@ def test_intervals_come_from_the_paired_items(folders: tuple[Results, Results]) 
         return Uncertainty(-25, -15, 0.001) if first.task == "A" else None
 
     done: list[tuple[int, int]] = []
-    sheet = beside(folders, compare=compare, progress=lambda *one: done.append(one))
+    shown = beside(folders, compare=compare, progress=lambda *one: done.append(one))
     assert asked[0] == (files[0], files[1])
-    row = sheet.sections[0].rows[0]
+    row = shown.sections[0].rows[0]
     assert [entry.text for entry in row[4:]] == ["-10.00", "▼ 20.00", "-25.00", "-15.00"]
     assert row[5].style == "loss"
     assert row[5].tooltip == "95 % interval -25.00 to -15.00; p = 0.001"
-    assert note(sheet, "Differences that are") == (
+    assert note(shown, "Differences that are") == (
         "Differences that are significant (95 % interval): 1; not significant: 0; unknown: 1."
     )
     assert done == [(1, 2), (2, 2)]
@@ -117,9 +117,9 @@ def test_what_differs_is_named_once_with_the_cells_it_concerns(
             dtype="bfloat16",
             dataset_revision="new" if task == "B" else "data",
         )
-    sheet = beside(folders, compare=None)
-    assert len(sheet.sections[0].rows) == 2
-    assert {one for one in sheet.notes if one.startswith("Differs")} == {
+    shown = beside(folders, compare=None)
+    assert len(shown.sections[0].rows) == 2
+    assert {one for one in shown.notes if one.startswith("Differs")} == {
         f"Differs: revision: {'f' * 40} in main, {'e' * 40} in branch (all cells).",
         "Differs: protocol.dtype: float32 in main, bfloat16 in branch (all cells).",
         f"Differs: dataset_revision: data in main, new in branch ({BGE}, τ = 1, B).",
@@ -132,31 +132,31 @@ def test_of_several_cells_of_one_name_the_nearest_are_paired(
     write_cell(folders[0], "A", 0.5)
     write_cell(folders[0], "A", 0.6, dtype="bfloat16")
     write_cell(folders[1], "A", 0.62, dtype="bfloat16")
-    sheet = beside(folders, compare=None)
-    assert [row[2:5] for row in texts(sheet)] == [["60.00", "62.00", "+2.00"]]
-    assert note(sheet, "Only in main") == f"Only in main: {BGE}, τ = 1, A."
+    shown = beside(folders, compare=None)
+    assert [row[2:5] for row in texts(shown)] == [["60.00", "62.00", "+2.00"]]
+    assert note(shown, "Only in main") == f"Only in main: {BGE}, τ = 1, A."
 
 
 def test_what_has_other_parts_is_not_compared(folders: tuple[Results, Results]) -> None:
     write_cell(folders[0], "A", {("test", "en"): {"main_score": 0.5}})
     write_cell(folders[1], "A", {("test", lang): {"main_score": 0.5} for lang in ("en", "de")})
-    sheet = beside(folders, compare=lambda *_: pytest.fail("not to be compared"))
-    assert texts(sheet) == [["1", "A", "50.00", "50.00", "–", "–", "–", "–"]]
+    shown = beside(folders, compare=lambda *_: pytest.fail("not to be compared"))
+    assert texts(shown) == [["1", "A", "50.00", "50.00", "–", "–", "–", "–"]]
     assert (
-        "Differs: split/subset only in branch, so not compared: test/de (all cells)." in sheet.notes
+        "Differs: split/subset only in branch, so not compared: test/de (all cells)." in shown.notes
     )
-    assert "Cells in both: 1; with scores that can be compared: 0." in sheet.notes
+    assert "Cells in both: 1; with scores that can be compared: 0." in shown.notes
 
 
 def test_nothing_in_common(folders: tuple[Results, Results]) -> None:
     for task in "ABCDEF":
         write_cell(folders[0], task, 0.5)
     write_cell(folders[1], "A", 0.5, policy=TAU)
-    sheet = beside(folders)
-    assert sheet.sections == ()
-    assert "No cell is in both." in sheet.notes
-    assert note(sheet, "Only in main").endswith(f"; {BGE}, τ = 1, D and 2 more.")
-    assert note(sheet, "Only in branch") == f"Only in branch: {BGE}, τ = 0.8, A."
+    shown = beside(folders)
+    assert shown.sections == ()
+    assert "No cell is in both." in shown.notes
+    assert note(shown, "Only in main").endswith(f"; {BGE}, τ = 1, D and 2 more.")
+    assert note(shown, "Only in branch") == f"Only in branch: {BGE}, τ = 0.8, A."
 
 
 @pytest.fixture
@@ -196,32 +196,32 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
         {("x", "0.8", "A"): Uncertainty(10, 30)}, {("y", "0.9", "Avg"): Uncertainty(-1, 9)}, {}
     )
     # By label or by name.
-    sheet = compare_models(table, known, ["x", "org/y"])
-    assert sheet.header == (
+    shown = compare_models(table, known, ["x", "org/y"])
+    assert shown.header == (
         *("Column", "Task", "x, baseline", "x, τ = 0.8", "x, Relative Improv."),
         *("y, baseline", "y, τ = 0.9", "y, Relative Improv.", "Difference at best τ"),
     )
-    assert [section.heading for section in sheet.sections] == ["Columns", "Tasks"]
-    assert texts(sheet) == [
+    assert [section.heading for section in shown.sections] == ["Columns", "Tasks"]
+    assert texts(shown) == [
         ["Class", "", "50.00", "60.00", "▲ 20.00", "55.00", "56.00", "▲ 1.82", "-4.00"],
         ["STS", "", "40.00", "40.00", "0.00", "30.00", "33.00", "▲ 10.00", "-7.00"],
         ["Avg", "", "45.00", "50.00", "▲ 11.11", "42.50", "44.50", "△ 4.71", "-5.50"],
     ]
-    assert texts(sheet, 1)[0][:5] == ["Class", "A", "50.00", "60.00", "▲ 20.00"]
-    first = sheet.sections[0].rows[0]
+    assert texts(shown, 1)[0][:5] == ["Class", "A", "50.00", "60.00", "▲ 20.00"]
+    first = shown.sections[0].rows[0]
     assert [entry.style for entry in first[2:8]] == [
         *("neutral", "best", "neutral"),
         *("best", "neutral", "neutral"),
     ]
-    assert sheet.sections[1].rows[0][4].style == "gain"
-    assert sheet.sections[0].rows[2][7].style == "inconclusive"
+    assert shown.sections[1].rows[0][4].style == "gain"
+    assert shown.sections[0].rows[2][7].style == "inconclusive"
 
 
 def test_three_models_and_one_without_a_temperature(table: ScoreTable) -> None:
-    sheet = compare_models(table, None, ["x", "y", "z"])
-    assert sheet.header[-1] == "z, baseline"
-    assert len(sheet.header) == 2 + 3 + 3 + 1
-    assert texts(sheet)[0][-1] == "10.00"
+    shown = compare_models(table, None, ["x", "y", "z"])
+    assert shown.header[-1] == "z, baseline"
+    assert len(shown.header) == 2 + 3 + 3 + 1
+    assert texts(shown)[0][-1] == "10.00"
     pair = compare_models(table, None, ["x", "z"])
     assert pair.header[-1] == "z, baseline"
 

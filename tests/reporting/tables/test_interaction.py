@@ -70,16 +70,16 @@ def test_the_gain_per_doubling_and_that_of_the_longest_fifth(results: Results) -
     error = 100 * np.sqrt(((x * residuals) ** 2).sum()) / (x**2).sum() / raw.mean()
     low, high = found.slopes["0.8"].ends or (0, 0)
     assert (high - low) / 2 == pytest.approx(1.97 * error, rel=0.08)
-    sheet = gain_table([found])
-    assert sheet is not None
-    assert (sheet.name, sheet.header[:4]) == ("gain-by-length", ("Task", "Length of", "Items", ""))
-    per_doubling, contrast = sheet.sections[0].rows
+    shown = gain_table([found])
+    assert shown is not None
+    assert (shown.name, shown.header[:4]) == ("gain-by-length", ("Task", "Length of", "Items", ""))
+    per_doubling, contrast = shown.sections[0].rows
     assert [entry.text for entry in per_doubling[1:4]] == ["text", "300", "per doubling (%)"]
     assert contrast[2].text == "60 − 60"
     assert per_doubling[4].text == f"▲ {found.slopes['0.8'].value:.2f} ({low:.2f} to {high:.2f})"
     assert (per_doubling[4].low, per_doubling[4].high) == (low, high)
     # What they learned from is not known of these.
-    assert any("leave out that each classifier" in note for note in sheet.notes)
+    assert any("leave out that each classifier" in note for note in shown.notes)
 
 
 def test_what_has_no_answer_is_said_and_has_no_number(results: Results) -> None:
@@ -101,12 +101,12 @@ def test_what_has_no_answer_is_said_and_has_no_number(results: Results) -> None:
     equal = found["ToxicConversationsClassification"]
     assert (equal.slopes["0.8"].value, equal.slopes["0.8"].ends) == (0, (0, 0))
     assert equal.slopes["0.8"].changed == (0, 0)
-    sheet = gain_table(list(found.values()))
-    assert sheet is not None
-    assert [row[0].text for row in sheet.sections[0].rows] == [equal.task] * 2
+    shown = gain_table(list(found.values()))
+    assert shown is not None
+    assert [row[0].text for row in shown.sections[0].rows] == [equal.task] * 2
     # Nothing changed: no mark.
-    assert sheet.sections[0].rows[0][4].text == "0.00 (0.00 to 0.00)"
-    assert sheet.notes[-1].startswith("Left out: Banking77Classification by text (all of one")
+    assert shown.sections[0].rows[0][4].text == "0.00 (0.00 to 0.00)"
+    assert shown.notes[-1].startswith("Left out: Banking77Classification by text (all of one")
     assert gain_table([found["ImdbClassification"]]) is None
     assert all(
         accuracy_of_intervals(place, items) is not None and ndcg_of_queries(place, items) is None
@@ -136,9 +136,9 @@ def test_a_correlation_has_a_contrast_and_no_slope(results: Results) -> None:
         raw, ours = (spearmanr(gold[part], values[part]).statistic for values in cosines.values())
         changes.append(100 * (ours / raw - 1))
     assert found.contrasts["0.8"].value == pytest.approx(changes[1] - changes[0])
-    sheet = gain_table([found])
-    assert sheet is not None
-    assert "A correlation has no value of a single pair, and so no slope." in sheet.notes
+    shown = gain_table([found])
+    assert shown is not None
+    assert "A correlation has no value of a single pair, and so no slope." in shown.notes
 
 
 def test_training_draws_count(results: Results) -> None:
@@ -199,12 +199,12 @@ def test_intervals_of_100_have_equal_numbers_of_texts(results: Results) -> None:
         assert found.scores["1"][part] == pytest.approx(100 * right[inside].mean())
         change = found.changes["0.8"][part]
         assert change.value == pytest.approx(100 * (ours[inside].mean() / right[inside].mean() - 1))
-    sheet = interval_table([found])
-    assert sheet is not None
-    assert sheet.name == "by-hundreds"
-    assert [entry.text for entry in sheet.sections[0].rows[0][:3]] == ["100–199", "50", "accuracy"]
-    assert any("in tokens as the model reads them" in note for note in sheet.notes)
-    assert any("entropy of Figure 6 is not known" in note for note in sheet.notes)
+    shown = interval_table([found])
+    assert shown is not None
+    assert shown.name == "by-hundreds"
+    assert [entry.text for entry in shown.sections[0].rows[0][:3]] == ["100–199", "50", "accuracy"]
+    assert any("in tokens as the model reads them" in note for note in shown.notes)
+    assert any("entropy of Figure 6 is not known" in note for note in shown.notes)
     # With fewer texts in one of them all have as few; an interval of fewer than 30 is left out.
     fewer = replace(items, tokens={"text": np.where(tokens > 430, 50, tokens)})
     found = accuracy_of_intervals(place, fewer)
@@ -257,9 +257,9 @@ def test_ndcg_at_100_is_that_of_trec_eval(results: Results) -> None:
     assert found.scores["1"] == pytest.approx(
         (100 * np.mean(values[:32]), 100 * np.mean(values[-32:]))
     )
-    sheet = query_table([found])
-    assert sheet is not None
-    assert [row[0].text for row in sheet.sections[0].rows] == ["shortest 20 %", "longest 20 %"]
+    shown = query_table([found])
+    assert shown is not None
+    assert [row[0].text for row in shown.sections[0].rows] == ["shortest 20 %", "longest 20 %"]
     alike = replace(found_items, characters={**found_items.characters, "query": np.full(160, 9.0)})
     nothing = ndcg_of_queries(place, alike)
     assert nothing is not None

@@ -36,8 +36,8 @@ def built(rows: list[dict[str, Any]]) -> tuple[ScoreTable, Table | None]:
     return table, language_table(table, scores)
 
 
-def texts(sheet: Table, section: int = 0) -> list[list[str]]:
-    return [[entry.text for entry in line] for line in sheet.sections[section].rows]
+def texts(shown: Table, section: int = 0) -> list[list[str]]:
+    return [[entry.text for entry in line] for line in shown.sections[section].rows]
 
 
 def test_a_row_a_subset_and_their_mean() -> None:
@@ -59,19 +59,19 @@ def test_a_row_a_subset_and_their_mean() -> None:
         row("0.8", "Imdb", "default", 0.9),
         row("0.9", "Imdb", "default", 0.9),
     ]
-    table, sheet = built(rows)
-    assert sheet is not None
-    assert sheet.name == "languages"
-    assert sheet.header == ("Task", "Subset", "baseline", "τ = 0.9", "τ = 0.8", "Relative Improv.")
-    assert [section.heading for section in sheet.sections] == ["m, best τ = 0.8"]
-    assert texts(sheet) == [
+    table, shown = built(rows)
+    assert shown is not None
+    assert shown.name == "languages"
+    assert shown.header == ("Task", "Subset", "baseline", "τ = 0.9", "τ = 0.8", "Relative Improv.")
+    assert [section.heading for section in shown.sections] == ["m, best τ = 0.8"]
+    assert texts(shown) == [
         ["Massive", "de", "50.00", "20.00", "48.00", "▼ 4.00"],
         ["Massive", "en", "70.00", "10.00", "77.00", "▲ 10.00"],
         ["Massive", "Mean", "60.00", "15.00", "62.50", "▲ 4.17"],
     ]
-    mean = sheet.sections[0].rows[2][2].value
+    mean = shown.sections[0].rows[2][2].value
     assert mean == table.blocks[0].tasks[1].scores["1"]
-    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in formats.markdown(sheet)
+    assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in formats.markdown(shown)
 
 
 def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:
@@ -85,10 +85,10 @@ def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:
         row("0.9", "Massive", "en", 0.7),
         row("0.9", "Massive", "de", math.nan),
     ]
-    _, sheet = built(rows)
-    assert sheet is not None
-    assert [line[3:5] for line in texts(sheet)] == [["–", "–"]] * 3
-    assert {line[5] for line in texts(sheet)} == {"–"}
+    _, shown = built(rows)
+    assert shown is not None
+    assert [line[3:5] for line in texts(shown)] == [["–", "–"]] * 3
+    assert {line[5] for line in texts(shown)} == {"–"}
 
 
 def test_models_have_sections_and_a_baseline_alone_no_improvement() -> None:
@@ -104,14 +104,14 @@ def test_models_have_sections_and_a_baseline_alone_no_improvement() -> None:
     ]
     scores = pd.DataFrame(rows)
     table = build_tables(scores)[0]
-    sheet = language_table(table, scores)
-    assert sheet is not None
-    assert [section.heading for section in sheet.sections] == ["other, best τ = 0.8", "m"]
-    assert texts(sheet, 1)[0] == ["Massive", "de", "50.00", "", ""]
-    assert texts(sheet, 0)[0] == ["Massive", "de", "50.00", "50.00", "0.00"]
+    shown = language_table(table, scores)
+    assert shown is not None
+    assert [section.heading for section in shown.sections] == ["other, best τ = 0.8", "m"]
+    assert texts(shown, 1)[0] == ["Massive", "de", "50.00", "", ""]
+    assert texts(shown, 0)[0] == ["Massive", "de", "50.00", "50.00", "0.00"]
 
 
 @pytest.mark.parametrize("subsets", [["default"], ["en"]])
-def test_no_sheet_without_a_task_of_several_subsets(subsets: list[str]) -> None:
-    _, sheet = built([row("1", "Imdb", subset, 0.5) for subset in subsets])
-    assert sheet is None
+def test_no_table_without_a_task_of_several_subsets(subsets: list[str]) -> None:
+    _, shown = built([row("1", "Imdb", subset, 0.5) for subset in subsets])
+    assert shown is None

@@ -57,12 +57,12 @@ KNOWN = TableStatistics(
 
 
 def test_a_matrix_of_marks(table: ScoreTable) -> None:
-    sheet = matrix(table, KNOWN)
-    assert sheet is not None
-    assert sheet.header == ("Column", "Task", "τ = 0.9", "τ = 0.8")
+    shown = matrix(table, KNOWN)
+    assert shown is not None
+    assert shown.header == ("Column", "Task", "τ = 0.9", "τ = 0.8")
     assert {
         section.heading: [[(entry.text, entry.style) for entry in row[1:]] for row in section.rows]
-        for section in sheet.sections
+        for section in shown.sections
     } == {
         "x": [
             [("A", "neutral"), ("▲ 2.00", "gain"), ("▼ 10.00", "loss")],
@@ -73,10 +73,10 @@ def test_a_matrix_of_marks(table: ScoreTable) -> None:
             [("B", "neutral"), ("▲ 1.00", "neutral"), ("", "neutral")],
         ],
     }
-    assert sheet.sections[0].rows[0][2].tooltip == (
+    assert shown.sections[0].rows[0][2].tooltip == (
         "95 % interval 1.00 to 3.00; p = 0.001; after Holm 0.004"
     )
-    assert sheet.notes[1:] == (
+    assert shown.notes[1:] == (
         "Of 4 pairs of a task's τ and τ = 1, 2 differ significantly from zero, by interval "
         "and permutation test (p ≤ 0.05), 1 after Holm's correction.",
         "Pairs of which it is unknown: 1.",
@@ -84,17 +84,17 @@ def test_a_matrix_of_marks(table: ScoreTable) -> None:
 
 
 def test_without_statistics_arrows_are_plain(table: ScoreTable) -> None:
-    sheet = matrix(table)
-    assert sheet is not None
-    row = sheet.sections[0].rows[0]
+    shown = matrix(table)
+    assert shown is not None
+    row = shown.sections[0].rows[0]
     assert [(entry.text, entry.style) for entry in row[2:]] == [
         ("▲ 2.00", "neutral"),
         ("▼ 10.00", "neutral"),
     ]
-    assert len(sheet.notes) == 1
+    assert len(shown.notes) == 1
     nothing = matrix(table, NOTHING)
     assert nothing is not None
-    assert nothing.sections == sheet.sections
+    assert nothing.sections == shown.sections
     assert (
         nothing.notes[1]
         == "Of none of the pairs is it known whether it differs significantly from zero."

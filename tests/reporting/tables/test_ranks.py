@@ -152,11 +152,11 @@ def test_documents_that_are_all_alike_are_left_out(results: Results) -> None:
     one = LongestRanks(
         group="paper", column="Retr", task="T", label="m", longest=2, documents=9, ranks={"1": 1.5}
     )
-    sheet = rank_table([*found, one])
-    assert sheet is not None
-    assert sheet.notes[-1].startswith("Left out, as all documents, or all of a split, are equally")
-    assert "LEMBNeedleRetrieval" in sheet.notes[-1]
-    assert "SciFact" in sheet.notes[-1]
+    shown = rank_table([*found, one])
+    assert shown is not None
+    assert shown.notes[-1].startswith("Left out, as all documents, or all of a split, are equally")
+    assert "LEMBNeedleRetrieval" in shown.notes[-1]
+    assert "SciFact" in shown.notes[-1]
 
 
 def test_a_single_query_has_a_rank_and_no_interval(results: Results) -> None:
@@ -165,13 +165,13 @@ def test_a_single_query_has_a_rank_and_no_interval(results: Results) -> None:
         write_cell(results, "SciFact", 0.5, rows, policy=policy)
     (found,) = found_in(results)
     assert found.changes == {"0.8": Change(-1.0, None, (0, 1))}
-    sheet = rank_table([found])
-    assert sheet is not None
-    assert sheet.sections[0].rows[1][-1] == Entry("-1.00", -1.0)
-    assert any("of a single query" in note for note in sheet.notes)
+    shown = rank_table([found])
+    assert shown is not None
+    assert shown.sections[0].rows[1][-1] == Entry("-1.00", -1.0)
+    assert any("of a single query" in note for note in shown.notes)
 
 
-def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
+def test_the_table_of_ranks_has_the_change_with_its_interval() -> None:
     one = LongestRanks(
         group="paper",
         column="Rerank",
@@ -188,15 +188,22 @@ def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
     )
     two = replace(one, label="n", unit="tokens", ranks={"1": 3.0, "0.9": None}, changes={})
     other = replace(one, column="Retr", task="U")
-    sheet = rank_table([one, two, other])
-    assert sheet is not None
-    assert (sheet.name, sheet.labels) == ("ranks", 3)
+    shown = rank_table([one, two, other])
+    assert shown is not None
+    assert (shown.name, shown.labels) == ("ranks", 3)
     header = ("model", "longest 20 %", "", "τ = 1", "τ = 0.9", "τ = 0.8", "τ = 0.7")
-    assert sheet.header == header
-    assert [section.heading for section in sheet.sections] == ["T", "U"]
-    rank, change, alone = sheet.sections[0].rows
-    shown = [entry.text for entry in rank]
-    assert shown == ["m", "80 of 400 documents", "rank", "25.04", "24.00", "12.50", "25.00"]
+    assert shown.header == header
+    assert [section.heading for section in shown.sections] == ["T", "U"]
+    rank, change, alone = shown.sections[0].rows
+    assert [entry.text for entry in rank] == [
+        "m",
+        "80 of 400 documents",
+        "rank",
+        "25.04",
+        "24.00",
+        "12.50",
+        "25.00",
+    ]
     assert change[2:] == (
         Entry("change", "change"),
         Entry("–"),
@@ -208,8 +215,8 @@ def test_the_sheet_of_ranks_has_the_change_with_its_interval() -> None:
         ),
     )
     assert [entry.text for entry in alone] == ["n", "80 of 400 documents", "rank", "3.00", *"–––"]
-    assert "Lower is better" in sheet.notes[0]
-    assert any("candidates" in note for note in sheet.notes)
-    assert any(note.startswith("Of T lengths are in tokens") for note in sheet.notes)
-    assert not any("candidates" in note for note in (rank_table([other]) or sheet).notes)
+    assert "Lower is better" in shown.notes[0]
+    assert any("candidates" in note for note in shown.notes)
+    assert any(note.startswith("Of T lengths are in tokens") for note in shown.notes)
+    assert not any("candidates" in note for note in (rank_table([other]) or shown).notes)
     assert rank_table([]) is None

@@ -67,10 +67,10 @@ def test_the_papers_own_numbers_come_out_as_its_table_2() -> None:
         for model, tau in taus.items()
     ]
     (table,) = build_tables(pd.concat(frames))
-    sheet = role_table(table)
-    assert sheet is not None
-    assert sheet.header == ("Setting", *(f"{model}, τ = {tau}" for model, tau in taus.items()))
-    by_heading = {section.heading: section for section in sheet.sections}
+    shown = role_table(table)
+    assert shown is not None
+    assert shown.header == ("Setting", *(f"{model}, τ = {tau}" for model, tau in taus.items()))
+    by_heading = {section.heading: section for section in shown.sections}
     # Two tasks and their column, whose `Avg` would say the same again.
     assert list(by_heading) == ["LEMBQMSumRetrieval", "LEMBSummScreenFDRetrieval", "LongEmbRetr"]
     for row in printed:
@@ -79,10 +79,10 @@ def test_the_papers_own_numbers_come_out_as_its_table_2() -> None:
     raw = by_heading["LongEmbRetr"].rows[3]
     assert raw[1].value == pytest.approx((21.89 + 53.90) / 2)
     # Nothing is known of how sure they are.
-    assert {entry.style for part in sheet.sections for row in part.rows for entry in row} == {
+    assert {entry.style for part in shown.sections for row in part.rows for entry in row} == {
         "neutral"
     }
-    assert len(sheet.notes) == 1
+    assert len(shown.notes) == 1
     assert by_heading["LEMBQMSumRetrieval"].rows[0][1].tooltip == "▲ 5.89 % of Raw"
 
 
@@ -92,10 +92,10 @@ def test_only_what_has_all_four_settings_is_shown() -> None:
     values |= {("query=1,document=0.9", "Retr", "A"): 0.6}
     # B has no score with raw queries.
     values |= {(policy, "Retr", "B"): 0.5 for policy in policies if "query=1" not in policy}
-    sheet = role_table(table_of(values))
-    assert sheet is not None
-    assert sheet.header == ("Setting", "m, τ = 0.8")
-    assert [section.heading for section in sheet.sections] == ["A"]
+    shown = role_table(table_of(values))
+    assert shown is not None
+    assert shown.header == ("Setting", "m, τ = 0.8")
+    assert [section.heading for section in shown.sections] == ["A"]
     assert role_table(table_of({("1", "Retr", "A"): 0.5, ("0.8", "Retr", "A"): 0.6})) is None
 
 
@@ -112,13 +112,13 @@ def test_several_temperatures_are_sections_and_the_columns_are_models() -> None:
         }
         frames.append(scores_of(values, model))
     (table,) = build_tables(pd.concat(frames))
-    sheet = role_table(table)
-    assert sheet is not None
-    assert sheet.header == ("Setting", "one", "two")
-    assert [section.heading for section in sheet.sections] == [
+    shown = role_table(table)
+    assert shown is not None
+    assert shown.header == ("Setting", "one", "two")
+    assert [section.heading for section in shown.sections] == [
         *("A, τ = 0.9", "A, τ = 0.8", "B, τ = 0.9", "B, τ = 0.8", "Retr, τ = 0.9", "Retr, τ = 0.8"),
     ]
-    texts = [[[entry.text for entry in row] for row in part.rows] for part in sheet.sections]
+    texts = [[[entry.text for entry in row] for row in part.rows] for part in shown.sections]
     assert texts[0] == [
         ["TempScale", "59.00", "–"],
         ["w/o query", "59.00", "–"],
@@ -140,10 +140,10 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
         ("m", "0.8", "A"): Uncertainty(-1, 21, 0.07, 0.14),
         ("m", "query=1,document=0.8", "A"): Uncertainty(-12, -8, 0.001, 0.003),
     }
-    sheet = role_table(table_of(values), TableStatistics(known, {}, {}))
-    assert sheet is not None
+    shown = role_table(table_of(values), TableStatistics(known, {}, {}))
+    assert shown is not None
     # By the interval of each against Raw, whichever of the four is the largest.
-    assert [(row[1].text, row[1].style) for row in sheet.sections[0].rows] == [
+    assert [(row[1].text, row[1].style) for row in shown.sections[0].rows] == [
         ("55.00", "inconclusive"),
         ("45.00", "loss"),
         ("50.00", "neutral"),
@@ -154,15 +154,15 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
     assert surely is not None
     assert surely.sections[0].rows[0][1].style == "gain"
     # The colours of the page, the figures and the terminal.
-    assert "excludes zero (in colour: blue above, orange below)" in sheet.notes[1]
-    more = [row[1].tooltip for row in sheet.sections[0].rows]
+    assert "excludes zero (in colour: blue above, orange below)" in shown.notes[1]
+    more = [row[1].tooltip for row in shown.sections[0].rows]
     assert more == [
         "△ 10.00 % of Raw; 95 % interval -1.00 to 21.00; p = 0.07; after Holm 0.14",
         "▼ 10.00 % of Raw; 95 % interval -12.00 to -8.00; p = 0.001; after Holm 0.003",
         "0.00 % of Raw",
         "",
     ]
-    rows = list(csv_format.DictReader(io.StringIO(formats.csv(sheet))))
+    rows = list(csv_format.DictReader(io.StringIO(formats.csv(shown))))
     assert rows[1]["section"] == "A"
     assert rows[1]["Setting"] == "w/o query"
     assert float(rows[1]["m, τ = 0.8"]) == pytest.approx(45)
@@ -226,10 +226,10 @@ def test_a_bias_that_is_kept_is_not_mixed_with_one_that_is_divided() -> None:
         (0.0, pytest.approx(50)),
         (pytest.approx(30), pytest.approx(40)),
     )
-    sheet = role_table(table)
-    assert sheet is not None
-    assert sheet.header[1] == "m, τ = 0.8, bias kept"
-    assert [row[1].text for row in sheet.sections[0].rows] == ["70.00", "75.00", "65.00", "50.00"]
+    shown = role_table(table)
+    assert shown is not None
+    assert shown.header[1] == "m, τ = 0.8, bias kept"
+    assert [row[1].text for row in shown.sections[0].rows] == ["70.00", "75.00", "65.00", "50.00"]
 
 
 def test_tasks_without_queries_have_no_roles() -> None:
@@ -242,6 +242,6 @@ def test_tasks_without_queries_have_no_roles() -> None:
     table = table_of(values)
     # Nor has an `Avg` that they are part of.
     assert [grid.what for grid in role_grids(table)] == ["B", "C"]
-    sheet = role_table(table)
-    assert sheet is not None
-    assert [section.heading for section in sheet.sections] == ["B", "C"]
+    shown = role_table(table)
+    assert shown is not None
+    assert [section.heading for section in shown.sections] == ["B", "C"]

@@ -41,7 +41,7 @@ from lcbench.reporting.figures.panels import (
     signed,
 )
 from lcbench.reporting.score_table import AVERAGE
-from lcbench.reporting.text import HOLE
+from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings
@@ -145,7 +145,7 @@ def charts_of(findings: Findings) -> Value:
                 )
                 if chart is not None
             ]
-            for found in findings.tables
+            for found in findings.score_tables
         ],
         "by_length": length_chart(
             charts, by_length.all_panels(findings.lengths, findings.by_length)
@@ -163,8 +163,9 @@ def charts_of(findings: Findings) -> Value:
 def heat_note(scale: HeatScale) -> str:
     """Return what is said of the colours of all heat maps."""
     return (
-        f"Relative improvement in %: blue is a gain, orange a loss, {HOLE} not measured. The same "
-        "colour scale in all" + ("." if scale.linear else f", {LOGARITHMIC}.")
+        "Relative improvement in %: blue is a gain, orange a loss, "
+        f"{MISSING_VALUE} not measured. The same colour scale in all"
+        + ("." if scale.linear else f", {LOGARITHMIC}.")
     )
 
 
@@ -373,7 +374,7 @@ def heat_view(grid: Grid, scale: HeatScale) -> Value:
                 "y": [f"{tau:g}" for tau in queries],
                 "z": [[_place(value, scale.linear) for value in row] for row in grid.values],
                 "text": [
-                    [HOLE if value is None else signed(value) for value in row]
+                    [MISSING_VALUE if value is None else signed(value) for value in row]
                     for row in grid.values
                 ],
                 "texttemplate": "%{text}",

@@ -68,7 +68,7 @@ def build(document: Mapping[str, Any]) -> str:
 def _findings_html(document: Mapping[str, Any]) -> str:
     """The opening sentences, which are there without any script as well."""
     lines = []
-    for table in document.get("tables") or ():
+    for table in document.get("score_tables") or ():
         sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
         heading = table.get("heading") or table["group"]
         lines.append(f"<h3>{_text(heading)}</h3>")

@@ -1,7 +1,7 @@
 // The report's cells, and what is shown of one and of a mean of several.
 
 const report = JSON.parse(sourceOf("document"));
-const tables = report.tables ?? [];
+const tables = report.score_tables ?? [];
 
 // Read only when the first number is opened: it is most of a large report.
 let provenanceRead = null;
@@ -37,7 +37,7 @@ const temperature = (policy) => Number(policy);
 
 const headingOf = (table) => table.heading ?? table.group;
 const tau = (policy) => `τ = ${policy}`;
-const windowText = (model) => (isNumber(model.window) ? String(model.window) : HOLE);
+const windowText = (model) => (isNumber(model.window) ? String(model.window) : MISSING_VALUE);
 const improvementOf = (model, policy, column) => model.improvements?.[policy]?.[column] ?? null;
 
 const cellTitle = (cell) => `${cell.task}: ${cell.model.label}, ${tau(cell.policy)}`;
@@ -55,7 +55,7 @@ function openCell(cell) {
   const known = cell.provenance === null ? undefined : provenanceOf(cell.provenance);
   const facts = [
     ["Model", cell.model.model],
-    ["Revision", cell.model.revision ?? HOLE],
+    ["Revision", cell.model.revision ?? MISSING_VALUE],
     ["Window", windowText(cell.model)],
     ["Task", `${cell.task} (${cell.column})`],
     ["Temperature policy", cell.policy],
@@ -94,8 +94,8 @@ function originOf(group, [label, policy, what]) {
 
 // The improvements of cells as their table has them, with their marks.
 const gains = new Map(
-  (report.sheets ?? [])
-    .filter((sheet) => sheet.name.startsWith("matrix"))
+  (report.tables ?? [])
+    .filter((table) => table.name.startsWith("matrix"))
     .flatMap(({ scores, sections }) =>
       sections.flatMap(({ rows }) => rows.flat()).map((entry) => [scores, entry]),
     )
@@ -110,7 +110,7 @@ const scoreEntry = (cell) => ({
 });
 
 const gainEntry = ({ table, model, policy, task }) =>
-  gains.get(JSON.stringify([table.group, model.label, policy, task])) ?? { text: HOLE, value: null };
+  gains.get(JSON.stringify([table.group, model.label, policy, task])) ?? { text: MISSING_VALUE, value: null };
 
 /** All cells as a table, one a row. */
 function cellTable() {
@@ -164,7 +164,7 @@ function openMean(table, model, policy, column) {
   );
   const ofGroup = { scores: table.group, labels: 0, header: [] };
   const place = (entry) =>
-    el("td", { class: "num" }, entry ? entryNode(ofGroup, [], entry, 0) : HOLE);
+    el("td", { class: "num" }, entry ? entryNode(ofGroup, [], entry, 0) : MISSING_VALUE);
   const line = (task) => {
     const cell = findCell(table, model, policy, task);
     const raw = findCell(table, model, BASELINE, task);

@@ -122,7 +122,7 @@ function shortened(name) {
   return `${characters.slice(0, NARROW.characters - 1).join("")}…`;
 }
 
-const datum = (value) => (isNumber(value) ? precise(value) : (value ?? HOLE));
+const datum = (value) => (isNumber(value) ? precise(value) : (value ?? MISSING_VALUE));
 
 const whenSeen = new IntersectionObserver(
   (entries) => {

@@ -117,15 +117,15 @@ window.addEventListener("afterprint", () => {
 // The sections.
 
 /** The tables of a table of scores: those whose numbers lead to its cells. */
-const sheetsOf = ({ group }) => (report.sheets ?? []).filter((one) => one.scores === group);
+const shownTablesOf = ({ group }) => (report.tables ?? []).filter((one) => one.scores === group);
 
 function tableSection(table, place) {
   const isOnly = tables.length === 1;
   const charts = (figures.tables?.[place] ?? []).map((one) => chart(one));
-  const sheets = sheetsOf(table);
-  const main = sheets.filter((one) => one.data === "table1.csv");
-  const choices = sheets.filter((one) => one.name.startsWith("choice"));
-  const perTask = sheets.filter((one) => one.data === "tasks.csv");
+  const shown = shownTablesOf(table);
+  const main = shown.filter((one) => one.data === "table1.csv");
+  const choices = shown.filter((one) => one.name.startsWith("choice"));
+  const perTask = shown.filter((one) => one.data === "tasks.csv");
   section(
     `table-${place}`,
     isOnly ? "Table 1" : `Table 1: ${headingOf(table)}`,
@@ -160,9 +160,9 @@ function figureSection() {
 }
 
 function paperSection() {
-  const sheets = (report.sheets ?? []).filter((one) => one.data === "paper.csv");
-  if (!sheets.length) return;
-  const nodes = sheets.map((one) => [el("h3", {}, one.title), tableNodes(one)]);
+  const shown = (report.tables ?? []).filter((one) => one.data === "paper.csv");
+  if (!shown.length) return;
+  const nodes = shown.map((one) => [el("h3", {}, one.title), tableNodes(one)]);
   section("paper", "Comparison with the paper", nodes);
 }
 
@@ -191,7 +191,7 @@ function readingSection() {
     ],
     [[look("inconclusive", "△ 0.43 ▽ 0.43")], "One that is not significant: it may be noise."],
     [["▲ 0.43"], "One whose interval is not known."],
-    [[HOLE], "A missing value: not measured, or not averaged because something is missing."],
+    [[MISSING_VALUE], "A missing value: not measured, or not averaged because something is missing."],
   ];
   section(
     "reading",
@@ -208,13 +208,13 @@ function readingSection() {
 header();
 tables.forEach(tableSection);
 figureSection();
-const placed = new Set(tables.flatMap(sheetsOf));
-const further = (report.sheets ?? []).filter(
+const placed = new Set(tables.flatMap(shownTablesOf));
+const further = (report.tables ?? []).filter(
   (one) => !placed.has(one) && one.data !== "paper.csv",
 );
 if (further.length) {
   const nodes = further.map((one) => [el("h3", {}, one.title), tableNodes(one)]);
-  section("sheets", "Further tables", nodes);
+  section("further-tables", "Further tables", nodes);
 }
 paperSection();
 cellSection();

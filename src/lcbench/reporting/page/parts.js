@@ -1,7 +1,7 @@
 // What the page is made of: elements, numbers with their details, tables, files to save.
 // Names come from models and data sets. They reach the page as text nodes and attributes only.
 
-const HOLE = "–";
+const MISSING_VALUE = "–";
 const AVERAGE = "Avg";
 const BASELINE = "1";
 
@@ -27,7 +27,7 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** Two decimals as Python prints them: exact ties (…125, …625) go to the even neighbour. */
 function fixed(value, digits = 2) {
-  if (!isNumber(value)) return HOLE;
+  if (!isNumber(value)) return MISSING_VALUE;
   const eighths = Math.abs(value) * 8;
   const tie = digits === 2 && Number.isInteger(eighths) && eighths % 4 === 1;
   const text = (tie ? value - Math.sign(value) * 0.001 : value).toFixed(digits);
@@ -40,14 +40,14 @@ function signed(value, digits = 2) {
 }
 
 /** The shortest text that reads back as the same number. */
-const exact = (value) => (isNumber(value) ? String(value).replace("-", "−") : HOLE);
+const exact = (value) => (isNumber(value) ? String(value).replace("-", "−") : MISSING_VALUE);
 
 /** A number to six digits, for people; files have all digits. */
 const precise = (value) => exact(isNumber(value) ? Number(value.toPrecision(6)) : value);
 
 /** A probability: never as zero, which none of them is. */
 function chance(value) {
-  if (!isNumber(value)) return HOLE;
+  if (!isNumber(value)) return MISSING_VALUE;
   return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
 }
 
@@ -253,7 +253,7 @@ function nested(value) {
 }
 
 function plain(value) {
-  if (value === null || value === undefined) return HOLE;
+  if (value === null || value === undefined) return MISSING_VALUE;
   if (value === true) return "yes";
   if (value === false) return "no";
   // The file of the provenance has all digits.

@@ -17,7 +17,7 @@ from lcbench.reporting.score_table import BASELINE
 from lcbench.reporting.table import Entry, Table, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
-    HOLE,
+    MISSING_VALUE,
     Change,
     change_entry,
     notes_of_intervals,
@@ -262,7 +262,7 @@ def _length_rows(
 
     def row(policy: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         own = list(entries)
-        shown = (own[places[column]] if column in places else HOLE for column in columns)
+        shown = (own[places[column]] if column in places else MISSING_VALUE for column in columns)
         return (Entry(policy, policy), Entry(what, what), *shown)
 
     counts = (

@@ -22,7 +22,7 @@ from lcbench.uncertainty.sums import Interval, changed, intervals, totals
 FEWEST_ITEMS = 30
 """Of fewer items there is no score: one query more or less would move it by 3 points of 100."""
 
-HOLE = Entry("–")
+MISSING_VALUE = Entry("–")
 
 Column = NDArray[Any]
 """What items add to a score, shape (items,), or by training draw, (items, draws): noughts and ones,

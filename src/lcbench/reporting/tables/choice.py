@@ -17,11 +17,11 @@ from lcbench.reporting.score_table import (
 )
 from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, improvement, interval
-from lcbench.reporting.text import HOLE, group_heading, two_decimals
+from lcbench.reporting.text import MISSING_VALUE, group_heading, two_decimals
 from lcbench.tasks.suites import averaged_columns
 
-USUAL = "0.8"
-"""The τ of three of the five models in the paper's Table 1: what one would take untried."""
+DEFAULT_TAU = "0.8"
+"""The τ of three of the five models in the paper's Table 1: the default without a search."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,15 @@ class ModelChoice:
 
     Attributes:
         label: of the block.
-        candidates: the constant policies that have all tasks, the baseline among them.
-        tau: the best of them over all tasks: the paper's rule.
-        gain: at that τ.
-        held_out: for each task the τ that is best over the others.
-        honest_gain: with each task at its own τ of `held_out`: the cross-validated gain. It has no
-            interval: one that takes the choices as they are excludes zero twice as often as it
-            should.
-        gains: at each candidate.
-        usual_regret: what τ = 0.8 loses against the best τ; None where it was not tried.
-        sure: how sure the gains at each candidate are, where that is known: bands over all of them.
+        candidates: constant policies with scores of all tasks, the baseline among them.
+        tau: the candidate with the highest average over all tasks, as the paper chooses it.
+        gain: gain at `tau`.
+        held_out: for each task, the τ that is best over the other tasks.
+        held_out_gain: gain with each task at its τ of `held_out`, a cross-validated gain. It has no
+            interval: one that takes the choices as fixed excludes zero twice as often as it should.
+        gains: gain at each candidate.
+        default_regret: how much less τ = 0.8 gains than the best τ; None if it was not tried.
+        intervals: simultaneous confidence bands of the gains, where known.
     """
 
     label: str
@@ -47,47 +46,49 @@ class ModelChoice:
     tau: str
     gain: float
     held_out: Mapping[str, str]
-    honest_gain: float
+    held_out_gain: float
     gains: Mapping[str, float]
-    usual_regret: float | None
-    sure: Mapping[str, Uncertainty] = field(default_factory=dict)
+    default_regret: float | None
+    intervals: Mapping[str, Uncertainty] = field(default_factory=dict)
 
     @property
     def optimism(self) -> float:
         """By how much the paper's rule overstates the gain, in percentage points."""
-        return self.gain - self.honest_gain
+        return self.gain - self.held_out_gain
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The choices of all models of a table.
+    """How τ is chosen for all models of a table.
 
     Attributes:
-        models: those of which two temperatures or more other than τ = 1 have all tasks.
-        one_tau: the best τ for all of them: that of the highest mean gain; None: none in common.
-        one_gain: that mean gain, %.
-        notes: which models are left out, and why.
+        models: models with all tasks at two or more temperatures other than τ = 1.
+        common_tau: τ of the highest mean gain over these models; None if they share no candidates.
+        common_gain: mean gain at `common_tau`, %.
+        notes: models that are left out, and why.
     """
 
     models: tuple[ModelChoice, ...]
-    one_tau: str | None
-    one_gain: float | None
+    common_tau: str | None
+    common_gain: float | None
     notes: tuple[str, ...] = ()
 
 
 def choose(table: ScoreTable, statistics: TableStatistics = NOTHING) -> Choice | None:
-    """Return how τ is chosen in a table; None where no model has a choice.
+    """Choose τ for each model of a table, by the paper's rule and with tasks held out.
 
     The paper's rule takes the τ of the highest `Avg`, of equals the one nearest to 1, and reports
-    that `Avg`: the best of several noisy numbers, which is too high even where τ does nothing. Here
-    each task gets the τ that is best over the other tasks, by the same rule, of which those that
-    share items with it are left out (`Draws.families`), and so is a column that has no other. What
-    the tasks so chosen gain is the cross-validated gain. Unlike the table, which shows some τ as
-    "ours", both rules may choose τ = 1.
+    that `Avg`: the best of several noisy numbers, which is too high even if τ has no effect. With
+    tasks held out, each task gets the τ that is best, by the same rule, over the tasks that share
+    no items with it (`Draws.families`); a column without such tasks is left out. The resulting gain
+    is the cross-validated gain. Both rules may choose τ = 1, unlike TempScale's line of the table.
 
     Args:
         table: of `table1.build_tables`.
         statistics: of that table.
+
+    Returns:
+        The choices; None if no model has two temperatures to choose from.
     """
     models, notes = [], []
     for block in table.blocks:
@@ -107,27 +108,27 @@ def choose(table: ScoreTable, statistics: TableStatistics = NOTHING) -> Choice |
     one = _best(means) if len(means) > 1 else None
     return Choice(
         tuple(models),
-        one_tau=one,
-        one_gain=None if one is None else means[one],
+        common_tau=one,
+        common_gain=None if one is None else means[one],
         notes=tuple(notes),
     )
 
 
 def choice_table(group: str, choice: Choice) -> Table:
-    """Return the choices as a table: one row a model, and one for all models together.
+    """Return the choices as a table with a row per model and one for all models together.
 
     Args:
-        group: of the table that was chosen in.
+        group: of the table in which τ was chosen.
         choice: of `choose`.
     """
     rows = [_row(model) for model in choice.models]
-    if choice.one_tau is not None and choice.one_gain is not None and len(choice.models) > 1:
+    if choice.common_tau is not None and choice.common_gain is not None and len(choice.models) > 1:
         rows.append(
             (
                 Entry("one τ for all", "one τ for all"),
-                _tau(choice.one_tau),
-                improvement(choice.one_gain),
-                *[Entry(HOLE)] * 6,
+                _tau(choice.common_tau),
+                improvement(choice.common_gain),
+                *[Entry(MISSING_VALUE)] * 6,
             )
         )
     return Table(
@@ -141,22 +142,22 @@ def choice_table(group: str, choice: Choice) -> Table:
             "Held-out gain (%)",
             "Optimism",
             "τ held out",
-            f"At {USUAL} (%)",
-            f"Regret of {USUAL}",
+            f"At {DEFAULT_TAU} (%)",
+            f"Regret of {DEFAULT_TAU}",
         ),
         labels=1,
         sections=(Section("", tuple(rows)),),
         scores=group,
         notes=(
             "The paper takes the τ that is best over all tasks on the test data and reports its "
-            "gain, which is too high even where τ does nothing.",
+            "gain, which is too high even if τ has no effect.",
             "The held-out gain gives each task the τ that is best over the other tasks, without "
-            "those that share items with it; the optimism is what the paper's rule has more, in "
+            "those that share items with it. The optimism is the gain minus the held-out gain, in "
             "percentage points.",
-            "The 95 % interval is that of the gain: a band over all τ tried, which holds for the "
-            "chosen one.",
-            f"The regret of {USUAL} is what it loses against that best τ. Gains are relative "
-            "improvements of Avg.",
+            "The 95 % interval of the gain is a simultaneous band over all τ tried, so it accounts "
+            "for the choice.",
+            f"The regret of {DEFAULT_TAU} is how much less it gains than the best τ. Gains are "
+            "relative improvements of Avg.",
             *choice.notes,
         ),
     )
@@ -173,7 +174,7 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
         known = {name: score for name, score in own.items() if score is not None}
         if temperature(policy) is not None and len(known) == len(tasks):
             scores[policy] = known
-    # With one temperature besides the baseline nothing was chosen.
+    # With a single temperature other than the baseline there is nothing to choose.
     if BASELINE not in scores or len(scores) < 3:
         return "fewer than two temperatures other than τ = 1 have all tasks"
     if len(tasks) < 2:
@@ -184,12 +185,12 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
     for policy, average in averages.items():
         gain = relative_improvement(average, raw)
         if gain is None:
-            return "no relative improvement over a raw of 0 or less"
+            return "no relative improvement over a baseline of 0 or less"
         gains[policy] = gain
     families = {} if statistics.draws is None else statistics.draws.families
     held_out = {}
     for left_out in tasks:
-        # What shares items with a task has seen it.
+        # Tasks that share items are not independent of each other.
         family = families.get(left_out, left_out)
         others = {
             name: [task for task in of if families.get(task, task) != family]
@@ -199,7 +200,7 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
         if not rest:
             return "all tasks share items: none is left to choose τ on"
         held_out[left_out] = _best({policy: _average(of, rest) for policy, of in scores.items()})
-    honest = {task: scores[policy][task] for task, policy in held_out.items()}
+    chosen = {task: scores[policy][task] for task, policy in held_out.items()}
     tau = _best(averages)
     return ModelChoice(
         label=block.label,
@@ -207,10 +208,10 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
         tau=tau,
         gain=gains[tau],
         held_out=held_out,
-        honest_gain=100 * (_average(honest, columns) - raw) / raw,
+        held_out_gain=100 * (_average(chosen, columns) - raw) / raw,
         gains=gains,
-        usual_regret=gains[tau] - gains[USUAL] if USUAL in gains else None,
-        sure={
+        default_regret=gains[tau] - gains[DEFAULT_TAU] if DEFAULT_TAU in gains else None,
+        intervals={
             policy: average_gain
             for policy in scores
             if (average_gain := statistics.means.get((block.label, policy, AVERAGE))) is not None
@@ -229,10 +230,10 @@ def _best(averages: Mapping[str, float]) -> str:
 
 
 def _row(model: ModelChoice) -> tuple[Entry, ...]:
-    regret = model.usual_regret
-    usual = model.gains.get(USUAL)
+    regret = model.default_regret
+    default = model.gains.get(DEFAULT_TAU)
     counted = _counted(model.held_out.values())
-    known = model.sure.get(model.tau)
+    known = model.intervals.get(model.tau)
     source = (model.label, model.tau, AVERAGE)
     gains = ", ".join(f"{two_decimals(gain)} at {tau}" for tau, gain in model.gains.items())
     return (
@@ -241,14 +242,16 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
         improvement(model.gain, known, None if model.tau == BASELINE else source),
         _interval(known),
         Entry(
-            two_decimals(model.honest_gain),
-            model.honest_gain,
+            two_decimals(model.held_out_gain),
+            model.held_out_gain,
             tooltip="; ".join(f"{task}: τ = {tau}" for task, tau in model.held_out.items()),
         ),
         Entry(f"{model.optimism:.2f}", model.optimism),
         Entry(counted, counted),
-        Entry(HOLE) if usual is None else improvement(usual, model.sure.get(USUAL)),
-        Entry(HOLE) if regret is None else Entry(f"{regret:.2f}", regret),
+        Entry(MISSING_VALUE)
+        if default is None
+        else improvement(default, model.intervals.get(DEFAULT_TAU)),
+        Entry(MISSING_VALUE) if regret is None else Entry(f"{regret:.2f}", regret),
     )
 
 
@@ -258,7 +261,7 @@ def _tau(policy: str) -> Entry:
 
 def _interval(known: Uncertainty | None) -> Entry:
     if known is None:
-        return Entry(HOLE)
+        return Entry(MISSING_VALUE)
     text = interval(known)
     return Entry(text, text)
 

@@ -13,7 +13,7 @@ from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.table import Entry, Table, name
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
-    HOLE,
+    MISSING_VALUE,
     NOT_DEFINED,
     Change,
     Column,
@@ -287,7 +287,7 @@ def _rows(one: LengthGain, policies: Sequence[str]) -> Iterator[tuple[Entry, ...
 def _entry(change: Change) -> Entry:
     """Return a change with its mark and interval."""
     if change.value is None:
-        return HOLE
+        return MISSING_VALUE
     entry = change_entry(change)
     if change.ends is None:
         return entry

@@ -10,7 +10,7 @@ from lcbench.reporting.table import Entry, Section, Source, Table, exact, improv
 from lcbench.reporting.text import (
     DOWN,
     DOWN_UNSURE,
-    HOLE,
+    MISSING_VALUE,
     TOO_FEW,
     UP,
     UP_UNSURE,
@@ -35,7 +35,7 @@ _FOOTNOTE_AVERAGE = (
     f"{AVERAGE} is the unweighted mean of the columns, not of the tasks; a column is the "
     "unweighted mean of its tasks (their number in parentheses), a task that of its splits and "
     "subsets. Scores are × 100, relative improvements are % of raw, computed before rounding; "
-    f"{HOLE} is a missing value, never averaged around."
+    f"{MISSING_VALUE} is a missing value, never averaged around."
 )
 _FOOTNOTE_PARTIAL = (
     "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
@@ -122,7 +122,7 @@ def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> t
 
 def window_text(block: Block) -> str:
     """Return the window in tokens, or what stands for one that is not known."""
-    return HOLE if block.window is None else str(block.window)
+    return MISSING_VALUE if block.window is None else str(block.window)
 
 
 def identity(table: ScoreTable, block: Block) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from lcbench.reporting.score_table import AVERAGE, COLUMN_ORDER
 from lcbench.reporting.table import Entry, Section, Table, exact, name
 from lcbench.reporting.tables.main_results import ROW_NAMES
 from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
-from lcbench.reporting.text import HOLE
+from lcbench.reporting.text import MISSING_VALUE
 
 DATA = "paper.csv"
 """The file with the values one a row."""
@@ -114,7 +114,7 @@ def _table(title: str, comparisons: Sequence[Comparison]) -> Table:
 
 def _entries(one: Comparison | None) -> tuple[Entry, Entry, Entry, Entry]:
     """Return the paper's number, ours, the difference, and the noise."""
-    missing = Entry(HOLE)
+    missing = Entry(MISSING_VALUE)
     if one is None:
         return (missing,) * 4
     digits = 1 if one.table == TABLE_3 else 2

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
-from lcbench.reporting.text import HOLE, group_heading
+from lcbench.reporting.text import MISSING_VALUE, group_heading
 from lcbench.uncertainty.power import CLAIMED, POWER, detectable, needed
 
 
@@ -91,14 +91,14 @@ def _entries(value: float, known: Uncertainty, is_task: bool) -> tuple[Entry, ..
         _chance(known.p),
         _chance(known.adjusted),
         number(smallest),
-        Entry(HOLE) if enough is None else Entry(f"{enough:,}", enough),
+        Entry(MISSING_VALUE) if enough is None else Entry(f"{enough:,}", enough),
         number(None if known.excludes_zero else known.bound),
     )
 
 
 def _count(number_of: int | None) -> Entry:
-    return Entry(HOLE) if number_of is None else Entry(f"{number_of:,}", number_of)
+    return Entry(MISSING_VALUE) if number_of is None else Entry(f"{number_of:,}", number_of)
 
 
 def _chance(p: float | None) -> Entry:
-    return Entry(HOLE) if p is None else Entry(f"{p:.2g}", p)
+    return Entry(MISSING_VALUE) if p is None else Entry(f"{p:.2g}", p)

@@ -12,7 +12,7 @@ import numpy as np
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Style, Table, name
-from lcbench.reporting.tables.changes import HOLE, Change, changed_units
+from lcbench.reporting.tables.changes import MISSING_VALUE, Change, changed_units
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
 from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.text import TOO_FEW, two_decimals
@@ -180,7 +180,7 @@ def _changes(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _rank_rows(one: LongestRanks, policies: Sequence[str]) -> Iterator[tuple[Entry, ...]]:
     def row(what: str, entries: Mapping[str, Entry]) -> tuple[Entry, ...]:
-        shown = (entries.get(policy, HOLE) for policy in policies)
+        shown = (entries.get(policy, MISSING_VALUE) for policy in policies)
         return (name(one.label), name(one.share), name(what), *shown)
 
     yield row(
