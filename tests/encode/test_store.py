@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -232,8 +233,10 @@ def test_rows_are_written_when_they_are_many(
         shelf = store.shelf(EMBEDDINGS)
         for start in range(0, 350, 7):
             add(shelf, keys[start : start + 7])
+        store._wait(0)
         assert len(segments(tmp_path)) == 3
         add(shelf, keys[350:])
+        store._wait(0)
         assert len(segments(tmp_path)) == 11
         assert found(shelf, keys).all()
     with opened(tmp_path) as store:
@@ -252,6 +255,7 @@ def test_a_shelf_that_others_have_displaced_can_be_used(
         assert shelf._buffer
         for tau in ("0.1", "0.2", "0.3"):
             add(store.shelf(replace(EMBEDDINGS, temperature=tau)), keys)
+        store._wait(0)
         assert not shelf._buffer
         assert not shelf._known
         assert found(shelf, keys).tolist() == [True] * 10 + [False] * 10
@@ -876,3 +880,115 @@ with Store(None, 2**30, print) as store:
         check=True,
     )
     assert done.stdout == "True [0. 1. 2.] False\n"
+
+
+class SlowDisk:
+    """Stands for `write_atomically`: writes nothing before it is allowed to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.allowed = threading.Semaphore(0), threading.Event()
+        self._write = store_folder.write_atomically
+        monkeypatch.setattr(store_folder, "write_atomically", self)
+
+    def __call__(self, path: Path, write: Callable[[Path], object]) -> None:
+        self.begun.release()
+        assert self.allowed.wait(60)
+        self._write(path, write)
+
+
+def test_rows_that_wait_for_the_disk_can_be_read_and_a_flush_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SEGMENT_BYTES", 100 * (8 * 4 + module._ROW_BYTES))
+    disk, keys = SlowDisk(monkeypatch), texts(0, 250)
+    with opened(tmp_path) as store:
+        shelf = store.shelf(EMBEDDINGS)
+        add(shelf, keys)
+        assert disk.begun.acquire(timeout=60)
+        # Two segments wait, and half a one is not full yet; no row is taken for new.
+        assert (len(shelf._sealed), len(segments(tmp_path))) == (2, 0)
+        assert found(shelf, keys).all()
+        assert (shelf.lengths(keys) == counts(keys)).all()
+        add(shelf, keys)
+        assert (len(shelf._sealed), len(shelf._buffer)) == (2, 1)
+        # A shelf that gives its memory back keeps them until they are written.
+        shelf._release()
+        assert found(shelf, keys).all()
+        flushing = threading.Thread(target=store.flush)
+        flushing.start()
+        assert segments(tmp_path) == []
+        assert flushing.is_alive()
+        disk.allowed.set()
+        flushing.join(60)
+        assert len(segments(tmp_path)) == 3
+        assert not shelf._sealed
+        assert found(shelf, keys).all()
+    with opened(tmp_path) as store:
+        assert found(store.shelf(EMBEDDINGS), keys).all()
+
+
+def test_who_adds_waits_when_too_many_segments_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SEGMENT_BYTES", 100 * (8 * 4 + module._ROW_BYTES))
+    disk, most = SlowDisk(monkeypatch), module._MANY_WAITING
+    added: list[int] = []
+    with opened(tmp_path) as store:
+        shelf = store.shelf(EMBEDDINGS)
+
+        def add_all() -> None:
+            for i in range(most + 1):
+                add(shelf, texts(100 * i, 100 * (i + 1)))
+                added.append(i)
+
+        adding = threading.Thread(target=add_all)
+        adding.start()
+        # The last one is sealed, and then waits until the first is written.
+        while len(shelf._sealed) <= most:
+            time.sleep(0.001)
+        assert added == list(range(most))
+        disk.allowed.set()
+        adding.join(60)
+        assert added == list(range(most + 1))
+
+
+def test_an_error_of_a_write_that_is_not_the_disks_is_raised_by_the_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, write: Callable[[Path], object]) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with opened(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store_folder, "write_atomically", broken)
+            add(store.shelf(EMBEDDINGS), texts(0, 5))
+            with pytest.raises(ZeroDivisionError, match="a defect"):
+                store.flush()
+        assert not found(store.shelf(EMBEDDINGS), texts(0, 5)).any()
+        add(store.shelf(EMBEDDINGS), texts(0, 5))
+    assert len(segments(tmp_path)) == 1
+
+
+def test_the_folder_is_listed_only_when_enough_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[int] = []
+    superfluous = store_folder._superfluous
+
+    def note(entries: list[Any], max_bytes: int) -> Any:
+        listed.append(len(entries))
+        return superfluous(entries, max_bytes)
+
+    with opened(tmp_path) as store:
+        add(store.shelf(EMBEDDINGS), texts(0, 100))
+        store.flush()
+    (segment,) = segments(tmp_path)
+    size = segment.stat().st_size
+    monkeypatch.setattr(store_folder, "_superfluous", note)
+    with opened(tmp_path, 20 * size) as store:
+        for i in range(1, 9):
+            add(store.shelf(EMBEDDINGS), texts(100 * i, 100 * (i + 1)))
+            store.flush()
+    # With room for 18 segments it is listed after two or three, then after fewer.
+    assert listed[0] == 2
+    assert 3 <= len(listed) <= 5

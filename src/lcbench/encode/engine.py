@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +87,6 @@ class Engine:
         self._identity = identity
         self._on_progress = on_progress
         self._ahead = ThreadPoolExecutor(1, "tokens")
-        self._in_store = threading.Lock()
 
     def at(self, policy: Policy) -> LocalBackend:
         """Return the encoder at a policy."""
@@ -113,9 +111,8 @@ class Engine:
         policy = policy.for_role(role or "document")
         keys, rows, work = digests(texts), np.arange(len(texts)), Work()
         embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
-        with self._in_store:
-            shelf = self._store.shelf(self._context(policy, prompt, role))
-            found = shelf.read(keys, embeddings, rows)
+        shelf = self._store.shelf(self._context(policy, prompt, role))
+        found = shelf.read(keys, embeddings, rows)
         # What no model may give is not taken from the store either.
         found &= ~_unusable(embeddings)
         missing = rows[~found]
@@ -132,8 +129,7 @@ class Engine:
                 work.padded += batch.padded
                 if self._on_progress is not None:
                     self._on_progress(len(where), int(read.sum()))
-            with self._in_store:
-                shelf.add(keys[block], lengths, embeddings[block])
+            shelf.add(keys[block], lengths, embeddings[block])
         work.seconds = time.perf_counter() - started
         return Embedded(embeddings, work)
 
@@ -149,9 +145,8 @@ class Engine:
         for one in dict.fromkeys(map(policy.for_role, roles)):
             unknown = lengths < 0
             if unknown.any():
-                with self._in_store:
-                    shelf = self._store.shelf(self._context(one, prompt, role))
-                    lengths[unknown] = shelf.lengths(keys[unknown])
+                shelf = self._store.shelf(self._context(one, prompt, role))
+                lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
         tokens = self._tokens(texts, others, prompt, role)
         lengths[others] = [one.length for one in tokens]
@@ -162,9 +157,8 @@ class Engine:
         return self._forward.arithmetic()
 
     def flush(self) -> None:
-        """Flush the store."""
-        with self._in_store:
-            self._store.flush()
+        """Write all embeddings to the store, and wait until they are there."""
+        self._store.flush()
 
     def close(self) -> None:
         """Flush the store, end all threads, and restore the model."""

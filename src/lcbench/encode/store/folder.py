@@ -18,6 +18,9 @@ from lcbench.system.files import remove_leftovers, write_atomically
 _SETTLED_NS = 2 * 10**9
 # What is left when the store was too large, so that not every segment brings the next eviction.
 _KEPT_SHARE = 0.9
+# The share of the room left that a process fills before it lists the folder again: eight processes
+# at once just fill it.
+_LISTED_AFTER_SHARE = 1 / 8
 # Another host's temporary file of this age belongs to nobody.
 _LEFTOVER_SECONDS = 24 * 3600.0
 
@@ -38,6 +41,9 @@ class Folder:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        # When the folder was last listed, and since then.
+        self._room: int | None = None
+        self._written = 0
 
     def _path(self, shelf: str, name: str = "") -> Path:
         return self._folder / shelf[:2] / shelf / name
@@ -99,6 +105,7 @@ class Folder:
         # Its fsync is wanted here too: without it a power cut can leave a file of the right size
         # with holes of zeros, which nothing below would notice.
         write_atomically(self._path(shelf, name), fill)
+        self._written += batch.nbytes
 
     def touch(self, shelf: str, name: str) -> None:
         with suppress(OSError):
@@ -114,8 +121,16 @@ class Folder:
         with suppress(OSError):
             self._path(shelf, name).unlink()
 
-    def evict(self) -> None:
-        """Remove the least recently used segments where there is more than the bound."""
+    def evict(self) -> bool:
+        """Remove the least recently used segments where there is more than the bound.
+
+        The folder is listed only if this process has written enough for it to matter.
+
+        Returns:
+            Whether any was removed.
+        """
+        if self._room is not None and self._written < _LISTED_AFTER_SHARE * self._room:
+            return False
         entries = []
         for path in self._folder.glob(f"??/{'?' * 32}/*.*"):
             name = _NAME.search(path.name)
@@ -127,9 +142,12 @@ class Folder:
                     entries.append((status.st_mtime_ns, status.st_size, path))
                 elif time.time() - status.st_mtime > _LEFTOVER_SECONDS:
                     path.unlink()
-        for path in _superfluous(entries, self._max_bytes):
+        superfluous, kept = _superfluous(entries, self._max_bytes)
+        for path in superfluous:
             with suppress(OSError):
                 path.unlink()
+        self._room, self._written = max(0, self._max_bytes - kept), 0
+        return bool(superfluous)
 
 
 class Memory:
@@ -175,17 +193,22 @@ class Memory:
         self._batches.get(shelf, {}).pop(name, None)
         self._used.pop((shelf, name), None)
 
-    def evict(self) -> None:
+    def evict(self) -> bool:
         entries = [
             (used, self._batches[shelf][name].nbytes, (shelf, name))
             for (shelf, name), used in self._used.items()
         ]
-        for shelf, name in _superfluous(entries, self._max_bytes):
+        superfluous, _ = _superfluous(entries, self._max_bytes)
+        for shelf, name in superfluous:
             self.remove(shelf, name)
+        return bool(superfluous)
 
 
-def _superfluous(entries: list[tuple[int, int, Any]], max_bytes: int) -> list[Any]:
-    """Return which of (time used, bytes, segment) have to go, the least recently used first."""
+def _superfluous(entries: list[tuple[int, int, Any]], max_bytes: int) -> tuple[list[Any], int]:
+    """Return which of (time used, bytes, segment) have to go, and the bytes of those that stay.
+
+    The least recently used go first.
+    """
     total = sum(size for _, size, _ in entries)
     going = []
     if total > max_bytes:
@@ -194,4 +217,4 @@ def _superfluous(entries: list[tuple[int, int, Any]], max_bytes: int) -> list[An
                 break
             going.append(segment)
             total -= size
-    return going
+    return going, total

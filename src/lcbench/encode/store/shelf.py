@@ -6,15 +6,20 @@ of their own and find those of the others, on a file system that they share as w
 
 Each segment carries checksums of its rows. One whose rows are no longer those that were written is
 removed, and its texts are encoded again.
+
+Segments are written, merged and evicted by a thread of the store's own, so that nothing waits for a
+disk. Rows that wait to be written can be read meanwhile.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +49,8 @@ _ROW_BYTES = 64
 _MANY_SMALL = 64
 # Segments that are merged into one: each is an open file meanwhile.
 _MANY_OPEN = 256
+# Segments that may wait to be written (32 MiB) before whoever adds rows has to wait for the disk.
+_MANY_WAITING = 2
 # What shelves that are not in use may hold: indices (28 bytes a row), and rows not written yet.
 _HELD_BYTES = 128 * 2**20
 # Segments may be evicted or merged by another process between being listed and being opened.
@@ -71,7 +78,7 @@ class Store:
     """All shelves of a folder, or of this process's memory, bounded in size.
 
     What was added may be gone at any time: evicted, by another process too, or dropped because the
-    disk is full. A store belongs to one thread.
+    disk is full. Threads may share a store.
     """
 
     def __init__(self, folder: Path | None, max_bytes: int, warn: Callable[[str], None]) -> None:
@@ -86,6 +93,13 @@ class Store:
         self._warn = warn
         self._is_writing = True
         self._shelves: dict[str, Shelf] = {}
+        # Guards the shelves; not held while a segment is written.
+        self._lock = threading.RLock()
+        self._written = threading.Condition(self._lock)
+        # Segments that were handed to the writing thread, and those that it is done with.
+        self._submitted = self._finished = 0
+        self._problem: Exception | None = None
+        self._writer: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Store:
         return self
@@ -96,27 +110,75 @@ class Store:
     def shelf(self, context: Context) -> Shelf:
         """Return the shelf of a context; the same object for the same context."""
         name = context.digest
-        shelf = self._shelves.pop(name, None) or Shelf(self, context)
-        # The last used is the last; a shelf that is released can still be used.
-        self._shelves[name] = shelf
-        held = {former: former._held_bytes for former in self._shelves.values()}
-        total = sum(held.values())
-        for former in list(held)[:-1]:
-            if total <= _HELD_BYTES:
-                break
-            former._release()
-            total -= held[former]
-        return shelf
+        with self._lock:
+            shelf = self._shelves.pop(name, None) or Shelf(self, context)
+            # The last used is the last; a shelf that is released can still be used.
+            self._shelves[name] = shelf
+            shelf._is_released = False
+            held = {former: former._held_bytes for former in self._shelves.values()}
+            total = sum(held.values())
+            for former in list(held)[:-1]:
+                if total <= _HELD_BYTES:
+                    break
+                former._release()
+                total -= held[former]
+            return shelf
 
     def flush(self) -> None:
-        """Write rows that were added but not written yet."""
-        for shelf in self._shelves.values():
-            shelf.flush()
+        """Write rows that were added but not written yet, and wait until they are.
+
+        Raises:
+            any error of an earlier write but those of the disk, for which see `warn`.
+        """
+        with self._lock:
+            for shelf in self._shelves.values():
+                shelf._seal()
+        self._wait(0)
 
     def close(self) -> None:
         """Write what is not written yet, and give the memory back."""
-        for shelf in self._shelves.values():
-            shelf._release()
+        try:
+            self.flush()
+        finally:
+            with self._lock:
+                for shelf in self._shelves.values():
+                    shelf._release()
+                writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.shutdown()
+
+    def _submit(self, write: Callable[[], None]) -> None:
+        """Have a segment written: by the thread if it goes to a disk."""
+        if not self._segments.on_disk:
+            write()
+            return
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "store")
+        self._submitted += 1
+        self._writer.submit(self._run, write)
+
+    def _run(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception as error:
+            self._problem = error
+        finally:
+            with self._lock:
+                self._finished += 1
+                self._written.notify_all()
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many of the present segments are still to be written.
+
+        Raises:
+            any error of a write that the store does not expect.
+        """
+        with self._lock:
+            enough = self._submitted - most
+            self._written.wait_for(lambda: self._finished >= enough)
+            problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def _give_up(self, error: StorageError) -> None:
         if self._is_writing:
@@ -159,21 +221,26 @@ class Shelf:
         self._buffer: dict[int, Rows] = {}
         self._buffered = Index()
         self._buffer_bytes = 0
+        # Segments that wait to be written; they are in the index.
+        self._sealed: dict[int, Rows] = {}
+        self._is_released = False
         store._segments.remove_leftovers(self._name)
 
     @property
     def dimensions(self) -> int | None:
         """Of the shelf's embeddings; None while there is none."""
-        if self._dimensions is None:
-            self._refresh()
-        return self._dimensions
+        with self._store._lock:
+            if self._dimensions is None:
+                self._refresh()
+            return self._dimensions
 
     def lengths(self, keys: Keys) -> NDArray[np.int32]:
         """Return the tokens of each text, -1 where they are not known: [keys].
 
         No row is read for it, and a row that is known here may be gone when it is read.
         """
-        lengths: NDArray[np.int32] = self._find(keys)[:, LENGTH]
+        with self._store._lock:
+            lengths: NDArray[np.int32] = self._find(keys)[:, LENGTH]
         return lengths
 
     def read(
@@ -195,50 +262,83 @@ class Shelf:
                 raise ValueError(f"{out.shape} has no room for rows of {found.values.shape}")
             out[rows[which]] = found.values[at]
 
-        return self._collect(keys, take)
+        with self._store._lock:
+            return self._collect(keys, take)
 
     def add(self, keys: Keys, lengths: NDArray[np.int32], embeddings: NDArray[np.float32]) -> None:
         """Keep embeddings; those that are here already are passed over.
+
+        It waits for the disk while too many segments have to be written.
 
         Args:
             keys: [n]
             lengths: tokens that were read of each text, [n].
             embeddings: [n, dimensions]
         """
-        # Those of the segments come first: one that differs would be taken for broken.
-        known = self.dimensions or embeddings.shape[1]
-        if embeddings.shape != (len(keys), known) or lengths.shape != keys.shape:
-            raise ValueError(f"{embeddings.shape}: not {len(keys)} rows of {known} dimensions")
-        self._dimensions = known
-        fresh = self._fresh(keys)
-        per_piece = max(1, _SEGMENT_BYTES // (4 * known + _ROW_BYTES))
-        for start in range(0, len(fresh), per_piece):
-            at = fresh[start : start + per_piece]
-            self._keep(
-                Rows(
-                    keys[at],
-                    lengths[at].astype(np.int32),
-                    embeddings[at].astype(np.float32, copy=False),
+        with self._store._lock:
+            # Those of the segments come first: one that differs would be taken for broken.
+            known = self.dimensions or embeddings.shape[1]
+            if embeddings.shape != (len(keys), known) or lengths.shape != keys.shape:
+                raise ValueError(f"{embeddings.shape}: not {len(keys)} rows of {known} dimensions")
+            self._dimensions = known
+            fresh = self._fresh(keys)
+            per_piece = max(1, _SEGMENT_BYTES // (4 * known + _ROW_BYTES))
+            for start in range(0, len(fresh), per_piece):
+                at = fresh[start : start + per_piece]
+                self._keep(
+                    Rows(
+                        keys[at],
+                        lengths[at].astype(np.int32),
+                        embeddings[at].astype(np.float32, copy=False),
+                    )
                 )
-            )
-
-    def flush(self) -> None:
-        """Write rows that were added but not written yet."""
-        if self._buffer:
-            rows = concatenate(self._buffer.values())
-            self._buffer, self._buffered, self._buffer_bytes = {}, Index(), 0
-            if self._write(rows) is not None:
-                self._merge()
-                self._store._segments.evict()
-                self._refresh()
+        self._store._wait(_MANY_WAITING)
 
     @property
     def _held_bytes(self) -> int:
         return self._buffer_bytes + self._index.bytes
 
+    def _seal(self) -> None:
+        """Hand over the rows that were added to be written; they can be read meanwhile."""
+        if not self._buffer:
+            return
+        rows, number = concatenate(self._buffer.values()), self._next
+        self._buffer, self._buffered, self._buffer_bytes = {}, Index(), 0
+        self._next += 1
+        self._sealed[number] = rows
+        self._index.add([(number, rows)])
+        self._store._submit(lambda: self._write_sealed(number, rows))
+
+    def _write_sealed(self, number: int, rows: Rows) -> None:
+        segment = None
+        try:
+            segment = self._write(rows)
+        finally:
+            with self._store._lock:
+                del self._sealed[number]
+                if segment is None:
+                    self._index.drop([number])
+                else:
+                    self._known[number] = segment
+        if segment is None:
+            return
+        self._merge()
+        evicted = self._store._segments.evict()
+        with self._store._lock:
+            if evicted:
+                self._refresh()
+            if self._is_released:
+                self._forget()
+
     def _release(self) -> None:
-        self.flush()
+        """Give the memory back, as soon as what was added is written."""
+        self._seal()
+        self._is_released = True
+        self._forget()
+
+    def _forget(self) -> None:
         self._known, self._index, self._stamp = {}, Index(), None
+        self._index.add(self._sealed.items())
 
     def _fresh(self, keys: Keys) -> NDArray[np.intp]:
         """Return which of the keys are to be kept: each that is not here, once."""
@@ -252,7 +352,7 @@ class Shelf:
     def _keep(self, rows: Rows) -> None:
         size = rows.values.nbytes + _ROW_BYTES * len(rows.keys)
         if self._buffer_bytes + size > _SEGMENT_BYTES:
-            self.flush()
+            self._seal()
         if not self._store._is_writing:
             return
         self._buffer[self._next] = rows
@@ -260,7 +360,7 @@ class Shelf:
         self._buffer_bytes += size
         self._next += 1
         if self._buffer_bytes >= _SEGMENT_BYTES:
-            self.flush()
+            self._seal()
 
     def _places(self, keys: Keys) -> NDArray[np.int32]:
         """Return where the rows are, as far as this process knows: see `_Index.find`."""
@@ -287,8 +387,9 @@ class Shelf:
             places = self._find(keys[waiting])
             lost = []
             for segment, which in groups(places[:, SEGMENT]):
-                buffered = self._buffer.get(segment)
-                rows = self._open(self._known[segment]) if buffered is None else buffered
+                rows = self._buffer.get(segment) or self._sealed.get(segment)
+                if rows is None:
+                    rows = self._open(self._known[segment])
                 if rows is None:
                     lost.append(segment)
                 else:
@@ -367,24 +468,21 @@ class Shelf:
         except StorageError as error:
             self._store._give_up(error)
             return None
-        segment = _Segment(name, batch.nbytes, time.monotonic())
-        self._known[self._next] = segment
-        self._index.add([(self._next, rows)])
-        self._next += 1
-        return segment
+        return _Segment(name, batch.nbytes, time.monotonic())
 
     def _merge(self) -> None:
         """Make few segments of many small ones.
 
         Several processes may do so at once: then rows are there twice, which harms no reader.
         """
-        small = {i: s for i, s in self._known.items() if s.size < _SEGMENT_BYTES // 2}
+        with self._store._lock:
+            small = {i: s.size for i, s in self._known.items() if s.size < _SEGMENT_BYTES // 2}
         if len(small) <= _MANY_SMALL:
             return
         group: list[int] = []
         for i in small:
             group.append(i)
-            size = sum(small[one].size for one in group)
+            size = sum(small[one] for one in group)
             if size >= _SEGMENT_BYTES // 2 or len(group) == _MANY_OPEN:
                 self._join(group)
                 group = []
@@ -392,12 +490,22 @@ class Shelf:
             self._join(group)
 
     def _join(self, group: Sequence[int]) -> None:
-        segments = self._store._segments
-        names = {i: self._known[i].name for i in group}
-        used = max(segments.used(self._name, name) for name in names.values())
-        opened = {i: rows for i in group if (rows := self._open(self._known[i])) is not None}
-        if opened and self._write(concatenate(opened.values()), used) is None:
+        """Replace some segments by one; those that are gone meanwhile are passed over."""
+        segments, lock = self._store._segments, self._store._lock
+        with lock:
+            known = {i: self._known[i] for i in group if i in self._known}
+            # Before they are opened, which is a use as well.
+            used = max((segments.used(self._name, one.name) for one in known.values()), default=0)
+            opened = {i: rows for i, one in known.items() if (rows := self._open(one)) is not None}
+        merged = concatenate(opened.values()) if opened else None
+        segment = None if merged is None else self._write(merged, used)
+        if merged is not None and segment is None:
             return
+        with lock:
+            if merged is not None and segment is not None:
+                self._known[self._next] = segment
+                self._index.add([(self._next, merged)])
+                self._next += 1
+            self._drop([i for i in known if i in self._known])
         for i in opened:
-            segments.remove(self._name, names[i])
-        self._drop(group)
+            segments.remove(self._name, known[i].name)
