@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_server import NEVER
 from commands import Commands
 from tiny_models import tiny_transformer
+
+from lcbench.system import observer
 
 # A port that nothing listens on: without it, a test on a machine with a network would download.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
@@ -30,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LCBENCH_CACHE"] = str(base / "cache")
     os.environ["HF_HOME"] = str(base / "huggingface")
     base.mkdir(parents=True, exist_ok=True)
+    # Whether a step is slow depends on the machine; tests of announcements set their own limit.
+    observer.SLOW_SECONDS = NEVER
     ENVIRONMENT.update(os.environ)
     # Ignored signals are inherited, as behind `nohup … &`: the commands that tests send them to are
     # to hear them.

@@ -225,6 +225,7 @@ def test_what_the_libraries_were_told_is_taken_back(
         ({"name": "a/b"}, r"name=a/b cannot name a folder"),
         ({"label": " "}, r"model.label= +is not a text"),
         ({"failed": True}, r"failed is a key of python -m lcbench status, not of"),
+        ({"config_dir": "/none"}, r"config_dir=/none is not a folder"),
         ({"sweep": "dmo"}, r"sweep=dmo: there is no such config. Did you mean demo"),
         ({"suite": ["docs", "paper"]}, r"suite= takes one config"),
         ({"model": ["minilm", "minlm"]}, r"model=minlm: there is no such config"),
@@ -250,6 +251,24 @@ def test_what_is_missing_comes_with_the_command_that_fetches_it(tmp_path: Path) 
     assert "python -m lcbench prefetch model=gist tasks=STS12 mirror=mirror" in str(missing.value)
 
 
+def test_a_model_of_a_folder_of_configs_is_evaluated_reported_and_exported(
+    asked: dict[str, Any], make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    config = f"defaults: [custom]\nname: {make_model('bert')}\n"
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(config)
+    with_own = {"config_dir": tmp_path / "conf"}
+    few = {**asked, "model": "mine", "tasks": "STS12", "tau": 0.9, "results_dir": tmp_path / "runs"}
+    found = lcbench.evaluate(**few, **with_own, progress=False)
+    loaded = lcbench.load(tmp_path / "runs", models="mine", **with_own)
+    pd.testing.assert_frame_equal(loaded.scores, found.scores)
+    out = lcbench.export("mine", 0.5, tmp_path / "out", offline=True, **with_own)
+    assert (out / "modules.json").is_file()
+    with pytest.raises(RequestError) as missing:
+        lcbench.evaluate("gist", "STS12", offline=True, results_dir=tmp_path, **with_own)
+    assert f"prefetch --config-dir {tmp_path / 'conf'} model=gist" in str(missing.value)
+
+
 def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
     make_model: Callable[[str], Path], asked: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -273,6 +292,9 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda folder: lcbench.export("minilm", 1, folder / "x"), "tau=1 does not change"),
         (lambda folder: lcbench.export("minilm", 0.8, folder), "already exists"),
         (lambda folder: lcbench.export("minilm", [0.8], folder / "x"), r"tau=\[0.8\]"),
+        (lambda folder: lcbench.load(folder, config_dir="/none"), "config_dir=/none is not a"),
+        (lambda folder: lcbench.report(folder, config_dir="/none"), "config_dir=/none is not a"),
+        (lambda folder: lcbench.export("x", 1, "y", config_dir="/none"), "config_dir=/none is not"),
     ],
 )
 def test_the_other_functions_refuse_alike(

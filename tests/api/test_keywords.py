@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lcbench.api.compose import composed
+from lcbench.api.compose import compose_settings, composed
 from lcbench.api.keywords import words_of
+from lcbench.api.overrides import config_dirs
 from lcbench.errors import RequestError
 
 
@@ -83,3 +85,33 @@ def test_what_hydra_knows_is_as_before() -> None:
     with pytest.raises(RequestError, match=r"tua is not a key\. Did you mean tau"):
         read(tua=0.5)
     assert HydraConfig.instance().cfg is before
+
+
+def test_configs_of_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("defaults: [custom]\nname: org/own\n")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "two.yaml").write_text(
+        "# @package _global_\nmodels: [mine, minilm]\ntau: [0.7]\n"
+    )
+    with composed("config", ["model=mine"], tmp_path) as config:
+        assert config.model.name == "org/own"
+        assert compose_settings(config).models[0].name == "org/own"
+    with composed("config", ["sweep=two"], tmp_path) as config:
+        names = [one.name for one in compose_settings(config).models]
+        assert names == ["org/own", "sentence-transformers/all-MiniLM-L6-v2"]
+        assert config_dirs() == [str(tmp_path)]
+    # Only while it is asked for.
+    with pytest.raises(RequestError, match="model=mine: there is no such config"):
+        read(model="mine")
+    with (
+        pytest.raises(RequestError, match=r"model=mne: .*Did you mean mine"),
+        composed("config", ["model=mne"], tmp_path),
+    ):
+        pass
+    with (
+        pytest.raises(RequestError, match="config_dir=nowhere is not a folder"),
+        composed("config", [], "nowhere"),
+    ):
+        pass
+    assert not GlobalHydra.instance().is_initialized()

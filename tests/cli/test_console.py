@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from lcbench.cli import console
 from lcbench.errors import StorageError
+from lcbench.system import observer as observers
 from lcbench.system.printable import printable
 
 
@@ -191,6 +193,39 @@ def test_a_line_is_whole_and_its_names_are_text(capsys: pytest.CaptureFixture[st
     observer, screen = observed(terminal=True)
     observer.say("of less importance", dim=True)
     assert screen.getvalue() == "\x1b[2mof less importance\x1b[0m\n"
+
+
+def test_a_terminal_shows_what_is_being_done_and_for_how_long() -> None:
+    observer, screen = observed(terminal=True)
+    with observer.doing("looking for models and tasks"):
+        observer.say("a line above it")
+    text = screen.getvalue()
+    assert "looking for models and tasks … 0:00" in text
+    assert "a line above it" in text
+    # The line is cleared when the work is done, and the cursor shown again.
+    assert text.rstrip("\r\n").endswith(("\x1b[2K", "\x1b[?25h"))
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+
+
+def test_a_file_gets_a_line_on_standard_error_for_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announced = threading.Event()
+    announce = console.announce
+
+    def heard(what: str) -> None:
+        announce(what)
+        announced.set()
+
+    monkeypatch.setattr(console, "announce", heard)
+    observer, screen = observed(terminal=False)
+    # In tests nothing is slow, unless they say so.
+    with observer.doing("a quick step"):
+        pass
+    monkeypatch.setattr(observers, "SLOW_SECONDS", 0.001)
+    with observer.doing("estimating"):
+        assert announced.wait(60)
+    assert (screen.getvalue(), capsys.readouterr().err) == ("", "lcbench: estimating …\n")
 
 
 def test_numbers_of_a_table_are_aligned_to_the_right() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import Commands
+from commands import Commands, without_slow_steps
 from end_to_end_support import SMALL, Finished
 
 import lcbench
@@ -150,7 +150,7 @@ def test_a_line_that_is_run(
     else:
         done = commands.run(words_of(line + small, folder), folder, os.environ)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert without_slow_steps(done.stderr) == ""
     # Of a sweep that is done, no array element is left to submit.
     assert bool(done.stdout) == ("--failed" not in line)
 

@@ -137,6 +137,11 @@ def test_progress_is_told_to_the_observer(hub: Hub, tmp_path: Path) -> None:
     assert command.prefetch(read.read({"custom": config}), Watched(), verify=False) == {}
     model = snapshot(tmp_path, "model", MODEL, COMMIT)
     whole = size(sum((model / path).stat().st_size for path in files_in(model)))
+    assert list(dict.fromkeys(line.partition(" …")[0] for line in lines[:-2])) == [
+        "looking up the models and datasets of these tasks",
+        f"looking for 1 model or dataset in {tmp_path}",
+        "asking the hub for the files of 1 model or dataset",
+    ]
     said = [line for line in lines if line.startswith("fetching")]
     assert said == [f"fetching {MODEL}: {here} of {whole}" for here in (size(0), whole)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -73,7 +74,7 @@ class Commands:
         """
         environment = _without_libraries(environment)
         if fresh or not self.can_fork(environment):
-            return subprocess.run(
+            done = subprocess.run(
                 [sys.executable, "-m", "lcbench", *arguments],
                 capture_output=True,
                 text=True,
@@ -82,6 +83,8 @@ class Commands:
                 timeout=SECONDS,
                 check=False,
             )
+            done.stderr = without_slow_steps(done.stderr)
+            return done
         return self._forked(arguments, folder, environment)
 
     def start(
@@ -229,7 +232,7 @@ class _Afresh(Started):
     def wait(self, seconds: float) -> Done:
         out, err = self._process.communicate(timeout=seconds)
         return subprocess.CompletedProcess(
-            self._process.args, self._process.returncode, out or "", err
+            self._process.args, self._process.returncode, out or "", without_slow_steps(err)
         )
 
 
@@ -286,6 +289,11 @@ class _Forked(Started):
                 raise RuntimeError(f"the process that forks commands has ended: {self._arguments}")
             line += byte
         return line.decode()
+
+
+def without_slow_steps(errors: str) -> str:
+    """Remove the lines that announce slow steps, which depend on the machine's speed."""
+    return re.sub(r"^lcbench: (?!error|warning).* (…|\.\.\.)\n", "", errors, flags=re.MULTILINE)
 
 
 def _without_libraries(environment: Mapping[str, str]) -> dict[str, str]:

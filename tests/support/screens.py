@@ -24,7 +24,7 @@ def printed(drawn: RenderableType, width: int = 100, *, color: bool = False) -> 
 
 
 def shown(
-    find: Callable[[Step | None], Report | None], asked: Sequence[str] = (), width: int = 200
+    find: Callable[[Step], Report | None], asked: Sequence[str] = (), width: int = 200
 ) -> str:
     """Write a report, and return what a terminal of so many columns shows of it."""
     screen = io.StringIO()

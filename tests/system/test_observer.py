@@ -5,8 +5,10 @@ import logging
 import threading
 
 import pytest
+from command_server import NEVER
 
-from lcbench.system.observer import Observer, Printed, observer_of
+from lcbench.system import observer as observers
+from lcbench.system.observer import Observer, Printed, SlowSteps, observer_of
 
 
 def test_without_a_screen_it_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -69,3 +71,50 @@ def test_nothing_is_written_over_where_that_cannot_be(capsys: pytest.CaptureFixt
     assert told.err == "lcbench: warning: a\\x1bfault\n"
     assert type(observer_of(False)) is Observer
     assert observer_of(observer) is observer
+
+
+def test_a_step_that_takes_long_is_announced_once_where_no_line_is_live(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announced = threading.Event()
+
+    class Heard(Printed):
+        def announce(self, what: str) -> None:
+            super().announce(what)
+            announced.set()
+
+    monkeypatch.setattr(observers, "SLOW_SECONDS", 0.001)
+    with Heard(is_live=False).doing("estimating \x1b"):
+        assert announced.wait(60)
+    assert capsys.readouterr() == ("", "lcbench: estimating \\x1b …\n")
+
+
+def test_of_several_steps_only_those_that_take_long_are_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    heard = threading.Event()
+
+    def announce(line: str) -> None:
+        lines.append(line)
+        heard.set()
+
+    with SlowSteps(announce) as steps:
+        monkeypatch.setattr(observers, "SLOW_SECONDS", NEVER)
+        steps.begin("quick")
+        monkeypatch.setattr(observers, "SLOW_SECONDS", 0.001)
+        steps.end("quick")
+        for _ in range(3):
+            steps.begin("slow")
+        assert heard.wait(60)
+        steps.end("slow")
+    assert lines == ["slow …"]
+
+
+def test_where_no_thread_can_be_started_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", refuse)
+    with Observer().doing("counting"):
+        pass

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from lcbench.api.explain import explain, refuse_lists_of_configs
 from lcbench.api.overrides import choices, read_words, refuse_another_name
 from lcbench.errors import RequestError
 from lcbench.settings.configs import config_folder, model_keys
+from lcbench.system import thirdparty
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,17 +42,21 @@ _ALONE = RLock()
 
 
 @contextmanager
-def composed(config_name: str, words: Sequence[str]) -> Iterator[DictConfig]:
-    """Compose a config outside of a command line, for whatever reads it in this context.
+def composed(
+    config_name: str, words: Sequence[str], config_dir: str | PathLike[str] | None = None
+) -> Iterator[DictConfig]:
+    """Compose a config without a command line; it can be read while the context lasts.
 
-    What the caller uses Hydra for is afterwards as it was.
+    The caller's own use of Hydra is not affected.
 
     Args:
-        config_name: of a file in `conf`.
+        config_name: name of a file in `conf`.
         words: `key=value`, as on the command line.
+        config_dir: folder of the user's own configs, like `--config-dir`.
 
     Raises:
-        RequestError: the words cannot be; with the message of the command line.
+        RequestError: the words are invalid, with the message of the command line; or there is no
+            such folder.
     """
     import yaml
     from hydra import compose, initialize_config_dir
@@ -58,12 +65,20 @@ def composed(config_name: str, words: Sequence[str]) -> Iterator[DictConfig]:
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
+    folders = [config_folder()]
+    if config_dir is not None:
+        folders.append(Path(config_dir).expanduser())
+        if not folders[1].is_dir():
+            raise RequestError(f"config_dir={config_dir} is not a folder.")
+        words = [f"--config-dir={folders[1]}", *words]
     with _ALONE:
         known = HydraConfig.instance()
         before = known.cfg
         try:
-            overrides = read_words(words, config_name)
-            with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            overrides = read_words(words, config_name)[len(folders) - 1 :]
+            with initialize_config_dir(str(folders[0]), version_base="1.3"):
+                if config_dir is not None:
+                    thirdparty.initialize_hydra(folders)
                 config = compose(config_name, overrides=overrides, return_hydra_config=True)
                 known.set_config(config)
                 with open_dict(config):

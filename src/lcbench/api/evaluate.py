@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import LcbenchError, MissingError, RequestError
@@ -83,6 +83,7 @@ def evaluate(
     results_dir: str | PathLike[str] | None = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
+    config_dir: str | PathLike[str] | None = None,
     progress: bool | Observer = True,
     **keys: Any,
 ) -> Results:
@@ -108,6 +109,8 @@ def evaluate(
         results_dir: where results are kept; by default `results/runs`.
         mirror: a folder in which models and datasets are looked for first.
         offline: whether the network may not be used.
+        config_dir: a folder of your own configs, as for `--config-dir`: with `model/mine.yaml` in
+            it, `model="mine"` is a config.
         progress: whether lines are printed about how it goes on; or an
             `lcbench.system.observer.Observer`, which is told.
         keys: any other key of `python -m lcbench` (`python -m lcbench --help` lists them), by its
@@ -157,14 +160,16 @@ def evaluate(
         "offline": offline,
     }
     words = words_of("config", {**keywords, **keys})
-    with composed("config", words) as config:
+    with composed("config", words, config_dir) as config:
         settings = compose_settings(config)
     with cache.kept():
         cache.guard_token()
         try:
             outcome = carry_out(settings, observer)
         except MissingError as error:
-            error.command = prefetch_command(words, request=error.request)
+            error.command = prefetch_command(
+                words, () if config_dir is None else [fspath(config_dir)], error.request
+            )
             raise
     return _results_of(settings, outcome, observer)
 

@@ -40,6 +40,7 @@ def export(
     *,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
+    config_dir: str | PathLike[str] | None = None,
     **keys: Any,
 ) -> Path:
     """Write a sentence-transformers model whose weights carry a temperature.
@@ -54,6 +55,8 @@ def export(
         out: the folder that is made.
         mirror: a folder in which the model is looked for first.
         offline: whether the network may not be used.
+        config_dir: a folder of your own configs, as for `--config-dir`: with `model/mine.yaml` in
+            it, `model="mine"` is a config.
         keys: any other key of `python -m lcbench export`: `tau_bias`, `window` …
 
     Returns:
@@ -72,5 +75,6 @@ def export(
     from lcbench.hub import cache
 
     own = {"model": model, "tau": tau, "out": out, "mirror": mirror, "offline": offline}
-    with cache.kept(), composed("export", words_of("export", {**own, **keys})) as config:
+    words = words_of("export", {**own, **keys})
+    with cache.kept(), composed("export", words, config_dir) as config:
         return export_asked(config)[0]

@@ -169,6 +169,7 @@ def report(
     tasks: Any = None,
     models: str | Sequence[str] | None = None,
     against: str | Path | None = None,
+    config_dir: str | Path | None = None,
     progress: bool | Observer = True,
     **keys: Any,
 ) -> Report:
@@ -182,6 +183,7 @@ def report(
         tasks: only these: a name, a suite, or a list of them.
         models: only these; two or more are also compared with each other.
         against: a second folder of results, which is compared with this one.
+        config_dir: a folder of your own configs, as for `--config-dir`.
         progress: whether lines are printed; or an `lcbench.system.observer.Observer`.
         keys: any other key of `python -m lcbench report`: `resamples`, `seed`, `manifest`.
 
@@ -211,7 +213,7 @@ def report(
         "models": models,
         "against": against,
     }
-    with composed("report", words_of("report", {**own, **keys})) as config:
+    with composed("report", words_of("report", {**own, **keys}), config_dir) as config:
         settings = read_report(config)
     with observer.doing("working out the report"):
         found = find_report(settings, observer.warn)

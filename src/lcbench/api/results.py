@@ -135,6 +135,7 @@ def load(
     *,
     tasks: Any = None,
     models: str | Sequence[str] | None = None,
+    config_dir: str | Path | None = None,
 ) -> Results:
     """Read a folder of results: what a command, a cluster or `evaluate` has put there.
 
@@ -142,6 +143,7 @@ def load(
         results_dir: the folder.
         tasks: only these: a name, a suite, or a list of them.
         models: only these.
+        config_dir: a folder of your own configs, as for `--config-dir`.
 
     Raises:
         RequestError: there are no such results.
@@ -160,7 +162,7 @@ def load(
     from lcbench.system.observer import Observer
 
     keywords = {"results_dir": results_dir, "tasks": tasks, "models": models}
-    with composed("report", words_of("report", keywords)) as config:
+    with composed("report", words_of("report", keywords), config_dir) as config:
         settings = read_report(config)
     selected = select_folder(
         ResultFiles(settings.results_dir),

@@ -158,6 +158,10 @@ class ConsoleObserver(Observer):
         """Print a warning to standard error."""
         warn(text)
 
+    def announce(self, what: str) -> None:
+        """Print a line to standard error about a step that takes long."""
+        announce(what)
+
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> None:
         """Print a table with right-aligned numbers."""
         from rich.table import Table
@@ -258,3 +262,8 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning to standard error."""
     say(f"lcbench: warning: {message}")
+
+
+def announce(what: str) -> None:
+    """Print a line to standard error about a step that takes long, in a log for example."""
+    say(f"lcbench: {what}")

@@ -48,7 +48,8 @@ def prefetch(settings: Settings, observer: Observer, *, verify: bool) -> dict[st
         StorageError: the folder cannot be written.
     """
     folder = _folder(settings)
-    things = wanted_of(settings)
+    with observer.doing("looking up the models and datasets of these tasks"):
+        things = wanted_of(settings)
     return fetch_all(things, folder, observer, offline=settings.offline, verify=verify)
 
 

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lcbench.api.report import find_report
-from lcbench.cli.console import screen, warn
+from lcbench.cli.console import announce, screen, warn
+from lcbench.system.observer import SlowSteps
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +33,7 @@ def job(config: DictConfig) -> int:
 
 
 def show(
-    find: Callable[[Step | None], Report | None], console: Console, asked: Sequence[str] = ()
+    find: Callable[[Step], Report | None], console: Console, asked: Sequence[str] = ()
 ) -> None:
     """Print a report's tables, write its files, and print their paths.
 
@@ -103,10 +104,24 @@ def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], 
 
 
 @contextmanager
-def _bars(console: Console, what: str) -> Iterator[Step | None]:
-    """Show progress bars on a terminal."""
+def _bars(console: Console, what: str) -> Iterator[Step]:
+    """Show progress bars on a terminal; elsewhere announce steps that take long, one line each.
+
+    Args:
+        console: where bars are drawn.
+        what: first step, which ends when the first progress of another one is received.
+    """
     if not console.is_terminal:
-        yield None
+        with SlowSteps(announce) as steps:
+            steps.begin(what)
+
+            def follow(step: str, done: int, total: int) -> None:
+                steps.end(what)
+                steps.begin(step)
+                if done >= total:
+                    steps.end(step)
+
+            yield follow
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

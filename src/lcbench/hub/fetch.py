@@ -122,8 +122,9 @@ def fetch_all(
     if not things:
         observer.say("Nothing to download: all models and datasets are local.")
         return {}
-    recorded = ledger.read(folder)
-    plans = {id(one): plan_here(one, folder) for one in things}
+    with observer.doing(f"looking for {_counted(things)} in {folder}"):
+        recorded = ledger.read(folder)
+        plans = {id(one): plan_here(one, folder) for one in things}
     todo = [one for one in things if verify or not _is_done(plans[id(one)], recorded)]
     if todo and (why := cache.why_not_fetched(offline=offline)):
         here = [plan for plan in plans.values() if plan is not None]
@@ -139,7 +140,8 @@ def fetch_all(
         with _only_one(folder):
             remove_leftovers(folder)
             api = transfers.api()
-            planned, failed = _ask_hub(api, todo, folder)
+            with observer.doing(f"asking the hub for the files of {_counted(todo)}"):
+                planned, failed = _ask_hub(api, todo, folder)
             plans |= {id(plan.wanted): plan for plan in planned}
             _say_plan(observer, [plan for plan in plans.values() if plan is not None], folder)
             _check_space(planned, folder)
@@ -151,6 +153,10 @@ def fetch_all(
             f"Everything is in {folder}. To run without a network: mirror={folder} offline=true"
         )
     return failed
+
+
+def _counted(things: Sequence[Wanted]) -> str:
+    return "1 model or dataset" if len(things) == 1 else f"{len(things)} models and datasets"
 
 
 def wanted_by(models: Iterable[ModelSettings], parts: Iterable[Part]) -> list[Wanted]:

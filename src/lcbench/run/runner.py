@@ -152,8 +152,6 @@ class Runner:
         parts = [self._grid.parts[name] for name in names]
         checks.fetch_missing(parts, mirror, self._observer, offline=offline)
         of_hub = [part for part in parts if part.source.datasets(part)]
-        if of_hub:
-            self._observer.say("checking tasks and data …", dim=True)
         with self._observer.doing("loading libraries, checking tasks and data"):
             quiet_libraries()
             device = device_of(self._options.engine.device)

@@ -1,7 +1,7 @@
-"""The interface for progress: lines, warnings, tables, and a line that is kept up to date.
+"""The interface for progress: lines, warnings, tables, and a live line on a terminal.
 
-Work tells an `Observer`, and does not know where that shows it: the command line has a terminal
-(`cli.console`), a notebook or a script plain lines (`Printed`), anything else Python's log.
+Code that does the work calls an `Observer` and does not know where its messages appear: in a
+terminal (`cli.console`), as plain lines in a notebook or script (`Printed`), or in Python's log.
 """
 
 from __future__ import annotations
@@ -11,29 +11,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TextIO
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Self, TextIO
 
 from lcbench.system.log import LOGGER
 from lcbench.system.printable import printable
 from lcbench.system.words import clock
 
-# Of a line that keeps up with work, where the width of what shows it is not known.
+# Width of a live line, used where the width of the screen is not known.
 _WIDTH = 100
 _REFRESH_SECONDS = 0.5
+SLOW_SECONDS = 3.0
+"""A step that takes longer is announced in a line of its own where there is no live line."""
 
 
 class Observer:
     """Receives progress and warnings, and writes them to Python's log.
 
     Attributes:
-        is_live: whether a terminal is attached. Only then are `live` lines and progress bars shown.
+        is_live: whether lines can be overwritten, as on a terminal. Only then are live lines and
+            progress bars shown.
     """
 
     is_live = False
 
     def say(self, text: str, *, dim: bool = False) -> None:
-        """Take a line.
+        """Report a line of progress.
 
         Args:
             text: plain text; nothing in it is interpreted as markup.
@@ -46,12 +49,12 @@ class Observer:
         LOGGER.warning("%s", text)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> None:
-        """Take a table.
+        """Report a table.
 
         Args:
-            header: the names of its columns.
-            rows: the text of each column.
-            names: number of columns, from the left, that hold names; the others hold numbers.
+            header: names of the columns.
+            rows: texts of each row.
+            names: number of leading columns that hold names; the others hold numbers.
         """
         for row in (header, *rows):
             self.say("  ".join(row))
@@ -64,27 +67,75 @@ class Observer:
         """
         return nullcontext()
 
+    def announce(self, what: str) -> None:
+        """Report a step that takes long and is still running, where there is no live line."""
+        LOGGER.info("%s", what)
+
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Show, while this context lasts, what is being done and for how long, if `is_live`."""
-        began = time.monotonic()
-        with self.live(lambda: f"{what} … {clock(time.monotonic() - began)}"):
-            yield
+        """Show what is being done while the context lasts.
+
+        A live line shows it with the time that it has taken. Where there is none, as in the log of
+        a Slurm job, the step is announced in one line if it takes longer than `SLOW_SECONDS`.
+        """
+        if self.is_live:
+            began = time.monotonic()
+            with self.live(lambda: f"{what} … {clock(time.monotonic() - began)}"):
+                yield
+        else:
+            with SlowSteps(self.announce) as steps:
+                steps.begin(what)
+                yield
+
+
+class SlowSteps:
+    """Announces every step that takes longer than `SLOW_SECONDS`, once; quick ones are silent."""
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        """Announce nothing yet.
+
+        Args:
+            announce: prints a line; called from another thread.
+        """
+        self._announce = announce
+        self._timers: dict[str, threading.Timer] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def begin(self, what: str) -> None:
+        """Start a step, unless it has been started before; several may run in parallel."""
+        if what in self._timers:
+            return
+        timer = threading.Timer(SLOW_SECONDS, self._announce, [f"{what} …"])
+        timer.daemon = True
+        self._timers[what] = timer
+        # Where the system allows no further thread, the work itself says so.
+        with suppress(RuntimeError):
+            timer.start()
+
+    def end(self, what: str) -> None:
+        """End a step; it is not announced any more."""
+        self._timers[what].cancel()
 
 
 class Printed(Observer):
-    """Prints lines to standard output, as a notebook or a script shows them; warnings to the other.
+    """Prints lines to standard output, as in a notebook or script, and warnings to standard error.
 
-    A line that keeps up with the work is shown on a terminal and in a notebook, and is gone when
-    the work is done.
+    On a terminal and in a notebook, a live line is overwritten as the work goes on, and removed
+    when it is done.
     """
 
     def __init__(self, stream: TextIO | None = None, *, is_live: bool | None = None) -> None:
-        """Print.
+        """Choose where to print.
 
         Args:
-            stream: where to; None: standard output, whatever that is when something is printed.
-            is_live: whether lines can be written over; None: on a terminal, and in a notebook.
+            stream: stream to print to; None: `sys.stdout` at the time of printing.
+            is_live: whether lines can be overwritten; None: on a terminal and in a notebook.
         """
         self._stream = stream
         self.is_live = _can_write_over() if is_live is None else is_live
@@ -99,6 +150,10 @@ class Printed(Observer):
         """Print a warning to standard error."""
         self._print("")
         print(printable(f"lcbench: warning: {text}"), file=sys.stderr, flush=True)
+
+    def announce(self, what: str) -> None:
+        """Print a line to standard error about a step that takes long."""
+        print(printable(f"lcbench: {what}"), file=sys.stderr, flush=True)
 
     @contextmanager
     def _kept_up(self, line: Callable[[], str]) -> Iterator[None]:
@@ -118,11 +173,11 @@ class Printed(Observer):
             self._print("")
 
     def live(self, line: Callable[[], str]) -> AbstractContextManager[object]:
-        """Return a context while which a line is kept up to date, if `is_live`."""
+        """Return a context in which a line is shown and kept up to date, if `is_live`."""
         return self._kept_up(line) if self.is_live else nullcontext()
 
     def _print(self, text: str, *, stays: bool = True) -> None:
-        """Print a text in the place of the line that does not stay."""
+        """Overwrite the live line with a text; unless it stays, the next text overwrites it."""
         stream = self._stream or sys.stdout
         with self._lock:
             if self._shown:
@@ -142,11 +197,10 @@ def _can_write_over() -> bool:
 
 
 def observer_of(progress: bool | Observer) -> Observer:
-    """Return what is told of the progress of a function.
+    """Return the observer that a `progress` argument asks for.
 
     Args:
-        progress: True: lines are printed; False: only warnings are, as Python's log has them; or
-            an observer.
+        progress: True: print lines; False: pass warnings to Python's log; or an observer.
     """
     if isinstance(progress, Observer):
         return progress

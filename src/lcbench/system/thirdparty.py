@@ -76,6 +76,27 @@ def hydra_options() -> Collection[str]:
     return get_args_parser()._option_string_actions.keys()
 
 
+def initialize_hydra(folders: Sequence[Path]) -> None:
+    """Let Hydra find configs in a folder, and in folders that its command line would name.
+
+    Publicly, only the command line takes a second folder. Call this within
+    `hydra.initialize_config_dir`, which restores the former state.
+
+    Args:
+        folders: the main folder, then those of `--config-dir`.
+    """
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    search_path = create_config_search_path(str(folders[0]))
+    for folder in folders[1:]:
+        # As Hydra's own command line does; the schemas stay last.
+        search_path.prepend("command-line", f"file://{folder.resolve()}", anchor="schema")
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="app", config_search_path=search_path)
+
+
 # huggingface_hub
 
 
