@@ -1,1 +1,1 @@
-"""What a command line or a notebook asks for, carried out; `lcbench` has its public functions."""
+"""Carries out what the command line and notebooks ask for; holds the public functions."""

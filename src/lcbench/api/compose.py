@@ -1,6 +1,6 @@
-"""From words like those of a command line to settings; what Hydra composes in between.
+"""Turns arguments, as on the command line, into settings; Hydra composes the config.
 
-Each model of a sweep is composed by itself; a frozen sweep has settings of its own.
+Each model of a sweep is composed separately; a frozen sweep brings its own settings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OPEN = {
 }
 # A key that must be repeated: anyone who can write in the results folder can change a manifest.
 TRUSTS = "model.trust_remote_code=true"
-# What Hydra knows of the present command it knows once a process.
+# Hydra keeps one global state per process.
 _ALONE = RLock()
 
 

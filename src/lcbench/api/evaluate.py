@@ -1,4 +1,4 @@
-"""A request carried out: for the command line, and as `lcbench.evaluate` for Python."""
+"""Carries out a request, for the command line and as `lcbench.evaluate`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
 
-# Keys of a run that say where it is carried out, and by whom: for commands.
+# Keys of the command line only: where a run takes place.
 _OF_COMMANDS = ("launch", "manifest", "element")
 
 
@@ -89,9 +89,9 @@ def evaluate(
 ) -> Results:
     """Score a model at temperatures, always together with its baseline (τ = 1).
 
-    The same as `python -m lcbench model=… tau=…`, with the same files: cells that are finished in
-    `results_dir` are found there, so that a second call computes only what is new, and one that was
-    interrupted goes on where it was.
+    It does the same as `python -m lcbench model=… tau=…` and writes the same files. Finished cells
+    are read from `results_dir`, so a second call computes only what is new, and an interrupted call
+    can be resumed.
 
     Args:
         model: a config (`"minilm"`, the default), a name on the hub (`"BAAI/bge-m3"`), a folder of
@@ -100,32 +100,33 @@ def evaluate(
             default the suite `docs`, which needs no network.
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
             or a list of these.
-        limit: a quick look: so many queries, texts or pairs of each task, drawn at random. Its
-            results are of another dataset, and never mixed with those of whole tasks.
-        window: the most tokens read of one text; by default the model's own.
+        limit: number of queries, texts or pairs of each task that are scored, drawn at random, for
+            a quick look. These results count as another dataset and are never mixed with those of
+            whole tasks.
+        window: maximum number of tokens that the model reads of a text; by default the model's own.
         protocol: `"paper"`, `"model"` (with the model's own prompts) or `"leaderboard"`.
-        subsets: only these languages or subsets of the tasks.
+        subsets: languages or subsets that tasks are restricted to.
         device: `"cpu"`, `"cuda"`, `"cuda:1"` …; by default a GPU if there is one.
-        results_dir: where results are kept; by default `results/runs`.
-        mirror: a folder in which models and datasets are looked for first.
-        offline: whether the network may not be used.
+        results_dir: folder of results; by default `results/runs`.
+        mirror: folder that is searched for models and datasets first.
+        offline: whether the network must not be used.
         config_dir: a folder of your own configs, as for `--config-dir`: with `model/mine.yaml` in
             it, `model="mine"` is a config.
-        progress: whether lines are printed about how it goes on; or an
-            `lcbench.system.observer.Observer`, which is told.
+        progress: whether to print progress; or an `lcbench.system.observer.Observer` that receives
+            it.
         keys: any other key of `python -m lcbench` (`python -m lcbench --help` lists them), by its
-            last part where that is clear (`pooling="cls"` for `model.pooling=cls`), by a dict
-            (`docs={"documents": 100}`), or by its whole name in a dict that is unpacked
+            last part if that is unambiguous (`pooling="cls"` for `model.pooling=cls`), as a dict
+            (`docs={"documents": 100}`), or by its full name in an unpacked dict
             (`**{"engine.scoring": 1}`).
 
     Returns:
-        The scores, and what they are made of, as data frames; a notebook shows a table of them.
-        Cells that failed are in `.failed`, each with the reason.
+        The scores, and the items that they are computed from, as data frames; a notebook shows them
+        as a table. `.failed` lists cells that failed, with the reasons.
 
     Raises:
-        RequestError: what is asked for cannot be, or is not here: with the message of the command
-            line. It is a `ValueError`.
-        LcbenchError: no cell at all could be finished, or a disk is full.
+        RequestError: the request is invalid, or something that it needs is missing; the message is
+            that of the command line. It is a `ValueError`.
+        LcbenchError: no cell could be finished, or a disk is full.
 
     Examples:
         >>> results = lcbench.evaluate("minilm", "DocstringRetrieval", tau=[0.9, 0.8])
@@ -175,10 +176,10 @@ def evaluate(
 
 
 def _results_of(settings: Settings, outcome: Outcome, observer: Observer) -> Results:
-    """Return the results of a request that was carried out, and tell of what has none.
+    """Return the results of a run, and warn of models and cells without results.
 
     Raises:
-        LcbenchError: nothing has any.
+        LcbenchError: there are no results.
     """
     from lcbench.api.report import request_of_run
     from lcbench.api.results import Results

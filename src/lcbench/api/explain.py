@@ -1,4 +1,4 @@
-"""What is wrong with a request, in the words of both the command line and the Python API."""
+"""Explains what is wrong with a request, for the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def prefetch_command(
     """Return the shell command that fetches everything a request needs.
 
     Args:
-        overrides: of the request.
-        folders: of configs of the user's own.
+        overrides: overrides of the request.
+        folders: folders of the user's own configs.
         request: arguments of the request's command; None: the present command's.
     """
     words = ["python", "-m", "lcbench", "prefetch"]

@@ -1,4 +1,4 @@
-"""`lcbench.export`: a sentence-transformers model whose weights carry a temperature."""
+"""`lcbench.export`: writes a sentence-transformers model with a temperature in its weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def export_asked(config: DictConfig) -> tuple[Path, float]:
-    """Write the model that a composed config of `export` asks for.
+    """Write the model that a composed config asks for.
 
     Returns:
-        Its folder, and the largest difference of its embeddings from the injected model's.
+        Its folder, and the largest difference between its embeddings and the injected model's.
 
     Raises:
-        RequestError: it cannot be written that way, or what is asked for is not here.
+        RequestError: the policy cannot be expressed in weights, or the model is missing.
     """
     from lcbench.api.overrides import refuse_another_name
     from lcbench.hub import cache
@@ -43,18 +43,18 @@ def export(
     config_dir: str | PathLike[str] | None = None,
     **keys: Any,
 ) -> Path:
-    """Write a sentence-transformers model whose weights carry a temperature.
+    """Write a sentence-transformers model with a temperature built into its weights.
 
-    The same as `python -m lcbench export model=… tau=… out=…`. What is written is loaded again and
-    compared with the model at that temperature.
+    It does the same as `python -m lcbench export model=… tau=… out=…`. The written model is loaded
+    again and compared with the injected model at that temperature.
 
     Args:
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
-        tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). By the length
-            of a text, or by its role, weights cannot know it: see `lcbench.inject`.
-        out: the folder that is made.
-        mirror: a folder in which the model is looked for first.
-        offline: whether the network may not be used.
+        tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). Policies by
+            role or by text length cannot be built into weights: see `lcbench.inject`.
+        out: folder to create.
+        mirror: folder that is searched for the model first.
+        offline: whether the network must not be used.
         config_dir: a folder of your own configs, as for `--config-dir`: with `model/mine.yaml` in
             it, `model="mine"` is a config.
         keys: any other key of `python -m lcbench export`: `tau_bias`, `window` …
@@ -63,7 +63,7 @@ def export(
         The folder.
 
     Raises:
-        RequestError: that temperature cannot be written into these weights, or `out` exists.
+        RequestError: the temperature cannot be built into these weights, or `out` exists.
         StorageError: `out` cannot be written.
 
     Examples:

@@ -1,4 +1,4 @@
-"""What reports are made of as data frames: scores, Table 1, scores by length, items."""
+"""Data frames of results: scores, Table 1, scores by length, items."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BY_LENGTH = [
 
 
 def frame_of_tables(tables: Iterable[ScoreTable]) -> pd.DataFrame:
-    """Return the scores × 100 of tasks, a row per model, task and τ, with those of the baseline."""
+    """Return the scores × 100 of tasks and of their baselines, a row per model, task and τ."""
     return _with_numbers(
         pd.DataFrame(
             [
@@ -65,7 +65,7 @@ def table1(tables: Sequence[ScoreTable]) -> pd.DataFrame:
             ]
         )
     )
-    # Of several tables each has columns of its own; the average stays last.
+    # Tables may differ in their columns; the average stays last.
     names = [name for name in rows.columns if name not in (*_BLOCK, "tau", AVERAGE)]
     return rows.set_index([*_BLOCK, "tau"])[[*names, AVERAGE]]
 
@@ -99,7 +99,7 @@ def _rows_by_length(one: LengthBuckets) -> Iterator[list[Any]]:
 
 
 def frame_of_items(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> pd.DataFrame:
-    """Return what the scores are made of: a row per model, τ, task and query, text or pair."""
+    """Return the items of the scores, a row per model, τ, task and query, text or pair."""
     import pyarrow as pa
 
     from lcbench.results.items import ItemsError, whole_items
@@ -119,7 +119,7 @@ def frame_of_items(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> pd.Dat
         seen.add(row.files)
         try:
             items = _read(row.files, whole_items)
-        # A cell without items, or one whose items were changed: reading the scores has said so.
+        # The cell has no items, or they were changed, which reading the scores has reported.
         except (OSError, ItemsError, pa.ArrowException):
             continue
         named = [str(row.group), window, label, str(row.task), str(row.policy)]
@@ -139,7 +139,7 @@ def _read(files: CellFiles, open_items: Any) -> pd.DataFrame:
 
 
 def frame_of_table(shown: Table) -> pd.DataFrame:
-    """Return a table of a report: names, and numbers as exact as they are known."""
+    """Return a table of a report, with numbers in full precision."""
     rows = [
         [section.heading, *(entry.value for entry in row)]
         for section in shown.sections
@@ -154,10 +154,10 @@ def _named(table: ScoreTable, block: Block) -> list[Any]:
 
 
 def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with temperatures as numbers, if all its policies are such, and windows."""
+    """Return a frame with numeric windows, and numeric temperatures if all are constants."""
     if frame.empty:
         return frame
-    # A column without any number would be one of objects.
+    # A column without any number would have the dtype object.
     measured = [name for name in _MEASURED if name in frame]
     frame = frame.astype(dict.fromkeys(measured, float))
     numbers = [temperature(policy) for policy in frame["tau"]]

@@ -1,4 +1,4 @@
-"""Keyword arguments of Python as the words of a command line, which are read in one place."""
+"""Converts keyword arguments to arguments of the command line, which are checked in one place."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from lcbench.errors import RequestError
 from lcbench.settings.configs import keys_of
 from lcbench.system.words import quoted
 
-# Of a text that Hydra reads as that text without quotes.
+# Text that needs no quotes in Hydra's grammar.
 _PLAIN = re.compile(r"[A-Za-z_./][\w./:@%+-]*", flags=re.ASCII)
 _NO_TEXT = frozenset({"null", "true", "false", "inf", "nan"})
 
 
 def words_of(config_name: str, keywords: Mapping[str, Any]) -> list[str]:
-    """Return the words `key=value` that say the same as keyword arguments.
+    """Return keyword arguments as arguments `key=value` of the command line.
 
-    A keyword is a key of the command (`results_dir`), its last part where no other key ends so
-    (`window` for `model.window`), or the first part of several, whose value is a dict of the
-    others (`docs={"documents": 20}`).
+    A keyword is a key of the command (`results_dir`), the last part of a key if that is unambiguous
+    (`window` for `model.window`), or the first part of several keys, with a dict of the other parts
+    (`docs={"documents": 20}`).
 
     Args:
-        config_name: of the command's config.
-        keywords: their values; those that are None are left to the config.
+        config_name: name of the command's config.
+        keywords: keywords and their values; for None the config's value is used.
 
     Raises:
-        RequestError: a value of a type that no key has.
+        RequestError: a value has a type that no key takes.
     """
     words: list[str] = []
     for name, value in keywords.items():

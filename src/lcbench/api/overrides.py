@@ -48,7 +48,7 @@ _FLAGS_WITH_VALUES = frozenset(
     {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
     | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
 )
-# Names of keys in other programs, and the corresponding advice.
+# Names of keys in other programs, and the corresponding keys here.
 _OTHER_NAMES = {
     "temperature": "tau=0.8",
     "batch_size": "Use engine.batch_tokens=N, which counts tokens and does not change scores",
@@ -69,8 +69,8 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
         config_name: config of the command.
 
     Raises:
-        RequestError: an argument that is not a key, one that needs quotes, a key of another
-            command, or several temperatures that are not a list.
+        RequestError: an argument is not a key, needs quotes, or is a key of another command; or
+            several temperatures are not given as a list.
     """
     read: list[str] = []
     folders = [config_folder()]

@@ -1,4 +1,4 @@
-"""The report of a folder of results, or of one request: `lcbench.report`, and for commands."""
+"""Reports on a folder of results or a request, for commands and as `lcbench.report`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 def find_report(
     settings: ReportSettings, warn: Callable[[str], None], step: Step | None = None
 ) -> publish.Report | None:
-    """Find what there is to report: of a folder of results, or of a frozen sweep.
+    """Work out the report of a folder of results or of a frozen sweep.
 
     Args:
         settings: of the report.
-        warn: receives every file that is left out.
+        warn: receives a line about each file that is left out.
         step: receives progress.
 
     Returns:
-        What was found, yet to be written (`publish`); None: the sweep has no result.
+        The report, not yet written (`publish`); None if the sweep has no result.
 
     Raises:
-        RequestError: there are no results, none of the models, or none in the second folder; or the
-            report's folder cannot be written.
+        RequestError: there are no results, none of the requested models, or none in the second
+            folder; or the report's folder cannot be written.
     """
     from lcbench.plan import manifest
     from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
@@ -90,7 +90,7 @@ def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
 
 
 def request_of_run(settings: Settings, cells: Iterable[Cell]) -> Request:
-    """Return what a report needs to know of a request whose cells were run."""
+    """Return the report request for a run whose cells have ended."""
     from lcbench.reporting.select import AskedCell
     from lcbench.results.folder import Results
 
@@ -106,14 +106,14 @@ def request_of_run(settings: Settings, cells: Iterable[Cell]) -> Request:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A report that was written: tables, figures and a page.
+    """A written report: tables, figures and a page.
 
     Attributes:
-        folder: where it is.
-        files: below it, sorted.
-        lines: what was found, in sentences.
-        tables: each of its tables by name, as in its files: `tables["lengths"]`.
-        scores: a row per model, task and τ, see `Results.scores`.
+        folder: folder of the report.
+        files: names of its files, sorted.
+        lines: findings, in sentences.
+        tables: its tables by the names that their files have: `tables["lengths"]`.
+        scores: scores per model, task and τ; see `Results.scores`.
         table1: scores averaged by column, see `Results.table1`.
     """
 
@@ -126,7 +126,7 @@ class Report:
 
     @property
     def page(self) -> Path:
-        """The page, one file for a browser, which needs no network."""
+        """The path of the page, a single file for a browser without network."""
         from lcbench.reporting.publish import PAGE
 
         return self.folder / PAGE
@@ -141,7 +141,7 @@ class Report:
 
 
 def write_report(found: publish.Report, observer: Observer) -> Report:
-    """Write what was found into its folder, and return it as a notebook has it.
+    """Write a report into its folder, and return it as data frames.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -175,24 +175,24 @@ def report(
 ) -> Report:
     """Write the tables, figures and page of all results in a folder; no model is loaded.
 
-    The same as `python -m lcbench report results_dir=…`, and the same files.
+    It does the same as `python -m lcbench report results_dir=…` and writes the same files.
 
     Args:
-        results_dir: the folder of results.
-        report_dir: where the report goes; by default `report` in the folder of results.
-        tasks: only these: a name, a suite, or a list of them.
-        models: only these; two or more are also compared with each other.
-        against: a second folder of results, which is compared with this one.
+        results_dir: folder of results.
+        report_dir: folder of the report; by default `report` in the folder of results.
+        tasks: tasks to report: a name, a suite, or a list of these; by default all.
+        models: models to report; two or more are also compared with each other. By default all.
+        against: second folder of results to compare with.
         config_dir: a folder of your own configs, as for `--config-dir`.
-        progress: whether lines are printed; or an `lcbench.system.observer.Observer`.
+        progress: whether to print progress; or an `lcbench.system.observer.Observer`.
         keys: any other key of `python -m lcbench report`: `resamples`, `seed`, `manifest`.
 
     Returns:
-        What was found in sentences (`.lines`), tables as data frames, and where the page is. A
+        The findings in sentences (`.lines`), the tables as data frames, and the path of the page. A
         notebook shows it.
 
     Raises:
-        RequestError: what is asked for cannot be; with the message of the command line.
+        RequestError: the request is invalid; the message is that of the command line.
         StorageError: the report cannot be written.
 
     Examples:

@@ -1,4 +1,4 @@
-"""Results as a notebook has them: data frames of a folder of results, or of one request."""
+"""Gives access to results as data frames: of a folder of results, or of one request."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Scores with what they are made of, as data frames; `evaluate` and `load` return it.
+    """Scores, and the items that they are computed from, as data frames.
 
-    A notebook shows Table 1. Frames are read when they are first asked for.
+    `evaluate` and `load` return it, and a notebook shows its Table 1. Frames are read on first use.
 
     Attributes:
         folder: the folder of results.
-        failed: cells without a result, and why, in one line each.
+        failed: cells without a result, with a reason in one line each.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Results:
         selected: Selected,
         failed: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what was selected of a folder.
+        """Hold what was selected from a folder.
 
         Args:
             folder: the folder of results.
-            selected: the tables, and the scores that they were built from.
+            selected: tables, and the scores that they were built from.
             failed: see above.
         """
         self.folder = folder
@@ -50,8 +50,8 @@ class Results:
         """Scores × 100, a row per protocol, window, model, task and τ.
 
         Columns: protocol, window, model, revision, column (of Table 1), task, tau (a number, or
-        text where a policy is none), score, baseline (the score at τ = 1 under the same
-        conditions), improvement (over the baseline, in %). A missing score is NaN.
+        text for other policies), score, baseline (the score at τ = 1 under the same conditions),
+        improvement (over the baseline, in %). A missing score is NaN.
         """
         from lcbench.api.frames import frame_of_tables
 
@@ -65,10 +65,11 @@ class Results:
         return table1(self._selected.tables)
 
     def items(self) -> pd.DataFrame:
-        """Return what scores are made of: a row per model, τ, task and query, text or pair.
+        """Return the items of the scores, a row per model, τ, task and query, text or pair.
 
-        Columns: protocol, window, model, task, tau, split, subset, id, tokens (that the model
-        reads), characters, score (as a fraction), gold, and others that not every task has.
+        Columns: protocol, window, model, task, tau, split, subset, id, tokens (number that the
+            model reads), characters, score (as a fraction), gold, and others that only some tasks
+            have.
         """
         from lcbench.api.frames import frame_of_items
 
@@ -78,12 +79,12 @@ class Results:
         """Return scores × 100 by length, a row per model, task, τ and range of tokens.
 
         Columns: protocol, model, column, task, by (whose length: document, query, text or pair),
-        metric, shortest and longest (tokens of the range; no longest where texts were cut), count,
+        metric, shortest and longest (range of tokens; no longest if texts were truncated), count,
         tau, score, improvement (over the baseline, in %) and its 95 % interval, low to high.
 
         Args:
-            resamples: of the bootstrap that intervals come from; 0: none.
-            seed: of what is drawn.
+            resamples: number of bootstrap samples for intervals; 0: no intervals.
+            seed: seed of the bootstrap.
         """
         from lcbench.api.frames import frame_by_length
 
@@ -100,10 +101,10 @@ class Results:
         """Write the tables, figures and page of these results.
 
         Args:
-            report_dir: where to; by default `report` in the folder of results.
-            resamples: of the bootstrap that intervals come from; 0: none.
-            seed: of what is drawn.
-            progress: whether lines are printed.
+            report_dir: folder of the report; by default `report` in the folder of results.
+            resamples: number of bootstrap samples for intervals; 0: no intervals.
+            seed: seed of the bootstrap.
+            progress: whether to print progress.
 
         Raises:
             RequestError: the folder cannot be written.
@@ -137,16 +138,16 @@ def load(
     models: str | Sequence[str] | None = None,
     config_dir: str | Path | None = None,
 ) -> Results:
-    """Read a folder of results: what a command, a cluster or `evaluate` has put there.
+    """Read a folder of results, written by a command, a cluster or `evaluate`.
 
     Args:
         results_dir: the folder.
-        tasks: only these: a name, a suite, or a list of them.
-        models: only these.
+        tasks: tasks to read: a name, a suite, or a list of these; by default all.
+        models: models to read; by default all.
         config_dir: a folder of your own configs, as for `--config-dir`.
 
     Raises:
-        RequestError: there are no such results.
+        RequestError: there are no results of these tasks and models.
 
     Examples:
         >>> results = lcbench.load("results/runs")

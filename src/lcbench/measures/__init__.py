@@ -1,7 +1,7 @@
-"""Measures of the embedding space and of how texts of different length lie in it.
+"""Measures of the embedding space, and of how texts of different lengths are distributed in it.
 
-Each takes arrays and can be used by itself. `MEASURES` names those that make one number of a set of
-embeddings; a further one is a function in the module of its family and a line here.
+Each is a function of arrays. `MEASURES` lists those that reduce a set of embeddings to one number;
+a new one is a function in the module of its family and an entry here.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a set of embeddings.
+    """A measure that reduces a set of embeddings to one number.
 
     Attributes:
-        name: for files and the command line.
-        title: for tables.
-        compute: from embeddings, shape (texts, dimensions), to the number.
-        more_texts_than_dimensions: whether it is undefined for fewer.
+        name: name in files and on the command line.
+        title: title in tables.
+        compute: function of embeddings, shape (texts, dimensions).
+        more_texts_than_dimensions: whether it requires more texts than dimensions.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Make texts of one sentence and of several that are equal in tokens and differ in what follows.
+"""Make texts of several sentences that are equally long and differ in what follows the first one.
 
 Three conditions after the same first sentence: the sentence itself repeated, the sentences that
 follow it in its document, and sentences of other documents at random. `crowding` compares them.
@@ -24,19 +24,19 @@ COUNTS = (2, 4, 8, 16)
 TOLERANCE = 0.05
 """Share by which a text may be longer or shorter in tokens than its sequential counterpart."""
 
-# Random sentences are exchanged, one at a time, until their tokens fit: so often at most.
+# Maximum number of exchanges of single random sentences until the number of tokens fits.
 _MOST_EXCHANGES = 50
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of one sentence, and of several under each condition.
+    """Texts of one sentence, and of several sentences under each condition.
 
     Attributes:
-        single: first sentences, one a text.
+        single: first sentence of each text.
         joined: by condition and number of sentences, in the order of `single`.
-        sentences: of sequential and random texts the sentences that each is made of, alike.
-        tokens: mean number of tokens by number of sentences, of sequential texts.
+        sentences: for sequential and random texts, the sentences of each text, in the same order.
+        tokens: mean number of tokens of sequential texts, by number of sentences.
         documents: number of the document of each text, shape (texts,).
     """
 
@@ -57,17 +57,17 @@ def texts_of(
 ) -> Texts:
     """Return texts under the three conditions, all within a window and equal in tokens.
 
-    Each text begins with another document's sentence as far as documents suffice, then with
-    further sentences of the same documents that do not overlap.
+    Texts begin with sentences of different documents; if there are not enough documents, with
+    further sentences that do not overlap.
 
     Args:
-        documents: each as its sentences in order.
-        count_tokens: of sentences, without special tokens.
-        window: most tokens of a text, without special tokens: longer texts would be cut, and
-            truncation measured.
-        texts: number of texts wanted; fewer where there are not so many.
-        counts: numbers of sentences, each above 1, ascending.
-        seed: of which sentences are drawn.
+        documents: sentences of each document, in order.
+        count_tokens: returns the number of tokens of sentences, without special tokens.
+        window: maximum number of tokens of a text, without special tokens. Longer texts would be
+            truncated, and the effect of truncation measured.
+        texts: number of texts; fewer are made if the documents do not suffice.
+        counts: numbers of sentences per text, each above 1, ascending.
+        seed: seed of the drawing of sentences.
 
     Raises:
         RequestError: fewer than 30 texts can be made.
@@ -125,7 +125,7 @@ def _starts(
     texts: int,
     random: np.random.Generator,
 ) -> list[int]:
-    """Return where passages begin that fit into the window, as many documents as can be first."""
+    """Return the starts of passages that fit into the window, one per document first."""
     ends = np.concatenate([[0], np.cumsum(sizes)])
     places = np.arange(max(len(sizes) - most + 1, 0))
     last = places + most - 1
@@ -149,7 +149,7 @@ def _starts(
 
 
 def _repeated(sentence: str, size: int, wanted: int) -> str:
-    """Return a sentence repeated to so many tokens; the last repetition is cut between words."""
+    """Return a sentence repeated to a number of tokens, the last time cut between words."""
     whole, rest = divmod(wanted, size)
     words = sentence.split()
     kept = round(len(words) * rest / size)
@@ -159,10 +159,10 @@ def _repeated(sentence: str, size: int, wanted: int) -> str:
 def _fitting(
     drawn: NDArray[np.int64], sizes: NDArray[np.int64], count: int, wanted: int
 ) -> list[int]:
-    """Return sentences of about so many tokens together: the first drawn, some of them exchanged.
+    """Return drawn sentences with about a given total of tokens.
 
-    While they miss by more than the tolerance, the exchange that brings them nearest is made with
-    the next that was drawn.
+    While the total misses it by more than the tolerance, the next drawn sentence replaces the one
+    that brings the total closest.
     """
     chosen = list(drawn[:count])
     total = int(sizes[chosen].sum())

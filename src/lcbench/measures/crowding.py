@@ -1,9 +1,9 @@
-"""Tell whether long texts' embeddings crowd together more than averaging alone must make them.
+"""Tell whether embeddings of long texts crowd together more than averaging alone explains.
 
-The mean of k independent sentence embeddings lies closer to any other such mean the larger k is: a
-rise of cosines with length proves nothing by itself. So the mean cosine of texts of k sentences is
-compared with that of the means of their sentences' embeddings, under three conditions: the same
-sentence repeated, the sentences that follow it, and sentences at random.
+Means of k independent sentence embeddings are closer to each other the larger k is, so a rise of
+cosines with length alone does not prove length collapse. The mean cosine of texts of k sentences is
+therefore compared with that of the means of their sentences' embeddings, under three conditions:
+the first sentence repeated, the sentences that follow it, and random sentences.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model collapses, and what the rise of cosines with length is made of.
+    """Whether a model collapses, and the components of the rise of cosines with length.
 
-    Of texts of sentences that follow each other, `rise` = `averaging` + `content` + `length`.
+    For texts of consecutive sentences, `rise` = `averaging` + `content` + `length`.
 
     Attributes:
         collapses: "yes": `length` is significantly above 0 and at least `MARGIN`; "no": it is
             smaller than `MARGIN` with 97.5 % confidence; else "cannot be told".
         sentences: number of sentences, k, of the longest texts.
         single: mean cosine of single sentences.
-        joined: mean cosine of texts of k sentences that follow each other.
+        joined: mean cosine of texts of k consecutive sentences.
         rise: `joined` − `single`.
-        averaging: rise that the mean of k independent sentences would show (`averaged_cosine`).
-        content: difference that it makes to averaging that the sentences of a text are alike.
+        averaging: rise expected of means of k independent sentences (`averaged_cosine`).
+        content: change of that rise because the sentences of a text are similar.
         length: rise beyond the means of the texts' own sentences.
-        repeated: rise where one sentence is repeated: averaging gives none.
-        random: rise beyond averaging where the sentences are drawn at random.
+        repeated: rise if one sentence is repeated, which averaging does not cause.
+        random: rise beyond averaging if the sentences are drawn at random.
     """
 
     collapses: Answer
@@ -101,15 +101,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Crowding:
-    """Mean pairwise cosines of texts by their number of sentences, next to averaging alone.
+    """Mean pairwise cosines of texts by number of sentences, compared with averaging alone.
 
     Attributes:
         counts: numbers of sentences, k, from 1 up.
         texts: number of texts at each k.
-        cosines: mean cosine by condition, an entry a k.
+        cosines: mean cosine by condition, one entry per k.
         averaging: mean cosine of the means of the same texts' sentence embeddings, by condition;
-            of a repeated sentence that of the sentence alone.
-        independent: mean cosine of means of k independent sentences, an entry a k.
+            for a repeated sentence, that of the sentence alone.
+        independent: mean cosine of means of k independent sentences, one entry per k.
         excess: `cosines` − `averaging`.
         verdict: at the largest k.
     """
@@ -133,8 +133,8 @@ class LengthBin:
         mean_length: mean of the lengths.
         texts: number of texts, equal in all bins but for one text.
         cosine: mean pairwise cosine.
-        averaging: mean cosine that averaging gives texts so much longer than those of the first
-            bin; the first bin's own there.
+        averaging: mean cosine expected from averaging alone, given how much longer the texts are
+            than those of the first bin; in the first bin its own mean cosine.
         excess: `cosine` − `averaging`.
     """
 
@@ -153,11 +153,11 @@ class CosineByLength:
 
     Attributes:
         bins: from short to long.
-        change: mean cosine of the longest bin less that of the shortest.
-        beyond_averaging: whether the longest bin lies above averaging, as `Verdict.collapses`.
-            Averaging is that of independent parts: the parts of one real text are alike, and
-            crowd less. So "yes" is strong, and "no" does not exclude a collapse that the likeness
-            of parts hides: `crowding` tells the two apart.
+        change: mean cosine of the longest bin minus that of the shortest.
+        beyond_averaging: whether the longest bin is above averaging, as in `Verdict.collapses`.
+            Averaging assumes independent parts, while the parts of a real text are similar and
+            crowd less. So "yes" is strong evidence, but "no" does not exclude a collapse that this
+            similarity hides; `crowding` separates the two.
     """
 
     bins: tuple[LengthBin, ...]
@@ -168,7 +168,7 @@ class CosineByLength:
 def averaged_cosine(cosine: float, count: float) -> float:
     """Return the cosine of two means of k vectors with this mean cosine: kρ / (1 + (k − 1)ρ).
 
-    The Spearman-Brown formula: what averaging alone makes of independent sentences.
+    This is the Spearman-Brown formula for the effect of averaging independent sentences.
 
     Args:
         cosine: ρ, the mean cosine of single vectors.
@@ -184,17 +184,17 @@ def crowding(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Crowding:
-    """Return how texts crowd together as sentences are joined, and the verdict.
+    """Measure how texts crowd together as sentences are joined, and return the verdict.
 
     Args:
         single: embeddings of the first sentences alone, shape (texts, dimensions).
-        joined: by condition and k > 1 the embeddings of texts of k sentences; row i begins with
-            the sentence of row i of `single`. The same k under all three conditions, and equal
-            numbers of tokens at each k.
-        pooled: of the sequential and random texts the means of their sentences' unit embeddings,
-            each sentence embedded alone.
-        resamples: of the bootstrap over texts.
-        seed: of its draws.
+        joined: embeddings of texts of k sentences, by condition and k > 1; row i begins with the
+            sentence of row i of `single`. All conditions need the same k, with equal numbers of
+            tokens at each k.
+        pooled: for sequential and random texts, the means of the unit embeddings of their
+            sentences, each embedded alone.
+        resamples: number of bootstrap samples over texts.
+        seed: seed of the bootstrap.
 
     Raises:
         RequestError: a condition or a k is missing, shapes differ, fewer than 30 texts, or values
@@ -252,17 +252,16 @@ def cosine_by_length(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> CosineByLength:
-    """Return mean pairwise cosines of texts by length, next to what averaging alone makes of them.
+    """Return mean pairwise cosines of texts by length, compared with averaging alone.
 
-    For embeddings of which no more is known than how long their texts are, such as those of a
-    model behind an API.
+    Only the lengths of the texts are needed, so it works for models behind an API.
 
     Args:
         embeddings: shape (texts, dimensions).
-        lengths: of the texts, in any one unit, shape (texts,).
-        bins: how many, with equal numbers of texts.
-        resamples: of the bootstrap over texts.
-        seed: of its draws.
+        lengths: lengths of the texts in any unit, shape (texts,).
+        bins: number of bins, with equal numbers of texts.
+        resamples: number of bootstrap samples over texts.
+        seed: seed of the bootstrap.
 
     Raises:
         RequestError: rows do not match, lengths are not above 0 or all equal, or a bin would have
@@ -314,7 +313,7 @@ def cosine_by_length(
 
 
 def answer(excess: Estimate) -> Answer:
-    """Return whether an excess over averaging is a collapse, none, or not known well enough."""
+    """Return whether an excess over averaging means a collapse: yes, no or unclear."""
     if excess.low > 0 and excess.value >= MARGIN:
         return "yes"
     return "no" if excess.high < MARGIN else "cannot be told"
@@ -327,7 +326,7 @@ def _matching(
     counts: Sequence[int],
     first: NDArray[np.float64],
 ) -> list[NDArray[np.float64]]:
-    """Return the unit embeddings of a condition, one matrix a count."""
+    """Return the unit embeddings of a condition, one matrix per number of sentences."""
     by_count = given.get(name, {})
     if tuple(sorted(by_count)) != tuple(counts):
         raise RequestError(
@@ -353,7 +352,7 @@ def _averaged(cosine: Draws | np.float64, count: float) -> Draws | np.float64:
 
 
 def _weights(texts: int, resamples: int, seed: int) -> Draws:
-    """Return how often each text is in each sample, the first of which is the data themselves."""
+    """Return how often each text is in each sample; the first sample is the data themselves."""
     drawn = weights(numbered(texts, "crowding"), slice(0, resamples), seed).T
     return np.concatenate([np.ones((1, texts)), drawn.astype(np.float64)])
 
@@ -361,7 +360,7 @@ def _weights(texts: int, resamples: int, seed: int) -> Draws:
 def _mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
     """Return the mean cosine of pairs of different texts in each sample, shape (samples,).
 
-    A text that is in a sample twice is no pair with itself: its cosine of 1 says nothing.
+    A text that is drawn twice does not form a pair with itself, whose cosine would be 1.
     """
     totals = drawn @ rows
     squares = (drawn**2).sum(axis=1)
@@ -375,7 +374,7 @@ def _estimates(values: Sequence[Draws | np.float64], texts: int) -> tuple[Estima
 
 
 def _estimate(values: Draws | np.float64, texts: int) -> Estimate:
-    """Return the first value with the interval that the rest give it, wider for few texts."""
+    """Return the first value with an interval from the other ones, widened for few texts."""
     values = np.asarray(values)
     value, drawn = float(values[0]), values[1:]
     variance = float(drawn.var())

@@ -1,8 +1,7 @@
-"""Measure how a set of embeddings lies in space: how close together, how evenly, and in how many
-dimensions.
+"""Measure the geometry of a set of embeddings: density, evenness, dimensionality.
 
-All measures take one embedding a row. Several of them depend on the number of rows, so compare sets
-of equal size; those that need more rows than dimensions say so.
+All measures take one embedding per row. Several depend on the number of rows, so compare sets of
+equal size. Measures that need more rows than dimensions state it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-# Rows of a distance matrix that are held at once: 16 MB for 2,000 embeddings.
+# Rows per block of a distance matrix: 16 MB for 2,000 embeddings.
 _ROWS_AT_ONCE = 1_024
 
 
@@ -54,7 +53,7 @@ def unit(embeddings: ArrayLike, least: int = 2) -> Matrix:
     """Return embeddings scaled to length 1, shape (texts, dimensions).
 
     Raises:
-        RequestError: as `as_matrix`; or a row is all zeros, which has no direction.
+        RequestError: as `as_matrix`; or a row is all zeros and has no direction.
     """
     matrix = as_matrix(embeddings, least)
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -70,7 +69,8 @@ def unit(embeddings: ArrayLike, least: int = 2) -> Matrix:
 def mean_cosine(embeddings: ArrayLike) -> float:
     """Return the mean cosine of all pairs of embeddings: (‖Σu‖² − n) / (n(n − 1)), u unit rows.
 
-    Figures 1c and 3 of arXiv:2410.24200. 1: all point the same way; 0: independent directions.
+    Figures 1c and 3 of arXiv:2410.24200. 1 means that all have the same direction, 0 independent
+    directions.
     """
     rows = unit(embeddings)
     total = rows.sum(axis=0)
@@ -86,7 +86,7 @@ def mean_distance(embeddings: ArrayLike) -> float:
 def centroid_distance(embeddings: ArrayLike) -> float:
     """Return the mean Euclidean distance of unit embeddings to their mean.
 
-    The D of Figure 1b of arXiv:2410.24200, in the space itself and not in a t-SNE plot.
+    It is D of Figure 1b of arXiv:2410.24200, but in the embedding space instead of a t-SNE plot.
     """
     rows = unit(embeddings)
     return float(np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean())
@@ -95,7 +95,7 @@ def centroid_distance(embeddings: ArrayLike) -> float:
 def uniformity(embeddings: ArrayLike, t: float = 2.0) -> float:
     """Return how evenly unit embeddings cover the sphere: log mean exp(−t‖x − y‖²) over pairs.
 
-    0 where all are equal, near −2t where they are spread evenly over many dimensions (Wang and
+    It is 0 if all are equal, and near −2t if they are spread evenly over many dimensions (Wang and
     Isola 2020, arXiv:2005.10242).
     """
     rows = unit(embeddings)
@@ -110,10 +110,10 @@ def uniformity(embeddings: ArrayLike, t: float = 2.0) -> float:
 
 
 def alignment(embeddings: ArrayLike, partners: ArrayLike, alpha: float = 2.0) -> float:
-    """Return how near unit embeddings are to those of their partners: mean ‖x − y‖^α.
+    """Return how close unit embeddings are to those of their partners: mean ‖x − y‖^α.
 
-    Row i of both is one pair: a query and its relevant document, a text and its paraphrase (Wang
-    and Isola 2020, arXiv:2005.10242).
+    Row i of both forms a pair: a query and its relevant document, or a text and its paraphrase
+    (Wang and Isola 2020, arXiv:2005.10242).
 
     Raises:
         RequestError: the two differ in shape.
@@ -130,7 +130,7 @@ def alignment(embeddings: ArrayLike, partners: ArrayLike, alpha: float = 2.0) ->
 def effective_rank(embeddings: ArrayLike) -> float:
     """Return the effective rank: exp of the entropy of the normalised singular values.
 
-    RankMe (Garrido et al. 2023, arXiv:2210.02885), of embeddings that are not centred. At most
+    This is RankMe (Garrido et al. 2023, arXiv:2210.02885), without centring. It is at most
     min(texts, dimensions).
     """
     singular = np.linalg.svd(as_matrix(embeddings), compute_uv=False)
@@ -142,9 +142,9 @@ def effective_rank(embeddings: ArrayLike) -> float:
 
 
 def participation_ratio(embeddings: ArrayLike) -> float:
-    """Return in how many dimensions embeddings vary: (Σλ)² / Σλ² of their covariance.
+    """Return the number of dimensions in which embeddings vary: (Σλ)² / Σλ² of their covariance.
 
-    At most the number of dimensions, reached where all vary equally; 0 where all are equal.
+    It is the number of dimensions if all vary equally, and 0 if all embeddings are equal.
     """
     values = _eigenvalues(as_matrix(embeddings))
     squares = float((values**2).sum())
@@ -161,18 +161,18 @@ def first_component_share(embeddings: ArrayLike) -> float:
 def mean_share(embeddings: ArrayLike) -> float:
     """Return the share of the mean in unit embeddings: ‖mean of u‖², 0 to 1.
 
-    A common direction raises all cosines by it, and centring removes it.
+    A common direction raises all cosines by this share, and centring removes it.
     """
     mean = unit(embeddings).mean(axis=0)
     return float(mean @ mean)
 
 
 def isoscore(embeddings: ArrayLike) -> float:
-    """Return IsoScore: 1 where all dimensions vary equally, 0 where only one varies.
+    """Return IsoScore: 1 if all dimensions vary equally, 0 if only one varies.
 
     Rudman et al. 2022, arXiv:2108.07344. The covariance of few texts in many dimensions is far from
-    that of many: 50 evenly spread texts in 384 dimensions score .11 and not 1. So it is refused
-    where texts do not outnumber dimensions.
+    that of many: 50 evenly spread texts in 384 dimensions score 0.11 instead of 1. It therefore
+    requires more texts than dimensions.
 
     Raises:
         RequestError: not more texts than dimensions, or all embeddings are equal.
@@ -203,8 +203,8 @@ class Hubness:
     Attributes:
         occurrences: N_k, how many embeddings have this one among their k nearest, shape (texts,).
         k: the number of neighbours.
-        skewness: of the occurrences; 0: even; above 1: a few are neighbours of very many.
-        never: share of embeddings that are nobody's neighbour: search never returns them.
+        skewness: skewness of the occurrences; 0: even; above 1: a few are neighbours of very many.
+        never: share of embeddings that are never a neighbour, so that search never returns them.
     """
 
     occurrences: NDArray[np.int64]
@@ -214,7 +214,7 @@ class Hubness:
 
 
 def hubness(embeddings: ArrayLike, k: int = 10) -> Hubness:
-    """Return how unevenly embeddings are found as each other's nearest neighbours by cosine.
+    """Return how unevenly embeddings occur as nearest neighbours of each other, by cosine.
 
     Radovanović et al. 2010 (JMLR 11). Ties go to the embedding that comes first.
 
@@ -241,7 +241,7 @@ def hubness(embeddings: ArrayLike, k: int = 10) -> Hubness:
 def rank_correlation(values: ArrayLike, others: ArrayLike) -> float:
     """Return Spearman's rank correlation, e.g. of occurrences (`hubness`) with lengths.
 
-    NaN where either side is constant.
+    NaN if either side is constant.
 
     Raises:
         RequestError: the two differ in length.
@@ -255,8 +255,8 @@ def rank_correlation(values: ArrayLike, others: ArrayLike) -> float:
 def partial_rank_correlation(values: ArrayLike, others: ArrayLike, given: ArrayLike) -> float:
     """Return Spearman's correlation of two quantities given a third, from ranks.
 
-    (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)). NaN where the third determines either, or a side
-    is constant.
+    (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)). NaN if the third determines either of them, or a
+    side is constant.
     """
     direct = rank_correlation(values, others)
     left, right = rank_correlation(values, given), rank_correlation(others, given)
@@ -275,6 +275,6 @@ def _eigenvalues(matrix: Matrix) -> NDArray[np.float64]:
     singular = np.linalg.svd(matrix - matrix.mean(axis=0), compute_uv=False)
     values = np.zeros(matrix.shape[1])
     values[: len(singular)] = singular**2 / (len(matrix) - 1)
-    # Rounding of equal embeddings is no variance.
+    # Rounding errors of equal embeddings are not variance.
     values[values < 1e-24 * max(float((matrix**2).sum(axis=1).max()), 1e-300)] = 0.0
     return values

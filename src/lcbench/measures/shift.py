@@ -1,8 +1,8 @@
-"""Measure how much the sentences of a text differ, and what their mean makes of it.
+"""Measure how much the sentences of a text differ, and what averaging them loses.
 
-Semantic shift of arXiv:2603.21437, whose text is not public in full: where its definition is
-unclear, both readings are given. All functions take the embeddings of a text's sentences, in the
-order in which they are read, one a row.
+Semantic shift of arXiv:2603.21437, whose text is not fully public: if a definition is unclear, both
+readings are given. All functions take the embeddings of a text's sentences in reading order, one
+per row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shift:
-    """How the sentences of one text move through the embedding space.
+    """The movement of a text through the embedding space, sentence by sentence.
 
     Attributes:
         sentences: number of sentences, k.
@@ -37,7 +37,7 @@ class Shift:
 
     @property
     def shift_by_sum(self) -> float:
-        """The shift, Local · Dispersion, with Local as a sum: holds k by construction."""
+        """The shift, Local · Dispersion, with Local as a sum, which grows with k."""
         return self.local_sum * self.dispersion
 
     @property
@@ -61,10 +61,10 @@ def shift(sentences: ArrayLike) -> Shift:
 
 
 def dilution(sentences: ArrayLike) -> float:
-    """Return how far sentences lie from their mean: C_mean, the mean of 1 − cos(e_i, mean).
+    """Return how far sentences are from their mean: C_mean, the mean of 1 − cos(e_i, mean).
 
     Raises:
-        RequestError: the sentences cancel out, and their mean has no direction.
+        RequestError: the sentences cancel out, so that their mean has no direction.
     """
     rows = unit(sentences, least=1)
     mean = rows.mean(axis=0)
@@ -85,7 +85,8 @@ def dilution_of_dispersion(dispersion: float, count: int) -> float:
 def pooling_agreement(sentences: ArrayLike, text: ArrayLike) -> float:
     """Return the cosine of the mean of a text's sentences with the embedding of the whole text.
 
-    1: the model embeds a text as the mean of its sentences, and what holds of means holds of it.
+    If it is 1, the model embeds a text as the mean of its sentences, and results about means apply
+        to it.
     """
     mean = unit(sentences, least=1).mean(axis=0)
     return float((unit(mean[None], least=1) @ unit(np.atleast_2d(text), least=1).T)[0, 0])
@@ -96,7 +97,7 @@ def neighbour_overlap(
 ) -> NDArray[np.float64]:
     """Return the share of nearest neighbours in a corpus that pairs of embeddings have in common.
 
-    Overlap@m of arXiv:2603.21437 of a sentence and of the text that begins with it.
+    This is Overlap@m of arXiv:2603.21437 for a sentence and the text that begins with it.
 
     Args:
         queries: shape (pairs, dimensions).
@@ -105,7 +106,7 @@ def neighbour_overlap(
         count: m, the number of neighbours.
 
     Returns:
-        From 0 to 1 a pair, shape (pairs,).
+        The share of each pair, from 0 to 1, shape (pairs,).
     """
     left, right = unit(queries, least=1), unit(others, least=1)
     texts = unit(corpus, least=1)

@@ -8,43 +8,43 @@ from dataclasses import dataclass
 
 from lcbench.tempscale.policy import BASELINE, ModelShape, Policy, Role
 
-# mteb names the folder of an experiment by its parts, or if that is longer by a digest of them.
+# Maximum length of an experiment's folder name; mteb uses a digest for longer ones.
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What is tried against length collapse; without anything it is the baseline.
+    """A repair against length collapse; an empty one is the baseline.
 
     Attributes:
-        policy: which temperature a text gets.
+        policy: temperature policy.
     """
 
     policy: Policy = BASELINE
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """What differs from the baseline, by key, in canonical form: mteb's `experiment_kwargs`."""
+        """The differences from the baseline in canonical form: mteb's `experiment_kwargs`."""
         return {} if self.policy.is_baseline else {"tau": self.policy.canonical}
 
     @property
     def is_baseline(self) -> bool:
-        """Whether nothing is tried."""
+        """Whether it is the baseline."""
         return not self.parts
 
     @property
     def canonical(self) -> str:
-        """The name that results have: the same for the same repair however it was written."""
+        """The name in results, which is the same however the repair was written."""
         return self.policy.canonical
 
     @property
     def depends_on_role(self) -> bool:
-        """Whether queries get something else than documents."""
+        """Whether queries are treated differently from documents."""
         roles: tuple[Role, ...] = ("query", "document")
         return len({self.policy.for_role(role) for role in roles}) > 1
 
     def resolve(self, shape: ModelShape) -> Repair:
-        """Return what it comes to for a model: a simpler one where it can be.
+        """Return the equivalent repair for a model, simplified if possible.
 
         Raises:
             RequestError: it names a layer or a length that the model does not have.
@@ -59,7 +59,7 @@ NO_REPAIR = Repair()
 
 
 def experiment_folder(parts: Mapping[str, str]) -> str:
-    """Return what mteb calls the folder of an experiment: its parts, or a digest of them."""
+    """Return mteb's folder name for an experiment: its parts, or a digest of them."""
     name = "__".join(f"{key}_{value}" for key, value in sorted(parts.items()))
     if len(name) <= _LONGEST_NAME:
         return name

@@ -1,1 +1,1 @@
-"""From scores on disk to tables, text and figures; loads no model and computes no embedding."""
+"""Makes tables, text and figures from scores on disk; loads no model."""

@@ -1,7 +1,7 @@
-"""The whole report as one dictionary of plain values: `report.json`, and what the page is made of.
+"""Converts a report to one dictionary of plain values, for `report.json` and the page.
 
-Computes nothing: it lays out what `findings` has found, with full precision, and leads each score
-to how it came about.
+It computes nothing: it arranges the results of `findings`, in full precision, and links each score
+to its provenance.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from lcbench.reporting.tables.paper import Comparison
 
 
-# What many cells share and is long: said once, and pointed to.
-# A title names so many models, and counts more.
+# Long parts of provenance that many cells share; each distinct value is stored once. Maximum number
+# of models that a title names; it counts more of them.
 _MOST_NAMED = 3
 
 _POOLED = ("versions", "hardware", "arithmetic", "proof", "protocol", "data")
@@ -41,18 +41,18 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
     """Return the report as a dictionary that JSON can hold.
 
     Args:
-        findings: all that was found.
-        title: of the report.
+        findings: results of `findings.gather`.
+        title: title of the report.
 
     Returns:
-        title, made (when: local time with its offset), version, resamples, seed; score_tables (the
-        data of Table 1: scores × 100, improvements in % with their intervals, cells, choice of τ);
+        title, made (local time with its offset), version, resamples, seed; score_tables (the data
+        of Table 1: scores × 100, improvements in % with their intervals, cells, choice of τ);
         headlines (what to do, a sentence per model); tables (all tables as they are shown); figures
         (charts for plotly, `figures.interactive`); paper (its numbers compared with lcbench's);
         provenance (by digest; values that many cells share are replaced by {"shared": digest});
         shared (these values, by digest).
     """
-    # Not before it is needed: the drawing of figures comes with it.
+    # Imported late, since it imports the drawing of figures.
     from lcbench.reporting.figures.interactive import charts_of
 
     provenance = _Provenance()
@@ -78,7 +78,7 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
 
 
 def title(findings: Findings) -> str:
-    """Return what a report is of: its models, temperatures and tasks."""
+    """Return the title of a report: its models, and numbers of temperatures and tasks."""
     blocks = [block for found in findings.score_tables for block in found.table.blocks]
     models = list(dict.fromkeys(block.label for block in blocks))
     policies = dict.fromkeys(policy for block in blocks for policy in block.policies)
@@ -91,19 +91,19 @@ def title(findings: Findings) -> str:
 
 
 def dumps(document: Mapping[str, Any]) -> str:
-    """Return the document as JSON text: a value a line for people, no NaN for other readers."""
+    """Return the document as JSON text, with one value per line and without NaN."""
     return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 class _Provenance:
-    """How the cells came about; what many of them share is kept once."""
+    """The provenance of cells; values that many of them share are stored once."""
 
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Any]] = {}
         self.shared: dict[str, Any] = {}
 
     def add(self, record: Mapping[str, Any]) -> str:
-        """Keep a cell's provenance and return its key."""
+        """Add a cell's provenance, and return its key."""
         short = {
             name: {"shared": self._share(value)} if name in _POOLED and value else value
             for name, value in _as_json(record).items()
@@ -119,7 +119,7 @@ class _Provenance:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value without numbers that JSON has none for: a window of infinity becomes null."""
+    """Return a value without numbers that JSON lacks: a window of infinity becomes null."""
     if isinstance(value, Mapping):
         return {name: _as_json(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -208,7 +208,7 @@ def _average(table: ScoreTable, statistics: TableStatistics) -> dict[str, Any] |
 def _improvement(
     value: float | None, uncertainty: Uncertainty | None, whole: bool = False
 ) -> dict[str, Any] | None:
-    """Return an improvement with its interval; and, of a cell, with its test."""
+    """Return an improvement with its interval and, for a cell, its test."""
     if value is None:
         return None
     found: dict[str, Any] = {
@@ -292,5 +292,5 @@ def _values(row: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _number(value: float | None) -> float | None:
-    """Return a number as JSON has it: what is not finite is a missing value."""
+    """Return a number for JSON; one that is not finite becomes a missing value."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -1,4 +1,4 @@
-"""All that a report says of a frame of scores, found once: `select` and `page` only show it."""
+"""Computes all results of a report from a frame of scores; `select` and `page` show them."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ CellKey = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class CellFindings:
-    """A cell's parts and how it came about.
+    """The scores of a cell's parts, and its provenance.
 
     Attributes:
         subsets: scores × 100 by `split/subset`.
-        provenance: as its file has it.
+        provenance: content of its provenance file.
     """
 
     subsets: Mapping[str, float]
@@ -65,13 +65,13 @@ class CellFindings:
 
 @dataclass(frozen=True)
 class TableFindings:
-    """One table and what was found of it.
+    """A table of scores and the results derived from it.
 
     Attributes:
-        table: the scores and improvements.
-        statistics: how sure they are.
-        choice: how τ is chosen; None: no model has a choice.
-        cells: those that have a result, counted in the table or not.
+        table: scores and improvements.
+        statistics: intervals and tests of the improvements.
+        choice: choice of τ; None: no model has two temperatures to choose from.
+        cells: all cells with a result, whether or not they count in the table.
     """
 
     table: ScoreTable
@@ -89,10 +89,10 @@ class Findings:
         lengths: scores per length of tasks whose splits are lengths.
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
-        paper: the paper's numbers with ours.
-        tables: all tables as they are shown, the main ones first, each with a name that is unique.
-        resamples: of the bootstrap.
-        seed: of all that was drawn.
+        paper: the paper's numbers compared with lcbench's.
+        tables: all tables as shown, the main ones first, with unique names.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
     """
 
     score_tables: tuple[TableFindings, ...]
@@ -106,7 +106,7 @@ class Findings:
 
     @property
     def statistics(self) -> tuple[TableStatistics, ...]:
-        """Of each table."""
+        """The statistics of each table of scores."""
         return tuple(found.statistics for found in self.score_tables)
 
 
@@ -117,14 +117,14 @@ def gather(
     seed: int = SEED,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Findings:
-    """Find all that a report says.
+    """Compute all results of a report.
 
     Args:
-        tables: of `table1.build_tables`.
+        tables: result of `table1.build_tables`.
         scores: the frame that they were built from.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of all that is drawn.
-        progress: told what is being done, how much of it is done, and of how much.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of all draws.
+        progress: receives the name of a step, how much of it is done, and the total.
     """
 
     def step(what: str) -> Callable[[int, int], None] | None:
@@ -178,8 +178,8 @@ def _by_length(
 ) -> tuple[tuple[list[LengthBuckets], list[Table | None]], tuple[Comparison, ...]]:
     """Return the scores by length with their tables, and the comparison with the paper.
 
-    The items of a task and model are read once for all that depends on length. Comparing with the
-    paper reads items as well, and goes on meanwhile.
+    The items of a task and model are read once for all tables by length. The comparison with the
+    paper also reads items, and runs in parallel.
     """
     places = places_of_tables(tables, scores)
     sizes = [bytes_of(cells.values()) for _, cells in places]
@@ -203,7 +203,7 @@ def _by_length(
 
 @dataclass(frozen=True)
 class _OfPlace:
-    """What is found of the lengths of one task and model."""
+    """The results by length for one task and model."""
 
     buckets: list[LengthBuckets]
     gains: list[LengthGain]
@@ -215,7 +215,7 @@ class _OfPlace:
 def _of_place(
     place: Place, cells: Mapping[str, CellFiles], resamples: int, seed: int
 ) -> _OfPlace | None:
-    """Return what is found of lengths; None without items that have a score, as of clusterings."""
+    """Return the results by length; None if items have no scores, as in clusterings."""
     items = read_items(cells)
     if items is None:
         return None
@@ -229,18 +229,18 @@ def _of_place(
 
 
 def cells_of(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFindings]:
-    """Return the parts and the provenance of the cells that stand in a table.
+    """Return the parts and the provenance of the cells in a table.
 
     Args:
-        table: of `table1.build_tables`.
-        scores: the frame that it was built from.
+        table: one of `table1.build_tables`.
+        scores: frame that it was built from.
     """
     labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
     tasks = {task for column in table.columns for task in column.tasks}
     subsets: dict[CellKey, dict[str, float]] = {}
     files: dict[CellKey, CellFiles] = {}
     for row in scores[scores["group"] == table.group].itertuples(index=False):
-        # In a column with unknown windows pandas keeps the known ones as fractions.
+        # pandas stores a column with missing windows as floats.
         window = None if isinstance(row.window, float) and isnan(row.window) else row.window
         label = labels.get((None if window is None else int(window), row.model, row.revision))
         if label is None or row.task not in tasks:

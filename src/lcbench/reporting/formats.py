@@ -1,6 +1,6 @@
-"""A table as Markdown, CSV and LaTeX, one function a format (a terminal's is `cli.tables`).
+"""Writes a table as Markdown, CSV and LaTeX, with one function per format.
 
-Computes nothing; `text` escapes the names.
+`cli.tables` is the one for a terminal. Nothing is computed here; `text` escapes names.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from lcbench.reporting.text import (
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _BOLD = frozenset({"gain", "loss", "best"})
 
-# In LaTeX: so many lines fit on a page; a longer table comes in parts. TeX holds a limited number
-# of tables for which it has found no place yet. Notes of more lines than these stand below the
-# table, and may go on over the next page.
+# For LaTeX: maximum number of lines on a page, beyond which a table is divided; TeX can only defer
+# a limited number of tables. Notes with more lines than the second number are set below the table,
+# where they may continue on the next page.
 _LINES_OF_A_PAGE = 40
 _MOST_FLOATS = 16
 _MOST_LINES_OF_NOTES = 15
@@ -42,7 +42,7 @@ _AS_WIDE_AS_THE_TEXT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\
 
 
 def headings(sections: Sequence[Section]) -> Iterator[tuple[str, Section]]:
-    """Yield each section with the heading of its group, where another group begins."""
+    """Yield each section, with the heading of its group if a new group begins."""
     last = ""
     for section in sections:
         yield section.group if section.group != last else "", section
@@ -50,7 +50,7 @@ def headings(sections: Sequence[Section]) -> Iterator[tuple[str, Section]]:
 
 
 def markdown(table: Table, level: int = 2) -> str:
-    """Return a table in Markdown under its title, a heading of this level."""
+    """Return a table in Markdown, with its title as a heading of a given level."""
     header = [markdown_text(text) for text in table.columns]
     blank = [""] * (len(header) - 1)
     rows = []
@@ -69,11 +69,10 @@ def markdown(table: Table, level: int = 2) -> str:
 
 
 def csv(table: Table) -> str:
-    """Return the exact values of a table, one row a row.
+    """Return the exact values of a table as CSV.
 
-    The first column, `section`, has the heading of the rows, where any have one. After a column of
-    which any interval is known come two with their ends, "<column> low" and "<column> high". A
-    missing value is empty.
+    If there are headings, they are in the first column, `section`. A column with intervals is
+    followed by two with their ends, "<column> low" and "<column> high". A missing value is empty.
     """
     headed = any(section.heading for section in table.sections)
     sure = [
@@ -96,8 +95,8 @@ def csv(table: Table) -> str:
 def latex(table: Table) -> str:
     r"""Return a table for LaTeX, with a caption, a `\label{tab:<name>}` and rules of booktabs.
 
-    What is wider than the text is scaled down to its width; what is longer than a page comes in
-    parts, each a `table` of its own.
+    A table wider than the text is scaled down; one longer than a page is divided into several
+    `table` environments.
     """
     pages = list(_pages(table.sections))
     texts = []
@@ -124,7 +123,7 @@ def _csv_values(row: Sequence[Entry], sure: Sequence[bool]) -> Iterator[str]:
 
 
 def _pages(sections: Sequence[Section]) -> Iterator[list[Section]]:
-    """Yield the sections that fit on a page together; what is longer than a page is cut."""
+    """Yield the sections of each page; a section longer than a page is divided."""
     page: list[Section] = []
     used = 0
     for section in sections:
@@ -183,7 +182,7 @@ def _latex_entry(entry: Entry) -> str:
     if entry.text == MISSING_VALUE:
         return "--"
     text = _MINUS.sub("$-$", latex_text(entry.text))
-    # An arrow stays with its number.
+    # Keep an arrow and its number on one line.
     if entry.text[:2] in {f"{arrow} " for arrow in (UP, DOWN, UP_UNSURE, DOWN_UNSURE)}:
         text = text.replace(" ", "~", 1)
     if not text:

@@ -13,18 +13,18 @@ from lcbench.reporting.score_table import (
     temperature,
 )
 
-# A note lists so many names, and of more the first ones.
+# Maximum number of names that a note lists; and number of names listed if there are more.
 _MOST_NAMES = 6
 _FIRST_NAMES = 5
 
 _KEPT_BIAS = "_bias=kept"
-# What policies of one kind are called together, by how their names begin.
+# Collective names of policies, by the beginnings of their names.
 _KINDS = {"query=": "by role", "layers_": "by layer", "length_": "by length"}
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a score does not count, as the words around the names of the tasks."""
+    """Why a score does not count, as the text before and after the names of tasks."""
 
     before: str
     after: str = ""
@@ -40,11 +40,11 @@ BASELINE_WITHOUT_SCORE = Reason("no score (NaN) in the baseline for ")
 
 
 def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
-    """The policies that the line "ours" is chosen among: constants, as the paper chooses.
+    """Return the policies that TempScale's line is chosen among: constants, as in the paper.
 
-    The best of dozens of policies by role or layer would be more optimistic still, and `choice` has
-    no gain with tasks held out to compare it with. Constants that leave a position bias as it is
-    come next, and others only where no constant has a score.
+    The best of dozens of policies by role or layer would be even more optimistic, and `choice` has
+    no held-out gain to compare it with. Constants that do not scale a position bias come next, and
+    others only if no constant has a score.
     """
     others = [policy for policy in policies if policy != BASELINE]
     constant = [policy for policy in others if temperature(policy) is not None]
@@ -61,7 +61,7 @@ def hole_notes(
     columns: Sequence[Column],
     reasons: Mapping[tuple[str, str], Reason],
 ) -> list[str]:
-    """What is missing or refused, each thing said once for all policies that it holds for."""
+    """Return notes on missing and refused values, each once for all policies concerned."""
     names = {task for column in columns for task in column.tasks}
     empty = tuple(policy for policy in policies if not names & set(cells.get(policy, {})))
     notes = []
@@ -78,7 +78,7 @@ def hole_notes(
     for policy, those in absent.items():
         alike.setdefault(tuple(column.name for column in those), []).append(policy)
     for lacking, concerned in alike.items():
-        # A policy without any result lacks these columns as well.
+        # A policy without any result also lacks these columns.
         which = _with_empty(concerned, empty, policies)
         rest = [column.name for column in columns if column.name not in lacking]
         what = f"only {listing(rest)}" if len(rest) <= len(lacking) else ""
@@ -110,7 +110,7 @@ def hole_notes(
 def _absent_columns(
     policy: str, columns: Sequence[Column], reasons: Mapping[tuple[str, str], Reason]
 ) -> tuple[Column, ...]:
-    """The columns of which a policy has nothing, if their tasks are too many to be listed."""
+    """Return columns without any score of a policy, if they have too many tasks to list."""
     absent = tuple(
         column
         for column in columns
@@ -120,13 +120,13 @@ def _absent_columns(
 
 
 def _with_empty(those: Sequence[str], empty: Sequence[str], policies: Sequence[str]) -> str:
-    """The policies that lack something in words: "every τ" where all others have no results."""
+    """Return the policies in words: "every τ" if all others have no results."""
     every = (*those, *empty)
     return _which(every if set(every) == set(policies) else those, policies)
 
 
 def choice_notes(block: Block) -> list[str]:
-    """What a reader must know of how the policy of the line "ours" was chosen."""
+    """Return notes on how the policy of TempScale's line was chosen."""
     if block.best is None:
         return []
     candidates = candidate_policies(block.tasks, block.policies)
@@ -148,7 +148,7 @@ def version_notes(
     columns: Sequence[Column],
     reasons: Mapping[tuple[str, str], Reason],
 ) -> list[str]:
-    """That tasks were scored by several versions of mteb, each together with its baseline."""
+    """Return a note if tasks were scored with different versions of mteb."""
     tasks: dict[str, list[str]] = {}
     for task in (task for column in columns for task in column.tasks):
         cell = cells.get(BASELINE, {}).get(task)
@@ -161,7 +161,7 @@ def version_notes(
 
 
 def share_notes(block: Block) -> list[str]:
-    """Which columns have scores but no relative improvement."""
+    """Return a note on columns with scores but without a relative improvement."""
     if block.best is None:
         return []
     columns = [
@@ -175,7 +175,7 @@ def share_notes(block: Block) -> list[str]:
 
 
 def _which(policies: Sequence[str], every: Sequence[str]) -> str:
-    """The policies in words, by a collective name where there is one."""
+    """Return the policies in words, with a collective name if there is one."""
     chosen = set(policies)
     if len(every) > 1 and chosen == set(every):
         return "every τ"
@@ -196,7 +196,7 @@ def taus(policies: Iterable[str]) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """Names as in a sentence: "a", "a and b", "a, b and c"; many: "a, b, c, d, e and 31 more"."""
+    """Return names as in a sentence: "a", "a and b", "a, b and c", "a, b, c, d, e and 31 more"."""
     names = list(names)
     if len(names) > _MOST_NAMES:
         names = [*names[:_FIRST_NAMES], f"{len(names) - _FIRST_NAMES} more"]
@@ -205,5 +205,5 @@ def listing(names: Iterable[str]) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Names as a list: "a, b, c"; many as `listing` has them."""
+    """Return names as a list: "a, b, c"; many as in `listing`."""
     return ", ".join(names) if len(names) <= _MOST_NAMES else listing(names)

@@ -1,4 +1,4 @@
-"""Put a report into its folder: tables, figures with their data, and the page."""
+"""Writes a report into its folder: tables, figures with their data, and the page."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 PAGE = "index.html"
 
 DOCUMENT = "report.json"
-# What is being written, and the lock of who writes it.
+# The list of files being written, which is also the lock of the writing process.
 _JOURNAL = ".report-files"
 _LOCK_SECONDS = 60.0
 
-# The names that a report writes: whatever else a `report.json` lists, of another program perhaps,
-# is not taken away.
+# Names of files that reports write. Other files that a `report.json` lists, perhaps of another
+# program, are not removed.
 _OURS = re.compile(
     r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths)\.csv"
     r"|table1-\d+\.tex|tables/[\w-][\w.-]*\.(csv|tex)"
     r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
-# What every report.json of ours has had at its top.
+# Keys that every version's report.json has.
 _KEYS = {"title", "version", "tables"}
-# What a page of ours has in its head, as `page.html` writes it, and characters of a page with its
-# head: a policy and two lines come before.
+# The mark in the head of a page (`page.html`), and the number of characters in which it is looked
+# for, since a policy and two lines come before.
 _GENERATOR = '<meta name="generator" content="lcbench'
 _HEAD = 4096
-# In the name of a file, of a task.
+# Maximum length of a task's name in the name of a file.
 _UNSAFE = re.compile(r"[^\w-]")
 
 Step = Callable[[str, int, int], None]
@@ -55,13 +55,13 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and the folder that it is written to.
+    """A report's results, and the folder that it is written to.
 
     Attributes:
-        findings: the tables, and all that they are made of.
-        described: the same as the page and `report.json` have it (`document.build`).
-        folder: made if it is not there. Of an older report in it nothing remains.
-        cells: the results that it shows, as `cells_of` is to return them.
+        findings: tables, and the results that they are made from.
+        described: the same as in the page and `report.json` (`document.build`).
+        folder: folder to write, created if missing. Files of an older report in it are removed.
+        cells: results that it shows, as `cells_of` will return them.
     """
 
     findings: Findings
@@ -71,19 +71,19 @@ class Report:
 
     @property
     def words(self) -> list[str]:
-        """What was found, a line each."""
+        """The findings in sentences, one per line."""
         return _words(self.described)
 
 
 def publish(report: Report, step: Step | None = None) -> list[str]:
-    """Write a report, once all of it is made, `report.json` last.
+    """Write a report after all of it has been made, `report.json` last.
 
     Args:
-        report: what was found.
-        step: told of the figures.
+        report: the report.
+        step: receives progress of the figures.
 
     Returns:
-        The files, by their paths below the report's folder, sorted.
+        The paths of its files relative to the report's folder, sorted.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -95,12 +95,12 @@ def publish(report: Report, step: Step | None = None) -> list[str]:
     with TemporaryDirectory(prefix="lcbench-") as temporary:
         figures = [Path(temporary) / name for name in _draw(findings, Path(temporary), step)]
         files = {*texts, DOCUMENT, *(f"figures/{path.name}" for path in figures)}
-        # By which the next report knows what to take away.
+        # So that the next report knows which files to remove.
         described["files"] = sorted(files)
         described["cells"] = sorted(report.cells)
         with _alone(folder) as journal:
             older = _older(folder, journal)
-            # If this is killed, the next report takes away what of it was written.
+            # If this process is killed, the next report removes what it has written.
             _replace(journal, json.dumps(sorted(older | files)))
             for name, text in texts.items():
                 write_atomically(folder / name, text)
@@ -113,19 +113,19 @@ def publish(report: Report, step: Step | None = None) -> list[str]:
 
 
 def cells_of(folder: Path) -> frozenset[str]:
-    """Return the results that the report in a folder shows; none where it does not say, or is none.
+    """Return the results that the report in a folder shows; none if unknown, or no report.
 
-    They are files, by their paths below the folder of results.
+    They are paths of files relative to the folder of results.
     """
     cells = (_document(folder) or {}).get("cells")
     return frozenset(map(str, cells)) if isinstance(cells, list) else frozenset()
 
 
 def file_of_another(folder: Path) -> str | None:
-    """Return the file of another program that a report would write over; None: there is none.
+    """Return the file of another program that a report would overwrite, or None.
 
-    That is a `report.json` with other keys, or an `index.html` that does not say that it is ours.
-    One without that beside a `report.json` of ours is of an older version.
+    That is a `report.json` with other keys, or an `index.html` without lcbench's mark, unless it is
+    next to a `report.json` of an older version of lcbench.
     """
     try:
         there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
@@ -134,13 +134,13 @@ def file_of_another(folder: Path) -> str | None:
     else:
         return None if _is_ours(there) else DOCUMENT
     if PAGE in _older(folder, folder / _JOURNAL):
-        # Of a report that was killed before it wrote its report.json.
+        # From a report that was killed before it wrote report.json.
         return None
     try:
         with (folder / PAGE).open(encoding="utf-8", errors="replace") as file:
             return None if _GENERATOR in file.read(_HEAD) else PAGE
     except (FileNotFoundError, NotADirectoryError):
-        # Whether anything can be written there is asked elsewhere.
+        # Whether the folder can be written is checked elsewhere.
         return None
     except OSError:
         return PAGE
@@ -151,7 +151,7 @@ def _is_ours(there: Any) -> bool:
 
 
 def _document(folder: Path) -> dict[str, Any] | None:
-    """Return what an older report in a folder says of itself; None: there is none of ours."""
+    """Return the content of an older report.json of lcbench in a folder, or None."""
     try:
         there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -160,7 +160,7 @@ def _document(folder: Path) -> dict[str, Any] | None:
 
 
 def _older(folder: Path, journal: Path | None = None) -> set[str]:
-    """Return what an older report says that it wrote here; anything else is left alone."""
+    """Return the files that an older report lists as its own; others are left alone."""
     listed = (_document(folder) or {}).get("files")
     names = list(listed) if isinstance(listed, list) else []
     if journal is not None:
@@ -171,12 +171,13 @@ def _older(folder: Path, journal: Path | None = None) -> set[str]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
-    """Let one report at a time be put into a folder; yield the file that lists what is written.
+    """Lock a folder for one report at a time; yield the file that lists what is written.
 
-    The lock goes with its process. Where a file system has none, two reports at once may mix.
+    The lock ends with its process. On a file system without locks, two reports at once may be
+    mixed.
 
     Raises:
-        StorageError: the folder cannot be written, or another report is being written for long.
+        StorageError: the folder cannot be written, or another report holds the lock for too long.
     """
     journal = folder / _JOURNAL
     until = time.monotonic() + _LOCK_SECONDS
@@ -196,7 +197,7 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 
 def _locked(journal: Path) -> int | None:
-    """Return the descriptor of a file that is locked by this process; None: by another.
+    """Return the descriptor of a file that this process has locked; None if another has.
 
     Raises:
         StorageError: it cannot be written.
@@ -214,7 +215,7 @@ def _locked(journal: Path) -> int | None:
     except OSError:
         # A file system without locks.
         return descriptor
-    # Whoever had it may have removed it when it was done.
+    # The former owner may have removed it at its end.
     with suppress(OSError):
         if os.path.samestat(os.fstat(descriptor), journal.stat()):
             return descriptor
@@ -223,7 +224,7 @@ def _locked(journal: Path) -> int | None:
 
 
 def _replace(journal: Path, text: str) -> None:
-    """Write into the locked file itself: in its place another file would not be locked.
+    """Overwrite the locked file in place, since a new file would not be locked.
 
     Raises:
         StorageError: it cannot be written.
@@ -236,7 +237,7 @@ def _replace(journal: Path, text: str) -> None:
 
 
 def _words(described: Mapping[str, Any]) -> list[str]:
-    """Return what was found, a line each."""
+    """Return the findings in sentences, one per line."""
     paper = (described["paper"] or {"rows": ()})["rows"]
     lines = []
     for table in described["score_tables"]:
@@ -248,7 +249,7 @@ def _words(described: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(findings: Findings) -> dict[str, str]:
-    """Return the tables as texts, by file."""
+    """Return the text of each table file, by name."""
     score_tables, known = [found.table for found in findings.score_tables], findings.statistics
     main = [table for table in findings.tables if table.data == main_results.DATA]
     others = [table for table in findings.tables if table.data != main_results.DATA]
@@ -275,8 +276,8 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     from lcbench.reporting import figures
 
     tables, known = [found.table for found in findings.score_tables], findings.statistics
-    # Beside the baseline, the curves of the best τ alone: seven would hide one another. Those by
-    # the length of queries are left to the table and the page.
+    # Only the baseline and the best τ, since seven curves would hide each other. Curves by query
+    # length are in the table and on the page only.
     best = {
         block.label: [block.best]
         for table in tables

@@ -1,7 +1,7 @@
-"""One row of an imported model, out of the revisions that hold different tasks of it.
+"""Joins revisions of an imported model that have results of different tasks.
 
-A public model's scores lie in several folders: a commit that mteb ran, `external` for what its
-authors reported, `no_revision_available` for runs from before commits were recorded.
+A public model's scores are in several folders: a commit that mteb ran, `external` for scores
+reported by its authors, `no_revision_available` for runs before commits were recorded.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ if TYPE_CHECKING:
 
     from lcbench.tasks.registry import TaskChoice
 
-# What tells one imported result from another.
+# Columns that identify an imported result.
 _RESULT = ["group", "model", "task", "revision"]
 
 
 def join_revisions(
     scores: pd.DataFrame, choices: Sequence[TaskChoice]
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """Give each imported model one revision, whose name says what it is made of.
+    """Give each imported model one revision, whose name lists the joined ones.
 
-    Each task is taken whole from one revision, by one rule for all: one that has all its subsets
-    goes first, then the order of mteb's `BenchmarkResults.join_revisions`: the revision that mteb's
-    registry names, a run whose version of mteb is known, a revision that is named, the newest
-    version of mteb. Cells of ours are left as they are.
+    All subsets of a task are taken from one revision: preferably one that has all of them, then in
+    the order of mteb's `BenchmarkResults.join_revisions`: the revision in mteb's registry, a run
+    with a known version of mteb, a named revision, the newest version of mteb. Cells of lcbench are
+    not changed.
 
     Args:
-        scores: as `Results.read` returns them.
-        choices: the tasks of the table; a benchmark's that takes only some subsets of a task needs
-            only those.
+        scores: result of `Results.read`.
+        choices: tasks of the table. If a benchmark takes only some subsets of a task, only those
+            are needed.
 
     Returns:
-        the scores, and by group the notes that say which revisions were joined and which tasks
-        lack subsets.
+        The scores, and by group notes on joined revisions and on tasks that lack subsets.
     """
     import pandas as pd
 
@@ -73,7 +72,7 @@ def join_revisions(
 
 
 def _best_revisions(imported: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a group, model and task: the result to take, and how many subsets it lacks."""
+    """Return the result to take per group, model and task, and how many subsets it lacks."""
     results = (
         imported.assign(missing=imported["score"].isna())
         .groupby(_RESULT, as_index=False)
@@ -93,7 +92,7 @@ def _best_revisions(imported: pd.DataFrame) -> pd.DataFrame:
 
 
 def _merit(complete: bool, imported: str, mteb: str | None) -> tuple[Any, ...]:
-    """Return what a result is compared with those of other revisions by, the best being highest."""
+    """Return a sort key for results of different revisions; the best one is the largest."""
     version = _version(mteb)
     return (
         complete,
@@ -105,7 +104,7 @@ def _merit(complete: bool, imported: str, mteb: str | None) -> tuple[Any, ...]:
 
 
 def _version(text: str | None) -> Version | None:
-    """Return a version of mteb, the lower end of a range of them, or None if it is not known."""
+    """Return a version of mteb, or the lower end of a range, or None if unknown."""
     try:
         return Version(str(text).partition("-")[0])
     except InvalidVersion:

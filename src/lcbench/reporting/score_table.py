@@ -1,4 +1,4 @@
-"""The types of Table 1: columns, rows, blocks of scores, and the relative improvement."""
+"""Types for Table 1: columns, rows, blocks of scores, and the relative improvement."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ Values = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table and the tasks that it is the mean of."""
+    """A column of the table, the mean over its tasks."""
 
     name: str
     tasks: tuple[str, ...]
@@ -40,10 +40,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: scores × 100 (`raw`, `ours`) or relative improvement in %.
+    """A line of the table: scores × 100 (`raw`, `ours`) or relative improvement in %.
 
-    `partial` has the columns without a value of which some tasks have a score: how many, of how
-    many.
+    `partial` has, for columns without a value, how many tasks have a score and how many there are.
     """
 
     kind: Literal["raw", "ours", "relative"]
@@ -54,25 +53,25 @@ class Row:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """The scores × 100 of one task by policy; `None` is a missing value."""
+    """The scores × 100 of a task by policy; `None` is a missing value."""
 
     column: str
     task: str
     scores: Values
 
     def improvement(self, policy: str) -> float | None:
-        """The relative improvement over the baseline in %; `None` for a missing value."""
+        """Return the relative improvement over the baseline in %; `None` for a missing value."""
         return relative_improvement(self.scores[policy], self.scores[BASELINE])
 
 
 @dataclass(frozen=True)
 class Block:
-    """All that a table says of one model (at one revision and window; `None`: window unknown).
+    """A model's part of a table (at one revision and window; `None`: window unknown).
 
     `scores` are × 100 and `improvements` % of the baseline, both by policy, then by column with
-    `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours", a
-    constant where one has a score, `None` where there is none but the baseline. `policies` goes
-    from large τ to small, those that are no constant last.
+    `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours": a
+    constant if one has a score, `None` if there is only the baseline. `policies` are sorted from
+    large τ to small, with other policies last.
     """
 
     window: int | None
@@ -87,7 +86,7 @@ class Block:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The lines raw, ours and relative; raw alone where only the baseline was asked for."""
+        """Return the lines raw, ours and relative; only raw if only the baseline was requested."""
         raw = Row("raw", BASELINE, self.scores[BASELINE], self.partial(BASELINE))
         if self.best is None:
             return (raw,)
@@ -95,12 +94,12 @@ class Block:
         return (
             raw,
             Row("ours", self.best, self.scores[self.best], ours),
-            # What has a score at the best policy has one in the baseline: else it is refused.
+            # A task with a score at the best policy also has a baseline; otherwise it is refused.
             Row("relative", self.best, self.improvements[self.best], ours),
         )
 
     def partial(self, policy: str) -> dict[str, tuple[int, int]]:
-        """How many tasks of a column have a score, of how many, where it is some and not all."""
+        """Return the numbers of tasks with a score and of all tasks, for incomplete columns."""
         every = Counter(task.column for task in self.tasks)
         present = Counter(task.column for task in self.tasks if task.scores[policy] is not None)
         return {
@@ -112,10 +111,10 @@ class Block:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One table: a group's models, by window and then in the order in which they came.
+    """A table: the models of a group, by window and then in order of occurrence.
 
-    `average_improvement` is the row `Avg Improv.` in %, `None` with fewer than two models that
-    have a line "ours". `notes` say where every missing value comes from.
+    `average_improvement` is the row `Avg Improv.` in %, `None` with fewer than two models with a
+    line "ours". `notes` explain every missing value.
     """
 
     group: str
@@ -131,7 +130,7 @@ class ScoreTable:
 
 
 def temperature(policy: str) -> float | None:
-    """The τ of a constant policy, `None` for a policy that is no positive finite number."""
+    """Return the τ of a constant policy, `None` for any other policy."""
     try:
         value = float(policy)
     except ValueError:
@@ -140,7 +139,7 @@ def temperature(policy: str) -> float | None:
 
 
 def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
-    """Each policy once: constants from large τ to small, then the others by name."""
+    """Return distinct policies: constants from large τ to small, then the others by name."""
 
     def place(policy: str) -> tuple[bool, float, str]:
         tau = temperature(policy)
@@ -150,9 +149,9 @@ def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
 
 
 def relative_improvement(ours: float | None, raw: float | None) -> float | None:
-    """100 · (ours − raw) / raw in % (paper, Table 1); `None` without one of them, or raw ≤ 0.
+    """Return 100 · (ours − raw) / raw (paper, Table 1); `None` if one is missing, or raw ≤ 0.
 
-    A correlation can be 0 or negative, where a share of it would have no meaning.
+    A correlation can be 0 or negative, and a fraction of that has no meaning.
     """
     if ours is None or raw is None or raw <= 0:
         return None
@@ -161,7 +160,7 @@ def relative_improvement(ours: float | None, raw: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's score as a fraction (NaN where it has none) and what it was measured under."""
+    """A cell's score as a fraction (NaN if missing), and the conditions of its measurement."""
 
     score: float
     parts: frozenset[tuple[str, str]]

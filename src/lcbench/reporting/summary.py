@@ -1,6 +1,6 @@
-"""What was found, in a sentence or two a table and model: how much, how sure, how τ was chosen.
+"""Words the findings in a sentence or two per table and model: gain, interval, choice of τ.
 
-The numbers are those of the report's dictionary; here they are only put into words.
+All numbers come from the report's dictionary.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _AVERAGE = "Avg"
 def findings(
     table: Mapping[str, Any], paper: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Return what a table found, in words: sentences of all its models, and of each by its label.
+    """Return the findings of a table in sentences: about all models, and about each by its label.
 
-    Of all there are none for a table of one model.
+    There are none about all models if there is only one.
 
     Args:
-        table: of the report's dictionary (`document.build`).
-        paper: the rows of the paper with ours, of the same.
+        table: score table of the report's dictionary (`document.build`).
+        paper: rows of the comparison with the paper, from the same dictionary.
     """
     choices = {one["label"]: one for one in (table.get("choice") or {}).get("models") or ()}
     models = table.get("models") or ()
@@ -66,7 +66,7 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
 
 
 def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
-    """How many of them are significantly different from zero."""
+    """Return how many improvements are significantly different from zero, in words."""
     verdicts = [_verdict(one) for one in improvements]
     gains, losses, unsure, unknown = (verdicts.count(word) for word in _MEANINGS)
     text = (
@@ -77,16 +77,16 @@ def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
 
 
 def headlines(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a user should do with each model: which τ to use, if any, and how sure that is.
+    """Return the recommendation for each model: which τ to use, if any, with its interval.
 
     A τ is recommended only if its gain on Avg is significant by the band over all τ tried.
 
     Args:
-        table: of the report's dictionary.
+        table: score table of the report's dictionary.
 
     Returns:
-        of each model: model, verdict (gain, loss, inconclusive, unknown), policy (the one named,
-        or None) and text.
+        A dictionary per model: model, verdict (gain, loss, inconclusive, unknown), policy (the one
+        named in the text, or None) and text.
     """
     return [
         {"model": model["label"], "verdict": verdict, "policy": policy, "text": text}
@@ -96,7 +96,7 @@ def headlines(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
-    """Return the verdict on a model, the policy that is named, and both in a sentence."""
+    """Return the verdict on a model, the policy concerned, and both in a sentence."""
     if model.get("best") is None:
         score = (model["scores"].get("1") or {}).get(_AVERAGE)
         known = "has missing values" if score is None else f"is {score:.2f}"
@@ -145,7 +145,7 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     return f"{text} C{held_out[1:]}, {compared} the paper's rule{rule}."
 
 
-# No more than is known: which noise the interval counts stands in the footnotes of Table 1.
+# The footnotes of Table 1 state which sources of noise the interval includes.
 _MEANINGS = {
     "gain": "a significant gain",
     "loss": "a significant loss",
@@ -187,7 +187,7 @@ def _signed(value: float) -> str:
 
 
 def _of_paper(model: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) -> str:
-    """What the paper prints for this model, if anything."""
+    """Return the paper's number for this model in a sentence, if there is one."""
     identity = [model.get(key) for key in ("model", "revision", "window")]
     return "".join(
         f" The paper prints {_signed(one['paper'])} % at τ = {one['policy']}."

@@ -1,6 +1,6 @@
-"""The one type of all tables of a report: entries with their exact values, in rows under headings.
+"""The type of all tables of a report: entries with exact values, in rows under headings.
 
-Computes nothing but roundings. `formats` and `cli.tables` write a table, a function a format.
+Only rounding is done here. `formats` and `cli.tables` write tables, one function per format.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Source = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """A number or a name of a table.
+    """An entry of a table: a number or a name.
 
     Attributes:
-        text: as shown.
-        value: the exact number or name behind it; None: a missing value.
-        style: how it is set off from the others.
-        tooltip: an interval, a count, or what else explains it, as plain text.
-        low: lower end of its 95 % interval, exact, in the unit of the value; None: unknown.
-        high: upper end.
-        source: the cell, or the mean over cells, that leads to its provenance; None: neither.
+        text: text as shown.
+        value: exact number or full name; None: a missing value.
+        style: kind of emphasis.
+        tooltip: explanation in plain text, such as an interval or a count.
+        low: exact lower end of its 95 % interval, in the unit of the value; None: unknown.
+        high: upper end of the interval.
+        source: cell or mean over cells that leads to its provenance; None: neither.
     """
 
     text: str
@@ -60,9 +60,9 @@ class Section:
     """Rows under a heading.
 
     Attributes:
-        heading: above the rows; empty: none.
-        rows: of as many entries as the table has columns.
-        group: a heading above this and the following sections of the same group; empty: none.
+        heading: heading above the rows; empty: none.
+        rows: rows, each with one entry per column of the table.
+        group: heading above this and the following sections of the same group; empty: none.
     """
 
     heading: str
@@ -75,16 +75,16 @@ class Table:
     """A table of a report.
 
     Attributes:
-        name: of its files, without suffix: `table2`, `languages`.
-        title: above it.
-        header: the names of its columns; a line break in one is kept where there is room for it.
-        labels: how many of them, from the left, are names and not numbers.
-        sections: its rows.
-        notes: below it, each a sentence.
-        footnotes: how its numbers are to be read, each a paragraph below the notes.
-        scores: the `ScoreTable` that the sources of its entries are of, by its group.
-        data: the file that has its numbers one a row, with the full names of models; empty: it has
-            none but `tables/<name>.csv`.
+        name: name of its files, without suffix: `table2`, `languages`.
+        title: title above it.
+        header: names of its columns; line breaks are kept if there is room.
+        labels: number of leading columns that hold names instead of numbers.
+        sections: rows, by section.
+        notes: sentences below it.
+        footnotes: paragraphs below the notes on how to read its numbers.
+        scores: group of the `ScoreTable` that the sources of its entries refer to.
+        data: file with one number per row and full names of models; empty: only
+            `tables/<name>.csv`.
     """
 
     name: str
@@ -109,12 +109,12 @@ class Table:
 
 
 def name(text: str) -> Entry:
-    """Return a name, for the left of a row."""
+    """Return an entry with a name, for the left of a row."""
     return Entry(text, text)
 
 
 def exact(value: float | str | None) -> Entry:
-    """Return a number or name of a file for programs: in full; empty where it is missing."""
+    """Return a number or name for a file that programs read: in full, empty if missing."""
     if isinstance(value, int):
         return name(str(value))
     return (
@@ -125,24 +125,24 @@ def exact(value: float | str | None) -> Entry:
 def number(
     value: float | None, style: Style = "neutral", tooltip: str = "", source: Source | None = None
 ) -> Entry:
-    """Return a score × 100, or another number of two decimals; None: a missing value."""
+    """Return an entry with a score × 100, or another number with two decimals."""
     return Entry(two_decimals(value), value, style, tooltip, source=source)
 
 
 def improvement(
     value: float | None, uncertainty: Uncertainty | None = None, source: Source | None = None
 ) -> Entry:
-    """Return a relative improvement in %, with the marks that say how sure it is.
+    """Return an entry with a relative improvement in %, with marks of significance.
 
-    "▲ 0.43" in bold if it is significant, "△ 0.43" if not; plain "▲ 0.43" if that is unknown. What
-    is printed as 0.00 has an arrow only if it is significant. "few: 0.43" stands in the place of a
-    mark where so few items changed that none could say anything of others.
+    "▲ 0.43" in bold if it is significant, "△ 0.43" if not; plain "▲ 0.43" if that is unknown. 0.00
+    has an arrow only if it is significant. "few: 0.43" means that too few items changed to draw a
+    conclusion about others.
     """
     if value is None or uncertainty is None:
         return Entry(change(value), value, source=source)
     tooltip = described(uncertainty)
     ends = (uncertainty.low, uncertainty.high)
-    # An interval on the other side than the improvement itself would tell of neither direction.
+    # An interval on the other side of zero than the improvement supports neither direction.
     if uncertainty.excludes_zero and value * uncertainty.low > 0:
         if value > 0:
             return Entry(f"{UP} {two_decimals(value)}", value, "gain", tooltip, *ends, source)
@@ -159,7 +159,7 @@ def interval(uncertainty: Uncertainty) -> str:
 
 
 def described(uncertainty: Uncertainty) -> str:
-    """Return all that is known of how sure an improvement is, in a line."""
+    """Return the interval, the test and the numbers of items of an improvement, in a line."""
     parts = [f"95 % interval {interval(uncertainty)}"]
     if uncertainty.alone is not None:
         low, high = map(two_decimals, uncertainty.alone)
@@ -195,7 +195,7 @@ def distinct(tables: Iterable[Table]) -> tuple[Table, ...]:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Return a table as plain values for JSON, which has no number that is none: null."""
+    """Return a table as plain values for JSON; numbers that are not finite become null."""
     return {
         "name": table.name,
         "title": table.title,
@@ -224,7 +224,7 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "tooltip": entry.tooltip,
     }
     ends = {"low": entry.low, "high": entry.high}
-    # Most have none.
+    # Left out for most entries, which have none.
     known |= {end: _json_value(value) for end, value in ends.items() if value is not None}
     return known if entry.source is None else known | {"source": list(entry.source)}
 

@@ -1,4 +1,4 @@
-"""Intervals and p values of a task's cells against its baseline, item by item."""
+"""Computes intervals and p-values of a task's cells compared with its baseline, over items."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ few items, which are as wide as Student's t, would otherwise go far beyond."""
 
 
 def possible(low: float, high: float) -> tuple[float, float]:
-    """Return the part of an interval, of a score that is never below 0, that is possible."""
+    """Return an interval limited to possible values, for a score that is never below 0."""
     return max(low, MOST_LOST), max(high, MOST_LOST)
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What was found of one task.
+    """The results for one task.
 
     Attributes:
-        pairs: by label and policy.
-        draws: of scores as fractions, by label and policy, shape (resamples,).
-        units: by label and policy, what they are, how many, and how many clusters they make.
-        signed: whether the task's score can be below 0; None: nothing is known of its items.
-        unknown: by label and policy, why there is nothing.
+        pairs: uncertainty of improvements, by label and policy.
+        draws: draws of scores as fractions, by label and policy, shape (resamples,).
+        units: name of the units, their number, and number of clusters, by label and policy.
+        signed: whether the task's score can be negative; None: its items are unknown.
+        unknown: reason for a missing result, by label and policy.
     """
 
     pairs: Mapping[tuple[str, str], Uncertainty]
@@ -78,9 +78,9 @@ class TaskItems:
     """The items of a task's cells.
 
     Attributes:
-        samples: by label and policy; None: not known.
-        groups: the cells that have the same items.
-        shares: of each group, what its items share with others.
+        samples: items of each cell, by label and policy; None: unknown.
+        groups: cells with the same items.
+        shares: texts that the items of each group share with others.
     """
 
     samples: Mapping[tuple[str, str], Samples | None]
@@ -93,9 +93,9 @@ class LinkedTasks:
     """The clusters of the items of all tasks of a table.
 
     Attributes:
-        clusters: by task, of each group of cells, of each part of their score: that of each item.
-        families: by task the name of its family: tasks that share items; of others their own.
-        notes: what is not known of them.
+        clusters: cluster of each item, by task, group of cells, and part of their score.
+        families: name of each task's family of tasks that share items, or its own name.
+        notes: notes on unknown links.
     """
 
     clusters: Mapping[str, Sequence[Sequence[NDArray[np.uint64]]]]
@@ -104,17 +104,17 @@ class LinkedTasks:
 
 
 def task_items(asked: Mapping[tuple[str, str], tuple[float, CellFiles]]) -> TaskItems:
-    """Read the items of the cells of one task, and what they share with others.
+    """Read the items of the cells of one task, and the texts that they share with others.
 
     Args:
-        asked: by label and policy: the table's score as a fraction, and the cell's files.
+        asked: the table's score as a fraction and the cell's files, by label and policy.
     """
     places = list(asked)
     samples = [read_samples(files) for _, files in asked.values()]
     groups, shares = [], []
     for group in paired(samples):
         groups.append([places[number] for number in group])
-        # Cells of an older version do not say it.
+        # Cells of older versions lack this.
         found = None
         for number in group:
             one = samples[number]
@@ -126,7 +126,7 @@ def task_items(asked: Mapping[tuple[str, str], tuple[float, CellFiles]]) -> Task
 
 
 def link_tasks(items: Mapping[str, TaskItems]) -> LinkedTasks:
-    """Return the clusters of all items of a table, those of all tasks linked together."""
+    """Return the clusters of all items of a table, linked across tasks."""
     parts = [part for of in items.values() for shares in of.shares for part in shares.parts]
     linked = iter(link(parts))
     clusters = {
@@ -166,16 +166,16 @@ def task_outcome(
 
     Args:
         task: its name.
-        asked: by label and policy: the table's score as a fraction, and the cell's files.
-        items: of `task_items`.
-        clusters: of `link_tasks`, of each group of cells.
-        resamples: how many samples.
-        seed: of all that is drawn.
+        asked: the table's score as a fraction and the cell's files, by label and policy.
+        items: result of `task_items`.
+        clusters: clusters from `link_tasks`, for each group of cells.
+        resamples: number of samples.
+        seed: seed of all draws.
     """
     pairs: dict[tuple[str, str], Uncertainty] = {}
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
     units: dict[tuple[str, str], tuple[str, int, int]] = {}
-    # Of each cell why it has nothing.
+    # Reasons for missing results, by cell.
     why = {
         place: "" if items.samples[place] is not None else why_unknown(files) or NO_ITEMS
         for place, (_, files) in asked.items()
@@ -192,7 +192,7 @@ def task_outcome(
         signed = bool(signed) or drawn.signed
         right = {}
         for place, cell in enumerate(group):
-            # A table of some of the subsets has other scores than the whole.
+            # A table restricted to some subsets has other scores than the whole task.
             if abs(drawn.scores[place] - asked[cell][0]) <= 2 * ROUNDING:
                 right[cell] = place
             else:
@@ -216,7 +216,7 @@ def task_outcome(
 
 
 def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) -> str:
-    """Return why a cell cannot be paired with its baseline, which itself may have nothing."""
+    """Return why a cell cannot be paired with its baseline, which may itself lack items."""
     if why or own is None or baseline is None:
         return OF_BASELINE + (why or NO_ITEMS)
     same = own.keys() == baseline.keys() and all(
@@ -226,7 +226,7 @@ def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) ->
 
 
 def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
-    """Return how sure an improvement is; None where the baseline is not above 0."""
+    """Return the uncertainty of an improvement; None if the baseline is not above 0."""
     before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
     if before <= 0:
         return None
@@ -274,12 +274,12 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
 def relative_changes(
     raw: NDArray[np.float64], ours: NDArray[np.float64], over: float | None = None
 ) -> NDArray[np.float64]:
-    """Return relative improvements in %; infinity over a raw that is not above 0.
+    """Return relative improvements in %; infinite over a baseline that is not above 0.
 
     Args:
         raw: shape (resamples,).
         ours: the same.
-        over: what the difference is divided by; None: by raw.
+        over: divisor of the difference; None: `raw`.
     """
     if over is not None:
         return 100 * (ours - raw) / over

@@ -1,6 +1,6 @@
-"""Names and numbers as text: rounded, with their marks, and escaped for each format.
+"""Formats names and numbers as text: rounded, marked, and escaped for each format.
 
-Names come from models and data sets, so every format escapes them.
+Names come from models and datasets, so every format escapes them.
 """
 
 import csv
@@ -35,12 +35,12 @@ _LATEX_CHARACTERS = {
     "_": r"\_",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
-    # Not `\textasciigrave`, whose font a small TeX has to draw first.
+    # Not `\textasciigrave`, whose font a small TeX installation has to generate.
     "`": r"\`{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # Right after the end of a row, bare ones would be read as arguments of `\\`.
+    # After the end of a row they would be read as arguments of `\\`.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
@@ -90,7 +90,7 @@ _LATEX_CHARACTERS = {
     "Ł": r"\L{}",
 }
 
-# The accents that LaTeX's own fonts can put on any letter, by their combining characters.
+# Accents that LaTeX can put on any letter, by their combining characters.
 _LATEX_ACCENTS = {
     "\u0300": "\\`",
     "\u0301": "\\'",
@@ -108,41 +108,41 @@ _LATEX_ACCENTS = {
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and control characters, which would break a row or a screen."""
+    """Return a text without line breaks and control characters, for a row of a table."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def group_heading(group: str) -> str:
-    """The name of a table's cells as a heading: "protocol paper, subsets en"."""
-    # Imported results have no protocol, and say what they are.
+    """Return the heading of a table's cells: "protocol paper, subsets en"."""
+    # Imported results have no protocol; their group names them.
     return group if group.startswith("imported") else f"protocol {group}"
 
 
 def two_decimals(value: float | None) -> str:
-    """A number as the tables print it."""
+    """Return a number with two decimals, as tables print it."""
     return MISSING_VALUE if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def direction(value: float | None) -> int:
-    """1 for up, -1 for down, 0 for a missing value and for what is printed as 0.00."""
-    # Of numpy's numbers the comparisons cannot be subtracted.
+    """Return 1 for up, -1 for down, 0 for a missing value or one printed as 0.00."""
+    # Comparisons of numpy's numbers cannot be subtracted.
     shown = 0.0 if value is None else round(float(value), 2)
     return (shown > 0) - (shown < 0)
 
 
 def change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> str:
-    """A relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
+    """Return a relative improvement as an arrow and a size: "▲ 0.43", "▼ 0.12", "0.00"."""
     arrow = {1: up, -1: down, 0: ""}[direction(value)]
     return arrow + two_decimals(None if value is None else abs(value))
 
 
 def full(value: float | None) -> str:
-    """The shortest text that reads back as the same number; nothing for a missing value."""
+    """Return the shortest text that reads back as the same number; empty if missing."""
     return "" if value is None else repr(float(value))
 
 
 def wrapped_header(name: str) -> str:
-    """The name broken before capitals where it would be wider than the numbers below it."""
+    """Return a name broken before capitals if it is wider than the numbers below it."""
     lines = [""]
     for word in re.findall(r"[A-Z]+[^A-Z]*|[^A-Z]+", name):
         if lines[-1] and len(lines[-1]) + len(word) > _HEADER_CHARACTERS:
@@ -152,10 +152,10 @@ def wrapped_header(name: str) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The text of a CSV file.
+    """Return the text of a CSV file.
 
-    A spreadsheet takes what begins with one of "=+-@" for a formula, and runs it: such names get an
-    apostrophe before them, which spreadsheets do not show. Numbers stay as they are.
+    A spreadsheet would run a text that begins with one of "=+-@" as a formula, so such names get an
+    apostrophe in front, which spreadsheets do not show. Numbers are unchanged.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -178,26 +178,26 @@ def _is_number(text: str) -> bool:
 
 
 def markdown_grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
-    """A table whose first `texts` columns are aligned to the left and the others to the right."""
+    """Return a Markdown table with its first `texts` columns aligned to the left."""
     rule = [":--"] * texts + ["--:"] * (len(header) - texts)
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
 def markdown_text(text: str) -> str:
-    """The text with everything escaped that Markdown or the HTML within it would read as markup."""
+    """Return a text with all markup of Markdown and HTML escaped."""
     escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN_SPECIAL.sub(r"\\\g<0>", escaped)
 
 
 def latex_row(cells: Iterable[str]) -> str:
-    """A row of a `tabular`."""
+    """Return a row of a `tabular` environment."""
     return f"{' & '.join(cells)} \\\\"
 
 
 def latex_text(text: str) -> str:
-    """The text with LaTeX's characters escaped and no two hyphens joined to a dash.
+    """Return a text escaped for LaTeX, without hyphens that would become a dash.
 
-    What pdflatex has no glyph for becomes a question mark, since it would not compile.
+    Characters that pdflatex has no glyph for become question marks; it would not compile.
     """
     escaped = "".join(map(_latex_character, one_line(text)))
     return re.sub("-(?=-)", "-{}", escaped)
@@ -211,7 +211,7 @@ def _latex_character(character: str) -> str:
     decomposed = unicodedata.normalize("NFKD", character)
     letter, accents = decomposed[:1], decomposed[1:]
     if len(accents) == 1 and accents in _LATEX_ACCENTS and letter.isascii() and letter.isalpha():
-        # A bare i and j would keep their dots below the accent.
+        # Plain i and j would keep their dots below the accent.
         stem = {"i": "\\i", "j": "\\j"}.get(letter, letter)
         return f"{_LATEX_ACCENTS[accents]}{{{stem if accents != chr(0x327) else letter}}}"
     if decomposed.isascii():

@@ -1,4 +1,4 @@
-"""Work on several tasks at once, in threads."""
+"""Runs jobs for several tasks in parallel, in threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lcbench.system.hardware import cores
 
 Result = TypeVar("Result")
 
-# Jobs at once; each may hold half a gigabyte.
+# Maximum number of parallel jobs; each may use half a gigabyte.
 _AT_ONCE = 4
 
 
@@ -21,12 +21,12 @@ def in_threads(
     sizes: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Return what jobs return, in their order; what is heaviest begins first.
+    """Return the results of jobs in their order; the largest jobs start first.
 
     Args:
-        jobs: that do not depend on one another.
-        sizes: how heavy each is.
-        progress: told how many are done, of how many.
+        jobs: independent jobs.
+        sizes: size of each job.
+        progress: receives the number of finished jobs and of all.
     """
     workers = min(_AT_ONCE, cores())
     order = sorted(range(len(jobs)), key=lambda place: -sizes[place])
@@ -41,7 +41,7 @@ def in_threads(
                 if progress is not None:
                     progress(done, len(jobs))
         except BaseException:
-            # Whoever interrupts it does not wait for jobs that have not begun.
+            # After an interrupt, jobs that have not started are dropped.
             pool.shutdown(cancel_futures=True)
             raise
     return [running[place].result() for place in range(len(jobs))]

@@ -10,7 +10,7 @@ from typing import Any
 
 from lcbench.repair.repair import Repair
 
-# What `Protocol.texts` is called in keys and in provenance: results on users' disks have it so.
+# The name of `Protocol.texts` in keys and in provenance, as in existing results.
 _TEXTS = "docs"
 
 
@@ -20,19 +20,18 @@ class Protocol:
 
     Attributes:
         name: name of its config.
-        prompts: `none`: texts are encoded as they are; `model`: with the prompts that the model's
-            own files have; `registry`: with the prompts and instructions that mteb's registry has
-            for the model.
-        dtype: of weights and activations; `tf32`: float32, with its products taken in TF32.
-        splits: which splits of a task are scored: a rule, or names joined by commas.
-        subsets: the subsets or languages that tasks are restricted to; None: all.
-        window: None: each model's own; else tokens.
-        texts: the digest of a task's texts (`Source.digest`); None: they are datasets of the hub,
-            whose commits tasks name.
-        pooling: the one that was asked for in the place of a model's; None: the model's.
-        own_code: whether code that the model names itself may run (`model.trust_remote_code`).
-        limit: how many items of each split and subset are scored, drawn at random
-            (`tasks.limit`); None: all of them.
+        prompts: `none`: texts are encoded without prompts; `model`: with the prompts in the model's
+            files; `registry`: with the prompts and instructions of mteb's registry for the model.
+        dtype: dtype of weights and activations; `tf32`: float32 with matrix products in TF32.
+        splits: scored splits of a task: a rule, or names joined by commas.
+        subsets: subsets or languages that tasks are restricted to; None: all.
+        window: requested window in tokens; None: each model's own.
+        texts: digest of a task's texts (`Source.digest`); None: they are datasets of the hub, whose
+            commits tasks name.
+        pooling: requested pooling that replaces the model's; None: the model's own.
+        own_code: whether the model's own code may run (`model.trust_remote_code`).
+        limit: number of items scored in each split and subset, drawn at random (`tasks.limit`);
+            None: all.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Protocol:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The fields as a cell's provenance has them."""
+        """The fields as stored in a cell's provenance."""
         fields = {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
         if self.limit is None:
             del fields["limit"]
@@ -56,10 +55,10 @@ class Protocol:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Protocol:
-        """Return the protocol that a cell's provenance has.
+        """Return the protocol stored in a cell's provenance.
 
         Raises:
-            TypeError: it has other fields.
+            TypeError: the record has other fields.
         """
         return cls(
             **{"texts" if name == _TEXTS else name: one for name, one in dict(record).items()}
@@ -67,23 +66,23 @@ class Protocol:
 
     @property
     def key(self) -> str:
-        """The name and a short digest of everything else: a folder of results."""
+        """The name and a short digest of everything else, which name a folder of results."""
         fields = self.record
         if self.subsets is None:
-            # So that results from before there was such a restriction are still found.
+            # Left out if None, so that results from before this key are still found.
             del fields["subsets"]
         if self.pooling is None:
             del fields["pooling"]
         if not self.own_code:
             del fields["own_code"]
         content = json.dumps(fields, sort_keys=True)
-        # Whoever finds the folder sees what is in it.
+        # So that the folder's name shows what it contains.
         name = self.name if self.limit is None else f"{self.name}-limit{self.limit}"
         return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def texts_of(record: Mapping[str, Any]) -> Any:
-    """Return the digest of texts that a protocol names, as provenance has it; None: it has none."""
+    """Return the digest of texts in a protocol's record, or None."""
     return record.get(_TEXTS)
 
 
@@ -94,9 +93,9 @@ class Cell:
     Attributes:
         model: name, `<organisation>/<model>`.
         revision: the commit, or a digest of the model's files.
-        repair: what is tried against length collapse.
-        task: its name, which tasks of two sources never share.
-        protocol: what else a score depends on.
+        repair: repair against length collapse.
+        task: name of the task, unique among all sources.
+        protocol: all other conditions of the score.
     """
 
     model: str

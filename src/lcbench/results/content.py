@@ -26,7 +26,7 @@ _NEVER_NEGATIVE = (
     *("nmi", "text_acc", "image_acc"),
 )
 
-# What a metric may exceed its range by: a correlation of 1 as it is computed.
+# Tolerance for rounding errors, as of a computed correlation of 1.
 _ROUNDING = 1e-6
 
 
@@ -77,7 +77,7 @@ def parse_provenance(content: bytes) -> dict[str, Any] | None:
 def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(content)
-    # A list in a list in a list …: Python's reader gives up at some depth.
+    # Lists nested too deeply for Python's parser.
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -125,19 +125,19 @@ def parse_result(raw: bytes) -> dict[str, Any] | None:
 
 
 def lowest_score(metric: str) -> int:
-    """Return the lowest value that a main score of mteb's can have: 0, or -1 (correlations)."""
+    """Return the lowest possible value of a main score of mteb: 0, or -1 (correlations)."""
     return 0 if metric.startswith(_NEVER_NEGATIVE) else -1
 
 
 def is_possible(score: Any, lowest: float = -1) -> bool:
     """Return whether a value can be a score, or is an unknown score (None, NaN).
 
-    Every main score of mteb's lies within [-1, 1]: accuracies, nDCG … within [0, 1], correlations
-    below 0 as well. What does not is in per cent, or no score.
+    Every main score of mteb is within [-1, 1]: accuracies, nDCG … within [0, 1], while correlations
+    may be negative. Any other value is a percentage, or not a score.
 
     Args:
         score: the value.
-        lowest: value of its metric.
+        lowest: lowest value of its metric.
     """
     if score is None:
         return True

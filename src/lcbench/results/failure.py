@@ -51,7 +51,7 @@ def read_failure(path: Path) -> Failure | None:
     said = dict(line.partition(": ")[::2] for line in head.split("\n"))
     attempts = said.get("attempts", "")
     if not (attempts.isascii() and attempts.isdecimal() and len(attempts) < 10):
-        # Of a version before there was more than a traceback.
+        # From a version that only recorded the traceback.
         last = text.strip().rpartition("\n")[2]
         return Failure(1, False, last, "", "", text)
     return Failure(

@@ -45,7 +45,7 @@ class CellFiles:
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file; empty for anything else, such as a pipe."""
-    # Else to open a pipe waits for whoever writes into it.
+    # Opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""

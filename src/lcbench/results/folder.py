@@ -6,16 +6,15 @@ with further data, whose names do not end in `.json` (mteb's loader would fail):
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/            the baseline
     <results_dir>/<protocol key>/results/<org>__<model>/<revision>/experiments/tau_<canonical>/
         <Task>.json                mteb's result; it is written last, so its presence means done
-        <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts; of an
-                                   imported result, where it comes from and what it lacks
-        <Task>.items.parquet       one row per item: id, length in tokens, score, ranks
-        <Task>.failure.txt         if the cell failed: how often, why, where, and the traceback
-        .<Task>.attempt-<n>        the claim of a process that runs the cell (`claims`)
-        model_meta.json            mteb's description of the model
+        <Task>.provenance.jsonl    protocol, proof, versions, data, hardware, seconds, texts; for an
+        imported result, its origin and what it lacks <Task>.items.parquet       one row per item:
+        id, length in tokens, score, ranks <Task>.failure.txt         if the cell failed: how often,
+        why, where, and the traceback .<Task>.attempt-<n>        the claim of a process that runs
+        the cell (`claims`) model_meta.json            mteb's description of the model
 
-Where `tau_<canonical>` would be longer than 200 characters (τ by layer for many layers), mteb and
-this module write `exp_<digest>`, and of the name of a model that is as long its beginning and a
-digest; the provenance, and mteb's description of the model, have all of it.
+If `tau_<canonical>` exceeds 200 characters (τ by layer for many layers), mteb and this module write
+`exp_<digest>`; a model's name of that length is cut and followed by a digest. The provenance and
+mteb's description of the model have the full names.
 
 This module imports neither mteb nor torch.
 """
@@ -140,7 +139,7 @@ class Results:
             ) from error
         if aside is not None:
             warn(f"{files.result} {wrong}; it is kept as {aside.name} and computed again.")
-        # Another process may have set it aside, and even have made it again.
+        # Another process may have set it aside, and may even have recomputed it.
         again = content_of(files.result)
         return again is not None and self._what_is_wrong(files, again) is None
 
@@ -182,7 +181,7 @@ class Results:
             steps.insert(0, (files.meta, _json_text(finished.model_meta, indent=4)))
         try:
             for path, text in steps:
-                # What was written before has brought this process's view of the folder up to date.
+                # The files written before have updated this process's view of the folder.
                 if not is_mine():
                     return False
                 write_atomically(path, text)
@@ -220,19 +219,20 @@ class Results:
         """Read scores into a frame with one row per cell × split × subset.
 
         Args:
-            column_of: the column of Table 1 for a task's name and mteb type.
-            warn: receives every file that is left out: it cannot be read, was changed, or is not
-                the result of the cell in whose place it lies. Nothing is written or renamed.
-            paths: of result files, only these; None: all in the folder.
+            column_of: returns the column of Table 1 for a task's name and mteb type.
+            warn: receives a line about each file that is left out because it is unreadable, was
+                changed, or belongs to another cell than its path says. Nothing is written or
+                renamed.
+            paths: result files to read; None: all in the folder.
 
         Returns:
-            columns group, window, model, revision, path (of a model's folder as it was asked for;
-            None: of the hub, or not known), policy, task, column, split, subset, score (in [0, 1],
-            NaN for a subset that an imported result lacks), conditions (what must be equal for two
-            cells to be compared), protocol (as the cell's provenance has it), files (the cell's
-            `CellFiles`), imported (None for a cell of ours; else what the revision is: `pinned`,
-            the one that mteb's registry names; `revision`, another; `unnamed`, not known;
-            `external`, of scores that the model's authors reported).
+            A frame with the columns group, window, model, revision, path (requested path of a
+            model's folder; None: a model of the hub, or unknown), policy, task, column, split,
+            subset, score (in [0, 1], NaN for a subset that an imported result lacks), conditions
+            (which must be equal for two cells to be compared), protocol (as in the cell's
+            provenance), files (the cell's `CellFiles`), imported (None for a cell of lcbench; else
+            the kind of revision: `pinned`, the one in mteb's registry; `revision`, another;
+            `unnamed`, unknown; `external`, for scores reported by the model's authors).
         """
         import pandas as pd
 
@@ -287,7 +287,7 @@ class Results:
             try:
                 items = read_items(files)
                 check_items(files, items, read.provenance)
-                # What all its rows hold.
+                # Values that all its rows have in common.
                 if ITEMS not in read.provenance:
                     conditions |= items_digest(items, read.result, digests)
             except FileNotFoundError:
@@ -305,7 +305,7 @@ def _set_aside(path: Path, content: bytes) -> Path | None:
 
     Args:
         path: of the file.
-        content: that it was found to have.
+        content: content that was found invalid.
 
     Raises:
         OSError: it cannot be renamed.
@@ -316,10 +316,10 @@ def _set_aside(path: Path, content: bytes) -> Path | None:
         path.replace(aside)
     except FileNotFoundError:
         return None
-    # A link that led to itself leads nowhere under another name.
+    # A link that pointed to itself is dangling under another name.
     if content_of(aside) in (content, None):
         return aside
-    # Another process has put a new one there; unless yet another has come since, it goes back.
+    # Another process has written a new file there; put it back, unless there is one again.
     try:
         os.link(aside, path)
     except FileExistsError:

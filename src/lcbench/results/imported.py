@@ -31,7 +31,7 @@ _META = "model_meta.json"
 _EXPERIMENTS = "experiments"
 _LAYOUT = "results/<organisation>__<model>/<revision>/<Task>.json"
 
-# The main score of a type of task, where mteb had another before it had today's.
+# Former main scores of types of tasks whose main score mteb has changed.
 _FORMER_MAIN_SCORE = {"Reranking": "map"}
 
 Outcome = Literal["taken", "known", "unused", "refused"]
@@ -125,7 +125,7 @@ def import_results(
 
 
 def _protocol() -> Protocol:
-    """Return the protocol that imported results are kept under: what of it is known."""
+    """Return the protocol of imported results, as far as it is known."""
     return Protocol(
         name="imported",
         prompts="unknown",
@@ -138,10 +138,10 @@ def _protocol() -> Protocol:
 
 
 def _base(path: Path, results_dir: Path) -> Path:
-    """Return the path as it was given, made absolute: its last parts name model and revision.
+    """Return the path as given, made absolute; its last parts name model and revision.
 
     Raises:
-        RequestError: it is no folder of baselines that can be imported.
+        RequestError: it is not a folder of baselines that can be imported.
     """
     base = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would lose a link's own name
     if not base.exists():
@@ -161,10 +161,10 @@ def _base(path: Path, results_dir: Path) -> Path:
 
 
 def _find(base: Path) -> tuple[list[Path], list[Path]]:
-    """Return the result files below a repository, its `results`, a model or a revision.
+    """Return the result files in a repository, its `results`, a model's or a revision's folder.
 
     Returns:
-        the files of baselines and those of experiments.
+        The files of baselines, and those of experiments.
     """
     if (base / "results").is_dir():
         base = base / "results"
@@ -183,10 +183,10 @@ def _find(base: Path) -> tuple[list[Path], list[Path]]:
 def _only(
     files: list[Path], experiments: list[Path], request: ImportRequest
 ) -> tuple[list[Path], list[Path]]:
-    """Return the files of the models and tasks that were asked for.
+    """Return the files of the requested models and tasks.
 
     Raises:
-        RequestError: a model or tasks of which there is none.
+        RequestError: there are no results of a model or task.
     """
     if request.models is not None and files:
         there = {_model_of(path.parent) for path in files}
@@ -218,12 +218,12 @@ def _nothing(path: Path, experiments: Sequence[Path]) -> str:
 
 
 def _model_of(revision: Path) -> str:
-    """Return the name of the model that a revision's folder belongs to, as the layout has it."""
+    """Return the name of a revision's model, according to the layout."""
     return revision.parent.name.replace("__", "/")
 
 
 def _import_file(path: Path, base: Path, results: Results, replaces: bool) -> Outcome:
-    """Take in one file.
+    """Import one file.
 
     Raises:
         _UnusableError: it cannot be read, or differs from what was imported before.
@@ -296,17 +296,17 @@ def _read(path: Path) -> TaskResult:
 
     try:
         with warnings.catch_warnings():
-            # Of a main score that is not there: what comes of that is told of the file.
+            # Warnings about a missing main score; the outcome is reported for the file.
             warnings.simplefilter("ignore")
             return TaskResult.from_disk(path)
     except Exception as error:
-        # mteb converts old formats, and stumbles over other content in any way there is.
+        # mteb converts old formats, and may raise any error for other content.
         reason = " ".join(str(error).split())[:200]
         raise _UnusableError(f"it cannot be read: {type(error).__name__}: {reason}") from error
 
 
 def _subsets(entry: TaskEntry) -> list[str]:
-    # The score of an aggregate stands under one name, whatever the subsets of its parts.
+    # The score of an aggregate has one name, whatever the subsets of its parts.
     return ["default"] if entry.parts else list(entry.subsets)
 
 
@@ -317,7 +317,7 @@ def _parts(scores: Scores) -> dict[str, list[str]]:
 def _without(
     parts: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Return the splits and subsets that are not among others."""
+    """Return the splits and subsets that are missing from others."""
     rest = {
         split: [subset for subset in subsets if subset not in others.get(split, ())]
         for split, subsets in parts.items()
@@ -328,10 +328,10 @@ def _without(
 def _with_main_score(
     split: str, entries: Sequence[Mapping[str, Any]], task: TaskEntry
 ) -> list[dict[str, Any]]:
-    """Return the entries that have a main score, or one that was the main score in their time.
+    """Return the entries with a main score, or with what was the main score at the time.
 
     Raises:
-        _UnusableError: one is no score of its metric.
+        _UnusableError: one is not a possible value of its metric.
     """
     former = _FORMER_MAIN_SCORE.get(task.kind, task.main_score)
     lowest = lowest_score(task.main_score)
@@ -351,7 +351,7 @@ def _with_main_score(
 
 
 def _metric(scores: Scores, task: TaskEntry) -> str | None:
-    """Return which metric the main scores are, by their values; None if the file does not say."""
+    """Return the metric of the main scores, judged by their values; None if unknown."""
     entries = [entry for of_split in scores.values() for entry in of_split]
     names = [
         name
@@ -368,7 +368,7 @@ def _registered(model: str) -> ModelMeta | None:
 
 
 def _origin(revision: str, meta: ModelMeta | None) -> str:
-    """Return whose a revision is; see `Results.read`."""
+    """Return the kind of a revision; see `Results.read`."""
     if revision == "external":
         return "external"
     if revision == "no_revision_available":
@@ -377,11 +377,11 @@ def _origin(revision: str, meta: ModelMeta | None) -> str:
 
 
 def _said_by_registry(meta: ModelMeta | None, task: TaskEntry) -> dict[str, Any] | None:
-    """Return what mteb's registry has for the model: what a run through it would have used."""
+    """Return what mteb's registry states for the model, as a run of mteb would have used it."""
     if meta is None:
         return None
     prompts = meta.loader_kwargs.get("model_prompts") or {}
-    # Of the task, of its type or of all, and there for one role or both.
+    # For the task, its type or all tasks, and for one role or both.
     owners, roles = (task.name, task.kind), ("query", "document")
     names = {*owners, *roles, *(f"{owner}-{role}" for owner in owners for role in roles)}
     return {
@@ -393,7 +393,7 @@ def _said_by_registry(meta: ModelMeta | None, task: TaskEntry) -> dict[str, Any]
 
 
 def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
-    """Return mteb's description of the model: that of the source, as far as there is one."""
+    """Return mteb's description of the model, based on the source's if there is one."""
     from mteb.models.model_meta import ModelMeta
 
     try:
@@ -402,7 +402,7 @@ def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
         found = None
     empty = ModelMeta.create_empty().to_dict()
     own = found if isinstance(found, dict) else {}
-    # Under other names mteb would not find the model again.
+    # Under another name mteb would not find the model.
     return {**empty, **own, "name": cell.model, "revision": cell.revision}
 
 

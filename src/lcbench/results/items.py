@@ -19,39 +19,39 @@ ITEMS_SCHEMA = pa.schema(
     [
         ("split", pa.string()),
         ("subset", pa.string()),
-        # A query's id (of sub-queries, what their ids have in common); else the position in the
+        # A query's id (for sub-queries, the common part of their ids); else the position in the
         # split (and, for clusterings, in the set).
         ("id", pa.string()),
-        # Tokens that the model reads of the item, and of the second text of a pair: of sub-queries,
-        # the longest; of a document with summaries the longest machine summary, as mteb encodes
-        # its summaries and not itself.
+        # Tokens that the model reads of the item, and of the second text of a pair; for
+        # sub-queries, of the longest one; for a document with summaries, of the longest machine
+        # summary, since mteb encodes the summaries only.
         ("tokens", pa.int32()),
         ("tokens_2", pa.int32()),
-        # The same texts' lengths in characters, before truncation and without a prompt: a text
-        # that the window cuts is as long as it is, and equally long for every model. Older results
-        # have neither this nor a relevant document's.
+        # Lengths of the same texts in characters, before truncation and without prompts, so that
+        # they are the same for every model. Older results lack this, and the same of relevant
+        # documents.
         ("characters", pa.int32()),
         ("characters_2", pa.int32()),
         # The item's part of the main score: a query's nDCG, AP …, or that of its sub-queries
-        # together; a pair's cosine; the share of experiments that classify a text rightly; a
+        # together; a pair's cosine; the share of experiments that classify a text correctly; a
         # document's correlation of its summaries' similarities with their grades, as its task
         # averages it (SummEval's first version: the mean of Spearman's ρ and its p-value). Null for
-        # clusterings, whose sets have scores, in mteb's result, but their texts have none.
+        # clusterings, where mteb's result has scores of sets, not of texts.
         ("score", pa.float64()),
-        # What is true of it: a pair's similarity, a text's label.
+        # The gold standard: a pair's similarity, a text's label.
         ("gold", pa.string()),
-        # What was predicted: the label in each experiment, or the cluster.
+        # The prediction: the label in each experiment, or the cluster.
         ("predictions", pa.list_(pa.string())),
-        # Of a text: the experiments that classify it rightly, the first in the lowest bit. Null for
-        # others, of more than 63 experiments, and in older results.
+        # For a text, the experiments that classify it correctly, the first in the lowest bit. Null
+        # for other items, for more than 63 experiments, and in older results.
         ("right", pa.int64()),
-        # Digests of the texts that the item shares with others, whatever their ids: of a query its
-        # own text (unless others of its split ask the same) and its relevant documents together; of
-        # a classification the text, of pairs both texts, of summaries their document, of
-        # clusterings all texts of the set. Older results have none.
+        # Digests of the texts that the item shares with others, whatever their ids: for a query,
+        # its own text (unless others of its split have the same) and its relevant documents
+        # together; for classification the text, for pairs both texts, for summaries their document,
+        # for clusterings all texts of the set. Older results have none.
         ("shares", pa.list_(pa.string())),
-        # Of a query: every relevant document, its grade, tokens and characters, and its rank over
-        # the whole corpus (1 = first), or among the candidates where the task reranks.
+        # For a query, every relevant document with its grade, tokens, characters, and rank over the
+        # whole corpus (1 = first), or among the candidates if the task reranks.
         (
             "relevant",
             pa.list_(
@@ -70,11 +70,11 @@ ITEMS_SCHEMA = pa.schema(
 )
 
 
-# The same of the items. Older results have none: their items are taken as they are.
+# The same for the items. Older results have none, and their items are not checked.
 ITEMS_DIGEST = "items_sha256"
 
-# In a provenance, and in a cell's conditions: the digest of what its items are (ids, labels), as
-# far as the data alone says it. Of an older result it is taken of the items themselves.
+# In provenance and conditions: the digest of the items' content (ids, labels) that the data alone
+# determines. For an older result it is computed from the items themselves.
 ITEMS = "items_of_data"
 
 
@@ -83,16 +83,16 @@ class ItemsError(Exception):
 
 
 def read_items(files: CellFiles) -> bytes:
-    """Return the items' file as it is, for `check_items`.
+    """Return the content of the items' file, for `check_items`.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: it is missing or unreadable.
     """
     return read_bytes(files.items)
 
 
 def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any]) -> None:
-    """Check that items are unchanged: some damaged files would crash pyarrow.
+    """Check that items are unchanged, since some damaged files would crash pyarrow.
 
     Raises:
         ItemsError: they were changed.
@@ -103,10 +103,10 @@ def check_items(files: CellFiles, content: bytes, provenance: Mapping[str, Any])
 
 
 def whole_items(files: CellFiles) -> pa.BufferReader:
-    """Return a cell's items for pyarrow to read, if they are as they were written.
+    """Return a cell's items for pyarrow to read, if they are unchanged.
 
     Raises:
-        OSError: they are not there, or cannot be read.
+        OSError: they are missing or unreadable.
         ItemsError: they were changed.
     """
     import pyarrow as pa
@@ -117,11 +117,11 @@ def whole_items(files: CellFiles) -> pa.BufferReader:
 
 
 def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
-    """Return the digest of what items are: their ids and labels, without scores and ranks.
+    """Return the digest of the items' content: ids and labels, without scores and ranks.
 
     Args:
-        items: with the columns split, subset, id, gold and relevant.
-        relevant: whether queries' relevant documents and their grades are part of it.
+        items: items with the columns split, subset, id, gold and relevant.
+        relevant: whether it includes queries' relevant documents and their grades.
     """
     digest = hashlib.sha256()
     for name in ("split", "subset", "id", "gold"):
@@ -135,7 +135,7 @@ def digest_of_items(items: pa.Table, *, relevant: bool) -> str:
         )
         graded = list(zip(ids, grades, strict=True))
         start = 0
-        # A null has no length: of a text, or a pair.
+        # Texts and pairs have null here, which has no length.
         for length in lists.value_lengths().fill_null(0).to_pylist():
             digest.update(json.dumps(sorted(graded[start : start + length])).encode())
             start += length
@@ -155,20 +155,20 @@ Parts = frozenset[tuple[str, str]]
 def items_digest(
     content: bytes, result: Mapping[str, Any], known: dict[bytes, tuple[Parts, str | None]]
 ) -> dict[str, str]:
-    """Return the digest of an older result's items, as newer ones have it in their provenance.
+    """Return the digest of an older result's items, which newer ones have in their provenance.
 
-    It is not known of items that cannot be read; of documents with summaries, which go by the model
-    as well; of sub-queries, which were written in any order once; and of an aggregate, whose digest
+    It is unknown for unreadable items; for documents with summaries, which also depend on the
+    model; for sub-queries, which were once written in any order; and for an aggregate, whose digest
     is that of its parts.
 
     Args:
-        content: of the items' file.
+        content: content of the items' file.
         result: mteb's.
-        known: parts and digests of items that were read before: most cells of a task have the same,
+        known: parts and digests of items that were read before. Most cells of a task have the same,
             whose columns are not read again.
 
     Returns:
-        The condition; empty where it is not known.
+        The condition; empty if unknown.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -181,7 +181,7 @@ def items_digest(
             key = _columns_key(content, file.metadata)
             if key not in known:
                 known[key] = _parts_and_digest(file.read(columns=list(_OF_DATA)), known)
-    # A broken file, or one of another layout.
+    # The file is damaged, or has another layout.
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return {}
     parts, digest = known[key]
@@ -192,9 +192,9 @@ def items_digest(
 def _parts_and_digest(
     items: pa.Table, known: dict[bytes, tuple[Parts, str | None]]
 ) -> tuple[Parts, str | None]:
-    """Return the splits and subsets of items, and their digest; None where the model has a part.
+    """Return the splits and subsets of items, and their digest; None if it depends on the model.
 
-    The same items in another order have the digest of those that were read first.
+    The same items in another order get the digest of those that were read first.
     """
     import pyarrow as pa
 
@@ -213,7 +213,7 @@ def _parts_and_digest(
 
 
 def _columns_key(content: bytes, metadata: Any) -> bytes:
-    """Return a digest of the columns that the data alone determines, as a file has them."""
+    """Return a digest of the columns of a file that the data alone determines."""
     digest = hashlib.sha256(repr((metadata.num_rows, metadata.created_by)).encode())
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):

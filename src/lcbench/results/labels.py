@@ -1,4 +1,4 @@
-"""The names that tables show in place of models' names, as `model.label=` gave them."""
+"""Stores the labels of models, given by `model.label=`, which tables show instead of names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Labels = Mapping[tuple[str, str], str]
 
 
 def read_labels(results_dir: Path) -> Labels:
-    """Return the labels of a folder of results; none where there is no such file, or another."""
+    """Return the labels of a folder of results; none if the file is missing or invalid."""
     try:
         rows = json.loads((results_dir / NAME).read_text(encoding="utf-8"))
         return {(str(row["model"]), str(row["revision"])): str(row["label"]) for row in rows}

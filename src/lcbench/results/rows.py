@@ -24,21 +24,21 @@ from lcbench.tasks import texts
 # The most files of one fault that a report names; it counts the others.
 _MOST_NAMED = 5
 
-# In a provenance: the pooling of a model that names none, where none was asked for.
+# In provenance: the pooling of a model if neither it nor the request specifies one.
 ASSUMED_POOLING = "assumed_pooling"
-# In a provenance: the digest of the model's files. A commit's may have been changed on a machine.
+# In provenance: the digest of the model's files, since those of a commit may have been changed.
 MODEL_DIGEST = "model_digest"
-# In a provenance: the folder of a model as it was asked for. Older results have none.
+# In provenance: the requested path of a model's folder. Older results have none.
 MODEL_PATH = "model_path"
 
 # The heading of imported cells. No protocol's name has a colon, so it cannot coincide with one.
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
-# Libraries whose versions must be equal for cells to be compared: all that encode or score. The
-# version of lcbench changes with every commit; relevant changes alter the key instead.
+# Libraries whose versions must be equal for cells to be compared: all that encode or score.
+# lcbench's version changes with every commit; relevant changes alter the key instead.
 COMPARED_VERSIONS = tuple(name for name in DISTRIBUTIONS if name != "lcbench")
 
-# What no two results share.
+# Columns that together identify a result.
 UNIQUE = ("group", "texts", "window", "model", "revision", "policy", "task", "split", "subset")
 
 
@@ -62,7 +62,7 @@ class LeftOut:
 
 
 def result_files(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Return the files in the places of results below a folder, sorted.
+    """Return the paths below a folder where results are stored, sorted.
 
     Only the levels of the layout are listed, so that circular links do no harm. Folders that cannot
     be listed are reported.
@@ -89,7 +89,7 @@ def _entries(folder: Path, left_out: LeftOut) -> list[os.DirEntry[str]]:
 
 
 def _folders(folder: Path, left_out: LeftOut) -> list[Path]:
-    # `is_dir` of a link in circles raises.
+    # `is_dir` raises for a circular link.
     found = []
     for entry in _entries(folder, left_out):
         with suppress(OSError):
@@ -102,7 +102,7 @@ def _json_files(folder: Path, left_out: LeftOut) -> list[Path]:
     return [
         Path(entry.path)
         for entry in _entries(folder, left_out)
-        # Beside files some systems keep others of the same name with a dot before it.
+        # Some systems keep companion files with the same name after a dot.
         if entry.name.endswith(".json") and entry.name[0] != "." and entry.name != META
     ]
 
@@ -128,7 +128,7 @@ def read_cell(results_dir: Path, files: CellFiles, content: bytes) -> ReadCell:
     Args:
         results_dir: the folder of all results.
         files: of the cell.
-        content: of its result.
+        content: content of its result.
 
     Raises:
         StorageError: the provenance cannot be read: no permission.
@@ -155,13 +155,13 @@ def _of_another_cell(
 ) -> str | None:
     """Return how a result contradicts its path, or None if it does not.
 
-    A folder that was copied, renamed or merged by hand shows the scores of one cell as those of
-    another. What an older provenance does not say is not compared.
+    A folder that was copied, renamed or merged by hand would show the scores of one cell as those
+    of another. Facts that an older provenance lacks are not compared.
     """
     model, revision, policy = _cell_of(files.folder)
     tau = provenance.get("policy")
     if tau is not None and experiment_folder({"tau": tau}) == files.folder.name:
-        # Of a long name the folder has a digest.
+        # A folder with a long name has a digest.
         tau = policy
     told = {
         "task": (result["task_name"], files.task),
@@ -184,7 +184,7 @@ def _of_another_cell(
 
 
 def _model_folder(folder: Path) -> Path:
-    """Return the folder of the model that a cell's folder lies in."""
+    """Return the model's folder that contains a cell's folder."""
     return folder.parents[2] if folder.parent.name == "experiments" else folder.parent
 
 
@@ -199,7 +199,7 @@ def conditions_of(result: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     versions = versions if isinstance(versions, dict) else {}
     conditions = {
         "dataset_revision": str(result.get("dataset_revision")),
-        # A result may have been copied here from elsewhere: what it says of itself counts as well.
+        # A result may have been copied here from elsewhere, so what it states itself also counts.
         "mteb_version": str(result.get("mteb_version")),
         "data": json.dumps(provenance.get("data"), sort_keys=True),
         "prompts": json.dumps(provenance.get("prompts"), sort_keys=True),
@@ -225,7 +225,7 @@ def result_rows(
     protocol = provenance.get("protocol", {})
     window = provenance.get("window")
     if isinstance(window, float | int) and not window < NO_LIMIT:
-        # Infinity, or what transformers writes for no limit.
+        # Infinity, or transformers' number for no limit.
         window = None
     protocol = protocol if isinstance(protocol, dict) else {}
     task = result["task_name"]
@@ -263,7 +263,7 @@ def result_rows(
 
 
 def _cell_of(folder: Path) -> tuple[str, str, str]:
-    """Return model, revision and policy of a folder of results; of long names what is there."""
+    """Return model, revision and policy of a folder of results; long names are as shortened."""
     policy = "1"
     if folder.parent.name == "experiments":
         policy, folder = folder.name.removeprefix("tau_"), folder.parents[1]

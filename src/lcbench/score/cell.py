@@ -1,4 +1,4 @@
-"""Scores one cell: loads the task's data, has it encoded, and lets mteb score it."""
+"""Scores one cell: loads the task's data, requests embeddings, and lets mteb score them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class FailedCell:
             LOGGER.error("a GPU has failed:\n%s", "".join(traceback.format_exception(error)))
             raise DeviceLost(lost) from error
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        # Both are written down.
+        # Both are recorded.
         return cls(
             without_credentials(reason),
             without_credentials("".join(traceback.format_exception(error))),
@@ -114,8 +114,7 @@ class EncoderError(Exception):
 def score_cell(job: Job, backend: Backend) -> ScoredCell:
     """Score a cell in this process.
 
-    Raises:
-        any error of mteb, the data or the model.
+    Raises: any error of mteb, the data or the model.
     """
     from threadpoolctl import threadpool_limits
 

@@ -19,8 +19,8 @@ import mteb
 import pyarrow as pa
 from datasets import Dataset
 
-# The one place where mteb puts a document's title and text, or a query and its instruction,
-# together; written again here it could differ from what was encoded.
+# mteb's own code that joins a document's title and text, or a query and its instruction. A copy of
+# it here could differ from what was encoded.
 from mteb.abstasks import (
     AbsTaskClassification,
     AbsTaskRetrieval,
@@ -47,15 +47,15 @@ class Scored:
 
     Attributes:
         result: mteb's.
-        items: one row an item, in the schema above; None for types of tasks without.
-        counters: what the encoder did for it.
-        without_items: why there are no items, if there are none.
-        items_of_data: digest of what the items are, as far as the data alone says it: ids, labels
-            and relevant documents, without scores and ranks; None where they go by the model.
-        differs: how its data differs from what mteb knows the dataset by, in one line each.
-        seconds: all in all.
-        seconds_load: of them, for loading the data.
-        seconds_items: of them, for collecting the items.
+        items: one row per item, in the schema above; None for types of tasks without items.
+        counters: counts of texts and tokens, and times, of the encoder.
+        without_items: reason if there are no items; else None.
+        items_of_data: digest of the items' content that the data alone determines: ids, labels and
+            relevant documents, without scores and ranks; None if items depend on the model.
+        differs: differences of its data from mteb's statistics of the dataset, in one line each.
+        seconds: total time.
+        seconds_load: time for loading the data.
+        seconds_items: time for collecting the items.
     """
 
     result: TaskResult
@@ -92,17 +92,17 @@ def score(
 ) -> Scored:
     """Score a task with mteb and collect its items.
 
-    An aggregate is scored part by part, and combined by mteb's own rule; its items are those of
-    its parts, whose names take the place of the subset.
+    The parts of an aggregate are scored separately and combined by mteb's own rule; its items are
+    those of its parts, with the name of the part as the subset.
 
     Args:
-        task: pointed at its data.
-        encoder: of its texts.
-        unverified: whether data may have another number of texts than mteb knows its dataset by.
-        limit: how many items of each split and subset are scored; None: all.
+        task: task that was pointed at its data.
+        encoder: encoder of its texts.
+        unverified: whether data may have another number of texts than mteb's statistics.
+        limit: number of items scored in each split and subset; None: all.
 
     Raises:
-        whatever mteb, the data or the model raises: the caller records it.
+        any error of mteb, the data or the model; the caller records it.
     """
     if not isinstance(task, AbsTaskAggregate):
         return _score_one(task, encoder, unverified, limit)
@@ -150,7 +150,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
     encoder.counters = Counters()
     differs = load(task)
     if not unverified and (wrong := [one for one in differs if not one.is_tolerable]):
-        # The request was refused for it before; so it has changed since.
+        # An earlier check would have refused it, so the data has changed since.
         raise DataError("; ".join(map(str, wrong)))
     cut = ExitStack()
     if limit is not None:
@@ -175,20 +175,20 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
             )
             (result,) = outcome.task_results
             _check_range(result, task.metadata.main_score)
-            # The items below ask the encoder again for what it has encoded: not counted.
+            # Collecting items requests embeddings a second time, which is not counted.
             counters, encoder.counters = encoder.counters, Counters()
             scored = time.perf_counter()
             try:
                 rows = items_of(task, result, encoder, Path(folder), per_query)
                 items = None if rows is None else pa.Table.from_pylist(list(rows), ITEMS_SCHEMA)
                 without_items = None if items is not None else f"none for {task.metadata.type}"
-            # mteb's score stands, whatever a task of a form not foreseen here does to its items.
+            # An unforeseen form of task may break the items; mteb's score is valid all the same.
             except Exception as error:
                 items, without_items = None, f"{type(error).__name__}: {error}"
     finally:
         cut.close()
         task.unload_data()
-    # What the items asked for is encoding and waiting as well, though no text of mteb's.
+    # Requests for items also take encoding and waiting time, although they add no texts.
     asked = encoder.counters
     counters.seconds += asked.seconds
     counters.seconds_wait += asked.seconds_wait
@@ -206,14 +206,14 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
 
 
 def _check_range(result: TaskResult, metric: str) -> None:
-    """Check that main scores are possible.
+    """Check that main scores are within the range of their metric.
 
     Args:
         result: mteb's.
         metric: name of the main score.
 
     Raises:
-        ValueError: one cannot, naming its split and subset.
+        ValueError: one is not; the message names its split and subset.
     """
     lowest = lowest_score(metric)
     for split, entries in result.scores.items():
@@ -226,10 +226,10 @@ def _check_range(result: TaskResult, metric: str) -> None:
 
 
 def _items_of_data(task: AbsTask, items: pa.Table) -> str | None:
-    """Return the digest of what a task's items are; None where that goes by the model as well.
+    """Return the digest of a task's items; None if they also depend on the model.
 
-    Two cells of one dataset have the same, at whatever temperature. Which documents are items of a
-    summarisation goes by their similarities, and so does which documents of sub-queries are ranked.
+    Cells of one dataset have the same digest at all temperatures. In summarisation the similarities
+    determine which documents are items, and with sub-queries which documents are ranked.
     """
     if isinstance(task, AbsTaskSummarization):
         return None
@@ -243,12 +243,12 @@ def _joined_digests(digests: Sequence[str | None]) -> str | None:
 
 
 class _WithLists(Dataset):  # type: ignore[misc]
-    """A dataset that gives a whole column as a list, and keeps it.
+    """A dataset that returns columns as lists and caches them.
 
-    Its own columns are read by the row, 0.1 ms each. mteb looks up every single label of a training
-    split, ten times over, to draw from it, and hands the labels of the test split to a dozen
-    metrics in each experiment: 3 s a draw and 2 s an experiment for EmotionClassification, whose
-    regressions take 0.05 s.
+    Columns of `datasets` are read row by row, which takes 0.1 ms each. mteb looks up every label of
+    a training split, ten times over, to draw samples, and passes the labels of the test split to a
+    dozen metrics in each experiment: 3 s per draw and 2 s per experiment for EmotionClassification,
+    whose regressions take 0.05 s.
     """
 
     def __getitem__(self, key: Any) -> Any:
@@ -261,20 +261,20 @@ class _WithLists(Dataset):  # type: ignore[misc]
 
 
 def _keep_columns(task: AbsTaskClassification) -> None:
-    """Let the labels of a task's splits be looked up at once; the data stays the same."""
+    """Cache the label columns of a task's splits; the data stays the same."""
     found: Any = task.dataset
     for splits in (found, *found.values()):
         for split in splits.values() if isinstance(splits, dict) else ():
             if type(split) is Dataset:
-                # The task has it for itself.
+                # The task has its own copy.
                 split.__class__ = _WithLists
 
 
 def _keep_queries(task: AbsTaskRetrieval, kept: PerQuery) -> None:
-    """Keep the metrics of every query, which mteb hands to this hook and then averages.
+    """Keep the metrics of every query, which mteb passes to this hook before it averages them.
 
-    Where sub-queries are scored together their own metrics have no part in the score (and MIND has
-    2.4 million of them): what is kept are the similarities that mteb merges.
+    If sub-queries are scored together, the score does not depend on their own metrics (of which
+    MIND has 2.4 million), so the similarities that mteb merges are kept instead.
     """
     original: Callable[..., dict[str, float]] = task.task_specific_scores
     merges = task.metadata.main_score.startswith(SUBQUERIES)

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from mteb.results import TaskResult
 
-# Scores of queries with the whole corpus that are held at once (256 MiB), and documents that are
-# compared with them at once: a similarity makes copies.
+# Maximum number of scores of queries with the whole corpus in memory (256 MiB), and of documents
+# per similarity call, which makes copies.
 _RANK_SCORES = 2**26
 _RANK_DOCUMENTS = 2**16
 
-# mteb derives these from classification, but what they predict is no label.
+# mteb derives these from classification, but they do not predict labels.
 _CLASSIFIES_OTHERWISE = (AbsTaskMultilabelClassification, AbsTaskRegression)
 
-# By split and subset, of every query: its metrics, or its documents' similarities.
+# Metrics of every query, or similarities of its documents, by split and subset.
 PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
 
 
@@ -48,7 +48,7 @@ def items_of(
     folder: Path,
     per_query: PerQuery,
 ) -> Iterator[dict[str, Any]] | None:
-    """Return one row an item, or None for a type of task that has none here."""
+    """Return one row per item; None for types of tasks whose items are not collected."""
     if isinstance(task, AbsTaskRetrieval):
         if task.metadata.main_score.startswith(SUBQUERIES):
             return _subquery_items(task, encoder, per_query)
@@ -138,7 +138,7 @@ def _classification_items(
 def _clustering_items(
     task: AbsTaskClusteringLegacy, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
-    # mteb leaves sets of a single label out of its predictions.
+    # mteb's predictions leave out sets with a single label.
     sets = [one for one in data if len(set(one[task.label_column_name])) > 1]
     for number, (one, clusters) in enumerate(zip(sets, predictions, strict=True)):
         prompt = encoder.prompt_of(task.metadata, None)
@@ -160,21 +160,21 @@ def _clustering_items(
 def _summary_items(
     task: AbsTaskSummarization, data: Any, predictions: Any, encoder: Encoder
 ) -> Iterator[dict[str, Any]]:
-    # mteb's own rule, of one document at a time: the score is the mean of what it gives.
+    # mteb's own rule, applied to each document separately: the score is the mean of the results.
     metrics: Callable[..., Any] = summary_metrics(task)
     summaries = list(data[task.machine_summaries_column_name])
     prompt = encoder.prompt_of(task.metadata, None)
     lengths = iter(encoder.lengths([text for several in summaries for text in several], prompt))
     longest = [max(next(lengths) for _ in several) for several in summaries]
-    # As mteb has them in its predictions.
+    # In the order of mteb's predictions.
     grades = [
         ((np.array(one) - task.min_score) / (task.max_score - task.min_score)).tolist()
         for one in data[task.relevancy_column_name]
     ]
     place = -1
     for i, own in enumerate(predictions["human_scores"]):
-        # mteb leaves out documents whose grades or similarities are all the same, and says not
-        # which. The next document with these grades is the one: two with the same are not known.
+        # mteb leaves out documents whose grades or similarities are all equal, without saying
+        # which. They are matched by their grades, which differ between all known documents.
         place = grades.index(own, place + 1)
         document = {name: [values[i]] for name, values in predictions.items()}
         yield {
@@ -225,10 +225,11 @@ def _retrieval_items(
 def _subquery_items(
     task: AbsTaskRetrieval, encoder: Encoder, per_query: PerQuery
 ) -> Iterator[dict[str, Any]]:
-    """Return one row for all sub-queries of a query, which mteb scores together.
+    """Return one row per query for its sub-queries, which mteb scores together.
 
-    A document's similarity is its largest to any of them (mteb's `max_over_subqueries`). Ranks are
-    those among the documents that mteb kept for any of them: all candidates, up to 1,000 each.
+    A document's similarity is its maximum over the sub-queries (mteb's `max_over_subqueries`).
+    Ranks are among all documents that mteb kept for any sub-query: all candidates, up to 1,000
+    each.
     """
     metric = task.metadata.main_score.removeprefix(SUBQUERIES)
     for split, subset in list(per_query):
@@ -236,11 +237,11 @@ def _subquery_items(
         members: dict[str, list[str]] = {}
         for query in data["relevant_docs"]:
             members.setdefault(query.rpartition("_")[0], []).append(query)
-        # Tens of millions of similarities for MIND: let go of as soon as they are merged.
+        # MIND has tens of millions of similarities, which are freed as soon as they are merged.
         results = per_query.pop((split, subset))
         merged = {query: _largest([results[one] for one in own]) for query, own in members.items()}
         del results
-        # As mteb has it: the same for all sub-queries.
+        # As in mteb, the same for all sub-queries.
         grades = {query: data["relevant_docs"][own[-1]] for query, own in members.items()}
         scores = retrieval_scores(merged, grades, task.k_values)
         queries = _texts_by_id(data["queries"], PromptType.query)
@@ -249,8 +250,8 @@ def _subquery_items(
         lengths = _tokens_by_id(task, encoder, queries, PromptType.query)
         asked = {query: [queries[one] for one in own] for query, own in members.items()}
         shares = _query_shares(asked, grades, corpus)
-        # mteb groups the judgments by query in another order each time that it reads them; items
-        # have to be the same at every temperature.
+        # mteb groups the judgments by query in a different order at each reading, but items must be
+        # the same at every temperature.
         for query in dict.fromkeys(one.rpartition("_")[0] for one in data["queries"]["id"]):
             if query not in members:
                 continue
@@ -283,15 +284,15 @@ def _query_shares(
     grades: Mapping[str, Mapping[str, int]],
     corpus: Mapping[str, str],
 ) -> dict[str, list[str]]:
-    """Return what each query of a split shares with others: its own text, its relevant documents.
+    """Return digests of what queries share with others: their text and relevant documents.
 
-    Several relevant documents are shared together only: through single ones nearly all queries of
-    some tasks would be linked. A question that several queries ask is a form of words, such as
-    "What is the passkey?", and says nothing of what is searched for.
+    Several relevant documents only count together: through single ones, nearly all queries of some
+    tasks would be linked. A text that several queries of a split have, such as "What is the
+    passkey?", is a mere phrase, and does not identify what is searched for.
 
     Args:
-        queries: texts of each; several where sub-queries are scored together.
-        grades: of documents, by query.
+        queries: texts of each query; several if sub-queries are scored together.
+        grades: grades of documents, by query.
         corpus: texts of documents, by id.
     """
     own = {query: _shares(texts) for query, texts in queries.items()}
@@ -305,9 +306,9 @@ def _query_shares(
 
 
 def _shares(texts: Collection[str]) -> list[str]:
-    """Return the digest of texts together, in whatever order, as items have it.
+    """Return one digest of several texts, independent of their order.
 
-    mteb strips documents, which have a title before them, but not the texts of other tasks.
+    mteb strips documents with titles, but not the texts of other tasks.
     """
     digest = hashlib.blake2b(digest_size=8)
     for text in sorted({text.strip() for text in texts}):
@@ -317,7 +318,7 @@ def _shares(texts: Collection[str]) -> list[str]:
 
 
 def _bits(flags: Sequence[bool]) -> int | None:
-    """Return the places that are true as the bits of a number; None where it has too few."""
+    """Return booleans as the bits of a number; None if there are too many."""
     return None if len(flags) > 63 else sum(1 << place for place, flag in enumerate(flags) if flag)
 
 
@@ -342,7 +343,7 @@ _PER_QUERY = {
 
 
 def _query_metric(metrics: Mapping[str, float], main_score: str) -> float | None:
-    """Return a query's own value of the main score; None where mteb keeps none per query."""
+    """Return a query's value of the main score; None if mteb keeps none per query."""
     name, _, cut = main_score.rpartition("_at_")
     return metrics.get(f"{_PER_QUERY.get(name, name)}_{cut}")
 
@@ -370,8 +371,8 @@ def _ranks(
 ) -> dict[tuple[str, str], int]:
     """Return the rank of every relevant document of every query: 1 + the documents before it.
 
-    Over the whole corpus (mteb keeps its first 1,000), or among a query's candidates. A document
-    that is the query itself is no rival where the task leaves it out.
+    Ranks are over the whole corpus (of which mteb keeps the first 1,000), or among a query's
+    candidates. If the task ignores documents identical to the query, they are not counted.
     """
     place = {id_: i for i, id_ in enumerate(corpus)}
     of_document = encoder.prompt_of(task.metadata, PromptType.document)

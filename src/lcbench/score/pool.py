@@ -1,8 +1,8 @@
 """A pool of processes that score cells while the encoder works on other cells.
 
 mteb's scoring (logistic regression, clustering) uses one core and no GPU. Each cell is scored by a
-process that requests embeddings from this one. If a process dies, or is ended because its cell
-takes too long, only that cell fails.
+process that requests embeddings from the main process. If a process dies, or is ended because its
+cell takes too long, only that cell fails.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ from lcbench.system.thirdparty import start_without_main
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
 
-# What one may take: libraries (0.4 GiB, since processes share most of them) and its task's data.
+# Memory of a scoring process: libraries (0.4 GiB, as processes share most of them) and data.
 _GIB_PER_PROCESS = 2.0
-# Nothing is heard from any process for so long: is the encoder still there?
+# Seconds without a message from any process after which the encoder is checked.
 _POLL_SECONDS = 1.0
-# Of the time between two looks at a cell no more counts as its own: this process may have slept.
+# Upper limit on the time between two checks that counts for a cell, since this process may have
+# been suspended.
 _MOST_BETWEEN_POLLS = 5.0
 
 
 def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:
-    """Return how many processes score: as asked, or as many as cores and memory allow.
+    """Return the number of scoring processes: as requested, or as many as cores and memory allow.
 
     Args:
-        asked: how many; None: see above.
-        beside_gpu: whether texts are encoded on a GPU: it computes while all cores are free, and
-            waits for them to be tokenised, so that half of the cores are left to that.
-        among: how many cores there are; None: as here.
+        asked: requested number; None: as many as cores and memory allow.
+        beside_gpu: whether texts are encoded on a GPU. Half of the cores are then left to
+            tokenisation, which the GPU waits for.
+        among: number of cores; None: the number that this process may use.
     """
     if asked is not None:
         return asked
@@ -77,8 +78,8 @@ class Pool:
     """Processes that score cells, started on first use.
 
     Attributes:
-        count: how many there are at most; 0: cells are scored in this process.
-        offline: whether the network is out of bounds for processes that are started from now on.
+        count: maximum number of processes; 0: cells are scored in this process.
+        offline: whether processes that are started from now on must not use the network.
     """
 
     def __init__(
@@ -92,14 +93,15 @@ class Pool:
         """Prepare; nothing is started yet.
 
         Args:
-            count: processes; 0: cells are scored in this one, one after the other.
+            count: number of processes; 0: cells are scored in this process, one after the other.
             offline: see above.
-            address: of a site's mirror of the hub.
-            cell_minutes: that a cell may take, without those in which the encoder works for other
-                cells; None: any number.
+            address: address of a site's mirror of the hub.
+            cell_minutes: time limit of a cell, not counting time in which the encoder works for
+                other cells; None: no limit.
 
         Raises:
-            RequestError: cells are scored in this process, which cannot end one alone.
+            RequestError: there is a time limit but no scoring process, so that a cell could not be
+                ended.
         """
         if cell_minutes is not None and not count:
             raise without_processes(cell_minutes)
@@ -115,16 +117,16 @@ class Pool:
             forks = "forkserver" in methods
             self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
             if forks:
-                # A process that has imported everything and does nothing but fork.
+                # A process that has imported all libraries and only forks.
                 self._context.set_forkserver_preload(["lcbench.score.preload"])
 
     def warm_up(self) -> None:
-        """Begin to load the libraries in the background."""
+        """Start to load the libraries in the background."""
         if self._context is not None and self._context.get_start_method() == "forkserver":
             _start_quietly(forkserver.ensure_running)
 
     def working(self) -> int:
-        """Return how many processes are scoring at present, and so use a core."""
+        """Return the number of processes that are scoring now, each on one core."""
         return sum(one.job is not None and not one.asking for one in self._workers)
 
     def run(
@@ -136,12 +138,13 @@ class Pool:
         """Score cells of one model, and yield each as it ends.
 
         Args:
-            jobs: in the order in which they are begun; the next is asked for when it can be.
-            engine: encodes for them.
-            started: called for each job as it starts.
+            jobs: jobs in the order in which they are started; the next one is requested when it can
+                be.
+            engine: encoder of their texts.
+            started: called for each job when it starts.
 
         Raises:
-            EncoderStuck: the encoder does not come back from a cell that was ended for its time.
+            EncoderStuck: the encoder hangs in a cell that was ended because of its time limit.
         """
         if not self.count:
             for job in jobs:
@@ -179,14 +182,14 @@ class Pool:
             server.end()
             if server.current is not None:
                 engine.stop()
-            # Before the server is waited for: it may be writing to one that does not read.
+            # Before waiting for the server, which may be writing to a process that does not read.
             self._end_busy()
             serving.shutdown(wait=not engine.is_stuck)
             if any(one.job for one in self._workers):
                 self.close()
 
     def close(self) -> None:
-        """End all processes, also in the middle of their work."""
+        """End all processes, including busy ones."""
         self._end_busy()
         for worker in self._workers:
             worker.connection.close()
@@ -196,7 +199,7 @@ class Pool:
         self._workers = []
 
     def _end_busy(self) -> None:
-        """End the processes that are in the middle of their work."""
+        """End the processes that are scoring a cell."""
         busy = [one for one in self._workers if one.job is not None]
         for worker in busy:
             with suppress(ProcessLookupError):
@@ -204,7 +207,7 @@ class Pool:
         _wait_for(busy)
 
     def _overdue(self, server: Server) -> list[Worker]:
-        """Count the time that cells have taken since the last look, and return whose is over."""
+        """Add the time since the last check to each cell, and return processes over the limit."""
         now = time.monotonic()
         passed = min(now - self._looked, _MOST_BETWEEN_POLLS)
         self._looked = now
@@ -217,7 +220,7 @@ class Pool:
         return [one for one in busy if one.seconds > 60 * self._cell_minutes]
 
     def _give_up(self, worker: Worker, server: Server) -> tuple[Job, FailedCell]:
-        """End a process whose cell takes too long, and return that cell as a failed one."""
+        """End a process whose cell takes too long, and return the failure of that cell."""
         job = worker.job
         if job is None:
             raise ValueError("a process without a cell takes no time")
@@ -225,7 +228,7 @@ class Pool:
         started = descendants(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, STACKS_SIGNAL)
-            # It may be stopped, and then writes nothing.
+            # A stopped process would write nothing.
             time.sleep(_POLL_SECONDS / 2)
             os.kill(pid, END)
         _wait_for([worker])
@@ -254,7 +257,7 @@ class Pool:
             try:
                 worker.connection.send(job)
             except OSError as error:
-                # It died while it had nothing to do.
+                # It died while it was idle.
                 failed = self._remove_dead(worker)
                 if idle is None:
                     raise LcbenchError(
@@ -283,7 +286,7 @@ class Pool:
             worker.job = None
             yield job, message
         elif message[0] == "prompt":
-            # Known at once, and not to wait for what is being encoded.
+            # Answered at once instead of after the texts that are being encoded.
             with suppress(*PIPE_ERRORS):
                 worker.connection.send(prompt_of(engine, message))
         else:
@@ -291,10 +294,10 @@ class Pool:
             server.ask(worker, job, message)
 
     def _start_in_time(self) -> Worker:
-        """Start a process, which for a moment waits for the one that forks it.
+        """Start a process; this waits briefly for the one that forks it.
 
         Raises:
-            LcbenchError: that takes longer than a cell may.
+            LcbenchError: this takes longer than the time limit of a cell.
         """
         if self._cell_minutes is None:
             return self._start()
@@ -310,7 +313,7 @@ class Pool:
             try:
                 begun.set_result(worker)
             except InvalidStateError:
-                # Nobody waits for it any more.
+                # The caller has given up on it.
                 worker.process.kill()
                 worker.life.close()
 
@@ -335,7 +338,7 @@ class Pool:
             daemon=True,
         )
         start_without_main(process)
-        # So that either side sees the end of the other.
+        # So that each side notices when the other one ends.
         there.close()
         life_there.close()
         words_there.close()
@@ -347,7 +350,7 @@ class Pool:
         """Remove a dead process from the pool, and return the failure of its cell."""
         worker.process.join(SHUTDOWN_SECONDS)
         code = worker.process.exitcode
-        # Its connection is closed with the last that knows of it: the server may be writing there.
+        # The connection is closed with its last reference, as the server may be writing to it.
         worker.life.close()
         worker.job = None
         self._workers.remove(worker)
@@ -369,7 +372,7 @@ def _wait_for(workers: Sequence[Worker]) -> None:
     left = [one for one in workers if one.process.is_alive()]
     for worker in left:
         worker.process.kill()
-    # What says that they have ended may itself be stopped: all of them are waited for together.
+    # The forking process, which reports their ends, may itself be stopped: wait for all together.
     until = time.monotonic() + SHUTDOWN_SECONDS
     for worker in left:
         worker.process.join(max(0.0, until - time.monotonic()))
@@ -383,16 +386,16 @@ class _JobQueue:
         self._back: deque[Job] = deque()
 
     def next(self) -> Job | None:
-        """Return the next; None: there is none."""
+        """Return the next job, or None."""
         return self._back.popleft() if self._back else next(self._jobs, None)
 
     def put_back(self, job: Job) -> None:
-        """Take back one that could not be begun: it is the next."""
+        """Take back a job that could not be started, as the next one."""
         self._back.appendleft(job)
 
 
 def _start_quietly(start: Callable[[], None]) -> None:
-    """Start a process that ignores Ctrl-C and the like."""
+    """Start a process that ignores the signals of a terminal."""
     if threading.current_thread() is not threading.main_thread():
         start()
         return

@@ -1,4 +1,4 @@
-"""What a process that scores imports, done once in the process that all are forked from."""
+"""Imports the libraries of scoring processes once, in the process that they are forked from."""
 
 from lcbench.system.imports import import_libraries
 

@@ -1,4 +1,4 @@
-"""The parent's side: encodes texts for scoring processes and returns embeddings."""
+"""Runs in the main process: encodes texts for scoring processes and returns embeddings."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Worker:
 
     process: Any
     connection: Connection
-    # Held open so that the process can tell when this one is gone.
+    # Kept open so that the process notices when this one ends.
     life: Connection
     job: Job | None = None
     asking: bool = False
     relay: Relay | None = None
-    # That its cell has taken, without the waiting for the encoder's turn.
+    # Time of its cell, without waiting for the encoder.
     seconds: float = 0.0
 
 
@@ -51,8 +51,8 @@ class Server:
     """Answers the processes' requests in a separate thread, one at a time.
 
     Attributes:
-        current: what is being answered.
-        abandoned: the cell whose request is being answered, where nobody waits for the answer.
+        current: request that is being answered.
+        abandoned: cell whose request is being answered although its process was ended.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -67,7 +67,7 @@ class Server:
         self.abandoned: Cell | None = None
 
     def ask(self, worker: Worker, job: Job, message: tuple[Any, ...]) -> None:
-        """Put a request in the queue."""
+        """Queue a request."""
         with self._changed:
             self._requests.append(_Request(job.number, worker, job, message))
             self._changed.notify()
@@ -80,7 +80,7 @@ class Server:
                 self._awaited = None
 
     def abandon(self, worker: Worker) -> None:
-        """Drop what a process has asked for that was ended, also what is being answered."""
+        """Drop the requests of a process that was ended, including the one being answered."""
         self.forget(worker)
         with self._changed:
             if self.current is not None and self.current.worker is worker:
@@ -118,7 +118,7 @@ class Server:
             with about(request.job.cell):
                 reply = self._answer(request)
             request.worker.asking = False
-            # Where the process is gone, its end is seen elsewhere.
+            # If the process has ended, `Pool` notices it.
             with suppress(*PIPE_ERRORS):
                 request.worker.connection.send(reply)
             with self._changed:
@@ -133,9 +133,9 @@ class Server:
         return any(one.worker is self._awaited for one in self._requests)
 
     def _next(self) -> _Request:
-        # The rest of what was begun, then what is under the present repair, then cells in their
-        # order: the sooner one has its embeddings together, the sooner it is scored beside the
-        # encoding of others; and another temperature is proven again.
+        # First the rest of a request in progress, then requests under the present repair, then
+        # cells in their order. The sooner a cell has all its embeddings, the sooner it is scored in
+        # parallel with the encoding of others; and each change of temperature is checked again.
         going_on = [one for one in self._requests if one.worker is self._awaited]
         same = [one for one in self._requests if one.job.cell.repair == self._repair]
         request = min(going_on or same or self._requests)
@@ -155,19 +155,19 @@ class Server:
             return backend.lengths(texts, *given)
         except EmbeddingError as error:
             return error
-        # Whatever it is, it belongs to that cell.
+        # Any error is a failure of that cell.
         except Exception as error:
             return EncoderError(FailedCell.of(error))
 
 
 def prompt_of(engine: Engine, message: tuple[Any, ...]) -> Any:
-    """Return the answer to a question for a prompt, or the error that it is."""
+    """Return the prompt that was requested, or the error of looking it up."""
     try:
         return engine.prompt_of(*message[1:])
     except Exception as error:
         return EncoderError(FailedCell.of(error))
 
 
-# Seconds after which an encoder that was told to stop is taken to hang: it stops after its batch,
-# or when a block of texts is tokenised, which take a few seconds.
+# Seconds after which an encoder that was told to stop counts as hanging: it stops after the present
+# batch or block of texts to tokenise, which take a few seconds.
 ENCODER_SECONDS = 120.0

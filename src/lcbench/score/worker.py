@@ -1,4 +1,4 @@
-"""The scoring process's side: scores cells, and sends texts to the parent for encoding."""
+"""Runs in a scoring process: scores cells, and sends texts to the main process for encoding."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from lcbench.tempscale.policy import Role
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-# What tells a process that scores to end: SIGTERM reaches every process of a job, and what those do
-# then is for the one to say that started them. Nothing else sends this one.
+# The signal that ends a scoring process. SIGTERM is unsuitable: it reaches every process of a job,
+# and only the main process decides what happens then.
 END = signal.SIGALRM
 
 
 class _RemoteBackend:
-    """The parent process's encoder; see `Backend`."""
+    """The encoder of the main process; see `Backend`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -63,8 +63,7 @@ class _RemoteBackend:
         return reply
 
 
-# What is sent to all processes of a terminal or of a job: what they do is decided by the one that
-# started them.
+# Signals that are sent to all processes of a terminal or job; the main process handles them.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -72,15 +71,15 @@ def score_jobs(
     connection: Connection, life: Connection, words: Connection, offline: bool, address: str | None
 ) -> None:
     """Score jobs until there are no more; the main function of a scoring process."""
-    # Some of mteb's similarities are taken on a GPU wherever one is seen: thousands of small ones
-    # next to the encoder, in any precision, and half a gigabyte of its memory in each process.
-    # In time: nothing that has been imported before asks CUDA for its devices.
+    # mteb computes some similarities on a GPU if it sees one: thousands of small ones that compete
+    # with the encoder, in any precision, with half a gigabyte of GPU memory per process. Nothing
+    # imported before this line has queried CUDA for its devices.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for one in IGNORED_SIGNALS:
         signal.signal(one, signal.SIG_IGN)
-    # As an exception, so that what the libraries have to clean up is.
+    # As an exception, so that libraries can clean up.
     signal.signal(END, lambda *_: sys.exit(1))
-    # What it says goes to the one log there is, not between the lines of another.
+    # Its output goes to the log, line by line.
     for stream in (1, 2):
         os.dup2(words.fileno(), stream)
     words.close()
@@ -123,5 +122,5 @@ def _end_with(life: Connection) -> None:
     os._exit(1)
 
 
-# What lets such a process write down where it is.
+# So that the process can write its traceback to the log.
 STACKS_SIGNAL = signal.SIGUSR2

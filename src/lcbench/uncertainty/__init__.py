@@ -1,1 +1,1 @@
-"""How sure a number is: items, bootstrap, permutation, covariance."""
+"""Estimates the uncertainty of scores: bootstrap, permutation test, covariance."""

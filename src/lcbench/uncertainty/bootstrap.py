@@ -1,9 +1,9 @@
 """Bootstrap samples of the scores of one task, the same for all cells that have its items.
 
-A sample weighs each cluster of items (`clusters`) at random and gives every cell its score over
-them, so that cells are compared over the same draws. A weight goes by the cluster, the sample and
-the seed alone, so that tasks that share items are drawn together, whatever else is drawn.
-Knows nothing of tables.
+A sample gives each cluster of items (`clusters`) a random weight, and every cell its score under
+these weights, so that cells are compared over the same draws. A weight depends on the cluster, the
+sample and the seed only, so that tasks with common items are drawn together, independently of
+anything else that is drawn.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ LEVEL = 0.95
 # From this reach on, draws end too early: it is between those of eight and nine units.
 _FAR = 2.5
 _OUTMOST = 10
-# Weights that are held at once, 2 MB of them as floating point, by samples and clusters. A number
-# of 64 bits makes four weights, of neighbouring samples.
+# Shape of a block of weights, by samples and clusters: 2 MB in floating point. A 64-bit number
+# gives the weights of four neighbouring samples.
 _SAMPLES_AT_ONCE = 1024
 _LANES = 4
-# Of pairs the samples at once are so many that the counts of all pairs stay in the cache: this many
-# counts, and at least this many samples.
+# For pairs, maximum number of counts in a block, so that they fit into the cache, and minimum
+# number of samples.
 _COUNTS = 2**19
 _FEWEST_SAMPLES = 32
-# What Weyl's sequence of SplitMix64 adds from number to number.
+# Increment of the Weyl sequence of SplitMix64.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -58,19 +58,19 @@ class Resampled:
     """The bootstrap samples of cells with the same items.
 
     Attributes:
-        scores: over all items, as fractions, shape (cells,).
-        draws: over each sample, shape (resamples, cells).
+        scores: scores over all items, as fractions, shape (cells,).
+        draws: scores over each sample, shape (resamples, cells).
         drawn: covariance of the draws, shape (cells, cells).
-        variations: of the scores, of independent sources.
-        components: what was drawn from, of cells that are not alike.
-        places: of each cell in them.
-        units: what they are.
-        count: how many, experiments aside.
-        clusters: how many independent ones they make.
-        grouped: what the clusters are, where they are fewer than the units: documents, or groups.
-        signed: whether the score can be below 0: correlations, and means of values some of which
+        variations: variation of the scores by independent sources.
+        components: what samples are drawn from, for cells with different values.
+        places: position of each cell in the components.
+        units: name of the units: queries, pairs …
+        count: number of units, not counting experiments.
+        clusters: number of independent clusters of units.
+        grouped: name of the clusters if there are fewer than units: documents, or groups.
+        signed: whether the score can be negative: a correlation, or a mean of values some of which
             are.
-        still: names of the subsets (or splits) of a single cluster, which stay as they are.
+        still: names of subsets (or splits) with a single cluster, which do not vary.
     """
 
     scores: NDArray[np.float64]
@@ -87,37 +87,38 @@ class Resampled:
     still: tuple[str, ...] = ()
 
     def stretch(self, gradient: NDArray[np.float64]) -> tuple[float, float]:
-        """Return how far an interval of a sum of scores must reach, and the degrees of freedom.
+        """Return how far an interval of a sum of scores must reach, and its degrees of freedom.
 
-        Percentiles of a bootstrap are too narrow for few clusters: its variance is smaller by
-        (n − 1)/n than the one estimated without bias, and normal where Student's t is right. The
-        percentiles that make up for both are those of Hesterberg (2015, "expanded percentile"). Of
-        several sources the degrees of freedom are Satterthwaite's.
+        Bootstrap percentiles are too narrow for few clusters: their variance is (n − 1)/n times the
+        unbiased one, and their tails are normal instead of Student's t. Hesterberg's (2015)
+        expanded percentiles correct both. For several sources, the degrees of freedom are
+        Satterthwaite's.
 
         Args:
-            gradient: of the quantity by each score, shape (cells,).
+            gradient: derivatives of the quantity with respect to the scores, shape (cells,).
 
         Returns:
-            the reach in standard deviations of the draws (1.96 for many units), and the degrees.
+            the reach in standard deviations of the draws (1.96 for many units), and the degrees of
+            freedom.
         """
         variances, degrees = variances_of(self.variations, gradient)
         return reach(variances, degrees, float(gradient @ self.drawn @ gradient))
 
     def error(self, gradient: NDArray[np.float64]) -> float:
-        """Return the standard error of a sum of scores, of such a gradient, without bias."""
+        """Return the unbiased standard error of a sum of scores with this gradient."""
         return float(np.sqrt(variances_of(self.variations, gradient)[0].sum()))
 
     def deviation(self, gradient: NDArray[np.float64]) -> float:
-        """Return the standard deviation of the draws of a sum of scores, of such a gradient."""
+        """Return the standard deviation of the draws of a sum of scores with this gradient."""
         return float(np.sqrt(max(float(gradient @ self.drawn @ gradient), 0.0)))
 
     def differences(self, raw: int, ours: int) -> NDArray[np.float64]:
-        """Return what each cluster adds to the difference of two cells' scores, (clusters,).
+        """Return each cluster's contribution to the difference of two scores, shape (clusters,).
 
-        Of pairs: with ranks g of the gold standard and a, b of each cell's cosines, centred and
-        scaled to length 1, the difference of Spearman's correlations ρ is Σ (b − a) g. As
-        Σ (b² − a²) = 0, it is also the sum of (b − a) g − ρ (b² − a²) / 2, what a pair adds to
-        first order (without the second term a test would be valid, and far weaker).
+        For pairs, with ranks g of the gold standard and ranks a, b of the two cells' cosines,
+        centred and scaled to length 1, the difference of Spearman's correlations ρ is Σ (b − a) g.
+        As Σ (b² − a²) = 0, it is also the sum of (b − a) g − ρ (b² − a²) / 2, a pair's contribution
+        to first order. (Without the second term the test would be valid but far weaker.)
         """
         of_items = [one for one in self.components if not one.deviates]
         parts = []
@@ -139,7 +140,7 @@ class Resampled:
 
     @cached_property
     def _by_cluster(self) -> Grouped:
-        """The units of all components that are made of items, by their clusters."""
+        """The units of all components that consist of items, grouped by cluster."""
         of_items = [one for one in self.components if not one.deviates]
         if len(of_items) == 1:
             return of_items[0].grouped
@@ -147,35 +148,35 @@ class Resampled:
 
     @staticmethod
     def changes(differences: NDArray[np.float64]) -> tuple[int, int]:
-        """Return how many clusters raise a score, and how many lower it, by `differences`."""
-        # Of a cluster whose items cancel, rounding leaves something.
+        """Return how many clusters raise a score and how many lower it, given `differences`."""
+        # If the items of a cluster cancel out, rounding errors remain.
         least = 1e-12 * float(np.abs(differences).max(initial=0.0))
         return int((differences > least).sum()), int((differences < -least).sum())
 
     def p_value(self, raw: int, ours: int, differences: NDArray[np.float64] | None = None) -> float:
         """Return the p-value of the difference of two cells' scores (`permutation`).
 
-        Sign flips of what the clusters add to it. Exact for means of items without experiments,
-        and else to first order. A classification's experiments add normal noise of the variance
-        that they show, and as ten of them know it badly, p is that of Student's t, of
-        (experiments − 1) / (their share of the variance) degrees of freedom. That is fewer than
-        Satterthwaite's, with which p falls below 0.001 up to 1.6 times too often; in simulations of
-        1,000 texts and 10 experiments of any share, p falls below 0.05, 0.01 and 0.001 in 0.88 to
-        1, 0.74 to 1 and 0.5 to 1 times as many cases as it should. (With the variance taken as
-        known: 1.6, 3 and 9 times.) What varies with texts and experiments together is in the
-        differences of texts already, and is no noise again.
+        The signs of the clusters' contributions are flipped. This is exact for means of items
+        without experiments, and otherwise to first order. A classification's experiments add normal
+        noise of their observed variance. As ten experiments estimate it badly, p is that of
+        Student's t with (experiments − 1) / (their share of the variance) degrees of freedom. These
+        are fewer than Satterthwaite's, with which p falls below 0.001 up to 1.6 times too often. In
+        simulations of 1,000 texts and 10 experiments of any share, p falls below 0.05, 0.01 and
+        0.001 in 0.88 to 1, 0.74 to 1 and 0.5 to 1 times as many cases as it should. (With the
+        variance taken as known: 1.6, 3 and 9 times.) The interaction of texts and experiments is
+        contained in the differences of texts, and is not added to the noise.
 
         Args:
             raw: the first cell.
             ours: the second.
-            differences: of the two, if they are known already.
+            differences: their `differences`, if already computed.
         """
         gradient = np.zeros(len(self.scores))
         gradient[[raw, ours]] = -1.0, 1.0
         noise = unknown = 0.0
         for together in self.variations:
             if together.source == "both":
-                # The texts have it already.
+                # It is contained in the texts' differences.
                 noise -= float(gradient @ together.covariance @ gradient)
         for one in self.components:
             if one.deviates:
@@ -192,12 +193,12 @@ class Resampled:
 def reach(
     variances: NDArray[np.float64], degrees: NDArray[np.float64], drawn: float
 ) -> tuple[float, float]:
-    """Return how far an interval reaches, in standard deviations of the draws.
+    """Return how far an interval must reach, in standard deviations of the draws.
 
     Args:
-        variances: of independent components, each estimated without bias.
-        degrees: of freedom of each.
-        drawn: the variance of the draws.
+        variances: unbiased variances of independent components.
+        degrees: degrees of freedom of each.
+        drawn: variance of the draws.
 
     Returns:
         the reach, and the degrees of freedom of the sum (Satterthwaite 1946).
@@ -213,24 +214,24 @@ def reach(
 def interval(
     draws: NDArray[np.float64], reaching: float, value: float, deviation: float
 ) -> tuple[float, float]:
-    """Return the percentiles of draws that lie as far out as a normal value's would.
+    """Return the percentiles of draws that correspond to a normal quantile.
 
-    Means of n units lie between the least and the greatest of them, however often they are drawn:
-    of few units percentiles cannot reach as far as they should (of two tasks that gain, none would
-    ever reach zero). Where the reach is that of eight units or less, the interval is at least
-    value ± reach × deviation: Student's t. Of a normal quantity without effect, zero is then
-    excluded in 5.5 % of cases for two units (49 % by percentiles alone), 5.4 % for three (26 %),
-    5.1 % for four (12 %), 4.5 % for six (7 %).
+    However often n units are drawn, their mean lies between the smallest and the largest of them,
+    so that percentiles of few units cannot reach as far as they should (for two tasks that gain,
+    none would ever reach zero). If the reach is that of eight units or fewer, the interval is
+    therefore at least value ± reach × deviation, Student's t. For a normal quantity without effect,
+    zero is then excluded in 5.5 % of cases for two units (49 % by percentiles alone), 5.4 % for
+    three (26 %), 5.1 % for four (12 %) and 4.5 % for six (7 %).
 
     Args:
-        draws: of the quantity, shape (resamples,).
-        reaching: of `reach`.
+        draws: draws of the quantity, shape (resamples,).
+        reaching: result of `reach`.
         value: the quantity itself.
-        deviation: of the draws; to first order, where some of them may be infinite.
+        deviation: standard deviation of the draws, to first order if some of them may be infinite.
     """
     tail = float(special.ndtr(-reaching))
     if reaching > _FAR:
-        # Further out a percentile is one of a few draws, which may be infinite.
+        # Further out, a percentile would depend on a few draws, which may be infinite.
         tail = max(tail, _OUTMOST / len(draws))
     low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail], method="inverted_cdf"))
     if reaching > _FAR:
@@ -239,7 +240,7 @@ def interval(
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Return a source of random numbers of its own for each name: no other draw changes it."""
+    """Return a random generator for a name, independent of all other draws."""
     digest = hashlib.sha256("\0".join(names).encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, dtype=np.uint32).tolist()])
 
@@ -253,25 +254,25 @@ def resample(
 ) -> Resampled | None:
     """Return bootstrap samples of the scores of cells with the same items.
 
-    Each cluster has a weight of Poisson(1) in a sample: it is there as often as if clusters were
-    drawn with replacement, but for the number of all (Hanley and MacGibbon 2006; Chamandy,
-    Muralidharan, Najmi and Naidu 2012). A mean is the ratio of weighted sums, a correlation that of
-    pairs that come so many times. A part of a single cluster stays as it is in all samples.
+    Each cluster has a weight of Poisson(1) in a sample, as if clusters were drawn with replacement
+    but their total number were not fixed (Hanley and MacGibbon 2006; Chamandy, Muralidharan, Najmi
+    and Naidu 2012). A mean is the ratio of weighted sums; a correlation counts each pair as often
+    as its weight says. A part with a single cluster does not vary.
 
     Args:
-        cells: with the same items, and the same number of experiments.
-        resamples: how many samples.
-        seed: of all that is drawn.
-        name: of the task: its experiments are its own.
-        clusters: of each of `independent_parts`, that of each item; None: they share nothing.
+        cells: samples of cells with the same items and number of experiments.
+        resamples: number of samples.
+        seed: seed of all draws.
+        name: name of the task, which gives its experiments their own draws.
+        clusters: cluster of each item, for each of `independent_parts`; None: items share nothing.
 
     Returns:
-        None where there is no variation to draw from: all items are of one cluster.
+        The samples; None if nothing varies because all items belong to one cluster.
     """
     if clusters is None:
         clusters = unlinked(cells[0], name)
-    # Cells with the same values have the same score in every sample, to the last bit; those that
-    # are right about the same texts as often, but in other experiments, vary by themselves.
+    # Cells with the same values have the same score in every sample, to the last bit. Cells that
+    # are equally often right about the same texts, but in other experiments, are drawn separately.
     unlike, place_of = _unlike(cells)
     parts = components([cells[place] for place in unlike], name, clusters)
     signed = any(one.gold is not None or (one.values < 0).any() for one in parts)
@@ -302,7 +303,7 @@ def resample(
         units=first.units,
         count=sum(len(one.clusters) for one in of_items),
         clusters=len(np.unique(np.concatenate([one.grouped.members for one in of_items]))),
-        # What links queries of one split is their documents; other texts are the same.
+        # Queries of one split are linked by common documents; other items by equal texts.
         grouped="documents" if first.units == "queries" and within else "groups",
         signed=signed,
         still=_names_of_still(cells[0], clusters),
@@ -310,7 +311,7 @@ def resample(
 
 
 def unlinked(samples: Samples, name: str) -> list[NDArray[np.uint64]]:
-    """Return clusters of items that share nothing, of each of `independent_parts`."""
+    """Return a cluster per item, for items that share nothing, by `independent_parts`."""
     return link(
         [
             nothing_shared(numbered(len(samples[parts[0]].values), name, parts[0]))
@@ -320,7 +321,7 @@ def unlinked(samples: Samples, name: str) -> list[NDArray[np.uint64]]:
 
 
 def _names_of_still(samples: Samples, clusters: Sequence[NDArray[np.uint64]]) -> tuple[str, ...]:
-    """Return the names of the parts of a score that are of a single cluster."""
+    """Return the names of the parts of a score that have a single cluster."""
     splits = {split for split, _ in samples}
     names = []
     for (parts, _), of_part in zip(independent_parts(samples), clusters, strict=True):
@@ -339,7 +340,7 @@ def _scores(one: Component) -> NDArray[np.float64]:
 
 
 def _unlike(cells: Sequence[Samples]) -> tuple[list[int], list[int]]:
-    """Return the places of cells with values of their own, and for each cell which of them."""
+    """Return the positions of cells with distinct values, and the index of each cell among them."""
     known: dict[bytes, int] = {}
     unlike: list[int] = []
     place_of: list[int] = []
@@ -361,13 +362,13 @@ def _unlike(cells: Sequence[Samples]) -> tuple[list[int], list[int]]:
 def _drawn(one: Component, resamples: int, seed: int) -> NDArray[np.float64]:
     """Return the scores of a component over each sample, shape (resamples, cells).
 
-    A sample in which all weights are 0, or of correlations one side is constant, counts as the
+    A sample in which all weights are 0, or one side of a correlation is constant, counts as the
     score itself.
     """
     if one.correlations is not None:
         return _correlations(one.correlations, one.clusters, resamples, seed)
     grouped, centre, count = one.grouped, one.values.mean(axis=0), len(one.values)
-    # The last row counts the units.
+    # The last row holds the number of units.
     total = np.zeros((one.values.shape[1] + 1, resamples))
     for some in steps_of(len(grouped.members), CLUSTERS_AT_ONCE):
         sums = grouped.sums(some, one.values[grouped.units(some)] - centre) / count
@@ -383,7 +384,7 @@ def _drawn(one: Component, resamples: int, seed: int) -> NDArray[np.float64]:
 def _correlations(
     correlations: Correlations, clusters: NDArray[np.uint64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return Spearman's correlations of samples of pairs of clusters, (resamples, cells)."""
+    """Return Spearman's correlations over samples of clusters, shape (resamples, cells)."""
     step = min(_SAMPLES_AT_ONCE, max(_FEWEST_SAMPLES, _COUNTS // len(clusters) // _LANES * _LANES))
     found = np.concatenate(
         [
@@ -395,9 +396,10 @@ def _correlations(
 
 
 def _poisson() -> NDArray[np.uint8]:
-    """Return how often a cluster is in a sample for each number of 16 bits, shape (65536,).
+    """Return the weight of a cluster for each 16-bit random number, shape (65536,).
 
-    Poisson's distribution of mean 1 in parts of 2⁻¹⁶; the mean is exactly 1, the variance 1.0003.
+    This is a Poisson distribution in steps of 2⁻¹⁶, with a mean of exactly 1 and a variance of
+    1.0003.
     """
     times = np.arange(2, 12)
     parts = np.rint(2**16 * stats.poisson.pmf(times, 1)).astype(int)
@@ -409,15 +411,15 @@ _POISSON = _poisson()
 
 
 def weights(clusters: NDArray[np.uint64], samples: slice, seed: int) -> NDArray[np.uint8]:
-    """Return how often clusters are in samples: Poisson(1), by seed, cluster and sample alone.
+    """Return the weights of clusters in samples: Poisson(1), fixed by seed, cluster and sample.
 
-    A stream of SplitMix64 for each cluster, from a number that goes by the cluster and the seed;
-    each of its numbers makes the weights of four samples.
+    Each cluster has a stream of SplitMix64, seeded by the cluster and the seed. Each number of it
+    gives the weights of four samples.
 
     Args:
         clusters: shape (clusters,).
-        samples: from a multiple of four on.
-        seed: of all that is drawn.
+        samples: range of samples, which starts at a multiple of four.
+        seed: seed of all draws.
 
     Returns:
         Shape (clusters, samples).

@@ -1,8 +1,8 @@
-"""Clusters: items that are linked by texts that they share, in one task or in several.
+"""Clusters of items that are linked by common texts, within a task or across tasks.
 
-Queries of one document are no independent observations of how well documents are found, and neither
-is one text in two tasks. Clusters are what the bootstrap draws and the permutation test flips
-(Miller 2024, arXiv 2411.00640; Field and Welsh 2007).
+Queries about one document are not independent observations of retrieval quality, nor is one text in
+two tasks. The bootstrap draws clusters, and the permutation test flips their signs (Miller 2024,
+arXiv 2411.00640; Field and Welsh 2007).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from scipy.sparse.csgraph import connected_components
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Of two tasks of one family this share of either's clusters, or more, is the other's as well: a
-# text such as "Thank you" that two data sets happen to have makes no family.
+# Two tasks are of one family if at least this share of the clusters of either is common to both. A
+# text such as "Thank you" that two datasets happen to contain does not make a family.
 _FAMILY = 0.01
 
-# Clusterings of the same papers or posts by their titles and by their texts: the sets differ, the
-# documents do not.
+# Clusterings of the titles and of the texts of the same papers or posts: the texts differ, the
+# documents are the same.
 _SAME_DOCUMENTS = re.compile("P2P|S2S")
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the items of a sample share with others.
+    """The texts that the items of a sample share with others.
 
     Attributes:
-        owners: the place of an item for each text that it shares, shape (links,).
-        texts: a digest of each, shape (links,).
-        alone: what an item goes by that shares nothing, shape (items,).
+        owners: index of the item, for each text that it shares, shape (links,).
+        texts: digest of each of these texts, shape (links,).
+        alone: identifier of each item that shares nothing, shape (items,).
     """
 
     owners: NDArray[np.int64]
@@ -45,25 +45,25 @@ class Shared:
 
 
 def nothing_shared(alone: NDArray[np.uint64]) -> Shared:
-    """Return that items share nothing: each is a cluster of its own number."""
+    """Return items that share nothing: each one is a cluster."""
     nothing = np.zeros(0, dtype=np.int64)
     return Shared(nothing, nothing.astype(np.uint64), alone)
 
 
 def numbered(count: int, *names: object) -> NDArray[np.uint64]:
-    """Return numbers of 64 bits that go by names and a place alone, shape (count,)."""
+    """Return 64-bit numbers that depend on names and an index only, shape (count,)."""
     start = np.uint64(digest_of_names(*names))
     return mixed(start + np.arange(count, dtype=np.uint64))
 
 
 def digest_of_names(*names: object) -> int:
-    """Return a number of 64 bits that goes by names alone."""
+    """Return a 64-bit number that depends on names only."""
     content = "\0".join(map(str, names)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a number for each that tells nothing of it: the finaliser of SplitMix64, in place.
+    """Return hashes of numbers, computed in place with the finaliser of SplitMix64.
 
     Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
     """
@@ -79,15 +79,15 @@ def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def link(samples: Sequence[Shared]) -> list[NDArray[np.uint64]]:
     """Return the cluster of each item of each sample.
 
-    Two items are of one cluster if they share a text, or each of them one with a third. A cluster's
-    number goes by the texts in it alone: it is the same in whatever table, and next to whatever
-    other tasks, that share nothing with it.
+    Two items belong to one cluster if they share a text, directly or through further items. A
+    cluster's number depends on its texts only, so it is the same in every table and next to any
+    other tasks that share nothing with it.
 
     Args:
-        samples: of all tasks that are drawn together.
+        samples: samples of all tasks that are drawn together.
 
     Returns:
-        For each sample shape (items,).
+        The clusters of each sample's items, shape (items,).
     """
     counts = [len(one.alone) for one in samples]
     starts = np.cumsum([0, *counts])
@@ -102,7 +102,7 @@ def link(samples: Sequence[Shared]) -> list[NDArray[np.uint64]]:
         (np.ones(len(owners), dtype=np.int8), (owners, starts[-1] + texts)), shape=(size, size)
     )
     number, component = connected_components(links, directed=False)
-    # Digests are in order: of the texts of a component the first is the least.
+    # Digests are sorted, so the first text of a component has the smallest digest.
     least = np.zeros(number, dtype=np.uint64)
     least[component[starts[-1] :][::-1]] = found[::-1]
     linked = np.zeros(int(starts[-1]), dtype=bool)
@@ -113,12 +113,12 @@ def link(samples: Sequence[Shared]) -> list[NDArray[np.uint64]]:
 
 
 def families(tasks: Mapping[str, Sequence[NDArray[np.uint64]]]) -> dict[str, str]:
-    """Return the family of each task: the first task of those that share items.
+    """Return the family of each task: the first of the tasks that share items with it.
 
-    What is chosen on one task of a family has seen the others'.
+    A choice made on one task of a family is not independent of the other ones.
 
     Args:
-        tasks: by name the clusters of their items, one array at least of each.
+        tasks: clusters of the items of each task, by name; at least one array per task.
     """
     if not tasks:
         return {}

@@ -1,4 +1,4 @@
-"""Spearman's correlation over samples of pairs: of weighted pairs, and what each pair adds."""
+"""Spearman's correlation of weighted pairs, and the contribution of each pair."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Values in order are cut into this many rows, which are added up side by side.
+# Sorted values are divided into this many rows, which are summed in parallel.
 _ROWS = 32
 
 
 class Correlations:
     """Spearman's correlations of cells with a gold standard, over samples of pairs.
 
-    Counting the pairs of a sample instead of drawing them lets the pairs be sorted once for all
+    A sample is given by how often it contains each pair, so that pairs are sorted only once for all
     samples. Ties have their mean rank, as in `scipy.stats.spearmanr`.
     """
 
@@ -33,29 +33,29 @@ class Correlations:
         self._cells = [_Order.of(column) for column in values.T]
 
     def over(self, counts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """Return the correlations of samples that have each pair so many times.
+        """Return the correlations of samples, given how often they contain each pair.
 
-        To 1e-7, as draws need it: single terms are added up in single precision.
+        The precision of 1e-7 suffices for draws: terms are summed in single precision.
 
         Args:
             counts: shape (pairs, samples).
 
         Returns:
-            Shape (samples, cells); NaN where one side is constant.
+            The correlations, shape (samples, cells); NaN if one side is constant.
         """
         single = np.zeros((len(counts) + 1, counts.shape[1]), dtype=np.float32)
         single[:-1] = counts
         total = counts.sum(axis=0, dtype=np.float64)
         cubes = np.einsum("ij,ij->j", single * single, single).astype(np.float64)
         middles, lost = self._gold.middles(single)
-        # From the mean of the ranks 1 … n, which is the same whatever the ties.
+        # Relative to the mean of the ranks 1 … n, which does not depend on ties.
         middles -= (total + 1) / 2
         weights = np.take(middles.astype(np.float32), self._gold.group, axis=0)
         weights *= single
         norm = (total**3 - lost) / 12
         own = np.einsum("ij,ij->j", weights, single) / 2
         found = np.empty((counts.shape[1], len(self._cells)))
-        # New memory for each cell would take longer than what is done with it.
+        # Allocating memory for each cell would take longer than the computation.
         room = np.empty((2, *self._gold.rows.shape, counts.shape[1]), dtype=np.float32)
         for cell, order in enumerate(self._cells):
             product, lost = order.product(single, weights, cubes, room)
@@ -64,7 +64,7 @@ class Correlations:
         return found
 
     def whole(self) -> NDArray[np.float64]:
-        """Return the correlations of all pairs once, shape (cells,); NaN for a constant side."""
+        """Return the correlations over all pairs, shape (cells,); NaN if a side is constant."""
         gold, _ = self._gold.once()
         found = np.empty(len(self._cells))
         for cell, order in enumerate(self._cells):
@@ -75,9 +75,9 @@ class Correlations:
 
     @cached_property
     def units(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The ranks of all pairs once around their mean, of length 1: (pairs,) and (pairs, cells).
+        """The centred ranks of all pairs, scaled to length 1: (pairs,) and (pairs, cells).
 
-        0 of a constant side.
+        They are 0 if a side is constant.
         """
         gold, *cells = (order.once()[0] for order in (self._gold, *self._cells))
         ranks = np.stack([gold, *cells], axis=1)
@@ -86,11 +86,11 @@ class Correlations:
         return ranks[:, 0], ranks[:, 1:]
 
     def influence(self) -> NDArray[np.float64]:
-        """Return what each pair adds to the correlations, shape (pairs, cells).
+        """Return each pair's contribution to the correlations, shape (pairs, cells).
 
-        The derivative of the weighted correlation by the pair's weight (the infinitesimal
-        jackknife): of the product of its own ranks, and of the ranks of all others that it moves.
-        Over all pairs it adds up to 0. NaN where one side is constant.
+        It is the derivative of the weighted correlation with respect to the pair's weight (the
+        infinitesimal jackknife), through the product of its own ranks and through the ranks of all
+        other pairs that it shifts. The sum over all pairs is 0. NaN if one side is constant.
         """
         gold, of_gold = self._gold.once()
         found = np.empty((len(gold), len(self._cells)))
@@ -106,19 +106,19 @@ class Correlations:
 
 @dataclass(frozen=True)
 class _Order:
-    """Values in order, and which of them are tied.
+    """Sorted values and their ties.
 
-    The squares of ranks around their mean add up to (n³ − Σ t³)/12, t being the size of each tie, 1
-    of a value that is alone.
+    The squares of centred ranks add up to (n³ − Σ t³)/12, where t is the size of each tie, 1 for a
+    distinct value.
 
     Attributes:
-        order: places of the values, from small to large.
-        rows: the same, and then the place behind the last one, as often as it takes to fill rows of
-            equal length; the order goes down the columns, shape (`_ROWS`, columns).
-        group: of each place, and of the one behind the last, the number of its value.
-        first: where in the order each value begins.
-        tied: positions in the order of values that others equal.
-        starts: where in `tied` each tie begins.
+        order: indices of the values in ascending order.
+        rows: the same indices, padded with the one after the last, in rows of equal length; the
+            order goes down the columns, shape (`_ROWS`, columns).
+        group: index of the distinct value, for each value and one after the last.
+        first: position in the order at which each distinct value begins.
+        tied: positions in the order of values that are tied.
+        starts: position in `tied` at which each tie begins.
     """
 
     order: NDArray[np.int64]
@@ -164,21 +164,21 @@ class _Order:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return Σ weights × (ranks + counts / 2) of each sample, and Σ t³ of all values.
 
-        For weights that add up to 0. A rank is the counts up to its value, less half of its own;
-        the counts up to the column before, and from there on, are added up apart.
+        The weights must add up to 0. A rank is the sum of counts up to its value, less half of its
+        own; the sums up to the previous column and within the column are computed separately.
 
         Args:
             counts: shape (pairs + 1, samples), the last 0.
-            weights: of each pair, times its count; the same shape.
+            weights: weight of each pair times its count, of the same shape.
             cubes: Σ counts³ of each sample.
-            room: to work in, shape (2, `_ROWS`, columns, samples).
+            room: scratch memory, shape (2, `_ROWS`, columns, samples).
         """
         samples = counts.shape[1]
         below, weighted = room
-        # Without a mode numpy works in room of its own.
+        # Without a mode, numpy allocates a buffer.
         np.take(counts, self.rows, axis=0, out=below, mode="clip")
         np.take(weights, self.rows, axis=0, out=weighted, mode="clip")
-        # As np.cumsum along the first axis, which is several times slower.
+        # Equivalent to np.cumsum along the first axis, which is several times slower.
         for row in range(1, _ROWS):
             np.add(below[row - 1], below[row], out=below[row])
         product = np.einsum(
@@ -200,7 +200,7 @@ class _Order:
         return product, cubes
 
     def once(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the rank of each value around their mean, and the size of its tie."""
+        """Return the centred rank of each value, and the size of its tie."""
         count = len(self.order)
         ranks, sizes = np.empty(count), np.ones(count)
         ranks[self.order] = np.arange(count) - (count - 1) / 2
@@ -212,7 +212,7 @@ class _Order:
         return ranks, sizes
 
     def above(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return for each value the sum of the weights of larger ones, and half of its equals'."""
+        """Return, for each value, the weights of larger values and half of those of equal ones."""
         ordered = weights[self.order]
         reached = np.cumsum(ordered[::-1])[::-1]
         sums = reached - ordered / 2

@@ -1,7 +1,7 @@
-"""How uncertain the main scores of cells of one task are, and how they vary together.
+"""The covariance of the main scores of cells of one task.
 
-From what the cells kept of their items; `paper` makes errors of columns and of relative
-improvements of them. What scores are made of comes from `items`.
+It is estimated from the items that cells have kept, as read by `items`. `paper` derives the errors
+of columns and of relative improvements from it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ HALF_WIDTH = 1.959964
 
 @dataclass(frozen=True)
 class Noise:
-    """How the main scores of cells of one task vary.
+    """The variation of the main scores of cells of one task.
 
     Attributes:
-        groups: of the cells that have the same items, their places among all cells, and how their
-            scores vary.
+        groups: for each group of cells with the same items, their indices among all cells and the
+            variation of their scores.
     """
 
     groups: tuple[tuple[list[int], list[Variation]], ...]
@@ -40,11 +40,11 @@ class Noise:
     def variance(self, weights: Mapping[int, float]) -> float:
         """Return the variance of a weighted sum of the cells' scores, as fractions.
 
-        NaN where it is unknown: of a cell without items, of one whose items do not give its score
-        (other metrics), of a part of a single cluster; and of cells whose items are not the same.
+        NaN if unknown: a cell has no items, or items that do not give its score (other metrics); a
+        part has a single cluster; or the cells have different items.
 
         Args:
-            weights: by the place of a cell; of all others they are 0.
+            weights: weights by index of the cell; 0 for all others.
         """
         if not weights:
             return 0.0
@@ -56,31 +56,32 @@ class Noise:
 
 
 def standard_error(files: CellFiles) -> float | None:
-    """Return the standard error of a cell's main score, as a fraction; None where it is unknown."""
+    """Return the standard error of a cell's main score, as a fraction; None if unknown."""
     variance = noise_of([files]).variance({0: 1.0})
     return None if np.isnan(variance) else float(np.sqrt(variance))
 
 
 def noise_of(cells: Sequence[CellFiles | None]) -> Noise:
-    """Return how the main scores of cells of one task vary over its items.
+    """Return the variation of the main scores of cells of one task over its items.
 
-    What is measured is how much the scores would vary over other clusters of items like the task's
-    own (`clusters`), from what each cluster adds to them to first order:
+    It is how much the scores would vary over other clusters of items like the task's own
+    (`clusters`), estimated from each cluster's contribution to first order:
 
-    - the mean of per-item scores (classification, retrieval, reranking): paired over clusters; for
-      classification also that of the mean over its experiments, each of which is trained on another
-      small draw of texts, what varies with texts and experiments together being counted once;
-    - STS: Spearman's correlation (`Correlations.influence`);
-    - clustering: the mean of the V-measures of its sets, each set an item.
+    - for the mean of per-item scores (classification, retrieval, reranking), paired over clusters;
+      for classification also for the mean over its experiments, each of which is trained on another
+      small draw of texts, with the interaction of texts and experiments counted once;
+    - for STS, Spearman's correlation (`Correlations.influence`);
+    - for clustering, the mean of the V-measures of its sets, each of which is an item.
 
-    A task's score is the mean over splits of the mean over subsets; those are independent unless
-    they share clusters. If all subsets of a split have the same ids and labels, translations of the
-    same texts (Massive), they are one sample, of which each item is the mean over the languages.
+    A task's score is the mean over splits of the mean over subsets, which are independent unless
+    they share clusters. If all subsets of a split have the same ids and labels, they are
+    translations of the same texts (Massive): one sample, each item of which is the mean over the
+    languages.
 
-    It is not the noise between two runs on the same items, which is that of floating point alone.
+    It is not the noise between two runs on the same items, which comes from floating point only.
 
     Args:
-        cells: the files of cells of one task; None where there is no such cell.
+        cells: files of cells of one task; None for a missing cell.
     """
     samples = [None if files is None else read_samples(files) for files in cells]
     groups = []
@@ -100,12 +101,12 @@ def noise_of(cells: Sequence[CellFiles | None]) -> Noise:
 def ratio_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:
     """Return the standard error of Σ sums / Σ counts over independent units (queries).
 
-    By linearisation, the usual estimator of the variance of a ratio: what a query adds to the
-    difference between the ratio and its mean. None for fewer than two units.
+    It is estimated by linearisation, the usual method for the variance of a ratio. None for fewer
+    than two units.
 
     Args:
-        sums: of each unit, shape (units,).
-        counts: how many values each sum is of, shape (units,).
+        sums: sum of values of each unit, shape (units,).
+        counts: number of values of each unit, shape (units,).
     """
     if len(sums) < 2:
         return None

@@ -1,7 +1,7 @@
-"""What a cell's score is made of: its queries, texts, pairs, documents or sets.
+"""Reads the items that a cell's score is computed from: queries, texts, pairs, documents, sets.
 
-Reads the items that a cell kept and sees that they give its score. How much the score would vary
-over other items like these, `covariance` and `reporting.intervals` say. Loads no model.
+It checks that the items give the score. `covariance` and `reporting.intervals` estimate how much
+the score would vary over other items like these. No model is loaded.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ ROUNDING = 1e-5
 """How far a score may be from what its items give: mteb rounds the means of retrieval metrics to
 five decimals and what it writes to six."""
 
-# Of a classification's experiments; the column has a sign.
+# Maximum number of experiments whose bits fit into a signed 64-bit column.
 _MOST_BITS = 63
 
-# Of the items' columns; the others are far larger.
+# Columns of the items that are read; the others are far larger.
 _COLUMNS = ["split", "subset", "id", "gold", "tokens_2", "score"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the score of one split and subset of a cell is made of.
+    """The items that the score of one split and subset of a cell is computed from.
 
     Attributes:
-        keys: what tells the items apart, the same for the same items of another cell.
-        values: of each item: its part of the score, or a pair's cosine; shape (items,).
-        gold: what the values of pairs are correlated with; None where the score is their mean.
-        draws: the score in each of a classification's experiments, shape (experiments,); else None.
-        units: what the items are: queries, pairs, texts, sets, documents.
-        right: the experiments that are right about each text, as bits, shape (items,); None: not a
-            classification, or not known.
+        keys: identifiers of the items, which are the same in all cells.
+        values: value of each item: its part of the score, or a pair's cosine; shape (items,).
+        gold: gold standard that the values of pairs are correlated with; None if the score is the
+            mean of the values.
+        draws: score of each experiment of a classification, shape (experiments,); else None.
+        units: name of the items: queries, pairs, texts, sets, documents.
+        right: experiments that classify each text correctly, as bits, shape (items,); None: not a
+            classification, or unknown.
     """
 
     keys: tuple[Any, ...]
@@ -61,12 +62,12 @@ class Sample:
 
     @property
     def experiments(self) -> int:
-        """How many experiments' scores are known."""
+        """The number of experiments whose scores are known."""
         return 0 if self.draws is None else len(self.draws)
 
     @property
     def score(self) -> float:
-        """The score that the items give; NaN if one of them has none."""
+        """The score computed from the items; NaN if one of them has no value."""
         if len(self.values) == 0:
             return float("nan")
         if self.gold is None:
@@ -82,11 +83,11 @@ Samples = Mapping[Part, Sample]
 
 
 def read_samples(files: CellFiles) -> Samples | None:
-    """Return what a cell's score is made of; None where that cannot be known.
+    """Return the items of a cell's score; None if they are unknown.
 
-    That is so for types of tasks that keep no items, for items that do not give the score (other
-    metrics than the means and correlations of `Sample`), and for files that cannot be read. Items
-    are in an order of their own, the same for all cells that have them.
+    They are unknown for types of tasks that keep no items, for items that do not give the score
+    (metrics other than the means and correlations of `Sample`), and for unreadable files. The order
+    of items is the same for all cells that have them.
     """
     found = _read(files)
     return None if isinstance(found, str) else found
@@ -97,16 +98,17 @@ NO_ITEMS = "the items are not known"
 
 
 def why_unknown(files: CellFiles) -> str:
-    """Return why `read_samples` has nothing of a cell, in a few words; empty where it has."""
+    """Return why `read_samples` returns None for a cell, in a few words; else an empty text."""
     found = _read(files)
     return found if isinstance(found, str) else ""
 
 
 def same_items(samples: Samples, others: Samples | None) -> bool:
-    """Whether two cells have the same items, so that they can be paired.
+    """Return whether two cells have the same items, so that they can be paired.
 
-    A classification's experiments are drawn as well: a cell that did not keep them, or has others
-    in number, is compared with its like alone, so that no cell loses its own to another.
+    A classification's experiments are drawn as well. A cell without recorded experiments, or with
+    another number of them, is only paired with cells like it, so that no cell's experiments are
+    ignored.
     """
     return (
         others is not None
@@ -120,7 +122,7 @@ def same_items(samples: Samples, others: Samples | None) -> bool:
 
 
 def paired(samples: Sequence[Samples | None]) -> list[list[int]]:
-    """Return the places of cells with the same items, group by group; those of None in none."""
+    """Return the indices of cells with the same items, by group; None belongs to no group."""
     groups: list[list[int]] = []
     for place, one in enumerate(samples):
         if one is None:
@@ -135,21 +137,20 @@ def paired(samples: Sequence[Samples | None]) -> list[list[int]]:
 
 
 def independent_parts(samples: Samples) -> list[tuple[tuple[Part, ...], float]]:
-    """Return the parts of a score that vary on their own, each with its weight in the score.
+    """Return the parts of a score that vary independently, each with its weight in the score.
 
-    A score is the mean over splits of the mean over subsets. Subsets have items of their own,
-    unless all of a split have the same ids and labels: translations of the same texts (Massive) are
-    one sample, of which each item is the mean over the languages.
+    A score is the mean over splits of the mean over subsets. Subsets have different items, unless
+    all subsets of a split have the same ids and labels: translations of the same texts (Massive)
+    are one sample, each item of which is the mean over the languages.
 
-    Queries of retrieval have no label, so that subsets with the same ids are taken as translations
-    of the same queries. This is assumed, not known: ids that merely count unrelated queries, as
-    many in each subset, look the same. Of the two mistakes it is the smaller: translations that
-    were taken as independent would make the variance too small, while unrelated queries that are
-    paired by their numbers leave the mean as it is and its variance too, in expectation; only
-    their count is then that of one subset.
+    Queries of retrieval have no labels, so subsets with the same ids are assumed to be translations
+    of the same queries. Subsets of equal size that merely number unrelated queries look the same,
+    but the assumption is the smaller error: treating translations as independent would make the
+    variance too small, while pairing unrelated queries by number changes neither the mean nor, in
+    expectation, its variance; only the number of queries is reported as that of one subset.
 
     Returns:
-        the splits and subsets of each part, whose items are averaged, and the weight of that
+        The splits and subsets of each part, whose items are averaged, and the weight of that
         average; weights add up to 1.
     """
     splits = list(dict.fromkeys(split for split, _ in samples))
@@ -165,7 +166,7 @@ def independent_parts(samples: Samples) -> list[tuple[tuple[Part, ...], float]]:
 
 
 def score_of(samples: Samples) -> float:
-    """Return a cell's score as its items give it: the mean over splits of that over subsets."""
+    """Return a cell's score computed from its items: the mean over splits of that over subsets."""
     return sum(
         weight * fmean(samples[part].score for part in parts)
         for parts, weight in independent_parts(samples)
@@ -173,7 +174,7 @@ def score_of(samples: Samples) -> float:
 
 
 def _read(files: CellFiles) -> Samples | str:
-    """Return what a cell's score is made of, or why that is not known."""
+    """Return the items of a cell's score, or the reason why they are unknown."""
     result = read_result(files)
     if result is None:
         return NO_ITEMS
@@ -194,7 +195,7 @@ def _read(files: CellFiles) -> Samples | str:
                 return "the items do not give the score"
     except ItemsError as error:
         return str(error)
-    # A missing or broken file, or one of another layout.
+    # The file is missing or damaged, or has another layout.
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return NO_ITEMS
     revision = str(result.get("dataset_revision"))
@@ -205,13 +206,13 @@ def _read(files: CellFiles) -> Samples | str:
 
 @dataclass(frozen=True)
 class ItemShares:
-    """What the items of a cell share with others, by the parts of `independent_parts`.
+    """The texts that the items of a cell share with others, by `independent_parts`.
 
     Attributes:
-        parts: of each what its items share.
-        are_older: whether the items were written before they said so: queries of the same relevant
-            documents share these, as far as ids within the task show it.
-        lacking: how many items say nothing, though the others do.
+        parts: shared texts of the items of each part.
+        are_older: whether the items were written before shared texts were recorded. Then only
+            queries with the same relevant documents are linked, by ids within the task.
+        lacking: number of items without this record although others have it.
     """
 
     parts: tuple[Shared, ...]
@@ -220,11 +221,11 @@ class ItemShares:
 
 
 def read_shares(files: CellFiles, samples: Samples) -> ItemShares:
-    """Return what the items of a cell share with others.
+    """Return the texts that the items of a cell share with others.
 
     Args:
         files: of the cell.
-        samples: of `read_samples`.
+        samples: result of `read_samples`.
     """
     if any(sample.units == "sets" for sample in samples.values()):
         return ItemShares(_shares_nothing(files.task, samples))
@@ -234,18 +235,18 @@ def read_shares(files: CellFiles, samples: Samples) -> ItemShares:
             columns = ["split", "subset", "id", "shares", "relevant.list.element.id"]
             table = file.read(columns=[one for one in columns if one.split(".")[0] in names])
         return _shares(files.task, table.unify_dictionaries().combine_chunks(), samples)
-    # A broken file, or one of another layout.
+    # The file is damaged, or has another layout.
     except (ItemsError, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return ItemShares(_shares_nothing(files.task, samples), are_older=True)
 
 
 def _shares(task: str, table: pa.Table, samples: Samples) -> ItemShares:
-    """Return what items share, from a table of them whose splits and subsets are numbered."""
+    """Return the texts that items share, from a table with numbered splits and subsets."""
     are_older = "shares" not in table.column_names or table["shares"].null_count == len(table)
     codes, of_part = _parts(table)
     rows = {part: _rows(table, codes, of_part[part]) for part in samples}
-    # Documents of two splits are others, whatever their ids, unless all queries have the same:
-    # those of our own tasks, whose splits are lengths.
+    # Documents of two splits are different whatever their ids, unless all queries are the same, as
+    # in lcbench's tasks whose splits are lengths.
     same = len({sample.keys for sample in samples.values()}) == 1
     scope_of = {part: (task, *(() if same else part)) for part in samples}
     found, lacking = [], 0
@@ -268,11 +269,12 @@ def _shares(task: str, table: pa.Table, samples: Samples) -> ItemShares:
 
 
 def ordered_items(task: str, table: pa.Table) -> tuple[pa.Table, NDArray[np.uint64]]:
-    """Return items part by part, each by their ids, and the cluster of each (`clusters.link`).
+    """Return items by part, ordered by id, and the cluster of each (`clusters.link`).
 
     Args:
         task: its name.
-        table: with split, subset, id, gold, tokens_2, score, relevant and, of newer ones, shares.
+        table: items with the columns split, subset, id, gold, tokens_2, score, relevant and, in
+            newer results, shares.
     """
     numbered_parts = table
     for name in ("split", "subset"):
@@ -314,12 +316,12 @@ def _shares_nothing(task: str, samples: Samples) -> tuple[Shared, ...]:
 
 
 def _alone(task: str, part: Part, sample: Sample) -> NDArray[np.uint64]:
-    """Return what items go by that share nothing."""
+    """Return identifiers of items that share nothing."""
     return numbered(len(sample.values), task, part, sample.keys)
 
 
 def _linked(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Return the owners and digests of what rows share."""
+    """Return the texts that rows share, as owners and digests."""
     lists = rows["shares"].combine_chunks()
     times = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     owners = np.repeat(np.arange(len(rows)), times)
@@ -330,11 +332,11 @@ def _linked(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
 def _linked_by_ids(
     scope: Sequence[str], rows: pa.Table
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Return what `_linked` does as far as the ids of relevant documents show it.
+    """Return what `_linked` returns, as far as the ids of relevant documents reveal it.
 
     Args:
-        scope: within which equal ids are those of the same document.
-        rows: of a split and subset.
+        scope: scope within which equal ids mean the same document.
+        rows: rows of a split and subset.
     """
     owners, texts = [], []
     for place, documents in enumerate(rows["relevant"].to_pylist()):
@@ -345,7 +347,7 @@ def _linked_by_ids(
 
 
 def _of_sets(part: Part, entry: Mapping[str, Any]) -> Sample:
-    # mteb's own list of them: its predictions, of which items are made, lack sets of one label.
+    # mteb's own list of sets; its predictions, which items are made of, lack sets with one label.
     values = np.array(entry["v_measures"], dtype=float)
     return Sample((*part, len(values)), values, units="sets")
 
@@ -377,9 +379,9 @@ def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> di
 
 
 def _column_of_right(file: pq.ParquetFile) -> str:
-    """Return the column that says which experiments are right about a text.
+    """Return the column that holds which experiments classify a text correctly.
 
-    Older items have the predictions alone, which are far larger.
+    Older items only have the predictions, which are far larger.
     """
     if "right" in file.schema_arrow.names and file.read(columns=["right"])["right"].null_count == 0:
         return "right"
@@ -387,14 +389,14 @@ def _column_of_right(file: pq.ParquetFile) -> str:
 
 
 def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedinteger[Any]] | None:
-    """Return the experiments that are right about each text, as bits.
+    """Return the experiments that classify each text correctly, as bits.
 
     Args:
-        rows: with a column `right`, or with labels and predictions.
-        draws: the accuracy of each experiment.
+        rows: rows with a column `right`, or with labels and predictions.
+        draws: accuracy of each experiment.
 
     Returns:
-        None where they do not give the accuracies, or are too many.
+        The bits; None if they do not give the accuracies, or there are too many experiments.
     """
     count = len(draws)
     if count > _MOST_BITS:
@@ -417,7 +419,7 @@ def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedint
 
 
 def _units(metadata: Any) -> str:
-    """Return what the items are: only queries have relevant documents, only texts predictions."""
+    """Return the name of items: only queries have relevant documents, only texts predictions."""
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):
             column = metadata.row_group(group).column(place)
@@ -425,14 +427,14 @@ def _units(metadata: Any) -> str:
             counted = column.statistics
             if name not in ("relevant", "predictions") or counted is None:
                 continue
-            # `num_values` of the statistics leaves out nulls.
+            # `num_values` of the statistics excludes nulls.
             if counted.num_values > 0:
                 return "queries" if name == "relevant" else "texts"
     return "documents"
 
 
 def _parts(table: pa.Table) -> tuple[NDArray[np.int64], dict[Part, int]]:
-    """Return a number of each row's split and subset, and those numbers."""
+    """Return an index for each row's split and subset, and the pairs that it refers to."""
     splits, subsets = (table[name].combine_chunks() for name in ("split", "subset"))
     names = subsets.dictionary.to_pylist()
     codes = splits.indices.to_numpy().astype(np.int64) * len(names) + subsets.indices.to_numpy()
@@ -445,16 +447,16 @@ def _parts(table: pa.Table) -> tuple[NDArray[np.int64], dict[Part, int]]:
 
 
 def _rows(table: pa.Table, codes: NDArray[np.int64], code: int) -> pa.Table:
-    """Return the rows of a split and subset, in an order that goes by their ids alone."""
+    """Return the rows of a split and subset, in an order that depends on their ids only."""
     places = np.flatnonzero(codes == code)
     first, count = int(places[0]), len(places)
-    # Rows of a subset follow one another, as they are written.
+    # Rows of a subset are written next to each other.
     together = int(places[-1]) - first + 1 == count
     return _ordered(table.slice(first, count) if together else table.take(places))
 
 
 def _ordered(table: pa.Table) -> pa.Table:
-    """Return rows by length of id, then by id: 2 before 10, which is how most are written."""
+    """Return rows by length of id, then by id, so that 2 comes before 10 as in most files."""
     ids = table["id"].combine_chunks()
     lengths = pc.binary_length(ids)
     if len(table) > 1:
@@ -468,7 +470,7 @@ def _ordered(table: pa.Table) -> pa.Table:
 
 
 def _digest(column: pa.ChunkedArray) -> str:
-    """Return what two columns of texts share only if all their texts are the same."""
+    """Return a digest of a column of texts: equal only if all texts are the same."""
     texts = column.combine_chunks()
     if isinstance(texts, pa.ChunkedArray):
         texts = pa.concat_arrays(texts.chunks)
@@ -484,6 +486,6 @@ def _digest(column: pa.ChunkedArray) -> str:
 def _draws(
     experiments: Sequence[Mapping[str, Any]], main_score: float
 ) -> NDArray[np.float64] | None:
-    """Return the main score in each experiment: that of accuracy, as items are right or wrong."""
+    """Return each experiment's main score if that is the accuracy, as items are right or wrong."""
     values = np.array([experiment["accuracy"] for experiment in experiments], dtype=float)
     return values if abs(values.mean() - main_score) <= ROUNDING else None

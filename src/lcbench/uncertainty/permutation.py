@@ -1,7 +1,7 @@
-"""The p-value of a paired difference: how often signs flipped at random make as much of it.
+"""The p-value of a paired difference, from a sign-flip permutation test.
 
-Under the null hypothesis either system could have given either value of a pair, so that each
-difference could as well have the other sign. All sign patterns are counted, none is drawn.
+Under the null hypothesis the two values of a pair are exchangeable, so each difference is equally
+likely to have either sign. All sign patterns are counted; none are sampled.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 LEAST = 1e-12
 """No p-value is given as less: what lies below is lost in the rounding of floating point."""
 
-# Sums that are enumerated: so many of one half of the units, against as many of the other; and how
-# many where there is another exact way.
+# Maximum number of sums to enumerate, of each half of the units; and the maximum if another exact
+# method applies.
 _SUMS = 2**17
 _FEW_SUMS = 2**12
-# The largest denominator of differences that are fractions of the largest of them: experiments ×
-# languages is 510 for Massive.
+# Maximum denominator of differences as fractions of the largest one: experiments × languages is 510
+# for Massive.
 _DENOMINATORS = 1000
-# Standard deviations beyond which a sum of flipped signs lies with a probability of less than
-# 2 exp(−8.5² / 2) = 4e-16 (Hoeffding).
+# Standard deviations that a sum with flipped signs exceeds with a probability below 2 exp(−8.5² /
+# 2) = 4e-16 (Hoeffding).
 _REACH = 8.5
-# Points of the characteristic function that are computed at once, how many at most, times units
-# that differ, and below what it counts as fallen to nothing.
+# Points of the characteristic function per block, maximum number of points times distinct units,
+# and the value below which the function counts as 0.
 _POINTS = 32
 _AT_MOST = 2**19
 _NOTHING = 1e-11
-# Exponent at the last point of what makes a characteristic function fall that does not by itself.
+# Exponent, at the last point, of the damping of a characteristic function that does not decay.
 _FALL = 36
 
 
@@ -43,39 +43,37 @@ def sign_flip_p(
     noise: float = 0.0,
     degrees: float = math.inf,
 ) -> float:
-    """Return the two-sided p-value of a sum of paired differences: not sampled.
+    """Return the two-sided p-value of a sum of paired differences, computed without sampling.
 
-    The probability that Σ ± differences is at least as far from zero as Σ differences is. It is
+    It is the probability that Σ ± differences is at least as far from zero as Σ differences. It is
     exact
 
-    - by enumeration where few differences, or few sizes of them, make no more than 2³⁴ sums: up to
-      34 units whatever they are;
-    - where differences are multiples of a step (shares of right answers), from their distribution
-      on that lattice, by FFT.
+    - by enumeration, if there are at most 2³⁴ distinct sums, which holds for up to 34 units;
+    - by FFT, if differences are multiples of a step (such as shares of correct answers).
 
-    Else it is by inversion of the characteristic function Π cos(dᵢ t) (Gil-Pelaez 1951), which is
-    not exact where single sums are likely: where it does not fall to nothing, it is made to, and p
-    is made larger by what that may have taken from it. Measured against enumeration, p is wrong by
-    less than 0.3 % for 34 to 45 differences of nDCG and by less than 0.01 % for 40 normal ones. At
-    worst, of 40 differences that all lie within a thousandth of few multiples of a step, but not on
-    them, it was 11 % too small and 48 % too large.
+    Otherwise the characteristic function Π cos(dᵢ t) is inverted (Gil-Pelaez 1951), which is not
+    exact if single sums have a large probability. A function that does not decay to 0 is damped,
+    and p is increased by as much as this may have reduced it. Compared with enumeration, p is wrong
+    by less than 0.3 % for 34 to 45 differences of nDCG and by less than 0.01 % for 40 normal ones.
+    In the worst case, 40 differences that are all within a thousandth of few multiples of a step
+    without being equal to them, it was 11 % too small or 48 % too large.
 
-    With noise, the probability that Σ ± differences + a normal value is as far from zero. If that
-    noise is itself estimated, of so many degrees of freedom, p is turned into that of Student's t
-    with the same quantile; this is an approximation.
+    With noise, it is the probability that Σ ± differences + a normal value is as far from zero. If
+    the noise is estimated with finite degrees of freedom, p is converted to that of Student's t
+    with the same quantile, which is an approximation.
 
     Args:
-        differences: of each unit, shape (units,); zeros count for nothing.
-        noise: the standard deviation of what else the sum varies with.
-        degrees: of freedom of the whole sum's variance; infinite where it is known.
+        differences: difference of each unit, shape (units,); zeros have no effect.
+        noise: standard deviation of further, normal variation of the sum.
+        degrees: degrees of freedom of the sum's variance; infinite if it is known.
 
     Returns:
-        A number in (0, 1]; 1 if nothing differs, never less than `LEAST`.
+        The p-value, in (0, 1]: 1 if nothing differs, and never less than `LEAST`.
     """
     values = np.asarray(differences, dtype=np.float64)
     observed = abs(math.fsum(values))
     values = values[values != 0]
-    # Sums that are equal in exact arithmetic are not in floating point.
+    # Sums that are equal in exact arithmetic may differ in floating point.
     observed -= 1e-10 * float(np.abs(values).sum())
     if observed <= 0:
         return 1.0
@@ -83,7 +81,7 @@ def sign_flip_p(
     bound = 2 * math.exp(-((observed / deviation) ** 2) / 2)
     found = bound if bound < LEAST else min(1.0, max(LEAST, _chance(values, observed, noise)))
     if math.isfinite(degrees):
-        # What is less than `LEAST` is taken as the bound of it, which is more.
+        # Below `LEAST`, Hoeffding's bound, which is larger, is used.
         found = 2 * float(stats.t.sf(stats.norm.isf(max(found, 1e-300) / 2), degrees))
     return min(1.0, max(LEAST, found))
 
@@ -102,14 +100,14 @@ def _chance(values: NDArray[np.float64], observed: float, noise: float) -> float
 
 
 def _sizes(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the sizes of values, and how often each comes; nearly equal ones are one."""
+    """Return the distinct sizes of values and their counts; nearly equal ones are merged."""
     sizes = np.sort(np.abs(values))
     starts = np.flatnonzero(np.append(True, np.diff(sizes) > 1e-12 * sizes[-1]))
     return sizes[starts], np.diff(np.append(starts, len(sizes)))
 
 
 def _halves(times: NDArray[np.int64], at_most: int) -> tuple[list[int], list[int]] | None:
-    """Return places of two parts of the sizes, of at most so many sums each; None: too many."""
+    """Return the sizes in two parts with at most so many sums each; None if there are too many."""
     parts: tuple[list[int], list[int]] = [], []
     counts = [1, 1]
     for place in np.argsort(-times, kind="stable"):
@@ -124,7 +122,7 @@ def _halves(times: NDArray[np.int64], at_most: int) -> tuple[list[int], list[int
 def _sums(
     sizes: NDArray[np.float64], times: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sums of sizes that come so often with either sign, and the chance of each."""
+    """Return the sums of sizes with either sign, given their counts, and their probabilities."""
     sums, chances = np.zeros(1), np.ones(1)
     for size, count in zip(sizes, times, strict=True):
         ups = np.arange(count + 1)
@@ -139,11 +137,11 @@ def _enumerated(
     halves: tuple[list[int], list[int]],
     observed: float,
 ) -> float:
-    """Return P(|Σ ± sizes| ≥ observed) from all sums of one half against those of the other."""
+    """Return P(|Σ ± sizes| ≥ observed) from all pairs of sums of two halves."""
     first, first_chances = _sums(sizes[halves[0]], times[halves[0]])
     second, second_chances = _sums(sizes[halves[1]], times[halves[1]])
     order = np.argsort(second)
-    # The chance of each of the second or more.
+    # Probability of each sum of the second half, or a larger one.
     beyond = np.append(np.cumsum(second_chances[order][::-1])[::-1], 0.0)
     order_of_first = np.argsort(-first)
     places = np.searchsorted(second[order], observed - first[order_of_first])
@@ -169,8 +167,8 @@ def _lattice(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], float] | N
 def _on_lattice(numbers: NDArray[np.int64], observed: float, noise: float = 0.0) -> float:
     """Return P(|Σ ± numbers + noise| ≥ observed).
 
-    The sum moves in steps of 2. Its distribution is the discrete Fourier transform of its
-    characteristic function, over as many points as it reaches.
+    The sum changes in steps of 2. Its distribution is the discrete Fourier transform of its
+    characteristic function, over its whole range.
     """
     sizes, times = np.unique(np.abs(numbers), return_counts=True)
     whole = int(sizes @ times)
@@ -187,7 +185,7 @@ def _on_lattice(numbers: NDArray[np.int64], observed: float, noise: float = 0.0)
                 negative ^= cosine < 0
     characteristic = np.where(negative, -1.0, 1.0) * np.exp(logarithm)
     chances = np.fft.fft(characteristic * np.exp(1j * angles * reach)).real / points
-    # Of sums −reach, −reach + 2, …
+    # Probabilities of the sums −reach, −reach + 2, …
     chances, sums = np.maximum(chances, 0.0), np.arange(-reach, reach + 1, 2)
     if noise > 0:
         return 2 * float(chances @ special.ndtr((sums - observed) / noise))
@@ -197,8 +195,8 @@ def _on_lattice(numbers: NDArray[np.int64], observed: float, noise: float = 0.0)
 def _inverted(values: NDArray[np.float64], observed: float, noise: float = 0.0) -> float:
     """Return P(|Σ ± values + noise| ≥ observed) from the characteristic function.
 
-    P(sum > s) = 1/2 − 1/π Σ sin((k + 1/2) Δ s) φ((k + 1/2) Δ) / (k + 1/2); with Δ as small as it is
-    here, the error is the chance of a sum beyond 8.5 standard deviations.
+    P(sum > s) = 1/2 − 1/π Σ sin((k + 1/2) Δ s) φ((k + 1/2) Δ) / (k + 1/2); with this small Δ, the
+    error is the probability of a sum beyond 8.5 standard deviations.
     """
     sizes, times = _sizes(values)
     deviation = math.sqrt(float(values @ values) + noise**2)
@@ -215,8 +213,8 @@ def _inverted(values: NDArray[np.float64], observed: float, noise: float = 0.0) 
     characteristic = np.concatenate(found)
     places = np.arange(len(characteristic)) + 0.5
     if len(found) == at_most:
-        # Cut off where it has not fallen to nothing: as if a little normal noise were added. Sums
-        # that only just reach what was observed must not fall short of it by that.
+        # If the function has not decayed at the last point, it is damped, as if a little normal
+        # noise were added. Sums that just reach the observed one must not be lost by that.
         characteristic = characteristic * np.exp(-_FALL * (places / len(places)) ** 2)
         observed -= 4 * math.sqrt(2 * _FALL) / (len(places) * step)
     inner = np.sin(places * step * observed) * characteristic / places

@@ -1,7 +1,7 @@
-"""What could have been seen: the effects that a comparison finds, and those that it rules out.
+"""Power analysis: the effects that a comparison can detect, and those that it rules out.
 
-Of a normal estimate with a known standard error (Card et al. 2020; Sakai 2016). All effects are in
-the units of the error, here % of the baseline.
+Estimates are assumed normal with a known standard error (Card et al. 2020; Sakai 2016). Effects
+have the unit of the error, here % of the baseline.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ LEVEL = 0.90
 
 
 def detectable(error: float, critical: float, power: float = POWER) -> float:
-    """Return the smallest effect that is significant with some probability.
+    """Return the smallest effect that is significant with a given probability.
 
     Args:
         error: the standard error.
-        critical: of the interval whose exclusion of zero is significance, in standard errors.
+        critical: critical value of the interval, in standard errors; an effect is significant if
+            the interval excludes zero.
         power: the probability.
     """
     return (critical + float(stats.norm.ppf(power))) * error
 
 
 def probability(effect: float, error: float, critical: float) -> float:
-    """Return the probability that an effect is significant, on its own side of zero.
+    """Return the probability that an effect is significant, with the correct sign.
 
     Args:
         effect: the true effect.
@@ -45,22 +46,22 @@ def probability(effect: float, error: float, critical: float) -> float:
 
 
 def needed(count: int, smallest: float, effect: float) -> int:
-    """Return how many units make an effect detectable, the error falling with their square root.
+    """Return how many units make an effect detectable, if the error falls with their square root.
 
     Args:
-        count: of the units that there are.
-        smallest: the effect that is detectable with them.
-        effect: the one that is to be.
+        count: present number of units.
+        smallest: effect that is detectable with them.
+        effect: effect that is to be detectable.
     """
     return math.ceil(count * (smallest / effect) ** 2)
 
 
 def bound(value: float, error: float, critical: float) -> float:
-    """Return the size that an effect does not exceed, either way.
+    """Return the size that an effect does not exceed in either direction.
 
     Args:
         value: the estimate.
         error: its standard error.
-        critical: of the 90 % interval (`LEVEL`), in standard errors.
+        critical: critical value of the 90 % interval (`LEVEL`), in standard errors.
     """
     return abs(value) + critical * error

@@ -1,8 +1,8 @@
-"""Simultaneous intervals of several quantities of which the best is reported (max-T).
+"""Simultaneous confidence intervals for several quantities of which the best is reported (max-T).
 
-An interval of 95 % covers one quantity that was fixed beforehand. The best of several τ was not: it
-is the best because its noise was favourable as well. A band that covers all of them at once in 95
-of 100 cases covers the chosen one, by whatever rule it was chosen (Rink and Brannath 2022, arXiv
+A 95 % interval covers a quantity that was fixed in advance. The best of several τ was not: it is
+partly the best because its noise was favourable. A band that covers all τ simultaneously in 95 % of
+cases also covers the chosen one, by whatever rule it was chosen (Rink and Brannath 2022, arXiv
 2210.13206; Westfall and Young 1993).
 """
 
@@ -18,22 +18,22 @@ from scipy import stats
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Ways of choosing one of several quantities per group that are gone through one by one.
+# Maximum number of ways of choosing one quantity per group that are enumerated.
 _MOST_CHOICES = 20_000
-# Sums that are held at once: they stay in the cache.
+# Sums per block, which fit into the cache.
 _AT_ONCE = 2**18
 
 
 def critical_values(draws: NDArray[np.float64], *levels: float) -> list[float]:
-    """Return how many standard errors wide, either way, bands over all quantities are.
+    """Return the half-widths of simultaneous bands over all quantities, in standard errors.
 
-    The quantile of the largest |deviation| / standard deviation of each draw. It is never less than
-    that of a single quantity in theory; here no less than the normal's.
+    It is the quantile of the largest |deviation| / standard deviation of each draw, and at least
+    the normal quantile of a single quantity.
 
     Args:
-        draws: of all quantities, drawn together, shape (resamples, quantities); those that do not
+        draws: joint draws of all quantities, shape (resamples, quantities); quantities that do not
             vary are left out.
-        levels: of the bands, as 0.95.
+        levels: confidence levels of the bands, such as 0.95.
     """
     deviations = _standardised(draws)
     if deviations.shape[1] < 2:
@@ -42,13 +42,13 @@ def critical_values(draws: NDArray[np.float64], *levels: float) -> list[float]:
 
 
 def critical_values_of_means(groups: Sequence[NDArray[np.float64]], *levels: float) -> list[float]:
-    """Return the critical values of a mean over groups, one quantity of each being chosen freely.
+    """Return the critical values of a mean over groups with a free choice of one quantity of each.
 
-    All ways of choosing are gone through (6 τ of 5 models: 7,776); where they are too many, the
-    values are Bonferroni's, which are larger.
+    All choices are enumerated (6 τ of 5 models: 7,776). If there are too many, the values are
+    Bonferroni's, which are larger.
 
     Args:
-        groups: of each group the draws of its quantities, shape (resamples, quantities).
+        groups: draws of the quantities of each group, shape (resamples, quantities).
         levels: of the bands.
     """
     choices = math.prod(draws.shape[1] for draws in groups)
@@ -80,12 +80,12 @@ def _single(level: float) -> float:
 
 
 def _quantiles(largest: NDArray[np.float64], levels: Sequence[float]) -> list[float]:
-    """Return the quantiles of largest deviations, no less than those of a single quantity."""
+    """Return the quantiles of the largest deviations, at least those of a single quantity."""
     return [max(_single(level), float(np.quantile(largest, level))) for level in levels]
 
 
 def _standardised(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return draws around their means in standard deviations, of the columns that vary."""
+    """Return standardised draws of the columns that vary."""
     deviations = draws - draws.mean(axis=0)
     scales = deviations.std(axis=0)
     found: NDArray[np.float64] = deviations[:, scales > 0] / scales[scales > 0]
@@ -93,6 +93,6 @@ def _standardised(draws: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _every_choice(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return all ways of choosing one of each group, shape (choices, groups)."""
+    """Return all choices of one quantity per group, shape (choices, groups)."""
     grid = np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij")
     return np.stack([axis.ravel() for axis in grid], axis=1)

@@ -1,7 +1,7 @@
-"""Intervals of functions of sums over items: means, ratios, slopes, and differences of them.
+"""Confidence intervals of functions of sums over items: means, ratios, slopes, differences.
 
-Items that share a text are one unit, a cluster (`clusters`), which is drawn as `bootstrap` draws
-it. The training draws of a classification are units of a second kind, crossed with the texts.
+Items that share a text form a cluster (`clusters`), which is drawn as in `bootstrap`. The training
+draws of a classification are units of a second kind, crossed with the texts.
 """
 
 from __future__ import annotations
@@ -35,26 +35,25 @@ Function = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 
 Interval = tuple[float, float]
 
-# Of fewer clusters percentiles cannot reach as far as they should: Student's t can.
+# With fewer clusters, percentiles are too narrow, and Student's t is used.
 _FEWEST_RESAMPLED = 10
 
-# Sums over more clusters are drawn from the normal limit of their samples: at this many the two
-# differ by less than the bootstrap does from one seed to another, and 100,000 clusters cost no more
-# than these.
+# Sums over more clusters are drawn from the normal limit of their distribution. At this number the
+# two differ less than bootstraps of two seeds, and 100,000 clusters cost no more than these.
 _MOST_RESAMPLED = 1_000
 
-# Of a sum's size: small enough for a derivative to ten digits, far above rounding.
+# Relative step of numerical derivatives: small enough for ten digits, far above rounding.
 _STEP = 1e-5
 
 
 @dataclass(frozen=True)
 class Term:
-    """What is summed over items.
+    """A quantity that is summed over items.
 
     Attributes:
-        values: shape (items,) or, by training draw, (items, draws), of which the mean over the
-            draws is summed; whole numbers may be of a small type, as there are millions.
-        times: what they are multiplied by, shape (items,); None: nothing.
+        values: values, shape (items,), or by training draw, (items, draws), whose mean over the
+            draws is summed. Integers may have a small dtype, as there are millions.
+        times: factors of the values, shape (items,); None: 1.
     """
 
     values: NDArray[Any]
@@ -62,17 +61,17 @@ class Term:
 
     @property
     def draws(self) -> int:
-        """How many training draws there are; 0: it does not go by them."""
+        """The number of training draws; 0: values do not depend on them."""
         return self.values.shape[1] if self.values.ndim > 1 else 0
 
     @property
     def means(self) -> NDArray[np.float64]:
-        """The mean over the draws, shape (items,)."""
+        """The means over the draws, shape (items,)."""
         means = self.values.mean(axis=1, dtype=np.float64) if self.draws else self.values
         return np.asarray(means if self.times is None else means * self.times, dtype=np.float64)
 
     def some(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the values of some items by draw, shape (items, draws); (items, 1) without."""
+        """Return the values of some items by draw, (items, draws); (items, 1) without draws."""
         values = self.values[items].reshape(len(items), -1)
         times = 1.0 if self.times is None else self.times[items, None]
         return np.asarray(values * times, dtype=np.float64)
@@ -85,22 +84,23 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[Interval | None]:
-    """Return the 95 % intervals of what a function makes of sums over items.
+    """Return the 95 % intervals of a function of sums over items.
 
-    Without training draws: the percentiles of a bootstrap over the clusters (`bootstrap.interval`).
-    With draws, or of few clusters: Student's t over the variance of texts crossed with draws, in
-    which their interaction counts once (`variation.variances_of`), to first order, with
-    Satterthwaite's degrees of freedom.
+    Without training draws, they are percentiles of a bootstrap over the clusters
+    (`bootstrap.interval`). With draws, or few clusters, they are to first order Student's t
+    intervals with Satterthwaite's degrees of freedom, with the variance of texts crossed with
+    draws, in which their interaction counts once (`variation.variances_of`).
 
     Args:
-        columns: what is summed.
-        clusters: which each item is of, shape (items,).
-        functions: tried in turn until both ends are finite.
-        resamples: of the bootstrap.
-        seed: of its draws.
+        columns: quantities that are summed.
+        clusters: cluster of each item, shape (items,).
+        functions: functions of the sums, tried in turn until both ends are finite.
+        resamples: number of bootstrap samples.
+        seed: seed of the draws.
 
     Returns:
-        One a quantity; None for fewer than two clusters, or where no function gives finite ends.
+        An interval per quantity; None for fewer than two clusters, or if no function gives finite
+        ends.
     """
     summed = [one if isinstance(one, Term) else Term(one) for one in columns]
     at = np.array([one.means.sum() for one in summed])
@@ -126,21 +126,21 @@ def intervals(
 
 
 def totals(columns: Sequence[NDArray[Any] | Term]) -> NDArray[np.float64]:
-    """Return the sum of each column over items, of the means over draws; shape (columns,)."""
+    """Return the sum over items of each column, averaged over draws, shape (columns,)."""
     summed = (one if isinstance(one, Term) else Term(one) for one in columns)
     return np.array([one.means.sum() for one in summed])
 
 
 def changed(change: NDArray[np.floating[Any]], clusters: NDArray[np.uint64]) -> tuple[int, int]:
-    """Return how many clusters gain and how many lose.
+    """Return the number of clusters that gain and of clusters that lose.
 
     Args:
-        change: of each item, shape (items,).
-        clusters: which each item is of, shape (items,).
+        change: change of each item, shape (items,).
+        clusters: cluster of each item, shape (items,).
     """
     grouped = Grouped.of(clusters)
     sums = np.add.reduceat(change[grouped.order], grouped.starts[:-1]) if len(change) else change
-    # Sums of what cancels are zero but for rounding.
+    # Sums of values that cancel out are zero up to rounding.
     least = 1e-9 * float(np.abs(change).max(initial=0.0))
     return int((sums > least).sum()), int((sums < -least).sum())
 
@@ -192,8 +192,8 @@ def _of_function(
         function: of sums.
         at: the sums.
         size: Σ |values| of each.
-        sources: of the sums' variation.
-        drawn: the sums over each sample; None: Student's t.
+        sources: sources of the sums' variation.
+        drawn: sums over each sample; None: use Student's t.
     """
     around = np.diag(np.where(size > 0, _STEP * size, _STEP))
     with np.errstate(all="ignore"):
@@ -210,7 +210,7 @@ def _of_function(
         error = float(np.sqrt(max(total, 0.0)))
         ends = float(value) - reaching * error, float(value) + reaching * error
         if draws is not None:
-            # That of the draws is smaller, by (n − 1)/n.
+            # The variance of the draws is smaller by a factor of (n − 1)/n.
             count = sources[0].degrees + 1
             wider = reaching * float(np.sqrt(count / (count - 1)))
             ends = interval(draws[:, place], wider, float(value), error * reaching / wider)

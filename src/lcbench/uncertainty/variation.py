@@ -1,6 +1,6 @@
-"""What the scores of one task vary with: clusters of items, and a classification's experiments.
+"""The sources of variation of a task's scores: clusters of items, and experiments.
 
-From what each of them adds to the scores to first order come variances without bias; `bootstrap`
+Unbiased variances are computed from the contributions of each unit to first order; `bootstrap`
 draws from the same components.
 """
 
@@ -28,18 +28,18 @@ CLUSTERS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Component:
-    """What a score varies with: a sample of units, or a classification's experiments.
+    """A source of variation of a score: a sample of units, or a classification's experiments.
 
     Attributes:
-        values: of each unit and cell, shape (units, cells).
-        weight: of it in the score.
-        clusters: of each unit, shape (units,).
-        gold: what the values of pairs are correlated with; None: their mean is the score.
-        deviates: whether only the deviations of its mean from `values`' add to the score: those of
-            a classification's experiments, whose mean the texts give already.
-        right: of texts, which of the experiments are right about them: of each cell those of each
-            of its subsets, as bits, shape (units,); empty: not known.
-        experiments: of texts, how many.
+        values: value of each unit and cell, shape (units, cells).
+        weight: weight of its mean in the score.
+        clusters: cluster of each unit, shape (units,).
+        gold: gold standard that values of pairs are correlated with; None: the score is their mean.
+        deviates: whether only deviations from the mean of `values` add to the score, as for a
+            classification's experiments, whose mean is that of the texts.
+        right: for texts, the experiments that classify them correctly, by cell and subset, as bits
+            of shape (units,); empty: unknown.
+        experiments: for texts, the number of experiments.
     """
 
     values: NDArray[np.float64]
@@ -52,12 +52,12 @@ class Component:
 
     @cached_property
     def grouped(self) -> Grouped:
-        """The units by their clusters."""
+        """The units grouped by cluster."""
         return Grouped.of(self.clusters)
 
     @cached_property
     def correlations(self) -> Correlations | None:
-        """The pairs in order; None where the score is a mean."""
+        """The sorted pairs; None if the score is a mean."""
         return None if self.gold is None else Correlations(self.gold, self.values)
 
 
@@ -66,9 +66,10 @@ class Grouped:
     """Units by their clusters.
 
     Attributes:
-        members: the clusters, shape (clusters,).
-        order: units in the order of their clusters, shape (units,).
-        starts: where in it each cluster begins, and the end, shape (clusters + 1,).
+        members: distinct clusters, shape (clusters,).
+        order: indices of units, sorted by cluster, shape (units,).
+        starts: position in `order` at which each cluster begins, and the end, shape (clusters +
+            1,).
     """
 
     members: NDArray[np.uint64]
@@ -77,7 +78,7 @@ class Grouped:
 
     @classmethod
     def of(cls, clusters: NDArray[np.uint64]) -> Grouped:
-        """Group units by the cluster of each, shape (units,)."""
+        """Group units, given the cluster of each, shape (units,)."""
         order = np.argsort(clusters, kind="stable")
         ordered = clusters[order]
         first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
@@ -85,7 +86,7 @@ class Grouped:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """How many units each cluster has."""
+        """The number of units in each cluster."""
         return np.diff(self.starts)
 
     def units(self, some: slice) -> NDArray[np.int64]:
@@ -106,13 +107,13 @@ Source = Literal["items", "experiments", "both"]
 
 @dataclass(frozen=True)
 class Variation:
-    """Independent clusters, and how a task's scores vary with them.
+    """The variation of a task's scores with independent clusters.
 
     Attributes:
-        covariance: of the scores, estimated without bias, shape (cells, cells).
-        degrees: of freedom.
-        source: items, a classification's experiments, or what varies with both together: that is
-            part of the other two, and counted twice where it is not taken off.
+        covariance: unbiased covariance of the scores, shape (cells, cells).
+        degrees: degrees of freedom.
+        source: items, a classification's experiments, or their interaction, which is contained in
+            the other two and must be subtracted once.
     """
 
     covariance: NDArray[np.float64]
@@ -123,14 +124,14 @@ class Variation:
 def components(
     cells: Sequence[Samples], name: str, clusters: Sequence[NDArray[np.uint64]]
 ) -> list[Component]:
-    """Return what the scores of cells with the same items vary with.
+    """Return the sources of variation of the scores of cells with the same items.
 
-    Of a classification these are its texts and, where the cells have kept them, its experiments.
+    For a classification these are its texts and, if recorded, its experiments.
 
     Args:
         cells: with the same items.
         name: of the task.
-        clusters: of each of `independent_parts`, that of each item.
+        clusters: cluster of each item, by `independent_parts`.
     """
     found = []
     for (parts, weight), of_part in zip(independent_parts(cells[0]), clusters, strict=True):
@@ -148,7 +149,7 @@ def components(
             )
         )
         draws = [[one.draws for one in several if one.draws is not None] for several in samples]
-        # All of the cells have them, or none (`items.same_items`); translations may have others.
+        # Either all cells have them or none (`items.same_items`); translations may differ.
         if (
             all(len(several) == len(parts) for several in draws)
             and len({len(one) for several in draws for one in several}) == 1
@@ -161,9 +162,9 @@ def components(
 
 
 def variations(parts: Sequence[Component]) -> list[Variation]:
-    """Return how scores vary with their clusters, from what each adds to them to first order.
+    """Return the variation of scores with their clusters, from contributions to first order.
 
-    Parts that share clusters vary together: the clusters of all of them are one sample.
+    Parts that share clusters vary together, so the clusters of all of them form one sample.
     """
     every, places = np.unique(
         np.concatenate([one.grouped.members for one in parts]), return_inverse=True
@@ -189,10 +190,10 @@ def variations(parts: Sequence[Component]) -> list[Variation]:
 
 
 def _interaction(one: Component) -> Variation | None:
-    """Return how the scores of a classification vary with texts and experiments together.
+    """Return the interaction of texts and experiments in the scores of a classification.
 
-    What is left of each text (cluster of texts) in each experiment without the text's mean and the
-    experiment's.
+    It is the remainder of each text (cluster of texts) in each experiment after subtracting the
+    means of both.
     """
     if not one.right or one.experiments < 2:
         return None
@@ -204,11 +205,11 @@ def _interaction(one: Component) -> Variation | None:
         for subset in range(len(one.right[0])):
             bits = np.stack([several[subset][texts] for several in one.right], axis=1)
             of_subsets.append(bits[:, None] >> experiments.astype(bits.dtype)[:, None] & 1)
-        # Sums of noughts and ones are exact in single precision.
+        # Sums of zeros and ones are exact in single precision.
         found: NDArray[np.floating[Any]] = of_subsets[0].astype(np.float32)
         return found if single else np.asarray(np.mean(of_subsets, axis=0) - means)
 
-    # Of texts by themselves these fall out.
+    # These cancel out for single texts.
     means = np.zeros(())
     if not single:
         every = steps_of(len(one.values), CLUSTERS_AT_ONCE)
@@ -224,15 +225,15 @@ def crossed(
     values: Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]],
     experiments: int,
 ) -> tuple[Variation, Variation, Variation]:
-    """Return how sums over texts of means over experiments vary: by texts, experiments, and both.
+    """Return the variances of sums over texts of means over experiments, by source.
 
-    From the mean squares of clusters of texts, of experiments, and of what is left of each cluster
-    in each experiment without either's mean.
+    The sources are texts, experiments and their interaction: the mean squares of clusters of texts,
+    of experiments, and of the remainder after subtracting the means of both.
 
     Args:
         grouped: the texts.
-        values: of some texts, shape (texts, experiments, quantities).
-        experiments: how many.
+        values: returns the values of some texts, shape (texts, experiments, quantities).
+        experiments: number of experiments.
     """
     many, times = len(grouped.members), experiments
     means, squares, of_experiments = 0.0, 0.0, 0.0
@@ -261,20 +262,20 @@ def crossed(
 def variances_of(
     sources: Sequence[Variation], gradient: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the variance of a sum of scores by each source, and its degrees of freedom.
+    """Return the variance of a sum of scores by source, with degrees of freedom.
 
-    Of a classification the mean squares of texts and of experiments both contain that of their
-    interaction, which is taken off once: in a crossed design of two random factors the variance
-    of a mean is (MS of texts + MS of experiments − MS of both) / (texts × experiments). An
-    estimate that falls below what either factor shows by itself is that.
+    For a classification, the mean squares of texts and of experiments both contain that of their
+    interaction, which is subtracted once: in a crossed design of two random factors the variance of
+    a mean is (MS of texts + MS of experiments − MS of both) / (texts × experiments). The estimate
+    is at least the variance by either factor alone.
 
     Args:
-        sources: of the scores' variation.
-        gradient: of the sum by each score, shape (cells,).
+        sources: sources of the scores' variation.
+        gradient: derivatives of the sum with respect to the scores, shape (cells,).
     """
     of: dict[Source, list[tuple[float, int]]] = {"items": [], "experiments": [], "both": []}
     for one in sources:
-        # Rounding may leave less than nothing of equal scores.
+        # Rounding may make the variance of equal scores negative.
         variance = max(float(gradient @ one.covariance @ gradient), 0.0)
         of[one.source].append((variance, one.degrees))
     larger = max(of["items"], of["experiments"], key=lambda some: sum(one for one, _ in some))
@@ -287,7 +288,7 @@ def variances_of(
 
 
 def _contributions(one: Component) -> NDArray[np.float64]:
-    """Return what each unit adds to the scores of a component, shape (units, cells)."""
+    """Return each unit's contribution to the scores of a component, shape (units, cells)."""
     if one.correlations is not None:
         return one.correlations.influence()
     added: NDArray[np.float64] = (one.values - one.values.mean(axis=0)) / len(one.values)
@@ -295,5 +296,5 @@ def _contributions(one: Component) -> NDArray[np.float64]:
 
 
 def steps_of(count: int, size: int) -> Iterator[slice]:
-    """Return slices of so many places, of a size at most."""
+    """Return slices that cover so many indices, each of at most a given size."""
     return (slice(start, min(count, start + size)) for start in range(0, count, size))

@@ -1,7 +1,7 @@
-"""The page: a whole report as one HTML file that asks nothing of any other place.
+"""Builds the page: a whole report as one HTML file that makes no network request.
 
-Takes the dictionary of the report (`report.json`) and computes nothing. What is shown of it, and
-how, is in `page/`: a template, a style sheet and scripts.
+It embeds the dictionary of the report (`report.json`) and computes nothing. The template, style
+sheet and scripts that show it are in `page/`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lcbench.errors import LcbenchError
 from lcbench.reporting.summary import findings
 from lcbench.reporting.text import one_line
 
-# Each uses what those before it define.
+# Each uses definitions of the ones before it.
 _SCRIPTS = (
     "parts.js",
     "cells.js",
@@ -36,20 +36,20 @@ def build(document: Mapping[str, Any]) -> str:
     """Return the page of a report.
 
     Args:
-        document: the report as values for JSON; names in it are text, whatever they look like.
+        document: the report as values for JSON; names in it are never read as markup.
 
     Raises:
         LcbenchError: plotly is not installed.
-        ValueError: a number of the report is not finite, so that it is not JSON.
+        ValueError: a number of the report is not finite, which JSON does not allow.
     """
     whole = dict(document)
     provenance = whole.pop("provenance", None) or {}
     figures = dict(whole.get("figures") or {})
-    # Parsed apart: most pages are opened for their tables.
+    # Embedded separately, so that they are parsed only when needed.
     views = figures.pop("views", [])
     if "figures" in whole:
         whole["figures"] = figures
-    # In one scope, so that nothing of theirs is global.
+    # All in one scope, so that they define no global names.
     script = '(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
     plotly = _inside_script(_plotly())
     return Template(_read("page.html")).substitute(
@@ -66,7 +66,7 @@ def build(document: Mapping[str, Any]) -> str:
 
 
 def _findings_html(document: Mapping[str, Any]) -> str:
-    """The opening sentences, which are there without any script as well."""
+    """Return the findings as HTML, which is visible without scripts."""
     lines = []
     for table in document.get("score_tables") or ():
         sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
@@ -83,33 +83,33 @@ def _findings_html(document: Mapping[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    """The value as text that HTML shows as it is, without control characters."""
+    """Return a value as escaped text for HTML, without control characters."""
     return html.escape(one_line(str(value)))
 
 
 def _unbroken(text: str) -> str:
-    """The text with no line break between a number and its sign."""
+    """Return a text without line breaks between a number and its sign."""
     return text.replace(" %", "\u00a0%").replace("τ = ", "τ\u00a0=\u00a0")
 
 
 def _inside_json(value: object) -> str:
-    """The value as JSON that cannot end the element it stands in, or open a comment there."""
+    """Return a value as JSON that cannot close its HTML element or open a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def _inside_script(source: str) -> str:
-    """The source with what would end its element written so that it is the same JavaScript."""
+    """Return JavaScript that cannot close its HTML element, with the same meaning."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", source, flags=re.IGNORECASE)
 
 
 def _content_policy(*scripts: str) -> str:
-    """A policy under which nothing is fetched and no script runs but these."""
+    """Return a content security policy that allows these scripts only, and no requests."""
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {hashes}; "
-        # Plotly writes styles of its own.
+        # Plotly inserts its own styles.
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
@@ -119,7 +119,7 @@ def _read(name: str) -> str:
 
 
 def _plotly() -> str:
-    """The source of plotly.js, without importing plotly for it."""
+    """Return the source of plotly.js, without importing plotly."""
     spec = find_spec("plotly")
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(place) / "package_data" / "plotly.min.js"
