@@ -259,7 +259,7 @@ def test_a_process_that_is_stopped_does_not_keep_a_run_from_ending(
     def stop_it(*given: Any) -> Any:
         found = embed(*given)
         if not stopped:
-            stopped.extend(w.process.pid for w in pool._workers if w.asking)
+            stopped.extend(w.process.pid for w in pool._workers if w.is_waiting)
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
         found.embeddings = np.tile(found.embeddings, (1, 2000))
@@ -354,7 +354,7 @@ def test_what_is_encoded_for_a_cell_that_was_ended_is_left_and_other_cells_are_e
     assert isinstance(found[0], FailedCell)
     assert "was ended while its texts were encoded" in found[0].reason
     # Where it was is told by the process itself.
-    assert "in _ask" in found[0].traceback
+    assert "in _received" in found[0].traceback
     assert "in score_cell" in found[0].traceback
     assert isinstance(found[1], ScoredCell)
     assert not engine._forward._stopped
@@ -398,8 +398,8 @@ def test_the_time_of_a_cell_is_its_own(
     pool, server = Pool(2, offline=True, cell_minutes=0.1), score_server.Server(engine)
     one, other = (score_server.Worker(None, None, None, job) for job in jobs[:2])  # type: ignore[arg-type]
     pool._workers, pool._looked = [one, other], 1000.0
-    one.asking = other.asking = True
-    server.current = score_server._Request(0, one, jobs[0], ("lengths", ["a"], ""))
+    one.unanswered = other.unanswered = 1
+    server.answering = [score_server._Request(0, one, jobs[0], ("lengths", ["a"], ""))]
 
     def after(seconds: float) -> list[score_server.Worker]:
         now[0] += seconds
@@ -407,7 +407,7 @@ def test_the_time_of_a_cell_is_its_own(
 
     assert after(3.0) == []
     assert (one.seconds, other.seconds) == (3.0, 0.0)
-    other.asking = False
+    other.unanswered = 0
     assert after(1.0) == []
     assert (one.seconds, other.seconds) == (4.0, 1.0)
     # A laptop that was closed, or Ctrl-Z.
@@ -612,7 +612,7 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     answer: list[Any] = []
     asking = threading.Thread(
         target=lambda: answer.append(
-            score_worker._RemoteBackend(there).embed(texts, "document", "", more=False)
+            score_worker._RemoteBackend(there).submit(texts, "document", "", more=False).result()
         )
     )
     asking.start()

@@ -30,7 +30,7 @@ def close_since(count: int) -> None:
     """Close the engines that were made after so many: their threads would keep the models."""
     while len(MADE) > count:
         engine = MADE.pop()
-        engine._ahead.shutdown(wait=False, cancel_futures=True)
+        engine._threads.shutdown(wait=False, cancel_futures=True)
         engine._forward.close(wait=False)
 
 

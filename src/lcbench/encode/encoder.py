@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta
 
-# What is asked of the engine at once: texts enough to fill many batches, few enough that what is
-# in flight stays small compared with a model, whatever the size of a corpus.
+# A request: texts enough to fill many batches, few enough that what is in flight stays small
+# compared with a model, whatever the size of a corpus.
 _TEXTS_AT_ONCE = 4096
-_CHARACTERS_AT_ONCE = 16 * 2**20
+_CHARACTERS_AT_ONCE = 2 * 2**20
+# Requests on their way: while the texts of one are encoded, the next are tokenised, and the answer
+# to a former one travels.
+REQUESTS_AHEAD = 3
 # An array larger than this lies in a file that has no name, and is mapped.
 _IN_MEMORY = 64 * 2**20
 
@@ -79,22 +84,33 @@ class Embedded:
     work: Work
 
 
+class Pending(Protocol):
+    """An answer that is on its way."""
+
+    def result(self) -> Embedded:
+        """Wait for it.
+
+        Raises:
+            EmbeddingError: an embedding is not finite, or zero.
+        """
+
+
 class Backend(Protocol):
     """The interface of an encoder: one model at one policy."""
 
-    def embed(
+    def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
-    ) -> Embedded:
-        """Return the embeddings of texts that all differ.
+    ) -> Pending:
+        """Begin to embed texts that all differ, and return at once.
+
+        Answers are taken in the order of the requests, and all of them, before anything else is
+        asked.
 
         Args:
             texts: not too many at once.
             role: see `Encoder.embed`.
             prompt: put before each of them.
             more: whether others like them follow at once.
-
-        Raises:
-            EmbeddingError: one is not finite, or zero.
         """
 
     def lengths(
@@ -203,25 +219,45 @@ class Encoder:
         counters.texts += len(texts)
         counters.unique_texts += self._count_new(places.keys)
         embeddings: NDArray[np.float32] | None = None
-        done = 0
-        for chunk in places.chunks(texts):
-            started = time.perf_counter()
-            done += len(chunk)
-            more = done < len(places.keys)
-            try:
-                found = self._backend.embed([texts[i] for i in chunk], role, prompt, more=more)
-            except EmbeddingError as error:
-                position = int(chunk[error.position])
-                raise EmbeddingError(position, error.length, len(texts)) from None
-            work = found.work
-            counters.encoded_texts += work.texts
-            counters.encoded_tokens += work.tokens
-            counters.padded_tokens += work.padded
-            counters.seconds += work.seconds
-            counters.seconds_wait += max(0.0, time.perf_counter() - started - work.seconds)
-            if embeddings is None:
-                embeddings = large_array(len(texts), found.embeddings.shape[1])
-            places.put(chunk, found.embeddings, embeddings)
+        waiting: deque[tuple[NDArray[np.int64], Pending]] = deque()
+        chunks = places.chunks(texts)
+        asked = 0
+        began, waited, busy = time.perf_counter(), 0.0, 0.0
+        try:
+            while True:
+                while len(waiting) < REQUESTS_AHEAD and (chunk := next(chunks, None)) is not None:
+                    asked += len(chunk)
+                    more = asked < len(places.keys)
+                    part = [texts[i] for i in chunk]
+                    waiting.append((chunk, self._backend.submit(part, role, prompt, more=more)))
+                if not waiting:
+                    break
+                started = time.perf_counter()
+                chunk, pending = waiting.popleft()
+                try:
+                    found = pending.result()
+                except EmbeddingError as error:
+                    position = int(chunk[error.position])
+                    raise EmbeddingError(position, error.length, len(texts)) from None
+                waited += time.perf_counter() - started
+                work = found.work
+                counters.encoded_texts += work.texts
+                counters.encoded_tokens += work.tokens
+                counters.padded_tokens += work.padded
+                busy += work.seconds
+                if embeddings is None:
+                    embeddings = large_array(len(texts), found.embeddings.shape[1])
+                places.put(chunk, found.embeddings, embeddings)
+        except Exception:
+            # Nothing may be left on its way: it would be taken for the answer to something else.
+            for _, pending in waiting:
+                with suppress(Exception):
+                    pending.result()
+            raise
+        # Of all together: the engine is busy with some while others are put in their places.
+        busy = min(busy, time.perf_counter() - began)
+        counters.seconds += busy
+        counters.seconds_wait += max(0.0, waited - busy)
         return np.empty((0, 0), dtype=np.float32) if embeddings is None else embeddings
 
     def lengths(

@@ -1,11 +1,19 @@
-"""The engine: encodes different texts, using the store of embeddings."""
+"""The engine: encodes different texts, using the store of embeddings.
+
+Several threads may ask at once. Their requests go through it in order, as through a pipeline: while
+the texts of one are in the model, those of the next are looked up and tokenised, and its batches
+wait behind the last ones of the former.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.encode.encoder import Embedded, EmbeddingError, Work
+from lcbench.encode.encoder import REQUESTS_AHEAD, Embedded, EmbeddingError, Work
 from lcbench.encode.forward import Forward
 from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.store.segments import Context, digests
@@ -25,9 +33,8 @@ from lcbench.tempscale.policy import Policy, Role
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-# Texts, and characters of them, that are tokenised ahead of the forward pass.
-_TEXTS_AHEAD = 4096
-_CHARACTERS_AHEAD = 2 * 2**20
+# Requests that are in the model at once: one begins while the last batches of another are computed.
+_ENCODED_AT_ONCE = 2
 # Part of the store's key: raised by hand whenever a change of the code changes embeddings. The test
 # of the golden embeddings fails if they change and this does not.
 EMBEDDING_VERSION = 1
@@ -52,10 +59,31 @@ class Identity:
     pooling: str | None = None
 
 
+@dataclass(eq=False)
+class _Request:
+    """A request on its way through the engine.
+
+    Attributes:
+        policy: that its texts need in the model.
+        context: digest of what its embeddings are stored under.
+        keys: of the texts that have to be encoded; empty until they are known.
+        is_prepared: whether its texts were looked up and tokenised.
+        is_encoded: whether its batches are in the model.
+    """
+
+    policy: Policy
+    context: str
+    keys: frozenset[bytes] = frozenset()
+    is_prepared: bool = False
+    is_encoded: bool = False
+
+    def shares_texts(self, other: _Request) -> bool:
+        """Return whether another request makes some of the same embeddings."""
+        return self.context == other.context and not self.keys.isdisjoint(other.keys)
+
+
 class Engine:
     """Encodes with one model, and stores the embeddings.
-
-    One thread at a time may use it.
 
     Attributes:
         prompt_of: which prompt the texts of a task get.
@@ -78,19 +106,37 @@ class Engine:
             store: where embeddings are kept.
             identity: what its embeddings are kept under.
             prompt_of: which prompt the texts of a task get.
-            on_progress: called after each batch with its numbers of texts and tokens.
+            on_progress: called after each batch with its numbers of texts and tokens, by one thread
+                at a time.
         """
         self.prompt_of = prompt_of
         self.is_stuck = False
         self._forward = forward
         self._store = store
         self._identity = identity
-        self._on_progress = on_progress
-        self._ahead = ThreadPoolExecutor(1, "tokens")
+        self._on_progress = on_progress or (lambda texts, tokens: None)
+        self._reporting = threading.Lock()
+        self._threads = ThreadPoolExecutor(REQUESTS_AHEAD, "request")
+        # A tokenizer is set up anew for each call by some models.
+        self._tokenizing = threading.Lock()
+        self._changed = threading.Condition()
+        # In the order in which they came.
+        self._requests: list[_Request] = []
+        # What the model is at; None: that is being changed, or not known.
+        self._policy: Policy | None = None
+        self._last_end = 0.0
 
     def at(self, policy: Policy) -> LocalBackend:
         """Return the encoder at a policy."""
         return LocalBackend(self, policy)
+
+    def submit(
+        self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
+    ) -> Future[Embedded]:
+        """Begin to embed texts, see `embed`, and return at once."""
+        # What a thread logs is about the cell of whoever asks.
+        context = copy_context()
+        return self._threads.submit(context.run, self.embed, policy, texts, role, prompt)
 
     def embed(
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
@@ -99,7 +145,7 @@ class Engine:
 
         Args:
             policy: which temperature they get.
-            texts: any number.
+            texts: as many as are to be tokenised and grouped into batches together.
             role: queries, documents, or None: neither; a policy by role counts these as documents.
             prompt: put before each of them.
 
@@ -112,25 +158,55 @@ class Engine:
         keys, rows, work = digests(texts), np.arange(len(texts)), Work()
         embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
         shelf = self._store.shelf(self._context(policy, prompt, role))
-        found = shelf.read(keys, embeddings, rows)
-        # What no model may give is not taken from the store either.
-        found &= ~_unusable(embeddings)
-        missing = rows[~found]
-        if len(missing):
-            self._forward.use(policy)
-        for block, tokens in self._tokenized(texts, missing, prompt, role):
-            lengths = np.array([one.length for one in tokens], dtype=np.int32)
-            for batch in self._forward.run(tokens, role):
-                where, read = block[batch.texts], lengths[batch.texts]
-                _check(batch.embeddings, where, read, len(texts))
-                embeddings[where] = batch.embeddings
-                work.texts += len(where)
-                work.tokens += int(read.sum())
-                work.padded += batch.padded
-                if self._on_progress is not None:
-                    self._on_progress(len(where), int(read.sum()))
-            shelf.add(keys[block], lengths, embeddings[block])
-        work.seconds = time.perf_counter() - started
+
+        def missing_of(which: NDArray[np.int64]) -> NDArray[np.int64]:
+            found = shelf.read(keys[which], embeddings, which)
+            # What no model may give is not taken from the store either.
+            found[found] = ~_unusable(embeddings[which[found]])
+            return which[~found]
+
+        request = _Request(policy, self._context(policy, prompt, role).digest)
+        with self._changed:
+            self._requests.append(request)
+        try:
+            self._wait_to_prepare(request)
+            started = time.perf_counter()
+            before = self._before(request)
+            missing = missing_of(rows)
+            tokens = self._tokens(texts, missing, prompt, role)
+            request.keys = frozenset(keys[missing].tolist())
+            with self._changed:
+                request.is_prepared = True
+                self._changed.notify_all()
+            if len(missing):
+                with self._encoding(request):
+                    # What was being encoded when this was looked up is in the store by now.
+                    if any(request.shares_texts(one) for one in before):
+                        known = dict(zip(missing.tolist(), tokens, strict=True))
+                        missing = missing_of(missing)
+                        tokens = [known[i] for i in missing.tolist()]
+                    lengths = np.array([one.length for one in tokens], dtype=np.int32)
+                    with closing(self._forward.run(tokens, role)) as batches:
+                        for batch in batches:
+                            where, read = missing[batch.texts], lengths[batch.texts]
+                            _check(batch.embeddings, where, read, len(texts))
+                            embeddings[where] = batch.embeddings
+                            work.texts += len(where)
+                            work.tokens += int(read.sum())
+                            work.padded += batch.padded
+                            with self._reporting:
+                                self._on_progress(len(where), int(read.sum()))
+                    shelf.add(keys[missing], lengths, embeddings[missing])
+        finally:
+            with self._changed:
+                self._requests.remove(request)
+                self._changed.notify_all()
+                ended = time.perf_counter()
+                work.seconds = ended - started
+                if request.is_encoded:
+                    # No second counts for two requests that were in the model.
+                    work.seconds = ended - max(started, self._last_end)
+                    self._last_end = ended
         return Embedded(embeddings, work)
 
     def lengths(
@@ -166,7 +242,8 @@ class Engine:
             # Also first: the threads may take longer than there is time (`lcbench.system.signals`).
             self.flush()
         finally:
-            self._ahead.shutdown(wait=not self.is_stuck, cancel_futures=True)
+            self._forward.stop()
+            self._threads.shutdown(wait=not self.is_stuck, cancel_futures=True)
             self._forward.close(wait=not self.is_stuck)
         self._store.flush()
 
@@ -178,19 +255,43 @@ class Engine:
         """Allow encoding again after `stop`."""
         self._forward.go_on()
 
-    def _tokenized(
-        self, texts: Sequence[str], which: NDArray[np.int64], prompt: str, role: Role | None
-    ) -> Iterator[tuple[NDArray[np.int64], list[Tokens]]]:
-        """Yield some of the texts in blocks; the next is tokenised while one is encoded."""
-        blocks = _blocks(texts, which)
-        waiting = [self._ahead.submit(self._tokens, texts, one, prompt, role) for one in blocks[:1]]
-        for number, block in enumerate(blocks, start=1):
-            tokens = waiting.pop().result()
-            waiting += [
-                self._ahead.submit(self._tokens, texts, one, prompt, role)
-                for one in blocks[number : number + 1]
-            ]
-            yield block, tokens
+    def _before(self, request: _Request) -> list[_Request]:
+        """Return the requests that came earlier and are not answered yet."""
+        with self._changed:
+            return self._requests[: self._requests.index(request)]
+
+    def _wait_to_prepare(self, request: _Request) -> None:
+        """Wait until the texts of all earlier requests are tokenised."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(one.is_prepared for one in self._before(request)))
+
+    @contextmanager
+    def _encoding(self, request: _Request) -> Iterator[None]:
+        """Hold the model at a request's policy; earlier ones go first, others go along."""
+
+        def may_begin() -> bool:
+            encoded = [one for one in self._requests if one.is_encoded]
+            return all(one.is_encoded or not one.keys for one in self._before(request)) and (
+                not encoded
+                or (
+                    self._policy == request.policy
+                    and len(encoded) < _ENCODED_AT_ONCE
+                    and not any(request.shares_texts(one) for one in encoded)
+                )
+            )
+
+        with self._changed:
+            self._changed.wait_for(may_begin)
+            request.is_encoded = True
+            is_set = self._policy == request.policy
+            self._policy = request.policy if is_set else None
+            self._changed.notify_all()
+        if not is_set:
+            self._forward.use(request.policy)
+            with self._changed:
+                self._policy = request.policy
+                self._changed.notify_all()
+        yield
 
     def _tokens(
         self, texts: Sequence[str], which: NDArray[np.intp], prompt: str, role: Role | None
@@ -201,7 +302,8 @@ class Engine:
         pass on a CPU, and runs in parallel with it.
         """
         tokenizer = self._forward.tokenizer_for(role)
-        return tokenizer.tokenize([texts[i] for i in which], prompt)
+        with self._tokenizing:
+            return tokenizer.tokenize([texts[i] for i in which], prompt)
 
     def _context(self, policy: Policy, prompt: str, role: Role | None) -> Context:
         one = self._identity
@@ -225,11 +327,11 @@ class LocalBackend:
         self._engine = engine
         self._policy = policy
 
-    def embed(
+    def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool = False
-    ) -> Embedded:
-        """Return the embeddings of texts that all differ."""
-        return self._engine.embed(self._policy, texts, role, prompt)
+    ) -> Future[Embedded]:
+        """Begin to embed texts that all differ, and return at once."""
+        return self._engine.submit(self._policy, texts, role, prompt)
 
     def lengths(
         self, texts: Sequence[str], prompt: str, role: Role | None
@@ -240,17 +342,6 @@ class LocalBackend:
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
         """Return the prompt that texts of a task get."""
         return self._engine.prompt_of(task, prompt_type)
-
-
-def _blocks(texts: Sequence[str], which: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    blocks = []
-    start = characters = 0
-    for end, i in enumerate(which):
-        if end - start == _TEXTS_AHEAD or characters > _CHARACTERS_AHEAD:
-            blocks.append(which[start:end])
-            start, characters = end, 0
-        characters += len(texts[i])
-    return [*blocks, which[start:]] if start < len(which) else blocks
 
 
 def _unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:

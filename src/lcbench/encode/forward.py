@@ -12,7 +12,7 @@ import copy
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -169,8 +169,10 @@ class Forward:
             check_routes(self._model, [role], "this model")
         return self._tokenizers[role]
 
-    def run(self, tokens: Sequence[Tokens], role: Role | None = None) -> Iterator[Batch]:
+    def run(self, tokens: Sequence[Tokens], role: Role | None = None) -> Generator[Batch]:
         """Run texts through the model and yield batches as they finish, in any order.
+
+        Threads may do so at once: the batches of whoever came first are computed first.
 
         When memory runs out, batches are halved, and what was not done is done in smaller ones;
         at last in one at a time.
@@ -189,9 +191,10 @@ class Forward:
         goes_well = True
         while waiting:
             lengths = [tokenizer.width(tokens[i].length, multiple) for i in waiting]
+            planned = self.batch_tokens
             batches = [
                 [waiting[i] for i in plan]
-                for plan in plan_batches(lengths, self.batch_tokens, self._overhead)
+                for plan in plan_batches(lengths, planned, self._overhead)
             ]
             done: set[int] = set()
             exhausted: BaseException | None = None
@@ -225,8 +228,10 @@ class Forward:
             if exhausted is not None:
                 goes_well = False
                 longest = max(tokens[i].length for i in waiting)
-                if self.batch_tokens > longest:
-                    self.batch_tokens = max(longest, self.batch_tokens // 2)
+                if planned > longest:
+                    # Another thread may have made it less in the meantime.
+                    halved = max(longest, planned // 2)
+                    self.batch_tokens = min(self.batch_tokens, halved)
                     self.least_tokens = min(self.least_tokens, self.batch_tokens)
                 elif not self._one_by_one:
                     self._one_by_one = True

@@ -356,6 +356,8 @@ class Runner:
                                 if self._fail(cell, claim, outcome, progress):
                                     again.append(cell)
                             else:
+                                # Before the cell counts as done: what it had encoded is kept.
+                                engine.flush()
                                 self._finish(
                                     cell,
                                     claim,
@@ -366,7 +368,6 @@ class Runner:
                                     engine,
                                     progress,
                                 )
-                                engine.flush()
                 queue, again = again, deque()
                 if queue and not self._stop.is_asked:
                     # Another process's memory or a network may take a moment.

@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+from lcbench.encode.encoder import REQUESTS_AHEAD
 from lcbench.encode.options import MOST_SCORING
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
@@ -127,7 +128,7 @@ class Pool:
 
     def working(self) -> int:
         """Return the number of processes that are scoring now, each on one core."""
-        return sum(one.job is not None and not one.asking for one in self._workers)
+        return sum(one.job is not None and not one.is_waiting for one in self._workers)
 
     def run(
         self,
@@ -158,8 +159,8 @@ class Pool:
                 yield job, outcome
             return
         server = Server(engine)
-        serving = ThreadPoolExecutor(1, "encoder")
-        served = serving.submit(server.serve)
+        serving = ThreadPoolExecutor(REQUESTS_AHEAD, "encoder")
+        served = [serving.submit(server.serve) for _ in range(REQUESTS_AHEAD)]
         waiting = _JobQueue(jobs)
         self._looked = time.monotonic()
         try:
@@ -176,11 +177,12 @@ class Pool:
                 if server.is_stuck():
                     engine.is_stuck = True
                     raise EncoderStuck(server.abandoned, ENCODER_SECONDS)
-                if served.done():
-                    served.result()
+                for thread in served:
+                    if thread.done():
+                        thread.result()
         finally:
             server.end()
-            if server.current is not None:
+            if server.answering:
                 engine.stop()
             # Before waiting for the server, which may be writing to a process that does not read.
             self._end_busy()
@@ -196,6 +198,7 @@ class Pool:
         _wait_for(self._workers)
         for worker in self._workers:
             worker.life.close()
+            worker.sender.shutdown(wait=False)
         self._workers = []
 
     def _end_busy(self) -> None:
@@ -215,7 +218,7 @@ class Pool:
             return []
         busy = [one for one in self._workers if one.job is not None]
         for worker in busy:
-            if not (worker.asking and server.is_with_another(worker)):
+            if not (worker.is_waiting and server.is_with_another(worker)):
                 worker.seconds += passed
         return [one for one in busy if one.seconds > 60 * self._cell_minutes]
 
@@ -224,7 +227,7 @@ class Pool:
         job = worker.job
         if job is None:
             raise ValueError("a process without a cell takes no time")
-        asking, pid = worker.asking, worker.process.pid
+        waits, pid = worker.is_waiting, worker.process.pid
         started = descendants(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, STACKS_SIGNAL)
@@ -239,7 +242,7 @@ class Pool:
         words = self._remove_dead(worker).traceback
         reason = (
             f"it took longer than cell_minutes={self._cell_minutes:g} and was ended while its "
-            f"texts were {'encoded' if asking else 'scored'}; name more, or cell_minutes=null"
+            f"texts were {'encoded' if waits else 'scored'}; name more, or cell_minutes=null"
         )
         return job, FailedCell(reason, f"{reason}\n{words}")
 
@@ -266,7 +269,7 @@ class Pool:
                     ) from error
                 waiting.put_back(job)
                 continue
-            worker.job, worker.asking, worker.seconds = job, False, 0.0
+            worker.job, worker.seconds = job, 0.0
             started(job)
 
     def _handle_message(
@@ -290,7 +293,6 @@ class Pool:
             with suppress(*PIPE_ERRORS):
                 worker.connection.send(prompt_of(engine, message))
         else:
-            worker.asking = True
             server.ask(worker, job, message)
 
     def _start_in_time(self) -> Worker:
@@ -352,6 +354,7 @@ class Pool:
         code = worker.process.exitcode
         # The connection is closed with its last reference, as the server may be writing to it.
         worker.life.close()
+        worker.sender.shutdown(wait=False)
         worker.job = None
         self._workers.remove(worker)
         how = f"with status {code}"

@@ -1,15 +1,21 @@
-"""Runs in the main process: encodes texts for scoring processes and returns embeddings."""
+"""Runs in the main process: encodes texts for scoring processes and returns embeddings.
+
+Some requests are answered at the same time; the engine takes them in order. Each process has a
+thread that sends its answers, so that a process that is slow to read them delays no other.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from lcbench.encode.encoder import EmbeddingError
+from lcbench.encode.forward import Stopped
 from lcbench.results.cell import Cell
 from lcbench.score.cell import EncoderError, FailedCell, Job
 from lcbench.system.log import Relay, about
@@ -17,14 +23,14 @@ from lcbench.system.log import Relay, about
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
 
-# Seconds for a process to end by itself, or to request the rest of its texts.
+# Seconds for a process to end by itself.
 SHUTDOWN_SECONDS = 2.0
 
 # Errors of writing to a process that has ended.
 PIPE_ERRORS = (OSError, TypeError, ValueError)
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A scoring process, as seen by the parent."""
 
@@ -33,10 +39,18 @@ class Worker:
     # Kept open so that the process notices when this one ends.
     life: Connection
     job: Job | None = None
-    asking: bool = False
+    # Requests that are not answered yet.
+    unanswered: int = 0
     relay: Relay | None = None
     # Time of its cell, without waiting for the encoder.
     seconds: float = 0.0
+    # Sends the answers, in the order of the requests.
+    sender: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "answers"))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for the encoder, so that its core is free."""
+        return self.unanswered > 0
 
 
 @dataclass(order=True)
@@ -45,13 +59,14 @@ class _Request:
     worker: Worker = field(compare=False)
     job: Job = field(compare=False)
     message: tuple[Any, ...] = field(compare=False)
+    reply: Future[Any] = field(compare=False, default_factory=Future)
 
 
 class Server:
-    """Answers the processes' requests in a separate thread, one at a time.
+    """Answers the processes' requests, in as many threads as run `serve`.
 
     Attributes:
-        current: request that is being answered.
+        answering: requests that are being answered, in the order in which they were begun.
         abandoned: cell whose request is being answered although its process was ended.
     """
 
@@ -61,36 +76,43 @@ class Server:
         self._changed = threading.Condition()
         self._ended = False
         self._repair: Any = None
-        self._awaited: Worker | None = None
+        self._begun: Worker | None = None
         self._abandoned_at = 0.0
-        self.current: _Request | None = None
+        self.answering: list[_Request] = []
         self.abandoned: Cell | None = None
 
     def ask(self, worker: Worker, job: Job, message: tuple[Any, ...]) -> None:
         """Queue a request."""
+        request = _Request(job.number, worker, job, message)
         with self._changed:
-            self._requests.append(_Request(job.number, worker, job, message))
+            worker.unanswered += 1
+            self._requests.append(request)
             self._changed.notify()
+        worker.sender.submit(self._send, request)
 
     def forget(self, worker: Worker) -> None:
         """Drop the requests of a process that has ended."""
         with self._changed:
+            for request in self._requests + self.answering:
+                if request.worker is worker:
+                    request.reply.cancel()
             self._requests = [one for one in self._requests if one.worker is not worker]
-            if self._awaited is worker:
-                self._awaited = None
+            if self._begun is worker:
+                self._begun = None
 
     def abandon(self, worker: Worker) -> None:
         """Drop the requests of a process that was ended, including the one being answered."""
         self.forget(worker)
         with self._changed:
-            if self.current is not None and self.current.worker is worker:
-                self.abandoned, self._abandoned_at = self.current.job.cell, time.monotonic()
+            mine = [one for one in self.answering if one.worker is worker]
+            if mine:
+                self.abandoned, self._abandoned_at = mine[0].job.cell, time.monotonic()
                 self._engine.stop()
 
     def is_with_another(self, worker: Worker) -> bool:
         """Whether another process's request is being answered."""
-        current = self.current
-        return current is not None and current.worker is not worker
+        with self._changed:
+            return bool(self.answering) and self.answering[0].worker is not worker
 
     def is_stuck(self) -> bool:
         """Return whether the encoder hangs in a request that it was told to abandon."""
@@ -102,62 +124,86 @@ class Server:
         """Stop answering."""
         with self._changed:
             self._ended = True
-            self._changed.notify()
+            for request in self._requests + self.answering:
+                request.reply.cancel()
+            self._changed.notify_all()
 
     def serve(self) -> None:
-        """Answer requests until the end."""
+        """Answer one request after the other until the end."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_what_it_waits_for, SHUTDOWN_SECONDS)
-                self._awaited = self._awaited if self._has_what_it_waits_for() else None
+                self._changed.wait_for(self._may_answer)
                 if self._ended:
                     return
-                if not self._requests:
-                    continue
-                request = self.current = self._next()
-            with about(request.job.cell):
-                reply = self._answer(request)
-            request.worker.asking = False
-            # If the process has ended, `Pool` notices it.
-            with suppress(*PIPE_ERRORS):
-                request.worker.connection.send(reply)
+                request = self._next()
+                self.answering.append(request)
+            try:
+                with about(request.job.cell):
+                    reply = self._answer(request)
+            except BaseException:
+                # It is raised where the server is waited for; no other cell is to blame.
+                self.end()
+                raise
             with self._changed:
-                self.current = None
-                if self.abandoned is not None:
+                self.answering.remove(request)
+                if reply is None and not request.reply.cancelled():
+                    # What another process has asked for was stopped along with that.
+                    self._requests.append(request)
+                else:
+                    with suppress(InvalidStateError):
+                        request.reply.set_result(reply)
+                if self.abandoned is not None and not self.answering:
                     self.abandoned = None
                     self._engine.go_on()
+                    self._changed.notify_all()
 
-    def _has_what_it_waits_for(self) -> bool:
-        if self._ended or self._awaited is None:
-            return self._ended or bool(self._requests)
-        return any(one.worker is self._awaited for one in self._requests)
+    def _may_answer(self) -> bool:
+        # While what was abandoned is being stopped, nothing new would last.
+        return self._ended or (bool(self._requests) and self.abandoned is None)
 
     def _next(self) -> _Request:
         # First the rest of a request in progress, then requests under the present repair, then
         # cells in their order. The sooner a cell has all its embeddings, the sooner it is scored in
         # parallel with the encoding of others; and each change of temperature is checked again.
-        going_on = [one for one in self._requests if one.worker is self._awaited]
+        going_on = [one for one in self._requests if one.worker is self._begun]
         same = [one for one in self._requests if one.job.cell.repair == self._repair]
         request = min(going_on or same or self._requests)
         self._requests.remove(request)
         self._repair = request.job.cell.repair
         kind, *_, more = request.message
-        self._awaited = request.worker if kind == "embed" and more else None
+        self._begun = request.worker if kind == "embed" and more else None
         return request
 
     def _answer(self, request: _Request) -> Any:
+        """Return the answer, the error that it is, or None if the engine was stopped."""
         kind, texts, *given = request.message
-        backend = self._engine.at(request.job.cell.repair.policy)
+        policy = request.job.cell.repair.policy
         try:
             if kind == "embed":
-                role, prompt, more = given
-                return backend.embed(texts, role, prompt, more=more)
-            return backend.lengths(texts, *given)
+                role, prompt, _ = given
+                return self._engine.embed(policy, texts, role, prompt)
+            prompt, role = given
+            return self._engine.lengths(policy, texts, prompt, role)
         except EmbeddingError as error:
             return error
+        except Stopped:
+            return None
         # Any error is a failure of that cell.
         except Exception as error:
             return EncoderError(FailedCell.of(error))
+
+    def _send(self, request: _Request) -> None:
+        """Send the answer to a request once it is there."""
+        try:
+            reply = request.reply.result()
+        except CancelledError:
+            return
+        finally:
+            with self._changed:
+                request.worker.unanswered -= 1
+        # If the process has ended, `Pool` notices it.
+        with suppress(*PIPE_ERRORS):
+            request.worker.connection.send(reply)
 
 
 def prompt_of(engine: Engine, message: tuple[Any, ...]) -> Any:

@@ -37,11 +37,11 @@ class _RemoteBackend:
         self._connection = connection
         self._prompts: dict[tuple[str, Any], str] = {}
 
-    def embed(
+    def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
-    ) -> Embedded:
-        found: Embedded = self._ask("embed", texts, role, prompt, more)
-        return found
+    ) -> _Pending:
+        self._connection.send(("embed", texts, role, prompt, more))
+        return _Pending(self._connection)
 
     def lengths(
         self, texts: Sequence[str], prompt: str, role: Role | None
@@ -57,10 +57,26 @@ class _RemoteBackend:
 
     def _ask(self, *message: Any) -> Any:
         self._connection.send(message)
-        reply = self._connection.recv()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return _received(self._connection)
+
+
+class _Pending:
+    """Embeddings that the parent process will send; see `Pending`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def result(self) -> Embedded:
+        embedded: Embedded = _received(self._connection)
+        return embedded
+
+
+def _received(connection: Connection) -> Any:
+    """Return the next reply, or raise the error that it is."""
+    reply = connection.recv()
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 # Signals that are sent to all processes of a terminal or job; the main process handles them.
