@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ def carry_out(
     stop: Stop | None = None,
     frozen: Manifest | None = None,
     element: int | None = None,
+    begun: Callable[[Manifest], None] | None = None,
 ) -> Outcome:
     """Run the unfinished cells of a request; see `sweep.run`."""
     from lcbench.plan import elements
@@ -54,6 +55,7 @@ def carry_out(
             register=partial(elements.freeze, settings, results.folder),
             frozen=frozen,
             element=element,
+            begun=begun,
         ),
         RunOptions(
             engine=settings.engine,
@@ -163,6 +165,11 @@ def evaluate(
     words = words_of("config", {**keywords, **keys})
     with composed("config", words, config_dir) as config:
         settings = compose_settings(config)
+    if settings.engine.devices is not None:
+        raise RequestError(
+            "engine.devices: for commands, not for Python; device=cuda uses all GPUs from one "
+            "process."
+        )
     with cache.kept():
         cache.guard_token()
         try:

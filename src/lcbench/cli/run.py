@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lcbench.api.compose import TRUSTS, compose_settings, open_keys, thawed
@@ -79,12 +81,34 @@ def _run_stoppable(
     element: int | None,
     stop: Stop,
 ) -> int:
+    from lcbench.results.folder import Results
+    from lcbench.run.devices import Others, end_with_parent, is_shared, shares_of
     from lcbench.system.signals import DeviceLost, EncoderStuck, Terminated
 
+    if is_shared():
+        end_with_parent()
+    first, *others = shares_of(settings.engine)
+    for name, value in first.environment.items() if others else ():
+        if name != "CUDA_VISIBLE_DEVICES":
+            os.environ.setdefault(name, value)
+    trusts = any(model.trust_remote_code for model in settings.models)
+    words = [one for one in open_keys() if not one.lstrip("+~").startswith("engine")]
+    words += [f"element={element}"] if element is not None else []
+    words += [TRUSTS] if trusts and TRUSTS not in words else []
+    results = Results(settings.results_dir)
+    status = 0
     try:
-        outcome = carry_out(
-            settings, ConsoleObserver(console), stop=stop, frozen=frozen, element=element
-        )
+        with Others(others, words, stop, warn) as group:
+            outcome = carry_out(
+                replace(settings, engine=first.engine),
+                ConsoleObserver(console),
+                stop=stop,
+                frozen=frozen,
+                element=element,
+                begun=group.start,
+            )
+            if not outcome.stopped:
+                status = group.wait()
         if outcome.stopped:
             # Under -m no further job is started either.
             raise Terminated("stopped by a signal")
@@ -92,19 +116,25 @@ def _run_stoppable(
         if element is not None:
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
-    if element is None:
+    elsewhere = {
+        cell: where
+        for cell, where in outcome.elsewhere.items()
+        if not others or not results.files(cell).result.exists()
+    }
+    if is_shared():
+        # The process that has started this one reports.
+        pass
+    elif element is None:
         from lcbench.api.report import request_of_run
         from lcbench.cli.report import show
         from lcbench.reporting.select import report_run
-        from lcbench.results.folder import Results
 
-        results = Results(settings.results_dir)
         request = request_of_run(settings, outcome.cells)
         show(lambda step: report_run(request, results, None, warn, step=step), console)
     else:
-        done = len(outcome.cells) - len(outcome.failed) - len(outcome.elsewhere)
+        done = len(outcome.cells) - len(outcome.failed) - len(elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
-    for cell, where in outcome.elsewhere.items():
+    for cell, where in elsewhere.items():
         warn(f"{cell} is still running in another process: {where}")
     for name, reason in outcome.refused.items():
         complain(f"{name} was refused: {reason}")
@@ -112,7 +142,7 @@ def _run_stoppable(
         complain(f"{cell} failed: {reason}")
     if outcome.refused:
         return 2
-    return 1 if outcome.failed else 0
+    return max(status, 1 if outcome.failed else 0)
 
 
 def _requeue(stop: Stop, *, lost: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 # Processes that score, at most, where a request does not say how many: more hardly help, and each
 # takes memory.
@@ -21,6 +22,8 @@ class EngineSettings:
             cores and memory.
         compile: whether torch compiles the model.
         attention: an implementation of `transformers`; None: its own choice.
+        devices: a process for each GPU (`all`), for the first so many, or for those of these
+            numbers; None: one process.
     """
 
     device: str
@@ -28,6 +31,7 @@ class EngineSettings:
     scoring: int | None
     compile: bool
     attention: str | None = None
+    devices: Literal["all"] | int | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class Sweep:
         frozen: manifest that the request was read from; None: `register` makes one.
         element: array element to run; None: all of them, waiting for cells that other processes
             run.
+        begun: called with the manifest as soon as cells are about to be run.
     """
 
     grid: Grid
@@ -74,6 +75,7 @@ class Sweep:
     register: Callable[[Sequence[Line]], Manifest]
     frozen: Manifest | None = None
     element: int | None = None
+    begun: Callable[[Manifest], None] | None = None
 
 
 def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None = None) -> Outcome:
@@ -130,6 +132,8 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
                 len(cells),
                 len(cells) - len(left),
             )
+            if sweep.begun is not None:
+                sweep.begun(frozen)
             runner.run(left_of, len(cells), prediction)
     remove_leftovers(frozen.folder)
     tidy(results, cells)

@@ -25,6 +25,8 @@ def freeze(settings: Settings) -> dict[str, Any]:
     # What is left out is as older versions froze it, so that the same sweep has the same digest.
     if content["protocol"]["limit"] is None:
         del content["protocol"]["limit"]
+    if content["engine"]["devices"] is None:
+        del content["engine"]["devices"]
     for model in content["models"]:
         if model["label"] is None:
             del model["label"]

@@ -53,6 +53,7 @@ IDENTITY = frozenset(
 RUNTIME = frozenset(
     {
         "engine.device",
+        "engine.devices",
         "engine.batch_tokens",
         "engine.scoring",
         "engine.compile",

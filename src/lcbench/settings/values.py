@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -64,6 +64,26 @@ def device_name(value: Any) -> str:
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise RequestError(f"engine.device={value} is not a device: auto, cpu, cuda, cuda:1 …")
     return device
+
+
+def devices_of(value: Any) -> Literal["all"] | int | tuple[int, ...] | None:
+    """Return the value of `engine.devices`.
+
+    Raises:
+        RequestError: it is neither `all`, a number of devices, nor a list of numbers of them.
+    """
+    if value is None or value == "all":
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and value and len(set(map(str, value))) == len(value):
+        numbers = tuple(value)
+        if all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
+            return numbers
+    raise RequestError(
+        f"engine.devices={value} is neither all, nor a number of GPUs, nor a list of different "
+        "ones, counted from 0: engine.devices=[0,2]."
+    )
 
 
 def one_of(key: str, value: Any, allowed: Sequence[str]) -> None:

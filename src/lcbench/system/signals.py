@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -74,12 +74,14 @@ class Stop:
         is_asked: whether no further cell may be started.
         is_gentle: whether the signal was SIGUSR1, some time before the end.
         progressed: whether this process has finished anything that the next need not repeat.
+        followers: called with the number of each signal, to pass it on to other processes.
     """
 
     def __init__(self) -> None:
         self.is_asked = False
         self.is_gentle = False
         self.progressed = False
+        self.followers: list[Callable[[int], None]] = []
         self._before: dict[signal.Signals, object] = {}
         self._shields = 0
         self._pending: signal.Signals | None = None
@@ -127,15 +129,22 @@ class Stop:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.is_asked = True
+        self._pass_on(number)
         if self._shields:
             self._pending = signal.Signals(number)
         else:
             _raise(signal.Signals(number))
 
+    def _pass_on(self, number: int) -> None:
+        for follower in self.followers:
+            with suppress(OSError):
+                follower(number)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.is_asked:
             return
         self.is_asked = self.is_gentle = True
+        self._pass_on(number)
         self._timer = threading.Timer(grace_seconds(), os.kill, (os.getpid(), signal.SIGTERM))
         self._timer.daemon = True
         self._timer.start()
