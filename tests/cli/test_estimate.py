@@ -251,7 +251,7 @@ def test_the_gpu_that_launch_card_names_is_estimated_by_its_data_sheet() -> None
     said = sentence(there)
     assert (
         "about a minute on one GPU (h100): encoding 0:00 (estimated: at 60 % of the 67 TFLOP/s "
-        "that its data shown gives for float32), scoring 0:00 as on this machine." in said
+        "that its data sheet gives for float32), scoring 0:00 as on this machine." in said
     )
     assert "on this machine (" not in said
     both = estimate(request, launch=launch_of("launch.card=h100", "launch.tflops=4"))

@@ -659,6 +659,21 @@ def test_axe_finds_no_serious_fault(small: Page, theme: str, size: tuple[int, in
     assert small.accessibility_faults() == []
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("size", "theme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide-light", "phone-dark"]
+)
+def test_axe_finds_no_serious_fault_in_a_report_of_1400_cells(
+    paper: Page, theme: str, size: tuple[int, int]
+):
+    # As it opens: the page of rows that is shown is like the others, which would take minutes.
+    paper.driver.set_script_timeout(300)
+    paper.size(*size)
+    paper.system_theme(theme)
+    assert paper.texts("#cells .status") == ["1,400 rows"]
+    assert paper.accessibility_faults() == []
+
+
 def test_names_with_markup_are_text(marked: Page):
     marked.draw_charts()
     marked.focus(marked.find("#cells tbody tr:nth-child(2) .number"))

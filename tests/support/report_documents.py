@@ -227,7 +227,7 @@ def _shown_table(draw: random.Random, mark: str, labels: Sequence[str]) -> dict[
     return {
         "name": "table2",
         "title": f"{mark}Table 2: by role",
-        "header": ["Model", "Role", "BeirRetr", "LongEmbRetr"],
+        "header": ["Model", "", "BeirRetr", "LongEmbRetr"],
         "labels": 2,
         "sections": [
             {

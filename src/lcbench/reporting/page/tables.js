@@ -35,7 +35,9 @@ function tableNodes(table, name = table.name) {
 
   const status = el("p", { class: "status", role: "status" });
   const directions = [];
-  const headers = table.header.map((text, place) => {
+  const headers = table.header.map((label, place) => {
+    // A button without a name could not be told from others by a screen reader.
+    const text = label || unseen("Row");
     const direction = el("span", { class: "direction", "aria-hidden": "true" });
     directions.push(direction);
     const attributes = { type: "button", class: "sort", onclick: () => sortBy(place) };
