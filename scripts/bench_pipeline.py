@@ -24,7 +24,7 @@ import numpy as np
 from bench_support import machine
 from markdown_table import table
 
-from lcbench.encode.encoder import REQUESTS_AHEAD, Encoder
+from lcbench.encode.encoder import REQUESTS_AT_ONCE, Encoder
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import _GPU_MULTIPLE, _OVERHEAD, Forward
 from lcbench.encode.store.shelf import Store
@@ -147,8 +147,8 @@ def measure(load: Load, engine_of: Any, taus: Sequence[float]) -> list[dict[str,
                 for i, (here, _) in enumerate(pipes)
             }
             server = Server(engine)
-            with ThreadPoolExecutor(REQUESTS_AHEAD) as threads:
-                serving = [threads.submit(server.serve) for _ in range(REQUESTS_AHEAD)]
+            with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+                serving = [threads.submit(server.serve) for _ in range(REQUESTS_AT_ONCE)]
                 began, cpu = time.perf_counter(), time.process_time()
                 for here, _ in pipes:
                     here.send(True)

@@ -15,9 +15,9 @@ from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memo
 
 import lcbench
 from lcbench.encode import encoder as encoder_module
-from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, large_array
+from lcbench.encode.encoder import Counters, EmbeddingError, Encoder, Stopped, large_array
 from lcbench.encode.engine import Engine
-from lcbench.encode.forward import Forward, Stopped
+from lcbench.encode.forward import Forward
 from lcbench.encode.store.shelf import Shelf, Store
 from lcbench.encode.tokens import Tokens
 from lcbench.errors import StorageError

@@ -16,9 +16,8 @@ import pytest
 from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference
 
 from lcbench.encode import encoder as module
-from lcbench.encode.encoder import Embedded, Encoder
+from lcbench.encode.encoder import Embedded, Encoder, Stopped
 from lcbench.encode.engine import Engine
-from lcbench.encode.forward import Stopped
 from lcbench.repair.repair import Repair
 from lcbench.score.server import Server, Worker
 from lcbench.score.worker import _RemoteBackend

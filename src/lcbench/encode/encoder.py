@@ -34,16 +34,26 @@ _CHARACTERS_AT_ONCE = 2 * 2**20
 # Requests on their way: while the texts of one are encoded, the next are tokenised, and the answer
 # to a former one travels.
 REQUESTS_AHEAD = 3
+# Requests of an engine whose batches are in the model or wait for it. Where each is a single batch,
+# one is computed, one is next, and the embeddings of a third are taken out of the model.
+ENCODED_AT_ONCE = 3
+# The same, with those that are looked up and tokenised.
+REQUESTS_AT_ONCE = ENCODED_AT_ONCE + 2
 # An array larger than this lies in a file that has no name, and is mapped.
 _IN_MEMORY = 64 * 2**20
+
+
+class Stopped(Exception):
+    """Encoding was stopped."""
 
 
 class EmbeddingError(Exception):
     """The model returned an invalid embedding.
 
     Attributes:
-        position: of the text, among those asked for.
-        length: tokens that were read of it.
+        position: index of the text among those of the request.
+        length: number of its tokens that the model read.
+        count: number of texts of the request.
     """
 
     def __init__(self, position: int, length: int, count: int) -> None:
@@ -64,10 +74,10 @@ class Work:
     """The work of an engine for one request.
 
     Attributes:
-        texts: that went through the model.
-        tokens: of them.
-        padded: tokens that the model multiplied, padding included.
-        seconds: that the engine was busy.
+        texts: number of texts that went through the model.
+        tokens: number of their tokens.
+        padded: the same, including padding.
+        seconds: time that the engine spent on them; no second counts for two requests.
     """
 
     texts: int = 0
@@ -78,17 +88,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Embedded:
-    """An engine's answer: embeddings [texts, dimensions], and what they took."""
+    """An engine's answer: embeddings [texts, dimensions], and the work for them."""
 
     embeddings: NDArray[np.float32]
     work: Work
 
 
 class Pending(Protocol):
-    """An answer that is on its way."""
+    """An answer that may not be there yet."""
 
     def result(self) -> Embedded:
-        """Wait for it.
+        """Wait for the answer.
 
         Raises:
             EmbeddingError: an embedding is not finite, or zero.
@@ -101,16 +111,16 @@ class Backend(Protocol):
     def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
     ) -> Pending:
-        """Begin to embed texts that all differ, and return at once.
+        """Begin to embed distinct texts, and return at once.
 
-        Answers are taken in the order of the requests, and all of them, before anything else is
-        asked.
+        The caller takes all answers, in the order of the requests, before it asks for anything
+        else.
 
         Args:
-            texts: not too many at once.
+            texts: as many as the engine handles in one request.
             role: see `Encoder.embed`.
-            prompt: put before each of them.
-            more: whether others like them follow at once.
+            prompt: text put before each of them.
+            more: whether further requests of the same call follow.
         """
 
     def lengths(
@@ -130,14 +140,14 @@ class Counters:
     """The work for an encoder since the counters were last reset.
 
     Attributes:
-        texts: that were asked for.
-        unique_texts: different ones among them.
-        encoded_texts: of these, those that were not in the store and went through the model.
-        encoded_tokens: of them.
-        padded_tokens: the same, padding included.
-        seconds: that the engine was busy with them.
-        seconds_wait: that went by until it had answered, beyond those: others were before them.
-        prompts: by kind of text (`query`, `document`, `text`).
+        texts: number of requested texts.
+        unique_texts: number of distinct texts among them.
+        encoded_texts: number of these that were not in the store and went through the model.
+        encoded_tokens: number of their tokens.
+        padded_tokens: the same, including padding.
+        seconds: time that the engine spent on them.
+        seconds_wait: further time until the answers were there, spent on other requests.
+        prompts: prompts by kind of text (`query`, `document`, `text`).
     """
 
     texts: int = 0
@@ -157,15 +167,15 @@ class Encoder:
     """A model at a policy as an encoder for mteb (`EncoderProtocol`).
 
     Attributes:
-        counters: what was done for it.
-        mteb_model_meta: what mteb writes down about the model.
+        counters: work done for it.
+        mteb_model_meta: mteb's description of the model.
     """
 
     def __init__(self, backend: Backend, meta: ModelMeta) -> None:
         """Wrap a backend.
 
         Args:
-            backend: what encodes.
+            backend: encoder of texts.
             meta: mteb's description of the model; its similarity is the one that scores are
                 computed with.
         """
@@ -201,17 +211,18 @@ class Encoder:
         """Return the embeddings of texts, in order.
 
         Args:
-            texts: any number, equal ones among them or not.
-            role: whose they are, which a model may make something of, and a policy by role does;
-                None: neither queries nor documents; such a policy counts them as documents.
-            prompt: put before each of them.
+            texts: any number of texts; some may be equal.
+            role: queries or documents, which some models and policies by role encode differently;
+                None: neither; a policy by role treats these as documents.
+            prompt: text put before each of them.
 
         Returns:
             [texts, dimensions]; mapped from a file where it is large, so that a corpus need not
             fit into memory.
 
         Raises:
-            EmbeddingError: one is not finite, or zero; the message has its index and length.
+            EmbeddingError: an embedding is zero or not finite; the message has its index and
+                length.
             StorageError: there is no room for a large array in the folder for temporary files.
         """
         counters = self.counters
@@ -310,10 +321,10 @@ class Encoder:
 
 
 class _Places:
-    """The positions of each different text in a list.
+    """The positions of each distinct text in a list.
 
     Attributes:
-        keys: of the different texts, sorted, [different texts].
+        keys: keys of the distinct texts, sorted: [distinct texts].
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -327,7 +338,7 @@ class _Places:
         self._unique[self._first] = np.arange(len(self._first))
 
     def chunks(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
-        """Yield indices of the different texts, the longest first, as many as go together."""
+        """Yield the indices of the distinct texts of each request, longest texts first."""
         sizes = np.fromiter((len(texts[i]) for i in self._first), np.int64, len(self._first))
         order = self._first[np.lexsort((self._first, -sizes))]
         start = characters = 0

@@ -1,8 +1,8 @@
-"""The engine: encodes different texts, using the store of embeddings.
+"""Encodes distinct texts with one model, and stores their embeddings.
 
-Several threads may ask at once. Their requests go through it in order, as through a pipeline: while
-the texts of one are in the model, those of the next are looked up and tokenised, and its batches
-wait behind the last ones of the former.
+Several threads may ask at the same time. Their requests are handled in order, as in a pipeline:
+while the model encodes the texts of a request, those of the next are looked up in the store and
+tokenised, and its batches queue behind the last ones of the request before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.encode.encoder import REQUESTS_AHEAD, Embedded, EmbeddingError, Work
+from lcbench.encode.encoder import (
+    ENCODED_AT_ONCE,
+    REQUESTS_AT_ONCE,
+    Embedded,
+    EmbeddingError,
+    Work,
+)
 from lcbench.encode.forward import Forward
 from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.store.segments import Context, digests
@@ -33,8 +39,6 @@ from lcbench.tempscale.policy import Policy, Role
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-# Requests that are in the model at once: one begins while the last batches of another are computed.
-_ENCODED_AT_ONCE = 2
 # Part of the store's key: raised by hand whenever a change of the code changes embeddings. The test
 # of the golden embeddings fails if they change and this does not.
 EMBEDDING_VERSION = 1
@@ -46,10 +50,10 @@ class Identity:
 
     Attributes:
         model: name, `<organisation>/<model>`.
-        revision: the digest of the model's files, or what else tells its weights from others.
-        window: tokens that are read of a text; None: not limited.
-        dtype: of weights and activations.
-        pooling: the one that was asked for in the place of the model's; None: the model's.
+        revision: digest of the model's files, or another identifier of its weights.
+        window: number of tokens read of a text; None: no limit.
+        dtype: dtype of weights and activations.
+        pooling: pooling requested instead of the model's own; None: the model's.
     """
 
     model: str
@@ -61,12 +65,12 @@ class Identity:
 
 @dataclass(eq=False)
 class _Request:
-    """A request on its way through the engine.
+    """A request that the engine is handling.
 
     Attributes:
-        policy: that its texts need in the model.
-        context: digest of what its embeddings are stored under.
-        keys: of the texts that have to be encoded; empty until they are known.
+        policy: temperature policy of its texts.
+        context: digest of the context that its embeddings are stored under.
+        keys: keys of the texts that have to be encoded; empty until these are known.
         is_prepared: whether its texts were looked up and tokenised.
         is_encoded: whether its batches are in the model.
     """
@@ -78,7 +82,7 @@ class _Request:
     is_encoded: bool = False
 
     def shares_texts(self, other: _Request) -> bool:
-        """Return whether another request makes some of the same embeddings."""
+        """Return whether another request computes some of the same embeddings."""
         return self.context == other.context and not self.keys.isdisjoint(other.keys)
 
 
@@ -86,8 +90,8 @@ class Engine:
     """Encodes with one model, and stores the embeddings.
 
     Attributes:
-        prompt_of: which prompt the texts of a task get.
-        is_stuck: whether a thread that uses it does not come back, so that none is waited for.
+        prompt_of: returns the prompt of the texts of a task.
+        is_stuck: whether a thread hangs in it, so that `close` waits for none.
     """
 
     def __init__(
@@ -102,10 +106,10 @@ class Engine:
         """Put a forward pass and a store together.
 
         Args:
-            forward: the model.
-            store: where embeddings are kept.
-            identity: what its embeddings are kept under.
-            prompt_of: which prompt the texts of a task get.
+            forward: forward pass of the model.
+            store: store of embeddings.
+            identity: identity of the model in the store.
+            prompt_of: returns the prompt of the texts of a task.
             on_progress: called after each batch with its numbers of texts and tokens, by one thread
                 at a time.
         """
@@ -116,7 +120,7 @@ class Engine:
         self._identity = identity
         self._on_progress = on_progress or (lambda texts, tokens: None)
         self._reporting = threading.Lock()
-        self._threads = ThreadPoolExecutor(REQUESTS_AHEAD, "request")
+        self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
         # A tokenizer is set up anew for each call by some models.
         self._tokenizing = threading.Lock()
         self._changed = threading.Condition()
@@ -133,7 +137,7 @@ class Engine:
     def submit(
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Future[Embedded]:
-        """Begin to embed texts, see `embed`, and return at once."""
+        """Begin to embed texts as `embed` does, and return at once."""
         # What a thread logs is about the cell of whoever asks.
         context = copy_context()
         return self._threads.submit(context.run, self.embed, policy, texts, role, prompt)
@@ -141,16 +145,16 @@ class Engine:
     def embed(
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Embedded:
-        """Return the embeddings of texts that all differ.
+        """Return the embeddings of distinct texts.
 
         Args:
-            policy: which temperature they get.
-            texts: as many as are to be tokenised and grouped into batches together.
-            role: queries, documents, or None: neither; a policy by role counts these as documents.
-            prompt: put before each of them.
+            policy: their temperature policy.
+            texts: texts that are tokenised and grouped into batches together.
+            role: queries, documents, or None: neither; a policy by role treats these as documents.
+            prompt: text put before each of them.
 
         Raises:
-            EmbeddingError: one is not finite, or zero.
+            EmbeddingError: an embedding is zero or not finite.
             InjectionError: the policy cannot be set on the model.
         """
         started = time.perf_counter()
@@ -267,7 +271,7 @@ class Engine:
 
     @contextmanager
     def _encoding(self, request: _Request) -> Iterator[None]:
-        """Hold the model at a request's policy; earlier ones go first, others go along."""
+        """Encode a request within this context, after earlier ones, at its policy."""
 
         def may_begin() -> bool:
             encoded = [one for one in self._requests if one.is_encoded]
@@ -275,7 +279,7 @@ class Engine:
                 not encoded
                 or (
                     self._policy == request.policy
-                    and len(encoded) < _ENCODED_AT_ONCE
+                    and len(encoded) < ENCODED_AT_ONCE
                     and not any(request.shares_texts(one) for one in encoded)
                 )
             )
@@ -330,7 +334,7 @@ class LocalBackend:
     def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool = False
     ) -> Future[Embedded]:
-        """Begin to embed texts that all differ, and return at once."""
+        """Begin to embed distinct texts, and return at once."""
         return self._engine.submit(self._policy, texts, role, prompt)
 
     def lengths(

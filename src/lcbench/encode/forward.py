@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from lcbench.encode import arithmetic
 from lcbench.encode.batches import plan_batches
 from lcbench.encode.budget import batch_budget
+from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
@@ -49,10 +50,6 @@ _GPU_MULTIPLE = 8
 _BLOCKS_BEFORE_GROWTH = 4
 # A lane that has to leave its core to others looks this often whether it may go on.
 _POLL_SECONDS = 0.02
-
-
-class Stopped(Exception):
-    """The run was stopped."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from lcbench.encode.encoder import REQUESTS_AHEAD
+from lcbench.encode.encoder import REQUESTS_AT_ONCE
 from lcbench.encode.options import MOST_SCORING
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.score.cell import FailedCell, Job, ScoredCell, score_cell
@@ -159,8 +159,8 @@ class Pool:
                 yield job, outcome
             return
         server = Server(engine)
-        serving = ThreadPoolExecutor(REQUESTS_AHEAD, "encoder")
-        served = [serving.submit(server.serve) for _ in range(REQUESTS_AHEAD)]
+        serving = ThreadPoolExecutor(REQUESTS_AT_ONCE, "encoder")
+        served = [serving.submit(server.serve) for _ in range(REQUESTS_AT_ONCE)]
         waiting = _JobQueue(jobs)
         self._looked = time.monotonic()
         try:

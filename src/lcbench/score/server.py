@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from lcbench.encode.encoder import EmbeddingError
-from lcbench.encode.forward import Stopped
+from lcbench.encode.encoder import EmbeddingError, Stopped
 from lcbench.results.cell import Cell
 from lcbench.score.cell import EncoderError, FailedCell, Job
 from lcbench.system.log import Relay, about
