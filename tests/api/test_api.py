@@ -211,7 +211,7 @@ def test_what_the_libraries_were_told_is_taken_back(
         ({"tau": "[0.8"}, r"tau=\[0.8 is not a temperature"),
         ({"tau": object()}, r"tau=<object .*: a object is no value of a key"),
         ({"window": 0}, r"model.window=0"),
-        ({"limit": 1}, r"limit=1"),
+        ({"limit": 1}, r"limit=1 is not a whole number of at least 2.* limit=100 is a quick look"),
         ({"limit": "all"}, r"limit=all"),
         ({"protocol": "papr"}, r"protocol=papr: there is no such config. Did you mean paper"),
         ({"temperature": 0.8}, r"temperature is not a key. tau=0.8."),

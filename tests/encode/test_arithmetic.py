@@ -165,7 +165,7 @@ def test_cores_are_shared_between_scoring_and_tokenising(
     monkeypatch.setattr("lcbench.system.hardware.cores", lambda: 16)
     monkeypatch.setattr("lcbench.score.pool.memory_gib", lambda: 128.0)
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
-    assert processes(asked, beside_gpu=True) == scoring
+    assert processes(asked, on_gpu=True) == scoring
     share_cores(scoring)
     import os
 

@@ -186,7 +186,7 @@ def estimate(
         machine, rates = predict.sustaining(device, cpus, machine, rates, models)
     if processes is None:
         on_gpu = machine.kind == "cuda"
-        processes = as_in_a_run(settings.engine.scoring, beside_gpu=on_gpu, among=cpus)
+        processes = as_in_a_run(settings.engine.scoring, on_gpu=on_gpu, among=cpus)
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     return Estimate(
         cells=cells,

@@ -54,7 +54,7 @@ def freeze_sweep(settings: Settings, launch: LaunchSettings, observer: Observer)
         machine=machine,
         processes=processes(
             settings.engine.scoring,
-            beside_gpu=machine.kind == "cuda",
+            on_gpu=machine.kind == "cuda",
             among=None if device is None else launch.jobs.cpus,
         ),
         rates=rates,

@@ -75,7 +75,7 @@ def shares_of(engine: EngineSettings) -> list[Share]:
         engines[0] = replace(alone, device=every[numbers[0]])
         visible = [{"CUDA_VISIBLE_DEVICES": names[number].strip()} for number in numbers]
     count = len(numbers)
-    scoring = processes(engine.scoring, beside_gpu=every[0].startswith("cuda"))
+    scoring = processes(engine.scoring, on_gpu=every[0].startswith("cuda"))
     each = scoring if engine.scoring is not None else max(1, scoring // count)
     threads = max(1, cores() // count)
     variables = {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(max(1, threads - each))}

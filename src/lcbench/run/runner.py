@@ -157,7 +157,7 @@ class Runner:
             device = device_of(self._options.engine.device)
             arithmetic.pin(self._dtype, device)
             if device.startswith("cuda"):
-                self._pool.count = processes(self._options.engine.scoring, beside_gpu=True)
+                self._pool.count = processes(self._options.engine.scoring, on_gpu=True)
                 share_cores(self._pool.count)
             if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
                 from lcbench.encode.prompts import check_registry

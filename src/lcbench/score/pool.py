@@ -51,19 +51,19 @@ _POLL_SECONDS = 1.0
 _MOST_BETWEEN_POLLS = 5.0
 
 
-def processes(asked: int | None, *, beside_gpu: bool = False, among: int | None = None) -> int:
+def processes(asked: int | None, *, on_gpu: bool = False, among: int | None = None) -> int:
     """Return the number of scoring processes: as requested, or as many as cores and memory allow.
 
     Args:
         asked: requested number; None: as many as cores and memory allow.
-        beside_gpu: whether texts are encoded on a GPU. Half of the cores are then left to
+        on_gpu: whether texts are encoded on a GPU. Half of the cores are then left to
             tokenisation, which the GPU waits for.
         among: number of cores; None: the number that this process may use.
     """
     if asked is not None:
         return asked
     there = among or cores()
-    free = there // 2 if beside_gpu else there
+    free = there // 2 if on_gpu else there
     return int(max(1, min(free, memory_gib() / 2 // _GIB_PER_PROCESS, MOST_SCORING)))
 
 

@@ -450,8 +450,20 @@ def _text(key: str, value: Any) -> str | None:
 
 
 def _limit(value: Any) -> int | None:
-    """Return how many items are scored; a correlation needs two."""
-    return None if value is None else count_of("limit", value, least=2)
+    """Return the number of items to score; None for all.
+
+    Raises:
+        RequestError: it is not a whole number of at least 2, which a correlation needs.
+    """
+    if value is None:
+        return None
+    try:
+        return count_of("limit", value, least=2)
+    except RequestError as error:
+        raise RequestError(
+            f"{error} A score needs two items, and small samples give wide intervals: limit=100 is "
+            "a quick look; limit=null, the default, scores all items."
+        ) from None
 
 
 def _attention(value: Any) -> str | None:

@@ -84,6 +84,21 @@ def test_the_collection_is_cached_by_versions_and_a_broken_cache_is_made_again(
     assert collect() == collection[:1]
 
 
+def test_caches_of_an_earlier_layout_are_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collection: tuple[docstrings.Docstring, ...]
+) -> None:
+    monkeypatch.setenv("LCBENCH_CACHE", str(tmp_path))
+    old = [f"docstrings-{'0' * 16}.jsonl", f"docstrings-{'0a' * 8}.jsonl"]
+    others = ["docstrings-mine.jsonl", f"docstrings-{'0' * 17}.jsonl", "notes.jsonl"]
+    for name in (*old, *others):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(docstrings, "_walk_libraries", lambda: iter(collection[:2]))
+    collect()
+    written = {path.name for path in tmp_path.iterdir()} - set(others)
+    assert [Path(name).suffix for name in written] == [".json"]
+    assert all((tmp_path / name).exists() for name in others)
+
+
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collection: tuple[docstrings.Docstring, ...]
 ) -> None:

@@ -13,11 +13,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lcbench.errors import RequestError
+from lcbench.system.files import cache_folder
 from lcbench.system.json_cache import JsonCache
 
 # Importable name → distribution.
@@ -90,7 +92,16 @@ def collect() -> tuple[Docstring, ...]:
     if collected is None:
         collected = tuple(_distinct(_walk_libraries()))
         cache.write([asdict(doc) for doc in collected])
+        _remove_old_caches()
     return collected
+
+
+def _remove_old_caches() -> None:
+    """Remove files that earlier versions of lcbench wrote and this one does not read."""
+    with suppress(OSError, RuntimeError):
+        for path in cache_folder().glob("docstrings-*.jsonl"):
+            if re.fullmatch(r"docstrings-[0-9a-f]{16}\.jsonl", path.name):
+                path.unlink()
 
 
 def _versions_digest() -> str:
