@@ -1,4 +1,4 @@
-"""Chooses the tokens of a batch, by the CPU's cache or the memory of a GPU.
+"""Chooses the size of batches in tokens, by the CPU's cache or the memory of a GPU.
 
 On a GPU it is measured, with a trial batch through the model.
 """
@@ -35,7 +35,7 @@ _MOST_CPU_TOKENS = 4096
 
 
 def batch_budget(model: SentenceTransformer, lanes: int) -> int:
-    """Return the tokens of a batch, padding included, that a device computes fastest.
+    """Return the size of the batches that a device computes fastest, in tokens with padding.
 
     Args:
         model: on the device.
@@ -54,7 +54,7 @@ def batch_budget(model: SentenceTransformer, lanes: int) -> int:
 
 
 def _cache_bytes() -> int:
-    """Return the size of the largest cache of the first core (Linux), or a common one."""
+    """Return the size of the largest cache of the first core; a common size if unknown."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text(encoding="ascii").strip()
@@ -64,7 +64,7 @@ def _cache_bytes() -> int:
 
 
 def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
-    """Return the tokens of a batch by the model's width, fewer where the GPU cannot hold them.
+    """Return the size of batches by the model's width and the GPU's memory, in tokens.
 
     What counts is the whole of its memory, not what others have left of it at present: the same
     texts make the same batches, and so the same bits, next to a neighbour and alone. Where a batch
@@ -85,7 +85,7 @@ def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
 
 
 def _bytes_a_token(model: SentenceTransformer, window: int) -> float | None:
-    """Return the memory that a token of a long text takes in a batch, as a trial shows it.
+    """Return the measured memory per token of a batch of long texts, in bytes.
 
     None: not even two such texts fit at present.
     """

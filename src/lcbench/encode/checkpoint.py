@@ -48,7 +48,7 @@ _HARMLESS = re.compile(r"deprecated|unpad_inputs=True|unknown modality|for modal
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What transformers reports of weights that it has loaded.
+    """A report of transformers about weights that it has loaded.
 
     Attributes:
         model: the transformer that they were loaded into.
@@ -63,7 +63,7 @@ class LoadReport:
 
 @contextmanager
 def load_reports() -> Iterator[list[LoadReport]]:
-    """Collect what transformers reports of everything that is loaded in this context."""
+    """Collect transformers' reports of everything loaded within this context."""
     import transformers.integrations.peft
     import transformers.modeling_utils
 
@@ -87,7 +87,7 @@ def load_reports() -> Iterator[list[LoadReport]]:
 
 @contextmanager
 def load_warnings() -> Iterator[list[str]]:
-    """Collect the warnings of sentence-transformers' modules about settings that they replace."""
+    """Collect the warnings of sentence-transformers' modules about replaced settings."""
     collected: list[str] = []
 
     class Collector(logging.Handler):
@@ -115,8 +115,8 @@ def refuse_replaced(name: str, warnings: Iterable[str]) -> None:
     left out, and so is a route that it cannot read.
 
     Args:
-        name: of the model, for the message.
-        warnings: of its loading, from `load_warnings`.
+        name: the model's name, for the message.
+        warnings: warnings of its loading, from `load_warnings`.
 
     Raises:
         RequestError: quoting sentence-transformers.
@@ -140,9 +140,9 @@ def refuse_incomplete(
     classifier, a language model's head).
 
     Args:
-        name: of the model, for the message.
-        reports: of its loading, from `load_reports`.
-        model: what was loaded; None where loading failed.
+        name: the model's name, for the message.
+        reports: reports of its loading, from `load_reports`.
+        model: the loaded model; None: loading failed.
 
     Raises:
         RequestError: naming weights, and how many of how many.
@@ -176,7 +176,7 @@ def refuse_incomplete(
 
 
 def _depends_on(model: SentenceTransformer, transformer: PreTrainedModel, keys: list[str]) -> bool:
-    """Return whether an embedding depends on some weights: whether it is NaN where they are."""
+    """Return whether an embedding depends on some weights: it is NaN if they are."""
     import torch
 
     state = transformer.state_dict()

@@ -49,7 +49,7 @@ def check_invariance(
 
     Args:
         model: in evaluation mode, its window set, at no temperature.
-        tokenizer: of the model; its `first_position` is set where that is needed.
+        tokenizer: the model's tokenizer; its `first_position` is set if needed.
         embed: returns the embeddings of texts that go through the model together, [texts,
             dimensions].
         batched: False where every text is encoded alone, so that only finite values are required.

@@ -46,8 +46,8 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
     """Return a line about the prompts used, and about unused prompts of the model.
 
     Args:
-        prompts: of the protocol: `none`, `model` or `registry`.
-        name: of the model.
+        prompts: source of the protocol's prompts: `none`, `model` or `registry`.
+        name: the model's name.
         model: loaded.
 
     Returns:
@@ -73,9 +73,9 @@ def check_room(
     """Check that prompts leave room for text, so that embeddings differ.
 
     Args:
-        name: of the model, for the message.
+        name: the model's name, for the message.
         model: loaded, its window set.
-        prompt_of: which prompt the texts of a task get.
+        prompt_of: returns the prompt of the texts of a task.
         tasks: and which of their texts: queries, documents, or (None) those that are neither.
 
     Raises:
@@ -111,7 +111,7 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
     A model that the registry does not know gets those that its own files have, as mteb does it.
 
     Args:
-        name: of the model on the hub.
+        name: the model's name on the hub.
         model: loaded.
 
     Raises:
@@ -134,7 +134,7 @@ def check_registry(name: str) -> None:
     """Check that mteb's prompts for a model can be used, before the model is loaded.
 
     Args:
-        name: of the model on the hub.
+        name: the model's name on the hub.
 
     Raises:
         RequestError: mteb loads this model in a way that more than prompts would have to be taken

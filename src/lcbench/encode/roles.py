@@ -1,8 +1,8 @@
 """Roles of texts (query, document, or None) in sentence-transformers models.
 
 mteb encodes queries with `encode_query` and documents with `encode_document`, which hand `task=` to
-every part of the model; texts of tasks that have neither get plain `encode`. Most models make
-nothing of it. Here is asked which do, and what a role is routed to.
+every part of the model; texts of tasks that have neither get plain `encode`. Most models ignore it.
+This module finds out which do not, and where a role is routed to.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def depends_on_role(model: SentenceTransformer) -> bool:
 
 
 def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
-    """Return the windows that a model has for queries and for documents alone; None: its own.
+    """Return the windows of a model by role; None: the window of all texts.
 
     A fixed query expansion brings every query to its length, whatever other window there is.
     """
@@ -63,7 +63,7 @@ def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
 
 
 def query_window_key(model: SentenceTransformer) -> str:
-    """Return the key of sentence_bert_config.json that a window for queries alone comes from."""
+    """Return the key of sentence_bert_config.json that sets the window of queries."""
     expansion = getattr(model[0], "query_expansion", None) or {}
     return "query_expansion.length" if expansion.get("strategy") == "fixed" else "query_length"
 
@@ -74,7 +74,7 @@ def cap_lengths(model: SentenceTransformer, positions: int, name: str) -> None:
     Args:
         model: loaded.
         positions: the most tokens that it has positions for.
-        name: of the model, for messages.
+        name: the model's name, for messages.
 
     Raises:
         RequestError: its queries are expanded beyond them.
@@ -109,8 +109,8 @@ def check_routes(model: SentenceTransformer, roles: Collection[Role | None], nam
 
     Args:
         model: loaded.
-        roles: of the texts that are to be encoded.
-        name: of the model, for messages.
+        roles: roles of the texts to be encoded.
+        name: the model's name, for messages.
 
     Raises:
         RequestError: a Router has no route for one of the roles, or one without attention.

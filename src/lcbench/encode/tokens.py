@@ -50,12 +50,12 @@ _CHARACTERS = 6
 
 @dataclass(frozen=True)
 class Tokens:
-    """One text as the model reads it.
+    """A text as the model reads it.
 
     Attributes:
-        ids: its token ids, after truncation, special tokens included: [n]. Not to change.
-        per_token: what else the model takes of each token and its ids do not say, each [n].
-        others: features of the whole batch, like the length of the prompt. Shared, not to change.
+        ids: token ids after truncation, including special tokens: [n]; read-only.
+        per_token: further features of each token that do not follow from the ids, each [n].
+        others: features of the whole batch, like the length of the prompt; shared, read-only.
     """
 
     ids: NDArray[np.int32]
@@ -64,12 +64,12 @@ class Tokens:
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads: after truncation, special tokens included."""
+        """The number of tokens that the model reads, including special tokens."""
         return len(self.ids)
 
     @property
     def ids_only(self) -> bool:
-        """Whether a batch's features can be made of the ids and the prompt alone."""
+        """Whether a batch's features follow from the ids and the prompt alone."""
         return not self.per_token and all(
             value is None or isinstance(value, str | int | float) for value in self.others.values()
         )
@@ -77,7 +77,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What all texts with one prompt have in common.
+    """The common properties of all texts with the same prompt.
 
     Attributes:
         names: features of each token, in the model's order.
@@ -92,12 +92,12 @@ class _Frame:
 
 
 class Tokenizer:
-    """The tokens of a sentence-transformers model.
+    """The tokenizer of a sentence-transformers model.
 
     The model's window and tokenizer must not change once it is made.
 
     Attributes:
-        task: what `SentenceTransformer.encode` hands to the model for the role of these texts.
+        task: keywords that `SentenceTransformer.encode` passes to the model for these texts' role.
         first_position: of each text, where padded batches are to have `position_ids` that leave
             padding on the left out; None: the model counts for itself. For models with absolute
             positions that count padding (`invariance.check_invariance` finds out).
@@ -161,11 +161,11 @@ class Tokenizer:
         return one.length != self.window or not np.array_equal(one.ids, other.ids)
 
     def count(self, prompt: str) -> int:
-        """Return the tokens of a prompt, special ones among them, however many the model reads."""
+        """Return the number of tokens of a prompt, including special ones, without truncation."""
         return len(self._tokenizer(prompt)["input_ids"])
 
     def width(self, longest: int, multiple: int) -> int:
-        """Return the columns of a batch whose longest text has so many tokens.
+        """Return the number of columns of a batch, given the length of its longest text.
 
         Rounded up to a multiple, but not beyond the window: there may be no positions there.
         """
@@ -229,7 +229,7 @@ class Tokenizer:
 
     @cached_property
     def window(self) -> int | None:
-        """The most tokens of a text, its prompt among them; None if there is no limit."""
+        """The window in tokens, including the prompt; None: no limit."""
         window = getattr(self._module, "max_seq_length", None)
         own = lengths_by_role(self._model).get(self.task.get("task", ""))
         window = window if own is None else own
@@ -258,7 +258,7 @@ class Tokenizer:
 
     @cached_property
     def _encode(self) -> Callable[[list[str]], list[Any]] | None:
-        """What makes encodings of texts as `preprocess` does, without padding; None: nothing may.
+        """A function that encodes texts as `preprocess` does, without padding; None: there is none.
 
         It is a copy of the model's fast tokenizer, whose truncation and padding `preprocess` sets
         at every call. Threads may share it.
@@ -287,7 +287,7 @@ class Tokenizer:
 
     @cached_property
     def _may_be_cut(self) -> bool:
-        """Whether a text's beginning is known to have the tokens that the text begins with."""
+        """Whether the tokens of a text's beginning are those that the whole text begins with."""
         # Nor if a part of the tokenizer cannot be looked into, or drops merges at random.
         if self._encode is None or self._tokenizer.truncation_side != "right":
             return False
@@ -303,7 +303,7 @@ class Tokenizer:
         )
 
     def _beginning(self, text: str, reach: int) -> str:
-        """Return a beginning of a text that has the tokens which the whole text begins with.
+        """Return a beginning of a text whose tokens are those that the whole text begins with.
 
         It ends before a space between two words that the normaliser leaves apart. No normaliser,
         added token or pre-tokenizer that `_may_be_cut` lets through looks across such a space, and
@@ -324,7 +324,7 @@ class Tokenizer:
         return text
 
     def _parts(self, around: str) -> bool:
-        """Return whether a space parts the letters or digits on both sides of it."""
+        """Return whether a space separates the letters or digits on both sides of it."""
         if len(around) != 3 or not all(
             unicodedata.category(character) in WORD for character in (around[0], around[2])
         ):
@@ -412,7 +412,7 @@ class Tokenizer:
         return {**features, **batch[0].others}
 
     def _frame(self, prompt: str) -> _Frame:
-        """Return what all texts with this prompt have in common."""
+        """Return the common properties of all texts with a prompt."""
         if prompt not in self._frames:
             probes = self._probes() if self._encode is not None else [_PROBE]
             features = self._preprocess(probes, prompt)
@@ -434,7 +434,7 @@ class Tokenizer:
         return self._frames[prompt]
 
     def _probes(self) -> list[str]:
-        """Return texts that show what this tokenizer does to all kinds of them."""
+        """Return texts of many kinds, to compare both ways to tokenise them."""
         special = self._tokenizer.all_special_tokens
         # Its beginning and its end differ: that shows which side is cut off.
         long = " ".join(map(str, range(0 if self.window is None else self.window + 8)))
@@ -454,7 +454,7 @@ _PROBES = (
 
 
 def _without_model(backend: Any) -> Any:
-    """Return a fast tokenizer with what comes before and after the model of another."""
+    """Return a fast tokenizer with the steps before and after the model of another."""
     bare = type(backend)(models.BPE())
     for name in ("normalizer", "pre_tokenizer", "post_processor"):
         setattr(bare, name, getattr(backend, name))
@@ -462,7 +462,7 @@ def _without_model(backend: Any) -> Any:
 
 
 def _copied(backend: Any) -> Any:
-    """Return a copy of a fast tokenizer, or None if there can be none.
+    """Return a copy of a fast tokenizer; None: it cannot be copied.
 
     It shares the model. A copy of that too would go through JSON, which takes seconds and, for
     250,000 pieces, 700 MB; and the library reads JSON's numbers with an error in the last bit: two
@@ -481,7 +481,7 @@ def _copied(backend: Any) -> Any:
 
 
 def _ids(encodings: list[Any]) -> tuple[NDArray[np.int32], list[int]]:
-    """Return the ids of all texts, one after the other, where each begins, and the last ends."""
+    """Return the concatenated ids of all texts, and the bounds of each text in them."""
     lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     ids = np.fromiter(chain.from_iterable(one.ids for one in encodings), np.int32, starts[-1])
@@ -501,7 +501,7 @@ def _agree(encodings: list[Any], features: Mapping[str, Any]) -> bool:
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts in blocks of as many characters as the fast tokenizer may see at once."""
+    """Yield the texts in blocks that the fast tokenizer encodes in one call."""
     block: list[str] = []
     characters = 0
     for text in texts:

@@ -53,7 +53,7 @@ class Folder:
             remove_leftovers(self._path(shelf))
 
     def stamp(self, shelf: str) -> int | None:
-        """Return a number that changes with the segments; None where that cannot be relied on."""
+        """Return a number that changes with the segments; None: it may not have changed yet."""
         try:
             changed = self._path(shelf).stat().st_mtime_ns
         except OSError:
@@ -68,11 +68,11 @@ class Folder:
         return {name for name in names if _NAME.fullmatch(name)}
 
     def open(self, shelf: str, name: str) -> Any:
-        """Return a segment's record batch, mapped.
+        """Return a segment's record batch, mapped into memory.
 
         Raises:
-            _BrokenError: it is torn.
-            OSError: it is gone, or cannot be opened.
+            BrokenError: it is damaged.
+            OSError: it is gone or cannot be opened.
         """
         try:
             # Mapped anew each time: a file that another client of a network file system has removed
@@ -122,7 +122,7 @@ class Folder:
             self._path(shelf, name).unlink()
 
     def evict(self) -> bool:
-        """Remove the least recently used segments where there is more than the bound.
+        """Remove the least recently used segments beyond the size limit.
 
         The folder is listed only if this process has written enough for it to matter.
 
@@ -205,9 +205,9 @@ class Memory:
 
 
 def _superfluous(entries: list[tuple[int, int, Any]], max_bytes: int) -> tuple[list[Any], int]:
-    """Return which of (time used, bytes, segment) have to go, and the bytes of those that stay.
+    """Return which of (time used, bytes, segment) to remove, and the bytes of the others.
 
-    The least recently used go first.
+    The least recently used are removed first.
     """
     total = sum(size for _, size, _ in entries)
     going = []

@@ -14,7 +14,7 @@ SEGMENT, ROW, LENGTH = range(3)
 
 
 class Index:
-    """Where the row of each key is: sorted runs, each at least twice as long as the next.
+    """The segment and row of each key, in sorted runs, each at least twice as long as the next.
 
     28 bytes a row, so that a million rows are 27 MiB.
     """
@@ -24,7 +24,7 @@ class Index:
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
+        """The size of the index in bytes."""
         return sum(keys.nbytes + places.nbytes for keys, places in self._runs)
 
     def add(self, segments: Iterable[tuple[int, Rows]]) -> None:

@@ -28,15 +28,15 @@ class Context:
     """The common properties of a shelf's rows, which differ only in their texts.
 
     Attributes:
-        model: its name.
-        revision: of its weights and tokenizer.
-        window: tokens that are read of a text.
-        dtype: that the model computes in.
-        temperature: canonical, as the text's role has it.
-        prompt: put before each text.
-        role: of the texts, where the model may make something else of one by its role; else "".
-        made_by: a digest of the versions of the libraries and of the code that make the rows.
-        pooling: that was asked for in the place of the model's; None: the model's.
+        model: the model's name.
+        revision: revision of its weights and tokenizer.
+        window: number of tokens read of a text; None: no limit.
+        dtype: dtype of the computation.
+        temperature: policy of the texts' role in canonical form.
+        prompt: text put before each text.
+        role: role of the texts if the model may depend on it; otherwise "".
+        made_by: digest of the versions of the libraries and of the code that make the rows.
+        pooling: pooling requested instead of the model's own; None: the model's.
     """
 
     model: str
@@ -73,11 +73,11 @@ def digests(texts: Sequence[str]) -> Keys:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as they are in a segment.
+    """Rows of a segment.
 
     Attributes:
-        keys: [n]
-        lengths: in tokens, [n].
+        keys: keys of the texts, [n].
+        lengths: lengths of the texts in tokens, [n].
         values: embeddings, [n, dimensions].
     """
 
@@ -149,7 +149,7 @@ def _column(values: NDArray[Any], kind: Any) -> Any:
 
 
 def unpack(batch: Any, context: Context, dimensions: int | None) -> Rows | None:
-    """Return the rows of a record batch, without a copy, or None if it is not what it should be."""
+    """Return the rows of a record batch without copying them; None: it is not valid."""
     try:
         last = batch.column(batch.num_columns - 1)
         size = getattr(last.type, "list_size", None) if dimensions is None else dimensions

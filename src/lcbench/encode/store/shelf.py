@@ -85,8 +85,8 @@ class Store:
         """Open a store; nothing is written before rows are added.
 
         Args:
-            folder: in which the segments lie; None: in memory.
-            max_bytes: that all segments may have together; the least recently used go first.
+            folder: folder of the segments; None: in memory.
+            max_bytes: limit of the size of all segments; the least recently used are evicted.
             warn: receives, once, the reason why nothing more is kept.
         """
         self._segments = Memory(max_bytes) if folder is None else Folder(folder, max_bytes)
@@ -136,7 +136,7 @@ class Store:
         self._wait(0)
 
     def close(self) -> None:
-        """Write what is not written yet, and give the memory back."""
+        """Write the rows that are not written yet, and release the memory."""
         try:
             self.flush()
         finally:
@@ -148,7 +148,7 @@ class Store:
                 writer.shutdown()
 
     def _submit(self, write: Callable[[], None]) -> None:
-        """Have a segment written: by the thread if it goes to a disk."""
+        """Have a segment written, by the writing thread if it goes to a disk."""
         if not self._segments.on_disk:
             write()
             return
@@ -195,7 +195,7 @@ class Store:
 
 @dataclass
 class _Segment:
-    """One that is in the index: its name, its bytes, and when this process last touched it."""
+    """A segment in the index: its name, its bytes, and when this process last touched it."""
 
     name: str
     size: int
@@ -209,7 +209,7 @@ class Shelf:
     """
 
     def __init__(self, store: Store, context: Context) -> None:
-        """Open a shelf; `Store.shelf` is the way to one."""
+        """Open a shelf; called by `Store.shelf`."""
         self._store = store
         self._context = context
         self._name = context.digest
@@ -228,14 +228,14 @@ class Shelf:
 
     @property
     def dimensions(self) -> int | None:
-        """Of the shelf's embeddings; None while there is none."""
+        """The dimensions of the shelf's embeddings; None while it is empty."""
         with self._store._lock:
             if self._dimensions is None:
                 self._refresh()
             return self._dimensions
 
     def lengths(self, keys: Keys) -> NDArray[np.int32]:
-        """Return the tokens of each text, -1 where they are not known: [keys].
+        """Return the number of tokens of each text, -1 if it is unknown: [keys].
 
         No row is read for it, and a row that is known here may be gone when it is read.
         """
@@ -246,7 +246,7 @@ class Shelf:
     def read(
         self, keys: Keys, out: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Copy the embeddings that are here.
+        """Copy the embeddings that are stored.
 
         Args:
             keys: [n]
@@ -254,7 +254,7 @@ class Shelf:
             rows: [n]
 
         Returns:
-            Which were found: [n]. What was not has left `out` as it was.
+            Which were found: [n]. The rows of `out` for others are unchanged.
         """
 
         def take(which: NDArray[np.intp], found: Rows, at: NDArray[np.int32]) -> None:
@@ -266,9 +266,9 @@ class Shelf:
             return self._collect(keys, take)
 
     def add(self, keys: Keys, lengths: NDArray[np.int32], embeddings: NDArray[np.float32]) -> None:
-        """Keep embeddings; those that are here already are passed over.
+        """Store embeddings; those that are stored already are skipped.
 
-        It waits for the disk while too many segments have to be written.
+        Waits for the disk while too many segments have to be written.
 
         Args:
             keys: [n]
@@ -299,7 +299,7 @@ class Shelf:
         return self._buffer_bytes + self._index.bytes
 
     def _seal(self) -> None:
-        """Hand over the rows that were added to be written; they can be read meanwhile."""
+        """Have the added rows written; they can be read in the meantime."""
         if not self._buffer:
             return
         rows, number = concatenate(self._buffer.values()), self._next
@@ -331,7 +331,7 @@ class Shelf:
                 self._forget()
 
     def _release(self) -> None:
-        """Give the memory back, as soon as what was added is written."""
+        """Release the memory as soon as the added rows are written."""
         self._seal()
         self._is_released = True
         self._forget()
@@ -341,7 +341,7 @@ class Shelf:
         self._index.add(self._sealed.items())
 
     def _fresh(self, keys: Keys) -> NDArray[np.intp]:
-        """Return which of the keys are to be kept: each that is not here, once."""
+        """Return which of the keys are new, each once."""
         if not self._store._is_writing:
             return np.zeros(0, dtype=np.intp)
         _, first = np.unique(keys, return_index=True)
@@ -363,7 +363,7 @@ class Shelf:
             self._seal()
 
     def _places(self, keys: Keys) -> NDArray[np.int32]:
-        """Return where the rows are, as far as this process knows: see `_Index.find`."""
+        """Return where the rows are, as far as this process knows; see `Index.find`."""
         places = self._index.find(keys)
         missing = np.flatnonzero(places[:, SEGMENT] < 0)
         if self._buffer and len(missing):
@@ -371,7 +371,7 @@ class Shelf:
         return places
 
     def _find(self, keys: Keys) -> NDArray[np.int32]:
-        """Return where the rows are, other processes' among them: see `_Index.find`."""
+        """Return where the rows are, including those of other processes; see `Index.find`."""
         places = self._places(keys)
         if (places[:, SEGMENT] < 0).any() and self._refresh():
             places = self._places(keys)
@@ -380,7 +380,7 @@ class Shelf:
     def _collect(
         self, keys: Keys, take: Callable[[NDArray[np.intp], Rows, NDArray[np.int32]], None]
     ) -> NDArray[np.bool_]:
-        """Hand the rows of each segment to `take`, and return which keys had one."""
+        """Pass the rows of each segment to `take`, and return which keys were found."""
         found = np.zeros(len(keys), dtype=np.bool_)
         for _ in range(_ATTEMPTS):
             waiting = np.flatnonzero(~found)
@@ -402,7 +402,7 @@ class Shelf:
         return found
 
     def _open(self, segment: _Segment, *, only_keys: bool = False) -> Rows | None:
-        """Return the rows of a segment, or None if there is none any more, or a damaged one.
+        """Return the rows of a segment; None: it is gone or damaged.
 
         Args:
             segment: to open.
@@ -428,7 +428,7 @@ class Shelf:
         return rows
 
     def _refresh(self) -> bool:
-        """Look for segments that came or went, and return whether any did."""
+        """Look for new and removed segments, and return whether there are any."""
         stamp = self._store._segments.stamp(self._name)
         if stamp is not None and stamp == self._stamp:
             return False
@@ -458,7 +458,7 @@ class Shelf:
         self._index.drop(segments)
 
     def _write(self, rows: Rows, used: int | None = None) -> _Segment | None:
-        """Write a segment, and return it, or None where nothing can be written."""
+        """Write a segment and return it; None: nothing can be written."""
         if not self._store._is_writing:
             return None
         name = f"{uuid.uuid4().hex}.arrow"
@@ -471,7 +471,7 @@ class Shelf:
         return _Segment(name, batch.nbytes, time.monotonic())
 
     def _merge(self) -> None:
-        """Make few segments of many small ones.
+        """Merge small segments if there are many.
 
         Several processes may do so at once: then rows are there twice, which harms no reader.
         """
@@ -490,7 +490,7 @@ class Shelf:
             self._join(group)
 
     def _join(self, group: Sequence[int]) -> None:
-        """Replace some segments by one; those that are gone meanwhile are passed over."""
+        """Replace some segments by a single one; those that are gone are skipped."""
         segments, lock = self._store._segments, self._store._lock
         with lock:
             known = {i: self._known[i] for i in group if i in self._known}
