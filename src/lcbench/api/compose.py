@@ -118,10 +118,12 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
             f"You can set {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
         )
     now = compose_settings(config)
-    told: dict[str, Any] = {name: getattr(now, name) for name in groups & _OPEN if name != "mirror"}
+    changed: dict[str, Any] = {
+        name: getattr(now, name) for name in groups & _OPEN if name != "mirror"
+    }
     if "mirror" in groups:
-        told |= {"mirror": now.mirror, "hub": now.hub}
-    return replace(kept, **told)
+        changed |= {"mirror": now.mirror, "hub": now.hub}
+    return replace(kept, **changed)
 
 
 def open_keys() -> list[str]:

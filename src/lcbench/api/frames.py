@@ -74,12 +74,12 @@ def frame_by_length(
     tables: Sequence[ScoreTable], scores: pd.DataFrame, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return scores × 100 by length, a row per model, task, τ and range of tokens."""
-    found = [
+    buckets = [
         bucket
         for place, items in items_of_tables(tables, scores)
         for bucket in buckets_of(place, items, resamples, seed)
     ]
-    rows = [row for one in found for row in _rows_by_length(one)]
+    rows = [row for one in buckets for row in _rows_by_length(one)]
     frame = _with_numbers(pd.DataFrame(rows, columns=_BY_LENGTH))
     return frame.astype({"longest": "Int64"})
 

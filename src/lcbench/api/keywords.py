@@ -45,8 +45,8 @@ def _key(name: str, config_name: str) -> str:
     keys = keys_of(config_name)
     if name in keys or any(key.startswith(f"{name}.") for key in keys):
         return name
-    found = [key for key in keys if key.endswith(f".{name}")]
-    return found[0] if len(found) == 1 else name
+    matching = [key for key in keys if key.endswith(f".{name}")]
+    return matching[0] if len(matching) == 1 else name
 
 
 def _words(key: str, value: Any, keys: frozenset[str]) -> list[str]:

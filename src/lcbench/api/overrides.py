@@ -124,8 +124,8 @@ def _one_model(word: str, value: str, folders: Sequence[Path], *, several: bool)
         )
     if several and "," in name and not is_folder:
         return [word]
-    found = model_keys(name, folders)
-    return [word] if found == [f"model={name}"] else found
+    overrides = model_keys(name, folders)
+    return [word] if overrides == [f"model={name}"] else overrides
 
 
 def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool) -> str:

@@ -216,7 +216,7 @@ def report(
     with composed("report", words_of("report", {**own, **keys}), config_dir) as config:
         settings = read_report(config)
     with observer.doing("working out the report"):
-        found = find_report(settings, observer.warn)
-        if found is None:
+        report = find_report(settings, observer.warn)
+        if report is None:
             raise RequestError(f"manifest={settings.manifest}: none of its cells has a result.")
-        return write_report(found, observer)
+        return write_report(report, observer)

@@ -152,21 +152,21 @@ def _where(part: Part, settings: TasksSettings) -> str | None:
     """Return the location of a task's data; for an aggregate, of all its parts."""
     if (origin := part.source.origin) is not None:
         return None if part.source.missing(part.name) else origin.listed_as
-    found = [_where_one(entry, part, settings) for entry, _ in part.source.datasets(part)]
-    if None in found:
+    locations = [_where_one(entry, part, settings) for entry, _ in part.source.datasets(part)]
+    if None in locations:
         return None
-    return next((one for one in _NOT_WHOLE if one in found), found[0])
+    return next((one for one in _NOT_WHOLE if one in locations), locations[0])
 
 
 def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | None:
     try:
-        found = find(entry, _subsets_of(part), settings.mirror)
+        location = find(entry, _subsets_of(part), settings.mirror)
     except RequestError:
         return "unreadable"
     # A plain folder only has the dataset's name; whether it holds that dataset shows its content.
     plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
-    if found != "mirror" or not plain:
-        return found
+    if location != "mirror" or not plain:
+        return location
     from lcbench.hub.contents import DataError, load
     from lcbench.system.quiet import quiet_libraries
 

@@ -113,9 +113,9 @@ def select_files(paths: Iterable[str], configs: Mapping[str, Any], reads: Reads)
     unmatched: list[str] = []
     for name in dict.fromkeys(names):
         for pattern in _patterns(configs[name]):
-            found = _matching(pattern, data)
-            chosen |= found
-            if not found:
+            matching = _matching(pattern, data)
+            chosen |= matching
+            if not matching:
                 unmatched.append(pattern)
     return Selection((*cards, *sorted(chosen)), tuple(dict.fromkeys(unmatched)))
 
@@ -181,14 +181,14 @@ def _metadata(path: Path, size: int, changed: int) -> dict[str, Any]:
         # Aliases are shared objects here; later copies may expand each of them.
         if (node := yaml.compose(text, yaml.SafeLoader)) is not None and _is_bomb(node):
             raise ValueError("its aliases expand to too many nodes")
-        found = yaml.safe_load(text)
+        content = yaml.safe_load(text)
     # Any error of the YAML parser.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(f"{path} cannot be read as the card of a dataset: {reason}") from error
-    if found is not None and not isinstance(found, dict):
+    if content is not None and not isinstance(content, dict):
         raise RequestError(f"{path} cannot be read as the card of a dataset: it is not a mapping")
-    return found or {}
+    return content or {}
 
 
 def _is_bomb(root: Any) -> bool:

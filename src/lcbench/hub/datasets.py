@@ -92,10 +92,10 @@ def point_at(task: AbsTask, mirror: Path | None) -> Data:
     # An aggregate's parts are shared objects in mteb, and may be pointed already.
     entry = registry().tasks[task.metadata.name]
     restricted = set(task.hf_subsets) != set(entry.subsets)
-    place = _find(entry, task.hf_subsets if restricted else None, mirror)
-    if place.is_whole and place.folder is not None:
-        check_card(place.folder, hub.files_in(place.folder))
-        _read_from(task, place.folder, entry.revision)
+    snapshot = _find(entry, task.hf_subsets if restricted else None, mirror)
+    if snapshot.is_whole and snapshot.folder is not None:
+        check_card(snapshot.folder, hub.files_in(snapshot.folder))
+        _read_from(task, snapshot.folder, entry.revision)
         return Data(entry.dataset, entry.revision, "hub")
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
@@ -148,13 +148,13 @@ def missing_data(parts: Iterable[Part], mirror: Path | None) -> list[str]:
     users: dict[tuple[str, str], list[str]] = {}
     lacks: dict[tuple[str, str], list[str]] = {}
     for entry, subsets in (one for part in parts for one in part.source.datasets(part)):
-        place = _find(entry, subsets, mirror)
-        if place.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
+        snapshot = _find(entry, subsets, mirror)
+        if snapshot.is_whole or plain_folder(entry.dataset, entry.revision, mirror) is not None:
             continue
         key = entry.dataset, entry.revision
         names = users.setdefault(key, [])
         names += [entry.name] if entry.name not in names else []
-        lacks.setdefault(key, []).extend(place.lacks)
+        lacks.setdefault(key, []).extend(snapshot.lacks)
     return [
         hub.describe(f"{key[0]} (for {', '.join(names)})", list(dict.fromkeys(lacks[key])))
         for key, names in users.items()
@@ -216,10 +216,10 @@ def _find(entry: TaskEntry, subsets: Sequence[str] | None, mirror: Path | None) 
     places = []
     for cache in hub.caches(mirror) if there is None or mirror is None else hub.in_mirror(mirror):
         look = partial(lacking, [reads_of(entry, subsets)])
-        place = hub.find(cache, "dataset", entry.dataset, entry.revision, look)
-        if place.is_whole:
-            return place
-        places.append(place)
+        snapshot = hub.find(cache, "dataset", entry.dataset, entry.revision, look)
+        if snapshot.is_whole:
+            return snapshot
+        places.append(snapshot)
     return hub.best(places)
 
 
@@ -260,9 +260,11 @@ def find(entry: TaskEntry, subsets: Sequence[str], mirror: Path | None) -> str |
         or in the mirror at another revision.
     """
     chosen = None if set(subsets) == set(entry.subsets) else subsets
-    place = _find(entry, chosen, mirror)
-    if place.is_whole and place.folder is not None:
-        in_mirror = mirror is not None and place.folder.absolute().is_relative_to(mirror.absolute())
+    snapshot = _find(entry, chosen, mirror)
+    if snapshot.is_whole and snapshot.folder is not None:
+        in_mirror = mirror is not None and snapshot.folder.absolute().is_relative_to(
+            mirror.absolute()
+        )
         return "mirror" if in_mirror else "hub cache"
     folder = plain_folder(entry.dataset, entry.revision, mirror)
     if folder is not None:
@@ -327,11 +329,11 @@ def _check_revision(entry: TaskEntry, folder: Path) -> None:
 def _downloaded_revision(folder: Path) -> str | None:
     """Return the commit recorded by `hf download --local-dir` in a folder, if any."""
     notes = folder / ".cache" / "huggingface" / "download"
-    found = set()
+    commits = set()
     for note in notes.rglob("*.metadata"):
         # The first line of such a record is the file's commit.
-        found.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
-    return found.pop() if len(found) == 1 else None
+        commits.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
+    return commits.pop() if len(commits) == 1 else None
 
 
 def _named_by_content(folder: Path, digest: str) -> Path:
@@ -462,20 +464,20 @@ def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
     folders = 0
     while left:
         relative, above = left.pop()
-        place = folder / relative
+        path = folder / relative
         folders += 1
         try:
-            state = place.stat()
+            state = path.stat()
             if (state.st_dev, state.st_ino) in above:
-                raise RequestError(f"{place} is a link to a folder that contains it.")
+                raise RequestError(f"{path} is a link to a folder that contains it.")
             if folders > _MOST_FOLDERS:
                 raise RequestError(
                     f"{folder} has more than {_MOST_FOLDERS:,} folders, links to folders counted."
                 )
-            names = sorted(os.listdir(place))  # noqa: PTH208 - names, of whatever bytes
+            names = sorted(os.listdir(path))  # noqa: PTH208 - names, of whatever bytes
             for name in names:
-                place = folder / relative / name
-                state_of = place.stat()
+                path = folder / relative / name
+                state_of = path.stat()
                 inner = f"{relative}/{name}" if relative else name
                 if stat.S_ISDIR(state_of.st_mode):
                     if name not in _NO_DATA:
@@ -485,11 +487,11 @@ def _files_in(folder: Path) -> dict[str, tuple[int, ...]]:
                     files[inner] = state_of.st_dev, state_of.st_ino, state_of.st_size, *changed
                 else:
                     raise RequestError(
-                        f"{place} is neither a file nor a folder, but a pipe, a socket or a "
+                        f"{path} is neither a file nor a folder, but a pipe, a socket or a "
                         "device: it is not read. A dataset's folder may only contain data."
                     )
         except FileNotFoundError as error:
-            raise RequestError(f"{place} is a dangling link.") from error
+            raise RequestError(f"{path} is a dangling link.") from error
         except OSError as error:
-            raise RequestError(f"{place} cannot be read: {error.strerror}.") from error
+            raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
     return dict(sorted(files.items()))

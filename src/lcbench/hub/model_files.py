@@ -164,15 +164,15 @@ def digest(folder: Path) -> str:
 
 def _digest(folder: Path, above: frozenset[Path]) -> str:
     whole = hashlib.sha256()
-    found = files(folder)
-    for path in found:
+    paths = files(folder)
+    for path in paths:
         whole.update(os.fsencode(path.relative_to(folder).as_posix()))
         try:
             with path.open("rb") as content:
                 whole.update(hashlib.file_digest(content, "sha256").digest())
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
-    for path in found:
+    for path in paths:
         if path.name == ADAPTER and (base := base_model(path)):
             whole.update(f"base {_base_identity(base, above | {folder.resolve()})}".encode())
         if path.name in CODE_NAMED_IN:

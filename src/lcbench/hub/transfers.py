@@ -64,10 +64,10 @@ class _Limits:
         announced = self._bytes.get(str(address))
         if response.request.method == "HEAD":
             # The hub has a separate header for the size of a file on another host.
-            told = response.headers.get("X-Linked-Size") or (
+            length = response.headers.get("X-Linked-Size") or (
                 None if elsewhere else response.headers.get("Content-Length")
             )
-            announced = int(told) if told and told.isdecimal() else None
+            announced = int(length) if length and length.isdecimal() else None
         if announced is not None:
             self._bytes[str(address)] = announced
             if elsewhere:

@@ -333,14 +333,14 @@ def _matching(
             f"{argument}[{name!r}] has texts of {sorted(by_count)} sentences, and "
             f"joined['repeated'] of {list(counts)}: all need the same"
         )
-    found = [unit(by_count[count], least=FEWEST) for count in counts]
-    for count, matrix in zip(counts, found, strict=True):
+    matrices = [unit(by_count[count], least=FEWEST) for count in counts]
+    for count, matrix in zip(counts, matrices, strict=True):
         if matrix.shape != first.shape:
             raise RequestError(
                 f"{argument}[{name!r}][{count}] has the shape {matrix.shape}, and single "
                 f"{first.shape}: row i of each must begin with the same sentence"
             )
-    return found
+    return matrices
 
 
 def _signed(estimate: Estimate) -> str:

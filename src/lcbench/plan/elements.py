@@ -173,8 +173,8 @@ def _balanced(groups: Sequence[list[Line]], count: int) -> list[list[Line]]:
         longest = max(
             (one for one in elements if len(one) > 1), key=lambda one: element_seconds(one)
         )
-        place = elements.index(longest)
-        elements[place : place + 1] = _halves(longest)
+        index = elements.index(longest)
+        elements[index : index + 1] = _halves(longest)
     return elements
 
 

@@ -122,14 +122,14 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
 def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
     """Return the distinct repairs for a model, and warn of those that equal the baseline."""
     asked = [Repair(policy) for policy in settings.policies]
-    found = [repair.resolve(model.shape) for repair in asked]
-    for repair, simple in zip(asked, found, strict=True):
+    resolved = [repair.resolve(model.shape) for repair in asked]
+    for repair, simple in zip(asked, resolved, strict=True):
         if simple.is_baseline and not repair.is_baseline:
             observer.say(
                 f"{model.name}: {repair} is 1 for every text that this model reads "
                 f"(window {model.shape.window}): it is the same as the baseline."
             )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(resolved))
 
 
 def protocol_of(

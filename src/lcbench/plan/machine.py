@@ -89,8 +89,8 @@ def machine_of(engine: EngineSettings, dtype: str) -> Machine:
 def _cores() -> int:
     """Return the number of cores that torch uses in this process."""
     count = cores()
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(told)) if told.isdigit() and int(told) else count
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(limit)) if limit.isdigit() and int(limit) else count
 
 
 @lru_cache(maxsize=8)

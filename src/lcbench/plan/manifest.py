@@ -270,14 +270,14 @@ def find(path: Path, results_dir: Path, *, planned: bool = False) -> Path:
     """
     if str(path) != LATEST or path.exists():
         return path
-    found = latest(results_dir, planned=planned)
-    if found is None:
+    folder = latest(results_dir, planned=planned)
+    if folder is None:
         how = "planned" if planned else "planned or run"
         raise RequestError(
             f"manifest={LATEST}: results_dir={results_dir} has no sweep that was {how}. "
             "`python -m lcbench plan sweep=NAME` plans one."
         )
-    return found
+    return folder
 
 
 def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
@@ -287,11 +287,11 @@ def latest(results_dir: Path, *, planned: bool = False) -> Path | None:
         results_dir: results folder.
         planned: whether only planned sweeps count.
     """
-    found = []
+    sweeps = []
     for path in results_dir.glob(f"{_SWEEPS}/*/{NAME}"):
         with suppress(OSError):
-            found.append((path.stat().st_mtime, path.parent))
-    for _, folder in sorted(found, reverse=True):
+            sweeps.append((path.stat().st_mtime, path.parent))
+    for _, folder in sorted(sweeps, reverse=True):
         if not planned or read(folder).planned:
             return folder
     return None

@@ -397,11 +397,11 @@ def _model_meta(path: Path, cell: Cell) -> dict[str, Any]:
     from mteb.models.model_meta import ModelMeta
 
     try:
-        found = json.loads(path.with_name(_META).read_text(encoding="utf-8"))
+        content = json.loads(path.with_name(_META).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
+        content = None
     empty = ModelMeta.create_empty().to_dict()
-    own = found if isinstance(found, dict) else {}
+    own = content if isinstance(content, dict) else {}
     # Under another name mteb would not find the model.
     return {**empty, **own, "name": cell.model, "revision": cell.revision}
 

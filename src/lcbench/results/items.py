@@ -198,8 +198,8 @@ def _parts_and_digest(
     """
     import pyarrow as pa
 
-    found = items.group_by(["split", "subset"]).aggregate([]).to_pydict()
-    parts = frozenset(zip(found["split"], found["subset"], strict=True))
+    groups = items.group_by(["split", "subset"]).aggregate([]).to_pydict()
+    parts = frozenset(zip(groups["split"], groups["subset"], strict=True))
     if all(items[name].null_count == len(items) for name in ("gold", "relevant")):
         return parts, None
     order = [(name, "ascending") for name in ("split", "subset", "id")]

@@ -163,21 +163,21 @@ def _of_another_cell(
     if tau is not None and experiment_folder({"tau": tau}) == files.folder.name:
         # A folder with a long name has a digest.
         tau = policy
-    told = {
+    facts = {
         "task": (result["task_name"], files.task),
         "τ": (tau, policy),
         "revision": (provenance.get("revision"), revision),
     }
     if (name := provenance.get("model")) is not None:
-        told["model"] = (folder_name(str(name)), folder_name(model))
+        facts["model"] = (folder_name(str(name)), folder_name(model))
     try:
         key = Protocol.of_record(provenance["protocol"]).key
     except (KeyError, TypeError):
         key = None
     group = _model_folder(files.folder).parents[1]
     with suppress(ValueError):
-        told["protocol"] = (key, str(group.relative_to(results_dir)))
-    for what, (said, place) in told.items():
+        facts["protocol"] = (key, str(group.relative_to(results_dir)))
+    for what, (said, place) in facts.items():
         if said is not None and str(said) != place:
             return f"{what} {said}, not {place}"
     return None

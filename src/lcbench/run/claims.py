@@ -141,11 +141,11 @@ def attempts_in(folder: Path, names: Iterable[str] | None = None) -> list[Attemp
             return []
         except OSError as error:
             raise StorageError(f"{folder} cannot be read: {error.strerror}.") from error
-    found = []
+    attempts = []
     for name in names:
         if (match := _NAME.fullmatch(name)) and (one := _read(folder / name, match)):
-            found.append(one)
-    return sorted(found, key=lambda one: (one.task, one.number))
+            attempts.append(one)
+    return sorted(attempts, key=lambda one: (one.task, one.number))
 
 
 def _read(path: Path, match: re.Match[str]) -> Attempt | None:

@@ -196,8 +196,8 @@ def _log(manifest: Manifest, name: str) -> str:
 
 
 def _grace_seconds(jobs: JobOptions) -> int:
-    told = jobs.signal_seconds
-    return max(told - _WRITING_SECONDS, (told + 1) // 2)
+    seconds = jobs.signal_seconds
+    return max(seconds - _WRITING_SECONDS, (seconds + 1) // 2)
 
 
 def launch(
@@ -393,11 +393,11 @@ def submissions(folder: Path) -> list[Submission]:
         return []
     except OSError as error:
         raise StorageError(f"{folder / RECORDS} cannot be read: {error.strerror}.") from error
-    found = []
+    recorded = []
     for line in text.split("\n"):
         with suppress(ValueError, TypeError, KeyError):
             value = json.loads(line)
-            found.append(
+            recorded.append(
                 Submission(
                     job=int(value["job"]),
                     cluster=str(value["cluster"]),
@@ -406,7 +406,7 @@ def submissions(folder: Path) -> list[Submission]:
                     command=tuple(value["command"]),
                 )
             )
-    return found
+    return recorded
 
 
 def queued(folder: Path) -> frozenset[int]:

@@ -171,18 +171,18 @@ def _summary_items(
         ((np.array(one) - task.min_score) / (task.max_score - task.min_score)).tolist()
         for one in data[task.relevancy_column_name]
     ]
-    place = -1
+    position = -1
     for i, own in enumerate(predictions["human_scores"]):
         # mteb leaves out documents whose grades or similarities are all equal, without saying
         # which. They are matched by their grades, which differ between all known documents.
-        place = grades.index(own, place + 1)
+        position = grades.index(own, position + 1)
         document = {name: [values[i]] for name, values in predictions.items()}
         yield {
-            "id": str(place),
-            "tokens": longest[place],
-            "characters": max(map(len, summaries[place])),
+            "id": str(position),
+            "tokens": longest[position],
+            "characters": max(map(len, summaries[position])),
             "score": metrics(None, document)[task.metadata.main_score],
-            "shares": _shares([data[task.text_column_name][place]]),
+            "shares": _shares([data[task.text_column_name][position]]),
         }
 
 
@@ -297,12 +297,12 @@ def _query_shares(
     """
     own = {query: _shares(texts) for query, texts in queries.items()}
     times = Counter(text for (text,) in own.values())
-    found = {}
+    shares = {}
     for query, (text,) in own.items():
         relevant = [corpus[id_] for id_, g in grades[query].items() if g > 0 and id_ in corpus]
         unlike = [text] if times[text] == 1 else []
-        found[query] = unlike + (_shares(relevant) if relevant else [])
-    return found
+        shares[query] = unlike + (_shares(relevant) if relevant else [])
+    return shares
 
 
 def _shares(texts: Collection[str]) -> list[str]:
@@ -374,7 +374,7 @@ def _ranks(
     Ranks are over the whole corpus (of which mteb keeps the first 1,000), or among a query's
     candidates. If the task ignores documents identical to the query, they are not counted.
     """
-    place = {id_: i for i, id_ in enumerate(corpus)}
+    positions = {id_: i for i, id_ in enumerate(corpus)}
     of_document = encoder.prompt_of(task.metadata, PromptType.document)
     of_query = encoder.prompt_of(task.metadata, PromptType.query)
     documents = encoder.embed(list(corpus.values()), "document", of_document)
@@ -393,11 +393,11 @@ def _ranks(
         )
         for query, row in zip(ids[start : start + step], scores, strict=True):
             candidates = data["top_ranked"][query] if data["top_ranked"] else None
-            if task.ignore_identical_ids and query in place:
-                row[place[query]] = -np.inf
-            pool = row if candidates is None else row[[place[id_] for id_ in candidates]]
-            for id_ in _relevant(data, query, place, candidates):
-                ranks[query, id_] = 1 + int((pool > row[place[id_]]).sum())
+            if task.ignore_identical_ids and query in positions:
+                row[positions[query]] = -np.inf
+            pool = row if candidates is None else row[[positions[id_] for id_ in candidates]]
+            for id_ in _relevant(data, query, positions, candidates):
+                ranks[query, id_] = 1 + int((pool > row[positions[id_]]).sum())
     return ranks
 
 

@@ -301,16 +301,16 @@ def _name_in_results(name: str) -> str:
     from lcbench.settings.configs import model_keys
 
     try:
-        found = compose("config", overrides=model_keys(name)).model
+        model = compose("config", overrides=model_keys(name)).model
     except MissingConfigException as error:
         if error.missing_cfg_file != f"model/{name}":
             raise
         return name
-    if OmegaConf.is_missing(found, "name"):
+    if OmegaConf.is_missing(model, "name"):
         return name
-    folder = Path(os.path.expanduser(str(found.name)))  # noqa: PTH111
-    is_folder = found.source == "folder" or (found.source == "auto" and folder.is_dir())
-    return f"local/{folder.resolve().name}" if is_folder else str(found.name)
+    folder = Path(os.path.expanduser(str(model.name)))  # noqa: PTH111
+    is_folder = model.source == "folder" or (model.source == "auto" and folder.is_dir())
+    return f"local/{folder.resolve().name}" if is_folder else str(model.name)
 
 
 def read_verify(config: DictConfig) -> bool:
@@ -495,22 +495,22 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
 
 def _launch(value: Mapping[str, Any]) -> LaunchSettings:
     one_of("launch.name", value["name"], ("local", "slurm"))
-    told: dict[str, Any] = {"name": value["name"]}
-    told["elements"] = auto_or_count("launch.elements", value.get("elements"))
+    checked: dict[str, Any] = {"name": value["name"]}
+    checked["elements"] = auto_or_count("launch.elements", value.get("elements"))
     for key in ("hours", "tflops"):
         number = value.get(key)
         if number is not None:
             number = number_of(f"launch.{key}", number, least=0.0)
             if not 0 < number < math.inf:
                 raise RequestError(f"launch.{key}={number} is not a number above 0.")
-        told[key] = number
+        checked[key] = number
     card = word_of("launch.card", value.get("card"))
     if card is not None:
         card = card.lower()
         one_of("launch.card", card, sorted(CARDS))
-    told["card"] = card
-    if told["elements"] is None and told["hours"] is None:
-        told["elements"] = _ELEMENTS[value["name"]]
+    checked["card"] = card
+    if checked["elements"] is None and checked["hours"] is None:
+        checked["elements"] = _ELEMENTS[value["name"]]
     jobs: dict[str, Any] = {
         key: word_of(f"launch.{key}", value.get(key))
         for key in ("partition", "account", "qos", "gpus", "memory", "time")
@@ -528,4 +528,4 @@ def _launch(value: Mapping[str, Any]) -> LaunchSettings:
             "options": tuple(options),
             "preamble": str(value["preamble"] or ""),
         }
-    return LaunchSettings(**told, jobs=JobOptions(**jobs))
+    return LaunchSettings(**checked, jobs=JobOptions(**jobs))

@@ -30,8 +30,8 @@ def machine() -> str | None:
 
 def short_name() -> str:
     """Return eight digits that identify this machine in file names."""
-    told = machine() or socket.gethostname()
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    identifier = machine() or socket.gethostname()
+    return hashlib.sha256(identifier.encode()).hexdigest()[:8]
 
 
 def start_time_of(process: int) -> str | None:
@@ -74,10 +74,10 @@ def descendants(process: int) -> list[int]:
         for path in Path("/proc").iterdir():
             if path.name.isdecimal() and (fields := _stat(int(path.name))):
                 children.setdefault(int(fields[1]), []).append(int(path.name))
-    found = [process]
-    for one in found:
-        found += children.pop(one, [])
-    return found[1:]
+    known = [process]
+    for one in known:
+        known += children.pop(one, [])
+    return known[1:]
 
 
 @lru_cache(maxsize=1)

@@ -171,10 +171,10 @@ class _Watchdog:
 
 def _watch(signals: int) -> None:
     """Read signal numbers from a pipe, and end the process when its time is over."""
-    told: float | None = None
+    signalled: float | None = None
     status = TERMINATED
     while True:
-        left = None if told is None else told + END_SECONDS - time.monotonic()
+        left = None if signalled is None else signalled + END_SECONDS - time.monotonic()
         if left is not None and left <= 0:
             _end_now(status, f"this did not end within {END_SECONDS:g} seconds")
         if not select.select([signals], [], [], left)[0]:
@@ -186,10 +186,10 @@ def _watch(signals: int) -> None:
         for number in came:
             if number not in _ENDING_SIGNALS:
                 continue
-            if told is None:
-                told = time.monotonic()
+            if signalled is None:
+                signalled = time.monotonic()
                 status = INTERRUPTED if number == signal.SIGINT else TERMINATED
-            elif number == signal.SIGINT and time.monotonic() - told > _DUPLICATE_SECONDS:
+            elif number == signal.SIGINT and time.monotonic() - signalled > _DUPLICATE_SECONDS:
                 _end_now(INTERRUPTED, "interrupted twice")
 
 

@@ -25,13 +25,13 @@ DISTRIBUTIONS = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every library that a score may depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def git_commit() -> str | None:

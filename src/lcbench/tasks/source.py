@@ -55,17 +55,17 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
         subsets: how many of these are scored.
     """
     searches = "Retrieval" in kind or "Reranking" in kind
-    found = []
+    reduced = []
     for one in texts:
         most = limit * subsets
         if searches and one.role == "document":
             most *= DOCUMENTS_A_QUERY
         # Of a training split as much is drawn as ever.
         if one.drawn_rows or not one.count:
-            found.append(one)
+            reduced.append(one)
             continue
         count = min(most, one.count)
-        found.append(
+        reduced.append(
             replace(
                 one,
                 # What is measured of them says nothing of all of them.
@@ -75,7 +75,7 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
                 characters=round(one.characters * count / one.count),
             )
         )
-    return tuple(found)
+    return tuple(reduced)
 
 
 @dataclass(frozen=True)

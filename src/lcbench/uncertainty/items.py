@@ -89,8 +89,8 @@ def read_samples(files: CellFiles) -> Samples | None:
     (metrics other than the means and correlations of `Sample`), and for unreadable files. The order
     of items is the same for all cells that have them.
     """
-    found = _read(files)
-    return None if isinstance(found, str) else found
+    samples = _read(files)
+    return None if isinstance(samples, str) else samples
 
 
 NO_ITEMS = "the items are not known"
@@ -278,9 +278,9 @@ def ordered_items(task: str, table: pa.Table) -> tuple[pa.Table, NDArray[np.uint
     """
     numbered_parts = table
     for name in ("split", "subset"):
-        place = table.column_names.index(name)
+        index = table.column_names.index(name)
         numbered_parts = numbered_parts.set_column(
-            place, name, pc.dictionary_encode(table[name].combine_chunks())
+            index, name, pc.dictionary_encode(table[name].combine_chunks())
         )
     numbered_parts = numbered_parts.unify_dictionaries().combine_chunks()
     codes, of_part = _parts(numbered_parts)
@@ -303,8 +303,8 @@ def ordered_items(task: str, table: pa.Table) -> tuple[pa.Table, NDArray[np.uint
     }
     every = pa.concat_tables(rows)
     for name in ("split", "subset"):
-        place = every.column_names.index(name)
-        every = every.set_column(place, name, every[name].cast(pa.string()))
+        index = every.column_names.index(name)
+        every = every.set_column(index, name, every[name].cast(pa.string()))
     return every.combine_chunks(), np.concatenate([of_parts[part] for part in samples])
 
 

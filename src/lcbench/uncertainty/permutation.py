@@ -79,11 +79,11 @@ def sign_flip_p(
         return 1.0
     deviation = math.sqrt(float(values @ values) + noise**2)
     bound = 2 * math.exp(-((observed / deviation) ** 2) / 2)
-    found = bound if bound < LEAST else min(1.0, max(LEAST, _chance(values, observed, noise)))
+    p_value = bound if bound < LEAST else min(1.0, max(LEAST, _chance(values, observed, noise)))
     if math.isfinite(degrees):
         # Below `LEAST`, Hoeffding's bound, which is larger, is used.
-        found = 2 * float(stats.t.sf(stats.norm.isf(max(found, 1e-300) / 2), degrees))
-    return min(1.0, max(LEAST, found))
+        p_value = 2 * float(stats.t.sf(stats.norm.isf(max(p_value, 1e-300) / 2), degrees))
+    return min(1.0, max(LEAST, p_value))
 
 
 def _chance(values: NDArray[np.float64], observed: float, noise: float) -> float:

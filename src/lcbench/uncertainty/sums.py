@@ -119,9 +119,9 @@ def intervals(
         if len(sums) >= _FEWEST_RESAMPLED:
             drawn = _drawn(sums, grouped.members, resamples, seed)
     size = np.array([float(np.abs(one.means).sum()) for one in summed])
-    found = [_of_function(function, at, size, sources, drawn) for function in functions]
+    results = [_of_function(function, at, size, sources, drawn) for function in functions]
     return [
-        next((ends for ends in of if ends is not None), None) for of in zip(*found, strict=True)
+        next((ends for ends in of if ends is not None), None) for of in zip(*results, strict=True)
     ]
 
 
@@ -149,10 +149,10 @@ def _crossing(
     columns: Sequence[Term], draws: int
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     def values(items: NDArray[np.int64]) -> NDArray[np.float64]:
-        found = np.empty((len(items), draws, len(columns)))
+        products = np.empty((len(items), draws, len(columns)))
         for place, one in enumerate(columns):
-            found[:, :, place] = one.some(items)
-        return found
+            products[:, :, place] = one.some(items)
+        return products
 
     return values
 
@@ -172,11 +172,11 @@ def _drawn(
         # A weight of Poisson(1) has a variance of 1.
         random = generator(seed, "sums over", str(len(sums)))
         return random.multivariate_normal(sums.sum(axis=0), sums.T @ sums, resamples)
-    found = np.zeros((resamples, sums.shape[1]))
+    drawn = np.zeros((resamples, sums.shape[1]))
     for some in steps_of(len(sums), CLUSTERS_AT_ONCE):
         times = weights(members[some], slice(0, resamples), seed)
-        found += times.astype(np.float64).T @ sums[some]
-    return found
+        drawn += times.astype(np.float64).T @ sums[some]
+    return drawn
 
 
 def _of_function(

@@ -280,10 +280,10 @@ def variances_of(
         of[one.source].append((variance, one.degrees))
     larger = max(of["items"], of["experiments"], key=lambda some: sum(one for one, _ in some))
     taken_off = [(-variance, degrees) for variance, degrees in of["both"]]
-    found = [*of["items"], *of["experiments"], *taken_off]
-    if sum(one for one, _ in found) < sum(one for one, _ in larger):
-        found = larger
-    variances, freedoms = np.array(found, dtype=np.float64).T
+    terms = [*of["items"], *of["experiments"], *taken_off]
+    if sum(one for one, _ in terms) < sum(one for one, _ in larger):
+        terms = larger
+    variances, freedoms = np.array(terms, dtype=np.float64).T
     return variances, freedoms
 
 

@@ -274,8 +274,8 @@ def _dealt(i: int, documents: int) -> Iterator[_Passage]:
 def _hide(words: Sequence[str], fact: str, depth: float) -> str:
     """Return the haystack with the fact at that depth, between two sentences."""
     ends = [i for i, word in enumerate(words, start=1) if word.endswith(".")]
-    place = min([0, *ends, len(words)], key=lambda end: abs(end - depth * len(words)))
-    return " ".join([*words[:place], fact, *words[place:]])
+    position = min([0, *ends, len(words)], key=lambda end: abs(end - depth * len(words)))
+    return " ".join([*words[:position], fact, *words[position:]])
 
 
 @lru_cache(maxsize=1)
