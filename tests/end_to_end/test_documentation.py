@@ -1,6 +1,7 @@
 """README and documentation are true: commands, Python, links, paths, recorded numbers, words."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -104,7 +105,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str],
     (folder / "my-conf" / "sweep").mkdir(parents=True)
     (config,) = (text for name, text in blocks("yaml") if name == "docs/command-line.md")
     (folder / "my-conf" / "sweep" / "mine.yaml").write_text(config, encoding="utf-8")
+    write_texts(folder)
     return folder
+
+
+def write_texts(folder: Path) -> None:
+    """Write the user's own texts that lines name."""
+    rows = [
+        {"text": f"The first sentence is of number {i}. The rest is of {i}."} for i in range(12)
+    ]
+    texts = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (folder / "my-texts.jsonl").write_text(texts, encoding="utf-8")
+    labels = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(12))
+    (folder / "my-labels.csv").write_text(f"body,topic\n{labels}", encoding="utf-8")
+    pairs = "".join(f"one {i},two {i},{i}\n" for i in range(12))
+    (folder / "my-pairs.csv").write_text(f"text_a,text_b,score\n{pairs}", encoding="utf-8")
+    (folder / "my-beir" / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        lines = [json.dumps({"_id": str(i), "text": f"{name} {i}"}) for i in range(4)]
+        (folder / "my-beir" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    judged = "query-id\tcorpus-id\tscore\n" + "".join(f"{i}\t{i}\t1\n" for i in range(4))
+    (folder / "my-beir" / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(RUN))

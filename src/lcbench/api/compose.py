@@ -133,7 +133,9 @@ def open_keys() -> list[str]:
 
 
 def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> None:
-    """Refuse a frozen sweep that runs a model repository's code, unless confirmed.
+    """Refuse a frozen sweep that runs code of a model's repository or of a task class.
+
+    It may be confirmed on the command line.
 
     Args:
         frozen: the sweep.
@@ -141,10 +143,17 @@ def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> N
         overrides: overrides of the command line.
 
     Raises:
-        RequestError: it is not confirmed; names the models whose code would run.
+        RequestError: it is not confirmed; names the models and classes whose code would run.
     """
 
     trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
+    classes = [one.target for one in kept.own_classes]
+    if classes and TRUSTS not in [one.lstrip("+") for one in overrides]:
+        raise RequestError(
+            f"manifest={frozen.folder} imports task classes: {', '.join(classes)}. Anyone who can "
+            "write there may have changed the manifest; if you trust it, repeat on this command "
+            f"line: {TRUSTS}"
+        )
     if trusted and TRUSTS not in [one.lstrip("+") for one in overrides]:
         raise RequestError(
             f"manifest={frozen.folder} runs code from the repositories of its "

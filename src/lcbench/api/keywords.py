@@ -55,6 +55,8 @@ def _words(key: str, value: Any, keys: frozenset[str]) -> list[str]:
         return [word for name, own in value.items() for word in _words(f"{key}.{name}", own, keys)]
     if key == "model":
         return [f"model={_model(value)}"]
+    if key == "tasks":
+        value = _tasks(value)
     return [f"{key}={_written(key, value)}"]
 
 
@@ -65,6 +67,18 @@ def _model(value: Any) -> str:
         f"model={_shown(value)}: a model is named, by a config (minilm), a name on the hub or a "
         "folder; for one that is loaded, use lcbench.inject(model, tau)."
     )
+
+
+def _tasks(value: Any) -> Any:
+    """Return tasks in which a path is a path, also where it looks like a name: `Path("docs")`."""
+    if isinstance(value, PathLike):
+        path = fspath(value)
+        return path if "/" in path else f"./{path}"
+    if isinstance(value, Mapping):
+        return {
+            name: fspath(one) if isinstance(one, PathLike) else one for name, one in value.items()
+        }
+    return [_tasks(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _written(key: str, value: Any) -> str:

@@ -152,9 +152,10 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
     if one.is_sweep_override():
         if several:
             return word
-        as_one = f"{key}=[{value}]" if key not in _TEXTS else key_value(key, value)
+        is_text = key in _TEXTS or (key == "tasks" and _exists(value))
+        as_one = key_value(key, value) if is_text else f"{key}=[{value}]"
         raise RequestError(
-            f"{word}: it has several values. As one{'' if key in _TEXTS else ' list'}: "
+            f"{word}: it has several values. As one{'' if is_text else ' list'}: "
             f"{_in_single_quotes(as_one)}; as separate runs: -m {word}"
         )
     if key == "tau" and config_name != "export" and isinstance(one.value(), dict):
@@ -179,6 +180,8 @@ def _quoted(word: str, rest: Sequence[str]) -> str:
             joined = " ".join([word, *rest[:count]])
             if _parses(joined):
                 return _in_single_quotes(joined)
+        if "{" in value and key == "tasks":
+            return _in_single_quotes(f"{key}={_with_quoted_values(value)}")
         if not value.endswith("]"):
             return "'tau=[0.9,0.8]', for example"
         # Commas within (…) belong to a name: MTEB(eng, v2).
@@ -186,6 +189,19 @@ def _quoted(word: str, rest: Sequence[str]) -> str:
         listed = ",".join(key_value("x", one)[2:] for one in names)
         return _in_single_quotes(f"{key}=[{listed}]")
     return _in_single_quotes(key_value(key, value))
+
+
+def _with_quoted_values(value: str) -> str:
+    """Return mappings with quotes around what Hydra's grammar cannot read without."""
+
+    def quote(match: re.Match[str]) -> str:
+        return f"{match[1]}{key_value('x', match[2].strip())[2:]}"
+
+    return re.sub(r"(\b\w+:\s*)([^{}\"]+?)(?=\s*(?:,\s*\w+:|\}))", quote, value)
+
+
+def _exists(path: str) -> bool:
+    return Path(os.path.expanduser(path)).exists()  # noqa: PTH111
 
 
 def _parses(word: str) -> bool:

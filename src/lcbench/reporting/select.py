@@ -28,6 +28,7 @@ from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Source, source_of
 from lcbench.tasks.suites import Suite, column_of, resolve, shipped_suites
+from lcbench.tasks.texts import kind_of_own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -378,7 +379,7 @@ def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str 
     """Return the type of a task in mteb, for one that no suite names and that has no result."""
     if any(task in suite.tasks for suite in suites):
         return None
-    return source_of(task, sources).kind(task)
+    return kind_of_own(task) or source_of(task, sources).kind(task)
 
 
 def find(

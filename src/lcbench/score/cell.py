@@ -150,6 +150,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
             "data": data,
             DEPENDS_ON_WINDOW: job.part.source.depends_on_window(job.part.name),
             "began": began,
+            **job.part.source.record(job.part.name),
             **scored.provenance(),
         },
         items=scored.items,

@@ -27,6 +27,9 @@ def freeze(settings: Settings) -> dict[str, Any]:
         del content["protocol"]["limit"]
     if content["engine"]["devices"] is None:
         del content["engine"]["devices"]
+    for key in ("own", "own_classes"):
+        if not content[key]:
+            del content[key]
     for model in content["models"]:
         if model["label"] is None:
             del model["label"]
@@ -52,6 +55,7 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    content = {"own": [], "own_classes": [], **content}
     hints = get_type_hints(Settings)
     del hints["policies"], hints["results_dir"]
     try:

@@ -19,6 +19,7 @@ from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.errors import RequestError
 from lcbench.hub.cache import is_commit
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
+from lcbench.settings.own_texts import HubAccess, Own, may_be_own, read_own
 from lcbench.settings.schema import (
     ExportSettings,
     LaunchSettings,
@@ -49,7 +50,8 @@ from lcbench.settings.values import (
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
 from lcbench.system.slurm import JobOptions
-from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.corpus.names import is_own
+from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite, choose, shipped_suites, suite_of
 from lcbench.tempscale.policy import parse, parse_all
@@ -99,10 +101,14 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     subsets = first["subsets"] if first["subsets"] is not None else protocol["subsets"]
     suites = _suites(first["suite"])
     docs = read_docs(first["docs"])
-    tasks, left_out = _chosen(
-        [suites[0].name] if first["tasks"] is None else first["tasks"], suites, sources_of(docs)
-    )
     mirror, address = mirror_of(first["mirror"])
+    offline = boolean_of("offline", first["offline"])
+    own = _own(
+        [suites[0].name] if first["tasks"] is None else first["tasks"],
+        suites,
+        HubAccess(mirror, offline),
+    )
+    tasks, left_out = _chosen(own.tasks, suites, sources_of(docs, own.texts, own.classes))
     models = tuple(_model(name, value["model"]) for name, value in values.items())
     labels = [one.label for one in models if one.label is not None]
     if len(set(labels)) < len(labels):
@@ -137,10 +143,12 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         mirror=mirror,
         unverified_data=boolean_of("unverified_data", first["unverified_data"]),
         hub=address,
-        offline=boolean_of("offline", first["offline"]),
+        offline=offline,
         retries=count_of("retries", first["retries"], least=0),
         cell_minutes=cell_minutes_of(first["cell_minutes"], engine["scoring"]),
         results_dir=needed_path("results_dir", first["results_dir"]),
+        own=own.texts,
+        own_classes=own.classes,
     )
 
 
@@ -227,11 +235,15 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     one_of("format", value["format"], ("table", "csv"))
     suite, names = value.get("suite"), value["tasks"]
     left_out: tuple[str, ...] = ()
+    sources = shipped_sources()
     if names is not None:
         own = shipped_suites() if suite is None else (suite_of(suite), *shipped_suites())
-        title = names if isinstance(names, str) else ", ".join(map(str, names))
-        tasks, left_out = _chosen(names, own, shipped_sources())
-        groups = {title: tasks}
+        mirror = mirror_of(value["mirror"])[0]
+        found = _own(names, own, HubAccess(mirror))
+        sources = shipped_sources(found.texts, found.classes)
+        tasks, left_out = _chosen(found.tasks, own, sources)
+        listed = found.tasks if isinstance(found.tasks, list) else [found.tasks]
+        groups = {", ".join(map(str, listed)): tasks}
     else:
         suites = shipped_suites() if suite is None else (suite_of(suite),)
         groups = {one.name: tuple(map(TaskChoice, one.tasks)) for one in suites}
@@ -240,7 +252,7 @@ def read_tasks(config: DictConfig) -> TasksSettings:
         groups=groups,
         left_out=left_out,
         subsets=_subsets(value["protocol"]["subsets"] if own_subsets is None else own_subsets),
-        sources=shipped_sources(),
+        sources=sources,
         mirror=mirror_of(value["mirror"])[0],
         benchmarks=boolean_of("benchmarks", value["benchmarks"]),
         format=value["format"],
@@ -397,8 +409,27 @@ def _suites(suite: Any) -> tuple[Suite, ...]:
 
 
 def _choices(tasks: Any) -> tuple[TaskChoice, ...]:
-    """Return the tasks that names stand for, outside a request."""
-    return _chosen(tasks, shipped_suites(), shipped_sources())[0]
+    """Return the tasks that names stand for, outside a request.
+
+    Tasks of a user's own texts may also be named as in results, without the texts.
+    """
+    names = _own(tasks, shipped_suites(), HubAccess(offline=True)).tasks
+    if not isinstance(names, list):
+        names = [names]
+    named = [TaskChoice(one) for one in names if isinstance(one, str) and is_own(one)]
+    others = [one for one in names if not (isinstance(one, str) and is_own(one))]
+    if not others and named:
+        return tuple(named)
+    return *named, *_chosen(others, shipped_suites(), shipped_sources())[0]
+
+
+def _own(tasks: Any, suites: Sequence[Suite], access: HubAccess) -> Own:
+    """Return the texts of the user's own among tasks; mteb's names are read only if needed."""
+    if not may_be_own(tasks):
+        return Own(tasks)
+    known = registry()
+    suites_names = {one.name for one in suites}
+    return read_own(tasks, {*suites_names, *known.benchmarks, *known.aliases}, access)
 
 
 def _chosen(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.hub.models import ModelSettings
 from lcbench.system.slurm import JobOptions
+from lcbench.tasks.corpus.classes import ClassSource, OwnClass
+from lcbench.tasks.corpus.plan import OwnTask
+from lcbench.tasks.corpus.source import CorpusSource
 from lcbench.tasks.docs.selection import DocsSizes
 from lcbench.tasks.docs.source import DocsSource
 from lcbench.tasks.mteb_tasks import MtebSource
@@ -179,6 +182,8 @@ class Settings:
         hub: address of a site's mirror of the hub, if `mirror` names one.
         retries: number of retries of a cell after transient failures such as lack of memory.
         cell_minutes: time limit of a cell in minutes; None: no limit.
+        own: tasks of the user's own texts, by the digests of their content.
+        own_classes: task classes of the user's own.
     """
 
     label: str
@@ -198,21 +203,28 @@ class Settings:
     retries: int
     cell_minutes: float | None
     results_dir: Path
+    own: tuple[OwnTask, ...] = ()
+    own_classes: tuple[OwnClass, ...] = ()
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The sources of its tasks; a further source gets its own field, like `docs`."""
-        return sources_of(self.docs)
+        return sources_of(self.docs, self.own, self.own_classes)
 
 
-def sources_of(docs: DocsSizes) -> tuple[Source, ...]:
+def sources_of(
+    docs: DocsSizes, own: Sequence[OwnTask] = (), own_classes: Sequence[OwnClass] = ()
+) -> tuple[Source, ...]:
     """Return the sources of tasks of a request.
 
     Args:
         docs: sizes of the docs suite.
+        own: tasks of the user's own texts.
+        own_classes: task classes of the user's own.
     """
+    mine = (*map(CorpusSource.of, own), *map(ClassSource.of, own_classes))
     # mteb last: its names need a file, or mteb itself the first time after an upgrade.
-    return DocsSource(docs), MtebSource()
+    return *mine, DocsSource(docs), MtebSource()
 
 
 @dataclass(frozen=True)

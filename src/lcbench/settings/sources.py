@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,8 @@ from lcbench.errors import RequestError
 from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import sources_of
 from lcbench.settings.values import count_of, number_of
+from lcbench.tasks.corpus.classes import OwnClass
+from lcbench.tasks.corpus.plan import OwnTask
 from lcbench.tasks.docs.selection import SHORTEST, DocsSizes, SyntheticSizes
 from lcbench.tasks.source import Source
 
@@ -52,8 +54,14 @@ def _lengths(value: Any) -> tuple[int, ...] | None:
     return tuple(sorted(set(lengths)))
 
 
+def shipped_sources(
+    own: Sequence[OwnTask] = (), own_classes: Sequence[OwnClass] = ()
+) -> tuple[Source, ...]:
+    """Return the default sources of a request, and those of a user's own texts."""
+    return sources_of(_shipped_docs(), own, own_classes)
+
+
 @lru_cache(maxsize=1)
-def shipped_sources() -> tuple[Source, ...]:
-    """Return the default sources of a request."""
+def _shipped_docs() -> DocsSizes:
     content: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
-    return sources_of(read_docs(content["docs"]))
+    return read_docs(content["docs"])

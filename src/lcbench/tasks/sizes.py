@@ -165,13 +165,13 @@ def _drawn(train: _Statistics, drawing: Drawing) -> Texts | None:
         counts = [label["count"] for label in labels.values()]
     size = drawing.per_label or drawing.per_draw or 0
     return replace(
-        _sample(every, round(sum(_union(count, size, drawing.draws) for count in counts))),
+        _sample(every, round(sum(expected_union(count, size, drawing.draws) for count in counts))),
         drawn_rows=drawing.draws * every.count,
         fitted_labels=drawing.draws * len(labels),
     )
 
 
-def _union(texts: int, size: int, draws: int) -> float:
+def expected_union(texts: int, size: int, draws: int) -> float:
     """Return how many of `texts` are in any of `draws` random samples of `size`, on average."""
     return texts * (1 - (1 - min(1.0, size / texts)) ** draws) if texts else 0.0
 

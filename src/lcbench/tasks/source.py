@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.tasks.limit import DOCUMENTS_A_QUERY
@@ -226,6 +226,10 @@ class Source(ABC):
     def datasets(self, part: Part) -> Sequence[tuple[TaskEntry, tuple[str, ...] | None]]:
         """Return the mteb tasks whose datasets a part reads, with their subsets (None: all)."""
         return ()
+
+    def record(self, task: str) -> Mapping[str, Any]:
+        """Return what the provenance of a task's results says of its texts besides their digest."""
+        return {}
 
     def remark(self, task: str, model: str, window: int | None) -> str | None:
         """Return a remark about the effect of a model's window on a task, or None.

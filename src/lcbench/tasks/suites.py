@@ -11,6 +11,7 @@ import yaml
 
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.system.resources import shipped
+from lcbench.tasks.corpus.names import is_own
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, subsets_of
 from lcbench.tasks.source import Part, Source, source_of
 
@@ -82,7 +83,12 @@ def shipped_suites() -> tuple[Suite, ...]:
 
 
 def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
-    """Return the column of Table 1 of a task: as a suite has it, else by its type in mteb."""
+    """Return the column of Table 1 of a task: as a suite has it, else by its type in mteb.
+
+    A user's own texts have columns of their own.
+    """
+    if is_own(task):
+        return f"{_COLUMN_OF_TYPE.get(kind or '', kind or 'Other')} (own)"
     for suite in suites:
         for column, tasks in suite.columns.items():
             if task in tasks:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lcbench.tasks.corpus.names import is_own
+from lcbench.tasks.corpus.plan import MTEB_KINDS
 from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 from lcbench.tasks.docs.source import DocsSource
 
@@ -27,3 +29,8 @@ def heading_of(dataset: str | None) -> str:
         dataset: `Origin.dataset` of a provenance; None: of a result from before sources had names.
     """
     return "docs" if dataset in (None, DocsSource.origin.dataset) else dataset
+
+
+def kind_of_own(task: str) -> str | None:
+    """Return the type in mteb of a task of a user's own texts, by its name; None: of another."""
+    return MTEB_KINDS.get(task.rpartition("-")[2]) if is_own(task) else None

@@ -1,0 +1,1 @@
+"""A user's own texts as tasks: folders and files, datasets of the hub, task classes."""
