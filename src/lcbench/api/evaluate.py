@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
 
+# A name, a path, or a path with a map of its columns.
+Tasks = str | PathLike[str] | Mapping[str, Any]
 # Keys of the command line only: where a run takes place.
 _OF_COMMANDS = ("launch", "manifest", "element")
 
@@ -74,7 +76,7 @@ def carry_out(
 
 def evaluate(
     model: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
-    tasks: str | Sequence[str] | None = None,
+    tasks: Tasks | Sequence[Tasks] | None = None,
     tau: Any = None,
     *,
     limit: int | None = None,
@@ -99,7 +101,9 @@ def evaluate(
         model: a config (`"minilm"`, the default), a name on the hub (`"BAAI/bge-m3"`), a folder of
             a model, or a list of these.
         tasks: names of mteb's tasks, of suites (`"docs"`, `"paper"`) or of mteb's benchmarks; by
-            default the suite `docs`, which needs no network.
+            default the suite `docs`, which needs no network. Or texts of your own: files and
+            folders (`"./letters.jsonl"`, `Path("letters")`), or a dict with a path and columns
+            (`{"path": "a.csv", "query": "q", "text": "body"}`).
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
             or a list of these.
         limit: number of queries, texts or pairs of each task that are scored, drawn at random, for

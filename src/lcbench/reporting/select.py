@@ -252,16 +252,28 @@ def select_folder(
 
 
 def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTable]:
-    """Let the notes of tables say, first of all, that they are a quick look."""
+    """Let the notes of tables say, first of all, that they are a quick look, and of what parts."""
     limits = {
         group: protocol["limit"]
         for group, protocol in zip(scores["group"], scores["protocol"], strict=True)
         if protocol.get("limit") is not None
     }
+    parts: dict[str, dict[str, None]] = {}
+    for group, task, left_out in zip(
+        scores["group"], scores["task"], scores["left_out"], strict=True
+    ):
+        if left_out:
+            listed = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
+            parts.setdefault(group, {})[f"{task}: left out of the texts: {listed}"] = None
     return [
-        replace(table, notes=(quick_look(limits[table.group]), *table.notes))
-        if table.group in limits
-        else table
+        replace(
+            table,
+            notes=(
+                *((quick_look(limits[table.group]),) if table.group in limits else ()),
+                *parts.get(table.group, ()),
+                *table.notes,
+            ),
+        )
         for table in tables
     ]
 

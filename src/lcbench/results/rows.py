@@ -230,6 +230,7 @@ def result_rows(
     protocol = protocol if isinstance(protocol, dict) else {}
     task = result["task_name"]
     imported = provenance.get("imported")
+    left_out = provenance.get("left_out")
     data = provenance.get("data")
     dataset = data.get("dataset") if isinstance(data, dict) else None
     scores = [
@@ -259,6 +260,7 @@ def result_rows(
             "protocol": protocol,
             "files": files,
             "imported": imported,
+            "left_out": left_out if isinstance(left_out, dict) else {},
         }
 
 

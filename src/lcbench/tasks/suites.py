@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -143,8 +144,9 @@ def _of_benchmark(
     if choices is None:
         tasks = {task for source in sources for task in source.names()}
         near = did_you_mean(name, {*tasks, *known.benchmarks, *known.aliases, *suites})
+        folder = f" For the folder: tasks=./{name}" if Path(name).is_dir() else ""
         raise RequestError(
-            f"tasks={name}: there is no such task, suite or benchmark of mteb.{near}"
+            f"tasks={name}: there is no such task, suite or benchmark of mteb.{near}{folder}"
         )
     can, left_out = [], []
     for choice in choices:

@@ -144,8 +144,8 @@ CASES: list[tuple[str, Files, Any, str]] = [
         "nothing but empty texts",
         {"a.csv": 'text,label\n"",x\n  ,y\n'},
         "a.csv",
-        r"a\.csv: 0 labelled texts, and classification needs at least 2\. Left out: 2 rows without "
-        r"a text\.",
+        r"a\.csv: 0 labelled texts, and classification needs at least 2\. Left out: rows without "
+        r"a text \(2\)\.",
     ),
     (
         "a split that is neither",
@@ -176,7 +176,7 @@ CASES: list[tuple[str, Files, Any, str]] = [
         {"a.jsonl": '{"text": "one"}\n{"text": "two"}\n'},
         "a.jsonl",
         r"a\.jsonl: 0 query with a relevant document, and retrieval needs at least 1\. Left out: "
-        r"2 texts of one sentence\.",
+        r"texts of one sentence \(2\)\.",
     ),
     (
         "an id that comes twice",
@@ -340,8 +340,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     source = CorpusSource.of(classification)
     assert source.record(classification.name)["left_out"] == said
     assert source.remark(classification.name, "model", 512) == (
-        "own-a-classification: left out: 2 rows without a text, 1 rows without a label, "
-        "1 rows of other splits than train and test."
+        "own-a-classification: left out: rows without a text (2), rows without a label "
+        "(1), rows of other splits than train and test (1)."
     )
     assert CorpusSource.of(clustering).kind(clustering.name) == "Clustering"
 

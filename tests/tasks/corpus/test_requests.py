@@ -80,7 +80,7 @@ def test_all_kinds_are_scored_and_reported(
     assert (sized.cells, sized.tasks, sized.unsized) == (8, 4, ())
     outcome = carry_out(settings, observer)
     assert (len(outcome.cells), outcome.failed, outcome.refused) == (8, {}, {})
-    assert any("own-animals-classification: left out: 1 rows without a text." in line
+    assert any("own-animals-classification: left out: rows without a text (1)." in line
                for line in observer.said)  # fmt: skip
     results = Results(settings.results_dir)
     digests = {one.name: one.digest for one in settings.own}
@@ -103,6 +103,7 @@ def test_all_kinds_are_scored_and_reported(
     table = (folder / "report" / "table1.md").read_text(encoding="utf-8")
     for column in ("Retr (own)", "Class (own)", "Clust (own)", "STS (own)"):
         assert column in table
+    assert "own-animals-classification: left out of the texts: rows without a text (1)" in table
     # Nothing of a file's name or content reaches a page or LaTeX as code.
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "letters & <b>" not in page

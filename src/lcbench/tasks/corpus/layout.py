@@ -68,7 +68,10 @@ def tasks_of(texts: OwnTexts, folder: Path | None = None) -> tuple[OwnTask, ...]
     elif path.exists():
         found = {"rows": _file(path)}
     else:
-        raise RequestError(f"tasks={texts.path}: there is no file or folder {path}.")
+        raise RequestError(
+            f"tasks={texts.path}: there is no file or folder {path}. Names of tasks have no /, and "
+            "a dataset of the hub is written hf://organisation/name."
+        )
     if "corpus" in found and len(found) == 1:
         found = {"rows": found["corpus"]}
     if "qrels" in found:

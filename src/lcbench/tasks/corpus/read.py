@@ -143,6 +143,9 @@ def _reading(rows: Rows) -> Iterator[None]:
         raise wrong(
             rows, None, f"it is not valid Parquet ({str(error).partition(chr(10))[0]})."
         ) from error
+    except UnicodeDecodeError as error:
+        # Of text files each line is decoded by itself; this is Parquet.
+        raise wrong(rows, None, f"a text in it is not UTF-8 ({error.reason}).") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise wrong(
             rows, None, f"it is not a whole gzip file ({error}). Compress it again."

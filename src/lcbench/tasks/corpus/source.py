@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.tasks.corpus.layout import digest_of
 from lcbench.tasks.corpus.plan import MTEB_KINDS, OwnTask
-from lcbench.tasks.corpus.survey import Count, survey
+from lcbench.tasks.corpus.survey import Count, listed, survey
 from lcbench.tasks.registry import Drawing
 from lcbench.tasks.sizes import expected_union
 from lcbench.tasks.source import Origin, Part, Source, Texts
@@ -128,8 +128,7 @@ class CorpusSource(Source):
         left_out = survey(self.task).left_out
         if not left_out:
             return None
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        return f"{self.task.name}: left out: {listed}."
+        return f"{self.task.name}: left out: {listed(left_out)}."
 
     def record(self, task: str) -> Mapping[str, Any]:
         """Return the files and what was left out of them, for the provenance of results."""

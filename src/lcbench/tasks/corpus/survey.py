@@ -68,6 +68,11 @@ def _from_json(content: Mapping[str, Any]) -> Survey:
     )
 
 
+def listed(left_out: Mapping[str, int]) -> str:
+    """Return what was left out in words: `rows without a text (2), rows without a label (1)`."""
+    return ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
+
+
 class _Tally:
     """Counts texts as they come."""
 
@@ -234,7 +239,7 @@ def _need(task: OwnTask, count: int, least: int, what: str, left_out: LeftOut) -
     """
     if count >= least:
         return
-    reasons = "; ".join(f"{number:,} {reason}" for reason, number in left_out.items())
+    reasons = listed(left_out)
     raise wrong(
         _first(task),
         None,
