@@ -232,7 +232,8 @@ class Results:
             (which must be equal for two cells to be compared), protocol (as in the cell's
             provenance), files (the cell's `CellFiles`), imported (None for a cell of lcbench; else
             the kind of revision: `pinned`, the one in mteb's registry; `revision`, another;
-            `unnamed`, unknown; `external`, for scores reported by the model's authors).
+            `unnamed`, unknown; `external`, for scores reported by the model's authors),
+            left_out (number of rows of a user's texts that were not scored, by reason).
         """
         import pandas as pd
 
@@ -250,6 +251,7 @@ class Results:
             "protocol",
             "files",
             "imported",
+            "left_out",
             "label",
         ]
         return pd.DataFrame(rows, columns=columns)
