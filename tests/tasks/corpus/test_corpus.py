@@ -258,7 +258,7 @@ def peak() -> Iterator[Any]:
 def test_little_memory_is_needed(tmp_path: Path, peak: Any) -> None:
     """Texts of 20 MB are counted, and some of them drawn, in a quarter of that memory."""
     text = "It is long. " * 800
-    rows = ({"text": f"This is the first sentence of {i}. {text}"} for i in range(2_000))
+    rows = ({"text": f"This is the first sentence of {i}. {text}{i}"} for i in range(2_000))
     path = jsonl(tmp_path / "a.jsonl", rows)
     assert path.stat().st_size > 19e6
     (task,) = made(path)

@@ -50,14 +50,14 @@ def stsbenchmark(mirror: Path, folder: Path, count: int | None = None) -> Path:
     return path
 
 
-def banking(mirror: Path, folder: Path, step: int = 1) -> Path:
-    """Write Banking77's train and test splits as JSONL: every row, or one in so many."""
+def banking(mirror: Path, folder: Path, labels: int = 77) -> Path:
+    """Write Banking77's train and test splits as JSONL, of its first labels."""
     for part in ("train", "test"):
         file = mirror / "mteb" / "banking77" / "data" / f"{part}.parquet"
         rows = pq.read_table(file).to_pylist()
         write_jsonl(
             folder / f"{part}.jsonl",
-            ({"text": row["text"], "label": row["label"]} for row in rows[::step]),
+            ({"text": row["text"], "label": row["label"]} for row in rows if row["label"] < labels),
         )
     return folder
 
@@ -105,19 +105,21 @@ def test_pairs_of_a_csv(mirror: Path, tmp_path: Path, encoder: Encoder) -> None:
 
 
 def test_labelled_texts_of_jsonl(mirror: Path, tmp_path: Path, encoder: Encoder) -> None:
-    """Of one in thirty rows of Banking77 mteb draws its own samples."""
-    path = banking(mirror, tmp_path, 30)
+    """Of the first four labels of Banking77 mteb draws its own samples."""
+    path = banking(mirror, tmp_path, 4)
     task = of_mteb("Banking77Classification", mirror)
     task.load_data()
     for part in ("train", "test"):
-        task.dataset[part] = task.dataset[part].select(range(0, len(task.dataset[part]), 30))
+        rows = task.dataset[part]
+        kept = [place for place, label in enumerate(rows["label"]) if label < 4]
+        task.dataset[part] = rows.select(kept)
     theirs = score(task, encoder, unverified=True).result.get_score()
     scored = score(make_task(own(path, "classification")), encoder)
     assert scored.result.get_score() == pytest.approx(theirs, abs=1e-6)
     # The same texts, clustered: those of the test part.
     clustered = score(make_task(own(path, "clustering")), encoder)
     assert 0 < clustered.result.get_score() < 1
-    assert clustered.counters.texts == 103
+    assert clustered.counters.texts == 160
 
 
 def test_a_beir_folder_has_what_mteb_loads(mirror: Path, tmp_path: Path) -> None:

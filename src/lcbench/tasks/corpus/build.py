@@ -203,7 +203,10 @@ class OwnClustering(_Own, AbsTaskClustering):
             if one.part == "test" or not self.own.is_divided
         )
         drawn = self._drawn_rows(rows)
-        return DatasetDict({"test": _labelled(drawn, _numbers(self.own), "sentences", "labels")})
+        data = _labelled(drawn, _numbers(self.own), "sentences", "labels")
+        # Each experiment is a bootstrap sample; a larger one of few texts repeats them.
+        self.max_documents_per_cluster = min(MOST_CLUSTERED, len(data))
+        return DatasetDict({"test": data})
 
 
 class OwnSTS(_Own, AbsTaskSTS):
