@@ -36,7 +36,7 @@ from lcbench.tasks.corpus.check import (
     scored_pairs_of,
 )
 from lcbench.tasks.corpus.layout import digest_of
-from lcbench.tasks.corpus.plan import MTEB_KINDS, OwnTask
+from lcbench.tasks.corpus.plan import MOST_CLUSTERED, MTEB_KINDS, OwnTask
 from lcbench.tasks.corpus.sample import draw
 from lcbench.tasks.limit import DOCUMENTS_A_QUERY
 
@@ -47,8 +47,6 @@ MAIN_SCORES = {
     "sts": "cosine_spearman",
 }
 """The metric of each kind that is its score."""
-MOST_CLUSTERED = 16_384
-"""Most texts that are embedded for a clustering; mteb's sample of each of its ten experiments."""
 # Rows of an Arrow file that are in memory at once.
 _BATCH = 1000
 # Of large corpora 32 bits are too few to count bytes in a column.

@@ -17,6 +17,8 @@ MTEB_KINDS: dict[str, TaskType] = {
     "sts": "STS",
 }
 """The type of a task in mteb, by kind."""
+MOST_CLUSTERED = 16_384
+"""Most texts that are embedded for a clustering; mteb's sample of each of its ten experiments."""
 
 
 @dataclass(frozen=True)

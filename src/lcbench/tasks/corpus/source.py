@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.tasks.corpus.layout import digest_of
-from lcbench.tasks.corpus.plan import MTEB_KINDS, OwnTask
+from lcbench.tasks.corpus.plan import MOST_CLUSTERED, MTEB_KINDS, OwnTask
 from lcbench.tasks.corpus.survey import Count, listed, survey
 from lcbench.tasks.registry import Drawing
 from lcbench.tasks.sizes import expected_union
@@ -78,21 +78,17 @@ class CorpusSource(Source):
         test = self._texts("test", known.texts["test"])
         train = self._texts("train", known.texts["train"])
         if self.task.kind == "clustering":
-            return (test,) if self.task.is_divided else (test, train)
+            texts = (test,) if self.task.is_divided else (test, train)
+            share = min(1.0, MOST_CLUSTERED / sum(one.count for one in texts))
+            return tuple(_shared(one, share) for one in texts)
         draws, size = _DRAWING.draws, _DRAWING.per_label or 0
         drawn = round(sum(expected_union(count, size, draws) for count in known.labels.values()))
-        share = drawn / max(1, train.count)
-        return (
-            test,
-            Texts(
-                origin=train.origin,
-                count=drawn,
-                unique=min(drawn, train.unique),
-                characters=round(train.characters * share),
-                drawn_rows=draws * train.count,
-                fitted_labels=draws * len(known.labels),
-            ),
+        trained = replace(
+            _shared(train, drawn / max(1, train.count)),
+            drawn_rows=draws * train.count,
+            fitted_labels=draws * len(known.labels),
         )
+        return test, trained
 
     def _texts(self, what: str, count: Count, role: Role = "document") -> Texts:
         origin = f"{self.task.name}/{self.task.digest[:8]}/{what}"
@@ -136,3 +132,14 @@ class CorpusSource(Source):
             "own_files": [str(one.rows) for one in self.task.tables],
             "left_out": dict(survey(self.task).left_out),
         }
+
+
+def _shared(texts: Texts, share: float) -> Texts:
+    """Return a part of texts, drawn at random."""
+    count = round(texts.count * share)
+    return replace(
+        texts,
+        count=count,
+        unique=min(count, texts.unique),
+        characters=round(texts.characters * share),
+    )
