@@ -181,7 +181,9 @@ class OwnClassification(_Own, AbsTaskClassification):
         return DatasetDict({part: self._part(part, numbers) for part in ("train", "test")})
 
     def _part(self, part: str, numbers: Mapping[str | int, int]) -> Dataset:
-        rows = (one for one in labelled_of(self.own, LeftOut()) if one.part == part)
+        rows: Iterator[Labelled] = (
+            one for one in labelled_of(self.own, LeftOut()) if one.part == part
+        )
         if part == "test":
             rows = self._drawn_rows(rows)
         return _labelled(rows, numbers, "text", "label")

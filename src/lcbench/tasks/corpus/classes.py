@@ -90,14 +90,14 @@ def _imported(target: str, folder: Path) -> Any:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     try:
-        found = getattr(import_module(module), name, None)
+        found: Any = getattr(import_module(module), name, None)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RequestError(
             f"tasks={target}: {module} cannot be imported ({reason}). Modules are looked for in "
             f"the environment and in {folder}."
         ) from error
-    is_task = inspect.isclass(found) and issubclass(found, AbsTask)
+    is_task = isinstance(found, type) and issubclass(found, AbsTask)
     if not is_task or issubclass(found, AbsTaskAggregate) or not hasattr(found, "metadata"):
         raise RequestError(
             f"tasks={target}: {name} is not a task class of mteb with metadata in {module}."
