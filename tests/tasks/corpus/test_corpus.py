@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lcbench.errors import RequestError
 from lcbench.settings.frozen import freeze, thaw
 from lcbench.tasks.corpus.build import make_task
 from lcbench.tasks.corpus.check import LeftOut, documents_of, first_sentence, queries_of
+from lcbench.tasks.corpus.digests import Numbers
 from lcbench.tasks.corpus.layout import tasks_of, with_unique_names
 from lcbench.tasks.corpus.names import OWN, safe_name
 from lcbench.tasks.corpus.plan import OwnTask
@@ -296,6 +298,21 @@ print(found.texts["documents"].count, len(drawn), time.process_time() - start)
     assert (int(count), int(drawn)) == (1_000_000, 1000)
     assert float(seconds) < 60
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20
+
+
+def test_numbers_are_a_set_that_knows_the_first_place() -> None:
+    rng = random.Random(0)
+    drawn = [
+        rng.choice((0, 1, 2**64 - 1, rng.getrandbits(64), rng.getrandbits(11))) for _ in range(9000)
+    ]
+    numbers: Numbers = Numbers()
+    first: dict[int, int] = {}
+    for place, number in enumerate(drawn):
+        # Of 64 bits, 0 counts as 1.
+        assert numbers.add(number, place) == first.setdefault(number or 1, place)
+    assert len(numbers) == len(first)
+    assert all(number in numbers for number in drawn)
+    assert 2**63 + 12345 not in numbers
 
 
 def test_texts_that_are_counted(tmp_path: Path) -> None:

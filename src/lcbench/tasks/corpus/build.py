@@ -129,14 +129,17 @@ class OwnRetrieval(_Own, AbsTaskRetrieval):
 
     def _read(self) -> dict[str, dict[str, RetrievalSplitData]]:
         own, none = self.own, LeftOut()
-        ids = {one.id for one in documents_of(own, none)} if own.table("qrels") else None
-        relevant: dict[str, dict[str, int]] = {}
-        for one in judgements_of(own, none):
-            if ids is None or one.document in ids:
-                relevant.setdefault(one.query, {})[one.document] = one.grade
-        asked = {id_ for id_, grades in relevant.items() if any(g > 0 for g in grades.values())}
+        # Of texts without judgements each query has its document.
+        asked = ids = None
+        if own.table("qrels") is not None:
+            ids = {one.id for one in documents_of(own, none)}
+            asked = {
+                one.query
+                for one in judgements_of(own, none)
+                if one.grade > 0 and one.document in ids
+            }
         queries = self._drawn(
-            (one for one in queries_of(own, none) if one.id in asked),
+            (one for one in queries_of(own, none) if asked is None or one.id in asked),
             self.limit or 0,
             lambda one: one.id,
         )
@@ -144,7 +147,10 @@ class OwnRetrieval(_Own, AbsTaskRetrieval):
             ({"id": one.id, "text": one.text} for one in queries), _columns("id", "text")
         )
         kept = set(queries_data["id"])
-        relevant = {id_: grades for id_, grades in relevant.items() if id_ in kept}
+        relevant: dict[str, dict[str, int]] = {}
+        for one in judgements_of(own, none):
+            if one.query in kept and (ids is None or one.document in ids):
+                relevant.setdefault(one.query, {})[one.document] = one.grade
         titled = own.table("corpus") is not None
         corpus = (
             {"id": one.id, "text": one.text} | ({"title": one.title} if titled else {})

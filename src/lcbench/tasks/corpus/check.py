@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lcbench.tasks.corpus.digests import number_of
+from lcbench.tasks.corpus.digests import Numbers, number_of
 from lcbench.tasks.corpus.plan import OwnTask, Table
 from lcbench.tasks.corpus.read import Row, read_rows, wrong
 
@@ -153,8 +153,7 @@ def _pairs(
     """Yield a query, its document and their judgement for each row; None for a repeated text."""
     table = _table(task, "rows")
     asks = "query" if table.column("query") else "title" if table.column("title") else None
-    queries: dict[int, int] = {}
-    documents: dict[int, int] = {}
+    queries, documents = Numbers(), Numbers()
     for number, row in enumerate(_rows(table)):
         text = _text(table, row, "text")
         if text is None:
@@ -170,13 +169,12 @@ def _pairs(
             if not text:
                 left_out["texts of one sentence"] += 1
                 continue
-        i, j = number_of(query), number_of(text)
-        is_new, is_new_text = i not in queries, j not in documents
-        query_id = f"q{queries.setdefault(i, number)}"
-        document_id = f"d{documents.setdefault(j, number)}"
+        asked = queries.add(number_of(query), number)
+        found = documents.add(number_of(text), number)
+        query_id, document_id = f"q{asked}", f"d{found}"
         yield (
-            Query(query_id, query) if is_new else None,
-            Document(document_id, text) if is_new_text else None,
+            Query(query_id, query) if asked == number else None,
+            Document(document_id, text) if found == number else None,
             Judgement(query_id, document_id, 1),
         )
 
@@ -257,7 +255,7 @@ class _Ids:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._seen: set[int] = set()
+        self._seen = Numbers()
 
     def add(self, row: Row) -> str:
         """Return the id of a row.

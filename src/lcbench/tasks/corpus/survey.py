@@ -14,7 +14,7 @@ from lcbench.tasks.corpus.check import (
     queries_of,
     scored_pairs_of,
 )
-from lcbench.tasks.corpus.digests import cached, number_of
+from lcbench.tasks.corpus.digests import Numbers, cached, number_of
 from lcbench.tasks.corpus.plan import OwnTask
 from lcbench.tasks.corpus.read import read_rows, wrong
 
@@ -78,7 +78,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self._count = self._characters = 0
-        self._seen: set[int] = set()
+        self._seen = Numbers()
 
     def add(self, text: str) -> None:
         self._count += 1
@@ -93,7 +93,7 @@ class _Tally:
 def _retrieval(task: OwnTask) -> Survey:
     left_out = LeftOut()
     queries, documents = _Tally(), _Tally()
-    ids: set[int] = set()
+    ids = Numbers()
     if task.table("qrels") is None:
         # One pass makes all three: what is left out is counted once.
         for query in queries_of(task, left_out):
@@ -102,7 +102,7 @@ def _retrieval(task: OwnTask) -> Survey:
             documents.add(document.text)
     else:
         judged = _judged(task)
-        there = set()
+        there = Numbers()
         for document in documents_of(task, left_out):
             there.add(number_of(document.id))
             documents.add(f"{document.title} {document.text}".strip())
@@ -145,7 +145,7 @@ def _judged(task: OwnTask) -> dict[str, dict[str, int]]:
 
 
 def _refuse_dangling(
-    task: OwnTask, queries: set[int], documents: set[int], left_out: LeftOut
+    task: OwnTask, queries: Numbers, documents: Numbers, left_out: LeftOut
 ) -> None:
     """Refuse judgements of queries or documents that no file has, and count those without a text.
 
