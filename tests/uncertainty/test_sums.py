@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from lcbench.uncertainty.sums import changed, intervals, totals
+from lcbench.uncertainty.sums import Function, Interval, changed, estimates
+from lcbench.uncertainty.variation import Grouped
 
 
 def numbered(count: int) -> np.ndarray:
     return np.arange(count, dtype=np.uint64)
+
+
+def intervals(
+    columns: list[np.ndarray],
+    clusters: np.ndarray,
+    functions: tuple[Function, ...],
+    resamples: int = 2_000,
+) -> list[Interval | None]:
+    found = estimates(columns, Grouped.of(clusters), functions, resamples)
+    return [ends for _, ends in found]
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -84,13 +95,15 @@ def test_a_function_that_gives_no_number_is_followed_by_the_next() -> None:
     assert ends == intervals(columns, clusters, (over_as_it_is,))[0]
 
 
-def test_totals_and_changes_count_units() -> None:
+def test_sums_and_changes_count_units() -> None:
     column = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-    assert totals([np.ones(3), column]).tolist() == [3, 1.5]
+    sums = estimates([np.ones(3), column], Grouped.of(numbered(3)), (np.asarray,), resamples=0)
+    assert sums == [(3, None), (1.5, None)]
     change = np.array([0.1, 0.2, -0.3, 0.5, -0.5, 0, 0.0, -1])
     # The first three cancel, but for rounding; so do the next two.
-    assert changed(change, np.array([0, 0, 0, 1, 1, 2, 3, 3], dtype=np.uint64)) == (0, 1)
-    assert changed(change, numbered(8)) == (3, 3)
+    clusters = np.array([0, 0, 0, 1, 1, 2, 3, 3], dtype=np.uint64)
+    assert changed(change, Grouped.of(clusters)) == (0, 1)
+    assert changed(change, Grouped.of(numbered(8))) == (3, 3)
 
 
 @pytest.mark.parametrize("draws", [0, 10])

@@ -413,6 +413,8 @@ def find(
         if there.empty:
             raise RequestError(f"against={extent.against} has no results.")
     # Imported late: a report that finds nothing to say does not need them.
+    from threadpoolctl import threadpool_limits
+
     from lcbench.reporting import document
     from lcbench.reporting.findings import gather
     from lcbench.reporting.publish import Report, file_of_another
@@ -425,7 +427,9 @@ def find(
             "away, or name another folder: python -m lcbench report report_dir=PATH."
         )
     _check_writable(folder)
-    found = gather(tables, scores, extent.resamples, extent.seed, step)
+    # Tasks are worked on in parallel: BLAS's own threads would only wait for one another.
+    with threadpool_limits(limits=1, user_api="blas"):
+        found = gather(tables, scores, extent.resamples, extent.seed, step)
     shown = list(found.tables)
     after_main = len(found.score_tables)
     if extent.models is not None:

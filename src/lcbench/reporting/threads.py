@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
-
 from lcbench.system.hardware import cores
 
 Result = TypeVar("Result")
@@ -30,10 +28,7 @@ def in_threads(
     """
     workers = min(_AT_ONCE, cores())
     order = sorted(range(len(jobs)), key=lambda place: -sizes[place])
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=workers) as pool,
-    ):
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         running = {place: pool.submit(jobs[place]) for place in order}
         try:
             for done, future in enumerate(as_completed(running.values()), start=1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,27 +65,26 @@ class Term:
         """The number of training draws; 0: values do not depend on them."""
         return self.values.shape[1] if self.values.ndim > 1 else 0
 
-    @property
+    @cached_property
     def means(self) -> NDArray[np.float64]:
         """The means over the draws, shape (items,)."""
         means = self.values.mean(axis=1, dtype=np.float64) if self.draws else self.values
         return np.asarray(means if self.times is None else means * self.times, dtype=np.float64)
 
     def some(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the values of some items by draw, (items, draws); (items, 1) without draws."""
-        values = self.values[items].reshape(len(items), -1)
-        times = 1.0 if self.times is None else self.times[items, None]
-        return np.asarray(values * times, dtype=np.float64)
+        """Return the values of some items by draw, shape (draws, items); (items,) without draws."""
+        values = self.values.T[..., items]
+        return np.asarray(values if self.times is None else values * self.times[items], np.float64)
 
 
-def intervals(
+def estimates(
     columns: Sequence[NDArray[Any] | Term],
-    clusters: NDArray[np.uint64],
+    grouped: Grouped,
     functions: Sequence[Function],
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> list[Interval | None]:
-    """Return the 95 % intervals of a function of sums over items.
+) -> list[tuple[float, Interval | None]]:
+    """Return the values of a function of sums over items, with their 95 % intervals.
 
     Without training draws, they are percentiles of a bootstrap over the clusters
     (`bootstrap.interval`). With draws, or few clusters, they are to first order Student's t
@@ -93,21 +93,22 @@ def intervals(
 
     Args:
         columns: quantities that are summed.
-        clusters: cluster of each item, shape (items,).
-        functions: functions of the sums, tried in turn until both ends are finite.
-        resamples: number of bootstrap samples.
+        grouped: the items by their clusters.
+        functions: functions of the sums, tried in turn until both ends of an interval are finite;
+            the first gives the values.
+        resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of the draws.
 
     Returns:
-        An interval per quantity; None for fewer than two clusters, or if no function gives finite
-        ends.
+        A value and its interval per quantity; no interval for fewer than two clusters, or if no
+        function gives finite ends.
     """
     summed = [one if isinstance(one, Term) else Term(one) for one in columns]
     at = np.array([one.means.sum() for one in summed])
-    grouped = Grouped.of(clusters)
-    if len(grouped.members) < 2:
-        with np.errstate(all="ignore"):
-            return [None] * int(functions[0](at).shape[-1])
+    with np.errstate(all="ignore"):
+        values = functions[0](at).tolist()
+    if not (values and resamples and len(grouped.members) > 1):
+        return [(value, None) for value in values]
     drawn: NDArray[np.float64] | None = None
     if draws := max(one.draws for one in summed):
         sources: Sequence[Variation] = crossed(grouped, _crossing(summed, draws), draws)
@@ -121,24 +122,19 @@ def intervals(
     size = np.array([float(np.abs(one.means).sum()) for one in summed])
     results = [_of_function(function, at, size, sources, drawn) for function in functions]
     return [
-        next((ends for ends in of if ends is not None), None) for of in zip(*results, strict=True)
+        (value, next((ends for ends in of if ends is not None), None))
+        for value, *of in zip(values, *results, strict=True)
     ]
 
 
-def totals(columns: Sequence[NDArray[Any] | Term]) -> NDArray[np.float64]:
-    """Return the sum over items of each column, averaged over draws, shape (columns,)."""
-    summed = (one if isinstance(one, Term) else Term(one) for one in columns)
-    return np.array([one.means.sum() for one in summed])
-
-
-def changed(change: NDArray[np.floating[Any]], clusters: NDArray[np.uint64]) -> tuple[int, int]:
+def changed(change: NDArray[Any] | Term, grouped: Grouped) -> tuple[int, int]:
     """Return the number of clusters that gain and of clusters that lose.
 
     Args:
-        change: change of each item, shape (items,).
-        clusters: cluster of each item, shape (items,).
+        change: change of each item, averaged over training draws.
+        grouped: the items by their clusters.
     """
-    grouped = Grouped.of(clusters)
+    change = (change if isinstance(change, Term) else Term(change)).means
     sums = np.add.reduceat(change[grouped.order], grouped.starts[:-1]) if len(change) else change
     # Sums of values that cancel out are zero up to rounding.
     least = 1e-9 * float(np.abs(change).max(initial=0.0))
@@ -149,9 +145,9 @@ def _crossing(
     columns: Sequence[Term], draws: int
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     def values(items: NDArray[np.int64]) -> NDArray[np.float64]:
-        products = np.empty((len(items), draws, len(columns)))
+        products = np.empty((len(columns), draws, len(items)))
         for place, one in enumerate(columns):
-            products[:, :, place] = one.some(items)
+            products[place] = one.some(items)
         return products
 
     return values

@@ -84,6 +84,16 @@ class Grouped:
         first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         return cls(ordered[first], order, np.append(first, len(order)))
 
+    def in_order_of_units(self) -> Grouped:
+        """Return the same clusters in the order of their first units.
+
+        The values of neighbouring clusters are then mostly next to each other in memory.
+        """
+        place = np.argsort(self.order[self.starts[:-1]])
+        starts = np.append(0, np.cumsum(self.sizes[place]))
+        shift = np.repeat(self.starts[:-1][place] - starts[:-1], np.diff(starts))
+        return Grouped(self.members[place], self.order[shift + np.arange(len(shift))], starts)
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The number of units in each cluster."""
@@ -93,12 +103,12 @@ class Grouped:
         """Return the units of some of the clusters."""
         return self.order[self.starts[some.start] : self.starts[some.stop]]
 
-    def sums(self, some: slice, values: NDArray[Any]) -> NDArray[Any]:
-        """Return sums over some of the clusters, of the values of their `units`."""
+    def sums(self, some: slice, values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+        """Return sums over some of the clusters, of the values of their `units` along an axis."""
         starts = self.starts[some]
-        if some.stop - some.start == len(values):
+        if some.stop - some.start == values.shape[axis]:
             return values
-        found: NDArray[Any] = np.add.reduceat(values, starts - starts[0], axis=0)
+        found: NDArray[Any] = np.add.reduceat(values, starts - starts[0], axis=axis)
         return found
 
 
@@ -203,7 +213,7 @@ def _interaction(one: Component) -> Variation | None:
     def right(texts: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         of_subsets = []
         for subset in range(len(one.right[0])):
-            bits = np.stack([several[subset][texts] for several in one.right], axis=1)
+            bits = np.stack([several[subset][texts] for several in one.right])
             of_subsets.append(bits[:, None] >> experiments.astype(bits.dtype)[:, None] & 1)
         # Sums of zeros and ones are exact in single precision.
         found: NDArray[np.floating[Any]] = of_subsets[0].astype(np.float32)
@@ -213,7 +223,9 @@ def _interaction(one: Component) -> Variation | None:
     means = np.zeros(())
     if not single:
         every = steps_of(len(one.values), CLUSTERS_AT_ONCE)
-        blocks = (right(np.arange(some.start, some.stop)).sum(axis=0) for some in every)
+        blocks = (
+            right(np.arange(some.start, some.stop)).sum(axis=-1, keepdims=True) for some in every
+        )
         means = np.asarray(sum(blocks) / len(one.values))
     *_, both = crossed(one.grouped, right, one.experiments)
     scale = (one.weight / len(one.values)) ** 2
@@ -232,20 +244,20 @@ def crossed(
 
     Args:
         grouped: the texts.
-        values: returns the values of some texts, shape (texts, experiments, quantities).
+        values: returns the values of some texts, shape (quantities, experiments, texts).
         experiments: number of experiments.
     """
+    grouped = grouped.in_order_of_units()
     many, times = len(grouped.members), experiments
     means, squares, of_experiments = 0.0, 0.0, 0.0
     for some in steps_of(many, CLUSTERS_AT_ONCE):
-        units = grouped.units(some)
-        sums = grouped.sums(some, values(units))
-        of_experiments = of_experiments + sums.sum(axis=0, dtype=np.float64)
+        sums = grouped.sums(some, values(grouped.units(some)), axis=-1)
+        of_experiments = of_experiments + sums.sum(axis=-1, dtype=np.float64)
         of_texts = sums.mean(axis=1, dtype=np.float64)
-        means = means + of_texts.T @ of_texts
-        wide = sums.reshape(-1, sums.shape[2])
-        squares = squares + (wide.T @ wide).astype(np.float64)
-    totals = np.asarray(of_experiments)
+        means = means + of_texts @ of_texts.T
+        wide = sums.reshape(len(sums), -1)
+        squares = squares + (wide @ wide.T).astype(np.float64)
+    totals = np.asarray(of_experiments).T
     centre = totals.mean(axis=0)
     middle = np.outer(centre, centre) / many
     of_texts = means - middle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from lcbench.reporting.tables.items_by_length import Items
 from lcbench.reporting.task_intervals import possible, relative_changes
 from lcbench.reporting.text import TOO_FEW
 from lcbench.uncertainty.correlations import Correlations
-from lcbench.uncertainty.sums import Interval, changed, intervals, totals
+from lcbench.uncertainty.sums import Function, Interval, Term, changed, estimates
+from lcbench.uncertainty.variation import Grouped
 
 FEWEST_ITEMS = 30
 """Of fewer items there is no score: one query more or less would move it by 3 points of 100."""
@@ -112,7 +113,6 @@ def relative_changes_of(
     raw, policies = columns[BASELINE], [policy for policy in columns if policy != BASELINE]
     if not policies or len(raw) == 0 or raw.mean() <= 0:
         return {}
-    summed = [np.ones(len(raw)), raw, *(columns[policy] for policy in policies)]
     before = float(raw.mean(dtype=np.float64))
 
     def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,21 +121,40 @@ def relative_changes_of(
     def over_as_it_is(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(100 * (sums[..., 2:] - sums[..., 1:2]) / sums[..., :1] / before)
 
-    values = ratio(totals(summed))
-    ends: list[Interval | None] = [None] * len(policies)
-    if resamples:
-        ends = intervals(summed, clusters, (ratio, over_as_it_is), resamples, seed)
-        if not is_signed:
-            ends = [None if one is None else possible(*one) for one in ends]
-    return {
-        policy: Change(float(value), of, changed_units(columns[policy] - raw, clusters))
-        for policy, value, of in zip(policies, values, ends, strict=True)
-    }
+    gains = [columns[policy] - raw for policy in policies]
+    summed = [np.ones(len(raw)), raw, *(columns[policy] for policy in policies)]
+    found = changes_of(summed, gains, clusters, (ratio, over_as_it_is), resamples, seed)
+    if not is_signed:
+        found = [
+            replace(one, ends=None if one.ends is None else possible(*one.ends)) for one in found
+        ]
+    return dict(zip(policies, found, strict=True))
 
 
-def changed_units(change: Column, clusters: NDArray[np.uint64]) -> tuple[int, int]:
-    """Return how many units gain and how many lose; of draws by their mean."""
-    return changed(change if change.ndim == 1 else change.mean(axis=1, dtype=np.float64), clusters)
+def changes_of(
+    columns: Sequence[Column | Term],
+    gains: Sequence[Column | Term],
+    clusters: NDArray[np.uint64],
+    functions: Sequence[Function],
+    resamples: int,
+    seed: int,
+) -> list[Change]:
+    """Return what functions make of sums over items as changes (`sums.estimates`).
+
+    Args:
+        columns: what is summed.
+        gains: of each change, what each item gains.
+        clusters: which each item is of, shape (items,).
+        functions: tried in turn.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of its draws.
+    """
+    grouped = Grouped.of(clusters)
+    found = estimates(columns, grouped, functions, resamples, seed)
+    return [
+        Change(value, ends, changed(gain, grouped))
+        for (value, ends), gain in zip(found, gains, strict=True)
+    ]
 
 
 def additive(

@@ -19,14 +19,14 @@ from lcbench.reporting.tables.changes import (
     Column,
     additive,
     change_entry,
-    changed_units,
+    changes_of,
     notes_of_intervals,
 )
 from lcbench.reporting.tables.items_by_length import By, Items, Place
 from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.task_intervals import relative_changes
 from lcbench.reporting.text import two_decimals
-from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, Term, intervals, totals
+from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, Term
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,10 +142,10 @@ def _slopes(
     before = float(raw.mean(dtype=np.float64))
     if before <= 0:
         return {}
-    gains = [items.column(policy, known) - raw for policy in others]
+    gains = [Term(items.column(policy, known) - raw) for policy in others]
     columns: list[Column | Term] = [
         *(np.ones(len(rows)), doublings, doublings**2, raw),
-        *(column for gain in gains for column in (gain, Term(gain, doublings))),
+        *(column for gain in gains for column in (gain, Term(gain.values, doublings))),
     ]
 
     def slope(sums: NDArray[np.float64], mean: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -181,7 +181,7 @@ def _contrasts(
 
     def padded(values: Column, is_long: bool) -> Column:
         other = short_rows if is_long else long_rows
-        nothing = np.zeros((len(other), *values.shape[1:]), dtype=values.dtype)
+        nothing = np.zeros((len(other), *values.shape[1:]), values.dtype, order="F")
         return np.concatenate([nothing, values] if is_long else [values, nothing])
 
     columns = [
@@ -208,22 +208,17 @@ def _changes(
     items: Items,
     rows: NDArray[np.int64],
     columns: Sequence[Column | Term],
-    gains: Sequence[Column],
+    gains: Sequence[Column | Term],
     others: Sequence[str],
     functions: Sequence[Function],
     seed: int,
 ) -> dict[str, Change]:
     clusters = items.clusters[rows]
-    values = functions[0](totals(columns))
-    ends = (
-        intervals(columns, clusters, functions, empty.resamples, seed)
-        if empty.resamples
-        else [None] * len(others)
-    )
+    found = changes_of(columns, gains, clusters, functions, empty.resamples, seed)
     return {
-        policy: Change(float(value), of, changed_units(gain, clusters))
-        for policy, value, of, gain in zip(others, values, ends, gains, strict=True)
-        if np.isfinite(value)
+        policy: change
+        for policy, change in zip(others, found, strict=True)
+        if change.value is not None and np.isfinite(change.value)
     }
 
 

@@ -140,7 +140,8 @@ class Items:
         Shape (chosen,) or (chosen, draws).
         """
         if self.right:
-            return self.right[policy][chosen].view(np.int8)
+            # By draw in memory: what follows goes over many items and few draws.
+            return np.compress(chosen, self.right[policy].T, axis=1).T.view(np.int8)
         return self.values[policy][chosen]
 
 
@@ -398,7 +399,7 @@ def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
     names = items.column_names
     if "right" in names and items["right"].null_count == 0:
         bits = items["right"].to_numpy()
-        return np.asarray((bits[:, None] >> np.arange(draws)) & 1, dtype=np.bool_)
+        return np.asarray((bits >> np.arange(draws)[:, None]) & 1, dtype=np.bool_).T
     if "predictions" not in names or items["predictions"].null_count:
         return None
     lists = items["predictions"].combine_chunks()
@@ -407,7 +408,7 @@ def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
     gold = items["gold"].combine_chunks().take(pa.array(np.repeat(np.arange(len(items)), draws)))
     same = pc.equal(lists.flatten(), gold)
     flags = same.to_numpy(zero_copy_only=False).astype(np.bool_)
-    return np.asarray(flags.reshape(len(items), draws), dtype=np.bool_)
+    return np.asfortranarray(flags.reshape(len(items), draws))
 
 
 def _entries(files: CellFiles) -> list[dict[str, Any]]:

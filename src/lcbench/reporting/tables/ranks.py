@@ -12,12 +12,12 @@ import numpy as np
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Style, Table, name
-from lcbench.reporting.tables.changes import MISSING_VALUE, Change, changed_units
+from lcbench.reporting.tables.changes import MISSING_VALUE, Change, changes_of
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
 from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.text import TOO_FEW, two_decimals
 from lcbench.uncertainty.covariance import ratio_error
-from lcbench.uncertainty.sums import RESAMPLES, SEED, Interval, intervals
+from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,16 +69,16 @@ def ranks_of(
     if items.splits_are_lengths or (longest == documents and documents > 1):
         return found
     ranks = items.relevant.ranks
-    clusters = items.clusters[items.relevant.items[long]]
     others = [policy for policy in place.policies if policy in ranks and policy != BASELINE]
     raw, ours = ranks[BASELINE][long], [ranks[policy][long] for policy in others]
-    ends: list[Interval | None] = [None] * len(others)
-    if resamples and others:
-        ends = intervals([np.ones(len(raw)), raw, *ours], clusters, (_changes,), resamples, seed)
-    changes = {
-        policy: Change(float((values - raw).mean()), of, changed_units(values - raw, clusters))
-        for policy, values, of in zip(others, ours, ends, strict=True)
-    }
+    changes = changes_of(
+        [np.ones(len(raw)), raw, *ours],
+        [values - raw for values in ours],
+        items.clusters[items.relevant.items[long]],
+        (_changes,),
+        resamples,
+        seed,
+    )
     return replace(
         found,
         longest=longest,
@@ -88,7 +88,7 @@ def ranks_of(
             policy: float(ranks[policy][long].mean()) if policy in ranks else None
             for policy in place.policies
         },
-        changes=changes,
+        changes=dict(zip(others, changes, strict=True)),
     )
 
 
