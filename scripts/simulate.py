@@ -25,7 +25,8 @@ from lcbench.tasks.suites import shipped_suites
 from lcbench.uncertainty.bootstrap import resample
 from lcbench.uncertainty.clusters import numbered
 from lcbench.uncertainty.items import Sample
-from lcbench.uncertainty.sums import Term, intervals
+from lcbench.uncertainty.sums import Term, estimates
+from lcbench.uncertainty.variation import Grouped
 
 (_SUITE,) = (suite for suite in shipped_suites() if suite.name == "paper")
 PAPER = {column: len(tasks) for column, tasks in _SUITE.columns.items()}
@@ -362,11 +363,11 @@ def table_of_lengths(runs: int, seed: int) -> str:
                 y = y[:, None] + swings[0] + swings[1] * x[:, None]
                 y = y + random.standard_normal((count, draws))
             columns: list[NDArray[np.float64] | Term] = [np.ones(count), x, x**2, y, Term(y, x)]
-            clusters = numbered(count, "text", number)
-            ends = intervals(columns, clusters, (mean_and_slope,), resamples=500)
+            grouped = Grouped.of(numbered(count, "text", number))
+            found = estimates(columns, grouped, (mean_and_slope,), resamples=500)
             covered += [
-                one is not None and one[0] <= truth <= one[1]
-                for one, truth in zip(ends, (0.0, 0.3), strict=True)
+                ends is not None and ends[0] <= truth <= ends[1]
+                for (_, ends), truth in zip(found, (0.0, 0.3), strict=True)
             ]
         shares = [f"{100 * one:.1f}" for one in covered / runs]
         rows.append([str(count), str(draws) if draws else "none", *shares])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.intervals import analyse, bytes_of
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
@@ -235,17 +235,12 @@ def cells_of(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFindi
         table: one of `table1.build_tables`.
         scores: frame that it was built from.
     """
-    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
     tasks = {task for column in table.columns for task in column.tasks}
-    subsets: dict[CellKey, dict[str, float]] = {}
-    files: dict[CellKey, CellFiles] = {}
-    for row in scores[scores["group"] == table.group].itertuples(index=False):
-        # pandas stores a column with missing windows as floats.
-        window = None if isinstance(row.window, float) and isnan(row.window) else row.window
-        label = labels.get((None if window is None else int(window), row.model, row.revision))
-        if label is None or row.task not in tasks:
-            continue
-        key = (label, str(row.policy), str(row.task))
-        subsets.setdefault(key, {})[f"{row.split}/{row.subset}"] = 100 * float(row.score)
-        files[key] = row.files
-    return {key: CellFindings(subsets[key], read_provenance(files[key])) for key in subsets}
+    return {
+        cell: CellFindings(
+            {f"{row.split}/{row.subset}": 100 * float(row.score) for row in rows},
+            read_provenance(rows[-1].files),
+        )
+        for cell, rows in rows_by_cell(table, scores).items()
+        if cell[-1] in tasks
+    }

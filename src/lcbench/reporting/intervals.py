@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.means import everywhere, of_table, unknown_alone
 from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.statistics import (
@@ -45,6 +45,7 @@ from lcbench.uncertainty.items import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from lcbench.results.files import CellFiles
@@ -84,7 +85,9 @@ def analyse(
         seed: of all that is drawn.
         progress: told how many tasks are done, of how many.
     """
-    files = _files(table, scores)
+    files = {}
+    if "files" in scores.columns:
+        files = {cell: rows[-1].files for cell, rows in rows_by_cell(table, scores).items()}
     asked: dict[str, dict[tuple[str, str], tuple[float, CellFiles]]] = {}
     for block in table.blocks:
         for task in block.tasks:
@@ -167,21 +170,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
-
-
-def _files(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, CellFiles]:
-    """Return the files of a table's cells."""
-    if "files" not in scores.columns:
-        return {}
-    labels = {(block.window, block.model, block.revision): block.label for block in table.blocks}
-    found: dict[CellKey, CellFiles] = {}
-    of_table = scores[scores["group"].astype(str) == table.group]
-    for row in of_table.itertuples(index=False):
-        window = None if pd.isna(row.window) else int(row.window)
-        label = labels.get((window, str(row.model), str(row.revision)))
-        if label is not None:
-            found[label, str(row.policy), str(row.task)] = row.files
-    return found
 
 
 def bytes_of(files: Iterable[CellFiles]) -> int:

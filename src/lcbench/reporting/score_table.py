@@ -98,6 +98,11 @@ class Block:
             Row("relative", self.best, self.improvements[self.best], ours),
         )
 
+    def scores_of(self, task: str) -> Values:
+        """The scores × 100 of a task by policy."""
+        (found,) = (one.scores for one in self.tasks if one.task == task)
+        return found
+
     def partial(self, policy: str) -> dict[str, tuple[int, int]]:
         """Return the numbers of tasks with a score and of all tasks, for incomplete columns."""
         every = Counter(task.column for task in self.tasks)

@@ -372,7 +372,7 @@ def _values(block: Block, column: str) -> _Pair:
 
 
 def _task_values(block: Block, task: str) -> _Pair:
-    (scores,) = (one.scores for one in block.tasks if one.task == task)
+    scores = block.scores_of(task)
     return scores[BASELINE], None if block.best is None else scores[block.best]
 
 

@@ -81,7 +81,7 @@ def gains_by_length(
         empty = replace(nothing, by=by, count=int(known.sum()))
         if empty.count < FEWEST_ITEMS:
             found.append(replace(empty, why=f"fewer than {FEWEST_ITEMS} items"))
-        elif len(np.unique(lengths[known])) == 1:
+        elif np.ptp(lengths[known]) == 0:
             found.append(replace(empty, why="all of one length"))
         else:
             found.append(_gain(empty, items, lengths, known, others, seed))

@@ -9,17 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
+from lcbench.reporting.cells import rows_by_cell
+from lcbench.reporting.score_table import BASELINE, ScoreTable
 from lcbench.results.content import read_result
 from lcbench.results.items import ItemsError, whole_items
 from lcbench.uncertainty.items import ordered_items
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from lcbench.results.files import CellFiles
@@ -39,8 +40,6 @@ _IDENTITY = ("split", "subset", "id")
 _COLUMNS = ("tokens", "tokens_2", "score", "gold", "relevant")
 # Older results lack these.
 _NEWER = ("characters", "characters_2", "shares")
-
-_Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
 
 
 @dataclass(frozen=True)
@@ -155,15 +154,19 @@ def places_of_tables(
         scores: the frame that they were built from.
 
     Returns:
-        the files by policy, for `read_items`.
+        the files by policy, the baseline first, for `read_items`.
     """
-    files = _files_by_key(scores)
     return [
         (
             Place(table.group, column.name, task, block.label, block.policies, block.window),
-            _counted_cells(files, table, block, task),
+            {
+                policy: cells[block.label, policy, task][-1].files
+                for policy in sorted(block.policies, key=lambda policy: policy != BASELINE)
+                if block.scores_of(task)[policy] is not None
+            },
         )
         for table in tables
+        for cells in [rows_by_cell(table, scores)]
         for column in table.columns
         for task in column.tasks
         for block in table.blocks
@@ -211,10 +214,9 @@ def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
     for policy, files in cells.items():
         more = ("right", "predictions") if draws else ()
         table = _read(files, (*_IDENTITY, *needed), more)
-        order = None if table is None else _order(table, identity)
-        if table is None or order is None:
+        table = None if table is None else _in_order(table, identity)
+        if table is None:
             continue
-        table = table.take(order)
         values[policy] = _numbers(table["score"])
         if draws and (found := _right(table, draws)) is not None:
             right[policy] = found
@@ -306,40 +308,18 @@ def _read(
         return None
 
 
-def _files_by_key(scores: pd.DataFrame) -> dict[_Key, CellFiles]:
-    found = {}
-    for one in scores.itertuples(index=False):
-        # In a column with unknown windows pandas keeps the known ones as fractions.
-        window = None if pd.isna(one.window) else int(one.window)
-        key = (one.group, window, one.model, one.revision, one.policy, one.task)
-        found[key] = one.files
-    return found
-
-
-def _counted_cells(
-    files: Mapping[_Key, CellFiles], table: ScoreTable, block: Block, task: str
-) -> dict[str, CellFiles]:
-    """Return the files of the cells that count in the table, by policy, the baseline first."""
-    (counted,) = (one.scores for one in block.tasks if one.task == task)
-    return {
-        policy: files[table.group, block.window, block.model, block.revision, policy, task]
-        for policy in sorted(block.policies, key=lambda policy: policy != BASELINE)
-        if counted[policy] is not None
-    }
-
-
-def _order(items: pa.Table, identity: pa.Table) -> NDArray[np.int64] | None:
-    """Return where the items of an identity stand; None if they are not the same items."""
+def _in_order(items: pa.Table, identity: pa.Table) -> pa.Table | None:
+    """Return items in the order of an identity; None if they are not the same items."""
     own = items.select(identity.column_names)
     if own.equals(identity):
-        return np.arange(len(own))
+        return items
     keys = [(name, "ascending") for name in identity.column_names]
     wanted, found = (pc.sort_indices(table, sort_keys=keys) for table in (identity, own))
     if not own.take(found).equals(identity.take(wanted)):
         return None
     order = np.empty(len(own), dtype=np.int64)
     order[wanted.to_numpy()] = found.to_numpy()
-    return order
+    return items.take(order)
 
 
 def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

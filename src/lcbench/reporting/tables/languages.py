@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from statistics import fmean
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from lcbench.reporting.cells import means_by, rows_by_cell
 from lcbench.reporting.score_table import (
     BASELINE,
     Block,
@@ -16,12 +14,14 @@ from lcbench.reporting.score_table import (
     ordered_policies,
     relative_improvement,
 )
+from lcbench.reporting.statistics import CellKey
 from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
 from lcbench.reporting.text import group_heading
 
-_MEAN = "Mean"
+if TYPE_CHECKING:
+    import pandas as pd
 
-_Key = tuple[int | None, str, str, str, str]  # window, model, revision, policy, task
+_MEAN = "Mean"
 
 _NOTES = (
     "Scores × 100, each the unweighted mean over the task's splits. The relative improvement is "
@@ -40,7 +40,10 @@ def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
         table: of `table1.build_tables`.
         scores: the frame that it was built from.
     """
-    by_cell = _by_cell(scores[scores["group"] == table.group])
+    by_cell = {
+        cell: means_by(lambda row: str(row.subset), rows)
+        for cell, rows in rows_by_cell(table, scores).items()
+    }
     policies = ordered_policies(policy for block in table.blocks for policy in block.policies)
     policies = (BASELINE, *(policy for policy in policies if policy != BASELINE))
     sections = []
@@ -62,32 +65,14 @@ def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     )
 
 
-def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[str, float]]:
-    """Return the scores of each cell by subset, as fractions: the mean over the splits."""
-    parts: dict[_Key, dict[str, list[float]]] = {}
-    for one in scores.itertuples(index=False):
-        # In a column with unknown windows pandas keeps the known ones as fractions.
-        window = None if pd.isna(one.window) else int(one.window)
-        key = (window, str(one.model), str(one.revision), str(one.policy), str(one.task))
-        score = math.nan if pd.isna(one.score) else float(one.score)
-        parts.setdefault(key, {}).setdefault(str(one.subset), []).append(score)
-    return {
-        key: {subset: fmean(splits) for subset, splits in subsets.items()}
-        for key, subsets in parts.items()
-    }
-
-
 def _rows(
     block: Block,
     task: TaskScores,
     policies: tuple[str, ...],
-    by_cell: Mapping[_Key, Mapping[str, float]],
+    by_cell: Mapping[CellKey, Mapping[str, float]],
 ) -> list[tuple[Entry, ...]]:
     """Return a row for each subset, and their mean; nothing for a task with but one."""
-    cells = {
-        policy: by_cell.get((block.window, block.model, block.revision, policy, task.task), {})
-        for policy in block.policies
-    }
+    cells = {policy: by_cell.get((block.label, policy, task.task), {}) for policy in block.policies}
     subsets = sorted({subset for cell in cells.values() for subset in cell})
     if len(subsets) < 2:
         return []

@@ -174,8 +174,7 @@ class _Model:
 
     def score(self, policy: str, task: str) -> float | None:
         """Return a task's score × 100; None if it has none, or none that can be compared."""
-        (scores,) = (one.scores for one in self.block.tasks if one.task == task)
-        return scores.get(policy)
+        return self.block.scores_of(task).get(policy)
 
     def present(self, policy: str, column: str) -> tuple[int, str]:
         """Return how much of a column or `Avg` there is, and that in words."""

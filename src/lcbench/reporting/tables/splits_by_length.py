@@ -4,14 +4,15 @@ Takes scores as a data frame. What Table 1 does not count (missing, refused) has
 length; its notes say why.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
+from lcbench.reporting.cells import means_by, rows_by_cell
 from lcbench.reporting.score_table import ScoreTable
+from lcbench.reporting.statistics import CellKey
 from lcbench.reporting.table import Entry, Section, Table, exact, name, number
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
 
@@ -55,14 +56,20 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> l
         scores: the frame that `tables` were built from.
         tables: of `table1.build_tables`; they say which cells count.
     """
-    by_cell = _by_cell(scores)
-    return [
-        LengthTable(table.group, task, lengths, _rows(table, task, lengths, by_cell))
-        for table in tables
-        for column in table.columns
-        for task in column.tasks
-        if (lengths := _lengths(scores, table.group, task))
-    ]
+    found = []
+    for table in tables:
+        cells = rows_by_cell(table, scores)
+        for task in (task for column in table.columns for task in column.tasks):
+            by_cell = {
+                cell: means_by(_length, rows) for cell, rows in cells.items() if cell[-1] == task
+            }
+            every = {length for lengths in by_cell.values() for length in lengths}
+            lengths = tuple(sorted(length for length in every if length is not None))
+            if lengths and None not in every:
+                found.append(
+                    LengthTable(table.group, task, lengths, _rows(table, task, lengths, by_cell))
+                )
+    return found
 
 
 def length_table(tables: Sequence[LengthTable]) -> Table | None:
@@ -123,46 +130,25 @@ def length_values(tables: Sequence[LengthTable]) -> Table:
     return Table("lengths", "Scores per length", _HEADER, 7, (Section("", tuple(rows)),))
 
 
-_Key = tuple[str, int | None, str, str, str, str]  # group, window, model, revision, policy, task
-
-
-def _by_cell(scores: pd.DataFrame) -> dict[_Key, dict[int, float]]:
-    """The score of each cell by length, as a fraction: the mean over the subsets."""
-    parts: dict[_Key, dict[int, list[float]]] = {}
-    for one in scores.itertuples(index=False):
-        if found := LENGTH_SPLIT.fullmatch(str(one.split)):
-            # In a column with unknown windows pandas keeps the known ones as fractions.
-            window = None if pd.isna(one.window) else int(one.window)
-            key = (one.group, window, one.model, one.revision, one.policy, one.task)
-            score = math.nan if pd.isna(one.score) else float(one.score)
-            parts.setdefault(key, {}).setdefault(int(found[1]), []).append(score)
-    return {
-        key: {length: fmean(subsets) for length, subsets in lengths.items()}
-        for key, lengths in parts.items()
-    }
-
-
-def _lengths(scores: pd.DataFrame, group: str, task: str) -> tuple[int, ...]:
-    """The lengths of a task's splits, ascending; none if one of its splits is no length."""
-    splits = scores.loc[(scores["group"] == group) & (scores["task"] == task), "split"].unique()
-    found = [LENGTH_SPLIT.fullmatch(str(split)) for split in splits]
-    lengths = [int(one[1]) for one in found if one is not None]
-    return tuple(sorted(lengths)) if len(lengths) == len(found) else ()
+def _length(row: Any) -> int | None:
+    """The length that the split of a row is, if it is one."""
+    found = LENGTH_SPLIT.fullmatch(str(row.split))
+    return None if found is None else int(found[1])
 
 
 def _rows(
-    table: ScoreTable, task: str, every: Sequence[int], by_cell: Mapping[_Key, Mapping[int, float]]
+    table: ScoreTable,
+    task: str,
+    every: Sequence[int],
+    by_cell: Mapping[CellKey, Mapping[int | None, float]],
 ) -> tuple[LengthRow, ...]:
     rows = []
     for block in table.blocks:
-        (counted,) = (one.scores for one in block.tasks if one.task == task)
-        cells = {
-            policy: by_cell.get(
-                (table.group, block.window, block.model, block.revision, policy, task), {}
-            )
-            for policy in block.policies
-        }
-        own = {length for cell in cells.values() for length in cell} or set(every)
+        counted = block.scores_of(task)
+        cells = {policy: by_cell.get((block.label, policy, task), {}) for policy in block.policies}
+        own = {length for cell in cells.values() for length in cell if length is not None} or set(
+            every
+        )
         for policy, cell in cells.items():
             counts = counted[policy] is not None
             rows.append(
