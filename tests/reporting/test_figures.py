@@ -2,8 +2,8 @@
 
 import csv
 import io
-import math
 import re
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from lcbench.reporting.figures import (
-    Series,
+from lcbench.reporting.figures.improvement import (
     improvement_csv,
-    improvement_figure,
+    improvement_figures,
     improvement_series,
-    plot_improvement,
 )
+from lcbench.reporting.figures.panels import Series
+from lcbench.reporting.figures.printed import written
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
@@ -69,23 +69,25 @@ def tables() -> list[ScoreTable]:
     return tables_of(SCORES)
 
 
+def values(line: Series) -> tuple[float | None, ...]:
+    return tuple(point.value for point in line.points)
+
+
 def test_series_are_the_tables_improvements(tables: list[ScoreTable]) -> None:
     one, two, raw = tables[0].blocks
-    nan = pytest.approx(math.nan, nan_ok=True)
-    taus = (1.2, 1.0, 0.9, 0.5)
-    average = (100 * (0.64 - 0.65) / 0.65, 0.0, 100 * (0.655 - 0.65) / 0.65)
-    assert improvement_series(one) == (
-        Series("Class", taus, pytest.approx((-2.0, 0.0, 2.0, -4.0))),
-        Series("STS", taus, (pytest.approx(-1.25), 0.0, pytest.approx(0.0), nan)),
-        Series("Avg", taus, (*(pytest.approx(value) for value in average), nan)),
-    )
-    assert [line.temperatures for line in improvement_series(two)] == [(1.0, 0.8)] * 3
+    classes, sts, average = improvement_series(one)
+    assert [line.name for line in (classes, sts, average)] == ["Class", "STS", "Avg"]
+    assert all(line.at == (1.2, 1.0, 0.9, 0.5) for line in (classes, sts, average))
+    assert values(classes) == pytest.approx((-2.0, 0.0, 2.0, -4.0))
+    assert values(sts) == (pytest.approx(-1.25), 0.0, pytest.approx(0.0), None)
+    expected = (100 * (0.64 - 0.65) / 0.65, 0.0, 100 * (0.655 - 0.65) / 0.65)
+    assert values(average) == (*(pytest.approx(value) for value in expected), None)
+    assert [line.at for line in improvement_series(two)] == [(1.0, 0.8)] * 3
     assert improvement_series(raw) == ()
 
 
 def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[ScoreTable]) -> None:
-    figure = improvement_figure(tables)
-    assert figure is not None
+    (figure,) = improvement_figures(tables)
     assert [axes.get_title() for axes in figure.axes] == [
         "one_$x$\nprotocol paper, window 512",
         "two\nprotocol paper, window 512",
@@ -95,8 +97,8 @@ def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[ScoreTab
         *drawn, zero = axes.get_lines()
         assert len(drawn) == len(series) == 3
         for line, expected in zip(drawn, series, strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), expected.temperatures)
-            np.testing.assert_array_equal(line.get_ydata(), expected.improvements)
+            np.testing.assert_array_equal(line.get_xdata(), expected.at)
+            np.testing.assert_array_equal(line.get_ydata(), np.array(values(expected), dtype=float))
         assert list(zero.get_ydata()) == [0, 0]
         assert axes.xaxis_inverted()
         assert axes.get_xlabel() == "temperature τ"
@@ -114,19 +116,18 @@ def test_points_are_filled_where_the_interval_excludes_zero(tables: list[ScoreTa
     }
     statistics = [TableStatistics({}, means, {})]
     series = improvement_series(tables[0].blocks[0], statistics[0])
-    assert [line.intervals for line in series] == [
+    assert [tuple(point.ends for point in line.points) for line in series] == [
         (None, None, (0.5, 3.5), (-9.0, 0.5)),
         ((-2.0, -0.5), None, (-1.0, 1.0), None),
         (None,) * 4,
     ]
     # Neither τ = 1 nor a missing value is sure or unsure of anything.
-    assert [line.certain for line in series] == [
+    assert [tuple(point.known for point in line.points) for line in series] == [
         ("unknown", None, "sure", "unsure"),
         ("sure", None, "unsure", None),
         ("unknown", None, "unknown", None),
     ]
-    figure = improvement_figure(tables, statistics)
-    assert figure is not None
+    (figure,) = improvement_figures(tables, statistics)
     line, sure, unsure, unknown = figure.axes[0].get_lines()[:4]
     np.testing.assert_array_equal(line.get_xdata(), (1.2, 1.0, 0.9, 0.5))
     assert line.get_marker() == ""
@@ -167,8 +168,7 @@ def test_csv_has_every_point_in_full(tables: list[ScoreTable]) -> None:
 
 
 def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[ScoreTable]) -> None:
-    figure = improvement_figure(tables)
-    assert figure is not None
+    (figure,) = improvement_figures(tables)
     *columns, average = figure.axes[0].get_lines()[:3]
     assert to_hex(average.get_color()) == "#000000"
     assert average.get_linewidth() > 2 * max(line.get_linewidth() for line in columns)
@@ -180,8 +180,7 @@ def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[Sco
 
 
 def test_the_legend_covers_no_panel(tables: list[ScoreTable]) -> None:
-    figure = improvement_figure(tables)
-    assert figure is not None
+    (figure,) = improvement_figures(tables)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["Class", "STS", "Avg"]
     figure.canvas.draw()
@@ -190,10 +189,9 @@ def test_the_legend_covers_no_panel(tables: list[ScoreTable]) -> None:
 
 
 def test_a_fall_by_much_leaves_small_gains_visible() -> None:
-    figure = improvement_figure(
+    (figure,) = improvement_figures(
         tables_of({"m": {"1": (0.5, 0.5), "0.9": (0.505, 0.5), "0.1": (0.2, 0.2)}})
     )
-    assert figure is not None
     (axes,) = figure.axes
     assert axes.get_yscale() == "symlog"
     assert "logarithmic beyond ± 1" in axes.get_ylabel()
@@ -202,7 +200,7 @@ def test_a_fall_by_much_leaves_small_gains_visible() -> None:
 
 
 def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: Path) -> None:
-    first = plot_improvement(tables, tmp_path / "new" / "table.v1")
+    first = written(partial(improvement_figures, tables), tmp_path / "new" / "table.v1")
     assert first == [tmp_path / "new" / "table.v1.png", tmp_path / "new" / "table.v1.svg"]
     png, svg = (path.read_bytes() for path in first)
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -211,7 +209,7 @@ def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: 
     assert min(len(png), len(svg)) > 5_000
     # A user's own style changes neither the files nor is it changed.
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "svg.hashsalt": "other"}):
-        second = plot_improvement(tables, tmp_path / "again")
+        second = written(partial(improvement_figures, tables), tmp_path / "again")
         assert matplotlib.rcParams["svg.hashsalt"] == "other"
     assert [path.read_bytes() for path in second] == [png, svg]
 
@@ -219,15 +217,14 @@ def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: 
 def test_nothing_to_plot(tmp_path: Path) -> None:
     others = {"m": {"1": (0.4, 0.7), "query=0.8,document=1": (0.5, 0.6)}}
     for tables in ([], tables_of({"raw": SCORES["raw"]}), tables_of(others)):
-        assert plot_improvement(tables, tmp_path / "none") == []
-        assert improvement_figure(tables) is None
+        assert written(partial(improvement_figures, tables), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_control_characters_in_names_leave_the_svg_well_formed(tmp_path: Path) -> None:
     name = "a\x1b[31mb\x00c\x0bd\uffffe\x9b"
     (table,) = tables_of({name: {"1": (0.5, 0.8), "0.9": (0.51, 0.8)}})
-    _, svg = plot_improvement([table], tmp_path / "figure")
+    _, svg = written(partial(improvement_figures, [table]), tmp_path / "figure")
     text = svg.read_text(encoding="utf-8")
     ElementTree.fromstring(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\uffff]", text)

@@ -3,13 +3,15 @@
 import csv
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from lcbench.reporting.figures import by_length_csv, by_length_figures, plot_by_length
+from lcbench.reporting.figures.by_length import by_length_csv, by_length_figures
+from lcbench.reporting.figures.printed import written
 from lcbench.reporting.tables.by_length import Bucket, LengthBuckets
 
 ONE = LengthBuckets(
@@ -137,7 +139,7 @@ def test_a_fall_by_much_leaves_small_gains_visible_and_bars_within_the_panel() -
 
 def test_six_rows_a_page_of_what_tells_lengths_apart(tmp_path: Path) -> None:
     alone = replace(ONE, scores={**ONE.scores, "1": (50.0, None, None, None)})
-    assert plot_by_length([alone], tmp_path / "none") == []
+    assert written(partial(by_length_figures, [alone]), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
     many = [alone, *(replace(ONE, task=f"Task {number}") for number in range(7))]
     pages = by_length_figures(many)
@@ -146,9 +148,9 @@ def test_six_rows_a_page_of_what_tells_lengths_apart(tmp_path: Path) -> None:
 
 
 def test_files_are_reproducible(tmp_path: Path) -> None:
-    first = plot_by_length([ONE], tmp_path / "a" / "by-length")
+    first = written(partial(by_length_figures, [ONE]), tmp_path / "a" / "by-length")
     assert [path.name for path in first] == ["by-length.png", "by-length.svg"]
-    second = plot_by_length([ONE], tmp_path / "b")
+    second = written(partial(by_length_figures, [ONE]), tmp_path / "b")
     assert [path.read_bytes() for path in second] == [path.read_bytes() for path in first]
 
 

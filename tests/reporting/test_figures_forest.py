@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from lcbench.reporting.figures import forest_csv, forest_figures, plot_forest
-from lcbench.reporting.figures.forest import Line, forest_lines
+from lcbench.reporting.figures.forest import Line, forest_csv, forest_figures, forest_lines
+from lcbench.reporting.figures.printed import written
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
@@ -167,17 +168,17 @@ def test_four_models_a_page(tmp_path: Path) -> None:
         ["m0\nτ = 0.9", "m1\nτ = 0.9"],
         [f"m{number}\nτ = 0.9" for number in (2, 3, 4)],
     ]
-    paths = plot_forest(tables, [STATISTICS], tmp_path / "forest")
+    paths = written(partial(forest_figures, tables, [STATISTICS]), tmp_path / "forest")
     names = ["forest.png", "forest.svg", "forest-2.png", "forest-2.svg"]
     assert [path.name for path in paths] == names
-    again = plot_forest(tables, [STATISTICS], tmp_path / "again")
+    again = written(partial(forest_figures, tables, [STATISTICS]), tmp_path / "again")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
 
 def test_nothing_to_plot(tmp_path: Path) -> None:
     tables = tables_of({"raw": SCORES["raw"]})
-    assert plot_forest(tables, [STATISTICS], tmp_path / "none") == []
-    assert plot_forest([], [], tmp_path / "none") == []
+    assert written(partial(forest_figures, tables, [STATISTICS]), tmp_path / "none") == []
+    assert written(partial(forest_figures, [], []), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
 
 

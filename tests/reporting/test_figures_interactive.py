@@ -7,8 +7,13 @@ import pytest
 from report_documents import Grid, document
 from test_figures import SCORES, tables_of
 
-from lcbench.reporting.figures import improvement_csv, interactive
-from lcbench.reporting.figures.improvement import by_column, by_model, drawn_columns
+from lcbench.reporting.figures import interactive
+from lcbench.reporting.figures.improvement import (
+    by_column,
+    by_model,
+    drawn_columns,
+    improvement_csv,
+)
 from lcbench.reporting.figures.panels import (
     COLOURS,
     DARK_COLOURS,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm, to_rgb
 from matplotlib.patches import Rectangle
 
-from lcbench.reporting.figures import plot_roles, roles_csv, roles_figures
+from lcbench.reporting.figures.printed import written
+from lcbench.reporting.figures.roles import roles_csv, roles_figures
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,17 @@ def test_nine_panels_a_page_and_no_more_than_there_are() -> None:
 
 def test_files_are_reproducible_and_only_of_what_is_known(tmp_path: Path) -> None:
     holes = Grid(values=((None,) * 3,) * 2)
-    assert plot_roles([], tmp_path / "none") == plot_roles([holes], tmp_path / "none") == []
+    assert (
+        written(partial(roles_figures, []), tmp_path / "none")
+        == written(partial(roles_figures, [holes]), tmp_path / "none")
+        == []
+    )
     assert list(tmp_path.iterdir()) == []
     grids = [holes, *[Grid(label=str(number)) for number in range(10)]]
-    first = plot_roles(grids, tmp_path / "new" / "roles")
+    first = written(partial(roles_figures, grids), tmp_path / "new" / "roles")
     names = ["roles.png", "roles.svg", "roles-2.png", "roles-2.svg"]
     assert [path.name for path in first] == names
-    second = plot_roles(grids, tmp_path / "again")
+    second = written(partial(roles_figures, grids), tmp_path / "again")
     assert [path.read_bytes() for path in second] == [path.read_bytes() for path in first]
     assert first[0].read_bytes() != first[2].read_bytes()
 

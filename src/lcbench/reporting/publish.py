@@ -23,6 +23,8 @@ from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lcbench.reporting.findings import Findings
     from lcbench.reporting.tables.by_length import LengthBuckets
 
@@ -273,7 +275,8 @@ def _texts(findings: Findings) -> dict[str, str]:
 
 def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     """Draw the figures, each with its data, into a folder; return their names."""
-    from lcbench.reporting import figures
+    from lcbench.reporting.figures import by_length, forest, improvement, roles
+    from lcbench.reporting.figures.printed import written
 
     tables, known = [found.table for found in findings.score_tables], findings.statistics
     # Only the baseline and the best τ, since seven curves would hide each other. Curves by query
@@ -288,30 +291,25 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     for one in findings.by_length:
         if one.label in best and one.by != "query":
             curves.setdefault(one.task, []).append(one)
-    plots: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
+    grids = findings.role_grids
+    plots: dict[str, tuple[Callable[[], Sequence[Figure]], str]] = {
         "improvement": (
-            lambda stem: figures.plot_improvement(tables, stem, known),
-            figures.improvement_csv(tables, known),
+            partial(improvement.improvement_figures, tables, known),
+            improvement.improvement_csv(tables, known),
         ),
-        "forest": (
-            lambda stem: figures.plot_forest(tables, known, stem),
-            figures.forest_csv(tables, known),
-        ),
-        "roles": (
-            lambda stem: figures.plot_roles(findings.role_grids, stem),
-            figures.roles_csv(findings.role_grids),
-        ),
+        "forest": (partial(forest.forest_figures, tables, known), forest.forest_csv(tables, known)),
+        "roles": (partial(roles.roles_figures, grids), roles.roles_csv(grids)),
         **{
             f"by-length-{_UNSAFE.sub('_', task)}": (
-                partial(_plot_by_length, found, best),
-                figures.by_length_csv(found),
+                partial(by_length.by_length_figures, found, best),
+                by_length.by_length_csv(found),
             )
             for task, found in curves.items()
         },
     }
     names = []
-    for done, (name, (plot, data)) in enumerate(plots.items(), start=1):
-        paths = plot(folder / name)
+    for done, (name, (draw, data)) in enumerate(plots.items(), start=1):
+        paths = written(draw, folder / name)
         if paths:
             paths.append(folder / f"{name}.csv")
             paths[-1].write_text(data, encoding="utf-8")
@@ -319,11 +317,3 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
         if step is not None:
             step("drawing figures", done, len(plots))
     return names
-
-
-def _plot_by_length(
-    found: Sequence[LengthBuckets], best: Mapping[str, Sequence[str]], stem: Path
-) -> list[Path]:
-    from lcbench.reporting import figures
-
-    return figures.plot_by_length(found, stem, best)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -24,7 +23,6 @@ from lcbench.reporting.figures.printed import (
     legend_marks,
     new_figure,
     style,
-    written,
 )
 from lcbench.reporting.score_table import BASELINE, ordered_policies, relative_improvement
 from lcbench.reporting.tables.by_length import LengthBuckets
@@ -193,15 +191,6 @@ def by_length_figures(
         _figure([drawn[place] for place in page], policies)
         for page in pages(len(drawn), _ROWS_PER_PAGE)
     ]
-
-
-def plot_by_length(
-    buckets: Sequence[LengthBuckets],
-    stem: Path,
-    policies: Mapping[str, Sequence[str]] | None = None,
-) -> list[Path]:
-    """Write `by_length_figures` as PNG and SVG (`printed.written`) and return the paths."""
-    return written(lambda: by_length_figures(buckets, policies), stem)
 
 
 def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:

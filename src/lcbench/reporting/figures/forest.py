@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ from lcbench.reporting.figures.printed import (
     legend_marks,
     name_lines,
     new_figure,
-    written,
 )
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable, relative_improvement
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
@@ -87,13 +85,6 @@ def forest_figures(
         for page in pages(len(panels), _MODELS_PER_PAGE):
             figures.append(_figure(table, [panels[place] for place in page]))
     return figures
-
-
-def plot_forest(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics], stem: Path
-) -> list[Path]:
-    """Write `forest_figures` as PNG and SVG (`printed.written`) and return the paths."""
-    return written(lambda: forest_figures(tables, statistics), stem)
 
 
 def forest_csv(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> str:

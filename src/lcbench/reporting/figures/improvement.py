@@ -2,21 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lcbench.reporting.figures import panels
-from lcbench.reporting.figures.panels import Certainty, Curves, Point, certainty, is_linear
+from lcbench.reporting.figures.panels import Certainty, Curves, Point, Series, certainty, is_linear
 from lcbench.reporting.figures.printed import (
     csv_text,
     draw_curves,
     legend_marks,
     new_figure,
     style,
-    written,
 )
 from lcbench.reporting.score_table import (
     AVERAGE,
@@ -39,62 +36,34 @@ _MOST_TICKS = 10
 _SIDE_BY_SIDE = 0.004
 
 
-@dataclass(frozen=True)
-class Series:
-    """A line of a panel: a column's relative improvement in % at each τ, NaN for a missing value.
-
-    `intervals` are those of 95 %, one for each τ; None where it is unknown.
-    Empty: none was asked for.
-    """
-
-    column: str
-    temperatures: tuple[float, ...]
-    improvements: tuple[float, ...]
-    intervals: tuple[tuple[float, float] | None, ...] = ()
-
-    @property
-    def known(self) -> tuple[float, ...]:
-        """The improvements that are not missing."""
-        return tuple(value for value in self.improvements if not math.isnan(value))
-
-    @property
-    def certain(self) -> tuple[Certainty | None, ...]:
-        """What is known of each point; None where it is missing or τ = 1."""
-        points = zip(self.temperatures, self.improvements, self.intervals, strict=True)
-        return tuple(
-            None if tau == 1 or math.isnan(value) else certainty(ends)
-            for tau, value, ends in points
-        )
-
-
 def improvement_series(
     block: Block, statistics: TableStatistics | None = None
 ) -> tuple[Series, ...]:
-    """Return a model's lines over its constant policies, from large τ to small, with 0 at τ = 1.
+    """Return a line a column: its relative improvement in % at each constant τ, 0 at τ = 1.
 
     Columns that are missing at every τ but 1 have no line.
+
+    Args:
+        block: of the model.
+        statistics: of its table; None: nothing is said of how sure the points are.
     """
     constants = [
         (tau, policy) for policy in block.policies if (tau := temperature(policy)) is not None
     ]
     series = []
     for column in block.scores[BASELINE]:
-        improvements = [
-            0.0 if policy == BASELINE else block.improvements[policy][column]
-            for _, policy in constants
-        ]
-        intervals: list[tuple[float, float] | None] = []
-        if statistics is not None:
-            means = (statistics.means.get((block.label, policy, column)) for _, policy in constants)
-            intervals = [None if one is None else (one.low, one.high) for one in means]
-        line = Series(
-            column,
-            tuple(tau for tau, _ in constants),
-            tuple(math.nan if value is None else value for value in improvements),
-            tuple(intervals),
-        )
-        if len(line.known) > 1:
-            series.append(line)
+        points = []
+        for tau, policy in constants:
+            value = 0.0 if policy == BASELINE else block.improvements[policy][column]
+            ends = known = None
+            if statistics is not None:
+                found = statistics.means.get((block.label, policy, column))
+                ends = None if found is None else (found.low, found.high)
+                known = None if value is None or policy == BASELINE else certainty(ends)
+            points.append(Point(f"τ = {tau:g}", value, ends, known))
+        if sum(point.value is not None for point in points) > 1:
+            taus = tuple(tau for tau, _ in constants)
+            series.append(Series(column, taus, tuple(points), None, block.label))
     return tuple(series)
 
 
@@ -109,16 +78,10 @@ def by_model(
         statistics: of the table; None: points are neither filled nor hollow.
         columns: all that are drawn, in the order of their looks.
     """
-    series = improvement_series(block, statistics)
     # A column looks the same in all panels; `Avg` is what the others make up.
     lines = [
-        _line(
-            one,
-            one.column,
-            block.label,
-            None if one.column == AVERAGE else columns.index(one.column),
-        )
-        for one in series
+        replace(one, order=None if one.name == AVERAGE else columns.index(one.name))
+        for one in improvement_series(block, statistics)
     ]
     return _panel(f"{block.label}\n{group_heading(table.group)}", lines)
 
@@ -126,10 +89,10 @@ def by_model(
 def by_column(table: ScoreTable, column: str, statistics: TableStatistics | None) -> Curves | None:
     """Return the panel of a column, a line for each model; None: there is nothing to plot."""
     lines = [
-        _line(one, block.label, column, order)
+        replace(one, name=block.label, of=column, order=order)
         for order, block in enumerate(table.blocks)
         for one in improvement_series(block, statistics)
-        if one.column == column
+        if one.name == column
     ]
     return _panel(f"{column}\n{group_heading(table.group)}", lines)
 
@@ -138,7 +101,7 @@ def drawn_columns(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
 ) -> list[str]:
     """Return the names of the columns that have a line in any panel, in the order of the legend."""
-    drawn = {line.column for _, _, series in _panels(tables, statistics) for line in series}
+    drawn = {line.name for _, _, series in _panels(tables, statistics) for line in series}
     return [
         *(name for name in COLUMN_ORDER if name in drawn),
         *sorted(drawn - {*COLUMN_ORDER, AVERAGE}),
@@ -146,13 +109,15 @@ def drawn_columns(
     ]
 
 
-def improvement_figure(
+def improvement_figures(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
-) -> Figure | None:
+) -> list[Figure]:
     """Draw the relative improvement (%) over τ, one panel for each model and table.
 
     With statistics, one for each table, points that are significant are filled, the others hollow.
-    Returns `None` where there is nothing to plot.
+
+    Returns:
+        One figure; none where there is nothing to plot (baselines only, missing values only).
     """
     columns = drawn_columns(tables, statistics)
     of_tables = [None] * len(tables) if statistics is None else statistics
@@ -163,7 +128,7 @@ def improvement_figure(
         if (panel := by_model(table, block, of_table, columns)) is not None
     ]
     if not drawn:
-        return None
+        return []
     across = min(len(drawn), _PANELS_PER_ROW)
     down = math.ceil(len(drawn) / across)
     width, height = _PANEL_INCHES
@@ -195,41 +160,20 @@ def improvement_figure(
         # Long enough for the dashes to be told apart.
         handlelength=4,
     )
-    return figure
-
-
-def plot_improvement(
-    tables: Sequence[ScoreTable], stem: Path, statistics: Sequence[TableStatistics] | None = None
-) -> list[Path]:
-    """Write `improvement_figure` to `<stem>.png` and `<stem>.svg` and return the two paths.
-
-    The same tables give the same bytes. Returns `[]`, and writes nothing, where there is nothing
-    to plot (baselines only, missing values only).
-    """
-
-    def draw() -> list[Figure]:
-        figure = improvement_figure(tables, statistics)
-        return [] if figure is None else [figure]
-
-    return written(draw, stem)
+    return [figure]
 
 
 def improvement_csv(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
 ) -> str:
-    """Return the points of `improvement_figure` in full precision, one for each row."""
+    """Return the points of `improvement_figures` in full precision, one for each row."""
     return csv_text(
         ("group", "model", "column", "tau", "improvement", "low", "high"),
         (
-            (table.group, block.label, line.column, tau, value, *(ends or (None, None)))
+            (table.group, block.label, line.name, tau, point.value, *(point.ends or (None, None)))
             for table, block, series in _panels(tables, statistics)
             for line in series
-            for tau, value, ends in zip(
-                line.temperatures,
-                line.improvements,
-                line.intervals or (None,) * len(line.temperatures),
-                strict=True,
-            )
+            for tau, point in zip(line.at, line.points, strict=True)
         ),
     )
 
@@ -246,20 +190,7 @@ def _panels(
     ]
 
 
-def _line(one: Series, name: str, of: str, order: int | None) -> panels.Series:
-    """Return a line of a panel; without statistics nothing is said of how sure its points are."""
-    intervals = one.intervals or (None,) * len(one.temperatures)
-    known = one.certain if one.intervals else (None,) * len(one.temperatures)
-    points = tuple(
-        Point(f"τ = {tau:g}", None if math.isnan(value) else value, ends, certain)
-        for tau, value, ends, certain in zip(
-            one.temperatures, one.improvements, intervals, known, strict=True
-        )
-    )
-    return panels.Series(name, one.temperatures, points, order, of)
-
-
-def _panel(title: str, lines: Sequence[panels.Series]) -> Curves | None:
+def _panel(title: str, lines: Sequence[Series]) -> Curves | None:
     if not lines:
         return None
     every = sorted({tau for line in lines for tau in line.at}, reverse=True)

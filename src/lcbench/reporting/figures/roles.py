@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
 
 from matplotlib.axes import Axes
@@ -20,7 +19,7 @@ from lcbench.reporting.figures.panels import (
     pages,
     signed,
 )
-from lcbench.reporting.figures.printed import LINEAR_SCALE, csv_text, new_figure, written
+from lcbench.reporting.figures.printed import LINEAR_SCALE, csv_text, new_figure
 
 _COLOURS = LinearSegmentedColormap.from_list("loss and gain", HEAT)
 # The relative luminance (WCAG 2) on which black and white are equally legible.
@@ -69,11 +68,6 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
         bar.ax.yaxis.set_major_formatter(lambda value, _: signed(value, "g"))
         figures.append(figure)
     return figures
-
-
-def plot_roles(grids: Sequence[Grid], stem: Path) -> list[Path]:
-    """Write `roles_figures` as PNG and SVG (`printed.written`) and return the paths."""
-    return written(lambda: roles_figures(grids), stem)
 
 
 def roles_csv(grids: Sequence[Grid]) -> str:
