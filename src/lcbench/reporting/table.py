@@ -6,7 +6,7 @@ Only rounding is done here. `formats` and `cli.tables` write tables, one functio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -113,13 +113,21 @@ def name(text: str) -> Entry:
     return Entry(text, text)
 
 
-def exact(value: float | str | None) -> Entry:
-    """Return a number or name for a file that programs read: in full, empty if missing."""
-    if isinstance(value, int):
-        return name(str(value))
-    return (
-        name(value or "") if value is None or isinstance(value, str) else Entry(full(value), value)
+def _exact(row: Iterable[float | str | None]) -> tuple[Entry, ...]:
+    """Return numbers and names in full, empty if missing."""
+    return tuple(
+        Entry(full(value), value)
+        if isinstance(value, float)
+        else name("" if value is None else str(value))
+        for value in row
     )
+
+
+def of_values(
+    file: str, title: str, header: Sequence[str], rows: Iterable[Iterable[float | str | None]]
+) -> Table:
+    """Return values one a row, in full, for programs; the first seven columns are names."""
+    return Table(file, title, tuple(header), 7, (Section("", tuple(map(_exact, rows))),))
 
 
 def number(

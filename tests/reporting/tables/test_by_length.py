@@ -404,11 +404,7 @@ def test_what_was_found_in_items_can_be_shown(results: Results) -> None:
     assert all(type(entry.value) is float for entry in change[2:4])
 
 
-def test_the_table_of_some_policies_has_the_baseline_as_well() -> None:
-    built = length_table([lengths()], {"m": ["0.8"]})
-    assert built is not None
-    (section,) = built.sections
-    assert [row[0].text for row in section.rows] == ["", "1", "0.8", "0.8"]
+def test_nothing_by_length_is_no_table() -> None:
     assert length_table([]) is None
 
 

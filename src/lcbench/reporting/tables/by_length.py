@@ -20,11 +20,10 @@ from lcbench.reporting.tables.changes import (
     MISSING_VALUE,
     Change,
     change_entry,
-    notes_of_intervals,
     scores_and_changes,
 )
 from lcbench.reporting.tables.items_by_length import By, Items, Place
-from lcbench.reporting.tables.of_lengths import OfLengths, sections_of
+from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_intervals, sections_of
 from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
@@ -73,7 +72,6 @@ class LengthBuckets(OfLengths):
     that is not defined.
 
     Attributes:
-        by: whose length.
         metric: what is averaged over a bucket's items, or taken of them all (`Spearman`).
         policies: as in the table, the baseline among them.
         buckets: from short to long, without the empty ones at either end.
@@ -83,7 +81,6 @@ class LengthBuckets(OfLengths):
         changed: how many units gain and how many lose, as the improvements.
     """
 
-    by: By = "text"
     metric: str = ""
     policies: tuple[str, ...] = ()
     buckets: tuple[Bucket, ...] = ()
@@ -148,14 +145,11 @@ def buckets_of(
     return found
 
 
-def length_table(
-    found: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
-) -> Table | None:
+def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     """Return the scores by length: a section a task and model, a column a bucket, rows by τ.
 
     Args:
         found: of `by_length`; only those of two lengths or more are shown.
-        policies: to be shown, by label of the model; by default all.
 
     Returns:
         None if there is nothing to show.
@@ -165,21 +159,12 @@ def length_table(
         return None
     columns = sorted({_column(bucket) for one in shown for bucket in one.buckets})
 
-    def rows(one: LengthBuckets) -> Iterator[tuple[Entry, ...]]:
-        return _length_rows(one, columns, None if policies is None else policies[one.label])
-
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
         "The last bucket of a model (≥) holds what fills its window, and may be longer; the one "
         "before it ends one token below.",
     ]
-    if shown[0].resamples:
-        notes += notes_of_intervals(
-            "the bucket",
-            resamples=shown[0].resamples,
-            with_draws=any(one.has_draws for one in shown),
-            without_draws=any(one.by == "text" and not one.has_draws for one in shown),
-        )
+    notes += notes_of_intervals("the bucket", shown)
     left_out = dict.fromkeys(
         f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
     )
@@ -190,7 +175,9 @@ def length_table(
         title="Scores by length in tokens",
         header=("τ", "", *map(_column_name, columns)),
         labels=2,
-        sections=sections_of(shown, lambda one: one.heading, rows, shown),
+        sections=sections_of(
+            shown, lambda one: one.heading, lambda one: _length_rows(one, columns), shown
+        ),
         notes=tuple(notes),
     )
 
@@ -256,7 +243,7 @@ def _column_name(column: tuple[int, float]) -> str:
 
 
 def _length_rows(
-    one: LengthBuckets, columns: Sequence[tuple[int, float]], policies: Sequence[str] | None
+    one: LengthBuckets, columns: Sequence[tuple[int, float]]
 ) -> Iterator[tuple[Entry, ...]]:
     places = {_column(bucket): place for place, bucket in enumerate(one.buckets)}
 
@@ -271,8 +258,6 @@ def _length_rows(
     )
     yield row("", "items", counts)
     for policy in one.policies:
-        if policies is not None and policy not in (BASELINE, *policies):
-            continue
         yield row(policy, one.metric, map(number, one.scores[policy]))
         if policy != BASELINE:
             yield row(policy, "relative (%)", map(change_entry, one.changes(policy)))

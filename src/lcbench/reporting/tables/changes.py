@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcbench.reporting.score_table import BASELINE
-from lcbench.reporting.statistics import LEAST_CHANGED, Uncertainty
+from lcbench.reporting.statistics import Uncertainty
 from lcbench.reporting.table import Entry, improvement
 from lcbench.reporting.tables.items_by_length import Items
 from lcbench.reporting.task_intervals import possible, relative_changes
-from lcbench.reporting.text import TOO_FEW
 from lcbench.uncertainty.correlations import Correlations
 from lcbench.uncertainty.sums import Function, Interval, Term, changed, estimates
 from lcbench.uncertainty.variation import Grouped
@@ -195,38 +194,6 @@ def additive(
 def change_entry(change: Change) -> Entry:
     """Return a relative improvement with the mark of what is known of it."""
     return improvement(change.value, change.uncertainty)
-
-
-def notes_of_intervals(
-    of: str, *, resamples: int, with_draws: bool, without_draws: bool
-) -> list[str]:
-    """Return what the notes of a table say of its marks.
-
-    Args:
-        of: whose items.
-        resamples: of the bootstrap.
-        with_draws: whether some classified texts have their training draws counted.
-        without_draws: whether some do not.
-    """
-    notes = [
-        f"▲ ▼ in bold: significant, that is, the 95 % interval of a paired bootstrap "
-        f"({resamples:,} samples) over the items of {of}, those that share a document or a text "
-        "drawn together, excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
-        "without an effect, one is significant by chance. Where the baseline may be 0, differences "
-        "are divided by it as it is, as in Table 1. Where fewer than "
-        f"{LEAST_CHANGED} of these units changed there is no mark, but “{TOO_FEW}”."
-    ]
-    if with_draws:
-        notes.append(
-            "Of classified texts the interval is that of Student's t over the texts and the random "
-            "draws of texts that the classifiers learned from."
-        )
-    if without_draws:
-        notes.append(
-            "Some classifications did not keep their predictions: their intervals leave out that "
-            "each classifier learned from a random draw of texts, and may claim too much."
-        )
-    return notes
 
 
 def _or_hole(score: float) -> float | None:

@@ -20,10 +20,14 @@ from lcbench.reporting.tables.changes import (
     additive,
     change_entry,
     changes_of,
-    notes_of_intervals,
 )
-from lcbench.reporting.tables.items_by_length import By, Items, Place
-from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
+from lcbench.reporting.tables.items_by_length import Items, Place
+from lcbench.reporting.tables.of_lengths import (
+    OfLengths,
+    notes_of_intervals,
+    notes_of_units,
+    sections_of,
+)
 from lcbench.reporting.task_intervals import relative_changes
 from lcbench.reporting.text import two_decimals
 from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, Term
@@ -37,7 +41,6 @@ class LengthGain(OfLengths):
     """How the gain of one model on one task goes by length.
 
     Attributes:
-        by: whose length.
         count: how many items there are.
         shortest: how many of them are the shortest 20 %.
         longest: how many are the longest 20 %.
@@ -46,7 +49,6 @@ class LengthGain(OfLengths):
             over its own baseline, in percentage points.
     """
 
-    by: By = "text"
     count: int = 0
     shortest: int = 0
     longest: int = 0
@@ -247,13 +249,7 @@ def gain_table(found: Sequence[LengthGain]) -> Table | None:
     notes += notes_of_units(shown, "texts", ": texts that fill the window count as equally long")
     if any(one.by == "pair" for one in shown):
         notes.append("A correlation has no value of a single pair, and so no slope.")
-    if shown[0].resamples:
-        notes += notes_of_intervals(
-            "the task",
-            resamples=shown[0].resamples,
-            with_draws=any(one.has_draws for one in shown),
-            without_draws=any(one.by == "text" and not one.has_draws for one in shown),
-        )
+    notes += notes_of_intervals("the task", shown)
     reasons = dict.fromkeys(f"{one.task} by {one.by} ({one.why})" for one in found if one.why)
     if reasons:
         notes.append(f"Left out: {', '.join(reasons)}.")

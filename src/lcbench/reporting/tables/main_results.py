@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lcbench.reporting.score_table import AVERAGE, Block, Row, ScoreTable
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
-from lcbench.reporting.table import Entry, Section, Source, Table, exact, improvement, number
+from lcbench.reporting.table import Entry, Section, Source, Table, improvement, number, of_values
 from lcbench.reporting.text import (
     DOWN,
     DOWN_UNSURE,
@@ -94,15 +94,15 @@ def main_values(
         tables: all of a report.
         statistics: of each of them, or none at all.
     """
-    rows = [
-        tuple(map(exact, (*identity(table, block), kind, policy, column, entry.value)))
+    rows = (
+        (*identity(table, block), kind, policy, column, entry.value)
         for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
         for block in table.blocks
         for row in block.rows
         for kind, policy, line in _values(table, block, row, known)
         for column, entry in zip(table.column_names, line, strict=True)
-    ]
-    return Table("table1", "Values of Table 1", _HEADER, 7, (Section("", tuple(rows)),))
+    )
+    return of_values("table1", "Values of Table 1", _HEADER, rows)
 
 
 def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from lcbench.reporting.score_table import (
     ordered_policies,
 )
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
-from lcbench.reporting.table import Entry, Section, Table, exact, improvement, name, number
+from lcbench.reporting.table import Entry, Section, Table, improvement, name, number, of_values
 from lcbench.reporting.tables.main_results import identity
 from lcbench.reporting.text import TOO_FEW, group_heading
 from lcbench.uncertainty.power import detectable
@@ -88,24 +88,19 @@ def task_values(
         statistics: of each of them, or none at all.
     """
     with_statistics = any(known is not None for known in statistics)
-    rows = [
-        tuple(
-            map(
-                exact,
-                (
-                    *(*identity(table, block), task.column, task.task, policy),
-                    task.scores[policy],
-                    *(_statistics(block, task, policy, known) if with_statistics else ()),
-                ),
-            )
+    rows = (
+        (
+            *(*identity(table, block), task.column, task.task, policy),
+            task.scores[policy],
+            *(_statistics(block, task, policy, known) if with_statistics else ()),
         )
         for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
         for block in table.blocks
         for task in block.tasks
         for policy in block.policies
-    ]
+    )
     header = (*_HEADER, *(_STATISTICS if with_statistics else ()))
-    return Table("tasks", "Scores per task and τ", header, 7, (Section("", tuple(rows)),))
+    return of_values("tasks", "Scores per task and τ", header, rows)
 
 
 def _policies(table: ScoreTable) -> tuple[str, ...]:

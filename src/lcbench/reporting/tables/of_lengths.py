@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Section
-from lcbench.reporting.tables.items_by_length import Items, Place
+from lcbench.reporting.tables.items_by_length import By, Items, Place
+from lcbench.reporting.text import TOO_FEW
 from lcbench.uncertainty.sums import RESAMPLES
 
 
@@ -24,6 +26,7 @@ class OfLengths:
         why: why there is nothing; empty where there is.
         resamples: of the bootstrap; 0: no intervals.
         has_draws: whether training draws count.
+        by: whose length.
     """
 
     group: str
@@ -34,6 +37,7 @@ class OfLengths:
     why: str = ""
     resamples: int = RESAMPLES
     has_draws: bool = False
+    by: By = "text"
 
     @classmethod
     def nothing(cls, place: Place, items: Items, resamples: int, why: str = "") -> Self:
@@ -89,4 +93,33 @@ def notes_of_units(shown: Sequence[OfLengths], what: str, so: str = "") -> Itera
         yield (
             f"Of {', '.join(older)} lengths are in tokens as the model reads them, since the "
             f"results are of a version that kept no other{so}."
+        )
+
+
+def notes_of_intervals(of: str, shown: Sequence[OfLengths]) -> Iterator[str]:
+    """Say what the marks of a table mean; nothing where there are no intervals.
+
+    Args:
+        of: whose items.
+        shown: in the table.
+    """
+    if not shown[0].resamples:
+        return
+    yield (
+        f"▲ ▼ in bold: significant, that is, the 95 % interval of a paired bootstrap "
+        f"({shown[0].resamples:,} samples) over the items of {of}, those that share a document or "
+        "a text drawn together, excludes zero; △ ▽: it does not. Each stands for itself: of twenty "
+        "without an effect, one is significant by chance. Where the baseline may be 0, differences "
+        "are divided by it as it is, as in Table 1. Where fewer than "
+        f"{LEAST_CHANGED} of these units changed there is no mark, but “{TOO_FEW}”."
+    )
+    if any(one.has_draws for one in shown):
+        yield (
+            "Of classified texts the interval is that of Student's t over the texts and the random "
+            "draws of texts that the classifiers learned from."
+        )
+    if any(one.by == "text" and not one.has_draws for one in shown):
+        yield (
+            "Some classifications did not keep their predictions: their intervals leave out that "
+            "each classifier learned from a random draw of texts, and may claim too much."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lcbench.reporting.score_table import AVERAGE, COLUMN_ORDER
-from lcbench.reporting.table import Entry, Section, Table, exact, name
+from lcbench.reporting.table import Entry, Section, Table, name, of_values
 from lcbench.reporting.tables.main_results import ROW_NAMES
 from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Comparison
 from lcbench.reporting.text import MISSING_VALUE
@@ -51,21 +51,16 @@ def comparison_values(comparisons: Sequence[Comparison]) -> Table:
 
     `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
     """
-    rows = [
-        tuple(
-            map(
-                exact,
-                (
-                    *(one.table, one.name or one.model, one.revision, str(one.window or "")),
-                    *(one.policy, one.row, one.column),
-                    *(one.paper, one.ours, one.difference, one.noise),
-                    *(one.within, note(one)),
-                ),
-            )
+    rows = (
+        (
+            *(one.table, one.name or one.model, one.revision, str(one.window or "")),
+            *(one.policy, one.row, one.column),
+            *(one.paper, one.ours, one.difference, one.noise),
+            *(one.within, note(one)),
         )
         for one in comparisons
-    ]
-    return Table("paper", "Comparison with the paper", _HEADER, 7, (Section("", tuple(rows)),))
+    )
+    return of_values("paper", "Comparison with the paper", _HEADER, rows)
 
 
 def note(one: Comparison) -> str:

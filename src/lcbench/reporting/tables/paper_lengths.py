@@ -20,13 +20,17 @@ from lcbench.reporting.tables.changes import (
     NOT_DEFINED,
     Change,
     change_entry,
-    notes_of_intervals,
     relative_changes_of,
     scores_and_changes,
 )
 from lcbench.reporting.tables.interaction import fifths
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant
-from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
+from lcbench.reporting.tables.of_lengths import (
+    OfLengths,
+    notes_of_intervals,
+    notes_of_units,
+    sections_of,
+)
 from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
@@ -101,7 +105,7 @@ def ndcg_of_queries(
         }
         changes = relative_changes_of(columns, items.clusters[chosen], False, resamples, seed)
         parts.append((scores, changes))
-    return _reading(
+    found = _reading(
         place,
         items,
         ("shortest 20 %", "longest 20 %"),
@@ -110,6 +114,7 @@ def ndcg_of_queries(
         parts,
         resamples,
     )
+    return replace(found, by="query")
 
 
 def accuracy_of_intervals(
@@ -263,13 +268,7 @@ def _sheet(
     if not shown:
         return None
     every = ordered_policies(policy for one in shown for policy in one.scores)
-    if shown[0].resamples:
-        notes += notes_of_intervals(
-            "the part",
-            resamples=shown[0].resamples,
-            with_draws=any(one.has_draws for one in shown),
-            without_draws=units == "texts" and not all(one.has_draws for one in shown),
-        )
+    notes += notes_of_intervals("the part", shown)
     if left_out := dict.fromkeys(f"{one.task} ({one.why})" for one in found if one.why):
         notes.append(f"Left out: {', '.join(left_out)}.")
     return Table(

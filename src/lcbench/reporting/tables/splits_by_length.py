@@ -13,7 +13,7 @@ import pandas as pd
 from lcbench.reporting.cells import means_by, rows_by_cell
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import CellKey
-from lcbench.reporting.table import Entry, Section, Table, exact, name, number
+from lcbench.reporting.table import Entry, Section, Table, name, number, of_values
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
 
 DATA = "lengths.csv"
@@ -112,22 +112,13 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
 
 def length_values(tables: Sequence[LengthTable]) -> Table:
     """Return the scores × 100 per task, policy and length one a row, for programs."""
-    rows = [
-        tuple(
-            map(
-                exact,
-                (
-                    table.group,
-                    "" if row.window is None else str(row.window),
-                    *(row.model, row.revision, table.task, row.policy, str(length), value),
-                ),
-            )
-        )
+    rows = (
+        (table.group, row.window, row.model, row.revision, table.task, row.policy, length, value)
         for table in tables
         for row in table.rows
         for length, value in row.scores.items()
-    ]
-    return Table("lengths", "Scores per length", _HEADER, 7, (Section("", tuple(rows)),))
+    )
+    return of_values("lengths", "Scores per length", _HEADER, rows)
 
 
 def _length(row: Any) -> int | None:
