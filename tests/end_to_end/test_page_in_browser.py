@@ -21,6 +21,7 @@ from lcbench.reporting import page
 from lcbench.reporting.publish import publish
 from lcbench.reporting.select import Extent, report_folder
 from lcbench.reporting.tables.by_length import LengthBuckets
+from lcbench.reporting.tables.changes import NOT_DEFINED
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant
 
@@ -787,8 +788,7 @@ def test_charts_are_headed_by_what_there_is(
 def test_no_axes_are_drawn_around_nothing(driver: Any, folder: Path):
     known = by_length(random.Random(0), "", "ANCE", "STSTask00", ("1", "0.8"))
     scores = {"1": (None, 50.0, None, 49.0), "0.8": (None,) * 4}
-    improvements, intervals = {"0.8": (None,) * 4}, {"0.8": (None,) * 4}
-    nothing = replace(known, scores=scores, improvements=improvements, intervals=intervals)
+    nothing = replace(known, scores=scores, changes={"0.8": (NOT_DEFINED,) * 4})
     one = opened(driver, folder, "nothing", with_charts([nothing]))
     one.draw_charts()
     texts = (

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from lcbench.reporting.figures.by_length import by_length_csv, by_length_figures
 from lcbench.reporting.figures.printed import written
 from lcbench.reporting.tables.by_length import Bucket, LengthBuckets
+from lcbench.reporting.tables.changes import NOT_DEFINED, Change
 
 ONE = LengthBuckets(
     group="paper",
@@ -28,10 +29,19 @@ ONE = LengthBuckets(
         "0.9": (51.0, None, 19.9, 30.0),
         "query=0.8,document=1": (50.5, None, None, 33.0),
     },
-    improvements={"0.9": (2.0, None, -0.5, 0.0), "query=0.8,document=1": (1.0, None, None, 10.0)},
-    intervals={
-        "0.9": ((1.5, 2.5), None, (-0.75, 0.25), None),
-        "query=0.8,document=1": ((0.5, 1.5), None, None, (9.0, 9.9)),
+    changes={
+        "0.9": (
+            Change(2.0, (1.5, 2.5)),
+            NOT_DEFINED,
+            Change(-0.5, (-0.75, 0.25)),
+            Change(0.0),
+        ),
+        "query=0.8,document=1": (
+            Change(1.0, (0.5, 1.5)),
+            NOT_DEFINED,
+            NOT_DEFINED,
+            Change(10.0, (9.0, 9.9)),
+        ),
     },
 )
 
@@ -120,8 +130,9 @@ def test_only_the_policies_that_are_asked_for() -> None:
 
 
 def test_a_fall_by_much_leaves_small_gains_visible_and_bars_within_the_panel() -> None:
-    intervals = {**ONE.intervals, "0.9": ((-90.0, 60.0), None, (-0.75, 0.25), None)}
-    (figure,) = by_length_figures([replace(ONE, intervals=intervals)])
+    first, *others = ONE.changes["0.9"]
+    changes = {**ONE.changes, "0.9": (replace(first, ends=(-90.0, 60.0)), *others)}
+    (figure,) = by_length_figures([replace(ONE, changes=changes)])
     right = figure.axes[1]
     assert right.get_yscale() == "symlog"
     assert "logarithmic beyond ± 1" in right.get_ylabel()

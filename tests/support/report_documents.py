@@ -19,6 +19,7 @@ from lcbench.reporting.figures.panels import (
     certainty,
 )
 from lcbench.reporting.tables.by_length import Bucket, LengthBuckets
+from lcbench.reporting.tables.changes import NOT_DEFINED, Change
 
 TAUS = ("1", "0.95", "0.9", "0.8", "0.7", "0.6", "0.5")
 COLUMNS = {
@@ -374,11 +375,11 @@ def by_length(
         policies=tuple(taus),
         buckets=buckets,
         scores={policy: tuple(draw.uniform(50, 60) - 4 * at for at in range(4)) for policy in taus},
-        improvements={
-            policy: (*(one["value"] for one in own), None) for policy, own in changes.items()
-        },
-        intervals={
-            policy: (*((one["low"], one["high"]) for one in own), None)
+        changes={
+            policy: (
+                *(Change(one["value"], (one["low"], one["high"])) for one in own),
+                NOT_DEFINED,
+            )
             for policy, own in changes.items()
         },
     )

@@ -87,14 +87,12 @@ def frame_by_length(
 def _rows_by_length(one: LengthBuckets) -> Iterator[list[Any]]:
     for policy in one.policies:
         for place, bucket in enumerate(one.buckets):
-            interval = one.intervals.get(policy, ())
-            improvement = one.improvements.get(policy, ())
-            low, high = (interval[place] if interval else None) or (None, None)
+            change = one.change(policy, place)
             yield [
                 *(one.group, one.label, one.column, one.task, one.by, one.metric),
                 *(bucket.low, bucket.high, bucket.count),
                 *(policy, one.scores[policy][place]),
-                *(improvement[place] if improvement else None, low, high),
+                *(change.value, *(change.ends or (None, None))),
             ]
 
 

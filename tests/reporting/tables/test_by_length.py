@@ -14,7 +14,7 @@ from scipy.stats import bootstrap, norm, spearmanr, t
 from lcbench.reporting.table import Entry
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.by_length import Bucket, LengthBuckets, buckets_of, length_table
-from lcbench.reporting.tables.changes import FEWEST_ITEMS
+from lcbench.reporting.tables.changes import FEWEST_ITEMS, Change
 from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
@@ -23,6 +23,14 @@ from lcbench.uncertainty import sums
 
 OURS = Constant(0.8)
 MODEL = "bge-base-en-v1.5"
+
+
+def values_of(found: LengthBuckets) -> dict[str, tuple[Any, ...]]:
+    return {policy: tuple(one.value for one in of) for policy, of in found.changes.items()}
+
+
+def ends_of(found: LengthBuckets) -> dict[str, tuple[Any, ...]]:
+    return {policy: tuple(one.ends for one in of) for policy, of in found.changes.items()}
 
 
 @pytest.fixture
@@ -78,9 +86,9 @@ def test_buckets_end_at_powers_of_two_and_a_full_window_is_one(results: Results)
         "1": (pytest.approx(75.0), *holes, pytest.approx(25.0)),
         "0.8": (pytest.approx(90.0), *holes, pytest.approx(30.0)),
     }
-    assert found.improvements == {"0.8": (pytest.approx(20.0), *holes, pytest.approx(20.0))}
+    assert values_of(found) == {"0.8": (pytest.approx(20.0), *holes, pytest.approx(20.0))}
     # In the last bucket all texts gain the same: no other draw of them would change the ratio.
-    (first, *between, last) = found.intervals["0.8"]
+    (first, *between, last) = ends_of(found)["0.8"]
     assert between == [None] * 4
     assert last == (pytest.approx(20.0), pytest.approx(20.0))
     assert first is not None
@@ -160,7 +168,7 @@ def test_a_correlation_with_a_constant_is_a_hole(results: Results) -> None:
     write_cell(results, "STS13", 0.5, rows, policy=OURS)
     (found,) = found_in(results)
     assert found.scores == {"1": (None,), "0.8": (None,)}
-    assert found.intervals == {"0.8": (None,)}
+    assert ends_of(found) == {"0.8": (None,)}
 
 
 def test_no_length_of_what_has_no_items_or_no_score_of_each(results: Results) -> None:
@@ -187,7 +195,7 @@ def test_other_items_and_scores_that_do_not_count_are_holes(results: Results) ->
     write_cell(results, "ImdbClassification", 0.9, rows, policy=refused, dataset_revision="another")
     (found,) = found_in(results)
     assert found.scores == {"1": (50.0,), "0.8": (None,), "0.5": (None,)}
-    assert found.improvements == {"0.8": (None,), "0.5": (None,)}
+    assert values_of(found) == {"0.8": (None,), "0.5": (None,)}
 
 
 def level(count: int) -> float:
@@ -205,7 +213,7 @@ def test_an_interval_is_scipys_paired_percentile_bootstrap(results: Results, cou
     write_cell(results, "ImdbClassification", 0.5, texts(raw.tolist(), tokens))
     write_cell(results, "ImdbClassification", 0.5, texts(ours.tolist(), tokens), policy=OURS)
     (found,) = found_in(results)
-    (interval,), (improvement,) = found.intervals["0.8"], found.improvements["0.8"]
+    (interval,), (improvement,) = ends_of(found)["0.8"], values_of(found)["0.8"]
     assert improvement == pytest.approx(100 * (ours.mean() / raw.mean() - 1))
     scipys = bootstrap(
         (raw, ours),
@@ -233,13 +241,13 @@ def test_the_interval_of_a_correlation_is_scipys_to_first_order(results: Results
     changed = [{**row, "score": score} for row, score in zip(rows, ours.tolist(), strict=True)]
     write_cell(results, "STS13", 0.5, changed, policy=OURS)
     (found,) = found_in(results)
-    (interval,) = found.intervals["0.8"]
+    (interval,) = ends_of(found)["0.8"]
 
     def improvement(gold: np.ndarray, raw: np.ndarray, ours: np.ndarray) -> float:
         before, after = (spearmanr(gold, cosine).statistic for cosine in (raw, ours))
         return float(100 * (after / before - 1))
 
-    assert found.improvements["0.8"] == (pytest.approx(improvement(gold, raw, ours)),)
+    assert values_of(found)["0.8"] == (pytest.approx(improvement(gold, raw, ours)),)
     scipys = bootstrap(
         (gold, raw, ours),
         improvement,
@@ -265,7 +273,7 @@ def test_an_interval_does_not_depend_on_the_other_tasks(results: Results) -> Non
     one, two = of_scores(scores)
     alone = scores[scores["task"] == two.task]
     assert of_scores(alone) == [two]
-    assert one.intervals["0.8"] != two.intervals["0.8"]
+    assert ends_of(one)["0.8"] != ends_of(two)["0.8"]
 
 
 def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
@@ -284,10 +292,10 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
 
     usual = of(sums.RESAMPLES, sums.SEED)
     assert usual == found_in(results)[0]
-    assert of(sums.RESAMPLES, 1).intervals != usual.intervals
+    assert ends_of(of(sums.RESAMPLES, 1)) != ends_of(usual)
     none = of(0, 0)
-    assert none.intervals == {"0.8": (None, None)}
-    assert none.improvements == usual.improvements
+    assert ends_of(none) == {"0.8": (None, None)}
+    assert values_of(none) == values_of(usual)
     built = length_table([none])
     assert built is not None
     assert not any("bootstrap" in note for note in built.notes)
@@ -295,6 +303,11 @@ def test_the_intervals_are_those_of_the_samples_and_seed_that_were_asked_for(
 
 def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> LengthBuckets:
     policies = {"0.9": (51.0, None, 19.9), "0.8": (50.5, None, 20.0008)}
+    improvements = {"0.9": (2.0, None, -0.5), "0.8": (1.0, None, 0.004)}
+    ends = intervals or {
+        "0.9": ((1.5, 2.5), None, (-0.7, -0.1)),
+        "0.8": ((-0.5, 2.5), None, None),
+    }
     return LengthBuckets(
         group="paper",
         column="Class",
@@ -305,9 +318,10 @@ def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> Leng
         policies=("1", *policies),
         buckets=(Bucket(1, 32, 1200), Bucket(33, 64, 3), Bucket(65, 99, 30)),
         scores={"1": (50.0, None, 20.0), **policies},
-        improvements={"0.9": (2.0, None, -0.5), "0.8": (1.0, None, 0.004)},
-        intervals=intervals
-        or {"0.9": ((1.5, 2.5), None, (-0.7, -0.1)), "0.8": ((-0.5, 2.5), None, None)},
+        changes={
+            policy: tuple(map(Change, improvements[policy], ends[policy]))
+            for policy in improvements
+        },
     )
 
 
@@ -375,8 +389,8 @@ def test_a_bucket_whose_baseline_may_be_zero_is_compared_with_it_as_it_is(
         rows = texts(scores * 2, [20] * 32 + [40] * 32)
         write_cell(results, "Banking77Classification", np.mean(scores), rows, policy=policy)
     (found,) = found_in(results)
-    assert found.improvements["0.8"][0] == pytest.approx(100 * 2 / 3)
-    ends = found.intervals["0.8"][0]
+    assert values_of(found)["0.8"][0] == pytest.approx(100 * 2 / 3)
+    ends = ends_of(found)["0.8"][0]
     assert ends is not None
     assert np.isfinite(ends).all()
     # A difference of 5 and 3 texts of 32, over 3/32: by the normal, 66.7 ± 1.96 · 91.

@@ -85,19 +85,19 @@ def test_by_length_a_classification_counts_its_training_draws(
         for tau in TAUS:
             ours = right[tau][inside].astype(float)
             value = 100 * (ours.mean() / raw.mean() - 1)
-            assert buckets.improvements[tau][place] == pytest.approx(value)
+            assert buckets.changes[tau][place].value == pytest.approx(value)
             low, high = two_way(100 * (ours / raw.mean() - raw * ours.mean() / raw.mean() ** 2))
-            assert buckets.intervals[tau][place] == pytest.approx(
+            assert buckets.changes[tau][place].ends == pytest.approx(
                 (value + low, value + high), abs=1e-4
             )
-    assert buckets.intervals["0.9"][-2:] == (
+    assert tuple(one.ends for one in buckets.changes["0.9"][-2:]) == (
         pytest.approx((-3.08, 0.32), abs=0.02),
         pytest.approx((-1.06, 4.16), abs=0.02),
     )
     # Texts alone gave both a mark: -2.81 to 0.06 by Student's t, and 0.11 to 2.99.
     assert not any(
         known is not None and known.excludes_zero
-        for known in (change.uncertainty for change in buckets.changes("0.9"))
+        for known in (change.uncertainty for change in buckets.changes["0.9"])
     )
 
 

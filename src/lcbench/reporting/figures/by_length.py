@@ -82,7 +82,7 @@ def by_length_panels(
         if policy not in policies or policy == BASELINE:
             continue
         points = []
-        for name, change in zip(names, one.changes(policy), strict=True):
+        for name, change in zip(names, one.changes[policy], strict=True):
             known = None if change.uncertainty is None else change.uncertainty.excludes_zero
             points.append(
                 Point(name, change.value, change.ends, certainty(change.ends, known))
@@ -203,12 +203,12 @@ def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:
                 *(one.group, one.column, one.task, one.label, one.by, one.metric),
                 *(bucket.low, bucket.high, bucket.count, policy),
                 one.scores[policy][place],
-                None if policy == BASELINE else one.improvements[policy][place],
-                *((None if policy == BASELINE else one.intervals[policy][place]) or (None, None)),
+                *(change.value, *(change.ends or (None, None))),
             )
             for one in buckets
             for place, bucket in enumerate(one.buckets)
             for policy in one.policies
+            for change in [one.change(policy, place)]
         ),
     )
 

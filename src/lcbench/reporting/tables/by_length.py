@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +18,11 @@ from lcbench.reporting.table import Entry, Table, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     MISSING_VALUE,
-    Change,
     change_entry,
     scores_and_changes,
 )
 from lcbench.reporting.tables.items_by_length import By, Items, Place
-from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_intervals, sections_of
+from lcbench.reporting.tables.of_lengths import ScoredLengths, notes_of_intervals, sections_of
 from lcbench.uncertainty.sums import RESAMPLES, SEED
 
 if TYPE_CHECKING:
@@ -64,40 +63,23 @@ class Bucket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthBuckets(OfLengths):
-    """The scores of one model on one task by length.
-
-    Scores are × 100, improvements and their intervals in %. All three are by policy and then one a
-    bucket; None is a missing value: too few items, a score that does not count in the table, or one
-    that is not defined.
+class LengthBuckets(ScoredLengths):
+    """The scores of one model on one task by length, one part a bucket.
 
     Attributes:
         metric: what is averaged over a bucket's items, or taken of them all (`Spearman`).
-        policies: as in the table, the baseline among them.
+        policies: policies of the table, including the baseline.
         buckets: from short to long, without the empty ones at either end.
-        scores: of all policies.
-        improvements: over the baseline, of the others.
-        intervals: of 95 %, of the improvements.
-        changed: how many units gain and how many lose, as the improvements.
     """
 
     metric: str = ""
     policies: tuple[str, ...] = ()
     buckets: tuple[Bucket, ...] = ()
-    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    improvements: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[tuple[float, float] | None, ...]] = field(default_factory=dict)
-    changed: Mapping[str, tuple[tuple[int, int] | None, ...]] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:
         """What it is of, in one line."""
         return f"{self.task}, {self.label}, {_WHOSE[self.by]}"
-
-    def changes(self, policy: str) -> tuple[Change, ...]:
-        """Return the improvements of a policy with what is known of them, one a bucket."""
-        known = self.changed.get(policy, (None,) * len(self.buckets))
-        return tuple(map(Change, self.improvements[policy], self.intervals[policy], known))
 
     @property
     def tells_lengths_apart(self) -> bool:
@@ -141,7 +123,11 @@ def buckets_of(
                 policies=place.policies,
                 buckets=buckets,
             )
-            found.append(_scored(empty, items, lengths, seed))
+            chosen = [_inside(lengths, bucket.low, bucket.high) for bucket in buckets]
+            parts = [
+                scores_and_changes(items, one, place.policies, resamples, seed) for one in chosen
+            ]
+            found.append(empty.filled(place.policies, parts))
     return found
 
 
@@ -204,34 +190,6 @@ def _inside(lengths: NDArray[np.float64], low: int, high: int | None) -> NDArray
     return (lengths >= low) & (lengths <= high) if high is not None else lengths >= low
 
 
-def _scored(
-    empty: LengthBuckets, items: Items, lengths: NDArray[np.float64], seed: int
-) -> LengthBuckets:
-    """Return buckets with the scores of the items in them."""
-    of_buckets = [
-        scores_and_changes(
-            items, _inside(lengths, bucket.low, bucket.high), empty.policies, empty.resamples, seed
-        )
-        for bucket in empty.buckets
-    ]
-    others = [policy for policy in empty.policies if policy != BASELINE]
-    return replace(
-        empty,
-        scores={
-            policy: tuple(scores[policy] for scores, _ in of_buckets) for policy in empty.policies
-        },
-        improvements={
-            policy: tuple(changes[policy].value for _, changes in of_buckets) for policy in others
-        },
-        intervals={
-            policy: tuple(changes[policy].ends for _, changes in of_buckets) for policy in others
-        },
-        changed={
-            policy: tuple(changes[policy].changed for _, changes in of_buckets) for policy in others
-        },
-    )
-
-
 def _column(bucket: Bucket) -> tuple[int, float]:
     """Return the column of a bucket: its ends, so that each column holds what its name says."""
     return bucket.low, math.inf if bucket.high is None else bucket.high
@@ -260,4 +218,4 @@ def _length_rows(
     for policy in one.policies:
         yield row(policy, one.metric, map(number, one.scores[policy]))
         if policy != BASELINE:
-            yield row(policy, "relative (%)", map(change_entry, one.changes(policy)))
+            yield row(policy, "relative (%)", map(change_entry, one.changes[policy]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
+from lcbench.reporting.score_table import BASELINE
 from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Section
+from lcbench.reporting.tables.changes import NOT_DEFINED, Change
 from lcbench.reporting.tables.items_by_length import By, Items, Place
 from lcbench.reporting.text import TOO_FEW
 from lcbench.uncertainty.sums import RESAMPLES
@@ -51,6 +53,42 @@ class OfLengths:
             why=why,
             resamples=resamples,
             has_draws=bool(items.right),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredLengths(OfLengths):
+    """Scores of one model on one task by policy and then by part, from short to long.
+
+    Attributes:
+        scores: scores × 100; None is a missing value: too few items, a score that does not count in
+            the table, or one that is undefined.
+        changes: relative improvements over the baseline in %, of the other policies.
+    """
+
+    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+
+    def change(self, policy: str, place: int) -> Change:
+        """Return the change of a part at a policy; not defined for the baseline."""
+        return self.changes[policy][place] if policy in self.changes else NOT_DEFINED
+
+    def filled(
+        self,
+        policies: Sequence[str],
+        parts: Sequence[tuple[Mapping[str, float | None], Mapping[str, Change]]],
+    ) -> Self:
+        """Return the same with the scores and changes of each part, by policy."""
+        return replace(
+            self,
+            scores={
+                policy: tuple(scores.get(policy) for scores, _ in parts) for policy in policies
+            },
+            changes={
+                policy: tuple(changes.get(policy, NOT_DEFINED) for _, changes in parts)
+                for policy in policies
+                if policy != BASELINE
+            },
         )
 
 

@@ -7,8 +7,8 @@ predicted probabilities, which results do not keep: they have the predicted labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,6 @@ from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.table import Entry, Table, name, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
-    NOT_DEFINED,
-    Change,
     change_entry,
     relative_changes_of,
     scores_and_changes,
@@ -26,7 +24,7 @@ from lcbench.reporting.tables.changes import (
 from lcbench.reporting.tables.interaction import fifths
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant
 from lcbench.reporting.tables.of_lengths import (
-    OfLengths,
+    ScoredLengths,
     notes_of_intervals,
     notes_of_units,
     sections_of,
@@ -47,20 +45,16 @@ _MOST_OF_AN_INTERVAL = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(OfLengths):
-    """Scores of some lengths of one model and task.
+class Reading(ScoredLengths):
+    """Scores of some lengths of one model on one task.
 
     Attributes:
-        lengths: the names of the parts, from short to long.
-        counts: how many items each has.
-        scores: × 100, by policy and then by part; None where there is none.
-        changes: relative, in %, of all policies but the baseline.
+        lengths: names of the parts, from short to long.
+        counts: number of items in each part.
     """
 
     lengths: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
-    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
 
 
 def ndcg_of_queries(
@@ -105,16 +99,13 @@ def ndcg_of_queries(
         }
         changes = relative_changes_of(columns, items.clusters[chosen], False, resamples, seed)
         parts.append((scores, changes))
-    found = _reading(
-        place,
-        items,
-        ("shortest 20 %", "longest 20 %"),
-        tuple(int(chosen.sum()) for chosen in ends),
-        items.unit,
-        parts,
-        resamples,
+    found = replace(
+        Reading.nothing(place, items, resamples),
+        by="query",
+        lengths=("shortest 20 %", "longest 20 %"),
+        counts=tuple(int(chosen.sum()) for chosen in ends),
     )
-    return replace(found, by="query")
+    return found.filled(place.policies, parts)
 
 
 def accuracy_of_intervals(
@@ -152,15 +143,13 @@ def accuracy_of_intervals(
         chosen = np.zeros(len(tokens), dtype=bool)
         chosen[order[(known & (number_of == at))[order]][:each]] = True
         parts.append(scores_and_changes(items, chosen, place.policies, resamples, seed))
-    return _reading(
-        place,
-        items,
-        tuple(f"{_WIDTH * at}–{_WIDTH * (at + 1) - 1}" for at in enough),
-        (each,) * len(enough),
-        "tokens",
-        parts,
-        resamples,
+    found = replace(
+        Reading.nothing(place, items, resamples),
+        unit="tokens",
+        lengths=tuple(f"{_WIDTH * at}–{_WIDTH * (at + 1) - 1}" for at in enough),
+        counts=(each,) * len(enough),
     )
+    return found.filled(place.policies, parts)
 
 
 def query_table(found: Sequence[Reading]) -> Table | None:
@@ -230,31 +219,6 @@ def _ndcg(relevant: Relevant, ranks: NDArray[np.float64], queries: int) -> NDArr
         return np.asarray(found / most)
 
 
-def _reading(
-    place: Place,
-    items: Items,
-    lengths: tuple[str, ...],
-    counts: tuple[int, ...],
-    unit: str,
-    parts: Sequence[tuple[Mapping[str, float | None], Mapping[str, Change]]],
-    resamples: int,
-) -> Reading:
-    return replace(
-        Reading.nothing(place, items, resamples),
-        unit=unit,
-        lengths=lengths,
-        counts=counts,
-        scores={
-            policy: tuple(scores.get(policy) for scores, _ in parts) for policy in place.policies
-        },
-        changes={
-            policy: tuple(changes.get(policy, NOT_DEFINED) for _, changes in parts)
-            for policy in place.policies
-            if policy != BASELINE
-        },
-    )
-
-
 def _sheet(
     found: Sequence[Reading],
     file: str,
@@ -295,11 +259,7 @@ def _rows(one: Reading, policies: Sequence[str], metric: str) -> Iterator[tuple[
             yield (
                 *(*first, name("relative (%)")),
                 *(
-                    Entry("")
-                    if policy == BASELINE
-                    else change_entry(
-                        one.changes[policy][part] if policy in one.changes else NOT_DEFINED
-                    )
+                    Entry("") if policy == BASELINE else change_entry(one.change(policy, part))
                     for policy in policies
                 ),
             )
