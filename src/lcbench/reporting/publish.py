@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import StorageError
 from lcbench.reporting import document, page, summary
 from lcbench.reporting.formats import csv, latex, markdown
+from lcbench.reporting.processes import in_processes
 from lcbench.reporting.tables import main_results, matrix, paper_comparison, splits_by_length
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
@@ -292,28 +293,30 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
         if one.label in best and one.by != "query":
             curves.setdefault(one.task, []).append(one)
     grids = findings.role_grids
-    plots: dict[str, tuple[Callable[[], Sequence[Figure]], str]] = {
+    plots: dict[str, tuple[Callable[[], Sequence[Figure]], Callable[[], str]]] = {
         "improvement": (
             partial(improvement.improvement_figures, tables, known),
-            improvement.improvement_csv(tables, known),
+            partial(improvement.improvement_csv, tables, known),
         ),
-        "forest": (partial(forest.forest_figures, tables, known), forest.forest_csv(tables, known)),
-        "roles": (partial(roles.roles_figures, grids), roles.roles_csv(grids)),
+        "forest": (
+            partial(forest.forest_figures, tables, known),
+            partial(forest.forest_csv, tables, known),
+        ),
+        "roles": (partial(roles.roles_figures, grids), partial(roles.roles_csv, grids)),
         **{
             f"by-length-{_UNSAFE.sub('_', task)}": (
                 partial(by_length.by_length_figures, found, best),
-                by_length.by_length_csv(found),
+                partial(by_length.by_length_csv, found),
             )
             for task, found in curves.items()
         },
     }
-    names = []
-    for done, (name, (draw, data)) in enumerate(plots.items(), start=1):
-        paths = written(draw, folder / name)
-        if paths:
-            paths.append(folder / f"{name}.csv")
-            paths[-1].write_text(data, encoding="utf-8")
-        names += [path.name for path in paths]
-        if step is not None:
-            step("drawing figures", done, len(plots))
-    return names
+
+    def plot(name: str) -> None:
+        draw, data = plots[name]
+        if written(draw, folder / name):
+            (folder / f"{name}.csv").write_text(data(), encoding="utf-8")
+
+    progress = None if step is None else partial(step, "drawing figures")
+    in_processes([partial(plot, name) for name in plots], progress)
+    return sorted(path.name for path in folder.iterdir())
