@@ -186,22 +186,24 @@ def of_table(
     over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
     alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
     means: dict[tuple[str, str, str], Uncertainty] = {}
+    linear: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for block in table.blocks:
         for family in _families(block):
             for name, columns in over.items():
                 known = {
                     policy: mean
                     for policy in family
-                    if block.improvements[policy].get(name) is not None
-                    and (mean := _of_policy(table, draws, block, policy, columns)) is not None
+                    for picks in [{block.label: everywhere(block, policy)}]
+                    if (mean := mean_improvement(table, draws, picks, columns)) is not None
                 }
                 band = _band(list(known.values()))
                 for policy, mean in known.items():
+                    linear[block.label, policy, name] = mean.linear
                     if name not in alone:
                         means[block.label, policy, name] = mean.uncertainty(band)
                     elif own := cells.get((block.label, policy, alone[name])):
                         means[block.label, policy, name] = _of_task(own, mean, band)
-    return means, _over_models(table, draws, over)
+    return means, _over_models(table, draws, over, linear)
 
 
 def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -> list[str]:
@@ -245,12 +247,6 @@ def _families(block: Block) -> list[list[str]]:
     return [family for family in (candidates, others) if family]
 
 
-def _of_policy(
-    table: ScoreTable, draws: Draws, block: Block, policy: str, columns: Sequence[str]
-) -> MeanImprovement | None:
-    return mean_improvement(table, draws, {block.label: everywhere(block, policy)}, columns)
-
-
 def _band(tried: Sequence[MeanImprovement]) -> Band | None:
     """Return the band over several improvements; None: there is but one."""
     if len(tried) < 2:
@@ -286,9 +282,19 @@ def _of_task(own: Uncertainty, mean: MeanImprovement, band: Band | None) -> Unce
 
 
 def _over_models(
-    table: ScoreTable, draws: Draws, over: Mapping[str, Sequence[str]]
+    table: ScoreTable,
+    draws: Draws,
+    over: Mapping[str, Sequence[str]],
+    linear: Mapping[tuple[str, str, str], NDArray[np.float64]],
 ) -> dict[str, Uncertainty]:
-    """Return how sure the row `Avg Improv.` is: each model at its best τ, of those it has tried."""
+    """Return how sure the row `Avg Improv.` is: each model at its best τ, of those it has tried.
+
+    Args:
+        table: which.
+        draws: of its cells.
+        over: the columns of each mean.
+        linear: by label, policy and mean, `MeanImprovement.linear`.
+    """
     blocks = [block for block in table.blocks if block.best is not None]
     best = {block.label: everywhere(block, str(block.best)) for block in blocks}
     found: dict[str, Uncertainty] = {}
@@ -299,8 +305,8 @@ def _over_models(
         tried = []
         for block in blocks:
             family = next(one for one in _families(block) if block.best in one)
-            ways = [_of_policy(table, draws, block, policy, over[name]) for policy in family]
-            tried.append(np.stack([one.linear for one in ways if one is not None], axis=1))
+            keys = [(block.label, policy, name) for policy in family]
+            tried.append(np.stack([linear[key] for key in keys if key in linear], axis=1))
         band = None
         if any(of_model.shape[1] > 1 for of_model in tried):
             wide, narrow = critical_values_of_means(tried, LEVEL, power.LEVEL)
