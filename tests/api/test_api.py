@@ -163,7 +163,7 @@ def test_a_report_is_written_and_returned(
     )
 
 
-def test_lines_are_told_and_can_be_silenced(
+def test_lines_are_reported_and_can_be_silenced(
     asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {**asked, "tasks": "STS12", "tau": 0.9}

@@ -141,7 +141,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
         overrides.read_words(["model.name=m\udcff"], "config")
 
 
-def test_a_process_limit_is_said_in_words(
+def test_a_process_limit_is_reported_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app, "given_overrides", list)

@@ -60,7 +60,7 @@ def test_help_of_a_run_lists_commands_and_choices() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("word", ["--help", "--version"])
-def test_help_that_cannot_be_written_is_told(word: str) -> None:
+def test_help_that_cannot_be_written_is_reported(word: str) -> None:
     words = [sys.executable, "-m", "lcbench", word]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

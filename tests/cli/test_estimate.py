@@ -167,7 +167,7 @@ def test_a_shape_on_the_command_line() -> None:
         asked("model.name=a/b", "model.shape={layers: 3}", models=("custom",))
 
 
-def test_what_is_unknown_is_said() -> None:
+def test_what_is_unknown_is_reported() -> None:
     (custom,) = asked("model.name=a/b", models=("custom",)).models
     known = asked("tasks=[STSBenchmark,SynPerTextToneClassification]")
     one = estimate(replace(known, models=(*known.models, custom)))

@@ -247,7 +247,7 @@ def test_only_the_splits_of_the_protocol(tmp_path: Path) -> None:
     )
 
 
-def test_a_task_that_lacks_subsets_is_a_hole(tmp_path: Path) -> None:
+def test_a_task_that_lacks_subsets_is_a_missing_value(tmp_path: Path) -> None:
     public = tmp_path / "public"
     write(public, "STS12", {"test": {"default": 0.75}})
     write(public, "STS17", {"test": {"en-en": 0.8, "no-such": 0.1}}, revision="external")

@@ -507,7 +507,7 @@ def test_a_cell_that_takes_too_long_takes_none_of_the_others_time(tmp_path: Path
         (None, True, "The time left is unknown."),
     ],
 )
-def test_what_is_said_of_the_time(
+def test_the_time_in_words(
     tmp_path: Path, seconds: float | None, is_running: bool, said: str
 ) -> None:
     sweep = plan(tmp_path, [line(n, f"T{n}", seconds=seconds) for n in range(3)])

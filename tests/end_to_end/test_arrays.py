@@ -276,7 +276,7 @@ def test_hydras_own_launcher(run, make_model: Callable[[str], Path], tmp_path: P
     assert {"tau_0.9", "tau_0.8"} < set(found)
 
 
-def test_a_job_of_hydras_launcher_that_fails_is_told_here(run) -> None:
+def test_a_job_of_hydras_launcher_that_fails_is_reported_here(run) -> None:
     wrong = run(
         "-m",
         "hydra/launcher=submitit_slurm",

@@ -308,7 +308,7 @@ def test_cells_are_sorted_by_click_and_by_keyboard(paper: Page):
     assert ascending == ([shown(score) for score in ordered[:50]], "ascending")
 
 
-def test_holes_come_last_in_either_order(small: Page):
+def test_missing_values_come_last_in_either_order(small: Page):
     button = header(small, "#cells", "p").find_element("css selector", "button")
     for _ in range(2):
         small.focus(button)
@@ -366,7 +366,7 @@ def test_pages_of_cells(paper: Page):
     assert len(paper.all("#cells tbody tr")) == 1400
 
 
-def test_the_arrow_of_an_improvement_says_whether_it_is_sure(paper: Page):
+def test_the_arrow_of_an_improvement_says_whether_it_is_significant(paper: Page):
     (table,) = paper.report["score_tables"]
     block = table["models"][0]
     best = block["improvements"][block["best"]]

@@ -142,7 +142,7 @@ def test_a_value_from_the_environment_may_be_anything(run, tmp_path: Path) -> No
     assert "cannot be read: No such file or directory" in empty.stderr
 
 
-def test_a_wrong_job_of_another_launcher_is_told_here(run) -> None:
+def test_a_wrong_job_of_another_launcher_is_reported_here(run) -> None:
     """Hydra runs it in another process, whose status and words have to come back."""
     # Which gets a copy of what is to be done there: that depends on where it was defined.
     wrong = run("-m", "hydra/launcher=submitit_local", "tau=0", "results_dir=runs", fresh=True)

@@ -108,7 +108,7 @@ def test_patterns(config: dict[str, Any], found: list[str]) -> None:
     assert read(parts("one"), {"one": config}) == found
 
 
-def test_patterns_that_match_nothing_are_told() -> None:
+def test_patterns_that_match_nothing_are_reported() -> None:
     tree = [path for path in TREE if not path.startswith("de/train")]
     selection = select_files(tree, CONFIGS, parts("de"))
     assert selection.unmatched == ("de/train-*",)
@@ -159,7 +159,7 @@ def test_of_a_task_that_loads_by_itself_all_is_read() -> None:
     assert {reads_of(entry, None) for entry in own} == {Reads(None)}
 
 
-def test_the_card_and_the_yaml_beside_it(tmp_path: Path) -> None:
+def test_the_card_and_the_yaml_next_to_it(tmp_path: Path) -> None:
     assert configs_of(tmp_path) == {}
     card = "configs:\n- config_name: en\n  data_files: en.csv\n"
     (tmp_path / "README.md").write_text(f"---\n{card}---\n# A dataset\n")

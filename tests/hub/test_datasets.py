@@ -426,7 +426,7 @@ def test_the_digest_covers_every_file(cache: Path, name: str) -> None:
         (errno.EPERM, "Operation not permitted (its file system, like exFAT"),
     ],
 )
-def test_a_link_that_cannot_be_made_is_said_with_the_remedy(
+def test_a_link_that_cannot_be_made_is_reported_with_the_remedy(
     cache: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
 ) -> None:
     folder = fill(cache / "mirror" / DATASET)
@@ -444,7 +444,7 @@ def test_a_link_that_cannot_be_made_is_said_with_the_remedy(
     assert said.endswith("with the environment variable LCBENCH_CACHE=PATH.")
 
 
-def test_what_is_noted_beside_a_dataset_is_not_in_its_digest(cache: Path) -> None:
+def test_what_is_noted_next_to_a_dataset_is_not_in_its_digest(cache: Path) -> None:
     one, two = fill(cache / "one"), fill(cache / "two")
     for noise in (".git/HEAD", ".cache/huggingface/x.metadata", "inner/.cache/x"):
         (two / noise).parent.mkdir(parents=True)

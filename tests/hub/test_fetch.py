@@ -121,7 +121,7 @@ def test_a_model_and_datasets_and_nothing_that_is_not_read(hub: Hub, tmp_path: P
     assert len(large) == len(set(large)) == 9
 
 
-def test_progress_is_told_to_the_observer(hub: Hub, tmp_path: Path) -> None:
+def test_progress_goes_to_the_observer(hub: Hub, tmp_path: Path) -> None:
     lines: list[str] = []
 
     class Watched(Recorded):
@@ -257,7 +257,9 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     assert size <= hub.sent["model.safetensors"] < size + 1_000_000
 
 
-def test_what_cannot_be_fetched_is_told_and_the_rest_is_fetched(hub: Hub, tmp_path: Path) -> None:
+def test_what_cannot_be_fetched_is_reported_and_the_rest_is_fetched(
+    hub: Hub, tmp_path: Path
+) -> None:
     hub.gated.add("dwzhu/LongEmbed")
     hub.repositories[1] = Repository("dataset", "mteb/stsbenchmark-sts", "0" * 40, {})
     tasks = "tasks=[STSBenchmark,LEMBQMSumRetrieval,STS13,MassiveIntentClassification]"

@@ -471,7 +471,7 @@ def test_positions_that_are_computed_end_no_stated_window(
     assert (asked.window, asked.shape.window) == (None, 128)
 
 
-def test_a_table_of_positions_beside_relative_ones_ends_the_window(tmp_path: Path) -> None:
+def test_a_table_of_positions_next_to_relative_ones_ends_the_window(tmp_path: Path) -> None:
     config = {"model_type": "deberta-v2", "relative_attention": True, "position_biased_input": True}
     (tmp_path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')

@@ -32,7 +32,7 @@ def test_a_repair_has_one_name_however_it_was_written() -> None:
         ({"length": {0: 1.0, 256: 0.9}}, False),
     ],
 )
-def test_roles_are_told_apart_where_they_differ(tau: object, differs: bool) -> None:
+def test_roles_are_distinguished_where_they_differ(tau: object, differs: bool) -> None:
     assert Repair(parse(tau)).depends_on_role is differs
 
 

@@ -55,7 +55,7 @@ def test_rows_are_of_queries_and_columns_of_documents() -> None:
     assert shown == {(0, 0): "0", (1, 0): "+0.43", (2, 0): "0", (0, 1): "−2.50", (2, 1): "+1.20"}
 
 
-def test_best_square_baseline_and_hole_are_marked_without_colour() -> None:
+def test_best_square_baseline_and_missing_value_are_marked_without_colour() -> None:
     (figure,) = roles_figures([Grid()])
     axes = figure.axes[0]
     assert sorted(frames(axes)) == [

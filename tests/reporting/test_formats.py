@@ -83,7 +83,7 @@ def test_the_marks_of_an_improvement(
     assert (entry.text, entry.style, entry.value) == (text, style, value)
 
 
-def test_what_is_known_beside_an_improvement() -> None:
+def test_what_is_known_next_to_an_improvement() -> None:
     assert tables.improvement(0.43, UP).tooltip == (
         "95 % interval 0.10 to 0.80; p = 0.012; after Holm 0.2; 50 queries"
     )
@@ -298,7 +298,7 @@ def test_no_more_tables_wait_than_a_tex_holds(tmp_path: Path) -> None:
     compiled(latex_document(text), tmp_path)
 
 
-def test_tables_of_one_name_are_told_apart(shown: Table) -> None:
+def test_tables_of_one_name_are_distinguished(shown: Table) -> None:
     second = replace(shown, name="gains-2")
     names = [one.name for one in tables.distinct([shown, shown, second, shown])]
     assert names == ["gains", "gains-2", "gains-2-2", "gains-3"]

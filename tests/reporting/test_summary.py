@@ -75,7 +75,7 @@ def test_a_finding_says_whether_the_interval_excludes_zero(low, high, meaning):
     assert text == meaning
 
 
-def test_the_headline_names_the_best_of_the_temperatures_that_gain_for_sure():
+def test_the_headline_names_the_best_of_the_temperatures_that_gain_significantly():
     """τ = 0.7 has the highest Avg, with noise; the gain at 0.9 is smaller and significant."""
     tried = {
         "0.9": {"Avg": improvement(0.5, 0.1, 0.9)},
@@ -127,7 +127,7 @@ def test_the_findings_of_several_models():
     assert dict(models)["f"] == "Avg has missing values at τ = 0.8, so that its gain is unknown."
 
 
-def test_what_an_interval_leaves_out_stands_beside_it():
+def test_what_an_interval_leaves_out_is_next_to_it():
     note = "the interval leaves out variation between tasks in Class (one task)"
     noted = {**improvement(0.5, 0.1, 0.9), "note": note}
     ((_, text),) = findings({"models": [model("m", **noted)]})[1]
@@ -159,7 +159,7 @@ def test_the_same_gain_is_called_the_same():
     assert "here the same as the paper's rule" in text
 
 
-def test_the_papers_number_stands_beside_ours():
+def test_the_papers_number_is_next_to_ours():
     of = {"model": "BAAI/bge", "revision": "f", "window": 512}
     paper = [
         {"name": "BAAI/bge", "revision": "f", "window": 512, "policy": "0.8", "paper": 0.51}
@@ -173,7 +173,7 @@ def test_the_papers_number_stands_beside_ours():
     assert "paper" not in other
 
 
-def test_the_best_of_several_on_one_task_is_said_to_be_chosen():
+def test_the_best_of_several_on_one_task_is_reported_as_chosen():
     """There is no task to choose on, and yet the best of three is a choice."""
     counted = {**improvement(11.2, 0.3, 20.0), "tried": 3}
     one = {**model("m", **counted), "policies": ["1", "0.9", "0.8", "0.7"]}

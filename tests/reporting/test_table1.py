@@ -208,7 +208,7 @@ def test_a_best_policy_no_better_than_raw_is_shown_with_a_note(ours: float) -> N
     assert table.notes == ("model: no temperature beat τ = 1",)
 
 
-def test_a_missing_task_is_a_hole_and_its_policy_no_candidate() -> None:
+def test_a_missing_task_is_a_missing_value_and_its_policy_no_candidate() -> None:
     table = the_table(
         frame(
             *(cell(policy, "A", 0.5) for policy in ("1", "0.9", "0.8")),
@@ -312,7 +312,7 @@ def test_a_cell_over_other_subsets_than_its_baseline_is_refused() -> None:
     assert table.blocks[0].scores["0.8"]["Avg"] is None
 
 
-def test_a_cell_of_other_items_is_a_hole() -> None:
+def test_a_cell_of_other_items_is_a_missing_value() -> None:
     """Under one digest of the data as well: no improvement is computed over another dataset."""
     table = the_table(
         frame(
@@ -371,7 +371,7 @@ def test_conditions_of_other_tasks_and_models_do_not_matter() -> None:
     assert [block.scores["0.8"]["Avg"] for block in table.blocks] == pytest.approx([50.0, 60.0])
 
 
-def test_a_cell_without_baseline_is_a_hole() -> None:
+def test_a_cell_without_baseline_is_a_missing_value() -> None:
     table = the_table(
         frame(cell("1", "A", 0.5), cell("0.8", "A", 0.6), cell("0.8", "B", 0.6, "STS"))
     )
@@ -383,7 +383,7 @@ def test_a_cell_without_baseline_is_a_hole() -> None:
     )
 
 
-def test_no_baseline_at_all_is_said_once() -> None:
+def test_no_baseline_at_all_is_reported_once() -> None:
     table = the_table(frame(*(cell(tau, task, 0.5) for tau in ("0.9", "0.8") for task in "AB")))
     assert [dict(row.values) for row in table.blocks[0].rows] == [{"Class": None, "Avg": None}] * 3
     assert table.notes == (
@@ -393,7 +393,7 @@ def test_no_baseline_at_all_is_said_once() -> None:
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, None])
-def test_a_score_that_is_no_number_is_a_hole(lost: float) -> None:
+def test_a_score_that_is_no_number_is_a_missing_value(lost: float) -> None:
     table = the_table(
         frame(cell("1", "A", 0.5), cell("0.8", "A", {"default": lost}), cell("0.9", "A", 0.6))
     )
@@ -401,7 +401,7 @@ def test_a_score_that_is_no_number_is_a_hole(lost: float) -> None:
     assert table.notes == ("model, τ = 0.8, Class: no score (NaN) for A",)
 
 
-def test_one_lost_subset_makes_the_task_a_hole() -> None:
+def test_one_lost_subset_makes_the_task_a_missing_value() -> None:
     block = the_block(frame(cell("1", "A", {"en": 0.5, "de": math.nan}), cell("1", "B", 0.5)))
     assert block.rows[0].values == {"Class": None, "Avg": None}
 
@@ -415,7 +415,7 @@ def test_a_baseline_without_score_takes_its_policies_along() -> None:
     )
 
 
-def test_a_hole_of_one_model_is_a_hole_of_the_average_improvement() -> None:
+def test_a_missing_value_of_one_model_is_missing_in_the_average_improvement() -> None:
     table = the_table(
         frame(
             *(cell(tau, task, 0.5, task, "o/one") for tau in ("1", "0.8") for task in ("X", "Y")),
@@ -600,7 +600,7 @@ def test_a_model_in_two_rows_is_not_averaged_twice() -> None:
     assert "Avg Improv.: left out, org/model stands in more than one row" in table.notes
 
 
-def test_tasks_of_several_versions_of_mteb_are_told() -> None:
+def test_tasks_of_several_versions_of_mteb_are_reported() -> None:
     both = [
         cell(policy, task, 0.5, mteb_version=version)
         for task, version in (("A", "2.26.24"), ("B", "2.20.0"))
@@ -652,7 +652,7 @@ def test_columns_that_are_absent_are_named_where_they_are_the_fewer() -> None:
     )
 
 
-def test_of_many_names_the_first_five_are_told() -> None:
+def test_of_many_names_the_first_five_are_reported() -> None:
     tasks = [f"C{i}" for i in range(8)]
     table = the_table(
         frame(

@@ -9,7 +9,7 @@ import pytest
 from lcbench.reporting import threads
 
 
-def test_results_are_in_the_order_of_jobs_and_progress_is_told(
+def test_results_are_in_the_order_of_jobs_and_progress_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 3)

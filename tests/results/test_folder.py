@@ -441,7 +441,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
     assert len(tables) == (1 if name == "window" else 2)
 
 
-def test_every_field_of_a_protocol_is_told_apart_above() -> None:
+def test_every_field_of_a_protocol_is_distinguished_above() -> None:
     fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "texts", "pooling"}
     assert set(asdict(PROTOCOL)) == fields | {"own_code", "limit"}
 
@@ -646,7 +646,7 @@ def test_an_odd_file_in_the_place_of_a_result_stops_nothing(results: Results, ki
     assert not os.path.lexists(path)
 
 
-def test_damaged_items_are_told_and_never_reach_pyarrow(results: Results) -> None:
+def test_damaged_items_are_reported_and_never_reach_pyarrow(results: Results) -> None:
     """Over some bits of a file's end pyarrow aborts the process."""
     files = results.files(cell())
     assert whole_items(files).size() == files.items.stat().st_size
@@ -683,7 +683,7 @@ def test_what_cannot_be_listed_is_named(results: Results, monkeypatch: pytest.Mo
     assert warnings == [f"{closed} cannot be listed (Permission denied): its results are left out."]
 
 
-def test_a_broken_result_that_cannot_be_renamed_is_told(
+def test_a_broken_result_that_cannot_be_renamed_is_reported(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = results.files(cell()).result
@@ -827,7 +827,7 @@ def test_an_older_result_is_compared_by_the_items_that_it_has(tmp_path: Path) ->
     assert any(refused in note for note in table.notes)
 
 
-def test_older_queries_are_told_apart_by_their_relevant_documents(tmp_path: Path) -> None:
+def test_older_queries_are_distinguished_by_their_relevant_documents(tmp_path: Path) -> None:
     def document(name: str, rank: int) -> dict[str, Any]:
         return {"id": name, "grade": 1, "tokens": 3, "rank": rank}
 

@@ -236,7 +236,7 @@ def test_claiming_and_recording_take_less_than_fifty_milliseconds(
     assert took < seconds
 
 
-def test_a_failure_beside_a_finished_cell_is_tidied_away(results: Results) -> None:
+def test_a_failure_next_to_a_finished_cell_is_tidied_away(results: Results) -> None:
     """Its process was killed between the result and the removal of an older failure."""
     files = results.files(CELL)
     files.folder.mkdir(parents=True)

@@ -183,7 +183,7 @@ def test_the_log_has_the_cell_in_every_line(settings: Any, monkeypatch: pytest.M
     assert all("Z INFO" in line or "Z ERROR" in line or "Z WARNING" in line for line in lines)
 
 
-def test_a_request_is_frozen_so_that_its_state_can_be_told(settings: Any) -> None:
+def test_a_request_is_frozen_so_that_its_state_can_be_shown(settings: Any) -> None:
     go(settings)
     folder = latest(settings.results_dir)
     assert folder is not None
@@ -240,7 +240,7 @@ def test_told_to_end_it_finishes_nothing_half_way(
     assert stop.progressed
 
 
-def test_a_pooling_that_no_file_names_is_told_before_the_run(
+def test_a_pooling_that_no_file_names_is_reported_before_the_run(
     settings: Any, tmp_path: Path, model: Path
 ) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "plain"))

@@ -554,7 +554,7 @@ def test_a_record_that_is_not_whole_takes_no_other_with_it(sweep: Manifest, fake
     assert len((sweep.folder / "slurm.jsonl").read_text().splitlines()) == 3
 
 
-def test_what_was_asked_for_the_last_time_and_is_not_now_is_told(
+def test_what_was_asked_for_the_last_time_and_is_not_now_is_reported(
     sweep: Manifest, fake: Fake
 ) -> None:
     fake("sbatch", "print('17')")
@@ -638,7 +638,9 @@ def said_by_launch(sweep: Manifest) -> list[str]:
     return said
 
 
-def test_what_is_missing_is_submitted_and_said(sweep: Manifest, fake: Fake, tmp_path: Path) -> None:
+def test_what_is_missing_is_submitted_and_reported(
+    sweep: Manifest, fake: Fake, tmp_path: Path
+) -> None:
     fake("sbatch", "print('18' if 'report' in sys.argv else '17')")
     fake("squeue", "print('17 0 PENDING\\n17 1 RUNNING\\n17 2 COMPLETED')")
     planned = frozen(sweep, 60, 120, None)

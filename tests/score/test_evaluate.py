@@ -339,7 +339,7 @@ def test_the_items_of_each_split_and_subset_give_its_main_score(
 
 
 @pytest.mark.parametrize("name", ["SummEval", "SummEvalSummarization.v2"])
-def test_a_document_is_told_by_its_place_and_its_longest_machine_summary(
+def test_a_document_is_reported_by_its_place_and_its_longest_machine_summary(
     encoder: Encoder, name: str
 ) -> None:
     items = score(tiny(name, {"default": split_of(SUMMARIES)}), encoder).items

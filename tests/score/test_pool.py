@@ -128,7 +128,7 @@ def test_processes_that_share_an_encoder_give_the_scores_of_cells_run_alone(
     assert sum(one.record["encoded_texts"] for one in found.values()) > 0
 
 
-def test_encoding_waiting_and_scoring_are_told_apart(
+def test_encoding_waiting_and_scoring_are_distinguished(
     made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, jobs = made
@@ -180,7 +180,7 @@ def test_the_death_of_a_process_is_one_failed_cell(
     assert len(found) == len(jobs)
 
 
-def test_a_process_that_died_idle_is_replaced_and_one_that_never_lives_is_told(
+def test_a_process_that_died_idle_is_replaced_and_one_that_never_lives_is_reported(
     made: tuple[Engine, list[Job]], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, jobs = made

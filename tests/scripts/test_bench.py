@@ -159,7 +159,7 @@ def test_ratios_are_medians_over_the_rounds() -> None:
     assert bench.ratio({"b": slow, "c": fast}, "b", "total") == pytest.approx(3.0)
 
 
-def test_a_score_that_differs_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_score_that_differs_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     scores = {"b": 0.5, "c": 0.5 + 2e-4}
 
     def measure(self: Any, system: str, workload: Any) -> Any:
@@ -183,7 +183,7 @@ def test_a_score_that_differs_is_told(monkeypatch: pytest.MonkeyPatch, capsys: A
     assert bench.main(["--quick", "--only", "repeats"]) == 0
 
 
-def test_what_is_run_in_part_is_spread_and_said() -> None:
+def test_what_is_run_in_part_is_spread_and_reported() -> None:
     by_name = {one.name: one for one in bench.workloads(bench.SIZES["short"], ())}
     assert by_name["sweep"].some("c") == list(bench.TAUS)
     assert by_name["sweep"].some("b") == [0.7]

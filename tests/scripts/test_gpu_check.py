@@ -123,7 +123,7 @@ def test_time_that_a_section_leaves_over_goes_to_the_next(
     assert sum(one.seconds for one in gpu_check.SECTIONS) == 482
 
 
-def test_no_device_is_said_at_once(capsys: Any, tmp_path: Path) -> None:
+def test_no_device_is_reported_at_once(capsys: Any, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():

@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_fsynced_is_passed_over(
     assert (tmp_path / "a.json").read_text() == "new"
 
 
-def test_a_disk_that_fails_at_a_folder_is_said(
+def test_a_disk_that_fails_at_a_folder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(descriptor: int) -> None:
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_listed_has_no_leftovers(
     remove_leftovers(tmp_path)
 
 
-def test_a_link_is_replaced_whole_and_what_killed_writers_left_beside_it_goes(
+def test_a_link_is_replaced_whole_and_what_killed_writers_left_next_to_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])

@@ -270,7 +270,7 @@ def test_data_in_a_form_of_its_own_is_left_to_mteb() -> None:
     assert load(made("Retrieval", load_data)) == []
 
 
-def test_what_loading_stumbled_over_is_told() -> None:
+def test_what_loading_stumbled_over_is_reported() -> None:
     def load_data(task: Any) -> None:
         try:
             raise ValueError("row 7 is no UTF-8")
@@ -306,7 +306,7 @@ def pointed(folder: Path) -> Any:
     return task
 
 
-def test_another_number_of_texts_is_told(folder: Path) -> None:
+def test_another_number_of_texts_is_reported(folder: Path) -> None:
     fill(folder, 1500)
     assert load(pointed(folder)) == []
     # Cut at a line's end.
@@ -334,7 +334,7 @@ def test_other_data_is_scored_only_if_it_is_said_to_be(
     assert scored.result.dataset_revision.startswith("sha256-")
 
 
-def test_half_a_snapshot_of_which_no_tree_is_known_is_told(
+def test_half_a_snapshot_of_which_no_tree_is_known_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the hub's commit half a dataset would be scored by the whole one's name."""
@@ -362,7 +362,7 @@ def test_half_a_snapshot_of_which_no_tree_is_known_is_told(
     assert load(again) == []
 
 
-def test_a_null_of_a_plain_folder_is_told_with_the_users_path(folder: Path) -> None:
+def test_a_null_of_a_plain_folder_is_reported_with_the_users_path(folder: Path) -> None:
     fill(folder, 9, sentence2=None)
     with pytest.raises(DataError) as no:
         load(pointed(folder))
@@ -372,7 +372,7 @@ def test_a_null_of_a_plain_folder_is_told_with_the_users_path(folder: Path) -> N
     assert str(no.value) == f"{folder} cannot be scored: {where}"
 
 
-def test_a_lone_surrogate_is_told_with_the_users_path(folder: Path) -> None:
+def test_a_lone_surrogate_is_reported_with_the_users_path(folder: Path) -> None:
     (folder / "test.jsonl").write_text('{"sentence1": "\\ud83d", "sentence2": "a", "score": 1}\n')
     with pytest.raises(DataError) as no:
         load(pointed(folder))
@@ -513,7 +513,7 @@ BROKEN: dict[str, tuple[dict[str, bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_cannot_be_read_is_told_by_name(folder: Path, kind: str) -> None:
+def test_what_cannot_be_read_is_reported_by_name(folder: Path, kind: str) -> None:
     files, message = BROKEN[kind]
     put(folder, files)
     with pytest.raises(DataError, match=message) as no:

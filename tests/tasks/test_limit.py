@@ -122,7 +122,7 @@ def test_queries_that_are_scored_together_are_refused(metric: str) -> None:
         pytest.fail("it was cut down")
 
 
-def test_texts_to_be_encoded_are_told_beforehand() -> None:
+def test_texts_to_be_encoded_are_reported_beforehand() -> None:
     every = (
         texts("query", 300),
         texts("document", 50_000),

@@ -69,7 +69,7 @@ def test_characters() -> None:
     ]
 
 
-def test_queries_are_told_from_documents() -> None:
+def test_queries_are_distinguished_from_documents() -> None:
     assert [(one.count, one.role) for one in size_of("NFCorpus")] == [
         (3633, "document"),
         (323, "query"),

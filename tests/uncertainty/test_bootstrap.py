@@ -424,7 +424,7 @@ def test_items_without_word_of_what_they_share_are_by_themselves_and_named(
     assert found.notes == ("3 items of NFCorpus do not say what they share: taken by themselves",)
 
 
-def test_older_items_are_linked_by_their_relevant_documents_and_that_is_said(
+def test_older_items_are_linked_by_their_relevant_documents_and_that_is_noted(
     results: Results, random: np.random.Generator
 ) -> None:
     raw, ours = random.random((2, 30))

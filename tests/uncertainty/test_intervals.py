@@ -638,7 +638,7 @@ def test_a_rare_draw_below_zero_costs_a_mean_nothing() -> None:
     assert np.isfinite([found.low, found.high]).all()
 
 
-def test_columns_of_one_task_are_said_to_be_over_their_items_only(
+def test_columns_of_one_task_leave_out_variation_between_tasks(
     results: Results, random: np.random.Generator
 ) -> None:
     fill(results, random, ["NFCorpus", "SciFact", "SciDocsRR", "SummEval"])

@@ -81,7 +81,7 @@ def test_the_order_of_rows_does_not_matter(results: Results) -> None:
     assert first[PART].values.tolist() == other[PART].values.tolist() == [n / 20 for n in range(21)]
 
 
-def test_subsets_that_are_written_in_turns_are_told_apart(results: Results) -> None:
+def test_subsets_that_are_written_in_turns_are_distinguished(results: Results) -> None:
     de, fr = item_rows([0.1, 0.3], subset="de"), item_rows([0.6, 0.8], subset="fr")
     rows = [de[0], fr[0], de[1], fr[1]]
     entries = {("test", "de"): {"main_score": 0.2}, ("test", "fr"): {"main_score": 0.7}}

@@ -1,1 +1,1 @@
-"""The command line: one file a command; the only place that knows Hydra and the screen."""
+"""The command line: one file per command; the only package that uses Hydra and the screen."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lcbench.reporting.publish import Report, Step
     from lcbench.reporting.table import Table
 
-# What a user looks for first, and what was asked for by a key of its own; the rest is in files.
+# Tables that are printed: the main ones, and those that a key asks for; others are in files.
 _SHOWN = frozenset({"table1", "choice", "comparison", "models", "table2"})
 _ALL = "all"
 

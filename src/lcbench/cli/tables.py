@@ -1,6 +1,7 @@
-"""A table of a report as a terminal shows it.
+"""Renders a table of a report for a terminal.
 
-Computes nothing. What is wider than the console comes in parts, each with the names on the left.
+It computes nothing. A table wider than the console is divided into parts, each with the names on
+the left.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _STYLES = {
     "detail": "dim",
 }
 
-# Names may take this share of the width, and a header longer than so many characters is broken if
-# the numbers below it are narrower.
+# Maximum share of the width for names; and maximum length of a header before it is broken, if the
+# numbers below it are narrower.
 _SHARE_OF_LABELS = 0.45
 _WIDEST_HEADER = 12
 
@@ -47,7 +48,7 @@ def rendered(table: Table) -> RenderableType:
 
 
 class _Grid:
-    """The rows of a table, in as many parts as the width of the console makes of its columns."""
+    """The rows of a table, with its columns divided into parts that fit the console."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -55,7 +56,7 @@ class _Grid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         widths = self._widths(options.max_width)
         labels = range(self._table.labels)
-        # Columns stand close together where all of them fit only so.
+        # Columns are set closer together if only then all of them fit.
         tight = sum(width + 1 for width in widths) - 1
         gap = 1 if tight <= options.max_width < tight + len(widths) - 1 else 2
         for numbers in self._parts(widths, gap, options.max_width):
@@ -137,6 +138,6 @@ def _entry(entry: Entry) -> Text:
     """Return a table entry with its style."""
     style = _STYLES[entry.style]
     if entry.style == "neutral":
-        # An improvement of which it is unknown how sure it is.
+        # An improvement of unknown significance.
         style = {UP: _GAIN, DOWN: _LOSS}.get(entry.text[:1], "")
     return Text(one_line(entry.text), style=style)

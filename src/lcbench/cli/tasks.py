@@ -163,7 +163,7 @@ def _where_one(entry: TaskEntry, part: Part, settings: TasksSettings) -> str | N
         location = find(entry, _subsets_of(part), settings.mirror)
     except RequestError:
         return "unreadable"
-    # A plain folder only has the dataset's name; whether it holds that dataset shows its content.
+    # A plain folder only has the dataset's name; its content shows whether it is that dataset.
     plain = plain_folder(entry.dataset, entry.revision, settings.mirror) is not None
     if location != "mirror" or not plain:
         return location

@@ -1,4 +1,4 @@
-"""Importing the libraries that do the work, which is most of a short command's time."""
+"""Imports large libraries, which takes most of a short command's time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from importlib import import_module
 
 
 def import_libraries(*names: str) -> None:
-    """Import modules while Python's garbage collector rests, and keep it off what they have made.
+    """Import modules without garbage collection, and exclude their objects from it.
 
-    They make 700,000 objects that stay to the end. The collector, which finds nothing among them,
-    goes through all of them again and again: a fifth of the time that importing takes, and of each
-    later collection most. Processes forked from this one share that memory as long as none of them
-    touches it.
+    They create 700,000 permanent objects, which the collector would scan again and again: a fifth
+    of the import time, and most of each later collection. Forked processes share this memory as
+    long as it is not touched.
 
     Args:
-        names: of the modules.
+        names: names of the modules.
     """
     missing = [name for name in names if name not in sys.modules]
-    # Else what is frozen would be whatever else there is: models that could not be freed any more.
+    # Otherwise other objects, such as models, would be frozen too, and could not be freed any more.
     if not missing:
         return
     was_enabled = gc.isenabled()

@@ -1,4 +1,4 @@
-"""JSON in the cache folder that only saves time: what is missing or damaged is made again."""
+"""JSON files in the cache folder that only save time: missing or damaged ones are made again."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ T = TypeVar("T")
 
 
 class JsonCache:
-    """A JSON file in the cache folder. No fault of it is a reason to stop."""
+    """A JSON file in the cache folder; errors of it are ignored."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         """Use a file.
 
         Args:
-            name: the file's name. Of content that depends on versions, it names them.
-            folder: the file's folder; None: lcbench's cache folder at the time of use.
+            name: name of the file, including versions that the content depends on.
+            folder: folder of the file; None: lcbench's cache folder at the time of use.
         """
         self._name = name
         self._folder = folder
 
     def read(self, parse: Callable[[Any], T]) -> T | None:
-        """Return what the file holds; None if it is missing, unreadable or of another layout.
+        """Return the file's content; None if it is missing, unreadable or has another layout.
 
         Args:
-            parse: makes a value of the file's JSON; it may raise whatever a wrong layout causes.
+            parse: converts the file's JSON to a value; may raise any error that a wrong layout
+                causes.
         """
         try:
             return parse(json.loads(self._path().read_text(encoding="utf-8")))

@@ -22,7 +22,7 @@ from lcbench.system.words import clock
 _WIDTH = 100
 _REFRESH_SECONDS = 0.5
 SLOW_SECONDS = 3.0
-"""A step that takes longer is announced in a line of its own where there is no live line."""
+"""A step that takes longer is announced in one line if there is no live line."""
 
 
 class Observer:

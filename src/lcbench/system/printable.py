@@ -1,4 +1,4 @@
-"""Text made safe for a terminal or a log: no control characters, no passwords."""
+"""Makes text safe for a terminal or a log: without control characters and passwords."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A quick look: a task's data cut down to a number of items (`limit=`), the same for every model.
+"""Reduces a task's data to a number of items for a quick look (`limit=`), the same for all models.
 
-The items are drawn at random, by a seed that goes by the task and split, and those of a smaller
-number are among those of a larger one. What is drawn is another dataset: it has a revision of its
-own, and its results are in a folder of their own.
+Items are drawn at random, with a seed that depends on the task and split; the items of a smaller
+limit are among those of a larger one. The reduced data counts as another dataset, with its own
+revision and folder of results.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
 
 
-# Of a corpus, so many documents are kept for each query: those that are relevant and others
-# drawn at random. The whole corpus would take as long as the whole task.
+# Number of documents of a corpus to keep per query: the relevant ones, and others drawn at random.
+# The whole corpus would take as long as the whole task.
 DOCUMENTS_A_QUERY = 10
-# Of clusterings that have texts of their own each.
+# Number of texts to keep of each clustering, if clusterings have separate texts.
 _SETS = 10
 _SHARES = ("max_fraction_of_documents_to_embed", "max_document_to_embed")
-# Whose queries are scored several at a time: some of them alone would not be a score.
+# Tasks whose queries are scored together in groups, so that a sample of them has no score.
 _IN_GROUPS = ("max_over_subqueries_", "p-MRR")
 
 
 class LimitError(Exception):
-    """A task's data has no form that is known here, so that items cannot be drawn of it."""
+    """A task's data has an unknown layout, so that items cannot be drawn."""
 
 
 def quick_look(limit: int) -> str:
-    """Return a sentence that says what results under a limit are, and are not."""
+    """Return a sentence about what results under a limit mean."""
     return (
         f"a quick look (limit={limit}): of each split and subset {limit} queries, texts or pairs, "
         f"drawn at random; of a corpus the relevant documents and others, {DOCUMENTS_A_QUERY} a "
@@ -41,21 +41,21 @@ def quick_look(limit: int) -> str:
 
 @contextmanager
 def limit_data(task: AbsTask, limit: int) -> Iterator[None]:
-    """Keep a number of items of each split and subset that a task scores, drawn at random.
+    """Keep a random sample of items of each split and subset that a task scores.
 
-    While this context lasts the task says so in its revision: mteb keeps one object of some tasks
-    in a process, which may score all of it next.
+    The task's revision shows it while the context lasts. Afterwards all data is restored, since
+    mteb keeps one object of some tasks per process, which may be scored in full next.
 
-    A query is kept with its relevant documents, or the candidates that it ranks, and others drawn
-    at random, `DOCUMENTS_A_QUERY` a query in all; of clusterings with texts of their own the texts
-    of each; of anything else rows. What classifiers are trained on stays as it is.
+    A query is kept with its relevant documents, or the candidates that it ranks, and random others,
+    up to `DOCUMENTS_A_QUERY` per query. Of clusterings with separate texts, texts are sampled in
+    each; of all other data, rows. Training data of classifiers is not changed.
 
     Args:
-        task: loaded.
-        limit: how many queries, texts or pairs.
+        task: task whose data is loaded.
+        limit: number of queries, texts or pairs.
 
     Raises:
-        LimitError: its data is in a form that is not known here.
+        LimitError: its data has an unknown layout.
     """
     from mteb.abstasks import AbsTaskClustering, AbsTaskRetrieval
 
@@ -70,7 +70,7 @@ def limit_data(task: AbsTask, limit: int) -> Iterator[None]:
     if isinstance(task, AbsTaskRetrieval):
         cut = _queries
     elif isinstance(task, AbsTaskClustering):
-        # It would take a share of what is drawn already.
+        # It would reduce the sample further.
         before |= {name: getattr(task, name) for name in _SHARES}
     dataset: Any = task.dataset
     for subset in task.hf_subsets:
@@ -78,8 +78,8 @@ def limit_data(task: AbsTask, limit: int) -> Iterator[None]:
         for split in task.eval_splits:
             if not isinstance(splits, dict) or split not in splits:
                 raise LimitError(
-                    f"limit={limit}: the data of {task.metadata.name} is in a form of its own, "
-                    "and cannot be cut down; leave it out, or run all of it."
+                    f"limit={limit}: the data of {task.metadata.name} has a layout that cannot be "
+                    "sampled. Leave the task out, or run it without limit=."
                 )
             splits[split] = cut(splits[split], limit, f"{task.metadata.name}/{split}")
     told = {**task.metadata.dataset, "revision": f"{task.metadata.revision}-limit{limit}"}
@@ -94,9 +94,9 @@ def limit_data(task: AbsTask, limit: int) -> Iterator[None]:
 
 
 def drawn(count: int, limit: int, what: str) -> list[int]:
-    """Return the places of `limit` of `count` items, ascending.
+    """Return the indices of `limit` of `count` items, ascending.
 
-    Subsets of as many items have the same places: those of translations are the same texts.
+    Subsets of equal size get the same indices, so that translations are of the same texts.
     """
     import numpy as np
 
@@ -106,7 +106,7 @@ def drawn(count: int, limit: int, what: str) -> list[int]:
 
 
 def _rows(data: Any, limit: int, what: str) -> Any:
-    """Return some rows; of pairs that are one row of lists, and of sets of texts, some of each."""
+    """Return a sample of rows; of rows with lists (pairs, sets of texts), a sample of each list."""
     if isinstance(data, Mapping):
         return _of_lists(data, limit, what)
     first = data[0] if len(data) else {}
@@ -118,7 +118,7 @@ def _rows(data: Any, limit: int, what: str) -> Any:
 
 
 def _are_texts(row: Mapping[str, Any], lists: Collection[str]) -> bool:
-    """Whether the lists of a row hold texts with a label or the like for each."""
+    """Return whether the lists of a row hold texts, with one label or the like for each."""
     return len(lists) > 1 and any(
         row[name] and all(isinstance(one, str) for one in row[name]) for name in lists
     )
@@ -136,7 +136,7 @@ def _of_lists(row: Mapping[str, Any], limit: int, what: str) -> dict[str, Any]:
 
 
 def _queries(data: Any, limit: int, what: str) -> dict[str, Any]:
-    """Return some queries with what they search, in mteb's form."""
+    """Return a sample of queries with their documents, in mteb's layout."""
     asked = data["relevant_docs"]
     queries, corpus, ranked = data["queries"], data["corpus"], data.get("top_ranked")
     # mteb scores the queries that have judgements.

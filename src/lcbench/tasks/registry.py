@@ -52,22 +52,22 @@ class TaskEntry:
 
     Attributes:
         name: of the task.
-        kind: its type: `STS`, `Retrieval` …
-        dataset: the repository's name on the hub; empty for an aggregate.
-        revision: the commit that the task reads.
-        config: the one configuration of the dataset that it reads, if it names one.
-        main_score: the metric that is its score.
-        splits: that mteb evaluates.
-        subsets: its languages, `eng-Latn`, by subset; one subset `default` where it is not divided.
-        divided: whether it has subsets (mteb: is multilingual).
+        kind: type of the task: `STS`, `Retrieval` …
+        dataset: name of the repository on the hub; empty for an aggregate.
+        revision: commit that the task reads.
+        config: configuration of the dataset that it reads, if it names one.
+        main_score: metric that is its score.
+        splits: splits that mteb evaluates.
+        subsets: languages, `eng-Latn`, by subset; one subset `default` if it is not divided.
+        divided: whether it has subsets (in mteb: is multilingual).
         merged: whether all subsets are read at once from the dataset's default configuration.
-        loading: what loads its data: `plain` (mteb's base class), `retrieval` (mteb's loader of
-            retrieval and reranking tasks), or `own` (code of the task's).
-        modalities: what it is made of: `text`, `image` …
-        public: whether its data can be had by anyone.
-        superseded_by: the task that mteb recommends in its place.
-        parts: of an aggregate, the tasks whose mean it is.
-        drawing: what is drawn of its data.
+        loading: loader of its data: `plain` (mteb's base class), `retrieval` (mteb's loader of
+            retrieval and reranking tasks), or `own` (the task's own code).
+        modalities: kinds of data: `text`, `image` …
+        public: whether its data is public.
+        superseded_by: task that mteb recommends instead.
+        parts: for an aggregate, the tasks that it is the mean of.
+        drawing: samples that mteb draws of its data.
     """
 
     name: str
@@ -109,9 +109,9 @@ class Registry:
 
     Attributes:
         tasks: by name.
-        benchmarks: the tasks of each, and which subsets and splits of them, by name.
+        benchmarks: tasks of each, with their subsets and splits, by name.
         aliases: other names of benchmarks.
-        languages: the code of three letters by that of two (ISO 639).
+        languages: three-letter codes by two-letter codes (ISO 639).
     """
 
     tasks: Mapping[str, TaskEntry]
@@ -124,7 +124,7 @@ class Registry:
         return self.benchmarks.get(self.aliases.get(name, name))
 
     def reading(self, dataset: str) -> tuple[TaskEntry, ...]:
-        """Return the tasks that read a dataset, at whatever revision."""
+        """Return the tasks that read a dataset, at any revision."""
         return tuple(entry for entry in self.tasks.values() if entry.dataset == dataset)
 
 
@@ -175,7 +175,7 @@ def _choice(content: Mapping[str, Any]) -> TaskChoice:
 
 def _ask_mteb() -> Registry:
     with warnings.catch_warnings():
-        # Of every task that is in beta, once for each.
+        # A warning for every task that is in beta.
         warnings.simplefilter("ignore")
         import_libraries("mteb")
         import mteb
@@ -195,7 +195,7 @@ def _ask_mteb() -> Registry:
                 config=None if aggregate else _text_or_none(data.dataset.get("name")),
                 main_score=data.main_score,
                 splits=tuple(data.eval_splits),
-                # Sorted: an aggregate's are a set, in another order in every process.
+                # Sorted, since an aggregate's are a set, whose order differs between processes.
                 subsets={
                     subset: tuple(sorted(languages))
                     for subset, languages in data.hf_subsets_to_langscripts.items()
@@ -220,13 +220,13 @@ def _ask_mteb() -> Registry:
 
 def _loading(kind: type) -> str:
     owner = next(base for base in kind.__mro__ if "load_data" in vars(base))
-    # The reranking base class hands over to that of retrieval.
+    # The reranking base class delegates to that of retrieval.
     known = {"AbsTask": "plain", "AbsTaskRetrieval": "retrieval", "AbsTaskReranking": "retrieval"}
     return known.get(owner.__name__, "own")
 
 
 def _drawing_of(kind: Any) -> Drawing:
-    """Return what a task's class draws of its data (`_evaluate_subset` of mteb's classes)."""
+    """Return the samples that a task's class draws (`_evaluate_subset` of mteb's classes)."""
     from mteb.abstasks import (
         AbsTaskClassification,
         AbsTaskClustering,
@@ -236,7 +236,7 @@ def _drawing_of(kind: Any) -> Drawing:
 
     if issubclass(kind, AbsTaskClustering):
         share = "max_fraction_of_documents_to_embed"
-        # Two tasks take this limit off while they load their data.
+        # Two tasks remove this limit while they load their data.
         taken_off = share in kind.dataset_transform.__code__.co_names
         return Drawing(
             most=kind.max_document_to_embed, share=None if taken_off else getattr(kind, share)
@@ -255,7 +255,7 @@ def _drawing_of(kind: Any) -> Drawing:
 
 
 def _choice_of(task: Any) -> TaskChoice:
-    """Return what a benchmark takes of a task, where that is not all of it."""
+    """Return a benchmark's choice of a task, with its subsets and splits if restricted."""
     subsets, splits = tuple(task.hf_subsets), tuple(task.eval_splits)
     every = tuple(task.metadata.hf_subsets)
     return TaskChoice(
@@ -275,7 +275,7 @@ def splits_of(entry: TaskEntry, rule: str, chosen: Sequence[str] | None) -> tupl
     Args:
         entry: the task.
         rule: `test`: the test split if the task has one, else all that mteb evaluates.
-        chosen: a benchmark's own, which go before the rule.
+        chosen: a benchmark's splits, which take precedence over the rule.
     """
     if chosen is not None:
         return tuple(chosen)
@@ -287,15 +287,15 @@ def splits_of(entry: TaskEntry, rule: str, chosen: Sequence[str] | None) -> tupl
 def subsets_of(
     subsets: Mapping[str, Sequence[str]], asked: Iterable[str], languages: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return the subsets of a task that were asked for, in mteb's order.
+    """Return the requested subsets of a task, in mteb's order.
 
-    A name that is a subset's own (`en`, `en-en`) takes that one. Any other is a language (`en`,
-    `eng`), and takes the subsets whose languages are all among those asked for: `en` takes `en-en`
-    and not `en-de`.
+    The name of a subset (`en`, `en-en`) selects it. Any other name is a language (`en`, `eng`),
+    which selects the subsets whose languages are all requested: `en` selects `en-en` but not
+    `en-de`.
 
     Args:
-        subsets: of the task, and the languages of each.
-        asked: names of subsets or languages.
+        subsets: languages of each subset of the task.
+        asked: requested names of subsets or languages.
         languages: `Registry.languages`.
     """
     names = set(asked) & set(subsets)

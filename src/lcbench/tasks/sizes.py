@@ -30,12 +30,12 @@ def texts_of_entry(
 
     Args:
         entry: the task.
-        splits: that are scored.
-        subsets: that are scored; None: all.
+        splits: scored splits.
+        subsets: scored subsets; None: all.
     """
     drawing = entry.drawing
     every = tuple(entry.subsets) if entry.divided else None
-    # A limit on what is scored holds for each subset by itself, and so does a sample.
+    # Limits and samples apply to each subset separately.
     scored = (subsets or every) if drawing.most is not None else subsets
     found: list[Texts | None] = [
         text if text is None else _limited(text, drawing.most, drawing.share)
@@ -51,15 +51,15 @@ def texts_of_entry(
 
 
 def counts_of(entry: TaskEntry, split: str, subset: str | None) -> dict[str, int]:
-    """Return how many texts each column of a split has, as mteb's statistics name the columns.
+    """Return the number of texts in each column of a split, by the names in mteb's statistics.
 
     Args:
         entry: the task.
-        split: of it; also the one that it is trained on.
-        subset: of it; None: the task is not divided.
+        split: a split, which may be the training split.
+        subset: a subset; None: the task is not divided.
 
     Returns:
-        `text1`, `documents_text` … to numbers; nothing of what mteb has no statistics of.
+        Numbers by name (`text1`, `documents_text` …); columns without statistics are left out.
     """
     (statistics,) = _statistics_of(entry, split, None if subset is None else [subset])
     return {
@@ -71,7 +71,7 @@ def counts_of(entry: TaskEntry, split: str, subset: str | None) -> dict[str, int
 
 @dataclass(frozen=True)
 class _Statistics:
-    """mteb's statistics of a split of a task, or of a subset of it; empty where it has none."""
+    """mteb's statistics of a split of a task, or of a subset of it; empty if there are none."""
 
     kind: str
     name: str
@@ -86,7 +86,7 @@ class _Statistics:
             and "total_text_length" in value
             and (self.kind, column) not in _NOT_ENCODED
         }
-        # Of retrieval one alone: the other is not made of text, or not stated.
+        # Retrieval with one of them only: the other is not text, or not stated.
         if set(columns) in (set(), {"queries_text"}, {"documents_text"}):
             return [None]
         return [
@@ -95,7 +95,7 @@ class _Statistics:
                 count=_count(value),
                 unique=value["unique_texts"],
                 characters=value["total_text_length"],
-                # Of retrieval and reranking; of no other type has mteb such a column.
+                # Only retrieval and reranking have such a column in mteb.
                 role="query" if column == "queries_text" else "document",
             )
             for column, value in columns.items()
@@ -118,7 +118,7 @@ def _statistics_of(
 
 @lru_cache(maxsize=64)
 def _file_of(kind: str, task: str) -> Mapping[str, Any]:
-    """Return a task's statistics by split, from where `TaskMetadata.descriptive_stat_path` is."""
+    """Return a task's statistics by split, from `TaskMetadata.descriptive_stat_path`."""
     spec = importlib.util.find_spec("mteb")
     if spec is None or spec.origin is None:
         return {}
@@ -130,13 +130,13 @@ def _file_of(kind: str, task: str) -> Mapping[str, Any]:
 
 
 def _count(statistics: Mapping[str, Any]) -> int:
-    """Return how many texts there are, which mteb states by their total and average length."""
+    """Return the number of texts, which mteb states by their total and average length."""
     average = statistics["average_text_length"]
     return round(statistics["total_text_length"] / average) if average else 0
 
 
 def _limited(texts: Texts, most: int | None, share: float | None) -> Texts:
-    """Return what is left of a column of which mteb scores a part, drawn at random."""
+    """Return the scored part of a column of which mteb draws a random sample."""
     count = texts.count if share is None else int(share * texts.count)
     return _sample(texts, count if most is None else min(most, count))
 
@@ -153,7 +153,7 @@ def _sample(texts: Texts, count: int) -> Texts:
 
 
 def _drawn(train: _Statistics, drawing: Drawing) -> Texts | None:
-    """Return what is drawn of a train split, or None where its statistics do not say."""
+    """Return the samples drawn from a train split, or None if its statistics do not state them."""
     every = train.texts()[0]
     if every is None:
         return None

@@ -46,13 +46,13 @@ class Texts:
 
 
 def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tuple[Texts, ...]:
-    """Return what of a task's texts is encoded under a limit, as far as that can be told.
+    """Return the texts that are encoded under a limit, as far as known.
 
     Args:
-        texts: of the whole task.
-        kind: its type in mteb.
-        limit: items a split and subset.
-        subsets: how many of these are scored.
+        texts: texts of the whole task.
+        kind: type of the task in mteb.
+        limit: number of items per split and subset.
+        subsets: number of scored splits and subsets.
     """
     searches = "Retrieval" in kind or "Reranking" in kind
     reduced = []
@@ -60,7 +60,7 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
         most = limit * subsets
         if searches and one.role == "document":
             most *= DOCUMENTS_A_QUERY
-        # Of a training split as much is drawn as ever.
+        # Samples of a training split are not reduced.
         if one.drawn_rows or not one.count:
             reduced.append(one)
             continue
@@ -68,7 +68,7 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
         reduced.append(
             replace(
                 one,
-                # What is measured of them says nothing of all of them.
+                # Measurements of the sample do not apply to all texts.
                 origin=f"limit {limit}/{one.origin}",
                 count=count,
                 unique=min(count, one.unique),
@@ -90,7 +90,7 @@ class Part:
             them further; None: all.
         asked_splits: the protocol's rule, or a benchmark's splits joined by commas.
         source: source of the task.
-        limit: how many items of each split and subset are scored; None: all.
+        limit: number of items scored in each split and subset; None: all.
     """
 
     name: str
@@ -106,10 +106,10 @@ class Part:
         return replace(self, source=self.source.at(window))
 
     def texts(self) -> tuple[Texts, ...] | None:
-        """Return the texts that a model encodes for it, or None where that is not known.
+        """Return the texts that a model encodes for it, or None if unknown.
 
         Raises:
-            RequestError: they cannot be had, although nothing is `missing`.
+            RequestError: they cannot be read, although nothing is `missing`.
         """
         texts = self.source.texts(self)
         if texts is None or self.limit is None:
@@ -165,9 +165,9 @@ class Source(ABC):
         """Return what is scored of a task under a protocol's rules.
 
         Args:
-            choice: the task, and what a benchmark takes of it.
-            rule: the protocol's for splits.
-            subsets: that the protocol is restricted to; None: all.
+            choice: the task, and a benchmark's restriction of it.
+            rule: the protocol's rule for splits.
+            subsets: subsets that the protocol is restricted to; None: all.
 
         Raises:
             RequestError: nothing of the task is left, or it cannot be run here.
@@ -177,8 +177,8 @@ class Source(ABC):
     def make(self, part: Part) -> AbsTask:
         """Return the task as an mteb object, restricted to the scored part, without data.
 
-        The dataset of a task that is not of the hub has `digest` as its revision, and as its path a
-        name that is no absolute path: those are folders of a mirror.
+        A dataset that is not from the hub has `digest` as its revision. Its path must not be
+        absolute, as absolute paths are folders of a mirror.
 
         Raises:
             RequestError: it cannot be made.
@@ -204,7 +204,7 @@ class Source(ABC):
         """Return the digest of a task's texts, which belongs to the protocol's key.
 
         Returns:
-            None: the texts are a commit of the hub's, which the task itself names.
+            The digest; None if the texts are a commit of the hub, which the task itself names.
 
         Raises:
             RequestError: the texts cannot be read; names the key or the file.
@@ -212,14 +212,14 @@ class Source(ABC):
         return None
 
     def depends_on_window(self, task: str) -> bool:
-        """Return whether a task has other texts for a model with another window."""
+        """Return whether a task's texts depend on the model's window."""
         return False
 
     def missing(self, task: str) -> Sequence[str]:
         """Return a line for each missing part of a task's own texts: the key or file, and why.
 
-        Datasets of the hub (`datasets`) are not among them: `lcbench.hub.datasets.missing_data`
-        looks for those, in mirrors and caches, and what is missing there can be fetched.
+        Datasets of the hub (`datasets`) are not included: `lcbench.hub.datasets.missing_data` looks
+        for them in mirrors and caches, and they can be fetched.
         """
         return ()
 
@@ -246,7 +246,7 @@ def source_of(task: str, sources: Iterable[Source]) -> Source:
     """Return the source of a task.
 
     Raises:
-        RequestError: none of them has it.
+        RequestError: no source has it.
     """
     for source in sources:
         if task in source.names():

@@ -16,7 +16,7 @@ from lcbench.tasks.corpus.names import is_own
 from lcbench.tasks.registry import Registry, TaskChoice, TaskEntry, registry, subsets_of
 from lcbench.tasks.source import Part, Source, source_of
 
-# The column of a task that no suite names, by its type in mteb.
+# Columns of tasks that are not in a suite, by type in mteb.
 _COLUMN_OF_TYPE = {
     "Classification": "Class",
     "MultilabelClassification": "Class",
@@ -42,8 +42,8 @@ class Suite:
 
     Attributes:
         name: of its config.
-        columns: the tasks of each column of Table 1.
-        revisions: the commit of each task's dataset, for the tasks that it is pinned for.
+        columns: tasks of each column of Table 1.
+        revisions: commits of the datasets of pinned tasks.
     """
 
     name: str
@@ -84,9 +84,9 @@ def shipped_suites() -> tuple[Suite, ...]:
 
 
 def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
-    """Return the column of Table 1 of a task: as a suite has it, else by its type in mteb.
+    """Return the column of Table 1 of a task, from a suite or else by its type in mteb.
 
-    A user's own texts have columns of their own.
+    A user's own texts have separate columns.
     """
     if is_own(task):
         return f"{_COLUMN_OF_TYPE.get(kind or '', kind or 'Other')} (own)"
@@ -98,7 +98,7 @@ def column_of(task: str, kind: str | None, suites: Sequence[Suite]) -> str:
 
 
 def averaged_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `Avg` is the mean of: not `OUTSIDE_AVERAGE`, unless there are only those."""
+    """Return the columns that `Avg` averages: not `OUTSIDE_AVERAGE`, unless there are no others."""
     return tuple(name for name in columns if name not in OUTSIDE_AVERAGE) or tuple(columns)
 
 
@@ -108,9 +108,9 @@ def choose(
     """Return the distinct tasks that names stand for, and omitted tasks of benchmarks.
 
     Args:
-        names: of tasks, of suites, of mteb benchmarks.
-        suites: that there are.
-        sources: of tasks.
+        names: names of tasks, suites or mteb benchmarks.
+        suites: known suites.
+        sources: sources of tasks.
 
     Raises:
         RequestError: a name is none of these, or two benchmarks ask for different parts of a task.

@@ -1,4 +1,4 @@
-"""Texts that are not on the hub, as a result describes them, without the request that made it."""
+"""Descriptions of texts that are not on the hub, read from results without their request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lcbench.tasks.corpus.plan import MTEB_KINDS
 from lcbench.tasks.docs.names import SYNTHETIC_TASKS
 from lcbench.tasks.docs.source import DocsSource
 
-# In a provenance: whether the task has other texts for another window (`Source`).
+# In provenance: whether the task's texts depend on the window (`Source`).
 DEPENDS_ON_WINDOW = "depends_on_window"
 
 
 def depend_on_window(provenance: Mapping[str, Any], task: str) -> bool:
-    """Return whether a result's texts depend on the window, as their source has recorded.
+    """Return whether a result's texts depend on the window, as recorded by their source.
 
-    Older results do not say it; they know no other such tasks than the docstrings' synthetic ones.
+    Older results lack this record; their only such tasks are the synthetic ones of the docs suite.
     """
     return provenance.get(DEPENDS_ON_WINDOW, task in SYNTHETIC_TASKS) is True
 
@@ -26,7 +26,7 @@ def heading_of(dataset: str | None) -> str:
     """Return the name of a source's texts in a heading.
 
     Args:
-        dataset: `Origin.dataset` of a provenance; None: of a result from before sources had names.
+        dataset: `Origin.dataset` in provenance; None for results from before it was recorded.
     """
     return "docs" if dataset in (None, DocsSource.origin.dataset) else dataset
 

@@ -162,7 +162,7 @@ def test_spearman_of_the_pairs_by_their_longer_text(results: Results) -> None:
     )
 
 
-def test_a_correlation_with_a_constant_is_a_hole(results: Results) -> None:
+def test_a_correlation_with_a_constant_is_a_missing_value(results: Results) -> None:
     rows = item_rows([0.5] * 40, tokens=[5] * 40, tokens_2=[5] * 40, gold=["1", "2"] * 20)
     write_cell(results, "STS13", 0.5, rows)
     write_cell(results, "STS13", 0.5, rows, policy=OURS)
@@ -186,7 +186,7 @@ def test_no_length_of_what_has_no_items_or_no_score_of_each(results: Results) ->
     assert found_in(results) == []
 
 
-def test_other_items_and_scores_that_do_not_count_are_holes(results: Results) -> None:
+def test_other_items_and_scores_that_do_not_count_are_missing_values(results: Results) -> None:
     rows = texts([0.5] * 30, [5] * 30)
     write_cell(results, "ImdbClassification", 0.5, rows)
     others = [{**row, "id": f"other {row['id']}"} for row in rows]
@@ -325,7 +325,7 @@ def lengths(task: str = "T", intervals: Mapping[str, Any] | None = None) -> Leng
     )
 
 
-def test_the_table_has_a_column_a_bucket_and_marks_what_is_sure(results: Results) -> None:
+def test_the_table_has_a_column_a_bucket_and_marks_what_is_significant(results: Results) -> None:
     long = LengthBuckets(
         **{
             **lengths("Long").__dict__,

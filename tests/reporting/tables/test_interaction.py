@@ -82,7 +82,7 @@ def test_the_gain_per_doubling_and_that_of_the_longest_fifth(results: Results) -
     assert any("leave out that each classifier" in note for note in shown.notes)
 
 
-def test_what_has_no_answer_is_said_and_has_no_number(results: Results) -> None:
+def test_what_has_no_answer_is_noted_and_has_no_number(results: Results) -> None:
     def write(task: str, values: list[float], characters: list[int]) -> None:
         for policy in (BASELINE, OURS):
             more = {"characters": characters, "tokens": characters}

@@ -74,7 +74,7 @@ def test_a_row_a_subset_and_their_mean() -> None:
     assert "| Massive | en | 70.00 | 10.00 | 77.00 | ▲ 10.00 |" in formats.markdown(shown)
 
 
-def test_what_table_1_does_not_count_is_a_hole_in_every_subset() -> None:
+def test_what_table_1_does_not_count_is_a_missing_value_in_every_subset() -> None:
     rows = [
         row("1", "Massive", "en", 0.6),
         row("1", "Massive", "de", 0.5),

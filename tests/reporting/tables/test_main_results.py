@@ -107,7 +107,7 @@ def line_with(text: str, start: str) -> str:
     return line
 
 
-def test_terminal_prints_two_decimals_arrows_and_holes(tables: list[ScoreTable]) -> None:
+def test_terminal_prints_two_decimals_arrows_and_missing_values(tables: list[ScoreTable]) -> None:
     text = printed(table_1(tables[0]))
     assert "Window 512" in text
     assert line_with(text, "Model").split()[1:] == ["(1)", "(1)", "(1)", "(1)", "Avg"]
@@ -665,7 +665,7 @@ def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
     assert len(rule) < 60
 
 
-def test_without_resamples_nothing_is_said_of_a_bootstrap(tables: list[ScoreTable]) -> None:
+def test_without_resamples_nothing_is_noted_about_a_bootstrap(tables: list[ScoreTable]) -> None:
     none = TableStatistics({}, {}, {}, resamples=0)
     said = footnotes(tables[0], none)
     assert said[-1] == "No intervals were asked for (resamples=0)."

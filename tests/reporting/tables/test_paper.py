@@ -274,7 +274,7 @@ def test_a_kept_position_bias_is_not_the_papers_temperature(results: Results) ->
     assert {one.row for one in compared(results)} == {"raw"}
 
 
-def test_two_revisions_of_a_model_are_told_apart(results: Results) -> None:
+def test_two_revisions_of_a_model_are_distinguished(results: Results) -> None:
     write_means(results, RAW)
     write_means(results, OURS, revision="e" * 40)
     found = compared(results)

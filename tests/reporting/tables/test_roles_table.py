@@ -129,7 +129,7 @@ def test_several_temperatures_are_sections_and_the_columns_are_models() -> None:
     assert texts[1][3] == ["Raw", "50.00", "50.00"]
 
 
-def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
+def test_what_is_known_of_a_setting_is_shown_next_to_it() -> None:
     values = {
         ("1", "Retr", "A"): 0.5,
         ("0.8", "Retr", "A"): 0.55,
@@ -168,7 +168,7 @@ def test_what_is_known_of_a_setting_is_told_beside_it() -> None:
     assert float(rows[1]["m, τ = 0.8"]) == pytest.approx(45)
 
 
-def test_a_grid_has_constants_on_its_diagonal_and_holes_where_nothing_was_tried() -> None:
+def test_a_grid_has_constants_on_its_diagonal_and_missing_values_where_nothing_was_tried() -> None:
     values = {
         ("1", "Retr", "A"): 0.5,
         ("0.9", "Retr", "A"): 0.51,

@@ -77,7 +77,7 @@ def test_values_by_length_of_every_policy(table: LengthTable) -> None:
     assert [row.mean for row in table.rows[:4]] == pytest.approx([62.5, 37.5, 60.0, 50.0])
 
 
-def test_what_table_1_does_not_count_is_a_hole_at_every_length(table: LengthTable) -> None:
+def test_what_table_1_does_not_count_is_a_missing_value_at_every_length(table: LengthTable) -> None:
     # One length fewer than its baseline has: the cell is refused as a whole.
     assert table.rows[4].scores == {128: None, 256: None, 512: None}
     assert table.rows[4].mean is None

@@ -72,7 +72,7 @@ def test_a_task_in_longembeds_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_fact_stands_in_its_own_document_and_in_no_other(name: str) -> None:
+def test_a_fact_is_in_its_own_document_and_in_no_other(name: str) -> None:
     sizes = replace(MADE, documents=100)
     for made in hidden(name, sizes).values():
         for i, one in enumerate(made):

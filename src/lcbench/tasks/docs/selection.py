@@ -53,14 +53,14 @@ class SyntheticSizes:
         return replace(self, lengths=tuple(part for part in parts if part >= SHORTEST))
 
     def describe_long(self, model: str, window: int | None) -> str | None:
-        """Return a remark about long documents whose lengths follow from the window; else None.
+        """Return a remark about long documents whose lengths depend on the window, or None.
 
         Args:
             model: its name.
             window: of the model, in tokens; None: not limited.
 
         Returns:
-            None where they are not long, or were chosen.
+            The remark; None if they are not long, or the lengths were requested.
         """
         lengths = self.at(window).lengths or ()
         if self.lengths is not None or max(lengths, default=0) <= _LONG_TOKENS:
@@ -100,12 +100,12 @@ class DocsSizes:
 
 @dataclass(frozen=True)
 class Selection:
-    """The texts that the tasks of the docs suite are made of.
+    """The texts of the docs suite's tasks.
 
     Attributes:
-        sizes: what was asked for.
-        documents: sorted by id.
-        long_documents: sorted by id; some may be among `documents` as well.
+        sizes: requested sizes.
+        documents: documents, sorted by id.
+        long_documents: long documents, sorted by id; some may also be in `documents`.
     """
 
     sizes: DocsSizes
@@ -116,7 +116,7 @@ class Selection:
     def digest(self) -> str:
         """40 hexadecimal digits over all texts and sizes: the datasets' revision."""
         sizes = asdict(self.sizes)
-        # The synthetic tasks have a digest of their own; none of the texts here depends on them.
+        # The synthetic tasks have their own digest, and these texts do not depend on them.
         del sizes["synthetic"]
         content = [
             sizes,

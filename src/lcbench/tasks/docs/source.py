@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Names of the only subset that a request may use.
 _SUBSET_NAMES = frozenset({"en", "eng", "eng-Latn", "default"})
-# Samples of a classification that says nothing else (mteb's `AbsTaskClassification.n_experiments`).
+# Default number of samples of a classification (mteb's `AbsTaskClassification.n_experiments`).
 _DRAWS = 10
 
 
@@ -48,13 +48,13 @@ class DocsSource(Source):
         return {"default": ("eng-Latn",)}
 
     def resolve(self, choice: TaskChoice, rule: str, subsets: tuple[str, ...] | None) -> Part:
-        """Return all of a task, which is in English."""
+        """Return the whole task, which is in English."""
         if subsets is not None and not _SUBSET_NAMES & set(subsets):
             raise no_subset(choice.name, subsets, ["default (English)"])
         return Part(choice.name, None, ("test",), subsets, rule, self)
 
     def make(self, part: Part) -> AbsTask:
-        """Return a task as mteb's object, its texts drawn; imports mteb."""
+        """Return a task as an mteb object with its texts; imports mteb."""
         if part.name in SYNTHETIC_TASKS:
             from lcbench.tasks.docs import synthetic
 

@@ -27,7 +27,7 @@ def _metadata(name: str, description: str) -> TaskMetadata:
         dataset={"path": "lcbench/docstrings", "revision": "set when the texts are made"},
         type="Retrieval",
         main_score="ndcg_at_1",
-        # Those of a task follow from its sizes.
+        # Splits depend on the sizes.
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
         modalities=["text"],
@@ -87,14 +87,14 @@ _CLASSES: dict[str, type[_Synthetic]] = {
 
 
 def make_task(name: str, sizes: SyntheticSizes) -> AbsTaskRetrieval:
-    """Return the synthetic task of that name, its texts made.
+    """Return a synthetic task with its texts.
 
     Args:
         name: of the task.
-        sizes: for a model's window (`SyntheticSizes.at`).
+        sizes: sizes for a model's window (`SyntheticSizes.at`).
 
     Raises:
-        RequestError: the sizes cannot be had.
+        RequestError: the sizes are impossible.
     """
     return _CLASSES[name](sizes)
 

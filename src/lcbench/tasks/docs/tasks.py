@@ -57,7 +57,7 @@ class _Drawn(AbsTask):
 
 
 class _DocstringSearch(_Drawn, AbsTaskRetrieval):
-    """Retrieval and reranking: find the body that a summary was cut from."""
+    """Retrieval and reranking: find the body of a docstring by its summary."""
 
     def _documents(self) -> Sequence[Docstring]:
         return self.selection.documents
@@ -70,7 +70,8 @@ class _DocstringSearch(_Drawn, AbsTaskRetrieval):
         ids = [doc.id for doc in documents]
         split = RetrievalSplitData(
             corpus=Dataset.from_dict({"id": ids, "text": [doc.body for doc in documents]}),
-            # Ids of their own: mteb can be told to ignore a document of the query's id.
+            # Different from the documents' ids, since mteb can ignore a document with the query's
+            # id.
             queries=Dataset.from_dict(
                 {"id": [_query(id_) for id_ in ids], "text": [doc.summary for doc in documents]}
             ),
