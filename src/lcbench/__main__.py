@@ -1,4 +1,4 @@
-"""`python -m lcbench`: hands over to the command line."""
+"""`python -m lcbench`: runs the command line."""
 
 from lcbench.cli.app import main
 

@@ -272,7 +272,7 @@ class ReportSettings:
         against: a second results folder to compare with, or None.
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of the bootstrap.
-        show: names of tables that are printed besides the first ones; `all`: all of them.
+        show: names of further tables to print; `all`: all of them.
     """
 
     results_dir: Path

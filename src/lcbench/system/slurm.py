@@ -28,8 +28,8 @@ class JobOptions:
         cpus: CPUs per array task.
         memory: memory per array task, as Slurm writes it (`32G`).
         time: time limit of an array task, as Slurm writes it (`4:00:00`).
-        signal_seconds: seconds before the time limit at which a task is told to finish.
-        requeue: whether a task that was told to stop goes back into the queue.
+        signal_seconds: seconds before the time limit at which a task is asked to finish.
+        requeue: whether a task that was asked to stop is requeued.
         report: whether a job that depends on the array writes the report.
         options: further options of sbatch, one word each.
         preamble: shell lines that a job runs first: modules, conda.

@@ -78,7 +78,7 @@ class _Statistics:
     content: Mapping[str, Any]
 
     def texts(self) -> list[Texts | None]:
-        """Return the texts of each column that is encoded; None in the place of what is unknown."""
+        """The texts of each encoded column; None if unknown."""
         columns = {
             column.removesuffix("_statistics"): value
             for column, value in self.content.items()

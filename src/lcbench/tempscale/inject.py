@@ -414,26 +414,27 @@ class Injection:
 
 
 def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injection:
-    """Make `model` compute attention at a policy, proven before this returns.
+    """Apply a temperature policy to a model's attention, and check it in every layer.
 
     Args:
-        model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that holds one.
+        model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that contains one.
         tau: a temperature in (0, ∞); or a policy: `{"query": 0.8, "document": 1.0}`,
             `{"layers": {0: 1.0, 6: 0.8}}`, `{"length": {0: 1.0, 256: 0.9}}`,
             `{"length": "logn"}`, or an object of `lcbench.tempscale.policy`.
-        tau_bias: `divided` (a position bias is divided with the logits) or `kept`.
+        tau_bias: `divided` (a position bias is divided along with the logits) or `kept`.
 
     Returns:
-        A handle with `.remove()`, `.role` and `.proof`, which is a context manager as well. A
-        policy by role follows `encode_query` and `encode_document`, and so mteb and the evaluators
-        of sentence-transformers; before a plain `encode` say whose texts follow:
-        `injection.role = "query"`. It holds in this process: `encode` with a pool or several
-        devices is an error.
+        A handle with `.remove()`, `.role` and `.proof`, which is also a context manager. A policy
+        by role follows `encode_query` and `encode_document`, which mteb and the evaluators of
+        sentence-transformers call; before a plain `encode`, set the role: `injection.role =
+        "query"`. The injection is in effect in this process only, so `encode` with a pool or
+        several devices raises an error.
 
     Raises:
-        InjectionError: the model's attention cannot be reached in every layer (the message names
-            the obstacle), or it already runs at a temperature. The model is unchanged.
-        RequestError: `tau` is no policy, or names a layer or length that the model does not have.
+        InjectionError: the temperature cannot be applied in every attention layer (the message
+            gives the reason), or the model already has an injection. The model is unchanged.
+        RequestError: `tau` is not a policy, or names a layer or length that the model does not
+            have.
 
     Examples:
         >>> model = SentenceTransformer("BAAI/bge-base-en-v1.5")

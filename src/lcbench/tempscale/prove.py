@@ -51,11 +51,10 @@ class Proof:
 
     Attributes:
         layers: names of the attention layers, in the order in which the model runs them.
-        tau: for each of them, the temperatures that it was shown to compute at (two where they
-            differ by role or length).
-        largest_error: of any layer's output against the formula in float64, relative to the
-            largest magnitude of that output.
-        seconds: what the proof took.
+        tau: temperatures verified in each layer (two if they differ by role or length).
+        largest_error: largest error of any layer's output compared with the formula in float64,
+            relative to the largest magnitude of that output.
+        seconds: time of the check.
     """
 
     layers: tuple[str, ...]
