@@ -81,7 +81,7 @@ def queries_of(task: OwnTask, left_out: LeftOut) -> Iterator[Query]:
     """Yield the queries of a retrieval task; each text once, unless the file has ids."""
     table = task.table("queries")
     if table is None:
-        for query, _, _ in _pairs(task, left_out):
+        for query, _, _ in search_rows_of(task, left_out):
             if query is not None:
                 yield query
         return
@@ -99,7 +99,7 @@ def documents_of(task: OwnTask, left_out: LeftOut) -> Iterator[Document]:
     """Yield the documents of a retrieval task; each text once, unless the file has ids."""
     table = task.table("corpus")
     if table is None:
-        for _, document, _ in _pairs(task, left_out):
+        for _, document, _ in search_rows_of(task, left_out):
             if document is not None:
                 yield document
         return
@@ -117,7 +117,7 @@ def judgements_of(task: OwnTask, left_out: LeftOut) -> Iterator[Judgement]:
     """Yield the judgements of a retrieval task, without looking for what they judge."""
     table = task.table("qrels")
     if table is None:
-        for _, _, judgement in _pairs(task, left_out):
+        for _, _, judgement in search_rows_of(task, left_out):
             yield judgement
         return
     for row in _rows(table):
@@ -147,7 +147,7 @@ def judgement_of(table: Table, row: Row) -> Judgement:
     return Judgement(query, document, int(grade))
 
 
-def _pairs(
+def search_rows_of(
     task: OwnTask, left_out: LeftOut
 ) -> Iterator[tuple[Query | None, Document | None, Judgement]]:
     """Yield a query, its document and their judgement for each row; None for a repeated text."""

@@ -13,6 +13,7 @@ from lcbench.tasks.corpus.check import (
     labelled_of,
     queries_of,
     scored_pairs_of,
+    search_rows_of,
 )
 from lcbench.tasks.corpus.digests import Numbers, cached, number_of
 from lcbench.tasks.corpus.plan import OwnTask
@@ -95,11 +96,11 @@ def _retrieval(task: OwnTask) -> Survey:
     queries, documents = _Tally(), _Tally()
     ids = Numbers()
     if task.table("qrels") is None:
-        # One pass makes all three: what is left out is counted once.
-        for query in queries_of(task, left_out):
-            queries.add(query.text)
-        for document in documents_of(task, LeftOut()):
-            documents.add(document.text)
+        for query, document, _ in search_rows_of(task, left_out):
+            if query is not None:
+                queries.add(query.text)
+            if document is not None:
+                documents.add(document.text)
     else:
         judged = _judged(task)
         there = Numbers()
