@@ -156,9 +156,8 @@ def test_whole_datasets_get_mtebs_scores(
     written: Callable[[Path, Path], Path],
     mirror: Path,
     tmp_path: Path,
-    minilm_folder: Path,
+    encoder: Encoder,
 ) -> None:
-    encoder = encoder_of(minilm_folder)
     theirs = score(of_mteb(name, mirror), encoder).result.get_score()
     ours = score(make_task(own(written(mirror, tmp_path), kind)), encoder).result.get_score()
     assert ours == pytest.approx(theirs, abs=1e-6)
