@@ -14,18 +14,17 @@ def test_faults_end_with_two_and_one_message(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one. two"}\n{"text": "thr\n', encoding="utf-8")
     (tmp_path / "b.csv").write_text("x,y\n1,2\n", encoding="utf-8")
     (tmp_path / "c (1).csv").write_text("text\none\n", encoding="utf-8")
-    for asked, message in (
-        ("./a.jsonl", "line 2: it is not JSON"),
-        ("b.csv", "there is no column text; there are: x, y."),
-        ("./c", "there is no file or folder"),
-        ("./c (1).csv", "'tasks=\"./c (1).csv\"'"),
+    for command, asked, message in (
+        (None, "./a.jsonl", "line 2: it is not JSON"),
+        ("tasks", "b.csv", "there is no column text; there are: x, y."),
+        ("estimate", "./c", "there is no file or folder"),
+        ("plan", "./c (1).csv", "'tasks=\"./c (1).csv\"'"),
     ):
-        for command in ("tasks", None):
-            done = run(f"tasks={asked}", command=command)
-            assert done.returncode == 2
-            assert done.stderr.startswith("lcbench: error: ")
-            assert message in " ".join(done.stderr.split())
-            assert "Traceback" not in done.stderr
+        done = run(f"tasks={asked}", command=command)
+        assert done.returncode == 2
+        assert done.stderr.startswith("lcbench: error: ")
+        assert message in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
 
 
 def test_they_are_listed_next_to_other_tasks(run: Run, tmp_path: Path) -> None:

@@ -201,9 +201,13 @@ def test_code_of_a_model_runs_only_if_this_command_line_says_so(tmp_path: Path) 
     """Whoever can write in a folder of results can change a manifest."""
     made = freeze(tmp_path)
     model = SimpleNamespace(name="org/model", revision="f" * 40, trust_remote_code=True)
-    kept: Any = SimpleNamespace(models=(model,))
+    kept: Any = SimpleNamespace(models=(model,), own_classes=())
     with pytest.raises(RequestError, match=r"org/model@f{40}.*model\.trust_remote_code=true"):
         check_trust(made, kept, ["engine.device=cpu"])
     check_trust(made, kept, ["model.trust_remote_code=true"])
     model.trust_remote_code = False
     check_trust(made, kept, [])
+    kept.own_classes = (SimpleNamespace(target="mypackage.tasks:MyTask"),)
+    with pytest.raises(RequestError, match=r"mypackage\.tasks:MyTask.*trust_remote_code=true"):
+        check_trust(made, kept, [])
+    check_trust(made, kept, ["model.trust_remote_code=true"])

@@ -121,6 +121,7 @@ def test_the_frame(results: Results) -> None:
         "subset": "default",
         "score": 0.625,
         "imported": None,
+        "left_out": {},
     }
     assert conditions["mteb"] == "2.26.24"
     assert json.loads(conditions["data"])["origin"] == "hub"
