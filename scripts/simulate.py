@@ -386,45 +386,46 @@ their standard error is {error:.1f} where they are near 5 or 95.
 ## The best of six τ
 
 The paper's design: 40 tasks in the columns of its Table 1, and six τ, none of which has an
-effect on average. ρ is the correlation of the items' noise at neighbouring τ. The tasks are
-equal, or their true effects differ as much as the noise of their items. The interval of the
-best τ has to allow for the choice: the band over all τ tried covers all of them at once in at
-least 95 of 100 runs, and it claims a gain in at most 5. The interval of a single τ would claim
-one more often.
+effect on average. ρ is the correlation of the items' noise at neighbouring τ. The tasks have equal
+true effects, or effects that differ as much as the noise of their items. The interval of the best τ
+must account for the choice: the band over all τ tried covers all of them simultaneously in at least
+95 of 100 runs, and claims a gain in at most 5. The interval of a single τ would claim a gain more
+often.
 
 {table_of_choice(runs, seed)}
 
 ## One task
 
-Coverage of the 95 % interval when 15 % of the queries change to another value of nDCG@10, without
-an effect on average. (If fewer than ten changed, the report gives no mark.)
+Coverage of the 95 % interval if 15 % of the queries change to another value of nDCG@10, without an
+effect on average. (If fewer than ten change, the report does not mark the change.)
 
 {table_of_items(runs, seed)}
 
 One hundred documents with 3 to 12 queries each, without an effect: how often the interval excludes
-zero, which should be 5, when queries are resampled and when documents are, as in the report.
+zero, which should be in 5 % of runs, if queries are resampled, and if documents are resampled, as
+in the report.
 
 {table_of_clusters(runs, seed)}
 
 ## The p-value of a classification
 
-Texts classified by ten classifiers, each trained on a draw of its own, without an effect: how often
-p is at most so small, which should be 5, 1 and 0.1. The draws vary by so many standard deviations
-of the texts' difficulty.
+Texts classified by ten classifiers, each trained on a different draw, without an effect: how often
+p is below each threshold, which should be in 5, 1 and 0.1 % of runs. The variation between draws is
+in standard deviations of the texts' difficulty.
 
 {table_of_p(runs, seed)}
 
 ## Tables by length
 
-Coverage of the 95 % intervals of a mean, and of the slope of changes over length: a bootstrap where
-nothing was trained, else Student's t over texts crossed with training draws.
+Coverage of the 95 % intervals of a mean, and of the slope of changes over length: from a bootstrap
+without training draws, otherwise Student's t over texts crossed with training draws.
 
 {table_of_lengths(runs, seed)}
 
 ## Columns of few tasks
 
-A column's mean is a statement about other tasks like these. Coverage of the 95 % interval of one τ,
-and in parentheses its median width in standard deviations of the items' noise.
+The interval of a column covers other tasks like these. Coverage of the 95 % interval of one τ, and
+in parentheses its median width in standard deviations of the items' noise.
 
 {table_of_columns(runs, seed)}
 """
