@@ -1,6 +1,7 @@
 """Requests go through the engine as through a pipeline: the model never waits for a batch."""
 
 import multiprocessing
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -267,3 +268,11 @@ def test_a_run_that_is_given_up_leaves_no_thread_waiting(make_model: Callable[[s
         assert begun.wait(60)
     for one in pending:
         assert one.cancelled() or isinstance(one.exception(60), (RuntimeError, Stopped))
+
+
+def test_threads_hand_over_soon_while_there_is_an_engine(make_model: Callable[[str], Path]) -> None:
+    before = sys.getswitchinterval()
+    engine, _ = engine_of(make_model("bert"))
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    engine.close()
+    assert sys.getswitchinterval() == pytest.approx(before)

@@ -91,10 +91,7 @@ def _run_stoppable(
     for name, value in first.environment.items() if others else ():
         if name != "CUDA_VISIBLE_DEVICES":
             os.environ.setdefault(name, value)
-    trusts = any(model.trust_remote_code for model in settings.models)
-    words = [one for one in open_keys() if not one.lstrip("+~").startswith("engine")]
-    words += [f"element={element}"] if element is not None else []
-    words += [TRUSTS] if trusts and TRUSTS not in words else []
+    words = _words(settings, element) if others else []
     results = Results(settings.results_dir)
     status = 0
     try:
@@ -107,13 +104,14 @@ def _run_stoppable(
                 element=element,
                 begun=group.start,
             )
-            if not outcome.stopped:
+            # What was stopped gently may finish its cells.
+            if stop.is_gentle or not outcome.stopped:
                 status = group.wait()
         if outcome.stopped:
             # Under -m no further job is started either.
             raise Terminated("stopped by a signal")
     except KeyboardInterrupt as end:
-        if element is not None:
+        if element is not None and not is_shared():
             _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     elsewhere = {
@@ -143,6 +141,16 @@ def _run_stoppable(
     if outcome.refused:
         return 2
     return max(status, 1 if outcome.failed else 0)
+
+
+def _words(settings: Settings, element: int | None) -> list[str]:
+    """Return the keys with which another process runs the same cells, but for the engine."""
+    words = [one for one in open_keys() if not one.lstrip("+~").startswith("engine")]
+    if element is not None:
+        words.append(f"element={element}")
+    if any(model.trust_remote_code for model in settings.models) and TRUSTS not in words:
+        words.append(TRUSTS)
+    return words
 
 
 def _requeue(stop: Stop, *, lost: bool = False) -> None:

@@ -8,6 +8,7 @@ tokenised, and its batches queue behind the last ones of the request before it.
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,9 @@ from lcbench.tempscale.policy import Policy, Role
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
+# Time after which a thread that runs Python hands over to another; Python's own is 5 ms. A thread
+# that runs a batch gives way at each of its operations, and should not wait so long each time.
+_SWITCH_SECONDS = 0.0005
 # Part of the store's key: raised by hand whenever a change of the code changes embeddings. The test
 # of the golden embeddings fails if they change and this does not.
 EMBEDDING_VERSION = 1
@@ -129,6 +133,8 @@ class Engine:
         # What the model is at; None: that is being changed, or not known.
         self._policy: Policy | None = None
         self._last_end = 0.0
+        self._switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
 
     def at(self, policy: Policy) -> LocalBackend:
         """Return the encoder at a policy."""
@@ -249,6 +255,7 @@ class Engine:
             self._forward.stop()
             self._threads.shutdown(wait=not self.is_stuck, cancel_futures=True)
             self._forward.close(wait=not self.is_stuck)
+            sys.setswitchinterval(self._switch_seconds)
         self._store.flush()
 
     def stop(self) -> None:

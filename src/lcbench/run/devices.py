@@ -23,7 +23,7 @@ from lcbench.errors import RequestError
 from lcbench.plan.manifest import Manifest
 from lcbench.score.pool import processes
 from lcbench.system.hardware import cores, devices_of
-from lcbench.system.signals import END_SECONDS, Stop
+from lcbench.system.signals import END_SECONDS, Stop, grace_seconds
 from lcbench.system.words import key_value, several
 
 # Set in the processes that are started here.
@@ -173,13 +173,14 @@ class Others:
         worst = 0
         for number, (process, output) in enumerate(self._started, start=1):
             try:
-                status = process.wait(_LAST_SECONDS)
+                # After a gentle stop their cells have as long as those of this process.
+                status = process.wait(_LAST_SECONDS + grace_seconds())
             except subprocess.TimeoutExpired:
                 self._warn(f"the process on device {number} does not end; it is ended ({output})")
                 continue
             if status in (1, 2):
                 worst = max(worst, status)
-            elif status:
+            elif status and not self._stop.is_asked:
                 self._warn(
                     f"the process on device {number} ended with status {status}, and left its "
                     f"cells to the others ({output})"
