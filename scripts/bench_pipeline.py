@@ -77,6 +77,8 @@ class Stub:
         self.seconds = 0.0
         self.batches = 0
         self.tokens = 0
+        # Batches that waited when the device had computed the one before.
+        self.ready = 0
         self.began = self.ended = 0.0
         began = time.thread_time()
         # One call that does not let go of the lock.
@@ -86,7 +88,9 @@ class Stub:
     def run(self, tokenizer: Any, batch: Sequence[Any]) -> tuple[np.ndarray, int]:
         features = tokenizer.pad(batch, multiple=8)
         tokens = int(features["input_ids"].numel())
+        waits = self._free.locked()
         with self._free:
+            self.ready += waits
             began = time.perf_counter()
             self.began = self.began or began
             sum(range(self._held))
@@ -173,6 +177,7 @@ def measure(load: Load, engine_of: Any, taus: Sequence[float]) -> list[dict[str,
                     "τ": "first" if number == 0 else "later",
                     "texts": load.processes * load.tasks * load.texts,
                     "tokens a batch": round(stub.tokens / stub.batches),
+                    "next batch ready": f"{stub.ready / max(1, stub.batches - 1):.0%}",
                     "busy, of the whole time": f"{stub.seconds / wall:.1%}",
                     "busy, first to last batch": f"{stub.seconds / (stub.ended - stub.began):.1%}",
                     "time, s": f"{wall:.1f}",

@@ -30,8 +30,7 @@ def embeddings(folder: Path) -> dict[str, list[list[float]]]:
 
     engine, _ = engine_of(folder)
     return {
-        policy: engine.at(parse(yaml.safe_load(policy)))
-        .embed(TEXTS, "document", "")
+        policy: engine.embed(parse(yaml.safe_load(policy)), TEXTS, "document", "")
         .embeddings[:, :COMPONENTS]
         .tolist()
         for policy in POLICIES

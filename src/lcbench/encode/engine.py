@@ -73,17 +73,19 @@ class _Request:
 
     Attributes:
         policy: temperature policy of its texts.
-        context: digest of the context that its embeddings are stored under.
+        context: context that its embeddings are stored under.
         keys: keys of the texts that have to be encoded; empty until these are known.
         is_prepared: whether its texts were looked up and tokenised.
-        is_encoded: whether its batches are in the model.
+        is_encoded: whether the model encodes them at present.
+        is_queued: whether its batches have begun or wait for the model.
     """
 
     policy: Policy
-    context: str
+    context: Context
     keys: frozenset[bytes] = frozenset()
     is_prepared: bool = False
     is_encoded: bool = False
+    is_queued: bool = False
 
     def shares_texts(self, other: _Request) -> bool:
         """Return whether another request computes some of the same embeddings."""
@@ -144,9 +146,11 @@ class Engine:
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Future[Embedded]:
         """Begin to embed texts as `embed` does, and return at once."""
+        # In order here: threads begin in any.
+        request = self._enter(policy, role, prompt)
         # What a thread logs is about the cell of whoever asks.
         context = copy_context()
-        return self._threads.submit(context.run, self.embed, policy, texts, role, prompt)
+        return self._threads.submit(context.run, self._embed, request, texts, role, prompt)
 
     def embed(
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
@@ -163,11 +167,20 @@ class Engine:
             EmbeddingError: an embedding is zero or not finite.
             InjectionError: the policy cannot be set on the model.
         """
-        started = time.perf_counter()
+        return self._embed(self._enter(policy, role, prompt), texts, role, prompt)
+
+    def _enter(self, policy: Policy, role: Role | None, prompt: str) -> _Request:
+        """Put a request at the end of the line."""
         policy = policy.for_role(role or "document")
-        keys, rows, work = digests(texts), np.arange(len(texts)), Work()
-        embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
-        shelf = self._store.shelf(self._context(policy, prompt, role))
+        request = _Request(policy, self._context(policy, prompt, role))
+        with self._changed:
+            self._requests.append(request)
+        return request
+
+    def _embed(
+        self, request: _Request, texts: Sequence[str], role: Role | None, prompt: str
+    ) -> Embedded:
+        started, work = time.perf_counter(), Work()
 
         def missing_of(which: NDArray[np.int64]) -> NDArray[np.int64]:
             found = shelf.read(keys[which], embeddings, which)
@@ -175,10 +188,15 @@ class Engine:
             found[found] = ~_unusable(embeddings[which[found]])
             return which[~found]
 
-        request = _Request(policy, self._context(policy, prompt, role).digest)
-        with self._changed:
-            self._requests.append(request)
+        def queued() -> None:
+            with self._changed:
+                request.is_queued = True
+                self._changed.notify_all()
+
         try:
+            keys, rows = digests(texts), np.arange(len(texts))
+            embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
+            shelf = self._store.shelf(request.context)
             self._wait_to_prepare(request)
             started = time.perf_counter()
             before = self._before(request)
@@ -196,7 +214,7 @@ class Engine:
                         missing = missing_of(missing)
                         tokens = [known[i] for i in missing.tolist()]
                     lengths = np.array([one.length for one in tokens], dtype=np.int32)
-                    with closing(self._forward.run(tokens, role)) as batches:
+                    with closing(self._forward.run(tokens, role, queued)) as batches:
                         for batch in batches:
                             where, read = missing[batch.texts], lengths[batch.texts]
                             _check(batch.embeddings, where, read, len(texts))
@@ -282,7 +300,7 @@ class Engine:
 
         def may_begin() -> bool:
             encoded = [one for one in self._requests if one.is_encoded]
-            return all(one.is_encoded or not one.keys for one in self._before(request)) and (
+            return all(one.is_queued or not one.keys for one in self._before(request)) and (
                 not encoded
                 or (
                     self._policy == request.policy

@@ -168,7 +168,12 @@ class Forward:
             check_routes(self._model, [role], "this model")
         return self._tokenizers[role]
 
-    def run(self, tokens: Sequence[Tokens], role: Role | None = None) -> Generator[Batch]:
+    def run(
+        self,
+        tokens: Sequence[Tokens],
+        role: Role | None = None,
+        queued: Callable[[], None] | None = None,
+    ) -> Generator[Batch]:
         """Run texts through the model and yield batches as they finish, in any order.
 
         Threads may do so at once: the batches of whoever came first are computed first.
@@ -178,7 +183,9 @@ class Forward:
 
         Args:
             tokens: of texts of one role, after the same prompt.
-            role: theirs.
+            role: their role.
+            queued: called once all batches wait for the model, so that those of another thread
+                come after them.
 
         Raises:
             Stopped: by `stop`.
@@ -201,6 +208,9 @@ class Forward:
                 self._pool.submit(self._run_batch, [tokens[i] for i in batch], role): batch
                 for batch in batches
             }
+            if queued is not None:
+                queued()
+                queued = None
             try:
                 for future in as_completed(list(futures)):
                     batch = futures.pop(future)
