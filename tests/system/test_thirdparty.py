@@ -1,6 +1,7 @@
 """Each private name of another library is there, and does what lcbench relies on."""
 
 import ast
+import re
 import subprocess
 import sys
 from multiprocessing import spawn
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lcbench.settings.configs import config_folder
 from lcbench.system import thirdparty
 
 SOURCE = Path(thirdparty.__file__).parents[1]
@@ -120,6 +122,53 @@ def test_options_of_hydra() -> None:
     assert {"--help", "--cfg", "-m", "--multirun", "--config-dir"} <= set(
         thirdparty.hydra_options()
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs", "composed"),
+    [
+        (["tau=0"], 1, ["RUN"]),
+        # Its sweeper composes the config of each job to see that it can be.
+        (["-m", "tau=0,0"], 2, ["MULTIRUN", *4 * ["RUN"]]),
+        # First of all to look for the mode.
+        (["hydra.mode=RUN", "tau=0"], 1, ["MULTIRUN", "RUN"]),
+        (["hydra.mode=MULTIRUN", "tau=0"], 1, ["MULTIRUN", "MULTIRUN", "RUN", "RUN"]),
+        (["--config-dir=.", "tau=0"], 1, ["MULTIRUN", "RUN"]),
+    ],
+    ids=lambda given: " ".join(map(str, given)) if isinstance(given, list) else str(given),
+)
+def test_hydra_composes_no_more_often_than_it_has_to(
+    words: list[str],
+    jobs: int,
+    composed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    from lcbench.cli import app
+
+    load, found = ConfigLoaderImpl.load_configuration, []
+
+    def noted(self: Any, config_name: str, overrides: list[str], run_mode: Any, **more: Any) -> Any:
+        found.append(run_mode.name)
+        return load(self, config_name, overrides, run_mode, **more)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", noted)
+    monkeypatch.setattr(sys, "argv", ["lcbench"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.chdir(tmp_path)
+    assert app.run(words) == 2
+    assert found == composed
+    assert capsys.readouterr().err.count("tau=0 is not a temperature") == jobs
+
+
+def test_no_config_of_ours_sets_hydras_mode() -> None:
+    folder = Path(config_folder())
+    texts = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*.yaml")}
+    assert len(texts) > 20
+    assert [path for path, text in texts.items() if re.search(r"^\s*mode:", text, re.M)] == []
 
 
 def test_the_client_of_the_hub_follows_redirects_and_signs_its_requests() -> None:

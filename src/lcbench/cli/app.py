@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 import hydra
@@ -38,6 +39,7 @@ from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mea
 from lcbench.hub import cache
 from lcbench.settings.configs import config_folder
 from lcbench.system.signals import INTERRUPTED, TERMINATED, Terminated, leave
+from lcbench.system.thirdparty import mode_from_command_line
 
 _LAUNCHER = "hydra-submitit-launcher"
 
@@ -115,8 +117,11 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     decorate = hydra.main(
         config_path=str(config_folder()), config_name=config_name, version_base="1.3"
     )
+    # A user's own folder of configs may set Hydra's mode.
+    has_own_configs = any(word.startswith(("--config", "-c")) for word in sys.argv[1:])
     try:
-        decorate(guarded)()
+        with nullcontext() if has_own_configs else mode_from_command_line():
+            decorate(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
         complain(explain(error, config_name))
         return 2

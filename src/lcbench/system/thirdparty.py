@@ -8,8 +8,8 @@ that importing this module imports none of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from multiprocessing import spawn
 from multiprocessing.process import BaseProcess
@@ -95,6 +95,29 @@ def initialize_hydra(folders: Sequence[Path]) -> None:
         search_path.prepend("command-line", f"file://{folder.resolve()}", anchor="schema")
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2(task_name="app", config_search_path=search_path)
+
+
+@contextmanager
+def mode_from_command_line() -> Iterator[None]:
+    """Let Hydra compose a command's config once, where the command line alone says what is run.
+
+    Hydra composes all of it a second time, only to look for `hydra.mode`: a third of what it takes
+    before a command begins. Without that key `-m` decides, as here.
+    """
+    from hydra._internal.hydra import Hydra
+
+    original = Hydra.get_mode
+
+    def mode(hydra: Any, config_name: str | None, overrides: list[str]) -> Any:
+        if any(word.lstrip("+~").startswith("hydra") for word in overrides):
+            return original(hydra, config_name, overrides)
+        return None
+
+    Hydra.get_mode = mode
+    try:
+        yield
+    finally:
+        Hydra.get_mode = original
 
 
 # huggingface_hub
