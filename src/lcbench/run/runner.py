@@ -56,8 +56,10 @@ if TYPE_CHECKING:
 
 # The delay before a retry.
 _RETRY_DELAY_SECONDS = 10.0
-# The time between checks of cells that other processes run.
-_POLL_SECONDS = 2.0
+# The time between checks of cells that other processes run: it grows while none of them ends, since
+# each check reads the results folder, often over a network.
+_SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.1, 2.0
+_POLL_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,11 @@ class Runner:
 
     def _run_all(self, cells_of: Mapping[LocatedModel, Sequence[Cell]], progress: Progress) -> None:
         waiting = False
+        pause = _SHORTEST_POLL_SECONDS
         while not self._stop.is_asked:
             left = 0
             ran = False
+            over = len(self._over)
             busy: dict[Cell, Busy] = {}
             for model, cells in cells_of.items():
                 free = []
@@ -250,6 +254,8 @@ class Runner:
                 left += sum(cell not in self._over for cell in cells)
             if not left:
                 return
+            if ran or len(self._over) > over:
+                pause = _SHORTEST_POLL_SECONDS
             if ran:
                 waiting = False
                 continue
@@ -261,8 +267,9 @@ class Runner:
                     f"waiting for {len(busy)} cells in other processes: {'; '.join(hosts)}"
                 )
                 waiting = True
-            # A signal has ended the run.
-            time.sleep(_POLL_SECONDS)
+            # A signal ends the run meanwhile.
+            time.sleep(pause)
+            pause = min(_POLL_GROWTH * pause, _LONGEST_POLL_SECONDS)
 
     def _defer(self, busy: Mapping[Cell, Busy]) -> None:
         """Leave cells to processes that are alive, and wait to see whether others are."""
