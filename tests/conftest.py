@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_server import NEVER
+from command_server import NEVER, do_not_wait_for_the_disk, fork_those_that_score
 from commands import Commands
 from tiny_models import tiny_transformer
 
@@ -33,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LCBENCH_CACHE"] = str(base / "cache")
     os.environ["HF_HOME"] = str(base / "huggingface")
     base.mkdir(parents=True, exist_ok=True)
+    # Whatever is started afresh would compile all of lcbench each time.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    do_not_wait_for_the_disk()
     # Whether a step is slow depends on the machine; tests of announcements set their own limit.
     observer.SLOW_SECONDS = NEVER
     ENVIRONMENT.update(os.environ)
@@ -58,6 +62,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    # Else the first that scores in processes of its own waits for one that imports it all again.
+    if {"mteb", "sentence_transformers", "lcbench.score.evaluate"} <= set(sys.modules):
+        fork_those_that_score()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -156,9 +163,11 @@ def _engines_closed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """What runs commands, forked from a process that has imported everything."""
-    running = Commands(ENVIRONMENT)
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    shared = tmp_path_factory.getbasetemp().parent / "commands" if several else None
+    running = Commands(ENVIRONMENT, shared)
     yield running
     running.close()
 

@@ -256,6 +256,8 @@ def test_what_slurm_refuses_is_shown_in_its_words(run, tmp_path: Path) -> None:
     assert "Memory specification can not be satisfied" in refused.stderr
 
 
+# That a job runs there, and says here how it ended, is seen below.
+@pytest.mark.exhaustive
 def test_hydras_own_launcher(run, make_model: Callable[[str], Path], tmp_path: Path) -> None:
     """It copies what is to be done into its jobs: that depends on where it was defined."""
     done = run(

@@ -42,6 +42,25 @@ def test_it_says_the_same_as_a_fresh_one(
     )
 
 
+@pytest.mark.exhaustive
+def test_processes_that_run_tests_share_what_forks(tmp_path: Path) -> None:
+    first, second, third = (Commands(os.environ, tmp_path / "shared") for _ in range(3))
+    said = [one.run(["--version"], tmp_path, os.environ).stdout for one in (first, second)]
+    first.close()
+    said.append(second.run(["--version"], tmp_path, os.environ).stdout)
+    assert len(set(said)) == 1
+    assert said[0].startswith("lcbench ")
+    assert (first._server is None, second._server is None) == (False, True)
+    second.close()
+    assert first._server is not None
+    first._server.wait(60)
+    # Whoever comes later starts another.
+    assert third.run(["--version"], tmp_path, os.environ).stdout == said[0]
+    assert third._server is not None
+    third.close()
+    assert third._server.poll() == 0
+
+
 def test_what_a_library_reads_as_it_is_imported_needs_a_fresh_one(commands: Commands) -> None:
     for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH", "LC_ALL"):
         assert not commands.can_fork({**os.environ, name: "other"}), name

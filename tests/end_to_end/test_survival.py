@@ -44,9 +44,10 @@ STOPPED = "stopped by a signal. Finished cells are kept"
 @pytest.mark.parametrize(
     ("number", "status", "message", "fresh"),
     [
-        # One in full: its processes that score are started by an interpreter of its own.
-        (signal.SIGINT, 130, INTERRUPTED, True),
+        (signal.SIGINT, 130, INTERRUPTED, False),
         (signal.SIGUSR1, 143, STOPPED, False),
+        # In full: their processes that score are started by an interpreter of their own.
+        pytest.param(signal.SIGINT, 130, INTERRUPTED, True, marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGUSR1, 143, STOPPED, True, marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGTERM, 143, INTERRUPTED, True, marks=pytest.mark.exhaustive),
     ],

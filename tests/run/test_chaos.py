@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -13,45 +11,38 @@ from typing import Any
 
 import chaos_program
 import pytest
+from commands import Commands
 from observers import Unwarned
 
 from lcbench.api.evaluate import carry_out
-from lcbench.cli import app
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[1] / "support" / "chaos_program.py"
 CELLS = 48
-# Half of the cells, for the test that is not exhaustive.
-FEW = "[1.0,0.8,0.6]"
+# A third of the cells, for the test that is not exhaustive.
+FEW = "[1.0,0.7]"
 
 
 def cells_of(taus: str) -> int:
     return len(chaos_program.DATASETS) * len(json.loads(taus))
 
 
-def run(work: Path, model: Path, *options: str) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
+def run(
+    commands: Commands, work: Path, model: Path, *options: str
+) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
     """Run the program; return what it saw, and how often each cell was begun and done."""
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(work), str(model), *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        timeout=600,
-        check=False,
-    )
+    words = [str(work), str(model), *options]
+    done = commands.run(words, work, os.environ, program=PROGRAM)
     said = "".join(path.read_text()[-2000:] for path in work.glob("journal.*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{said}"
     journal = [line.split("\t") for line in (work / "journal").read_text().splitlines()]
     return json.loads(done.stdout), Counter((what, cell) for what, cell, _ in journal)
 
 
-def report(work: Path) -> str:
+def report(commands: Commands, work: Path) -> str:
     """The table of a work folder's results."""
-    with pytest.MonkeyPatch.context() as patch:
-        # The command sets both.
-        patch.setattr(sys, "argv", ["lcbench"])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        assert app.run(["report", f"results_dir={work / 'runs'}"]) == 0
+    done = commands.run(["report", f"results_dir={work / 'runs'}"], work, os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
     folder = work / "runs" / "report"
     table = (folder / "table1.md").read_text() + (folder / "tables.md").read_text()
     assert "STSBenchmark" in table
@@ -117,6 +108,7 @@ def test_the_data_is_that_of_forty_cells_and_more() -> None:
     ],
 )
 def test_killed_again_and_again(
+    commands: Commands,
     tmp_path: Path,
     make_model: Callable[[str], Path],
     whole: Whole,
@@ -130,7 +122,7 @@ def test_killed_again_and_again(
     record_property("seed", seed)
     options = [f"--seed={seed}", f"--kills={kills}", f"--taus={taus}"]
     options += ["--apart"] if apart else []
-    seen, journal = run(tmp_path, make_model("bert"), *options)
+    seen, journal = run(commands, tmp_path, make_model("bert"), *options)
     assert seen["kills"] >= kills
     assert seen["statuses"] == {"0": 4}
     assert seen["results"] == seen["cells"] == cells_of(taus)
@@ -140,14 +132,15 @@ def test_killed_again_and_again(
     assert not [cell for what, cell in journal if what not in ("begins", "done")]
     assert leftovers(tmp_path) == []
     assert scores(tmp_path) == scores(whole(taus))
-    assert report(tmp_path) == report(whole(taus))
+    assert report(commands, tmp_path) == report(commands, whole(taus))
 
 
 @pytest.mark.exhaustive
 def test_sixteen_workers_do_each_cell_once(
-    tmp_path: Path, make_model: Callable[[str], Path], whole: Whole
+    commands: Commands, tmp_path: Path, make_model: Callable[[str], Path], whole: Whole
 ) -> None:
-    seen, journal = run(tmp_path, make_model("bert"), "--workers=16", "--kills=0")
+    words = ("--workers=16", "--kills=0")
+    seen, journal = run(commands, tmp_path, make_model("bert"), *words)
     assert seen["statuses"] == {"0": 16}
     assert seen["results"] == CELLS
     assert set(journal.values()) == {1}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Commands
 from engines import engine_of
 
 from lcbench.encode.encoder import EmbeddingError
@@ -531,9 +532,9 @@ def test_what_was_begun_comes_first_then_the_present_temperature_then_the_order(
     assert [server._next().worker for _ in three] == [second, third, first]
 
 
-def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) -> None:
-    import sys
-
+def test_processes_end_when_the_one_that_started_them_is_gone(
+    commands: Commands, tmp_path: Path
+) -> None:
     program = (
         "import time\n"
         "from lcbench.score.pool import Pool\n"
@@ -545,11 +546,19 @@ def test_processes_end_when_the_one_that_started_them_is_gone(tmp_path: Path) ->
     )
     script = tmp_path / "program.py"
     script.write_text(program)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as one:
-        assert one.stdout is not None
-        pid = int(one.stdout.readline())
-        assert Path(f"/proc/{pid}").exists()
-        one.kill()
+    with (tmp_path / "said").open("w+b") as said:
+        one = commands.start([], tmp_path, os.environ, said, program=script)
+        until = time.monotonic() + 300
+        while not said.read().endswith(b"\n"):
+            assert not one.has_ended(), one.wait(60)
+            assert time.monotonic() < until
+            time.sleep(0.05)
+            said.seek(0)
+        said.seek(0)
+        pid = int(said.read())
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(one.pid, signal.SIGKILL)
+    assert one.wait(60).returncode == -signal.SIGKILL
     until = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
         time.sleep(0.1)

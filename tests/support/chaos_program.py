@@ -1,6 +1,6 @@
 """Run a sweep of small mteb tasks in several processes, and kill them at random moments.
 
-Run by test_chaos.py in a process of its own, which imports everything once and then forks workers:
+Run by test_chaos.py in a process of its own, which has imported everything and forks workers:
 
     python chaos_program.py WORK MODEL --workers=4 --kills=50 --seed=1 [--apart]
 

@@ -1,7 +1,8 @@
 """A process that has imported all that a command does, and forks one whenever it is asked to.
 
 `python command_server.py SOCKET` listens there until its standard input ends. A request is a line
-of JSON (`arguments`, `folder`, `environment`, `session`) with the command's standard output and
+of JSON (`arguments`, `folder`, `environment`, `session`, `program`: a path that is run in the place
+of lcbench) with the command's standard output and
 error as descriptors; what answers are two lines, with the number of its process and, when it has
 ended, with its exit status, as subprocess gives it. What it forks runs
 `python -m lcbench` as a fresh interpreter does from there on: with the environment, the folder and
@@ -23,24 +24,22 @@ import threading
 from collections.abc import Sequence
 from multiprocessing import forkserver, util
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any, NoReturn
 
+import lcbench
 from lcbench.system import observer
 from lcbench.system.imports import import_libraries
 
 NEVER = 1e6
 # A request is shorter: the environment is most of it.
 LONGEST = 2**20
-# What commands import, the pool's processes too. Nothing here may read a config, a cache or a
-# registry: a command is to find that as a fresh process does.
-MODULES = (
-    *("run", "report", "status", "tasks", "estimate", "prefetch", "plan", "export"),
-    "import_results",
-)
+# What commands import, the pool's processes too, besides all of lcbench. Nothing here may read a
+# config, a cache or a registry: a command is to find that as a fresh process does.
 LIBRARIES = (
-    "lcbench.score.worker",
-    "lcbench.score.evaluate",
     "sentence_transformers",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
     "datasets",
     "mteb",
     "matplotlib.figure",
@@ -65,7 +64,9 @@ def main(address: str) -> None:
     # As `quiet_libraries` has it before anything is imported that reads it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import_libraries(*(f"lcbench.cli.{one}" for one in MODULES), "lcbench.run.runner", *LIBRARIES)
+    import_libraries(*LIBRARIES, *modules())
+    # It imports whatever is installed for it, which takes as long as composing a config.
+    sys.modules["hydra.core.plugins"].Plugins.instance()
     # Whether a step is slow depends on the machine.
     observer.SLOW_SECONDS = NEVER
     with socket.socket(socket.AF_UNIX) as listener:
@@ -73,6 +74,12 @@ def main(address: str) -> None:
         listener.listen()
         if not _Server(listener).serve():
             sys.exit()
+
+
+def modules() -> list[str]:
+    """Return the names of all modules of lcbench but the one that runs it."""
+    found = walk_packages(lcbench.__path__, "lcbench.")
+    return [one.name for one in found if one.name != "lcbench.__main__"]
 
 
 class _Server:
@@ -161,10 +168,11 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
             stream.reconfigure(encoding=encoding, errors=handler)  # type: ignore[union-attr]
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
-    sys.argv[:] = ["lcbench", *request["arguments"]]
+    sys.argv[:] = [request["program"] or "lcbench", *request["arguments"]]
     if not request["environment"].get("FIGURES"):
         _leave_figures_empty()
-    _fork_those_that_score()
+    do_not_wait_for_the_disk()
+    fork_those_that_score()
 
 
 def tell_libraries_again(was: str, now: str) -> None:
@@ -194,7 +202,17 @@ def _leave_figures_empty() -> None:
     Figure.savefig = touch  # type: ignore[assignment]
 
 
-def _fork_those_that_score() -> None:
+def do_not_wait_for_the_disk() -> None:
+    """Let files be written to the disk when the system gets to it.
+
+    What is killed in these tests is a process, which loses nothing that it has written; waiting for
+    the disk is a tenth of a small sweep. Commands that are not forked do wait.
+    """
+    # As the real one has it: what is no open file is an error.
+    os.fsync = lambda descriptor: os.fstat(descriptor) and None  # type: ignore[assignment]
+
+
+def fork_those_that_score() -> None:
     """Let multiprocessing's server of forks be a copy of this process, as it is now.
 
     It is forked at once, since threads begin later, and waits until it is started.
@@ -247,6 +265,10 @@ if __name__ == "__main__":
     main(sys.argv[1])
     # A command's process.
     try:
-        runpy.run_module("lcbench", run_name="__main__", alter_sys=True)
+        if sys.argv[0] == "lcbench":
+            runpy.run_module("lcbench", run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            sys.exit()
     except SystemExit as end:
         _end_as_python_does(end.code)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from command_server import TOLD_AGAIN
+from filelock import FileLock
 
 # What a command may be told by its environment and still be forked: nothing reads these before the
 # command begins. For anything else, a library's for example, it gets an interpreter of its own.
@@ -36,6 +37,7 @@ LEFT_BY_LIBRARIES = {
     *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"),
     *("_RJEM_MALLOC_CONF", "HF_HUB_DISABLE_PROGRESS_BARS"),
 }
+PROGRAM = Path(__file__).with_name("command_server.py")
 # Long enough for a machine that does other things as well.
 SECONDS = 900.0
 
@@ -43,17 +45,25 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Commands:
-    """Runs commands; the process that they are forked from starts when it is first needed."""
+    """Runs commands; the process that they are forked from starts when it is first needed.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    Processes that run tests at the same time share it: it ends with the last that uses it.
+    """
+
+    def __init__(self, environment: Mapping[str, str], shared: Path | None = None) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             environment: that everything is imported in.
+            shared: folder that other processes with this environment use as well; None: no others.
         """
         self._server: subprocess.Popen[bytes] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="lcbench-commands-")
-        self._address = str(Path(self._folder.name, "socket"))
+        self._own = tempfile.TemporaryDirectory(prefix="lcbench-commands-")
+        self._folder = Path(self._own.name) if shared is None else shared
+        self._folder.mkdir(exist_ok=True)
+        self._address = str(self._folder / "socket")
+        # Keeps it alive.
+        self._held: int | None = None
         self._environment = _without_libraries(environment)
 
     def run(
@@ -63,6 +73,7 @@ class Commands:
         environment: Mapping[str, str],
         *,
         fresh: bool = False,
+        program: Path | None = None,
     ) -> Done:
         """Run a command to its end.
 
@@ -71,11 +82,12 @@ class Commands:
             folder: where it runs.
             environment: all of it.
             fresh: in an interpreter of its own, whatever the environment.
+            program: is run with these arguments in the place of lcbench.
         """
         environment = _without_libraries(environment)
         if fresh or not self.can_fork(environment):
             done = subprocess.run(
-                [sys.executable, "-m", "lcbench", *arguments],
+                [sys.executable, *_program(program), *arguments],
                 capture_output=True,
                 text=True,
                 cwd=folder,
@@ -85,7 +97,9 @@ class Commands:
             )
             done.stderr = without_slow_steps(done.stderr)
             return done
-        return self._forked(arguments, folder, environment)
+        return self._ask(arguments, folder, environment, session=False, program=program).wait(
+            SECONDS
+        )
 
     def start(
         self,
@@ -95,6 +109,7 @@ class Commands:
         out: IO[bytes] | None = None,
         *,
         fresh: bool = False,
+        program: Path | None = None,
     ) -> Started:
         """Begin a command in a session of its own, as a terminal or Slurm has it.
 
@@ -104,17 +119,19 @@ class Commands:
             environment: all of it.
             out: takes its standard output; None: `Started.wait` returns it.
             fresh: in an interpreter of its own, whatever the environment.
+            program: is run with these arguments in the place of lcbench.
         """
         environment = _without_libraries(environment)
+        words = [*_program(program), *arguments]
         if fresh or not self.can_fork(environment):
-            return _Afresh(arguments, folder, environment, out)
-        return self._ask(arguments, folder, environment, out, session=True)
+            return _Afresh(words, folder, environment, out)
+        return self._ask(arguments, folder, environment, out, session=True, program=program)
 
     def can_fork(self, environment: Mapping[str, str]) -> bool:
         """Whether what was imported would be the same in this environment."""
         if not hasattr(os, "pidfd_open"):
             return False
-        if self._server is None:
+        if self._held is None:
             self._start()
         environment = _without_libraries(environment)
         named = {**self._environment, **environment}
@@ -124,25 +141,52 @@ class Commands:
         return differ <= READ_LATE | again
 
     def close(self) -> None:
-        """End the process that commands are forked from."""
-        if self._server is not None and self._server.stdin is not None:
-            self._server.stdin.close()
-            self._server.wait(60)
-        self._folder.cleanup()
+        """End the process that commands are forked from, unless others use it."""
+        if self._held is not None:
+            with FileLock(self._folder / "lock"):
+                others = self._users() - 1
+                (self._folder / "users").write_text(str(others))
+                os.close(self._held)
+            if self._server is not None and not others:
+                self._server.wait(60)
+        self._own.cleanup()
 
     def _start(self) -> None:
-        program = Path(__file__).with_name("command_server.py")
-        self._server = subprocess.Popen(
-            [sys.executable, str(program), self._address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=self._environment,
-        )
+        alive = self._folder / "alive"
+        with FileLock(self._folder / "lock"):
+            users = self._users()
+            if users:
+                self._held = os.open(alive, os.O_WRONLY)
+            else:
+                for old in (alive, Path(self._address)):
+                    old.unlink(missing_ok=True)
+                os.mkfifo(alive)
+                # Its standard input ends when nobody has this open for writing any more.
+                reading = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+                self._held = os.open(alive, os.O_WRONLY)
+                self._server = subprocess.Popen(
+                    [sys.executable, str(PROGRAM), self._address],
+                    stdin=reading,
+                    stdout=subprocess.DEVNULL,
+                    env=self._environment,
+                )
+                os.close(reading)
+                (self._folder / "process").write_text(str(self._server.pid))
+            (self._folder / "users").write_text(str(users + 1))
 
-    def _forked(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
-    ) -> Done:
-        return self._ask(arguments, folder, environment, session=False).wait(SECONDS)
+    def _users(self) -> int:
+        counted = self._folder / "users"
+        return int(counted.read_text()) if counted.exists() else 0
+
+    def _is_alive(self) -> bool:
+        if self._server is not None:
+            return self._server.poll() is None
+        process = (self._folder / "process").read_text()
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state not in "ZX"
 
     def _ask(
         self,
@@ -152,12 +196,14 @@ class Commands:
         out: IO[bytes] | None = None,
         *,
         session: bool,
+        program: Path | None = None,
     ) -> Started:
         request = {
             "arguments": list(arguments),
             "folder": str(folder),
             "environment": dict(environment),
             "session": session,
+            "program": None if program is None else str(program),
         }
         # Closed as soon as they have been read.
         err = tempfile.TemporaryFile()  # noqa: SIM115
@@ -178,7 +224,7 @@ class Commands:
                 connection.connect(self._address)
             except (FileNotFoundError, ConnectionRefusedError):
                 connection.close()
-                if self._server is None or self._server.poll() is not None:
+                if not self._is_alive():
                     raise RuntimeError("the process that forks commands has ended") from None
                 if time.monotonic() > until:
                     raise
@@ -216,7 +262,7 @@ class _Afresh(Started):
         out: IO[bytes] | None,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lcbench", *arguments],
+            [sys.executable, *arguments],
             cwd=folder,
             stdout=out or subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -294,6 +340,10 @@ class _Forked(Started):
 def without_slow_steps(errors: str) -> str:
     """Remove the lines that announce slow steps, which depend on the machine's speed."""
     return re.sub(r"^lcbench: (?!error|warning).* (…|\.\.\.)\n", "", errors, flags=re.MULTILINE)
+
+
+def _program(program: Path | None) -> list[str]:
+    return ["-m", "lcbench"] if program is None else [str(program)]
 
 
 def _without_libraries(environment: Mapping[str, str]) -> dict[str, str]:

@@ -106,18 +106,19 @@ def mode_from_command_line() -> Iterator[None]:
     """
     from hydra._internal.hydra import Hydra
 
-    original = Hydra.get_mode
+    patched: Any = Hydra
+    original = patched.get_mode
 
     def mode(hydra: Any, config_name: str | None, overrides: list[str]) -> Any:
         if any(word.lstrip("+~").startswith("hydra") for word in overrides):
             return original(hydra, config_name, overrides)
         return None
 
-    Hydra.get_mode = mode
+    patched.get_mode = mode
     try:
         yield
     finally:
-        Hydra.get_mode = original
+        patched.get_mode = original
 
 
 # huggingface_hub

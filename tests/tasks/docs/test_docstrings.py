@@ -14,7 +14,8 @@ from docs_tasks import SIZES
 from lcbench.errors import RequestError
 from lcbench.tasks.docs import docstrings
 from lcbench.tasks.docs.docstrings import collect
-from lcbench.tasks.docs.selection import LONG_WORDS, select
+from lcbench.tasks.docs.haystacks import digest
+from lcbench.tasks.docs.selection import LONG_WORDS, SyntheticSizes, select
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +54,23 @@ def test_the_summary_is_left_out_and_no_placeholder_is_in(
         assert not any(part.startswith("_") for part in doc.id.partition(":")[2].split("."))
 
 
-def test_collecting_imports_none_of_the_libraries_and_prints_nothing(tmp_path: Path) -> None:
+def test_another_process_collects_and_draws_the_same_and_imports_none_of_the_libraries(
+    tmp_path: Path,
+) -> None:
+    sizes = SyntheticSizes((64, 200), 5)
     script = (
         "import sys; from lcbench.tasks.docs.docstrings import collect; n = len(collect());"
-        "print(n, [m for m in ('numpy', 'pandas', 'scipy', 'sklearn') if m in sys.modules])"
+        "print(n, [m for m in ('numpy', 'pandas', 'scipy', 'sklearn') if m in sys.modules]);"
+        "from lcbench.tasks.docs.haystacks import digest;"
+        "from lcbench.tasks.docs.selection import SyntheticSizes;"
+        "print(digest(SyntheticSizes((64, 200), 5)));"
+        "print([m for m in ('mteb', 'torch', 'datasets', 'numpy') if m in sys.modules])"
     )
-    environment = {**os.environ, "LCBENCH_CACHE": str(tmp_path)}
+    environment = {**os.environ, "LCBENCH_CACHE": str(tmp_path), "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
     )
-    assert done.stdout == f"{len(collect())} []\n"
+    assert done.stdout == f"{len(collect())} []\n{digest(sizes)}\n[]\n"
     assert done.stderr == ""
 
 

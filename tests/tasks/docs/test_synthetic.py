@@ -1,12 +1,8 @@
 """The synthetic tasks: facts hidden at even depths, at lengths that a real tokenizer confirms."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import mteb
@@ -167,21 +163,6 @@ def test_needles_share_no_passage_and_passkeys_share_it_all() -> None:
 def test_a_haystack_longer_than_all_text_repeats_it() -> None:
     (one,) = hidden(NEEDLE, SyntheticSizes((65_536,), 1))[65_536]
     assert 0.85 * 65_536 < tokens([one.document])[0] <= 65_536
-
-
-def test_the_same_in_another_process(tmp_path: Path) -> None:
-    sizes = SyntheticSizes((64, 200), 5)
-    script = (
-        "import sys; from lcbench.tasks.docs.haystacks import digest;"
-        "from lcbench.tasks.docs.selection import SyntheticSizes;"
-        "print(digest(SyntheticSizes((64, 200), 5)));"
-        "print([m for m in ('mteb', 'torch', 'datasets', 'numpy') if m in sys.modules])"
-    )
-    environment = {**os.environ, "LCBENCH_CACHE": str(tmp_path), "PYTHONHASHSEED": "7"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stdout == f"{digest(sizes)}\n[]\n"
 
 
 def test_sizes_change_the_synthetic_digest_and_no_other() -> None:
