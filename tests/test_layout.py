@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def test_tests_lie_where_what_they_test_lies() -> None:
         str(path.parent.relative_to(ROOT / "tests")) for path in ROOT.glob("tests/**/test_*.py")
     }
     assert folders - packages == {"end_to_end", "scripts"}
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Without packages pytest imports them by name, and refuses a second one of the same."""
+    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
