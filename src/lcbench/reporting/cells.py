@@ -1,4 +1,4 @@
-"""The rows of a frame of scores, by the cells of a table that they belong to."""
+"""Finds the rows of a frame of scores that belong to the cells of a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Part = TypeVar("Part")
 
 
 def rows_by_cell(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, list[Any]]:
-    """Return the rows of each cell of a table's models: one a split and subset.
+    """Return the rows of each cell of a table's models, one per split and subset.
 
     Args:
         table: one of `table1.build_tables`.
@@ -34,7 +34,7 @@ def rows_by_cell(table: ScoreTable, scores: pd.DataFrame) -> dict[CellKey, list[
 
 
 def means_by(part: Callable[[Any], Part], rows: Iterable[Any]) -> dict[Part, float]:
-    """Return the mean score, as a fraction, of the rows of each part; NaN where one has none."""
+    """Return the mean score, as a fraction, of the rows of each part; NaN if one has no score."""
     parts: dict[Part, list[float]] = {}
     for row in rows:
         score = math.nan if pd.isna(row.score) else float(row.score)

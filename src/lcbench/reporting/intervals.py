@@ -1,4 +1,4 @@
-"""How sure an improvement is: bootstrap intervals and permutation tests, paired over items.
+"""Computes bootstrap intervals and permutation tests of improvements, paired over items.
 
 Takes tables and the files of their cells; `tables` and `figures` show the results. How the
 scores of one task are drawn is in `bootstrap`, p-values are in `permutation`.
@@ -68,7 +68,7 @@ def analyse(
     seed: int = SEED,
     progress: Callable[[int, int], None] | None = None,
 ) -> TableStatistics:
-    """Return how sure the improvements of a table are.
+    """Return the intervals and tests of a table's improvements.
 
     A sample draws clusters of items (`clusters`) once for all tasks, models and policies. What is
     drawn of a cluster goes by its texts alone, so that no interval depends on what else is in the
@@ -145,7 +145,7 @@ def analyse(
 def compare_pair(
     first: CellFiles, second: CellFiles, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Uncertainty | None:
-    """Return how sure the improvement of the second cell over the first is; None: unknown.
+    """Return the interval and test of the second cell's improvement over the first, or None.
 
     It is unknown for cells without known items, with other items or another number of experiments,
     and where the first's score is not above 0.
@@ -159,7 +159,7 @@ def compare_pair(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm 1979), in the order in which they came.
+    """Return p-values corrected for their number (Holm 1979), in the given order.
 
     The smallest of m times m, the next times m − 1 and so on, none less than the one before it and
     none more than 1.
@@ -173,7 +173,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def bytes_of(files: Iterable[CellFiles]) -> int:
-    """Return the size of the items of cells, as far as they are there."""
+    """Return the total size of the item files of cells, as far as they exist."""
     total = 0
     for one in files:
         try:
@@ -215,7 +215,7 @@ def _draws(
 
 
 def _signed(table: ScoreTable, outcomes: Mapping[str, TaskOutcome]) -> frozenset[str]:
-    """Return the tasks of a table whose scores can be below 0."""
+    """Return the tasks of a table whose scores can be negative."""
     found = {
         task.task
         for block in table.blocks
@@ -239,7 +239,7 @@ def _holm(cells: Mapping[CellKey, Uncertainty]) -> dict[CellKey, Uncertainty]:
 def _notes(
     table: ScoreTable, cells: Mapping[CellKey, Uncertainty], outcomes: Mapping[str, TaskOutcome]
 ) -> tuple[str, ...]:
-    """Say which improvements of tasks have no interval, each reason once for all of its tasks."""
+    """Return notes on improvements of tasks without an interval, one per reason."""
     reasons = {reason for outcome in outcomes.values() for reason in outcome.unknown.values()}
     if not cells and reasons == {NO_ITEMS}:
         return ("no interval for any task: no items are known",)
@@ -263,7 +263,7 @@ def _notes(
 
 
 def _few_notes(table: ScoreTable, cells: Mapping[CellKey, Uncertainty]) -> tuple[str, ...]:
-    """Name the tasks whose items are too few for any difference to be significant."""
+    """Return notes on tasks with too few items for any difference to be significant."""
     counts: dict[str, str] = {}
     for (_, _, task), one in cells.items():
         if one.independent <= FEW_UNITS:
@@ -278,7 +278,7 @@ def _few_notes(table: ScoreTable, cells: Mapping[CellKey, Uncertainty]) -> tuple
 def _average_notes(
     table: ScoreTable, draws: Draws, outcomes: Mapping[str, TaskOutcome]
 ) -> tuple[str, ...]:
-    """Say once why averages have no interval: a column's only task has unknown items."""
+    """Return a note if averages have no interval because a column's only task has unknown items."""
     columns = averaged_columns([column.name for column in table.columns])
     found: list[str] = []
     lacking = every = 0

@@ -1,4 +1,4 @@
-"""How sure the mean improvement of models over columns is: of one τ alone, and of the best of them.
+"""Computes intervals of mean improvements over columns, for a single τ and for the best of several.
 
 Takes the draws of a table's cells (`intervals.analyse`); what a single task's cells vary with is
 measured before.
@@ -43,7 +43,7 @@ Picks = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Band:
-    """How wide a band over several improvements is, in standard errors of normal estimates.
+    """The half-widths of a band over several improvements, in standard errors of normal estimates.
 
     Attributes:
         critical: of the 95 % band.
@@ -58,7 +58,7 @@ class Band:
 
 @dataclass(frozen=True)
 class MeanImprovement:
-    """The mean relative improvement of models over columns, in %, and what it varies with.
+    """The mean relative improvement of models over columns, in %, with its sources of variation.
 
     Attributes:
         value: the improvement.
@@ -88,7 +88,7 @@ class MeanImprovement:
         return float(np.sqrt(self.variance))
 
     def alone(self) -> tuple[float, float]:
-        """Return the 95 % interval of this improvement, had no other been tried.
+        """Return the 95 % interval of this improvement as if no other τ had been tried.
 
         Percentiles of the draws, stretched as Student's t of the unbiased variance asks.
         """
@@ -104,7 +104,7 @@ class MeanImprovement:
         return normal * exact / float(stats.norm.ppf((1 + level) / 2))
 
     def uncertainty(self, band: Band | None = None) -> Uncertainty:
-        """Return how sure the improvement is, counting what else was tried.
+        """Return the uncertainty of the improvement, accounting for the other τ tried.
 
         Args:
             band: over all that were tried; None: none but this was.
@@ -131,14 +131,14 @@ class MeanImprovement:
         )
 
     def possible(self, low: float, high: float) -> tuple[float, float]:
-        """Return the part of an interval that such scores can reach."""
+        """Return an interval limited to values that such scores can reach."""
         return (low, high) if self.signed else possible(low, high)
 
 
 def mean_improvement(
     table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str]
 ) -> MeanImprovement | None:
-    """Return the mean relative improvement of models over columns, and what it varies with.
+    """Return the mean relative improvement of models over columns, with its sources of variation.
 
     Columns of several tasks vary with their tasks: the variance of their mean is that between
     tasks, in which the noise of their items is contained, and at least what the items alone make
@@ -171,7 +171,7 @@ def mean_improvement(
 def of_table(
     table: ScoreTable, draws: Draws, cells: Mapping[CellKey, Uncertainty]
 ) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
-    """Return how sure the means of a table are, and those of its row `Avg Improv.`.
+    """Return the uncertainty of a table's means, and of its row `Avg Improv.`.
 
     Where several τ were tried, the intervals of a model's means are a band over all of them
     (`simultaneous`), so that they hold for the best one too. The constants, which "ours" is chosen
@@ -207,7 +207,7 @@ def of_table(
 
 
 def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the tasks of columns of which some cell that is compared did not vary."""
+    """Return the tasks of columns in which some compared cell has no variation."""
     return [
         task
         for tasks in tasks_of.values()
@@ -223,7 +223,7 @@ def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -
 def unknown_alone(
     table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str]
 ) -> list[str]:
-    """Return the tasks that are alone in their column and did not vary."""
+    """Return the tasks that are alone in their column and have no variation."""
     return unknown(
         draws,
         picks,
@@ -236,19 +236,19 @@ def unknown_alone(
 
 
 def everywhere(block: Block, policy: str) -> dict[str, str]:
-    """Return a policy for each task: the same."""
+    """Return the same policy for each task."""
     return {task.task: policy for task in block.tasks}
 
 
 def _families(block: Block) -> list[list[str]]:
-    """Return the policies that are tried together: constants, and all others."""
+    """Return the families of policies that were tried: constants, and all others."""
     candidates = candidate_policies(block.tasks, block.policies)
     others = [one for one in block.policies if one != BASELINE and one not in candidates]
     return [family for family in (candidates, others) if family]
 
 
 def _band(tried: Sequence[MeanImprovement]) -> Band | None:
-    """Return the band over several improvements; None: there is but one."""
+    """Return the band over several improvements; None if there is only one."""
     if len(tried) < 2:
         return None
     draws = np.stack([mean.linear for mean in tried], axis=1)
@@ -257,7 +257,7 @@ def _band(tried: Sequence[MeanImprovement]) -> Band | None:
 
 
 def _of_task(own: Uncertainty, mean: MeanImprovement, band: Band | None) -> Uncertainty:
-    """Return how sure a column of one task is: as the task itself, but for the τ that were tried.
+    """Return the uncertainty of a column with one task: that of the task, widened for the τ tried.
 
     The test of a task is of one τ, and is left to the task.
     """
@@ -287,7 +287,7 @@ def _over_models(
     over: Mapping[str, Sequence[str]],
     linear: Mapping[tuple[str, str, str], NDArray[np.float64]],
 ) -> dict[str, Uncertainty]:
-    """Return how sure the row `Avg Improv.` is: each model at its best τ, of those it has tried.
+    """Return the uncertainty of the row `Avg Improv.`, with each model at its best τ.
 
     Args:
         table: which.
@@ -318,7 +318,7 @@ def _over_models(
 def _mean_improvement(
     table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str], fixed: bool
 ) -> MeanImprovement | None:
-    """Return what `mean_improvement` does, over baselines as they are if `fixed`."""
+    """Compute `mean_improvement`, with baselines treated as fixed if `fixed`."""
     tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
     blocks = [block for block in table.blocks if block.label in picks]
     drawn: list[NDArray[np.float64]] = []
@@ -367,7 +367,7 @@ def _mean_improvement(
 
 @dataclass(frozen=True)
 class _Effects:
-    """What the tasks of each column add to the improvement of one model.
+    """The contributions of each column's tasks to the improvement of one model.
 
     Attributes:
         values: by column, of each task, shape (tasks,); columns add up, tasks are averaged.
@@ -427,7 +427,7 @@ class _Effects:
 def _variance(
     draws: Draws, tasks_of: Mapping[str, Sequence[str]], effects: Sequence[_Effects], label: str
 ) -> tuple[float, float]:
-    """Return the variance of a sum of columns' means without bias, and its degrees of freedom.
+    """Return the unbiased variance of a sum of column means, and its degrees of freedom.
 
     Satterthwaite's degrees, of columns as if they were independent. A column whose tasks are one
     family varies as a single task does: with its items. Columns that share items vary

@@ -1,4 +1,4 @@
-"""Work on several jobs at once, in forks of this process: for pure Python, which threads cannot."""
+"""Runs jobs in parallel in forks of this process, as threads do not speed up pure Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 4
 def in_processes(
     jobs: Sequence[Callable[[], object]], progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Carry out jobs whose results are files.
+    """Run jobs whose results are files.
 
     A fork inherits what jobs are made of, so that nothing is copied. Jobs of a fork that fails are
     carried out again here, where they raise their error. Without `fork` all are carried out here.
@@ -58,7 +58,7 @@ def in_processes(
 
 
 def _forked(jobs: Sequence[Callable[[], object]]) -> int:
-    """Carry out jobs in a fork; return its process id."""
+    """Run jobs in a fork; return its process id."""
     child = os.fork()
     if child:
         return child

@@ -1,4 +1,4 @@
-"""Report a run, a sweep or a folder: which cells, compared with which, in which tables.
+"""Selects the cells to report for a run, a sweep or a folder, and arranges them in tables.
 
 What is found of them is `findings`' to say, and `publish`'s to write.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a report there is.
+    """The extent of a report.
 
     Attributes:
         resamples: of the bootstrap; 0: no intervals.
@@ -60,7 +60,7 @@ _SOURCES = (MtebSource(),)
 
 @dataclass(frozen=True)
 class AskedCell:
-    """A cell that a request asks for.
+    """A requested cell.
 
     Attributes:
         model: its name.
@@ -75,7 +75,7 @@ class AskedCell:
 
 @dataclass(frozen=True)
 class Request:
-    """What a run or a sweep asks for, as its report shows it.
+    """The request of a run or a sweep, as its report shows it.
 
     Attributes:
         label: what it is called.
@@ -98,7 +98,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Selected:
-    """The cells of a report, in tables.
+    """The selected cells of a report, in tables.
 
     Attributes:
         tables: of the shape of Table 1.
@@ -121,7 +121,7 @@ def report_run(
     extent: Extent = WHOLE,
     step: Step | None = None,
 ) -> Report | None:
-    """Find what there is to report of the cells of one request, and of no others.
+    """Compute the report of the cells of one request only.
 
     Args:
         request: the cells, and how they are shown.
@@ -150,7 +150,7 @@ def select_run(
     warn: Callable[[str], None],
     models: Sequence[str] | None = None,
 ) -> Selected | None:
-    """Return the cells of one request, in tables with a place for each; see `report_run`."""
+    """Select the cells of one request, in tables with an entry for each; see `report_run`."""
     paths = [cell.path for cell in request.cells]
     scores = results.read(partial(column_of, suites=request.suites), warn, paths)
     policies: dict[str, list[str]] = {}
@@ -174,7 +174,7 @@ def select_run(
 
 
 def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Path:
-    """Return where a request's report goes: a part does not take the place of the whole."""
+    """Return the folder of a request's report; a partial one does not overwrite a complete one."""
     from lcbench.reporting.publish import cells_of
 
     folder = results.folder / "report"
@@ -199,7 +199,7 @@ def report_folder(
     step: Step | None = None,
     sources: Sequence[Source] = _SOURCES,
 ) -> Report:
-    """Find what there is to report of all results of a folder.
+    """Compute the report of all results of a folder.
 
     Args:
         results: the folder.
@@ -229,7 +229,7 @@ def select_folder(
     models: Sequence[str] | None = None,
     sources: Sequence[Source] = _SOURCES,
 ) -> Selected:
-    """Return the cells of a folder, in tables; see `report_folder`."""
+    """Select the cells of a folder, in tables; see `report_folder`."""
     suites = shipped_suites()
     scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
     names = None if tasks is None else [task.name for task in tasks]
@@ -252,7 +252,7 @@ def select_folder(
 
 
 def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTable]:
-    """Let the notes of tables say, first of all, that they are a quick look, and of what parts."""
+    """Mark tables as a quick look, in their first note."""
     limits = {
         group: protocol["limit"]
         for group, protocol in zip(scores["group"], scores["protocol"], strict=True)
@@ -279,7 +279,7 @@ def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTab
 
 
 def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
-    """Return the scores of these models, by their names on the hub or the last part of those.
+    """Return the scores of some models, given by their names on the hub or the last part of these.
 
     Raises:
         RequestError: one of them has no results.
@@ -307,7 +307,7 @@ def _last(model: str) -> str:
 def _as_asked(
     scores: pd.DataFrame, choices: Sequence[TaskChoice], sources: Sequence[Source]
 ) -> pd.DataFrame:
-    """Put what a benchmark takes of its tasks into one table, as a run of that benchmark does.
+    """Join a benchmark's parts of tasks in one table, as a run of that benchmark does.
 
     A benchmark takes some languages of some tasks; by their protocols alone those are of another
     table than the rest.
@@ -363,7 +363,7 @@ def _is_part(
     subsets: tuple[str, ...] | None,
     sources: Sequence[Source],
 ) -> bool:
-    """Whether a result is what a request of these subsets takes of a task."""
+    """Return whether a result is the part of a task that a request of these subsets includes."""
     try:
         part = resolve(choice, "test", subsets, sources)
     except RequestError:
@@ -378,7 +378,7 @@ def _expected(
     suites: Sequence[Suite],
     sources: Sequence[Source],
 ) -> Mapping[str, Sequence[str]]:
-    """Return the tasks that a table should have, by column, also those without any result."""
+    """Return the expected tasks of a table by column, including those without results."""
     columns = dict(zip(scores["task"], scores["column"], strict=True))
     expected: dict[str, list[str]] = {}
     for task in tasks:
@@ -388,7 +388,7 @@ def _expected(
 
 
 def _kind(task: str, suites: Sequence[Suite], sources: Sequence[Source]) -> str | None:
-    """Return the type of a task in mteb, for one that no suite names and that has no result."""
+    """Return the type in mteb of a task that is in no suite and has no result."""
     if any(task in suite.tasks for suite in suites):
         return None
     return kind_of_own(task) or source_of(task, sources).kind(task)
@@ -400,7 +400,7 @@ def find(
     extent: Extent = WHOLE,
     step: Step | None = None,
 ) -> Report:
-    """Find what there is to report of some cells, and make the folder of their report.
+    """Compute the report of selected cells, and make its folder.
 
     Raises:
         RequestError: there is nothing in the second folder, or the report's cannot be written.
@@ -451,7 +451,7 @@ def find(
 
 
 def _check_writable(folder: Path) -> None:
-    """Make the folder, and try a file in it.
+    """Make the folder, and check that it can be written.
 
     Raises:
         RequestError: naming the key, before anything is worked out.

@@ -1,4 +1,4 @@
-"""What is known of how sure a table is: intervals, p values, notes."""
+"""Types for the uncertainty of a table: intervals, p-values, notes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CellKey = tuple[str, str, str]  # label of the block, policy, task
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Interval and test of one relative improvement; all but p in %.
+    """The interval and test of a relative improvement; all but p in %.
 
     Attributes:
         low: lower end of its 95 % interval.
@@ -72,22 +72,22 @@ class Uncertainty:
 
     @property
     def changed(self) -> int | None:
-        """How many units differ from the baseline's; None: unknown."""
+        """The number of units that differ from the baseline; None if unknown."""
         return None if self.up is None or self.down is None else self.up + self.down
 
     @property
     def is_too_few(self) -> bool:
-        """Whether so few units changed that neither interval nor p says anything of others."""
+        """Whether too few units changed for a conclusion about others from the interval or p."""
         return self.changed is not None and 0 < self.changed < LEAST_CHANGED
 
     @property
     def independent(self) -> int:
-        """How many independent units there are."""
+        """The number of independent units."""
         return self.clusters or self.count
 
     @property
     def sample(self) -> str:
-        """What was resampled, as "1,527 queries in 197 documents"; empty where it is unknown."""
+        """The resampled units in words: "1,527 queries in 197 documents"; empty if unknown."""
         if not self.count:
             return ""
         inside = f" in {self.clusters:,} {self.grouped}" if 0 < self.clusters < self.count else ""
@@ -95,7 +95,7 @@ class Uncertainty:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the improvement is significant: by its interval and, where it has one, by p.
+        """Whether the improvement is significant, by its interval and, if it has one, by p.
 
         Not where fewer than `LEAST_CHANGED` units changed: the two would contradict each other.
         """
@@ -134,7 +134,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class TableStatistics:
-    """The uncertainty of all that one table says; what is not in it is unknown.
+    """The uncertainty of a table's entries; missing entries are unknown.
 
     Attributes:
         cells: by label of the block, policy and task.

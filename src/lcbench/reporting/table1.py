@@ -1,4 +1,4 @@
-"""Tables of the shape of the paper's Table 1: means, best τ, relative improvement, holes.
+"""Builds tables like the paper's Table 1: means, best τ, relative improvement, missing values.
 
 Takes scores as a data frame and gives values; `formats` makes text of them and `figures` a plot.
 Whatever cannot be averaged or compared is missing, with a note that says why.
@@ -86,7 +86,7 @@ def build_tables(
     expected: Mapping[str, Sequence[str]] | None = None,
     policies_expected: Mapping[str, Sequence[str]] | None = None,
 ) -> list[ScoreTable]:
-    """One table a group, by the rule behind the paper's Table 1.
+    """Build a table per group, by the rules of the paper's Table 1.
 
     A task is the unweighted mean over its splits of the unweighted mean over their subsets, a
     column that of its tasks, `Avg` that of the columns; the relative improvement is
@@ -120,7 +120,7 @@ def build_tables(
 
 @dataclass(frozen=True)
 class _Identity:
-    """What makes a block: nothing in it may be compared with another block's baseline."""
+    """The identity of a block; scores are never compared with another block's baseline."""
 
     window: int | None
     model: str
@@ -161,7 +161,7 @@ def _table(
 
 
 def _models(labels: Sequence[str], every: int) -> str:
-    """The models of a note; it is said once for all that it holds for."""
+    """Return the models of a note, which appears once for all of them."""
     return "every model" if len(labels) == every > 1 else listing(labels)
 
 
@@ -170,7 +170,7 @@ def _unknown_window_last(identity: _Identity) -> float:
 
 
 def _columns_of_tasks(group: str, records: Sequence[Any]) -> dict[str, str]:
-    """The column by task as the scores have it."""
+    """Return the column of each task in the scores."""
     columns: dict[str, str] = {}
     for record in records:
         task, column = str(record.task), str(record.column)
@@ -182,7 +182,7 @@ def _columns_of_tasks(group: str, records: Sequence[Any]) -> dict[str, str]:
 
 
 def _columns_expected(expected: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The column by task as the caller wants it, in the caller's order of tasks."""
+    """Return the column of each task as requested, in the requested order."""
     columns: dict[str, str] = {}
     for column, tasks in expected.items():
         for task in tasks:
@@ -205,7 +205,7 @@ def _columns(column_of_task: Mapping[str, str]) -> tuple[Column, ...]:
 
 
 def _cells_by_identity(records: Sequence[Any]) -> dict[_Identity, dict[str, dict[str, Cell]]]:
-    """The cells by identity, policy and task."""
+    """Return the cells by identity, policy and task."""
     rows: dict[tuple[_Identity, str, str], list[Any]] = {}
     for record in records:
         window = None if pd.isna(record.window) else int(record.window)
@@ -241,7 +241,7 @@ def _mean_or_nan(values: Sequence[float]) -> float:
 
 
 def _mean_or_hole(values: Iterable[float | None]) -> float | None:
-    """The unweighted mean; missing where one of the values is, which is never left out."""
+    """Return the unweighted mean; missing if any value is missing."""
     known = []
     for value in values:
         if value is None:
@@ -251,7 +251,7 @@ def _mean_or_hole(values: Iterable[float | None]) -> float | None:
 
 
 def _texts_of(records: Sequence[Any], column: str) -> dict[tuple[str, str], str]:
-    """The text that each model and revision has in a column that may be missing, or empty."""
+    """Return the text of each model and revision in a column that may be missing or empty."""
     found: dict[tuple[str, str], str] = {}
     for record in records:
         text = getattr(record, column, None)
@@ -265,7 +265,7 @@ def _labels(
     paths: Mapping[tuple[str, str], str],
     given: Mapping[tuple[str, str], str],
 ) -> dict[_Identity, str]:
-    """What the user calls each model, or its short name; with what tells it from the others."""
+    """Return the user's label of each model or its short name, made unique."""
     identities = list(identities)
     models_by_name: dict[str, set[str]] = {}
     revisions: dict[str, set[str]] = {}
@@ -301,7 +301,7 @@ def _labels(
 def _tails(
     models: Iterable[tuple[str, str]], paths: Mapping[tuple[str, str], str]
 ) -> dict[tuple[str, str], str]:
-    """The ends of the paths of folders that share a name, as short as tells them apart."""
+    """Return the shortest distinct ends of paths of folders with the same name."""
     parts_of: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {}
     for key in models:
         # `.` and `..` are no names.
@@ -328,12 +328,12 @@ def _tails(
 
 
 def _short_name(model: str) -> str:
-    """The name without its organisation or folder."""
+    """Return a name without its organisation or folder."""
     return model.rstrip("/").rsplit("/", maxsplit=1)[-1] or model
 
 
 def _short_revision(revision: str, others: Iterable[str]) -> str:
-    """The first characters of a revision: eight, or as many as tell it from the others."""
+    """Return the first characters of a revision: eight, or as many as make it unique."""
     others = set(others) - {revision}
     characters = _REVISION_CHARACTERS
     while characters < len(revision) and any(
@@ -350,7 +350,7 @@ def _block(
     columns: Sequence[Column],
     asked: Sequence[str] | None,
 ) -> tuple[Block, list[str]]:
-    """A model's part of the table, and its notes, each as it goes on after the model's label."""
+    """Return a model's part of the table, and its notes, each to follow the model's label."""
     policies = ordered_policies([BASELINE, *(cells if asked is None else asked)])
     reasons = _reasons(cells, policies, columns)
     tasks = tuple(
@@ -399,7 +399,7 @@ def _block(
 def _reasons(
     cells: Cells, policies: Sequence[str], columns: Sequence[Column]
 ) -> dict[tuple[str, str], Reason]:
-    """Why the score of a (policy, task) does not count; what is not in it counts."""
+    """Return the reasons why scores do not count, by policy and task; all others count."""
     reasons = {}
     for policy in policies:
         for task in (task for column in columns for task in column.tasks):
@@ -427,7 +427,7 @@ def _reason(cell: Cell | None, baseline: Cell | None) -> Reason | None:
 
 
 def _differences(cell: Cell, baseline: Cell) -> list[str]:
-    """What differs besides the policy, one text a key."""
+    """Return the conditions that differ besides the policy, one text per key."""
     differences = []
     for key in sorted({*cell.conditions, *baseline.conditions}):
         here = cell.conditions.get(key, "absent")
@@ -464,7 +464,7 @@ def _column_means(
 
 
 def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> str | None:
-    """The complete candidate with the highest `Avg`, of equals the one nearest to τ = 1.
+    """Return the complete candidate with the highest `Avg`; among equals, the one closest to τ = 1.
 
     Where none is complete, the one with the most tasks; `None` where there is but the baseline.
     """
@@ -480,7 +480,7 @@ def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> s
 
 
 def _pooling_notes(cells: Cells) -> list[str]:
-    """That a model names no pooling, and which one its scores assume."""
+    """Return notes on models that specify no pooling, with the pooling that was assumed."""
     assumed = {
         cell.conditions[ASSUMED_POOLING]: None
         for of_policy in cells.values()
@@ -494,7 +494,7 @@ def _pooling_notes(cells: Cells) -> list[str]:
 
 
 def _data_notes(cells: Cells, columns: Sequence[Column]) -> list[str]:
-    """Which tasks were scored on data that is not, or not quite, what it is named after."""
+    """Return notes on tasks scored on data that differs from the dataset it is named after."""
     told: dict[str, None] = {}
     for task in (task for column in columns for task in column.tasks):
         for of_policy in cells.values():
@@ -504,7 +504,7 @@ def _data_notes(cells: Cells, columns: Sequence[Column]) -> list[str]:
 
 
 def _differing_data(data: str) -> list[str]:
-    """Return how a cell's data differs from what mteb knows the dataset by, by its provenance."""
+    """Return the differences of a cell's data from mteb's statistics, from its provenance."""
     try:
         content = json.loads(data)
         return [str(line) for line in content.get("differs") or ()]
@@ -515,7 +515,7 @@ def _differing_data(data: str) -> list[str]:
 def _average_improvement(
     blocks: Sequence[Block], columns: Sequence[str]
 ) -> tuple[Values | None, list[str]]:
-    """The row `Avg Improv.` (paper, Table 1): the mean over the models of their improvements."""
+    """Return the row `Avg Improv.` (paper, Table 1): the mean of the models' improvements."""
     improved = {
         block.label: block.improvements[block.best] for block in blocks if block.best is not None
     }

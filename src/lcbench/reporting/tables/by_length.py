@@ -1,4 +1,4 @@
-"""Scores by length: of what was asked, found, classified or compared, in buckets of tokens.
+"""Scores by length of queries, documents, texts and pairs, in buckets of tokens.
 
 Takes items and makes `Table`s of them; `figures` draws them. The buckets are doublings; the paper's
 own readings of its figures by length are in `paper_lengths`, its Table 3 in `ranks`.
@@ -56,7 +56,7 @@ class Bucket:
 
     @property
     def label(self) -> str:
-        """The range in words: ≤ 32, 33–64, ≥ 512."""
+        """The range as text: ≤ 32, 33–64, ≥ 512."""
         if self.high is None:
             return f"≥ {self.low}"
         return f"{self.low}–{self.high}" if self.low > 1 else f"≤ {self.high}"
@@ -64,7 +64,7 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthBuckets(ScoredLengths):
-    """The scores of one model on one task by length, one part a bucket.
+    """The scores of a model on a task by length, one part per bucket.
 
     Attributes:
         metric: what is averaged over a bucket's items, or taken of them all (`Spearman`).
@@ -78,12 +78,12 @@ class LengthBuckets(ScoredLengths):
 
     @property
     def heading(self) -> str:
-        """What it is of, in one line."""
+        """The heading of its section: model, task and kind of length."""
         return f"{self.task}, {self.label}, {_WHOSE[self.by]}"
 
     @property
     def tells_lengths_apart(self) -> bool:
-        """Whether two buckets or more have a score."""
+        """Whether at least two buckets have a score."""
         return sum(score is not None for score in self.scores[BASELINE]) > 1
 
 
@@ -132,7 +132,7 @@ def buckets_of(
 
 
 def length_table(found: Sequence[LengthBuckets]) -> Table | None:
-    """Return the scores by length: a section a task and model, a column a bucket, rows by τ.
+    """Return the table of scores by length, with sections by task and model, columns by bucket.
 
     Args:
         found: of `by_length`; only those of two lengths or more are shown.
@@ -191,7 +191,7 @@ def _inside(lengths: NDArray[np.float64], low: int, high: int | None) -> NDArray
 
 
 def _column(bucket: Bucket) -> tuple[int, float]:
-    """Return the column of a bucket: its ends, so that each column holds what its name says."""
+    """Return the column of a bucket, identified by its ends."""
     return bucket.low, math.inf if bucket.high is None else bucket.high
 
 

@@ -1,4 +1,4 @@
-"""Changes of scores against the baseline over some of the items, and how tables show them."""
+"""Changes of scores relative to the baseline over some items, and their entries in tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ millions of them, in the smallest type."""
 
 @dataclass(frozen=True)
 class Change:
-    """A change against the baseline.
+    """A change relative to the baseline.
 
     Attributes:
         value: in %, in percentage points or in ranks; None: not defined.
@@ -45,7 +45,7 @@ class Change:
 
     @property
     def uncertainty(self) -> Uncertainty | None:
-        """Interval and test of the change; None: unknown."""
+        """The interval and test of the change; None if unknown."""
         if self.ends is None:
             return None
         up, down = self.changed or (None, None)
@@ -97,7 +97,7 @@ def relative_changes_of(
     resamples: int,
     seed: int,
 ) -> dict[str, Change]:
-    """Return by policy how much a mean is above that of the baseline, in %.
+    """Return the relative change of a mean from that of the baseline in %, by policy.
 
     Where a resampled baseline may be 0, differences are divided by the baseline as it is, as in
     Table 1.
@@ -138,7 +138,7 @@ def changes_of(
     resamples: int,
     seed: int,
 ) -> list[Change]:
-    """Return what functions make of sums over items as changes (`sums.estimates`).
+    """Return functions of sums over items as changes (`sums.estimates`).
 
     Args:
         columns: what is summed.
@@ -192,7 +192,7 @@ def additive(
 
 
 def change_entry(change: Change) -> Entry:
-    """Return a relative improvement with the mark of what is known of it."""
+    """Return an entry with a relative improvement and its mark of significance."""
     return improvement(change.value, change.uncertainty)
 
 

@@ -1,4 +1,4 @@
-"""The choice of τ: the paper's rule, on the test data, compared with one with tasks held out."""
+"""The choice of τ by the paper's rule, on the test data, and with tasks held out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_TAU = "0.8"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """How a model's τ is chosen, and what that gains; gains are relative improvements of `Avg`, %.
+    """The choice of a model's τ and its gain; gains are relative improvements of `Avg` in %.
 
     Attributes:
         label: of the block.
@@ -53,7 +53,7 @@ class ModelChoice:
 
     @property
     def optimism(self) -> float:
-        """By how much the paper's rule overstates the gain, in percentage points."""
+        """The gain by the paper's rule minus the held-out gain, in percentage points."""
         return self.gain - self.held_out_gain
 
 
@@ -164,7 +164,7 @@ def choice_table(group: str, choice: Choice) -> Table:
 
 
 def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> ModelChoice | str:
-    """Return the choice of a model, or why it has none."""
+    """Return the choice of a model, or the reason why it has none."""
     averaged = averaged_columns([column.name for column in table.columns])
     tasks = {task.task: task for task in block.tasks if task.column in averaged}
     columns = {column.name: column.tasks for column in table.columns if column.name in averaged}
@@ -225,7 +225,7 @@ def _average(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) 
 
 
 def _best(averages: Mapping[str, float]) -> str:
-    """Return the policy of the highest average, of equals the one nearest to τ = 1."""
+    """Return the policy of the highest average; among equals, the one closest to τ = 1."""
     return max(averages, key=lambda policy: (averages[policy], -abs(float(policy) - 1)))
 
 

@@ -1,4 +1,4 @@
-"""Whether long texts gain more: the paper's claim, by task, with intervals."""
+"""Tests whether long texts gain more, the paper's claim, by task, with intervals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthGain(OfLengths):
-    """How the gain of one model on one task goes by length.
+    """The dependence of a model's gain on a task on length.
 
     Attributes:
         count: how many items there are.
@@ -59,7 +59,7 @@ class LengthGain(OfLengths):
 def gains_by_length(
     place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
 ) -> list[LengthGain]:
-    """Return how the gain goes by length, one for each length that the items have.
+    """Return the dependence of the gain on length, for each kind of length of the items.
 
     The gain per doubling is the slope of the items' changes over log₂ of their length (least
     squares), over the mean of the baseline. A correlation has no value of a single pair, and so no
@@ -93,7 +93,7 @@ def gains_by_length(
 def fifths(
     lengths: NDArray[np.float64], known: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Return which items are the shortest 20 %, and which the longest; None where they meet.
+    """Return the shortest and the longest 20 % of items; None if they overlap.
 
     Args:
         lengths: shape (items,).
@@ -228,7 +228,7 @@ _TITLE = "Do long texts gain more? Gain by length"
 
 
 def gain_table(found: Sequence[LengthGain]) -> Table | None:
-    """Return how gains go by length: a section a model, two rows a task, a column a τ.
+    """Return the table of gains by length: sections by model, two rows per task, columns by τ.
 
     Args:
         found: of `gains_by_length`.
@@ -276,7 +276,7 @@ def _rows(one: LengthGain, policies: Sequence[str]) -> Iterator[tuple[Entry, ...
 
 
 def _entry(change: Change) -> Entry:
-    """Return a change with its mark and interval."""
+    """Return an entry with a change, its mark and its interval."""
     if change.value is None:
         return MISSING_VALUE
     entry = change_entry(change)

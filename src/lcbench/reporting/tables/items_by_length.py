@@ -1,4 +1,4 @@
-"""Items of a task's cells with their lengths: what all tables by length are made of, read once."""
+"""Reads the items of a task's cells with their lengths, once for all tables by length."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Relevant:
-    """Relevant documents of queries, each pair of the two.
+    """Pairs of queries and relevant documents.
 
     Attributes:
         items: the place of the query, shape (pairs,).
@@ -125,16 +125,16 @@ class Items:
 
     @property
     def unit(self) -> str:
-        """What lengths are counted in."""
+        """The unit of lengths."""
         return "characters" if self.characters else "tokens"
 
     @cached_property
     def scored(self) -> NDArray[np.bool_]:
-        """The items that have a score in the baseline."""
+        """Which items have a score in the baseline."""
         return np.isfinite(self.values[BASELINE])
 
     def column(self, policy: str, chosen: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return what some items add to the score: by training draw, if that is known.
+        """Return the contributions of some items to the score, by training draw if known.
 
         Shape (chosen,) or (chosen, draws).
         """
@@ -147,7 +147,7 @@ class Items:
 def places_of_tables(
     tables: Sequence[ScoreTable], scores: pd.DataFrame
 ) -> list[tuple[Place, dict[str, CellFiles]]]:
-    """Return each task and model, in the order of the tables, with the files of its cells.
+    """Return each task and model with the files of its cells, in the order of the tables.
 
     Args:
         tables: of `table1.build_tables`; they say which cells count.
@@ -176,7 +176,7 @@ def places_of_tables(
 def items_of_tables(
     tables: Sequence[ScoreTable], scores: pd.DataFrame
 ) -> Iterator[tuple[Place, Items]]:
-    """Yield the items of `places_of_tables`, but of those without a score, as clusterings."""
+    """Yield the items of `places_of_tables` except those without scores, such as clusterings."""
     for place, cells in places_of_tables(tables, scores):
         items = read_items(cells)
         if items is not None:
@@ -239,7 +239,7 @@ def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
 
 
 class _Documents:
-    """The relevant documents of the baseline, and the ranks of others in the same order."""
+    """The relevant documents of the baseline, and other policies' ranks in the same order."""
 
     def __init__(self, parts: NDArray[np.int64]) -> None:
         self._parts = parts
@@ -248,7 +248,7 @@ class _Documents:
         self._ranks: dict[str, NDArray[np.float64]] = {}
 
     def add(self, policy: str, lists: pa.ListArray) -> None:
-        """Keep a policy's ranks; the baseline's come first."""
+        """Add a policy's ranks; the baseline's must be added first."""
         items = lists.value_parent_indices().to_numpy().astype(np.int64)
         rows = lists.flatten()
         names = {rows.type.field(place).name for place in range(rows.type.num_fields)}
@@ -282,7 +282,7 @@ class _Documents:
 def _same_pairs(
     items: NDArray[np.int64], ids: pa.Array, others: NDArray[np.int64], other_ids: pa.Array
 ) -> NDArray[np.int64] | None:
-    """Return where pairs of an item and an id stand among others; None if those differ."""
+    """Return the positions of pairs of item and id among others; None if the pairs differ."""
     if len(items) != len(others):
         return None
     places = {
@@ -295,7 +295,7 @@ def _same_pairs(
 def _read(
     files: CellFiles, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> pa.Table | None:
-    """Return columns of a cell's items, optional ones if they are there.
+    """Return columns of a cell's items, including optional ones if present.
 
     None if they are missing, broken or of another layout.
     """
@@ -330,7 +330,7 @@ def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
 
 
 def _part_numbers(identity: pa.Table) -> NDArray[Any]:
-    """Return which split and subset each item is of, as one number."""
+    """Return a number for the split and subset of each item."""
     split, subset = (
         identity[name].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         for name in ("split", "subset")
@@ -341,7 +341,7 @@ def _part_numbers(identity: pa.Table) -> NDArray[Any]:
 def _lengths(
     baseline: pa.Table, pairs: Relevant | None, is_query: bool, is_pair: bool
 ) -> tuple[dict[By, NDArray[np.float64]], dict[By, NDArray[np.float64]]]:
-    """Return the tokens of items by whose they are, and their characters, if all are known."""
+    """Return the tokens of items by kind of length, and their characters, if all are known."""
     tokens = _numbers(baseline["tokens"])
     characters = None
     if "characters" in baseline.column_names and baseline["characters"].null_count == 0:
@@ -375,7 +375,7 @@ def _longest(
 
 
 def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
-    """Return which training draws classify each text rightly, (items, draws); None: not known."""
+    """Return which training draws classify each text correctly, (items, draws); None if unknown."""
     names = items.column_names
     if "right" in names and items["right"].null_count == 0:
         bits = items["right"].to_numpy()
@@ -398,14 +398,14 @@ def _entries(files: CellFiles) -> list[dict[str, Any]]:
 
 
 def _draws(entries: Sequence[Mapping[str, Any]]) -> int:
-    """Return on how many draws of texts each classifier was trained; 0 where that is not known."""
+    """Return the number of training draws of each classifier; 0 if unknown."""
     counts = {len(entry.get("scores_per_experiment") or ()) for entry in entries}
     draws = counts.pop() if len(counts) == 1 else 0
     return draws if draws > 1 else 0
 
 
 def _metric(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the name of the metric that is the main score: the one that equals it everywhere."""
+    """Return the metric that is the main score: the one that equals it everywhere."""
     try:
         equal = [
             name

@@ -1,4 +1,4 @@
-"""Scores per subset, which are languages in most tasks that have several, at each τ."""
+"""Scores per subset, in most tasks the languages, at each τ."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOTES = (
 
 
 def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
-    """Return the scores of tasks with several subsets, one row a subset; None if there are none.
+    """Return the table of tasks with several subsets, a row per subset; None if there are none.
 
     What Table 1 does not count (missing, refused) has no value in any subset.
 
@@ -71,7 +71,7 @@ def _rows(
     policies: tuple[str, ...],
     by_cell: Mapping[CellKey, Mapping[str, float]],
 ) -> list[tuple[Entry, ...]]:
-    """Return a row for each subset, and their mean; nothing for a task with but one."""
+    """Return a row for each subset, and their mean; nothing for a task with a single subset."""
     cells = {policy: by_cell.get((block.label, policy, task.task), {}) for policy in block.policies}
     subsets = sorted({subset for cell in cells.values() for subset in cell})
     if len(subsets) < 2:

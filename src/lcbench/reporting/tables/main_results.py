@@ -1,4 +1,4 @@
-"""The main results in the layout of the paper's Table 1, and the same one value a row."""
+"""The main results in the layout of the paper's Table 1, and with one value per row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FOOTNOTE_CHOICE = (
 
 
 def main_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table:
-    """Return the scores of each model, raw and at its best τ, and the relative improvement.
+    """Return the table with the scores of each model, raw and at its best τ, and the improvement.
 
     Args:
         table: of `table1.build_tables`.
@@ -84,7 +84,7 @@ def main_table(table: ScoreTable, statistics: TableStatistics | None = None) -> 
 def main_values(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
 ) -> Table:
-    """Return the values of the main tables one a row, for programs.
+    """Return the values of the main tables, one per row, for programs.
 
     `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
     interval; scores are × 100, relative improvements in %. A missing value is empty, and so is a
@@ -106,7 +106,7 @@ def main_values(
 
 
 def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> tuple[str, ...]:
-    """Return what a reader must know to read the numbers."""
+    """Return the footnotes on how to read the numbers."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
     names = [column.name for column in table.columns]
@@ -121,12 +121,12 @@ def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> t
 
 
 def window_text(block: Block) -> str:
-    """Return the window in tokens, or what stands for one that is not known."""
+    """Return the window in tokens as text, or a text for an unknown one."""
     return MISSING_VALUE if block.window is None else str(block.window)
 
 
 def identity(table: ScoreTable, block: Block) -> tuple[str, str, str, str]:
-    """Return what names a model in files for programs: group, window, model, revision."""
+    """Return the identity of a model in files for programs: group, window, model, revision."""
     window = "" if block.window is None else str(block.window)
     return table.group, window, block.model, block.revision
 
@@ -163,14 +163,14 @@ def _label(text: str, line: Sequence[Entry]) -> Entry:
 def _values(
     table: ScoreTable, block: Block, row: Row, statistics: TableStatistics | None
 ) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
-    """Yield the lines of a row with their kinds; the ends of intervals wherever they are known."""
+    """Yield the lines of a row with their kinds, including the ends of known intervals."""
     known = _known(block, row, statistics)
     for kind, _, line in _lines(table, row, known, block.label, statistics is not None):
         yield kind, row.policy, line
 
 
 def _known(block: Block, row: Row, statistics: TableStatistics | None) -> Mapping[str, Uncertainty]:
-    """Return what is known of the improvements of a row, by column."""
+    """Return the uncertainty of the improvements of a row, by column."""
     if statistics is None or row.kind != "relative":
         return {}
     keys = {column: (block.label, row.policy, column) for column in row.values}

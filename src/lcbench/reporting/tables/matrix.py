@@ -1,4 +1,4 @@
-"""Scores and relative improvements of each task at each τ, and the same one value a row."""
+"""Scores and relative improvements of each task at each τ, also with one value per row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATISTICS = (
 
 
 def scores(table: ScoreTable) -> Table:
-    """Return the score × 100 of each task at each policy."""
+    """Return the table of scores × 100 of each task at each policy."""
 
     def entry(block: Block, task: TaskScores, policy: str) -> Entry:
         return number(task.scores[policy], source=(block.label, policy, task.task))
@@ -45,7 +45,7 @@ def scores(table: ScoreTable) -> Table:
 
 
 def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
-    """Return the relative improvement of each task at each policy but τ = 1, in %.
+    """Return the table of relative improvements in % of each task at each policy other than τ = 1.
 
     Args:
         table: of `table1.build_tables`.
@@ -78,7 +78,7 @@ def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Tabl
 def task_values(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
 ) -> Table:
-    """Return the scores × 100 per task and policy one a row, for programs.
+    """Return the scores × 100 per task and policy, one per row, for programs.
 
     With statistics a row also has the relative improvement and the ends of its 95 % interval in %,
     p, p by Holm's correction, and what was resampled; what is unknown is empty.
@@ -115,7 +115,7 @@ def _table(
     entry: Callable[[Block, TaskScores, str], Entry],
     notes: tuple[str, ...],
 ) -> Table:
-    """Return a section a model, a row a task, a column a policy."""
+    """Return a table with sections by model, rows by task and columns by policy."""
     return Table(
         name=file,
         title=f"{title} ({group_heading(table.group)})",
@@ -194,5 +194,5 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
 
 
 def _least_p(known: Uncertainty) -> float:
-    """Return the smallest p of a permutation test of so many items: all change the same way."""
+    """Return the smallest p that a permutation test of so many items can have."""
     return float(2.0 ** (1 - known.independent))

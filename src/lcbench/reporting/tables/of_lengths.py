@@ -1,4 +1,4 @@
-"""What tables by length have in common: a model and a task, rows under headings, notes of units."""
+"""Common parts of tables by length: model and task, rows under headings, notes on units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lcbench.uncertainty.sums import RESAMPLES
 
 @dataclass(frozen=True, kw_only=True)
 class OfLengths:
-    """What is found of the lengths of one model and task.
+    """The results by length for one model and task.
 
     Attributes:
         group: of the table.
@@ -43,7 +43,7 @@ class OfLengths:
 
     @classmethod
     def nothing(cls, place: Place, items: Items, resamples: int, why: str = "") -> Self:
-        """Return that nothing is found (yet) of the lengths of a task and model."""
+        """Return an empty result for a task and model."""
         return cls(
             group=place.group,
             column=place.column,
@@ -58,7 +58,7 @@ class OfLengths:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredLengths(OfLengths):
-    """Scores of one model on one task by policy and then by part, from short to long.
+    """Scores of a model on a task by policy and part, from short to long.
 
     Attributes:
         scores: scores × 100; None is a missing value: too few items, a score that does not count in
@@ -70,7 +70,7 @@ class ScoredLengths(OfLengths):
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
 
     def change(self, policy: str, place: int) -> Change:
-        """Return the change of a part at a policy; not defined for the baseline."""
+        """Return the change of a part at a policy other than the baseline."""
         return self.changes[policy][place] if policy in self.changes else NOT_DEFINED
 
     def filled(
@@ -78,7 +78,7 @@ class ScoredLengths(OfLengths):
         policies: Sequence[str],
         parts: Sequence[tuple[Mapping[str, float | None], Mapping[str, Change]]],
     ) -> Self:
-        """Return the same with the scores and changes of each part, by policy."""
+        """Return a copy with the scores and changes of each part, by policy."""
         return replace(
             self,
             scores={
@@ -101,7 +101,7 @@ def sections_of(
     rows: Callable[[Found], Iterable[tuple[Entry, ...]]],
     groups: Sequence[OfLengths],
 ) -> tuple[Section, ...]:
-    """Return the rows of all that is shown, those of one heading together.
+    """Return the sections of a table, with the rows of each heading together.
 
     Args:
         found: what is shown.
@@ -118,7 +118,7 @@ def sections_of(
 
 
 def notes_of_units(shown: Sequence[OfLengths], what: str, so: str = "") -> Iterator[str]:
-    """Say what lengths are counted in.
+    """Return notes on the units of lengths.
 
     Args:
         shown: in a table.
@@ -135,7 +135,7 @@ def notes_of_units(shown: Sequence[OfLengths], what: str, so: str = "") -> Itera
 
 
 def notes_of_intervals(of: str, shown: Sequence[OfLengths]) -> Iterator[str]:
-    """Say what the marks of a table mean; nothing where there are no intervals.
+    """Return notes on the marks of a table; none if there are no intervals.
 
     Args:
         of: whose items.

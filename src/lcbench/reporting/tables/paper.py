@@ -1,4 +1,4 @@
-"""Compare with the paper: each number of its Tables 1 to 3 that we have too, and our noise.
+"""Compares results with the numbers of the paper's Tables 1 to 3, with their noise.
 
 The numbers are those printed in arXiv:2410.24200v1 (`results/paper`), ours come from the frame of
 scores and from the items of its cells. `formats` makes text of what is found here.
@@ -55,7 +55,7 @@ _IN_DOUBT = ("GIST", "BGE")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number of the paper's, and ours if there is one.
+    """A number of the paper, and lcbench's if there is one.
 
     Scores are × 100, relative improvements in %, ranks count from 1.
 
@@ -96,12 +96,13 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's."""
+        """lcbench's number minus the paper's."""
         return None if self.ours is None else self.ours - self.paper
 
     @property
     def within(self) -> Literal["yes", "no", "unknown"]:
-        """Whether the difference is no more than the noise; unknown for a number in doubt, too."""
+        """Whether the difference is within the noise; None if unknown, or the number is in
+        doubt."""
         if self.difference is None or self.noise is None or self.doubt:
             return "unknown"
         # Differences of decimals are off by the last bits.
@@ -109,7 +110,7 @@ class Comparison:
 
 
 def is_papers(protocol: Mapping[str, Any]) -> bool:
-    """Whether a cell's protocol, as its provenance has it, is the paper's, its window aside.
+    """Return whether a cell's protocol, from its provenance, is the paper's apart from the window.
 
     Where it says nothing of subsets, all were scored.
     """
@@ -119,7 +120,7 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
 
 
 def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
-    """Return the paper's numbers with ours, in the paper's order; none if we have none of them.
+    """Return the paper's numbers with lcbench's, in the paper's order; empty if there are none.
 
     Only cells of the paper's models count, under the paper's protocol and at the window that the
     paper gives the model. Table 1 is that of `table1.build_tables` over the suite `paper`, with the
@@ -154,7 +155,7 @@ def data_folder() -> Path:
 
 @dataclass(frozen=True)
 class _Model:
-    """One of the paper's models, as far as it was measured as in the paper.
+    """One of the paper's models, as far as it was measured under the paper's protocol.
 
     Attributes:
         paper: what the paper calls it.
@@ -177,7 +178,7 @@ class _Model:
         return self.block.scores_of(task).get(policy)
 
     def present(self, policy: str, column: str) -> tuple[int, str]:
-        """Return how much of a column or `Avg` there is, and that in words."""
+        """Return the measured share of a column or `Avg`, and the same in words."""
         if column == AVERAGE:
             parts, found = "columns", [self.mean(policy, one) for one in _columns()]
         else:
@@ -188,7 +189,7 @@ class _Model:
     def comparison(
         self, table: str, policy: str, row: str, column: str, paper: float, **more: Any
     ) -> Comparison:
-        """Return one of the paper's numbers for this model with ours."""
+        """Return one of the paper's numbers for this model, with lcbench's."""
         return Comparison(
             table=table,
             model=self.paper,
@@ -217,7 +218,7 @@ def _rows(table: str) -> list[dict[str, str]]:
 
 
 def _models(scores: pd.DataFrame) -> list[_Model]:
-    """Return the paper's models that were measured as in the paper, in the paper's order."""
+    """Return the paper's models that were measured under its protocol, in the paper's order."""
     names = shipped_models()
     ours = {row["model"]: row for row in _rows(TABLE_1) if row["row_kind"] == "ours"}
     of_paper = scores[scores["model"].isin({names[model.lower()] for model in ours})]
@@ -246,12 +247,12 @@ def _models(scores: pd.DataFrame) -> list[_Model]:
 
 
 def _tokens(window: str) -> int:
-    """Return a window as the paper writes it in tokens: 512, 4k."""
+    """Return a window as the paper writes it: 512, 4k."""
     return 1024 * int(window[:-1]) if window.endswith("k") else int(window)
 
 
 def _doubt(table: str, model: str, row: str, column: str) -> str:
-    """Return why a number of the paper's is no target, or nothing: its README says it in full."""
+    """Return why a number of the paper is not a target, or an empty text; see its README."""
     if table == TABLE_2 and model in _IN_DOUBT:
         return _EXCHANGED
     from_ours = row in ("ours", "relative") and model in _IN_DOUBT
@@ -292,7 +293,7 @@ def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
 def _mean_improvement(
     models: Sequence[_Model], column: str, paper: float, shares: _Shares
 ) -> Iterator[Comparison]:
-    """Yield the paper's `Avg Improv.` of a column with ours, if we have all models once."""
+    """Yield the paper's `Avg Improv.` of a column with ours, if each model was measured once."""
     asked = {row["model"] for row in _rows(TABLE_1)} - {ALL_MODELS}
     if {model.paper for model in models} != asked or len(models) != len(asked):
         return

@@ -1,4 +1,4 @@
-"""The comparison with the paper as tables, and the same one number a row."""
+"""The comparison with the paper as tables, also with one number per row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FOOTNOTE_RANKS = (
 
 
 def comparison_tables(comparisons: Sequence[Comparison]) -> tuple[Table, ...]:
-    """Return the paper's numbers compared with lcbench's, a table for each with one in common."""
+    """Return the paper's tables that have a number in common with lcbench's, compared with it."""
     names = dict.fromkeys(one.table for one in comparisons if one.ours is not None)
     return tuple(
         _table(title, [one for one in comparisons if one.table == title]) for title in names
@@ -47,7 +47,7 @@ def comparison_tables(comparisons: Sequence[Comparison]) -> tuple[Table, ...]:
 
 
 def comparison_values(comparisons: Sequence[Comparison]) -> Table:
-    """Return the comparison one number a row, for programs.
+    """Return the comparison with one number per row, for programs.
 
     `ours` is empty where it is partial, `noise` where it is unknown; `note` says why.
     """
@@ -64,7 +64,7 @@ def comparison_values(comparisons: Sequence[Comparison]) -> Table:
 
 
 def note(one: Comparison) -> str:
-    """Return what is to be known of a compared number."""
+    """Return the note on a compared number."""
     return "; ".join(text for text in (one.present, one.doubt, one.note) if text)
 
 

@@ -1,4 +1,4 @@
-"""The paper's own readings by length: its Figures 7 and 13, and 6, 8 and 14.
+"""The paper's results by length: its Figures 7 and 13, and 6, 8 and 14.
 
 Figures 7 and 13 have nDCG@100 of the longest and the shortest 20 % of queries; 6, 8 and 14 the
 accuracy of as many texts in each interval of 100 in length. The entropy of Figure 6 is one of
@@ -111,7 +111,7 @@ def ndcg_of_queries(
 def accuracy_of_intervals(
     place: Place, items: Items, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Reading | None:
-    """Return the accuracy of texts in intervals of 100 tokens; None where nothing is classified.
+    """Return the accuracy of texts in intervals of 100 tokens; None for other types of tasks.
 
     Each interval has the same number of texts, as in the paper: those of the smallest that has
     `FEWEST_ITEMS`, 500 at the most, drawn at random where there are more. Texts that fill the
@@ -153,7 +153,7 @@ def accuracy_of_intervals(
 
 
 def query_table(found: Sequence[Reading]) -> Table | None:
-    """Return nDCG@100 of the shortest and longest queries: rows a model and part, a column a τ.
+    """Return the table of nDCG@100 of the shortest and longest queries, with columns by τ.
 
     Args:
         found: of `ndcg_of_queries`.
@@ -178,7 +178,7 @@ def query_table(found: Sequence[Reading]) -> Table | None:
 
 
 def interval_table(found: Sequence[Reading]) -> Table | None:
-    """Return the accuracy by intervals of 100 tokens: rows a model and interval, a column a τ.
+    """Return the table of accuracy by intervals of 100 tokens, with columns by τ.
 
     Args:
         found: of `accuracy_of_intervals`.

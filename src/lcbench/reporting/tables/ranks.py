@@ -1,4 +1,4 @@
-"""The ranks of the longest documents, and how they change: the paper's Table 3."""
+"""The ranks of the longest documents and their changes: the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LongestRanks(OfLengths):
 
     @property
     def share(self) -> str:
-        """Which documents, in words."""
+        """The share of documents in words."""
         return f"{self.longest:,} of {self.documents:,} documents"
 
 
@@ -123,7 +123,7 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
 
 
 def rank_table(found: Sequence[LongestRanks]) -> Table | None:
-    """Return the ranks of the longest documents: a section a task, two rows a model, a column a τ.
+    """Return the table of ranks of the longest documents, with columns by τ.
 
     Args:
         found: of `ranks_of`.
@@ -167,7 +167,7 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
 
 
 def _longest(relevant: Relevant) -> tuple[NDArray[np.bool_], int, int]:
-    """Return which pairs have one of the longest documents, how many those are, and of how many."""
+    """Return the pairs with one of the longest documents, their number, and that of all."""
     _, first = np.unique(relevant.documents, return_index=True)
     lengths = relevant.lengths[first]
     least = np.sort(lengths)[-math.ceil(len(lengths) / 5)]
@@ -196,7 +196,7 @@ def _rank_rows(one: LongestRanks, policies: Sequence[str]) -> Iterator[tuple[Ent
 
 
 def _entry(change: Change) -> Entry:
-    """Return a change of rank with its interval, in bold if it excludes zero."""
+    """Return an entry with a change of rank and its interval, in bold if that excludes zero."""
     text, known = two_decimals(change.value), change.uncertainty
     if known is None:
         return Entry(text, change.value)

@@ -1,4 +1,4 @@
-"""Temperatures by role: the shape of the paper's Table 2, and grids for its Figures 9 and 15."""
+"""Temperatures by role: the paper's Table 2, and grids for its Figures 9 and 15."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def role_grids(table: ScoreTable) -> tuple[RoleGrid, ...]:
 
 
 def role_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
-    """Return the shape of the paper's Table 2: by task the four settings, a column a model.
+    """Return a table like the paper's Table 2: the four settings by task, columns by model.
 
     Where each model has one τ, as in the paper, τ stands in the header; where one has several, each
     task has a section for each τ. What lacks one of the settings is left out, and so are tasks
@@ -127,7 +127,7 @@ def _tau(tau: float, suffix: str) -> str:
 
 
 def _rows(sets: Sequence[list[Entry] | None]) -> tuple[tuple[Entry, ...], ...]:
-    """Return a row a setting, of the models' entries; None is a model without."""
+    """Return a row per setting with the models' entries; None for a model without."""
     return tuple(
         (
             name(setting),
@@ -138,7 +138,7 @@ def _rows(sets: Sequence[list[Entry] | None]) -> tuple[tuple[Entry, ...], ...]:
 
 
 def _settings(tau: float, suffix: str) -> tuple[str, str, str, str]:
-    """Return the policies of the four settings, as the paper orders them."""
+    """Return the policies of the four settings, in the paper's order."""
     return (
         Constant(tau).canonical + suffix,
         ByRole(1.0, tau).canonical + suffix,
@@ -148,7 +148,7 @@ def _settings(tau: float, suffix: str) -> tuple[str, str, str, str]:
 
 
 def _temperatures(policy: str) -> tuple[float, float, str] | None:
-    """Return a policy's temperatures of query and document, and how it reads a bias; else None."""
+    """Return a policy's temperatures of query and document, and its treatment of a bias."""
     found = _BY_ROLE.fullmatch(policy)
     if found is not None:
         query, document, suffix = temperature(found[1]), temperature(found[2]), found[3] or ""
@@ -166,7 +166,7 @@ def _by_role(block: Block) -> Iterator[tuple[float, float, str]]:
 
 
 def _complete(block: Block) -> list[tuple[float, str]]:
-    """Return the temperatures of which all four settings were tried, from large to small."""
+    """Return the temperatures at which all four settings were tried, from large to small."""
     taus = {
         (document if query == 1 else query, suffix)
         for query, document, suffix in _by_role(block)
@@ -182,7 +182,7 @@ def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def _parts(table: ScoreTable) -> list[str]:
-    """Return tasks, then columns of several, then `Avg` of several columns, as far as by role.
+    """Return tasks, columns with several tasks, and `Avg`, as far as they have scores by role.
 
     `Avg` is that of Table 1, and so is left out next to columns that have no queries.
     """

@@ -24,7 +24,7 @@ _HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "
 
 @dataclass(frozen=True)
 class LengthRow:
-    """The scores × 100 of one model at one policy, by length in tokens; `None` is a missing value.
+    """The scores × 100 of a model at a policy, by length in tokens; `None` is a missing value.
 
     `scores` has no entry for a length that the task does not have at this model's window, `window`
     is `None` where it is not known, and `mean` is the task's score × 100 as in Table 1.
@@ -50,7 +50,7 @@ class LengthTable:
 
 
 def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> list[LengthTable]:
-    """One table a group and task whose splits are all lengths, in the order of Table 1.
+    """Return a table per group and task whose splits are all lengths, in the order of Table 1.
 
     Args:
         scores: the frame that `tables` were built from.
@@ -73,7 +73,7 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> l
 
 
 def length_table(tables: Sequence[LengthTable]) -> Table | None:
-    """The same as one table: a section a task, a row a model and policy; `None` if there is none.
+    """Return one table with sections by task and rows by model and policy; `None` if empty.
 
     A length that a task or window does not have stays empty.
     """
@@ -111,7 +111,7 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
 
 
 def length_values(tables: Sequence[LengthTable]) -> Table:
-    """Return the scores × 100 per task, policy and length one a row, for programs."""
+    """Return the scores × 100 per task, policy and length, one per row, for programs."""
     rows = (
         (table.group, row.window, row.model, row.revision, table.task, row.policy, length, value)
         for table in tables
@@ -122,7 +122,7 @@ def length_values(tables: Sequence[LengthTable]) -> Table:
 
 
 def _length(row: Any) -> int | None:
-    """The length that the split of a row is, if it is one."""
+    """Return the length that a row's split stands for, or None."""
     found = LENGTH_SPLIT.fullmatch(str(row.split))
     return None if found is None else int(found[1])
 
