@@ -30,7 +30,6 @@ from lcbench.reporting.figures.panels import (
     Certainty,
     Curves,
     Forest,
-    Grid,
     HeatScale,
     Interval,
     Line,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings
     from lcbench.reporting.score_table import ScoreTable
     from lcbench.reporting.statistics import TableStatistics
+    from lcbench.reporting.tables.roles import RoleGrid
 
 _INK, _GROUND, _GRID, _RULE, _QUIET = "#1b1d21", "#ffffff", "#e8e9ec", "#c9cbd0", "#565b64"
 _RAISED = "#f6f6f4"
@@ -360,7 +360,7 @@ def _group(line: Line) -> str:
     return f"{'gain' if (line.improvement or 0) > 0 else 'loss'}, {WORDS['sure']}"
 
 
-def heat_view(grid: Grid, scale: HeatScale) -> Value:
+def heat_view(grid: RoleGrid, scale: HeatScale) -> Value:
     """Return the view of a heat map of improvements, on the scale of all of them."""
     queries, documents = grid.query_temperatures, grid.document_temperatures
     most = _place(scale.most, scale.linear)

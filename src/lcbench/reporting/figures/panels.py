@@ -7,7 +7,10 @@ page. What a mark, a colour or an axis means is decided here, once.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lcbench.reporting.tables.roles import RoleGrid
 
 # Seven colours of which any two, and any of them and the black or white of `Avg`, differ in normal
 # sight and in that of protanopes, deuteranopes and tritanopes (CIE76 distance above 20, with the
@@ -201,38 +204,6 @@ class Forest:
         return [value for line in self.lines for value in line.values]
 
 
-class Grid(Protocol):
-    """What is drawn of a grid of the τ of two roles.
-
-    `values[query][document]` is the relative improvement in %, None for a missing value.
-    """
-
-    @property
-    def label(self) -> str:
-        """The model."""
-        ...
-
-    @property
-    def what(self) -> str:
-        """The task or column."""
-        ...
-
-    @property
-    def query_temperatures(self) -> Sequence[float]:
-        """The τ of the rows."""
-        ...
-
-    @property
-    def document_temperatures(self) -> Sequence[float]:
-        """The τ of the columns."""
-        ...
-
-    @property
-    def values(self) -> Sequence[Sequence[float | None]]:
-        """The improvements."""
-        ...
-
-
 @dataclass(frozen=True)
 class HeatScale:
     """The one scale of all heat maps of a report: a colour means the same in each.
@@ -246,7 +217,7 @@ class HeatScale:
     linear: bool
 
     @classmethod
-    def of(cls, grids: Sequence[Grid]) -> "HeatScale":
+    def of(cls, grids: "Sequence[RoleGrid]") -> "HeatScale":
         """Return the scale on which all numbers of some grids can be told apart."""
         values = [value for grid in grids for value in known_values(grid)]
         # Of zeros alone nothing is a gain or a loss.
@@ -258,7 +229,7 @@ class HeatScale:
         return IMPROVEMENT if self.linear else f"{IMPROVEMENT}, {LOGARITHMIC}"
 
 
-def known_values(grid: Grid) -> list[float]:
+def known_values(grid: "RoleGrid") -> list[float]:
     """Return the improvements of a grid without its missing values."""
     return [value for row in grid.values for value in row if value is not None]
 

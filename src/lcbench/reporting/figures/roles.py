@@ -13,13 +13,13 @@ from matplotlib.patches import Rectangle
 from lcbench.reporting.figures.panels import (
     HEAT,
     LINEAR_PERCENT,
-    Grid,
     HeatScale,
     known_values,
     pages,
     signed,
 )
 from lcbench.reporting.figures.printed import LINEAR_SCALE, csv_text, new_figure
+from lcbench.reporting.tables.roles import RoleGrid
 
 _COLOURS = LinearSegmentedColormap.from_list("loss and gain", HEAT)
 # The relative luminance (WCAG 2) on which black and white are equally legible.
@@ -35,7 +35,7 @@ _TITLE_INCHES = 2.2
 _CHARACTERS_PER_INCH = 15
 
 
-def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
+def roles_figures(grids: Sequence[RoleGrid]) -> list[Figure]:
     """Draw one panel for each grid, all on one scale; grids without a number are left out.
 
     The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
@@ -70,7 +70,7 @@ def roles_figures(grids: Sequence[Grid]) -> list[Figure]:
     return figures
 
 
-def roles_csv(grids: Sequence[Grid]) -> str:
+def roles_csv(grids: Sequence[RoleGrid]) -> str:
     """Return the squares of all grids in full precision, one for each row."""
     return csv_text(
         ("model", "what", "query_tau", "document_tau", "improvement"),
@@ -83,7 +83,7 @@ def roles_csv(grids: Sequence[Grid]) -> str:
     )
 
 
-def _draw(axes: Axes, grid: Grid, norm: Normalize, most_characters: int) -> AxesImage:
+def _draw(axes: Axes, grid: RoleGrid, norm: Normalize, most_characters: int) -> AxesImage:
     rows = [[math.nan if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(rows, cmap=_COLOURS, norm=norm, aspect="equal")
     best = max(known_values(grid))
