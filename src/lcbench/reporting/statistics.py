@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcbench.uncertainty import power
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -79,6 +81,13 @@ class Uncertainty:
     def is_too_few(self) -> bool:
         """Whether too few units changed for a conclusion about others from the interval or p."""
         return self.changed is not None and 0 < self.changed < LEAST_CHANGED
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true effect that would probably be significant (`power`), or None."""
+        if self.error is None or self.critical is None:
+            return None
+        return power.detectable(self.error, self.critical)
 
     @property
     def independent(self) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lcbench.reporting.text import (
     DOWN,
     DOWN_UNSURE,
+    MISSING_VALUE,
     TOO_FEW,
     UP,
     UP_UNSURE,
@@ -135,6 +136,11 @@ def number(
 ) -> Entry:
     """Return an entry with a score × 100, or another number with two decimals."""
     return Entry(two_decimals(value), value, style, tooltip, source=source)
+
+
+def formatted(value: float | None, form: str) -> Entry:
+    """Return a number in a format of Python's; None: a missing value."""
+    return Entry(MISSING_VALUE if value is None else format(value, form), value)
 
 
 def improvement(

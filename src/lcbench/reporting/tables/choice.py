@@ -16,7 +16,7 @@ from lcbench.reporting.score_table import (
     temperature,
 )
 from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
-from lcbench.reporting.table import Entry, Section, Table, improvement, interval
+from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, interval, number
 from lcbench.reporting.text import MISSING_VALUE, group_heading, two_decimals
 from lcbench.tasks.suites import averaged_columns
 
@@ -230,7 +230,6 @@ def _best(averages: Mapping[str, float]) -> str:
 
 
 def _row(model: ModelChoice) -> tuple[Entry, ...]:
-    regret = model.default_regret
     default = model.gains.get(DEFAULT_TAU)
     counted = _counted(model.held_out.values())
     known = model.intervals.get(model.tau)
@@ -241,17 +240,14 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
         replace(_tau(model.tau), tooltip=f"gain at each τ, %: {gains}"),
         improvement(model.gain, known, None if model.tau == BASELINE else source),
         _interval(known),
-        Entry(
-            two_decimals(model.held_out_gain),
+        number(
             model.held_out_gain,
             tooltip="; ".join(f"{task}: τ = {tau}" for task, tau in model.held_out.items()),
         ),
-        Entry(f"{model.optimism:.2f}", model.optimism),
+        formatted(model.optimism, ".2f"),
         Entry(counted, counted),
-        Entry(MISSING_VALUE)
-        if default is None
-        else improvement(default, model.intervals.get(DEFAULT_TAU)),
-        Entry(MISSING_VALUE) if regret is None else Entry(f"{regret:.2f}", regret),
+        improvement(default, model.intervals.get(DEFAULT_TAU)),
+        formatted(model.default_regret, ".2f"),
     )
 
 

@@ -16,7 +16,6 @@ from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStati
 from lcbench.reporting.table import Entry, Section, Table, improvement, name, number, of_values
 from lcbench.reporting.tables.main_results import identity
 from lcbench.reporting.text import TOO_FEW, group_heading
-from lcbench.uncertainty.power import detectable
 
 DATA = "tasks.csv"
 """The file with the values one a row."""
@@ -152,12 +151,9 @@ def _statistics(
     known = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
     if gain is None or known is None:
         return (gain, *[None] * (len(_STATISTICS) - 1))
-    smallest = None
-    if known.error is not None and known.critical is not None:
-        smallest = detectable(known.error, known.critical)
     return (
         *(gain, known.low, known.high, known.p, known.adjusted),
-        *(known.units, known.count, known.up, known.down, smallest, known.bound),
+        *(known.units, known.count, known.up, known.down, known.detectable, known.bound),
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
-from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
-from lcbench.reporting.text import MISSING_VALUE, group_heading
-from lcbench.uncertainty.power import CLAIMED, POWER, detectable, needed
+from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, name, number
+from lcbench.reporting.text import group_heading
+from lcbench.uncertainty.power import CLAIMED, POWER, needed
 
 
 def power_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
@@ -77,28 +77,18 @@ def _rows(
 
 
 def _entries(value: float, known: Uncertainty, is_task: bool) -> tuple[Entry, ...]:
-    smallest = None
-    if known.error is not None and known.critical is not None:
-        smallest = detectable(known.error, known.critical)
+    smallest = known.detectable
     enough = None
     if is_task and smallest and known.units != "texts" and known.count:
         enough = needed(known.count, smallest, CLAIMED)
     return (
         name(known.sample),
-        _count(known.up),
-        _count(known.down),
+        formatted(known.up, ","),
+        formatted(known.down, ","),
         improvement(value, known),
-        _chance(known.p),
-        _chance(known.adjusted),
+        formatted(known.p, ".2g"),
+        formatted(known.adjusted, ".2g"),
         number(smallest),
-        Entry(MISSING_VALUE) if enough is None else Entry(f"{enough:,}", enough),
+        formatted(enough, ","),
         number(None if known.excludes_zero else known.bound),
     )
-
-
-def _count(number_of: int | None) -> Entry:
-    return Entry(MISSING_VALUE) if number_of is None else Entry(f"{number_of:,}", number_of)
-
-
-def _chance(p: float | None) -> Entry:
-    return Entry(MISSING_VALUE) if p is None else Entry(f"{p:.2g}", p)
