@@ -214,11 +214,15 @@ def _cells_by_identity(records: Sequence[Any]) -> dict[_Identity, dict[str, dict
     cells: dict[_Identity, dict[str, dict[str, Cell]]] = {}
     for (identity, policy, task), parts in rows.items():
         where = f"{identity.model}, τ = {policy}, {task}"
-        cells.setdefault(identity, {}).setdefault(policy, {})[task] = _cell(where, parts)
+        cells.setdefault(identity, {}).setdefault(policy, {})[task] = cell_of(where, parts)
     return cells
 
 
-def _cell(where: str, records: Sequence[Any]) -> Cell:
+def cell_of(where: str, records: Sequence[Any]) -> Cell:
+    """Return a cell's score, parts and conditions from its rows, one per split and subset.
+
+    Raises `ValueError`, which names `where`, if a split and subset comes twice.
+    """
     splits: dict[str, dict[str, float]] = {}
     conditions: dict[str, set[str]] = {}
     for record in records:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,6 +20,7 @@ from lcbench.reporting.score_table import (
 )
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, improvement, name, number
+from lcbench.reporting.table1 import cell_of
 from lcbench.reporting.text import group_heading
 from lcbench.results.items import ITEMS
 from lcbench.results.rows import ASSUMED_POOLING
@@ -219,19 +219,10 @@ def _cells(scores: pd.DataFrame) -> dict[_Key, list[_Cell]]:
         rows.setdefault((key, row.files), []).append(row)
     cells: dict[_Key, list[_Cell]] = {}
     for (key, files), parts in rows.items():
-        splits: dict[str, list[float]] = {}
-        for row in parts:
-            score = math.nan if pd.isna(row.score) else float(row.score)
-            splits.setdefault(str(row.split), []).append(score)
-        score = fmean(fmean(subsets) for subsets in splits.values())
-        cells.setdefault(key, []).append(
-            _Cell(
-                score=None if math.isnan(score) else score,
-                parts=frozenset((str(row.split), str(row.subset)) for row in parts),
-                conditions=_conditions(parts[0]),
-                files=files,
-            )
-        )
+        scored = cell_of(_named(key), parts)
+        score = None if math.isnan(scored.score) else scored.score
+        cell = _Cell(score, scored.parts, _conditions(parts[0]), files)
+        cells.setdefault(key, []).append(cell)
     return cells
 
 
