@@ -70,7 +70,7 @@ SECTIONS = (
     Section("minilm", "gpu_sections.minilm", "MiniLM: the device against the CPU", 60, 90),
     Section("speed", "gpu_sections.speed", "speed, in alternating rounds", 150, 80),
     Section("demo", "gpu_sections.demo", "the demo sweep, and how busy the device is", 70, 80),
-    # On two cores, all of it took ten minutes beside other work, and 279 s of their time: nearly
+    # On two cores, all of it took ten minutes alongside other work, and 279 s of their time: nearly
     # half of that is the classifiers of MASSIVE's 51 languages, which a GPU's host fits at the
     # same time, and a quarter is encoding.
     Section("tasks", "gpu_sections.tasks", "every task of the paper, on made-up data", 60, 40),

@@ -90,14 +90,14 @@ def _two_runs(check: Check) -> None:
 def _two_encoders(check: Check) -> None:
     """Measure what two encoders do together, and one alone."""
     model = make_model(check.folder / "model", TINY if check.quick else SMALL)
-    one = sum(_encode_beside(check, model, 1))
-    both = _encode_beside(check, model, 2)
+    one = sum(_encode_in_parallel(check, model, 1))
+    both = _encode_in_parallel(check, model, 2)
     check.measure("one encoder, tokens/s", one)
     check.measure("two encoders, tokens/s together", sum(both))
     check.measure("two encoders, as a part of one", sum(both) / one)
 
 
-def _encode_beside(check: Check, model: Path, count: int) -> list[float]:
+def _encode_in_parallel(check: Check, model: Path, count: int) -> list[float]:
     """Return the tokens a second of so many encoders that begin at the same time."""
     go = check.folder / f"go-{count}"
     go.unlink(missing_ok=True)

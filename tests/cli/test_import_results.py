@@ -141,7 +141,7 @@ def test_public_scores_give_the_papers_raw_rows(facts: Path, tmp_path: Path) -> 
     }
     for key, (paper, tolerance) in expected.items():
         assert float(found[key]) == pytest.approx(paper, abs=tolerance), key
-    # Tasks that were not published are holes.
+    # Tasks that were not published are missing values.
     assert found["dwzhu/e5-base-4k", "Clust"] == ""
 
     lines = [line.strip() for line in printed.splitlines()]
@@ -152,7 +152,7 @@ def test_public_scores_give_the_papers_raw_rows(facts: Path, tmp_path: Path) -> 
     e5 = " ".join(lines[lines.index("e5-base-4k") + 1].split())
     assert e5 == "raw, τ = 1 2 of 8 – – 1 of 10 – – 56.01 –"
     assert "Window –" in lines
-    # Nor are they measured by us, so that they are not set beside the paper's numbers.
+    # Nor are they measured by us, so that they are not compared with the paper's numbers.
     assert "Comparison with the paper" not in printed
     assert f"revisions {BGE_COMMIT} (26 tasks), external (14 tasks)" in printed
     markdown = (runs / "report" / "table1.md").read_text(encoding="utf-8")

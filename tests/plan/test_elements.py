@@ -1,4 +1,4 @@
-"""A sweep's cells are divided among elements that cost about the same and share what is dear."""
+"""A sweep's cells are divided among elements that cost about the same and share expensive steps."""
 
 from collections.abc import Iterable
 from dataclasses import replace

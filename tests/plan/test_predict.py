@@ -48,7 +48,7 @@ GPU = Machine("a GPU", "cuda:1", 8, "float32")
 SMALL = Dimensions(layers=1, hidden=1, window=100)
 SHAPE = ModelShape(layers=1, window=100, position_bias=False)
 PROTOCOL = Protocol("paper", "none", "float32", "test", None, None, None)
-# Texts of so many characters are reckoned to have ten tokens, two of them special.
+# Texts of so many characters are estimated at ten tokens, two of them special.
 TEN = 8 * cost.CHARACTERS_PER_TOKEN
 FIRST, SECOND, SEARCH = "STSBenchmark", "STS13", "NFCorpus"
 SIZES = {

@@ -160,7 +160,7 @@ def test_csv_has_every_point_in_full(tables: list[ScoreTable]) -> None:
         "low": "",
         "high": "",
     }
-    # A hole.
+    # A missing value.
     assert [row["improvement"] for row in rows if row["tau"] == "0.5"][1] == ""
     text = improvement_csv(tables, [TableStatistics({}, means, {})])
     last = list(csv.DictReader(io.StringIO(text)))[-1]

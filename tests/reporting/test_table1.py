@@ -1,4 +1,4 @@
-"""`reporting.table1`: the paper's own numbers, the rule of the means, holes and refusals."""
+"""`reporting.table1`: the paper's own numbers, means, missing values and refusals."""
 
 import json
 import math

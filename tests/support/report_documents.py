@@ -76,7 +76,7 @@ def document(
                     "models": [_choice(draw, block, tasks, taus) for block in blocks],
                     "common_tau": taus[-1],
                     "common_gain": 0.31,
-                    "notes": [f"{mark}one model is left out: it has holes."],
+                    "notes": [f"{mark}one model is left out: it has missing values."],
                 },
                 "notes": [f"{mark}{first}: missing for one model."],
                 "footnotes": ["Avg is the unweighted mean of the columns, not of the tasks."],

@@ -55,7 +55,7 @@ def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> 
     return others
 
 
-def hole_notes(
+def missing_notes(
     cells: Cells,
     policies: Sequence[str],
     columns: Sequence[Column],

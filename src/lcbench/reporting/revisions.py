@@ -58,13 +58,13 @@ def join_revisions(
         if len(revisions) > 1:
             parts = (f"{revision} ({_tasks(tasks[revision])})" for revision in revisions)
             said.append(f"{model}: joined from the revisions {', '.join(parts)}")
-        holes = [
+        lacking = [
             f"{row.task} ({row.missing} of {row.subsets})"
             for row in rows.itertuples()
             if row.missing
         ]
-        if holes:
-            said.append(f"{model}: no score where subsets are missing: {', '.join(holes)}")
+        if lacking:
+            said.append(f"{model}: no score where subsets are missing: {', '.join(lacking)}")
         joined.append(rows[_RESULT].assign(joined=" + ".join(revisions)))
     kept = imported.merge(pd.concat(joined), on=_RESULT)
     kept["revision"] = kept.pop("joined")

@@ -53,14 +53,14 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
     sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
     chosen = (table.get("choice") or {}).get("models") or ()
     if chosen:
-        honest, optimism = (
+        held_out_gain, optimism = (
             fmean(one[name] for one in chosen) for name in ("held_out_gain", "optimism")
         )
         word = "understates" if optimism < 0 else "overstates"
         sentences.append(
             f"With each task's τ chosen on the other tasks, {_AVERAGE} changes by "
-            f"{_signed(honest)} % on average over models. The paper's rule, which chooses on the "
-            f"test data, {word} that by {_two(abs(optimism))} points."
+            f"{_signed(held_out_gain)} % on average over models. The paper's rule, which chooses "
+            f"on the test data, {word} that by {_two(abs(optimism))} points."
         )
     return tuple(sentences)
 

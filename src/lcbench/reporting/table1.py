@@ -23,9 +23,9 @@ from lcbench.reporting.notes import (
     Reason,
     candidate_policies,
     choice_notes,
-    hole_notes,
     joined,
     listing,
+    missing_notes,
     share_notes,
     taus,
     version_notes,
@@ -244,7 +244,7 @@ def _mean_or_nan(values: Sequence[float]) -> float:
     return fmean(values) if all(math.isfinite(value) for value in values) else math.nan
 
 
-def _mean_or_hole(values: Iterable[float | None]) -> float | None:
+def _mean_or_none(values: Iterable[float | None]) -> float | None:
     """Return the unweighted mean; missing if any value is missing."""
     known = []
     for value in values:
@@ -388,7 +388,7 @@ def _block(
         improvements=improvements,
         tasks=tasks,
     )
-    notes = hole_notes(cells, policies, columns, reasons)
+    notes = missing_notes(cells, policies, columns, reasons)
     notes.extend(choice_notes(block))
     notes.extend(share_notes(block))
     notes.extend(version_notes(cells, columns, reasons))
@@ -458,13 +458,13 @@ def _column_means(
     tasks: Sequence[TaskScores], policy: str, columns: Sequence[Column]
 ) -> dict[str, float | None]:
     means = {
-        column.name: _mean_or_hole(
+        column.name: _mean_or_none(
             task.scores[policy] for task in tasks if task.column == column.name
         )
         for column in columns
     }
     averaged = averaged_columns([column.name for column in columns])
-    return {**means, AVERAGE: _mean_or_hole(means[name] for name in averaged)}
+    return {**means, AVERAGE: _mean_or_none(means[name] for name in averaged)}
 
 
 def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> str | None:
@@ -529,14 +529,14 @@ def _average_improvement(
     if twice := [model for model in dict.fromkeys(models) if models.count(model) > 1]:
         return None, [f"Avg Improv.: left out, {listing(twice)} stands in more than one row"]
     names = (*columns, AVERAGE)
-    values = {name: _mean_or_hole(row[name] for row in improved.values()) for name in names}
+    values = {name: _mean_or_none(row[name] for row in improved.values()) for name in names}
     notes = []
-    holes: dict[tuple[str, ...], list[str]] = {}
+    missing: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         holders = tuple(label for label, row in improved.items() if row[name] is None)
         if holders:
-            holes.setdefault(holders, []).append(name)
-    for holders, where in holes.items():
+            missing.setdefault(holders, []).append(name)
+    for holders, where in missing.items():
         notes.append(f"Avg Improv., {listing(where)}: missing as in {listing(holders)}")
     without = [block.label for block in blocks if block.best is None]
     if without:

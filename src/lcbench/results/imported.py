@@ -145,8 +145,8 @@ def _base(path: Path, results_dir: Path) -> Path:
     """
     base = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would lose a link's own name
     if not base.exists():
-        beside = [one.name for one in base.parent.iterdir()] if base.parent.is_dir() else []
-        near = did_you_mean(base.name, beside)
+        siblings = [one.name for one in base.parent.iterdir()] if base.parent.is_dir() else []
+        near = did_you_mean(base.name, siblings)
         raise RequestError(f"path={path}: there is no such folder.{near}")
     if not base.is_dir():
         raise RequestError(f"path={path} is a file; give its folder.")

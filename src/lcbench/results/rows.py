@@ -230,7 +230,8 @@ def result_rows(
     protocol = protocol if isinstance(protocol, dict) else {}
     task = result["task_name"]
     imported = provenance.get("imported")
-    left_out = provenance.get("left_out")
+    # Of imported results, the key has subsets of splits.
+    left_out = {} if imported else provenance.get("left_out")
     data = provenance.get("data")
     dataset = data.get("dataset") if isinstance(data, dict) else None
     scores = [

@@ -1,4 +1,4 @@
-"""`tables.splits_by_length`: values per length out of a frame, holes where Table 1 has them."""
+"""`tables.splits_by_length`: values per length out of a frame, missing as in Table 1."""
 
 import csv as csv_format
 import io

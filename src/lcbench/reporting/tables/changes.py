@@ -75,7 +75,7 @@ def scores_and_changes(
     """
     rows, columns = additive(items, chosen)
     scores = {
-        policy: _or_hole(100 * float(columns[policy].mean(dtype=np.float64)))
+        policy: _finite_or_none(100 * float(columns[policy].mean(dtype=np.float64)))
         if policy in columns
         else None
         for policy in policies
@@ -196,5 +196,5 @@ def change_entry(change: Change) -> Entry:
     return improvement(change.value, change.uncertainty)
 
 
-def _or_hole(score: float) -> float | None:
+def _finite_or_none(score: float) -> float | None:
     return None if math.isnan(score) else score

@@ -101,8 +101,7 @@ class Comparison:
 
     @property
     def within(self) -> Literal["yes", "no", "unknown"]:
-        """Whether the difference is within the noise; None if unknown, or the number is in
-        doubt."""
+        """Whether the difference is within the noise; None if unknown or the number is doubtful."""
         if self.difference is None or self.noise is None or self.doubt:
             return "unknown"
         # Differences of decimals are off by the last bits.
