@@ -5,7 +5,7 @@ Run by test_memory.py in a process of its own: `python memory_program.py FOLDER 
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,17 @@ class StubForward:
     def tokenizer_for(self, role: Role | None) -> StubTokenizer:
         return StubTokenizer()
 
-    def run(self, tokens: Sequence[Tokens], role: Role | None) -> Iterator[Batch]:
+    def run(
+        self, tokens: Sequence[Tokens], role: Role | None, queued: Callable[[], None]
+    ) -> Iterator[Batch]:
+        queued()
         for start in range(0, len(tokens), 256):
             texts = list(range(start, min(start + 256, len(tokens))))
             found = self.generator.random((len(texts), DIMENSIONS), dtype=np.float32)
             yield Batch(texts, found, sum(tokens[i].length for i in texts))
+
+    def stop(self) -> None:
+        pass
 
     def close(self, *, wait: bool = True) -> None:
         pass
