@@ -613,3 +613,37 @@ def test_public_data_is_what_it_is_called(mirror: Path, name: str, differs: list
     found = load(task)
     assert [str(one) for one in found] == differs
     assert all(one.is_tolerable for one in found)
+
+
+def test_what_a_task_opens_again_and_again_is_opened_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[tuple[Any, ...]] = []
+
+    def load_dataset(path: str, name: str, *, split: str | None = None) -> Any:
+        opened.append((path, name, split))
+        rows = Dataset.from_dict({"text": [f"{path} {name}"]})
+        return DatasetDict({"test": rows}) if split is None else rows
+
+    class Task:
+        """Replaces a split of what it is given, as some of mteb's do."""
+
+        metadata = mteb.get_task("STSBenchmark").metadata
+        dataset = None
+
+        def load_data(self) -> None:
+            found = datasets.load_dataset("a", name="one")
+            found["test"] = found["test"].rename_column("text", "other")
+            self.again = datasets.load_dataset("a", name="one")
+            self.other = datasets.load_dataset("a", name="two")
+            self.split = datasets.load_dataset("a", name="one", split="test")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for times in (1, 2):
+        task: Any = Task()
+        load(task)
+        assert task.again["test"][:] == task.split[:] == {"text": ["a one"]}
+        assert task.other["test"][:] == {"text": ["a two"]}
+        # The next load reads it anew: files may have changed.
+        assert opened == times * [("a", "one", None), ("a", "two", None), ("a", "one", "test")]
+        assert datasets.load_dataset is load_dataset

@@ -7,6 +7,7 @@ dataset with fewer rows than it should have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -111,7 +112,8 @@ def load(task: AbsTask) -> list[Difference]:
     plain = is_plain(task)
     counted = plain or may_lack_files(task)
     try:
-        task.load_data()
+        with _each_opened_once():
+            task.load_data()
         # mteb does the same before scoring tasks that load their data in an older layout.
         if hasattr(task, "convert_v1_dataset_format_to_v2"):
             task.convert_v1_dataset_format_to_v2(num_proc=None)
@@ -133,6 +135,35 @@ def load(task: AbsTask) -> list[Difference]:
     except Exception:
         return [Difference(name, None, None, scored=True)] if counted else []
     return _differences(name, columns) if counted else []
+
+
+@contextmanager
+def _each_opened_once() -> Iterator[None]:
+    """Open a dataset once that a task asks for again and again while it loads.
+
+    Some of mteb's tasks, such as LongEmbed's needle, open it three times for each of eight splits,
+    which takes a second: longer than scoring what is in it, and anew for each temperature.
+    """
+    import datasets
+
+    original = datasets.load_dataset
+    # Features, which may be among the arguments, cannot be hashed.
+    opened: list[tuple[Any, Any]] = []
+
+    def load_dataset(*given: Any, **options: Any) -> Any:
+        asked = (given, options)
+        found = next((there for one, there in opened if one == asked), None)
+        if found is None:
+            found = original(*given, **options)
+            opened.append((asked, found))
+        # A task may replace splits of what it was given.
+        return type(found)(found) if isinstance(found, dict) else found
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield
+    finally:
+        datasets.load_dataset = original
 
 
 def refuse(differences: Sequence[Difference]) -> RequestError:

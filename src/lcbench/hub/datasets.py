@@ -371,7 +371,7 @@ def _read_from(task: AbsTask, folder: Path, revision: str) -> None:
     # mteb records the revision in its result; it has no effect on a folder.
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     if columns := _uneven_columns(folder, dataset.get("name")):
-        dataset["features"] = columns
+        dataset["features"] = columns.copy()
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
     if task.fast_loading and set(task.hf_subsets) != set(task.metadata.hf_subsets):
         # Reading all languages at once only to pick a few is slow; each has its own configuration
@@ -379,6 +379,7 @@ def _read_from(task: AbsTask, folder: Path, revision: str) -> None:
         task.fast_loading = not set(task.hf_subsets) <= set(_configs(folder))
 
 
+@lru_cache(maxsize=256)
 def _uneven_columns(folder: Path, config: object) -> Features | None:
     """Return the union of a configuration's columns over its splits, if they differ.
 
