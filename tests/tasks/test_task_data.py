@@ -114,12 +114,10 @@ def scored(
 
         @cache
         def make(which: str) -> Run:
-            if not (work / "data").exists():
-                task_data.make(work / "data")
             (work / which).mkdir()
-            (work / which / "data").symlink_to(work / "data")
-            names = ",".join(task.name for task in tasks_of(which))
-            run = run_of(work / which, make_model("bert"), names, with_few_languages)
+            names = [task.name for task in tasks_of(which)]
+            task_data.make(work / which / "data", names)
+            run = run_of(work / which, make_model("bert"), ",".join(names), with_few_languages)
             return stack.enter_context(run)
 
         yield make
