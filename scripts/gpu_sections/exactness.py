@@ -14,10 +14,18 @@ from typing import Any
 
 from gpu_sections.check import NEEDS_CUDA, ROOT, Check
 
-_ARCHITECTURES = ("BERT", "RoBERTa", "T5", "MPNet", "ModernBERT")
+_ARCHITECTURES = ("BERT", "RoBERTa", "T5", "MPNet", "ModernBERT", "Mistral")
 # Heads of 64, as the models of the paper have; the tests' own are of 8.
 _SIZES: dict[str, dict[str, Any]] = {
     "T5": {"d_model": 128, "d_kv": 64, "d_ff": 256, "num_heads": 2},
+    # Causal, with a window and keys that heads share.
+    "Mistral": {
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "intermediate_size": 256,
+    },
     "": {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256},
 }
 # Texts of one batch in tokens: padded, and all as long, which the models mask differently.
@@ -89,6 +97,7 @@ def run(check: Check) -> None:
     # Models this small are slower on several cores than on one.
     torch.set_num_threads(1)
     back_ends = [BackEnd("eager", "eager"), BackEnd("sdpa", "sdpa")]
+    back_ends += [BackEnd("varlen", "lcbench_varlen")]
     back_ends += [BackEnd(f"sdpa, {name}", "sdpa", kernel) for name, kernel in _KERNELS.items()]
     if not check.cuda:
         # A CPU has none of the others.
@@ -99,7 +108,7 @@ def run(check: Check) -> None:
                 with check.part(f"{architecture} in {dtype}"):
                     _compare(check, architecture, dtype, back_ends)
     with check.part("large logits"):
-        _large_logits(check, back_ends[:2])
+        _large_logits(check, back_ends[:3])
     with check.part("means without padding"):
         _pooling(check)
     if check.cuda:
@@ -125,7 +134,8 @@ def _back_ends_of(architecture: str, back_ends: Sequence[BackEnd]) -> list[BackE
     """Return the back ends that transformers has for an architecture."""
     import exactness
 
-    refused = exactness.REFUSED_BY_TRANSFORMERS
+    refused = set(exactness.REFUSED_BY_TRANSFORMERS)
+    refused |= {(name, exactness.UNPADDED) for name in exactness.NEVER_UNPADDED}
     return [one for one in back_ends if (architecture, one.implementation) not in refused]
 
 
@@ -145,10 +155,21 @@ def _states(model: Any, lengths: Sequence[int], device: str) -> Any:
     import exactness
     import torch
 
-    inputs = {name: value.to(device) for name, value in exactness.batch(lengths).items()}
+    from lcbench.tempscale.unpadded import runs_unpadded
+
+    if runs_unpadded(model):
+        inputs = exactness.unpadded_batch(model, lengths)
+        with torch.no_grad():
+            states = model(**_on(device, inputs)).last_hidden_state
+        return states[0].double().cpu()
+    inputs = _on(device, exactness.batch(lengths))
     with torch.no_grad():
         states = model(**inputs).last_hidden_state
     return states[inputs["attention_mask"].bool()].double().cpu()
+
+
+def _on(device: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: one.to(device) if hasattr(one, "to") else one for name, one in inputs.items()}
 
 
 def _compare(check: Check, architecture: str, dtype: str, back_ends: Sequence[BackEnd]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpu_sections.check import Check, Command, environment
 from gpu_sections.machine import TF32_VARIABLES
-from gpu_sections.models import embed, engine_of, load, minilm_folder, prose
+from gpu_sections.models import embed, engine_of, load, load_unpadded, minilm_folder, prose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,8 @@ def run(check: Check) -> None:
         count = _QUICK_TEXTS if check.quick else _TEXTS
         expected, got = embeddings("cpu", count), embeddings(check.device, count)
         _compare(check, "embeddings, device and CPU", got, expected)
+        got = embeddings(check.device, count, padded=False)
+        _compare(check, "embeddings, varlen on the device and CPU", got, expected)
         for variable in TF32_VARIABLES[:1] if check.quick else TF32_VARIABLES:
             with check.part(variable):
                 _ask_for_tf32(check, variable, expected)
@@ -57,11 +59,11 @@ def run(check: Check) -> None:
         )
 
 
-def embeddings(device: str, count: int) -> NDArray[np.float32]:
+def embeddings(device: str, count: int, *, padded: bool = True) -> NDArray[np.float32]:
     """Return MiniLM's embeddings of texts of all lengths: [count, 384]."""
     from lcbench.encode.forward import Forward
 
-    forward = Forward(load(minilm_folder(), device, "float32", None))
+    forward = Forward((load if padded else load_unpadded)(minilm_folder(), device, "float32", None))
     with engine_of(forward) as engine:
         return embed(engine, prose(count, _LONGEST_WORDS))
 

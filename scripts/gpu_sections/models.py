@@ -122,6 +122,21 @@ def load(folder: Path, device: str, dtype: str, window: int | None) -> SentenceT
     return load_located(locate(settings, offline=True), device=device, dtype=dtype)
 
 
+def load_unpadded(folder: Path, device: str, dtype: str, window: int | None) -> SentenceTransformer:
+    """Load a model that takes its texts without padding, as by `engine.attention=varlen`.
+
+    Raises:
+        RuntimeError: it does not, which no model of the check has a reason for.
+    """
+    from lcbench.encode.unpadded import use_unpadded
+
+    model = load(folder, device, dtype, window)
+    refusal = use_unpadded(model)
+    if refusal is not None:
+        raise RuntimeError(f"varlen: {refusal}")
+    return model
+
+
 @contextmanager
 def engine_of(forward: Forward) -> Iterator[Engine]:
     """Provide an engine around a forward pass, with an empty store in memory."""

@@ -26,6 +26,7 @@ from gpu_sections.models import (
     embed,
     engine_of,
     load,
+    load_unpadded,
     make_model,
     minilm_folder,
     texts_of,
@@ -151,6 +152,8 @@ class Prepared:
         self.check, self.workload = check, workload
         self.model = load(folder, check.device, workload.dtype, workload.window)
         self.forward = Forward(self.model)
+        unpadded = load_unpadded(folder, check.device, workload.dtype, workload.window)
+        self.unpadded = Forward(unpadded)
         self._own_cudnn = _cudnn_is_on()
         self.tokens = self.forward.tokenizer_for(None).tokenize(self.texts(0))
         lengths = [one.length for one in self.tokens]
@@ -192,13 +195,14 @@ class Prepared:
 
         return encode
 
-    def from_tokens(self, *, cudnn: bool | None = None) -> Encode:
+    def from_tokens(self, *, cudnn: bool | None = None, padded: bool = True) -> Encode:
         """Return lcbench's forward pass alone."""
         enabled = self._own_cudnn if cudnn is None else cudnn
+        forward = self.forward if padded else self.unpadded
 
         def encode(_: list[str]) -> object:
             with cudnn_attention(enabled):
-                return list(self.forward.run(self.tokens))
+                return list(forward.run(self.tokens))
 
         return encode
 
@@ -223,7 +227,7 @@ def _attention(model: Any, implementation: str) -> Iterator[None]:
 def _measure(check: Check, workload: Workload, folder: Path) -> None:
     """Measure a workload, and add its row."""
     prepared = Prepared(check, workload, folder)
-    with engine_of(prepared.forward) as engine:
+    with engine_of(prepared.forward) as engine, engine_of(prepared.unpadded) as unpadded:
         ours = System("lcbench", lambda texts: embed(engine, texts))
         tokens_only = System("lcbench from tokens", prepared.from_tokens())
         # A round's texts differ from all before it, so that the store has none of them; their
@@ -231,6 +235,10 @@ def _measure(check: Check, workload: Workload, folder: Path) -> None:
         passes = [_seconds(check, ours, prepared.texts(number)) for number in (0, 1)]
         larger = _fastest_batch(check, prepared)
         systems = [ours, tokens_only, System("ST, batch 32", prepared.plain(_BATCH))]
+        systems += [
+            System("lcbench, varlen", lambda texts: embed(unpadded, texts)),
+            System("lcbench from tokens, varlen", prepared.from_tokens(padded=False)),
+        ]
         if larger is not None:
             systems.append(System("ST, larger batch", prepared.plain(larger)))
         if workload.model in ("base", "tiny") and workload.dtype == "float32":

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from engines import NOISE_FLOOR, encoder_of, largest_difference
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lcbench.encode.forward import Forward, _embed, _pool_in_float32
+from lcbench.encode.embed import embed
+from lcbench.encode.forward import Forward
 
 
 def test_batches_grow_again_and_later_each_time(make_model: Callable[[str], Path]) -> None:
@@ -57,45 +57,11 @@ def test_lengths_are_rounded_up_within_the_window(make_model: Callable[[str], Pa
     assert [tokenizer.width(n, 7) for n in (window - 1, window)] == [window, window]
     assert tokenizer.width(9, 1) == 9
     texts = tokenizer.tokenize(["one", "a text that is somewhat longer than the other one"])
-    plain, padded = _embed(encoder.model, tokenizer, texts, 1)
-    rounded, more = _embed(encoder.model, tokenizer, texts, 8)
+    plain, padded = embed(encoder.model, tokenizer, texts)
+    rounded, more = embed(encoder.model, tokenizer, texts, multiple=8)
     assert padded < more
     assert more % 8 == 0
     assert largest_difference(plain.numpy(), rounded.numpy()) < NOISE_FLOOR
-    encoder.engine.close()
-
-
-def test_half_precision_is_pooled_in_float32_without_padding(
-    make_model: Callable[[str], Path],
-) -> None:
-    """Where a version of sentence-transformers would sum in half precision itself."""
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    encoder: Any = encoder_of(make_model("bert"), batch_tokens=512, lanes=1)
-    model = encoder.model
-    assert _pool_in_float32(model) == []
-    model[0].can_flatten_inputs = True
-    assert _pool_in_float32(model) == []  # float32 anyway
-    model.to(torch.bfloat16)
-    (pooling,) = _pool_in_float32(model)
-    assert type(pooling) is Pooling
-    real, given = Pooling._forward_flattened, []
-
-    def note(self: Any, tokens: torch.Tensor, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
-        given.append(tokens.dtype)
-        return real(self, tokens, *args, **kwargs)
-
-    count = 4096
-    tokens = torch.full((1, count, 32), 0.3, dtype=torch.bfloat16)
-    tokens += torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0)).bfloat16() / 8
-    bounds = torch.tensor([0, count])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pooling, "_forward_flattened", note)
-        (pooled,) = pooling._forward_flattened(tokens, {"cu_seq_lens_q": bounds})
-    assert given == [torch.float32]
-    assert pooled.dtype == torch.bfloat16
-    exact = tokens.double().mean(dim=1)
-    assert float((pooled.double() - exact).abs().max() / exact.abs().max()) < 4e-3
     encoder.engine.close()
 
 
@@ -113,11 +79,11 @@ def test_the_position_bias_is_laid_out_as_attention_takes_it(
         tokens = tokenizer.tokenize(texts)
         layer = encoder.model[0].auto_model.encoder.block[0].layer[0].SelfAttention
         with _Copies() as copies:
-            found, _ = _embed(encoder.model, tokenizer, tokens, 1)
+            found, _ = embed(encoder.model, tokenizer, tokens)
             assert copies.of_weights == 0
             # As it is without: once a layer.
             bias = layer.__dict__.pop("compute_bias")
-            expected, _ = _embed(encoder.model, tokenizer, tokens, 1)
+            expected, _ = embed(encoder.model, tokenizer, tokens)
             assert copies.of_weights == 2
         layer.compute_bias = bias
         assert torch.equal(found, expected)

@@ -277,11 +277,49 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(
 
 
 def test_a_model_of_ones_own(run, tmp_path: Path, make_model: Callable[[str], Path]) -> None:
-    model = ["model=custom", f"model.name={make_model('t5')}"]
+    model = ["model=custom", f"model.name={make_model('t5')}", "engine.attention=varlen"]
     done = run(*model, "tau=0.7", "tasks=[DocstringReranking]", "results_dir=runs", *SMALL)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").glob("*/results/local__model/sha256-*")
-    assert (folder / "experiments" / "tau_0.7" / "DocstringReranking.json").is_file()
+    result = folder / "experiments" / "tau_0.7" / "DocstringReranking.json"
+    assert result.is_file()
+    # It adds a bias to its logits, so that it cannot do without padding: said once.
+    reason = "T5Attention has a position_bias, which attention without padding has not"
+    told = re.sub(r"\s+", " ", done.stderr)
+    assert told.count(f"engine.attention=varlen: local/model runs with padding as before: {reason}")
+    assert told.count(reason) == 1
+    arithmetic = provenance_of(result)["arithmetic"]
+    assert arithmetic["attention"] == "sdpa"
+    assert reason in arithmetic["attention_note"]
+
+
+def provenance_of(result: Path) -> dict[str, Any]:
+    """Return how a result was made, from the file next to it."""
+    lines = result.with_suffix(".provenance.jsonl").read_text(encoding="utf-8").splitlines()
+    provenance: dict[str, Any] = json.loads(lines[-1])
+    return provenance
+
+
+def test_without_padding_scores_are_the_same(run, tmp_path: Path, finished: Finished) -> None:
+    tasks = "tasks=[DocstringReranking,DocstringModuleClusteringS2S]"
+    request = ("model=minilm", "tau=0.8", "engine.attention=varlen", tasks)
+    # Not from the store, where those of padded batches may be.
+    done = run(*request, "results_dir=unpadded", "store=none", *SMALL)
+    assert done.returncode == 0, done.stderr
+    finished.copy_to(tmp_path / "runs")
+    padded = {path.relative_to(tmp_path / "runs"): path for path in json_results(tmp_path / "runs")}
+    unpadded = json_results(tmp_path / "unpadded")
+    assert len(unpadded) == 4
+    for path in unpadded:
+        scores = [
+            {name: row["main_score"] for name, rows in result["scores"].items() for row in rows}
+            for result in (
+                json.loads(one.read_text(encoding="utf-8"))
+                for one in (path, padded[path.relative_to(tmp_path / "unpadded")])
+            )
+        ]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+        assert provenance_of(path)["arithmetic"]["attention"] == "varlen"
 
 
 def test_a_model_that_cannot_be_scaled_is_refused_before_anything_is_scored(

@@ -369,13 +369,16 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     names = [one.name for one in gpu_check.SECTIONS]
     told, found = rehearsed(mirror, tmp_path, *names)
     errors = found["exactness"]["errors relative to the largest state"]
-    # Five architectures, of which MPNet has one back end here and the others four; three dtypes.
-    assert len(errors["rows"]) == 3 * (4 * 4 + 1)
+    # Six architectures, of which MPNet has one back end here, T5 four and the others five; three
+    # dtypes.
+    assert len(errors["rows"]) == 3 * (4 * 5 + 4 + 1)
     assert len(errors["heading"]) == 1 + 7
-    assert found["minilm"]["embeddings, device and CPU, largest difference"] <= 5e-6
+    for name in ("device and CPU", "varlen on the device and CPU"):
+        assert found["minilm"][f"embeddings, {name}, largest difference"] <= 5e-6
     assert len(found["minilm"]["main scores, device and CPU"]["rows"]) == 6
     systems = [row[1] for row in found["speed"]["tokens a second"]["rows"]]
     assert systems[:3] == ["lcbench", "lcbench from tokens", "ST, batch 32"]
+    assert systems[3:5] == ["lcbench, varlen", "lcbench from tokens, varlen"]
     assert found["demo"]["cells"] == 4
     assert (found["tasks"]["results"], found["tasks"]["items"] > 100) == (14, True)
     columns = "Class, Clust, STS, BeirRetr, Rerank, LongEmbRetr, Avg"

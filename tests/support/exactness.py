@@ -23,6 +23,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import lcbench
+from lcbench.tempscale.unpadded import boundaries, first_position, register, runs_unpadded
 
 LAYERS = 2
 LENGTHS = (24, 15, 7)
@@ -110,6 +111,11 @@ REFUSED_BY_TRANSFORMERS = {
     ("DeBERTa-v3", "sdpa"),
 }
 
+# lcbench's own back end takes texts without padding, where nothing is added to the logits or they
+# are capped, and sdpa would do.
+UNPADDED = register()
+NEVER_UNPADDED = {*(name for name, _ in REFUSED_BY_TRANSFORMERS), "T5"}
+
 POLICIES: dict[str, Any] = {
     "constant": 0.7,
     "role": {"query": 0.7, "document": 1.3},
@@ -179,9 +185,24 @@ def batch(lengths: Sequence[int] = LENGTHS) -> dict[str, Tensor]:
 @torch.no_grad()
 def states(model: Any, lengths: Sequence[int] = LENGTHS) -> Tensor:
     """Return the last hidden states of what is not padding: [tokens, dimensions], float64."""
+    if runs_unpadded(model):
+        unpadded: Tensor = model(**unpadded_batch(model, lengths)).last_hidden_state
+        return unpadded[0].double()
     inputs = batch(lengths)
     found: Tensor = model(**inputs).last_hidden_state
     return found[inputs["attention_mask"].bool()].double()
+
+
+def unpadded_batch(model: Any, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
+    """Return the texts of `batch` as one row, with the positions that a model counts for itself."""
+    inputs = batch(lengths)
+    read = inputs["attention_mask"].bool()
+    positions = read.cumsum(dim=1) - 1 + first_position(model)
+    return {
+        "input_ids": inputs["input_ids"][read][None],
+        "position_ids": positions[read][None],
+        **boundaries(lengths),
+    }
 
 
 def temperatures(policy: str, role: str, lengths: Sequence[int] = LENGTHS) -> list[list[float]]:

@@ -208,6 +208,29 @@ def test_the_attention_that_a_model_was_set_to(name: str) -> None:
     assert thirdparty.attention_implementation(layer.config) == name
 
 
+def test_the_kernels_for_texts_without_padding_take_what_they_are_given() -> None:
+    """By position, and by name; what they compute only a GPU shows (scripts/gpu_check.py)."""
+    import torch
+
+    names = {
+        operation: [one.name for one in operation.default._schema.arguments]
+        for operation in (
+            torch.ops.aten._flash_attention_forward,
+            torch.ops.aten._efficient_attention_forward,
+        )
+    }
+    flash, efficient = names.values()
+    assert flash[:7] == ["query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k"]
+    assert flash[7:10] == ["dropout_p", "is_causal", "return_debug_mask"]
+    assert {"scale", "window_size_left", "window_size_right"} <= set(flash[10:])
+    assert efficient[:6] == ["query", "key", "value", "bias", "cu_seqlens_q", "cu_seqlens_k"]
+    assert efficient[6:9] == ["max_seqlen_q", "max_seqlen_k", "dropout_p"]
+    assert efficient[9] == "custom_mask_type"
+    assert "scale" in efficient[10:]
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        thirdparty.unpadded_attention("flash", *[torch.zeros(1, 1, 8)] * 3, None, None, 1, 1, 0.0)
+
+
 def test_which_models_use_the_interface() -> None:
     from tiny_models import tiny_transformer
 

@@ -11,8 +11,10 @@ from exactness import (
     ARCHITECTURES,
     BACK_ENDS,
     LIMITS,
+    NEVER_UNPADDED,
     POLICIES,
     REFUSED_BY_TRANSFORMERS,
+    UNPADDED,
     make,
     measure,
     reference_attention,
@@ -29,6 +31,8 @@ RUN = [
     for architecture in ARCHITECTURES
     for back_end in BACK_ENDS
     if (architecture, back_end) not in REFUSED_BY_TRANSFORMERS
+] + [
+    (architecture, UNPADDED) for architecture in ARCHITECTURES if architecture not in NEVER_UNPADDED
 ]
 # In half precision by one policy in the short run: what the others add does not go by the dtype.
 POLICIES_AND_DTYPES = [

@@ -63,3 +63,23 @@ def plan_batches(lengths: Sequence[int], budget: int, overhead: int) -> list[lis
         start += taken
     edges = np.cumsum(sizes)[:-1]
     return [batch.tolist() for batch in np.split(order, edges)] if texts else []
+
+
+def fill_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Return batches of indices, longest texts first, each of at most `budget` tokens.
+
+    For texts without padding between them. A text longer than the budget is a batch of its own.
+
+    Args:
+        lengths: tokens of each text.
+        budget: tokens of one batch.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist():
+        if lengths[index] > room or not batches:
+            batches.append([])
+            room = budget
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches

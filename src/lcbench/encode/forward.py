@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +23,21 @@ import torch
 from numpy.typing import NDArray
 
 from lcbench.encode import arithmetic
-from lcbench.encode.batches import plan_batches
+from lcbench.encode.batches import fill_batches, plan_batches
 from lcbench.encode.budget import batch_budget
+from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
+from lcbench.encode.unpadded import pool_by_text, restore_pooling
 from lcbench.errors import RequestError
 from lcbench.system.signals import DeviceLost
-from lcbench.system.thirdparty import POOL_FLATTENED, attention_implementation
+from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
 from lcbench.tempscale.inject import Injection, find_transformer
 from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.tempscale.unpadded import first_position, runs_unpadded
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -88,6 +90,7 @@ class Forward:
         batch_tokens: int | None = None,
         lanes: int | None = None,
         compiled: bool = False,
+        attention_note: str | None = None,
         cores_left: Callable[[], int] | None = None,
     ) -> None:
         """Make the threads; they wait for work.
@@ -99,6 +102,7 @@ class Forward:
                 the size of the GPU's memory, whatever of that is free at present.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
             compiled: whether torch compiles the model, anew for each policy.
+            attention_note: why it is not on the attention that was requested, for `arithmetic`.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
 
@@ -112,8 +116,8 @@ class Forward:
         self._tokenizers = _tokenizers(
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
-        # As it is when no temperature is at work.
-        self._attention = str(attention_implementation(find_transformer(model).config) or "eager")
+        self._attention, self._note = _attention_of(model), attention_note
+        self._packs = _packed_from(model) is not None
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         self._multiple = _multiple(model.device)
@@ -143,6 +147,7 @@ class Forward:
         return {
             **arithmetic.facts(self._model.device.type),
             "attention": self._attention,
+            **({} if self._note is None else {"attention_note": self._note}),
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
             "lengths_multiple_of": self._multiple,
@@ -198,10 +203,12 @@ class Forward:
         while waiting:
             lengths = [tokenizer.width(tokens[i].length, multiple) for i in waiting]
             planned = self.batch_tokens
-            batches = [
-                [waiting[i] for i in plan]
-                for plan in plan_batches(lengths, planned, self._overhead)
-            ]
+            plans = (
+                fill_batches([tokens[i].length for i in waiting], planned)
+                if self._packs and can_pack(tokens)
+                else plan_batches(lengths, planned, self._overhead)
+            )
+            batches = [[waiting[i] for i in plan] for plan in plans]
             done: set[int] = set()
             exhausted: BaseException | None = None
             futures: dict[Future[tuple[NDArray[np.float32], int]], list[int]] = {
@@ -340,7 +347,8 @@ class _Replica:
         self._compiles = compiled
         self._plain: Any = None
         self._multiple = _multiple(model.device)
-        self._pools = _pool_in_float32(model)
+        self._pools = pool_by_text(model)
+        self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
         self._compile()
 
@@ -366,8 +374,7 @@ class _Replica:
         """Restore the model."""
         self.use(BASELINE)
         self._restore()
-        for module in self._pools:
-            module.__dict__.pop(POOL_FLATTENED, None)
+        restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
         self._pools, self._biases = [], []
@@ -392,7 +399,11 @@ class _Replica:
     def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
         """Return the embeddings of one batch, and its tokens with padding."""
         try:
-            embeddings, padded = _embed(self._model, tokenizer, batch, self._multiple)
+            embeddings, padded = embed(
+                *(self._model, tokenizer, batch),
+                multiple=self._multiple,
+                packed_from=self._packed_from,
+            )
         except BaseException:
             if self._injection is not None:
                 self._injection.forget()
@@ -402,59 +413,23 @@ class _Replica:
         return embeddings.numpy(), padded
 
 
-@torch.inference_mode()
-def _embed(
-    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens], multiple: int
-) -> tuple[torch.Tensor, int]:
-    """Return the embeddings of one batch on the CPU in float32, and its tokens with padding."""
-    device = model.device
-    features: dict[str, Any] = tokenizer.pad(batch, pin=device.type == "cuda", multiple=multiple)
-    padded = int(features["input_ids"].numel())
-    if device.type != "cpu":
-        features = {
-            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for name, value in features.items()
-        }
-    found = model(features, **tokenizer.task)["sentence_embedding"]
-    # Cut where the model's configuration says so (Matryoshka), as by `SentenceTransformer.encode`.
-    return found[:, : model.truncate_dim].float().cpu(), padded
-
-
-def _embeddings(
-    model: SentenceTransformer, tokenizer: Tokenizer, batch: Sequence[Tokens]
-) -> torch.Tensor:
-    # A text that is alone has no padding at all: it shows what is right.
-    return _embed(model, tokenizer, batch, multiple=1)[0]
-
-
 def _multiple(device: torch.device) -> int:
     """Return the number that padded lengths of a batch are multiples of."""
     return _GPU_MULTIPLE if device.type == "cuda" else 1
 
 
-def _pool_in_float32(model: SentenceTransformer) -> list[torch.nn.Module]:
-    """Make pooling without padding sum in float32, and return the changed modules.
-
-    There sentence-transformers adds each token to its text's sum, one by one; some versions in half
-    precision, where what is added to a sum a thousand times as large is lost.
-    """
-    flattens = any(getattr(module, "can_flatten_inputs", False) for module in model.modules())
-    dtype = find_transformer(model).dtype
-    if not flattens or dtype not in (torch.float16, torch.bfloat16):
-        return []
-    found = [module for module in model.modules() if hasattr(module, POOL_FLATTENED)]
-    for module in found:
-        # A method, so that a copy of the module has one of its own.
-        setattr(module, POOL_FLATTENED, types.MethodType(_pool_flattened, module))
-    return found
+def _attention_of(model: SentenceTransformer) -> str:
+    """Return the attention of a model at no temperature, as `engine.attention` calls it."""
+    transformer = find_transformer(model)
+    if runs_unpadded(transformer):
+        return "varlen"
+    return str(attention_implementation(transformer.config) or "eager")
 
 
-def _pool_flattened(
-    self: Any, token_embeddings: torch.Tensor, *args: Any, **kwargs: Any
-) -> list[torch.Tensor]:
-    pool = getattr(type(self), POOL_FLATTENED)
-    pooled = pool(self, token_embeddings.float(), *args, **kwargs)
-    return [one.to(token_embeddings.dtype) for one in pooled]
+def _packed_from(model: SentenceTransformer) -> int | None:
+    """Return the position of a text's first token, for a model that takes texts without padding."""
+    transformer = find_transformer(model)
+    return first_position(transformer) if runs_unpadded(transformer) else None
 
 
 def _bias_in_order(model: SentenceTransformer) -> list[torch.nn.Module]:
@@ -491,9 +466,15 @@ def _tokenizers(
             # An error only where there are such texts.
             continue
         tokenizer = found[role] = Tokenizer(model, role)
-        embed = partial(_embeddings, model, tokenizer)
+
+        def alone_or_together(
+            texts: Sequence[Tokens], tokenizer: Tokenizer = tokenizer
+        ) -> torch.Tensor:
+            # A text that is alone has no padding at all: it shows what is right.
+            return embed(model, tokenizer, texts)[0]
+
         with _one_thread(model.device):
-            check_invariance(model, tokenizer, embed, batched=batched)
+            check_invariance(model, tokenizer, alone_or_together, batched=batched)
     return found
 
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 # Padding that is attended to or that shifts positions changes embeddings by a tenth and more.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
-_SHORT = "A river runs through the old town."
-# About 40 tokens, four times as many: most of the short text's row is padding.
-_LONG = (
+# The second has about 40 tokens, four times as many: most of the first one's row is padding.
+PROBE_TEXTS = (
+    "A river runs through the old town.",
     "In 1923 a young clockmaker from the north bought the narrow house beside the bridge; she kept "
-    "its doors green, fed two cats, and wrote down every evening how high the water stood."
+    "its doors green, fed two cats, and wrote down every evening how high the water stood.",
 )
 
 
@@ -64,7 +64,7 @@ def check_invariance(
     transformer: Any = find_transformer(model)
     name, dtype = type(transformer).__name__, transformer.dtype
     _refuse_lengths_of_others(transformer.config, model.max_seq_length, name)
-    texts = tokenizer.tokenize([_SHORT, _LONG])
+    texts = tokenizer.tokenize(PROBE_TEXTS)
     try:
         alone = torch.cat([embed([text]) for text in texts])
     # Whatever its code raises. What is about a device or its memory is no fault of the model's.

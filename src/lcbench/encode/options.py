@@ -21,7 +21,8 @@ class EngineSettings:
         scoring: processes that score cells in parallel with encoding; 0: only this one; None: by
             cores and memory.
         compile: whether torch compiles the model.
-        attention: an implementation of `transformers`; None: its own choice.
+        attention: an implementation of `transformers`, or `varlen`: lcbench's own, without padding;
+            None: the choice of `transformers`.
         devices: a process for each GPU (`all`), for the first so many, or for those of these
             numbers; None: one process.
     """

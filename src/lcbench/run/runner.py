@@ -295,20 +295,22 @@ class Runner:
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
         devices = devices_of(self._options.engine.device)
+        unpadded = self._options.engine.attention == "varlen"
         try:
             loaded = load(
                 model,
                 device=devices[0],
                 dtype=arithmetic.weights_dtype(self._dtype),
-                attention=self._options.engine.attention,
+                attention=None if unpadded else self._options.engine.attention,
             )
+            note = self._use_unpadded(model.name, loaded) if unpadded else None
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts)
             proofs = self._prove(loaded, cells)
             prompt_of = self._prompts(model, loaded, cells[0].protocol.prompts)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
-            engine = self._engine(model, facts, loaded, devices, prompt_of, progress)
+            engine = self._engine(model, facts, loaded, devices, prompt_of, note, progress)
         except RequestError as error:
             if is_of_device(error):
                 # A failure of the device must not count as one of the model.
@@ -470,6 +472,17 @@ class Runner:
             return no_prompt
         return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
 
+    def _use_unpadded(self, name: str, loaded: SentenceTransformer) -> str | None:
+        """Have a model take its texts without padding; warn and return why if it does not."""
+        from lcbench.encode.unpadded import use_unpadded
+
+        refusal = use_unpadded(loaded)
+        if refusal is not None:
+            self._observer.warn(
+                f"engine.attention=varlen: {name} runs with padding as before: {refusal}"
+            )
+        return refusal
+
     def _engine(
         self,
         model: LocatedModel,
@@ -477,6 +490,7 @@ class Runner:
         loaded: SentenceTransformer,
         devices: Sequence[str],
         prompt_of: PromptOf,
+        attention_note: str | None,
         progress: Progress,
     ) -> Engine:
         from lcbench.encode.engine import Engine, Identity
@@ -492,6 +506,7 @@ class Runner:
             devices=devices,
             batch_tokens=self._options.engine.batch_tokens,
             compiled=self._options.engine.compile,
+            attention_note=attention_note,
             cores_left=lambda: hardware.cores() - self._pool.working(),
         )
         identity = Identity(

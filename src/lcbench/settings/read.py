@@ -63,7 +63,7 @@ _SOURCES = ("package", "hub", "folder", "auto")
 _DTYPES = ("float32", "float16", "bfloat16", "tf32")
 _PROMPTS = ("auto", "none", "model", "registry")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
-_ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
+_ATTENTIONS = ("sdpa", "varlen", "eager", "flex_attention", "flash_attention_2")
 _EVERY_SUBSET = "all"
 # The most bytes of a protocol's name, which is the beginning of a folder's name.
 _LONGEST_PROTOCOL = 100

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
+    from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Names that are used unchanged, and the modules they are imported from when first accessed.
@@ -207,6 +208,29 @@ def is_fast_tokenizer_unchanged(kind: type) -> bool:
         and all(getattr(kind, name) is getattr(PreTrainedTokenizerFast, name) for name in steps)
         and not hasattr(kind, "_switch_to_input_mode")
     )
+
+
+# torch
+
+
+def unpadded_attention(kernel: str, *args: Any, **kwargs: Any) -> Tensor:
+    """Return attention over texts without padding between them, by a CUDA kernel of torch's.
+
+    The public `torch.nn.attention.varlen` has no float32, and in its first versions no scale.
+
+    Args:
+        kernel: `flash` (half precision) or `efficient` (float32).
+        args: the operation's.
+        kwargs: likewise.
+    """
+    import torch
+
+    operations = {
+        "flash": torch.ops.aten._flash_attention_forward,
+        "efficient": torch.ops.aten._efficient_attention_forward,
+    }
+    output: Tensor = operations[kernel](*args, **kwargs)[0]
+    return output
 
 
 # sentence_transformers

@@ -23,6 +23,7 @@ from lcbench.tempscale.prove import (
     probe_mask,
     reference_weights,
 )
+from lcbench.tempscale.unpadded import attended_keys, text_of_token
 
 # The eager attention function is no entry of the interface: each modelling file hands in its own.
 # A model on it gets this name while it is injected, which the interface does know.
@@ -156,7 +157,12 @@ def _attend(
     if probe is not None:
         with inside(probe):
             taus = exactly(tau, layer)
+            # Not what the layer was told of where texts begin, but where they do.
+            starts, tokens = probe.starts, query.shape[2]
             numbers = as_rows(taus, query.device)
+            if starts is not None and len(taus) > 1:
+                # Without padding all texts lie in one row: a temperature a token.
+                numbers = numbers[text_of_token(starts, tokens)].view(1, 1, -1, 1)
             groups = query.shape[1] // key.shape[1]
             keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
             logits = scaling * (query.double() @ keys.transpose(-1, -2))
@@ -167,7 +173,11 @@ def _attend(
                 bias = position_bias.double()
                 plain = logits + bias
                 logits = logits + bias * numbers if keeps_bias else plain
-            allowed = probe_mask(attention_mask, logits.shape[-1], query.device, module)
+            allowed = (
+                probe_mask(attention_mask, tokens, query.device, module)
+                if starts is None
+                else attended_keys(starts, tokens, module, kwargs.get("sliding_window"))
+            )
             expected = reference_weights(logits, allowed, numbers) @ values
             without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
             largest = largest_logit(logits, allowed, numbers)

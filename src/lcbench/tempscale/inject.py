@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 import threading
 import time
@@ -52,6 +53,7 @@ from lcbench.tempscale.prove import (
     run_probe,
 )
 from lcbench.tempscale.softmax import computes_own_softmax, scale_softmax
+from lcbench.tempscale.unpadded import runs_unpadded
 
 _ROLES: tuple[Role, ...] = ("query", "document")
 _INJECTED = "_lcbench_injected"
@@ -187,10 +189,12 @@ class Injection:
         """Prove every layer at the temperatures that the policy can give it."""
         shown: dict[str, list[float]] = {}
         largest = 0.0
-        for role in _ROLES if self._goes_by_role else _ROLES[1:]:
+        roles = _ROLES if self._goes_by_role else _ROLES[1:]
+        layouts = (True, False) if runs_unpadded(self._transformer) else (True,)
+        for role, padded in itertools.product(roles, layouts):
             self._run.role = role
             try:
-                probe = self._probe()
+                probe = self._probe(padded=padded)
             finally:
                 self._run.role = None
             largest = max(largest, check_probe(self._transformer, probe, self._modules))
@@ -205,10 +209,10 @@ class Injection:
             seconds=time.perf_counter() - started,
         )
 
-    def _probe(self) -> Probe:
+    def _probe(self, *, padded: bool = True) -> Probe:
         """Run the probe batch on the model's own back end, and look for attention outside."""
         if self._original != "flex_attention":
-            return run_probe(self._transformer)
+            return run_probe(self._transformer, padded=padded)
         # What a model computes apart from its attention does not depend on the back end.
         self._transformer.set_attn_implementation(register_eager())
         outside = run_probe(self._transformer).outside

@@ -1,7 +1,7 @@
 """Proves that every attention layer of a model computes at its temperature.
 
-It runs the model on a tiny batch with ragged padding and checks three things that do not rest on
-one another:
+It runs the model on a tiny batch with ragged padding, and without padding where the model is to run
+like that, and checks three things that do not rest on one another:
 
 - count: as many layers went through the injected attention as the model's configuration has;
 - value: what each of them returned equals the formula, evaluated in float64 from the same queries,
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from lcbench.errors import InjectionError, RequestError
 from lcbench.system.thirdparty import TorchDispatchMode
 from lcbench.system.transient import is_of_device
+from lcbench.tempscale.unpadded import boundaries, first_position
 
 # A length that no head count, expert count or batch size is likely to have, so that a tensor of
 # shape [..., 23, 23] is recognised as token × token.
@@ -121,6 +122,8 @@ class Call:
     @property
     def _rows(self) -> Tensor:
         """Tokens that are not padding."""
+        if len(self.expected) == 1:
+            return torch.ones(self.expected.shape[:2], dtype=torch.bool, device=self.got.device)
         rows = torch.zeros(self.expected.shape[:2], dtype=torch.bool, device=self.got.device)
         for row, length in enumerate(PROBE_LENGTHS):
             rows[row, :length] = True
@@ -129,8 +132,16 @@ class Call:
 
 @dataclass
 class Probe:
-    """The observations of one run over the probe batch."""
+    """The observations of one run over the probe batch.
 
+    Attributes:
+        starts: where each text begins and the last one ends, if they lie in one row; else None.
+        calls: of the injected attention.
+        outside: names of modules that computed attention outside of it.
+        inside: how many of its calls are being computed at present.
+    """
+
+    starts: Tensor | None = None
     calls: list[Call] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     inside: int = 0
@@ -157,13 +168,14 @@ def inside(probe: Probe | None) -> Iterator[None]:
         probe.inside -= 1
 
 
-def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
+def run_probe(transformer: PreTrainedModel, *, watch: bool = True, padded: bool = True) -> Probe:
     """Run the model once over the probe batch and return its attention calls.
 
     Args:
         transformer: the model.
         watch: look for attention outside the injected one as well. Flex attention does not run
             while every operation is watched.
+        padded: pad the batch; else its texts lie in one row, one after the other.
 
     Raises:
         InjectionError: the model cannot run on token ids and an attention mask alone.
@@ -180,9 +192,11 @@ def run_probe(transformer: PreTrainedModel, *, watch: bool = True) -> Probe:
     _active.append(probe)
     try:
         transformer.eval()
+        batch = (probe_batch if padded else unpadded_probe_batch)(transformer)
+        probe.starts = batch.get("cu_seq_lens_q")
         watching = _AttentionOutside(probe, stack) if watch else nullcontext()
         with torch.no_grad(), watching:
-            transformer(**_probe_batch(transformer))
+            transformer(**batch)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         if is_of_device(error) or isinstance(error, RequestError):
             raise
@@ -298,7 +312,7 @@ def probe_mask(mask: Any, tokens: int, device: torch.device, module: nn.Module) 
     return allowed
 
 
-def _probe_batch(transformer: PreTrainedModel) -> dict[str, Tensor]:
+def probe_batch(transformer: PreTrainedModel) -> dict[str, Tensor]:
     """Return token ids [2, 23] spread over the vocabulary, and their attention mask."""
     embeddings: Any = transformer.get_input_embeddings()
     vocabulary = int(embeddings.weight.shape[0])
@@ -310,6 +324,18 @@ def _probe_batch(transformer: PreTrainedModel) -> dict[str, Tensor]:
         mask[row, :length] = 1
     device = transformer.device
     return {"input_ids": ids.view_as(mask).to(device), "attention_mask": mask.to(device)}
+
+
+def unpadded_probe_batch(transformer: PreTrainedModel) -> dict[str, Any]:
+    """Return the texts of `probe_batch` as one row [1, 37], and where each begins and ends."""
+    padded = probe_batch(transformer)
+    read = padded["attention_mask"].bool()
+    positions = read.cumsum(dim=1) - 1 + first_position(transformer)
+    return {
+        "input_ids": padded["input_ids"][read][None],
+        "position_ids": positions[read][None],
+        **boundaries(PROBE_LENGTHS, transformer.device),
+    }
 
 
 class _AttentionOutside(TorchDispatchMode):
@@ -338,7 +364,9 @@ def _is_attention(operation: str, output: Any) -> bool:
     if "attention" in operation or "attn" in operation:
         return True
     if "softmax" in operation and isinstance(output, Tensor):
-        return output.dim() >= 3 and tuple(output.shape[-2:]) == (PROBE_TOKENS, PROBE_TOKENS)
+        # Of a padded row, or of all texts in one row.
+        sizes = (PROBE_TOKENS, sum(PROBE_LENGTHS))
+        return output.dim() >= 3 and output.shape[-1] == output.shape[-2] in sizes
     return False
 
 

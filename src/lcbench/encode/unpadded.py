@@ -1,0 +1,182 @@
+"""Has a model take its texts without padding, if its embeddings stay the same; and pools them.
+
+The attention is in `tempscale.unpadded`. Whether an architecture does the rest without padding
+(positions by text, no mask) is not looked up but tried: three texts in one row have to come to what
+each of them comes to alone.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lcbench.encode.embed import can_pack, embed
+from lcbench.encode.invariance import PROBE_TEXTS, TOLERANCE
+from lcbench.encode.tokens import Tokenizer
+from lcbench.errors import InjectionError
+from lcbench.system.thirdparty import (
+    POOL_FLATTENED,
+    attention_implementation,
+    uses_attention_interface,
+)
+from lcbench.system.transient import is_of_device
+from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.unpadded import (
+    BOUNDARIES,
+    first_position,
+    register,
+    runs_unpadded,
+)
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
+
+# Of layers that attend to the tokens around each token only: how far, at most, so that a text which
+# is longer is tried too. It would take too long beyond.
+_LARGEST_WINDOW = 1024
+# Tokens of the longer one of the texts that are tried, at least.
+_TOKENS_OF_TEXT = 32
+
+
+def use_unpadded(model: SentenceTransformer) -> str | None:
+    """Have a model take its texts without padding; return why it does not, or None.
+
+    The model is unchanged where it does not: its batches are padded as before.
+
+    Args:
+        model: in evaluation mode, its window set, at no temperature.
+
+    Raises:
+        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    try:
+        transformer = find_transformer(model)
+    except InjectionError as error:
+        return str(error)
+    kind = type(transformer).__name__
+    implementation = attention_implementation(transformer.config)
+    if not uses_attention_interface(transformer) or implementation != "sdpa":
+        return f"{kind} has no sdpa attention in transformers, in the place of which it would be."
+    module: Any = model[0]
+    if type(module) is not Transformer or module.auto_model is not transformer:
+        return f"its texts go through {type(module).__name__} first."
+    tokenizer = Tokenizer(model)
+    short, long = PROBE_TEXTS
+    beyond = " ".join([long] * (1 + _window_of(transformer) // _TOKENS_OF_TEXT + 1))
+    texts = tokenizer.tokenize([short, long, beyond])
+    if not can_pack(texts):
+        return "its tokens have features of their own, which are not known without padding."
+    alone = torch.cat([embed(model, tokenizer, [text])[0] for text in texts])
+    parameters = module.model_forward_params
+    transformer.set_attn_implementation(register())
+    if parameters is not None:
+        module.model_forward_params = {*parameters, *BOUNDARIES, "position_ids"}
+    pools = pool_by_text(model)
+    try:
+        together, _ = embed(model, tokenizer, texts, packed_from=first_position(transformer))
+        difference = float(((together - alone).abs().amax(1) / alone.abs().amax(1)).max())
+        # Written so that NaN fails as well.
+        refusal = (
+            None
+            if difference <= TOLERANCE.get(transformer.dtype, 1e-5)
+            else f"{kind}'s embeddings would differ by {difference:.1e} of their largest component."
+        )
+    # Whatever the model's own modules make of a batch without a mask.
+    except Exception as error:
+        if is_of_device(error):
+            raise
+        refusal = f"{type(error).__name__}: {error}"
+    finally:
+        restore_pooling(pools)
+    if refusal is not None:
+        transformer.set_attn_implementation(implementation)
+        module.model_forward_params = parameters
+    return refusal
+
+
+def pool_by_text(model: SentenceTransformer) -> list[nn.Module]:
+    """Make a model's pooling sum each text exactly; return the changed modules.
+
+    Only where it takes texts without padding. There sentence-transformers adds each token to its
+    text's sum, one by one and, on a GPU, in any order; some versions in half precision, where what
+    is added to a sum a thousand times as large is lost.
+    """
+    flattens = any(getattr(module, "can_flatten_inputs", False) for module in model.modules())
+    if not flattens and not runs_unpadded(find_transformer(model)):
+        return []
+    found = [module for module in model.modules() if hasattr(module, POOL_FLATTENED)]
+    for module in found:
+        # A method, so that a copy of the module has one of its own.
+        setattr(module, POOL_FLATTENED, types.MethodType(_pool, module))
+    return found
+
+
+def restore_pooling(modules: list[nn.Module]) -> None:
+    """Undo `pool_by_text`."""
+    for module in modules:
+        module.__dict__.pop(POOL_FLATTENED, None)
+
+
+def _pool(
+    self: Any,
+    token_embeddings: Tensor,
+    features: dict[str, Any],
+    prompt_length: int | None = None,
+) -> list[Tensor]:
+    """Pool the tokens of each text in each of a pooling module's modes: [texts, dimensions] each.
+
+    As `Pooling` pools a padded batch, without waiting for a GPU.
+
+    Args:
+        self: the pooling module.
+        token_embeddings: [1, tokens, dimensions]
+        features: of the batch.
+        prompt_length: tokens at the beginning of each text that are left out; None: there are none.
+    """
+    states, skipped = token_embeddings.squeeze(0), prompt_length or 0
+    starts = features["cu_seq_lens_q"].long()
+    lengths = starts.diff()
+    begins = starts[:-1].repeat_interleave(lengths, output_size=len(states))
+    positions = torch.arange(len(states), device=states.device) - begins
+    is_read = (positions >= skipped)[:, None]
+    modes = self.pooling_mode
+    pooled = []
+    for mode in (modes,) if isinstance(modes, str) else modes:
+        if mode == "cls":
+            found = states[starts[:-1] + torch.where(lengths > skipped, skipped, 0)]
+        elif mode == "lasttoken":
+            found = states[starts[1:] - 1]
+        elif mode == "max":
+            found = _by_text(states.masked_fill(~is_read, float("-inf")), lengths, "max")
+        elif mode == "weightedmean":
+            weights = ((positions + 1)[:, None] * is_read).double()
+            found = _by_text(states * weights, lengths) / _by_text(weights, lengths).clamp(min=1e-9)
+        elif mode in ("mean", "mean_sqrt_len_tokens"):
+            count = (lengths - skipped).double().clamp(min=1e-9)[:, None]
+            total = _by_text(states.double() * is_read, lengths)
+            found = total / (count if mode == "mean" else count.sqrt())
+        else:
+            raise InjectionError(f"pooling_mode {mode} is not known without padding.")
+        pooled.append(found.to(token_embeddings.dtype))
+    return pooled
+
+
+def _by_text(values: Tensor, lengths: Tensor, reduction: str = "sum") -> Tensor:
+    """Reduce the rows of each text to one: [texts, columns].
+
+    One row after the other, so the same bits each time; sums therefore in float64 (in float32, of
+    4,096 rows, they are off by 3e-6). No waiting either: `unsafe` is that lengths are not checked.
+    """
+    return torch.segment_reduce(values, reduction, lengths=lengths, axis=0, unsafe=True)
+
+
+def _window_of(transformer: PreTrainedModel) -> int:
+    """Return how many tokens layers with a window attend to on either side; 0 if there are none."""
+    window = getattr(transformer.config, "sliding_window", None)
+    return window if isinstance(window, int) and window <= _LARGEST_WINDOW else 0
