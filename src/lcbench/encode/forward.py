@@ -14,7 +14,7 @@ import time
 import types
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from lcbench.encode.invariance import check_invariance
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.encode.unpadded import pool_by_text, restore_pooling
-from lcbench.errors import RequestError
+from lcbench.errors import InjectionError, RequestError
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
@@ -101,7 +101,7 @@ class Forward:
             batch_tokens: planned ones; None: what fits into the cache, or by the model's width and
                 the size of the GPU's memory, whatever of that is free at present.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
-            compiled: whether torch compiles the model, anew for each policy.
+            compiled: whether torch compiles the model, once for all constant temperatures.
             attention_note: why it is not on the attention that was requested, for `arithmetic`.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
@@ -122,6 +122,9 @@ class Forward:
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         self._multiple = _multiple(model.device)
         others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
+        if compiled:
+            # Else what was compiled for other models counts against how often torch does it.
+            torch.compiler.reset()
         self._replicas = [_Replica(one, compiled=compiled) for one in (model, *others)]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
@@ -346,24 +349,45 @@ class _Replica:
         self._injection: Injection | None = None
         self._compiles = compiled
         self._plain: Any = None
+        self._compiled: Any = None
         self._multiple = _multiple(model.device)
         self._pools = pool_by_text(model)
         self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
-        self._compile()
+        if compiled:
+            self._inject(BASELINE)
+            self._put_on()
 
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
             return
-        self._restore()
+        # The proof looks at every operation, which a compiled model does not show.
+        self._take_off()
+        if self._injection is not None and self._injection.takes(policy):
+            self._change(policy)
+        else:
+            self._inject(policy)
+        self._put_on()
+
+    def _inject(self, policy: Policy) -> None:
+        """Apply a policy, in the place of what is applied."""
         if self._injection is not None:
             self._injection.remove()
-            self._injection, self.policy = None, BASELINE
+        self._injection, self.policy, self._compiled = None, BASELINE, None
         if not policy.is_baseline:
-            # The proof looks at every operation, which a compiled model does not show.
-            self._injection = Injection(self._model, policy)
+            self._injection = Injection(self._model, policy, as_input=self._compiles)
             self.policy = policy
-        self._compile()
+        elif self._compiles:
+            # So that the same code serves the baseline and every temperature. What has no attention
+            # runs without.
+            with suppress(InjectionError):
+                self._injection = Injection(self._model, policy, as_input=True)
+
+    def _change(self, policy: Policy) -> None:
+        """Change the temperature that compiled code takes."""
+        injection, self._injection, self.policy = self._injection, None, BASELINE
+        injection.change(policy)
+        self._injection, self.policy = injection, policy
 
     def settle(self) -> None:
         """Wait until a GPU has received the whole model."""
@@ -372,23 +396,27 @@ class _Replica:
 
     def release(self) -> None:
         """Restore the model."""
-        self.use(BASELINE)
-        self._restore()
+        self._take_off()
+        if self._injection is not None:
+            self._injection.remove()
+            self._injection, self.policy = None, BASELINE
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
         self._pools, self._biases = [], []
 
-    def _compile(self) -> None:
+    def _put_on(self) -> None:
+        """Let the compiled forward pass take the place of the model's own."""
         if self._compiles:
             # Through `forward` itself: sentence-transformers calls that.
             transformer: Any = find_transformer(self._model)
-            # Else what was compiled for other policies counts against how often torch does it.
-            torch.compiler.reset()
             self._plain = transformer.__dict__.get("forward")
-            transformer.forward = torch.compile(transformer.forward, dynamic=True)
+            if self._compiled is None:
+                self._compiled = torch.compile(transformer.forward, dynamic=True)
+            transformer.forward = self._compiled
 
-    def _restore(self) -> None:
+    def _take_off(self) -> None:
+        """Restore the forward pass that is not compiled."""
         if self._compiles:
             transformer: Any = find_transformer(self._model)
             transformer.__dict__.pop("forward", None)

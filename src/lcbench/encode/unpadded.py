@@ -87,6 +87,8 @@ def use_unpadded(model: SentenceTransformer) -> str | None:
             if difference <= TOLERANCE.get(transformer.dtype, 1e-5)
             else f"{kind}'s embeddings would differ by {difference:.1e} of their largest component."
         )
+    except InjectionError as error:
+        refusal = str(error)
     # Whatever the model's own modules make of a batch without a mask.
     except Exception as error:
         if is_of_device(error):

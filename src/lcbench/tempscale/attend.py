@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation
-from lcbench.tempscale.policy import Policy, Role
+from lcbench.tempscale.policy import Role
 from lcbench.tempscale.prove import (
     Call,
     active_probe,
@@ -35,16 +35,19 @@ Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class ActiveInjection(Protocol):
-    """The interface between a layer and its injection (`inject.Injection`)."""
+    """The interface between a layer and its injection (`inject.Injection`).
 
-    policy: Policy
+    Attributes:
+        keeps_bias: whether a position bias is left undivided.
+    """
 
-    @property
-    def extremes(self) -> tuple[float, ...]:
-        """The temperatures of a probe's texts, where they go by length."""
+    keeps_bias: bool
 
-    def temperature(self, taus: Mapping[Role, float]) -> float | Tensor:
+    def temperature(self, layer: Layer) -> float | Tensor:
         """Return the temperature of a layer in this run: a number, or one a text."""
+
+    def exact_temperatures(self, layer: Layer) -> tuple[float, ...]:
+        """Return a layer's temperature in this run as it was requested; two if by length."""
 
     def count(self, layer: str) -> None:
         """Note that a layer has computed its attention."""
@@ -52,13 +55,21 @@ class ActiveInjection(Protocol):
 
 @dataclass
 class Layer:
-    """The state of an attention layer under injection."""
+    """The state of an attention layer under injection.
+
+    Attributes:
+        name: of the module.
+        injection: that it belongs to.
+        taus: its temperatures by the role of the text.
+        calls_a_run: how often it runs in a forward pass.
+        tensors: the same temperatures as tensors, where they are inputs of compiled code.
+    """
 
     name: str
     injection: ActiveInjection
-    # By the role of the text.
     taus: dict[Role, float]
     calls_a_run: int
+    tensors: dict[Role, Tensor] = field(default_factory=dict)
 
 
 def register_eager() -> str:
@@ -120,15 +131,19 @@ def _attend(
             "does not divide."
         )
     layer: Layer | None = getattr(module, LAYER_ATTRIBUTE, None)
-    tau = 1.0 if layer is None else layer.injection.temperature(layer.taus)
-    keeps_bias = layer is not None and layer.injection.policy.keeps_bias
+    tau = 1.0 if layer is None else layer.injection.temperature(layer)
+    keeps_bias = layer is not None and layer.injection.keeps_bias
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     optional: dict[str, Any] = {}
     if position_bias is not None:
         optional["position_bias"] = position_bias if keeps_bias else divide(position_bias, tau)
     if softcap is not None:
-        if isinstance(tau, Tensor) and attention_implementation(module.config) != EAGER:
+        if (
+            isinstance(tau, Tensor)
+            and tau.dim()
+            and attention_implementation(module.config) != EAGER
+        ):
             raise InjectionError(
                 f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
                 "texts: a policy by length needs attn_implementation=eager here."
@@ -191,10 +206,10 @@ def divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def exactly(tau: float | Tensor, layer: Layer | None) -> tuple[float, ...]:
-    """Return the temperatures of the probe's texts: at work, those by length are rounded."""
+    """Return the temperatures of the probe's texts: at work, those in tensors are rounded."""
     if layer is None or not isinstance(tau, Tensor):
         return (float(tau),)
-    return layer.injection.extremes
+    return layer.injection.exact_temperatures(layer)
 
 
 def as_rows(taus: tuple[float, ...], device: torch.device) -> Tensor:

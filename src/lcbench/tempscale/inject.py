@@ -87,8 +87,21 @@ class Injection:
         proof: what was checked when the policy was applied.
     """
 
-    def __init__(self, model: nn.Module, policy: Policy) -> None:
+    def __init__(self, model: nn.Module, policy: Policy, *, as_input: bool = False) -> None:
+        """Apply a policy to a model.
+
+        Args:
+            model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that holds one.
+            policy: the policy.
+            as_input: whether temperatures are tensors that `change` fills with others, so that code
+                compiled for one of them is right for all. Queries are divided by them.
+
+        Raises:
+            InjectionError: the model's attention cannot be reached in every layer.
+        """
         started = time.perf_counter()
+        self._model = model
+        self._as_input = as_input
         self._transformer = find_transformer(model)
         self._modules: list[nn.Module] = []
         self._hooks: list[Any] = []
@@ -106,8 +119,7 @@ class Injection:
         self.policy = policy.resolve(shape_of(model))
         # By length in tokens, where temperatures go by it; on the model's device.
         self._taus: Tensor | None = None
-        # Once: a compiled model cannot compare policies while it runs.
-        self._goes_by_role = self.policy.for_role("query") != self.policy.for_role("document")
+        self._read_policy()
         self._original = attention_implementation(self._transformer.config) or "eager"
         try:
             setattr(self._transformer, _INJECTED, True)
@@ -134,6 +146,38 @@ class Injection:
             raise RequestError(f"role={role!r} is none of: 'query', 'document', None.")
         self._role = role
 
+    def takes(self, policy: Policy) -> bool:
+        """Return whether `change` can apply a policy, so that compiled code need not change."""
+        by_length = policy.resolve(shape_of(self._model)).of_length(1) is not None
+        return self._as_input and by_length == self._watches
+
+    def change(self, policy: Policy) -> None:
+        """Apply another policy, which `takes` takes, with proof.
+
+        The model's forward pass is run for it, so it must not be replaced by a compiled one.
+
+        Raises:
+            InjectionError: a layer does not compute at its temperature; the model is as it was
+                before any injection.
+        """
+        started = time.perf_counter()
+        self.policy = policy.resolve(shape_of(self._model))
+        self._read_policy()
+        try:
+            self._assign()
+            if self._watches:
+                self._taus = None
+                self._taus_up_to(_FIRST_LENGTHS, self._transformer.device)
+            self.proof = self._prove(started)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _read_policy(self) -> None:
+        """Look up what a compiled model cannot ask a policy while it runs, whatever its class."""
+        self.keeps_bias = self.policy.keeps_bias
+        self._goes_by_role = self.policy.for_role("query") != self.policy.for_role("document")
+
     def _assign(self) -> None:
         """Give each attention layer its temperature in either role."""
         for role in _ROLES:
@@ -149,6 +193,17 @@ class Injection:
                         "different temperatures."
                     )
                 layer.taus[role] = own.pop()
+                if self._as_input:
+                    self._fill(layer, role)
+
+    def _fill(self, layer: Layer, role: Role) -> None:
+        """Put a layer's temperature where compiled code reads it."""
+        # Also for runs that are differentiated, where the first was not.
+        with torch.inference_mode(False):
+            if role not in layer.tensors:
+                device = self._transformer.device
+                layer.tensors[role] = torch.ones((), dtype=self._dtype_of_rows, device=device)
+            layer.tensors[role].fill_(layer.taus[role])
 
     def _attach(self) -> None:
         transformer = self._transformer
@@ -322,27 +377,20 @@ class Injection:
         with torch.inference_mode(False):
             return torch.tensor(taus, dtype=self._dtype_of_rows, device=device)
 
-    def temperature(self, taus: Mapping[Role, float]) -> float | Tensor:
-        """Return the temperature of a layer in this run: a number, or one a text.
+    def exact_temperatures(self, layer: Layer) -> tuple[float, ...]:
+        """Return a layer's temperature in this run as it was requested; two if by length."""
+        return self.extremes if self._watches else (layer.taus[self._role_at_work],)
 
-        Args:
-            taus: the layer's in each role.
+    def temperature(self, layer: Layer) -> float | Tensor:
+        """Return the temperature of a layer in this run: a number, or one a text.
 
         Raises:
             InjectionError: it differs by role, and whose texts these are is not known; or by
                 length, and the batch came by a way that is not watched.
         """
         if not self._watches:
-            if not self._goes_by_role:
-                return taus["document"]
-            role = self._run.role or self._role
-            if role is None:
-                raise InjectionError(
-                    f"{self!r} goes by role, and whether these texts are queries or documents is "
-                    "not known: use encode_query and encode_document, or say it before: "
-                    'injection.role = "query" (or "document").'
-                )
-            return taus[role]
+            role = self._role_at_work
+            return layer.tensors[role] if self._as_input else layer.taus[role]
         rows = self._run.rows
         if rows is None:
             raise InjectionError(
@@ -350,6 +398,24 @@ class Injection:
                 "the lengths of its texts, and with them their temperatures, are not known."
             )
         return rows
+
+    @property
+    def _role_at_work(self) -> Role:
+        """Whose temperature texts get.
+
+        Raises:
+            InjectionError: it differs by role, and whose texts these are is not known.
+        """
+        if not self._goes_by_role:
+            return "document"
+        role = self._run.role or self._role
+        if role is None:
+            raise InjectionError(
+                f"{self!r} goes by role, and whether these texts are queries or documents is "
+                "not known: use encode_query and encode_document, or say it before: "
+                'injection.role = "query" (or "document").'
+            )
+        return role
 
     def check(self) -> None:
         """Check that all layers have run at their temperature, equally often, since the last check.

@@ -65,7 +65,7 @@ class _ScaledSoftmax(TorchFunctionMode):
         self._layer: Layer | None = getattr(module, LAYER_ATTRIBUTE, None)
         tau: float | Tensor = 1.0
         if self._layer is not None:
-            tau = self._layer.injection.temperature(self._layer.taus)
+            tau = self._layer.injection.temperature(self._layer)
         self._tau = tau
 
     def keep_bias(self, given: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class _ScaledSoftmax(TorchFunctionMode):
         Raises:
             InjectionError: there is none, so what the policy asks for cannot be done.
         """
-        if self._layer is None or not self._layer.injection.policy.keeps_bias:
+        if self._layer is None or not self._layer.injection.keeps_bias:
             return
         bias = given.get("position_bias")
         if bias is None:
