@@ -65,7 +65,7 @@ class Section:
 SECTIONS = (
     Section("machine", "gpu_sections.machine", "the machine, its rates and kernels", 30, 25),
     Section(
-        "exactness", "gpu_sections.exactness", "temperatures against the formula in float64", 45, 50
+        "exactness", "gpu_sections.exactness", "temperatures against the formula in float64", 45, 75
     ),
     Section("minilm", "gpu_sections.minilm", "MiniLM: the device against the CPU", 60, 90),
     Section("speed", "gpu_sections.speed", "speed, in alternating rounds", 150, 80),

@@ -262,6 +262,8 @@ def _large_logits(check: Check, back_ends: Sequence[BackEnd]) -> None:
     for architecture in ("BERT", "T5"):
         for dtype in _LIMITS:
             kind = getattr(torch, dtype)
+            if not check.has_time(f"large logits, {architecture} in {dtype}", 3.0):
+                continue
             for back_end in _back_ends_of(architecture, back_ends):
                 cells = []
                 for tau in (1.0, 0.8, 0.1):

@@ -114,6 +114,36 @@ class System:
     encode: Encode
 
 
+@dataclass(frozen=True)
+class Change:
+    """Names other settings of lcbench's forward pass.
+
+    Attributes:
+        name: in the report.
+        padded: whether texts are padded, or `engine.attention=varlen` is set.
+        joint: `engine.fuse_qkv`
+        compiled: `engine.compile`
+    """
+
+    name: str
+    padded: bool
+    joint: bool
+    compiled: bool
+
+    def seconds(self, *, quick: bool) -> float:
+        """Return how long it may take at most; if less time is left it is not begun."""
+        if not self.compiled:
+            return _ROW_SECONDS
+        return _QUICK_COMPILED_SECONDS if quick else _COMPILED_SECONDS
+
+
+CHANGES = (
+    Change("varlen, fuse_qkv", padded=False, joint=True, compiled=False),
+    Change("compiled", padded=True, joint=False, compiled=True),
+    Change("varlen, compiled", padded=False, joint=False, compiled=True),
+)
+
+
 def run(check: Check) -> None:
     """Measure each workload as long as there is time, then what single changes do."""
     if check.has_time("tokenising", _TOKENISING_SECONDS):
@@ -129,14 +159,15 @@ def run(check: Check) -> None:
                     folders[workload.model] = make_model(place, workload.shape)
                 _measure(check, workload, folders[workload.model])
     for workload in _changed(check):
-        name = f"{workload.name}, {workload.dtype}, compiled"
-        if check.has_time(name, _QUICK_COMPILED_SECONDS if check.quick else _COMPILED_SECONDS):
-            with check.part(name):
-                _measure_compiled(check, workload, folders[workload.model])
+        for change in CHANGES:
+            name = f"{workload.name}, {workload.dtype}, {change.name}"
+            if check.has_time(name, change.seconds(quick=check.quick)):
+                with check.part(name):
+                    _measure_changed(check, workload, folders[workload.model], change)
 
 
 def _changed(check: Check) -> Sequence[Workload]:
-    """Return the workload that is measured compiled."""
+    """Return the workload that is measured with each of the changes."""
     if check.quick:
         return QUICK_WORKLOADS[:1]
     return [one for one in WORKLOADS if one.is_goal and one.dtype == "bfloat16"]
@@ -342,16 +373,17 @@ def _add_row(
         check.require(used >= goal, f"{name}: {used:.0%} of the matrix product, goal {goal:.0%}")
 
 
-def _measure_compiled(check: Check, workload: Workload, folder: Path) -> None:
-    """Measure the forward pass through `torch.compile`."""
+def _measure_changed(check: Check, workload: Workload, folder: Path, change: Change) -> None:
+    """Measure the forward pass with other settings."""
     from lcbench.encode.forward import Forward
 
-    model = load(folder, check.device, workload.dtype, workload.window)
-    forward = Forward(model, compiled=True)
+    load_model = load if change.padded else load_unpadded
+    model = load_model(folder, check.device, workload.dtype, workload.window)
+    forward = Forward(model, compiled=change.compiled, joint=change.joint)
     texts = texts_of(workload.window, workload.tokens, mixed=workload.mixed)
     tokens = forward.tokenizer_for(None).tokenize(texts)
     read = sum(one.length for one in tokens)
-    name = f"{workload.name}, {workload.dtype}, compiled"
+    name = f"{workload.name}, {workload.dtype}, {change.name}"
     seconds = [seconds_of(lambda: list(forward.run(tokens)), check.device) for _ in range(3)]
     check.measure(f"{name}, seconds of the first pass", seconds[0])
     check.measure(f"{name}, tokens/s", read / min(seconds[1:]))

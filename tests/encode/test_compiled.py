@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engines import engine_of
+from engines import MADE, engine_of, memory, settings
 from numpy.typing import NDArray
 
-from lcbench.encode.engine import Engine
+from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Forward
+from lcbench.encode.load import load
+from lcbench.encode.unpadded import use_unpadded
 from lcbench.errors import InjectionError
+from lcbench.hub.models import locate
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import BASELINE, parse
 
@@ -37,8 +40,8 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def embeddings(engine: Engine, tau: Any, texts: list[str]) -> NDArray[np.float32]:
-    # As a number of batches: all texts are different ones each time.
-    return engine.at(parse(tau)).embed(texts, None, "").embeddings
+
+    return engine.embed(parse(tau), texts, None, "").embeddings
 
 
 def apart(left: NDArray[Any], right: NDArray[Any]) -> float:
@@ -53,7 +56,7 @@ def test_seven_temperatures_are_compiled_once(
     plain, _ = engine_of(folder, **options)
     engine, _ = engine_of(folder, compiled=True, **options)
     texts = [f"{text} {number}" for text in TEXTS for number in range(3)]
-    # One batch a length and time, so that no dimension is 1, which torch compiles apart.
+    # Several texts a batch: torch compiles dimensions of 1 apart.
     found = {}
     for tau in SEVEN:
         found[tau] = embeddings(engine, tau, texts)
@@ -84,6 +87,29 @@ def test_temperatures_by_length_are_compiled_once_too(
         found = embeddings(engine, tau, texts)
         assert apart(found, embeddings(plain, tau, texts)) < ROUNDING
     assert len(compilations) == 1
+    engine.close()
+
+
+def test_without_padding_temperatures_compile_nothing_anew(
+    make_model: Callable[[str], Path], compilations: list[Any]
+) -> None:
+    options: dict[str, Any] = {"lanes": 1, "batch_tokens": 4096}
+    folder = make_model("bert")
+    plain, _ = engine_of(folder, **options)
+    located = locate(settings(folder), offline=True)
+    model = load(located, device="cpu", dtype="float32")
+    assert use_unpadded(model) is None
+    forward = Forward(model, compiled=True, **options)
+    engine = Engine(forward, memory(), Identity("a/b", "c", 48, "float32"))
+    MADE.append(engine)
+    texts = [f"{text} {number}" for text in TEXTS for number in range(3)]
+    counts = []
+    for tau in SEVEN[:4]:
+        found = embeddings(engine, tau, texts)
+        assert apart(found, embeddings(plain, tau, texts)) < ROUNDING
+        counts.append(len(compilations))
+    # A CPU computes the attention of each text by itself, between what is compiled.
+    assert len(set(counts)) == 1
     engine.close()
 
 

@@ -44,7 +44,7 @@ def engine_with(model: Any, **options: Any) -> Engine:
 
 
 def embeddings(engine: Engine, tau: Any) -> NDArray[np.float32]:
-    return engine.at(parse(tau)).embed(TEXTS, None, "").embeddings
+    return engine.embed(parse(tau), TEXTS, None, "").embeddings
 
 
 def apart(left: NDArray[Any], right: NDArray[Any]) -> float:
@@ -71,7 +71,7 @@ def test_embeddings_are_those_of_padded_batches(
     assert engine.arithmetic()["attention"] == "varlen"
     assert "attention_note" not in engine.arithmetic()
     # Without padding there are as many tokens as texts have.
-    work = engine.at(parse(0.9)).embed(TEXTS, None, "").work
+    work = engine.embed(parse(0.9), TEXTS, None, "").work
     assert work.padded == work.tokens > 0
     engine.close()
     pooling = model[1]

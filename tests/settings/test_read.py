@@ -325,6 +325,7 @@ UNCHANGED = {
     "engine.batch_tokens": "engine.batch_tokens=99",
     "engine.scoring": "engine.scoring=0",
     "engine.compile": "engine.compile=true",
+    "engine.fuse_qkv": "engine.fuse_qkv=true",
     "engine.attention": "engine.attention=eager",
     "store.on_disk": "store=none",
     "store.folder": "store.folder=elsewhere",

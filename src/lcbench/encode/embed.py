@@ -56,7 +56,7 @@ def embed(
 
 
 def can_pack(batch: Sequence[Tokens]) -> bool:
-    """Return whether texts are told by their token ids and the prompt alone."""
+    """Return whether texts consist of their token ids and the prompt alone."""
     return all(one.ids_only for one in batch)
 
 
@@ -77,5 +77,5 @@ def pack(batch: Sequence[Tokens], first_position: int, *, pin: bool = False) -> 
     bounds = torch.empty(len(starts), dtype=torch.int32, pin_memory=pin)
     bounds.numpy()[:] = starts
     longest = int(lengths.max())
-    told = dict(zip(BOUNDARIES, (bounds, bounds, longest, longest), strict=True))
-    return {"input_ids": row[:1], "position_ids": row[1:], **told, **batch[0].others}
+    where = dict(zip(BOUNDARIES, (bounds, bounds, longest, longest), strict=True))
+    return {"input_ids": row[:1], "position_ids": row[1:], **where, **batch[0].others}

@@ -28,6 +28,7 @@ from lcbench.encode.budget import batch_budget
 from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
+from lcbench.encode.joint import join_projections, separate_projections
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.encode.unpadded import pool_by_text, restore_pooling
@@ -58,7 +59,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that went through the model.
+    """Holds the embeddings of a batch that went through the model.
 
     Attributes:
         texts: indices of its texts.
@@ -72,7 +73,7 @@ class Batch:
 
 
 class Forward:
-    """A model, its copies on several GPUs, and the threads that run it.
+    """Runs batches through a model and its copies on several GPUs, in threads of its own.
 
     Attributes:
         depends_on_role: whether a text's tokens or embedding may depend on its role.
@@ -90,6 +91,7 @@ class Forward:
         batch_tokens: int | None = None,
         lanes: int | None = None,
         compiled: bool = False,
+        joint: bool = False,
         attention_note: str | None = None,
         cores_left: Callable[[], int] | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Forward:
                 the size of the GPU's memory, whatever of that is free at present.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
             compiled: whether torch compiles the model, once for all constant temperatures.
+            joint: whether queries, keys and values are computed in one product.
             attention_note: why it is not on the attention that was requested, for `arithmetic`.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
@@ -125,9 +128,10 @@ class Forward:
         if compiled:
             # Else what was compiled for other models counts against how often torch does it.
             torch.compiler.reset()
-        self._replicas = [_Replica(one, compiled=compiled) for one in (model, *others)]
+        self._replicas = [_Replica(one, compiled=compiled, joint=joint) for one in (model, *others)]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
+        self._joint = self._replicas[0].is_joint
         self._lanes = lanes * len(self._replicas)
         self._cores_left = cores_left if kind == "cpu" else None
         self._running = 0
@@ -151,6 +155,7 @@ class Forward:
             **arithmetic.facts(self._model.device.type),
             "attention": self._attention,
             **({} if self._note is None else {"attention_note": self._note}),
+            **({"fused_qkv": True} if self._joint else {}),
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
             "lengths_multiple_of": self._multiple,
@@ -340,9 +345,9 @@ class Forward:
 
 
 class _Replica:
-    """A copy of a model on a device, at a policy."""
+    """Keeps a copy of a model on a device at a policy."""
 
-    def __init__(self, model: SentenceTransformer, *, compiled: bool) -> None:
+    def __init__(self, model: SentenceTransformer, *, compiled: bool, joint: bool) -> None:
         self.policy: Policy = BASELINE
         self.device = model.device
         self._model = model
@@ -350,7 +355,9 @@ class _Replica:
         self._compiles = compiled
         self._plain: Any = None
         self._compiled: Any = None
+        self._is_on = False
         self._multiple = _multiple(model.device)
+        self._joined = join_projections(find_transformer(model)) if joint else []
         self._pools = pool_by_text(model)
         self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
@@ -358,13 +365,18 @@ class _Replica:
             self._inject(BASELINE)
             self._put_on()
 
+    @property
+    def is_joint(self) -> bool:
+        """Return whether queries, keys and values are computed in one product."""
+        return bool(self._joined)
+
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
             return
         # The proof looks at every operation, which a compiled model does not show.
         self._take_off()
         if self._injection is not None and self._injection.takes(policy):
-            self._change(policy)
+            self._change(self._injection, policy)
         else:
             self._inject(policy)
         self._put_on()
@@ -383,9 +395,9 @@ class _Replica:
             with suppress(InjectionError):
                 self._injection = Injection(self._model, policy, as_input=True)
 
-    def _change(self, policy: Policy) -> None:
+    def _change(self, injection: Injection, policy: Policy) -> None:
         """Change the temperature that compiled code takes."""
-        injection, self._injection, self.policy = self._injection, None, BASELINE
+        self._injection, self.policy = None, BASELINE
         injection.change(policy)
         self._injection, self.policy = injection, policy
 
@@ -400,14 +412,16 @@ class _Replica:
         if self._injection is not None:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
+        separate_projections(self._joined)
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
-        self._pools, self._biases = [], []
+        self._joined, self._pools, self._biases = [], [], []
 
     def _put_on(self) -> None:
         """Let the compiled forward pass take the place of the model's own."""
         if self._compiles:
+            self._is_on = True
             # Through `forward` itself: sentence-transformers calls that.
             transformer: Any = find_transformer(self._model)
             self._plain = transformer.__dict__.get("forward")
@@ -416,8 +430,9 @@ class _Replica:
             transformer.forward = self._compiled
 
     def _take_off(self) -> None:
-        """Restore the forward pass that is not compiled."""
-        if self._compiles:
+        """Restore the forward pass that is not compiled, unless that was done."""
+        if self._is_on:
+            self._is_on = False
             transformer: Any = find_transformer(self._model)
             transformer.__dict__.pop("forward", None)
             if self._plain is not None:

@@ -25,6 +25,7 @@ class EngineSettings:
             None: the choice of `transformers`.
         devices: a process for each GPU (`all`), for the first so many, or for those of these
             numbers; None: one process.
+        fuse_qkv: whether queries, keys and values are computed in one product.
     """
 
     device: str
@@ -33,6 +34,7 @@ class EngineSettings:
     compile: bool
     attention: str | None = None
     devices: Literal["all"] | int | tuple[int, ...] | None = None
+    fuse_qkv: bool = False
 
 
 @dataclass(frozen=True)

@@ -506,6 +506,7 @@ class Runner:
             devices=devices,
             batch_tokens=self._options.engine.batch_tokens,
             compiled=self._options.engine.compile,
+            joint=self._options.engine.fuse_qkv,
             attention_note=attention_note,
             cores_left=lambda: hardware.cores() - self._pool.working(),
         )

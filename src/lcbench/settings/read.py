@@ -136,6 +136,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             batch_tokens=auto_or_count("engine.batch_tokens", engine["batch_tokens"]),
             scoring=auto_or_count("engine.scoring", engine["scoring"], least=0),
             compile=boolean_of("engine.compile", engine["compile"]),
+            fuse_qkv=boolean_of("engine.fuse_qkv", engine["fuse_qkv"]),
             attention=_attention(engine["attention"]),
             devices=devices_of(engine["devices"]),
         ),

@@ -60,6 +60,7 @@ RUNTIME = frozenset(
         "engine.batch_tokens",
         "engine.scoring",
         "engine.compile",
+        "engine.fuse_qkv",
         "engine.attention",
         "store.on_disk",
         "store.folder",

@@ -35,7 +35,7 @@ Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class ActiveInjection(Protocol):
-    """The interface between a layer and its injection (`inject.Injection`).
+    """Defines what an attention layer needs of its injection (`inject.Injection`).
 
     Attributes:
         keeps_bias: whether a position bias is left undivided.
@@ -55,7 +55,7 @@ class ActiveInjection(Protocol):
 
 @dataclass
 class Layer:
-    """The state of an attention layer under injection.
+    """Holds the state of an attention layer under injection.
 
     Attributes:
         name: of the module.
@@ -206,7 +206,7 @@ def divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def exactly(tau: float | Tensor, layer: Layer | None) -> tuple[float, ...]:
-    """Return the temperatures of the probe's texts: at work, those in tensors are rounded."""
+    """Return the temperatures of the probe's texts as requested; tensors hold them rounded."""
     if layer is None or not isinstance(tau, Tensor):
         return (float(tau),)
     return layer.injection.exact_temperatures(layer)

@@ -62,7 +62,7 @@ _FIRST_LENGTHS = 4096
 
 
 class _Run(threading.local):
-    """What a thread's runs of the model have done, and the batch that is going through it.
+    """Holds what belongs to one thread: its count of runs, and the batch in the model now.
 
     Attributes:
         calls: how often each attention layer has run, by its name, since the last check.
@@ -77,7 +77,7 @@ class _Run(threading.local):
 
 
 class Injection:
-    """A policy injected into a model; `.remove()` or leaving the context undoes it.
+    """Keeps a model at a policy until `.remove()` is called or its context ends.
 
     Attributes:
         policy: the policy that is applied, as simple as it comes to for this model.
@@ -137,7 +137,7 @@ class Injection:
 
     @property
     def role(self) -> Role | None:
-        """Whose texts a plain `encode` or forward pass has."""
+        """Return whose texts a plain `encode` or forward pass has."""
         return self._role
 
     @role.setter
@@ -152,7 +152,7 @@ class Injection:
         return self._as_input and by_length == self._watches
 
     def change(self, policy: Policy) -> None:
-        """Apply another policy, which `takes` takes, with proof.
+        """Apply another policy, for which `takes` returns true, and prove it.
 
         The model's forward pass is run for it, so it must not be replaced by a compiled one.
 
@@ -352,13 +352,13 @@ class Injection:
 
     @property
     def extremes(self) -> tuple[float, ...]:
-        """The lowest and highest temperature of a policy by length, for the probe's two texts."""
+        """Return the lowest and highest temperature by length, for the probe's two texts."""
         values = self.policy.values()
         return min(values), max(values)
 
     @property
     def _dtype_of_rows(self) -> torch.dtype:
-        """Not float64, in which queries would be computed with it in every layer."""
+        """Return the type of temperatures by length; float64 would make all queries float64."""
         return torch.promote_types(torch.float32, self._transformer.dtype)
 
     def _taus_up_to(self, longest: int, device: torch.device) -> Tensor:
@@ -401,7 +401,7 @@ class Injection:
 
     @property
     def _role_at_work(self) -> Role:
-        """Whose temperature texts get.
+        """Return the role whose temperature the current texts get.
 
         Raises:
             InjectionError: it differs by role, and whose texts these are is not known.
@@ -580,7 +580,8 @@ def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, int]:
     """
     boundaries = kwargs.get("cu_seq_lens_q")
     if boundaries is not None:
-        return boundaries.diff().long(), ids.shape[1]
+        longest = kwargs.get("max_length_q")
+        return boundaries.diff().long(), longest if isinstance(longest, int) else ids.shape[1]
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Tensor) and mask.dim() == 2:
         return mask.sum(dim=1).long(), mask.shape[1]

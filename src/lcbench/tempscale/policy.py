@@ -26,7 +26,7 @@ _LOGN_BASE = 512
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The properties of a model that policies depend on.
+    """Describes the properties of a model that policies depend on.
 
     Attributes:
         layers: how many attention layers it has; None: its configuration does not say.
@@ -41,7 +41,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Policy(ABC):
-    """A temperature policy: the temperature of each text.
+    """Assigns a temperature to each text.
 
     Attributes:
         keeps_bias: whether a position bias is left as it is (softmax(scale·QKᵀ/τ + bias)) instead
@@ -52,7 +52,7 @@ class Policy(ABC):
 
     @property
     def canonical(self) -> str:
-        """A name without `:` and `/`, the same for the same policy however it was written."""
+        """Return a name without `:` and `/`, the same however the policy was written."""
         return self._name() + ("_bias=kept" if self.keeps_bias and not self.is_baseline else "")
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Policy(ABC):
 
     @property
     def is_baseline(self) -> bool:
-        """Whether attention is unchanged for every text."""
+        """Return whether attention is unchanged for every text."""
         return set(self.values()) == {1.0}
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Policy(ABC):
 
 @dataclass(frozen=True)
 class Constant(Policy):
-    """The same temperature for every text and layer: A = softmax(logits / tau)."""
+    """Gives every text and layer one temperature: A = softmax(logits / tau)."""
 
     tau: float
 
@@ -128,7 +128,7 @@ BASELINE = Constant(1.0)
 
 @dataclass(frozen=True)
 class ByRole(Policy):
-    """One temperature for queries, one for documents (the paper's Table 2, Figures 9 and 15)."""
+    """Gives queries and documents a temperature each (the paper's Table 2, Figures 9 and 15)."""
 
     query: float
     document: float
@@ -152,7 +152,7 @@ class ByRole(Policy):
 
 @dataclass(frozen=True)
 class ByLayer(Policy):
-    """A temperature from each of some layers on: ((0, 1.0), (6, 0.8)). Layers count from 0."""
+    """Gives layers a temperature from a layer on: ((0, 1.0), (6, 0.8)). Layers count from 0."""
 
     steps: tuple[tuple[int, float], ...]
 
@@ -183,7 +183,7 @@ class ByLayer(Policy):
 
 @dataclass(frozen=True)
 class ByLength(Policy):
-    """A temperature from each of some lengths on: ((0, 1.0), (256, 0.9)).
+    """Gives texts a temperature from a length on: ((0, 1.0), (256, 0.9)).
 
     Length is in tokens that the model reads: after truncation, special tokens included.
     """
@@ -217,7 +217,7 @@ class ByLength(Policy):
 
 @dataclass(frozen=True)
 class LogLength(Policy):
-    """τ(n) = min(1, log base / log n), LongEmbed's own temperature; n as in `ByLength`."""
+    """Gives τ(n) = min(1, log base / log n), LongEmbed's temperature; n as in `ByLength`."""
 
     base: int = _LOGN_BASE
 

@@ -48,7 +48,7 @@ _PER_LOGIT = {torch.float32: 4.0, torch.float64: 4.0, torch.bfloat16: 0.4, torch
 
 @dataclass(frozen=True)
 class Proof:
-    """The record of the checks when a temperature was applied.
+    """Records the checks made when a temperature was applied.
 
     Attributes:
         layers: names of the attention layers, in the order in which the model runs them.
@@ -66,7 +66,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the injected attention during the probe.
+    """Records one call of the injected attention during the probe.
 
     Attributes:
         module: the attention layer.
@@ -86,7 +86,7 @@ class Call:
 
     @property
     def error(self) -> float:
-        """max |got - expected| / max |expected| over the tokens that are not padding."""
+        """Return max |got - expected| / max |expected| over the tokens that are not padding."""
         return self._error(self.expected)
 
     @property
@@ -121,7 +121,7 @@ class Call:
 
     @property
     def _rows(self) -> Tensor:
-        """Tokens that are not padding."""
+        """Return which tokens are not padding."""
         if len(self.expected) == 1:
             return torch.ones(self.expected.shape[:2], dtype=torch.bool, device=self.got.device)
         rows = torch.zeros(self.expected.shape[:2], dtype=torch.bool, device=self.got.device)
@@ -132,7 +132,7 @@ class Call:
 
 @dataclass
 class Probe:
-    """The observations of one run over the probe batch.
+    """Records what one run over the probe batch showed.
 
     Attributes:
         starts: where each text begins and the last one ends, if they lie in one row; else None.

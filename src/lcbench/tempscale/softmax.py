@@ -57,7 +57,7 @@ def scale_softmax(module: nn.Module) -> list[Any]:
 
 
 class _ScaledSoftmax(TorchFunctionMode):
-    """While it is entered, `softmax` is taken of its argument divided by a layer's temperature."""
+    """Divides the argument of `softmax` by a layer's temperature while it is active."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

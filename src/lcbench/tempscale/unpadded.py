@@ -63,7 +63,7 @@ def first_position(transformer: PreTrainedModel) -> int:
 
 
 def boundaries(lengths: Sequence[int], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return what tells a model where each text of an unpadded batch begins and ends."""
+    """Return the arguments that tell a model where each text of an unpadded batch begins."""
     starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32).to(device)
     longest = max(lengths)
     return dict(zip(BOUNDARIES, (starts, starts, longest, longest), strict=True))
@@ -154,7 +154,8 @@ def attend_by_text(
     """
     size = query.shape[-1]
     if not _is_on_gpu(query):
-        return _one_by_one(query, key, value, starts, scale, causal, window)
+        alone: Tensor = _one_by_one(query, key, value, starts, scale, causal, window)
+        return alone
     if query.dtype in (torch.float16, torch.bfloat16):
         if size <= _FLASH_HEAD and size % _FLASH_MULTIPLE == 0:
             reach = None if window is None else window - 1
@@ -222,6 +223,8 @@ def _for_each_head(keys: Tensor, heads: int) -> Tensor:
     return keys if groups == 1 else keys.repeat_interleave(groups, dim=1)
 
 
+# It goes by the numbers of texts and tokens, for each of which there would be code.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _one_by_one(
     query: Tensor,
     key: Tensor,
