@@ -65,7 +65,7 @@ def test_projections_of_different_states_are_not_mixed_up() -> None:
         assert torch.allclose(getattr(layer, name)(state), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_embeddings_are_the_same_at_every_policy(
     compiled: bool, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
