@@ -8,17 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lcbench.api.collapse import collapse
     from lcbench.api.evaluate import evaluate
     from lcbench.api.export import export
     from lcbench.api.report import report
     from lcbench.api.results import load
     from lcbench.tempscale.inject import inject
 
-__all__ = ["__version__", "evaluate", "export", "inject", "load", "report"]
+__all__ = ["__version__", "collapse", "evaluate", "export", "inject", "load", "report"]
 __version__ = "0.1.0"
 
 # Where each function is.
 _MODULES = {
+    "collapse": "api.collapse",
     "evaluate": "api.evaluate",
     "export": "api.export",
     "inject": "tempscale.inject",

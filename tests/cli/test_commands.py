@@ -79,9 +79,12 @@ def test_the_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
     ("words", "message"),
     [
         (["reprot", "results_dir=x"], "reprot is not a command. Did you mean report"),
-        (["collapse"], "There are: run, report, status, "),
+        (["colapse"], "There are: run, collapse, report, status, "),
         (["tau=0.8", "report"], "must come first: python -m lcbench report KEY=VALUE…"),
-        (["report", "tau=0.8"], "tau is a key of python -m lcbench and"),
+        (
+            ["report", "tau=0.8"],
+            "tau is a key of python -m lcbench collapse and python -m lcbench and",
+        ),
         (["import", "a/b", "c/d"], "one PATH at a time, not a/b and c/d."),
     ],
 )

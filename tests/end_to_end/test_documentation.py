@@ -22,6 +22,7 @@ from end_to_end_support import SMALL, Finished
 import lcbench
 from lcbench.api.compose import compose_settings
 from lcbench.cli import app
+from lcbench.settings import collapse as settings_collapse
 from lcbench.settings import read as settings
 
 ROOT = Path(__file__).parents[2]
@@ -194,7 +195,8 @@ def compose(
                 settings.read_run(config)
                 compose_settings(config, "prefetch" if command == "prefetch" else "config")
             else:
-                getattr(settings, f"read_{command.removesuffix('_results')}")(config)
+                of_command = settings_collapse if command == "collapse" else settings
+                getattr(of_command, f"read_{command.removesuffix('_results')}")(config)
             composed.append(name)
             return 0
 

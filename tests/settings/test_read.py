@@ -20,7 +20,7 @@ from lcbench.settings import read as settings
 from lcbench.settings import schema, values
 from lcbench.settings import sources as settings_sources
 from lcbench.settings.configs import config_folder, config_groups
-from lcbench.settings.schema import IDENTITY, RUNTIME
+from lcbench.settings.schema import IDENTITY, MEASUREMENT, RUNTIME
 from lcbench.tasks import suites
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tasks.suites import shipped_suites
@@ -34,6 +34,7 @@ GROUPS = {
 
 def test_no_key_is_both_identity_and_runtime() -> None:
     assert not IDENTITY & RUNTIME
+    assert not MEASUREMENT & (IDENTITY | RUNTIME)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_every_key_of_every_config_is_classified() -> None:
     assert {"config", "report", "export", "import_results"} <= set(configs)
     for config in configs:
         content: Any = OmegaConf.to_container(composed(config=config))
-        assert set(values._leaves(content)) <= IDENTITY | RUNTIME
+        assert set(values._leaves(content)) <= IDENTITY | MEASUREMENT | RUNTIME
 
 
 def test_the_defaults() -> None:

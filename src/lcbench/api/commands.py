@@ -22,6 +22,9 @@ class Command:
 
 COMMANDS = {
     "run": Command("run", "config", "run a model or a sweep against its baseline (the default)"),
+    "collapse": Command(
+        "collapse", "collapse", "measure whether long texts' embeddings crowd together, and why"
+    ),
     "report": Command("report", "report", "tables, figures and page of a folder of results"),
     "status": Command(
         "status", "status", "cells of a sweep that are done, running, failed or missing"

@@ -39,6 +39,8 @@ _TEXTS = frozenset(
         "report_dir",
         "against",
         "out",
+        "embeddings",
+        "lengths",
         "path",
         "manifest",
         "store.folder",

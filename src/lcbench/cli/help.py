@@ -17,6 +17,7 @@ Options
   --cfg job      print the composed configuration
   -m             a separate run for each value: -m tau=0.9,0.8
 """
+_KEY_BELOW = re.compile(r"^  (\w+):")
 _GROUP = re.compile(r"^ *- (?:override )?(\w+): (\S+)$", flags=re.MULTILINE)
 
 
@@ -43,7 +44,8 @@ def help_of(name: str) -> str:
     if "- config\n" in text:
         run = _read("config")
         groups |= dict(_GROUP.findall(run))
-        keys |= {key: lines for key, lines in _split(run)[1].items() if key not in keys}
+        for key, inherited in _split(run)[1].items():
+            keys[key] = _with_values_of(keys.get(key, ()), inherited)
     if lines := "".join(_choices(group, chosen) for group, chosen in groups.items()):
         parts.append(
             f"Choices (GROUP=NAME, the default first; GROUP.KEY=VALUE for one key)\n{lines}"
@@ -53,6 +55,25 @@ def help_of(name: str) -> str:
         if group not in ("suite", "sweep"):
             parts += _keys_of_group(group, chosen)
     return "\n".join([*parts, _FLAGS])
+
+
+def _with_values_of(own: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Return the lines of an inherited key, with the values that a command has of its own.
+
+    Args:
+        own: the command's lines of the key: all of it, or values below it that differ.
+        lines: of the config that it inherits from.
+    """
+    values = {match[1]: line for line in own if (match := _KEY_BELOW.match(line))}
+    if own and not values:
+        return list(own)
+    found = []
+    for line in lines:
+        match = _KEY_BELOW.match(line)
+        value = values.get(match[1]) if match else None
+        comment = line.partition("  #")[2]
+        found.append(line if value is None else f"{value}  #{comment}" if comment else value)
+    return found
 
 
 def _read(name: str) -> str:

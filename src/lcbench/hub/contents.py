@@ -6,7 +6,7 @@ dataset with fewer rows than it should have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +164,48 @@ def _each_opened_once() -> Iterator[None]:
         yield
     finally:
         datasets.load_dataset = original
+
+
+def documents_in(task: AbsTask) -> list[str]:
+    """Return the texts of a loaded task: of a retrieval task its documents, else all that it has.
+
+    A document is its title and its text, as mteb joins them for encoding.
+
+    Raises:
+        DataError: it has no texts, or a layout of its own.
+    """
+    from mteb.abstasks import AbsTaskRetrieval
+
+    texts: list[str] = []
+    if isinstance(task, AbsTaskRetrieval):
+        for columns in _by_place(_columns(task)):
+            titles = columns.get("title") or [""] * len(columns["text"])
+            texts += [
+                f"{title or ''} {text}".strip()
+                for title, text in zip(titles, columns["text"], strict=True)
+            ]
+    else:
+        for column in _columns(task):
+            if column.kind == "text" and column.scored:
+                values = column.values.to_pylist()
+                texts += (
+                    [text for row in values for text in row]
+                    if values and isinstance(values[0], list)
+                    else values
+                )
+    if not texts:
+        raise DataError(f"{task.metadata.name} has no texts that could be measured")
+    return texts
+
+
+def _by_place(columns: Iterable[_Column]) -> Iterator[dict[str, list[str]]]:
+    """Yield the title and text of each corpus."""
+    corpora: dict[str, dict[str, list[str]]] = {}
+    for column in columns:
+        place, _, name = column.place.rpartition(", column ")
+        if place.endswith(", corpus") and name in ("title", "text"):
+            corpora.setdefault(place, {})[name] = column.values.to_pylist()
+    yield from corpora.values()
 
 
 def refuse(differences: Sequence[Difference]) -> RequestError:

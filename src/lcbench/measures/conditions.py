@@ -80,8 +80,8 @@ def texts_of(
     if len(starts) < FEWEST:
         raise RequestError(
             f"only {len(starts)} passages of {counts[-1]} sentences fit into {window} tokens, and "
-            f"at least {FEWEST} are needed: take more or longer documents, fewer sentences "
-            f"(counts=), or a larger window"
+            f"at least {FEWEST} are needed: take more or longer documents, fewer sentences a "
+            "passage (sentences=), or a larger window"
         )
     repeated: dict[int, list[str]] = {count: [] for count in counts}
     sentences: dict[Condition, dict[int, list[tuple[str, ...]]]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,38 @@ class Estimate:
     def __str__(self) -> str:
         """Return "0.071 (0.052 to 0.090)"."""
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+class Embedded(NamedTuple):
+    """Embeddings of the texts that are compared, as `crowding` takes them.
+
+    Attributes:
+        single: of the first sentences alone, shape (texts, dimensions).
+        joined: of the texts, by condition and number of sentences.
+        pooled: means of their sentences' embeddings, by condition and number of sentences.
+    """
+
+    single: ArrayLike
+    joined: Mapping[Condition, Mapping[int, ArrayLike]]
+    pooled: Mapping[Condition, Mapping[int, ArrayLike]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much a repair changes each number of a verdict, on the same texts.
+
+    Each is the repaired model's less the baseline's, with the interval of the difference; see
+    `Verdict` for what they mean.
+    """
+
+    single: Estimate
+    joined: Estimate
+    rise: Estimate
+    averaging: Estimate
+    content: Estimate
+    length: Estimate
+    repeated: Estimate
+    random: Estimate
 
 
 @dataclass(frozen=True)
@@ -174,7 +206,7 @@ def averaged_cosine(cosine: float, count: float) -> float:
         cosine: ρ, the mean cosine of single vectors.
         count: k, at least 1; need not be whole.
     """
-    return float(_averaged(np.float64(cosine), count))
+    return float(_averaged(np.asarray(cosine, dtype=np.float64), count))
 
 
 def crowding(
@@ -200,49 +232,106 @@ def crowding(
         RequestError: a condition or a k is missing, shapes differ, fewer than 30 texts, or values
             that are not finite.
     """
-    first = unit(single, least=FEWEST)
+    drawn = _drawn(Embedded(single, joined, pooled), resamples, seed)
+    texts = drawn.texts
+    parts = {name: spread(values, texts) for name, values in drawn.parts.items()}
+    return Crowding(
+        counts=drawn.counts,
+        texts=texts,
+        cosines={name: _estimates(values, texts) for name, values in drawn.cosines.items()},
+        averaging={name: _estimates(values, texts) for name, values in drawn.averaging.items()},
+        independent=_estimates(drawn.independent, texts),
+        excess={name: _estimates(values, texts) for name, values in drawn.excess.items()},
+        verdict=Verdict(answer(parts["length"]), drawn.counts[-1], **parts),
+    )
+
+
+def change(
+    repaired: Embedded, baseline: Embedded, resamples: int = RESAMPLES, seed: int = 0
+) -> Change:
+    """Return how much a repair changes what the verdict consists of.
+
+    Args:
+        repaired: embeddings of the texts by the repaired model.
+        baseline: of the same texts by the model as it is.
+        resamples: of the bootstrap over texts, which draws the same ones for both.
+        seed: of its draws.
+
+    Raises:
+        RequestError: as `crowding`; or the two have other numbers of texts or of sentences.
+    """
+    ours, theirs = _drawn(repaired, resamples, seed), _drawn(baseline, resamples, seed)
+    if (ours.texts, ours.counts) != (theirs.texts, theirs.counts):
+        raise RequestError(
+            f"{ours.texts} texts of {ours.counts} sentences cannot be compared with "
+            f"{theirs.texts} texts of {theirs.counts} sentences"
+        )
+    return Change(
+        **{
+            name: spread(values - theirs.parts[name], ours.texts)
+            for name, values in ours.parts.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Mean cosines of the data, and of each bootstrap sample; by condition an array a count."""
+
+    texts: int
+    counts: tuple[int, ...]
+    cosines: Mapping[Condition, list[Draws]]
+    averaging: Mapping[Condition, list[Draws]]
+    independent: list[Draws]
+
+    @property
+    def excess(self) -> dict[Condition, list[Draws]]:
+        return {
+            name: [
+                value - by
+                for value, by in zip(self.cosines[name], self.averaging[name], strict=True)
+            ]
+            for name in CONDITIONS
+        }
+
+    @property
+    def parts(self) -> dict[str, Draws]:
+        """What a verdict consists of, by the names of its fields."""
+        alone, independent = self.cosines["sequential"][0], self.independent[-1]
+        joined = self.cosines["sequential"][-1]
+        excess = self.excess
+        return {
+            "single": alone,
+            "joined": joined,
+            "rise": joined - alone,
+            "averaging": independent - alone,
+            "content": self.averaging["sequential"][-1] - independent,
+            "length": excess["sequential"][-1],
+            "repeated": excess["repeated"][-1],
+            "random": excess["random"][-1],
+        }
+
+
+def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
+    first = unit(embedded.single, least=FEWEST)
+    joined = embedded.joined
     counts = tuple(sorted(joined.get(CONDITIONS[0], ())))
     if not counts or counts[0] < 2:
         raise RequestError("joined['repeated'] needs texts of 2 sentences or more")
     drawn = _weights(len(first), resamples, seed)
     alone = _mean_cosines(first, drawn)
-    cosines, averaging = {}, {}
+    cosines: dict[Condition, list[Draws]] = {}
+    averaging: dict[Condition, list[Draws]] = {}
     for name in CONDITIONS:
         rows = _matching("joined", joined, name, counts, first)
         cosines[name] = [alone, *(_mean_cosines(one, drawn) for one in rows)]
         averaging[name] = [alone] * len(cosines[name])
         if name != "repeated":
-            means = _matching("pooled", pooled, name, counts, first)
+            means = _matching("pooled", embedded.pooled, name, counts, first)
             averaging[name] = [alone, *(_mean_cosines(one, drawn) for one in means)]
     counts = (1, *counts)
-    texts = len(first)
-    excess = {
-        name: [value - by for value, by in zip(cosines[name], averaging[name], strict=True)]
-        for name in CONDITIONS
-    }
     independent = [_averaged(alone, count) for count in counts]
-    sequential = cosines["sequential"][-1]
-    length = _estimate(excess["sequential"][-1], texts)
-    return Crowding(
-        counts=counts,
-        texts=texts,
-        cosines={name: _estimates(values, texts) for name, values in cosines.items()},
-        averaging={name: _estimates(values, texts) for name, values in averaging.items()},
-        independent=_estimates(independent, texts),
-        excess={name: _estimates(values, texts) for name, values in excess.items()},
-        verdict=Verdict(
-            collapses=answer(length),
-            sentences=counts[-1],
-            single=_estimate(alone, texts),
-            joined=_estimate(sequential, texts),
-            rise=_estimate(sequential - alone, texts),
-            averaging=_estimate(independent[-1] - alone, texts),
-            content=_estimate(averaging["sequential"][-1] - independent[-1], texts),
-            length=length,
-            repeated=_estimate(excess["repeated"][-1], texts),
-            random=_estimate(excess["random"][-1], texts),
-        ),
-    )
+    return _Drawn(len(first), counts, cosines, averaging, independent)
 
 
 def cosine_by_length(
@@ -300,14 +389,14 @@ def cosine_by_length(
                 longest=float(sizes[part[-1]]),
                 mean_length=mean,
                 texts=texts,
-                cosine=_estimate(cosine, texts),
-                averaging=_estimate(averaging, texts),
-                excess=_estimate(cosine - averaging, texts),
+                cosine=spread(cosine, texts),
+                averaging=spread(averaging, texts),
+                excess=spread(cosine - averaging, texts),
             )
         )
     return CosineByLength(
         bins=tuple(found),
-        change=_estimate(cosines[-1] - cosines[0], min(len(part) for part in parts)),
+        change=spread(cosines[-1] - cosines[0], min(len(part) for part in parts)),
         beyond_averaging=answer(found[-1].excess),
     )
 
@@ -347,8 +436,9 @@ def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
-def _averaged(cosine: Draws | np.float64, count: float) -> Draws | np.float64:
-    return count * cosine / (1 + (count - 1) * cosine)
+def _averaged(cosine: Draws, count: float) -> Draws:
+    averaged: Draws = count * cosine / (1 + (count - 1) * cosine)
+    return averaged
 
 
 def _weights(texts: int, resamples: int, seed: int) -> Draws:
@@ -369,13 +459,17 @@ def _mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
     return cosines
 
 
-def _estimates(values: Sequence[Draws | np.float64], texts: int) -> tuple[Estimate, ...]:
-    return tuple(_estimate(value, texts) for value in values)
+def _estimates(values: Sequence[Draws], texts: int) -> tuple[Estimate, ...]:
+    return tuple(spread(value, texts) for value in values)
 
 
-def _estimate(values: Draws | np.float64, texts: int) -> Estimate:
-    """Return the first value with an interval from the other ones, widened for few texts."""
-    values = np.asarray(values)
+def spread(values: Draws, texts: int) -> Estimate:
+    """Return a value with its 95 % interval, wider for few texts.
+
+    Args:
+        values: the value itself, then that of each bootstrap sample.
+        texts: number of texts that were drawn from.
+    """
     value, drawn = float(values[0]), values[1:]
     variance = float(drawn.var())
     if variance <= 1e-30:

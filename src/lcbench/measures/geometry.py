@@ -252,16 +252,45 @@ def rank_correlation(values: ArrayLike, others: ArrayLike) -> float:
     return _correlation(rankdata(left), rankdata(right))
 
 
+def rank_correlations(values: ArrayLike) -> Matrix:
+    """Return Spearman's rank correlations of all pairs of quantities, shape (quantities,) * 2.
+
+    NaN where one is constant.
+
+    Args:
+        values: shape (quantities, observations).
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Matrix = np.corrcoef(rankdata(np.asarray(values, dtype=float), axis=1))
+    return found
+
+
 def partial_rank_correlation(values: ArrayLike, others: ArrayLike, given: ArrayLike) -> float:
     """Return Spearman's correlation of two quantities given a third, from ranks.
 
     (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)). NaN if the third determines either of them, or a
     side is constant.
     """
-    direct = rank_correlation(values, others)
-    left, right = rank_correlation(values, given), rank_correlation(others, given)
+    if not np.shape(values) == np.shape(others) == np.shape(given):
+        raise RequestError(
+            f"values of the shapes {np.shape(values)}, {np.shape(others)} and {np.shape(given)} "
+            "do not belong together"
+        )
+    stacked = np.stack([np.asarray(one) for one in (values, others, given)])
+    return partial(rank_correlations(stacked), 0, 1, 2)
+
+
+def partial(correlations: ArrayLike, one: int, other: int, given: int) -> float:
+    """Return the correlation of two quantities given a third, from a matrix of correlations.
+
+    NaN as `partial_rank_correlation`.
+    """
+    matrix = np.asarray(correlations)
+    direct, left, right = matrix[one, other], matrix[one, given], matrix[other, given]
     rest = (1 - left**2) * (1 - right**2)
-    return float("nan") if not rest > 1e-12 else (direct - left * right) / float(np.sqrt(rest))
+    if not rest > 1e-12:
+        return float("nan")
+    return float((direct - left * right) / np.sqrt(rest))
 
 
 def _correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:

@@ -93,7 +93,11 @@ def pooling_agreement(sentences: ArrayLike, text: ArrayLike) -> float:
 
 
 def neighbour_overlap(
-    queries: ArrayLike, others: ArrayLike, corpus: ArrayLike, count: int = 1
+    queries: ArrayLike,
+    others: ArrayLike,
+    corpus: ArrayLike,
+    count: int = 1,
+    own: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Return the share of nearest neighbours in a corpus that pairs of embeddings have in common.
 
@@ -102,8 +106,10 @@ def neighbour_overlap(
     Args:
         queries: shape (pairs, dimensions).
         others: row i is compared with row i of `queries`.
-        corpus: shape (texts, dimensions), without the queries themselves.
+        corpus: shape (texts, dimensions).
         count: m, the number of neighbours.
+        own: row of the corpus that is each query itself, which is no neighbour of it, shape
+            (pairs,); None: the corpus has none of them.
 
     Returns:
         The share of each pair, from 0 to 1, shape (pairs,).
@@ -112,11 +118,14 @@ def neighbour_overlap(
     texts = unit(corpus, least=1)
     if left.shape != right.shape:
         raise RequestError(f"queries and others have the shapes {left.shape} and {right.shape}")
-    if not 1 <= count <= len(texts):
+    if not 1 <= count <= len(texts) - (own is not None):
         raise RequestError(f"count={count} neighbours of {len(texts)} texts")
-    nearest = [
-        np.argsort(-(rows @ texts.T), axis=1, kind="stable")[:, :count] for rows in (left, right)
-    ]
+    nearest = []
+    for rows in (left, right):
+        cosines = rows @ texts.T
+        if own is not None:
+            cosines[np.arange(len(rows)), np.asarray(own)] = -np.inf
+        nearest.append(np.argsort(-cosines, axis=1, kind="stable")[:, :count])
     return np.array([len(np.intersect1d(*pair)) / count for pair in zip(*nearest, strict=True)])
 
 

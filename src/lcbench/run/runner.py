@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.encode import arithmetic
-from lcbench.encode.load import load
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError, StorageError
@@ -29,6 +28,7 @@ from lcbench.results.folder import Finished, Results
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
 from lcbench.run import checks
 from lcbench.run.claims import Claim, Claims
+from lcbench.run.engines import engine_of, load_for, prompts_of
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Busy, CellQueue, Done
 from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
@@ -295,19 +295,18 @@ class Runner:
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
         devices = devices_of(self._options.engine.device)
-        unpadded = self._options.engine.attention == "varlen"
         try:
-            loaded = load(
+            loaded, note = load_for(
                 model,
+                self._options.engine,
+                dtype=self._dtype,
                 device=devices[0],
-                dtype=arithmetic.weights_dtype(self._dtype),
-                attention=None if unpadded else self._options.engine.attention,
+                observer=self._observer,
             )
-            note = self._use_unpadded(model.name, loaded) if unpadded else None
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts)
             proofs = self._prove(loaded, cells)
-            prompt_of = self._prompts(model, loaded, cells[0].protocol.prompts)
+            prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
             engine = self._engine(model, facts, loaded, devices, prompt_of, note, progress)
@@ -458,31 +457,6 @@ class Runner:
                     proofs[policy] = injection.proof
         return proofs
 
-    def _prompts(self, model: LocatedModel, loaded: SentenceTransformer, prompts: str) -> PromptOf:
-        from lcbench.encode.prompts import (
-            describe_prompts,
-            model_prompts,
-            no_prompt,
-            registry_prompts,
-        )
-
-        if line := describe_prompts(prompts, model.name, loaded):
-            self._observer.say(line, dim=True)
-        if prompts == "none":
-            return no_prompt
-        return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
-
-    def _use_unpadded(self, name: str, loaded: SentenceTransformer) -> str | None:
-        """Have a model take its texts without padding; warn and return why if it does not."""
-        from lcbench.encode.unpadded import use_unpadded
-
-        refusal = use_unpadded(loaded)
-        if refusal is not None:
-            self._observer.warn(
-                f"engine.attention=varlen: {name} runs with padding as before: {refusal}"
-            )
-        return refusal
-
     def _engine(
         self,
         model: LocatedModel,
@@ -493,32 +467,24 @@ class Runner:
         attention_note: str | None,
         progress: Progress,
     ) -> Engine:
-        from lcbench.encode.engine import Engine, Identity
-        from lcbench.encode.forward import Forward
-
         def encoded(texts: int, tokens: int) -> None:
             # With a store on disk the next attempt finds the embeddings there.
             self._stop.progressed = self._stop.progressed or self._options.store.folder is not None
             progress.encoded(texts, tokens)
 
-        forward = Forward(
+        return engine_of(
+            model,
             loaded,
+            facts,
+            self._options.engine,
+            self._store,
+            dtype=self._dtype,
             devices=devices,
-            batch_tokens=self._options.engine.batch_tokens,
-            compiled=self._options.engine.compile,
-            joint=self._options.engine.fuse_qkv,
+            prompt_of=prompt_of,
+            on_progress=encoded,
             attention_note=attention_note,
             cores_left=lambda: hardware.cores() - self._pool.working(),
         )
-        identity = Identity(
-            model.name,
-            # Files of a commit may have been changed on this machine.
-            (facts.digest or model.revision) + (" own code" if model.own_code else ""),
-            window_of(loaded),
-            self._dtype,
-            model.pooling,
-        )
-        return Engine(forward, self._store, identity, prompt_of=prompt_of, on_progress=encoded)
 
     def _finish(
         self,

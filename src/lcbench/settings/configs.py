@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from lcbench.settings.schema import IDENTITY, RUNTIME
+from lcbench.settings.schema import IDENTITY, MEASUREMENT, RUNTIME
 from lcbench.system.resources import shipped
 from lcbench.system.words import key_value
 
@@ -30,7 +30,7 @@ def config_groups() -> frozenset[str]:
 
 def known_keys() -> frozenset[str]:
     """Return every key that a command line may set."""
-    return IDENTITY | RUNTIME | config_groups()
+    return IDENTITY | MEASUREMENT | RUNTIME | config_groups()
 
 
 @cache

@@ -1,7 +1,7 @@
 """Converts composed configs to typed settings, and checks every value.
 
 Every key is either part of a result's identity or a runtime key that does not change scores, as
-listed in `IDENTITY` and `RUNTIME`; any other key is refused.
+listed in `IDENTITY`, `MEASUREMENT` and `RUNTIME`; any other key is refused.
 """
 
 from __future__ import annotations

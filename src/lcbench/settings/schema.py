@@ -52,6 +52,8 @@ IDENTITY = frozenset(
         "docs.synthetic_documents",
     }
 )
+# Keys that a measurement of collapse depends on, besides those above; no score does.
+MEASUREMENT = frozenset({"passages", "sentences", "whole_texts", "bins"})
 # Keys that affect where and how fast results are computed, but not scores.
 RUNTIME = frozenset(
     {
@@ -78,6 +80,9 @@ RUNTIME = frozenset(
         "show",
         "resamples",
         "seed",
+        "embeddings",
+        "lengths",
+        "fail_if",
         "out",
         "path",
         "replace",

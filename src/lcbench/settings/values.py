@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub.cache import refuse_credentials
 from lcbench.settings.configs import known_keys
-from lcbench.settings.schema import IDENTITY, RUNTIME
+from lcbench.settings.schema import IDENTITY, MEASUREMENT, RUNTIME
 
 # A cell of the docs suite takes seconds; a lower limit is a mistake.
 _LEAST_CELL_MINUTES = 0.1
@@ -32,7 +32,7 @@ def container_of(config: DictConfig) -> dict[str, Any]:
     items = value.items() if isinstance(value, dict) else ()
     composed = {str(key): item for key, item in items if key != "hydra"}
     for key in _leaves(composed):
-        if key not in IDENTITY | RUNTIME:
+        if key not in IDENTITY | MEASUREMENT | RUNTIME:
             raise RequestError(f"{key} is not a key.{did_you_mean(key, known_keys())}")
     return composed
 
@@ -42,7 +42,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, item in value.items():
         key = f"{prefix}{name}"
-        if isinstance(item, Mapping) and key not in IDENTITY | RUNTIME:
+        if isinstance(item, Mapping) and key not in IDENTITY | MEASUREMENT | RUNTIME:
             keys += _leaves(item, f"{key}.")
         else:
             keys.append(key)

@@ -67,7 +67,7 @@ def build(document: Mapping[str, Any]) -> str:
 
 def _findings_html(document: Mapping[str, Any]) -> str:
     """Return the findings as HTML, which is visible without scripts."""
-    lines = []
+    lines = [f"<p>{_unbroken(_text(line))}</p>" for line in document.get("findings") or ()]
     for table in document.get("score_tables") or ():
         sentences, models = findings(table, (document.get("paper") or {}).get("rows") or ())
         heading = table.get("heading") or table["group"]

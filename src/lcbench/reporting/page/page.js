@@ -147,7 +147,8 @@ const markKey = () =>
   );
 
 function figureSection() {
-  const { heat = [], by_length: byLength, note } = figures;
+  const { charts = [], heat = [], by_length: byLength, note } = figures;
+  if (charts.length) section("charts", "Charts", charts.map((one) => chart(one, "h3")));
   if (!heat.length && !byLength) return;
   section(
     "figures",

@@ -1,0 +1,326 @@
+"""`lcbench.collapse`: whether a model's embeddings of long texts crowd together, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import LcbenchError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from omegaconf import DictConfig
+
+    from lcbench.measures.files import Measurement
+    from lcbench.settings.collapse import CollapseSettings
+    from lcbench.system.observer import Observer
+
+
+@dataclass(frozen=True, repr=False)
+class Collapses:
+    """Measurements of collapse, as the functions and the command return them.
+
+    Attributes:
+        measurements: one for each model, temperature and task, in the order of the request.
+        failed: what could not be measured, each with the reason.
+        notes: what whoever reads the numbers has to know.
+    """
+
+    measurements: tuple[Measurement, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def collapses(self) -> bool:
+        """Whether any of the measured models collapses."""
+        from lcbench.reporting.collapse import answer_of
+
+        return any(answer_of(one) == "yes" for one in self.measurements)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables by name, with exact values: `tables["collapse"]`, `tables["lengths"]` …"""
+        import io
+
+        import pandas as pd
+
+        from lcbench.reporting.formats import csv
+        from lcbench.reporting.tables.collapse import tables_of
+
+        return {
+            table.name: pd.read_csv(io.StringIO(csv(table)))
+            for table in tables_of(self.measurements)
+        }
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """A sentence or more on each measurement."""
+        from lcbench.reporting.collapse import headlines_of
+
+        return headlines_of(self.measurements)
+
+    def report(self, folder: str | PathLike[str]) -> Path:
+        """Write tables, figures and a page, and return the page.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        from lcbench.reporting.collapse import PAGE, report
+
+        report(self.measurements, Path(folder))
+        return Path(folder) / PAGE
+
+    def __repr__(self) -> str:
+        return "\n".join(self.headlines) or "no measurements"
+
+
+def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Observer) -> Collapses:
+    """Make the measurements that a composed config of `collapse` asks for.
+
+    Args:
+        config: the config.
+        settings: what was read of it.
+        observer: receives progress.
+
+    Raises:
+        RequestError: the request is wrong, or needs data that is missing.
+        StorageError: a disk is full; finished measurements are kept.
+    """
+    if settings.embeddings is not None and settings.lengths is not None:
+        return _of_matrix(settings.embeddings, settings.lengths, settings)
+    from lcbench.api.compose import compose_settings
+    from lcbench.measures import files
+    from lcbench.plan.layout import grid_of
+    from lcbench.run.collapse import measure_all
+    from lcbench.run.runner import RunOptions
+
+    asked = compose_settings(config, "collapse")
+    with observer.doing("looking for models and tasks"):
+        grid = grid_of(asked, observer)
+    done = measure_all(
+        grid,
+        settings.results_dir,
+        settings.options,
+        RunOptions(
+            engine=asked.engine,
+            store=asked.store,
+            mirror=asked.mirror,
+            unverified_data=asked.unverified_data,
+            hub=asked.hub,
+            offline=asked.offline,
+            retries=asked.retries,
+            cell_minutes=asked.cell_minutes,
+        ),
+        observer,
+    )
+    labels = {
+        (one.name, one.revision): one.settings.label
+        for one in grid.cells_of
+        if one.settings.label is not None
+    }
+    return Collapses(
+        tuple(
+            files.labelled(found, labels)
+            for path in done.paths
+            if (found := files.read(path)) is not None
+        ),
+        {str(cell): reason for cell, reason in done.failed.items()},
+    )
+
+
+def collapse(
+    model: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    tasks: str | Sequence[str] | None = None,
+    tau: Any = None,
+    *,
+    texts: Sequence[str] | None = None,
+    results_dir: str | PathLike[str] | None = None,
+    mirror: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+    progress: bool | Observer = True,
+    **keys: Any,
+) -> Collapses:
+    """Measure whether a model's embeddings of long texts crowd together, and why.
+
+    The same as `python -m lcbench collapse`, with the same files. With `texts`, they are measured
+    at once and nothing is kept.
+
+    Args:
+        model: a config (`"minilm"`, the default), a name on the hub, a folder of a model, or a list
+            of these; with `texts` also a loaded `SentenceTransformer`.
+        tasks: a task, or several, whose texts are measured; by default docstrings of installed
+            libraries, which need no network.
+        tau: temperatures that are compared with the baseline; by default 0.8.
+        texts: your own texts, of many sentences each.
+        results_dir: where measurements are kept; by default `results/runs`.
+        mirror: a folder in which models and datasets are looked for first.
+        offline: whether the network may not be used.
+        progress: as in `lcbench.evaluate`.
+        keys: any other key of `python -m lcbench collapse`: `passages`, `bins`, `device` …
+
+    Returns:
+        The measurements; printed, they say whether the model collapses.
+
+    Raises:
+        RequestError: what is asked for cannot be measured, or is not here.
+
+    Examples:
+        >>> lcbench.collapse("minilm")
+        >>> lcbench.collapse(SentenceTransformer("…"), texts=my_texts).tables["collapse"]
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.hub import cache
+    from lcbench.settings.collapse import read_collapse
+    from lcbench.system.observer import observer_of
+
+    observer = observer_of(progress)
+    loaded = None
+    if model is not None and not isinstance(model, str | PathLike | Sequence):
+        if texts is None:
+            raise RequestError(
+                "a loaded model is measured on texts=[…]; a task needs the model's name or folder"
+            )
+        loaded, model = model, None
+    several = isinstance(model, Sequence) and not isinstance(model, str)
+    keywords = {
+        "models" if several else "model": model,
+        "tasks": tasks,
+        "tau": tau,
+        "results_dir": results_dir,
+        "mirror": mirror,
+        "offline": offline,
+    }
+    words = words_of("collapse", {**keywords, **keys})
+    with cache.kept(), composed("collapse", words) as config:
+        cache.guard_token()
+        settings = read_collapse(config)
+        if texts is not None:
+            return _of_texts(config, settings, loaded, texts, observer)
+        found = measure_asked(config, settings, observer)
+    if found.failed and not found.measurements:
+        raise LcbenchError("\n".join(f"{name}: {why}" for name, why in found.failed.items()))
+    for name, reason in found.failed.items():
+        observer.warn(f"{name} could not be measured: {reason}")
+    return found
+
+
+def _of_texts(
+    config: DictConfig,
+    settings: CollapseSettings,
+    loaded: Any,
+    texts: Sequence[str],
+    observer: Observer,
+) -> Collapses:
+    """Measure texts that are here, with a model that is loaded or that the config names."""
+    from lcbench.api.compose import compose_settings
+    from lcbench.encode.load import load
+    from lcbench.hub.models import locate
+    from lcbench.hub.windows import window_of
+    from lcbench.measures.collapse import Embeddings, measure, prepare
+    from lcbench.measures.files import Measurement
+    from lcbench.repair.repair import Repair
+    from lcbench.run.collapse import WINDOW_WITHOUT_LIMIT, counter_of
+    from lcbench.tempscale.inject import Injection
+    from lcbench.tempscale.policy import BASELINE
+
+    asked = compose_settings(config, "collapse")
+    name, revision = "the model", ""
+    if loaded is None:
+        located = locate(asked.models[0], mirror=asked.mirror, offline=asked.offline)
+        loaded = load(located, device="cpu", dtype="float32")
+        name, revision = located.name, located.revision
+    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
+    room = window - loaded.tokenizer.num_special_tokens_to_add()
+    prepared = prepare(texts, counter_of(loaded), room, settings.options)
+    baseline: Embeddings | None = None
+    found = []
+
+    def embed(some: Sequence[str]) -> NDArray[np.float32]:
+        embeddings: NDArray[np.float32] = loaded.encode(list(some), show_progress_bar=False)
+        return embeddings
+
+    for policy in dict.fromkeys((BASELINE, *asked.policies)):
+        repair = Repair(policy)
+        with observer.doing(f"encoding {len(prepared.texts):,} texts, {repair}"):
+            if baseline is None:
+                embeddings = baseline = Embeddings(prepared, embed)
+            else:
+                with Injection(loaded, policy):
+                    embeddings = Embeddings(prepared, embed)
+        compared = None if repair.is_baseline else baseline
+        found.append(
+            Measurement(
+                model=name,
+                revision=revision,
+                policy=repair.canonical,
+                task=f"{len(texts):,} texts",
+                protocol="",
+                data="",
+                window=window,
+                options=settings.options,
+                texts=settings.options.digest(prepared.texts),
+                collapse=measure(prepared, embeddings, compared),
+                record={},
+            )
+        )
+    return Collapses(tuple(found))
+
+
+def _of_matrix(embeddings: Path, lengths: Path, settings: CollapseSettings) -> Collapses:
+    """Measure a matrix of embeddings, which nothing is known of but the lengths of its texts."""
+    from lcbench.measures.collapse import measure_matrix
+    from lcbench.measures.files import Measurement
+
+    rows, sizes = _array("embeddings", embeddings), _array("lengths", lengths)
+    try:
+        found = measure_matrix(rows, sizes, settings.options)
+    except RequestError as error:
+        raise RequestError(f"embeddings={embeddings} lengths={lengths}: {error}") from error
+    return Collapses(
+        (
+            Measurement(
+                model=embeddings.stem,
+                revision="",
+                policy="",
+                task=f"{len(rows):,} texts",
+                protocol="",
+                data="",
+                window=None,
+                options=settings.options,
+                texts="",
+                collapse=found,
+                record={},
+            ),
+        ),
+        notes=(
+            "of a matrix nothing is known of the texts' sentences: averaging is that of "
+            "independent parts, so that a collapse can be seen but not excluded",
+        ),
+    )
+
+
+def _array(key: str, path: Path) -> NDArray[Any]:
+    """Return the array in a file.
+
+    Raises:
+        RequestError: there is none, or it holds objects, which may run code.
+    """
+    import numpy as np
+
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{key}={path} cannot be read ({error}): write it with numpy.save, as numbers"
+        ) from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
+        raise RequestError(
+            f"{key}={path} holds no single array of numbers: write it with numpy.save"
+        )
+    return found

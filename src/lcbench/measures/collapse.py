@@ -1,0 +1,597 @@
+"""Measure a model's length collapse on texts: the verdict, the space by length, semantic shift.
+
+`prepare` chooses the texts, `embed` gets their embeddings from any model, and `measure` compares
+them. Nothing here loads a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lcbench.errors import RequestError
+from lcbench.measures import MEASURES
+from lcbench.measures import shift as shifts
+from lcbench.measures.conditions import COUNTS, Texts, texts_of
+from lcbench.measures.crowding import (
+    CONDITIONS,
+    FEWEST,
+    RESAMPLES,
+    Change,
+    Condition,
+    CosineByLength,
+    Crowding,
+    Embedded,
+    Estimate,
+    change,
+    cosine_by_length,
+    crowding,
+    spread,
+)
+from lcbench.measures.geometry import (
+    hubness,
+    partial,
+    rank_correlation,
+    rank_correlations,
+    unit,
+)
+from lcbench.measures.sentences import SPLITTER, sentences_of
+from lcbench.uncertainty.bootstrap import weights
+from lcbench.uncertainty.clusters import numbered
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Matrix = NDArray[np.float32]
+
+COLLAPSE_VERSION = 1
+"""Raised by hand whenever the same texts and embeddings would give other numbers."""
+
+# Neighbours of which hubs are counted.
+_NEIGHBOURS = 10
+# Samples for intervals of rank correlations: each sorts all texts again.
+_CORRELATION_SAMPLES = 1_000
+
+Embed = Callable[[Sequence[str]], "Matrix"]
+"""Returns the embeddings of texts, shape (texts, dimensions)."""
+
+CountTokens = Callable[[Sequence[str]], Sequence[int]]
+"""Returns the number of tokens of each text, without special tokens, however many there are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured; each field is part of what identifies a measurement.
+
+    Attributes:
+        passages: texts of each number of sentences under each condition.
+        counts: numbers of sentences, each above 1, ascending; None: powers of 2, up to 16 or as
+            many as fit into the window in so many passages.
+        documents: whole texts that are compared by length; at most one bin of them is longer than
+            the window.
+        bins: bins by length, with equal numbers of texts.
+        resamples: bootstrap samples.
+        seed: of which texts are drawn, and of the bootstrap.
+    """
+
+    passages: int = 100
+    counts: tuple[int, ...] | None = None
+    documents: int = 300
+    bins: int = 5
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+    def digest(self, documents: Sequence[str]) -> str:
+        """Return 40 hexadecimal digits over texts and options: what a measurement is of."""
+        content = [COLLAPSE_VERSION, SPLITTER, asdict(self), list(documents)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Space:
+    """How the texts of one bin by length lie in the space.
+
+    Attributes:
+        shortest: tokens that are read of its shortest text.
+        longest: tokens that are read of its longest text.
+        texts: number of texts.
+        cut: number of texts that are longer than the window, and are read in part.
+        measures: by the names of `MEASURES`; None: undefined for so few texts.
+        occurrences: mean number of texts, of all bins, among whose 10 nearest neighbours a text of
+            this bin is; 10 where no length is preferred.
+    """
+
+    shortest: int
+    longest: int
+    texts: int
+    cut: int
+    measures: Mapping[str, float | None]
+    occurrences: float
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """Whether some texts are the neighbours of very many, and whether these are the long ones.
+
+    Attributes:
+        k: number of neighbours.
+        skewness: of how often texts are neighbours; 0: evenly.
+        never: share of texts that are nobody's neighbour.
+        by_length: rank correlation of how often a text is a neighbour with its length; None: one
+            of the two is the same for all texts.
+    """
+
+    k: int
+    skewness: float
+    never: float
+    by_length: Estimate | None
+
+
+Outcome = Literal["dilution", "overlap"]
+"""What shift is held to cause: `dilution` (mean of 1 − cos(e_i, t) over a text's sentences, t the
+embedding of the text) and the loss of neighbours (`overlap`: whether the nearest neighbour of the
+first sentence is still that of the text)."""
+
+
+@dataclass(frozen=True)
+class ShiftByCount:
+    """Semantic shift of texts of one number of sentences; means over texts.
+
+    Attributes:
+        condition: what follows the first sentence.
+        sentences: their number, k.
+        local: mean cosine distance of neighbouring sentences (Local, as a mean).
+        local_sum: their sum, which grows with k (Local, as a sum).
+        dispersion: mean cosine distance of all pairs of sentences.
+        shift: Local · Dispersion, Local as a mean.
+        shift_by_sum: Local · Dispersion, Local as a sum.
+        dilution: mean of 1 − cos(sentence, text).
+        overlap: share of texts whose nearest neighbour is that of their first sentence.
+        agreement: mean cosine of the mean of the sentences and the embedding of the text.
+    """
+
+    condition: Condition
+    sentences: int
+    local: float
+    local_sum: float
+    dispersion: float
+    shift: float
+    shift_by_sum: float
+    dilution: float
+    overlap: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Which of shift and length goes with an outcome, the other held fixed.
+
+    Attributes:
+        outcome: see `Outcome`.
+        local: whether Local is a `mean` or a `sum`.
+        shift: rank correlation of shift with the outcome, given the number of sentences; None:
+            undefined, as where the outcome is the same for all texts.
+        length: rank correlation of the number of sentences with the outcome, given the shift.
+    """
+
+    outcome: Outcome
+    local: Literal["mean", "sum"]
+    shift: Estimate | None
+    length: Estimate | None
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What is measured of a model on texts.
+
+    Attributes:
+        tokens: mean number of tokens by number of sentences, without special ones.
+        crowding: the verdict, and mean cosines by number of sentences; None: only embeddings and
+            lengths are known, and no texts.
+        change: how much the repair changes the verdict's numbers; None: of the baseline itself.
+        by_length: mean cosines of whole texts by length in tokens; None: too few texts, or all of
+            one length.
+        space: of whole texts by length, in the bins of `by_length`.
+        hubs: of whole texts; None where `by_length` is.
+        shift: by condition and number of sentences.
+        causes: of dilution and of lost neighbours.
+        notes: what could not be measured, and why.
+    """
+
+    tokens: Mapping[int, float]
+    crowding: Crowding | None
+    change: Change | None
+    by_length: CosineByLength | None
+    space: tuple[Space, ...]
+    hubs: Hubs | None
+    shift: tuple[ShiftByCount, ...]
+    causes: tuple[Cause, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The texts of a measurement.
+
+    Attributes:
+        passages: texts under the three conditions.
+        documents: whole texts.
+        lengths: tokens that are read of each of them, special ones not counted.
+        cut: which of them are longer than the window.
+        options: of the measurement.
+    """
+
+    passages: Texts
+    documents: tuple[str, ...]
+    lengths: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+    options: Options
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts to be embedded, each once."""
+        joined = [
+            text
+            for by_count in self.passages.joined.values()
+            for texts in by_count.values()
+            for text in texts
+        ]
+        sentences = [
+            sentence
+            for by_count in self.passages.sentences.values()
+            for texts in by_count.values()
+            for text in texts
+            for sentence in text
+        ]
+        return list(dict.fromkeys([*self.passages.single, *joined, *sentences, *self.documents]))
+
+
+def prepare(
+    documents: Sequence[str],
+    count_tokens: CountTokens,
+    window: int,
+    options: Options = Options(),
+) -> Prepared:
+    """Choose the texts of a measurement, the same for the same documents, tokenizer and options.
+
+    Args:
+        documents: the user's texts; equal ones count once.
+        count_tokens: of the model.
+        window: most tokens that the model reads of a text, special ones not counted.
+        options: how many texts, and which.
+
+    Raises:
+        RequestError: no texts, an empty one, or fewer than 30 passages can be made of them.
+    """
+    documents = list(dict.fromkeys(documents))
+    empty = [number for number, text in enumerate(documents) if not text.strip()]
+    if empty:
+        raise RequestError(
+            f"text {empty[0]} is empty: remove it, for it says nothing that could be embedded"
+        )
+    if not documents:
+        raise RequestError("there are no texts to measure")
+    order = np.random.default_rng(options.seed).permutation(len(documents))
+    split = [sentences_of(documents[place]) for place in order]
+    passages = _passages(split, _remembered(count_tokens), window, options)
+    candidates = [documents[place] for place in order[: 10 * options.documents]]
+    lengths = np.asarray(count_tokens(candidates), dtype=np.int64)
+    # Texts that are cut are all of one length as far as they are read: no more than one bin.
+    cut = np.flatnonzero(lengths > window)[: options.documents // options.bins]
+    uncut = np.flatnonzero(lengths <= window)[: options.documents - len(cut)]
+    chosen = np.concatenate([uncut, cut])
+    return Prepared(
+        passages,
+        tuple(candidates[place] for place in chosen),
+        np.minimum(lengths[chosen], window),
+        lengths[chosen] > window,
+        options,
+    )
+
+
+def _passages(
+    split: Sequence[Sequence[str]], count_tokens: CountTokens, window: int, options: Options
+) -> Texts:
+    """Return passages of as many sentences as fit into the window in so many passages.
+
+    Raises:
+        RequestError: not even 30 passages can be made.
+    """
+
+    def made(counts: Sequence[int]) -> Texts:
+        long = [sentences for sentences in split if len(sentences) >= counts[-1]]
+        # Each gives a passage or more, if it has short sentences.
+        long = long[: 10 * options.passages]
+        return texts_of(long, count_tokens, window, options.passages, counts, options.seed)
+
+    if options.counts is not None:
+        return made(options.counts)
+    fewer: Texts | None = None
+    for last in range(len(COUNTS), 0, -1):
+        with suppress(RequestError):
+            found = made(COUNTS[:last])
+            if len(found.single) == options.passages:
+                return found
+            fewer = fewer or found
+    # The last says what is missing.
+    return fewer or made(COUNTS[:1])
+
+
+def _remembered(count_tokens: CountTokens) -> CountTokens:
+    """Return a counter that counts each text once."""
+    known: dict[str, int] = {}
+
+    def count(texts: Sequence[str]) -> list[int]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, count_tokens(new), strict=True))
+        return [known[text] for text in texts]
+
+    return count
+
+
+class Embeddings:
+    """Embeddings of a measurement's texts."""
+
+    def __init__(self, prepared: Prepared, embed: Embed) -> None:
+        """Embed all texts of a measurement at once, each of them once."""
+        texts = prepared.texts
+        self._rows = unit(embed(texts), least=1)
+        self._place = {text: place for place, text in enumerate(texts)}
+        self._passages = prepared.passages
+        self.documents = self.of(prepared.documents)
+
+    def of(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the embeddings of some of the texts, shape (texts, dimensions), of length 1."""
+        return self._rows[[self._place[text] for text in texts]]
+
+    @property
+    def passages(self) -> Embedded:
+        """Embeddings of the passages under the three conditions, as `crowding` takes them."""
+        pooled: dict[Condition, dict[int, ArrayLike]] = {
+            name: {
+                count: np.stack([self.of(text).mean(axis=0) for text in texts])
+                for count, texts in by_count.items()
+            }
+            for name, by_count in self._passages.sentences.items()
+        }
+        joined: dict[Condition, dict[int, ArrayLike]] = {
+            name: {count: self.of(texts) for count, texts in by_count.items()}
+            for name, by_count in self._passages.joined.items()
+        }
+        return Embedded(self.of(self._passages.single), joined, pooled)
+
+
+def measure(
+    prepared: Prepared, embeddings: Embeddings, baseline: Embeddings | None = None
+) -> Collapse:
+    """Measure collapse from the embeddings of prepared texts.
+
+    Args:
+        prepared: the texts.
+        embeddings: of them, by the model that is measured.
+        baseline: of them, by the model without its repair; None: the model is not repaired.
+    """
+    options = prepared.options
+    passages = embeddings.passages
+    compared = None
+    if baseline is not None:
+        compared = change(passages, baseline.passages, options.resamples, options.seed)
+    by_length, space, hubs, notes = measure_lengths(
+        embeddings.documents, prepared.lengths, prepared.cut, options
+    )
+    rows = _shift_rows(prepared.passages, embeddings, passages)
+    return Collapse(
+        tokens=prepared.passages.tokens,
+        crowding=crowding(*passages, resamples=options.resamples, seed=options.seed),
+        change=compared,
+        by_length=by_length,
+        space=space,
+        hubs=hubs,
+        shift=_shift_means(rows),
+        causes=_causes(rows, options),
+        notes=notes,
+    )
+
+
+def measure_matrix(embeddings: ArrayLike, lengths: ArrayLike, options: Options) -> Collapse:
+    """Measure collapse from embeddings and lengths alone, as of a model behind an API.
+
+    Only whole texts can be compared, and averaging is that of independent parts.
+
+    Args:
+        embeddings: shape (texts, dimensions).
+        lengths: of the texts, in any unit, shape (texts,).
+        options: bins, bootstrap samples and seed.
+
+    Raises:
+        RequestError: rows do not match, values are not finite, or too few texts or lengths.
+    """
+    rows = unit(embeddings)
+    # Checks the lengths, and refuses what cannot be compared.
+    cosine_by_length(rows, lengths, options.bins, resamples=1_000)
+    uncut = np.zeros(len(rows), dtype=bool)
+    by_length, space, hubs, notes = measure_lengths(rows, lengths, uncut, options)
+    return Collapse({}, None, None, by_length, space, hubs, (), (), notes)
+
+
+def measure_lengths(
+    embeddings: ArrayLike,
+    lengths: ArrayLike,
+    cut: NDArray[np.bool_],
+    options: Options,
+) -> tuple[CosineByLength | None, tuple[Space, ...], Hubs | None, tuple[str, ...]]:
+    """Measure how texts of each length lie in the space; for embeddings of any origin.
+
+    Args:
+        embeddings: shape (texts, dimensions).
+        lengths: of the texts, in any unit, shape (texts,).
+        cut: which of the texts were read in part, shape (texts,).
+        options: bins, bootstrap samples and seed.
+
+    Returns:
+        Mean cosines by length, the space of each bin, hubs, and notes on what is left out.
+    """
+    rows, sizes = unit(embeddings), np.asarray(lengths)
+    bins = min(options.bins, len(rows) // FEWEST)
+    if bins < 2 or sizes.min() == sizes.max():
+        why = (
+            f"all {len(rows)} texts are of one length"
+            if bins >= 2
+            else f"{len(rows)} texts are too few for 2 bins of {FEWEST}"
+        )
+        return None, (), None, (f"whole texts are not compared by length: {why}",)
+    notes = []
+    if bins < options.bins:
+        notes.append(
+            f"{len(rows)} whole texts in {bins} bins by length instead of {options.bins}: a bin "
+            f"needs {FEWEST}"
+        )
+    by_length = cosine_by_length(rows, sizes, bins, options.resamples, options.seed)
+    k = min(_NEIGHBOURS, len(rows) - 1)
+    found = hubness(rows, k)
+    # As `cosine_by_length` forms its bins.
+    order = np.lexsort((np.arange(len(rows)), sizes))
+    space = tuple(
+        Space(
+            shortest=int(sizes[part[0]]),
+            longest=int(sizes[part[-1]]),
+            texts=len(part),
+            cut=int(cut[part].sum()),
+            measures={
+                one.name: None
+                if one.more_texts_than_dimensions and len(part) <= rows.shape[1]
+                else one.compute(rows[part])
+                for one in MEASURES
+            },
+            occurrences=float(found.occurrences[part].mean()),
+        )
+        for part in np.array_split(order, bins)
+    )
+    correlation = _defined(
+        [
+            rank_correlation(found.occurrences[taken], sizes[taken])
+            for taken in _samples(np.arange(len(rows)), options)
+        ],
+        len(rows),
+    )
+    return by_length, space, Hubs(k, found.skewness, found.never, correlation), tuple(notes)
+
+
+@dataclass(frozen=True)
+class _ShiftRows:
+    """A row a text of sequential and of random sentences."""
+
+    conditions: tuple[Condition, ...]
+    values: NDArray[np.float64]
+    """Columns: number of the text, sentences, then the fields of `ShiftByCount` from `local`."""
+
+
+_TEXT, _SENTENCES, _LOCAL = 0, 1, 2
+_SHIFT, _SHIFT_BY_SUM, _DILUTION, _OVERLAP = 5, 6, 7, 8
+
+
+def _shift_rows(texts: Texts, embeddings: Embeddings, passages: Embedded) -> _ShiftRows:
+    single = np.asarray(passages.single)
+    places = np.arange(len(single))
+    conditions: list[Condition] = []
+    rows = []
+    for name in CONDITIONS:
+        # Sentences that are all the same do not shift.
+        if name == "repeated":
+            continue
+        for count, by_text in texts.sentences[name].items():
+            joined = np.asarray(passages.joined[name][count])
+            kept = shifts.neighbour_overlap(single, joined, single, own=places)
+            for place, sentences in enumerate(by_text):
+                parts = embeddings.of(sentences)
+                moved = shifts.shift(parts)
+                rows.append(
+                    [
+                        place,
+                        count,
+                        moved.local_mean,
+                        moved.local_sum,
+                        moved.dispersion,
+                        moved.shift_by_mean,
+                        moved.shift_by_sum,
+                        float(np.mean(1 - parts @ joined[place])),
+                        kept[place],
+                        shifts.pooling_agreement(parts, joined[place]),
+                    ]
+                )
+                conditions.append(name)
+    return _ShiftRows(tuple(conditions), np.array(rows))
+
+
+def _shift_means(rows: _ShiftRows) -> tuple[ShiftByCount, ...]:
+    conditions = np.array(rows.conditions)
+    counts = rows.values[:, _SENTENCES]
+    return tuple(
+        ShiftByCount(name, int(count), *map(float, rows.values[here][:, _LOCAL:].mean(axis=0)))
+        for name in CONDITIONS
+        for count in np.unique(counts)
+        if (here := (conditions == name) & (counts == count)).any()
+    )
+
+
+def _causes(rows: _ShiftRows, options: Options) -> tuple[Cause, ...]:
+    owners = rows.values[:, _TEXT].astype(np.int64)
+    columns = [_SENTENCES, _SHIFT, _SHIFT_BY_SUM, _DILUTION, _OVERLAP]
+    place = {column: number for number, column in enumerate(columns)}
+    values = rows.values[:, columns].T
+    # Of each sample once: every pair of columns is in several partial correlations.
+    correlations = [rank_correlations(values[:, taken]) for taken in _samples(owners, options)]
+    count = int(owners.max()) + 1
+
+    def given(outcome: int, cause: int, other: int) -> Estimate | None:
+        chosen = (place[outcome], place[cause], place[other])
+        return _defined([partial(matrix, *chosen) for matrix in correlations], count)
+
+    outcomes: tuple[tuple[Outcome, int], ...] = (("dilution", _DILUTION), ("overlap", _OVERLAP))
+    readings: tuple[tuple[Literal["mean", "sum"], int], ...] = (
+        ("mean", _SHIFT),
+        ("sum", _SHIFT_BY_SUM),
+    )
+    return tuple(
+        Cause(
+            outcome,
+            local,
+            given(column, shift, _SENTENCES),
+            given(column, _SENTENCES, shift),
+        )
+        for outcome, column in outcomes
+        for local, shift in readings
+    )
+
+
+def _samples(owners: NDArray[np.int64], options: Options) -> Iterator[NDArray[np.int64]]:
+    """Yield all rows, then those of each bootstrap sample, which draws the texts they are of.
+
+    Args:
+        owners: number of each row's text, from 0.
+        options: seed of the bootstrap.
+    """
+    rows = np.arange(len(owners))
+    yield rows
+    samples = min(options.resamples, _CORRELATION_SAMPLES)
+    texts = numbered(int(owners.max()) + 1, "crowding")
+    for one in weights(texts, slice(0, samples), options.seed).T:
+        yield np.repeat(rows, one[owners])
+
+
+def _defined(values: Sequence[float], texts: int) -> Estimate | None:
+    """Return the first value, with the interval that the others give it.
+
+    None where it is undefined itself or in more than a twentieth of the samples.
+    """
+    found = np.array(values)
+    defined = np.isfinite(found)
+    if not defined[0] or defined.mean() < 0.95:
+        return None
+    return spread(found[defined], texts)

@@ -1,0 +1,131 @@
+"""Read and write measurements of collapse, one JSON file each, next to a results folder's cells.
+
+    <results_dir>/<protocol key>/collapse/<org>__<model>/<revision>/<repair>/<Task>-<digest>.json
+
+`<repair>` is `baseline`, or as in the paths of results; the digest is that of the options and of
+the texts' dataset. A file is written last and whole, so its presence means done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lcbench.measures.collapse import Collapse, Options
+from lcbench.repair.repair import experiment_folder
+from lcbench.results.cell import Cell
+from lcbench.results.labels import Labels, read_labels
+from lcbench.results.rows import folder_name
+from lcbench.system.files import write_atomically
+
+FOLDER = "collapse"
+BASELINE_FOLDER = "baseline"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of a model under a repair on the texts of a task.
+
+    Attributes:
+        model: name, `<organisation>/<model>`.
+        revision: the commit, or a digest of the model's files.
+        policy: the temperature in canonical form; `1.0` for the baseline.
+        task: whose texts were measured.
+        protocol: key of the protocol.
+        data: revision of the texts' dataset, or a digest of the texts.
+        window: most tokens read of a text.
+        options: of the measurement.
+        texts: digest of texts and options: measurements of the same texts have the same.
+        collapse: the measurement.
+        record: everything else that is known of how it was made, as JSON has it.
+        label: what tables call the model; None: its name.
+    """
+
+    model: str
+    revision: str
+    policy: str
+    task: str
+    protocol: str
+    data: str
+    window: int | None
+    options: Options
+    texts: str
+    collapse: Collapse
+    record: Mapping[str, Any]
+    label: str | None = None
+
+
+def path_of(results_dir: Path, cell: Cell, data: str, options: Options) -> Path:
+    """Return where the measurement of a cell's model and repair on its task's texts is kept.
+
+    Args:
+        results_dir: results folder.
+        cell: the cell.
+        data: revision of the texts' dataset.
+        options: of the measurement.
+    """
+    parts = BASELINE_FOLDER if cell.repair.is_baseline else experiment_folder(cell.repair.parts)
+    folder = results_dir / cell.protocol.key / FOLDER / folder_name(cell.model) / cell.revision
+    return folder / parts / f"{cell.task}-{options.digest([data])[:8]}.json"
+
+
+def write(path: Path, measurement: Measurement) -> None:
+    """Write a measurement.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    content = as_json(measurement)
+    # Labels are those of the results folder (`results.labels`).
+    del content["label"]
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
+
+
+def as_json(measurement: Measurement) -> dict[str, Any]:
+    """Return a measurement as plain values for JSON."""
+    content: dict[str, Any] = _adapter().dump_python(measurement, mode="json")
+    return content
+
+
+def read(path: Path) -> Measurement | None:
+    """Return the measurement in a file; None if it is missing, damaged or of another version."""
+    try:
+        found: Measurement = _adapter().validate_json(path.read_bytes())
+    # pydantic's errors are ValueErrors.
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def read_all(results_dir: Path, warn: Callable[[str], None]) -> Iterator[Measurement]:
+    """Yield all measurements of a results folder, by path.
+
+    Args:
+        results_dir: results folder.
+        warn: receives a message for each file that cannot be read.
+    """
+    labels = read_labels(results_dir)
+    for path in sorted(results_dir.glob(f"*/{FOLDER}/*/*/*/*.json")):
+        found = read(path)
+        if found is None:
+            warn(f"{path} is no measurement that this version can read; it is left out")
+            continue
+        yield labelled(found, labels)
+
+
+def labelled(measurement: Measurement, labels: Labels) -> Measurement:
+    """Return a measurement with the label of its model, if that has one."""
+    label = labels.get((measurement.model, measurement.revision))
+    return replace(measurement, label=label)
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Measurement)

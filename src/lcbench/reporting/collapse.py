@@ -1,0 +1,167 @@
+"""The report of measurements of collapse: sentences, tables, figures and a page.
+
+Computes nothing: it shows what `lcbench.measures` has found.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lcbench
+from lcbench.measures.crowding import Answer
+from lcbench.reporting import document, page
+from lcbench.reporting.figures.collapse import by_length, by_sentences, figures_of, points_of
+from lcbench.reporting.figures.panels import Curves
+from lcbench.reporting.formats import csv, latex, markdown
+from lcbench.reporting.table import Table, as_json
+from lcbench.reporting.tables.collapse import (
+    is_significant,
+    name_of,
+    ordered,
+    repair_of,
+    signed,
+    tables_of,
+)
+from lcbench.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from lcbench.measures.files import Measurement
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        folder: where.
+        files: names below it.
+        shown: tables that a terminal shows.
+        headlines: sentences on each measurement.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    shown: tuple[Table, ...]
+    headlines: tuple[str, ...]
+
+
+def answer_of(measurement: Measurement) -> Answer:
+    """Return whether a model collapses, or that it cannot be told."""
+    found = measurement.collapse
+    if found.crowding is not None:
+        return found.crowding.verdict.collapses
+    return "cannot be told" if found.by_length is None else found.by_length.beyond_averaging
+
+
+def headlines_of(measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    """Return sentences on each measurement, the baseline of each model first."""
+    lines = []
+    for one in ordered(measurements):
+        found = one.collapse
+        if found.crowding is not None:
+            lines.append(f"{name_of(one)}, {repair_of(one)}, {one.task}: {found.crowding.verdict}")
+        elif found.by_length is not None:
+            lines.append(
+                f"{name_of(one)}, {one.task}: collapses beyond averaging: {answer_of(one)}. "
+                "From the shortest to the longest texts the mean cosine changes by "
+                f"{signed(found.by_length.change)}."
+            )
+        if found.change is not None:
+            unsure = "" if is_significant(found.change.length) else ", not significant"
+            lines.append(
+                f"{name_of(one)}, {repair_of(one)} against the baseline: the rise changes by "
+                f"{signed(found.change.rise)}, length itself by "
+                f"{signed(found.change.length)}{unsure}."
+            )
+        lines += [f"{name_of(one)}, {one.task}: {note}." for note in found.notes]
+    return tuple(dict.fromkeys(lines))
+
+
+def report(measurements: Sequence[Measurement], folder: Path) -> Written:
+    """Write the report of measurements into a folder, and return what was written.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from lcbench.reporting.figures.printed import csv_text, written
+
+    tables, headlines = tables_of(measurements), headlines_of(measurements)
+    panels = {"sentences": by_sentences(measurements), "lengths": by_length(measurements)}
+    described = describe(measurements, tables, headlines, panels)
+    files = {
+        "collapse.json": document.dumps(described),
+        "collapse.md": "\n".join(
+            ["# Length collapse", "", *(f"- {line}" for line in headlines), ""]
+            + [markdown(table) for table in tables]
+        ),
+        PAGE: page.build(described),
+    }
+    for table in tables:
+        files[f"tables/{table.name}.csv"] = csv(table)
+        files[f"tables/{table.name}.tex"] = latex(table)
+    for stem, drawn in panels.items():
+        if drawn:
+            files[f"figures/{stem}.csv"] = csv_text(
+                ("panel", "series", "of", "at", "value", "low", "high"), points_of(drawn)
+            )
+    for path, content in files.items():
+        write_atomically(folder / path, content)
+    names = list(files)
+    for stem, drawn in panels.items():
+        if drawn:
+            paths = written(partial(figures_of, drawn), folder / "figures" / stem)
+            names += [f"figures/{path.name}" for path in paths]
+    return Written(folder, tuple(names), tables[:2], headlines)
+
+
+def describe(
+    measurements: Sequence[Measurement],
+    tables: Sequence[Table],
+    headlines: Sequence[str],
+    panels: dict[str, list[Curves]],
+) -> dict[str, Any]:
+    """Return the report as plain values for JSON, as the page takes it."""
+    from lcbench.reporting.figures.interactive import DARK, TEMPLATE, Charts, curves_view
+
+    charts = Charts()
+    titles = {"sentences": "Mean cosine by number of sentences", "lengths": "Mean cosine by length"}
+    shown = [
+        charts.add(
+            titles[stem],
+            map(curves_view, drawn),
+            [("Of", [panel.title for panel in drawn])],
+        )
+        for stem, drawn in panels.items()
+        if drawn
+    ]
+    models = list(dict.fromkeys(map(name_of, measurements)))
+    named = ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
+    return {
+        "title": f"Length collapse: {named}",
+        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": lcbench.__version__,
+        "findings": list(headlines),
+        "tables": [as_json(table) for table in tables],
+        "figures": {
+            "charts": shown,
+            "template": TEMPLATE,
+            "dark": DARK,
+            "views": charts.views,
+        },
+        "measurements": [_described(one) for one in measurements],
+    }
+
+
+def _described(one: Measurement) -> dict[str, Any]:
+    from lcbench.measures.files import as_json as measurement_json
+
+    whole = measurement_json(one)
+    return {**whole, "answer": answer_of(one), "record": json.loads(json.dumps(whole["record"]))}

@@ -1,0 +1,385 @@
+"""Tables of measurements of collapse, and how these are called in tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lcbench.measures import MEASURES
+from lcbench.measures.crowding import CONDITIONS, Estimate
+from lcbench.repair.repair import NO_REPAIR
+from lcbench.reporting.score_table import ordered_policies
+from lcbench.reporting.table import Entry, Section, Table, name
+from lcbench.reporting.text import MISSING_VALUE
+
+if TYPE_CHECKING:
+    from lcbench.measures.collapse import Cause
+    from lcbench.measures.files import Measurement
+
+# What the columns of a verdict are called, by the fields of `Verdict` and `Change`.
+_PARTS = {
+    "single": "One\nsentence",
+    "joined": "All\nsentences",
+    "rise": "Rise",
+    "averaging": "Averaging",
+    "content": "Content",
+    "length": "Length\nitself",
+    "repeated": "Repeated\nsentence",
+    "random": "Random\nsentences",
+}
+
+# Those that are differences, and have a sign; and those whose interval is shown (files have all).
+_CHANGES = frozenset(_PARTS) - {"single", "joined"}
+_WITH_INTERVAL = frozenset({"rise", "length"})
+
+_ABOUT_VERDICT = (
+    "Mean cosine of pairs of different texts. Rise = averaging + content + length itself. "
+    "Averaging: what the mean of as many independent sentences would gain, kρ / (1 + (k − 1)ρ). "
+    "Content: what it changes that the sentences of a text are alike. Length itself: how much "
+    "closer the texts lie than the means of their own sentences. Repeated, random: the same "
+    "beyond averaging, of one sentence repeated and of sentences at random, of as many tokens. "
+    "With 95 % intervals from a bootstrap over texts. A model collapses if length itself adds at "
+    "least 0.02, significantly."
+)
+_ABOUT_LENGTHS = (
+    "Whole texts in bins of equal numbers by length in tokens, as far as the model reads them. "
+    "Averaging: what it gives texts so much longer than those of the first bin, if their parts "
+    "were independent; parts of a real text are alike and gain less. N10: mean number of texts "
+    "among whose 10 nearest neighbours a text of this bin is; 10 where no length is preferred."
+)
+_ABOUT_SHIFT = (
+    "Local: mean cosine distance of neighbouring sentences; Dispersion: of all pairs; Shift: their "
+    "product (arXiv:2603.21437, whose text is not public in full, so that Local as a sum is given "
+    "too). Dilution: mean of 1 − cosine of a text and its sentences. Overlap: share of texts that "
+    "still have the nearest neighbour of their first sentence. Agreement: cosine of the text with "
+    "the mean of its sentences; 1 where the model only averages."
+)
+_ABOUT_CAUSES = (
+    "Partial rank correlations over all texts of sequential and random sentences: of shift with "
+    "the outcome among texts of equally many sentences, and of the number of sentences with the "
+    "outcome among texts of equal shift. With 95 % intervals from a bootstrap over texts."
+)
+
+
+def tables_of(measurements: Sequence[Measurement]) -> tuple[Table, ...]:
+    """Return all tables of measurements that have any row."""
+    rows = ordered(measurements)
+    makers = (_verdicts, _changes, _sentences, _lengths, _space, _shift, _causes)
+    tables = [make(rows) for make in makers]
+    return tuple(table for table in tables if table.rows)
+
+
+def ordered(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return measurements by task and model, the baseline first, then from large to small τ."""
+    measurements = list(measurements)
+    policies = ordered_policies({one.policy for one in measurements})
+    groups = list(dict.fromkeys((one.task, one.model, one.revision) for one in measurements))
+    return sorted(
+        measurements,
+        key=lambda one: (
+            groups.index((one.task, one.model, one.revision)),
+            one.policy != NO_REPAIR.canonical,
+            policies.index(one.policy),
+        ),
+    )
+
+
+def name_of(one: Measurement) -> str:
+    return one.label or one.model.rpartition("/")[2]
+
+
+def repair_of(one: Measurement) -> str:
+    return f"τ = {one.policy}" if one.policy else "as given"
+
+
+def heading_of(one: Measurement) -> str:
+    return f"{name_of(one)}, {one.task}"
+
+
+def _sections(
+    rows: Iterable[tuple[Measurement, tuple[Entry, ...]]],
+) -> tuple[Section, ...]:
+    return tuple(
+        Section(heading, tuple(row for _, row in group))
+        for heading, group in groupby(rows, key=lambda row: heading_of(row[0]))
+    )
+
+
+def _verdicts(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(verdict.collapses),
+                name(str(verdict.sentences)),
+                *(
+                    _estimated(getattr(verdict, part), part in _CHANGES, part in _WITH_INTERVAL)
+                    for part in _PARTS
+                ),
+            ),
+        )
+        for one in measurements
+        if one.collapse.crowding is not None
+        for verdict in (one.collapse.crowding.verdict,)
+    ]
+    header = ("Repair", "Collapses", "Sentences", *_PARTS.values())
+    return Table(
+        "collapse",
+        "Does the model collapse, and is it length?",
+        header,
+        2,
+        _sections(rows),
+        footnotes=(_ABOUT_VERDICT,),
+    )
+
+
+def _changes(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                *(
+                    _estimated(getattr(change, part), True, part in _WITH_INTERVAL)
+                    for part in _PARTS
+                ),
+            ),
+        )
+        for one in measurements
+        if (change := one.collapse.change) is not None
+    ]
+    return Table(
+        "changes",
+        "What the repair changes, against the baseline on the same texts",
+        ("Repair", *_PARTS.values()),
+        1,
+        _sections(rows),
+    )
+
+
+def _sentences(measurements: Sequence[Measurement]) -> Table:
+    rows = []
+    for one in measurements:
+        crowding = one.collapse.crowding
+        if crowding is None:
+            continue
+        for condition in CONDITIONS:
+            for place, count in enumerate(crowding.counts):
+                tokens = one.collapse.tokens.get(count)
+                rows.append(
+                    (
+                        one,
+                        (
+                            name(repair_of(one)),
+                            name(condition),
+                            name(str(count)),
+                            Entry(MISSING_VALUE if tokens is None else f"{tokens:.0f}", tokens),
+                            _estimated(crowding.cosines[condition][place]),
+                            _estimated(crowding.averaging[condition][place]),
+                            _estimated(crowding.independent[place]),
+                            _estimated(crowding.excess[condition][place], is_change=True),
+                        ),
+                    )
+                )
+    return Table(
+        "sentences",
+        "Mean cosine by number of sentences",
+        (
+            "Repair",
+            "Sentences are",
+            "Sentences",
+            "Tokens",
+            "Mean\ncosine",
+            "Means of\nsentences",
+            "Independent\nsentences",
+            "Excess",
+        ),
+        2,
+        _sections(rows),
+        footnotes=(
+            "Means of sentences: mean cosine of the means of the texts' own sentences, each "
+            "embedded alone. Independent sentences: kρ / (1 + (k − 1)ρ). Excess: mean cosine less"
+            " means of "
+            "sentences.",
+        ),
+    )
+
+
+def _lengths(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(length_range(part.shortest, part.longest)),
+                name(str(part.texts)),
+                name(str(space.cut)),
+                _estimated(part.cosine),
+                _estimated(part.averaging),
+                # The first bin is what the others are compared with.
+                _estimated(part.excess if number else None, is_change=True),
+                Entry(f"{space.occurrences:.1f}", space.occurrences),
+            ),
+        )
+        for one in measurements
+        if one.collapse.by_length is not None
+        for number, (part, space) in enumerate(
+            zip(one.collapse.by_length.bins, one.collapse.space, strict=True)
+        )
+    ]
+    hubs = [
+        f"{heading_of(one)}, {repair_of(one)}: how often a text is a neighbour goes with its "
+        f"length by a rank correlation of {signed(hubs.by_length)}; skewness {hubs.skewness:.2f}, "
+        f"{100 * hubs.never:.1f} % of the texts are nobody's neighbour."
+        for one in measurements
+        if (hubs := one.collapse.hubs) is not None and hubs.by_length is not None
+    ]
+    return Table(
+        "lengths",
+        "Whole texts by length",
+        (
+            "Repair",
+            "Length",
+            "Texts",
+            "Cut",
+            "Mean\ncosine",
+            "Averaging",
+            "Excess",
+            "N10",
+        ),
+        2,
+        _sections(rows),
+        notes=tuple(hubs),
+        footnotes=(_ABOUT_LENGTHS,),
+    )
+
+
+def _space(measurements: Sequence[Measurement]) -> Table:
+    known = [
+        measure
+        for measure in MEASURES
+        if any(
+            space.measures.get(measure.name) is not None
+            for one in measurements
+            for space in one.collapse.space
+        )
+    ]
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(length_range(space.shortest, space.longest)),
+                *(_measured(space.measures.get(measure.name)) for measure in known),
+            ),
+        )
+        for one in measurements
+        for space in one.collapse.space
+    ]
+    return Table(
+        "space",
+        "The embedding space by length",
+        ("Repair", "Length", *(measure.title for measure in known)),
+        2,
+        _sections(rows),
+    )
+
+
+def _shift(measurements: Sequence[Measurement]) -> Table:
+    columns = {
+        "local": "Local",
+        "local_sum": "Local\n(sum)",
+        "dispersion": "Dispersion",
+        "shift": "Shift",
+        "shift_by_sum": "Shift\n(sum)",
+        "dilution": "Dilution",
+        "overlap": "Overlap",
+        "agreement": "Agreement",
+    }
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(part.condition),
+                name(str(part.sentences)),
+                *(_measured(getattr(part, column)) for column in columns),
+            ),
+        )
+        for one in measurements
+        for part in one.collapse.shift
+    ]
+    return Table(
+        "shift",
+        "Semantic shift by number of sentences",
+        ("Repair", "Sentences are", "Sentences", *columns.values()),
+        2,
+        _sections(rows),
+        footnotes=(_ABOUT_SHIFT,),
+    )
+
+
+def _causes(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(_outcome(cause)),
+                name(f"Local as a {cause.local}"),
+                _estimated(cause.shift, is_change=True),
+                _estimated(cause.length, is_change=True),
+            ),
+        )
+        for one in measurements
+        for cause in one.collapse.causes
+    ]
+    return Table(
+        "causes",
+        "Shift or length: which goes with dilution and lost neighbours?",
+        ("Repair", "Outcome", "Shift", "Shift\ngiven length", "Length\ngiven shift"),
+        3,
+        _sections(rows),
+        footnotes=(_ABOUT_CAUSES,),
+    )
+
+
+def _outcome(cause: Cause) -> str:
+    return {"dilution": "dilution", "overlap": "neighbour kept"}[cause.outcome]
+
+
+def _estimated(
+    estimate: Estimate | None, is_change: bool = False, has_interval: bool = True
+) -> Entry:
+    """Return an estimate, with its interval or only with that as a tooltip."""
+    if estimate is None:
+        return Entry(MISSING_VALUE)
+    text = f"{estimate.value:+.3f}" if is_change else f"{estimate.value:.3f}"
+    interval = f"{estimate.low:.3f} to {estimate.high:.3f}"
+    style = "best" if is_change and is_significant(estimate) else "neutral"
+    return Entry(
+        f"{text} ({interval})" if has_interval else text,
+        estimate.value,
+        style,  # type: ignore[arg-type]
+        f"95 % interval {interval}",
+        estimate.low,
+        estimate.high,
+    )
+
+
+def _measured(value: float | None) -> Entry:
+    return Entry(MISSING_VALUE if value is None else f"{value:.3f}", value)
+
+
+def is_significant(estimate: Estimate) -> bool:
+    return estimate.low > 0 or estimate.high < 0
+
+
+def signed(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+
+
+def length_range(shortest: float, longest: float) -> str:
+    return f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"

@@ -1,0 +1,385 @@
+"""Measures length collapse of models under repairs: a measurement for each cell of a grid.
+
+A cell is a model × repair × task, of which the texts are measured and nothing is scored. A
+measurement is claimed and kept like a cell: one that is there is not made again, several processes
+share the work, and a text that the store has is not encoded again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.encode import arithmetic
+from lcbench.encode.store.shelf import Store
+from lcbench.errors import LcbenchError, RequestError, StorageError
+from lcbench.hub.datasets import digest_of, plain_folder
+from lcbench.hub.models import LocatedModel
+from lcbench.hub.windows import window_of
+from lcbench.measures import files
+from lcbench.measures.collapse import CountTokens, Embeddings, Options, measure, prepare
+from lcbench.plan.layout import Grid
+from lcbench.repair.repair import NO_REPAIR, Repair
+from lcbench.results import provenance
+from lcbench.results.cell import Cell
+from lcbench.run import checks
+from lcbench.run.claims import Claims
+from lcbench.run.engines import engine_of, load_for, prompts_of
+from lcbench.run.runner import RunOptions
+from lcbench.score.cell import FailedCell, has_queries
+from lcbench.system import hardware
+from lcbench.system.files import check_writable
+from lcbench.system.hardware import device_of, devices_of
+from lcbench.system.imports import import_libraries
+from lcbench.system.log import LOGGER
+from lcbench.system.observer import Observer
+from lcbench.system.quiet import quiet_libraries
+from lcbench.system.words import clock
+from lcbench.tasks.registry import registry
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.engine import Engine
+    from lcbench.tempscale.policy import Policy, Role
+    from lcbench.tempscale.prove import Proof
+
+WINDOW_WITHOUT_LIMIT = 512
+"""The window assumed for a model without a limit (T5), as in the synthetic tasks."""
+# Between looks at measurements that other processes make.
+_POLL_SECONDS = 1.0
+
+
+@dataclass
+class Measured:
+    """What came of a request.
+
+    Attributes:
+        paths: files of all measurements that are there now, in the order of the grid.
+        failed: cells that could not be measured, each with the reason.
+        made: number of measurements that were made here.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    failed: dict[Cell, str] = field(default_factory=dict)
+    made: int = 0
+
+
+def measure_all(
+    grid: Grid, results_dir: Path, asked: Options, options: RunOptions, observer: Observer
+) -> Measured:
+    """Make the measurements of a grid that are not there yet.
+
+    Args:
+        grid: models, repairs and tasks.
+        results_dir: results folder.
+        asked: what is measured.
+        options: how, as for a run.
+        observer: receives progress.
+
+    Raises:
+        RequestError: a dataset is missing or unsuitable, or the folder cannot be written.
+        StorageError: a disk is full; finished measurements are kept.
+    """
+    paths = {cell: path_of(cell, grid, results_dir, asked, options.mirror) for cell in grid.cells}
+    left = [cell for cell, path in paths.items() if files.read(path) is None]
+    done = Measured()
+    if left:
+        results_dir.mkdir(parents=True, exist_ok=True)
+        check_writable(results_dir)
+        with closing(_Measurer(grid, paths, asked, options, observer)) as measurer:
+            done = measurer.run(left)
+    done.paths = [path for cell, path in paths.items() if cell not in done.failed]
+    return done
+
+
+def path_of(cell: Cell, grid: Grid, results_dir: Path, asked: Options, mirror: Path | None) -> Path:
+    """Return the file of a cell's measurement."""
+    return files.path_of(results_dir, cell, _data_of(cell, mirror), asked)
+
+
+def _data_of(cell: Cell, mirror: Path | None) -> str:
+    """Return what identifies a task's texts: a digest, or the commit of its dataset."""
+    if cell.protocol.texts is not None:
+        return cell.protocol.texts
+    entry = registry().tasks[cell.task]
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    return entry.revision if folder is None else digest_of(folder)
+
+
+class _Measurer:
+    def __init__(
+        self,
+        grid: Grid,
+        paths: Mapping[Cell, Path],
+        asked: Options,
+        options: RunOptions,
+        observer: Observer,
+    ) -> None:
+        self._grid = grid
+        self._paths = paths
+        self._asked = asked
+        self._options = options
+        self._observer = observer
+        self._dtype = grid.cells[0].protocol.dtype
+        self._store = Store(options.store.folder, options.store.max_bytes, observer.warn)
+        self._claims = Claims()
+        # Of each task, read once.
+        self._texts: dict[str, tuple[AbsTask, list[str]]] = {}
+        self._encoded = 0
+        self._done = Measured()
+
+    def close(self) -> None:
+        try:
+            self._claims.close()
+        finally:
+            self._store.close()
+
+    def run(self, left: Sequence[Cell]) -> Measured:
+        self._prepare(left)
+        for model, cells in self._grid.cells_of.items():
+            mine = [cell for cell in cells if cell in left]
+            if mine:
+                self._measure_model(model, mine)
+        return self._done
+
+    def _prepare(self, left: Sequence[Cell]) -> None:
+        """Find the texts of all tasks, and fetch what is missing."""
+        options, observer = self._options, self._observer
+        names = list(dict.fromkeys(cell.task for cell in left))
+        parts = [self._grid.parts[name] for name in names]
+        checks.fetch_missing(parts, options.mirror, observer, offline=options.offline)
+        with observer.doing("loading libraries and texts"):
+            quiet_libraries()
+            arithmetic.pin(self._dtype, device_of(options.engine.device))
+            import_libraries("mteb", "sentence_transformers")
+
+    def _measure_model(self, model: LocatedModel, cells: Sequence[Cell]) -> None:
+        """Measure a model's cells, those of one task after another."""
+        try:
+            with self._observer.doing(f"loading {model.name}"):
+                devices = devices_of(self._options.engine.device)
+                loaded, note = load_for(
+                    model,
+                    self._options.engine,
+                    dtype=self._dtype,
+                    device=devices[0],
+                    observer=self._observer,
+                )
+                proofs = _prove(loaded, [cell.repair for cell in cells])
+                facts = provenance.model_facts(model, loaded)
+            prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
+            engine = engine_of(
+                model,
+                loaded,
+                facts,
+                self._options.engine,
+                self._store,
+                dtype=self._dtype,
+                devices=devices,
+                prompt_of=prompt_of,
+                on_progress=self._on_progress,
+                cores_left=hardware.cores,
+                attention_note=note,
+            )
+        # Another model may be measured all the same.
+        except Exception as error:
+            self._done.failed |= dict.fromkeys(cells, _reason(error))
+            return
+        with closing(engine):
+            for task in dict.fromkeys(cell.task for cell in cells):
+                mine = [cell for cell in cells if cell.task == task]
+                try:
+                    self._measure_task(model, loaded, facts, engine, proofs, mine)
+                except Exception as error:
+                    reason = _reason(error)
+                    self._done.failed |= {
+                        cell: reason for cell in mine if files.read(self._paths[cell]) is None
+                    }
+
+    def _measure_task(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        facts: provenance.ModelFacts,
+        engine: Engine,
+        proofs: Mapping[Policy, Proof | None],
+        cells: Sequence[Cell],
+    ) -> None:
+        task, texts = self._texts_of(model, cells[0].task)
+        role: Role | None = "document" if has_queries(task.metadata.type) else None
+        prompt = _prompt(engine, task)
+        with self._observer.doing(f"choosing texts of {cells[0].task}"):
+            prepared = prepare(
+                texts,
+                counter_of(loaded),
+                _room(engine, loaded, prompt),
+                self._asked,
+            )
+        baseline: Embeddings | None = None
+
+        def embed(repair: Repair) -> Embeddings:
+            from lcbench.encode.encoder import Encoder
+
+            encoder = Encoder(engine.at(repair.policy), provenance.model_meta(facts, repair))
+            what = f"{model.name.rpartition('/')[2]}, {repair}"
+            with self._encoding(what, len(prepared.texts)):
+                return Embeddings(prepared, lambda texts: encoder.embed(list(texts), role, prompt))
+
+        waiting = list(cells)
+        while waiting:
+            later = []
+            for cell in waiting:
+                path = self._paths[cell]
+                if files.read(path) is not None:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                claim = self._claims.take(path.parent, path.stem, 0)
+                if claim is None:
+                    later.append(cell)
+                    continue
+                began = time.monotonic()
+                if baseline is None:
+                    baseline = embed(NO_REPAIR)
+                is_baseline = cell.repair.is_baseline
+                embeddings = baseline if is_baseline else embed(cell.repair)
+                with self._observer.doing("comparing"):
+                    found = measure(prepared, embeddings, None if is_baseline else baseline)
+                proof = proofs[cell.repair.policy]
+                if self._claims.holds(claim):
+                    files.write(
+                        path,
+                        files.Measurement(
+                            model=cell.model,
+                            revision=cell.revision,
+                            policy=cell.repair.canonical,
+                            task=cell.task,
+                            protocol=cell.protocol.key,
+                            data=_data_of(cell, self._options.mirror),
+                            window=window_of(loaded),
+                            options=self._asked,
+                            texts=self._asked.digest([*prepared.texts]),
+                            collapse=found,
+                            record={
+                                "protocol": cell.protocol.record,
+                                "prompt": prompt,
+                                "model_digest": facts.digest,
+                                "pooling": facts.pooling,
+                                "proof": None if proof is None else asdict(proof),
+                                "texts": len(prepared.texts),
+                                "seconds": time.monotonic() - began,
+                                **provenance.environment(str(loaded.device)),
+                                "arithmetic": engine.arithmetic(),
+                            },
+                        ),
+                    )
+                    self._done.made += 1
+                self._claims.release(claim)
+                self._observer.say(
+                    f"{model.name.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
+                    f"{clock(time.monotonic() - began)}",
+                    dim=True,
+                )
+            if len(later) == len(waiting):
+                time.sleep(_POLL_SECONDS)
+            waiting = later
+
+    def _texts_of(self, model: LocatedModel, name: str) -> tuple[AbsTask, list[str]]:
+        """Return a task and its texts, without empty ones."""
+        from lcbench.hub.contents import DataError, documents_in
+        from lcbench.hub.contents import load as load_data
+
+        part = self._grid.parts[name].at(model.shape.window)
+        if name not in self._texts or part.source.depends_on_window(name):
+            with self._observer.doing(f"loading the texts of {name}"):
+                task = part.source.make(part)
+                checks.find_data([task] if part.source.origin is None else [], self._options.mirror)
+                try:
+                    load_data(task)
+                    texts = documents_in(task)
+                except DataError as error:
+                    raise RequestError(str(error)) from error
+                task.unload_data()
+            whole = [text for text in texts if text.strip()]
+            if len(whole) < len(texts):
+                self._observer.say(
+                    f"{name}: {len(texts) - len(whole)} empty texts are left out", dim=True
+                )
+            self._texts[name] = task, whole
+        return self._texts[name]
+
+    def _on_progress(self, texts: int, tokens: int) -> None:
+        self._encoded += texts
+
+    def _encoding(self, what: str, total: int) -> Any:
+        self._encoded, began = 0, time.monotonic()
+        return self._observer.live(
+            lambda: (
+                f"{what}: {self._encoded:,} of {total:,} texts encoded … "
+                f"{clock(time.monotonic() - began)}"
+            )
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return why something could not be measured.
+
+    Raises:
+        StorageError: a disk is full, so that nothing else could be kept either.
+        DeviceLost: a GPU has failed.
+    """
+    if isinstance(error, LcbenchError) and not isinstance(error, StorageError):
+        return str(error)
+    failed = FailedCell.of(error)
+    if failed.is_full:
+        raise StorageError(
+            f"stopped, since no room is left on a disk: {failed.reason}. Free some space, then run "
+            "the same command again: finished measurements are kept."
+        ) from error
+    LOGGER.error("could not be measured:\n%s", failed.traceback)
+    return failed.reason
+
+
+def _prove(loaded: SentenceTransformer, repairs: Sequence[Repair]) -> dict[Policy, Proof | None]:
+    """Prove that each temperature can be set on the model, before anything is encoded."""
+    from lcbench.tempscale.inject import Injection
+
+    proofs: dict[Policy, Proof | None] = {NO_REPAIR.policy: None}
+    for policy in dict.fromkeys(repair.policy for repair in repairs):
+        if not policy.is_baseline:
+            with Injection(loaded, policy) as injection:
+                proofs[policy] = injection.proof
+    return proofs
+
+
+def _prompt(engine: Engine, task: AbsTask) -> str:
+    from mteb.types import PromptType
+
+    kind = PromptType.document if has_queries(task.metadata.type) else None
+    return engine.prompt_of(task.metadata, kind)
+
+
+def counter_of(loaded: SentenceTransformer) -> CountTokens:
+    """Return what counts the tokens of texts, without special tokens and however long they are."""
+    tokenizer: Any = loaded.tokenizer
+
+    def count(texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
+        return [len(ids) for ids in found["input_ids"]]
+
+    return count
+
+
+def _room(engine: Engine, loaded: SentenceTransformer, prompt: str) -> int:
+    """Return how many tokens of a text are read besides special tokens and the prompt."""
+    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
+    (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt)
+    framing = int(read) - counter_of(loaded)(["a"])[0]
+    return window - framing

@@ -1,0 +1,133 @@
+"""Makes the engine of a loaded model, for scoring and for measuring alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lcbench.hub.windows import window_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.engine import Engine
+    from lcbench.encode.options import EngineSettings
+    from lcbench.encode.prompts import PromptOf
+    from lcbench.encode.store.shelf import Store
+    from lcbench.hub.models import LocatedModel
+    from lcbench.results.provenance import ModelFacts
+    from lcbench.system.observer import Observer
+
+
+def load_for(
+    model: LocatedModel, options: EngineSettings, *, dtype: str, device: str, observer: Observer
+) -> tuple[SentenceTransformer, str | None]:
+    """Load a model as the encoder's options ask for.
+
+    Args:
+        model: the model's files.
+        options: of the encoder.
+        dtype: of the protocol.
+        device: `cpu`, `cuda`, `cuda:1` …
+        observer: is warned if texts are padded though `engine.attention=varlen`.
+
+    Returns:
+        The model, and why its texts are padded nevertheless; None: they are not, or may be.
+    """
+    from lcbench.encode import arithmetic
+    from lcbench.encode.load import load
+
+    unpadded = options.attention == "varlen"
+    loaded = load(
+        model,
+        device=device,
+        dtype=arithmetic.weights_dtype(dtype),
+        attention=None if unpadded else options.attention,
+    )
+    if not unpadded:
+        return loaded, None
+    from lcbench.encode.unpadded import use_unpadded
+
+    refusal = use_unpadded(loaded)
+    if refusal is not None:
+        observer.warn(
+            f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
+        )
+    return loaded, refusal
+
+
+def engine_of(
+    model: LocatedModel,
+    loaded: SentenceTransformer,
+    facts: ModelFacts,
+    options: EngineSettings,
+    store: Store,
+    *,
+    dtype: str,
+    devices: Sequence[str],
+    prompt_of: PromptOf,
+    on_progress: Callable[[int, int], None],
+    cores_left: Callable[[], int],
+    attention_note: str | None = None,
+) -> Engine:
+    """Return the engine that encodes with a loaded model.
+
+    Args:
+        model: the model's files.
+        loaded: the model.
+        facts: about it; the digest of its files is part of the store's key.
+        options: runtime knobs of the encoder.
+        store: of embeddings.
+        dtype: of the protocol.
+        devices: where copies of the model run.
+        prompt_of: the prompt of a task's texts.
+        on_progress: called with the texts and tokens of each batch.
+        cores_left: number of cores that nothing else uses at the moment.
+        attention_note: why texts are padded though the request was for unpadded ones (`load_for`).
+    """
+    from lcbench.encode.engine import Engine, Identity
+    from lcbench.encode.forward import Forward
+
+    forward = Forward(
+        loaded,
+        devices=devices,
+        batch_tokens=options.batch_tokens,
+        compiled=options.compile,
+        joint=options.fuse_qkv,
+        attention_note=attention_note,
+        cores_left=cores_left,
+    )
+    identity = Identity(
+        model.name,
+        # Files of a commit may have been changed on this machine.
+        (facts.digest or model.revision) + (" own code" if model.own_code else ""),
+        window_of(loaded),
+        dtype,
+        model.pooling,
+    )
+    return Engine(forward, store, identity, prompt_of=prompt_of, on_progress=on_progress)
+
+
+def prompts_of(
+    model: LocatedModel, loaded: SentenceTransformer, prompts: str, observer: Observer
+) -> PromptOf:
+    """Return what gives the prompts of a protocol, after saying where they come from.
+
+    Args:
+        model: the model's files.
+        loaded: the model.
+        prompts: `none`, `model` or `registry`.
+        observer: receives a line about the prompts.
+    """
+    from lcbench.encode.prompts import (
+        describe_prompts,
+        model_prompts,
+        no_prompt,
+        registry_prompts,
+    )
+
+    if line := describe_prompts(prompts, model.name, loaded):
+        observer.say(line, dim=True)
+    if prompts == "none":
+        return no_prompt
+    return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)

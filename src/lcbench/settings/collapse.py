@@ -1,0 +1,106 @@
+"""Convert the config of `lcbench collapse` to typed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError
+from lcbench.measures.collapse import Options
+from lcbench.measures.crowding import FEWEST
+from lcbench.settings.values import container_of, count_of, needed_path, one_of, path_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_FEWEST_RESAMPLES = 1_000
+# Keys of a run that mean nothing here, with what to do instead.
+_OF_RUNS = {
+    "limit": "collapse takes passages= and whole_texts=",
+    "manifest": "several processes with the same command share its work",
+    "element": "several processes with the same command share its work",
+    "name": "measurements are found by what they are of",
+}
+
+
+@dataclass(frozen=True)
+class CollapseSettings:
+    """The settings of `python -m lcbench collapse` apart from the request.
+
+    Attributes:
+        options: what is measured.
+        embeddings: a matrix of embeddings to be measured, and `lengths` of its texts; None: models.
+        lengths: of the texts of `embeddings`.
+        fails_on_collapse: whether the exit status is 1 if a model collapses.
+        results_dir: results folder.
+        report_dir: folder of the report.
+    """
+
+    options: Options
+    embeddings: Path | None
+    lengths: Path | None
+    fails_on_collapse: bool
+    results_dir: Path
+    report_dir: Path
+
+
+def read_collapse(config: DictConfig) -> CollapseSettings:
+    """Return the checked settings of `lcbench collapse`.
+
+    Raises:
+        RequestError: an unknown key or an invalid value; the message names it.
+    """
+    value = container_of(config)
+    for key, instead in _OF_RUNS.items():
+        if value[key] is not None:
+            raise RequestError(f"{key}={value[key]} is a key of runs, not of collapse: {instead}.")
+    if value["launch"]["name"] != "local":
+        raise RequestError(
+            f"launch={value['launch']['name']}: collapse runs where it is called. On a cluster, "
+            "call it in a job; several jobs with the same command share its work."
+        )
+    if value["fail_if"] is not None:
+        one_of("fail_if", value["fail_if"], ("collapse",))
+    embeddings, lengths = (path_of(key, value[key]) for key in ("embeddings", "lengths"))
+    if (embeddings is None) != (lengths is None):
+        given, other = ("embeddings", "lengths") if lengths is None else ("lengths", "embeddings")
+        raise RequestError(f"{given}={value[given]} needs {other}=PATH (.npy, one row a text).")
+    folder = needed_path("results_dir", value["results_dir"])
+    return CollapseSettings(
+        options=_options(value),
+        embeddings=embeddings,
+        lengths=lengths,
+        fails_on_collapse=value["fail_if"] is not None,
+        results_dir=folder,
+        report_dir=path_of("report_dir", value["report_dir"]) or folder / "report" / "collapse",
+    )
+
+
+def _options(value: Mapping[str, Any]) -> Options:
+    return Options(
+        passages=count_of("passages", value["passages"], least=FEWEST),
+        counts=_counts(value["sentences"]),
+        documents=count_of("whole_texts", value["whole_texts"], least=2 * FEWEST),
+        bins=count_of("bins", value["bins"], least=2),
+        resamples=count_of("resamples", value["resamples"], least=_FEWEST_RESAMPLES),
+        seed=count_of("seed", value["seed"], least=0),
+    )
+
+
+def _counts(value: Any) -> tuple[int, ...] | None:
+    """Return numbers of sentences; None for `auto`."""
+    if value == "auto":
+        return None
+    counts = value if isinstance(value, list) else [value]
+    if (
+        not counts
+        or not all(type(one) is int and one > 1 for one in counts)
+        or counts != sorted(set(counts))
+    ):
+        raise RequestError(
+            f"sentences={value} is no list of numbers above 1, in ascending order: "
+            "'sentences=[2,4,8,16]', or auto"
+        )
+    return tuple(counts)

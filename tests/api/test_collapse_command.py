@@ -1,0 +1,232 @@
+"""Collapse as a function and as a command: measured once, resumed, reported, refused in words."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from observers import Recorded
+
+import lcbench
+from lcbench.api import collapse as module
+from lcbench.errors import LcbenchError, RequestError
+from lcbench.measures import files
+from lcbench.run import collapse as run
+
+SMALL: dict[str, Any] = {
+    "passages": 30,
+    "sentences": [2],
+    "whole_texts": 60,
+    "bins": 2,
+    "resamples": 1_000,
+    "docs": {"documents": 600},
+    "store": "none",
+    "offline": True,
+}
+
+
+@pytest.fixture(scope="module")
+def asked(
+    make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("collapse")
+    return {"model": make_model("bert"), "tau": 0.5, "results_dir": folder / "runs", **SMALL}
+
+
+@pytest.fixture(scope="module")
+def measured(asked: dict[str, Any]) -> module.Collapses:
+    return lcbench.collapse(**asked, progress=Recorded())
+
+
+def test_the_baseline_and_the_temperature_are_measured(measured: module.Collapses) -> None:
+    assert [one.policy for one in measured.measurements] == ["1", "0.5"]
+    baseline, repaired = measured.measurements
+    assert baseline.collapse.change is None
+    assert repaired.collapse.change is not None
+    assert baseline.texts == repaired.texts
+    assert repaired.record["proof"]["layers"]
+    for one in measured.measurements:
+        crowding = one.collapse.crowding
+        assert crowding is not None
+        assert crowding.counts == (1, 2)
+        assert crowding.texts == 30
+        # Nearly all docstrings are longer than the window of 48 tokens.
+        assert one.collapse.by_length is None
+        assert one.collapse.notes[0].startswith("whole texts are not compared by length")
+    single = [one.collapse.crowding.verdict.single.value for one in measured.measurements]  # type: ignore[union-attr]
+    difference = repaired.collapse.change.single.value
+    assert difference == pytest.approx(single[1] - single[0], abs=1e-9)
+    # The temperature was applied.
+    assert abs(difference) > 1e-6
+
+
+def test_its_cosines_are_those_of_the_model_itself(
+    asked: dict[str, Any], measured: module.Collapses
+) -> None:
+    """Recomputed with sentence-transformers and numpy alone."""
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.measures.collapse import prepare
+    from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, select
+
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    one = measured.measurements[0]
+    sizes = DocsSizes(600, 12, 260, 10, 0.7, SyntheticSizes(None, 24))
+    bodies = [f"{doc.body}" for doc in select(sizes).documents]
+    assert one.window is not None
+    prepared = prepare(bodies, run.counter_of(model), one.window - 2, one.options)
+    rows = model.encode(list(prepared.passages.joined["sequential"][2]))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    expected = (cosines.sum() - np.trace(cosines)) / (30 * 29)
+    assert one.collapse.crowding is not None
+    assert one.collapse.crowding.verdict.joined.value == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_second_call_reads_what_is_there(
+    asked: dict[str, Any], measured: module.Collapses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(run, "load_for", refused)
+    again = lcbench.collapse(**asked, progress=False)
+    assert again.measurements == measured.measurements
+    with pytest.raises(LcbenchError, match="a model was loaded"):
+        lcbench.collapse(**{**asked, "tau": 1.0, "seed": 1}, progress=False)
+
+
+def test_files_are_where_they_are_documented(
+    asked: dict[str, Any], measured: module.Collapses
+) -> None:
+    found = sorted(asked["results_dir"].glob("*/collapse/*/*/*/DocstringRetrieval-*.json"))
+    assert [path.parent.name for path in found] == ["baseline", "tau_0.5"]
+    assert files.read(found[0]) == measured.measurements[0]
+    assert list(files.read_all(asked["results_dir"], pytest.fail)) == list(measured.measurements)
+    content = json.loads(found[1].read_text(encoding="utf-8"))
+    assert content["policy"] == "0.5"
+    assert content["record"]["versions"]["torch"]
+    # Nothing of an attempt is left.
+    assert [path.name for path in found[0].parent.iterdir()] == [found[0].name]
+
+
+def test_a_damaged_file_is_named_and_measured_again(
+    asked: dict[str, Any], measured: module.Collapses, tmp_path: Path
+) -> None:
+    path = next(asked["results_dir"].glob("*/collapse/*/*/baseline/*.json"))
+    whole = path.read_bytes()
+    warnings: list[str] = []
+    path.write_bytes(whole[:1000])
+    try:
+        assert len(list(files.read_all(asked["results_dir"], warnings.append))) == 1
+        assert str(path) in warnings[0]
+        again = lcbench.collapse(**{**asked, "tau": 1.0}, progress=False)
+        assert again.measurements[0].collapse == measured.measurements[0].collapse
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_report_has_tables_figures_and_a_page(measured: module.Collapses, tmp_path: Path) -> None:
+    page = measured.report(tmp_path / "report")
+    text = page.read_text(encoding="utf-8")
+    assert "Does the model collapse, and is it length?" in text
+    names = {
+        str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()
+    }
+    tables = ("collapse", "changes", "sentences", "shift", "causes")
+    assert names == {
+        *("collapse.json", "collapse.md", "index.html"),
+        *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+        *(f"figures/sentences.{kind}" for kind in ("csv", "png", "svg")),
+    }
+    described = json.loads((page.parent / "collapse.json").read_text(encoding="utf-8"))
+    assert [one["answer"] for one in described["measurements"]] == [
+        one.collapse.crowding.verdict.collapses  # type: ignore[union-attr]
+        for one in measured.measurements
+    ]
+    # One a condition.
+    assert len(described["figures"]["views"]) == 3
+
+
+def test_tables_are_data_frames_with_exact_values(measured: module.Collapses) -> None:
+    frame = measured.tables["collapse"]
+    verdict = measured.measurements[1].collapse.crowding.verdict  # type: ignore[union-attr]
+    assert list(frame["Repair"]) == ["τ = 1", "τ = 0.5"]
+    assert frame["Length itself"][1] == verdict.length.value
+    assert frame["Length itself low"][1] == verdict.length.low
+    assert set(measured.tables["sentences"]["Sentences are"]) == {
+        *("repeated", "sequential", "random")
+    }
+    assert "Collapses:" in repr(measured)
+    assert "τ = 0.5 against the baseline" in repr(measured)
+
+
+def test_own_texts_of_a_loaded_model_or_a_named_one(asked: dict[str, Any]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = [
+        " ".join(f"Sentence {i} of text {k} is here." for i in range(3 + k % 5)) for k in range(70)
+    ]
+    keys = {"tau": 0.5, "passages": 30, "sentences": [2], "bins": 2, "whole_texts": 70}
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    before = model.encode(texts[:3])
+    found = lcbench.collapse(model, texts=texts, progress=False, **keys)
+    named = lcbench.collapse(asked["model"], texts=texts, progress=False, **keys)
+    assert [one.policy for one in found.measurements] == ["1", "0.5"]
+    for one, other in zip(found.measurements, named.measurements, strict=True):
+        assert one.task == "70 texts"
+        assert one.collapse.crowding is not None
+        assert other.collapse.crowding is not None
+        assert one.collapse.crowding.verdict.joined.value == pytest.approx(
+            other.collapse.crowding.verdict.joined.value, abs=1e-6
+        )
+    assert (model.encode(texts[:3]) == before).all()
+    with pytest.raises(RequestError, match=r"a loaded model is measured on texts=\[…\]"):
+        lcbench.collapse(model)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"passages": 29}, "passages=29"),
+        ({"bins": 1}, "bins=1"),
+        ({"sentences": [4, 2]}, "ascending order"),
+        ({"sentences": [1]}, "above 1"),
+        ({"whole_texts": 10}, "whole_texts=10"),
+        ({"resamples": 10}, "resamples=10"),
+        ({"limit": 10}, "passages= and whole_texts="),
+        ({"fail_if": "always"}, "fail_if=always"),
+        ({"embeddings": "E.npy"}, "needs lengths=PATH"),
+        ({"embeddings": "none.npy", "lengths": "none.npy"}, r"embeddings=none\.npy cannot be read"),
+        ({"sentences": [64]}, "passages of 64 sentences fit into"),
+        ({"tasks": "STSBenchmerk"}, "STSBenchmark"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    asked: dict[str, Any], keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LcbenchError, match=message):
+        lcbench.collapse(**{**asked, **keys}, progress=False)
+
+
+def test_a_matrix(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(10, 400, 300)
+    rows = random.standard_normal((300, 32)) / 6
+    rows[:, 0] += lengths / 150
+    np.save(tmp_path / "E.npy", rows)
+    np.save(tmp_path / "L.npy", lengths)
+    where = {"embeddings": tmp_path / "E.npy", "lengths": tmp_path / "L.npy"}
+    found = lcbench.collapse(**where, progress=False)
+    assert found.collapses
+    assert list(found.tables["lengths"]["Repair"]) == ["as given"] * 5
+    page = found.report(tmp_path / "report")
+    assert (page.parent / "figures/lengths.png").stat().st_size > 5_000
+    assert "tables/space.csv" in {
+        str(path.relative_to(page.parent)) for path in page.parent.rglob("*.csv")
+    }
+    np.save(tmp_path / "O.npy", np.array([{}], dtype=object))
+    with pytest.raises(RequestError, match="cannot be read"):
+        lcbench.collapse(**{**where, "lengths": tmp_path / "O.npy"}, progress=False)
