@@ -83,8 +83,12 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (["tau=0.8,0.9"], "As one list: 'tau=[0.8,0.9]'"),
         (["model=[a/b,minilm]"], "'models=[a/b,minilm]'"),
         (["report"], "report is a command and must come first: python -m lcbench report"),
-        (["seed=1"], "seed is a key of python -m lcbench report, not of python -m lcbench."),
-        (["+seed=1"], "seed is a key of python -m lcbench report"),
+        (
+            ["seed=1"],
+            "seed is a key of python -m lcbench collapse and python -m lcbench report, not of python "
+            "-m lcbench.",
+        ),
+        (["+seed=1"], "seed is a key of python -m lcbench collapse and python -m lcbench report"),
     ],
 )
 def test_what_is_wrong_with_a_word_and_what_is_right(words: list[str], shown: str) -> None:

@@ -83,7 +83,7 @@ def test_the_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["tau=0.8", "report"], "must come first: python -m lcbench report KEY=VALUE…"),
         (
             ["report", "tau=0.8"],
-            "tau is a key of python -m lcbench collapse and python -m lcbench and",
+            "tau is a key of python -m lcbench and python -m lcbench collapse and",
         ),
         (["import", "a/b", "c/d"], "one PATH at a time, not a/b and c/d."),
     ],

@@ -253,7 +253,7 @@ def _elsewhere(key: str, config_name: str) -> str:
     """Return a message for a key that only other commands have."""
     having = [
         spelled(name)
-        for name in sorted(path.stem for path in config_folder().glob("*.yaml"))
+        for name in dict.fromkeys(command.config for command in COMMANDS.values())
         if key in keys_of(name)
     ]
     return f"{key} is a key of {' and '.join(having)}, not of {spelled(config_name)}."
