@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collapse_texts import made_measurements
 from report_cells import item_rows, write_cell
 from report_documents import MARKUP, MODELS, Grid, by_length, document, figures
 
 from lcbench.reporting import page
+from lcbench.reporting.collapse import report as collapse_report
 from lcbench.reporting.publish import publish
 from lcbench.reporting.select import Extent, report_folder
 from lcbench.reporting.tables.by_length import LengthBuckets
@@ -261,6 +263,23 @@ def of_results(driver: Any, folder: Path) -> Page:
     publish(report_folder(results, None, there / "report", print, fewer))
     path = there / "report" / "index.html"
     report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
+    one = Page(driver, path, report, folder / "downloads")
+    one.size(*WIDE)
+    one.system_theme("light")
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(path.as_uri())
+    return one
+
+
+@pytest.fixture
+def collapse(driver: Any, folder: Path) -> Page:
+    """The page of measurements of collapse: one of a model at two temperatures, one of a matrix."""
+    there = folder / "collapse"
+    if not (there / "collapse.json").exists():
+        collapse_report(made_measurements(), there)
+    path = there / "index.html"
+    report = json.loads((there / "collapse.json").read_text(encoding="utf-8"))
     one = Page(driver, path, report, folder / "downloads")
     one.size(*WIDE)
     one.system_theme("light")
@@ -658,6 +677,32 @@ def test_axe_finds_no_serious_fault(small: Page, theme: str, size: tuple[int, in
     small.focus(small.find("#cells tbody tr:nth-child(2) .number"))
     small.press("\ue007")
     assert small.accessibility_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide-light", "phone-dark"]
+)
+def test_the_page_of_collapse(collapse: Page, size: tuple[int, int], theme: str):
+    collapse.size(*size)
+    collapse.system_theme(theme)
+    collapse.driver.get(collapse.path.as_uri())
+    collapse.draw_charts()
+    assert collapse.texts("#findings p")[0].startswith(
+        "toy, τ\u00a0=\u00a01, 120 texts: Collapses: no."
+    )
+    assert [one.text for one in collapse.all("#charts h3")] == [
+        "Mean cosine by number of sentences",
+        "Mean cosine by length",
+    ]
+    assert "Does the model collapse, and is it length?" in collapse.texts("#further-tables h3")
+    # What is said of scores is not for this page.
+    assert collapse.all("#reading, #cells") == []
+    assert collapse.js("return document.documentElement.scrollWidth") <= size[0]
+    assert collapse.accessibility_faults() == []
+    requests = collapse.requests()
+    own = collapse.path.as_uri()
+    assert [url for url in requests if url != own and url[:5] not in ("data:", "blob:")] == []
+    assert collapse.faults() == []
 
 
 @pytest.mark.exhaustive

@@ -1,11 +1,11 @@
 """A measurement says what a model that is made for it does; from any texts, and from a matrix."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from collapse_texts import COMMON, OPTIONS, SIZE, embed, texts, words
 from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
@@ -19,45 +19,6 @@ from lcbench.measures.collapse import (
     measure_matrix,
     prepare,
 )
-from lcbench.measures.sentences import sentences_of
-
-SIZE = 48
-OPTIONS = Options(passages=60, counts=(2, 8), documents=120, bins=3, resamples=1_000)
-COMMON = np.eye(SIZE)[0]
-
-
-def words(texts: Sequence[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
-
-
-def texts(count: int = 120) -> list[str]:
-    random = np.random.default_rng(0)
-    return [
-        " ".join(
-            f"Sentence {number} of text {place} says {'so ' * random.integers(1, 5)}much."
-            for number in range(random.integers(9, 20))
-        )
-        for place in range(count)
-    ]
-
-
-def vector(sentence: str) -> NDArray[np.float64]:
-    seed = int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:4], "little")
-    drawn = np.random.default_rng(seed).standard_normal(SIZE)
-    drawn[0] = 0
-    return 0.4 * COMMON + np.sqrt(1 - 0.16) * drawn / np.linalg.norm(drawn)
-
-
-def embed(texts: Sequence[str], pull: float = 0.0) -> NDArray[np.float32]:
-    """Embed as the mean of sentences, drawn to a common direction by `pull` a doubling of them."""
-    rows = []
-    for text in texts:
-        sentences = sentences_of(text)
-        # The last repetition of a repeated sentence may be a few words.
-        mean = np.mean([vector(sentence) for sentence in sentences or [text]], axis=0)
-        mean /= np.linalg.norm(mean)
-        rows.append(mean + pull * np.log2(max(1, len(sentences))) * COMMON)
-    return np.array(rows, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")

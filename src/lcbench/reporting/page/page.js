@@ -23,7 +23,7 @@ function header() {
     ["Version", report.version],
     ["Resamples", isNumber(report.resamples) ? report.resamples.toLocaleString("en") : null],
     ["Seed", report.seed],
-    ["Cells", cells.length.toLocaleString("en")],
+    ["Cells", cells.length ? cells.length.toLocaleString("en") : null],
     ["Command", report.command ? el("code", {}, report.command) : null],
   ];
   const known = facts.filter(([, value]) => value !== null && value !== undefined && value !== "");
@@ -32,7 +32,7 @@ function header() {
   document
     .getElementById("tools")
     .append(
-      csvButton("lcbench-cells", everything, "All cells (CSV)"),
+      ...(cells.length ? [csvButton("lcbench-cells", everything, "All cells (CSV)")] : []),
       el("button", { type: "button", onclick: saveReport }, "Report (JSON)"),
       themeButton(),
     );
@@ -219,6 +219,7 @@ if (further.length) {
 }
 paperSection();
 cellSection();
-readingSection();
+// Marks and cells are those of scores.
+if (tables.length) readingSection();
 const made = `lcbench ${report.version ?? ""}. This page asks nothing of any other place.`;
 document.getElementById("foot").append(el("p", {}, made));

@@ -1,0 +1,78 @@
+"""Texts, and models that are made to average or to collapse, for tests of collapse."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcbench.measures.collapse import Embeddings, Options, measure, measure_matrix, prepare
+from lcbench.measures.files import Measurement
+from lcbench.measures.sentences import sentences_of
+
+SIZE = 48
+OPTIONS = Options(passages=60, counts=(2, 8), documents=120, bins=3, resamples=1_000)
+COMMON = np.eye(SIZE)[0]
+
+
+def words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def texts(count: int = 120) -> list[str]:
+    random = np.random.default_rng(0)
+    return [
+        " ".join(
+            f"Sentence {number} of text {place} says {'so ' * random.integers(1, 5)}much."
+            for number in range(random.integers(9, 20))
+        )
+        for place in range(count)
+    ]
+
+
+def vector(sentence: str) -> NDArray[np.float64]:
+    seed = int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:4], "little")
+    drawn = np.random.default_rng(seed).standard_normal(SIZE)
+    drawn[0] = 0
+    return 0.4 * COMMON + np.sqrt(1 - 0.16) * drawn / np.linalg.norm(drawn)
+
+
+def embed(texts: Sequence[str], pull: float = 0.0) -> NDArray[np.float32]:
+    """Embed as the mean of sentences, drawn to a common direction by `pull` a doubling of them."""
+    rows = []
+    for text in texts:
+        sentences = sentences_of(text)
+        # The last repetition of a repeated sentence may be a few words.
+        mean = np.mean([vector(sentence) for sentence in sentences or [text]], axis=0)
+        mean /= np.linalg.norm(mean)
+        rows.append(mean + pull * np.log2(max(1, len(sentences))) * COMMON)
+    return np.array(rows, dtype=np.float32)
+
+
+def made_measurements() -> list[Measurement]:
+    """Return measurements of a model at two temperatures, and of a matrix."""
+    prepared = prepare(texts(), words, 120, OPTIONS)
+    averages = Embeddings(prepared, embed)
+    pulled = Embeddings(prepared, lambda some: embed(some, 0.15))
+    rows = np.random.default_rng(0).standard_normal((150, SIZE)) + 2 * COMMON
+    measured = {
+        "1": measure(prepared, averages),
+        "0.8": measure(prepared, pulled, averages),
+        "": measure_matrix(rows, np.arange(1, 151), OPTIONS),
+    }
+    return [
+        Measurement(
+            model="org/toy" if policy else "matrix",
+            revision="",
+            policy=policy,
+            task="120 texts",
+            protocol="",
+            data="",
+            window=120,
+            options=OPTIONS,
+            texts="",
+            collapse=collapse,
+            record={},
+        )
+        for policy, collapse in measured.items()
+    ]
