@@ -207,10 +207,7 @@ def driver(folder: Path) -> Iterator[Any]:
     driver.quit()
 
 
-def opened(driver: Any, folder: Path, name: str, report: dict[str, Any]) -> Page:
-    path = folder / f"{name}.html"
-    if not path.exists():
-        path.write_text(page.build(report), encoding="utf-8")
+def visited(driver: Any, folder: Path, path: Path, report: dict[str, Any]) -> Page:
     one = Page(driver, path, report, folder / "downloads")
     one.size(*WIDE)
     one.system_theme("light")
@@ -218,6 +215,13 @@ def opened(driver: Any, folder: Path, name: str, report: dict[str, Any]) -> Page
     driver.get_log("performance")
     driver.get(path.as_uri())
     return one
+
+
+def opened(driver: Any, folder: Path, name: str, report: dict[str, Any]) -> Page:
+    path = folder / f"{name}.html"
+    if not path.exists():
+        path.write_text(page.build(report), encoding="utf-8")
+    return visited(driver, folder, path, report)
 
 
 @pytest.fixture
@@ -263,13 +267,7 @@ def of_results(driver: Any, folder: Path) -> Page:
     publish(report_folder(results, None, there / "report", print, fewer))
     path = there / "report" / "index.html"
     report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
-    one = Page(driver, path, report, folder / "downloads")
-    one.size(*WIDE)
-    one.system_theme("light")
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(path.as_uri())
-    return one
+    return visited(driver, folder, path, report)
 
 
 @pytest.fixture
@@ -280,13 +278,7 @@ def collapse(driver: Any, folder: Path) -> Page:
         collapse_report(made_measurements(), there)
     path = there / "index.html"
     report = json.loads((there / "collapse.json").read_text(encoding="utf-8"))
-    one = Page(driver, path, report, folder / "downloads")
-    one.size(*WIDE)
-    one.system_theme("light")
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(path.as_uri())
-    return one
+    return visited(driver, folder, path, report)
 
 
 def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Collapses:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """A sentence or more on each measurement."""
+        """Sentences on each measurement, the baseline of each model first."""
         from lcbench.reporting.collapse import headlines_of
 
         return headlines_of(self.measurements)
@@ -94,10 +94,10 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
     if settings.embeddings is not None and settings.lengths is not None:
         return _of_matrix(settings.embeddings, settings.lengths, settings)
     from lcbench.api.compose import compose_settings
+    from lcbench.api.evaluate import labels_of, options_of
     from lcbench.measures import files
     from lcbench.plan.layout import grid_of
     from lcbench.run.collapse import measure_all
-    from lcbench.run.runner import RunOptions
 
     asked = compose_settings(config, "collapse")
     with observer.doing("looking for models and tasks"):
@@ -106,23 +106,10 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
         grid,
         settings.results_dir,
         settings.options,
-        RunOptions(
-            engine=asked.engine,
-            store=asked.store,
-            mirror=asked.mirror,
-            unverified_data=asked.unverified_data,
-            hub=asked.hub,
-            offline=asked.offline,
-            retries=asked.retries,
-            cell_minutes=asked.cell_minutes,
-        ),
+        options_of(asked),
         observer,
     )
-    labels = {
-        (one.name, one.revision): one.settings.label
-        for one in grid.cells_of
-        if one.settings.label is not None
-    }
+    labels = labels_of(grid)
     return Collapses(
         tuple(
             files.labelled(found, labels)
@@ -251,7 +238,8 @@ def _of_texts(
             if baseline is None:
                 embeddings = baseline = Embeddings(prepared, embed)
             else:
-                with Injection(loaded, policy):
+                # Texts are documents, which a policy by role knows.
+                with Injection(loaded, policy.for_role("document")):
                     embeddings = Embeddings(prepared, embed)
         compared = None if repair.is_baseline else baseline
         found.append(

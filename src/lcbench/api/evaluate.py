@@ -11,7 +11,9 @@ from lcbench.errors import LcbenchError, MissingError, RequestError
 
 if TYPE_CHECKING:
     from lcbench.api.results import Results
+    from lcbench.plan.layout import Grid
     from lcbench.plan.manifest import Manifest
+    from lcbench.run.runner import RunOptions
     from lcbench.run.sweep import Outcome
     from lcbench.settings.schema import Settings
     from lcbench.system.observer import Observer
@@ -38,17 +40,11 @@ def carry_out(
     from lcbench.results.folder import Results
     from lcbench.results.labels import add_labels
     from lcbench.run import sweep
-    from lcbench.run.runner import RunOptions
 
     results = Results(settings.results_dir)
     with observer.doing("looking for models and tasks"):
         grid = grid_of(settings, observer)
-    labels = {
-        (one.name, one.revision): one.settings.label
-        for one in grid.cells_of
-        if one.settings.label is not None
-    }
-    if labels:
+    if labels := labels_of(grid):
         add_labels(results.folder, labels)
     return sweep.run(
         sweep.Sweep(
@@ -59,19 +55,35 @@ def carry_out(
             element=element,
             begun=begun,
         ),
-        RunOptions(
-            engine=settings.engine,
-            store=settings.store,
-            mirror=settings.mirror,
-            unverified_data=settings.unverified_data,
-            hub=settings.hub,
-            offline=settings.offline,
-            retries=settings.retries,
-            cell_minutes=settings.cell_minutes,
-        ),
+        options_of(settings),
         observer,
         stop,
     )
+
+
+def options_of(settings: Settings) -> RunOptions:
+    """Return the options of a request that change no score."""
+    from lcbench.run.runner import RunOptions
+
+    return RunOptions(
+        engine=settings.engine,
+        store=settings.store,
+        mirror=settings.mirror,
+        unverified_data=settings.unverified_data,
+        hub=settings.hub,
+        offline=settings.offline,
+        retries=settings.retries,
+        cell_minutes=settings.cell_minutes,
+    )
+
+
+def labels_of(grid: Grid) -> dict[tuple[str, str], str]:
+    """Return the labels that a request gives to models, by name and revision."""
+    return {
+        (one.name, one.revision): one.settings.label
+        for one in grid.cells_of
+        if one.settings.label is not None
+    }
 
 
 def evaluate(

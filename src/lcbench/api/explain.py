@@ -103,6 +103,8 @@ def prefetch_command(
     for folder in folders:
         words += ["--config-dir", folder]
     mirror = "mirror"
+    # The keys of `collapse` alone say nothing of what it needs.
+    taken = {key.partition(".")[0] for key in keys_of("prefetch")} - _NOT_FOR_PREFETCH
     overrides = list(overrides)
     if request is not None:
         overrides = [one for one in request if "=" in one and not one.startswith("-")] + overrides
@@ -111,6 +113,6 @@ def prefetch_command(
             ("http://", "https://")
         ):
             mirror = str(one.value())
-        elif str(one.key_or_group).partition(".")[0] not in _NOT_FOR_PREFETCH:
+        elif str(one.key_or_group).partition(".")[0] in taken:
             words.append(str(one.input_line))
     return shlex.join([*words, f"mirror={mirror}"])

@@ -32,8 +32,10 @@ def job(config: DictConfig) -> int:
         for line in written.headlines:
             console.print(Text(line))
         console.print(Text(f"Written to {written.folder}: {', '.join(written.files)}", "dim"))
-    for name, reason in found.failed.items():
-        complain(f"{name} could not be measured: {reason}")
+    # What a model's texts lack they lack at every temperature.
+    for reason in dict.fromkeys(found.failed.values()):
+        names = "; ".join(name for name, why in found.failed.items() if why == reason)
+        complain(f"{names} could not be measured: {reason}")
     for line in found.notes:
         warn(line)
     if found.failed:

@@ -9,7 +9,7 @@ the texts' dataset. A file is written last and whole, so its presence means done
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from lcbench.measures.collapse import Collapse, Options
 from lcbench.repair.repair import experiment_folder
 from lcbench.results.cell import Cell
-from lcbench.results.labels import Labels, read_labels
+from lcbench.results.labels import Labels
 from lcbench.results.rows import folder_name
 from lcbench.system.files import write_atomically
 
@@ -33,7 +33,7 @@ class Measurement:
     Attributes:
         model: name, `<organisation>/<model>`.
         revision: the commit, or a digest of the model's files.
-        policy: the temperature in canonical form; `1.0` for the baseline.
+        policy: the temperature in canonical form; `1` for the baseline, empty for a matrix.
         task: whose texts were measured.
         protocol: key of the protocol.
         data: revision of the texts' dataset, or a digest of the texts.
@@ -100,22 +100,6 @@ def read(path: Path) -> Measurement | None:
     except (OSError, ValueError):
         return None
     return found
-
-
-def read_all(results_dir: Path, warn: Callable[[str], None]) -> Iterator[Measurement]:
-    """Yield all measurements of a results folder, by path.
-
-    Args:
-        results_dir: results folder.
-        warn: receives a message for each file that cannot be read.
-    """
-    labels = read_labels(results_dir)
-    for path in sorted(results_dir.glob(f"*/{FOLDER}/*/*/*/*.json")):
-        found = read(path)
-        if found is None:
-            warn(f"{path} is no measurement that this version can read; it is left out")
-            continue
-        yield labelled(found, labels)
 
 
 def labelled(measurement: Measurement, labels: Labels) -> Measurement:

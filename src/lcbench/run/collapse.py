@@ -28,7 +28,7 @@ from lcbench.results import provenance
 from lcbench.results.cell import Cell
 from lcbench.run import checks
 from lcbench.run.claims import Claims
-from lcbench.run.engines import engine_of, load_for, prompts_of
+from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.runner import RunOptions
 from lcbench.score.cell import FailedCell, has_queries
 from lcbench.system import hardware
@@ -62,12 +62,10 @@ class Measured:
     Attributes:
         paths: files of all measurements that are there now, in the order of the grid.
         failed: cells that could not be measured, each with the reason.
-        made: number of measurements that were made here.
     """
 
     paths: list[Path] = field(default_factory=list)
     failed: dict[Cell, str] = field(default_factory=dict)
-    made: int = 0
 
 
 def measure_all(
@@ -86,7 +84,10 @@ def measure_all(
         RequestError: a dataset is missing or unsuitable, or the folder cannot be written.
         StorageError: a disk is full; finished measurements are kept.
     """
-    paths = {cell: path_of(cell, grid, results_dir, asked, options.mirror) for cell in grid.cells}
+    paths = {
+        cell: files.path_of(results_dir, cell, _data_of(cell, options.mirror), asked)
+        for cell in grid.cells
+    }
     left = [cell for cell, path in paths.items() if files.read(path) is None]
     done = Measured()
     if left:
@@ -96,11 +97,6 @@ def measure_all(
             done = measurer.run(left)
     done.paths = [path for cell, path in paths.items() if cell not in done.failed]
     return done
-
-
-def path_of(cell: Cell, grid: Grid, results_dir: Path, asked: Options, mirror: Path | None) -> Path:
-    """Return the file of a cell's measurement."""
-    return files.path_of(results_dir, cell, _data_of(cell, mirror), asked)
 
 
 def _data_of(cell: Cell, mirror: Path | None) -> str:
@@ -113,6 +109,8 @@ def _data_of(cell: Cell, mirror: Path | None) -> str:
 
 
 class _Measurer:
+    """Makes measurements, model by model and task by task."""
+
     def __init__(
         self,
         grid: Grid,
@@ -171,7 +169,7 @@ class _Measurer:
                     device=devices[0],
                     observer=self._observer,
                 )
-                proofs = _prove(loaded, [cell.repair for cell in cells])
+                proofs = proofs_of(loaded, [cell.repair.policy for cell in cells])
                 facts = provenance.model_facts(model, loaded)
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             engine = engine_of(
@@ -218,7 +216,7 @@ class _Measurer:
             prepared = prepare(
                 texts,
                 counter_of(loaded),
-                _room(engine, loaded, prompt),
+                _room(engine, loaded, prompt, role),
                 self._asked,
             )
         baseline: Embeddings | None = None
@@ -263,7 +261,7 @@ class _Measurer:
                             data=_data_of(cell, self._options.mirror),
                             window=window_of(loaded),
                             options=self._asked,
-                            texts=self._asked.digest([*prepared.texts]),
+                            texts=self._asked.digest(prepared.texts),
                             collapse=found,
                             record={
                                 "protocol": cell.protocol.record,
@@ -278,7 +276,6 @@ class _Measurer:
                             },
                         ),
                     )
-                    self._done.made += 1
                 self._claims.release(claim)
                 self._observer.say(
                     f"{model.name.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
@@ -291,7 +288,7 @@ class _Measurer:
 
     def _texts_of(self, model: LocatedModel, name: str) -> tuple[AbsTask, list[str]]:
         """Return a task and its texts, without empty ones."""
-        from lcbench.hub.contents import DataError, documents_in
+        from lcbench.hub.contents import DataError, documents_in, refuse
         from lcbench.hub.contents import load as load_data
 
         part = self._grid.parts[name].at(model.shape.window)
@@ -300,7 +297,9 @@ class _Measurer:
                 task = part.source.make(part)
                 checks.find_data([task] if part.source.origin is None else [], self._options.mirror)
                 try:
-                    load_data(task)
+                    wrong = [one for one in load_data(task) if not one.is_tolerable]
+                    if wrong and not self._options.unverified_data:
+                        raise refuse(wrong)
                     texts = documents_in(task)
                 except DataError as error:
                     raise RequestError(str(error)) from error
@@ -345,18 +344,6 @@ def _reason(error: Exception) -> str:
     return failed.reason
 
 
-def _prove(loaded: SentenceTransformer, repairs: Sequence[Repair]) -> dict[Policy, Proof | None]:
-    """Prove that each temperature can be set on the model, before anything is encoded."""
-    from lcbench.tempscale.inject import Injection
-
-    proofs: dict[Policy, Proof | None] = {NO_REPAIR.policy: None}
-    for policy in dict.fromkeys(repair.policy for repair in repairs):
-        if not policy.is_baseline:
-            with Injection(loaded, policy) as injection:
-                proofs[policy] = injection.proof
-    return proofs
-
-
 def _prompt(engine: Engine, task: AbsTask) -> str:
     from mteb.types import PromptType
 
@@ -377,9 +364,9 @@ def counter_of(loaded: SentenceTransformer) -> CountTokens:
     return count
 
 
-def _room(engine: Engine, loaded: SentenceTransformer, prompt: str) -> int:
+def _room(engine: Engine, loaded: SentenceTransformer, prompt: str, role: Role | None) -> int:
     """Return how many tokens of a text are read besides special tokens and the prompt."""
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt)
+    (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt, role)
     framing = int(read) - counter_of(loaded)(["a"])[0]
     return window - framing

@@ -218,4 +218,5 @@ def engine_words(engine: EngineSettings) -> list[str]:
         f"engine.scoring={'auto' if engine.scoring is None else engine.scoring}",
         f"engine.compile={str(engine.compile).lower()}",
         f"engine.attention={engine.attention or 'auto'}",
+        f"engine.fuse_qkv={str(engine.fuse_qkv).lower()}",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lcbench.hub.windows import window_of
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lcbench.hub.models import LocatedModel
     from lcbench.results.provenance import ModelFacts
     from lcbench.system.observer import Observer
+    from lcbench.tempscale.policy import Policy
+    from lcbench.tempscale.prove import Proof
 
 
 def load_for(
@@ -131,3 +133,25 @@ def prompts_of(
     if prompts == "none":
         return no_prompt
     return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
+
+
+def proofs_of(
+    loaded: SentenceTransformer, policies: Iterable[Policy]
+) -> dict[Policy, Proof | None]:
+    """Prove that each temperature policy can be set on a model, before anything is encoded.
+
+    Returns:
+        The proof of each policy; None for the baseline, which changes nothing.
+
+    Raises:
+        InjectionError: an attention layer does not obey one of them.
+    """
+    from lcbench.tempscale.inject import Injection
+    from lcbench.tempscale.policy import BASELINE
+
+    proofs: dict[Policy, Proof | None] = {BASELINE: None}
+    for policy in dict.fromkeys(policies):
+        if not policy.is_baseline:
+            with Injection(loaded, policy) as injection:
+                proofs[policy] = injection.proof
+    return proofs

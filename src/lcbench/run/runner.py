@@ -28,7 +28,7 @@ from lcbench.results.folder import Finished, Results
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
 from lcbench.run import checks
 from lcbench.run.claims import Claim, Claims
-from lcbench.run.engines import engine_of, load_for, prompts_of
+from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Busy, CellQueue, Done
 from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
@@ -43,7 +43,6 @@ from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
 from lcbench.tasks.source import remarks
 from lcbench.tasks.suites import check_pins
-from lcbench.tempscale.policy import BASELINE, Policy
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -305,7 +304,7 @@ class Runner:
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts)
-            proofs = self._prove(loaded, cells)
+            proofs = proofs_of(loaded, [cell.repair.policy for cell in cells])
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
@@ -443,19 +442,6 @@ class Runner:
                 f"{query_window_key(loaded)} and document_length in its "
                 "sentence_bert_config.json."
             )
-
-    def _prove(
-        self, loaded: SentenceTransformer, cells: Sequence[Cell]
-    ) -> dict[Policy, Proof | None]:
-        """Prove that each policy can be set on the model, before anything is encoded."""
-        from lcbench.tempscale.inject import Injection
-
-        proofs: dict[Policy, Proof | None] = {BASELINE: None}
-        for policy in dict.fromkeys(cell.repair.policy for cell in cells):
-            if not policy.is_baseline:
-                with Injection(loaded, policy) as injection:
-                    proofs[policy] = injection.proof
-        return proofs
 
     def _engine(
         self,

@@ -61,6 +61,11 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
             f"launch={value['launch']['name']}: collapse runs where it is called. On a cluster, "
             "call it in a job; several jobs with the same command share its work."
         )
+    if value["engine"]["devices"] is not None:
+        raise RequestError(
+            f"engine.devices={value['engine']['devices']}: collapse runs on one device; several "
+            "processes with the same command, each with its engine.device=cuda:N, share its work."
+        )
     if value["fail_if"] is not None:
         one_of("fail_if", value["fail_if"], ("collapse",))
     embeddings, lengths = (path_of(key, value[key]) for key in ("embeddings", "lengths"))
