@@ -21,7 +21,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ class Section:
         title: what it shows.
         seconds: its share of the time on a GPU; what earlier sections leave over is added.
         quick_seconds: the same of a quick run.
+        together: sections of the same name, one after the other in the order, run side by side;
+            None: this one runs alone, as what it measures is speed.
     """
 
     name: str
@@ -60,22 +63,28 @@ class Section:
     title: str
     seconds: float
     quick_seconds: float
+    together: str | None = None
 
 
-SECTIONS = (
-    Section("machine", "gpu_sections.machine", "the machine, its rates and kernels", 30, 25),
-    Section(
-        "exactness", "gpu_sections.exactness", "temperatures against the formula in float64", 45, 75
-    ),
-    Section("minilm", "gpu_sections.minilm", "MiniLM: the device against the CPU", 60, 90),
-    Section("speed", "gpu_sections.speed", "speed, in alternating rounds", 150, 80),
-    Section("demo", "gpu_sections.demo", "the demo sweep, and how busy the device is", 70, 80),
-    # On two cores, all of it took ten minutes alongside other work, and 279 s of their time: nearly
-    # half of that is the classifiers of MASSIVE's 51 languages, which a GPU's host fits at the
-    # same time, and a quarter is encoding.
-    Section("tasks", "gpu_sections.tasks", "every task of the paper, on made-up data", 60, 40),
-    Section("memory", "gpu_sections.memory", "a device without enough memory", 27, 40),
-    Section("sharing", "gpu_sections.sharing", "two processes on one device", 40, 90),
+# On the first card that this ran on, with 16 slow cores, a command took half a minute until its
+# first cell: sections that start commands run side by side. The tasks of the paper, on two cores,
+# took ten minutes alongside other work, and 279 s of their time: nearly half of that is the
+# classifiers of MASSIVE's 51 languages, which a GPU's host fits at the same time, and a quarter is
+# encoding.
+SECTIONS = tuple(
+    Section(name, f"gpu_sections.{name}", title, seconds, quick_seconds, together)
+    for name, title, seconds, quick_seconds, together in (
+        ("imports", "how long a process takes to start", 60, 60, "start"),
+        ("machine", "the machine, its rates and kernels", 30, 25, "start"),
+        ("exactness", "temperatures against the formula in float64", 100, 75, "correctness"),
+        ("minilm", "MiniLM: the device against the CPU", 100, 90, "correctness"),
+        ("memory", "a device without enough memory", 100, 40, "correctness"),
+        ("tasks", "every task of the paper, on made-up data", 100, 40, "correctness"),
+        ("speed", "speed, in alternating rounds", 180, 80, None),
+        ("demo", "the demo sweep, and how busy the device is", 62, 80, None),
+        ("sharing", "two runs that share a sweep", 50, 60, None),
+        ("encoders", "two encoders on one device", 30, 40, None),
+    )
 )
 
 
@@ -121,23 +130,67 @@ class Order:
 
 
 def run_sections(sections: Sequence[Section], order: Order) -> list[Result]:
-    """Run sections one after the other, and write the report after each."""
+    """Run sections in their order, those of a group side by side, and write the report."""
     end = time.monotonic() + order.seconds - _RESERVE_SECONDS
     results: list[Result] = []
     order.out.mkdir(parents=True, exist_ok=True)
     _write_report(order, results)
-    for number, section in enumerate(sections):
-        weights = [_share(one, order) for one in sections[number:]]
+    groups = _groups(sections)
+    for number, group in enumerate(groups):
+        weights = [_share(one, order) for one in groups[number:]]
         seconds = max(0.0, end - time.monotonic()) * weights[0] / sum(weights)
-        print(f"{section.name}: {section.title}, at most {seconds:.0f} s", flush=True)
-        results.append(run_section(section, order, seconds))
-        print(f"  {results[-1].status}, {results[-1].seconds:.1f} s {results[-1].message}".rstrip())
-        _write_report(order, results)
+        for section in group:
+            print(f"{section.name}: {section.title}, at most {seconds:.0f} s", flush=True)
+        for result in _side_by_side(group, order, seconds):
+            results.append(result)
+            line = f"  {result.name}: {result.status}, {result.seconds:.1f} s {result.message}"
+            print(line.rstrip(), flush=True)
+            _write_report(order, results)
     return results
 
 
-def run_section(section: Section, order: Order, seconds: float) -> Result:
-    """Run a section in a process of its own, which is killed with its children after `seconds`."""
+def _groups(sections: Sequence[Section]) -> list[list[Section]]:
+    """Return sections in their order, neighbours of the same group together."""
+    groups: list[list[Section]] = []
+    for section in sections:
+        if groups and section.together is not None and groups[-1][0].together == section.together:
+            groups[-1].append(section)
+        else:
+            groups.append([section])
+    return groups
+
+
+def _share(group: Sequence[Section], order: Order) -> float:
+    """Return the weight of a group: side by side on a GPU's many cores, as if in turn on few."""
+    if order.quick:
+        return sum(one.quick_seconds for one in group)
+    return max(one.seconds for one in group)
+
+
+def _side_by_side(group: Sequence[Section], order: Order, seconds: float) -> Iterator[Result]:
+    """Run sections at the same time, and yield their results in their order."""
+    running: list[subprocess.Popen[bytes]] = []
+    with ThreadPoolExecutor(len(group)) as pool:
+        try:
+            yield from pool.map(lambda one: run_section(one, order, seconds, running), group)
+        except BaseException:
+            # Else the threads would wait for them.
+            for process in running:
+                _end_group(process)
+            raise
+
+
+def run_section(
+    section: Section, order: Order, seconds: float, running: list[subprocess.Popen[bytes]]
+) -> Result:
+    """Run a section in a process of its own, which is killed with its children after `seconds`.
+
+    Args:
+        section: the section.
+        order: of the whole check.
+        seconds: that it may take.
+        running: gets the process, so that another thread can end it.
+    """
     folder = order.out / section.name
     folder.mkdir(parents=True, exist_ok=True)
     state_file, log = folder / "state.json", folder / "log.txt"
@@ -159,6 +212,7 @@ def run_section(section: Section, order: Order, seconds: float) -> Result:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    running.append(process)
     exit_status: int | None = None
     try:
         with suppress(subprocess.TimeoutExpired):
@@ -169,10 +223,6 @@ def run_section(section: Section, order: Order, seconds: float) -> Result:
     state = _read_state(state_file)
     status, message = _outcome(exit_status, state, log, seconds)
     return Result(section.name, section.title, took, status, state["measurements"], message)
-
-
-def _share(section: Section, order: Order) -> float:
-    return section.quick_seconds if order.quick else section.seconds
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:

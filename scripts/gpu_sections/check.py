@@ -49,6 +49,7 @@ class Check:
     measurements: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic, repr=False)
 
     @property
     def cuda(self) -> bool:
@@ -63,22 +64,21 @@ class Check:
     def measure(self, name: str, value: Scalar) -> None:
         """Keep a number, or words."""
         self.measurements[name] = value
-        shown = f"{value:.6g}" if isinstance(value, float) else value
-        print(f"{name}: {shown}", flush=True)
+        self.say(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
         self.save()
 
     def add_row(self, name: str, heading: Sequence[str], row: Sequence[str]) -> None:
         """Add a row to a table, which the first row makes."""
         table = self.measurements.setdefault(name, {"heading": list(heading), "rows": []})
         table["rows"].append(list(row))
-        print(f"{name}: {' | '.join(row)}", flush=True)
+        self.say(f"{name}: {' | '.join(row)}")
         self.save()
 
     def require(self, holds: bool, otherwise: str) -> None:
         """Note a failure unless a requirement holds."""
         if not holds:
             self.failures.append(otherwise.partition("\n")[0])
-            print(f"FAILED: {otherwise}", flush=True)
+            self.say(f"FAILED: {otherwise}")
             self.save()
 
     @contextmanager
@@ -98,9 +98,13 @@ class Check:
         if self.seconds_left >= seconds:
             return True
         self.cut.append(name)
-        print(f"left out, {self.seconds_left:.0f} s are left: {name}", flush=True)
+        self.say(f"left out, {self.seconds_left:.0f} s are left: {name}")
         self.save()
         return False
+
+    def say(self, line: str) -> None:
+        """Write a line to the section's log, after the seconds since the section began."""
+        print(f"{time.monotonic() - self._began:6.1f} s  {line}", flush=True)
 
     def save(self) -> None:
         """Write what is known so far: a section that is killed keeps it."""
@@ -118,8 +122,11 @@ def write_json(path: Path, value: Any) -> None:
 def environment(**changes: str) -> dict[str, str]:
     """Return this process's environment for a child that imports this checkout's code."""
     paths = [str(ROOT / "src"), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
+    # Images set this for their own making. Here it would have each process compile all that it
+    # imports: twice as long as the imports themselves.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONUNBUFFERED": "1",
         # Bars would be what a log ends with.

@@ -40,15 +40,21 @@ def run(check: Check) -> None:
             ("cpu", "engine.device=cpu"),
         )
     }
+    count = _QUICK_TEXTS if check.quick else _TEXTS
+    asking = {
+        variable: _ask_for_tf32(check, variable, count)
+        for variable in (TF32_VARIABLES[:1] if check.quick else TF32_VARIABLES)
+    }
     with check.part("embeddings"):
-        count = _QUICK_TEXTS if check.quick else _TEXTS
         expected, got = embeddings("cpu", count), embeddings(check.device, count)
         _compare(check, "embeddings, device and CPU", got, expected)
         got = embeddings(check.device, count, padded=False)
         _compare(check, "embeddings, varlen on the device and CPU", got, expected)
-        for variable in TF32_VARIABLES[:1] if check.quick else TF32_VARIABLES:
+        got = embeddings(check.device, count, padded=False, split=True)
+        _compare(check, "embeddings, varlen and fp16x3 on the device and CPU", got, expected)
+        for variable, command in asking.items():
             with check.part(variable):
-                _ask_for_tf32(check, variable, expected)
+                _see_float32(check, variable, command, expected)
     ended = [runs.finish(check, name, one) for name, one in started.items()]
     if all(ended):
         found = {name: runs.scores(check.folder / name) for name in started}
@@ -59,11 +65,21 @@ def run(check: Check) -> None:
         )
 
 
-def embeddings(device: str, count: int, *, padded: bool = True) -> NDArray[np.float32]:
-    """Return MiniLM's embeddings of texts of all lengths: [count, 384]."""
+def embeddings(
+    device: str, count: int, *, padded: bool = True, split: bool = False
+) -> NDArray[np.float32]:
+    """Return MiniLM's embeddings of texts of all lengths: [count, 384].
+
+    Args:
+        device: that computes.
+        count: of texts.
+        padded: whether texts are padded.
+        split: whether float32 products are computed in half precision.
+    """
     from lcbench.encode.forward import Forward
 
-    forward = Forward((load if padded else load_unpadded)(minilm_folder(), device, "float32", None))
+    model = (load if padded else load_unpadded)(minilm_folder(), device, "float32", None)
+    forward = Forward(model, split=split)
     with engine_of(forward) as engine:
         return embed(engine, prose(count, _LONGEST_WORDS))
 
@@ -76,16 +92,26 @@ def _compare(
     check.require(error <= TOLERANCE, f"{name} differ by {error:.1e}, limit {TOLERANCE:.0e}")
 
 
-def _ask_for_tf32(check: Check, variable: str, expected: NDArray[np.float32]) -> None:
-    """See that float32 stays float32 under a variable that asks for TF32, or that it is refused."""
+def _ask_for_tf32(check: Check, variable: str, count: int) -> Command:
+    """Start to make the embeddings under a variable that asks for TF32."""
+    arguments = [str(Path(__file__)), check.device, str(count), str(_file_of(check, variable))]
+    return Command(arguments, check.folder / f"{variable}.log", environment(**{variable: "1"}))
+
+
+def _file_of(check: Check, variable: str) -> Path:
+    return check.folder / f"{variable}.npy"
+
+
+def _see_float32(
+    check: Check, variable: str, command: Command, expected: NDArray[np.float32]
+) -> None:
+    """See that float32 stayed float32 under such a variable, or that it is refused."""
     import numpy as np
 
-    file = check.folder / f"{variable}.npy"
-    arguments = [str(Path(__file__)), check.device, str(len(expected)), str(file)]
-    command = Command(arguments, check.folder / f"{variable}.log", environment(**{variable: "1"}))
     status = command.wait(check.seconds_left)
     if status == 0:
-        _compare(check, f"embeddings with {variable}=1", np.load(file), expected)
+        found = np.load(_file_of(check, variable))
+        _compare(check, f"embeddings with {variable}=1", found, expected)
     else:
         check.measure(f"{variable}=1", f"refused: {command.last_line}")
         check.require(variable in command.output, f"{variable}=1: {command.last_line}")

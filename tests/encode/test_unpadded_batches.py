@@ -100,7 +100,7 @@ def test_other_architectures_stay_as_they_are(
     assert model[0].auto_model.config._attn_implementation == implementation
     assert model[0].model_forward_params == parameters
     assert np.array_equal(model.encode(["a text to embed"]), before)
-    arithmetic = Forward(model, attention_note=refusal, batch_tokens=1).arithmetic()
+    arithmetic = Forward(model, notes={"attention_note": refusal}, batch_tokens=1).arithmetic()
     assert arithmetic["attention"] == implementation
     assert arithmetic["attention_note"] == refusal
 

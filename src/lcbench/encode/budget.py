@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 # Tokens of a batch on a GPU, for a model of BERT's width and narrower ones; of wider ones fewer, so
-# that what is in flight stays as large. Assumed from the sizes of an H100, not measured: so many
-# rows keep all of its 132 multiprocessors busy in each product, and a block of 4,096 texts of a
-# hundred tokens is still several batches, of which one is copied while another is computed.
+# that what is in flight stays as large. bge-base on an H100, in bfloat16 without padding, reads
+# 1.30 M tokens/s in batches of 16,384 tokens, 1.90 M of 32,768, 1.97 M of 65,536 and no more of
+# larger ones. A block of 4,096 texts of a hundred tokens is still several batches, of which one is
+# copied while another is computed.
 _GPU_TOKENS = 65536
 _GPU_WIDTH = 768
 # Of a GPU's whole memory, weights apart, what all batches at once may take; and the tokens that

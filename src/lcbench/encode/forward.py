@@ -12,10 +12,11 @@ import copy
 import threading
 import time
 import types
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,12 @@ from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.joint import join_projections, separate_projections
 from lcbench.encode.roles import check_routes, depends_on_role
+from lcbench.encode.split import (
+    SplitProduct,
+    exact_products,
+    restore_products,
+    split_products,
+)
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.encode.unpadded import pool_by_text, restore_pooling
 from lcbench.errors import InjectionError, RequestError
@@ -92,7 +99,8 @@ class Forward:
         lanes: int | None = None,
         compiled: bool = False,
         joint: bool = False,
-        attention_note: str | None = None,
+        split: bool = False,
+        notes: Mapping[str, str] | None = None,
         cores_left: Callable[[], int] | None = None,
     ) -> None:
         """Make the threads; they wait for work.
@@ -105,7 +113,9 @@ class Forward:
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
             compiled: whether torch compiles the model, once for all constant temperatures.
             joint: whether queries, keys and values are computed in one product.
-            attention_note: why it is not on the attention that was requested, for `arithmetic`.
+            split: whether float32 products are computed as products in half precision; not in
+                compiled code.
+            notes: why something requested is not done, by name, for `arithmetic`.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
 
@@ -119,7 +129,7 @@ class Forward:
         self._tokenizers = _tokenizers(
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
-        self._attention, self._note = _attention_of(model), attention_note
+        self._attention, self._notes = _attention_of(model), dict(notes or {})
         self._packs = _packed_from(model) is not None
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
@@ -128,10 +138,12 @@ class Forward:
         if compiled:
             # Else what was compiled for other models counts against how often torch does it.
             torch.compiler.reset()
-        self._replicas = [_Replica(one, compiled=compiled, joint=joint) for one in (model, *others)]
+        self._replicas = [
+            _Replica(one, compiled=compiled, joint=joint, split=split) for one in (model, *others)
+        ]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
-        self._joint = self._replicas[0].is_joint
+        self._joint, self._split = self._replicas[0].is_joint, self._replicas[0].is_split
         self._lanes = lanes * len(self._replicas)
         self._cores_left = cores_left if kind == "cpu" else None
         self._running = 0
@@ -154,8 +166,9 @@ class Forward:
         return {
             **arithmetic.facts(self._model.device.type),
             "attention": self._attention,
-            **({} if self._note is None else {"attention_note": self._note}),
+            **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
+            **self._notes,
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
             "lengths_multiple_of": self._multiple,
@@ -347,7 +360,9 @@ class Forward:
 class _Replica:
     """Keeps a copy of a model on a device at a policy."""
 
-    def __init__(self, model: SentenceTransformer, *, compiled: bool, joint: bool) -> None:
+    def __init__(
+        self, model: SentenceTransformer, *, compiled: bool, joint: bool, split: bool
+    ) -> None:
         self.policy: Policy = BASELINE
         self.device = model.device
         self._model = model
@@ -357,7 +372,9 @@ class _Replica:
         self._compiled: Any = None
         self._is_on = False
         self._multiple = _multiple(model.device)
-        self._joined = join_projections(find_transformer(model)) if joint else []
+        product = {"product": SplitProduct} if split else {}
+        self._joined = join_projections(find_transformer(model), **product) if joint else []
+        self._split = split_products(model, set(self._joined)) if split else []
         self._pools = pool_by_text(model)
         self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
@@ -369,6 +386,11 @@ class _Replica:
     def is_joint(self) -> bool:
         """Return whether queries, keys and values are computed in one product."""
         return bool(self._joined)
+
+    @property
+    def is_split(self) -> bool:
+        """Return whether float32 products are computed as products in half precision."""
+        return bool(self._split)
 
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
@@ -387,7 +409,9 @@ class _Replica:
             self._injection.remove()
         self._injection, self.policy, self._compiled = None, BASELINE, None
         if not policy.is_baseline:
-            self._injection = Injection(self._model, policy, as_input=self._compiles)
+            # What is proven is attention, also on states that half precision cannot hold.
+            with exact_products():
+                self._injection = Injection(self._model, policy, as_input=self._compiles)
             self.policy = policy
         elif self._compiles:
             # So that the same code serves the baseline and every temperature. What has no attention
@@ -412,11 +436,12 @@ class _Replica:
         if self._injection is not None:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
+        restore_products(self._split)
         separate_projections(self._joined)
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
-        self._joined, self._pools, self._biases = [], [], []
+        self._joined, self._split, self._pools, self._biases = [], [], [], []
 
     def _put_on(self) -> None:
         """Let the compiled forward pass take the place of the model's own."""
@@ -441,12 +466,18 @@ class _Replica:
     @torch.inference_mode()
     def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
         """Return the embeddings of one batch, and its tokens with padding."""
+        run = partial(
+            embed,
+            *(self._model, tokenizer, batch),
+            multiple=self._multiple,
+            packed_from=self._packed_from,
+        )
         try:
-            embeddings, padded = embed(
-                *(self._model, tokenizer, batch),
-                multiple=self._multiple,
-                packed_from=self._packed_from,
-            )
+            embeddings, padded = run()
+            if self._split and not bool(embeddings.isfinite().all()):
+                # States beyond the range of half precision.
+                with exact_products():
+                    embeddings, padded = run()
         except BaseException:
             if self._injection is not None:
                 self._injection.forget()

@@ -7,7 +7,7 @@ the same product: only the order of sums may differ, by rounding. In compiled co
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -22,10 +22,23 @@ _PROJECTIONS = (
 )
 
 
-def join_projections(model: nn.Module) -> list[nn.Linear]:
+Product = Callable[[Tensor], Tensor]
+
+
+def _plain(weight: Tensor, bias: Tensor | None) -> Product:
+    return partial(nn.functional.linear, weight=weight, bias=bias)
+
+
+def join_projections(
+    model: nn.Module, product: Callable[[Tensor, Tensor | None], Product] = _plain
+) -> list[nn.Linear]:
     """Make attention layers compute their projections in one product; return what was changed.
 
     Layers that compute them otherwise stay as they are. Weights keep their names and values.
+
+    Args:
+        model: the model.
+        product: what multiplies states by weights [out_features, in_features] and adds a bias.
     """
     changed: list[nn.Linear] = []
     for module in model.modules():
@@ -33,7 +46,7 @@ def join_projections(model: nn.Module) -> list[nn.Linear]:
             parts = [getattr(module, name, None) for name in names]
             linears = [part for part in parts if type(part) is nn.Linear]
             if len(linears) == len(names) and _can_be_joined(linears):
-                joint = _Joint(linears)
+                joint = _Joint(linears, product)
                 for index, linear in enumerate(linears):
                     linear.forward = partial(joint.project, index)  # type: ignore[method-assign]
                 changed += linears
@@ -61,7 +74,9 @@ def _can_be_joined(linears: Sequence[nn.Linear]) -> bool:
 class _Joint:
     """Computes projections of the same states in one product when the first is called."""
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+    def __init__(
+        self, linears: Sequence[nn.Linear], product: Callable[[Tensor, Tensor | None], Product]
+    ) -> None:
         self._sizes = [linear.out_features for linear in linears]
         with torch.no_grad():
             self._weight = torch.cat(tuple(linear.weight for linear in linears))
@@ -73,6 +88,7 @@ class _Joint:
             if self._bias is not None:
                 for linear, bias in zip(linears, self._bias.split(self._sizes), strict=True):
                     linear.bias.data = bias
+        self._product = product(self._weight, self._bias)
         # By thread: several may be in this layer at once.
         self._last = threading.local()
 
@@ -85,8 +101,7 @@ class _Joint:
             return nn.functional.linear(states, weight, bias)
         last = self._last
         if getattr(last, "states", None) is not states:
-            product = nn.functional.linear(states, self._weight, self._bias)
-            last.states, last.parts = states, product.split(self._sizes, dim=-1)
+            last.states, last.parts = states, self._product(states).split(self._sizes, dim=-1)
         part: Tensor = last.parts[index]
         if index == len(self._sizes) - 1:
             # The values are asked for last: nothing is kept longer than it is of use.

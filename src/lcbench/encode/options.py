@@ -26,6 +26,8 @@ class EngineSettings:
         devices: a process for each GPU (`all`), for the first so many, or for those of these
             numbers; None: one process.
         fuse_qkv: whether queries, keys and values are computed in one product.
+        fp32: how float32 products with weights are computed: `ieee`, or `fp16x3`, by products in
+            half precision.
     """
 
     device: str
@@ -35,6 +37,7 @@ class EngineSettings:
     attention: str | None = None
     devices: Literal["all"] | int | tuple[int, ...] | None = None
     fuse_qkv: bool = False
+    fp32: str = "ieee"
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def pool_by_text(model: SentenceTransformer) -> list[nn.Module]:
     found = [module for module in model.modules() if hasattr(module, POOL_FLATTENED)]
     for module in found:
         # A method, so that a copy of the module has one of its own.
-        setattr(module, POOL_FLATTENED, types.MethodType(_pool, module))
+        setattr(module, POOL_FLATTENED, types.MethodType(pool, module))
     return found
 
 
@@ -125,7 +125,7 @@ def restore_pooling(modules: list[nn.Module]) -> None:
         module.__dict__.pop(POOL_FLATTENED, None)
 
 
-def _pool(
+def pool(
     self: Any,
     token_embeddings: Tensor,
     features: dict[str, Any],

@@ -162,7 +162,7 @@ class _Measurer:
         try:
             with self._observer.doing(f"loading {model.name}"):
                 devices = devices_of(self._options.engine.device)
-                loaded, note = load_for(
+                loaded, notes = load_for(
                     model,
                     self._options.engine,
                     dtype=self._dtype,
@@ -183,7 +183,7 @@ class _Measurer:
                 prompt_of=prompt_of,
                 on_progress=self._on_progress,
                 cores_left=hardware.cores,
-                attention_note=note,
+                notes=notes,
             )
         # Another model may be measured all the same.
         except Exception as error:

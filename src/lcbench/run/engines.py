@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lcbench.hub.windows import window_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def load_for(
     model: LocatedModel, options: EngineSettings, *, dtype: str, device: str, observer: Observer
-) -> tuple[SentenceTransformer, str | None]:
+) -> tuple[SentenceTransformer, dict[str, str]]:
     """Load a model as the encoder's options ask for.
 
     Args:
@@ -31,10 +31,11 @@ def load_for(
         options: of the encoder.
         dtype: of the protocol.
         device: `cpu`, `cuda`, `cuda:1` …
-        observer: is warned if texts are padded though `engine.attention=varlen`.
+        observer: is warned if `engine.attention=varlen` or `engine.fp32=fp16x3` does not suit the
+            model.
 
     Returns:
-        The model, and why its texts are padded nevertheless; None: they are not, or may be.
+        The model, and why either is not done: `attention_note`, `fp32_note`.
     """
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
@@ -46,16 +47,22 @@ def load_for(
         dtype=arithmetic.weights_dtype(dtype),
         attention=None if unpadded else options.attention,
     )
-    if not unpadded:
-        return loaded, None
-    from lcbench.encode.unpadded import use_unpadded
+    notes: dict[str, str] = {}
+    if options.fp32 == "fp16x3":
+        from lcbench.encode.split import refusal_of
 
-    refusal = use_unpadded(loaded)
-    if refusal is not None:
-        observer.warn(
-            f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
-        )
-    return loaded, refusal
+        if (refusal := refusal_of(loaded)) is not None:
+            notes["fp32_note"] = refusal
+            observer.warn(f"engine.fp32=fp16x3: {model.name} multiplies in float32: {refusal}")
+    if unpadded:
+        from lcbench.encode.unpadded import use_unpadded
+
+        if (refusal := use_unpadded(loaded)) is not None:
+            notes["attention_note"] = refusal
+            observer.warn(
+                f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
+            )
+    return loaded, notes
 
 
 def engine_of(
@@ -70,7 +77,7 @@ def engine_of(
     prompt_of: PromptOf,
     on_progress: Callable[[int, int], None],
     cores_left: Callable[[], int],
-    attention_note: str | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Engine:
     """Return the engine that encodes with a loaded model.
 
@@ -85,7 +92,7 @@ def engine_of(
         prompt_of: the prompt of a task's texts.
         on_progress: called with the texts and tokens of each batch.
         cores_left: number of cores that nothing else uses at the moment.
-        attention_note: why texts are padded though the request was for unpadded ones (`load_for`).
+        notes: why options do not suit the model (`load_for`).
     """
     from lcbench.encode.engine import Engine, Identity
     from lcbench.encode.forward import Forward
@@ -96,7 +103,8 @@ def engine_of(
         batch_tokens=options.batch_tokens,
         compiled=options.compile,
         joint=options.fuse_qkv,
-        attention_note=attention_note,
+        split=options.fp32 == "fp16x3" and "fp32_note" not in (notes or {}),
+        notes=notes,
         cores_left=cores_left,
     )
     identity = Identity(

@@ -295,7 +295,7 @@ class Runner:
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
         devices = devices_of(self._options.engine.device)
         try:
-            loaded, note = load_for(
+            loaded, notes = load_for(
                 model,
                 self._options.engine,
                 dtype=self._dtype,
@@ -308,7 +308,7 @@ class Runner:
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
-            engine = self._engine(model, facts, loaded, devices, prompt_of, note, progress)
+            engine = self._engine(model, facts, loaded, devices, prompt_of, notes, progress)
         except RequestError as error:
             if is_of_device(error):
                 # A failure of the device must not count as one of the model.
@@ -450,7 +450,7 @@ class Runner:
         loaded: SentenceTransformer,
         devices: Sequence[str],
         prompt_of: PromptOf,
-        attention_note: str | None,
+        notes: Mapping[str, str],
         progress: Progress,
     ) -> Engine:
         def encoded(texts: int, tokens: int) -> None:
@@ -468,7 +468,7 @@ class Runner:
             devices=devices,
             prompt_of=prompt_of,
             on_progress=encoded,
-            attention_note=attention_note,
+            notes=notes,
             cores_left=lambda: hardware.cores() - self._pool.working(),
         )
 

@@ -64,6 +64,7 @@ _DTYPES = ("float32", "float16", "bfloat16", "tf32")
 _PROMPTS = ("auto", "none", "model", "registry")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
 _ATTENTIONS = ("sdpa", "varlen", "eager", "flex_attention", "flash_attention_2")
+_FP32_PRODUCTS = ("ieee", "fp16x3")
 _EVERY_SUBSET = "all"
 # The most bytes of a protocol's name, which is the beginning of a folder's name.
 _LONGEST_PROTOCOL = 100
@@ -137,6 +138,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             scoring=auto_or_count("engine.scoring", engine["scoring"], least=0),
             compile=boolean_of("engine.compile", engine["compile"]),
             fuse_qkv=boolean_of("engine.fuse_qkv", engine["fuse_qkv"]),
+            fp32=_fp32(engine, str(protocol["dtype"])),
             attention=_attention(engine["attention"]),
             devices=devices_of(engine["devices"]),
         ),
@@ -496,6 +498,22 @@ def _limit(value: Any) -> int | None:
             f"{error} A score needs two items, and small samples give wide intervals: limit=100 is "
             "a quick look; limit=null, the default, scores all items."
         ) from None
+
+
+def _fp32(engine: Mapping[str, Any], dtype: str) -> str:
+    value = str(engine["fp32"])
+    one_of("engine.fp32", value, _FP32_PRODUCTS)
+    if value == "fp16x3" and dtype != "float32":
+        raise RequestError(
+            f"engine.fp32=fp16x3 is for protocol.dtype=float32; with protocol.dtype={dtype} there "
+            "are no float32 products with weights: omit engine.fp32"
+        )
+    if value == "fp16x3" and engine["compile"] is True:
+        raise RequestError(
+            "engine.fp32=fp16x3 and engine.compile=true: compiled code multiplies in float32. Omit "
+            "one of them"
+        )
+    return value
 
 
 def _attention(value: Any) -> str | None:

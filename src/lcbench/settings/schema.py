@@ -63,6 +63,7 @@ RUNTIME = frozenset(
         "engine.scoring",
         "engine.compile",
         "engine.fuse_qkv",
+        "engine.fp32",
         "engine.attention",
         "store.on_disk",
         "store.folder",
