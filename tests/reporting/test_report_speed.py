@@ -11,23 +11,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from read_cells import analysed_table, samples_of
 
-from lcbench.reporting import intervals, task_intervals
-from lcbench.reporting.intervals import analyse
 from lcbench.reporting.statistics import RESAMPLES
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.paper import data_folder
+from lcbench.results.cell_items import CellItems
 from lcbench.results.files import CellFiles
 from lcbench.results.items import ITEMS_SCHEMA
 from lcbench.system.hardware import cores
-from lcbench.uncertainty import covariance
+from lcbench.uncertainty import items
 from lcbench.uncertainty.clusters import Shared, numbered
 from lcbench.uncertainty.items import (
     ItemShares,
     Sample,
     Samples,
     independent_parts,
-    read_samples,
     score_of,
 )
 
@@ -135,10 +134,12 @@ def analysed(
     scores = pd.DataFrame(rows)
     (table,) = build_tables(scores)
 
-    def read(files: CellFiles) -> Samples:
+    def read(cell: CellItems) -> Samples:
+        files = cell.files
         return made(tasks[files.task], int(files.folder.parent.name), files.folder.name)
 
-    def shared(files: CellFiles, samples: Samples) -> ItemShares:
+    def shared(cell: CellItems, samples: Samples) -> ItemShares:
+        files = cell.files
         # Two items of a text, and tasks of one column that have some texts in common.
         column, found = tasks[files.task]["table1_column"], []
         for parts, _ in independent_parts(samples):
@@ -150,14 +151,13 @@ def analysed(
             found.append(Shared(owners, texts[owners // 2], numbered(count, files.task, parts[0])))
         return ItemShares(tuple(found))
 
-    for module in (intervals, task_intervals, covariance):
-        monkeypatch.setattr(module, "read_samples", read)
-        monkeypatch.setattr(module, "read_shares", shared)
+    monkeypatch.setattr(items, "read_samples", read)
+    monkeypatch.setattr(items, "read_shares", shared)
     # The process has run other tests: its peak is measured from here on, and what it adds to that.
     Path("/proc/self/clear_refs").write_text("5")
     held = _memory("VmRSS")
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    found = analyse(table, scores, resamples)
+    found = analysed_table(table, scores, resamples)
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -213,7 +213,7 @@ def test_reading_is_a_small_part_of_it(
     pd.Series(result).to_json(files.result)
     started = _work()
     for _ in range(5):
-        samples = read_samples(files)
+        samples = samples_of(files)
     seconds = (_work() - started) / 5
     assert samples is not None
     assert {sample.units for sample in samples.values()} == {"texts"}

@@ -19,6 +19,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from mteb.abstasks import AbsTaskClassification
 from observers import Unwarned
+from read_cells import samples_of
 from screens import shown
 from sentence_transformers import SentenceTransformer
 
@@ -32,7 +33,6 @@ from lcbench.settings import read
 from lcbench.settings.sources import shipped_sources
 from lcbench.tasks.registry import TaskChoice, TaskEntry
 from lcbench.tasks.suites import choose, shipped_suites
-from lcbench.uncertainty.items import read_samples
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -284,7 +284,7 @@ def test_items_are_all_that_was_scored_and_give_the_score(
     for (name, tau), files in run.cells.items():
         task = next(task for task in TASKS if task.name == name)
         assert pq.read_metadata(files.items).num_rows == items_of(task), (name, tau)
-        samples = read_samples(files)
+        samples = samples_of(files)
         assert samples is not None, (name, tau)
         assert fmean(sample.score for sample in samples.values()) == pytest.approx(
             fmean(run.scores(name, tau).values()), abs=1e-5

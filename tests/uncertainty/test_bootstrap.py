@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from read_cells import analysed_table, samples_of
 from report_cells import BGE, item_rows, relevant, share, write_cell
 from scipy import stats
 
-from lcbench.reporting.intervals import analyse, compare_pair
+from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.statistics import TableStatistics
 from lcbench.reporting.table1 import build_tables
 from lcbench.results.files import CellFiles
@@ -20,7 +21,7 @@ from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 from lcbench.uncertainty.bootstrap import Resampled, interval, resample, weights
 from lcbench.uncertainty.clusters import numbered
-from lcbench.uncertainty.items import Sample, read_samples
+from lcbench.uncertainty.items import Sample
 
 Data = np.ndarray
 PART = ("test", "default")
@@ -298,14 +299,14 @@ def test_right_answers_are_read_of_bits_and_of_older_predictions(results: Result
     newer = item_rows(values, gold=labels, right=bits, predictions=predictions)
     older = item_rows(values, gold=labels, predictions=predictions)
     for rows in (newer, older):
-        samples = read_samples(write_cell(results, "Banking77Classification", {PART: entry}, rows))
+        samples = samples_of(write_cell(results, "Banking77Classification", {PART: entry}, rows))
         assert samples is not None
         found = samples[PART].right
         assert found is not None
         assert found.tolist() == bits
     # Predictions in another order than the accuracies say nothing of the experiments.
     turned = item_rows(values, gold=labels, predictions=[row[::-1] for row in predictions])
-    samples = read_samples(write_cell(results, "Banking77Classification", {PART: entry}, turned))
+    samples = samples_of(write_cell(results, "Banking77Classification", {PART: entry}, turned))
     assert samples is not None
     assert samples[PART].right is None
 
@@ -321,7 +322,7 @@ def read(results: Results, columns: dict[str, list[str]], resamples: int = 2000)
 
     scores = results.read(lambda task, _: column_of[task], warn)
     (table,) = build_tables(scores)
-    return analyse(table, scores, resamples)
+    return analysed_table(table, scores, resamples)
 
 
 def cells_of(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from report_cells import item_rows, relevant, share, write_cell
 
+from lcbench.results.cell_items import CellItems
 from lcbench.results.folder import Results
 from lcbench.uncertainty.clusters import Shared, families, link, numbered
 from lcbench.uncertainty.items import ItemShares, read_samples, read_shares
@@ -85,9 +86,10 @@ def test_tasks_that_share_items_or_documents_are_a_family() -> None:
 
 def clusters_of(files: Any) -> tuple[ItemShares, list[list[int]]]:
     """What a cell's items share, and their clusters, numbered as they come."""
-    samples = read_samples(files)
+    cell = CellItems(files)
+    samples = read_samples(cell)
     assert samples is not None
-    shares = read_shares(files, samples)
+    shares = read_shares(cell, samples)
     found = []
     for one in link(shares.parts):
         numbers: dict[int, int] = {}

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from read_cells import standard_error, task_samples
 from report_cells import item_rows, write_cell
 from scipy import stats
 
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant, Policy
-from lcbench.uncertainty.covariance import HALF_WIDTH, noise_of, ratio_error, standard_error
+from lcbench.uncertainty.covariance import HALF_WIDTH, noise_of, ratio_error
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def pair_cell(
 
 def covariance(cells: Sequence[CellFiles | None]) -> np.ndarray:
     """The covariances of cells' scores, from the variances of sums of two of them."""
-    noise, places = noise_of(cells), range(len(cells))
+    read = task_samples(files for files in cells if files is not None)
+    noise, places = noise_of(cells, read), range(len(cells))
     own = [noise.variance({place: 1.0}) for place in places]
     return np.array(
         [

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from read_cells import analysed_table
 from report_cells import BGE, item_rows, write_cell
 from scipy import stats
 
 from lcbench.reporting import intervals
-from lcbench.reporting.intervals import analyse, compare_pair, holm
+from lcbench.reporting.intervals import compare_pair, holm
 from lcbench.reporting.means import TASKS, mean_improvement
 from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.statistics import Draws, TableStatistics, Uncertainty
@@ -102,7 +103,7 @@ def analysed(
     results: Results, columns: Mapping[str, Sequence[str]], **more: Any
 ) -> tuple[ScoreTable, TableStatistics]:
     table, scores = read(results, columns)
-    return table, analyse(table, scores, **{"resamples": RESAMPLES, **more})
+    return table, analysed_table(table, scores, **{"resamples": RESAMPLES, **more})
 
 
 def improvement_interval(table: ScoreTable, *of: Any) -> Uncertainty | None:
@@ -576,8 +577,8 @@ def test_items_that_do_not_give_the_tables_score_are_unknown(
     table, scores = read(results, {"BeirRetr": ["NFCorpus"]})
     moved = scores.assign(score=scores["score"] + 1e-3)
     (other,) = build_tables(moved)
-    assert len(analyse(table, scores, RESAMPLES).cells) == 4
-    assert analyse(other, moved, RESAMPLES).cells == {}
+    assert len(analysed_table(table, scores, RESAMPLES).cells) == 4
+    assert analysed_table(other, moved, RESAMPLES).cells == {}
 
 
 def test_a_baseline_that_may_be_zero_is_taken_as_it_is(
@@ -764,7 +765,7 @@ def test_a_table_of_some_subsets_says_so(results: Results, random: np.random.Gen
     _, scores = read(results, {"BeirRetr": ["NFCorpus"]})
     moved = scores.assign(score=scores["score"] + 1e-3)
     (other,) = build_tables(moved)
-    assert analyse(other, moved, RESAMPLES).notes[0] == (
+    assert analysed_table(other, moved, RESAMPLES).notes[0] == (
         "no interval for NFCorpus: the table's score is not that of all items, as where it takes "
         "some subsets only"
     )
@@ -938,7 +939,7 @@ def test_progress_tells_every_task(results: Results, random: np.random.Generator
     fill(results, random, ["NFCorpus", "SciFact"])
     told: list[tuple[int, int]] = []
     table, scores = read(results, {"BeirRetr": ["NFCorpus", "SciFact"]})
-    analyse(table, scores, 100, progress=lambda done, total: told.append((done, total)))
+    analysed_table(table, scores, 100, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
 
 
@@ -946,7 +947,7 @@ def test_scores_without_files_have_no_intervals() -> None:
     rows = {"test": {"1": 0.5, "0.8": 0.51}}
     frame_table, _ = _made(rows, {("m", "1", "test"): np.zeros(2)}, np.random.default_rng(0))
     scores = pd.DataFrame({"group": ["g"], "window": [512]})
-    found = analyse(frame_table, scores, 100)
+    found = analysed_table(frame_table, scores, 100)
     assert (found.cells, found.means) == ({}, {})
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from read_cells import samples_of
 from report_cells import item_rows, write_cell
 
+from lcbench.results.cell_items import CellItems
+from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import Constant
 from lcbench.uncertainty.items import (
@@ -14,7 +17,6 @@ from lcbench.uncertainty.items import (
     Sample,
     independent_parts,
     paired,
-    read_samples,
     same_items,
     score_of,
     why_unknown,
@@ -33,6 +35,10 @@ def results(tmp_path: Path) -> Results:
     return Results(tmp_path / "runs")
 
 
+def reason_of(files: CellFiles) -> str:
+    return why_unknown(CellItems(files))
+
+
 RELEVANT = [{"id": "d", "grade": 1, "tokens": 3, "rank": 1}]
 
 
@@ -47,7 +53,7 @@ RELEVANT = [{"id": "d", "grade": 1, "tokens": 3, "rank": 1}]
 def test_items_are_called_by_what_they_are(
     results: Results, units: str, more: dict[str, Any]
 ) -> None:
-    samples = read_samples(write_cell(results, "T", 0.5, item_rows([0.2, 0.4, 0.9], **more)))
+    samples = samples_of(write_cell(results, "T", 0.5, item_rows([0.2, 0.4, 0.9], **more)))
     assert samples is not None
     assert samples[PART].units == units
     assert samples[PART].values.tolist() == [0.2, 0.4, 0.9]
@@ -56,7 +62,7 @@ def test_items_are_called_by_what_they_are(
 
 def test_pairs_have_a_gold_standard(results: Results) -> None:
     rows = item_rows([0.9, 0.1, 0.5], gold=["4.5", "0", "5"], tokens_2=[3, 3, 3])
-    samples = read_samples(write_cell(results, "STS13", 0.5, rows))
+    samples = samples_of(write_cell(results, "STS13", 0.5, rows))
     assert samples is not None
     assert samples[PART].units == "pairs"
     assert samples[PART].gold is not None
@@ -66,15 +72,15 @@ def test_pairs_have_a_gold_standard(results: Results) -> None:
 
 def test_sets_come_from_the_result(results: Results) -> None:
     entry = {PART: {"main_score": 0.4, "v_measures": [0.3, 0.5]}}
-    samples = read_samples(write_cell(results, "RedditClustering", entry))
+    samples = samples_of(write_cell(results, "RedditClustering", entry))
     assert samples is not None
     assert (samples[PART].units, samples[PART].values.tolist()) == ("sets", [0.3, 0.5])
 
 
 def test_the_order_of_rows_does_not_matter(results: Results) -> None:
     rows = item_rows([n / 20 for n in range(21)], gold=[str(n % 3) for n in range(21)])
-    first = read_samples(write_cell(results, "T", 0.5, rows))
-    other = read_samples(write_cell(results, "T", 0.5, rows[::-1], policy=Constant(0.8)))
+    first = samples_of(write_cell(results, "T", 0.5, rows))
+    other = samples_of(write_cell(results, "T", 0.5, rows[::-1], policy=Constant(0.8)))
     assert first is not None
     assert other is not None
     assert same_items(first, other)
@@ -85,7 +91,7 @@ def test_subsets_that_are_written_in_turns_are_distinguished(results: Results) -
     de, fr = item_rows([0.1, 0.3], subset="de"), item_rows([0.6, 0.8], subset="fr")
     rows = [de[0], fr[0], de[1], fr[1]]
     entries = {("test", "de"): {"main_score": 0.2}, ("test", "fr"): {"main_score": 0.7}}
-    samples = read_samples(write_cell(results, "T", entries, rows))
+    samples = samples_of(write_cell(results, "T", entries, rows))
     assert samples is not None
     assert {part[1]: sample.values.tolist() for part, sample in samples.items()} == {
         "de": [0.1, 0.3],
@@ -96,7 +102,7 @@ def test_subsets_that_are_written_in_turns_are_distinguished(results: Results) -
 @pytest.mark.parametrize("what", ["id", "gold", "split of the text"])
 def test_items_of_which_one_differs_are_others(results: Results, what: str) -> None:
     rows = item_rows([0.4, 0.6], gold=["ab", "c"])
-    first = read_samples(write_cell(results, "T", 0.5, rows))
+    first = samples_of(write_cell(results, "T", 0.5, rows))
     if what == "id":
         rows[1]["id"] = "7"
     elif what == "gold":
@@ -104,7 +110,7 @@ def test_items_of_which_one_differs_are_others(results: Results, what: str) -> N
     else:
         # The same characters in a row.
         rows[0]["gold"], rows[1]["gold"] = "a", "bc"
-    other = read_samples(write_cell(results, "T", 0.5, rows, policy=Constant(0.8)))
+    other = samples_of(write_cell(results, "T", 0.5, rows, policy=Constant(0.8)))
     assert first is not None
     assert other is not None
     assert not same_items(first, other)
@@ -125,24 +131,24 @@ def test_what_does_not_give_the_score_is_unknown(results: Results, wrong: str) -
         rows = None
     else:
         score = {PART: {"main_score": 0.5}, ("test", "de"): {"main_score": 0.5}}
-    assert read_samples(write_cell(results, "T", score, rows)) is None
+    assert samples_of(write_cell(results, "T", score, rows)) is None
 
 
 def test_a_subset_of_which_no_item_was_kept_is_unknown(results: Results) -> None:
     rows = item_rows([0.4, 0.6]) + item_rows([0.4, 0.6], "dev", "de")
     entries = {PART: {"main_score": 0.5}, ("test", "de"): {"main_score": 0.5}}
     files = write_cell(results, "T", entries, rows)
-    assert read_samples(files) is None
-    assert why_unknown(files) == NO_ITEMS
+    assert samples_of(files) is None
+    assert reason_of(files) == NO_ITEMS
 
 
 def test_why_a_cell_is_unknown(results: Results) -> None:
     rows = item_rows([0.4, 0.6])
-    assert why_unknown(write_cell(results, "T", 0.5, rows)) == ""
-    assert why_unknown(write_cell(results, "T", 0.6, rows)) == "the items do not give the score"
-    assert why_unknown(write_cell(results, "U", 0.5)) == NO_ITEMS
+    assert reason_of(write_cell(results, "T", 0.5, rows)) == ""
+    assert reason_of(write_cell(results, "T", 0.6, rows)) == "the items do not give the score"
+    assert reason_of(write_cell(results, "U", 0.5)) == NO_ITEMS
     rows[0]["score"] = None
-    assert why_unknown(write_cell(results, "T", 0.5, rows)) == "some items have no score"
+    assert reason_of(write_cell(results, "T", 0.5, rows)) == "some items have no score"
 
 
 def test_cells_with_other_experiments_are_others() -> None:

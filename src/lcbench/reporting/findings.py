@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lcbench.reporting.cells import rows_by_cell
-from lcbench.reporting.intervals import analyse, bytes_of
+from lcbench.reporting.intervals import analyse, asked_cells
+from lcbench.reporting.reading import read_items
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
 from lcbench.reporting.table import Table, distinct
@@ -18,33 +19,24 @@ from lcbench.reporting.tables import (
     languages,
     main_results,
     matrix,
+    paper,
     paper_comparison,
     power,
     roles,
 )
-from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
+from lcbench.reporting.tables.by_length import LengthBuckets
 from lcbench.reporting.tables.choice import Choice
-from lcbench.reporting.tables.interaction import LengthGain, gain_table, gains_by_length
-from lcbench.reporting.tables.items_by_length import Place, places_of_tables, read_items
-from lcbench.reporting.tables.paper import Comparison, compare
-from lcbench.reporting.tables.paper_lengths import (
-    Reading,
-    accuracy_of_intervals,
-    interval_table,
-    ndcg_of_queries,
-    query_table,
-)
-from lcbench.reporting.tables.ranks import LongestRanks, rank_table, ranks_of
+from lcbench.reporting.tables.interaction import gain_table
+from lcbench.reporting.tables.items_by_length import places_of_tables
+from lcbench.reporting.tables.paper import Comparison
+from lcbench.reporting.tables.paper_lengths import interval_table, query_table
+from lcbench.reporting.tables.ranks import rank_table
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
-from lcbench.reporting.threads import in_threads
 from lcbench.results.content import read_provenance
-from lcbench.uncertainty import sums
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lcbench.results.files import CellFiles
 
 CellKey = tuple[str, str, str]
 """A cell of a table: label of its block, policy, task."""
@@ -130,16 +122,19 @@ def gather(
     def step(what: str) -> Callable[[int, int], None] | None:
         return None if progress is None else partial(progress, what)
 
+    asked = [asked_cells(table, scores) if resamples else {} for table in tables]
+    of_paper = paper.asked_cells(scores)
+    places = places_of_tables(tables, scores)
+    read = read_items(places, asked, of_paper, resamples, seed, step("scores by length"))
     found = []
-    for table in tables:
+    for table, cells, items in zip(tables, asked, read.items, strict=True):
         statistics = replace(NOTHING, resamples=0)
         if resamples:
-            statistics = analyse(table, scores, resamples, seed, step("drawing samples"))
+            statistics = analyse(table, cells, items, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
-    (buckets, of_lengths), compared = _by_length(
-        tables, scores, min(resamples, sums.RESAMPLES), seed, step("scores by length")
-    )
+    buckets = [bucket for one in read.by_length for bucket in one.buckets]
+    compared = paper.compare(of_paper, read.compared)
     lengths = build_length_tables(scores, tables)
     made = [
         *(main_results.main_table(one.table, one.statistics) for one in found),
@@ -154,7 +149,11 @@ def gather(
         *(power.power_table(one.table, one.statistics) for one in found),
         *(languages.language_table(one.table, scores) for one in found),
         length_table(lengths),
-        *of_lengths,
+        by_length.length_table(buckets),
+        gain_table([gain for one in read.by_length for gain in one.gains]),
+        query_table([one.queries for one in read.by_length if one.queries is not None]),
+        interval_table([one.intervals for one in read.by_length if one.intervals is not None]),
+        rank_table([one.ranks for one in read.by_length if one.ranks is not None]),
         *paper_comparison.comparison_tables(compared),
     ]
     return Findings(
@@ -166,65 +165,6 @@ def gather(
         tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,
-    )
-
-
-def _by_length(
-    tables: Sequence[ScoreTable],
-    scores: pd.DataFrame,
-    resamples: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[list[LengthBuckets], list[Table | None]], tuple[Comparison, ...]]:
-    """Return the scores by length with their tables, and the comparison with the paper.
-
-    The items of a task and model are read once for all tables by length. The comparison with the
-    paper also reads items, and runs in parallel.
-    """
-    places = places_of_tables(tables, scores)
-    sizes = [bytes_of(cells.values()) for _, cells in places]
-    jobs: list[Callable[[], _OfPlace | tuple[Comparison, ...] | None]] = [
-        partial(_of_place, place, cells, resamples, seed) for place, cells in places
-    ]
-    jobs.append(partial(compare, scores))
-    done = in_threads(jobs, [*sizes, max(sizes, default=0)], progress)
-    (compared,) = (one for one in done if isinstance(one, tuple))
-    found = [one for one in done if isinstance(one, _OfPlace)]
-    buckets = [bucket for one in found for bucket in one.buckets]
-    of_lengths = [
-        by_length.length_table(buckets),
-        gain_table([gain for one in found for gain in one.gains]),
-        query_table([one.queries for one in found if one.queries is not None]),
-        interval_table([one.intervals for one in found if one.intervals is not None]),
-        rank_table([one.ranks for one in found if one.ranks is not None]),
-    ]
-    return (buckets, of_lengths), compared
-
-
-@dataclass(frozen=True)
-class _OfPlace:
-    """The results by length for one task and model."""
-
-    buckets: list[LengthBuckets]
-    gains: list[LengthGain]
-    ranks: LongestRanks | None
-    queries: Reading | None
-    intervals: Reading | None
-
-
-def _of_place(
-    place: Place, cells: Mapping[str, CellFiles], resamples: int, seed: int
-) -> _OfPlace | None:
-    """Return the results by length; None if items have no scores, as in clusterings."""
-    items = read_items(cells)
-    if items is None:
-        return None
-    return _OfPlace(
-        buckets_of(place, items, resamples, seed),
-        gains_by_length(place, items, resamples, seed),
-        ranks_of(place, items, resamples, seed),
-        ndcg_of_queries(place, items, resamples, seed),
-        accuracy_of_intervals(place, items, resamples, seed),
     )
 
 

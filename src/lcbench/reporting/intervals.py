@@ -26,23 +26,19 @@ from lcbench.reporting.statistics import (
 )
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
+    TaskItems,
     TaskOutcome,
     link_tasks,
     listed,
     of_pair,
-    task_items,
     task_outcome,
 )
 from lcbench.reporting.threads import in_threads
+from lcbench.results.cell_items import CellItems
 from lcbench.tasks.suites import averaged_columns
 from lcbench.uncertainty.bootstrap import generator, resample
 from lcbench.uncertainty.clusters import link
-from lcbench.uncertainty.items import (
-    NO_ITEMS,
-    read_samples,
-    read_shares,
-    same_items,
-)
+from lcbench.uncertainty.items import NO_ITEMS, TaskSamples, same_items
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +57,36 @@ test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be sig
 _CORRELATIONS = frozenset({"STS", "Summ"})
 
 
+Asked = Mapping[str, Mapping[tuple[str, str], tuple[float, "CellFiles"]]]
+"""Cells of a table with a score: by task, then by label and policy, the score as a fraction and the
+cell's files."""
+
+
+def asked_cells(table: ScoreTable, scores: pd.DataFrame) -> Asked:
+    """Return the cells of a table that have a score and files.
+
+    Args:
+        table: of `table1.build_tables`.
+        scores: the frame that it was built from.
+    """
+    files = {}
+    if "files" in scores.columns:
+        files = {cell: rows[-1].files for cell, rows in rows_by_cell(table, scores).items()}
+    asked: dict[str, dict[tuple[str, str], tuple[float, CellFiles]]] = {}
+    for block in table.blocks:
+        for task in block.tasks:
+            for policy, score in task.scores.items():
+                found = files.get((block.label, policy, task.task))
+                if score is not None and found is not None:
+                    of_task = asked.setdefault(task.task, {})
+                    of_task[block.label, policy] = score / 100, found
+    return asked
+
+
 def analyse(
     table: ScoreTable,
-    scores: pd.DataFrame,
+    asked: Asked,
+    items: dict[str, TaskItems],
     resamples: int = RESAMPLES,
     seed: int = SEED,
     progress: Callable[[int, int], None] | None = None,
@@ -80,30 +103,16 @@ def analyse(
 
     Args:
         table: of `table1.build_tables`.
-        scores: the frame that it was built from.
+        asked: its cells (`asked_cells`).
+        items: their items by task (`task_intervals.task_items`), removed as tasks are done.
         resamples: bootstrap samples.
         seed: of all that is drawn.
         progress: told how many tasks are done, of how many.
     """
-    files = {}
-    if "files" in scores.columns:
-        files = {cell: rows[-1].files for cell, rows in rows_by_cell(table, scores).items()}
-    asked: dict[str, dict[tuple[str, str], tuple[float, CellFiles]]] = {}
-    for block in table.blocks:
-        for task in block.tasks:
-            for policy, score in task.scores.items():
-                found = files.get((block.label, policy, task.task))
-                if score is not None and found is not None:
-                    of_task = asked.setdefault(task.task, {})
-                    of_task[block.label, policy] = score / 100, found
-    sizes = [bytes_of(files for _, files in asked[task].values()) for task in asked]
-    read = in_threads([partial(task_items, of_task) for of_task in asked.values()], sizes)
-    items = dict(zip(asked, read, strict=True))
-    del read
+    sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
     linked = link_tasks(items)
 
     def outcome(task: str) -> TaskOutcome:
-        # Its items are let go of when it is done.
         return task_outcome(
             task, asked[task], items.pop(task), linked.clusters[task], resamples, seed
         )
@@ -150,11 +159,12 @@ def compare_pair(
     It is unknown for cells without known items, with other items or another number of experiments,
     and where the first's score is not above 0.
     """
-    samples = read_samples(first), read_samples(second)
-    if samples[0] is None or samples[1] is None or not same_items(samples[0], samples[1]):
+    read = TaskSamples([CellItems(first), CellItems(second)])
+    before, after = read.samples[first], read.samples[second]
+    if before is None or after is None or not same_items(before, after):
         return None
-    clusters = link(read_shares(first, samples[0]).parts)
-    drawn = resample([samples[0], samples[1]], resamples, seed, first.task, clusters)
+    clusters = link(read.shares(first).parts)
+    drawn = resample([before, after], resamples, seed, first.task, clusters)
     return None if drawn is None else of_pair(drawn, 0, 1)
 
 

@@ -19,10 +19,8 @@ from lcbench.uncertainty.items import (
     ROUNDING,
     ItemShares,
     Samples,
+    TaskSamples,
     paired,
-    read_samples,
-    read_shares,
-    why_unknown,
 )
 
 if TYPE_CHECKING:
@@ -79,11 +77,13 @@ class TaskItems:
 
     Attributes:
         samples: items of each cell, by label and policy; None: unknown.
+        why: reasons for unknown items, by label and policy.
         groups: cells with the same items.
         shares: texts that the items of each group share with others.
     """
 
     samples: Mapping[tuple[str, str], Samples | None]
+    why: Mapping[tuple[str, str], str]
     groups: Sequence[Sequence[tuple[str, str]]]
     shares: Sequence[ItemShares]
 
@@ -103,26 +103,25 @@ class LinkedTasks:
     notes: tuple[str, ...]
 
 
-def task_items(asked: Mapping[tuple[str, str], tuple[float, CellFiles]]) -> TaskItems:
-    """Read the items of the cells of one task, and the texts that they share with others.
+def task_items(
+    asked: Mapping[tuple[str, str], tuple[float, CellFiles]], read: TaskSamples
+) -> TaskItems:
+    """Return the items of the cells of one task, grouped for one table.
 
     Args:
         asked: the table's score as a fraction and the cell's files, by label and policy.
+        read: samples of the task's cells.
     """
+    files = {place: found for place, (_, found) in asked.items()}
+    samples = {place: read.samples[found] for place, found in files.items()}
     places = list(asked)
-    samples = [read_samples(files) for _, files in asked.values()]
-    groups, shares = [], []
-    for group in paired(samples):
-        groups.append([places[number] for number in group])
-        # Cells of older versions lack this.
-        found = None
-        for number in group:
-            one = samples[number]
-            if one is not None and (found is None or found.are_older):
-                found = read_shares(asked[places[number]][1], one)
-        if found is not None:
-            shares.append(found)
-    return TaskItems(dict(zip(places, samples, strict=True)), groups, shares)
+    groups = [[places[number] for number in group] for group in paired(list(samples.values()))]
+    return TaskItems(
+        samples,
+        {place: read.why[found] for place, found in files.items() if found in read.why},
+        groups,
+        [read.shares(files[group[0]]) for group in groups],
+    )
 
 
 def link_tasks(items: Mapping[str, TaskItems]) -> LinkedTasks:
@@ -176,10 +175,7 @@ def task_outcome(
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
     units: dict[tuple[str, str], tuple[str, int, int]] = {}
     # Reasons for missing results, by cell.
-    why = {
-        place: "" if items.samples[place] is not None else why_unknown(files) or NO_ITEMS
-        for place, (_, files) in asked.items()
-    }
+    why = {place: items.why.get(place, "") for place in asked}
     unknown: dict[tuple[str, str], str] = {}
     signed: bool | None = None
     for group, of_group in zip(items.groups, clusters, strict=True):

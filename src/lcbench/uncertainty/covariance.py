@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.uncertainty.clusters import link
-from lcbench.uncertainty.items import paired, read_samples, read_shares
+from lcbench.uncertainty.items import TaskSamples, paired
 from lcbench.uncertainty.variation import Variation, components, variances_of, variations
 
 if TYPE_CHECKING:
@@ -55,13 +55,18 @@ class Noise:
         return nan
 
 
-def standard_error(files: CellFiles) -> float | None:
-    """Return the standard error of a cell's main score, as a fraction; None if unknown."""
-    variance = noise_of([files]).variance({0: 1.0})
+def standard_error(files: CellFiles, read: TaskSamples) -> float | None:
+    """Return the standard error of a cell's main score, as a fraction; None if unknown.
+
+    Args:
+        files: files of the cell.
+        read: samples of its task's cells, this one among them.
+    """
+    variance = noise_of([files], read).variance({0: 1.0})
     return None if np.isnan(variance) else float(np.sqrt(variance))
 
 
-def noise_of(cells: Sequence[CellFiles | None]) -> Noise:
+def noise_of(cells: Sequence[CellFiles | None], read: TaskSamples) -> Noise:
     """Return the variation of the main scores of cells of one task over its items.
 
     It is how much the scores would vary over other clusters of items like the task's own
@@ -82,15 +87,16 @@ def noise_of(cells: Sequence[CellFiles | None]) -> Noise:
 
     Args:
         cells: files of cells of one task; None for a missing cell.
+        read: samples of the task's cells, these among them.
     """
-    samples = [None if files is None else read_samples(files) for files in cells]
+    samples = [None if files is None else read.samples[files] for files in cells]
     groups = []
     for group in paired(samples):
         known = [
             (files, one) for place in group if (files := cells[place]) and (one := samples[place])
         ]
-        files, first = known[0]
-        clusters = link(read_shares(files, first).parts)
+        files, _ = known[0]
+        clusters = link(read.shares(files).parts)
         if any((of_part == of_part[0]).all() for of_part in clusters):
             continue
         parts = components([one for _, one in known], files.task, clusters)

@@ -7,24 +7,24 @@ the score would vary over other items like these. No model is loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lcbench.results.content import read_result
-from lcbench.results.items import ItemsError, whole_items
+from lcbench.results.items import ItemsError
 from lcbench.uncertainty.clusters import Shared, digest_of_names, link, nothing_shared, numbered
 from lcbench.uncertainty.correlations import Correlations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lcbench.results.cell_items import CellItems
     from lcbench.results.files import CellFiles
 
 ROUNDING = 1e-5
@@ -82,14 +82,14 @@ Samples = Mapping[Part, Sample]
 """All that the score of a cell is made of."""
 
 
-def read_samples(files: CellFiles) -> Samples | None:
+def read_samples(cell: CellItems) -> Samples | None:
     """Return the items of a cell's score; None if they are unknown.
 
     They are unknown for types of tasks that keep no items, for items that do not give the score
     (metrics other than the means and correlations of `Sample`), and for unreadable files. The order
     of items is the same for all cells that have them.
     """
-    samples = _read(files)
+    samples = _read(cell)
     return None if isinstance(samples, str) else samples
 
 
@@ -97,9 +97,9 @@ NO_ITEMS = "the items are not known"
 """Why there is nothing to say of most cells."""
 
 
-def why_unknown(files: CellFiles) -> str:
+def why_unknown(cell: CellItems) -> str:
     """Return why `read_samples` returns None for a cell, in a few words; else an empty text."""
-    found = _read(files)
+    found = _read(cell)
     return found if isinstance(found, str) else ""
 
 
@@ -173,9 +173,9 @@ def score_of(samples: Samples) -> float:
     )
 
 
-def _read(files: CellFiles) -> Samples | str:
+def _read(cell: CellItems) -> Samples | str:
     """Return the items of a cell's score, or the reason why they are unknown."""
-    result = read_result(files)
+    result = cell.result
     if result is None:
         return NO_ITEMS
     try:
@@ -187,7 +187,7 @@ def _read(files: CellFiles) -> Samples | str:
         if all(isinstance(entry.get("v_measures"), list) for entry in entries.values()):
             samples = {part: _of_sets(part, entry) for part, entry in entries.items()}
         else:
-            samples = _of_items(files, entries)
+            samples = _of_items(cell, entries)
         if any(np.isnan(sample.values).any() for sample in samples.values()):
             return "some items have no score"
         for part, entry in entries.items():
@@ -220,29 +220,86 @@ class ItemShares:
     lacking: int = 0
 
 
-def read_shares(files: CellFiles, samples: Samples) -> ItemShares:
+def read_shares(cell: CellItems, samples: Samples) -> ItemShares:
     """Return the texts that the items of a cell share with others.
 
     Args:
-        files: of the cell.
+        cell: the cell.
         samples: result of `read_samples`.
     """
+    task = cell.files.task
     if any(sample.units == "sets" for sample in samples.values()):
-        return ItemShares(_shares_nothing(files.task, samples))
+        return ItemShares(_shares_nothing(task, samples))
     try:
-        with pq.ParquetFile(whole_items(files), read_dictionary=["split", "subset"]) as file:
-            names = file.schema_arrow.names
-            columns = ["split", "subset", "id", "shares", "relevant.list.element.id"]
-            table = file.read(columns=[one for one in columns if one.split(".")[0] in names])
-        return _shares(files.task, table.unify_dictionaries().combine_chunks(), samples)
+        names = [name for name in ("split", "subset", "id", "shares") if name in cell.names]
+        table = cell.table(names)
+        # Only older items are linked by their documents.
+        if _are_older(table) and "relevant" in cell.names:
+            table = cell.table([*names, "relevant"])
+        return _shares(task, table, samples)
     # The file is damaged, or has another layout.
     except (ItemsError, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
-        return ItemShares(_shares_nothing(files.task, samples), are_older=True)
+        return ItemShares(_shares_nothing(task, samples), are_older=True)
+
+
+class TaskSamples:
+    """The samples of the cells of one task, and the texts that their items share with others.
+
+    Attributes:
+        samples: items of each cell that was read; None: unknown.
+        why: the reason why the items of a cell are unknown.
+    """
+
+    def __init__(self, cells: Iterable[CellItems] = ()) -> None:
+        self.samples: dict[CellFiles, Samples | None] = {}
+        self.why: dict[CellFiles, str] = {}
+        # Cells with the same items have the same shared texts, which are read once.
+        self._groups: dict[CellFiles, int] = {}
+        self._firsts: list[tuple[str, Samples]] = []
+        self._shares: list[ItemShares] = []
+        for cell in cells:
+            self.read(cell)
+
+    def read(self, cell: CellItems, scope: str = "") -> None:
+        """Read the samples of a cell.
+
+        Args:
+            cell: the cell.
+            scope: scope within which equal ids mean the same texts.
+        """
+        samples = self.samples[cell.files] = read_samples(cell)
+        if samples is None:
+            self.why[cell.files] = why_unknown(cell) or NO_ITEMS
+            return
+        for group, (other, first) in enumerate(self._firsts):
+            if other == scope and same_items(first, samples):
+                # Cells of older versions lack this.
+                if self._shares[group].are_older:
+                    self._shares[group] = read_shares(cell, samples)
+                break
+        else:
+            group = len(self._firsts)
+            self._firsts.append((scope, samples))
+            self._shares.append(read_shares(cell, samples))
+        self._groups[cell.files] = group
+
+    def shares(self, files: CellFiles) -> ItemShares:
+        """Return the texts that the items of a cell share with others.
+
+        Raises:
+            KeyError: the cell's items are unknown.
+        """
+        return self._shares[self._groups[files]]
+
+
+def _are_older(table: pa.Table) -> bool:
+    """Return whether items were written before shared texts were recorded."""
+    return "shares" not in table.column_names or table["shares"].null_count == len(table)
 
 
 def _shares(task: str, table: pa.Table, samples: Samples) -> ItemShares:
     """Return the texts that items share, from a table with numbered splits and subsets."""
-    are_older = "shares" not in table.column_names or table["shares"].null_count == len(table)
+    are_older = _are_older(table)
     codes, of_part = _parts(table)
     rows = {part: _rows(table, codes, of_part[part]) for part in samples}
     # Documents of two splits are different whatever their ids, unless all queries are the same, as
@@ -339,10 +396,13 @@ def _linked_by_ids(
         rows: rows of a split and subset.
     """
     owners, texts = [], []
-    for place, documents in enumerate(rows["relevant"].to_pylist()):
-        if documents:
+    lists = rows["relevant"].combine_chunks()
+    times = pc.fill_null(pc.list_value_length(lists), 0).to_pylist()
+    documents = iter(lists.flatten().field("id").to_pylist())
+    for place, count in enumerate(times):
+        if count:
             owners.append(place)
-            texts.append(digest_of_names(*scope, *sorted(one["id"] for one in documents)))
+            texts.append(digest_of_names(*scope, *sorted(islice(documents, count))))
     return np.array(owners, dtype=np.int64), np.array(texts, dtype=np.uint64)
 
 
@@ -352,13 +412,12 @@ def _of_sets(part: Part, entry: Mapping[str, Any]) -> Sample:
     return Sample((*part, len(values)), values, units="sets")
 
 
-def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> dict[Part, Sample]:
-    with pq.ParquetFile(whole_items(files), read_dictionary=["split", "subset"]) as file:
-        units = _units(file.metadata)
-        columns = list(_COLUMNS)
-        if any("scores_per_experiment" in entry for entry in entries.values()):
-            columns.append(_column_of_right(file))
-        table = file.read(columns=columns).unify_dictionaries().combine_chunks()
+def _of_items(cell: CellItems, entries: Mapping[Part, Mapping[str, Any]]) -> dict[Part, Sample]:
+    units = _units(cell.metadata)
+    columns = list(_COLUMNS)
+    if any("scores_per_experiment" in entry for entry in entries.values()):
+        columns.append(column_of_right(cell))
+    table = cell.table(columns)
     codes, of_part = _parts(table)
     samples = {}
     for (split, subset), entry in entries.items():
@@ -378,12 +437,12 @@ def _of_items(files: CellFiles, entries: Mapping[Part, Mapping[str, Any]]) -> di
     return samples
 
 
-def _column_of_right(file: pq.ParquetFile) -> str:
+def column_of_right(cell: CellItems) -> str:
     """Return the column that holds which experiments classify a text correctly.
 
     Older items only have the predictions, which are far larger.
     """
-    if "right" in file.schema_arrow.names and file.read(columns=["right"])["right"].null_count == 0:
+    if "right" in cell.names and cell.table(["right"])["right"].null_count == 0:
         return "right"
     return "predictions"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from read_cells import analysed_table
 from report_cells import BGE, item_rows, write_cell
 
 from lcbench.reporting import formats
-from lcbench.reporting.intervals import analyse
 from lcbench.reporting.score_table import ScoreTable
 from lcbench.reporting.statistics import NOTHING, Draws, TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
@@ -193,7 +193,7 @@ def analysed(tmp_path: Path) -> tuple[ScoreTable, Choice]:
 
     scores = results.read(lambda task, _: "BeirRetr", warn)
     (table,) = build_tables(scores)
-    choice = choose(table, analyse(table, scores, resamples=2000))
+    choice = choose(table, analysed_table(table, scores, resamples=2000))
     assert choice is not None
     return table, choice
 

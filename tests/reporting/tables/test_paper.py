@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from read_cells import standard_error
 from report_cells import BGE, PAPER_PROTOCOL, RELEVANT, item_rows, write_cell
 from screens import shown
 
 from lcbench.hub.models import shipped_models
 from lcbench.reporting import formats
+from lcbench.reporting.reading import read_items
 from lcbench.reporting.select import WHOLE, report_folder
 from lcbench.reporting.tables import paper
-from lcbench.reporting.tables.paper import Comparison, compare, is_papers
+from lcbench.reporting.tables.paper import Comparison, asked_cells, compare, is_papers
 from lcbench.reporting.tables.paper_comparison import comparison_tables
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of, shipped_suites
 from lcbench.tempscale.policy import BASELINE, ByRole, Constant, Policy
-from lcbench.uncertainty.covariance import HALF_WIDTH, standard_error
+from lcbench.uncertainty.covariance import HALF_WIDTH
 
 GIST = "avsolatorio/GIST-small-Embedding-v0"
 E5 = "dwzhu/e5-base-4k"
@@ -47,7 +49,8 @@ def frame(results: Results) -> Any:
 
 
 def compared(results: Results) -> tuple[Comparison, ...]:
-    return compare(frame(results))
+    asked = asked_cells(frame(results))
+    return compare(asked, read_items([], [], asked, resamples=0, seed=0).compared)
 
 
 def the(comparisons: Sequence[Comparison], row: str, column: str, **more: Any) -> Comparison:
@@ -471,21 +474,12 @@ def test_doubtful_numbers_have_a_footnote(results: Results) -> None:
     assert "Table 1" not in text.replace("the paper's Table 1", "")
 
 
-def test_only_items_of_numbers_in_common_are_read(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_items_of_numbers_in_common_are_read(results: Results) -> None:
     write_means(results, RAW)
     write_means(results, OURS, Constant(0.7))
     write_means(results, {"STSBenchmark": 0.86})
-    read: list[str] = []
-    original = paper.noise_of
-
-    def recorded(cells: Any) -> Any:
-        read.extend(f"{cell.task} {cell.folder.name}" for cell in cells if cell is not None)
-        return original(cells)
-
-    monkeypatch.setattr(paper, "noise_of", recorded)
-    compared(results)
+    asked = asked_cells(frame(results))
+    read = sorted(f"{cell.task} {cell.folder.name}" for cell in asked.with_samples)
     assert read == [f"NFCorpus {'f' * 40}", f"SciFact {'f' * 40}"]
 
 

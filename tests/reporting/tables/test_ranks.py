@@ -15,6 +15,7 @@ from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.changes import Change
 from lcbench.reporting.tables.items_by_length import items_of_tables
 from lcbench.reporting.tables.ranks import LongestRanks, rank_of_longest, rank_table, ranks_of
+from lcbench.results.cell_items import CellItems
 from lcbench.results.folder import Results
 from lcbench.tasks.suites import column_of
 from lcbench.tempscale.policy import Constant
@@ -36,7 +37,7 @@ def found_in(results: Results) -> list[LongestRanks]:
 def test_the_rank_of_the_longest_documents(results: Results) -> None:
     rows = item_rows([0.5] * 5, relevant=RELEVANT)
     files = write_cell(results, "SciFact", 0.5, rows)
-    rank, error = rank_of_longest(files) or (None, None)
+    rank, error = rank_of_longest(CellItems(files)) or (None, None)
     assert rank == pytest.approx((10 + 20 + 40 + 30) / 4)
     # Over three queries with sums 10, 60, 30 and counts 1, 2, 1: residuals of 25 a document.
     residuals = np.array([10 - 25, 60 - 50, 30 - 25])
@@ -52,14 +53,14 @@ def test_documents_of_two_splits_are_not_the_same_for_having_one_id(results: Res
     entries = {(split, "default"): {"main_score": 0.5} for split in ("test_128", "test_512")}
     files = write_cell(results, "LEMBNeedleRetrieval", entries, rows)
     # Two of ten documents: 503 and 504 tokens, with ranks 4 and 5. By their ids there were five.
-    assert (rank_of_longest(files) or (None,))[0] == pytest.approx(4.5)
+    assert (rank_of_longest(CellItems(files)) or (None,))[0] == pytest.approx(4.5)
 
 
 def test_without_relevant_documents_there_is_no_rank(results: Results) -> None:
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5)) is None
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, item_rows([0.5]))) is None
-    none_found = item_rows([0.5], relevant=[[]])
-    assert rank_of_longest(write_cell(results, "SciFact", 0.5, none_found)) is None
+    assert rank_of_longest(CellItems(write_cell(results, "SciFact", 0.5))) is None
+    for rows in (item_rows([0.5]), item_rows([0.5], relevant=[[]])):
+        files = write_cell(results, "SciFact", 0.5, rows)
+        assert rank_of_longest(CellItems(files)) is None
 
 
 def test_ranks_of_every_task_with_relevant_documents(results: Results) -> None:

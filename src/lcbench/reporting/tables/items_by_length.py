@@ -1,9 +1,9 @@
-"""Reads the items of a task's cells with their lengths, once for all tables by length."""
+"""The items of a task's cells with their lengths, for all tables by length."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.score_table import BASELINE, ScoreTable
-from lcbench.results.content import read_result
-from lcbench.results.items import ItemsError, whole_items
-from lcbench.uncertainty.items import ordered_items
+from lcbench.results.cell_items import CellItems
+from lcbench.results.items import ItemsError
+from lcbench.uncertainty.items import column_of_right, ordered_items
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +153,7 @@ def places_of_tables(
         scores: the frame that they were built from.
 
     Returns:
-        the files by policy, the baseline first, for `read_items`.
+        the files by policy, the baseline first.
     """
     return [
         (
@@ -178,64 +177,107 @@ def items_of_tables(
 ) -> Iterator[tuple[Place, Items]]:
     """Yield the items of `places_of_tables` except those without scores, such as clusterings."""
     for place, cells in places_of_tables(tables, scores):
-        items = read_items(cells)
+        items = items_of((policy, CellItems(files)) for policy, files in cells.items())
         if items is not None:
             yield place, items
 
 
-def read_items(cells: Mapping[str, CellFiles]) -> Items | None:
+def items_of(cells: Iterable[tuple[str, CellItems]]) -> Items | None:
     """Return the items of cells by policy; None without a baseline whose items have scores.
 
     A cell with other items than the baseline has no values, and one with other relevant documents
     no ranks.
+
+    Args:
+        cells: policies and cells, the baseline first. Each cell is needed only until the next one.
     """
-    if BASELINE not in cells:
-        return None
-    baseline = _read(cells[BASELINE], (*_IDENTITY, *_COLUMNS), _NEWER)
+    found: _Collected | None = None
+    for policy, cell in cells:
+        if policy == BASELINE:
+            found = _collected(cell)
+        if found is not None:
+            found.add(policy, cell)
+    return None if found is None else found.items()
+
+
+def _collected(cell: CellItems) -> _Collected | None:
+    """Return the items of a baseline, to which cells are added; None if they have no scores."""
+    baseline = _read(cell, (*_IDENTITY, *_COLUMNS), _NEWER)
     # Clusterings have items, but no score of each.
     if baseline is None or baseline["score"].null_count == len(baseline):
         return None
-    baseline, clusters = ordered_items(cells[BASELINE].task, baseline)
-    identity = baseline.select(list(_IDENTITY))
-    parts = np.unique(_part_numbers(identity), return_inverse=True)[1]
-    splits = set(pc.unique(baseline["split"]).to_pylist())
-    are_lengths = all(LENGTH_SPLIT.fullmatch(str(split)) for split in splits)
+    baseline, clusters = ordered_items(cell.files.task, baseline)
     is_query = baseline["relevant"].null_count < len(baseline)
     is_pair = not is_query and baseline["tokens_2"].null_count < len(baseline)
     is_text = not (is_query or is_pair) and baseline["gold"].null_count < len(baseline)
     if not (is_query or is_pair or is_text):
         return None
-    entries = _entries(cells[BASELINE])
-    draws = _draws(entries) if is_text else 0
-    needed = ("score", *(("relevant",) if is_query else ()), *(("gold",) if is_text else ()))
-    values: dict[str, NDArray[np.float64]] = {}
-    right: dict[str, NDArray[np.bool_]] = {}
-    relevant = _Documents(parts) if is_query else None
-    for policy, files in cells.items():
-        more = ("right", "predictions") if draws else ()
-        table = _read(files, (*_IDENTITY, *needed), more)
-        table = None if table is None else _in_order(table, identity)
+    return _Collected(baseline, clusters, _entries(cell.result), is_query, is_pair)
+
+
+class _Collected:
+    """The items of a baseline, and the values that cells with the same items have of them.
+
+    Args:
+        baseline: items in the order of `ordered_items`.
+        clusters: cluster of each item.
+        entries: mteb's scores of the baseline.
+        is_query: whether they are queries.
+        is_pair: whether they are pairs; else texts, if not queries.
+    """
+
+    def __init__(
+        self,
+        baseline: pa.Table,
+        clusters: NDArray[np.uint64],
+        entries: Sequence[Mapping[str, Any]],
+        is_query: bool,
+        is_pair: bool,
+    ) -> None:
+        self._baseline = baseline
+        self._identity = baseline.select(list(_IDENTITY))
+        self._parts = np.unique(_part_numbers(self._identity), return_inverse=True)[1]
+        self._clusters = clusters
+        self._entries = entries
+        self._is_query, self._is_pair = is_query, is_pair
+        self._is_text = not (is_query or is_pair)
+        self._draws = _draws(entries) if self._is_text else 0
+        self._values: dict[str, NDArray[np.float64]] = {}
+        self._right: dict[str, NDArray[np.bool_]] = {}
+        self._relevant = _Documents(self._parts) if is_query else None
+
+    def add(self, policy: str, cell: CellItems) -> None:
+        """Add a policy's values; the baseline's must be added first."""
+        names = [*_IDENTITY, "score"]
+        names += ["relevant"] * self._is_query + ["gold"] * self._is_text
+        table = _read(cell, names, of_draws=self._draws > 0)
+        table = None if table is None else _in_order(table, self._identity)
         if table is None:
-            continue
-        values[policy] = _numbers(table["score"])
-        if draws and (found := _right(table, draws)) is not None:
-            right[policy] = found
-        if relevant is not None:
-            relevant.add(policy, table["relevant"].combine_chunks())
-    pairs = None if relevant is None else relevant.relevant()
-    tokens, characters = _lengths(baseline, pairs, is_query, is_pair)
-    return Items(
-        metric="Spearman" if is_pair else "accuracy" if is_text else _metric(entries),
-        tokens=tokens,
-        characters=characters,
-        values=values,
-        right=right if right.keys() == values.keys() else {},
-        gold=baseline["gold"].to_numpy().astype(float) if is_pair else None,
-        parts=parts,
-        clusters=clusters,
-        relevant=pairs,
-        splits_are_lengths=are_lengths,
-    )
+            return
+        self._values[policy] = _numbers(table["score"])
+        if self._draws and (found := _right(table, self._draws)) is not None:
+            self._right[policy] = found
+        if self._relevant is not None:
+            self._relevant.add(policy, table["relevant"].combine_chunks())
+
+    def items(self) -> Items:
+        baseline = self._baseline
+        splits = set(pc.unique(baseline["split"]).to_pylist())
+        pairs = None if self._relevant is None else self._relevant.relevant()
+        tokens, characters = _lengths(baseline, pairs, self._is_query, self._is_pair)
+        metric = "Spearman" if self._is_pair else "accuracy"
+        return Items(
+            metric=_metric(self._entries) if self._is_query else metric,
+            tokens=tokens,
+            characters=characters,
+            values=self._values,
+            right=self._right if self._right.keys() == self._values.keys() else {},
+            gold=baseline["gold"].to_numpy().astype(float) if self._is_pair else None,
+            parts=self._parts,
+            clusters=self._clusters,
+            relevant=pairs,
+            splits_are_lengths=all(LENGTH_SPLIT.fullmatch(str(split)) for split in splits),
+        )
 
 
 class _Documents:
@@ -293,19 +335,33 @@ def _same_pairs(
 
 
 def _read(
-    files: CellFiles, columns: Sequence[str], optional: Sequence[str] = ()
+    cell: CellItems,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    of_draws: bool = False,
 ) -> pa.Table | None:
     """Return columns of a cell's items, including optional ones if present.
 
     None if they are missing, broken or of another layout.
+
+    Args:
+        cell: the cell.
+        columns: names of columns.
+        optional: names of columns that older results lack.
+        of_draws: whether to include which training draws classify a text correctly, if known.
     """
     try:
-        with pq.ParquetFile(whole_items(files)) as file:
-            there = [one for one in optional if one in file.schema_arrow.names]
-            wanted = [*columns, *there]
-            return file.read(columns=wanted).select(wanted)
+        there = [name for name in optional if name in cell.names]
+        if of_draws and (right := column_of_right(cell)) in cell.names:
+            there.append(right)
+        table = cell.table([*columns, *there])
     except (OSError, ItemsError, KeyError, pa.ArrowException):
         return None
+    for name in ("split", "subset"):
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].cast(pa.string()))
+    return table
 
 
 def _in_order(items: pa.Table, identity: pa.Table) -> pa.Table | None:
@@ -391,10 +447,10 @@ def _right(items: pa.Table, draws: int) -> NDArray[np.bool_] | None:
     return np.asfortranarray(flags.reshape(len(items), draws))
 
 
-def _entries(files: CellFiles) -> list[dict[str, Any]]:
-    """Return mteb's scores of each split and subset; none if its result cannot be read."""
-    result = read_result(files) or {"scores": {}}
-    return [entry for of_split in result["scores"].values() for entry in of_split]
+def _entries(result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return mteb's scores of each split and subset; none of an unreadable result."""
+    of_splits = {} if result is None else result["scores"]
+    return [entry for of_split in of_splits.values() for entry in of_split]
 
 
 def _draws(entries: Sequence[Mapping[str, Any]]) -> int:

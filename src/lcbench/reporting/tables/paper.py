@@ -20,12 +20,12 @@ import numpy as np
 from lcbench.hub.models import shipped_models
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.ranks import rank_of_longest
 from lcbench.results.cell import texts_of
 from lcbench.system.resources import shipped
 from lcbench.tasks.suites import shipped_suites
 from lcbench.tempscale.policy import ByRole, Constant
 from lcbench.uncertainty.covariance import HALF_WIDTH, Noise, noise_of, standard_error
+from lcbench.uncertainty.items import TaskSamples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,22 +118,101 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
     return said and whole and texts_of(protocol) is None
 
 
-def compare(scores: pd.DataFrame) -> tuple[Comparison, ...]:
-    """Return the paper's numbers with lcbench's, in the paper's order; empty if there are none.
+@dataclass(frozen=True)
+class Asked:
+    """The cells that are compared with the paper, and those whose items that needs.
+
+    Attributes:
+        models: the paper's models as far as they were measured.
+        sampled: by task, the cells of Table 1, the baseline and the paper's τ of each model; None:
+            in no number that is compared.
+        alone: cells of Table 2, each compared by itself.
+        ranked: cells of Table 3.
+    """
+
+    models: Sequence[_Model]
+    sampled: Mapping[str, Sequence[CellFiles | None]]
+    alone: frozenset[CellFiles]
+    ranked: frozenset[CellFiles]
+
+    @property
+    def with_samples(self) -> frozenset[CellFiles]:
+        """The cells whose samples are needed."""
+        return self.alone.union(
+            files for cells in self.sampled.values() for files in cells if files is not None
+        )
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the items of one task say of the numbers that are compared.
+
+    Attributes:
+        noise: variation of the cells of Table 1.
+        errors: standard errors of the cells of Table 2 as fractions; None: unknown.
+        ranks: results of `ranks.rank_of_longest` for the cells of Table 3.
+    """
+
+    noise: Noise
+    errors: Mapping[CellFiles, float | None]
+    ranks: Mapping[CellFiles, tuple[float, float | None] | None]
+
+
+def asked_cells(scores: pd.DataFrame) -> Asked:
+    """Return the cells that are compared with the paper.
 
     Only cells of the paper's models count, under the paper's protocol and at the window that the
-    paper gives the model. Table 1 is that of `table1.build_tables` over the suite `paper`, with the
-    paper's τ of each model and not our best; a column of which tasks are missing has no number.
+    paper gives the model.
+
+    Args:
+        scores: the frame of `Results.read`.
+    """
+    models = _models(scores)
+    alone = (model.files[policy, task] for model, policy, task, _ in _cells_of_table2(models))
+    ranked = (files for _, _, files, _ in _cells_of_table3(models))
+    return Asked(models, _sampled(models), frozenset(alone), frozenset(ranked))
+
+
+def estimates(
+    task: str,
+    asked: Asked,
+    read: TaskSamples,
+    ranks: Mapping[CellFiles, tuple[float, float | None] | None],
+) -> Estimates:
+    """Return what the items of a task say of the numbers that are compared.
+
+    Args:
+        task: its name.
+        asked: result of `asked_cells`.
+        read: samples of the task's cells, those of `asked` among them.
+        ranks: results of `ranks.rank_of_longest` for the cells of Table 3.
+    """
+    alone = [files for files in asked.alone if files.task == task]
+    errors = {files: standard_error(files, read) for files in alone}
+    return Estimates(noise_of(asked.sampled.get(task, ()), read), errors, ranks)
+
+
+def compare(asked: Asked, known: Mapping[str, Estimates]) -> tuple[Comparison, ...]:
+    """Return the paper's numbers with lcbench's, in the paper's order; empty if there are none.
+
+    Table 1 is that of `table1.build_tables` over the suite `paper`, with the paper's τ of each
+    model and not our best; a column of which tasks are missing has no number.
 
     Table 2 gives queries and documents temperatures of their own on two tasks. The paper does not
     state its τ; that of the model's row in Table 1 is taken. Table 3 is of
     `ranks.rank_of_longest`.
 
     Args:
-        scores: the frame of `Results.read`.
+        asked: result of `asked_cells`.
+        known: results of `estimates` for all tasks whose items are needed.
     """
-    models = _models(scores)
-    compared = (*_table1(models), *_table2(models), *_table3(models))
+    errors = {cell: error for one in known.values() for cell, error in one.errors.items()}
+    ranks = {cell: rank for one in known.values() for cell, rank in one.ranks.items()}
+    compared = (
+        *_table1(asked.models, {task: one.noise for task, one in known.items()}),
+        *_table2(asked.models, errors),
+        *_table3(asked.models, ranks),
+    )
     return compared if any(one.ours is not None for one in compared) else ()
 
 
@@ -260,8 +339,8 @@ def _doubt(table: str, model: str, row: str, column: str) -> str:
     return ""
 
 
-def _table1(models: Sequence[_Model]) -> Iterator[Comparison]:
-    noise_of_columns = _noise_of_columns(models)
+def _table1(models: Sequence[_Model], noises: Mapping[str, Noise]) -> Iterator[Comparison]:
+    noise_of_columns = _noise_of_columns(noises)
     for row in _rows(TABLE_1):
         kind = row["row_kind"]
         for column in (*_columns(), AVERAGE):
@@ -324,7 +403,10 @@ def _mean_improvement(
     yield replace(comparison, ours=fmean(values), noise=noise)
 
 
-def _table2(models: Sequence[_Model]) -> Iterator[Comparison]:
+def _cells_of_table2(
+    models: Sequence[_Model],
+) -> Iterator[tuple[_Model, str, str, dict[str, str]]]:
+    """Yield the model, policy and task of each measured cell of Table 2, with the paper's row."""
     for model in models:
         tau = float(model.tau)
         policies = {
@@ -334,71 +416,90 @@ def _table2(models: Sequence[_Model]) -> Iterator[Comparison]:
             "Raw": BASELINE,
         }
         for row in _rows(TABLE_2):
-            task, setting = row["dataset"], row["setting"]
-            policy = policies[setting]
-            ours = model.score(policy, task)
-            if ours is None:
-                continue
-            error = standard_error(model.files[policy, task])
-            yield model.comparison(
-                TABLE_2,
-                policy,
-                setting,
-                task,
-                float(row[model.paper]),
-                ours=ours,
-                noise=None if error is None else _half_width(TABLE_2, 100 * error),
-                note="" if setting == "Raw" else "the paper does not state the τ of Table 2",
-            )
+            task, policy = row["dataset"], policies[row["setting"]]
+            if model.score(policy, task) is not None:
+                yield model, policy, task, row
 
 
-def _table3(models: Sequence[_Model]) -> Iterator[Comparison]:
+def _table2(
+    models: Sequence[_Model], errors: Mapping[CellFiles, float | None]
+) -> Iterator[Comparison]:
+    for model, policy, task, row in _cells_of_table2(models):
+        error, setting = errors[model.files[policy, task]], row["setting"]
+        yield model.comparison(
+            TABLE_2,
+            policy,
+            setting,
+            task,
+            float(row[model.paper]),
+            ours=model.score(policy, task),
+            noise=None if error is None else _half_width(TABLE_2, 100 * error),
+            note="" if setting == "Raw" else "the paper does not state the τ of Table 2",
+        )
+
+
+def _cells_of_table3(
+    models: Sequence[_Model],
+) -> Iterator[tuple[_Model, str, CellFiles, dict[str, str]]]:
+    """Yield the model, policy and files of each measured cell of Table 3, with the paper's row."""
     for model in models:
         for row in _rows(TABLE_3):
             policy = Constant(float(row["temperature"])).canonical
             files = model.files.get((policy, row["dataset"]))
-            found = None if files is None else rank_of_longest(files)
-            if found is None:
-                continue
-            rank, error = found
-            yield model.comparison(
-                TABLE_3,
-                policy,
-                "rank",
-                row["dataset"],
-                float(row[model.paper]),
-                ours=rank,
-                noise=None if error is None else _half_width(TABLE_3, error),
-            )
+            if files is not None:
+                yield model, policy, files, row
+
+
+def _table3(
+    models: Sequence[_Model], ranks: Mapping[CellFiles, tuple[float, float | None] | None]
+) -> Iterator[Comparison]:
+    for model, policy, files, row in _cells_of_table3(models):
+        if (found := ranks[files]) is None:
+            continue
+        rank, error = found
+        yield model.comparison(
+            TABLE_3,
+            policy,
+            "rank",
+            row["dataset"],
+            float(row[model.paper]),
+            ours=rank,
+            noise=None if error is None else _half_width(TABLE_3, error),
+        )
 
 
 _Shares = Sequence[tuple[Noise, float]]
 """What the mean over tasks varies with: the noise of each task, and its share in the mean."""
 
 
-def _noise_of_columns(models: Sequence[_Model]) -> Mapping[str, _Shares]:
+def _sampled(models: Sequence[_Model]) -> dict[str, list[CellFiles | None]]:
+    """Return the cells of Table 1 by task, in pairs: the baseline and the paper's τ of each model.
+
+    Only where a number is compared are the items worth reading; elsewhere there is None.
+    """
+    cells = [(model, policy) for model in models for policy in (BASELINE, model.tau)]
+    return {
+        task: [
+            model.files[policy, task] if model.mean(policy, column) is not None else None
+            for model, policy in cells
+        ]
+        for column, tasks in _columns().items()
+        for task in tasks
+    }
+
+
+def _noise_of_columns(noises: Mapping[str, Noise]) -> Mapping[str, _Shares]:
     """Return the noise of the tasks that make up each column, `Avg` included.
 
     Tasks are independent of one another, models and temperatures are not: they share the items.
-    Cells come in pairs, the baseline and the paper's τ of each model.
+
+    Args:
+        noises: by task.
     """
-    cells = [(model, policy) for model in models for policy in (BASELINE, model.tau)]
-    found: dict[str, list[tuple[Noise, float]]] = {}
-    for column, tasks in _columns().items():
-        whole = [model.mean(policy, column) is not None for model, policy in cells]
-        found[column] = [
-            (
-                # Only where a number is compared are the items worth reading.
-                noise_of(
-                    [
-                        model.files[policy, task] if is_whole else None
-                        for (model, policy), is_whole in zip(cells, whole, strict=True)
-                    ]
-                ),
-                1 / len(tasks),
-            )
-            for task in tasks
-        ]
+    found = {
+        column: [(noises.get(task, Noise(())), 1 / len(tasks)) for task in tasks]
+        for column, tasks in _columns().items()
+    }
     found[AVERAGE] = [
         (noise, share / len(found)) for column in found.values() for noise, share in column
     ]

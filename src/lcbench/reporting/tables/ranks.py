@@ -13,7 +13,7 @@ from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Style, Table, name
 from lcbench.reporting.tables.changes import MISSING_VALUE, Change, changes_of
-from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, read_items
+from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, items_of
 from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
 from lcbench.reporting.text import TOO_FEW, two_decimals
 from lcbench.uncertainty.covariance import ratio_error
@@ -22,7 +22,7 @@ from lcbench.uncertainty.sums import RESAMPLES, SEED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lcbench.results.files import CellFiles
+    from lcbench.results.cell_items import CellItems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def ranks_of(
     )
 
 
-def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
+def rank_of_longest(cell: CellItems) -> tuple[float, float | None] | None:
     """Return the mean rank of the longest 20 % of the relevant documents, and its standard error.
 
     The paper (Table 3) says no more of how they are chosen. Here: of the distinct documents that
@@ -104,12 +104,12 @@ def rank_of_longest(files: CellFiles) -> tuple[float, float | None] | None:
     (`covariance.ratio_error`).
 
     Args:
-        files: of a cell of a retrieval task.
+        cell: a cell of a retrieval task.
 
     Returns:
         None if its items are missing or have no relevant documents.
     """
-    items = read_items({BASELINE: files})
+    items = items_of([(BASELINE, cell)])
     if items is None or items.relevant is None or len(items.relevant.items) == 0:
         return None
     long, _, _ = _longest(items.relevant)
