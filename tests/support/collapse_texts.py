@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcbench.measures.collapse import Embeddings, Options, measure, measure_matrix, prepare
+from lcbench.measures.figures import FigureOptions, Material, PaperFigure, Subject, make
 from lcbench.measures.files import Measurement
 from lcbench.measures.sentences import sentences_of
 
@@ -47,6 +48,22 @@ def embed(texts: Sequence[str], pull: float = 0.0) -> NDArray[np.float32]:
         mean /= np.linalg.norm(mean)
         rows.append(mean + pull * np.log2(max(1, len(sentences))) * COMMON)
     return np.array(rows, dtype=np.float32)
+
+
+def made_figures() -> list[PaperFigure]:
+    """Return Figures 1b and 1c of a model that draws long texts together at τ = 1."""
+    subject = Subject(
+        ("τ = 1", "τ = 0.8"),
+        lambda repair, some: embed(some, 0.15 if repair == "τ = 1" else 0.0),
+        embed,
+        words,
+        180,
+    )
+    options = FigureOptions(resamples=1_000)
+    return [
+        make(number, subject, Material(tuple(texts())), options, model="org/toy", task="120 texts")
+        for number in ("1b", "1c")
+    ]
 
 
 def made_measurements() -> list[Measurement]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from omegaconf import DictConfig
 
+    from lcbench.measures.figures import PaperFigure
     from lcbench.measures.files import Measurement
     from lcbench.settings.collapse import CollapseSettings
     from lcbench.system.observer import Observer
@@ -27,13 +30,15 @@ class Collapses:
 
     Attributes:
         measurements: one for each model, temperature and task, in the order of the request.
-        failed: what could not be measured, each with the reason.
+        failed: what could not be measured or drawn, each with the reason.
+        figures: of the paper, by number, for each model and task.
         notes: what whoever reads the numbers has to know.
     """
 
     measurements: tuple[Measurement, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    figures: tuple[PaperFigure, ...] = ()
 
     @property
     def collapses(self) -> bool:
@@ -59,10 +64,11 @@ class Collapses:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """Sentences on each measurement, the baseline of each model first."""
+        """Sentences on each measurement, the baseline of each model first, then on each figure."""
         from lcbench.reporting.collapse import headlines_of
+        from lcbench.reporting.figures.paper import sentence_of
 
-        return headlines_of(self.measurements)
+        return (*headlines_of(self.measurements), *map(sentence_of, self.figures))
 
     def report(self, folder: str | PathLike[str]) -> Path:
         """Write tables, figures and a page, and return the page.
@@ -72,7 +78,7 @@ class Collapses:
         """
         from lcbench.reporting.collapse import PAGE, report
 
-        report(self.measurements, Path(folder))
+        report(self.measurements, Path(folder), self.figures)
         return Path(folder) / PAGE
 
     def __repr__(self) -> str:
@@ -108,6 +114,8 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
         settings.options,
         options_of(asked),
         observer,
+        settings.figures,
+        settings.figure_texts,
     )
     labels = labels_of(grid)
     return Collapses(
@@ -116,7 +124,8 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
             for path in done.paths
             if (found := files.read(path)) is not None
         ),
-        {str(cell): reason for cell, reason in done.failed.items()},
+        {str(cell): reason for cell, reason in done.failed.items()} | done.unmade,
+        figures=tuple(done.figures),
     )
 
 
@@ -148,7 +157,7 @@ def collapse(
         mirror: a folder in which models and datasets are looked for first.
         offline: whether the network may not be used.
         progress: as in `lcbench.evaluate`.
-        keys: any other key of `python -m lcbench collapse`: `passages`, `bins`, `device` …
+        keys: any other key of `python -m lcbench collapse`: `figures`, `passages`, `bins` …
 
     Returns:
         The measurements; printed, they say whether the model collapses.
@@ -159,6 +168,7 @@ def collapse(
     Examples:
         >>> lcbench.collapse("minilm")
         >>> lcbench.collapse(SentenceTransformer("…"), texts=my_texts).tables["collapse"]
+        >>> lcbench.collapse("minilm", figures=["1c", "3"]).report("collapse-report")
     """
     from lcbench.api.compose import composed
     from lcbench.api.keywords import words_of
@@ -190,7 +200,7 @@ def collapse(
         if texts is not None:
             return _of_texts(config, settings, loaded, texts, observer)
         found = measure_asked(config, settings, observer)
-    if found.failed and not found.measurements:
+    if found.failed and not found.measurements and not found.figures:
         raise LcbenchError("\n".join(f"{name}: {why}" for name, why in found.failed.items()))
     for name, reason in found.failed.items():
         observer.warn(f"{name} could not be measured: {reason}")
@@ -210,9 +220,11 @@ def _of_texts(
     from lcbench.hub.models import locate
     from lcbench.hub.windows import window_of
     from lcbench.measures.collapse import Embeddings, measure, prepare
+    from lcbench.measures.figures import FigureOptions, Material, Subject, make
     from lcbench.measures.files import Measurement
     from lcbench.repair.repair import Repair
     from lcbench.run.collapse import WINDOW_WITHOUT_LIMIT, counter_of
+    from lcbench.run.figures import word_vectors
     from lcbench.tempscale.inject import Injection
     from lcbench.tempscale.policy import BASELINE
 
@@ -228,19 +240,22 @@ def _of_texts(
     baseline: Embeddings | None = None
     found = []
 
-    def embed(some: Sequence[str]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = loaded.encode(list(some), show_progress_bar=False)
+    repairs = {
+        f"τ = {repair.canonical}": repair
+        for repair in map(Repair, dict.fromkeys((BASELINE, *asked.policies)))
+    }
+
+    def embed(repair: str, some: Sequence[str]) -> NDArray[np.float32]:
+        # Texts are documents, which a policy by role knows.
+        policy = repairs[repair].policy.for_role("document")
+        with nullcontext() if policy.is_baseline else Injection(loaded, policy):
+            embeddings: NDArray[np.float32] = loaded.encode(list(some), show_progress_bar=False)
         return embeddings
 
-    for policy in dict.fromkeys((BASELINE, *asked.policies)):
-        repair = Repair(policy)
+    for shown, repair in repairs.items():
         with observer.doing(f"encoding {len(prepared.texts):,} texts, {repair}"):
-            if baseline is None:
-                embeddings = baseline = Embeddings(prepared, embed)
-            else:
-                # Texts are documents, which a policy by role knows.
-                with Injection(loaded, policy.for_role("document")):
-                    embeddings = Embeddings(prepared, embed)
+            embeddings = Embeddings(prepared, partial(embed, shown))
+        baseline = baseline or embeddings
         compared = None if repair.is_baseline else baseline
         found.append(
             Measurement(
@@ -257,7 +272,21 @@ def _of_texts(
                 record={},
             )
         )
-    return Collapses(tuple(found))
+    subject = Subject(
+        repairs=tuple(repairs),
+        embed=embed,
+        word_vectors=partial(word_vectors, loaded),
+        count_tokens=counter_of(loaded),
+        room=room,
+    )
+    how = FigureOptions(settings.figure_texts, settings.options.resamples, settings.options.seed)
+    material = Material(tuple(dict.fromkeys(texts)))
+    with observer.doing("figures of the paper"):
+        figures = tuple(
+            make(number, subject, material, how, model=name, task=found[0].task)
+            for number in settings.figures
+        )
+    return Collapses(tuple(found), figures=figures)
 
 
 def _of_matrix(embeddings: Path, lengths: Path, settings: CollapseSettings) -> Collapses:

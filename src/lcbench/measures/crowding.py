@@ -206,7 +206,7 @@ def averaged_cosine(cosine: float, count: float) -> float:
         cosine: ρ, the mean cosine of single vectors.
         count: k, at least 1; need not be whole.
     """
-    return float(_averaged(np.asarray(cosine, dtype=np.float64), count))
+    return float(averaged(np.asarray(cosine, dtype=np.float64), count))
 
 
 def crowding(
@@ -318,19 +318,19 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
     counts = tuple(sorted(joined.get(CONDITIONS[0], ())))
     if not counts or counts[0] < 2:
         raise RequestError("joined['repeated'] needs texts of 2 sentences or more")
-    drawn = _weights(len(first), resamples, seed)
-    alone = _mean_cosines(first, drawn)
+    drawn = resampled(len(first), resamples, seed)
+    alone = mean_cosines(first, drawn)
     cosines: dict[Condition, list[Draws]] = {}
     averaging: dict[Condition, list[Draws]] = {}
     for name in CONDITIONS:
         rows = _matching("joined", joined, name, counts, first)
-        cosines[name] = [alone, *(_mean_cosines(one, drawn) for one in rows)]
+        cosines[name] = [alone, *(mean_cosines(one, drawn) for one in rows)]
         averaging[name] = [alone] * len(cosines[name])
         if name != "repeated":
             means = _matching("pooled", embedded.pooled, name, counts, first)
-            averaging[name] = [alone, *(_mean_cosines(one, drawn) for one in means)]
+            averaging[name] = [alone, *(mean_cosines(one, drawn) for one in means)]
     counts = (1, *counts)
-    independent = [_averaged(alone, count) for count in counts]
+    independent = [averaged(alone, count) for count in counts]
     return _Drawn(len(first), counts, cosines, averaging, independent)
 
 
@@ -373,15 +373,15 @@ def cosine_by_length(
             "take fewer bins (bins=) or more texts"
         )
     order = np.lexsort((np.arange(len(rows)), sizes))
-    drawn = _weights(len(rows), resamples, seed)
+    drawn = resampled(len(rows), resamples, seed)
     parts = np.array_split(order, bins)
     means = [float(sizes[part].mean()) for part in parts]
     if means[0] == means[-1]:
         raise RequestError("the shortest and the longest texts are of one length: take other texts")
-    cosines = [_mean_cosines(rows[part], drawn[:, part]) for part in parts]
+    cosines = [mean_cosines(rows[part], drawn[:, part]) for part in parts]
     found = []
     for part, mean, cosine in zip(parts, means, cosines, strict=True):
-        averaging = _averaged(cosines[0], mean / means[0])
+        averaging = averaged(cosines[0], mean / means[0])
         texts = len(part)
         found.append(
             LengthBin(
@@ -436,19 +436,27 @@ def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
-def _averaged(cosine: Draws, count: float) -> Draws:
-    averaged: Draws = count * cosine / (1 + (count - 1) * cosine)
-    return averaged
+def averaged(cosine: Draws, count: float) -> Draws:
+    """Return `averaged_cosine` of the mean cosine in each sample, shape (samples,)."""
+    found: Draws = count * cosine / (1 + (count - 1) * cosine)
+    return found
 
 
-def _weights(texts: int, resamples: int, seed: int) -> Draws:
-    """Return how often each text is in each sample; the first sample is the data themselves."""
+def resampled(texts: int, resamples: int, seed: int) -> Draws:
+    """Return how often each text is in each bootstrap sample, shape (resamples + 1, texts).
+
+    The first sample is the texts themselves, each once.
+    """
     drawn = weights(numbered(texts, "crowding"), slice(0, resamples), seed).T
     return np.concatenate([np.ones((1, texts)), drawn.astype(np.float64)])
 
 
-def _mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
+def mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
     """Return the mean cosine of pairs of different texts in each sample, shape (samples,).
+
+    Args:
+        rows: embeddings of length 1, shape (texts, dimensions).
+        drawn: how often each text is in each sample, shape (samples, texts).
 
     A text that is drawn twice does not form a pair with itself, whose cosine would be 1.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from lcbench.measures.crowding import Answer
 from lcbench.reporting import document, page
 from lcbench.reporting.figures.collapse import by_length, by_sentences, figures_of, points_of
 from lcbench.reporting.figures.panels import Curves
+from lcbench.reporting.figures.paper import by_number, panels_of, sentence_of, stem_of, title_of
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.table import Table, as_json
 from lcbench.reporting.tables.collapse import (
@@ -31,6 +32,7 @@ from lcbench.reporting.tables.collapse import (
 from lcbench.system.files import write_atomically
 
 if TYPE_CHECKING:
+    from lcbench.measures.figures import PaperFigure
     from lcbench.measures.files import Measurement
 
 PAGE = "index.html"
@@ -85,8 +87,15 @@ def headlines_of(measurements: Sequence[Measurement]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def report(measurements: Sequence[Measurement], folder: Path) -> Written:
+def report(
+    measurements: Sequence[Measurement], folder: Path, paper: Sequence[PaperFigure] = ()
+) -> Written:
     """Write the report of measurements into a folder, and return what was written.
+
+    Args:
+        measurements: of any models, temperatures and tasks.
+        folder: where to.
+        paper: figures of the paper that are made of the same models and texts.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -94,12 +103,14 @@ def report(measurements: Sequence[Measurement], folder: Path) -> Written:
     from lcbench.reporting.figures.printed import csv_text, written
 
     tables, headlines = tables_of(measurements), headlines_of(measurements)
+    sentences = tuple(map(sentence_of, paper))
     panels = {"sentences": by_sentences(measurements), "lengths": by_length(measurements)}
-    described = describe(measurements, tables, headlines, panels)
+    panels |= {stem_of(number): panels_of(group) for number, group in by_number(paper).items()}
+    described = describe(measurements, tables, headlines, panels, paper)
     files = {
         "collapse.json": document.dumps(described),
         "collapse.md": "\n".join(
-            ["# Length collapse", "", *(f"- {line}" for line in headlines), ""]
+            ["# Length collapse", "", *(f"- {line}" for line in (*headlines, *sentences)), ""]
             + [markdown(table) for table in tables]
         ),
         PAGE: page.build(described),
@@ -119,7 +130,7 @@ def report(measurements: Sequence[Measurement], folder: Path) -> Written:
         if drawn:
             paths = written(partial(figures_of, drawn), folder / "figures" / stem)
             names += [f"figures/{path.name}" for path in paths]
-    return Written(folder, tuple(names), tables[:2], headlines)
+    return Written(folder, tuple(names), tables[:2], headlines + sentences)
 
 
 def describe(
@@ -127,22 +138,31 @@ def describe(
     tables: Sequence[Table],
     headlines: Sequence[str],
     panels: dict[str, list[Curves]],
+    paper: Sequence[PaperFigure],
 ) -> dict[str, Any]:
     """Return the report as plain values for JSON, as the page takes it."""
     from lcbench.reporting.figures.interactive import DARK, TEMPLATE, Charts, curves_view
 
     charts = Charts()
     titles = {"sentences": "Mean cosine by number of sentences", "lengths": "Mean cosine by length"}
+    notes: dict[str, list[str]] = {}
+    for number, group in by_number(paper).items():
+        titles[stem_of(number)] = title_of(number)
+        notes[stem_of(number)] = list(map(sentence_of, group))
     shown = [
-        charts.add(
-            titles[stem],
-            map(curves_view, drawn),
-            [("Of", [panel.title for panel in drawn])],
-        )
+        {
+            **charts.add(
+                titles[stem],
+                map(curves_view, drawn),
+                [("Of", [panel.title for panel in drawn])],
+            ),
+            "notes": notes.get(stem, []),
+        }
         for stem, drawn in panels.items()
         if drawn
     ]
     models = list(dict.fromkeys(map(name_of, measurements)))
+    models = models or list(dict.fromkeys(one.model.rpartition("/")[2] for one in paper))
     named = ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
     return {
         "title": f"Length collapse: {named}",
@@ -157,6 +177,7 @@ def describe(
             "views": charts.views,
         },
         "measurements": [_described(one) for one in measurements],
+        "paper_figures": [{**asdict(one), "sentence": sentence_of(one)} for one in paper],
     }
 
 

@@ -22,6 +22,15 @@ from lcbench.hub.models import LocatedModel
 from lcbench.hub.windows import window_of
 from lcbench.measures import files
 from lcbench.measures.collapse import CountTokens, Embeddings, Options, measure, prepare
+from lcbench.measures.figures import (
+    TEXTS,
+    FigureOptions,
+    Material,
+    Number,
+    PaperFigure,
+    Subject,
+    make,
+)
 from lcbench.plan.layout import Grid
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results import provenance
@@ -29,6 +38,7 @@ from lcbench.results.cell import Cell
 from lcbench.run import checks
 from lcbench.run.claims import Claims
 from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
+from lcbench.run.figures import check_figures, fits, material_of, word_vectors
 from lcbench.run.runner import RunOptions
 from lcbench.score.cell import FailedCell, has_queries
 from lcbench.system import hardware
@@ -62,16 +72,26 @@ class Measured:
     Attributes:
         paths: files of all measurements that are there now, in the order of the grid.
         failed: cells that could not be measured, each with the reason.
+        figures: of the paper, by model and task.
+        unmade: figures that could not be made, each with the reason.
     """
 
     paths: list[Path] = field(default_factory=list)
     failed: dict[Cell, str] = field(default_factory=dict)
+    figures: list[PaperFigure] = field(default_factory=list)
+    unmade: dict[str, str] = field(default_factory=dict)
 
 
 def measure_all(
-    grid: Grid, results_dir: Path, asked: Options, options: RunOptions, observer: Observer
+    grid: Grid,
+    results_dir: Path,
+    asked: Options,
+    options: RunOptions,
+    observer: Observer,
+    figures: Sequence[Number] = (),
+    figure_texts: int | None = None,
 ) -> Measured:
-    """Make the measurements of a grid that are not there yet.
+    """Make the measurements of a grid that are not there yet, and figures of the paper.
 
     Args:
         grid: models, repairs and tasks.
@@ -79,22 +99,29 @@ def measure_all(
         asked: what is measured.
         options: how, as for a run.
         observer: receives progress.
+        figures: numbers of the paper's figures, of each model and task that they can be made of.
+        figure_texts: most documents of a figure; None: as many as the paper's.
 
     Raises:
-        RequestError: a dataset is missing or unsuitable, or the folder cannot be written.
+        RequestError: a dataset is missing or unsuitable, a figure can be made of none of the tasks,
+            or the folder cannot be written.
         StorageError: a disk is full; finished measurements are kept.
     """
+    check_figures(grid, figures)
     paths = {
         cell: files.path_of(results_dir, cell, _data_of(cell, options.mirror), asked)
         for cell in grid.cells
     }
     left = [cell for cell, path in paths.items() if files.read(path) is None]
     done = Measured()
-    if left:
+    # A figure is of all temperatures, and its embeddings are kept in the store alone.
+    todo = list(grid.cells) if figures else left
+    if todo:
         results_dir.mkdir(parents=True, exist_ok=True)
         check_writable(results_dir)
-        with closing(_Measurer(grid, paths, asked, options, observer)) as measurer:
-            done = measurer.run(left)
+        how = FigureOptions(figure_texts or TEXTS, asked.resamples, asked.seed)
+        with closing(_Measurer(grid, paths, asked, options, observer, figures, how)) as measurer:
+            done = measurer.run(todo)
     done.paths = [path for cell, path in paths.items() if cell not in done.failed]
     return done
 
@@ -118,8 +145,13 @@ class _Measurer:
         asked: Options,
         options: RunOptions,
         observer: Observer,
+        figures: Sequence[Number],
+        figure_options: FigureOptions,
     ) -> None:
         self._grid = grid
+        self._figures = figures
+        self._figure_options = figure_options
+        self._material: dict[str, Material] = {}
         self._paths = paths
         self._asked = asked
         self._options = options
@@ -199,6 +231,9 @@ class _Measurer:
                     self._done.failed |= {
                         cell: reason for cell in mine if files.read(self._paths[cell]) is None
                     }
+                for number in self._figures:
+                    if fits(number, self._grid.parts[task].source.kind(task)):
+                        self._make_figure(number, model, loaded, facts, engine, mine)
 
     def _measure_task(
         self,
@@ -209,6 +244,8 @@ class _Measurer:
         proofs: Mapping[Policy, Proof | None],
         cells: Sequence[Cell],
     ) -> None:
+        if all(files.read(self._paths[cell]) is not None for cell in cells):
+            return
         task, texts = self._texts_of(model, cells[0].task)
         role: Role | None = "document" if has_queries(task.metadata.type) else None
         prompt = _prompt(engine, task)
@@ -286,6 +323,52 @@ class _Measurer:
                 time.sleep(_POLL_SECONDS)
             waiting = later
 
+    def _make_figure(
+        self,
+        number: Number,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        facts: provenance.ModelFacts,
+        engine: Engine,
+        cells: Sequence[Cell],
+    ) -> None:
+        """Make a figure of the paper of a model and a task, at all temperatures."""
+        from lcbench.encode.encoder import Encoder
+
+        name, short = cells[0].task, model.name.rpartition("/")[2]
+        repairs = {f"τ = {NO_REPAIR.canonical}": NO_REPAIR}
+        repairs |= {f"τ = {cell.repair.canonical}": cell.repair for cell in cells}
+        try:
+            task, _ = self._texts_of(model, name)
+            role: Role | None = "document" if has_queries(task.metadata.type) else None
+            prompt = _prompt(engine, task)
+
+            def embed(repair: str, texts: Sequence[str]) -> Any:
+                meta = provenance.model_meta(facts, repairs[repair])
+                encoder = Encoder(engine.at(repairs[repair].policy), meta)
+                with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
+                    return encoder.embed(list(texts), role, prompt)
+
+            subject = Subject(
+                repairs=tuple(repairs),
+                embed=embed,
+                word_vectors=lambda texts: word_vectors(loaded, texts),
+                count_tokens=counter_of(loaded),
+                room=_room(engine, loaded, prompt, role),
+            )
+            with self._observer.doing(f"Figure {number}, {short}, {name}"):
+                made = make(
+                    number,
+                    subject,
+                    self._material[name],
+                    self._figure_options,
+                    model=cells[0].model,
+                    task=name,
+                )
+            self._done.figures.append(made)
+        except Exception as error:
+            self._done.unmade[f"Figure {number}, {short}, {name}"] = _reason(error)
+
     def _texts_of(self, model: LocatedModel, name: str) -> tuple[AbsTask, list[str]]:
         """Return a task and its texts, without empty ones."""
         from lcbench.hub.contents import DataError, documents_in, refuse
@@ -303,8 +386,10 @@ class _Measurer:
                     texts = documents_in(task)
                 except DataError as error:
                     raise RequestError(str(error)) from error
+                whole = [text for text in texts if text.strip()]
+                if self._figures:
+                    self._material[name] = material_of(task, whole, part.splits)
                 task.unload_data()
-            whole = [text for text in texts if text.strip()]
             if len(whole) < len(texts):
                 self._observer.say(
                     f"{name}: {len(texts) - len(whole)} empty texts are left out", dim=True

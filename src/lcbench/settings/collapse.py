@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.measures.collapse import Options
 from lcbench.measures.crowding import FEWEST
+from lcbench.measures.figures import NUMBERS, Number
 from lcbench.settings.values import container_of, count_of, needed_path, one_of, path_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ _OF_RUNS = {
     "element": "several processes with the same command share its work",
     "name": "measurements are found by what they are of",
 }
+# Figures of scores, which `lcbench report` draws.
+_IN_THE_REPORT = {
+    **dict.fromkeys(("7", "13"), "scores of the longest and shortest queries"),
+    **dict.fromkeys(("8", "14"), "scores by length and τ"),
+    **dict.fromkeys(("9", "15"), "scores by τ of queries and documents"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class CollapseSettings:
         options: what is measured.
         embeddings: a matrix of embeddings to be measured, and `lengths` of its texts; None: models.
         lengths: of the texts of `embeddings`.
+        figures: numbers of the paper's figures that are made.
+        figure_texts: most documents of a figure.
         fails_on_collapse: whether the exit status is 1 if a model collapses.
         results_dir: results folder.
         report_dir: folder of the report.
@@ -41,6 +50,8 @@ class CollapseSettings:
     options: Options
     embeddings: Path | None
     lengths: Path | None
+    figures: tuple[Number, ...]
+    figure_texts: int
     fails_on_collapse: bool
     results_dir: Path
     report_dir: Path
@@ -72,11 +83,18 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     if (embeddings is None) != (lengths is None):
         given, other = ("embeddings", "lengths") if lengths is None else ("lengths", "embeddings")
         raise RequestError(f"{given}={value[given]} needs {other}=PATH (.npy, one row a text).")
+    figures = _figures(value["figures"])
+    if figures and embeddings is not None:
+        raise RequestError(
+            f"figures={value['figures']} needs a model and texts, and embeddings= has neither"
+        )
     folder = needed_path("results_dir", value["results_dir"])
     return CollapseSettings(
         options=_options(value),
         embeddings=embeddings,
         lengths=lengths,
+        figures=figures,
+        figure_texts=count_of("figure_texts", value["figure_texts"], least=2 * FEWEST),
         fails_on_collapse=value["fail_if"] is not None,
         results_dir=folder,
         report_dir=path_of("report_dir", value["report_dir"]) or folder / "report" / "collapse",
@@ -92,6 +110,25 @@ def _options(value: Mapping[str, Any]) -> Options:
         resamples=count_of("resamples", value["resamples"], least=_FEWEST_RESAMPLES),
         seed=count_of("seed", value["seed"], least=0),
     )
+
+
+def _figures(value: Any) -> tuple[Number, ...]:
+    """Return numbers of figures, each once, in the paper's order."""
+    if value is None:
+        return ()
+    # Hydra reads 3 as a number.
+    asked = [str(one) for one in (value if isinstance(value, list) else [value])]
+    for one in asked:
+        if one in _IN_THE_REPORT:
+            raise RequestError(
+                f"figures={one}: Figure {one} is in the page of `lcbench report`: "
+                f"{_IN_THE_REPORT[one]}. Here: {', '.join(NUMBERS)}."
+            )
+        if one not in NUMBERS:
+            raise RequestError(
+                f"figures={one}: there is no such figure here; there are {', '.join(NUMBERS)}."
+            )
+    return tuple(number for number in NUMBERS if number in asked)
 
 
 def _counts(value: Any) -> tuple[int, ...] | None:

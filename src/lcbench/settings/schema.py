@@ -84,6 +84,8 @@ RUNTIME = frozenset(
         "embeddings",
         "lengths",
         "fail_if",
+        "figures",
+        "figure_texts",
         "out",
         "path",
         "replace",

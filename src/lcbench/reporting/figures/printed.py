@@ -102,6 +102,8 @@ def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) 
         has_marks = any(point.known is not None for point in one.points)
         if panel.is_joined:
             axes.plot(at, values, **{**look, "marker": ""} if has_marks else look)
+        elif not has_marks:
+            axes.plot(at, values, **{**look, "linestyle": "none", "markersize": 3})
         if has_bars:
             bars = [
                 (place, *point.ends)

@@ -30,7 +30,7 @@ const drawn = new Set();
 const namesOf = (options) => options.flatMap((one) => one.options ?? [one]);
 
 /** Return a chart that draws itself when it comes into view; a choice leads to another view. */
-function chart({ title, pickers, first }, level = "h4") {
+function chart({ title, pickers, first, notes = [] }, level = "h4") {
   const choice = pickers.map(() => 0);
   const counts = pickers.map(({ options }) => namesOf(options).length);
   const view = () =>
@@ -63,7 +63,7 @@ function chart({ title, pickers, first }, level = "h4") {
   const figure = el(
     "figure",
     { class: "chart" },
-    el("figcaption", {}, el(level, {}, title)),
+    el("figcaption", {}, el(level, {}, title), notes.map((one) => el("p", { class: "key" }, one))),
     fields.length ? el("div", { class: "fields" }, fields) : null,
     holder,
     el(
