@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation
+from lcbench.tempscale.observe import Observer, observe_attention
 from lcbench.tempscale.policy import Role
 from lcbench.tempscale.prove import (
     Call,
@@ -39,9 +40,11 @@ class ActiveInjection(Protocol):
 
     Attributes:
         keeps_bias: whether a position bias is left undivided.
+        observer: what each layer shows its attention to; None: nothing.
     """
 
     keeps_bias: bool
+    observer: Observer | None
 
     def temperature(self, layer: Layer) -> float | Tensor:
         """Return the temperature of a layer in this run: a number, or one a text."""
@@ -169,6 +172,18 @@ def _attend(
         )
     if layer is not None:
         layer.injection.count(layer.name)
+        if layer.injection.observer is not None:
+            layer.injection.observer(
+                observe_attention(
+                    *(module, query, key, value, output),
+                    tau=tau,
+                    scaling=scaling,
+                    mask=attention_mask,
+                    causal=_is_causal_without_mask(module, kwargs.get("is_causal")),
+                    position_bias=optional.get("position_bias"),
+                    softcap=softcap,
+                )
+            )
     if probe is not None:
         with inside(probe):
             taus = exactly(tau, layer)
@@ -199,6 +214,16 @@ def _attend(
         parts = (expected.transpose(1, 2), without.transpose(1, 2))
         report_attention(module, taus, output, *parts, largest)
     return output, weights
+
+
+def _is_causal_without_mask(module: nn.Module, is_causal: bool | None) -> bool:
+    """Return whether a token attends to nothing behind it where the model passes no mask.
+
+    As sdpa decides it. Eager attention has a mask for that.
+    """
+    if attention_implementation(module.config) == EAGER:
+        return False
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
 
 
 def divide(tensor: Tensor, tau: float | Tensor) -> Tensor:

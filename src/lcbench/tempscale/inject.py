@@ -44,6 +44,7 @@ from lcbench.tempscale.attend import (
     register_eager,
     wrap,
 )
+from lcbench.tempscale.observe import Observer
 from lcbench.tempscale.policy import ModelShape, Policy, Role, parse
 from lcbench.tempscale.prove import (
     Probe,
@@ -85,6 +86,7 @@ class Injection:
             `document`, or None: not known, and so an error. `encode_query` and `encode_document`
             of a `SentenceTransformer`, and what calls them (mteb, evaluators), say it themselves.
         proof: what was checked when the policy was applied.
+        observer: function that each layer hands its attention to (`observe.Observation`), or None.
     """
 
     def __init__(self, model: nn.Module, policy: Policy, *, as_input: bool = False) -> None:
@@ -110,6 +112,7 @@ class Injection:
         self._unwatched: Any = None
         self._role: Role | None = None
         self._unencoded: list[tuple[nn.Module, Any]] = []
+        self.observer: Observer | None = None
         kind = type(self._transformer).__name__
         if getattr(self._transformer, _INJECTED, False):
             raise InjectionError(

@@ -19,6 +19,7 @@ from lcbench.tempscale.attend import (
     exactly,
     report_attention,
 )
+from lcbench.tempscale.observe import observe_softmax
 from lcbench.tempscale.prove import active_probe, inside, largest_logit, reference_weights
 
 # Layers that compute their own softmax over the whole logits, by modelling file.
@@ -67,6 +68,19 @@ class _ScaledSoftmax(TorchFunctionMode):
         if self._layer is not None:
             tau = self._layer.injection.temperature(self._layer)
         self._tau = tau
+        # Logits that an observer is to see together with what their weights are multiplied with.
+        self._scaled: Tensor | None = None
+
+    def _show(self, product: Any, weights: Tensor, values: Tensor) -> Tensor:
+        """Compute the product of weights and values, and show it to the observer."""
+        output: Tensor = product(weights, values)
+        scaled, self._scaled = self._scaled, None
+        if self._layer is None or self._layer.injection.observer is None or scaled is None:
+            return output
+        self._layer.injection.observer(
+            observe_softmax(self._module, self._tau, scaled, values, output)
+        )
+        return output
 
     def keep_bias(self, given: dict[str, Any]) -> None:
         """Multiply a position bias that is to be kept, so that dividing the logits restores it.
@@ -91,6 +105,8 @@ class _ScaledSoftmax(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self._scaled is not None and func in (torch.matmul, torch.bmm):
+            return self._show(func, *args)
         if func is not nn.functional.softmax:
             return func(*args, **kwargs)
         logits, *others = args
@@ -103,6 +119,8 @@ class _ScaledSoftmax(TorchFunctionMode):
             weights = func(scaled, *others, **kwargs)
         if self._layer is not None:
             self._layer.injection.count(self._layer.name)
+            if self._layer.injection.observer is not None:
+                self._scaled = scaled
         if probe is not None:
             taus = exactly(self._tau, self._layer)
             numbers = as_rows(taus, logits.device)
