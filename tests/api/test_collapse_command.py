@@ -21,6 +21,9 @@ SMALL: dict[str, Any] = {
     "sentences": [2],
     "whole_texts": 60,
     "bins": 2,
+    "queries": 40,
+    "corpus": 60,
+    "chunk_tokens": 16,
     "resamples": 1_000,
     "docs": {"documents": 600},
     "store": "none",
@@ -86,6 +89,65 @@ def test_its_cosines_are_those_of_the_model_itself(
     assert one.collapse.crowding.verdict.joined.value == pytest.approx(expected, abs=1e-5)
 
 
+def test_its_retrieval_is_that_of_the_model_itself(
+    asked: dict[str, Any], measured: module.Collapses
+) -> None:
+    """Recomputed with sentence-transformers and numpy alone."""
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.hub.judgments import Judgments
+    from lcbench.measures.queries import choose
+    from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, select
+
+    one = measured.measurements[0]
+    found = one.collapse.retrieval
+    assert found is not None
+    assert one.window is not None
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    docs = select(DocsSizes(600, 12, 260, 10, 0.7, SyntheticSizes(None, 24))).documents
+    numbers = range(len(docs))
+    judged = Judgments(
+        tuple(doc.summary for doc in docs),
+        tuple(doc.body for doc in docs),
+        (0,) * len(docs),
+        tuple((number,) for number in numbers),
+        (None,) * len(docs),
+    )
+    chosen = choose(judged, run.counter_of(model), one.window - 2, 40, 60, 16, 0)
+
+    def rows(texts: Any) -> Any:
+        embeddings = model.encode(list(texts))
+        return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+    queries, documents = rows(chosen.queries), rows(chosen.documents)
+    scores, ranks, dilution = [], [], []
+    for query, wanted in zip(queries, chosen.relevant.tolist(), strict=True):
+        cosines = documents @ query
+        own = cosines[wanted]
+        scores.append(own)
+        ranks.append(1 / (1 + (cosines > own).sum()))
+        dilution.append((rows(chosen.chunks[wanted]) @ query).max() - own)
+    assert (found.queries, found.documents) == (40, 60)
+    assert found.overall.score.value == pytest.approx(np.mean(scores), abs=1e-5)
+    assert found.overall.alignment.value == pytest.approx(2 - 2 * np.mean(scores), abs=1e-5)
+    assert found.overall.reciprocal_rank.value == pytest.approx(np.mean(ranks), abs=1e-3)
+    assert found.overall.dilution.value == pytest.approx(np.mean(dilution), abs=1e-5)
+
+
+def test_of_a_task_without_queries_retrieval_is_not_measured_and_it_is_said_once(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    task = {"tasks": "DocstringLibraryClassification", "results_dir": tmp_path}
+    found = lcbench.collapse(**{**asked, **task}, progress=False)
+    assert [one.collapse.retrieval for one in found.measurements] == [None, None]
+    assert "retrieval" not in found.tables
+    lines = [line for line in found.headlines if "retrieval" in line]
+    assert lines == [
+        "DocstringLibraryClassification: retrieval is not measured: it has no queries with "
+        "relevant documents."
+    ]
+
+
 def test_a_second_call_reads_what_is_there(
     asked: dict[str, Any], measured: module.Collapses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +196,10 @@ def test_a_report_has_tables_figures_and_a_page(measured: module.Collapses, tmp_
     names = {
         str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()
     }
-    tables = ("collapse", "changes", "sentences", "shift", "causes")
+    tables = (
+        *("collapse", "changes", "sentences", "shift", "causes"),
+        *("retrieval", "search", "moderation"),
+    )
     assert names == {
         *("collapse.json", "collapse.md", "index.html"),
         *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
@@ -194,6 +259,9 @@ def test_own_texts_of_a_loaded_model_or_a_named_one(asked: dict[str, Any]) -> No
         ({"sentences": [4, 2]}, "ascending order"),
         ({"sentences": [1]}, "above 1"),
         ({"whole_texts": 10}, "whole_texts=10"),
+        ({"queries": 29}, "queries=29"),
+        ({"corpus": 29}, "corpus=29"),
+        ({"chunk_tokens": 7}, "chunk_tokens=7"),
         ({"resamples": 10}, "resamples=10"),
         ({"limit": 10}, "passages= and whole_texts="),
         ({"engine.devices": 2}, r"engine\.devices=2: collapse runs on one device"),

@@ -1,11 +1,12 @@
 """A measurement says what a model that is made for it does; from any texts, and from a matrix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from collapse_texts import COMMON, OPTIONS, SIZE, embed, texts, words
+from collapse_texts import COMMON, OPTIONS, SIZE, embed, judgments, texts, words
 from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
@@ -145,6 +146,45 @@ def test_as_many_sentences_as_fit_are_taken() -> None:
         assert sorted(found.passages.joined["random"]) == counts
     with pytest.raises(RequestError, match="only 0 passages of 2 sentences fit into 9 tokens"):
         prepare(texts(), words, 9, options)
+
+
+def test_queries_are_embedded_as_queries() -> None:
+    prepared = prepare(texts(), words, 120, OPTIONS, judgments())
+    asked: dict[str, list[str]] = {"documents": [], "queries": []}
+
+    def of(role: str) -> Any:
+        def recorded(some: Sequence[str]) -> NDArray[np.float32]:
+            asked[role] += some
+            return embed(some)
+
+        return recorded
+
+    found = measure(prepared, Embeddings(prepared, of("documents"), of("queries")))
+    assert found.retrieval is not None
+    assert found.without_retrieval == ""
+    assert prepared.search is not None
+    assert sorted(asked["queries"]) == sorted(judgments().queries)
+    assert set(prepared.search.documents) <= set(asked["documents"])
+    for number, chunks in prepared.search.chunks.items():
+        assert set(chunks) <= set(asked["documents"])
+        read = prepared.search.documents[number].split()[:120]
+        assert " ".join(chunks).split() == read
+    # Documents whose first sentence is the query are found better than by chance.
+    assert found.retrieval.queries == found.retrieval.documents == 120
+    assert found.retrieval.overall.reciprocal_rank.low > 0.2
+    without = measure(prepare(texts(), words, 120, OPTIONS), Embeddings(prepared, embed))
+    assert without.retrieval is None
+    assert without.crowding == found.crowding
+
+
+def test_too_few_relevant_documents_are_said_and_the_rest_is_measured() -> None:
+    some = judgments()
+    few = replace(some, queries=some.queries[:29], relevant=some.relevant[:29])
+    prepared = prepare(texts(), words, 120, OPTIONS, few)
+    found = measure(prepared, Embeddings(prepared, embed))
+    assert found.retrieval is None
+    assert found.without_retrieval.startswith("its queries have 29 relevant documents")
+    assert found.crowding is not None
 
 
 def test_whole_texts_of_one_length_are_not_compared(prepared: Prepared) -> None:

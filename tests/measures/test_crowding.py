@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
 from lcbench.measures import crowding as module
-from lcbench.measures.crowding import CONDITIONS, Condition, Crowding, Estimate, averaged_cosine
+from lcbench.measures.crowding import CONDITIONS, Condition, Crowding, averaged_cosine
+from lcbench.measures.estimates import Estimate
 
 SIZE = 64
 COUNTS = (2, 4, 8, 16)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lcbench.hub.judgments import Judgments
 from lcbench.measures.collapse import Embeddings, Options, measure, measure_matrix, prepare
 from lcbench.measures.figures import FigureOptions, Material, PaperFigure, Subject, make
 from lcbench.measures.files import Measurement
@@ -66,9 +67,22 @@ def made_figures() -> list[PaperFigure]:
     ]
 
 
+def judgments() -> Judgments:
+    """Return the texts as documents, with their first sentences as queries."""
+    documents = texts()
+    places = range(len(documents))
+    return Judgments(
+        queries=tuple(sentences_of(text)[0] for text in documents),
+        documents=tuple(documents),
+        corpora=(0,) * len(documents),
+        relevant=tuple((place,) for place in places),
+        itself=(None,) * len(documents),
+    )
+
+
 def made_measurements() -> list[Measurement]:
     """Return measurements of a model at two temperatures, and of a matrix."""
-    prepared = prepare(texts(), words, 120, OPTIONS)
+    prepared = prepare(texts(), words, 120, OPTIONS, judgments())
     averages = Embeddings(prepared, embed)
     pulled = Embeddings(prepared, lambda some: embed(some, 0.15))
     rows = np.random.default_rng(0).standard_normal((150, SIZE)) + 2 * COMMON

@@ -267,7 +267,7 @@ def _of_texts(
                 data="",
                 window=window,
                 options=settings.options,
-                texts=settings.options.digest(prepared.texts),
+                texts=prepared.digest,
                 collapse=measure(prepared, embeddings, compared),
                 record={},
             )

@@ -8,45 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcbench.errors import RequestError
 from lcbench.measures import MEASURES
-from lcbench.measures import shift as shifts
+from lcbench.measures.causes import Cause, ShiftByCount, shift_and_causes
 from lcbench.measures.conditions import COUNTS, Texts, texts_of
 from lcbench.measures.crowding import (
-    CONDITIONS,
     FEWEST,
-    RESAMPLES,
     Change,
     Condition,
     CosineByLength,
     Crowding,
     Embedded,
-    Estimate,
     change,
     cosine_by_length,
     crowding,
-    spread,
 )
-from lcbench.measures.geometry import (
-    hubness,
-    partial,
-    rank_correlation,
-    rank_correlations,
-    unit,
-)
+from lcbench.measures.estimates import RESAMPLES, Estimate, defined, samples
+from lcbench.measures.geometry import hubness, rank_correlation, unit
+from lcbench.measures.queries import Search, choose
+from lcbench.measures.retrieval import Retrieval, measure_retrieval
 from lcbench.measures.sentences import SPLITTER, sentences_of
-from lcbench.uncertainty.bootstrap import weights
-from lcbench.uncertainty.clusters import numbered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from lcbench.hub.judgments import Judgments
 
     Matrix = NDArray[np.float32]
 
@@ -55,8 +48,6 @@ COLLAPSE_VERSION = 1
 
 # Neighbours of which hubs are counted.
 _NEIGHBOURS = 10
-# Samples for intervals of rank correlations: each sorts all texts again.
-_CORRELATION_SAMPLES = 1_000
 
 Embed = Callable[[Sequence[str]], "Matrix"]
 """Returns the embeddings of texts, shape (texts, dimensions)."""
@@ -76,6 +67,9 @@ class Options:
         documents: whole texts that are compared by length; at most one bin of them is longer than
             the window.
         bins: bins by length, with equal numbers of texts.
+        queries: queries of a retrieval task whose relevant documents are searched.
+        corpus: documents that are searched, the relevant ones among them.
+        chunk_tokens: most tokens of a chunk of a relevant document.
         resamples: bootstrap samples.
         seed: of which texts are drawn, and of the bootstrap.
     """
@@ -84,6 +78,9 @@ class Options:
     counts: tuple[int, ...] | None = None
     documents: int = 300
     bins: int = 5
+    queries: int = 200
+    corpus: int = 400
+    chunk_tokens: int = 64
     resamples: int = RESAMPLES
     seed: int = 0
 
@@ -133,59 +130,6 @@ class Hubs:
     by_length: Estimate | None
 
 
-Outcome = Literal["dilution", "overlap"]
-"""What shift is held to cause: `dilution` (mean of 1 − cos(e_i, t) over a text's sentences, t the
-embedding of the text) and the loss of neighbours (`overlap`: whether the nearest neighbour of the
-first sentence is still that of the text)."""
-
-
-@dataclass(frozen=True)
-class ShiftByCount:
-    """Semantic shift of texts of one number of sentences; means over texts.
-
-    Attributes:
-        condition: what follows the first sentence.
-        sentences: their number, k.
-        local: mean cosine distance of neighbouring sentences (Local, as a mean).
-        local_sum: their sum, which grows with k (Local, as a sum).
-        dispersion: mean cosine distance of all pairs of sentences.
-        shift: Local · Dispersion, Local as a mean.
-        shift_by_sum: Local · Dispersion, Local as a sum.
-        dilution: mean of 1 − cos(sentence, text).
-        overlap: share of texts whose nearest neighbour is that of their first sentence.
-        agreement: mean cosine of the mean of the sentences and the embedding of the text.
-    """
-
-    condition: Condition
-    sentences: int
-    local: float
-    local_sum: float
-    dispersion: float
-    shift: float
-    shift_by_sum: float
-    dilution: float
-    overlap: float
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Which of shift and length goes with an outcome, the other held fixed.
-
-    Attributes:
-        outcome: see `Outcome`.
-        local: whether Local is a `mean` or a `sum`.
-        shift: rank correlation of shift with the outcome, given the number of sentences; None:
-            undefined, as where the outcome is the same for all texts.
-        length: rank correlation of the number of sentences with the outcome, given the shift.
-    """
-
-    outcome: Outcome
-    local: Literal["mean", "sum"]
-    shift: Estimate | None
-    length: Estimate | None
-
-
 @dataclass(frozen=True)
 class Collapse:
     """What is measured of a model on texts.
@@ -202,6 +146,9 @@ class Collapse:
         shift: by condition and number of sentences.
         causes: of dilution and of lost neighbours.
         notes: what could not be measured, and why.
+        retrieval: by length of the documents; None: no task with queries.
+        without_retrieval: why a task's retrieval is not measured; empty: it is, or there is no
+            task.
     """
 
     tokens: Mapping[int, float]
@@ -213,6 +160,8 @@ class Collapse:
     shift: tuple[ShiftByCount, ...]
     causes: tuple[Cause, ...]
     notes: tuple[str, ...] = ()
+    retrieval: Retrieval | None = None
+    without_retrieval: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,6 +174,8 @@ class Prepared:
         lengths: tokens that are read of each of them, special ones not counted.
         cut: which of them are longer than the window.
         options: of the measurement.
+        search: queries and documents of a retrieval task; None: there are none.
+        without_search: why there are none; empty: there are, or no task was given.
     """
 
     passages: Texts
@@ -232,10 +183,12 @@ class Prepared:
     lengths: NDArray[np.int64]
     cut: NDArray[np.bool_]
     options: Options
+    search: Search | None = None
+    without_search: str = ""
 
     @property
     def texts(self) -> list[str]:
-        """All texts to be embedded, each once."""
+        """All texts to be embedded, each once, without the queries."""
         joined = [
             text
             for by_count in self.passages.joined.values()
@@ -249,7 +202,20 @@ class Prepared:
             for text in texts
             for sentence in text
         ]
-        return list(dict.fromkeys([*self.passages.single, *joined, *sentences, *self.documents]))
+        searched: list[str] = []
+        if self.search is not None:
+            searched += self.search.documents
+            for chunks in self.search.chunks.values():
+                searched += chunks
+        return list(
+            dict.fromkeys([*self.passages.single, *joined, *sentences, *self.documents, *searched])
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of all texts, queries and options: measurements of the same have the same."""
+        queries = () if self.search is None else self.search.queries
+        return self.options.digest([*self.texts, *queries])
 
 
 def prepare(
@@ -257,6 +223,8 @@ def prepare(
     count_tokens: CountTokens,
     window: int,
     options: Options = Options(),
+    judgments: Judgments | None = None,
+    without_judgments: str = "",
 ) -> Prepared:
     """Choose the texts of a measurement, the same for the same documents, tokenizer and options.
 
@@ -265,6 +233,8 @@ def prepare(
         count_tokens: of the model.
         window: most tokens that the model reads of a text, special ones not counted.
         options: how many texts, and which.
+        judgments: of a retrieval task.
+        without_judgments: why a task has none.
 
     Raises:
         RequestError: no texts, an empty one, or fewer than 30 passages can be made of them.
@@ -279,19 +249,36 @@ def prepare(
         raise RequestError("there are no texts to measure")
     order = np.random.default_rng(options.seed).permutation(len(documents))
     split = [sentences_of(documents[place]) for place in order]
-    passages = _passages(split, _remembered(count_tokens), window, options)
+    count_tokens = _remembered(count_tokens)
+    passages = _passages(split, count_tokens, window, options)
     candidates = [documents[place] for place in order[: 10 * options.documents]]
     lengths = np.asarray(count_tokens(candidates), dtype=np.int64)
     # Texts that are cut are all of one length as far as they are read: no more than one bin.
     cut = np.flatnonzero(lengths > window)[: options.documents // options.bins]
     uncut = np.flatnonzero(lengths <= window)[: options.documents - len(cut)]
     chosen = np.concatenate([uncut, cut])
+    search: Search | None = None
+    if judgments is not None:
+        try:
+            search = choose(
+                judgments,
+                count_tokens,
+                window,
+                options.queries,
+                options.corpus,
+                options.chunk_tokens,
+                options.seed,
+            )
+        except RequestError as error:
+            without_judgments = str(error)
     return Prepared(
         passages,
         tuple(candidates[place] for place in chosen),
         np.minimum(lengths[chosen], window),
         lengths[chosen] > window,
         options,
+        search,
+        without_judgments,
     )
 
 
@@ -338,13 +325,24 @@ def _remembered(count_tokens: CountTokens) -> CountTokens:
 class Embeddings:
     """Embeddings of a measurement's texts."""
 
-    def __init__(self, prepared: Prepared, embed: Embed) -> None:
-        """Embed all texts of a measurement at once, each of them once."""
+    def __init__(
+        self, prepared: Prepared, embed: Embed, embed_queries: Embed | None = None
+    ) -> None:
+        """Embed all texts of a measurement at once, each of them once.
+
+        Args:
+            prepared: the texts.
+            embed: of texts, which are documents where there are queries.
+            embed_queries: of queries; None: as other texts.
+        """
         texts = prepared.texts
         self._rows = unit(embed(texts), least=1)
         self._place = {text: place for place, text in enumerate(texts)}
         self._passages = prepared.passages
         self.documents = self.of(prepared.documents)
+        self.queries: NDArray[np.float64] | None = None
+        if prepared.search is not None:
+            self.queries = unit((embed_queries or embed)(prepared.search.queries))
 
     def of(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the embeddings of some of the texts, shape (texts, dimensions), of length 1."""
@@ -385,7 +383,21 @@ def measure(
     by_length, space, hubs, notes = measure_lengths(
         embeddings.documents, prepared.lengths, prepared.cut, options
     )
-    rows = _shift_rows(prepared.passages, embeddings, passages)
+    shift, causes = shift_and_causes(
+        prepared.passages, embeddings.of, passages, options.resamples, options.seed
+    )
+    retrieval: Retrieval | None = None
+    search = prepared.search
+    if search is not None and embeddings.queries is not None:
+        retrieval = measure_retrieval(
+            search,
+            embeddings.queries,
+            embeddings.of(search.documents),
+            {number: embeddings.of(chunks) for number, chunks in search.chunks.items()},
+            options.bins,
+            options.resamples,
+            options.seed,
+        )
     return Collapse(
         tokens=prepared.passages.tokens,
         crowding=crowding(*passages, resamples=options.resamples, seed=options.seed),
@@ -393,9 +405,11 @@ def measure(
         by_length=by_length,
         space=space,
         hubs=hubs,
-        shift=_shift_means(rows),
-        causes=_causes(rows, options),
+        shift=shift,
+        causes=causes,
         notes=notes,
+        retrieval=retrieval,
+        without_retrieval=prepared.without_search,
     )
 
 
@@ -473,125 +487,11 @@ def measure_lengths(
         )
         for part in np.array_split(order, bins)
     )
-    correlation = _defined(
+    correlation = defined(
         [
             rank_correlation(found.occurrences[taken], sizes[taken])
-            for taken in _samples(np.arange(len(rows)), options)
+            for taken in samples(np.arange(len(rows)), options.resamples, options.seed)
         ],
         len(rows),
     )
     return by_length, space, Hubs(k, found.skewness, found.never, correlation), tuple(notes)
-
-
-@dataclass(frozen=True)
-class _ShiftRows:
-    """A row a text of sequential and of random sentences."""
-
-    conditions: tuple[Condition, ...]
-    values: NDArray[np.float64]
-    """Columns: number of the text, sentences, then the fields of `ShiftByCount` from `local`."""
-
-
-_TEXT, _SENTENCES, _LOCAL = 0, 1, 2
-_SHIFT, _SHIFT_BY_SUM, _DILUTION, _OVERLAP = 5, 6, 7, 8
-
-
-def _shift_rows(texts: Texts, embeddings: Embeddings, passages: Embedded) -> _ShiftRows:
-    single = np.asarray(passages.single)
-    places = np.arange(len(single))
-    conditions: list[Condition] = []
-    rows = []
-    for name in CONDITIONS:
-        # Sentences that are all the same do not shift.
-        if name == "repeated":
-            continue
-        for count, by_text in texts.sentences[name].items():
-            joined = np.asarray(passages.joined[name][count])
-            kept = shifts.neighbour_overlap(single, joined, single, own=places)
-            for place, sentences in enumerate(by_text):
-                parts = embeddings.of(sentences)
-                moved = shifts.shift(parts)
-                rows.append(
-                    [
-                        place,
-                        count,
-                        moved.local_mean,
-                        moved.local_sum,
-                        moved.dispersion,
-                        moved.shift_by_mean,
-                        moved.shift_by_sum,
-                        float(np.mean(1 - parts @ joined[place])),
-                        kept[place],
-                        shifts.pooling_agreement(parts, joined[place]),
-                    ]
-                )
-                conditions.append(name)
-    return _ShiftRows(tuple(conditions), np.array(rows))
-
-
-def _shift_means(rows: _ShiftRows) -> tuple[ShiftByCount, ...]:
-    conditions = np.array(rows.conditions)
-    counts = rows.values[:, _SENTENCES]
-    return tuple(
-        ShiftByCount(name, int(count), *map(float, rows.values[here][:, _LOCAL:].mean(axis=0)))
-        for name in CONDITIONS
-        for count in np.unique(counts)
-        if (here := (conditions == name) & (counts == count)).any()
-    )
-
-
-def _causes(rows: _ShiftRows, options: Options) -> tuple[Cause, ...]:
-    owners = rows.values[:, _TEXT].astype(np.int64)
-    columns = [_SENTENCES, _SHIFT, _SHIFT_BY_SUM, _DILUTION, _OVERLAP]
-    place = {column: number for number, column in enumerate(columns)}
-    values = rows.values[:, columns].T
-    # Of each sample once: every pair of columns is in several partial correlations.
-    correlations = [rank_correlations(values[:, taken]) for taken in _samples(owners, options)]
-    count = int(owners.max()) + 1
-
-    def given(outcome: int, cause: int, other: int) -> Estimate | None:
-        chosen = (place[outcome], place[cause], place[other])
-        return _defined([partial(matrix, *chosen) for matrix in correlations], count)
-
-    outcomes: tuple[tuple[Outcome, int], ...] = (("dilution", _DILUTION), ("overlap", _OVERLAP))
-    readings: tuple[tuple[Literal["mean", "sum"], int], ...] = (
-        ("mean", _SHIFT),
-        ("sum", _SHIFT_BY_SUM),
-    )
-    return tuple(
-        Cause(
-            outcome,
-            local,
-            given(column, shift, _SENTENCES),
-            given(column, _SENTENCES, shift),
-        )
-        for outcome, column in outcomes
-        for local, shift in readings
-    )
-
-
-def _samples(owners: NDArray[np.int64], options: Options) -> Iterator[NDArray[np.int64]]:
-    """Yield all rows, then those of each bootstrap sample, which draws the texts they are of.
-
-    Args:
-        owners: number of each row's text, from 0.
-        options: seed of the bootstrap.
-    """
-    rows = np.arange(len(owners))
-    yield rows
-    samples = min(options.resamples, _CORRELATION_SAMPLES)
-    texts = numbered(int(owners.max()) + 1, "crowding")
-    for one in weights(texts, slice(0, samples), options.seed).T:
-        yield np.repeat(rows, one[owners])
-
-
-def _defined(values: Sequence[float], texts: int) -> Estimate | None:
-    """Return the first value, with the interval that the others give it.
-
-    None where it is undefined itself or in more than a twentieth of the samples.
-    """
-    found = np.array(values)
-    defined = np.isfinite(found)
-    if not defined[0] or defined.mean() < 0.95:
-        return None
-    return spread(found[defined], texts)

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from lcbench.errors import RequestError
+from lcbench.measures.estimates import RESAMPLES, Estimate, resampled, spread
 from lcbench.measures.geometry import unit
-from lcbench.uncertainty.bootstrap import interval, reach, weights
-from lcbench.uncertainty.clusters import numbered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -31,28 +30,12 @@ CONDITIONS: tuple[Condition, ...] = ("repeated", "sequential", "random")
 
 Answer = Literal["yes", "no", "cannot be told"]
 
-RESAMPLES = 2_000
-"""Bootstrap samples: the ends of an interval are then known to 3 % of its width."""
-
 MARGIN = 0.02
 """Cosine by which texts must crowd more than averages to be called collapsed: the half-width of the
 95 % interval of 200 texts is .01 to .02, so a smaller excess would not show."""
 
 FEWEST = 30
 """Texts of which a mean cosine is worth an interval."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval, from a bootstrap over texts (not over pairs)."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Return "0.071 (0.052 to 0.090)"."""
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 class Embedded(NamedTuple):
@@ -442,15 +425,6 @@ def averaged(cosine: Draws, count: float) -> Draws:
     return found
 
 
-def resampled(texts: int, resamples: int, seed: int) -> Draws:
-    """Return how often each text is in each bootstrap sample, shape (resamples + 1, texts).
-
-    The first sample is the texts themselves, each once.
-    """
-    drawn = weights(numbered(texts, "crowding"), slice(0, resamples), seed).T
-    return np.concatenate([np.ones((1, texts)), drawn.astype(np.float64)])
-
-
 def mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
     """Return the mean cosine of pairs of different texts in each sample, shape (samples,).
 
@@ -469,21 +443,3 @@ def mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
 
 def _estimates(values: Sequence[Draws], texts: int) -> tuple[Estimate, ...]:
     return tuple(spread(value, texts) for value in values)
-
-
-def spread(values: Draws, texts: int) -> Estimate:
-    """Return a value with its 95 % interval, wider for few texts.
-
-    Args:
-        values: the value itself, then that of each bootstrap sample.
-        texts: number of texts that were drawn from.
-    """
-    value, drawn = float(values[0]), values[1:]
-    variance = float(drawn.var())
-    if variance <= 1e-30:
-        return Estimate(value, value, value)
-    reaching, _ = reach(
-        np.array([variance * texts / (texts - 1)]), np.array([texts - 1.0]), variance
-    )
-    low, high = interval(drawn, reaching, value, float(np.sqrt(variance)))
-    return Estimate(value, low, high)

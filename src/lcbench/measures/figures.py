@@ -15,7 +15,8 @@ import numpy as np
 
 from lcbench.errors import RequestError
 from lcbench.measures.classes import Classes, drawn_for_training, predictions
-from lcbench.measures.crowding import FEWEST, RESAMPLES
+from lcbench.measures.crowding import FEWEST
+from lcbench.measures.estimates import RESAMPLES
 from lcbench.measures.geometry import unit
 from lcbench.measures.intervals import (
     Panel,

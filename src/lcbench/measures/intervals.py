@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.errors import RequestError
-from lcbench.measures.crowding import (
-    FEWEST,
-    Estimate,
-    averaged,
-    mean_cosines,
-    resampled,
-    spread,
-)
+from lcbench.measures.crowding import FEWEST, averaged, mean_cosines
+from lcbench.measures.estimates import Estimate, resampled, spread
 from lcbench.measures.geometry import unit
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.table import Table, as_json
 from lcbench.reporting.tables.collapse import (
     is_significant,
+    length_range,
     name_of,
     ordered,
     repair_of,
@@ -32,8 +33,10 @@ from lcbench.reporting.tables.collapse import (
 from lcbench.system.files import write_atomically
 
 if TYPE_CHECKING:
+    from lcbench.measures.estimates import Estimate
     from lcbench.measures.figures import PaperFigure
     from lcbench.measures.files import Measurement
+    from lcbench.measures.retrieval import Retrieval
 
 PAGE = "index.html"
 
@@ -83,8 +86,39 @@ def headlines_of(measurements: Sequence[Measurement]) -> tuple[str, ...]:
                 f"{signed(found.change.rise)}, length itself by "
                 f"{signed(found.change.length)}{unsure}."
             )
+        if found.retrieval is not None:
+            lines.append(f"{name_of(one)}, {repair_of(one)}, {one.task}: {_said(found.retrieval)}")
+        if found.without_retrieval:
+            lines.append(f"{one.task}: retrieval is not measured: {found.without_retrieval}.")
         lines += [f"{name_of(one)}, {one.task}: {note}." for note in found.notes]
     return tuple(dict.fromkeys(lines))
+
+
+def _said(found: Retrieval) -> str:
+    """Return two sentences on retrieval by length of documents."""
+    overall = found.overall
+    if found.shorter is None or found.longer is None or found.difference is None:
+        first = (
+            "what the length of documents does to retrieval cannot be told, for the relevant ones "
+            f"are read to {length_range(overall.shortest, overall.longest)} tokens."
+        )
+    else:
+        first = (
+            f"a shorter document scores above a longer relevant one in {_percent(found.shorter)} % "
+            f"of pairs, a longer one above a shorter relevant one in {_percent(found.longer)} % "
+            f"(difference {signed(found.difference)})."
+        )
+    others = overall.dilution_of_others
+    compared = "" if others is None else f", of other documents {signed(others)}"
+    (claim,) = {part.answer for part in found.moderations if part.local == "mean"}
+    return (
+        f"{first} The best chunk of the relevant document scores {signed(overall.dilution)} above "
+        f"the whole{compared}; that anisotropy harms only where shift is strong: {claim}."
+    )
+
+
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.value:.1f}"
 
 
 def report(

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.engine import Engine
+    from lcbench.hub.judgments import Judgments
     from lcbench.tempscale.policy import Policy, Role
     from lcbench.tempscale.prove import Proof
 
@@ -160,7 +161,7 @@ class _Measurer:
         self._store = Store(options.store.folder, options.store.max_bytes, observer.warn)
         self._claims = Claims()
         # Of each task, read once.
-        self._texts: dict[str, tuple[AbsTask, list[str]]] = {}
+        self._texts: dict[str, tuple[AbsTask, list[str], Judgments | None]] = {}
         self._encoded = 0
         self._done = Measured()
 
@@ -244,17 +245,22 @@ class _Measurer:
         proofs: Mapping[Policy, Proof | None],
         cells: Sequence[Cell],
     ) -> None:
+        from mteb.types import PromptType
+
         if all(files.read(self._paths[cell]) is not None for cell in cells):
             return
-        task, texts = self._texts_of(model, cells[0].task)
+        task, texts, judgments = self._texts_of(model, cells[0].task)
         role: Role | None = "document" if has_queries(task.metadata.type) else None
         prompt = _prompt(engine, task)
+        query_prompt = engine.prompt_of(task.metadata, PromptType.query) if judgments else ""
         with self._observer.doing(f"choosing texts of {cells[0].task}"):
             prepared = prepare(
                 texts,
                 counter_of(loaded),
                 _room(engine, loaded, prompt, role),
                 self._asked,
+                judgments,
+                "" if judgments else "it has no queries with relevant documents",
             )
         baseline: Embeddings | None = None
 
@@ -263,8 +269,13 @@ class _Measurer:
 
             encoder = Encoder(engine.at(repair.policy), provenance.model_meta(facts, repair))
             what = f"{model.name.rpartition('/')[2]}, {repair}"
-            with self._encoding(what, len(prepared.texts)):
-                return Embeddings(prepared, lambda texts: encoder.embed(list(texts), role, prompt))
+            queries = 0 if prepared.search is None else len(prepared.search.queries)
+            with self._encoding(what, len(prepared.texts) + queries):
+                return Embeddings(
+                    prepared,
+                    lambda texts: encoder.embed(list(texts), role, prompt),
+                    lambda texts: encoder.embed(list(texts), "query", query_prompt),
+                )
 
         waiting = list(cells)
         while waiting:
@@ -298,11 +309,12 @@ class _Measurer:
                             data=_data_of(cell, self._options.mirror),
                             window=window_of(loaded),
                             options=self._asked,
-                            texts=self._asked.digest(prepared.texts),
+                            texts=prepared.digest,
                             collapse=found,
                             record={
                                 "protocol": cell.protocol.record,
                                 "prompt": prompt,
+                                "query_prompt": query_prompt,
                                 "model_digest": facts.digest,
                                 "pooling": facts.pooling,
                                 "proof": None if proof is None else asdict(proof),
@@ -339,7 +351,7 @@ class _Measurer:
         repairs = {f"τ = {NO_REPAIR.canonical}": NO_REPAIR}
         repairs |= {f"τ = {cell.repair.canonical}": cell.repair for cell in cells}
         try:
-            task, _ = self._texts_of(model, name)
+            task, *_ = self._texts_of(model, name)
             role: Role | None = "document" if has_queries(task.metadata.type) else None
             prompt = _prompt(engine, task)
 
@@ -369,10 +381,13 @@ class _Measurer:
         except Exception as error:
             self._done.unmade[f"Figure {number}, {short}, {name}"] = _reason(error)
 
-    def _texts_of(self, model: LocatedModel, name: str) -> tuple[AbsTask, list[str]]:
-        """Return a task and its texts, without empty ones."""
+    def _texts_of(
+        self, model: LocatedModel, name: str
+    ) -> tuple[AbsTask, list[str], Judgments | None]:
+        """Return a task, its texts without empty ones, and its judgments if it has any."""
         from lcbench.hub.contents import DataError, documents_in, refuse
         from lcbench.hub.contents import load as load_data
+        from lcbench.hub.judgments import judgments_in
 
         part = self._grid.parts[name].at(model.shape.window)
         if name not in self._texts or part.source.depends_on_window(name):
@@ -384,6 +399,7 @@ class _Measurer:
                     if wrong and not self._options.unverified_data:
                         raise refuse(wrong)
                     texts = documents_in(task)
+                    judgments = judgments_in(task)
                 except DataError as error:
                     raise RequestError(str(error)) from error
                 whole = [text for text in texts if text.strip()]
@@ -394,7 +410,7 @@ class _Measurer:
                 self._observer.say(
                     f"{name}: {len(texts) - len(whole)} empty texts are left out", dim=True
                 )
-            self._texts[name] = task, whole
+            self._texts[name] = task, whole, judgments
         return self._texts[name]
 
     def _on_progress(self, texts: int, tokens: int) -> None:

@@ -107,6 +107,9 @@ def _options(value: Mapping[str, Any]) -> Options:
         counts=_counts(value["sentences"]),
         documents=count_of("whole_texts", value["whole_texts"], least=2 * FEWEST),
         bins=count_of("bins", value["bins"], least=2),
+        queries=count_of("queries", value["queries"], least=FEWEST),
+        corpus=count_of("corpus", value["corpus"], least=FEWEST),
+        chunk_tokens=count_of("chunk_tokens", value["chunk_tokens"], least=8),
         resamples=count_of("resamples", value["resamples"], least=_FEWEST_RESAMPLES),
         seed=count_of("seed", value["seed"], least=0),
     )

@@ -53,7 +53,9 @@ IDENTITY = frozenset(
     }
 )
 # Keys that a measurement of collapse depends on, besides those above; no score does.
-MEASUREMENT = frozenset({"passages", "sentences", "whole_texts", "bins"})
+MEASUREMENT = frozenset(
+    {"passages", "sentences", "whole_texts", "bins", "queries", "corpus", "chunk_tokens"}
+)
 # Keys that affect where and how fast results are computed, but not scores.
 RUNTIME = frozenset(
     {

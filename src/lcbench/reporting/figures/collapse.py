@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from lcbench.measures.crowding import CONDITIONS, Estimate
+from lcbench.measures.crowding import CONDITIONS
+from lcbench.measures.estimates import Estimate
 from lcbench.reporting.figures.panels import Curves, Interval, Point, Series
 from lcbench.reporting.tables.collapse import heading_of, length_range, ordered, repair_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from lcbench.measures.crowding import Estimate
+from lcbench.measures.estimates import Estimate
 from lcbench.measures.figures import Number, PaperFigure
 from lcbench.measures.intervals import Line, Panel
 from lcbench.reporting.figures.panels import Curves, Point, Series

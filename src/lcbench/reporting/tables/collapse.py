@@ -7,14 +7,15 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lcbench.measures import MEASURES
-from lcbench.measures.crowding import CONDITIONS, Estimate
+from lcbench.measures.crowding import CONDITIONS
+from lcbench.measures.estimates import Estimate
 from lcbench.repair.repair import NO_REPAIR
 from lcbench.reporting.score_table import ordered_policies
 from lcbench.reporting.table import Entry, Section, Table, name
 from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
-    from lcbench.measures.collapse import Cause
+    from lcbench.measures.causes import Cause
     from lcbench.measures.files import Measurement
 
 # What the columns of a verdict are called, by the fields of `Verdict` and `Change`.
@@ -60,12 +61,47 @@ _ABOUT_CAUSES = (
     "the outcome among texts of equally many sentences, and of the number of sentences with the "
     "outcome among texts of equal shift. With 95 % intervals from a bootstrap over texts."
 )
+_ABOUT_RETRIEVAL = (
+    "Documents: those that are searched, one relevant to each query and others. Short beats long: "
+    "share of pairs of a query and a document of a shorter bin than its relevant one in which that "
+    "document scores higher; long beats short: of a longer bin (bins as in the table below). Rank "
+    "correlations with length in tokens, as far as the model reads documents: of the relevant "
+    "document's cosine with its query, of its rank, of N10 (how often a document is among the 10 "
+    "best that are not relevant), and of a document's mean cosine with the queries that it is not "
+    "relevant to. With 95 % intervals from a bootstrap over documents."
+)
+_ABOUT_SEARCH = (
+    "By length of the relevant document. Alignment: mean squared distance of query and relevant "
+    "document, 2 − 2 cos. Best chunk − whole: how much higher than the whole document its best "
+    "chunk scores (evidence dilution, after arXiv:2606.18781); the best of several chunks is high "
+    "by chance, too, so the same is given of equally long documents that are relevant to other "
+    "queries. Chunks are of what the model reads, so that nothing of it is truncation. Beaten by "
+    "bin: share of documents of that bin, from short to long, that score above the relevant one."
+)
+_ABOUT_MODERATION = (
+    "Slopes, in standard deviations of ranks, of how early the relevant document is found on how "
+    "close it lies to all others (mean cosine), at a shift of its chunks one standard deviation "
+    "below and above the mean, given its length. The claim of arXiv:2603.21437 needs a slope below "
+    "0 at strong shift, none below 0 at weak shift, and an interaction below 0. One model on one "
+    "corpus has one anisotropy, so that documents are compared instead of spaces."
+)
 
 
 def tables_of(measurements: Sequence[Measurement]) -> tuple[Table, ...]:
     """Return all tables of measurements that have any row."""
     rows = ordered(measurements)
-    makers = (_verdicts, _changes, _sentences, _lengths, _space, _shift, _causes)
+    makers = (
+        _verdicts,
+        _changes,
+        _sentences,
+        _lengths,
+        _space,
+        _shift,
+        _causes,
+        _retrieval,
+        _search,
+        _moderation,
+    )
     tables = [make(rows) for make in makers]
     return tuple(table for table in tables if table.rows)
 
@@ -343,6 +379,129 @@ def _causes(measurements: Sequence[Measurement]) -> Table:
         3,
         _sections(rows),
         footnotes=(_ABOUT_CAUSES,),
+    )
+
+
+def _retrieval(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(str(found.queries)),
+                name(str(found.documents)),
+                _estimated(found.shorter),
+                _estimated(found.longer),
+                _estimated(found.difference, is_change=True),
+                _estimated(found.score_by_length, is_change=True),
+                _estimated(found.rank_by_length, is_change=True),
+                _estimated(found.hubs_by_length, is_change=True),
+                _estimated(found.closeness_by_length, is_change=True),
+            ),
+        )
+        for one in measurements
+        if (found := one.collapse.retrieval) is not None
+    ]
+    return Table(
+        "retrieval",
+        "Retrieval and the length of documents",
+        (
+            "Repair",
+            "Queries",
+            "Documents",
+            "Short\nbeats long",
+            "Long\nbeats short",
+            "Difference",
+            "Cosine\nand length",
+            "Rank\nand length",
+            "N10\nand length",
+            "Other queries\nand length",
+        ),
+        3,
+        _sections(rows),
+        footnotes=(_ABOUT_RETRIEVAL,),
+    )
+
+
+def _search(measurements: Sequence[Measurement]) -> Table:
+    measured = [
+        (one, found) for one in measurements if (found := one.collapse.retrieval) is not None
+    ]
+    most = max((len(found.bins) for _, found in measured), default=0)
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(
+                    length if part is found.overall else length_range(part.shortest, part.longest)
+                ),
+                name(str(part.queries)),
+                name(str(part.documents)),
+                name(str(part.cut)),
+                _estimated(part.score),
+                _estimated(part.alignment),
+                _estimated(part.reciprocal_rank),
+                _estimated(part.dilution, is_change=True),
+                _estimated(part.dilution_of_others, is_change=True),
+                _estimated(part.better_chunk),
+                *(
+                    _estimated(beaten, has_interval=False)
+                    for beaten in (*part.beaten, *[None] * (most - len(part.beaten)))
+                ),
+            ),
+        )
+        for one, found in measured
+        for part in (found.overall, *found.bins)
+        for length in (f"all: {length_range(part.shortest, part.longest)}",)
+    ]
+    return Table(
+        "search",
+        "Queries by the length of their relevant document",
+        (
+            "Repair",
+            "Length",
+            "Queries",
+            "Documents",
+            "Cut",
+            "Cosine",
+            "Alignment",
+            "Reciprocal\nrank",
+            "Best chunk\n− whole",
+            "Of other\ndocuments",
+            "A chunk is\nbetter",
+            *(f"Beaten\nby bin {number}" for number in range(1, most + 1)),
+        ),
+        2,
+        _sections(rows),
+        footnotes=(_ABOUT_SEARCH,),
+    )
+
+
+def _moderation(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(f"Local as a {part.local}"),
+                name(part.answer),
+                _estimated(part.weak, is_change=True),
+                _estimated(part.strong, is_change=True),
+                _estimated(part.interaction, is_change=True),
+            ),
+        )
+        for one in measurements
+        if (found := one.collapse.retrieval) is not None
+        for part in found.moderations
+    ]
+    return Table(
+        "moderation",
+        "Does anisotropy harm retrieval only where shift is strong?",
+        ("Repair", "Shift", "Answer", "At weak\nshift", "At strong\nshift", "Interaction"),
+        3,
+        _sections(rows),
+        footnotes=(_ABOUT_MODERATION,),
     )
 
 
