@@ -57,8 +57,9 @@ def made_figures() -> list[PaperFigure]:
         ("τ = 1", "τ = 0.8"),
         lambda repair, some: embed(some, 0.15 if repair == "τ = 1" else 0.0),
         embed,
-        words,
-        180,
+        # Two tokens a word: there are texts in three intervals of 100.
+        lambda some: [2 * count for count in words(some)],
+        400,
     )
     options = FigureOptions(resamples=1_000)
     return [
