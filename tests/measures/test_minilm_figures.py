@@ -61,6 +61,7 @@ def test_cosines_of_repeated_words(minilm: SentenceTransformer) -> None:
     assert [round(value, 3) for value in _at(_figure(minilm))] == list(PRINTED["mean"])
 
 
+@pytest.mark.exhaustive
 def test_cosines_of_repeated_words_at_the_first_token(minilm: SentenceTransformer) -> None:
     pooling = minilm[1]
     before = pooling.pooling_mode
