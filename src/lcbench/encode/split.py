@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +66,7 @@ class SplitProduct:
         if getattr(_own, "exact", False):
             return nn.functional.linear(states, self._weight, self._bias)
         rows = states.reshape(-1, states.shape[-1])
-        product = _multiply(_split_on(rows.device)(rows), self._parts)
+        product = _multiply(split_states(rows), self._parts)
         if self._bias is None:
             product *= self._scale
         else:
@@ -138,6 +138,9 @@ def refusal_of(model: SentenceTransformer) -> str | None:
 def split_states(states: Tensor) -> Tensor:
     """Return the low, the high and once more the high parts of states, in half precision.
 
+    It must not be compiled with torch: inductor leaves out the rounding of `high` in between, and
+    with it the low parts.
+
     Args:
         states: [n, features] in float32.
 
@@ -156,22 +159,3 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
         return torch.mm(left, right, **options)
     # Other devices have no such product: the same numbers in float32.
     return left.float() @ right.float()
-
-
-def _split_on(device: torch.device) -> Any:
-    """Return `split_states`, on a GPU as one compiled kernel where torch can compile one."""
-    if device.type != "cuda":
-        return split_states
-    with _compiling:
-        if device not in _compiled:
-            _compiled[device] = split_states
-            # Whatever a compiler raises that is not there, or not right.
-            with suppress(Exception):
-                compiled = torch.compile(split_states, dynamic=True)
-                compiled(torch.zeros(8, 8, device=device))
-                _compiled[device] = compiled
-        return _compiled[device]
-
-
-_compiling = threading.Lock()
-_compiled: dict[torch.device, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lcbench.system.thirdparty import retrieval_texts
 
@@ -53,7 +53,8 @@ def judgments_in(task: AbsTask) -> Judgments | None:
     for corpus, (split, subset) in enumerate(places):
         data = task.dataset[subset][split]
         number_of: dict[str, int] = {}
-        for name, text in zip(data["corpus"]["id"], _documents(data["corpus"]), strict=True):
+        texts = retrieval_texts(data["corpus"], PromptType.document)
+        for name, text in zip(data["corpus"]["id"], map(str.strip, texts), strict=True):
             if text:
                 number_of[name] = documents.setdefault((corpus, text), len(documents))
         rows, grades = data["queries"], data["relevant_docs"]
@@ -78,10 +79,3 @@ def judgments_in(task: AbsTask) -> Judgments | None:
         tuple(relevant),
         tuple(itself),
     )
-
-
-def _documents(rows: Any) -> list[str]:
-    """Return the title and text of documents, joined as mteb joins them."""
-    texts = rows["text"]
-    titles = rows["title"] if "title" in rows.column_names else [""] * len(texts)
-    return [f"{title or ''} {text}".strip() for title, text in zip(titles, texts, strict=True)]

@@ -1,7 +1,7 @@
 """Compare what attention does to token vectors with bounds: of the paper, and ones that must hold.
 
 The paper (arXiv:2410.24200, Figure 2) plots σ_a·σ_1·H, with the mean σ_a of the heads and the
-largest ‖W_V^h‖₂, beside the ratio of a whole layer. It bounds neither that, which has residual
+largest ‖W_V^h‖₂, with the ratio of a whole layer. It bounds neither that, which has residual
 connections and a feed-forward network, nor attention, as it leaves out W_O. Two bounds of
 ‖HC[MSA]‖_F / ‖HC[X]‖_F, attention after W_O against what enters it, must hold, as HC[A·1] = 0 for
 any attention:
