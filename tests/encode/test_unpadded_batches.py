@@ -9,15 +9,18 @@ import pytest
 import torch
 from engines import MADE, memory, settings
 from numpy.typing import NDArray
+from observers import Recorded
 
 from lcbench.encode.batches import fill_batches
 from lcbench.encode.embed import embed, pack
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Forward
 from lcbench.encode.load import load
+from lcbench.encode.options import EngineSettings
 from lcbench.encode.tokens import Tokenizer
 from lcbench.encode.unpadded import pool_by_text, restore_pooling, use_unpadded
 from lcbench.hub.models import locate
+from lcbench.run.engines import load_for
 from lcbench.tempscale.policy import parse
 
 TEXTS = [
@@ -103,6 +106,46 @@ def test_other_architectures_stay_as_they_are(
     arithmetic = Forward(model, notes={"attention_note": refusal}, batch_tokens=1).arithmetic()
     assert arithmetic["attention"] == implementation
     assert arithmetic["attention_note"] == refusal
+
+
+@pytest.mark.parametrize(
+    ("device", "attention", "compiled", "expected"),
+    [
+        ("cpu", None, False, "sdpa"),
+        ("cuda:1", None, False, "lcbench_varlen"),
+        ("cuda:1", None, True, "sdpa"),
+        ("cuda:1", "sdpa", False, "sdpa"),
+        ("cpu", "varlen", True, "lcbench_varlen"),
+    ],
+)
+def test_by_default_texts_are_padded_on_a_cpu_only(
+    device: str,
+    attention: str | None,
+    compiled: bool,
+    expected: str,
+    make_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def on_the_cpu(located: Any, *, device: str, dtype: str, attention: str | None) -> Any:
+        return load(located, device="cpu", dtype=dtype, attention=attention)
+
+    monkeypatch.setattr("lcbench.encode.load.load", on_the_cpu)
+    options = EngineSettings(device, None, None, compiled, attention)
+    for architecture, said in (("bert", 0), ("t5", int(attention == "varlen"))):
+        observer = Recorded()
+        model, notes = load_for(
+            locate(settings(make_model(architecture)), offline=True),
+            options,
+            dtype="float32",
+            device=device,
+            observer=observer,
+        )
+        implementation = model[0].auto_model.config._attn_implementation
+        assert implementation == ("sdpa" if architecture == "t5" else expected)
+        # Who asks for it is told; who gets it by default finds the reason in the provenance.
+        assert len(observer.warnings) == said
+        is_noted = architecture == "t5" and expected == "lcbench_varlen"
+        assert list(notes) == (["attention_note"] if is_noted else [])
 
 
 def test_a_model_that_counts_positions_over_all_texts_stays_as_it_is(

@@ -22,7 +22,8 @@ class EngineSettings:
             cores and memory.
         compile: whether torch compiles the model.
         attention: an implementation of `transformers`, or `varlen`: lcbench's own, without padding;
-            None: the choice of `transformers`.
+            None: `varlen` on a GPU where the model allows it, elsewhere the choice of
+            `transformers`.
         devices: a process for each GPU (`all`), for the first so many, or for those of these
             numbers; None: one process.
         fuse_qkv: whether queries, keys and values are computed in one product.

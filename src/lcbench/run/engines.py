@@ -26,6 +26,8 @@ def load_for(
 ) -> tuple[SentenceTransformer, dict[str, str]]:
     """Load a model as the encoder's options ask for.
 
+    By default its texts are padded on a CPU and not on a GPU, where the model allows that.
+
     Args:
         model: the model's files.
         options: of the encoder.
@@ -40,7 +42,11 @@ def load_for(
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
 
-    unpadded = options.attention == "varlen"
+    is_asked = options.attention == "varlen"
+    # Compiled code without padding has not been measured on a GPU.
+    unpadded = is_asked or (
+        options.attention is None and device.startswith("cuda") and not options.compile
+    )
     loaded = load(
         model,
         device=device,
@@ -59,9 +65,10 @@ def load_for(
 
         if (refusal := use_unpadded(loaded)) is not None:
             notes["attention_note"] = refusal
-            observer.warn(
-                f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
-            )
+            if is_asked:
+                observer.warn(
+                    f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
+                )
     return loaded, notes
 
 
