@@ -30,6 +30,7 @@ from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.joint import join_projections, separate_projections
+from lcbench.encode.onednn import restore_linears, use_onednn
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.split import (
     SplitProduct,
@@ -168,6 +169,7 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
+            **({"onednn": True} if self._replicas[0].is_by_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
@@ -375,6 +377,8 @@ class _Replica:
         product = {"product": SplitProduct} if split else {}
         self._joined = join_projections(find_transformer(model), **product) if joint else []
         self._split = split_products(model, set(self._joined)) if split else []
+        # The compiler chooses for itself.
+        self._by_onednn = [] if compiled or split else use_onednn(model, set(self._joined))
         self._pools = pool_by_text(model)
         self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
@@ -391,6 +395,11 @@ class _Replica:
     def is_split(self) -> bool:
         """Return whether float32 products are computed as products in half precision."""
         return bool(self._split)
+
+    @property
+    def is_by_onednn(self) -> bool:
+        """Return whether float32 products are computed by oneDNN."""
+        return bool(self._by_onednn)
 
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
@@ -437,11 +446,13 @@ class _Replica:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
         restore_products(self._split)
+        restore_linears(self._by_onednn)
         separate_projections(self._joined)
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
-        self._joined, self._split, self._pools, self._biases = [], [], [], []
+        self._joined, self._split, self._by_onednn = [], [], []
+        self._pools, self._biases = [], []
 
     def _put_on(self) -> None:
         """Let the compiled forward pass take the place of the model's own."""

@@ -233,6 +233,38 @@ def unpadded_attention(kernel: str, *args: Any, **kwargs: Any) -> Tensor:
     return output
 
 
+def onednn_layout(weight: Tensor) -> Tensor:
+    """Return weights as oneDNN lays them out to multiply by them: an opaque tensor.
+
+    Torch's compiler calls it where it finds constant weights; nothing public does.
+
+    Args:
+        weight: [out_features, in_features] in float32 on a CPU.
+    """
+    import torch
+
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return laid_out
+
+
+def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
+    """Return states @ weightᵀ + bias by oneDNN, with GELU applied to it on request.
+
+    The public `linear` takes MKL, and computes no activation.
+
+    Args:
+        states: [..., in_features] in float32.
+        weight: [out_features, in_features], laid out or not.
+        bias: [out_features], or None.
+        gelu: whether GELU is applied, in its exact form.
+    """
+    import torch
+
+    activation = ("gelu", [], "none") if gelu else ("none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, *activation)
+    return product
+
+
 # sentence_transformers
 
 # The method with which a pooling module pools texts without padding. It is replaced by one that
