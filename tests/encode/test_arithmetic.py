@@ -8,7 +8,7 @@ import pytest
 import torch
 from engines import settings as settings_of
 
-from lcbench.encode import arithmetic
+from lcbench.encode import arithmetic, onednn
 from lcbench.encode.forward import Forward
 from lcbench.encode.load import load
 from lcbench.errors import RequestError
@@ -115,6 +115,7 @@ def test_a_record_says_how_embeddings_were_computed(minilm_folder: Path) -> None
     try:
         assert forward.arithmetic() == {
             "float32_products": "ieee",
+            **({"onednn": True} if onednn.is_used(torch.zeros(1)) else {}),
             "attention": "sdpa",
             "attention_kernels": None,
             "batch_tokens": 2048,

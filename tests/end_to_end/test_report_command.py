@@ -206,4 +206,5 @@ def test_no_model_is_loaded_for_it(filled: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    # On a slow machine there are lines before it that say what takes so long.
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "[]")

@@ -231,6 +231,19 @@ def test_the_kernels_for_texts_without_padding_take_what_they_are_given() -> Non
         thirdparty.unpadded_attention("flash", *[torch.zeros(1, 1, 8)] * 3, None, None, 1, 1, 0.0)
 
 
+def test_products_by_onednn_take_weights_laid_out_or_not() -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN for this processor")
+    states, weight, bias = torch.randn(5, 8), torch.randn(6, 8), torch.randn(6)
+    expected = torch.nn.functional.linear(states, weight, bias)
+    for one in (weight, thirdparty.onednn_layout(weight)):
+        found = thirdparty.onednn_linear(states, one, bias, gelu=False)
+        assert torch.allclose(found, expected, atol=1e-5)
+        found = thirdparty.onednn_linear(states, one, bias, gelu=True)
+        # The exact form: the other, by tanh, differs by up to 5e-4.
+        assert torch.allclose(found, torch.nn.functional.gelu(expected), atol=1e-5)
+
+
 def test_which_models_use_the_interface() -> None:
     from tiny_models import tiny_transformer
 

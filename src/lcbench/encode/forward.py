@@ -169,7 +169,7 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
-            **({"onednn": True} if self._replicas[0].is_by_onednn else {}),
+            **({"onednn": True} if self._replicas[0].uses_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
@@ -378,7 +378,7 @@ class _Replica:
         self._joined = join_projections(find_transformer(model), **product) if joint else []
         self._split = split_products(model, set(self._joined)) if split else []
         # The compiler chooses for itself.
-        self._by_onednn = [] if compiled or split else use_onednn(model, set(self._joined))
+        self._onednn = [] if compiled or split else use_onednn(model, set(self._joined))
         self._pools = pool_by_text(model)
         self._packed_from = _packed_from(model)
         self._biases = _bias_in_order(model)
@@ -397,9 +397,9 @@ class _Replica:
         return bool(self._split)
 
     @property
-    def is_by_onednn(self) -> bool:
+    def uses_onednn(self) -> bool:
         """Return whether float32 products are computed by oneDNN."""
-        return bool(self._by_onednn)
+        return bool(self._onednn)
 
     def use(self, policy: Policy) -> None:
         if policy == self.policy:
@@ -446,12 +446,12 @@ class _Replica:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
         restore_products(self._split)
-        restore_linears(self._by_onednn)
+        restore_linears(self._onednn)
         separate_projections(self._joined)
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
-        self._joined, self._split, self._by_onednn = [], [], []
+        self._joined, self._split, self._onednn = [], [], []
         self._pools, self._biases = [], []
 
     def _put_on(self) -> None:

@@ -68,12 +68,9 @@ def use_onednn(model: nn.Module, left_out: set[nn.Linear] | None = None) -> list
         module
         for module in model.modules()
         if type(module) is nn.Linear
-        and module.weight.dtype == torch.float32
-        and module.weight.device.type == "cpu"
+        and is_used(module.weight)
         and module not in (left_out or set())
     ]
-    if not _is_there() or not linears:
-        return []
     is_copied = sum(linear.weight.nbytes for linear in linears) <= _LARGEST_COPY
     activations = _activations(model)
     changed: list[nn.Module] = []
@@ -96,7 +93,7 @@ def use_onednn(model: nn.Module, left_out: set[nn.Linear] | None = None) -> list
         linear.forward = product  # type: ignore[method-assign, assignment]
         changed.append(linear)
         if activation is not None:
-            activation.forward = _unchanged  # type: ignore[assignment]
+            activation.forward = _unchanged
             changed.append(activation)
     return changed
 
@@ -107,12 +104,14 @@ def restore_linears(modules: list[nn.Module]) -> None:
         module.__dict__.pop("forward", None)
 
 
-def _is_there() -> bool:
-    """Return whether torch has oneDNN for this processor, and uses it."""
+def is_used(weight: Tensor) -> bool:
+    """Return whether oneDNN multiplies by weights: in float32 on a CPU for which torch has it."""
     return (
-        platform.machine() in ("x86_64", "AMD64")
+        weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 

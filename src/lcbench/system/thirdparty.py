@@ -260,8 +260,10 @@ def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: 
     """
     import torch
 
-    activation = ("gelu", [], "none") if gelu else ("none", [], "")
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, *activation)
+    activation, variant = ("gelu", "none") if gelu else ("none", "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(
+        states, weight, bias, activation, [], variant
+    )
     return product
 
 
