@@ -232,6 +232,8 @@ def test_the_kernels_for_texts_without_padding_take_what_they_are_given() -> Non
 
 
 def test_products_by_onednn_take_weights_laid_out_or_not() -> None:
+    import torch
+
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN for this processor")
     states, weight, bias = torch.randn(5, 8), torch.randn(6, 8), torch.randn(6)
