@@ -144,7 +144,8 @@ def test_texts_beyond_the_range_of_half_precision_are_computed_in_float32(
 def test_a_model_that_it_does_not_suit_says_why(
     make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, (_, model) = engine_of(make_model("bert"))
+    engine, (_, model) = engine_of(make_model("bert"))
+    engine.close()
     assert refusal_of(model) is None
     monkeypatch.setattr(split, "_TOLERANCE", 1e-12)
     assert "would differ by" in str(refusal_of(model))
