@@ -223,6 +223,26 @@ def test_a_gpus_hours_are_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None
     assert "at least a minute on this machine (a GPU): encoding" in sentence(lower)
 
 
+@pytest.mark.parametrize(
+    ("devices", "count"), [("all", 4), ("3", 3), ("9", 4), ("[0,2]", 2), ("null", 1)]
+)
+def test_gpus_that_share_the_cells_encode_as_much_in_less_time(
+    devices: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = plan_machine.Machine("a GPU", "cuda", 8, "float32")
+    monkeypatch.setattr("lcbench.plan.estimate.machine_of", lambda engine, dtype: gpu)
+    found = [f"cuda:{number}" for number in range(4)]
+    monkeypatch.setattr("lcbench.plan.estimate.devices_of", lambda device: found)
+    request = ["tasks=[STSBenchmark]", "engine.scoring=0"]
+    alone, shared = (
+        estimate(asked(*request)),
+        estimate(asked(*request, f"engine.devices={devices}")),
+    )
+    saved = alone.prediction.wall_seconds - shared.prediction.wall_seconds
+    assert saved == pytest.approx(alone.prediction.encode_seconds * (1 - 1 / count))
+    assert (f"({count} × a GPU)" if count > 1 else "(a GPU)") in sentence(shared)
+
+
 def test_the_device_that_launch_tflops_names_is_the_one_that_is_estimated() -> None:
     """A device 8 times as fast as this machine encodes in an eighth of the time, and is named."""
     request = asked("tasks=[STSBenchmark]")

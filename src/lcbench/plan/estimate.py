@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
 from lcbench.system import words
+from lcbench.system.hardware import devices_of
 from lcbench.system.words import several
 from lcbench.tasks.sizes import rounded
 from lcbench.tasks.source import Part, check_texts, remarks
@@ -26,6 +27,7 @@ from lcbench.tasks.suites import column_of, resolve_all
 from lcbench.tempscale.policy import ModelShape
 
 if TYPE_CHECKING:
+    from lcbench.encode.options import EngineSettings
     from lcbench.hub.models import Dimensions
     from lcbench.settings.schema import LaunchSettings, Settings
 
@@ -101,7 +103,7 @@ def sentence(one: Estimate) -> str:
     else:
         about = "at least" if one.prediction.at_least else "about"
         where = (
-            f"on this machine ({one.prediction.machine}): {predict.seconds_line(one.prediction)}"
+            f"on this machine ({_devices(one.prediction)}): {predict.seconds_line(one.prediction)}"
         )
         if one.device is not None:
             where = (
@@ -128,6 +130,12 @@ def sentence(one: Estimate) -> str:
             f"{', '.join(one.unshaped)}."
         )
     return "\n".join(lines)
+
+
+def _devices(prediction: predict.Prediction) -> str:
+    """Return what runs the cells: two cores, NVIDIA H100, 4 × NVIDIA H100."""
+    machine = str(prediction.machine)
+    return machine if prediction.sharing == 1 else f"{prediction.sharing} × {machine}"
 
 
 def estimate(
@@ -188,6 +196,8 @@ def estimate(
         on_gpu = machine.kind == "cuda"
         processes = as_in_a_run(settings.engine.scoring, on_gpu=on_gpu, among=cpus)
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
+    if device is None and machine.kind == "cuda":
+        prediction = replace(prediction, sharing=_sharing(settings.engine))
     return Estimate(
         cells=cells,
         done=done,
@@ -214,6 +224,16 @@ def _sized(part: Part, settings: Settings) -> Part:
     """Return a task for the window of the first model; sizes differ little between windows."""
     known = dimensions(settings.models[0], settings.mirror)
     return part if known is None else part.at(known.window)
+
+
+def _sharing(engine: EngineSettings) -> int:
+    """Return how many GPUs of this machine share the cells, with a process each."""
+    if engine.devices is None:
+        return 1
+    found = len(devices_of(engine.device))
+    if isinstance(engine.devices, int):
+        return min(engine.devices, found)
+    return found if engine.devices == "all" else len(engine.devices)
 
 
 def _located(settings: Settings, model: ModelSettings) -> LocatedModel | None:

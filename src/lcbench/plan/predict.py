@@ -122,6 +122,7 @@ class Prediction:
         processes: number of scoring processes; 0: scoring alternates with encoding.
         start: time before the first cell.
         overlap: ratio of actual time to `work_seconds` in earlier runs.
+        sharing: number of GPUs with a process each, which share the cells.
     """
 
     cells: Mapping[Cell, CellCost]
@@ -129,6 +130,7 @@ class Prediction:
     processes: int
     start: float
     overlap: float
+    sharing: int = 1
 
     @property
     def encode_seconds(self) -> float:
@@ -171,7 +173,8 @@ class Prediction:
         return max(0.0, scale * left - since)
 
     def _work(self, costs: Iterable[CellCost]) -> float:
-        seconds = [(one.encode, one.load + one.score) for one in costs]
+        # Scoring processes and cores are divided among those that share.
+        seconds = [(one.encode / self.sharing, one.load + one.score) for one in costs]
         return self.overlap * work_seconds(seconds, self.machine, self.processes)
 
 
@@ -464,7 +467,7 @@ def seconds_line(prediction: Prediction) -> str:
     costs = prediction.cells.values()
     parallel = " in parallel" if prediction.processes else ""
     parts = [
-        f"encoding {clock(prediction.encode_seconds)}",
+        f"encoding {clock(prediction.encode_seconds / prediction.sharing)}",
         f"scoring {clock(prediction.score_seconds)}{parallel}",
     ]
     if round(prediction.load_seconds):
