@@ -21,7 +21,7 @@ from lcbench.reporting.figures.improvement import (
 from lcbench.reporting.figures.panels import Series
 from lcbench.reporting.figures.printed import written
 from lcbench.reporting.score_table import ScoreTable
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
 
 SCORES = {
@@ -75,26 +75,28 @@ def values(line: Series) -> tuple[float | None, ...]:
 
 def test_series_are_the_tables_improvements(tables: list[ScoreTable]) -> None:
     one, two, raw = tables[0].blocks
-    classes, sts, average = improvement_series(one)
+    classes, sts, average = improvement_series(one, NOTHING)
     assert [line.name for line in (classes, sts, average)] == ["Class", "STS", "Avg"]
     assert all(line.at == (1.2, 1.0, 0.9, 0.5) for line in (classes, sts, average))
     assert values(classes) == pytest.approx((-2.0, 0.0, 2.0, -4.0))
     assert values(sts) == (pytest.approx(-1.25), 0.0, pytest.approx(0.0), None)
     expected = (100 * (0.64 - 0.65) / 0.65, 0.0, 100 * (0.655 - 0.65) / 0.65)
     assert values(average) == (*(pytest.approx(value) for value in expected), None)
-    assert [line.at for line in improvement_series(two)] == [(1.0, 0.8)] * 3
-    assert improvement_series(raw) == ()
+    assert [line.at for line in improvement_series(two, NOTHING)] == [(1.0, 0.8)] * 3
+    assert improvement_series(raw, NOTHING) == ()
 
 
 def test_figure_has_one_panel_a_model_and_draws_the_series(tables: list[ScoreTable]) -> None:
-    (figure,) = improvement_figures(tables)
+    (figure,) = improvement_figures(tables, [NOTHING])
     assert [axes.get_title() for axes in figure.axes] == [
         "one_$x$\nprotocol paper, window 512",
         "two\nprotocol paper, window 512",
     ]
     for axes, block in zip(figure.axes, tables[0].blocks, strict=False):
-        series = improvement_series(block)
-        *drawn, zero = axes.get_lines()
+        series = improvement_series(block, NOTHING)
+        # After a line come the marks of its points, whose intervals are unknown.
+        *lines, zero = axes.get_lines()
+        drawn = [line for line in lines if line.get_linestyle() != "None"]
         assert len(drawn) == len(series) == 3
         for line, expected in zip(drawn, series, strict=True):
             np.testing.assert_array_equal(line.get_xdata(), expected.at)
@@ -149,7 +151,7 @@ def test_points_are_filled_where_the_interval_excludes_zero(tables: list[ScoreTa
 
 def test_csv_has_every_point_in_full(tables: list[ScoreTable]) -> None:
     means = {("two", "0.8", "Avg"): Uncertainty(0.25, 1.5)}
-    rows = list(csv.DictReader(io.StringIO(improvement_csv(tables))))
+    rows = list(csv.DictReader(io.StringIO(improvement_csv(tables, [NOTHING]))))
     assert len(rows) == 3 * 4 + 3 * 2
     assert rows[0] == {
         "group": "paper, window 512",
@@ -168,21 +170,33 @@ def test_csv_has_every_point_in_full(tables: list[ScoreTable]) -> None:
 
 
 def test_lines_differ_without_colour_and_avg_is_thick_and_black(tables: list[ScoreTable]) -> None:
-    (figure,) = improvement_figures(tables)
-    *columns, average = figure.axes[0].get_lines()[:3]
+    (figure,) = improvement_figures(tables, [NOTHING])
+    lines, others = (
+        [line for line in axes.get_lines()[:-1] if line.get_linestyle() != "None"]
+        for axes in figure.axes
+    )
+    *columns, average = lines
     assert to_hex(average.get_color()) == "#000000"
     assert average.get_linewidth() > 2 * max(line.get_linewidth() for line in columns)
-    assert len({line.get_marker() for line in columns}) == 2
     assert len({line.get_linestyle() for line in columns}) == 2
     # A column looks the same in every panel.
-    other = figure.axes[1].get_lines()
-    assert [line.get_color() for line in other[:2]] == [line.get_color() for line in columns]
+    assert [line.get_color() for line in others[:2]] == [line.get_color() for line in columns]
+
+
+def test_markers_differ_without_colour(tables: list[ScoreTable]) -> None:
+    means = {("one_$x$", "0.9", column): Uncertainty(0.1, 3.5) for column in ("Class", "STS")}
+    (figure,) = improvement_figures(tables, [TableStatistics({}, means, {})])
+    markers = [line.get_marker() for line in figure.axes[0].get_lines()]
+    assert len(set(markers) - {"", "x", "None"}) == 2
 
 
 def test_the_legend_covers_no_panel(tables: list[ScoreTable]) -> None:
-    (figure,) = improvement_figures(tables)
+    (figure,) = improvement_figures(tables, [NOTHING])
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["Class", "STS", "Avg"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("Class", "STS", "Avg"),
+        "interval\nunknown",
+    ]
     figure.canvas.draw()
     box = legend.get_window_extent()
     assert all(not axes.get_window_extent().overlaps(box) for axes in figure.axes)
@@ -190,7 +204,7 @@ def test_the_legend_covers_no_panel(tables: list[ScoreTable]) -> None:
 
 def test_a_fall_by_much_leaves_small_gains_visible() -> None:
     (figure,) = improvement_figures(
-        tables_of({"m": {"1": (0.5, 0.5), "0.9": (0.505, 0.5), "0.1": (0.2, 0.2)}})
+        tables_of({"m": {"1": (0.5, 0.5), "0.9": (0.505, 0.5), "0.1": (0.2, 0.2)}}), [NOTHING]
     )
     (axes,) = figure.axes
     assert axes.get_yscale() == "symlog"
@@ -200,7 +214,7 @@ def test_a_fall_by_much_leaves_small_gains_visible() -> None:
 
 
 def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: Path) -> None:
-    first = written(partial(improvement_figures, tables), tmp_path / "new" / "table.v1")
+    first = written(partial(improvement_figures, tables, [NOTHING]), tmp_path / "new" / "table.v1")
     assert first == [tmp_path / "new" / "table.v1.png", tmp_path / "new" / "table.v1.svg"]
     png, svg = (path.read_bytes() for path in first)
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -209,7 +223,7 @@ def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: 
     assert min(len(png), len(svg)) > 5_000
     # A user's own style changes neither the files nor is it changed.
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "svg.hashsalt": "other"}):
-        second = written(partial(improvement_figures, tables), tmp_path / "again")
+        second = written(partial(improvement_figures, tables, [NOTHING]), tmp_path / "again")
         assert matplotlib.rcParams["svg.hashsalt"] == "other"
     assert [path.read_bytes() for path in second] == [png, svg]
 
@@ -217,14 +231,15 @@ def test_files_are_written_and_reproducible(tables: list[ScoreTable], tmp_path: 
 def test_nothing_to_plot(tmp_path: Path) -> None:
     others = {"m": {"1": (0.4, 0.7), "query=0.8,document=1": (0.5, 0.6)}}
     for tables in ([], tables_of({"raw": SCORES["raw"]}), tables_of(others)):
-        assert written(partial(improvement_figures, tables), tmp_path / "none") == []
+        statistics = [NOTHING] * len(tables)
+        assert written(partial(improvement_figures, tables, statistics), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_control_characters_in_names_leave_the_svg_well_formed(tmp_path: Path) -> None:
     name = "a\x1b[31mb\x00c\x0bd\uffffe\x9b"
     (table,) = tables_of({name: {"1": (0.5, 0.8), "0.9": (0.51, 0.8)}})
-    _, svg = written(partial(improvement_figures, [table]), tmp_path / "figure")
+    _, svg = written(partial(improvement_figures, [table], [NOTHING]), tmp_path / "figure")
     text = svg.read_text(encoding="utf-8")
     ElementTree.fromstring(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\uffff]", text)

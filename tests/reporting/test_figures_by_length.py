@@ -45,9 +45,11 @@ ONE = LengthBuckets(
     },
 )
 
+ALL = {ONE.label: ONE.policies}
+
 
 def test_scores_are_lines_over_the_buckets_with_their_numbers_of_items() -> None:
-    (figure,) = by_length_figures([ONE])
+    (figure,) = by_length_figures([ONE], ALL)
     left, right = figure.axes
     baseline, ours, by_role = left.get_lines()
     nan = np.nan
@@ -66,7 +68,7 @@ def test_scores_are_lines_over_the_buckets_with_their_numbers_of_items() -> None
 
 
 def test_intervals_are_bars_and_points_hollow_where_they_contain_zero() -> None:
-    (figure,) = by_length_figures([ONE])
+    (figure,) = by_length_figures([ONE], ALL)
     *drawn, zero = figure.axes[1].get_lines()
     assert list(zero.get_ydata()) == [0, 0]
     bars = [
@@ -102,7 +104,7 @@ def test_intervals_are_bars_and_points_hollow_where_they_contain_zero() -> None:
 
 
 def test_lines_differ_without_colour_and_the_legend_is_text() -> None:
-    (figure,) = by_length_figures([ONE])
+    (figure,) = by_length_figures([ONE], ALL)
     baseline, ours, by_role = figure.axes[0].get_lines()
     assert to_hex(baseline.get_color()) == "#000000"
     assert baseline.get_linewidth() > 2 * ours.get_linewidth()
@@ -132,7 +134,7 @@ def test_only_the_policies_that_are_asked_for() -> None:
 def test_a_fall_by_much_leaves_small_gains_visible_and_bars_within_the_panel() -> None:
     first, *others = ONE.changes["0.9"]
     changes = {**ONE.changes, "0.9": (replace(first, ends=(-90.0, 60.0)), *others)}
-    (figure,) = by_length_figures([replace(ONE, changes=changes)])
+    (figure,) = by_length_figures([replace(ONE, changes=changes)], ALL)
     right = figure.axes[1]
     assert right.get_yscale() == "symlog"
     assert "logarithmic beyond ± 1" in right.get_ylabel()
@@ -150,18 +152,18 @@ def test_a_fall_by_much_leaves_small_gains_visible_and_bars_within_the_panel() -
 
 def test_six_rows_a_page_of_what_tells_lengths_apart(tmp_path: Path) -> None:
     alone = replace(ONE, scores={**ONE.scores, "1": (50.0, None, None, None)})
-    assert written(partial(by_length_figures, [alone]), tmp_path / "none") == []
+    assert written(partial(by_length_figures, [alone], ALL), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
     many = [alone, *(replace(ONE, task=f"Task {number}") for number in range(7))]
-    pages = by_length_figures(many)
+    pages = by_length_figures(many, ALL)
     titles = [[axes.get_title() for axes in page.axes[::2]] for page in pages]
     assert titles == [["Task 0", "Task 1", "Task 2"], [f"Task {n}" for n in (3, 4, 5, 6)]]
 
 
 def test_files_are_reproducible(tmp_path: Path) -> None:
-    first = written(partial(by_length_figures, [ONE]), tmp_path / "a" / "by-length")
+    first = written(partial(by_length_figures, [ONE], ALL), tmp_path / "a" / "by-length")
     assert [path.name for path in first] == ["by-length.png", "by-length.svg"]
-    second = written(partial(by_length_figures, [ONE]), tmp_path / "b")
+    second = written(partial(by_length_figures, [ONE], ALL), tmp_path / "b")
     assert [path.read_bytes() for path in second] == [path.read_bytes() for path in first]
 
 

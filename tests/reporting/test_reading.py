@@ -91,7 +91,7 @@ def test_each_file_of_items_is_opened_once(
     # Cells that are compared with the paper, but are in no table.
     tables = build_tables(scores[scores["task"] != "NFCorpus"])
     assert [table.group for table in tables] == ["paper", "paper, bfloat16", "again"]
-    found = gather(tables, scores, resamples)
+    found = gather(tables, scores, resamples, 0, None)
     compared = {one.table for one in found.paper if one.ours is not None}
     assert compared == {"Table 1", "Table 2", "Table 3"}
     assert {one.task for one in found.by_length} == {

@@ -21,6 +21,7 @@ import pytest
 
 from lcbench.reporting.formats import latex, markdown
 from lcbench.reporting.score_table import AVERAGE, ScoreTable
+from lcbench.reporting.statistics import NOTHING
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.main_results import main_table
 
@@ -173,7 +174,7 @@ def test_every_row_comes_out_as_the_paper_prints_it(table: ScoreTable) -> None:
     average = [paper["ALL", "avg_improv"][name] for name in names]
     assert average == ["0.43", "1.18", "0.77", "0.14", "0.71", "0.22", "0.82", "0.53"]
     expected.append(" | ".join(["| Avg Improv.", *map(arrow, average)]) + " |")
-    lines = markdown(main_table(table)).splitlines()
+    lines = markdown(main_table(table, NOTHING)).splitlines()
     assert lines[2] == (
         "| Model | Class (8) | Clust (11) | Summ (1) | STS (10) | BeirRetr (2) "
         "| Rerank (4) | LongEmbRetr (4) | Avg |"
@@ -186,7 +187,7 @@ def test_the_last_row_in_latex(table: ScoreTable) -> None:
     up = r"$\blacktriangle$~"
     values = ["0.43", "1.18", "0.77", "0.14", "0.71", "0.22", "0.82", "0.53"]
     assert f"Avg Improv. & {' & '.join(up + value for value in values)} \\\\" in latex(
-        main_table(table)
+        main_table(table, NOTHING)
     )
 
 

@@ -62,7 +62,6 @@ def document(
         "title": f"{mark}Attention temperature over {len(models)} models",
         "made": "2025-11-02T10:00:00+00:00",
         "version": "0.1.0",
-        "command": f"{mark}python -m lcbench report results_dir=results/runs",
         "resamples": 10_000,
         "seed": 0,
         "score_tables": [

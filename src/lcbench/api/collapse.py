@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,9 +103,11 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
     from lcbench.api.evaluate import labels_of, options_of
     from lcbench.measures import files
     from lcbench.plan.layout import grid_of
+    from lcbench.results.folder import Results
     from lcbench.run.collapse import measure_all
 
     asked = compose_settings(config, "collapse")
+    Results(settings.results_dir).check_writable()
     with observer.doing("looking for models and tasks"):
         grid = grid_of(asked, observer)
     done = measure_all(
@@ -177,12 +179,17 @@ def collapse(
     from lcbench.system.observer import observer_of
 
     observer = observer_of(progress)
+    is_text = isinstance(texts, str) or not isinstance(texts, Iterable)
+    if texts is not None and (is_text or not all(isinstance(one, str) for one in texts)):
+        raise RequestError("texts= is not a list of texts.")
     loaded = None
     if model is not None and not isinstance(model, str | PathLike | Sequence):
         if texts is None:
             raise RequestError(
                 "a loaded model is measured on texts=[…]; a task needs the model's name or folder"
             )
+        if not hasattr(model, "encode"):
+            raise RequestError(f"{type(model).__name__} is no loaded SentenceTransformer.")
         loaded, model = model, None
     several = isinstance(model, Sequence) and not isinstance(model, str)
     keywords = {

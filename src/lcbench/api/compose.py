@@ -67,9 +67,10 @@ def composed(
 
     folders = [config_folder()]
     if config_dir is not None:
-        folders.append(Path(config_dir).expanduser())
-        if not folders[1].is_dir():
+        is_path = isinstance(config_dir, str | PathLike)
+        if not is_path or not Path(config_dir).expanduser().is_dir():
             raise RequestError(f"config_dir={config_dir} is not a folder.")
+        folders.append(Path(config_dir).expanduser())
         words = [f"--config-dir={folders[1]}", *words]
     with _ALONE:
         known = HydraConfig.instance()

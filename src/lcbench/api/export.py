@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcbench.errors import RequestError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -74,6 +76,8 @@ def export(
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
 
+    if tau is None:
+        raise RequestError("tau=None: export needs a temperature (0.8) or a policy by layer.")
     own = {"model": model, "tau": tau, "out": out, "mirror": mirror, "offline": offline}
     words = words_of("export", {**own, **keys})
     with cache.kept(), composed("export", words, config_dir) as config:

@@ -23,7 +23,7 @@ from lcbench.api.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.hub.models import shipped_models
-from lcbench.settings.configs import config_folder, keys_of, known_keys, model_keys
+from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys, model_keys
 from lcbench.system import thirdparty
 from lcbench.system.words import key_value
 
@@ -163,12 +163,12 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
     if key == "tau" and config_name != "export" and isinstance(one.value(), dict):
         # Hydra cannot put a mapping in the place of a sweep's list.
         return f"{word.partition('=')[0]}=[{value}]"
-    if key in _TEXTS and not one.is_delete():
+    if key in _TEXTS | config_groups() and not one.is_delete():
         read = one.value()
-        if isinstance(read, list | dict):
+        if key in _TEXTS and isinstance(read, list | dict):
             raise RequestError(f"{word} is a list or a mapping. As text: {_quoted(word, ())}")
-        # 1_000 is the name of a folder, not 1000.
-        if isinstance(read, bool | int | float):
+        # 1_000 is the name of a folder or a config, not 1000.
+        if isinstance(read, bool | int | float) or (read is None and key not in _TEXTS):
             return f'{word.partition("=")[0]}="{value}"'
     return word
 

@@ -206,6 +206,8 @@ def report(
     from lcbench.system.observer import observer_of
 
     observer = observer_of(progress)
+    if "show" in keys:
+        raise RequestError("show: for commands, not for Python; .tables has every table.")
     own = {
         "results_dir": results_dir,
         "report_dir": report_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -85,9 +86,15 @@ class Results:
         Args:
             resamples: number of bootstrap samples for intervals; 0: no intervals.
             seed: seed of the bootstrap.
+
+        Raises:
+            RequestError: too few resamples for an interval, or not a seed.
         """
         from lcbench.api.frames import frame_by_length
+        from lcbench.settings.read import resamples_of
+        from lcbench.settings.values import count_of
 
+        resamples, seed = resamples_of(resamples), count_of("seed", seed, least=0)
         return frame_by_length(self._selected.tables, self._selected.scores, resamples, seed)
 
     def report(
@@ -107,18 +114,21 @@ class Results:
             progress: whether to print progress.
 
         Raises:
-            RequestError: the folder cannot be written.
+            RequestError: an argument is invalid, or the folder cannot be written.
         """
         from lcbench.api.report import write_report
         from lcbench.reporting.select import Extent, find
+        from lcbench.settings.read import resamples_of
+        from lcbench.settings.values import count_of, path_of
         from lcbench.system.observer import observer_of
 
         observer = observer_of(progress)
-        selected = self._selected
-        if report_dir is not None:
-            selected = replace(selected, folder=Path(report_dir))
+        extent = Extent(resamples_of(resamples), count_of("seed", seed, least=0))
+        given = os.fspath(report_dir) if isinstance(report_dir, os.PathLike) else report_dir
+        folder = path_of("report_dir", given)
+        selected = self._selected if folder is None else replace(self._selected, folder=folder)
         with observer.doing("working out the report"):
-            found = find(selected, observer.warn, Extent(resamples, seed))
+            found = find(selected, observer.warn, extent)
             return write_report(found, observer)
 
     def __repr__(self) -> str:

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from lcbench.reporting.tables.paper import Comparison
 
 
-# Long parts of provenance that many cells share; each distinct value is stored once. Maximum number
-# of models that a title names; it counts more of them.
+# Maximum number of models that a title names; more are counted.
 _MOST_NAMED = 3
-
+# Long parts of provenance that many cells share; each distinct value is stored once.
 _POOLED = ("versions", "hardware", "arithmetic", "proof", "protocol", "data")
+# Attributes of `Uncertainty` that a cell's improvement has, and a mean's has not.
+_OF_CELLS = ("p", "adjusted", "units", "count", "up", "down")
 
 
 def build(findings: Findings, title: str) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def _cells(block: Block, found: TableFindings, provenance: _Provenance) -> Itera
                 else _improvement(
                     task.improvement(policy),
                     found.statistics.cells.get((block.label, policy, task.task)),
-                    whole=True,
+                    is_cell=True,
                 ),
                 "subsets": {} if cell is None else _values(cell.subsets),
                 "provenance": None if cell is None else provenance.add(cell.provenance),
@@ -206,19 +207,17 @@ def _average(table: ScoreTable, statistics: TableStatistics) -> dict[str, Any] |
 
 
 def _improvement(
-    value: float | None, uncertainty: Uncertainty | None, whole: bool = False
+    value: float | None, uncertainty: Uncertainty | None, is_cell: bool = False
 ) -> dict[str, Any] | None:
     """Return an improvement with its interval and, for a cell, its test."""
     if value is None:
         return None
-    found: dict[str, Any] = {
-        "value": _number(value),
-        "low": None if uncertainty is None else _number(uncertainty.low),
-        "high": None if uncertainty is None else _number(uncertainty.high),
-        "note": "" if uncertainty is None else uncertainty.note,
-    }
+    found: dict[str, Any] = {"value": _number(value), "low": None, "high": None, "note": ""}
     if uncertainty is not None:
         found |= {
+            "low": _number(uncertainty.low),
+            "high": _number(uncertainty.high),
+            "note": uncertainty.note,
             "significant": uncertainty.excludes_zero,
             "too_few": uncertainty.is_too_few,
             "tried": uncertainty.tried,
@@ -226,15 +225,8 @@ def _improvement(
             "error": _number(uncertainty.error),
             "bound": _number(uncertainty.bound),
         }
-    if whole:
-        found |= {
-            "p": None if uncertainty is None else uncertainty.p,
-            "adjusted": None if uncertainty is None else uncertainty.adjusted,
-            "units": None if uncertainty is None else uncertainty.units,
-            "count": None if uncertainty is None else uncertainty.count,
-            "up": None if uncertainty is None else uncertainty.up,
-            "down": None if uncertainty is None else uncertainty.down,
-        }
+    if is_cell:
+        found |= {name: getattr(uncertainty, name, None) for name in _OF_CELLS}
     return found
 
 

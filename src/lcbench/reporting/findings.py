@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.intervals import analyse, asked_cells
 from lcbench.reporting.reading import read_items
 from lcbench.reporting.score_table import ScoreTable
-from lcbench.reporting.statistics import NOTHING, RESAMPLES, SEED, TableStatistics
+from lcbench.reporting.statistics import NOTHING, TableStatistics
 from lcbench.reporting.table import Table, distinct
 from lcbench.reporting.tables import (
     by_length,
@@ -88,13 +88,13 @@ class Findings:
     """
 
     score_tables: tuple[TableFindings, ...]
-    lengths: tuple[LengthTable, ...] = ()
-    by_length: tuple[LengthBuckets, ...] = ()
-    role_grids: tuple[RoleGrid, ...] = ()
-    paper: tuple[Comparison, ...] = ()
-    tables: tuple[Table, ...] = ()
-    resamples: int = RESAMPLES
-    seed: int = SEED
+    lengths: tuple[LengthTable, ...]
+    by_length: tuple[LengthBuckets, ...]
+    role_grids: tuple[RoleGrid, ...]
+    paper: tuple[Comparison, ...]
+    tables: tuple[Table, ...]
+    resamples: int
+    seed: int
 
     @property
     def statistics(self) -> tuple[TableStatistics, ...]:
@@ -105,9 +105,9 @@ class Findings:
 def gather(
     tables: Sequence[ScoreTable],
     scores: pd.DataFrame,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-    progress: Callable[[str, int, int], None] | None = None,
+    resamples: int,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
 ) -> Findings:
     """Compute all results of a report.
 
@@ -128,7 +128,7 @@ def gather(
     read = read_items(places, asked, of_paper, resamples, seed, step("scores by length"))
     found = []
     for table, cells, items in zip(tables, asked, read.items, strict=True):
-        statistics = replace(NOTHING, resamples=0)
+        statistics = NOTHING
         if resamples:
             statistics = analyse(table, cells, items, resamples, seed, step("drawing samples"))
         chosen = choice.choose(table, statistics)

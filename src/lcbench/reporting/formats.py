@@ -49,8 +49,8 @@ def headings(sections: Sequence[Section]) -> Iterator[tuple[str, Section]]:
         last = section.group
 
 
-def markdown(table: Table, level: int = 2) -> str:
-    """Return a table in Markdown, with its title as a heading of a given level."""
+def markdown(table: Table) -> str:
+    """Return a table in Markdown, with its title as a heading."""
     header = [markdown_text(text) for text in table.columns]
     blank = [""] * (len(header) - 1)
     rows = []
@@ -59,7 +59,7 @@ def markdown(table: Table, level: int = 2) -> str:
             [f"**{markdown_text(text)}**", *blank] for text in (group, section.heading) if text
         ]
         rows += [[_markdown_entry(entry) for entry in row] for row in section.rows]
-    lines = [f"{'#' * level} {markdown_text(table.title)}", ""]
+    lines = [f"## {markdown_text(table.title)}", ""]
     lines += [*markdown_grid(header, rows, table.labels), ""]
     if table.notes:
         lines += [*(f"- {markdown_text(note)}" for note in table.notes), ""]

@@ -1,7 +1,7 @@
 """Computes bootstrap intervals and permutation tests of improvements, paired over items.
 
-Takes tables and the files of their cells; `tables` and `figures` show the results. How the
-scores of one task are drawn is in `bootstrap`, p-values are in `permutation`.
+Takes tables and the files of their cells; `tables` and `figures` show the results. The bootstrap of
+one task is in `uncertainty.bootstrap`, p-values are in `uncertainty.permutation`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.means import everywhere, of_table, unknown_alone
+from lcbench.reporting.notes import listed
 from lcbench.reporting.score_table import AVERAGE, ScoreTable
 from lcbench.reporting.statistics import (
     RESAMPLES,
@@ -29,7 +30,6 @@ from lcbench.reporting.task_intervals import (
     TaskItems,
     TaskOutcome,
     link_tasks,
-    listed,
     of_pair,
     task_outcome,
 )
@@ -48,26 +48,25 @@ if TYPE_CHECKING:
 
 
 FEW_UNITS = 5
-"""A task of so few queries, pairs or sets, or fewer, is named in a note: with five the permutation
-test's smallest p is 2/2⁵ = 0.06, so that no difference of theirs could be significant."""
+"""Tasks with at most this number of queries, pairs or sets are named in a note: with five, the
+smallest p of a permutation test is 2/2⁵ = 0.06, so that no difference can be significant."""
 
 
-# A task whose items are not known may have a score below 0 if it is in one of these columns, whose
-# main scores are correlations.
+# The main scores of these columns are correlations: a task in them whose items are unknown may have
+# a negative score.
 _CORRELATIONS = frozenset({"STS", "Summ"})
 
 
 Asked = Mapping[str, Mapping[tuple[str, str], tuple[float, "CellFiles"]]]
-"""Cells of a table with a score: by task, then by label and policy, the score as a fraction and the
-cell's files."""
+"""Score as a fraction and files of each cell with a score, by task, then by label and policy."""
 
 
 def asked_cells(table: ScoreTable, scores: pd.DataFrame) -> Asked:
     """Return the cells of a table that have a score and files.
 
     Args:
-        table: of `table1.build_tables`.
-        scores: the frame that it was built from.
+        table: one of `table1.build_tables`.
+        scores: frame that it was built from.
     """
     files = {}
     if "files" in scores.columns:
@@ -93,21 +92,21 @@ def analyse(
 ) -> TableStatistics:
     """Return the intervals and tests of a table's improvements.
 
-    A sample draws clusters of items (`clusters`) once for all tasks, models and policies. What is
-    drawn of a cluster goes by its texts alone, so that no interval depends on what else is in the
-    table, unless it shares texts. The improvements
-    themselves are the table's: items that do not give its scores count as unknown.
+    A sample draws clusters of items (`clusters`) once for all tasks, models and policies. The draws
+    of a cluster are seeded by its texts alone, so that an interval does not depend on other tasks
+    of the table unless they share texts. The improvements are those of the table; items that do not
+    reproduce its scores count as unknown.
 
-    Means are over tasks drawn with replacement within their column, and then over items (a column
-    of one task: its items alone), the same for all models and policies.
+    Means are over tasks drawn with replacement within their column and then over their items, or
+    over items alone in a column of one task. All models and policies have the same draws.
 
     Args:
-        table: of `table1.build_tables`.
+        table: one of `table1.build_tables`.
         asked: its cells (`asked_cells`).
         items: their items by task (`task_intervals.task_items`), removed as tasks are done.
-        resamples: bootstrap samples.
-        seed: of all that is drawn.
-        progress: told how many tasks are done, of how many.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
+        progress: receives the number of finished tasks and of all tasks.
     """
     sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
     linked = link_tasks(items)
@@ -156,8 +155,8 @@ def compare_pair(
 ) -> Uncertainty | None:
     """Return the interval and test of the second cell's improvement over the first, or None.
 
-    It is unknown for cells without known items, with other items or another number of experiments,
-    and where the first's score is not above 0.
+    None if items are unknown, if the cells differ in their items or number of experiments, or if
+    the first score is not above 0.
     """
     read = TaskSamples([CellItems(first), CellItems(second)])
     before, after = read.samples[first], read.samples[second]
@@ -171,8 +170,8 @@ def compare_pair(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number (Holm 1979), in the given order.
 
-    The smallest of m times m, the next times m − 1 and so on, none less than the one before it and
-    none more than 1.
+    The smallest of m p-values is multiplied by m, the next by m − 1 and so on; none may be less
+    than the one before it or more than 1.
     """
     adjusted = [1.0] * len(p_values)
     least = 0.0
@@ -219,7 +218,7 @@ def _draws(
             picks[column.name] = np.arange(resamples)[:, None]
         else:
             tasks[column.name] = random.integers(0, len(column.tasks), shape)
-            # A task that is drawn twice is drawn with other items each time.
+            # A task that is drawn twice has different items each time.
             picks[column.name] = random.integers(0, resamples, shape)
     return Draws(scores, known, tasks, picks, _signed(table, outcomes))
 

@@ -1,7 +1,6 @@
 """Computes intervals of mean improvements over columns, for a single τ and for the best of several.
 
-Takes the draws of a table's cells (`intervals.analyse`); what a single task's cells vary with is
-measured before.
+Takes the bootstrap draws of a table's cells (`intervals.analyse`).
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from lcbench.reporting.notes import candidate_policies
+from lcbench.reporting.notes import candidate_policies, listed
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable
 from lcbench.reporting.statistics import CellKey, Draws, Uncertainty
 from lcbench.reporting.task_intervals import (
     LEAVES_OUT,
     OVER_AS_IT_IS,
-    listed,
     possible,
     relative_changes,
 )
@@ -38,17 +36,17 @@ _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 _NORMAL_90 = float(stats.norm.ppf((1 + power.LEVEL) / 2))
 
 Picks = Mapping[str, Mapping[str, str]]
-"""By label of the block, the policy of each task of the columns."""
+"""Policy of each task of the columns, by label of the block."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """The half-widths of a band over several improvements, in standard errors of normal estimates.
+    """A simultaneous confidence band over several improvements.
 
     Attributes:
-        critical: of the 95 % band.
-        critical_90: of the 90 % band, which equivalence is read from.
-        tried: how many it is over.
+        critical: half-width of the 95 % band, in standard errors of normal estimates.
+        critical_90: half-width of the 90 % band, used to test for equivalence.
+        tried: number of improvements in the band.
     """
 
     critical: float
@@ -62,14 +60,14 @@ class MeanImprovement:
 
     Attributes:
         value: the improvement.
-        drawn: of it, over each bootstrap sample, shape (resamples,).
+        drawn: improvement in each bootstrap sample, shape (resamples,).
         linear: the same to first order, which is always finite.
-        variance: estimated without bias.
-        degrees: of freedom of the variance.
-        units: what it is a mean of.
-        count: how many of them.
-        note: what is left out.
-        signed: whether a score of it may be below 0.
+        variance: unbiased estimate of its variance.
+        degrees: degrees of freedom of the variance.
+        units: units that it is a mean over.
+        count: number of units.
+        note: sources of variation that are left out.
+        signed: whether any of its scores can be negative.
     """
 
     value: float
@@ -90,7 +88,8 @@ class MeanImprovement:
     def alone(self) -> tuple[float, float]:
         """Return the 95 % interval of this improvement as if no other τ had been tried.
 
-        Percentiles of the draws, stretched as Student's t of the unbiased variance asks.
+        The percentiles of the draws are widened to the width of a t interval with the unbiased
+        variance.
         """
         deviation = float(self.linear.std())
         reaching = _NORMAL
@@ -107,7 +106,7 @@ class MeanImprovement:
         """Return the uncertainty of the improvement, accounting for the other τ tried.
 
         Args:
-            band: over all that were tried; None: none but this was.
+            band: band over all τ tried; None if only this τ was tried.
         """
         low, high = alone = self.alone()
         if band is not None:
@@ -140,25 +139,25 @@ def mean_improvement(
 ) -> MeanImprovement | None:
     """Return the mean relative improvement of models over columns, with its sources of variation.
 
-    Columns of several tasks vary with their tasks: the variance of their mean is that between
-    tasks, in which the noise of their items is contained, and at least what the items alone make
-    of it (the modified Hartung-Knapp of random-effects meta-analysis; Röver, Knapp and Friede
-    2015). Tasks of a family (`Draws.families`) are no independent ones: families are the units. A
-    column of a single task adds the noise of its items, which the note says; what such columns
-    share, they vary with together.
+    A column of several tasks varies with its tasks: the variance of its mean is the variance
+    between tasks, which includes the noise of their items, and is at least the variance due to the
+    items alone (the modified Hartung-Knapp method of random-effects meta-analysis; Röver, Knapp and
+    Friede 2015). Tasks of a family (`Draws.families`) are not independent, so families are the
+    units. A column of a single task contributes the noise of its items only, as the note says;
+    such columns covary if they share items.
 
-    Where a baseline is not significantly different from 0, so that an end of the interval would be
-    infinite, differences are divided by the baseline as it is, and the note says so, as of cells.
+    If a baseline is not significantly different from 0, an end of the interval would be infinite.
+    Differences are then divided by the observed baseline, treated as fixed, and the note says so.
 
     Args:
-        table: which.
-        draws: of its cells.
-        picks: by label of the block, the policy of each task of the columns.
-        columns: the names of columns of which the improvement of the mean is meant.
+        table: the table.
+        draws: draws of its cells.
+        picks: policy of each task of the columns, by label of the block.
+        columns: names of the columns whose mean is compared.
 
     Returns:
-        None where a score is missing, a baseline is not above 0, or a column's only task has items
-        that are not known: nothing says how much it varies.
+        None if a score is missing, a baseline is not above 0, or the items of a column's only task
+        are unknown, so that its variation is unknown.
     """
     if unknown_alone(table, draws, picks, columns):
         return None
@@ -173,14 +172,14 @@ def of_table(
 ) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
     """Return the uncertainty of a table's means, and of its row `Avg Improv.`.
 
-    Where several τ were tried, the intervals of a model's means are a band over all of them
-    (`simultaneous`), so that they hold for the best one too. The constants, which "ours" is chosen
-    among, are one family, other policies another.
+    If several τ were tried, the intervals of a model's means form a band over all of them
+    (`simultaneous`), so that they also hold for the best τ. The constants, from which the best τ is
+    chosen, are one family; other policies are another.
 
     Args:
-        table: which.
-        draws: of its cells.
-        cells: of its tasks.
+        table: the table.
+        draws: draws of its cells.
+        cells: uncertainty of its cells.
     """
     names = [column.name for column in table.columns]
     over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
@@ -259,7 +258,7 @@ def _band(tried: Sequence[MeanImprovement]) -> Band | None:
 def _of_task(own: Uncertainty, mean: MeanImprovement, band: Band | None) -> Uncertainty:
     """Return the uncertainty of a column with one task: that of the task, widened for the τ tried.
 
-    The test of a task is of one τ, and is left to the task.
+    The test of a task is for one τ, and is reported with the task only.
     """
     own = replace(own, p=None, adjusted=None)
     if band is None:
@@ -290,10 +289,10 @@ def _over_models(
     """Return the uncertainty of the row `Avg Improv.`, with each model at its best τ.
 
     Args:
-        table: which.
-        draws: of its cells.
-        over: the columns of each mean.
-        linear: by label, policy and mean, `MeanImprovement.linear`.
+        table: the table.
+        draws: draws of its cells.
+        over: columns of each mean.
+        linear: `MeanImprovement.linear` by label, policy and mean.
     """
     blocks = [block for block in table.blocks if block.best is not None]
     best = {block.label: everywhere(block, str(block.best)) for block in blocks}
@@ -370,11 +369,13 @@ class _Effects:
     """The contributions of each column's tasks to the improvement of one model.
 
     Attributes:
-        values: by column, of each task, shape (tasks,); columns add up, tasks are averaged.
-        items: by column, of each task over each sample of its items, shape (tasks, resamples).
-        samples: by column, the scores (baseline, policy) of its samples, shape (2, resamples).
-        linear: by column, what its samples add, to first order, shape (resamples,).
-        ratios: by column, of each task (`Draws.ratios`), shape (tasks,).
+        values: contribution of each task by column, shape (tasks,); tasks are averaged, columns
+            are added.
+        items: contribution of each task in each sample of its items by column, shape (tasks,
+            resamples).
+        samples: scores (baseline, policy) in each sample by column, shape (2, resamples).
+        linear: contribution of each column's samples to first order, shape (resamples,).
+        ratios: `Draws.ratios` of each task by column, shape (tasks,).
     """
 
     values: Mapping[str, NDArray[np.float64]]
@@ -396,12 +397,12 @@ class _Effects:
         """Return the effects of a model.
 
         Args:
-            draws: of the table's cells.
-            label: of the model.
-            policies: of each task.
-            tasks_of: the tasks of each column.
-            scores: by column, of each task those of the baseline and of its policy.
-            gradient: of the improvement by the column's two means.
+            draws: draws of the table's cells.
+            label: label of the model.
+            policies: policy of each task.
+            tasks_of: tasks of each column.
+            scores: scores of each task at the baseline and at its policy, by column.
+            gradient: gradient of the improvement with respect to the column's two means.
         """
         items, samples, linear = {}, {}, {}
         for name, tasks in tasks_of.items():
@@ -415,7 +416,7 @@ class _Effects:
             samples[name] = drawn.mean(axis=1, dtype=np.float64)
             linear[name] = (gradient[:, None] * samples[name]).sum(axis=0)
             items[name] = np.einsum("p,ptr->tr", gradient, of_tasks.astype(np.float64))
-        # Not as a product of matrices: a sum that is rounded once leaves 1e-14 of equal scores.
+        # Not a matrix product, whose rounding leaves 1e-14 where scores are equal.
         values = {name: (pairs * gradient).sum(axis=1) for name, pairs in scores.items()}
         ratios = {
             name: np.array([draws.ratios.get((label, policies[task], task), 1.0) for task in tasks])
@@ -429,9 +430,9 @@ def _variance(
 ) -> tuple[float, float]:
     """Return the unbiased variance of a sum of column means, and its degrees of freedom.
 
-    Satterthwaite's degrees, of columns as if they were independent. A column whose tasks are one
-    family varies as a single task does: with its items. Columns that share items vary
-    together: twice the covariance of what their items add.
+    The degrees of freedom are Satterthwaite's, for columns as if they were independent. A column
+    whose tasks are one family varies like a single task, with its items. Columns that share items
+    covary: twice the covariance of their items' contributions is added.
     """
     variances, degrees = [], []
     items = {name: np.mean([one.items[name] for one in effects], axis=0) for name in tasks_of}
@@ -447,7 +448,7 @@ def _variance(
         families = [draws.families.get(task, task) for task in tasks]
         names, places = np.unique(families, return_inverse=True)
         if len(names) == 1 and all((label, BASELINE, task) in draws.cells for task in tasks):
-            # One family says no more of others than a single task does: its items vary alone.
+            # One family says nothing about other tasks: only its items vary.
             counts = np.array([draws.cells[label, BASELINE, task][-1] for task in tasks])
             apart = noise / len(tasks) ** 2
             freedom = apart.sum() ** 2 / max(float((apart**2 / (counts - 1)).sum()), 1e-300)
@@ -471,7 +472,7 @@ def _variance(
     freedom = total**2 / sum(
         one**2 / max(of, 1e-9) for one, of in zip(variances, degrees, strict=True)
     )
-    # What columns share can make their sum vary less, but not so that nothing is left of it.
+    # A negative covariance may reduce the variance, but not below that of any column.
     return max(total + together, max(variances)), freedom
 
 

@@ -200,6 +200,11 @@ def listing(names: Iterable[str]) -> str:
     names = list(names)
     if len(names) > _MOST_NAMES:
         names = [*names[:_FIRST_NAMES], f"{len(names) - _FIRST_NAMES} more"]
+    return listed(names)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return all names as in a sentence: "a, b and c"."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 

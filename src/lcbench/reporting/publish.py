@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,15 @@ class Report:
     @property
     def words(self) -> list[str]:
         """The findings in sentences, one per line."""
-        return _words(self.described)
+        paper = (self.described["paper"] or {"rows": ()})["rows"]
+        tables = self.described["score_tables"]
+        lines = []
+        for table in tables:
+            of_all, models = summary.findings(table, paper)
+            several = f"{table['group']}: " if len(tables) > 1 else ""
+            lines += [f"{several}{sentence}" for sentence in of_all]
+            lines += [f"{several}{label}: {text}" for label, text in models]
+        return lines
 
 
 def publish(report: Report, step: Step | None = None) -> list[str]:
@@ -102,7 +110,7 @@ def publish(report: Report, step: Step | None = None) -> list[str]:
         described["files"] = sorted(files)
         described["cells"] = sorted(report.cells)
         with _alone(folder) as journal:
-            older = _older(folder, journal)
+            older = _older(folder)
             # If this process is killed, the next report removes what it has written.
             _replace(journal, json.dumps(sorted(older | files)))
             for name, text in texts.items():
@@ -130,13 +138,9 @@ def file_of_another(folder: Path) -> str | None:
     That is a `report.json` with other keys, or an `index.html` without lcbench's mark, unless it is
     next to a `report.json` of an older version of lcbench.
     """
-    try:
-        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        pass
-    else:
+    if (there := _parsed(folder)) is not None:
         return None if _is_ours(there) else DOCUMENT
-    if PAGE in _older(folder, folder / _JOURNAL):
+    if PAGE in _older(folder):
         # From a report that was killed before it wrote report.json.
         return None
     try:
@@ -155,20 +159,24 @@ def _is_ours(there: Any) -> bool:
 
 def _document(folder: Path) -> dict[str, Any] | None:
     """Return the content of an older report.json of lcbench in a folder, or None."""
-    try:
-        there = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+    there = _parsed(folder)
     return there if _is_ours(there) else None
 
 
-def _older(folder: Path, journal: Path | None = None) -> set[str]:
+def _parsed(folder: Path) -> Any:
+    """Return the content of a folder's report.json; None if it is missing or not JSON."""
+    try:
+        return json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _older(folder: Path) -> set[str]:
     """Return the files that an older report lists as its own; others are left alone."""
     listed = (_document(folder) or {}).get("files")
     names = list(listed) if isinstance(listed, list) else []
-    if journal is not None:
-        with suppress(OSError, ValueError, TypeError, RecursionError):
-            names += json.loads(journal.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        names += json.loads((folder / _JOURNAL).read_text(encoding="utf-8"))
     return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
 
 
@@ -237,18 +245,6 @@ def _replace(journal: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise StorageError(f"{journal} cannot be written: {error.strerror}.") from error
-
-
-def _words(described: Mapping[str, Any]) -> list[str]:
-    """Return the findings in sentences, one per line."""
-    paper = (described["paper"] or {"rows": ()})["rows"]
-    lines = []
-    for table in described["score_tables"]:
-        of_all, models = summary.findings(table, paper)
-        several = f"{table['group']}: " if len(described["score_tables"]) > 1 else ""
-        lines += [f"{several}{sentence}" for sentence in of_all]
-        lines += [f"{several}{label}: {text}" for label, text in models]
-    return lines
 
 
 def _texts(findings: Findings) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Selects the cells to report for a run, a sweep or a folder, and arranges them in tables.
 
-What is found of them is `findings`' to say, and `publish`'s to write.
+`findings` computes the results, and `publish` writes them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extent:
-    """The extent of a report.
+    """What a report covers.
 
     Attributes:
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of all that is drawn.
-        models: only these, by name; two or more also stand side by side. None: all.
-        against: a second folder of results to compare with; or None.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of all draws.
+        models: names of the models to report; two or more are also compared. None: all.
+        against: second folder of results to compare with, or None.
     """
 
     resamples: int = RESAMPLES
@@ -54,7 +54,8 @@ class Extent:
 
 
 WHOLE = Extent()
-"""All models, the usual number of samples, no second folder."""
+"""All models, the default number of samples, no second folder."""
+
 _SOURCES = (MtebSource(),)
 
 
@@ -63,9 +64,9 @@ class AskedCell:
     """A requested cell.
 
     Attributes:
-        model: its name.
-        policy: in canonical form.
-        path: of its result, whether it is there or not.
+        model: name of the model.
+        policy: policy in canonical form.
+        path: path of its result, whether or not it exists.
     """
 
     model: str
@@ -78,13 +79,13 @@ class Request:
     """The request of a run or a sweep, as its report shows it.
 
     Attributes:
-        label: what it is called.
-        cells: that it asks for.
-        tasks: their names, in the order of the request.
-        suites: that give tasks their columns.
-        sources: where its tasks come from.
-        splits: the protocol's rule.
-        subsets: that the protocol is restricted to; None: all.
+        label: name of the run or sweep.
+        cells: requested cells.
+        tasks: names of the tasks, in the order of the request.
+        suites: suites that give tasks their columns.
+        sources: sources of the tasks.
+        splits: the protocol's rule for splits.
+        subsets: subsets that the protocol is restricted to; None: all.
     """
 
     label: str
@@ -101,10 +102,10 @@ class Selected:
     """The selected cells of a report, in tables.
 
     Attributes:
-        tables: of the shape of Table 1.
-        scores: the frame that they were built from.
-        results: the folder that the scores are of.
-        folder: of the report.
+        tables: tables in the layout of Table 1.
+        scores: frame of scores that they were built from.
+        results: folder of results.
+        folder: folder of the report.
     """
 
     tables: Sequence[ScoreTable]
@@ -125,18 +126,18 @@ def report_run(
 
     Args:
         request: the cells, and how they are shown.
-        results: where its results are.
-        report_dir: where to; None: `report` in the folder of results, or, where that has a report
-            of results that are not asked for here, a folder of the request's own in it.
-        warn: told of every file that is left out.
-        extent: of the report.
-        step: told what is being worked out, and how much of it is done.
+        results: folder of results.
+        report_dir: folder of the report; None: `report` in the folder of results, or a folder in it
+            named after the request if `report` also shows other results.
+        warn: receives a line about each file that is left out.
+        extent: what the report covers.
+        step: receives progress.
 
     Returns:
-        What was found, yet to be written (`publish`); None: none of the cells has a result.
+        The report, not yet written (`publish`); None if no cell has a result.
 
     Raises:
-        RequestError: there is no such model, or second folder; or the report's folder cannot be
+        RequestError: a model or the second folder has no results, or the report's folder cannot be
             written.
     """
     selected = select_run(request, results, report_dir, warn, extent.models)
@@ -160,8 +161,8 @@ def select_run(
             of_model.append(cell.policy)
     if scores.empty:
         return None
-    # What a run asks for is one table, also where a benchmark takes some languages of some tasks.
-    # Models whose prompts differ are in tables of their own.
+    # A run has one table, also if a benchmark takes only some languages of some tasks. Models with
+    # different prompts are in separate tables.
     same = {"splits": request.splits, "subsets": request.subsets}
     scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
     expected = _expected(request.tasks, scores, request.suites, request.sources)
@@ -203,19 +204,19 @@ def report_folder(
 
     Args:
         results: the folder.
-        tasks: only these; None: all.
-        report_dir: where to; None: `report` in the folder of results.
-        warn: told of every file that is left out.
-        extent: of the report.
-        step: told what is being worked out, and how much of it is done.
-        sources: of those tasks that no suite has.
+        tasks: tasks to report; None: all.
+        report_dir: folder of the report; None: `report` in the folder of results.
+        warn: receives a line about each file that is left out.
+        extent: what the report covers.
+        step: receives progress.
+        sources: sources of tasks that are in no suite.
 
     Returns:
-        What was found, yet to be written (`publish`).
+        The report, not yet written (`publish`).
 
     Raises:
-        RequestError: there are none, none of the models, or none in the second folder; or the
-            report's folder cannot be written.
+        RequestError: the folder, a model or the second folder has no results, or the report's
+            folder cannot be written.
     """
     selected = select_folder(results, tasks, report_dir, warn, extent.models, sources)
     return find(selected, warn, extent, step)
@@ -309,8 +310,8 @@ def _as_asked(
 ) -> pd.DataFrame:
     """Join a benchmark's parts of tasks in one table, as a run of that benchmark does.
 
-    A benchmark takes some languages of some tasks; by their protocols alone those are of another
-    table than the rest.
+    A benchmark takes only some languages of some tasks. Their protocol differs from that of the
+    other tasks, which would put them in a separate table.
     """
     if all(choice.subsets is None and choice.splits is None for choice in choices):
         return scores
@@ -403,7 +404,7 @@ def find(
     """Compute the report of selected cells, and make its folder.
 
     Raises:
-        RequestError: there is nothing in the second folder, or the report's cannot be written.
+        RequestError: the second folder has no results, or the report's folder cannot be written.
     """
     tables, scores, results = selected.tables, selected.scores, selected.results
     folder = selected.folder
@@ -412,7 +413,7 @@ def find(
         there = Results(extent.against).read(partial(column_of, suites=shipped_suites()), warn)
         if there.empty:
             raise RequestError(f"against={extent.against} has no results.")
-    # Imported late: a report that finds nothing to say does not need them.
+    # Imported late: they are not needed if there is nothing to report.
     from threadpoolctl import threadpool_limits
 
     from lcbench.reporting import document
@@ -427,7 +428,7 @@ def find(
             "away, or name another folder: python -m lcbench report report_dir=PATH."
         )
     _check_writable(folder)
-    # Tasks are worked on in parallel: BLAS's own threads would only wait for one another.
+    # Tasks are processed in parallel: BLAS's own threads would only wait for one another.
     with threadpool_limits(limits=1, user_api="blas"):
         found = gather(tables, scores, extent.resamples, extent.seed, step)
     shown = list(found.tables)
@@ -454,7 +455,7 @@ def _check_writable(folder: Path) -> None:
     """Make the folder, and check that it can be written.
 
     Raises:
-        RequestError: naming the key, before anything is worked out.
+        RequestError: it cannot be written; the message names the key.
     """
     try:
         check_writable(folder)

@@ -17,11 +17,11 @@ RESAMPLES = 10_000
 SEED = 0
 
 SIGNIFICANCE = 0.05
-"""What p is at most where an improvement is significant."""
+"""The significance level: a significant improvement has p at or below it."""
 
 LEAST_CHANGED = 10
-"""Of fewer units that changed an interval has no mark: that of nDCG@10 of 24 queries of which 15 %
-change covers the truth in 65 to 73 of 100 cases."""
+"""With fewer changed units no improvement is called significant: for nDCG@10 of 24 queries, 15 % of
+which change, 95 % intervals cover the true value in only 65 to 73 % of cases."""
 
 CellKey = tuple[str, str, str]  # label of the block, policy, task
 
@@ -31,27 +31,28 @@ class Uncertainty:
     """The interval and test of a relative improvement; all but p in %.
 
     Attributes:
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p: of a two-sided paired permutation test; None where there is none (means of tasks).
-        adjusted: p by Holm's correction over all pairs of the table; None as for p.
-        units: what was resampled: queries, pairs, texts, sets, documents; of a mean over columns of
-            several tasks `TASKS`.
-        count: how many of them (of a mean over columns of several tasks: how many tasks).
-        note: what the interval leaves out; empty where it is nothing.
-        alone: the ends of the interval of this τ by itself, where `low` and `high` are those of a
-            band over all that were tried; else None.
-        tried: how many policies the band is over.
-        error: the standard error, in percentage points of the improvement; None: unknown.
-        drawn: the standard deviation of its draws, which for few units, and for classifications,
-            is another; None: unknown.
-        critical: of the interval, in standard errors.
-        bound: the size that the improvement does not exceed, by the 90 % interval; None: unknown.
-        up: how many independent units score higher than in the baseline; None: unknown, or several
-            tasks.
-        down: how many score lower.
-        clusters: how many independent ones the units make; 0: as many as units.
-        grouped: what the clusters are, where they are fewer than the units.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        p: p-value of a two-sided paired permutation test; None if there is no test (means of
+            tasks).
+        adjusted: p with Holm's correction over all pairs of the table; None without a test.
+        units: resampled units: queries, pairs, texts, sets or documents; `TASKS` for a mean over
+            columns of several tasks.
+        count: number of units, or of tasks for a mean over columns of several tasks.
+        note: sources of variation that the interval leaves out; empty if there are none.
+        alone: ends of the interval of this τ by itself, if `low` and `high` are those of a band
+            over all τ tried; else None.
+        tried: number of policies that the band covers.
+        error: standard error, in percentage points of the improvement; None: unknown.
+        drawn: standard deviation of the bootstrap draws, which differs from the standard error for
+            few units and for classifications; None: unknown.
+        critical: half-width of the interval in standard errors; None: unknown.
+        bound: size that the improvement does not exceed, by the 90 % interval; None: unknown.
+        up: number of independent units that score higher than in the baseline; None: unknown, or a
+            mean over several tasks.
+        down: number of independent units that score lower.
+        clusters: number of independent clusters of units; 0: every unit is independent.
+        grouped: name of the clusters, if they are fewer than the units.
     """
 
     low: float
@@ -104,9 +105,9 @@ class Uncertainty:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the improvement is significant, by its interval and, if it has one, by p.
+        """Whether the improvement is significant, by its interval and by p if it has a test.
 
-        Not where fewer than `LEAST_CHANGED` units changed: the two would contradict each other.
+        If fewer than `LEAST_CHANGED` units changed, it is not: interval and test could disagree.
         """
         return (
             (self.low > 0 or self.high < 0)
@@ -120,16 +121,16 @@ class Draws:
     """Bootstrap samples of the scores of a table's cells.
 
     Attributes:
-        scores: as fractions, by label of the block, policy and task, shape (resamples,); of a cell
-            whose items are unknown its score, in each.
-        cells: of the cells whose items are known: the task's units, how many, and how many
-            independent clusters they make.
-        tasks: by column, which of its tasks are in each sample, shape (resamples, tasks), drawn
-            with replacement.
-        picks: by column, which of its samples each of them gives; the same shape.
-        signed: tasks whose scores can be below 0: correlations.
-        ratios: of a cell's improvement the variance without bias by that of its draws.
-        families: by task the name of its family: tasks that share items; of others their own.
+        scores: scores as fractions by label of the block, policy and task, shape (resamples,); a
+            cell with unknown items has its score in every sample.
+        cells: units, number of units and number of independent clusters of the cells whose items
+            are known.
+        tasks: indices of each column's tasks in each sample, drawn with replacement, shape
+            (resamples, tasks).
+        picks: index of the sample of items that each of these tasks uses; the same shape.
+        signed: tasks whose scores can be negative (correlations).
+        ratios: unbiased variance of a cell's improvement divided by the variance of its draws.
+        families: name of each task's family of tasks that share items, or its own name.
     """
 
     scores: Mapping[CellKey, NDArray[np.float32]]
@@ -146,13 +147,13 @@ class TableStatistics:
     """The uncertainty of a table's entries; missing entries are unknown.
 
     Attributes:
-        cells: by label of the block, policy and task.
-        means: by label, policy and column, `Avg` among them.
-        average: of `Avg Improv.`, by column.
-        resamples: bootstrap samples.
-        seed: of all that is drawn.
-        notes: what is unknown, and why.
-        draws: what the intervals of means come from; None: of nothing.
+        cells: uncertainty by label of the block, policy and task.
+        means: uncertainty by label, policy and column, including `Avg`.
+        average: uncertainty of `Avg Improv.` by column.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
+        notes: notes on what is unknown, and why.
+        draws: bootstrap samples behind the intervals of means; None if there are no intervals.
     """
 
     cells: Mapping[tuple[str, str, str], Uncertainty]
@@ -164,5 +165,5 @@ class TableStatistics:
     draws: Draws | None = field(default=None, repr=False, compare=False)
 
 
-NOTHING = TableStatistics({}, {}, {})
-"""Of a table of which nothing is known."""
+NOTHING = TableStatistics({}, {}, {}, resamples=0)
+"""The statistics of a table without intervals."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-# As `table1.AVERAGE`, without the import of pandas that comes with it.
-_AVERAGE = "Avg"
+from lcbench.reporting.score_table import AVERAGE, BASELINE
+from lcbench.reporting.text import signed, two_decimals
 
 
 def findings(
@@ -44,11 +44,11 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
     if not tried:
         return ("Only the baseline was measured.",)
     sentences = []
-    average = (table.get("average_improvement") or {}).get(_AVERAGE)
+    average = (table.get("average_improvement") or {}).get(AVERAGE)
     if average is not None:
         sentences.append(
-            f"Over {len(tried)} models, each at its best τ, {_AVERAGE} changes by "
-            f"{_signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
+            f"Over {len(tried)} models, each at its best τ, {AVERAGE} changes by "
+            f"{signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
         )
     sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
     chosen = (table.get("choice") or {}).get("models") or ()
@@ -58,9 +58,9 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
         )
         word = "understates" if optimism < 0 else "overstates"
         sentences.append(
-            f"With each task's τ chosen on the other tasks, {_AVERAGE} changes by "
-            f"{_signed(held_out_gain)} % on average over models. The paper's rule, which chooses "
-            f"on the test data, {word} that by {_two(abs(optimism))} points."
+            f"With each task's τ chosen on the other tasks, {AVERAGE} changes by "
+            f"{signed(held_out_gain)} % on average over models. The paper's rule, which chooses "
+            f"on the test data, {word} that by {two_decimals(abs(optimism))} points."
         )
     return tuple(sentences)
 
@@ -98,21 +98,21 @@ def headlines(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
     """Return the verdict on a model, the policy concerned, and both in a sentence."""
     if model.get("best") is None:
-        score = (model["scores"].get("1") or {}).get(_AVERAGE)
+        score = (model["scores"].get(BASELINE) or {}).get(AVERAGE)
         known = "has missing values" if score is None else f"is {score:.2f}"
-        return "unknown", None, f"only the baseline was measured; its {_AVERAGE} {known}."
+        return "unknown", None, f"only the baseline was measured; its {AVERAGE} {known}."
     tried = {
-        policy: row[_AVERAGE]
+        policy: row[AVERAGE]
         for policy, row in (model.get("improvements") or {}).items()
-        if row.get(_AVERAGE) is not None
+        if row.get(AVERAGE) is not None
     }
     if not tried:
-        missing = f"{_AVERAGE} has missing values at τ = {model['best']}"
+        missing = f"{AVERAGE} has missing values at τ = {model['best']}"
         return "unknown", None, f"{missing}, so that its gain is unknown."
     gains = [policy for policy, one in tried.items() if _verdict(one) == "gain"]
     policy = max(gains or tried, key=lambda one: float(tried[one]["value"]))
     chosen, verdict = tried[policy], _verdict(tried[policy])
-    gain = f"τ = {policy}: {_AVERAGE} {_signed(chosen['value'])} %{_interval(chosen)}"
+    gain = f"τ = {policy}: {AVERAGE} {signed(chosen['value'])} %{_interval(chosen)}"
     if verdict == "gain":
         return verdict, policy, f"use {gain}."
     if verdict == "unknown":
@@ -129,15 +129,15 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     if choice is None or average is None:
         return text
     held_out = (
-        f"choosing each task's τ on the other tasks gives {_signed(choice['held_out_gain'])} %"
+        f"choosing each task's τ on the other tasks gives {signed(choice['held_out_gain'])} %"
     )
     if choice["tau"] != best:
         # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
         return (
             f"{text} Among the constant τ, 1 included, the paper's rule takes τ = {choice['tau']}: "
-            f"{_signed(choice['gain'])} %; {held_out}."
+            f"{signed(choice['gain'])} %; {held_out}."
         )
-    optimism = _two(abs(choice["optimism"]))
+    optimism = two_decimals(abs(choice["optimism"]))
     compared = f"{optimism} points {'more' if choice['optimism'] < 0 else 'less'} than"
     if optimism == "0.00":
         compared = "here the same as"
@@ -156,7 +156,7 @@ _MEANINGS = {
 
 def _best_average(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
     of_best: Mapping[str, Any] = (model.get("improvements") or {}).get(model["best"]) or {}
-    return of_best.get(_AVERAGE)
+    return of_best.get(AVERAGE)
 
 
 def _verdict(one: Mapping[str, Any] | None) -> str:
@@ -174,24 +174,15 @@ def _interval(one: Mapping[str, Any]) -> str:
         return ""
     tried = one.get("tried") or 1
     chosen = f", counting the choice among {tried} τ" if tried > 1 else ""
-    return f" (95 % interval {_signed(one['low'])} to {_signed(one['high'])}{chosen})"
-
-
-def _two(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    shown = _two(value)
-    return shown if shown.startswith("−") or shown == "0.00" else f"+{shown}"
+    return f" (95 % interval {signed(one['low'])} to {signed(one['high'])}{chosen})"
 
 
 def _of_paper(model: Mapping[str, Any], paper: Sequence[Mapping[str, Any]]) -> str:
     """Return the paper's number for this model in a sentence, if there is one."""
     identity = [model.get(key) for key in ("model", "revision", "window")]
     return "".join(
-        f" The paper prints {_signed(one['paper'])} % at τ = {one['policy']}."
+        f" The paper prints {signed(one['paper'])} % at τ = {one['policy']}."
         for one in paper
         if [one.get(key) for key in ("name", "revision", "window")] == identity
-        and (one["row"], one["column"]) == ("relative", _AVERAGE)
+        and (one["row"], one["column"]) == ("relative", AVERAGE)
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from lcbench.reporting.notes import listed
 from lcbench.reporting.score_table import BASELINE
 from lcbench.reporting.statistics import Uncertainty
 from lcbench.uncertainty import power
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from lcbench.results.files import CellFiles
 
 MOST_LOST = -100.0
-"""Where an interval ends at the latest, in %: a score that cannot be below 0 cannot lose more.
+"""The lowest possible end of an interval in %: a score that is never negative cannot lose more.
 
-A confidence interval may be cut at what is possible without covering the truth less often; those of
-few items, which are as wide as Student's t, would otherwise go far beyond."""
+Cutting a confidence interval at the possible values does not change how often it covers the true
+value. With few items, intervals based on Student's t would otherwise extend far beyond them."""
 
 
 def possible(low: float, high: float) -> tuple[float, float]:
@@ -48,8 +49,8 @@ class TaskOutcome:
         pairs: uncertainty of improvements, by label and policy.
         draws: draws of scores as fractions, by label and policy, shape (resamples,).
         units: name of the units, their number, and number of clusters, by label and policy.
-        signed: whether the task's score can be negative; None: its items are unknown.
         unknown: reason for a missing result, by label and policy.
+        signed: whether the task's score can be negative; None: its items are unknown.
     """
 
     pairs: Mapping[tuple[str, str], Uncertainty]
@@ -282,8 +283,3 @@ def relative_changes(
     with np.errstate(divide="ignore", invalid="ignore"):
         found = 100 * (ours - raw) / raw
     return np.where(raw > 0, found, np.copysign(np.inf, ours - raw))
-
-
-def listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -136,6 +136,12 @@ def change(value: float | None, up: str = f"{UP} ", down: str = f"{DOWN} ") -> s
     return arrow + two_decimals(None if value is None else abs(value))
 
 
+def signed(value: float, form: str = ".2f") -> str:
+    """Return a number with its sign, zero without one: +0.43, −12.3, 0.00."""
+    text = format(value, form)
+    return text.lstrip("-") if float(text) == 0 else format(value, f"+{form}").replace("-", "−")
+
+
 def full(value: float | None) -> str:
     """Return the shortest text that reads back as the same number; empty if missing."""
     return "" if value is None else repr(float(value))

@@ -203,7 +203,7 @@ def read_report(config: DictConfig) -> ReportSettings:
         manifest=path_of("manifest", value["manifest"]),
         models=None if models is None else tuple(_name_in_results(name) for name in models),
         against=path_of("against", value["against"]),
-        resamples=_resamples(value["resamples"]),
+        resamples=resamples_of(value["resamples"]),
         seed=count_of("seed", value["seed"], least=0),
         show=_names_of_tables(value["show"]),
     )
@@ -217,8 +217,12 @@ def _names_of_tables(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _resamples(value: Any) -> int:
-    """Return the number of bootstrap samples: 0, or enough for a 95 % interval."""
+def resamples_of(value: Any) -> int:
+    """Return the number of bootstrap samples: 0, or enough for a 95 % interval.
+
+    Raises:
+        RequestError: any other value.
+    """
     count = count_of("resamples", value, least=0)
     if 0 < count < _FEWEST_RESAMPLES:
         raise RequestError(
@@ -348,7 +352,7 @@ def model_names(config: DictConfig) -> tuple[str, ...] | None:
         return None
     if isinstance(names, str):
         return (names,)
-    names = OmegaConf.to_container(names)
+    names = OmegaConf.to_container(names) if OmegaConf.is_config(names) else names
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise RequestError(f"models={names} is not a list of names of configs in conf/model.")
     return tuple(dict.fromkeys(names))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Self, TextIO
 
+from lcbench.errors import RequestError
 from lcbench.system.log import LOGGER
 from lcbench.system.printable import printable
 from lcbench.system.words import clock
@@ -201,7 +202,12 @@ def observer_of(progress: bool | Observer) -> Observer:
 
     Args:
         progress: True: print lines; False: pass warnings to Python's log; or an observer.
+
+    Raises:
+        RequestError: any other value.
     """
     if isinstance(progress, Observer):
         return progress
+    if not isinstance(progress, bool):
+        raise RequestError(f"progress={progress} is not True, False or an Observer.")
     return Printed() if progress else Observer()

@@ -49,7 +49,7 @@ def table_of(models: Mapping[str, Scores], columns: Mapping[str, Sequence[str]])
 
 
 def made(table: ScoreTable) -> Choice:
-    choice = choose(table)
+    choice = choose(table, NOTHING)
     assert choice is not None
     return choice
 
@@ -137,9 +137,9 @@ def test_a_model_without_a_choice_is_left_out_with_a_note() -> None:
     assert choice.notes == ("n: fewer than two temperatures other than τ = 1 have all tasks",)
     # One that was asked for and tried was not chosen among others.
     single = {task: {"1": 0.5, "0.8": 0.6} for task in "ABC"}
-    assert choose(table_of({"n": single}, {"X": ["A", "B", "C"]})) is None
-    assert choose(table_of({"n": alone}, {"X": ["A", "B", "C"]})) is None
-    assert choose(table_of({"m": {"A": THREE["A"]}}, {"X": ["A"]})) is None
+    assert choose(table_of({"n": single}, {"X": ["A", "B", "C"]}), NOTHING) is None
+    assert choose(table_of({"n": alone}, {"X": ["A", "B", "C"]}), NOTHING) is None
+    assert choose(table_of({"m": {"A": THREE["A"]}}, {"X": ["A"]}), NOTHING) is None
 
 
 def test_needles_are_no_part_of_the_average_and_none_of_the_choice() -> None:

@@ -1,18 +1,19 @@
 """`tables.comparison`: two folders of results, and models of a table, side by side."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from report_cells import BGE, write_cell
 
 from lcbench.errors import RequestError
+from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.score_table import ScoreTable
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table import Table
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.comparison import compare_folders, compare_models
+from lcbench.reporting.tables.comparison import Compare, compare_folders, compare_models
 from lcbench.results.files import CellFiles
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import Constant
@@ -30,8 +31,12 @@ def frame(results: Results) -> pd.DataFrame:
     return results.read(lambda task, kind: "Class", pytest.fail)
 
 
-def beside(folders: tuple[Results, Results], **more: Any) -> Table:
-    return compare_folders(frame(folders[0]), frame(folders[1]), NAMES, **more)
+def beside(
+    folders: tuple[Results, Results],
+    compare: Compare | None = compare_pair,
+    progress: Callable[[int, int], None] | None = None,
+) -> Table:
+    return compare_folders(frame(folders[0]), frame(folders[1]), NAMES, compare, progress)
 
 
 def texts(shown: Table, section: int = 0) -> list[list[str]]:
@@ -218,17 +223,17 @@ def test_two_models_side_by_side(table: ScoreTable) -> None:
 
 
 def test_three_models_and_one_without_a_temperature(table: ScoreTable) -> None:
-    shown = compare_models(table, None, ["x", "y", "z"])
+    shown = compare_models(table, NOTHING, ["x", "y", "z"])
     assert shown.header[-1] == "z, baseline"
     assert len(shown.header) == 2 + 3 + 3 + 1
     assert texts(shown)[0][-1] == "10.00"
-    pair = compare_models(table, None, ["x", "z"])
+    pair = compare_models(table, NOTHING, ["x", "z"])
     assert pair.header[-1] == "z, baseline"
 
 
 def test_a_model_that_is_not_there(table: ScoreTable) -> None:
     with pytest.raises(RequestError, match=r"xx is no model of the table paper.*x, y, z"):
-        compare_models(table, None, ["xx", "y"])
+        compare_models(table, NOTHING, ["xx", "y"])
     for labels in (["x"], ["x", "x"], ["x", "org/x"]):
         with pytest.raises(RequestError, match="two or more of x, y, z"):
-            compare_models(table, None, labels)
+            compare_models(table, NOTHING, labels)

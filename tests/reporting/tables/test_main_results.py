@@ -16,7 +16,7 @@ from screens import printed
 from lcbench.cli.tables import rendered
 from lcbench.reporting import formats
 from lcbench.reporting.score_table import COLUMN_ORDER, ScoreTable
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables import matrix
 from lcbench.reporting.tables.main_results import footnotes, main_table, main_values
@@ -26,24 +26,24 @@ HOSTILE_MODEL = "org/a|b_c&d%e[bold]$f$#{g}~^\\<script>`h`--*i*"
 HOSTILE_LABEL = HOSTILE_MODEL.removeprefix("org/")
 
 
-def table_1(table: ScoreTable, statistics: TableStatistics | None = None) -> RenderableType:
+def table_1(table: ScoreTable, statistics: TableStatistics = NOTHING) -> RenderableType:
     return rendered(main_table(table, statistics))
 
 
-def markdown(table: ScoreTable, statistics: TableStatistics | None = None) -> str:
+def markdown(table: ScoreTable, statistics: TableStatistics = NOTHING) -> str:
     return formats.markdown(main_table(table, statistics))
 
 
-def latex(table: ScoreTable, statistics: TableStatistics | None = None) -> str:
+def latex(table: ScoreTable, statistics: TableStatistics = NOTHING) -> str:
     return formats.latex(main_table(table, statistics))
 
 
-def csv(tables: list[ScoreTable], statistics: Sequence[TableStatistics | None] = ()) -> str:
-    return formats.csv(main_values(tables, statistics))
+def csv(tables: list[ScoreTable], statistics: Sequence[TableStatistics] = ()) -> str:
+    return formats.csv(main_values(tables, statistics or [NOTHING] * len(tables)))
 
 
-def csv_tasks(tables: list[ScoreTable], statistics: Sequence[TableStatistics | None] = ()) -> str:
-    return formats.csv(matrix.task_values(tables, statistics))
+def csv_tasks(tables: list[ScoreTable], statistics: Sequence[TableStatistics] = ()) -> str:
+    return formats.csv(matrix.task_values(tables, statistics or [NOTHING] * len(tables)))
 
 
 def scores_of(
@@ -165,13 +165,13 @@ def test_a_narrow_terminal_breaks_names_and_no_number(width: int) -> None:
 
 
 def test_footnotes_say_how_tau_is_chosen_and_what_avg_is(tables: list[ScoreTable]) -> None:
-    choice, average = footnotes(tables[0])
+    choice, average, _ = footnotes(tables[0], NOTHING)
     assert choice.startswith(
         "As in the paper, raw is the baseline (τ = 1) and ours is TempScale at the model's best τ"
     )
     assert average.startswith("Avg is the unweighted mean of the columns, not of the tasks")
     (baseline_only,) = build_tables(scores_of({("1", "Class", "A"): 0.5}))
-    assert footnotes(baseline_only) == (average,)
+    assert footnotes(baseline_only, NOTHING) == (average,)
     for text in (printed(table_1(tables[0]), 1000), markdown(tables[0])):
         assert choice in text
         assert average in text
@@ -334,9 +334,11 @@ def test_line_breaks_in_a_group_do_not_end_the_latex_comment() -> None:
 
 
 def test_csv_reads_back_in_full_precision(tables: list[ScoreTable]) -> None:
-    rows = list(csv_format.DictReader(io.StringIO(csv(tables))))
-    assert ",".join(rows[0]) == "group,window,model,revision,row,policy,column,value"
+    every = list(csv_format.DictReader(io.StringIO(csv(tables))))
+    assert ",".join(every[0]) == "group,window,model,revision,row,policy,column,value"
+    rows = [row for row in every if row["row"] not in {"low", "high"}]
     assert len(rows) == 3 * 5
+    assert [row["value"] for row in every if row not in rows] == [""] * 2 * 5
     assert rows[0] == {
         "group": "paper, window 512",
         "window": "512",
@@ -523,13 +525,16 @@ def test_latex_with_statistics(tables: list[ScoreTable], known: TableStatistics)
 
 def test_csv_with_statistics(tables: list[ScoreTable], known: TableStatistics) -> None:
     text = csv(tables, [known])
-    # All that was there before is still there, as it was.
-    assert set(csv(tables).splitlines()) < set(text.splitlines())
     rows = list(csv_format.DictReader(io.StringIO(text)))
     ends = {
         (row["row"], row["column"]): row["value"] for row in rows if row["row"] in {"low", "high"}
     }
     assert len(ends) == 2 * 5
+    # Statistics change nothing else.
+    without = csv_format.DictReader(io.StringIO(csv(tables)))
+    assert [row for row in without if row["row"] not in {"low", "high"}] == [
+        row for row in rows if row["row"] not in {"low", "high"}
+    ]
     assert {key: value for key, value in ends.items() if value} == {
         ("low", "Class"): "0.101",
         ("high", "Class"): "0.8",
@@ -666,8 +671,7 @@ def test_a_label_is_not_broken_into_the_first_column(width: int) -> None:
 
 
 def test_without_resamples_nothing_is_noted_about_a_bootstrap(tables: list[ScoreTable]) -> None:
-    none = TableStatistics({}, {}, {}, resamples=0)
-    said = footnotes(tables[0], none)
+    said = footnotes(tables[0], NOTHING)
     assert said[-1] == "No intervals were asked for (resamples=0)."
     assert not any("bootstrap" in sentence for sentence in said)
 

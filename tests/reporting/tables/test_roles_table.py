@@ -9,7 +9,7 @@ import pytest
 
 from lcbench.reporting import formats
 from lcbench.reporting.score_table import ScoreTable
-from lcbench.reporting.statistics import TableStatistics, Uncertainty
+from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
 from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables import paper
 from lcbench.reporting.tables.roles import role_grids, role_table
@@ -67,7 +67,7 @@ def test_the_papers_own_numbers_come_out_as_its_table_2() -> None:
         for model, tau in taus.items()
     ]
     (table,) = build_tables(pd.concat(frames))
-    shown = role_table(table)
+    shown = role_table(table, NOTHING)
     assert shown is not None
     assert shown.header == ("Setting", *(f"{model}, τ = {tau}" for model, tau in taus.items()))
     by_heading = {section.heading: section for section in shown.sections}
@@ -92,11 +92,13 @@ def test_only_what_has_all_four_settings_is_shown() -> None:
     values |= {("query=1,document=0.9", "Retr", "A"): 0.6}
     # B has no score with raw queries.
     values |= {(policy, "Retr", "B"): 0.5 for policy in policies if "query=1" not in policy}
-    shown = role_table(table_of(values))
+    shown = role_table(table_of(values), NOTHING)
     assert shown is not None
     assert shown.header == ("Setting", "m, τ = 0.8")
     assert [section.heading for section in shown.sections] == ["A"]
-    assert role_table(table_of({("1", "Retr", "A"): 0.5, ("0.8", "Retr", "A"): 0.6})) is None
+    assert (
+        role_table(table_of({("1", "Retr", "A"): 0.5, ("0.8", "Retr", "A"): 0.6}), NOTHING) is None
+    )
 
 
 def test_several_temperatures_are_sections_and_the_columns_are_models() -> None:
@@ -112,7 +114,7 @@ def test_several_temperatures_are_sections_and_the_columns_are_models() -> None:
         }
         frames.append(scores_of(values, model))
     (table,) = build_tables(pd.concat(frames))
-    shown = role_table(table)
+    shown = role_table(table, NOTHING)
     assert shown is not None
     assert shown.header == ("Setting", "one", "two")
     assert [section.heading for section in shown.sections] == [
@@ -226,7 +228,7 @@ def test_a_bias_that_is_kept_is_not_mixed_with_one_that_is_divided() -> None:
         (0.0, pytest.approx(50)),
         (pytest.approx(30), pytest.approx(40)),
     )
-    shown = role_table(table)
+    shown = role_table(table, NOTHING)
     assert shown is not None
     assert shown.header[1] == "m, τ = 0.8, bias kept"
     assert [row[1].text for row in shown.sections[0].rows] == ["70.00", "75.00", "65.00", "50.00"]
@@ -242,6 +244,6 @@ def test_tasks_without_queries_have_no_roles() -> None:
     table = table_of(values)
     # Nor has an `Avg` that they are part of.
     assert [grid.what for grid in role_grids(table)] == ["B", "C"]
-    shown = role_table(table)
+    shown = role_table(table, NOTHING)
     assert shown is not None
     assert [section.heading for section in shown.sections] == ["B", "C"]

@@ -36,12 +36,12 @@ _LEGEND_COLUMNS = 5
 # Around the panels of a row: their titles, and the axes with their labels.
 _TITLE_INCHES, _BELOW_INCHES, _BESIDE_INCHES, _EDGE_INCHES = 0.4, 0.72, 0.78, 0.12
 _LABEL_INCHES = 0.5
-# With more buckets their names are small, or they would cover one another.
+# With more buckets, their names are small so that they do not overlap.
 _MOST_NAMES = 7
 # Points of different τ stand side by side within this share of a bucket's place.
 _SIDE_BY_SIDE = 0.6
 
-# By the length of documents and queries first: there collapse should show.
+# Documents and queries first, since collapse is expected there.
 _ORDER = ("document", "query", "pair", "text")
 
 _TOKENS = {
@@ -59,8 +59,8 @@ def by_length_panels(
 
     Args:
         one: scores by length.
-        policies: to be shown; the baseline has scores alone.
-        every: policies of the figure, in the order of their looks.
+        policies: policies to show; the baseline has scores only.
+        every: policies of the figure, in the order of their styles.
     """
     places = tuple(map(float, range(len(one.buckets))))
     names = [bucket.label for bucket in one.buckets]
@@ -116,8 +116,8 @@ def all_panels(
     """Return a name and the two panels of all scores by length, at all τ.
 
     Args:
-        splits: of tasks whose splits are lengths; they come first.
-        buckets: scores by length, of `by_length.buckets_of`; those of one length are left out.
+        splits: scores of tasks whose splits are lengths, which come first.
+        buckets: scores by length of `by_length.buckets_of`; those with one length are left out.
     """
     by_splits = [
         (" · ".join((label, table.task, "by document")), *_panels_of_splits(table, label, rows))
@@ -136,7 +136,7 @@ def all_panels(
 
 
 def _by_model(table: LengthTable) -> dict[str, list[LengthRow]]:
-    """Return the rows of each model, of those whose scores differ by length."""
+    """Return the rows of each model that has scores at two lengths or more."""
     rows: dict[str, list[LengthRow]] = {}
     for row in table.rows:
         label = row.label if row.window is None else f"{row.label}, window {row.window}"
@@ -178,13 +178,13 @@ def _panels_of_splits(
 
 
 def by_length_figures(
-    buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None = None
+    buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]]
 ) -> list[Figure]:
     """Draw a row for each task, model and kind of length: scores, and improvements.
 
     Args:
-        buckets: of `by_length.buckets_of`; only those of two lengths or more are drawn.
-        policies: to be drawn next to the baseline, by label of the model; by default all.
+        buckets: results of `by_length.buckets_of`; only those with two lengths or more are drawn.
+        policies: policies to draw besides the baseline, by label of the model.
     """
     drawn = [one for one in buckets if one.tells_lengths_apart]
     return [
@@ -194,7 +194,7 @@ def by_length_figures(
 
 
 def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:
-    """Return all buckets, those too small for a score included, a row for each policy."""
+    """Return all buckets, including those too small for a score, with a row for each policy."""
     header = ("group", "column", "task", "model", "by", "metric", "low", "high", "items")
     return csv_text(
         (*header, "policy", "score", "improvement", "interval_low", "interval_high"),
@@ -213,18 +213,13 @@ def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:
     )
 
 
-def _figure(
-    buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]] | None
-) -> Figure:
+def _figure(buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[str]]) -> Figure:
     """Draw a page.
 
-    All places are computed here: there are some forty of these figures, and finding a layout by
-    drawing each of them twice would take longer than drawing them.
+    All positions are computed here, since matplotlib's layout engines draw each figure twice and
+    there may be forty figures.
     """
-    asked = {
-        one.label: {BASELINE, *(one.policies if policies is None else policies[one.label])}
-        for one in buckets
-    }
+    asked = {one.label: {BASELINE, *policies[one.label]} for one in buckets}
     every = ordered_policies(policy for own in asked.values() for policy in own)
     rows = [by_length_panels(one, sorted(asked[one.label]), every) for one in buckets]
     others = [policy for policy in every if policy != BASELINE]
@@ -244,7 +239,7 @@ def _figure(
     legend_inches = 0.2 + _LEGEND_LINE_INCHES * math.ceil(len(handles) / columns)
     height = len(rows) * _ROW_INCHES + legend_inches
     figure = new_figure(_WIDTH_INCHES, height)
-    # Set beforehand: changing the look of ticks that are there takes as long as making them.
+    # Set beforehand: changing the style of existing ticks takes as long as making them.
     several = max(len(panel.ticks) for panels in rows for panel in panels) > _MOST_NAMES
     with matplotlib.rc_context(
         {
@@ -283,7 +278,7 @@ def _fill(figure: Figure, rows: Sequence[Sequence[Curves]]) -> None:
 
 
 def _label(axes: Axes, panel: Curves, wide: float, high: float) -> None:
-    """Put the title and the labels where no drawing has to tell how long the ticks' texts are."""
+    """Put the title and the labels at fixed positions, so that ticks need not be measured."""
     # Names are text: a dollar sign in one must not start a formula.
     axes.set_title(panel.title, fontsize="medium", y=1.0, parse_math=False)
     axes.set_xlim(-0.5, len(panel.ticks) - 0.5)

@@ -29,7 +29,7 @@ _ABOVE_AND_BELOW_INCHES = 1.7
 def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -> tuple[Line, ...]:
     """Return a model's lines at its best τ: each column's tasks and their mean, `Avg` at the end.
 
-    Empty where there is no τ but 1, or nothing but missing values.
+    Empty if there is no τ but 1, or if all values are missing.
     """
     best = block.best
     if best is None:
@@ -73,11 +73,11 @@ def average_panel(table: ScoreTable, statistics: TableStatistics) -> Forest:
 def forest_figures(
     tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]
 ) -> list[Figure]:
-    """Draw a panel for each model, four a page, a line for each task.
+    """Draw a panel for each model, four per page, with a line for each task.
 
     Args:
-        tables: whose models are drawn at their best τ.
-        statistics: one for each table.
+        tables: tables whose models are drawn at their best τ.
+        statistics: statistics of each table.
     """
     figures = []
     for table, of_table in zip(tables, statistics, strict=True):

@@ -28,24 +28,20 @@ from lcbench.reporting.text import group_heading
 
 _PANELS_PER_ROW = 3
 _PANEL_INCHES = (4.0, 3.2)
-_LEGEND_INCHES = 1.6
-# With the words on filled and hollow points.
-_WIDE_LEGEND_INCHES = 2.6
+_LEGEND_INCHES = 2.6
 _MOST_TICKS = 10
-# Of the whole axis of τ, between neighbours whose intervals are drawn at one τ.
+# Distance of neighbouring intervals at one τ, as a share of the axis.
 _SIDE_BY_SIDE = 0.004
 
 
-def improvement_series(
-    block: Block, statistics: TableStatistics | None = None
-) -> tuple[Series, ...]:
-    """Return a line a column: its relative improvement in % at each constant τ, 0 at τ = 1.
+def improvement_series(block: Block, statistics: TableStatistics) -> tuple[Series, ...]:
+    """Return a line per column: its relative improvement in % at each constant τ, 0 at τ = 1.
 
     Columns that are missing at every τ but 1 have no line.
 
     Args:
-        block: of the model.
-        statistics: of its table; None: nothing is said of how sure the points are.
+        block: block of the model.
+        statistics: statistics of its table.
     """
     constants = [
         (tau, policy) for policy in block.policies if (tau := temperature(policy)) is not None
@@ -55,11 +51,9 @@ def improvement_series(
         points = []
         for tau, policy in constants:
             value = 0.0 if policy == BASELINE else block.improvements[policy][column]
-            ends = known = None
-            if statistics is not None:
-                found = statistics.means.get((block.label, policy, column))
-                ends = None if found is None else (found.low, found.high)
-                known = None if value is None or policy == BASELINE else certainty(ends)
+            found = statistics.means.get((block.label, policy, column))
+            ends = None if found is None else (found.low, found.high)
+            known = None if value is None or policy == BASELINE else certainty(ends)
             points.append(Point(f"τ = {tau:g}", value, ends, known))
         if sum(point.value is not None for point in points) > 1:
             taus = tuple(tau for tau, _ in constants)
@@ -68,17 +62,17 @@ def improvement_series(
 
 
 def by_model(
-    table: ScoreTable, block: Block, statistics: TableStatistics | None, columns: Sequence[str]
+    table: ScoreTable, block: Block, statistics: TableStatistics, columns: Sequence[str]
 ) -> Curves | None:
     """Return the panel of a model, a line for each column; None: there is nothing to plot.
 
     Args:
-        table: of the model.
-        block: the model.
-        statistics: of the table; None: points are neither filled nor hollow.
-        columns: all that are drawn, in the order of their looks.
+        table: table of the model.
+        block: block of the model.
+        statistics: statistics of the table.
+        columns: names of all columns drawn, in the order of their styles.
     """
-    # A column looks the same in all panels; `Avg` is what the others make up.
+    # A column has the same style in all panels.
     lines = [
         replace(one, order=None if one.name == AVERAGE else columns.index(one.name))
         for one in improvement_series(block, statistics)
@@ -86,7 +80,7 @@ def by_model(
     return _panel(f"{block.label}\n{group_heading(table.group)}", lines)
 
 
-def by_column(table: ScoreTable, column: str, statistics: TableStatistics | None) -> Curves | None:
+def by_column(table: ScoreTable, column: str, statistics: TableStatistics) -> Curves | None:
     """Return the panel of a column, a line for each model; None: there is nothing to plot."""
     lines = [
         replace(one, name=block.label, of=column, order=order)
@@ -97,9 +91,7 @@ def by_column(table: ScoreTable, column: str, statistics: TableStatistics | None
     return _panel(f"{column}\n{group_heading(table.group)}", lines)
 
 
-def drawn_columns(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
-) -> list[str]:
+def drawn_columns(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> list[str]:
     """Return the names of the columns that have a line in any panel, in the order of the legend."""
     drawn = {line.name for _, _, series in _panels(tables, statistics) for line in series}
     return [
@@ -110,20 +102,19 @@ def drawn_columns(
 
 
 def improvement_figures(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]
 ) -> list[Figure]:
     """Draw the relative improvement (%) over τ, one panel for each model and table.
 
-    With statistics, one for each table, points that are significant are filled, the others hollow.
+    Significant points are filled, others hollow; a cross has no interval.
 
     Returns:
         One figure; none where there is nothing to plot (baselines only, missing values only).
     """
     columns = drawn_columns(tables, statistics)
-    of_tables = [None] * len(tables) if statistics is None else statistics
     drawn = [
         panel
-        for table, of_table in zip(tables, of_tables, strict=True)
+        for table, of_table in zip(tables, statistics, strict=True)
         for block in table.blocks
         if (panel := by_model(table, block, of_table, columns)) is not None
     ]
@@ -132,13 +123,13 @@ def improvement_figures(
     across = min(len(drawn), _PANELS_PER_ROW)
     down = math.ceil(len(drawn) / across)
     width, height = _PANEL_INCHES
-    legend = _LEGEND_INCHES if statistics is None else _WIDE_LEGEND_INCHES
-    figure = new_figure(across * width + legend, down * height, "constrained")
+    figure = new_figure(across * width + _LEGEND_INCHES, down * height, "constrained")
+    # Intervals are not drawn here.
     linear = is_linear(
         point.value
         for panel in drawn
-        for one in panel.series
-        for point in one.points
+        for line in panel.series
+        for point in line.points
         if point.value is not None
     )
     known: set[Certainty] = set()
@@ -163,9 +154,7 @@ def improvement_figures(
     return [figure]
 
 
-def improvement_csv(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None = None
-) -> str:
+def improvement_csv(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> str:
     """Return the points of `improvement_figures` in full precision, one for each row."""
     return csv_text(
         ("group", "model", "column", "tau", "improvement", "low", "high"),
@@ -179,12 +168,11 @@ def improvement_csv(
 
 
 def _panels(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics] | None
+    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]
 ) -> list[tuple[ScoreTable, Block, tuple[Series, ...]]]:
-    of_tables = [None] * len(tables) if statistics is None else statistics
     return [
         (table, block, series)
-        for table, of_table in zip(tables, of_tables, strict=True)
+        for table, of_table in zip(tables, statistics, strict=True)
         for block in table.blocks
         if (series := improvement_series(block, of_table))
     ]
@@ -199,7 +187,7 @@ def _panel(title: str, lines: Sequence[Series]) -> Curves | None:
         tuple(lines),
         "temperature τ",
         tuple((tau, f"{tau:g}") for tau in every) if len(every) <= _MOST_TICKS else (),
-        # Places go from right to left, and so does the first series.
+        # The axis is reversed, so the first series is on the right.
         aside=_SIDE_BY_SIDE * len(lines) * (every[-1] - every[0]),
         is_reversed=True,
     )

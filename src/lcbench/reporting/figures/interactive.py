@@ -1,9 +1,9 @@
-"""Panels described to plotly: the charts of the page, as plain values for JSON.
+"""Converts panels to the charts of the page, as plain values for plotly.js.
 
-A chart is a title, choices, and a view for each of them: a figure of plotly (`data`, `layout`) and
-its numbers as a table. The page shows them and computes nothing. Colours are those on white; `DARK`
-says which stand for them on a dark ground. plotly itself is not imported: making its objects takes
-longer than all else of a report's page; a test makes them of every chart.
+A chart has a title, pickers, and a view for each choice: a figure of plotly (`data`, `layout`) and
+its numbers as a table. The page shows them and computes nothing. Colours are those of the light
+theme; `DARK` maps them to the dark theme. The plotly package is not imported: its objects take
+longer to build than the rest of the page. A test validates every chart with it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ from lcbench.reporting.figures.panels import (
     Series,
     is_linear,
     known_values,
-    signed,
 )
 from lcbench.reporting.score_table import AVERAGE
-from lcbench.reporting.text import MISSING_VALUE
+from lcbench.reporting.text import MISSING_VALUE, signed
 
 if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings
@@ -57,7 +56,7 @@ DARK = {
     **{_INK: "#e6e7ea", _GROUND: "#14161a", _GRID: "#272b32", _RULE: "#3b4049"},
     **{_QUIET: "#a3a9b5", _RAISED: "#1d2025"},
 }
-"""The colour on a dark ground by that on white; the others are the same on both."""
+"""Colours of the dark theme by those of the light theme; others are the same in both."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "hexagon")
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -71,7 +70,7 @@ _AXIS = {
     "zerolinecolor": _QUIET,
     "zeroline": False,
     "automargin": True,
-    # A finger that scrolls the page must not be caught by a chart.
+    # Scrolling by touch must not pan a chart instead.
     "fixedrange": True,
 }
 
@@ -94,13 +93,13 @@ TEMPLATE = {
         "yaxis": _AXIS,
     }
 }
-"""What all charts have in common, for `layout.template`."""
+"""The common layout of all charts, for `layout.template`."""
 
 Value = dict[str, Any]
 
 
 class Charts:
-    """The charts of a report; their views are kept apart, for they are most of its size."""
+    """The charts of a report; views are stored separately, since they are most of its size."""
 
     def __init__(self) -> None:
         self.views: list[Value] = []
@@ -111,9 +110,9 @@ class Charts:
         """Return a chart.
 
         Args:
-            title: of the chart.
-            views: one for each choice, the last picker's options changing fastest.
-            pickers: a label and options each: names, or {"group": name, "options": names}.
+            title: title of the chart.
+            views: views of all choices, with the last picker's options changing fastest.
+            pickers: label and options of each picker: names, or {"group": name, "options": names}.
         """
         first = len(self.views)
         self.views.extend(views)
@@ -128,9 +127,10 @@ def charts_of(findings: Findings) -> Value:
     """Return the charts of a report.
 
     Returns:
-        tables: those of each table; by_length: one of all scores by length, or None; heat: one for
-        each grid of the τ of queries and documents; note: on their colours; template, dark; views:
-        of all charts (`first` is a chart's first).
+        tables: charts of each table; by_length: the chart of all scores by length, or None; heat: a
+        chart per grid of the τ of queries and documents; note: a note on their colours; template
+        and dark: `TEMPLATE` and `DARK`; views: views of all charts, where `first` is the index of a
+        chart's first view.
     """
     charts = Charts()
     grids = [grid for grid in findings.role_grids if known_values(grid)]
@@ -161,7 +161,7 @@ def charts_of(findings: Findings) -> Value:
 
 
 def heat_note(scale: HeatScale) -> str:
-    """Return what is said of the colours of all heat maps."""
+    """Return the note on the colours of all heat maps."""
     return (
         "Relative improvement in %: blue is a gain, orange a loss, "
         f"{MISSING_VALUE} not measured. The same colour scale in all"
@@ -218,8 +218,8 @@ def length_chart(charts: Charts, panels: Sequence[tuple[str, Curves, Curves]]) -
     """Return the chart of all scores by length; None: there are none.
 
     Args:
-        charts: to which it belongs.
-        panels: a name, the scores and the improvements each.
+        charts: charts that it is added to.
+        panels: name, panel of scores and panel of improvements of each view.
     """
     if not panels:
         return None
@@ -246,7 +246,7 @@ def curves_view(panel: Curves) -> Value:
         else {"title": {"text": _text(panel.across or ""), "standoff": 8}},
         "legend": {"y": -0.28 if counts else -0.2},
     }
-    # What all of them are of is said once.
+    # All series have the same `of`.
     of = panel.series[0].of if panel.series else ""
     return {"of": of} | _view(
         [_trace(panel, number, one, linear) for number, one in enumerate(panel.series)],
@@ -284,7 +284,7 @@ def _trace(panel: Curves, number: int, one: Series, linear: bool) -> Value:
         "text": [_hover(point) for point in one.points],
         "meta": [_text(one.name), _text(one.of)],
         "hovertemplate": "<b>%{meta[0]}</b><br>%{meta[1]}, %{text}<extra></extra>",
-        # A marker at zero is on the edge where nothing is below it.
+        # Markers on the edge of the axes are shown whole.
         "cliponaxis": False,
     }
     if panel.is_joined:
@@ -297,7 +297,7 @@ def _trace(panel: Curves, number: int, one: Series, linear: bool) -> Value:
 
 
 def forest_view(panel: Forest) -> Value:
-    """Return the view of improvements with their intervals, one a line."""
+    """Return the view of improvements with their intervals, one per line."""
     lines = [line for line in panel.lines if line.improvement is not None]
     linear = is_linear(panel.values)
     groups = {
@@ -369,7 +369,7 @@ def heat_view(grid: RoleGrid, scale: HeatScale) -> Value:
         [
             {
                 "type": "heatmap",
-                # As names, so that all temperatures get the same room.
+                # As categories, so that all squares have the same size.
                 "x": [f"{tau:g}" for tau in documents],
                 "y": [f"{tau:g}" for tau in queries],
                 "z": [[_place(value, scale.linear) for value in row] for row in grid.values],
@@ -413,7 +413,7 @@ def heat_view(grid: RoleGrid, scale: HeatScale) -> Value:
 
 def _view(data: list[Value], layout: Value, columns: list[str], rows: list[list[Any]]) -> Value:
     if not any(row[-3 if "low" in columns else -1] is not None for row in rows):
-        # Instead of axes around nothing, whose numbers plotly makes up.
+        # Instead of empty axes with arbitrary numbers.
         nothing = {"text": "No values to show.", "xref": "paper", "yref": "paper"}
         hidden = {"visible": False}
         layout = {
@@ -427,7 +427,7 @@ def _view(data: list[Value], layout: Value, columns: list[str], rows: list[list[
 
 
 def _place(value: float | None, linear: bool) -> float | None:
-    """Return where an improvement is on an axis; plotly has none that is linear around zero."""
+    """Return the position of an improvement on an axis, since plotly has no symlog scale."""
     if value is None or linear:
         return value
     size = abs(value) / LINEAR_PERCENT
@@ -438,7 +438,7 @@ def _percent_axis(values: Sequence[float], linear: bool) -> Value:
     most = max(map(abs, values), default=0.0)
     return {
         "title": {"text": IMPROVEMENT + ("" if linear else f", {LOGARITHMIC}"), "standoff": 8},
-        # Without zero in sight a small gain would look like a large one.
+        # Without zero on the axis, small gains would look large.
         "rangemode": "tozero",
         "zeroline": True,
         "zerolinewidth": 1.5,
@@ -449,7 +449,7 @@ def _percent_axis(values: Sequence[float], linear: bool) -> Value:
 def _percent_ticks(
     most: float, ticks: Sequence[float] = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
 ) -> Value:
-    """Return ticks of a logarithmic axis, of a short one powers of ten alone."""
+    """Return the ticks of a logarithmic axis, by default powers of ten."""
     shown = [tick for tick in ticks if abs(tick) <= max(1, 1.5 * most)]
     return {
         "tickvals": [_place(tick, linear=False) for tick in shown],
@@ -490,7 +490,7 @@ def _symbol(known: Certainty | None, symbol: str) -> str:
 
 
 def _hover(point: Point) -> str:
-    """Return what is said of a point: where it is, its value and its interval."""
+    """Return the text shown on a point: its name, its value and its interval."""
     name = _text(point.name)
     if point.value is None:
         return name
@@ -503,7 +503,7 @@ def _hover(point: Point) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text for plotly, which reads markup and entities in all of them."""
+    """Return a text escaped for plotly, which interprets markup and entities."""
     return html.escape(text, quote=False)
 
 

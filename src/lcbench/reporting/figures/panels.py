@@ -1,7 +1,7 @@
-"""What a figure shows, whichever library draws it: panels of values, and the rules of their look.
+"""Panels of values, independent of the library that draws them, and the rules of their style.
 
-`printed` draws panels with matplotlib for files, `interactive` describes them to plotly for the
-page. What a mark, a colour or an axis means is decided here, once.
+`printed` draws panels with matplotlib for files, `interactive` converts them to charts of the page.
+The meaning of marks, colours and axes is defined only here.
 """
 
 import math
@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from lcbench.reporting.tables.roles import RoleGrid
 
-# Seven colours of which any two, and any of them and the black or white of `Avg`, differ in normal
-# sight and in that of protanopes, deuteranopes and tritanopes (CIE76 distance above 20, with the
-# simulation of Machado 2009), and stand out from their ground (contrast above 3).
+# Seven colours that can be told apart from each other and from the black or white of `Avg`, with
+# normal vision, protanopia, deuteranopia and tritanopia (CIE76 distance above 20, simulated as in
+# Machado 2009), with a contrast above 3 to the background.
 COLOURS = ("#003a9a", "#d97b1c", "#00a577", "#991e6d", "#8a5c24", "#8281fe", "#483d28")
-# The same on a dark ground.
+# The same on a dark background.
 DARK_COLOURS = ("#477cce", "#de5f3b", "#35c38b", "#af6f9a", "#f5a410", "#a3c0ff", "#f5d076")
 
-# The convention of the whole report, also in tables and in a terminal: gains are blue, losses
-# orange, which every kind of eye tells apart.
+# The convention of the whole report, also in tables and in a terminal: gains are blue and losses
+# are orange, which can be told apart with any colour vision.
 GAIN, LOSS, NEITHER = "#0072b2", "#d55e00", "#595959"
-# From the orange of losses over grey to the blue of gains, which no form of colour blindness
-# confuses, and ever lighter: a loss is dark and a gain light where there is no colour.
+# From the orange of losses over grey to the blue of gains, with increasing lightness, so that in
+# greyscale losses are dark and gains are light.
 HEAT = ("#8a3500", "#c65a12", "#a9a9a9", "#8cc4ea", "#cfebff")
 
-# At τ = 0.1 a score may fall by half, against which gains of one per cent are invisible on a linear
-# axis: beyond this the axis is linear within ± 1 % only.
+# At τ = 0.1 a score may fall by half, and gains of 1 % are invisible on a linear axis. If values
+# exceed this limit, the axis is linear within ± 1 % only.
 MOST_LINEAR_PERCENT = 10.0
 LINEAR_PERCENT = 1.0
 LOGARITHMIC = f"logarithmic beyond ± {LINEAR_PERCENT:g}"
-# Of a logarithmic axis, on either side of zero; the usual ones are powers of ten alone.
+# Ticks of a logarithmic axis on either side of zero.
 _UPWARD = (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 LOGARITHMIC_TICKS = (*(-tick for tick in reversed(_UPWARD)), 0.0, *_UPWARD)
 
@@ -53,8 +53,8 @@ def certainty(ends: Interval, is_significant: bool | None = None) -> Certainty:
     """Return what is known of an improvement.
 
     Args:
-        ends: of its interval; None: unknown.
-        is_significant: where more than the interval decides (`Uncertainty.excludes_zero`).
+        ends: ends of its interval; None: unknown.
+        is_significant: `Uncertainty.excludes_zero`, if known; None: decided by the interval alone.
     """
     if ends is None:
         return "unknown"
@@ -68,21 +68,15 @@ def is_linear(improvements: Iterable[float]) -> bool:
     return max(map(abs, improvements), default=0.0) <= MOST_LINEAR_PERCENT
 
 
-def signed(value: float, form: str = ".2f") -> str:
-    """Return a number with its sign, zero without one: +0.43, −12.3, 0.00."""
-    text = format(value, form)
-    return text.lstrip("-") if float(text) == 0 else format(value, f"+{form}").replace("-", "−")
-
-
 @dataclass(frozen=True)
 class Point:
     """A value of a series.
 
     Attributes:
-        name: what it belongs to on the axis: a τ, a bucket of lengths.
+        name: name of its position on the axis: a τ, a bucket of lengths.
         value: a score, or an improvement in %; None is a missing value.
-        ends: of the 95 % interval of an improvement; None: unknown.
-        known: how sure an improvement is; None for a score and for the baseline itself.
+        ends: ends of the 95 % interval of an improvement; None: unknown.
+        known: significance of an improvement; None for a score and for the baseline itself.
     """
 
     name: str
@@ -96,12 +90,12 @@ class Series:
     """Values of one model, column or policy.
 
     Attributes:
-        name: in the legend.
-        at: where its points are on the axis.
-        points: one for each place.
-        order: number of its colour, marker and dashes; None: thick and black, as what the others
-            are compared with or make up.
-        of: what it is of besides its name.
+        name: name in the legend.
+        at: positions of its points on the axis.
+        points: a point per position.
+        order: number of its colour, marker and dashes; None: thick and black, for a baseline or an
+            average.
+        of: further description besides its name, such as the model.
     """
 
     name: str
@@ -116,16 +110,16 @@ class Curves:
     """A panel of series over an axis of τ or of lengths.
 
     Attributes:
-        title: of the panel.
-        series: from the first of the legend to the last.
-        along: title of the axis of places.
-        ticks: places of that axis and their names.
-        across: title of the other axis; None: improvements in %.
+        title: title of the panel.
+        series: series in the order of the legend.
+        along: title of the horizontal axis.
+        ticks: positions on that axis and their names.
+        across: title of the vertical axis; None: improvements in %.
         is_joined: whether a line joins the points of a series.
-        aside: width within which points of different series stand side by side, where their
+        aside: width over which points of different series at one position are spread if their
             intervals are drawn.
-        is_reversed: whether places go from large to small.
-        counts: items of each place; None: unknown.
+        is_reversed: whether positions go from large to small.
+        counts: number of items at each position; None: unknown.
     """
 
     title: str
@@ -139,7 +133,7 @@ class Curves:
     counts: tuple[int, ...] | None = None
 
     def places(self, number: int) -> tuple[float, ...]:
-        """Return where the points of a series are, side by side with those of the others."""
+        """Return the positions of the points of a series, next to those of the others."""
         shift = self.aside * ((number + 0.5) / len(self.series) - 0.5)
         return tuple(at + shift for at in self.series[number].at)
 
@@ -160,12 +154,12 @@ class Line:
     """A line of a forest plot.
 
     Attributes:
-        kind: of what: a task, the mean of a column of several, or `Avg`.
-        name: of the task, column or model.
-        improvement: relative, in %; None is a missing value.
-        interval: of 95 %; None where it is unknown.
-        is_significant: None where it is unknown.
-        of: what it is of besides its name.
+        kind: a task, the mean of a column of several tasks, or `Avg`.
+        name: name of the task, column or model.
+        improvement: relative improvement in %; None is a missing value.
+        interval: 95 % interval; None: unknown.
+        is_significant: whether the improvement is significant; None: unknown.
+        of: further description besides its name, such as the model.
     """
 
     kind: Literal["task", "column", "average"]
@@ -177,7 +171,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The name, and whether it is that of a mean of tasks."""
+        """The name, marked if it is that of a mean over tasks."""
         return f"{self.name} (mean)" if self.kind == "column" else self.name
 
     @property
@@ -218,14 +212,14 @@ class HeatScale:
 
     @classmethod
     def of(cls, grids: "Sequence[RoleGrid]") -> "HeatScale":
-        """Return the scale on which all numbers of some grids can be told apart."""
+        """Return the scale of the values of grids."""
         values = [value for grid in grids for value in known_values(grid)]
-        # Of zeros alone nothing is a gain or a loss.
+        # If all values are zero, any scale will do.
         return cls(max(map(abs, values), default=0.0) or 1.0, is_linear(values))
 
     @property
     def title(self) -> str:
-        """What the bar of colours says."""
+        """The title of the colour bar."""
         return IMPROVEMENT if self.linear else f"{IMPROVEMENT}, {LOGARITHMIC}"
 
 
@@ -235,7 +229,7 @@ def known_values(grid: "RoleGrid") -> list[float]:
 
 
 def pages(count: int, at_once: int) -> list[range]:
-    """Return the places of each page's things, in pages as equally full as can be."""
+    """Return the indices on each page, with pages as equally full as possible."""
     if count == 0:
         return []
     number = math.ceil(count / at_once)

@@ -1,7 +1,7 @@
-"""Panels drawn by matplotlib, and their files: PNG and SVG, each with its data as CSV.
+"""Draws panels with matplotlib and writes them as PNG and SVG.
 
-On the object interface alone: no display, no state that outlives a call, and the same bytes for the
-same data.
+Uses matplotlib's object interface only: no display, no state that outlives a call, and the same
+bytes for the same data.
 """
 
 import io
@@ -35,22 +35,22 @@ from lcbench.reporting.figures.panels import (
     Forest,
 )
 
-# Ten markers and four dashes against seven colours: no two of the first 140 lines are alike, and
-# no two neighbours in the legend share any of the three, so that they differ in grey as well.
+# Ten markers, four dashes and seven colours: the first 140 lines all differ, and neighbours in the
+# legend share none of the three, so that they also differ in greyscale.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DASHES = ("-", "--", "-.", ":")
-# Of lines of a forest plot, by what they are of.
+# Marker and size of lines of a forest plot, by their kind.
 _SHAPES = {"task": ("o", 5), "column": ("D", 6), "average": ("s", 8)}
 
 LINEAR_SCALE = 0.9
-"""Makes the part of a scale up to ± 1 % as long as a power of ten beyond, as it is on the page."""
+"""The linear part up to ± 1 % is as long as a power of ten beyond it, as on the page."""
 
-# XML has none of these, not even escaped; a name can have them.
+# Characters that XML does not allow, not even escaped, but names may contain.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def style(order: int | None) -> dict[str, Any]:
-    """Return the look of a series; one without an order is thick, black and below the others."""
+    """Return the style of a series; without an order it is thick, black and below the others."""
     if order is None:
         return {"color": "black", "linewidth": 3.2, "marker": "h", "markersize": 7, "zorder": 2}
     return {
@@ -64,7 +64,7 @@ def style(order: int | None) -> dict[str, Any]:
 
 
 def mark(known: Certainty, colour: str, marker: str) -> dict[str, Any]:
-    """Return the look of a point of which so much is known."""
+    """Return the style of a point by its significance."""
     if known == "unknown":
         return {"marker": "x", "color": colour, "linestyle": "none"}
     return {
@@ -76,7 +76,7 @@ def mark(known: Certainty, colour: str, marker: str) -> dict[str, Any]:
 
 
 def legend_marks(known: Iterable[Certainty]) -> list[Line2D]:
-    """Return what a legend says of filled and hollow points, of those that there are."""
+    """Return the entries of a legend for filled and hollow points, if they occur."""
     there = set(known)
     return [
         Line2D([], [], label=words, **mark(one, "0.2", "o"))
@@ -86,11 +86,11 @@ def legend_marks(known: Iterable[Certainty]) -> list[Line2D]:
 
 
 def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) -> set[Certainty]:
-    """Draw a panel and return what is known of its points.
+    """Draw a panel and return which significances occur in it.
 
     Args:
-        axes: to draw into.
-        panel: what to draw.
+        axes: axes to draw into.
+        panel: panel to draw.
         linear: whether an axis of improvements is linear.
         has_bars: whether intervals are drawn; points are filled or hollow either way.
     """
@@ -126,7 +126,7 @@ def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) 
                     [values[place] for place in places],
                     **mark(known, look["color"], look["marker"]),
                     markersize=look["markersize"],
-                    # Above all lines: the filling must not be crossed by another series'.
+                    # Above all lines, so that no line crosses a filled point.
                     zorder=look["zorder"] + 2,
                 )
     if panel.across is None:
@@ -145,11 +145,11 @@ def draw_curves(axes: Axes, panel: Curves, linear: bool, has_bars: bool = True) 
 
 
 def draw_forest(axes: Axes, panel: Forest, linear: bool) -> set[Certainty]:
-    """Draw a panel's lines and return what is known of them."""
+    """Draw a panel's lines and return which significances occur in it."""
     seen: set[Certainty] = set()
     for place, line in enumerate(panel.lines):
         if line.kind != "task":
-            # The means end their columns.
+            # A mean follows the tasks of its column.
             axes.axhspan(place - 0.5, place + 0.5, color="0.93", linewidth=0, zorder=0)
         if line.improvement is None:
             continue
@@ -173,7 +173,7 @@ def draw_forest(axes: Axes, panel: Forest, linear: bool) -> set[Certainty]:
 
 
 def name_lines(axes: Axes, panel: Forest) -> None:
-    """Put the names of a forest plot's lines on its axis, from the top."""
+    """Label the lines of a forest plot, from top to bottom."""
     names = [line.label for line in panel.lines]
     axes.set_yticks(range(len(names)), names, parse_math=False, fontsize="small")
     for label, line in zip(axes.get_yticklabels(), panel.lines, strict=True):
@@ -182,7 +182,7 @@ def name_lines(axes: Axes, panel: Forest) -> None:
 
 
 def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
-    """Make an axis one of improvements in %, and return its label."""
+    """Scale an axis for improvements in %, and return its label."""
     if linear:
         return IMPROVEMENT
     scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
@@ -197,7 +197,7 @@ def improvement_axis(axes: Axes, which: Literal["x", "y"], linear: bool) -> str:
 def new_figure(
     width: float, height: float, layout: Literal["constrained", "compressed"] | None = None
 ) -> Figure:
-    """Return an empty figure of so many inches; `compressed` is for panels that are square."""
+    """Return an empty figure with a size in inches; `compressed` is for square panels."""
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -209,19 +209,19 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
     The same figures give the same bytes.
 
     Args:
-        draw: makes the figures, once the style is set.
-        stem: where to, without suffix; its folder is made.
+        draw: returns the figures; called after the style is set.
+        stem: path without suffix; its folder is created.
 
     Returns:
-        the paths; none, and nothing written, where there is no figure.
+        The paths of the written files.
     """
     paths = []
-    # A user's own style would change the picture; the context gives it back afterwards.
+    # A user's own style is ignored, and restored afterwards.
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A name in a script that the font has not: boxes in the picture say so.
+        # Names in scripts that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         matplotlib.rcdefaults()
-        # Otherwise the ids within an SVG are drawn at random.
+        # Otherwise ids in an SVG are random.
         matplotlib.rcParams["svg.hashsalt"] = "lcbench"
         for number, figure in enumerate(draw(), start=1):
             stem.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
             figure.savefig(
                 png, dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3}
             )
-            # Found once, and kept: finding it takes a third of the time.
+            # Keep the layout for the SVG, since computing it takes a third of the time.
             figure.set_layout_engine("none")
             drawing = io.StringIO()
             figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
@@ -240,7 +240,7 @@ def written(draw: Callable[[], Sequence[Figure]], stem: Path) -> list[Path]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """Return rows as CSV: numbers in full, nothing for None or NaN."""
+    """Return rows as CSV: numbers in full, and empty fields for None or NaN."""
     return text.csv_text(header, ([_field(value) for value in row] for row in rows))
 
 

@@ -16,13 +16,13 @@ from lcbench.reporting.figures.panels import (
     HeatScale,
     known_values,
     pages,
-    signed,
 )
 from lcbench.reporting.figures.printed import LINEAR_SCALE, csv_text, new_figure
 from lcbench.reporting.tables.roles import RoleGrid
+from lcbench.reporting.text import signed
 
 _COLOURS = LinearSegmentedColormap.from_list("loss and gain", HEAT)
-# The relative luminance (WCAG 2) on which black and white are equally legible.
+# Relative luminance (WCAG 2) at which black and white text are equally legible.
 _EQUALLY_LEGIBLE = 0.179
 
 _PANELS_PER_ROW = 3
@@ -30,15 +30,15 @@ _PANELS_PER_PAGE = 9
 _SQUARE_INCHES = 0.46
 _BESIDE_INCHES = 1.1
 _BAR_INCHES = 0.9
-# A title is broken where it would reach into the next panel; squares are at least so wide together.
+# Minimum width of a panel; longer titles are wrapped.
 _TITLE_INCHES = 2.2
 _CHARACTERS_PER_INCH = 15
 
 
 def roles_figures(grids: Sequence[RoleGrid]) -> list[Figure]:
-    """Draw one panel for each grid, all on one scale; grids without a number are left out.
+    """Draw a panel for each grid, all on one scale; grids without any value are left out.
 
-    The best square has a thick frame, that without a change (τ = 1 for both) a dashed one.
+    The best square has a thick frame, and τ = 1 for both roles has a dashed frame.
     """
     drawn = [grid for grid in grids if known_values(grid)]
     scale = HeatScale.of(drawn)
@@ -128,7 +128,7 @@ def _draw(axes: Axes, grid: RoleGrid, norm: Normalize, most_characters: int) -> 
 
 
 def _luminance(colour: Sequence[float]) -> float:
-    """The relative luminance of a colour of sRGB, as WCAG 2 has it."""
+    """Return the relative luminance of an sRGB colour, as defined by WCAG 2."""
     red, green, blue = (
         one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in colour[:3]
     )
@@ -136,7 +136,7 @@ def _luminance(colour: Sequence[float]) -> float:
 
 
 def _short(value: float) -> str:
-    """A number in five characters, up to ± 9999: +0.43, −12.3, −100."""
+    """Return a number in at most five characters, up to ± 9999: +0.43, −12.3, −100."""
     if round(value, 2) == 0:
         return "0"
     shortened = (digits for digits in (2, 1) if len(f"{abs(value):.{digits}f}") < 5)

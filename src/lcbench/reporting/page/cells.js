@@ -32,9 +32,6 @@ for (const cell of cells) {
 const findCell = (table, model, policy, task) =>
   indices.get(table).get(keyOf(model, policy, task));
 
-/** The τ of a constant policy; NaN for one by role, layer or length. */
-const temperature = (policy) => Number(policy);
-
 const headingOf = (table) => table.heading ?? table.group;
 const tau = (policy) => `τ = ${policy}`;
 const windowText = (model) => (isNumber(model.window) ? String(model.window) : MISSING_VALUE);

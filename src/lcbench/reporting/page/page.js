@@ -24,7 +24,6 @@ function header() {
     ["Resamples", isNumber(report.resamples) ? report.resamples.toLocaleString("en") : null],
     ["Seed", report.seed],
     ["Cells", cells.length ? cells.length.toLocaleString("en") : null],
-    ["Command", report.command ? el("code", {}, report.command) : null],
   ];
   const known = facts.filter(([, value]) => value !== null && value !== undefined && value !== "");
   const entry = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value));

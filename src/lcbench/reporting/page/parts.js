@@ -122,8 +122,8 @@ function showTip(button) {
   hideTip();
   const about = numbers.get(button).about();
   tip.replaceChildren(el("p", {}, about.title), factList(about.facts));
-  // Within an open dialog, which is in front of everything else, it has to be a part of it.
-  (button.closest("dialog") ?? document.body).append(tip);
+  // An open dialog is in front of everything outside of it.
+  button.closest("dialog, main").append(tip);
   tip.hidden = false;
   button.setAttribute("aria-describedby", "tip");
   tipped = button;

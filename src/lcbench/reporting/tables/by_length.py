@@ -1,7 +1,7 @@
 """Scores by length of queries, documents, texts and pairs, in buckets of tokens.
 
-Takes items and makes `Table`s of them; `figures` draws them. The buckets are doublings; the paper's
-own readings of its figures by length are in `paper_lengths`, its Table 3 in `ranks`.
+Takes items and returns `Table`s; `figures` draws them. Each bucket is twice as wide as the one
+before. The length ranges of the paper's figures are in `paper_lengths`, its Table 3 is in `ranks`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The first bucket ends here, and each of the following at twice the one before.
+# The first bucket ends here, each of the following at twice the end of the one before.
 _SHORTEST = 32
 
 _WHOSE: Mapping[By, str] = {
@@ -45,9 +45,9 @@ class Bucket:
     """A range of lengths.
 
     Attributes:
-        low: the fewest tokens.
-        high: the most; None where the bucket holds what fills the window, and may be longer.
-        count: how many items are of this length.
+        low: minimum number of tokens.
+        high: maximum number of tokens; None for texts that fill the window, and may be longer.
+        count: number of items of this length.
     """
 
     low: int
@@ -67,9 +67,10 @@ class LengthBuckets(ScoredLengths):
     """The scores of a model on a task by length, one part per bucket.
 
     Attributes:
-        metric: what is averaged over a bucket's items, or taken of them all (`Spearman`).
+        metric: metric that is averaged over a bucket's items, or computed on all of them
+            (`Spearman`).
         policies: policies of the table, including the baseline.
-        buckets: from short to long, without the empty ones at either end.
+        buckets: buckets from short to long, without empty ones at either end.
     """
 
     metric: str = ""
@@ -92,23 +93,23 @@ def buckets_of(
 ) -> list[LengthBuckets]:
     """Return the scores of one task and model by length.
 
-    The buckets end at 32, 64, 128 … tokens, as the model reads them. A text that fills the window
-    was cut, or just fits; those are a bucket of their own, the last.
+    The buckets end at 32, 64, 128 … tokens, as the model reads them. Texts that fill the window,
+    which were truncated or just fit, are in the last bucket.
 
-    A query counts once, by the longest of its relevant documents; and, apart from that, by its own
-    length. A bucket's score is the mean over its items, whatever their subset; Spearman's
-    correlation is taken within each subset that has `FEWEST_ITEMS` pairs of that length, and
-    averaged by their number. Clusterings and summaries have no score of a single length.
+    A query is placed by its longest relevant document, and separately by its own length. A bucket's
+    score is the mean over its items of all subsets. Spearman's correlation is computed within each
+    subset that has `FEWEST_ITEMS` pairs of that length, and averaged with their numbers as weights.
+    Clustering and summarization have no score by length.
 
-    The intervals are of `sums.intervals`: items that share a text are one unit, training draws
-    count, and a correlation is resampled to first order, by its influence function. There is no
-    correction for the number of intervals.
+    Intervals are those of `sums.intervals`: items that share a text are one unit, training draws
+    are a source of variation, and a correlation is resampled to first order, by its influence
+    function. There is no correction for the number of intervals.
 
     Args:
-        place: of the items in the tables.
-        items: of `items_by_length`.
-        resamples: of a bucket's items; 0: no intervals.
-        seed: of the draws.
+        place: task and model of the items.
+        items: items of `items_by_length`.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     found = []
     for by, tokens in items.tokens.items():
@@ -135,7 +136,7 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     """Return the table of scores by length, with sections by task and model, columns by bucket.
 
     Args:
-        found: of `by_length`; only those of two lengths or more are shown.
+        found: results of `buckets_of`; only those with scores at two lengths or more are shown.
 
     Returns:
         None if there is nothing to show.

@@ -20,13 +20,13 @@ from lcbench.uncertainty.sums import Function, Interval, Term, changed, estimate
 from lcbench.uncertainty.variation import Grouped
 
 FEWEST_ITEMS = 30
-"""Of fewer items there is no score: one query more or less would move it by 3 points of 100."""
+"""With fewer items there is no score: one query would change it by more than 3 of 100 points."""
 
 MISSING_VALUE = Entry("–")
 
 Column = NDArray[Any]
-"""What items add to a score, shape (items,), or by training draw, (items, draws): noughts and ones,
-millions of them, in the smallest type."""
+"""Contributions of items to a score, shape (items,), or by training draw, shape (items, draws); the
+latter are millions of zeros and ones, stored as int8."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Change:
     """A change relative to the baseline.
 
     Attributes:
-        value: in %, in percentage points or in ranks; None: not defined.
-        ends: of its 95 % interval; None: not known.
-        changed: how many units gain and how many lose; None: not known.
+        value: change in %, in percentage points or in ranks; None: undefined.
+        ends: ends of its 95 % interval; None: unknown.
+        changed: numbers of units that gain and that lose; None: unknown.
     """
 
     value: float | None
@@ -64,14 +64,14 @@ def scores_and_changes(
 ) -> tuple[dict[str, float | None], dict[str, Change]]:
     """Return the scores × 100 of some of the items by policy, and their relative changes in %.
 
-    None of fewer than `FEWEST_ITEMS` items.
+    They are None for fewer than `FEWEST_ITEMS` items.
 
     Args:
-        items: of a task and model.
-        chosen: which of them, shape (items,).
-        policies: of the table, the baseline among them.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of its draws.
+        items: items of a task and model.
+        chosen: mask of the items, shape (items,).
+        policies: policies of the table, including the baseline.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     rows, columns = additive(items, chosen)
     scores = {
@@ -99,15 +99,15 @@ def relative_changes_of(
 ) -> dict[str, Change]:
     """Return the relative change of a mean from that of the baseline in %, by policy.
 
-    Where a resampled baseline may be 0, differences are divided by the baseline as it is, as in
+    If a resampled baseline may be 0, differences are divided by the observed baseline, as in
     Table 1.
 
     Args:
-        columns: by policy, of shape (items,) or (items, draws).
-        clusters: which each item is of, shape (items,).
-        is_signed: whether a score may be below 0.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of its draws.
+        columns: contributions of items by policy, shape (items,) or (items, draws).
+        clusters: cluster of each item, shape (items,).
+        is_signed: whether a score can be negative.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     raw, policies = columns[BASELINE], [policy for policy in columns if policy != BASELINE]
     if not policies or len(raw) == 0 or raw.mean() <= 0:
@@ -141,12 +141,12 @@ def changes_of(
     """Return functions of sums over items as changes (`sums.estimates`).
 
     Args:
-        columns: what is summed.
-        gains: of each change, what each item gains.
-        clusters: which each item is of, shape (items,).
-        functions: tried in turn.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of its draws.
+        columns: values to sum.
+        gains: gain of each item, per change.
+        clusters: cluster of each item, shape (items,).
+        functions: functions that are tried in turn.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     grouped = Grouped.of(clusters)
     found = estimates(columns, grouped, functions, resamples, seed)
@@ -161,12 +161,12 @@ def additive(
 ) -> tuple[NDArray[np.int64], dict[str, Column]]:
     """Return values whose mean is the score and whose resampled means are the resampled scores.
 
-    Of a mean these are the items' own; of a correlation to first order
-    (`Correlations.influence`), within each subset that has `FEWEST_ITEMS` pairs.
+    For a mean these are the values of the items; for a correlation they are its first-order
+    approximation (`Correlations.influence`), within each subset that has `FEWEST_ITEMS` pairs.
 
     Returns:
-        the places of the items, and by policy shape (items,) or (items, draws); nothing where they
-        are too few.
+        Indices of the items, and their values by policy, shape (items,) or (items, draws); both are
+        empty if there are too few items.
     """
     rows = np.flatnonzero(chosen)
     if len(rows) < FEWEST_ITEMS:

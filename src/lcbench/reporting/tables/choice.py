@@ -15,13 +15,13 @@ from lcbench.reporting.score_table import (
     relative_improvement,
     temperature,
 )
-from lcbench.reporting.statistics import NOTHING, TableStatistics, Uncertainty
+from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, interval, number
 from lcbench.reporting.text import MISSING_VALUE, group_heading, two_decimals
 from lcbench.tasks.suites import averaged_columns
 
 DEFAULT_TAU = "0.8"
-"""The τ of three of the five models in the paper's Table 1: the default without a search."""
+"""The τ of three of the five models in the paper's Table 1, used if there is no search."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,17 @@ class ModelChoice:
     """The choice of a model's τ and its gain; gains are relative improvements of `Avg` in %.
 
     Attributes:
-        label: of the block.
-        candidates: constant policies with scores of all tasks, the baseline among them.
-        tau: the candidate with the highest average over all tasks, as the paper chooses it.
+        label: label of the block.
+        candidates: constant policies with scores of all tasks, including the baseline.
+        tau: candidate with the highest average over all tasks, as the paper chooses it.
         gain: gain at `tau`.
         held_out: for each task, the τ that is best over the other tasks.
-        held_out_gain: gain with each task at its τ of `held_out`, a cross-validated gain. It has no
-            interval: one that takes the choices as fixed excludes zero twice as often as it should.
+        held_out_gain: cross-validated gain, with each task at its τ of `held_out`. It has no
+            interval: an interval that treats the choices as fixed would exclude zero twice as often
+            as it should.
         gains: gain at each candidate.
-        default_regret: how much less τ = 0.8 gains than the best τ; None if it was not tried.
+        default_regret: difference of the gains at the best τ and at τ = 0.8; None if 0.8 was not
+            tried.
         intervals: simultaneous confidence bands of the gains, where known.
     """
 
@@ -74,18 +76,19 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(table: ScoreTable, statistics: TableStatistics = NOTHING) -> Choice | None:
+def choose(table: ScoreTable, statistics: TableStatistics) -> Choice | None:
     """Choose τ for each model of a table, by the paper's rule and with tasks held out.
 
-    The paper's rule takes the τ of the highest `Avg`, of equals the one nearest to 1, and reports
-    that `Avg`: the best of several noisy numbers, which is too high even if τ has no effect. With
-    tasks held out, each task gets the τ that is best, by the same rule, over the tasks that share
-    no items with it (`Draws.families`); a column without such tasks is left out. The resulting gain
-    is the cross-validated gain. Both rules may choose τ = 1, unlike TempScale's line of the table.
+    The paper's rule takes the τ with the highest `Avg` (among equals, the one closest to 1) and
+    reports that `Avg`: the best of several noisy numbers, which is too high even if τ has no
+    effect. With tasks held out, each task gets the τ that is best, by the same rule, over the tasks
+    that share no items with it (`Draws.families`); a column without such tasks is left out. The
+    resulting gain is cross-validated. Both rules may choose τ = 1, unlike TempScale's line of the
+    table.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of that table.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table.
 
     Returns:
         The choices; None if no model has two temperatures to choose from.
@@ -118,8 +121,8 @@ def choice_table(group: str, choice: Choice) -> Table:
     """Return the choices as a table with a row per model and one for all models together.
 
     Args:
-        group: of the table in which τ was chosen.
-        choice: of `choose`.
+        group: group of the table in which τ was chosen.
+        choice: result of `choose`.
     """
     rows = [_row(model) for model in choice.models]
     if choice.common_tau is not None and choice.common_gain is not None and len(choice.models) > 1:

@@ -1,4 +1,4 @@
-"""Two folders of results side by side, and models of one table side by side."""
+"""Compares two folders of results, and the models of one table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lcbench.errors import RequestError, did_you_mean
-from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.score_table import (
     BASELINE,
     Block,
@@ -33,7 +32,7 @@ Compare = Callable[["CellFiles", "CellFiles"], Uncertainty | None]
 # mteb's results have a fourth decimal that other hardware and versions leave as it is.
 _EQUAL = 1e-4
 
-# So many cells are named of those that a difference concerns, and so much of what differs.
+# Maximum number of cells that a note lists, and maximum length of a value in it.
 _NAMED = 4
 _LONGEST = 60
 
@@ -45,10 +44,10 @@ class _Cell:
     """A cell of one folder.
 
     Attributes:
-        score: a fraction; None where a split or subset has none.
-        parts: its splits and subsets.
-        conditions: all that a score depends on besides the key, by name.
-        files: of its result.
+        score: score as a fraction; None if a split or subset has no score.
+        parts: splits and subsets of the cell.
+        conditions: everything else that a score depends on, by name.
+        files: files of the result.
     """
 
     score: float | None
@@ -61,21 +60,22 @@ def compare_folders(
     first: pd.DataFrame,
     second: pd.DataFrame,
     names: tuple[str, str],
-    compare: Compare | None = compare_pair,
-    progress: Callable[[int, int], None] | None = None,
+    compare: Compare | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Table:
-    """Return each cell that both folders have: its two scores, their difference, and how sure.
+    """Return the cells that both folders have: two scores, their difference and its interval.
 
-    A cell is a model's name, a policy and a task. What else differs (revision, window, protocol,
-    versions, data) is told in a note; of several cells of one name those are paired that have the
-    most of it in common.
+    Cells are matched by model name, policy and task. Other differences (revision, window, protocol,
+    versions, data) are listed in notes; among several cells of one name, those with the fewest
+    differences are paired.
 
     Args:
-        first: the frame of `Results.read`; the relative improvement is in % of its scores.
-        second: that of the other folder.
-        names: what to call the two.
-        compare: tells how sure the second's improvement over the first is; None: do not.
-        progress: told how many cells are compared, of how many.
+        first: frame of `Results.read`; relative improvements are in % of its scores.
+        second: frame of the other folder.
+        names: names of the two folders.
+        compare: returns the uncertainty of the second cell's improvement over the first; None: no
+            intervals.
+        progress: receives the number of compared cells and of all pairs.
     """
     ours, theirs = _cells(first), _cells(second)
     pairs: list[tuple[_Key, _Cell, _Cell]] = []
@@ -140,20 +140,18 @@ def compare_folders(
     )
 
 
-def compare_models(
-    table: ScoreTable, statistics: TableStatistics | None, labels: Sequence[str]
-) -> Table:
-    """Return models of a table side by side, each raw, at its own best τ, and what that gains.
+def compare_models(table: ScoreTable, statistics: TableStatistics, labels: Sequence[str]) -> Table:
+    """Return models of a table side by side: baseline, score at the model's best τ, and gain.
 
-    Of two models there is the difference of their scores at their best τ, too.
+    For two models, the difference of their scores at their best τ is included.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of the same table; they make the marks.
-        labels: of the models' blocks, or the models' names; two or more.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table, for the marks.
+        labels: two or more labels of blocks, or names of models.
 
     Raises:
-        RequestError: fewer than two, or one that the table does not have.
+        RequestError: fewer than two models, or a model that the table does not have.
     """
     blocks = [_block(table, label) for label in dict.fromkeys(labels)]
     blocks = [block for place, block in enumerate(blocks) if block not in blocks[:place]]
@@ -194,8 +192,8 @@ def compare_models(
                 ),
             )
             for heading, rows, known in (
-                ("Columns", means, {} if statistics is None else statistics.means),
-                ("Tasks", tasks, {} if statistics is None else statistics.cells),
+                ("Columns", means, statistics.means),
+                ("Tasks", tasks, statistics.cells),
             )
         ),
         notes=(
@@ -231,7 +229,7 @@ def _conditions(row: Any) -> dict[str, str]:
     protocol = {
         f"protocol.{key}": "all" if value is None and key == "subsets" else str(value)
         for key, value in row.protocol.items()
-        # Which window is asked for matters less than which was read.
+        # The window that was used is compared below.
         if key != "window"
     }
     return {
@@ -253,7 +251,7 @@ def _differing(here: _Cell, there: _Cell) -> dict[str, tuple[str, str]]:
     return {
         key: both
         for key, both in values.items()
-        # Of a result of an older version, or without items, these are not known.
+        # Unknown for results of older versions, or without items.
         if both[0] != both[1] and not (key in (ITEMS, ASSUMED_POOLING) and "absent" in both)
     }
 
@@ -261,7 +259,7 @@ def _differing(here: _Cell, there: _Cell) -> dict[str, tuple[str, str]]:
 def _match(
     ours: Sequence[_Cell], theirs: Sequence[_Cell]
 ) -> tuple[list[tuple[_Cell, _Cell]], int, int]:
-    """Return pairs of cells, those with the least that differs first, and how many are left."""
+    """Return pairs of cells with the fewest differences, and how many cells remain on each side."""
     every = [
         (len(_differing(a, b)), i, j) for i, a in enumerate(ours) for j, b in enumerate(theirs)
     ]
@@ -276,7 +274,7 @@ def _match(
 
 
 def _places(keys: Sequence[_Key]) -> Callable[[tuple[_Key, _Cell, _Cell]], tuple[int, int, str]]:
-    """Return what sorts pairs: models as they come, from large τ to small, tasks by name."""
+    """Return a sort key of pairs: models in order of occurrence, τ from large to small, tasks."""
     models = {model: place for place, model in enumerate(dict.fromkeys(key[0] for key in keys))}
     policies = {policy: place for place, policy in enumerate(ordered_policies(k[1] for k in keys))}
     return lambda pair: (models[pair[0][0]], policies[pair[0][1]], pair[0][2])
@@ -294,7 +292,7 @@ def _summary(pairs: int, differences: Sequence[tuple[float, _Key]]) -> str:
     said = f"Cells in both: {pairs}; with scores that can be compared: {len(differences)}"
     if not differences:
         return f"{said}."
-    # What is equal to the limit is off by the last bits.
+    # Allow for rounding at the limit.
     equal = sum(abs(value) <= 100 * _EQUAL + 1e-9 for value, _ in differences)
     largest, key = max(differences, key=lambda one: abs(one[0]))
     return (
@@ -335,7 +333,7 @@ def _named(key: _Key) -> str:
 
 
 def _listed(keys: Sequence[_Key]) -> str:
-    """Return cells in words: the first of them, and how many more."""
+    """Return the first cells as text, and how many more there are."""
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return "; ".join(map(_named, keys[:_NAMED])) + more
 
@@ -374,7 +372,7 @@ def _model_entries(
     known: Mapping[tuple[str, str, str], Uncertainty],
     pair: bool,
 ) -> list[Entry]:
-    """Return the entries of a column or task: of each model raw, ours and the gain."""
+    """Return the entries of a column or task: baseline, best τ and gain of each model."""
     highest = [
         max((score for both in values if (score := both[place]) is not None), default=None)
         for place in (0, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.reporting.score_table import BASELINE, ordered_policies
-from lcbench.reporting.table import Entry, Table, name
+from lcbench.reporting.table import Entry, Table, interval, name
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
     MISSING_VALUE,
@@ -29,7 +29,6 @@ from lcbench.reporting.tables.of_lengths import (
     sections_of,
 )
 from lcbench.reporting.task_intervals import relative_changes
-from lcbench.reporting.text import two_decimals
 from lcbench.uncertainty.sums import RESAMPLES, SEED, Function, Term
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ class LengthGain(OfLengths):
     """The dependence of a model's gain on a task on length.
 
     Attributes:
-        count: how many items there are.
-        shortest: how many of them are the shortest 20 %.
-        longest: how many are the longest 20 %.
-        slopes: by policy, the gain per doubling of length, in % of the baseline's score.
-        contrasts: by policy, the relative gain of the longest 20 % less that of the shortest, each
-            over its own baseline, in percentage points.
+        count: number of items.
+        shortest: number of items in the shortest 20 %.
+        longest: number of items in the longest 20 %.
+        slopes: gain per doubling of length by policy, in % of the baseline's score.
+        contrasts: relative gain of the longest 20 % minus that of the shortest 20 %, each over its
+            own baseline, by policy, in percentage points.
     """
 
     count: int = 0
@@ -62,22 +61,22 @@ def gains_by_length(
     """Return the dependence of the gain on length, for each kind of length of the items.
 
     The gain per doubling is the slope of the items' changes over log₂ of their length (least
-    squares), over the mean of the baseline. A correlation has no value of a single pair, and so no
-    slope. The longest 20 % are the fifth (rounded up) and all as long as the shortest of these, the
-    shortest 20 % alike; where the two meet there is no contrast.
+    squares), divided by the mean of the baseline. A correlation has no value for a single pair, and
+    therefore no slope. The longest 20 % are rounded up and include all items as long as the
+    shortest of them, and the shortest 20 % likewise; if the two overlap, there is no contrast.
 
     Args:
-        place: of the items in the tables.
-        items: of `items_by_length`.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of its draws.
+        place: task and model of the items.
+        items: items of `items_by_length`.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     others = [policy for policy in place.policies if policy in items.values and policy != BASELINE]
     if not others:
         return []
     found = []
     for by, lengths in items.lengths.items():
-        # Of an empty text there is no logarithm.
+        # An empty text has no logarithm of its length.
         known = items.scored & (lengths > 0)
         nothing = LengthGain.nothing(place, items, resamples)
         empty = replace(nothing, by=by, count=int(known.sum()))
@@ -97,7 +96,7 @@ def fifths(
 
     Args:
         lengths: shape (items,).
-        known: those that count, shape (items,).
+        known: mask of the items that count, shape (items,).
     """
     ordered = np.sort(lengths[known])
     fifth = math.ceil(len(ordered) / 5)
@@ -153,7 +152,7 @@ def _slopes(
     def slope(sums: NDArray[np.float64], mean: NDArray[np.float64] | float) -> NDArray[np.float64]:
         one, x, xx = sums[..., 0:1], sums[..., 1:2], sums[..., 2:3]
         gain, gain_x = sums[..., 4::2], sums[..., 5::2]
-        # A sample whose items are of one length has no slope.
+        # A sample whose items all have one length has no slope.
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(100 * (one * gain_x - x * gain) / (one * xx - x**2) / mean)
 
@@ -231,7 +230,7 @@ def gain_table(found: Sequence[LengthGain]) -> Table | None:
     """Return the table of gains by length: sections by model, two rows per task, columns by τ.
 
     Args:
-        found: of `gains_by_length`.
+        found: results of `gains_by_length`.
 
     Returns:
         None if there is nothing to show.
@@ -280,7 +279,6 @@ def _entry(change: Change) -> Entry:
     if change.value is None:
         return MISSING_VALUE
     entry = change_entry(change)
-    if change.ends is None:
+    if change.uncertainty is None:
         return entry
-    low, high = map(two_decimals, change.ends)
-    return replace(entry, text=f"{entry.text} ({low} to {high})")
+    return replace(entry, text=f"{entry.text} ({interval(change.uncertainty)})")

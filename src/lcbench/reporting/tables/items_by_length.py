@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from lcbench.results.files import CellFiles
 
 By = Literal["document", "query", "text", "pair"]
-"""Whose length: of a query's longest relevant document, of the query itself, of the text that is
-classified, of the longer text of a pair."""
+"""The text whose length counts: a query's longest relevant document, the query itself, the
+classified text, or the longer text of a pair."""
 
 LENGTH_SPLIT = re.compile(r"test_(\d+)")
-"""A split that is a length: needle and passkey."""
+"""The name of a split that is a length, as in needle and passkey."""
 
-# The metrics that mteb has as main scores of tasks with queries, more common ones first: several
-# can have the same value.
+# Main scores of mteb's tasks with queries, the most common first, since several can have the same
+# value.
 _METRICS = ("ndcg_at_10", "map_at_1000", "map_at_10", "mrr_at_10", "recall_at_10", "ndcg_at_5")
 
 _IDENTITY = ("split", "subset", "id")
@@ -46,12 +46,12 @@ class Place:
     """A task and a model in a table.
 
     Attributes:
-        group: of the table.
-        column: of the task.
-        task: its name.
-        label: of the model.
-        policies: as in the table, the baseline among them.
-        window: of the model; None: not known.
+        group: group of the table.
+        column: column of the task.
+        task: name of the task.
+        label: label of the model.
+        policies: policies of the table, including the baseline.
+        window: the model's window in tokens; None: unknown.
     """
 
     group: str
@@ -67,12 +67,12 @@ class Relevant:
     """Pairs of queries and relevant documents.
 
     Attributes:
-        items: the place of the query, shape (pairs,).
-        documents: a number of the document: another split or subset has other documents; (pairs,).
-        grades: shape (pairs,).
-        tokens: of the document as the model reads it, shape (pairs,).
-        characters: of the whole document, shape (pairs,); None in older results.
-        ranks: by policy, counted from 1, shape (pairs,).
+        items: index of the query, shape (pairs,).
+        documents: number of the document, which differs between splits and subsets, shape (pairs,).
+        grades: relevance grades, shape (pairs,).
+        tokens: length of the document as the model reads it, shape (pairs,).
+        characters: length of the whole document, shape (pairs,); None in older results.
+        ranks: ranks by policy, starting at 1, shape (pairs,).
     """
 
     items: NDArray[np.int64]
@@ -93,16 +93,17 @@ class Items:
     """The items of one task and model.
 
     Attributes:
-        metric: what their score is called.
-        tokens: by whose length, as the model reads it, shape (items,); NaN where there is none.
+        metric: name of their score.
+        tokens: length as the model reads it, by kind of length, shape (items,); NaN if undefined.
         characters: the same in characters, before truncation; empty in older results.
-        values: the items' parts of the score, or cosines of pairs, by policy, shape (items,).
-        right: by policy, which training draws classify a text rightly, shape (items, draws); empty
-            where that is not known, or nothing is classified.
-        gold: what pairs are correlated with; None where the score is a mean.
-        parts: which split and subset each is of, shape (items,).
-        clusters: items of one number share a text (`uncertainty.clusters`), shape (items,).
-        relevant: documents of queries; None: of others.
+        values: contributions to the score, or cosines of pairs, by policy, shape (items,).
+        right: training draws that classify a text correctly, by policy, shape (items, draws); empty
+            if unknown or if nothing is classified.
+        gold: gold scores of pairs; None if the score is a mean.
+        parts: number of the split and subset, shape (items,).
+        clusters: number of the cluster of items that share texts (`uncertainty.clusters`), shape
+            (items,).
+        relevant: relevant documents of queries; None for other items.
         splits_are_lengths: whether each split has texts of one length.
     """
 
@@ -138,7 +139,7 @@ class Items:
         Shape (chosen,) or (chosen, draws).
         """
         if self.right:
-            # By draw in memory: what follows goes over many items and few draws.
+            # Contiguous by draw, since there are many items and few draws.
             return np.compress(chosen, self.right[policy].T, axis=1).T.view(np.int8)
         return self.values[policy][chosen]
 
@@ -149,11 +150,11 @@ def places_of_tables(
     """Return each task and model with the files of its cells, in the order of the tables.
 
     Args:
-        tables: of `table1.build_tables`; they say which cells count.
-        scores: the frame that they were built from.
+        tables: results of `table1.build_tables`, which decide which cells count.
+        scores: frame that they were built from.
 
     Returns:
-        the files by policy, the baseline first.
+        The files by policy, the baseline first.
     """
     return [
         (
@@ -300,7 +301,7 @@ class _Documents:
             self._ids = ids
             documents = ids.dictionary_encode()
             numbers = documents.indices.to_numpy().astype(np.int64)
-            # Splits and subsets have corpora of their own, and ids that are used again.
+            # Splits and subsets have separate corpora that may use the same ids.
             numbers = self._parts[items] * (len(documents.dictionary) + 1) + numbers
             known = "characters" in names and rows.field("characters").null_count == 0
             self._found = {

@@ -34,11 +34,11 @@ _NOTES = (
 def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     """Return the table of tasks with several subsets, a row per subset; None if there are none.
 
-    What Table 1 does not count (missing, refused) has no value in any subset.
+    A score that does not count in Table 1 (missing, refused) has no value in any subset.
 
     Args:
-        table: of `table1.build_tables`.
-        scores: the frame that it was built from.
+        table: one of `table1.build_tables`.
+        scores: frame that it was built from.
     """
     by_cell = {
         cell: means_by(lambda row: str(row.subset), rows)
@@ -100,7 +100,7 @@ def _row(
     return (
         name(task),
         name(subset),
-        # Empty, and not missing: a policy that was asked for of another model alone.
+        # Empty, not missing: the policy was requested for another model only.
         *(number(values[policy]) if policy in values else Entry("") for policy in policies),
         improvement(gain) if best is not None else Entry(""),
     )

@@ -19,7 +19,7 @@ from lcbench.reporting.text import (
 from lcbench.tasks.suites import averaged_columns
 
 DATA = "table1.csv"
-"""The file with the values one a row."""
+"""The file with one value per row."""
 
 _HEADER = ("group", "window", "model", "revision", "row", "policy", "column", "value")
 
@@ -48,19 +48,19 @@ _FOOTNOTE_CHOICE = (
 )
 
 
-def main_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table:
+def main_table(table: ScoreTable, statistics: TableStatistics) -> Table:
     """Return the table with the scores of each model, raw and at its best τ, and the improvement.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of the same table; they add intervals and marks.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table, for intervals and marks.
     """
     sections = [
         Section(block.label, tuple(_rows(table, block, statistics)), f"Window {window_text(block)}")
         for block in table.blocks
     ]
     if table.average_improvement is not None:
-        known = {} if statistics is None else statistics.average
+        known = statistics.average
         average = Row("relative", "", table.average_improvement)
         lines = _lines(table, average, known, None, bool(known))
         sections.append(Section("", tuple((_label(text, line), *line) for _, text, line in lines)))
@@ -74,29 +74,27 @@ def main_table(table: ScoreTable, statistics: TableStatistics | None = None) -> 
         ),
         labels=1,
         sections=tuple(sections),
-        notes=(*table.notes, *(() if statistics is None else statistics.notes)),
+        notes=(*table.notes, *statistics.notes),
         footnotes=footnotes(table, statistics),
         scores=table.group,
         data=DATA,
     )
 
 
-def main_values(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
-) -> Table:
+def main_values(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> Table:
     """Return the values of the main tables, one per row, for programs.
 
-    `row` is raw, ours, relative or, with statistics, low and high, the ends of the latter's 95 %
-    interval; scores are × 100, relative improvements in %. A missing value is empty, and so is a
-    window that is not known. The mean over the models is left to the other formats.
+    `row` is raw, ours, relative, low or high; the last two are the ends of the 95 % interval of the
+    relative improvement. Scores are × 100, relative improvements in %. Missing values and unknown
+    windows are empty. The row `Avg Improv.` is not included.
 
     Args:
-        tables: all of a report.
-        statistics: of each of them, or none at all.
+        tables: all tables of a report.
+        statistics: the statistics of each table.
     """
     rows = (
         (*identity(table, block), kind, policy, column, entry.value)
-        for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
+        for table, known in zip(tables, statistics, strict=True)
         for block in table.blocks
         for row in block.rows
         for kind, policy, line in _values(table, block, row, known)
@@ -105,7 +103,7 @@ def main_values(
     return of_values("table1", "Values of Table 1", _HEADER, rows)
 
 
-def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> tuple[str, ...]:
+def footnotes(table: ScoreTable, statistics: TableStatistics) -> tuple[str, ...]:
     """Return the footnotes on how to read the numbers."""
     choice = any(block.best is not None for block in table.blocks)
     partial = any(row.partial for block in table.blocks for row in block.rows)
@@ -116,7 +114,7 @@ def footnotes(table: ScoreTable, statistics: TableStatistics | None = None) -> t
         _FOOTNOTE_AVERAGE,
         *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
         *([_FOOTNOTE_PARTIAL] if partial else []),
-        *([_footnote_marks(statistics)] if statistics is not None and choice else []),
+        *([_footnote_marks(statistics)] if choice else []),
     )
 
 
@@ -148,7 +146,7 @@ def _footnote_marks(statistics: TableStatistics) -> str:
 
 
 def _rows(
-    table: ScoreTable, block: Block, statistics: TableStatistics | None
+    table: ScoreTable, block: Block, statistics: TableStatistics
 ) -> Iterator[tuple[Entry, ...]]:
     for row in block.rows:
         known = _known(block, row, statistics)
@@ -161,17 +159,17 @@ def _label(text: str, line: Sequence[Entry]) -> Entry:
 
 
 def _values(
-    table: ScoreTable, block: Block, row: Row, statistics: TableStatistics | None
+    table: ScoreTable, block: Block, row: Row, statistics: TableStatistics
 ) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
-    """Yield the lines of a row with their kinds, including the ends of known intervals."""
+    """Yield the lines of a row with their kinds, including the ends of intervals."""
     known = _known(block, row, statistics)
-    for kind, _, line in _lines(table, row, known, block.label, statistics is not None):
+    for kind, _, line in _lines(table, row, known, block.label, True):
         yield kind, row.policy, line
 
 
-def _known(block: Block, row: Row, statistics: TableStatistics | None) -> Mapping[str, Uncertainty]:
+def _known(block: Block, row: Row, statistics: TableStatistics) -> Mapping[str, Uncertainty]:
     """Return the uncertainty of the improvements of a row, by column."""
-    if statistics is None or row.kind != "relative":
+    if row.kind != "relative":
         return {}
     keys = {column: (block.label, row.policy, column) for column in row.values}
     return {

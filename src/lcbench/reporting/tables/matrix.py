@@ -18,7 +18,7 @@ from lcbench.reporting.tables.main_results import identity
 from lcbench.reporting.text import TOO_FEW, group_heading
 
 DATA = "tasks.csv"
-"""The file with the values one a row."""
+"""The file with one value per row."""
 
 _HEADER = ("group", "window", "model", "revision", "column", "task", "policy", "value")
 _STATISTICS = (
@@ -43,12 +43,12 @@ def scores(table: ScoreTable) -> Table:
     )
 
 
-def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
+def matrix(table: ScoreTable, statistics: TableStatistics) -> Table | None:
     """Return the table of relative improvements in % of each task at each policy other than τ = 1.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of the same table; they make the marks, and a note counts them.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table, for the marks and a note that counts them.
 
     Returns:
         None if the table has no policy but the baseline.
@@ -56,50 +56,43 @@ def matrix(table: ScoreTable, statistics: TableStatistics | None = None) -> Tabl
     policies = [policy for policy in _policies(table) if policy != BASELINE]
     if not policies:
         return None
-    known = {} if statistics is None else statistics.cells
     shown: list[Uncertainty | None] = []
 
     def entry(block: Block, task: TaskScores, policy: str) -> Entry:
         source = (block.label, policy, task.task)
         value = task.improvement(policy)
         if value is not None:
-            shown.append(known.get(source))
-        return improvement(value, known.get(source), source)
+            shown.append(statistics.cells.get(source))
+        return improvement(value, statistics.cells.get(source), source)
 
     made = _table(table, "matrix", "Relative improvements per task and τ", policies, entry, ())
-    notes = (
-        "Relative improvements over τ = 1 in % of its score.",
-        *([] if statistics is None else _counts(shown)),
+    return replace(
+        made, notes=("Relative improvements over τ = 1 in % of its score.", *_counts(shown))
     )
-    return replace(made, notes=notes)
 
 
-def task_values(
-    tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics | None] = ()
-) -> Table:
+def task_values(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> Table:
     """Return the scores × 100 per task and policy, one per row, for programs.
 
-    With statistics a row also has the relative improvement and the ends of its 95 % interval in %,
-    p, p by Holm's correction, and what was resampled; what is unknown is empty.
+    A row also has the relative improvement and the ends of its 95 % interval in %, p, p by Holm's
+    correction, and what was resampled; unknown values are empty.
 
     Args:
-        tables: all of a report.
-        statistics: of each of them, or none at all.
+        tables: all tables of a report.
+        statistics: the statistics of each table.
     """
-    with_statistics = any(known is not None for known in statistics)
     rows = (
         (
             *(*identity(table, block), task.column, task.task, policy),
             task.scores[policy],
-            *(_statistics(block, task, policy, known) if with_statistics else ()),
+            *_statistics(block, task, policy, known),
         )
-        for table, known in zip(tables, statistics or [None] * len(tables), strict=True)
+        for table, known in zip(tables, statistics, strict=True)
         for block in table.blocks
         for task in block.tasks
         for policy in block.policies
     )
-    header = (*_HEADER, *(_STATISTICS if with_statistics else ()))
-    return of_values("tasks", "Scores per task and τ", header, rows)
+    return of_values("tasks", "Scores per task and τ", (*_HEADER, *_STATISTICS), rows)
 
 
 def _policies(table: ScoreTable) -> tuple[str, ...]:
@@ -127,7 +120,7 @@ def _table(
                     (
                         name(task.column),
                         name(task.task),
-                        # Empty, not missing: a policy that was asked for of another model alone.
+                        # Empty, not missing: the policy was requested for another model only.
                         *(
                             entry(block, task, policy) if policy in task.scores else Entry("")
                             for policy in policies
@@ -145,10 +138,10 @@ def _table(
 
 
 def _statistics(
-    block: Block, task: TaskScores, policy: str, statistics: TableStatistics | None
+    block: Block, task: TaskScores, policy: str, statistics: TableStatistics
 ) -> tuple[float | str | None, ...]:
     gain = None if policy == BASELINE else task.improvement(policy)
-    known = None if statistics is None else statistics.cells.get((block.label, policy, task.task))
+    known = statistics.cells.get((block.label, policy, task.task))
     if gain is None or known is None:
         return (gain, *[None] * (len(_STATISTICS) - 1))
     return (

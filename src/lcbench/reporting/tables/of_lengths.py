@@ -20,15 +20,15 @@ class OfLengths:
     """The results by length for one model and task.
 
     Attributes:
-        group: of the table.
-        column: of the task.
-        task: its name.
-        label: of the model.
-        unit: what lengths are counted in.
-        why: why there is nothing; empty where there is.
-        resamples: of the bootstrap; 0: no intervals.
-        has_draws: whether training draws count.
-        by: whose length.
+        group: group of the table.
+        column: column of the task.
+        task: name of the task.
+        label: label of the model.
+        unit: unit of lengths.
+        why: reason why there is no result; empty if there is one.
+        resamples: number of bootstrap samples; 0: no intervals.
+        has_draws: whether training draws are a source of variation.
+        by: text whose length counts.
     """
 
     group: str
@@ -61,9 +61,9 @@ class ScoredLengths(OfLengths):
     """Scores of a model on a task by policy and part, from short to long.
 
     Attributes:
-        scores: scores × 100; None is a missing value: too few items, a score that does not count in
-            the table, or one that is undefined.
-        changes: relative improvements over the baseline in %, of the other policies.
+        scores: scores × 100; None is a missing value: too few items, an undefined score, or a score
+            that does not count in the table.
+        changes: relative improvements of the other policies over the baseline in %.
     """
 
     scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -104,10 +104,10 @@ def sections_of(
     """Return the sections of a table, with the rows of each heading together.
 
     Args:
-        found: what is shown.
-        heading: of each; with its table's group in front, if there are several.
-        rows: of each.
-        groups: all that was found, shown or not.
+        found: results to show.
+        heading: returns the heading of a result; if there are several groups, the group is added.
+        rows: returns the rows of a result.
+        groups: all results, whether or not they are shown.
     """
     several = len({one.group for one in groups}) > 1
     of: dict[str, list[tuple[Entry, ...]]] = {}
@@ -121,9 +121,9 @@ def notes_of_units(shown: Sequence[OfLengths], what: str, so: str = "") -> Itera
     """Return notes on the units of lengths.
 
     Args:
-        shown: in a table.
-        what: the texts that are counted.
-        so: what follows of it for older results.
+        shown: results in the table.
+        what: name of the texts whose length counts.
+        so: consequence for older results.
     """
     if any(one.unit == "characters" for one in shown):
         yield f"Lengths are those of whole {what} in characters, before truncation."
@@ -138,8 +138,8 @@ def notes_of_intervals(of: str, shown: Sequence[OfLengths]) -> Iterator[str]:
     """Return notes on the marks of a table; none if there are no intervals.
 
     Args:
-        of: whose items.
-        shown: in the table.
+        of: name of the part whose items are resampled.
+        shown: results in the table.
     """
     if not shown[0].resamples:
         return

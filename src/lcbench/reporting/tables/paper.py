@@ -1,7 +1,7 @@
 """Compares results with the numbers of the paper's Tables 1 to 3, with their noise.
 
-The numbers are those printed in arXiv:2410.24200v1 (`results/paper`), ours come from the frame of
-scores and from the items of its cells. `formats` makes text of what is found here.
+The paper's numbers are those printed in arXiv:2410.24200v1 (`results/paper`); lcbench's come from
+the frame of scores and the items of its cells. `paper_comparison` makes tables of them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ALL_MODELS = "ALL"
 
 _SUITE = "paper"
 
-# What half of the last printed digit can hide.
+# Half of the last printed digit.
 _ROUNDING = {TABLE_1: 0.005, TABLE_2: 0.005, TABLE_3: 0.05}
 
-# What provenance must say of the protocol: no prompts, fp32, the test split, all languages.
+# The protocol that provenance must have: no prompts, fp32, the test split, all languages.
 _PROTOCOL = {"name": "paper", "prompts": "none", "dtype": "float32", "splits": "test"}
 
 _EXCHANGED = (
@@ -60,23 +60,23 @@ class Comparison:
     Scores are × 100, relative improvements in %, ranks count from 1.
 
     Attributes:
-        table: of the paper.
-        model: as the paper calls it; `ALL_MODELS` for the mean over them.
+        table: table of the paper.
+        model: the paper's name of the model; `ALL_MODELS` for the mean over models.
         name: the model's name in results; empty for the mean over models.
-        revision: of the model.
-        window: tokens read of one text.
-        policy: canonical; empty for the mean over models, where each has its own.
+        revision: revision of the model.
+        window: maximum number of tokens read of a text.
+        policy: canonical policy; empty for the mean over models, each of which has its own.
         row: raw, ours, relative, avg_improv (Table 1), the setting (Table 2), rank (Table 3).
-        column: of Table 1, else the task.
+        column: column of Table 1, or the task.
         paper: the printed number.
-        ours: None where some of what it is the mean of is missing.
-        present: how much of that there is: "3 of 8 tasks"; empty where all is.
-        noise: half a 95 % interval of ours plus the rounding of the print; None if unknown. Ours
-            varies so much over other items like the tasks' own (`covariance.noise_of`). The paper
-            scored the same items, so that agreement should be well within it: to be within is weak
-            evidence of having measured the same, to be outside strong evidence of the contrary.
-        doubt: why the printed number is no target; empty for those that are.
-        note: what else is to be known of it.
+        ours: lcbench's number; None if part of the mean is missing.
+        present: available share of an incomplete mean: "3 of 8 tasks"; empty if it is complete.
+        noise: half a 95 % interval of lcbench's number over other items like the tasks' own
+            (`covariance.noise_of`), plus the rounding of the printed number; None if unknown. The
+            paper scored the same items, so a difference should be much smaller: one within the
+            noise is weak evidence of agreement, one outside is strong evidence against it.
+        doubt: reason why the printed number is not a target; empty if it is one.
+        note: further remark on the number.
     """
 
     table: str
@@ -111,7 +111,7 @@ class Comparison:
 def is_papers(protocol: Mapping[str, Any]) -> bool:
     """Return whether a cell's protocol, from its provenance, is the paper's apart from the window.
 
-    Where it says nothing of subsets, all were scored.
+    A protocol without subsets scores all of them.
     """
     said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
     whole = protocol.get("subsets") is None and protocol.get("limit") is None
@@ -120,12 +120,12 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Asked:
-    """The cells that are compared with the paper, and those whose items that needs.
+    """The cells that are compared with the paper, including those whose items are needed.
 
     Attributes:
-        models: the paper's models as far as they were measured.
-        sampled: by task, the cells of Table 1, the baseline and the paper's τ of each model; None:
-            in no number that is compared.
+        models: the paper's models that were measured.
+        sampled: cells of Table 1 by task: the baseline and the paper's τ of each model; None for a
+            cell that is in no compared number.
         alone: cells of Table 2, each compared by itself.
         ranked: cells of Table 3.
     """
@@ -145,7 +145,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What the items of one task say of the numbers that are compared.
+    """Estimates from the items of one task for the compared numbers.
 
     Attributes:
         noise: variation of the cells of Table 1.
@@ -161,11 +161,10 @@ class Estimates:
 def asked_cells(scores: pd.DataFrame) -> Asked:
     """Return the cells that are compared with the paper.
 
-    Only cells of the paper's models count, under the paper's protocol and at the window that the
-    paper gives the model.
+    Only cells of the paper's models count, with the paper's protocol and window.
 
     Args:
-        scores: the frame of `Results.read`.
+        scores: frame of `Results.read`.
     """
     models = _models(scores)
     alone = (model.files[policy, task] for model, policy, task, _ in _cells_of_table2(models))
@@ -179,12 +178,12 @@ def estimates(
     read: TaskSamples,
     ranks: Mapping[CellFiles, tuple[float, float | None] | None],
 ) -> Estimates:
-    """Return what the items of a task say of the numbers that are compared.
+    """Return estimates from the items of a task for the compared numbers.
 
     Args:
-        task: its name.
+        task: name of the task.
         asked: result of `asked_cells`.
-        read: samples of the task's cells, those of `asked` among them.
+        read: samples of the task's cells, including those of `asked`.
         ranks: results of `ranks.rank_of_longest` for the cells of Table 3.
     """
     alone = [files for files in asked.alone if files.task == task]
@@ -195,11 +194,11 @@ def estimates(
 def compare(asked: Asked, known: Mapping[str, Estimates]) -> tuple[Comparison, ...]:
     """Return the paper's numbers with lcbench's, in the paper's order; empty if there are none.
 
-    Table 1 is that of `table1.build_tables` over the suite `paper`, with the paper's τ of each
-    model and not our best; a column of which tasks are missing has no number.
+    Table 1 is built by `table1.build_tables` over the suite `paper`, with the paper's τ of each
+    model instead of the best τ; a column with missing tasks has no number.
 
-    Table 2 gives queries and documents temperatures of their own on two tasks. The paper does not
-    state its τ; that of the model's row in Table 1 is taken. Table 3 is of
+    Table 2 has separate temperatures for queries and documents on two tasks. The paper does not
+    state its τ; that of the model's row in Table 1 is assumed. Table 3 is computed by
     `ranks.rank_of_longest`.
 
     Args:
@@ -233,13 +232,13 @@ def data_folder() -> Path:
 
 @dataclass(frozen=True)
 class _Model:
-    """One of the paper's models, as far as it was measured under the paper's protocol.
+    """One of the paper's models with its cells under the paper's protocol.
 
     Attributes:
-        paper: what the paper calls it.
-        tau: the policy of its row `ours` in the paper's Table 1.
+        paper: the paper's name of the model.
+        tau: policy of its row `ours` in the paper's Table 1.
         block: its scores over the suite `paper`.
-        files: of its cells, by policy and task.
+        files: files of its cells by policy and task.
     """
 
     paper: str
@@ -302,7 +301,7 @@ def _models(scores: pd.DataFrame) -> list[_Model]:
     of_paper = scores[scores["model"].isin({names[model.lower()] for model in ours})]
     of_paper = of_paper[of_paper["protocol"].map(is_papers).astype(bool)]
     tasks = {task for tasks in _columns().values() for task in tasks}
-    # Without a known window they are not the paper's conditions.
+    # Cells with an unknown window cannot be compared with the paper.
     of_paper = of_paper[of_paper["task"].isin(tasks) & of_paper["window"].notna()]
     if of_paper.empty:
         return []
@@ -325,7 +324,7 @@ def _models(scores: pd.DataFrame) -> list[_Model]:
 
 
 def _tokens(window: str) -> int:
-    """Return a window as the paper writes it: 512, 4k."""
+    """Return a window from the paper's notation: 512, 4k."""
     return 1024 * int(window[:-1]) if window.endswith("k") else int(window)
 
 
@@ -469,13 +468,13 @@ def _table3(
 
 
 _Shares = Sequence[tuple[Noise, float]]
-"""What the mean over tasks varies with: the noise of each task, and its share in the mean."""
+"""The noise of each task and its weight in the mean over tasks."""
 
 
 def _sampled(models: Sequence[_Model]) -> dict[str, list[CellFiles | None]]:
     """Return the cells of Table 1 by task, in pairs: the baseline and the paper's τ of each model.
 
-    Only where a number is compared are the items worth reading; elsewhere there is None.
+    None stands for cells that are in no compared number, whose items need not be read.
     """
     cells = [(model, policy) for model in models for policy in (BASELINE, model.tau)]
     return {
@@ -491,10 +490,10 @@ def _sampled(models: Sequence[_Model]) -> dict[str, list[CellFiles | None]]:
 def _noise_of_columns(noises: Mapping[str, Noise]) -> Mapping[str, _Shares]:
     """Return the noise of the tasks that make up each column, `Avg` included.
 
-    Tasks are independent of one another, models and temperatures are not: they share the items.
+    Tasks are independent of one another; models and temperatures are not, since they share items.
 
     Args:
-        noises: by task.
+        noises: noise by task.
     """
     found = {
         column: [(noises.get(task, Noise(())), 1 / len(tasks)) for task in tasks]
@@ -507,7 +506,7 @@ def _noise_of_columns(noises: Mapping[str, Noise]) -> Mapping[str, _Shares]:
 
 
 def _relative_weights(place: int, model: _Model, column: str) -> dict[int, float]:
-    """Return the derivatives of 100 · (ours − raw) / raw by raw and ours, as fractions."""
+    """Return the derivatives of 100 · (ours − raw) / raw with respect to both, as fractions."""
     raw, ours = model.mean(BASELINE, column), model.mean(model.tau, column)
     if raw is None or ours is None:
         return {}

@@ -11,7 +11,7 @@ from lcbench.reporting.tables.paper import ALL_MODELS, TABLE_2, TABLE_3, Compari
 from lcbench.reporting.text import MISSING_VALUE
 
 DATA = "paper.csv"
-"""The file with the values one a row."""
+"""The file with one value per row."""
 
 _HEADER = (
     *("table", "model", "revision", "window", "policy", "row", "column"),

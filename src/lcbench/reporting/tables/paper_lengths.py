@@ -1,8 +1,8 @@
 """The paper's results by length: its Figures 7 and 13, and 6, 8 and 14.
 
-Figures 7 and 13 have nDCG@100 of the longest and the shortest 20 % of queries; 6, 8 and 14 the
-accuracy of as many texts in each interval of 100 in length. The entropy of Figure 6 is one of
-predicted probabilities, which results do not keep: they have the predicted labels alone.
+Figures 7 and 13 show nDCG@100 of the longest and the shortest 20 % of queries; 6, 8 and 14 show the
+accuracy in intervals of 100 in length, with the same number of texts in each. The entropy of
+Figure 6 needs predicted probabilities, but results contain predicted labels only.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CUT = 100
-"""Of nDCG in the paper's Figures 7 and 13, whatever the metric of the task."""
+"""The cutoff of nDCG in the paper's Figures 7 and 13, for tasks of any metric."""
 
 _WIDTH = 100
-"""Of an interval of lengths in the paper's Figures 6, 8 and 14."""
+"""The width of the intervals of lengths in the paper's Figures 6, 8 and 14."""
 
 _MOST_OF_AN_INTERVAL = 500
-"""Texts that the paper has in each."""
+"""The number of texts in each interval in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +62,16 @@ def ndcg_of_queries(
 ) -> Reading | None:
     """Return nDCG@100 of the shortest and the longest 20 % of queries; None without queries.
 
-    From the kept ranks of relevant documents (Järvelin and Kekäläinen 2002, with grades as gains,
-    as trec_eval has it); a reranking task ranks its candidates. The longest 20 % are the fifth
-    (rounded up) and all as long as the shortest of these, the shortest alike.
+    It is computed from the recorded ranks of relevant documents (Järvelin and Kekäläinen 2002, with
+    grades as gains, as in trec_eval); a reranking task ranks its candidates. The longest 20 % are
+    rounded up and include all queries as long as the shortest of them, and the shortest 20 %
+    likewise.
 
     Args:
-        place: of the items in the tables.
-        items: of `items_by_length`.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of its draws.
+        place: task and model of the items.
+        items: items of `items_by_length`.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of the draws.
     """
     if items.relevant is None:
         return None
@@ -113,15 +114,15 @@ def accuracy_of_intervals(
 ) -> Reading | None:
     """Return the accuracy of texts in intervals of 100 tokens; None for other types of tasks.
 
-    Each interval has the same number of texts, as in the paper: those of the smallest that has
-    `FEWEST_ITEMS`, 500 at the most, drawn at random where there are more. Texts that fill the
-    window are left out, whose length in tokens is not known.
+    Each interval has the same number of texts, as in the paper: that of the smallest interval with
+    at least `FEWEST_ITEMS`, and at most 500, drawn at random from larger ones. Texts that fill the
+    window are left out, since their length in tokens is unknown.
 
     Args:
-        place: of the items in the tables.
-        items: of `items_by_length`.
-        resamples: of the bootstrap; 0: no intervals.
-        seed: of all draws.
+        place: task and model of the items.
+        items: items of `items_by_length`.
+        resamples: number of bootstrap samples; 0: no intervals.
+        seed: seed of all draws.
     """
     if "text" not in items.tokens:
         return None
@@ -136,7 +137,7 @@ def accuracy_of_intervals(
         why = f"fewer than two intervals of {FEWEST_ITEMS} texts"
         return Reading.nothing(place, items, resamples, why)
     each = min(_MOST_OF_AN_INTERVAL, *(int(sizes[at]) for at in enough))
-    # Of the position alone, so that all models have the same texts.
+    # Drawn by position, so that all models have the same texts.
     order = np.random.default_rng(seed).permutation(len(tokens))
     parts = []
     for at in enough:
@@ -156,7 +157,7 @@ def query_table(found: Sequence[Reading]) -> Table | None:
     """Return the table of nDCG@100 of the shortest and longest queries, with columns by τ.
 
     Args:
-        found: of `ndcg_of_queries`.
+        found: results of `ndcg_of_queries`.
 
     Returns:
         None if there is nothing to show.
@@ -181,7 +182,7 @@ def interval_table(found: Sequence[Reading]) -> Table | None:
     """Return the table of accuracy by intervals of 100 tokens, with columns by τ.
 
     Args:
-        found: of `accuracy_of_intervals`.
+        found: results of `accuracy_of_intervals`.
 
     Returns:
         None if there is nothing to show.

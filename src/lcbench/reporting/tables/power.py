@@ -1,4 +1,4 @@
-"""What could have been seen: the effects that a table would have found, and those it rules out."""
+"""Statistical power: effects that a table would probably detect, and those that it rules out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lcbench.uncertainty.power import CLAIMED, POWER, needed
 
 
 def power_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
-    """Return what could have been seen at each model's best τ; None where nothing is known.
+    """Return the detectable effects at each model's best τ; None without any interval.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of that table.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table.
     """
     sections = []
     for block in table.blocks:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
-from lcbench.reporting.table import Entry, Style, Table, name
+from lcbench.reporting.table import Entry, Style, Table, interval, name
 from lcbench.reporting.tables.changes import MISSING_VALUE, Change, changes_of
 from lcbench.reporting.tables.items_by_length import Items, Place, Relevant, items_of
 from lcbench.reporting.tables.of_lengths import OfLengths, notes_of_units, sections_of
@@ -30,11 +30,10 @@ class LongestRanks(OfLengths):
     """The mean rank of the longest relevant documents of one model and task.
 
     Attributes:
-        longest: how many documents are the longest.
-        documents: of how many.
-        ranks: the mean rank by policy; None where there is none. Empty where all documents are
-            alike.
-        changes: of ranks against the baseline, by policy; negative is better.
+        longest: number of the longest documents.
+        documents: number of all documents.
+        ranks: mean rank by policy; None if unknown. Empty if all documents are equally long.
+        changes: changes of ranks against the baseline by policy; negative is better.
     """
 
     longest: int = 0
@@ -53,14 +52,15 @@ def ranks_of(
 ) -> LongestRanks | None:
     """Return the ranks of the longest relevant documents; None for items without documents.
 
-    Of needle and passkey all documents of a length are alike, and so there are none; nor are there
-    where all documents are equally long.
+    They are undefined if all documents, or all of a split, are equally long, as in needle and
+    passkey.
 
     Args:
-        place: of the items in the tables.
-        items: of `items_by_length`.
-        resamples: of the bootstrap over queries, those of one document together; 0: no intervals.
-        seed: of its draws.
+        place: task and model of the items.
+        items: items of `items_by_length`.
+        resamples: number of bootstrap samples of queries, with those of one document drawn
+            together; 0: no intervals.
+        seed: seed of the draws.
     """
     if items.relevant is None or len(items.relevant.items) == 0:
         return None
@@ -95,19 +95,19 @@ def ranks_of(
 def rank_of_longest(cell: CellItems) -> tuple[float, float | None] | None:
     """Return the mean rank of the longest 20 % of the relevant documents, and its standard error.
 
-    The paper (Table 3) says no more of how they are chosen. Here: of the distinct documents that
-    are relevant to any query, the fifth (rounded up) with the most characters, and all that are as
-    long as the shortest of them. Older results lack the characters: there it is the tokens that the
-    model reads, and a window makes many documents equally long. The average is over all pairs of a
-    query and such a document of its own; a rank is 1 + the documents before it, over the whole
-    corpus. The queries are the sample that the error is of, those that share their documents as one
-    (`covariance.ratio_error`).
+    The paper (Table 3) does not say how the documents are chosen. Here they are, among the distinct
+    documents that are relevant to any query, the fifth (rounded up) with the most characters, and
+    all that are as long as the shortest of them. Older results lack characters; then tokens as the
+    model reads them are used, and truncation makes many documents equally long. The average is over
+    all pairs of a query and such a relevant document; a rank is 1 + the number of documents before
+    it in the whole corpus. The standard error is over queries, with those that share documents
+    counted as one (`covariance.ratio_error`).
 
     Args:
         cell: a cell of a retrieval task.
 
     Returns:
-        None if its items are missing or have no relevant documents.
+        The two numbers, or None if its items are missing or have no relevant documents.
     """
     items = items_of([(BASELINE, cell)])
     if items is None or items.relevant is None or len(items.relevant.items) == 0:
@@ -126,7 +126,7 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
     """Return the table of ranks of the longest documents, with columns by τ.
 
     Args:
-        found: of `ranks_of`.
+        found: results of `ranks_of`.
 
     Returns:
         None if there are none.
@@ -200,7 +200,7 @@ def _entry(change: Change) -> Entry:
     text, known = two_decimals(change.value), change.uncertainty
     if known is None:
         return Entry(text, change.value)
-    text += f" ({two_decimals(known.low)} to {two_decimals(known.high)})"
+    text += f" ({interval(known)})"
     if known.is_too_few:
         text = f"{TOO_FEW} {text}"
     style: Style = "best" if known.excludes_zero else "inconclusive"

@@ -20,7 +20,7 @@ from lcbench.reporting.text import group_heading
 from lcbench.tasks.suites import averaged_columns
 from lcbench.tempscale.policy import ByRole, Constant
 
-# `_bias=kept` is a reading of its own, and never mixed with the other.
+# Policies with `_bias=kept` are never mixed with the others.
 _BY_ROLE = re.compile(r"query=([^,]+),document=([^,_]+)(_bias=kept)?")
 _CONSTANT = re.compile(r"([^,_=]+)(_bias=kept)?")
 
@@ -45,13 +45,13 @@ class RoleGrid:
     """The gain of one model by the temperatures of queries and documents.
 
     Attributes:
-        label: of the model's block.
-        what: a task, a column or `Avg`.
-        query_temperatures: of queries, from large to small.
-        document_temperatures: of documents, the same.
-        values: relative improvement in %, by query, then by document; None is a missing value. It
-            is 0 at (1, 1).
-        policies: the canonical policies, in the same order.
+        label: label of the model's block.
+        what: name of a task or column, or `Avg`.
+        query_temperatures: temperatures of queries, from large to small.
+        document_temperatures: temperatures of documents, from large to small.
+        values: relative improvement in % by the temperature of queries, then of documents; None is
+            a missing value. It is 0 at (1, 1).
+        policies: canonical policies, in the same order.
     """
 
     label: str
@@ -65,27 +65,26 @@ class RoleGrid:
 def role_grids(table: ScoreTable) -> tuple[RoleGrid, ...]:
     """Return a grid for each model and each task, column and `Avg` with policies by role.
 
-    Tasks without queries have none. The diagonal comes from constant temperatures. Both axes have
-    all temperatures of either role, and 1. A column of one task, and an `Avg` of one column, have
-    no grid of their own.
+    Tasks without queries have no grid, nor have a column of one task and an `Avg` of one column.
+    The diagonal has constant temperatures. Both axes have all temperatures of either role, and 1.
 
     Args:
-        table: of `table1.build_tables`.
+        table: one of `table1.build_tables`.
     """
     return tuple(grid for block in table.blocks for grid in _grids(table, block))
 
 
-def role_table(table: ScoreTable, statistics: TableStatistics | None = None) -> Table | None:
+def role_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
     """Return a table like the paper's Table 2: the four settings by task, columns by model.
 
-    Where each model has one τ, as in the paper, τ stands in the header; where one has several, each
-    task has a section for each τ. What lacks one of the settings is left out, and so are tasks
-    without queries; None if nothing remains.
+    If each model has one τ, as in the paper, the header shows it; if a model has several, each task
+    has a section per τ. Tasks without queries are left out, and so is everything without all four
+    settings; None if nothing remains.
 
     Args:
-        table: of `table1.build_tables`.
-        statistics: of the same table: each setting gets the style of its improvement over Raw, and
-            its interval and test.
+        table: one of `table1.build_tables`.
+        statistics: statistics of the table, for the style and the tooltip of each setting's
+            improvement over Raw.
     """
     complete = [(block, taus) for block in table.blocks if (taus := _complete(block))]
     if all(len(taus) == 1 for _, taus in complete):
@@ -111,14 +110,13 @@ def role_table(table: ScoreTable, statistics: TableStatistics | None = None) -> 
                 sections.append(Section(f"{what}{suffix}", _rows(sets)))
     if not sections:
         return None
-    told = statistics is not None and (statistics.cells or statistics.means)
     return Table(
         name="table2",
         title=f"Temperature by role ({group_heading(table.group)})",
         header=("Setting", *columns),
         labels=1,
         sections=tuple(sections),
-        notes=(_NOTE, _NOTE_OF_LOOKS) if told else (_NOTE,),
+        notes=(_NOTE, _NOTE_OF_LOOKS) if statistics.cells or statistics.means else (_NOTE,),
     )
 
 
@@ -182,9 +180,9 @@ def _ordered(taus: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def _parts(table: ScoreTable) -> list[str]:
-    """Return tasks, columns with several tasks, and `Avg`, as far as they have scores by role.
+    """Return tasks, columns with several tasks, and `Avg`, if their scores depend on roles.
 
-    `Avg` is that of Table 1, and so is left out next to columns that have no queries.
+    `Avg` is that of Table 1, and is left out if some of its columns have no queries.
     """
     columns = [column for column in table.columns if column.name not in WITHOUT_ROLES]
     averaged = averaged_columns([column.name for column in table.columns])
@@ -204,7 +202,7 @@ def _scores(block: Block, what: str) -> Mapping[str, float | None]:
 
 
 def _entries(
-    block: Block, what: str, tau: float, suffix: str, statistics: TableStatistics | None
+    block: Block, what: str, tau: float, suffix: str, statistics: TableStatistics
 ) -> list[Entry] | None:
     """Return a model's four settings of a task, column or `Avg`; None if one is missing."""
     scores = _scores(block, what)
@@ -218,9 +216,7 @@ def _entries(
             entries.append(number(value))
             continue
         key = (block.label, policy, what)
-        found = None
-        if statistics is not None:
-            found = statistics.cells.get(key) or statistics.means.get(key)
+        found = statistics.cells.get(key) or statistics.means.get(key)
         compared = improvement(relative_improvement(value, raw), found)
         tooltip = "" if compared.value is None else f"{compared.text} % of Raw"
         tooltip += f"; {described(found)}" if tooltip and found is not None else ""

@@ -1,7 +1,7 @@
 """Scores per length, for tasks whose splits are lengths: needle and passkey (`test_256` …).
 
-Takes scores as a data frame. What Table 1 does not count (missing, refused) has no value at any
-length; its notes say why.
+Takes scores as a data frame. A score that does not count in Table 1 (missing, refused) has no value
+at any length; the notes of Table 1 say why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from lcbench.reporting.table import Entry, Section, Table, name, number, of_valu
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
 
 DATA = "lengths.csv"
-"""The file with the values one a row."""
+"""The file with one value per row."""
 
 _HEADER = ("group", "window", "model", "revision", "task", "policy", "length", "value")
 
@@ -53,8 +53,8 @@ def build_length_tables(scores: pd.DataFrame, tables: Sequence[ScoreTable]) -> l
     """Return a table per group and task whose splits are all lengths, in the order of Table 1.
 
     Args:
-        scores: the frame that `tables` were built from.
-        tables: of `table1.build_tables`; they say which cells count.
+        scores: frame that `tables` were built from.
+        tables: results of `table1.build_tables`, which decide which cells count.
     """
     found = []
     for table in tables:
