@@ -20,6 +20,9 @@ from lcbench.system import observer
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+# Before a library reads it: where two processes of tests with two threads each have two cores,
+# threads that wait for one another without giving way take twenty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).parents[1]
 # As the session began, whatever a test does to its own.

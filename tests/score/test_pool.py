@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 from commands import Commands
 from engines import engine_of
 
@@ -592,10 +593,13 @@ class _SaysWhatItSees:
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "is there": torch.cuda.is_available(),
         }
-        raise RuntimeError(json.dumps({**seen, "GPUs": torch.cuda.device_count()}))
+        threads = sorted({one["num_threads"] for one in threadpoolctl.threadpool_info()})
+        raise RuntimeError(
+            json.dumps({**seen, "GPUs": torch.cuda.device_count(), "threads": threads})
+        )
 
 
-def test_processes_that_score_see_no_gpu(
+def test_processes_that_score_see_no_gpu_and_take_one_core(
     made: tuple[Engine, list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where they see one, mteb takes some similarities there, beside the encoder."""
@@ -606,7 +610,7 @@ def test_processes_that_score_see_no_gpu(
         found = ended(one, engine, [replace(jobs[0], part=part)])[jobs[0].number]
     assert isinstance(found, FailedCell)
     seen = json.loads(found.reason.removeprefix("RuntimeError: "))
-    assert seen == {"visible": "", "is there": False, "GPUs": 0}
+    assert seen == {"visible": "", "is there": False, "GPUs": 0, "threads": [1]}
     # This process keeps what it sees.
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
