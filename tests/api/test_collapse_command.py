@@ -15,6 +15,7 @@ from lcbench.api.explain import prefetch_command
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures import files
 from lcbench.run import collapse as run
+from lcbench.run.measuring import counter_of
 
 SMALL: dict[str, Any] = {
     "passages": 30,
@@ -80,7 +81,7 @@ def test_its_cosines_are_those_of_the_model_itself(
     sizes = DocsSizes(600, 12, 260, 10, 0.7, SyntheticSizes(None, 24))
     bodies = [f"{doc.body}" for doc in select(sizes).documents]
     assert one.window is not None
-    prepared = prepare(bodies, run.counter_of(model), one.window - 2, one.options)
+    prepared = prepare(bodies, counter_of(model), one.window - 2, one.options)
     rows = model.encode(list(prepared.passages.joined["sequential"][2]))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = rows @ rows.T
@@ -113,7 +114,7 @@ def test_its_retrieval_is_that_of_the_model_itself(
         tuple((number,) for number in numbers),
         (None,) * len(docs),
     )
-    chosen = choose(judged, run.counter_of(model), one.window - 2, 40, 60, 16, 0)
+    chosen = choose(judged, counter_of(model), one.window - 2, 40, 60, 16, 0)
 
     def rows(texts: Any) -> Any:
         embeddings = model.encode(list(texts))

@@ -14,7 +14,7 @@ import lcbench
 from lcbench.api.collapse import Collapses
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures.geometry import mean_cosine
-from lcbench.run import collapse as run
+from lcbench.run.measuring import counter_of
 
 SMALL: dict[str, Any] = {
     "tau": 0.5,
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "docs": {"documents": 1000},
     "offline": True,
 }
-MADE = ("1a", "1b", "1c", "3", "6", "12")
+MADE = ("1a", "1b", "1c", "2", "3", "4", "5", "6", "12")
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def made(asked: dict[str, Any]) -> Collapses:
 def test_each_figure_is_made_of_each_task_that_it_can_be_made_of(made: Collapses) -> None:
     assert not made.failed
     assert [(one.number, one.task) for one in made.figures] == [
-        *((number, "DocstringRetrieval") for number in ("1b", "1c", "3", "12")),
+        *((number, "DocstringRetrieval") for number in MADE if number not in ("1a", "6")),
         *((number, "DocstringLibraryClassification") for number in MADE),
     ]
     by_number = {one.number: one for one in made.figures}
     for number, figure in by_number.items():
-        for panel in figure.panels:
+        for panel in figure.panels if number not in ("2", "4") else ():
             names = [line.name for line in panel.lines]
             assert names == (["word embeddings"] if number == "3" else ["τ = 1", "τ = 0.5"])
     accuracy = by_number["6"].panels[1]
@@ -77,7 +77,7 @@ def test_its_values_are_those_of_the_model_itself(asked: dict[str, Any], made: C
     sizes = DocsSizes(1000, 12, 260, 10, 0.7, SyntheticSizes(None, 24))
     documents = select(sizes).documents
     bodies = list(dict.fromkeys(one.body for one in documents))
-    tokens = np.array(run.counter_of(model)(bodies))
+    tokens = np.array(counter_of(model)(bodies))
     figures = {one.number: one for one in made.figures if one.task == "DocstringRetrieval"}
     (panel,) = figures["1c"].panels
     for number, place in enumerate(panel.places):
@@ -155,8 +155,8 @@ def test_own_texts(asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"figures": "1d"}, "figures=1d: there is no such figure here; there are 1a, 1b, 1c, 3"),
-        ({"figures": ["1c", 2]}, "figures=2: there is no such figure here"),
+        ({"figures": "1d"}, "figures=1d: there is no such figure here; there are 1a, 1b, 1c, 2"),
+        ({"figures": ["1c", 16]}, "figures=16: there is no such figure here"),
         ({"figures": 8}, "figures=8: Figure 8 is in the page of `lcbench report`"),
         ({"figures": "6", "tasks": "DocstringRetrieval"}, "Figure 6 shows a classification"),
         ({"figures": "3", "figure_texts": 10}, "figure_texts=10"),
@@ -182,3 +182,63 @@ def test_a_figure_that_fails_leaves_the_others(
     ((name, reason),) = found.failed.items()
     assert name.startswith("Figure 1c, ")
     assert "do not give two intervals of 100 tokens" in reason
+
+
+def test_facts_by_position_are_drawn_as_a_heat_map(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from lcbench.measures import position
+
+    monkeypatch.setattr(position, "FACTS", 30)
+    monkeypatch.setattr(position, "DEPTHS", (0.0, 1.0))
+    keys = {**asked, "measures": [], "tasks": "DocstringRetrieval"}
+    found = lcbench.collapse(**keys, figures="position", progress=False)
+    assert found.measurements == ()
+    (figure,) = found.figures
+    kinds = [panel.quantity for panel in figure.panels]
+    assert kinds == [
+        f"share found, {kind}, τ = {tau}" for kind in ("passkey", "needle") for tau in ("1", "0.5")
+    ]
+    assert [line.name for line in figure.panels[0].lines] == [
+        f"{length} tokens" for length in (64, 128, 256, 512)
+    ]
+    # At the end of a text of twice the window nothing is read.
+    assert figure.cuts[0].shares[-1] == (0.0, 1.0)
+    page = found.report(tmp_path / "report")
+    for kind in ("png", "svg", "csv"):
+        assert (page.parent / "figures" / f"figure-position.{kind}").stat().st_size > 500
+    (line,) = found.headlines
+    assert line.startswith("Facts that are found, by depth and length, ")
+    assert "index 1 − min/max by depth within it 64 " in line
+
+
+def test_figures_that_look_into_the_model(made: Collapses, asked: dict[str, Any]) -> None:
+    """Recomputed by the functions of `lcbench.measures`."""
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.measures.attention import attention
+    from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, select
+
+    figures = {one.number: one for one in made.figures if one.task == "DocstringRetrieval"}
+    (panel,) = figures["5"].panels
+    assert panel.places[0].name == "[50, 100)"
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    sizes = DocsSizes(1000, 12, 260, 10, 0.7, SyntheticSizes(None, 24))
+    bodies = list(dict.fromkeys(one.body for one in select(sizes).documents))
+    tokens = np.array(counter_of(model)(bodies))
+    order = np.random.default_rng(0).permutation(len(bodies))
+    short = [bodies[at] for at in order if 50 <= tokens[at] < 100][:100]
+    assert panel.places[0].texts == len(short)
+    sigmas = attention(model, short, 0.5, layers=[1])["sigma_a"]
+    assert panel.lines[1].values[0].value == pytest.approx(sigmas.mean(), rel=1e-4)
+    baseline = figures["2"].panels[0]
+    assert [place.name for place in baseline.places] == ["0", "1"]
+    _, alone, _, holds = baseline.lines
+    assert all(
+        one.value <= bound.value for one, bound in zip(alone.values, holds.values, strict=True)
+    )
+    measured, theorem, random, _ = figures["4"].panels[0].lines
+    assert len(measured.values) == len(theorem.values) == len(random.values) == 3
+    lines = [line for line in made.headlines if line.startswith(("Figure 2", "Figure 4"))]
+    assert all("The paper: " in line for line in lines)
+    assert len(lines) == 4

@@ -118,6 +118,7 @@ def _subject(pull: float) -> Subject:
         lambda texts: embed("τ = 1", texts),
         lambda texts: [len(text.split()) for text in texts],
         220,
+        222,
     )
 
 

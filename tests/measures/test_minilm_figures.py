@@ -9,8 +9,8 @@ from sentence_transformers import SentenceTransformer
 
 from lcbench.measures.figures import Material, Subject, make
 from lcbench.measures.intervals import Panel
-from lcbench.run.collapse import counter_of
 from lcbench.run.figures import word_vectors
+from lcbench.run.measuring import counter_of
 
 # The texts of Figure 12: "dog" and "cat", each so many times.
 COUNTS = (1, 8, 64, 256, 510)
@@ -39,6 +39,7 @@ def _figure(model: SentenceTransformer) -> Panel:
         lambda texts: word_vectors(model, texts),
         counter_of(model),
         510,
+        512,
     )
     (panel,) = make("12", subject, Material(())).panels
     return panel

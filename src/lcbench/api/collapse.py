@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lcbench.measures.figures import PaperFigure
-    from lcbench.measures.files import Measurement
+    from lcbench.measures.files import InsideMeasurement, Measurement
     from lcbench.settings.collapse import CollapseSettings
     from lcbench.system.observer import Observer
 
@@ -29,7 +29,9 @@ class Collapses:
     """Measurements of collapse, as the functions and the command return them.
 
     Attributes:
-        measurements: one for each model, temperature and task, in the order of the request.
+        measurements: of embeddings, one for each model, temperature and task, in the order of the
+            request.
+        inside: the same of what happens inside models.
         failed: what could not be measured or drawn, each with the reason.
         figures: of the paper, by number, for each model and task.
         notes: what whoever reads the numbers has to know.
@@ -39,6 +41,11 @@ class Collapses:
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     figures: tuple[PaperFigure, ...] = ()
+    inside: tuple[InsideMeasurement, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything was measured or drawn."""
+        return bool(self.measurements or self.inside or self.figures)
 
     @property
     def collapses(self) -> bool:
@@ -56,19 +63,27 @@ class Collapses:
 
         from lcbench.reporting.formats import csv
         from lcbench.reporting.tables.collapse import tables_of
+        from lcbench.reporting.tables.inside import head_table, inside_tables
 
-        return {
-            table.name: pd.read_csv(io.StringIO(csv(table)))
-            for table in tables_of(self.measurements)
-        }
+        tables = (
+            *tables_of(self.measurements),
+            *inside_tables(self.inside),
+            *head_table(self.inside),
+        )
+        return {table.name: pd.read_csv(io.StringIO(csv(table))) for table in tables}
 
     @property
     def headlines(self) -> tuple[str, ...]:
         """Sentences on each measurement, the baseline of each model first, then on each figure."""
         from lcbench.reporting.collapse import headlines_of
         from lcbench.reporting.figures.paper import sentence_of
+        from lcbench.reporting.tables.inside import inside_headlines
 
-        return (*headlines_of(self.measurements), *map(sentence_of, self.figures))
+        return (
+            *headlines_of(self.measurements),
+            *inside_headlines(self.inside),
+            *map(sentence_of, self.figures),
+        )
 
     def report(self, folder: str | PathLike[str]) -> Path:
         """Write tables, figures and a page, and return the page.
@@ -78,7 +93,7 @@ class Collapses:
         """
         from lcbench.reporting.collapse import PAGE, report
 
-        report(self.measurements, Path(folder), self.figures)
+        report(self.measurements, Path(folder), self.figures, self.inside)
         return Path(folder) / PAGE
 
     def __repr__(self) -> str:
@@ -102,9 +117,10 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
     from lcbench.api.compose import compose_settings
     from lcbench.api.evaluate import labels_of, options_of
     from lcbench.measures import files
+    from lcbench.measures.figures import FigureOptions
     from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
-    from lcbench.run.collapse import measure_all
+    from lcbench.run.collapse import Asked, measure_all
 
     asked = compose_settings(config, "collapse")
     Results(settings.results_dir).check_writable()
@@ -113,11 +129,14 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
     done = measure_all(
         grid,
         settings.results_dir,
-        settings.options,
+        Asked(
+            settings.options if settings.measures_embeddings else None,
+            settings.inside,
+            settings.figures,
+            FigureOptions(settings.figure_texts, settings.options.resamples, settings.options.seed),
+        ),
         options_of(asked),
         observer,
-        settings.figures,
-        settings.figure_texts,
     )
     labels = labels_of(grid)
     return Collapses(
@@ -126,8 +145,13 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
             for path in done.paths
             if (found := files.read(path)) is not None
         ),
-        {str(cell): reason for cell, reason in done.failed.items()} | done.unmade,
+        done.failed | done.unmade,
         figures=tuple(done.figures),
+        inside=tuple(
+            files.labelled(inside, labels)
+            for path in done.inside
+            if (inside := files.read_inside(path)) is not None
+        ),
     )
 
 
@@ -159,7 +183,7 @@ def collapse(
         mirror: a folder in which models and datasets are looked for first.
         offline: whether the network may not be used.
         progress: as in `lcbench.evaluate`.
-        keys: any other key of `python -m lcbench collapse`: `figures`, `passages`, `bins` …
+        keys: any other key of `python -m lcbench collapse`: `measures`, `figures`, `bins` …
 
     Returns:
         The measurements; printed, they say whether the model collapses.
@@ -170,6 +194,7 @@ def collapse(
     Examples:
         >>> lcbench.collapse("minilm")
         >>> lcbench.collapse(SentenceTransformer("…"), texts=my_texts).tables["collapse"]
+        >>> lcbench.collapse("minilm", measures=["attention", "signal"]).tables["attention"]
         >>> lcbench.collapse("minilm", figures=["1c", "3"]).report("collapse-report")
     """
     from lcbench.api.compose import composed
@@ -207,7 +232,7 @@ def collapse(
         if texts is not None:
             return _of_texts(config, settings, loaded, texts, observer)
         found = measure_asked(config, settings, observer)
-    if found.failed and not found.measurements and not found.figures:
+    if found.failed and not found:
         raise LcbenchError("\n".join(f"{name}: {why}" for name, why in found.failed.items()))
     for name, reason in found.failed.items():
         observer.warn(f"{name} could not be measured: {reason}")
@@ -228,10 +253,12 @@ def _of_texts(
     from lcbench.hub.windows import window_of
     from lcbench.measures.collapse import Embeddings, measure, prepare
     from lcbench.measures.figures import FigureOptions, Material, Subject, make
-    from lcbench.measures.files import Measurement
+    from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.measures.inside import choose
+    from lcbench.measures.look import Traced, measure_inside
     from lcbench.repair.repair import Repair
-    from lcbench.run.collapse import WINDOW_WITHOUT_LIMIT, counter_of
     from lcbench.run.figures import word_vectors
+    from lcbench.run.measuring import WINDOW_WITHOUT_LIMIT, counter_of
     from lcbench.tempscale.inject import Injection
     from lcbench.tempscale.policy import BASELINE
 
@@ -243,8 +270,7 @@ def _of_texts(
         name, revision = located.name, located.revision
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
     room = window - loaded.tokenizer.num_special_tokens_to_add()
-    prepared = prepare(texts, counter_of(loaded), room, settings.options)
-    baseline: Embeddings | None = None
+    task = f"{len(texts):,} texts"
     found = []
 
     repairs = {
@@ -259,7 +285,10 @@ def _of_texts(
             embeddings: NDArray[np.float32] = loaded.encode(list(some), show_progress_bar=False)
         return embeddings
 
-    for shown, repair in repairs.items():
+    if settings.measures_embeddings:
+        prepared = prepare(texts, counter_of(loaded), room, settings.options)
+    baseline: Embeddings | None = None
+    for shown, repair in repairs.items() if settings.measures_embeddings else ():
         with observer.doing(f"encoding {len(prepared.texts):,} texts, {repair}"):
             embeddings = Embeddings(prepared, partial(embed, shown))
         baseline = baseline or embeddings
@@ -269,7 +298,7 @@ def _of_texts(
                 model=name,
                 revision=revision,
                 policy=repair.canonical,
-                task=f"{len(texts):,} texts",
+                task=task,
                 protocol="",
                 data="",
                 window=window,
@@ -279,21 +308,50 @@ def _of_texts(
                 record={},
             )
         )
+    inside = []
+    if settings.inside is not None:
+        chosen = choose(texts, counter_of(loaded), window, room, settings.inside)
+        for shown, repair in repairs.items():
+            with observer.doing(f"looking inside at {len(chosen.texts):,} texts, {shown}"):
+                looked = measure_inside(
+                    loaded, chosen, repair.policy, settings.inside, role="document"
+                )
+            inside.append(
+                InsideMeasurement(
+                    model=name,
+                    revision=revision,
+                    policy=repair.canonical,
+                    task=task,
+                    protocol="",
+                    data="",
+                    window=window,
+                    options=settings.inside,
+                    inside=looked,
+                    record={},
+                )
+            )
     subject = Subject(
         repairs=tuple(repairs),
         embed=embed,
         word_vectors=partial(word_vectors, loaded),
         count_tokens=counter_of(loaded),
         room=room,
+        window=window,
+        traced=Traced(
+            loaded,
+            {shown: repair.policy for shown, repair in repairs.items()},
+            window,
+            "document",
+        ),
     )
     how = FigureOptions(settings.figure_texts, settings.options.resamples, settings.options.seed)
     material = Material(tuple(dict.fromkeys(texts)))
     with observer.doing("figures of the paper"):
         figures = tuple(
-            make(number, subject, material, how, model=name, task=found[0].task)
+            make(number, subject, material, how, model=name, task=task)
             for number in settings.figures
         )
-    return Collapses(tuple(found), figures=figures)
+    return Collapses(tuple(found), figures=figures, inside=tuple(inside))
 
 
 def _of_matrix(embeddings: Path, lengths: Path, settings: CollapseSettings) -> Collapses:

@@ -22,10 +22,10 @@ def job(config: DictConfig) -> int:
     settings, console = read_collapse(config), screen()
     with Stop():
         found = measure_asked(config, settings, ConsoleObserver(console))
-    if found.measurements or found.figures:
+    if found:
         from lcbench.reporting.collapse import report
 
-        written = report(found.measurements, settings.report_dir, found.figures)
+        written = report(found.measurements, settings.report_dir, found.figures, found.inside)
         for table in written.shown:
             console.print(rendered(table))
         console.print()
@@ -40,5 +40,5 @@ def job(config: DictConfig) -> int:
         warn(line)
     if found.failed:
         # A request that nothing could be made of was wrong.
-        return 1 if found.measurements or found.figures else 2
+        return 1 if found else 2
     return 1 if settings.fails_on_collapse and found.collapses else 0

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lcbench.errors import InjectionError, RequestError
-from lcbench.measures.trace import Attended, trace
+from lcbench.measures.trace import TILE_BYTES, WEIGHTS_BYTES, Attended, trace
 from lcbench.tempscale.prove import TOLERANCE
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from lcbench.tempscale.observe import Observation
     from lcbench.tempscale.policy import Role
 
-# Weights of as many heads as fit are computed at once, and at least one head's: 268 MB in float32
-# for a text of 8,192 tokens. A tile is as many rows of them.
-WEIGHTS_BYTES = 256 * 2**20
-TILE_BYTES = 32 * 2**20
 # Smaller matrices are decomposed whole, which takes no longer.
 _WHOLE = 48
 # Of the block Lanczos iteration: columns of a block, and blocks before it is given up.
@@ -207,12 +203,14 @@ def _measure_group(
         if bool(masked.any()):
             logits.masked_fill_(masked, 0.0)
             count[:, cut] = (~masked).sum(dim=-1)
-            mean[:, cut] = logits.sum(dim=-1) / count[:, cut]
-            logits.sub_(mean[:, cut, None]).masked_fill_(masked, 0.0)
+            middle = (logits.sum(dim=-1) / count[:, cut]).to(logits.dtype)
+            logits.sub_(middle[..., None]).masked_fill_(masked, 0.0)
         else:
             count[:, cut] = logits.shape[-1]
-            mean[:, cut] = logits.mean(dim=-1)
-            logits.sub_(mean[:, cut, None])
+            middle = logits.mean(dim=-1)
+            # Of the same type: a wider one makes this several times as slow.
+            logits.sub_(middle[..., None])
+        mean[:, cut] = middle
         deviation[:, cut] = torch.linalg.vector_norm(logits, dim=-1).double() ** 2
         # Σ p (log Σ exp − z), from logits less their mean.
         expected = logits.mul_(part).sum(dim=-1).double() + mean[:, cut]

@@ -18,6 +18,13 @@ from lcbench.measures.classes import Classes, drawn_for_training, predictions
 from lcbench.measures.crowding import FEWEST
 from lcbench.measures.estimates import RESAMPLES
 from lcbench.measures.geometry import unit
+from lcbench.measures.inner_figures import (
+    TEXTS_AN_INTERVAL,
+    ratios_by_layer,
+    sigmas_by_length,
+    theorem_by_length,
+)
+from lcbench.measures.inside import InsideOptions, choose
 from lcbench.measures.intervals import (
     Panel,
     cosines_by_interval,
@@ -26,29 +33,39 @@ from lcbench.measures.intervals import (
     intervals,
     means_by_interval,
 )
+from lcbench.measures.position import FACTS, Cut, by_position
 from lcbench.measures.sentences import sentences_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lcbench.measures.collapse import CountTokens
+    from lcbench.measures.look import Traced
 
     Matrix = NDArray[np.float32]
     ByLength = dict[str, list[str]]
 
-Number = Literal["1a", "1b", "1c", "3", "6", "12"]
+Number = Literal["1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position"]
 
-NUMBERS: tuple[Number, ...] = ("1a", "1b", "1c", "3", "6", "12")
-"""The figures that can be made, as the paper numbers them."""
+NUMBERS: tuple[Number, ...] = ("1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position")
+"""The figures that can be made, as the paper numbers them, and one that it has not."""
 
 OF_CLASSES: frozenset[Number] = frozenset({"1a", "6"})
 """Those that need a classification task."""
+
+INNER: frozenset[Number] = frozenset({"2", "4", "5"})
+"""Those that look into the model."""
+
+SAME: Mapping[str, Number] = {"10": "2", "11": "5"}
+"""Figures that are others of further models."""
 
 TEXTS = 3_633
 """Documents of NFCorpus, of which the paper's Figures 1b and 1c are."""
 
 # Of Figure 6: texts of an interval, and intervals.
 _TEXTS_AN_INTERVAL, _INTERVALS = 500, 3
+# Of Figures 2 and 4, whose texts are not stated; each goes through the model by itself.
+_TRACED_TEXTS = 100
 # Of Figure 1a: [0, 100) to [400, 500).
 _INTERVALS_OF_ACCURACY = 5
 # Of Figure 12; how often each is repeated is not stated.
@@ -86,6 +103,9 @@ class Subject:
             dimensions).
         count_tokens: of the model.
         room: most tokens that it reads of a text, special ones not counted.
+        window: the same with special ones.
+        traced: the model, for figures that look into it; None: they are not made.
+        embed_queries: as `embed`, of queries; None: they are read as other texts are.
     """
 
     repairs: tuple[str, ...]
@@ -93,6 +113,9 @@ class Subject:
     word_vectors: Callable[[Sequence[str]], Matrix]
     count_tokens: CountTokens
     room: int
+    window: int
+    traced: Traced | None = None
+    embed_queries: Callable[[str, Sequence[str]], Matrix] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +142,7 @@ class PaperFigure:
         panels: values by length.
         points: of Figure 1b.
         sizes: texts of this figure, and those of the paper's.
+        cuts: of `position`, which facts stand beyond the window.
     """
 
     number: Number
@@ -127,6 +151,7 @@ class PaperFigure:
     panels: tuple[Panel, ...]
     points: tuple[Points, ...] = ()
     sizes: str = ""
+    cuts: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +191,19 @@ def make(
     Raises:
         RequestError: the texts are too few, too short, or lack labels.
     """
+    if number == "position":
+        found, cuts = by_position(
+            subject.repairs,
+            subject.embed,
+            subject.embed_queries or subject.embed,
+            subject.count_tokens,
+            subject.room,
+            subject.window,
+            options.resamples,
+            options.seed,
+        )
+        sizes = f"{FACTS} facts of each kind, length and depth"
+        return PaperFigure(number, model, task, found, sizes=sizes, cuts=cuts)
     panels, points, sizes = _MAKERS[number](subject, material, options)
     return PaperFigure(number, model, task, panels, points, sizes)
 
@@ -342,10 +380,54 @@ def _repeated(subject: Subject, material: Material, options: FigureOptions) -> _
     )
 
 
+def _ratios(subject: Subject, material: Material, options: FigureOptions) -> _Made:
+    """Figure 2: log ratio of each layer, and the bounds."""
+    places, _ = _chosen(material.documents, subject, options)
+    texts = [material.documents[at] for at in places[:_TRACED_TEXTS]]
+    if len(texts) < FEWEST:
+        raise RequestError(f"{len(texts)} texts fit into the window: at least {FEWEST} are needed")
+    panels = ratios_by_layer(
+        _traced(subject), subject.repairs, texts, options.resamples, options.seed
+    )
+    return panels, (), f"{len(texts):,} texts (of the paper's, not stated)"
+
+
+def _theorem(subject: Subject, material: Material, options: FigureOptions) -> _Made:
+    """Figure 4: Theorem 3 beside σ_a and simulations, by length."""
+    traced = _traced(subject)
+    asked = InsideOptions(("attention",), _TRACED_TEXTS // 2, None, seed=options.seed)
+    chosen = choose(material.documents, subject.count_tokens, traced.window, subject.room, asked)
+    panels = theorem_by_length(traced, subject.repairs, chosen, options.resamples, options.seed)
+    return panels, (), f"{len(chosen.texts):,} texts cut to {len(chosen.lengths)} lengths"
+
+
+def _sigmas(subject: Subject, material: Material, options: FigureOptions) -> _Made:
+    """Figure 5: σ_a of the last layer by length, a line for each τ."""
+    places, lengths = _chosen(material.documents, subject, options)
+    texts = [material.documents[at] for at in places]
+    panel, count = sigmas_by_length(
+        _traced(subject), subject.repairs, texts, lengths, options.resamples, options.seed
+    )
+    return (
+        (panel,),
+        (),
+        f"{count:,} texts (the paper: NFCorpus, {TEXTS_AN_INTERVAL} an interval)",
+    )
+
+
+def _traced(subject: Subject) -> Traced:
+    if subject.traced is None:
+        raise RequestError("figures of what happens inside a model need the model itself")
+    return subject.traced
+
+
 _MAKERS: Mapping[Number, Callable[[Subject, Material, FigureOptions], _Made]] = {
     "1a": _accuracy,
     "1b": _three_lengths,
     "1c": _cosines,
+    "2": _ratios,
+    "4": _theorem,
+    "5": _sigmas,
     "3": _words,
     "6": _entropy,
     "12": _repeated,

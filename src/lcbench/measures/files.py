@@ -9,18 +9,21 @@ the texts' dataset. A file is written last and whole, so its presence means done
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from lcbench.measures.collapse import Collapse, Options
+from lcbench.measures.inside import Inside, InsideOptions
 from lcbench.repair.repair import experiment_folder
 from lcbench.results.cell import Cell
 from lcbench.results.labels import Labels
 from lcbench.results.rows import folder_name
 from lcbench.system.files import write_atomically
+
+Kind = TypeVar("Kind", "Measurement", "InsideMeasurement")
 
 FOLDER = "collapse"
 BASELINE_FOLDER = "baseline"
@@ -59,7 +62,45 @@ class Measurement:
     label: str | None = None
 
 
-def path_of(results_dir: Path, cell: Cell, data: str, options: Options) -> Path:
+@dataclass(frozen=True)
+class InsideMeasurement:
+    """What was measured inside a model under a repair on the texts of a task.
+
+    Attributes:
+        model: name, `<organisation>/<model>`.
+        revision: the commit, or a digest of the model's files.
+        policy: the temperature in canonical form; `1` for the baseline.
+        task: whose texts were measured.
+        protocol: key of the protocol.
+        data: revision of the texts' dataset, or a digest of the texts.
+        window: most tokens read of a text.
+        options: of the measurement.
+        inside: the measurement.
+        record: everything else that is known of how it was made, as JSON has it.
+        label: what tables call the model; None: its name.
+    """
+
+    model: str
+    revision: str
+    policy: str
+    task: str
+    protocol: str
+    data: str
+    window: int | None
+    options: InsideOptions
+    inside: Inside
+    record: Mapping[str, Any]
+    label: str | None = None
+
+
+class Digested(Protocol):
+    """Options that identify a measurement together with its texts."""
+
+    def digest(self, documents: Sequence[str]) -> str:
+        """Return hexadecimal digits over texts and options."""
+
+
+def path_of(results_dir: Path, cell: Cell, data: str, options: Digested) -> Path:
     """Return where the measurement of a cell's model and repair on its task's texts is kept.
 
     Args:
@@ -73,7 +114,7 @@ def path_of(results_dir: Path, cell: Cell, data: str, options: Options) -> Path:
     return folder / parts / f"{cell.task}-{options.digest([data])[:8]}.json"
 
 
-def write(path: Path, measurement: Measurement) -> None:
+def write(path: Path, measurement: Kind) -> None:
     """Write a measurement.
 
     Raises:
@@ -86,30 +127,41 @@ def write(path: Path, measurement: Measurement) -> None:
     write_atomically(path, text + "\n")
 
 
-def as_json(measurement: Measurement) -> dict[str, Any]:
+def as_json(measurement: Kind) -> dict[str, Any]:
     """Return a measurement as plain values for JSON."""
-    content: dict[str, Any] = _adapter().dump_python(measurement, mode="json")
+    content: dict[str, Any] = _adapter(type(measurement).__name__).dump_python(
+        measurement, mode="json"
+    )
     return content
 
 
 def read(path: Path) -> Measurement | None:
     """Return the measurement in a file; None if it is missing, damaged or of another version."""
+    return _read(path, Measurement)
+
+
+def read_inside(path: Path) -> InsideMeasurement | None:
+    """Return the measurement inside a model in a file, or None, as `read`."""
+    return _read(path, InsideMeasurement)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind | None:
     try:
-        found: Measurement = _adapter().validate_json(path.read_bytes())
+        found: Kind = _adapter(kind.__name__).validate_json(path.read_bytes())
     # pydantic's errors are ValueErrors.
     except (OSError, ValueError):
         return None
     return found
 
 
-def labelled(measurement: Measurement, labels: Labels) -> Measurement:
+def labelled(measurement: Kind, labels: Labels) -> Kind:
     """Return a measurement with the label of its model, if that has one."""
     label = labels.get((measurement.model, measurement.revision))
     return replace(measurement, label=label)
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> Any:
+@lru_cache
+def _adapter(name: str) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Measurement)
+    return TypeAdapter({kind.__name__: kind for kind in (Measurement, InsideMeasurement)}[name])

@@ -84,28 +84,29 @@ class Panel:
 
 
 def intervals(
-    lengths: ArrayLike, most: int | None = None, last: int | None = None
+    lengths: ArrayLike, most: int | None = None, last: int | None = None, width: int = WIDTH
 ) -> dict[str, NDArray[np.int64]]:
-    """Return which texts are in each interval of 100 tokens; those with fewer than 30 are left out.
+    """Return which texts are in each interval of tokens; those with fewer than 30 are left out.
 
     Args:
         lengths: of the texts in tokens, shape (texts,).
         most: most texts of an interval, the first ones; None: all.
         last: number of intervals; None: as many as there are.
+        width: of an interval, in tokens.
 
     Raises:
         RequestError: fewer than two intervals have so many texts.
     """
-    numbers = np.asarray(lengths) // WIDTH
+    numbers = np.asarray(lengths) // width
     found = {}
     for number in range(int(numbers.max(initial=0)) + 1 if last is None else last):
         inside = np.flatnonzero(numbers == number)[:most]
         if len(inside) >= FEWEST:
-            found[f"[{WIDTH * number}, {WIDTH * (number + 1)})"] = inside
+            found[f"[{width * number}, {width * (number + 1)})"] = inside
     if len(found) < 2:
         raise RequestError(
             f"the {len(numbers)} texts that fit into the window do not give two intervals of "
-            f"{WIDTH} tokens with {FEWEST} texts each: take longer or more texts, or a larger "
+            f"{width} tokens with {FEWEST} texts each: take longer or more texts, or a larger "
             "window"
         )
     return found
@@ -145,7 +146,7 @@ def cosines_by_interval(
         "mean cosine",
         "tokens",
         places,
-        _lines(values, counts),
+        lines_of(values, counts),
         tuple(map(spread, averaging, counts)),
     )
 
@@ -178,7 +179,7 @@ def means_by_interval(
         for name, found in scores.items()
     }
     places = _places(parts, sizes)
-    return Panel(quantity, "tokens", places, _lines(values, [place.texts for place in places]))
+    return Panel(quantity, "tokens", places, lines_of(values, [place.texts for place in places]))
 
 
 def distances_by_length(
@@ -208,7 +209,7 @@ def distances_by_length(
         values[name] = [_centroid_distances(rows, drawn) for rows in matrices]
     places = tuple(Place(name, tokens[name], count) for name in tokens)
     return Panel(
-        "distance to the centroid", "length", places, _lines(values, [count] * len(places))
+        "distance to the centroid", "length", places, lines_of(values, [count] * len(places))
     )
 
 
@@ -221,14 +222,21 @@ def cosines_of_repeated(cosines: Mapping[str, Sequence[float]], tokens: Sequence
     """
     values = {name: [np.array([one]) for one in found] for name, found in cosines.items()}
     places = tuple(Place(str(count), count, 2) for count in tokens)
-    return Panel("cosine", "times", places, _lines(values, [2] * len(places)))
+    return Panel("cosine", "times", places, lines_of(values, [2] * len(places)))
 
 
 def _places(parts: Mapping[str, NDArray[np.int64]], sizes: NDArray[np.int64]) -> tuple[Place, ...]:
     return tuple(Place(name, float(sizes[part].mean()), len(part)) for name, part in parts.items())
 
 
-def _lines(values: Mapping[str, Sequence[Draws]], texts: Sequence[int]) -> tuple[Line, ...]:
+def lines_of(values: Mapping[str, Sequence[Draws]], texts: Sequence[int]) -> tuple[Line, ...]:
+    """Return lines with intervals and differences.
+
+    Args:
+        values: by the name of the line, the one that others are compared with first; of each place
+            the value itself, then that of each bootstrap sample.
+        texts: of each place.
+    """
     baseline = next(iter(values.values()))
     lines: list[Line] = []
     for name, found in values.items():

@@ -70,11 +70,11 @@ def signal(
         streams=True,
     ):
         if one.stream is not None:
-            rows += [{**one.place(), **row} for row in _rows(one.stream)]
+            rows += [{**one.place(), **row} for row in stream_rows(one.stream)]
     return pd.DataFrame(rows)
 
 
-def _rows(stream: Stream) -> list[dict[str, Any]]:
+def stream_rows(stream: Stream) -> list[dict[str, Any]]:
     """Return the log ratios of a layer: the whole, its steps, and its branches."""
     last = stream.steps[-1].size
     rows = [

@@ -40,6 +40,10 @@ _SUMS = {
     Tensor.__iadd__,
 }
 _BRANCHES = ("attention", "feed-forward")
+# Weights of as many heads as fit are computed at once, and at least one head's: 268 MB in float32
+# for a text of 8,192 tokens. A tile is as many rows of them.
+WEIGHTS_BYTES = 256 * 2**20
+TILE_BYTES = 32 * 2**20
 # Copies of all heads' weights that an eager layer holds at once, and of one head's that measuring
 # takes: weights, and tiles of logits.
 _EAGER_COPIES, _OWN_COPIES = 3, 2
@@ -523,15 +527,35 @@ def _check_numbers(kind: str, numbers: Sequence[int] | None, count: int | None) 
         )
 
 
-def _check_memory(transformer: PreTrainedModel, tokens: int, memory: float) -> None:
-    """Check that attention weights of the longest text fit, before anything is run."""
+def memory_needed(model: nn.Module, tokens: int) -> float:
+    """Return the memory in GiB that attention weights of a text take while they are measured.
+
+    Args:
+        model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that contains one.
+        tokens: of the text.
+
+    Raises:
+        InjectionError: there is no model with attention in it.
+    """
+    transformer = find_transformer(model)
     heads = int(getattr(transformer.config, "num_attention_heads", 1))
     size = max(4, transformer.dtype.itemsize) * tokens * tokens / 2**30
+    tiles = min(heads * size, (WEIGHTS_BYTES + TILE_BYTES) / 2**30) + _OWN_COPIES * size
+    return tiles + (_EAGER_COPIES * heads * size if _is_eager(transformer) else 0)
+
+
+def _is_eager(transformer: PreTrainedModel) -> bool:
     interface = uses_attention_interface(transformer)
-    eager = not interface or attention_implementation(transformer.config) != "sdpa"
-    needed = size * (_OWN_COPIES + (_EAGER_COPIES * heads if eager else 0))
+    return not interface or attention_implementation(transformer.config) != "sdpa"
+
+
+def _check_memory(transformer: PreTrainedModel, tokens: int, memory: float) -> None:
+    """Check that attention weights of the longest text fit, before anything is run."""
+    needed = memory_needed(transformer, tokens)
     if needed > memory:
-        other = " or load the model with attn_implementation='sdpa'" if eager and interface else ""
+        other = ""
+        if _is_eager(transformer) and uses_attention_interface(transformer):
+            other = " or load the model with attn_implementation='sdpa'"
         raise RequestError(
             f"attention weights of a text of {tokens:,} tokens need {needed:.1f} GiB, and there "
             f"are {memory:.1f}: measure shorter texts (model.max_seq_length = …){other}."

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lcbench
+from lcbench.measures import files
 from lcbench.measures.crowding import Answer
 from lcbench.reporting import document, page
 from lcbench.reporting.figures.collapse import by_length, by_sentences, figures_of, points_of
+from lcbench.reporting.figures.inside import TITLES, inside_panels
 from lcbench.reporting.figures.panels import Curves
 from lcbench.reporting.figures.paper import by_number, panels_of, sentence_of, stem_of, title_of
+from lcbench.reporting.figures.position import position_figures
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.table import Table, as_json
 from lcbench.reporting.tables.collapse import (
@@ -30,12 +33,13 @@ from lcbench.reporting.tables.collapse import (
     signed,
     tables_of,
 )
+from lcbench.reporting.tables.inside import head_table, inside_headlines, inside_tables
 from lcbench.system.files import write_atomically
 
 if TYPE_CHECKING:
     from lcbench.measures.estimates import Estimate
     from lcbench.measures.figures import PaperFigure
-    from lcbench.measures.files import Measurement
+    from lcbench.measures.files import InsideMeasurement, Measurement
     from lcbench.measures.retrieval import Retrieval
 
 PAGE = "index.html"
@@ -122,7 +126,10 @@ def _percent(share: Estimate) -> str:
 
 
 def report(
-    measurements: Sequence[Measurement], folder: Path, paper: Sequence[PaperFigure] = ()
+    measurements: Sequence[Measurement],
+    folder: Path,
+    paper: Sequence[PaperFigure] = (),
+    inside: Sequence[InsideMeasurement] = (),
 ) -> Written:
     """Write the report of measurements into a folder, and return what was written.
 
@@ -130,17 +137,20 @@ def report(
         measurements: of any models, temperatures and tasks.
         folder: where to.
         paper: figures of the paper that are made of the same models and texts.
+        inside: measurements inside models.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     from lcbench.reporting.figures.printed import csv_text, written
 
-    tables, headlines = tables_of(measurements), headlines_of(measurements)
+    tables = (*tables_of(measurements), *inside_tables(inside))
+    headlines = (*headlines_of(measurements), *inside_headlines(inside))
     sentences = tuple(map(sentence_of, paper))
     panels = {"sentences": by_sentences(measurements), "lengths": by_length(measurements)}
+    panels |= inside_panels(inside)
     panels |= {stem_of(number): panels_of(group) for number, group in by_number(paper).items()}
-    described = describe(measurements, tables, headlines, panels, paper)
+    described = describe(measurements, tables, headlines, panels, paper, inside)
     files = {
         "collapse.json": document.dumps(described),
         "collapse.md": "\n".join(
@@ -149,7 +159,7 @@ def report(
         ),
         PAGE: page.build(described),
     }
-    for table in tables:
+    for table in (*tables, *head_table(inside)):
         files[f"tables/{table.name}.csv"] = csv(table)
         files[f"tables/{table.name}.tex"] = latex(table)
     for stem, drawn in panels.items():
@@ -162,7 +172,11 @@ def report(
     names = list(files)
     for stem, drawn in panels.items():
         if drawn:
-            paths = written(partial(figures_of, drawn), folder / "figures" / stem)
+            draw = partial(figures_of, drawn)
+            if stem == stem_of("position"):
+                placed = [one for one in paper if one.number == "position"]
+                draw = partial(position_figures, placed)
+            paths = written(draw, folder / "figures" / stem)
             names += [f"figures/{path.name}" for path in paths]
     return Written(folder, tuple(names), tables[:2], headlines + sentences)
 
@@ -173,12 +187,14 @@ def describe(
     headlines: Sequence[str],
     panels: dict[str, list[Curves]],
     paper: Sequence[PaperFigure],
+    inside: Sequence[InsideMeasurement] = (),
 ) -> dict[str, Any]:
     """Return the report as plain values for JSON, as the page takes it."""
     from lcbench.reporting.figures.interactive import DARK, TEMPLATE, Charts, curves_view
 
     charts = Charts()
     titles = {"sentences": "Mean cosine by number of sentences", "lengths": "Mean cosine by length"}
+    titles |= TITLES
     notes: dict[str, list[str]] = {}
     for number, group in by_number(paper).items():
         titles[stem_of(number)] = title_of(number)
@@ -195,7 +211,7 @@ def describe(
         for stem, drawn in panels.items()
         if drawn
     ]
-    models = list(dict.fromkeys(map(name_of, measurements)))
+    models = list(dict.fromkeys([*map(name_of, measurements), *map(name_of, inside)]))
     models = models or list(dict.fromkeys(one.model.rpartition("/")[2] for one in paper))
     named = ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
     return {
@@ -211,12 +227,11 @@ def describe(
             "views": charts.views,
         },
         "measurements": [_described(one) for one in measurements],
+        "inside": [files.as_json(one) for one in inside],
         "paper_figures": [{**asdict(one), "sentence": sentence_of(one)} for one in paper],
     }
 
 
 def _described(one: Measurement) -> dict[str, Any]:
-    from lcbench.measures.files import as_json as measurement_json
-
-    whole = measurement_json(one)
+    whole = files.as_json(one)
     return {**whole, "answer": answer_of(one), "record": json.loads(json.dumps(whole["record"]))}

@@ -8,22 +8,22 @@ share the work, and a text that the store has is not encoded again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.encode import arithmetic
 from lcbench.encode.store.shelf import Store
-from lcbench.errors import LcbenchError, RequestError, StorageError
+from lcbench.errors import RequestError
 from lcbench.hub.datasets import digest_of, plain_folder
 from lcbench.hub.models import LocatedModel
 from lcbench.hub.windows import window_of
 from lcbench.measures import files
-from lcbench.measures.collapse import CountTokens, Embeddings, Options, measure, prepare
+from lcbench.measures.collapse import Embeddings, Options, measure, prepare
 from lcbench.measures.figures import (
-    TEXTS,
+    INNER,
     FigureOptions,
     Material,
     Number,
@@ -31,21 +31,29 @@ from lcbench.measures.figures import (
     Subject,
     make,
 )
+from lcbench.measures.inside import InsideOptions, choose
 from lcbench.plan.layout import Grid
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results import provenance
 from lcbench.results.cell import Cell
 from lcbench.run import checks
-from lcbench.run.claims import Claims
+from lcbench.run.claims import Claim, Claims
 from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.figures import check_figures, fits, material_of, word_vectors
+from lcbench.run.measuring import (
+    WINDOW_WITHOUT_LIMIT,
+    counter_of,
+    prompt_of,
+    reason_for,
+    record_of,
+    room_of,
+)
 from lcbench.run.runner import RunOptions
-from lcbench.score.cell import FailedCell, has_queries
+from lcbench.score.cell import has_queries
 from lcbench.system import hardware
 from lcbench.system.files import check_writable
 from lcbench.system.hardware import device_of, devices_of
 from lcbench.system.imports import import_libraries
-from lcbench.system.log import LOGGER
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.words import clock
@@ -60,10 +68,25 @@ if TYPE_CHECKING:
     from lcbench.tempscale.policy import Policy, Role
     from lcbench.tempscale.prove import Proof
 
-WINDOW_WITHOUT_LIMIT = 512
-"""The window assumed for a model without a limit (T5), as in the synthetic tasks."""
 # Between looks at measurements that other processes make.
 _POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of each model, repair and task.
+
+    Attributes:
+        embeddings: whether embeddings crowd together; None: not asked.
+        inside: what happens inside the model; None: not asked.
+        figures: numbers of the paper's figures, of each model and task that they can be made of.
+        figure_options: how figures are made.
+    """
+
+    embeddings: Options | None
+    inside: InsideOptions | None
+    figures: tuple[Number, ...]
+    figure_options: FigureOptions
 
 
 @dataclass
@@ -72,13 +95,15 @@ class Measured:
 
     Attributes:
         paths: files of all measurements that are there now, in the order of the grid.
-        failed: cells that could not be measured, each with the reason.
+        inside: the same of measurements inside models.
+        failed: what could not be measured, each with the reason.
         figures: of the paper, by model and task.
         unmade: figures that could not be made, each with the reason.
     """
 
     paths: list[Path] = field(default_factory=list)
-    failed: dict[Cell, str] = field(default_factory=dict)
+    inside: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     figures: list[PaperFigure] = field(default_factory=list)
     unmade: dict[str, str] = field(default_factory=dict)
 
@@ -86,44 +111,46 @@ class Measured:
 def measure_all(
     grid: Grid,
     results_dir: Path,
-    asked: Options,
+    asked: Asked,
     options: RunOptions,
     observer: Observer,
-    figures: Sequence[Number] = (),
-    figure_texts: int | None = None,
 ) -> Measured:
     """Make the measurements of a grid that are not there yet, and figures of the paper.
 
     Args:
         grid: models, repairs and tasks.
         results_dir: results folder.
-        asked: what is measured.
+        asked: what is measured, and which figures.
         options: how, as for a run.
         observer: receives progress.
-        figures: numbers of the paper's figures, of each model and task that they can be made of.
-        figure_texts: most documents of a figure; None: as many as the paper's.
 
     Raises:
         RequestError: a dataset is missing or unsuitable, a figure can be made of none of the tasks,
             or the folder cannot be written.
         StorageError: a disk is full; finished measurements are kept.
     """
-    check_figures(grid, figures)
-    paths = {
-        cell: files.path_of(results_dir, cell, _data_of(cell, options.mirror), asked)
-        for cell in grid.cells
-    }
-    left = [cell for cell, path in paths.items() if files.read(path) is None]
+    check_figures(grid, asked.figures)
+    paths, inside_paths = (
+        {}
+        if of is None
+        else {
+            cell: files.path_of(results_dir, cell, _data_of(cell, options.mirror), of)
+            for cell in grid.cells
+        }
+        for of in (asked.embeddings, asked.inside)
+    )
+    left = {cell for cell, path in paths.items() if files.read(path) is None}
+    left |= {cell for cell, path in inside_paths.items() if files.read_inside(path) is None}
     done = Measured()
     # A figure is of all temperatures, and its embeddings are kept in the store alone.
-    todo = list(grid.cells) if figures else left
+    todo = [cell for cell in grid.cells if asked.figures or cell in left]
     if todo:
         results_dir.mkdir(parents=True, exist_ok=True)
         check_writable(results_dir)
-        how = FigureOptions(figure_texts or TEXTS, asked.resamples, asked.seed)
-        with closing(_Measurer(grid, paths, asked, options, observer, figures, how)) as measurer:
+        with closing(_Measurer(grid, paths, inside_paths, asked, options, observer)) as measurer:
             done = measurer.run(todo)
-    done.paths = [path for cell, path in paths.items() if cell not in done.failed]
+    done.paths = [path for path in paths.values() if files.read(path) is not None]
+    done.inside = [path for path in inside_paths.values() if files.read_inside(path) is not None]
     return done
 
 
@@ -143,17 +170,15 @@ class _Measurer:
         self,
         grid: Grid,
         paths: Mapping[Cell, Path],
-        asked: Options,
+        inside_paths: Mapping[Cell, Path],
+        asked: Asked,
         options: RunOptions,
         observer: Observer,
-        figures: Sequence[Number],
-        figure_options: FigureOptions,
     ) -> None:
         self._grid = grid
-        self._figures = figures
-        self._figure_options = figure_options
         self._material: dict[str, Material] = {}
         self._paths = paths
+        self._inside_paths = inside_paths
         self._asked = asked
         self._options = options
         self._observer = observer
@@ -162,6 +187,8 @@ class _Measurer:
         self._claims = Claims()
         # Of each task, read once.
         self._texts: dict[str, tuple[AbsTask, list[str], Judgments | None]] = {}
+        # The last model that was looked into.
+        self._copied: tuple[LocatedModel, SentenceTransformer] | None = None
         self._encoded = 0
         self._done = Measured()
 
@@ -204,7 +231,7 @@ class _Measurer:
                 )
                 proofs = proofs_of(loaded, [cell.repair.policy for cell in cells])
                 facts = provenance.model_facts(model, loaded)
-            prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
+            prompt_of_task = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             engine = engine_of(
                 model,
                 loaded,
@@ -213,28 +240,75 @@ class _Measurer:
                 self._store,
                 dtype=self._dtype,
                 devices=devices,
-                prompt_of=prompt_of,
+                prompt_of=prompt_of_task,
                 on_progress=self._on_progress,
                 cores_left=hardware.cores,
                 notes=notes,
             )
         # Another model may be measured all the same.
         except Exception as error:
-            self._done.failed |= dict.fromkeys(cells, _reason(error))
+            self._done.failed |= dict.fromkeys(map(str, cells), reason_for(error))
             return
         with closing(engine):
             for task in dict.fromkeys(cell.task for cell in cells):
                 mine = [cell for cell in cells if cell.task == task]
-                try:
-                    self._measure_task(model, loaded, facts, engine, proofs, mine)
-                except Exception as error:
-                    reason = _reason(error)
-                    self._done.failed |= {
-                        cell: reason for cell in mine if files.read(self._paths[cell]) is None
-                    }
-                for number in self._figures:
+                if self._asked.embeddings is not None:
+                    with self._noting(mine, self._paths, files.read):
+                        self._measure_task(model, loaded, facts, engine, proofs, mine)
+                if self._asked.inside is not None:
+                    with self._noting(mine, self._inside_paths, files.read_inside, "inside"):
+                        self._look_inside(model, loaded, facts, engine, proofs, mine)
+                for number in self._asked.figures:
                     if fits(number, self._grid.parts[task].source.kind(task)):
                         self._make_figure(number, model, loaded, facts, engine, mine)
+
+    @contextmanager
+    def _noting(
+        self,
+        cells: Sequence[Cell],
+        paths: Mapping[Cell, Path],
+        read: Callable[[Path], object],
+        what: str = "",
+    ) -> Iterator[None]:
+        """Note why cells could not be measured."""
+        try:
+            yield
+        except Exception as error:
+            reason = reason_for(error)
+            missing = [cell for cell in cells if read(paths[cell]) is None]
+            names = [f"{cell}, {what}" if what else str(cell) for cell in missing]
+            self._done.failed |= dict.fromkeys(names, reason)
+
+    def _claimed(
+        self,
+        cells: Sequence[Cell],
+        paths: Mapping[Cell, Path],
+        read: Callable[[Path], object],
+    ) -> Iterator[tuple[Cell, Path, Claim]]:
+        """Yield each cell whose file is not there yet, while this process has its claim."""
+        waiting = list(cells)
+        while waiting:
+            later = []
+            for cell in waiting:
+                path = paths[cell]
+                if read(path) is not None:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                claim = self._claims.take(path.parent, path.stem, 0)
+                if claim is None:
+                    later.append(cell)
+                    continue
+                began = time.monotonic()
+                yield cell, path, claim
+                self._claims.release(claim)
+                self._observer.say(
+                    f"{cell.model.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
+                    f"{clock(time.monotonic() - began)}",
+                    dim=True,
+                )
+            if len(later) == len(waiting):
+                time.sleep(_POLL_SECONDS)
+            waiting = later
 
     def _measure_task(
         self,
@@ -247,18 +321,19 @@ class _Measurer:
     ) -> None:
         from mteb.types import PromptType
 
-        if all(files.read(self._paths[cell]) is not None for cell in cells):
+        asked = self._asked.embeddings
+        if asked is None or all(files.read(self._paths[cell]) is not None for cell in cells):
             return
         task, texts, judgments = self._texts_of(model, cells[0].task)
         role: Role | None = "document" if has_queries(task.metadata.type) else None
-        prompt = _prompt(engine, task)
+        prompt = prompt_of(engine, task)
         query_prompt = engine.prompt_of(task.metadata, PromptType.query) if judgments else ""
         with self._observer.doing(f"choosing texts of {cells[0].task}"):
             prepared = prepare(
                 texts,
                 counter_of(loaded),
-                _room(engine, loaded, prompt, role),
-                self._asked,
+                room_of(engine, loaded, prompt, role),
+                asked,
                 judgments,
                 "" if judgments else "it has no queries with relevant documents",
             )
@@ -277,63 +352,101 @@ class _Measurer:
                     lambda texts: encoder.embed(list(texts), "query", query_prompt),
                 )
 
-        waiting = list(cells)
-        while waiting:
-            later = []
-            for cell in waiting:
-                path = self._paths[cell]
-                if files.read(path) is not None:
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                claim = self._claims.take(path.parent, path.stem, 0)
-                if claim is None:
-                    later.append(cell)
-                    continue
-                began = time.monotonic()
-                if baseline is None:
-                    baseline = embed(NO_REPAIR)
-                is_baseline = cell.repair.is_baseline
-                embeddings = baseline if is_baseline else embed(cell.repair)
-                with self._observer.doing("comparing"):
-                    found = measure(prepared, embeddings, None if is_baseline else baseline)
-                proof = proofs[cell.repair.policy]
-                if self._claims.holds(claim):
-                    files.write(
-                        path,
-                        files.Measurement(
-                            model=cell.model,
-                            revision=cell.revision,
-                            policy=cell.repair.canonical,
-                            task=cell.task,
-                            protocol=cell.protocol.key,
-                            data=_data_of(cell, self._options.mirror),
-                            window=window_of(loaded),
-                            options=self._asked,
-                            texts=prepared.digest,
-                            collapse=found,
-                            record={
-                                "protocol": cell.protocol.record,
-                                "prompt": prompt,
-                                "query_prompt": query_prompt,
-                                "model_digest": facts.digest,
-                                "pooling": facts.pooling,
-                                "proof": None if proof is None else asdict(proof),
-                                "texts": len(prepared.texts),
-                                "seconds": time.monotonic() - began,
-                                **provenance.environment(str(loaded.device)),
-                                "arithmetic": engine.arithmetic(),
-                            },
-                        ),
-                    )
-                self._claims.release(claim)
-                self._observer.say(
-                    f"{model.name.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
-                    f"{clock(time.monotonic() - began)}",
-                    dim=True,
+        for cell, path, claim in self._claimed(cells, self._paths, files.read):
+            began = time.monotonic()
+            if baseline is None:
+                baseline = embed(NO_REPAIR)
+            is_baseline = cell.repair.is_baseline
+            embeddings = baseline if is_baseline else embed(cell.repair)
+            with self._observer.doing("comparing"):
+                found = measure(prepared, embeddings, None if is_baseline else baseline)
+            if self._claims.holds(claim):
+                files.write(
+                    path,
+                    files.Measurement(
+                        model=cell.model,
+                        revision=cell.revision,
+                        policy=cell.repair.canonical,
+                        task=cell.task,
+                        protocol=cell.protocol.key,
+                        data=_data_of(cell, self._options.mirror),
+                        window=window_of(loaded),
+                        options=asked,
+                        texts=prepared.digest,
+                        collapse=found,
+                        record={
+                            "prompt": prompt,
+                            "query_prompt": query_prompt,
+                            "texts": len(prepared.texts),
+                            "seconds": time.monotonic() - began,
+                            "arithmetic": engine.arithmetic(),
+                            **record_of(cell, facts, loaded, proofs),
+                        },
+                    ),
                 )
-            if len(later) == len(waiting):
-                time.sleep(_POLL_SECONDS)
-            waiting = later
+
+    def _look_inside(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        facts: provenance.ModelFacts,
+        engine: Engine,
+        proofs: Mapping[Policy, Proof | None],
+        cells: Sequence[Cell],
+    ) -> None:
+        """Measure what happens inside a model, one text at a time."""
+        from lcbench.measures.look import measure_inside
+        from lcbench.measures.trace import memory_needed
+
+        asked, paths = self._asked.inside, self._inside_paths
+        if asked is None or all(files.read_inside(paths[cell]) is not None for cell in cells):
+            return
+        task, texts, _ = self._texts_of(model, cells[0].task)
+        role: Role | None = "document" if has_queries(task.metadata.type) else None
+        prompt = prompt_of(engine, task)
+        window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
+        room = room_of(engine, loaded, prompt, role)
+        chosen = choose(texts, counter_of(loaded), window, room, asked)
+        traced = self._copy(model, loaded)
+        needed = memory_needed(traced, chosen.lengths[-1])
+        self._observer.say(
+            f"attention of texts of {chosen.lengths[-1]:,} tokens takes up to {needed:.2f} GiB, "
+            "besides the model",
+            dim=True,
+        )
+        for cell, path, claim in self._claimed(cells, paths, files.read_inside):
+            began = time.monotonic()
+            what = f"inside {model.name.rpartition('/')[2]}, {cell.repair}"
+            with self._looking(what, len(chosen.texts) * len(chosen.lengths)) as on_text:
+                found = measure_inside(
+                    traced,
+                    chosen,
+                    cell.repair.policy,
+                    asked,
+                    role=role,
+                    prompt=prompt,
+                    on_text=on_text,
+                )
+            if self._claims.holds(claim):
+                files.write(
+                    path,
+                    files.InsideMeasurement(
+                        model=cell.model,
+                        revision=cell.revision,
+                        policy=cell.repair.canonical,
+                        task=cell.task,
+                        protocol=cell.protocol.key,
+                        data=_data_of(cell, self._options.mirror),
+                        window=window,
+                        options=asked,
+                        inside=found,
+                        record={
+                            "prompt": prompt,
+                            "seconds": time.monotonic() - began,
+                            **record_of(cell, facts, loaded, proofs),
+                        },
+                    ),
+                )
 
     def _make_figure(
         self,
@@ -345,7 +458,10 @@ class _Measurer:
         cells: Sequence[Cell],
     ) -> None:
         """Make a figure of the paper of a model and a task, at all temperatures."""
+        from mteb.types import PromptType
+
         from lcbench.encode.encoder import Encoder
+        from lcbench.measures.look import Traced
 
         name, short = cells[0].task, model.name.rpartition("/")[2]
         repairs = {f"τ = {NO_REPAIR.canonical}": NO_REPAIR}
@@ -353,7 +469,7 @@ class _Measurer:
         try:
             task, *_ = self._texts_of(model, name)
             role: Role | None = "document" if has_queries(task.metadata.type) else None
-            prompt = _prompt(engine, task)
+            prompt = prompt_of(engine, task)
 
             def embed(repair: str, texts: Sequence[str]) -> Any:
                 meta = provenance.model_meta(facts, repairs[repair])
@@ -361,25 +477,45 @@ class _Measurer:
                 with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
                     return encoder.embed(list(texts), role, prompt)
 
+            def embed_queries(repair: str, texts: Sequence[str]) -> Any:
+                encoder = Encoder(
+                    engine.at(repairs[repair].policy),
+                    provenance.model_meta(facts, repairs[repair]),
+                )
+                asking = engine.prompt_of(task.metadata, PromptType.query)
+                with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
+                    return encoder.embed(list(texts), "query", asking)
+
             subject = Subject(
                 repairs=tuple(repairs),
                 embed=embed,
                 word_vectors=lambda texts: word_vectors(loaded, texts),
                 count_tokens=counter_of(loaded),
-                room=_room(engine, loaded, prompt, role),
+                room=room_of(engine, loaded, prompt, role),
+                window=window_of(loaded) or WINDOW_WITHOUT_LIMIT,
+                embed_queries=embed_queries,
+                traced=None
+                if number not in INNER
+                else Traced(
+                    self._copy(model, loaded),
+                    {shown: repair.policy for shown, repair in repairs.items()},
+                    window_of(loaded) or WINDOW_WITHOUT_LIMIT,
+                    role,
+                    prompt,
+                ),
             )
             with self._observer.doing(f"Figure {number}, {short}, {name}"):
                 made = make(
                     number,
                     subject,
                     self._material[name],
-                    self._figure_options,
+                    self._asked.figure_options,
                     model=cells[0].model,
                     task=name,
                 )
             self._done.figures.append(made)
         except Exception as error:
-            self._done.unmade[f"Figure {number}, {short}, {name}"] = _reason(error)
+            self._done.unmade[f"Figure {number}, {short}, {name}"] = reason_for(error)
 
     def _texts_of(
         self, model: LocatedModel, name: str
@@ -403,7 +539,7 @@ class _Measurer:
                 except DataError as error:
                     raise RequestError(str(error)) from error
                 whole = [text for text in texts if text.strip()]
-                if self._figures:
+                if self._asked.figures:
                     self._material[name] = material_of(task, whole, part.splits)
                 task.unload_data()
             if len(whole) < len(texts):
@@ -416,6 +552,33 @@ class _Measurer:
     def _on_progress(self, texts: int, tokens: int) -> None:
         self._encoded += texts
 
+    def _copy(self, model: LocatedModel, loaded: SentenceTransformer) -> SentenceTransformer:
+        """Return a model of its own to look into: the engine's runs at temperatures of its own."""
+        from lcbench.encode.load import load
+
+        if self._copied is None or self._copied[0] != model:
+            dtype = arithmetic.weights_dtype(self._dtype)
+            asked = self._options.engine.attention
+            plain = asked if asked in ("eager", "sdpa") else None
+            copy = load(model, device=str(loaded.device), dtype=dtype, attention=plain)
+            self._copied = model, copy
+        return self._copied[1]
+
+    @contextmanager
+    def _looking(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        self._encoded, began = 0, time.monotonic()
+
+        def count() -> None:
+            self._encoded += 1
+
+        def line() -> str:
+            return (
+                f"{what}: {self._encoded:,} of {total:,} texts … {clock(time.monotonic() - began)}"
+            )
+
+        with self._observer.live(line):
+            yield count
+
     def _encoding(self, what: str, total: int) -> Any:
         self._encoded, began = 0, time.monotonic()
         return self._observer.live(
@@ -424,50 +587,3 @@ class _Measurer:
                 f"{clock(time.monotonic() - began)}"
             )
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return why something could not be measured.
-
-    Raises:
-        StorageError: a disk is full, so that nothing else could be kept either.
-        DeviceLost: a GPU has failed.
-    """
-    if isinstance(error, LcbenchError) and not isinstance(error, StorageError):
-        return str(error)
-    failed = FailedCell.of(error)
-    if failed.is_full:
-        raise StorageError(
-            f"stopped, since no room is left on a disk: {failed.reason}. Free some space, then run "
-            "the same command again: finished measurements are kept."
-        ) from error
-    LOGGER.error("could not be measured:\n%s", failed.traceback)
-    return failed.reason
-
-
-def _prompt(engine: Engine, task: AbsTask) -> str:
-    from mteb.types import PromptType
-
-    kind = PromptType.document if has_queries(task.metadata.type) else None
-    return engine.prompt_of(task.metadata, kind)
-
-
-def counter_of(loaded: SentenceTransformer) -> CountTokens:
-    """Return what counts the tokens of texts, without special tokens and however long they are."""
-    tokenizer: Any = loaded.tokenizer
-
-    def count(texts: Sequence[str]) -> list[int]:
-        if not texts:
-            return []
-        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
-        return [len(ids) for ids in found["input_ids"]]
-
-    return count
-
-
-def _room(engine: Engine, loaded: SentenceTransformer, prompt: str, role: Role | None) -> int:
-    """Return how many tokens of a text are read besides special tokens and the prompt."""
-    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt, role)
-    framing = int(read) - counter_of(loaded)(["a"])[0]
-    return window - framing

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.measures.collapse import Options
 from lcbench.measures.crowding import FEWEST
-from lcbench.measures.figures import NUMBERS, Number
+from lcbench.measures.figures import NUMBERS, SAME, Number
+from lcbench.measures.inside import INSIDE, InsideMeasure, InsideOptions
 from lcbench.settings.values import container_of, count_of, needed_path, one_of, path_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _OF_RUNS = {
     "element": "several processes with the same command share its work",
     "name": "measurements are found by what they are of",
 }
+# What is measured by default.
+EMBEDDINGS = "embeddings"
 # Figures of scores, which `lcbench report` draws.
 _IN_THE_REPORT = {
     **dict.fromkeys(("7", "13"), "scores of the longest and shortest queries"),
@@ -37,7 +40,9 @@ class CollapseSettings:
     """The settings of `python -m lcbench collapse` apart from the request.
 
     Attributes:
-        options: what is measured.
+        options: what is measured of embeddings.
+        measures_embeddings: whether it is, or only what is inside.
+        inside: what is measured inside the model; None: nothing.
         embeddings: a matrix of embeddings to be measured, and `lengths` of its texts; None: models.
         lengths: of the texts of `embeddings`.
         figures: numbers of the paper's figures that are made.
@@ -48,6 +53,8 @@ class CollapseSettings:
     """
 
     options: Options
+    measures_embeddings: bool
+    inside: InsideOptions | None
     embeddings: Path | None
     lengths: Path | None
     figures: tuple[Number, ...]
@@ -83,6 +90,13 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     if (embeddings is None) != (lengths is None):
         given, other = ("embeddings", "lengths") if lengths is None else ("lengths", "embeddings")
         raise RequestError(f"{given}={value[given]} needs {other}=PATH (.npy, one row a text).")
+    measures = _measures(value["measures"], value["figures"])
+    inside = tuple(one for one in INSIDE if one in measures)
+    if inside and embeddings is not None:
+        raise RequestError(
+            f"measures={value['measures']}: what happens inside a model needs the model, and "
+            "embeddings= has none"
+        )
     figures = _figures(value["figures"])
     if figures and embeddings is not None:
         raise RequestError(
@@ -91,6 +105,8 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     folder = needed_path("results_dir", value["results_dir"])
     return CollapseSettings(
         options=_options(value),
+        measures_embeddings=EMBEDDINGS in measures,
+        inside=_inside(value, inside) if inside else None,
         embeddings=embeddings,
         lengths=lengths,
         figures=figures,
@@ -115,12 +131,44 @@ def _options(value: Mapping[str, Any]) -> Options:
     )
 
 
+def _measures(value: Any, figures: Any) -> tuple[str, ...]:
+    """Return what is measured; nothing where figures alone are asked for."""
+    asked = [str(one) for one in (value if isinstance(value, list) else [value])]
+    known = (EMBEDDINGS, *INSIDE)
+    for one in asked:
+        one_of("measures", one, known)
+    if not asked and figures is None:
+        raise RequestError(f"measures=[] measures nothing: choose from {', '.join(known)}")
+    return tuple(dict.fromkeys(asked))
+
+
+def _inside(value: Mapping[str, Any], measures: tuple[InsideMeasure, ...]) -> InsideOptions:
+    lengths = value["traced_lengths"]
+    if lengths != "auto":
+        lengths = lengths if isinstance(lengths, list) else [lengths]
+        if not all(type(one) is int and one > 2 for one in lengths) or (
+            not lengths or lengths != sorted(set(lengths))
+        ):
+            raise RequestError(
+                f"traced_lengths={value['traced_lengths']} is no list of numbers of tokens above "
+                "2, in ascending order: 'traced_lengths=[64,512]', or auto"
+            )
+    return InsideOptions(
+        measures=measures,
+        texts=count_of("traced_texts", value["traced_texts"], least=FEWEST),
+        lengths=None if lengths == "auto" else tuple(lengths),
+        resamples=count_of("resamples", value["resamples"], least=_FEWEST_RESAMPLES),
+        seed=count_of("seed", value["seed"], least=0),
+    )
+
+
 def _figures(value: Any) -> tuple[Number, ...]:
     """Return numbers of figures, each once, in the paper's order."""
     if value is None:
         return ()
     # Hydra reads 3 as a number.
     asked = [str(one) for one in (value if isinstance(value, list) else [value])]
+    asked = [SAME.get(one, one) for one in asked]
     for one in asked:
         if one in _IN_THE_REPORT:
             raise RequestError(

@@ -54,7 +54,18 @@ IDENTITY = frozenset(
 )
 # Keys that a measurement of collapse depends on, besides those above; no score does.
 MEASUREMENT = frozenset(
-    {"passages", "sentences", "whole_texts", "bins", "queries", "corpus", "chunk_tokens"}
+    {
+        "passages",
+        "sentences",
+        "whole_texts",
+        "bins",
+        "queries",
+        "corpus",
+        "chunk_tokens",
+        "measures",
+        "traced_texts",
+        "traced_lengths",
+    }
 )
 # Keys that affect where and how fast results are computed, but not scores.
 RUNTIME = frozenset(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lcbench.measures.estimates import Estimate
 from lcbench.measures.figures import Number, PaperFigure
 from lcbench.measures.intervals import Line, Panel
+from lcbench.measures.position import FACTS, collapse_index, indices
 from lcbench.reporting.figures.panels import Curves, Point, Series
 from lcbench.reporting.tables.collapse import signed
 
@@ -44,10 +45,25 @@ _SHOWN: Mapping[Number, _Shown] = {
         "longer texts have more similar embeddings, less so at a lower τ",
         1,
     ),
+    "2": _Shown(
+        "Log ratio of each layer, and its bounds",
+        "each layer is a low-pass filter, whose log ratio lies below the bound log(σ_a σ_1 H)",
+        -1,
+    ),
     "3": _Shown(
         "Mean cosine of mean word embeddings by length",
         "even means of word embeddings are more similar the longer the texts are",
         1,
+    ),
+    "4": _Shown(
+        "Theorem 3 and σ_a by length and τ",
+        "σ_a falls with length, as its bound does, and rises as τ falls",
+        -1,
+    ),
+    "5": _Shown(
+        "σ_a of the last layer by length and τ",
+        "σ_a falls with length, and rises as τ falls",
+        -1,
     ),
     "6": _Shown(
         "Entropy and accuracy by length and τ", "a lower τ makes long texts more accurate", 1
@@ -57,11 +73,14 @@ _SHOWN: Mapping[Number, _Shown] = {
         "the embeddings of two words approach each other the more often each is repeated",
         1,
     ),
+    "position": _Shown("Facts that are found, by depth and length", "", 0),
 }
 
 
 def title_of(number: Number) -> str:
     """Return the title of a figure: its number, and what it shows."""
+    if number == "position":
+        return _SHOWN[number].title
     return f"Figure {number}: {_SHOWN[number].title}"
 
 
@@ -84,6 +103,8 @@ def panels_of(figures: Iterable[PaperFigure]) -> list[Curves]:
 def sentence_of(figure: PaperFigure) -> str:
     """Return what the paper claims of a figure, and whether it is seen here, with numbers."""
     shown = _SHOWN[figure.number]
+    if figure.number == "position":
+        return f"{shown.title}, {_heading(figure)}, {figure.sizes}. {_placed(figure)}."
     return (
         f"Figure {figure.number}, {_heading(figure)}, {figure.sizes}. The paper: {shown.claim}. "
         f"Here: {_seen(figure, shown)}."
@@ -107,6 +128,10 @@ def _seen(figure: PaperFigure, shown: _Shown) -> str:
         return "; ".join(told)
     if figure.number == "12":
         return "; ".join(_repeated(panel, line, shown) for line in panel.lines)
+    if figure.number == "2":
+        return _filtered(figure.panels[0])
+    if figure.number == "4":
+        return "; ".join(_bounded(one, shown) for one in figure.panels)
     text = (
         f"{_verdict(baseline.change, shown.direction)}. From {_length(panel, first)} to "
         f"{_length(panel, last)} the {panel.quantity} changes by {signed(baseline.change)}"
@@ -117,6 +142,71 @@ def _seen(figure: PaperFigure, shown: _Shown) -> str:
     return text + "".join(
         f"; {line.name} changes that of the longest by {signed(line.against[-1])}"
         for line in others
+    )
+
+
+def _placed(figure: PaperFigure) -> str:
+    """Return how much of what is not found is truncation, position bias and length."""
+    per_kind = len(figure.panels) // len(figure.cuts)
+    told = []
+    for number, panel in enumerate(figure.panels):
+        cut = figure.cuts[number // per_kind]
+        pairs = [
+            (share, one.value)
+            for line, shares in zip(panel.lines, cut.shares, strict=True)
+            for share, one in zip(shares, line.values, strict=True)
+        ]
+        beyond = [value for share, value in pairs if share == 1]
+        lost = f"{sum(beyond) / len(beyond):.2f}" if beyond else "none there"
+        bias = ", ".join(f"{size} {one:.2f}" for size, one in indices(panel, cut).items())
+        told.append(
+            f"{panel.quantity.removeprefix('share found, ')}: beyond the window {lost} (by chance "
+            f"{1 / FACTS:.2f}); index 1 − min/max by depth within it {bias}, and by length "
+            f"{collapse_index(panel, cut):.2f}"
+        )
+    return "; ".join(told)
+
+
+def _filtered(panel: Panel) -> str:
+    """Return in how many layers the ratio is below 0 and below the paper's bound."""
+    lines = {line.name: line.values for line in panel.lines}
+    whole, *others = lines.values()
+    below = sum(one.high < 0 for one in whole)
+    text = (
+        f"{_share(below, len(whole))}. The log ratio is significantly below 0 in {below} of "
+        f"{len(whole)} layers"
+    )
+    if not others:
+        return f"{text}; values are not made by plain linear maps, so there are no bounds"
+    alone, paper, holds = others
+    under = sum(one.value <= bound.value for one, bound in zip(whole, paper, strict=True))
+    held = sum(one.value <= bound.value for one, bound in zip(alone, holds, strict=True))
+    return (
+        f"{text}, that of attention alone in {sum(one.high < 0 for one in alone)}; it lies below "
+        f"the paper's bound, which need not hold, in {under}, and attention alone below one that "
+        f"must hold in {held}"
+    )
+
+
+def _share(count: int, of: int) -> str:
+    if count == of:
+        return "seen"
+    return f"seen in {count} of {of} layers" if count else "not seen"
+
+
+def _bounded(panel: Panel, shown: _Shown) -> str:
+    """Return whether σ_a falls with length, and where it exceeds Theorem 3."""
+    measured, theorem = panel.lines[:2]
+    exceeded = [
+        place.name
+        for place, one, bound in zip(panel.places, measured.values, theorem.values, strict=True)
+        if one.value > bound.value
+    ]
+    where = f"exceeds Theorem 3 at {', '.join(exceeded)} tokens" if exceeded else "keeps Theorem 3"
+    return (
+        f"{_verdict(measured.change, shown.direction)} at {panel.quantity.partition(', ')[2]}: "
+        f"σ_a is {measured.values[0].value:.2f} at {panel.places[0].name} tokens and "
+        f"{measured.values[-1].value:.2f} at {panel.places[-1].name}, and {where}"
     )
 
 

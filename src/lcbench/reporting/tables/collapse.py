@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lcbench.measures import MEASURES
 from lcbench.measures.crowding import CONDITIONS
@@ -16,7 +16,9 @@ from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
     from lcbench.measures.causes import Cause
-    from lcbench.measures.files import Measurement
+    from lcbench.measures.files import InsideMeasurement, Measurement
+
+Kind = TypeVar("Kind", "Measurement", "InsideMeasurement")
 
 # What the columns of a verdict are called, by the fields of `Verdict` and `Change`.
 _PARTS = {
@@ -106,7 +108,7 @@ def tables_of(measurements: Sequence[Measurement]) -> tuple[Table, ...]:
     return tuple(table for table in tables if table.rows)
 
 
-def ordered(measurements: Iterable[Measurement]) -> list[Measurement]:
+def ordered(measurements: Iterable[Kind]) -> list[Kind]:
     """Return measurements by task and model, the baseline first, then from large to small τ."""
     measurements = list(measurements)
     policies = ordered_policies({one.policy for one in measurements})
@@ -121,15 +123,15 @@ def ordered(measurements: Iterable[Measurement]) -> list[Measurement]:
     )
 
 
-def name_of(one: Measurement) -> str:
+def name_of(one: Measurement | InsideMeasurement) -> str:
     return one.label or one.model.rpartition("/")[2]
 
 
-def repair_of(one: Measurement) -> str:
+def repair_of(one: Measurement | InsideMeasurement) -> str:
     return f"τ = {one.policy}" if one.policy else "as given"
 
 
-def heading_of(one: Measurement) -> str:
+def heading_of(one: Measurement | InsideMeasurement) -> str:
     return f"{name_of(one)}, {one.task}"
 
 

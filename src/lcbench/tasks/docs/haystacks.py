@@ -12,7 +12,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import accumulate, chain, cycle
 from types import MappingProxyType
@@ -167,6 +167,39 @@ def hidden(task: str, sizes: SyntheticSizes) -> Mapping[int, Sequence[Hidden]]:
             f"{PASSKEY} and {NEEDLE}."
         )
     return _hidden(task, sizes.lengths, sizes.documents)
+
+
+def placed(
+    task: str, lengths: Sequence[int], depths: Sequence[float], facts: int
+) -> Mapping[tuple[int, float], Sequence[Hidden]]:
+    """Return documents with each fact at each depth, by length and depth.
+
+    Args:
+        task: name of a synthetic task.
+        lengths: in tokens, as of `hidden`.
+        depths: from 0, the document's beginning, to 1, its end.
+        facts: number of facts, and of documents of each length and depth.
+
+    Raises:
+        RequestError: as `hidden`.
+    """
+    made = {}
+    for length, documents in hidden(task, SyntheticSizes(tuple(lengths), facts)).items():
+        for depth in depths:
+            made[length, depth] = [
+                replace(
+                    one,
+                    document=_hide(_without(one).split(), one.fact, depth),
+                    depth=depth,
+                )
+                for one in documents
+            ]
+    return made
+
+
+def _without(one: Hidden) -> str:
+    """Return a document's haystack."""
+    return " ".join(one.document.replace(one.fact, " ", 1).split())
 
 
 @lru_cache(maxsize=8)

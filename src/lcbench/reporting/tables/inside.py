@@ -1,0 +1,168 @@
+"""Tables and sentences of what happens inside models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lcbench.measures.estimates import Estimate
+from lcbench.measures.inside import OF_HEADS
+from lcbench.reporting.table import Entry, Section, Table, name
+from lcbench.reporting.tables.collapse import heading_of, ordered, repair_of, signed
+from lcbench.reporting.text import MISSING_VALUE
+
+if TYPE_CHECKING:
+    from lcbench.measures.files import InsideMeasurement
+    from lcbench.measures.inside import ByTokens
+
+_TITLES = {
+    "sigma_a": "σ_a",
+    "sigma_s": "σ_s",
+    "sigma_s_in_rows": "σ_s\nin rows",
+    "entropy": "Entropy\n(nats)",
+}
+_BOUNDS = {
+    "attention": "Attention\nalone",
+    "summed": "Bound,\nsummed",
+    "stacked": "Bound,\nstacked",
+    "paper": "The paper's\nline",
+}
+_ABOUT_ATTENTION = (
+    "Means over heads and texts; each text is cut to every length. σ_a: largest singular value of "
+    "(I − 11ᵀ/n)A, 0 where all tokens attend alike. σ_s: standard deviation of the logits after "
+    "the temperature, and within rows, which is all that softmax sees. Entropy: of the rows of A. "
+    "With 95 % intervals from a bootstrap over texts. By head: tables/heads.csv."
+)
+_ABOUT_SIGNAL = (
+    "log(‖HC[X′]‖ / ‖HC[X]‖), mean over texts; HC[X] is X without the mean of its rows. Below 0: "
+    "token vectors become more alike. The steps along the residual stream add up to the block."
+)
+_ABOUT_BOUNDS = (
+    "Logs, means over texts. Attention alone: ‖HC[MSA]‖ / ‖HC[X]‖ after W_O. Summed: "
+    "Σ_h σ_a^h ‖W_V^h W_O^h‖; stacked: ‖W_O‖ √Σ_h (σ_a^h ‖W_V^h‖)²: both must hold. The paper's "
+    "line (Figure 2), mean σ_a times the largest ‖W_V^h‖ times heads, leaves out W_O and need not."
+)
+
+
+def inside_tables(measurements: Sequence[InsideMeasurement]) -> tuple[Table, ...]:
+    """Return the tables by layer that have any row."""
+    rows = ordered(measurements)
+    tables = (_attention(rows), _signal(rows), _bounds(rows))
+    return tuple(table for table in tables if table.rows)
+
+
+def head_table(measurements: Sequence[InsideMeasurement]) -> tuple[Table, ...]:
+    """Return the table by head, which is too long to be shown; none without heads."""
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                *map(name, map(str, (head.layer, head.head, tokens))),
+                *(_number(head.values[what][at]) for what in OF_HEADS),
+            ),
+        )
+        for one in ordered(measurements)
+        for head in one.inside.heads
+        for at, tokens in enumerate(one.inside.lengths)
+    ]
+    header = ("Repair", "Layer", "Head", "Tokens", *_TITLES.values())
+    table = Table("heads", "Attention by head", header, 4, _sections(rows))
+    return (table,) if rows else ()
+
+
+def inside_headlines(measurements: Sequence[InsideMeasurement]) -> tuple[str, ...]:
+    """Return sentences on each measurement, the baseline of each model first."""
+    lines = []
+    for one in ordered(measurements):
+        inside = one.inside
+        start = f"{heading_of(one)}, {repair_of(one)}"
+        between = f"from {inside.lengths[0]} to {inside.lengths[-1]} tokens"
+        sigmas = inside.of("attention", "sigma_a")
+        if sigmas and len(inside.lengths) > 1:
+            rising = sum(by.change.low > 0 for by in sigmas.values())
+            falling = sum(by.change.high < 0 for by in sigmas.values())
+            lines.append(
+                f"{start}: {between} σ_a rises in {rising} of {len(sigmas)} layers and falls in "
+                f"{falling}; of the last by {signed(sigmas[max(sigmas)].change)}. By the paper's "
+                "Theorem 3 it falls."
+            )
+        blocks = inside.of("block", "block")
+        if blocks and len(inside.lengths) > 1:
+            last = blocks[max(blocks)]
+            lines.append(
+                f"{start}: the last layer's log ratio is {last.values[-1].value:+.3f} at "
+                f"{inside.lengths[-1]} tokens, and changes by {signed(last.change)} {between}."
+            )
+        lines += [f"{heading_of(one)}: {note}." for note in inside.notes]
+    return tuple(dict.fromkeys(lines))
+
+
+def _attention(measurements: Sequence[InsideMeasurement]) -> Table:
+    header = ("Repair", "Layer", "Tokens", *_TITLES.values())
+    rows = _rows(measurements, [("attention", what) for what in _TITLES], is_signed=False)
+    title = "Attention by layer and length"
+    return Table("attention", title, header, 3, rows, footnotes=(_ABOUT_ATTENTION,))
+
+
+def _signal(measurements: Sequence[InsideMeasurement]) -> Table:
+    steps = dict.fromkeys(
+        (by.part, by.name)
+        for part in ("stream", "block", "branch")
+        for one in measurements
+        for by in one.inside.layers
+        if by.part == part
+    )
+    titles = [
+        f"{what} alone" if part == "branch" else what.replace(" ", "\n") for part, what in steps
+    ]
+    header = ("Repair", "Layer", "Tokens", *titles)
+    rows = _rows(measurements, list(steps), is_signed=True)
+    title = "What each layer and step leaves of the differences between token vectors"
+    return Table("signal", title, header, 3, rows, footnotes=(_ABOUT_SIGNAL,))
+
+
+def _bounds(measurements: Sequence[InsideMeasurement]) -> Table:
+    header = ("Repair", "Layer", "Tokens", *_BOUNDS.values())
+    rows = _rows(measurements, [("bound", what) for what in _BOUNDS], is_signed=True)
+    title = "Attention alone, and its bounds"
+    return Table("bounds", title, header, 3, rows, footnotes=(_ABOUT_BOUNDS,))
+
+
+def _rows(
+    measurements: Sequence[InsideMeasurement],
+    columns: Sequence[tuple[str, str]],
+    *,
+    is_signed: bool,
+) -> tuple[Section, ...]:
+    rows = []
+    for one in measurements:
+        found = [one.inside.of(part, what) for part, what in columns]
+        for layer in sorted({layer for column in found for layer in column}):
+            for at, tokens in enumerate(one.inside.lengths):
+                values = [_estimated(column.get(layer), at, is_signed) for column in found]
+                names = map(name, (repair_of(one), str(layer), str(tokens)))
+                rows.append((one, (*names, *values)))
+    return _sections(rows)
+
+
+def _sections(
+    rows: Iterable[tuple[InsideMeasurement, tuple[Entry, ...]]],
+) -> tuple[Section, ...]:
+    return tuple(
+        Section(heading, tuple(row for _, row in group))
+        for heading, group in groupby(rows, key=lambda row: heading_of(row[0]))
+    )
+
+
+def _estimated(by: ByTokens | None, at: int, is_signed: bool) -> Entry:
+    if by is None:
+        return Entry(MISSING_VALUE, None)
+    value: Estimate = by.values[at]
+    text = f"{value.value:{'+' if is_signed else ''}.2f}".replace("-", "−")
+    return Entry(text, value.value, tooltip=str(value), low=value.low, high=value.high)
+
+
+def _number(value: float) -> Entry:
+    return Entry(f"{value:.3f}", value)
