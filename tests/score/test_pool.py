@@ -529,11 +529,16 @@ def test_what_was_begun_comes_first_then_the_present_temperature_then_the_order(
     three = [score_server.Worker(None, None, None, jobs[i]) for i in (0, 3, 4)]  # type: ignore[arg-type]
     first, second, third = three
     server.ask(second, jobs[3], ("embed", ["a"], "document", "", True))
-    assert server._next().worker is second
+    begun = server._next()
+    assert begun.worker is second
     for worker in three:
         assert worker.job is not None
         server.ask(worker, worker.job, ("embed", ["b"], "document", "", False))
-    assert [server._next().worker for _ in three] == [second, third, first]
+    others = [server._next() for _ in three]
+    assert [request.worker for request in others] == [second, third, first]
+    # Else the threads that wait for answers would keep this process from ending.
+    for request in (begun, *others):
+        request.reply.cancel()
 
 
 def test_processes_end_when_the_one_that_started_them_is_gone(
