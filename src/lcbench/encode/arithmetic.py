@@ -36,7 +36,7 @@ def pin(dtype: str, device: str) -> None:
     Half precision has products in float32 as well (rotary positions): in IEEE's.
 
     Args:
-        dtype: of the protocol.
+        dtype: dtype of the protocol.
         device: `cpu`, `cuda`, `cuda:1` …
 
     Raises:

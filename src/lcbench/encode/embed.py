@@ -24,18 +24,18 @@ def embed(
     multiple: int = 1,
     packed_from: int | None = None,
 ) -> tuple[torch.Tensor, int]:
-    """Compute the embeddings of one batch; return them on the CPU in float32, and its tokens.
+    """Compute the embeddings of a batch, and return them on the CPU in float32.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: of the model.
+        model: the model in evaluation mode.
+        tokenizer: tokenizer of the model.
         batch: the tokens of each text, all after the same prompt.
-        multiple: of which the padded length is one; see `Tokenizer.width`.
-        packed_from: the position of a text's first token, for a model that takes texts without
-            padding (`tempscale.unpadded`); None: they are padded.
+        multiple: the padded length is a multiple of this; see `Tokenizer.width`.
+        packed_from: position of a text's first token in a batch without padding
+            (`tempscale.unpadded`); None: the batch is padded.
 
     Returns:
-        Embeddings [texts, dimensions], and the tokens of the batch, padding included.
+        Embeddings [texts, dimensions], and the number of tokens of the batch, including padding.
     """
     device = model.device
     pin = device.type == "cuda"
@@ -65,7 +65,7 @@ def pack(batch: Sequence[Tokens], first_position: int, *, pin: bool = False) -> 
 
     Args:
         batch: the tokens of each text, which `can_pack` takes.
-        first_position: of each text.
+        first_position: position of the first token of each text.
         pin: put the tensors into page-locked memory, which a CUDA device reads by itself.
     """
     starts = np.cumsum([0, *(one.length for one in batch)])

@@ -194,7 +194,7 @@ class Encoder:
 
         Args:
             inputs: one of mteb's data loaders.
-            task_metadata: of the task that they belong to; its prompt may depend on it.
+            task_metadata: metadata of the task of the texts, which may determine the prompt.
             prompt_type: `query`, `document`, or None: neither.
 
         Returns:

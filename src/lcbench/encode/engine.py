@@ -1,8 +1,8 @@
 """Encodes distinct texts with one model, and stores their embeddings.
 
-Several threads may ask at the same time. Their requests are handled in order, as in a pipeline:
-while the model encodes the texts of a request, those of the next are looked up in the store and
-tokenised, and its batches queue behind the last ones of the request before it.
+Several threads may submit requests at the same time. Requests are processed in order, as in a
+pipeline: while the model encodes the texts of one request, those of the next are looked up in the
+store and tokenised, and its batches are queued behind the last ones of the previous request.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from lcbench.tempscale.policy import Policy, Role
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-# Time after which a thread that runs Python hands over to another; Python's own is 5 ms. A thread
-# that runs a batch gives way at each of its operations, and should not wait so long each time.
+# Python's switch interval between threads, instead of 5 ms. A thread that runs a batch releases the
+# interpreter at each operation, and should not wait 5 ms each time to get it back.
 _SWITCH_SECONDS = 0.0005
-# Part of the store's key: raised by hand whenever a change of the code changes embeddings. The test
-# of the golden embeddings fails if they change and this does not.
+# Part of the store's key, incremented by hand whenever a code change alters embeddings. A test of
+# golden embeddings fails if they change and this does not.
 EMBEDDING_VERSION = 1
 
 
@@ -76,8 +76,8 @@ class _Request:
         context: context that its embeddings are stored under.
         keys: keys of the texts that have to be encoded; empty until these are known.
         is_prepared: whether its texts were looked up and tokenised.
-        is_encoded: whether the model encodes them at present.
-        is_queued: whether its batches have begun or wait for the model.
+        is_encoded: whether the model is encoding them.
+        is_queued: whether all its batches are queued or running.
     """
 
     policy: Policy
@@ -97,7 +97,7 @@ class Engine:
 
     Attributes:
         prompt_of: returns the prompt of the texts of a task.
-        is_stuck: whether a thread hangs in it, so that `close` waits for none.
+        is_stuck: whether a thread hangs, so that `close` does not wait for threads.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Engine:
         prompt_of: PromptOf = no_prompt,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Put a forward pass and a store together.
+        """Combine a forward pass and a store.
 
         Args:
             forward: forward pass of the model.
@@ -127,12 +127,12 @@ class Engine:
         self._on_progress = on_progress or (lambda texts, tokens: None)
         self._reporting = threading.Lock()
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
-        # A tokenizer is set up anew for each call by some models.
+        # Some models reconfigure their tokenizer for each call.
         self._tokenizing = threading.Lock()
         self._changed = threading.Condition()
-        # In the order in which they came.
+        # In order of arrival.
         self._requests: list[_Request] = []
-        # What the model is at; None: that is being changed, or not known.
+        # Policy of the model; None while it is being changed, or if unknown.
         self._policy: Policy | None = None
         self._last_end = 0.0
         self._switch_seconds = sys.getswitchinterval()
@@ -145,10 +145,10 @@ class Engine:
     def submit(
         self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Future[Embedded]:
-        """Begin to embed texts as `embed` does, and return at once."""
-        # In order here: threads begin in any.
+        """Start to embed texts as `embed` does, and return immediately."""
+        # Enqueued here, since threads start in any order.
         request = self._enter(policy, role, prompt)
-        # What a thread logs is about the cell of whoever asks.
+        # Log lines of the thread belong to the caller's cell.
         context = copy_context()
         return self._threads.submit(context.run, self._embed, request, texts, role, prompt)
 
@@ -184,7 +184,7 @@ class Engine:
 
         def missing_of(which: NDArray[np.int64]) -> NDArray[np.int64]:
             found = shelf.read(keys[which], embeddings, which)
-            # What no model may give is not taken from the store either.
+            # Invalid embeddings are not taken from the store either.
             found[found] = ~_unusable(embeddings[which[found]])
             return which[~found]
 
@@ -208,12 +208,12 @@ class Engine:
                 self._changed.notify_all()
             if len(missing):
                 with self._encoding(request):
-                    # What was being encoded when this was looked up is in the store by now.
-                    if any(request.shares_texts(one) for one in before):
+                    # Texts that were being encoded during the lookup are stored by now.
+                    if any(map(request.shares_texts, before)):
                         known = dict(zip(missing.tolist(), tokens, strict=True))
                         missing = missing_of(missing)
                         tokens = [known[i] for i in missing.tolist()]
-                    lengths = np.array([one.length for one in tokens], dtype=np.int32)
+                    lengths = np.array([text.length for text in tokens], dtype=np.int32)
                     with closing(self._forward.run(tokens, role, queued)) as batches:
                         for batch in batches:
                             where, read = missing[batch.texts], lengths[batch.texts]
@@ -232,7 +232,7 @@ class Engine:
                 ended = time.perf_counter()
                 work.seconds = ended - started
                 if request.is_encoded:
-                    # No second counts for two requests that were in the model.
+                    # Time in which two requests were encoded counts once.
                     work.seconds = ended - max(started, self._last_end)
                     self._last_end = ended
         return Embedded(embeddings, work)
@@ -240,20 +240,20 @@ class Engine:
     def lengths(
         self, policy: Policy, texts: Sequence[str], prompt: str, role: Role | None = None
     ) -> tuple[NDArray[np.int32], float]:
-        """Return the tokens that the model reads of each text, and the seconds that it took."""
+        """Return how many tokens the model reads of each text, and the seconds it took."""
         started = time.perf_counter()
         keys = digests(texts)
         lengths = np.full(len(texts), -1, dtype=np.int32)
         roles: tuple[Role, ...] = ("document", "query")
-        # Where they were encoded the lengths are known, at whichever temperature that was.
-        for one in dict.fromkeys(map(policy.for_role, roles)):
+        # Lengths of texts that were encoded at any temperature are in the store.
+        for of_role in dict.fromkeys(map(policy.for_role, roles)):
             unknown = lengths < 0
             if unknown.any():
-                shelf = self._store.shelf(self._context(one, prompt, role))
+                shelf = self._store.shelf(self._context(of_role, prompt, role))
                 lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
         tokens = self._tokens(texts, others, prompt, role)
-        lengths[others] = [one.length for one in tokens]
+        lengths[others] = [text.length for text in tokens]
         return lengths, time.perf_counter() - started
 
     def arithmetic(self) -> dict[str, Any]:
@@ -261,13 +261,13 @@ class Engine:
         return self._forward.arithmetic()
 
     def flush(self) -> None:
-        """Write all embeddings to the store, and wait until they are there."""
+        """Write all embeddings to the store, and wait until they are written."""
         self._store.flush()
 
     def close(self) -> None:
         """Flush the store, end all threads, and restore the model."""
         try:
-            # Also first: the threads may take longer than there is time (`lcbench.system.signals`).
+            # Also before, since threads may take longer than the time left (`system.signals`).
             self.flush()
         finally:
             self._forward.stop()
@@ -277,7 +277,7 @@ class Engine:
         self._store.flush()
 
     def stop(self) -> None:
-        """Make the present encoding end soon, with an error."""
+        """Make the current encoding end soon, with an error."""
         self._forward.stop()
 
     def go_on(self) -> None:
@@ -285,27 +285,31 @@ class Engine:
         self._forward.go_on()
 
     def _before(self, request: _Request) -> list[_Request]:
-        """Return the requests that came earlier and are not answered yet."""
+        """Return the earlier requests that are not finished."""
         with self._changed:
             return self._requests[: self._requests.index(request)]
 
     def _wait_to_prepare(self, request: _Request) -> None:
         """Wait until the texts of all earlier requests are tokenised."""
         with self._changed:
-            self._changed.wait_for(lambda: all(one.is_prepared for one in self._before(request)))
+            self._changed.wait_for(
+                lambda: all(earlier.is_prepared for earlier in self._before(request))
+            )
 
     @contextmanager
     def _encoding(self, request: _Request) -> Iterator[None]:
-        """Encode a request within this context, after earlier ones, at its policy."""
+        """Return a context in which a request is encoded at its policy, after earlier ones."""
 
         def may_begin() -> bool:
-            encoded = [one for one in self._requests if one.is_encoded]
-            return all(one.is_queued or not one.keys for one in self._before(request)) and (
+            encoded = [other for other in self._requests if other.is_encoded]
+            return all(
+                earlier.is_queued or not earlier.keys for earlier in self._before(request)
+            ) and (
                 not encoded
                 or (
                     self._policy == request.policy
                     and len(encoded) < ENCODED_AT_ONCE
-                    and not any(request.shares_texts(one) for one in encoded)
+                    and not any(map(request.shares_texts, encoded))
                 )
             )
 
@@ -327,25 +331,25 @@ class Engine:
     ) -> list[Tokens]:
         """Return the tokens of some of the texts.
 
-        They are not kept: making them again takes less than a hundredth of the time of the forward
-        pass on a CPU, and runs in parallel with it.
+        They are not cached: tokenising takes less than a hundredth of the time of the forward pass
+        on a CPU, and runs in parallel with it.
         """
         tokenizer = self._forward.tokenizer_for(role)
         with self._tokenizing:
             return tokenizer.tokenize([texts[i] for i in which], prompt)
 
     def _context(self, policy: Policy, prompt: str, role: Role | None) -> Context:
-        one = self._identity
+        identity = self._identity
         return Context(
-            model=one.model,
-            revision=one.revision,
-            window=one.window,
-            dtype=one.dtype,
+            model=identity.model,
+            revision=identity.revision,
+            window=identity.window,
+            dtype=identity.dtype,
             temperature=policy.canonical,
             prompt=prompt,
             role=(role or "neither") if self._forward.depends_on_role else "",
             made_by=_made_by(),
-            pooling=one.pooling,
+            pooling=identity.pooling,
         )
 
 
@@ -359,22 +363,22 @@ class LocalBackend:
     def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool = False
     ) -> Future[Embedded]:
-        """Begin to embed distinct texts, and return at once."""
+        """Start to embed distinct texts, and return immediately."""
         return self._engine.submit(self._policy, texts, role, prompt)
 
     def lengths(
         self, texts: Sequence[str], prompt: str, role: Role | None
     ) -> tuple[NDArray[np.int32], float]:
-        """Return the tokens that the model reads of each text, and the seconds that it took."""
+        """Return how many tokens the model reads of each text, and the seconds it took."""
         return self._engine.lengths(self._policy, texts, prompt, role)
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
-        """Return the prompt that texts of a task get."""
+        """Return the prompt for texts of a task."""
         return self._engine.prompt_of(task, prompt_type)
 
 
 def _unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of the embeddings are not finite, or zero: [n]."""
+    """Return a mask of embeddings that are zero or not finite: [n]."""
     unusable = ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
     return np.asarray(unusable)
 

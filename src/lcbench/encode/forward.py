@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 # counted, as more and smaller batches keep all cores busy until the end of a request: over the
 # tasks of `make bench` padding falls from 4.1 to 2.9 % of all tokens, for 0.5 % more work in all.
 _OVERHEAD = {"cpu": 20, "cuda": 1024}
-# The attention kernels of CUDA take a mask as it is where its rows begin at a multiple of 16 bytes,
-# and else copy it, padded, in every layer. On a CPU it would only change the last bits of what was
-# recorded (less than 2e-6 of a component), and cost what it pads.
+# CUDA's attention kernels use a mask directly if its rows are aligned to 16 bytes, and otherwise
+# copy it in every layer. On a CPU alignment would only add padding, and change the last bits of
+# recorded embeddings (by less than 2e-6 of a component).
 _GPU_MULTIPLE = 8
 # Blocks of texts that go well before larger batches are tried again, the first time.
 _BLOCKS_BEFORE_GROWTH = 4
@@ -81,11 +81,11 @@ class Batch:
 
 
 class Forward:
-    """Runs batches through a model and its copies on several GPUs, in threads of its own.
+    """Runs batches through a model and its copies on several GPUs, in separate threads.
 
     Attributes:
         depends_on_role: whether a text's tokens or embedding may depend on its role.
-        dimensions: of an embedding.
+        dimensions: number of dimensions of an embedding.
         planned_tokens: tokens of one batch at most, padding included (a longer text is one alone).
         batch_tokens: the same at present: fewer after memory ran out, until it is there again.
         least_tokens: the fewest that memory has made it.
@@ -107,7 +107,7 @@ class Forward:
         """Make the threads; they wait for work.
 
         Args:
-            model: in evaluation mode, its window set, on the first of the devices.
+            model: the model in evaluation mode, with its window set, on the first device.
             devices: that get a copy of it each; none: where the model is.
             batch_tokens: planned ones; None: what fits into the cache, or by the model's width and
                 the size of the GPU's memory, whatever of that is free at present.
@@ -204,13 +204,14 @@ class Forward:
     ) -> Generator[Batch]:
         """Run texts through the model and yield batches as they finish, in any order.
 
-        Threads may do so at once: the batches of whoever came first are computed first.
+        Several threads may call this at the same time; their batches are computed in order of
+        arrival.
 
         When memory runs out, batches are halved, and what was not done is done in smaller ones;
         at last in one at a time.
 
         Args:
-            tokens: of texts of one role, after the same prompt.
+            tokens: tokens of texts with the same role and prompt.
             role: their role.
             queued: called once all batches wait for the model, so that those of another thread
                 come after them.
@@ -413,7 +414,7 @@ class _Replica:
         self._put_on()
 
     def _inject(self, policy: Policy) -> None:
-        """Apply a policy, in the place of what is applied."""
+        """Apply a policy, replacing the current one."""
         if self._injection is not None:
             self._injection.remove()
         self._injection, self.policy, self._compiled = None, BASELINE, None

@@ -48,7 +48,7 @@ def check_invariance(
     there every shorter text of a batch gets an embedding of other positions.
 
     Args:
-        model: in evaluation mode, its window set, at no temperature.
+        model: the model in evaluation mode, with its window set and without a temperature.
         tokenizer: the model's tokenizer; its `first_position` is set if needed.
         embed: returns the embeddings of texts that go through the model together, [texts,
             dimensions].

@@ -1,7 +1,7 @@
 """Computes the queries, keys and values of attention in one matrix product instead of three.
 
-A narrow model's products are too small to fill a GPU; one of three times the width is faster. It is
-the same product: only the order of sums may differ, by rounding. In compiled code they stay apart.
+The products of a narrow model are too small to fill a GPU; one product of three times the width is
+faster. The results are equal up to rounding. Compiled code computes the products separately.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-# What architectures call the projections of queries, keys and values of the same states.
+# Names of the projections of queries, keys and values in different architectures.
 _PROJECTIONS = (
     ("query", "key", "value"),
     ("q_lin", "k_lin", "v_lin"),
@@ -32,13 +32,14 @@ def _plain(weight: Tensor, bias: Tensor | None) -> Product:
 def join_projections(
     model: nn.Module, product: Callable[[Tensor, Tensor | None], Product] = _plain
 ) -> list[nn.Linear]:
-    """Make attention layers compute their projections in one product; return what was changed.
+    """Make attention layers compute their projections in one product; return the changed layers.
 
-    Layers that compute them otherwise stay as they are. Weights keep their names and values.
+    Other layers are not changed. Weights keep their names and values.
 
     Args:
         model: the model.
-        product: what multiplies states by weights [out_features, in_features] and adds a bias.
+        product: returns a function that multiplies states by given weights [out_features,
+            in_features] and adds a given bias.
     """
     changed: list[nn.Linear] = []
     for module in model.modules():
@@ -80,22 +81,22 @@ class _Joint:
         self._sizes = [linear.out_features for linear in linears]
         with torch.no_grad():
             self._weight = torch.cat(tuple(linear.weight for linear in linears))
-            biases: list[Tensor] = [one.bias for one in linears if one.bias is not None]
+            biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
             self._bias = torch.cat(biases) if biases else None
-            # Parts of the joint ones, so that they take no more memory.
+            # Views of the joint weights, so that they take no more memory.
             for linear, weight in zip(linears, self._weight.split(self._sizes), strict=True):
                 linear.weight.data = weight
             if self._bias is not None:
                 for linear, bias in zip(linears, self._bias.split(self._sizes), strict=True):
                     linear.bias.data = bias
         self._product = product(self._weight, self._bias)
-        # By thread: several may be in this layer at once.
+        # Per thread, since several may use this layer at the same time.
         self._last = threading.local()
 
     def project(self, index: int, states: Tensor) -> Tensor:
         """Return one projection of states: [..., out_features]."""
         if torch.compiler.is_compiling():
-            # Which tensor came last is nothing that code could be compiled for.
+            # Compiled code cannot depend on the identity of the last tensor.
             weight = self._weight.split(self._sizes)[index]
             bias = None if self._bias is None else self._bias.split(self._sizes)[index]
             return nn.functional.linear(states, weight, bias)
@@ -104,6 +105,6 @@ class _Joint:
             last.states, last.parts = states, self._product(states).split(self._sizes, dim=-1)
         part: Tensor = last.parts[index]
         if index == len(self._sizes) - 1:
-            # The values are asked for last: nothing is kept longer than it is of use.
+            # The values are requested last, after which nothing needs to be kept.
             last.states = last.parts = None
         return part

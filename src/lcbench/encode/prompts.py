@@ -51,7 +51,7 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
         model: loaded.
 
     Returns:
-        None where there is nothing to say: no prompts are asked for, and the model has none.
+        None if no prompts were requested and the model has none.
     """
     own = sorted(key for key, prompt in (model.prompts or {}).items() if prompt)
     if prompts == "registry":
@@ -148,9 +148,9 @@ class _RegistryRules:
     """A model's prompts in mteb's registry.
 
     Attributes:
-        window: the most tokens that mteb reads of a text; None: the model's own.
-        prompts: by task, type of task or kind of text; None: the model's own.
-        instructions: in the place of prompts; None: it has no instructions.
+        window: maximum number of tokens that mteb reads of a text; None: the model's own window.
+        prompts: prompts by task, type of task or kind of text; None: the model's own.
+        instructions: returns instructions that replace prompts; None: no instructions.
     """
 
     window: int | None

@@ -1,11 +1,11 @@
 """Computes float32 products as products in half precision, for GPUs: `engine.fp32=fp16x3`.
 
-A GPU with tensor cores multiplies in half precision ten times as fast as in float32. A number in
-float32 is the sum of two in half precision, to 22 of its 24 bits: x = h + l. Of the four products
-of such parts the smallest is below float32's own rounding. The other three, added up in float32,
-are nearly as exact as a float32 product. They are taken as one product of matrices three times as
-long, in which the small ones come first: Hopper's tensor cores truncate what they add to a larger
-sum. `docs/gpu.md` has what was measured.
+A GPU with tensor cores multiplies half-precision matrices ten times as fast as float32 matrices.
+A float32 number is, to 22 of its 24 bits, the sum of two half-precision numbers: x = h + l. Of the
+four products of such parts, the smallest is below the rounding error of float32. The other three,
+summed in float32, are nearly as accurate as a float32 product. They are computed as one product
+with three times the inner dimension, small terms first, because Hopper's tensor cores truncate
+small terms that are added to a larger sum. Measurements are in `docs/gpu.md`.
 
 The method is that of Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores
 while surpassing the FP32 theoretical peak performance" (2022).
@@ -28,17 +28,17 @@ from lcbench.encode.tokens import Tokenizer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# The low part is smaller than the high one by 2^11 at least, which it is multiplied by, so that it
-# has all its bits as long as the high one has.
+# The low part is at least 2^11 times smaller than the high part. It is multiplied by this factor,
+# so that it does not become subnormal before the high part does.
 _LOW = 2.0**11
-# Weights are multiplied by a power of two that brings the largest to here: their low parts, and
-# what belongs to low parts of states, have all their bits too. fp16 ends at 2^16.
+# Weights are scaled by a power of two so that the largest has this exponent, which keeps their low
+# parts, and the high parts divided by `_LOW`, from becoming subnormal. fp16 ends at 2^16.
 _LARGEST_WEIGHT = 14
-# Embeddings may differ from those in float32 by this part of their length: the limit that
-# embeddings on two devices have to keep.
+# Maximum difference from float32 embeddings, relative to their length: the limit for embeddings of
+# different devices.
 _TOLERANCE = 5e-6
 
-_own = threading.local()
+_thread = threading.local()
 
 
 class SplitProduct:
@@ -57,13 +57,13 @@ class SplitProduct:
             exponent = _LARGEST_WEIGHT - int(torch.tensor(largest).frexp().exponent)
             high = (weight * 2.0**exponent).half()
             low = (weight * 2.0**exponent - high).half()
-            # Rows next to those of `split_states`.
+            # In the order of `split_states`.
             self._parts = torch.cat([high / _LOW, low, high], dim=1).t()
             self._scale = 2.0**-exponent
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Return states @ weightᵀ + bias: [..., out_features] of states [..., in_features]."""
-        if getattr(_own, "exact", False):
+        """Return states @ weightᵀ + bias, [..., out_features], for states [..., in_features]."""
+        if getattr(_thread, "exact", False):
             return nn.functional.linear(states, self._weight, self._bias)
         rows = states.reshape(-1, states.shape[-1])
         product = _multiply(split_states(rows), self._parts)
@@ -75,11 +75,11 @@ class SplitProduct:
 
 
 def split_products(model: nn.Module, left_out: set[nn.Module] | None = None) -> list[nn.Linear]:
-    """Make a model's float32 layers compute by `SplitProduct`; return the changed layers.
+    """Make a model's float32 layers use `SplitProduct`, and return the changed layers.
 
     Args:
         model: the model.
-        left_out: layers that stay as they are.
+        left_out: layers that are not changed.
     """
     changed = [
         module
@@ -103,19 +103,19 @@ def restore_products(linears: list[nn.Linear]) -> None:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Let split layers multiply in float32 in this thread."""
-    _own.exact = True
+    """Return a context in which split layers multiply in float32 in this thread."""
+    _thread.exact = True
     try:
         yield
     finally:
-        _own.exact = False
+        _thread.exact = False
 
 
 def refusal_of(model: SentenceTransformer) -> str | None:
-    """Return why a model's products are not to be split, after trying it; None: they may be.
+    """Try split products with a model, and return why they cannot be used; None if they can.
 
     Args:
-        model: in evaluation mode, at no temperature.
+        model: the model in evaluation mode, without a temperature.
     """
     tokenizer = Tokenizer(model)
     texts = tokenizer.tokenize(list(PROBE_TEXTS))
@@ -136,10 +136,9 @@ def refusal_of(model: SentenceTransformer) -> str | None:
 
 
 def split_states(states: Tensor) -> Tensor:
-    """Return the low, the high and once more the high parts of states, in half precision.
+    """Return the low, the high and again the high parts of states, in half precision.
 
-    It must not be compiled with torch: inductor leaves out the rounding of `high` in between, and
-    with it the low parts.
+    This must not be compiled: inductor omits the rounding of `high`, and the low parts are lost.
 
     Args:
         states: [n, features] in float32.
@@ -152,10 +151,10 @@ def split_states(states: Tensor) -> Tensor:
 
 
 def _multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product of half-precision matrices in float32, as it is summed up."""
+    """Return the product of half-precision matrices, summed and returned in float32."""
     if left.is_cuda:
-        # mypy knows no such argument.
+        # torch's type annotations lack this argument.
         options: Any = {"out_dtype": torch.float32}
         return torch.mm(left, right, **options)
-    # Other devices have no such product: the same numbers in float32.
+    # Other devices do not support this; the result is the same.
     return left.float() @ right.float()

@@ -94,13 +94,13 @@ class _Frame:
 class Tokenizer:
     """The tokenizer of a sentence-transformers model.
 
-    The model's window and tokenizer must not change once it is made.
+    The model's window and tokenizer must not change after it is created.
 
     Attributes:
         task: keywords that `SentenceTransformer.encode` passes to the model for these texts' role.
-        first_position: of each text, where padded batches are to have `position_ids` that leave
-            padding on the left out; None: the model counts for itself. For models with absolute
-            positions that count padding (`invariance.check_invariance` finds out).
+        first_position: position of the first token, if padded batches need `position_ids` that do
+            not count padding on the left; None: the model computes positions itself. It is set for
+            models with absolute positions that count padding (`invariance.check_invariance`).
     """
 
     def __init__(self, model: SentenceTransformer, role: Role | None = None) -> None:
@@ -108,7 +108,7 @@ class Tokenizer:
 
         Args:
             model: loaded.
-            role: of the texts, which a model may tokenise by it.
+            role: role of the texts, since a model may tokenise queries differently.
         """
         self._model = model
         self.task = task_of(role)
@@ -390,7 +390,7 @@ class Tokenizer:
         """Return the model's features of texts, padded."""
         module = self._module
         if self._flattens:
-            # One text after the other, they could not be told apart.
+            # Concatenated texts could not be separated again.
             module.can_flatten_inputs = False
         try:
             return dict(self._model.preprocess(texts, prompt=prompt or None, **self.task))
@@ -401,7 +401,7 @@ class Tokenizer:
     def _flatten(self, batch: Sequence[Tokens]) -> dict[str, Any]:
         """Return a batch's features without padding, one text after the other, as one row.
 
-        As sentence-transformers has it for flash attention, which is told where each text begins.
+        This is the format of sentence-transformers for flash attention, with boundaries of texts.
         """
         module = self._module
         rows = [{"input_ids": one.ids.tolist()} for one in batch]

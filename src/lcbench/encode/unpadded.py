@@ -1,8 +1,8 @@
-"""Has a model take its texts without padding, if its embeddings stay the same; and pools them.
+"""Makes a model process batches without padding, if its embeddings do not change, and pools them.
 
-The attention is in `tempscale.unpadded`. Whether an architecture does the rest without padding
-(positions by text, no mask) is not looked up but tried: three texts in one row have to come to what
-each of them comes to alone.
+The attention is in `tempscale.unpadded`. Whether the rest of an architecture supports batches
+without padding (positions restart with each text, no mask) is determined by a test: the embeddings
+of three texts in one row must equal those of each text alone.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
 
-# Of layers that attend to the tokens around each token only: how far, at most, so that a text which
-# is longer is tried too. It would take too long beyond.
+# Maximum attention window for which a text longer than the window is included in the test; with a
+# larger window the test would take too long.
 _LARGEST_WINDOW = 1024
-# Tokens of the longer one of the texts that are tried, at least.
+# Minimum number of tokens of the longer probe text.
 _TOKENS_OF_TEXT = 32
 
 
 def use_unpadded(model: SentenceTransformer) -> str | None:
-    """Have a model take its texts without padding; return why it does not, or None.
+    """Make a model process batches without padding; return why this is impossible, or None.
 
-    The model is unchanged where it does not: its batches are padded as before.
+    If it is impossible, the model is unchanged, and its batches are padded as before.
 
     Args:
-        model: in evaluation mode, its window set, at no temperature.
+        model: the model in evaluation mode, with its window set and without a temperature.
 
     Raises:
-        RuntimeError: of torch's, about the device or its memory: the model is not at fault.
+        RuntimeError: torch reports a problem of the device or its memory, not of the model.
     """
     from sentence_transformers.base.modules import Transformer
 
@@ -89,7 +89,7 @@ def use_unpadded(model: SentenceTransformer) -> str | None:
         )
     except InjectionError as error:
         refusal = str(error)
-    # Whatever the model's own modules make of a batch without a mask.
+    # Modules of the model may fail in any way on a batch without a mask.
     except Exception as error:
         if is_of_device(error):
             raise
@@ -103,18 +103,17 @@ def use_unpadded(model: SentenceTransformer) -> str | None:
 
 
 def pool_by_text(model: SentenceTransformer) -> list[nn.Module]:
-    """Make a model's pooling sum each text exactly; return the changed modules.
+    """Make the pooling of batches without padding exact, and return the changed modules.
 
-    Only where it takes texts without padding. There sentence-transformers adds each token to its
-    text's sum, one by one and, on a GPU, in any order; some versions in half precision, where what
-    is added to a sum a thousand times as large is lost.
+    sentence-transformers adds the tokens of a text one by one, on a GPU in any order, and in some
+    versions in half precision, where terms a thousand times smaller than the sum are lost.
     """
     flattens = any(getattr(module, "can_flatten_inputs", False) for module in model.modules())
     if not flattens and not runs_unpadded(find_transformer(model)):
         return []
     found = [module for module in model.modules() if hasattr(module, POOL_FLATTENED)]
     for module in found:
-        # A method, so that a copy of the module has one of its own.
+        # A bound method, so that copies of the module get their own.
         setattr(module, POOL_FLATTENED, types.MethodType(pool, module))
     return found
 
@@ -131,15 +130,15 @@ def pool(
     features: dict[str, Any],
     prompt_length: int | None = None,
 ) -> list[Tensor]:
-    """Pool the tokens of each text in each of a pooling module's modes: [texts, dimensions] each.
+    """Pool the tokens of each text in each mode of a pooling module: [texts, dimensions] each.
 
-    As `Pooling` pools a padded batch, without waiting for a GPU.
+    The result is that of `Pooling` with a padded batch. The GPU is not synchronised.
 
     Args:
         self: the pooling module.
         token_embeddings: [1, tokens, dimensions]
-        features: of the batch.
-        prompt_length: tokens at the beginning of each text that are left out; None: there are none.
+        features: features of the batch.
+        prompt_length: number of tokens at the beginning of each text that are skipped; None: 0.
     """
     states, skipped = token_embeddings.squeeze(0), prompt_length or 0
     starts = features["cu_seq_lens_q"].long()
@@ -172,13 +171,14 @@ def pool(
 def _by_text(values: Tensor, lengths: Tensor, reduction: str = "sum") -> Tensor:
     """Reduce the rows of each text to one: [texts, columns].
 
-    One row after the other, so the same bits each time; sums therefore in float64 (in float32, of
-    4,096 rows, they are off by 3e-6). No waiting either: `unsafe` is that lengths are not checked.
+    Rows are added in order, so the result is deterministic; sums are in float64, since in float32
+    the error with 4,096 rows is 3e-6. `unsafe` skips a check of lengths that would synchronise the
+    GPU.
     """
     return torch.segment_reduce(values, reduction, lengths=lengths, axis=0, unsafe=True)
 
 
 def _window_of(transformer: PreTrainedModel) -> int:
-    """Return how many tokens layers with a window attend to on either side; 0 if there are none."""
+    """Return the attention window on either side in tokens; 0 without a (small) window."""
     window = getattr(transformer.config, "sliding_window", None)
     return window if isinstance(window, int) and window <= _LARGEST_WINDOW else 0

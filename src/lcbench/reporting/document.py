@@ -66,9 +66,9 @@ def build(findings: Findings, title: str) -> dict[str, Any]:
         "seed": findings.seed,
         "score_tables": score_tables,
         "headlines": [
-            {"group": table["group"], **one}
+            {"group": table["group"], **headline}
             for table in score_tables
-            for one in summary.headlines(table)
+            for headline in summary.headlines(table)
         ],
         "tables": list(map(as_json, findings.tables)),
         "figures": charts_of(findings),
@@ -138,7 +138,7 @@ def _table(found: TableFindings, provenance: _Provenance) -> dict[str, Any]:
     return {
         "group": table.group,
         "heading": group_heading(table.group),
-        "columns": [{"name": one.name, "tasks": list(one.tasks)} for one in table.columns],
+        "columns": [{"name": column.name, "tasks": list(column.tasks)} for column in table.columns],
         "averaged": list(averaged_columns([column.name for column in table.columns])),
         "models": [_model(block, found, provenance) for block in table.blocks],
         "average_improvement": _average(table, found.statistics),
@@ -234,17 +234,17 @@ def _choice(choice: Choice) -> dict[str, Any]:
     return {
         "models": [
             {
-                "label": one.label,
-                "candidates": list(one.candidates),
-                "tau": one.tau,
-                "gain": _number(one.gain),
-                "held_out": dict(one.held_out),
-                "held_out_gain": _number(one.held_out_gain),
-                "optimism": _number(one.optimism),
-                "gains": _values(one.gains),
-                "default_regret": _number(one.default_regret),
+                "label": model.label,
+                "candidates": list(model.candidates),
+                "tau": model.tau,
+                "gain": _number(model.gain),
+                "held_out": dict(model.held_out),
+                "held_out_gain": _number(model.held_out_gain),
+                "optimism": _number(model.optimism),
+                "gains": _values(model.gains),
+                "default_regret": _number(model.default_regret),
             }
-            for one in choice.models
+            for model in choice.models
         ],
         "common_tau": choice.common_tau,
         "common_gain": _number(choice.common_gain),
@@ -259,22 +259,22 @@ def _paper(comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
         "summary": paper_summary(comparisons),
         "rows": [
             {
-                "table": one.table,
-                "model": one.model,
-                "name": one.name,
-                "revision": one.revision,
-                "window": one.window,
-                "policy": one.policy,
-                "row": one.row,
-                "column": one.column,
-                "paper": one.paper,
-                "ours": _number(one.ours),
-                "difference": _number(one.difference),
-                "noise": _number(one.noise),
-                "within": one.within,
-                "note": note(one),
+                "table": pair.table,
+                "model": pair.model,
+                "name": pair.name,
+                "revision": pair.revision,
+                "window": pair.window,
+                "policy": pair.policy,
+                "row": pair.row,
+                "column": pair.column,
+                "paper": pair.paper,
+                "ours": _number(pair.ours),
+                "difference": _number(pair.difference),
+                "noise": _number(pair.noise),
+                "within": pair.within,
+                "note": note(pair),
             }
-            for one in comparisons
+            for pair in comparisons
         ],
     }
 

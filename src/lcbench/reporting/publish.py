@@ -53,7 +53,7 @@ _HEAD = 4096
 _UNSAFE = re.compile(r"[^\w-]")
 
 Step = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it is done, and of how much."""
+"""A function that receives the name of a step, how much of it is done, and the total."""
 
 
 @dataclass(frozen=True)

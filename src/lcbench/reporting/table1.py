@@ -499,12 +499,12 @@ def _pooling_notes(cells: Cells) -> list[str]:
 
 def _data_notes(cells: Cells, columns: Sequence[Column]) -> list[str]:
     """Return notes on tasks scored on data that differs from the dataset it is named after."""
-    told: dict[str, None] = {}
+    differences: dict[str, None] = {}
     for task in (task for column in columns for task in column.tasks):
         for of_policy in cells.values():
             if (cell := of_policy.get(task)) is not None:
-                told |= dict.fromkeys(_differing_data(cell.conditions.get("data", "")))
-    return [f": not quite the data that it is named after: {line}" for line in told]
+                differences |= dict.fromkeys(_differing_data(cell.conditions.get("data", "")))
+    return [f": not quite the data that it is named after: {line}" for line in differences]
 
 
 def _differing_data(data: str) -> list[str]:

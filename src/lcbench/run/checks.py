@@ -35,7 +35,7 @@ def fetch_missing(
     """Fetch missing data, and warn of what could not be fetched.
 
     Args:
-        parts: what is scored of each task.
+        parts: splits and subsets of each task.
         mirror: a folder that is searched for datasets first, if any.
         observer: receives progress, and each failure with its reason.
         offline: whether the network may not be used.

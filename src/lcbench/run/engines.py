@@ -30,8 +30,8 @@ def load_for(
 
     Args:
         model: the model's files.
-        options: of the encoder.
-        dtype: of the protocol.
+        options: options of the encoder.
+        dtype: dtype of the protocol.
         device: `cpu`, `cuda`, `cuda:1` …
         observer: is warned if `engine.attention=varlen` or `engine.fp32=fp16x3` does not suit the
             model.
@@ -93,9 +93,9 @@ def engine_of(
         loaded: the model.
         facts: about it; the digest of its files is part of the store's key.
         options: runtime knobs of the encoder.
-        store: of embeddings.
-        dtype: of the protocol.
-        devices: where copies of the model run.
+        store: store of embeddings.
+        dtype: dtype of the protocol.
+        devices: devices that copies of the model run on.
         prompt_of: the prompt of a task's texts.
         on_progress: called with the texts and tokens of each batch.
         cores_left: number of cores that nothing else uses at the moment.

@@ -114,7 +114,7 @@ class Server:
             return bool(self.answering) and self.answering[0].worker is not worker
 
     def is_stuck(self) -> bool:
-        """Return whether the encoder hangs in a request that it was told to abandon."""
+        """Return whether the encoder hangs in a request that it was asked to abandon."""
         with self._changed:
             waited = time.monotonic() - self._abandoned_at
             return self.abandoned is not None and waited > ENCODER_SECONDS
@@ -213,6 +213,6 @@ def prompt_of(engine: Engine, message: tuple[Any, ...]) -> Any:
         return EncoderError(FailedCell.of(error))
 
 
-# Seconds after which an encoder that was told to stop counts as hanging: it stops after the present
-# batch or block of texts to tokenise, which take a few seconds.
+# Seconds after which an encoder that was asked to stop counts as hanging. It stops after the
+# current batch or block of texts to tokenise, which takes a few seconds.
 ENCODER_SECONDS = 120.0

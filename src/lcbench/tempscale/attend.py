@@ -40,7 +40,7 @@ class ActiveInjection(Protocol):
 
     Attributes:
         keeps_bias: whether a position bias is left undivided.
-        observer: what each layer shows its attention to; None: nothing.
+        observer: receives the attention of each layer; None: not observed.
     """
 
     keeps_bias: bool
@@ -61,7 +61,7 @@ class Layer:
     """Holds the state of an attention layer under injection.
 
     Attributes:
-        name: of the module.
+        name: name of the module.
         injection: that it belongs to.
         taus: its temperatures by the role of the text.
         calls_a_run: how often it runs in a forward pass.
@@ -187,7 +187,7 @@ def _attend(
     if probe is not None:
         with inside(probe):
             taus = exactly(tau, layer)
-            # Not what the layer was told of where texts begin, but where they do.
+            # The true boundaries of the texts, not those passed to the layer.
             starts, tokens = probe.starts, query.shape[2]
             numbers = as_rows(taus, query.device)
             if starts is not None and len(taus) > 1:

@@ -29,7 +29,7 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
         policy: a constant, or one by layer.
 
     Returns:
-        The policy, as simple as it comes to for this model.
+        The policy, simplified for this model.
 
     Raises:
         RequestError: the policy cannot be expressed in this model's weights; the message says why,

@@ -63,12 +63,12 @@ _FIRST_LENGTHS = 4096
 
 
 class _Run(threading.local):
-    """Holds what belongs to one thread: its count of runs, and the batch in the model now.
+    """The state of a thread: its counts of calls, and the batch that the model is processing.
 
     Attributes:
-        calls: how often each attention layer has run, by its name, since the last check.
-        rows: the temperature of each text, where it goes by length.
-        role: whose texts are being encoded, as the call that encodes them says; or None.
+        calls: number of calls of each attention layer by name, since the last check.
+        rows: temperature of each text, for a policy by length.
+        role: role of the texts, according to the call that encodes them; or None.
     """
 
     def __init__(self) -> None:
@@ -81,11 +81,12 @@ class Injection:
     """Keeps a model at a policy until `.remove()` is called or its context ends.
 
     Attributes:
-        policy: the policy that is applied, as simple as it comes to for this model.
-        role: whose texts a plain `encode` or forward pass has, for a policy by role: `query`,
-            `document`, or None: not known, and so an error. `encode_query` and `encode_document`
-            of a `SentenceTransformer`, and what calls them (mteb, evaluators), say it themselves.
-        proof: what was checked when the policy was applied.
+        policy: the applied policy, simplified for this model.
+        role: role of the texts in a plain `encode` or forward pass, for a policy by role: `query`,
+            `document`, or None: unknown, which raises an error. `encode_query` and
+            `encode_document` of a `SentenceTransformer`, which mteb and evaluators call, set it
+            themselves.
+        proof: result of the checks made when the policy was applied.
         observer: function that each layer hands its attention to (`observe.Observation`), or None.
     """
 
@@ -348,8 +349,8 @@ class Injection:
         if boundaries is None:
             self._run.rows = rows.view(-1, 1, 1, 1)
         else:
-            # Unpadded: all texts lie in one row, one after the other, and fill it. Without being
-            # told so, the CPU would have to wait for how long they are.
+            # All texts are concatenated in one row. Without `output_size`, the CPU would have to
+            # wait for the GPU.
             rows = rows.repeat_interleave(boundaries.diff(), output_size=ids.shape[1])
             self._run.rows = rows.view(1, 1, -1, 1)
 
@@ -373,8 +374,8 @@ class Injection:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _make_taus(self, longest: int, device: torch.device) -> Tensor:
-        # Of more lengths than are asked for, so that it is not made again for each longer batch.
-        # Two threads may make it at once, which does no harm.
+        # For more lengths than needed, so that it is not rebuilt for each longer batch. Two threads
+        # may build it at the same time, which is harmless.
         taus = [self.policy.of_length(tokens) or 1.0 for tokens in range(2 * longest + 1)]
         # Also for runs that are differentiated, where the first was not.
         with torch.inference_mode(False):

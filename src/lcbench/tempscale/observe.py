@@ -1,9 +1,9 @@
-"""Shows the attention of an injected model to whoever measures it.
+"""Passes the attention of an injected model to an observer, for measurements.
 
-While an injection has an `observer`, each attention layer hands it an `Observation` after it has
-run: its logits as its softmax has them, at its temperature, and what it attended to and returned.
-Logits are computed again from queries and keys, for the heads and rows that are asked for, so that
-the model may run on a back end that never has them whole.
+If an injection has an `observer`, each attention layer passes it an `Observation` after it has run:
+the logits of its softmax at its temperature, its values and its output. Logits are computed again
+from queries and keys, for the requested heads and rows only, so that the model may run on a back
+end that does not materialise them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from lcbench.errors import InjectionError
 
 @dataclass(frozen=True)
 class Observation:
-    """What an attention layer computed for one text.
+    """The attention of a layer for one text.
 
     Attributes:
         module: the layer.
-        tau: its temperature.
-        heads: the number of its heads.
-        tokens: the number of tokens.
-        logits: a function of a slice of heads and a slice of tokens, which returns what softmax is
-            taken of, at the temperature: [heads, tokens, keys], at least float32, and minus
+        tau: temperature of the layer.
+        heads: number of heads.
+        tokens: number of tokens.
+        logits: function that takes a slice of heads and a slice of tokens, and returns the input of
+            the softmax at the temperature: [heads, tokens, keys], at least float32, and minus
             infinity where a token does not attend to a key.
-        values: what is attended to, [key-value heads, keys, size].
-        output: what the layer's attention returned, [tokens, heads, size].
+        values: values, [key-value heads, keys, size].
+        output: output of the attention, [tokens, heads, size].
     """
 
     module: nn.Module
@@ -66,17 +66,17 @@ def observe_attention(
         module: the layer.
         query: [1, heads, tokens, size], not yet divided by a temperature.
         key: [1, key-value heads, tokens, size].
-        value: as the keys.
+        value: same shape as the keys.
         output: [1, tokens, heads, size].
-        tau: a number, or a tensor that holds one.
-        scaling: of the logits, without the temperature.
-        mask: [1, 1 or heads, tokens, keys], booleans or added to the logits; None: none.
-        causal: whether a token attends to nothing behind it, where there is no mask.
-        position_bias: added to the logits, as it is after the temperature.
-        softcap: what logits are capped at before the temperature divides them.
+        tau: a number, or a tensor with one element.
+        scaling: scale of the logits, without the temperature.
+        mask: [1, 1 or heads, tokens, keys], boolean or additive; None: no mask.
+        causal: whether tokens do not attend to later tokens, if there is no mask.
+        position_bias: bias that is added to the logits after the temperature.
+        softcap: cap of the logits, applied before the temperature.
 
     Raises:
-        InjectionError: there are several texts, or masks of another form.
+        InjectionError: there are several texts, or a mask of another form.
     """
     if len(query) != 1 or not (mask is None or (isinstance(mask, Tensor) and mask.dim() == 4)):
         raise InjectionError(
@@ -121,11 +121,12 @@ def observe_softmax(
 
     Args:
         module: the layer.
-        tau: a number, or a tensor that holds one.
+        tau: a number, or a tensor with one element.
         scaled: logits at the temperature, [1, heads, tokens, keys]; the most negative numbers where
             a token does not attend to a key.
-        values: what the layer multiplies its weights with, [1, heads, keys, size] or without the 1.
-        output: the product, [1, heads, tokens, size] or without the 1.
+        values: values, [1, heads, keys, size] or without the first dimension.
+        output: attention weights times values, [1, heads, tokens, size] or without the first
+            dimension.
 
     Raises:
         InjectionError: there are several texts.

@@ -29,7 +29,7 @@ class ModelShape:
     """Describes the properties of a model that policies depend on.
 
     Attributes:
-        layers: how many attention layers it has; None: its configuration does not say.
+        layers: number of attention layers; None: not stated in its configuration.
         window: the most tokens it reads of a text; None: not limited.
         position_bias: whether its logits have a position bias of their own (T5, MPNet).
     """
@@ -44,8 +44,8 @@ class Policy(ABC):
     """Assigns a temperature to each text.
 
     Attributes:
-        keeps_bias: whether a position bias is left as it is (softmax(scale·QKᵀ/τ + bias)) instead
-            of divided with the rest (softmax((scale·QKᵀ + bias)/τ), the authors' reading).
+        keeps_bias: whether a position bias is not divided (softmax(scale·QKᵀ/τ + bias)), instead of
+            divided along with the logits (softmax((scale·QKᵀ + bias)/τ), as in the authors' code).
     """
 
     keeps_bias: bool = field(default=False, kw_only=True)
@@ -276,7 +276,7 @@ def _parse_mapping(value: Mapping[Any, Any]) -> Policy:
     keys = {str(key) for key in value}
     written = f"tau={{{', '.join(f'{key}: {item}' for key, item in value.items())}}}"
     if keys and keys <= {"query", "document"}:
-        # A role that is not named is left as it is.
+        # A role that is not named has τ = 1.
         taus = {str(key): _temperature(item, written) for key, item in value.items()}
         return ByRole(taus.get("query", 1.0), taus.get("document", 1.0))
     if keys == {"layers"}:

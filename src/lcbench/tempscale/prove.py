@@ -71,7 +71,7 @@ class Call:
     Attributes:
         module: the attention layer.
         tau: its temperatures: one, or one a text.
-        got: what it returned, [batch, tokens, ...].
+        got: returned output, [batch, tokens, ...].
         expected: the same by the formula, in float64.
         plain: the same without any temperature.
         largest: max |logit| / τ, over the keys that are attended to.
@@ -132,13 +132,13 @@ class Call:
 
 @dataclass
 class Probe:
-    """Records what one run over the probe batch showed.
+    """The record of a run over the probe batch.
 
     Attributes:
-        starts: where each text begins and the last one ends, if they lie in one row; else None.
-        calls: of the injected attention.
+        starts: start of each text and end of the last in a batch without padding; else None.
+        calls: recorded calls of the injected attention.
         outside: names of modules that computed attention outside of it.
-        inside: how many of its calls are being computed at present.
+        inside: number of its calls that are being computed.
     """
 
     starts: Tensor | None = None
@@ -217,11 +217,11 @@ def check_probe(transformer: PreTrainedModel, probe: Probe, layers: Sequence[nn.
 
     Args:
         transformer: the model.
-        probe: of it.
-        layers: its attention layers, each with its temperature.
+        probe: probe of the model.
+        layers: its attention layers, each with a temperature.
 
     Raises:
-        InjectionError: naming the layer that does not obey.
+        InjectionError: a layer does not apply its temperature; the message names it.
     """
     names = {id(module): name for name, module in transformer.named_modules()}
     kind = type(transformer).__name__
@@ -298,8 +298,8 @@ def largest_logit(logits: Tensor, allowed: Tensor, tau: Tensor) -> float:
 def probe_mask(mask: Any, tokens: int, device: torch.device, module: nn.Module) -> Tensor:
     """Return which keys each token of the probe batch may attend to, as [batch, 1, tokens, keys].
 
-    Where a back end takes masks of a form of its own (none at all, lengths, blocks), what it must
-    come to is known from the probe batch: no padding, nothing ahead of a causal token.
+    If a back end has another form of masks (none, lengths, blocks), the mask is derived from the
+    probe batch: no attention to padding, nor to later tokens if causal.
     """
     if isinstance(mask, Tensor) and mask.dim() == 4:
         read: Tensor = mask[..., :tokens]

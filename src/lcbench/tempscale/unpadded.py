@@ -1,13 +1,13 @@
-"""Computes attention over texts that lie one after the other, without padding between them.
+"""Computes attention over concatenated texts, without padding between them.
 
-It is an attention implementation of `transformers` like sdpa, under the name `IMPLEMENTATION`. A
-model that runs on it takes a batch as one row of tokens, [1, tokens], with the position of each
-token in its text and, as flash attention has it, where each text begins (`cu_seq_lens_q`) and how
-long the longest is (`max_length_q`). No mask is made. On a GPU two kernels of torch take such a row
-as it is: flash attention in half precision, memory-efficient attention in float32. On a CPU each
-text is computed by itself. Padded batches are computed as with sdpa.
+This is an attention implementation for `transformers`, like sdpa, with the name `IMPLEMENTATION`.
+A model that uses it takes a batch as one row of tokens, [1, tokens], with the position of each
+token in its text and, as in flash attention, the start of each text (`cu_seq_lens_q`) and the
+length of the longest (`max_length_q`). There is no mask. On a GPU two kernels of torch support such
+rows: flash attention in half precision and memory-efficient attention in float32. On a CPU texts
+are computed one by one. Padded batches are computed as with sdpa.
 
-A temperature divides the scale or the queries before they arrive here (`attend.py`).
+Temperatures are applied to the scale or the queries before this function is called (`attend.py`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation, unpadded_attention
 
 IMPLEMENTATION = "lcbench_varlen"
-# What a model's forward pass takes of an unpadded batch, besides its tokens and their positions.
+# Arguments of a model's forward pass for an unpadded batch, besides tokens and positions.
 BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
-# What torch's flash kernel takes: the largest head, and what its size is a multiple of.
+# Limits of torch's flash kernel: maximum size of a head, and a divisor of the size.
 _FLASH_HEAD, _FLASH_MULTIPLE = 256, 8
-# The same of the memory-efficient kernel, whose rows have to begin at a multiple of 16 bytes.
+# Divisor of the size for the memory-efficient kernel, whose rows must be aligned to 16 bytes.
 _EFFICIENT_MULTIPLE = 4
-# Of the memory-efficient kernel: each token attends to all of its text, or to what is before it.
+# Mask types of the memory-efficient kernel.
 _NO_MASK, _CAUSAL = 0, 1
 
 
@@ -53,7 +53,7 @@ def runs_unpadded(transformer: PreTrainedModel) -> bool:
 
 
 def first_position(transformer: PreTrainedModel) -> int:
-    """Return the position of a text's first token: 0, or behind that of padding, as in RoBERTa."""
+    """Return the position of a text's first token: 0, or that of padding plus 1, as in RoBERTa."""
     for module in transformer.modules():
         padding = getattr(module, "padding_idx", None)
         table = getattr(module, "position_embeddings", None)
@@ -63,7 +63,7 @@ def first_position(transformer: PreTrainedModel) -> int:
 
 
 def boundaries(lengths: Sequence[int], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the arguments that tell a model where each text of an unpadded batch begins."""
+    """Return a model's arguments for the boundaries of the texts in an unpadded batch."""
     starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32).to(device)
     longest = max(lengths)
     return dict(zip(BOUNDARIES, (starts, starts, longest, longest), strict=True))
@@ -87,18 +87,18 @@ def attend(
     Args:
         module: the layer.
         query: [batch, heads, tokens, size]; without padding the batch is 1.
-        key: the same, with as many heads or a part of them.
-        value: as the keys.
-        attention_mask: of a padded batch.
-        scaling: of the logits; None: by the size of the heads.
-        is_causal: whether tokens attend to nothing behind them; None: as the layer says.
-        sliding_window: how many tokens a token attends to on each side, itself included.
-        cu_seq_lens_q: where each text begins and the last one ends: [texts + 1], int32.
-        max_length_q: tokens of the longest text.
-        kwargs: what else the model passes on.
+        key: same as the query, with the same or a smaller number of heads.
+        value: same shape as the keys.
+        attention_mask: mask of a padded batch.
+        scaling: scale of the logits; None: derived from the size of the heads.
+        is_causal: whether tokens do not attend to later tokens; None: the layer's setting.
+        sliding_window: number of tokens that a token attends to on each side, including itself.
+        cu_seq_lens_q: start of each text and end of the last: [texts + 1], int32.
+        max_length_q: number of tokens of the longest text.
+        kwargs: further arguments of the model.
 
     Raises:
-        InjectionError: the layer changes its logits in a way that this does not know.
+        InjectionError: the layer changes its logits in an unsupported way.
     """
     for name in ("position_bias", "softcap", "s_aux"):
         if kwargs.get(name) is not None:
@@ -112,7 +112,7 @@ def attend(
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     batch, heads, tokens, size = query.shape
     if cu_seq_lens_q is None or max_length_q is None:
-        # A batch whose texts are all as long: one after the other.
+        # All texts of the batch have the same length.
         cu_seq_lens_q = tokens * torch.arange(batch + 1, dtype=torch.int32, device=query.device)
         max_length_q = tokens
     # [tokens, heads, size]
@@ -123,7 +123,7 @@ def attend(
         longest=max_length_q,
         scale=size**-0.5 if scaling is None else scaling,
         causal=causal,
-        # No token of a text as short as that is out of reach.
+        # Texts that are no longer than the window need none.
         window=None if sliding_window is None or max_length_q <= sliding_window else sliding_window,
     )
     return output.reshape(batch, tokens, heads, size), None
@@ -143,14 +143,14 @@ def attend_by_text(
     """Return softmax(scale · QKᵀ) V of each text by itself: [tokens, heads, size].
 
     Args:
-        query: [tokens, heads, size] of all texts, one after the other.
-        key: the same, with as many heads or a part of them.
-        value: as the keys.
-        starts: where each text begins and the last one ends: [texts + 1], int32.
-        longest: tokens of the longest text.
-        scale: of the logits.
-        causal: whether tokens attend to nothing behind them.
-        window: how many tokens a token attends to on each side, itself included; None: to all.
+        query: [tokens, heads, size], all texts concatenated.
+        key: same as the query, with the same or a smaller number of heads.
+        value: same shape as the keys.
+        starts: start of each text and end of the last: [texts + 1], int32.
+        longest: number of tokens of the longest text.
+        scale: scale of the logits.
+        causal: whether tokens do not attend to later tokens.
+        window: number of tokens that a token attends to on each side, including itself; None: all.
     """
     size = query.shape[-1]
     if not _is_on_gpu(query):
@@ -165,7 +165,7 @@ def attend_by_text(
                 window_size_left=reach,
                 window_size_right=0 if causal and reach is not None else reach,
             )
-    # Its windows reach back only.
+    # The memory-efficient kernel supports windows to the left only.
     elif window is None and size % _EFFICIENT_MULTIPLE == 0:
         keys, values = (_for_each_head(one, query.shape[1]) for one in (key, value))
         return unpadded_attention(
@@ -179,7 +179,7 @@ def attend_by_text(
 def attended_keys(
     starts: Tensor, tokens: int, module: nn.Module, sliding_window: int | None
 ) -> Tensor:
-    """Return which tokens of an unpadded batch each may attend to: [1, 1, tokens, tokens]."""
+    """Return a mask of the tokens that each token may attend to: [1, 1, tokens, tokens]."""
     text = text_of_token(starts, tokens)
     allowed = text[:, None] == text
     return (allowed & _near(tokens, _is_causal(module), sliding_window, starts.device))[None, None]
@@ -187,16 +187,16 @@ def attended_keys(
 
 def text_of_token(starts: Tensor, tokens: int) -> Tensor:
     """Return the number of the text that each token of an unpadded batch belongs to: [tokens]."""
-    # Without being told how many there are, the CPU would have to wait for a GPU.
+    # Without `output_size`, the CPU would have to wait for the GPU.
     texts = torch.arange(len(starts) - 1, device=starts.device)
     return texts.repeat_interleave(starts.diff(), output_size=tokens)
 
 
 def _mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """Return the mask of a padded batch as sdpa has it; there is none without padding."""
+    """Return the mask of a padded batch for sdpa; there is none without padding."""
     if attention_mask is None:
         return None
-    # Also where nothing is padded, as the window would not be known.
+    # Also if nothing is padded, since sdpa does not know the window.
     skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(attention_mask=attention_mask, **{**kwargs, **skips})
 
@@ -210,7 +210,7 @@ def _is_causal(module: nn.Module) -> bool:
 
 
 def _near(tokens: int, causal: bool, window: int | None, device: torch.device) -> Tensor:
-    """Return which keys causality and the window let each query attend to: [tokens, tokens]."""
+    """Return a mask of the keys that causality and the window allow: [tokens, tokens]."""
     places = torch.arange(tokens, device=device)
     behind = places[:, None] - places
     near = behind.abs() < (tokens if window is None else window)
@@ -218,12 +218,12 @@ def _near(tokens: int, causal: bool, window: int | None, device: torch.device) -
 
 
 def _for_each_head(keys: Tensor, heads: int) -> Tensor:
-    """Repeat keys or values that several heads of queries share: [tokens, heads, size]."""
+    """Repeat keys or values that several query heads share: [tokens, heads, size]."""
     groups = heads // keys.shape[1]
     return keys if groups == 1 else keys.repeat_interleave(groups, dim=1)
 
 
-# It goes by the numbers of texts and tokens, for each of which there would be code.
+# It depends on the numbers of texts and tokens; each would be compiled separately.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _one_by_one(
     query: Tensor,
@@ -234,7 +234,7 @@ def _one_by_one(
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """Compute the attention of each text in its turn."""
+    """Compute the attention of each text in turn."""
     heads = query.shape[1]
     key, value = (_for_each_head(one, heads) for one in (key, value))
     queries, keys, values = (one.transpose(0, 1)[None] for one in (query, key, value))
@@ -265,11 +265,11 @@ def _padded(
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """Compute attention of texts that are padded for it alone, where no kernel takes the row."""
+    """Compute attention with temporary padding, if no kernel supports the row."""
     tokens, heads, _ = query.shape
     key, value = (_for_each_head(one, heads) for one in (key, value))
     columns = torch.arange(longest, device=query.device)
-    # [texts, longest]; what is behind a text's end is not read.
+    # [texts, longest]; positions beyond the end of a text are masked.
     places = (starts[:-1, None] + columns).clamp(max=tokens - 1)
     queries, keys, values = (one[places].transpose(1, 2) for one in (query, key, value))
     read = columns < starts.diff()[:, None]

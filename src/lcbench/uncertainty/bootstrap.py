@@ -62,14 +62,14 @@ class Resampled:
         draws: scores over each sample, shape (resamples, cells).
         drawn: covariance of the draws, shape (cells, cells).
         variations: variation of the scores by independent sources.
-        components: what samples are drawn from, for cells with different values.
+        components: components that samples are drawn from, for cells with different values.
         places: position of each cell in the components.
         units: name of the units: queries, pairs …
         count: number of units, not counting experiments.
         clusters: number of independent clusters of units.
         grouped: name of the clusters if there are fewer than units: documents, or groups.
-        signed: whether the score can be negative: a correlation, or a mean of values some of which
-            are.
+        signed: whether the score can be negative: a correlation, or a mean of values of which some
+            are negative.
         still: names of subsets (or splits) with a single cluster, which do not vary.
     """
 

@@ -49,7 +49,7 @@ def critical_values_of_means(groups: Sequence[NDArray[np.float64]], *levels: flo
 
     Args:
         groups: draws of the quantities of each group, shape (resamples, quantities).
-        levels: of the bands.
+        levels: confidence levels of the bands.
     """
     choices = math.prod(draws.shape[1] for draws in groups)
     if choices < 2:

@@ -185,7 +185,7 @@ def _of_function(
     """Return the intervals of the quantities of a function.
 
     Args:
-        function: of sums.
+        function: function of the sums.
         at: the sums.
         size: Σ |values| of each.
         sources: sources of the sums' variation.

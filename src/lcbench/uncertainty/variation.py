@@ -140,7 +140,7 @@ def components(
 
     Args:
         cells: with the same items.
-        name: of the task.
+        name: name of the task.
         clusters: cluster of each item, by `independent_parts`.
     """
     found = []

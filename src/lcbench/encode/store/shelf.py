@@ -49,7 +49,7 @@ _ROW_BYTES = 64
 _MANY_SMALL = 64
 # Segments that are merged into one: each is an open file meanwhile.
 _MANY_OPEN = 256
-# Segments that may wait to be written (32 MiB) before whoever adds rows has to wait for the disk.
+# Maximum number of segments (32 MiB) waiting to be written; then adding rows waits for the disk.
 _MANY_WAITING = 2
 # What shelves that are not in use may hold: indices (28 bytes a row), and rows not written yet.
 _HELD_BYTES = 128 * 2**20
@@ -405,8 +405,8 @@ class Shelf:
         """Return the rows of a segment; None: it is gone or damaged.
 
         Args:
-            segment: to open.
-            only_keys: the values are not going to be read, and so not compared with their checksum.
+            segment: segment to open.
+            only_keys: whether values are not read, so that their checksum is not verified.
         """
         segments = self._store._segments
         try:

@@ -53,36 +53,36 @@ _TOKENS = {
 
 
 def by_length_panels(
-    one: LengthBuckets, policies: Sequence[str], every: Sequence[str]
+    result: LengthBuckets, policies: Sequence[str], every: Sequence[str]
 ) -> tuple[Curves, Curves]:
     """Return the panels of the scores and of the improvements of a model on a task.
 
     Args:
-        one: scores by length.
+        result: scores by length.
         policies: policies to show; the baseline has scores only.
         every: policies of the figure, in the order of their styles.
     """
-    places = tuple(map(float, range(len(one.buckets))))
-    names = [bucket.label for bucket in one.buckets]
+    places = tuple(map(float, range(len(result.buckets))))
+    names = [bucket.label for bucket in result.buckets]
     others = [policy for policy in every if policy != BASELINE]
     orders = {policy: place for place, policy in enumerate(others)}
 
     def series(policy: str, points: Sequence[Point]) -> Series:
         name = f"τ = {policy}"
-        of = f"{one.label}, {one.task}"
+        of = f"{result.label}, {result.task}"
         return Series(name, places, tuple(points), orders.get(policy), of)
 
     scores = [
-        series(policy, list(map(Point, names, one.scores[policy])))
-        for policy in one.policies
+        series(policy, list(map(Point, names, result.scores[policy])))
+        for policy in result.policies
         if policy in policies
     ]
     improvements = []
-    for policy in one.policies:
+    for policy in result.policies:
         if policy not in policies or policy == BASELINE:
             continue
         points = []
-        for name, change in zip(names, one.changes[policy], strict=True):
+        for name, change in zip(names, result.changes[policy], strict=True):
             known = None if change.uncertainty is None else change.uncertainty.excludes_zero
             points.append(
                 Point(name, change.value, change.ends, certainty(change.ends, known))
@@ -90,16 +90,16 @@ def by_length_panels(
                 else Point(name, None)
             )
         improvements.append(series(policy, points))
-    counts = tuple(bucket.count for bucket in one.buckets)
-    along = f"{_TOKENS[one.by]}, and number of items"
+    counts = tuple(bucket.count for bucket in result.buckets)
+    along = f"{_TOKENS[result.by]}, and number of items"
     ticks = tuple(
         (place, f"{bucket.label}\n{bucket.count:,}")
-        for place, bucket in zip(places, one.buckets, strict=True)
+        for place, bucket in zip(places, result.buckets, strict=True)
     )
     return (
-        Curves(one.task, tuple(scores), along, ticks, f"{one.metric} × 100", counts=counts),
+        Curves(result.task, tuple(scores), along, ticks, f"{result.metric} × 100", counts=counts),
         Curves(
-            one.label,
+            result.label,
             tuple(improvements),
             along,
             ticks,
@@ -126,11 +126,11 @@ def all_panels(
     ]
     by_items = [
         (
-            " · ".join((one.label, one.task, f"by {one.by}")),
-            *by_length_panels(one, one.policies, ordered_policies(one.policies)),
+            " · ".join((result.label, result.task, f"by {result.by}")),
+            *by_length_panels(result, result.policies, ordered_policies(result.policies)),
         )
-        for one in sorted(buckets, key=lambda one: _ORDER.index(one.by))
-        if one.tells_lengths_apart
+        for result in sorted(buckets, key=lambda result: _ORDER.index(result.by))
+        if result.tells_lengths_apart
     ]
     return by_splits + by_items
 
@@ -186,7 +186,7 @@ def by_length_figures(
         buckets: results of `by_length.buckets_of`; only those with two lengths or more are drawn.
         policies: policies to draw besides the baseline, by label of the model.
     """
-    drawn = [one for one in buckets if one.tells_lengths_apart]
+    drawn = [result for result in buckets if result.tells_lengths_apart]
     return [
         _figure([drawn[place] for place in page], policies)
         for page in pages(len(drawn), _ROWS_PER_PAGE)
@@ -200,15 +200,15 @@ def by_length_csv(buckets: Sequence[LengthBuckets]) -> str:
         (*header, "policy", "score", "improvement", "interval_low", "interval_high"),
         (
             (
-                *(one.group, one.column, one.task, one.label, one.by, one.metric),
+                *(result.group, result.column, result.task, result.label, result.by, result.metric),
                 *(bucket.low, bucket.high, bucket.count, policy),
-                one.scores[policy][place],
+                result.scores[policy][place],
                 *(change.value, *(change.ends or (None, None))),
             )
-            for one in buckets
-            for place, bucket in enumerate(one.buckets)
-            for policy in one.policies
-            for change in [one.change(policy, place)]
+            for result in buckets
+            for place, bucket in enumerate(result.buckets)
+            for policy in result.policies
+            for change in [result.change(policy, place)]
         ),
     )
 
@@ -219,9 +219,9 @@ def _figure(buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[st
     All positions are computed here, since matplotlib's layout engines draw each figure twice and
     there may be forty figures.
     """
-    asked = {one.label: {BASELINE, *policies[one.label]} for one in buckets}
+    asked = {result.label: {BASELINE, *policies[result.label]} for result in buckets}
     every = ordered_policies(policy for own in asked.values() for policy in own)
-    rows = [by_length_panels(one, sorted(asked[one.label]), every) for one in buckets]
+    rows = [by_length_panels(result, sorted(asked[result.label]), every) for result in buckets]
     others = [policy for policy in every if policy != BASELINE]
     looks = {policy: style(place) for place, policy in enumerate(others)}
     handles = [
@@ -230,8 +230,8 @@ def _figure(buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[st
     known = {
         point.known
         for _, panel in rows
-        for one in panel.series
-        for point in one.points
+        for series in panel.series
+        for point in series.points
         if point.known is not None
     }
     handles += legend_marks(known)

@@ -126,7 +126,7 @@ def buckets_of(
             )
             chosen = [_inside(lengths, bucket.low, bucket.high) for bucket in buckets]
             parts = [
-                scores_and_changes(items, one, place.policies, resamples, seed) for one in chosen
+                scores_and_changes(items, mask, place.policies, resamples, seed) for mask in chosen
             ]
             found.append(empty.filled(place.policies, parts))
     return found
@@ -141,10 +141,10 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     Returns:
         None if there is nothing to show.
     """
-    shown = [one for one in found if one.tells_lengths_apart]
+    shown = [result for result in found if result.tells_lengths_apart]
     if not shown:
         return None
-    columns = sorted({_column(bucket) for one in shown for bucket in one.buckets})
+    columns = sorted({_column(bucket) for result in shown for bucket in result.buckets})
 
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
@@ -153,7 +153,7 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     ]
     notes += notes_of_intervals("the bucket", shown)
     left_out = dict.fromkeys(
-        f"{one.task} (by {one.by})" for one in found if not one.tells_lengths_apart
+        f"{result.task} (by {result.by})" for result in found if not result.tells_lengths_apart
     )
     if left_out:
         notes.append(f"Left out, fewer than two lengths with a score: {', '.join(left_out)}.")
@@ -163,7 +163,10 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
         header=("τ", "", *map(_column_name, columns)),
         labels=2,
         sections=sections_of(
-            shown, lambda one: one.heading, lambda one: _length_rows(one, columns), shown
+            shown,
+            lambda result: result.heading,
+            lambda result: _length_rows(result, columns),
+            shown,
         ),
         notes=tuple(notes),
     )
@@ -202,9 +205,9 @@ def _column_name(column: tuple[int, float]) -> str:
 
 
 def _length_rows(
-    one: LengthBuckets, columns: Sequence[tuple[int, float]]
+    result: LengthBuckets, columns: Sequence[tuple[int, float]]
 ) -> Iterator[tuple[Entry, ...]]:
-    places = {_column(bucket): place for place, bucket in enumerate(one.buckets)}
+    places = {_column(bucket): place for place, bucket in enumerate(result.buckets)}
 
     def row(policy: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         own = list(entries)
@@ -213,10 +216,10 @@ def _length_rows(
 
     counts = (
         Entry(f"{bucket.count:,}", bucket.count, tooltip=f"{bucket.label} tokens")
-        for bucket in one.buckets
+        for bucket in result.buckets
     )
     yield row("", "items", counts)
-    for policy in one.policies:
-        yield row(policy, one.metric, map(number, one.scores[policy]))
+    for policy in result.policies:
+        yield row(policy, result.metric, map(number, result.scores[policy]))
         if policy != BASELINE:
-            yield row(policy, "relative (%)", map(change_entry, one.changes[policy]))
+            yield row(policy, "relative (%)", map(change_entry, result.changes[policy]))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Compare = Callable[["CellFiles", "CellFiles"], Uncertainty | None]
 
-# mteb's results have a fourth decimal that other hardware and versions leave as it is.
+# Other hardware and library versions do not change scores in the fourth decimal.
 _EQUAL = 1e-4
 
 # Maximum number of cells that a note lists, and maximum length of a value in it.
@@ -88,7 +88,7 @@ def compare_folders(
     pairs.sort(key=_places([key for key, _, _ in pairs]))
     rows: dict[str, list[tuple[Entry, ...]]] = {}
     differences: list[tuple[float, _Key]] = []
-    told, unknown = 0, 0
+    significant, unknown = 0, 0
     for done, (key, here, there) in enumerate(pairs):
         difference, gain, uncertainty = None, None, None
         if here.score is not None and there.score is not None and here.parts == there.parts:
@@ -97,7 +97,7 @@ def compare_folders(
             differences.append((difference, key))
             if compare is not None and gain is not None:
                 uncertainty = compare(here.files, there.files)
-            told += uncertainty is not None and uncertainty.excludes_zero
+            significant += uncertainty is not None and uncertainty.excludes_zero
             unknown += uncertainty is None
         rows.setdefault(key[0], []).append(
             (
@@ -119,8 +119,8 @@ def compare_folders(
     ]
     if differences:
         notes.append(
-            f"Differences that are significant (95 % interval): {told}; not significant: "
-            f"{len(differences) - told - unknown}; unknown: {unknown}."
+            f"Differences that are significant (95 % interval): {significant}; not significant: "
+            f"{len(differences) - significant - unknown}; unknown: {unknown}."
         )
     return Table(
         name="comparison",

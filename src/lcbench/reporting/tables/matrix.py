@@ -156,11 +156,12 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
     known = [one for one in every if one is not None]
     if not known:
         return ["Of none of the pairs is it known whether it differs significantly from zero."]
-    told = sum(one.excludes_zero for one in known)
+    significant = sum(one.excludes_zero for one in known)
     corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
     notes = [
-        f"Of {len(known)} pairs of a task's τ and τ = 1, {told} differ significantly from zero, by "
-        f"interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after Holm's correction."
+        f"Of {len(known)} pairs of a task's τ and τ = 1, {significant} differ significantly from "
+        f"zero, by interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after Holm's "
+        "correction."
     ]
     few = sum(one.is_too_few for one in known)
     if few:

@@ -40,9 +40,9 @@ _FOOTNOTE_RANKS = (
 
 def comparison_tables(comparisons: Sequence[Comparison]) -> tuple[Table, ...]:
     """Return the paper's tables that have a number in common with lcbench's, compared with it."""
-    names = dict.fromkeys(one.table for one in comparisons if one.ours is not None)
+    names = dict.fromkeys(pair.table for pair in comparisons if pair.ours is not None)
     return tuple(
-        _table(title, [one for one in comparisons if one.table == title]) for title in names
+        _table(title, [pair for pair in comparisons if pair.table == title]) for title in names
     )
 
 
@@ -53,25 +53,25 @@ def comparison_values(comparisons: Sequence[Comparison]) -> Table:
     """
     rows = (
         (
-            *(one.table, one.name or one.model, one.revision, str(one.window or "")),
-            *(one.policy, one.row, one.column),
-            *(one.paper, one.ours, one.difference, one.noise),
-            *(one.within, note(one)),
+            *(pair.table, pair.name or pair.model, pair.revision, str(pair.window or "")),
+            *(pair.policy, pair.row, pair.column),
+            *(pair.paper, pair.ours, pair.difference, pair.noise),
+            *(pair.within, note(pair)),
         )
-        for one in comparisons
+        for pair in comparisons
     )
     return of_values("paper", "Comparison with the paper", _HEADER, rows)
 
 
-def note(one: Comparison) -> str:
+def note(pair: Comparison) -> str:
     """Return the note on a compared number."""
-    return "; ".join(text for text in (one.present, one.doubt, one.note) if text)
+    return "; ".join(text for text in (pair.present, pair.doubt, pair.note) if text)
 
 
 def summary(comparisons: Sequence[Comparison]) -> str:
     """Return how many numbers were compared, and how many of them agree, in a sentence."""
-    shared = [one for one in comparisons if one.ours is not None]
-    counts = {word: sum(one.within == word for one in shared) for word in _WITHIN}
+    shared = [pair for pair in comparisons if pair.ours is not None]
+    counts = {word: sum(pair.within == word for pair in shared) for word in _WITHIN}
     return (
         f"Of {len(shared)} numbers {counts['yes']} agree with the paper within the noise and "
         f"{counts['no']} do not; {counts['unknown']} cannot be compared."
@@ -80,15 +80,15 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 
 def _table(title: str, comparisons: Sequence[Comparison]) -> Table:
     order = [*COLUMN_ORDER, AVERAGE]
-    columns = list(dict.fromkeys(one.column for one in comparisons))
+    columns = list(dict.fromkeys(pair.column for pair in comparisons))
     columns.sort(key=lambda column: order.index(column) if column in order else 0)
-    models = [model for model, _ in {(one.model, one.revision) for one in comparisons}]
+    models = [model for model, _ in {(pair.model, pair.revision) for pair in comparisons}]
     rows: dict[tuple[str, str, str], dict[str, Comparison]] = {}
-    for one in comparisons:
-        label = "All models" if one.model == ALL_MODELS else one.model
-        if models.count(one.model) > 1:
-            label += f" ({one.revision[:8]})"
-        rows.setdefault((label, one.row, one.policy), {})[one.column] = one
+    for pair in comparisons:
+        label = "All models" if pair.model == ALL_MODELS else pair.model
+        if models.count(pair.model) > 1:
+            label += f" ({pair.revision[:8]})"
+        rows.setdefault((label, pair.row, pair.policy), {})[pair.column] = pair
     sections = []
     for (label, row, policy), of in rows.items():
         heading = _ROW_NAMES.get(row, row) + (f", τ = {policy}" if policy else "")
@@ -107,36 +107,36 @@ def _table(title: str, comparisons: Sequence[Comparison]) -> Table:
     )
 
 
-def _entries(one: Comparison | None) -> tuple[Entry, Entry, Entry, Entry]:
+def _entries(pair: Comparison | None) -> tuple[Entry, Entry, Entry, Entry]:
     """Return the paper's number, ours, the difference, and the noise."""
     missing = Entry(MISSING_VALUE)
-    if one is None:
+    if pair is None:
         return (missing,) * 4
-    digits = 1 if one.table == TABLE_3 else 2
-    paper = Entry(f"{one.paper:.{digits}f}{_DOUBT if one.doubt else ''}", one.paper)
-    if one.ours is None or one.difference is None:
-        return paper, Entry(one.present.rpartition(" ")[0]), missing, missing
+    digits = 1 if pair.table == TABLE_3 else 2
+    paper = Entry(f"{pair.paper:.{digits}f}{_DOUBT if pair.doubt else ''}", pair.paper)
+    if pair.ours is None or pair.difference is None:
+        return paper, Entry(pair.present.rpartition(" ")[0]), missing, missing
     return (
         paper,
-        Entry(f"{round(one.ours, digits) + 0.0:.{digits}f}", one.ours),
+        Entry(f"{round(pair.ours, digits) + 0.0:.{digits}f}", pair.ours),
         Entry(
-            f"{round(one.difference, digits) + 0.0:+.{digits}f} {_WITHIN[one.within]}",
-            one.difference,
-            tooltip=note(one),
+            f"{round(pair.difference, digits) + 0.0:+.{digits}f} {_WITHIN[pair.within]}",
+            pair.difference,
+            tooltip=note(pair),
         ),
         missing
-        if one.noise is None
-        else Entry(f"{one.noise:.{digits}f}", one.noise, style="detail"),
+        if pair.noise is None
+        else Entry(f"{pair.noise:.{digits}f}", pair.noise, style="detail"),
     )
 
 
 def _footnotes(title: str, comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield _FOOTNOTE_WITHIN
-    if any(one.present for one in comparisons):
+    if any(pair.present for pair in comparisons):
         yield _FOOTNOTE_PRESENT
     if title == TABLE_2:
         yield _FOOTNOTE_ROLES
     if title == TABLE_3:
         yield _FOOTNOTE_RANKS
-    doubts = dict.fromkeys(one.doubt for one in comparisons if one.doubt)
+    doubts = dict.fromkeys(pair.doubt for pair in comparisons if pair.doubt)
     yield from (f"{_DOUBT} {title}: {doubt}." for doubt in doubts)
