@@ -16,7 +16,7 @@ JOBS ?= 2
 TESTS ?= not exhaustive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo collapse prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint docs report verify clean
+.PHONY: help setup demo collapse figures prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint docs report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ demo: setup  ## a real model, real text, four temperatures: Table 1 in a few min
 
 collapse: setup  ## measure whether MiniLM's embeddings of long texts crowd together, offline
 	@$(BIN)/python -m lcbench collapse $(ARGS)
+
+figures: setup  ## the paper's figures of MiniLM, offline, into results/figures (with MIRROR also of QMSum)
+	@$(BIN)/python scripts/make_figures.py $(if $(wildcard $(MIRROR)),--mirror "$(MIRROR)") $(ARGS)
 
 prefetch: setup  ## fetch the models and data of the paper's Table 1 into MIRROR=mirror
 	@$(BIN)/python -m lcbench estimate sweep=paper "mirror=$(MIRROR)" $(ARGS)

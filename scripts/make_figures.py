@@ -1,0 +1,172 @@
+"""Make the paper's figures that can be made offline, with MiniLM on real texts: results/figures/.
+
+`python scripts/make_figures.py`: docstrings of installed libraries; with `--mirror PATH` also
+QMSum, where it lies there. The folder gets pictures, their data (numbers alone, no text), and an
+index with a sentence on each: what the paper claims, and whether it is seen.
+"""
+
+import argparse
+import csv
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lcbench
+from lcbench.measures.figures import Number, PaperFigure
+from lcbench.reporting.figures.paper import by_number, sentence_of, stem_of, title_of
+
+OUT = Path(__file__).parents[1] / "results" / "figures"
+OF_DOCUMENTS: tuple[Number, ...] = ("1b", "1c", "2", "3", "4", "5", "12", "position")
+OF_CLASSES: tuple[Number, ...] = ("1a", "6")
+TAU = 0.8
+MODEL: dict[str, Any] = {"model": "minilm", "model.window": 512, "offline": True}
+# Figures of scores, by the names of files of a report.
+OF_SCORES = {
+    "figure-7": (
+        "Figures 7 and 13: nDCG@100 of the shortest and the longest queries",
+        "by-query-length.csv",
+        "longer queries gain more from a lower τ",
+    ),
+    "figure-8": (
+        "Figures 8 and 14: accuracy by intervals of length and τ",
+        "by-hundreds.csv",
+        "longer texts gain more from a lower τ",
+    ),
+}
+QMSUM = "LEMBQMSumRetrieval"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mirror", type=Path, help="a folder of datasets, for QMSum")
+    parser.add_argument("--out", type=Path, default=OUT, help="where the figures go")
+    parser.add_argument("--documents", type=int, default=600, help="docstrings that are read")
+    chosen = parser.parse_args()
+    began = time.monotonic()
+    mirror = (
+        chosen.mirror if chosen.mirror and (chosen.mirror / "dwzhu/LongEmbed").exists() else None
+    )
+    shutil.rmtree(chosen.out, ignore_errors=True)
+    chosen.out.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = list(make(Path(scratch), chosen.out, mirror, chosen.documents))
+    index = [
+        "# The paper's figures, of MiniLM",
+        "",
+        "Made by `make figures`, offline: all-MiniLM-L6-v2 with a window of 512 tokens, on "
+        f"docstrings of installed libraries{' and QMSum' if mirror else ''}. Of each: what the "
+        "paper (arXiv:2410.24200v1) claims, and whether it is seen; `.csv` has the data. Figures "
+        "that are not made, and why: `docs/paper.md`.",
+        "",
+        *lines,
+    ]
+    (chosen.out / "README.md").write_text("\n".join(index), encoding="utf-8")
+    print(f"written to {chosen.out} in {time.monotonic() - began:.0f} s")
+
+
+def make(scratch: Path, out: Path, mirror: Path | None, documents: int) -> Iterator[str]:
+    """Make all figures, and yield the lines of the index."""
+    common = {**MODEL, "store.folder": scratch / "store", "docs": {"documents": documents}}
+    figures: list[PaperFigure] = []
+    for task, numbers in (
+        ("DocstringRetrieval", OF_DOCUMENTS),
+        ("DocstringLibraryClassification", OF_CLASSES),
+    ):
+        found = lcbench.collapse(
+            tasks=task,
+            tau=TAU,
+            measures=[],
+            figures=list(numbers),
+            results_dir=scratch / "collapse",
+            **common,
+        )
+        found.report(scratch / task)
+        figures += found.figures
+        for number in numbers:
+            for kind in ("png", "csv"):
+                name = f"{stem_of(number)}.{kind}"
+                shutil.copyfile(scratch / task / "figures" / name, out / name)
+    for number, group in by_number(figures).items():
+        yield from (f"## {title_of(number)}", "")
+        yield from (f"![{title_of(number)}]({stem_of(number)}.png)", "")
+        yield from (sentence_of(group[0]), "")
+    yield from of_scores(scratch, out, mirror, common)
+
+
+def of_scores(
+    scratch: Path, out: Path, mirror: Path | None, common: dict[str, Any]
+) -> Iterator[str]:
+    """Make the figures of scores from a report's tables, and yield their lines of the index."""
+    tasks = ["DocstringRetrieval", "DocstringLibraryClassification", *([QMSUM] if mirror else [])]
+    results = lcbench.evaluate(
+        tasks=tasks,
+        tau=[TAU, {"query": TAU, "document": 1.0}, {"query": 1.0, "document": TAU}],
+        results_dir=scratch / "runs",
+        mirror=mirror,
+        **common,
+    )
+    folder = results.report(scratch / "report").folder
+    for stem, (title, name, claim) in OF_SCORES.items():
+        shutil.copyfile(folder / "tables" / name, out / f"{stem}.csv")
+        yield from (
+            f"## {title}",
+            "",
+            f"The paper: {claim}. Here: {ends(out / f'{stem}.csv')}.",
+            "",
+        )
+    for kind in ("png", "csv"):
+        shutil.copyfile(folder / "figures" / f"roles.{kind}", out / f"figure-9.{kind}")
+    title = "Figures 9 and 15: τ of queries by τ of documents"
+    with (out / "figure-9.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["improvement"]]
+    gains = [
+        f"{row['what']} {float(row['improvement']):+.1f} % at τ = {float(row['query_tau']):g} for "
+        f"queries and {float(row['document_tau']):g} for documents"
+        for what in dict.fromkeys(row["what"] for row in rows)
+        for row in [max((one for one in rows if one["what"] == what), key=_improvement)]
+    ]
+    yield from (f"## {title}", "", f"![{title}](figure-9.png)", "")
+    yield (
+        "The paper: a pair of temperatures below 1 is better than 1 for both. Here the best of "
+        f"{{1, {TAU:g}}}²: {'; '.join(gains)}."
+    )
+    yield ""
+
+
+def _improvement(row: dict[str, str]) -> float:
+    return float(row["improvement"])
+
+
+def ends(path: Path) -> str:
+    """Return how the shortest and the longest of a report's table change at the lower τ."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row[""] == "relative (%)"]
+    return "; ".join(
+        _compared(section, [row for row in rows if row["section"] == section])
+        for section in dict.fromkeys(row["section"] for row in rows)
+    )
+
+
+def _compared(section: str, rows: Sequence[dict[str, str]]) -> str:
+    column = f"τ = {TAU:g}"
+    label = next(iter(key for key in rows[0] if key not in ("section", "Count")))
+    parts = []
+    limits = []
+    for row in (rows[0], rows[-1]):
+        value, low, high = (float(row[f"{column}{end}"] or "nan") for end in ("", " low", " high"))
+        limits.append((low, high))
+        parts.append(f"{row[label]} {value:+.1f} % ({low:+.1f} to {high:+.1f})")
+    (short_low, short_high), (long_low, long_high) = limits
+    verdict = "cannot be told"
+    if long_low > short_high:
+        verdict = "seen"
+    elif long_high < short_low:
+        verdict = "not seen, but the opposite"
+    return f"{verdict}, {section}: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    main()
