@@ -371,3 +371,18 @@ def test_a_plain_script_scores_in_processes_of_its_own(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.stdout, done.stderr) == ("begins\n2 {}\n", "")
+
+
+def test_corrections_have_a_column_of_their_own(asked: dict[str, Any], results: Any) -> None:
+    few = {**asked, "tasks": "STS12", "tau": [1.0, 0.9], "correct": [None, "centre"]}
+    found = lcbench.evaluate(**few, progress=Recorded())
+    rows = found.scores[["tau", "correct", "score"]]
+    assert list(zip(rows["tau"], rows["correct"], strict=True)) == [
+        *((1.0, ""), (0.9, ""), (1.0, "centre"), (0.9, "centre")),
+    ]
+    assert rows["score"].nunique() == 4
+    assert found.table1.index.names[-2:] == ["tau", "correct"]
+    assert set(found.items()["correct"]) == {"", "centre"}
+    # Those without a correction are as they were.
+    before = results.scores.query("task == 'STS12'").set_index("tau")["score"]
+    assert rows["score"].tolist()[:2] == [before["1"], before["0.9"]]

@@ -14,8 +14,9 @@ from lcbench.api import overrides
 from lcbench.api.explain import explain
 from lcbench.cli import app, console
 from lcbench.errors import RequestError
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.settings.read import read
-from lcbench.tempscale.policy import ByRole, Constant
+from lcbench.tempscale.policy import ByRole
 
 
 def test_the_worst_status_counts() -> None:
@@ -130,7 +131,7 @@ def test_a_policy_takes_the_place_of_a_sweeps_temperatures(sweep: str) -> None:
     words = overrides.read_words([f"sweep={sweep}", policy], "config")
     settings = read({"minilm": composed_by_hydra(*words)})
     # With the baseline, as always.
-    assert settings.policies == (Constant(1.0), ByRole(query=0.8, document=1.0))
+    assert settings.repairs == (NO_REPAIR, Repair(ByRole(query=0.8, document=1.0)))
     # A model that is exported has one policy.
     assert overrides.read_words([policy], "export") == [policy]
 

@@ -46,7 +46,7 @@ def test_short_texts() -> None:
     one = estimate(asked("tasks=[STSBenchmark]", "tau=[0.9,0.8]"))
     first, second = 74107 / 1379 / 4.3 + 2, 73779 / 1379 / 4.3 + 2
     tokens = (1256 * first, 1337 * second)
-    assert (one.cells, one.models, one.policies, one.tasks) == (3, 1, 3, 1)
+    assert (one.cells, one.models, one.repairs, one.tasks) == (3, 1, 3, 1)
     assert one.texts == 3 * (1256 + 1337)
     assert one.tokens == round(3 * sum(tokens))
     # MiniLM: 6 layers, 384 wide.
@@ -59,6 +59,15 @@ def test_short_texts() -> None:
     assert (one.unsized, one.unshaped, one.other_languages) == ((), (), False)
 
 
+def test_corrections_encode_nothing_that_their_temperature_has_not() -> None:
+    few = estimate(asked("tasks=[STSBenchmark]", "tau=[1.0,0.9]"))
+    one = estimate(asked("tasks=[STSBenchmark]", "tau=[1.0,0.9]", "correct=[null,centre,whiten]"))
+    assert (one.cells, one.repairs, few.repairs) == (6, 6, 2)
+    assert (one.texts, one.tokens) == (few.texts, few.tokens)
+    assert one.foresight is not None
+    assert "among 5 repairs" in one.foresight.sentence()
+
+
 def test_long_texts_are_cut_at_the_window() -> None:
     task = "tasks=[LEMBQMSumRetrieval]"
     own = estimate(asked(task)).tokens
@@ -69,7 +78,7 @@ def test_long_texts_are_cut_at_the_window() -> None:
 
 def test_the_paper_counts_before_any_of_its_models_is_here() -> None:
     one = estimate(asked("sweep=paper", models=("ance", "gtr", "gist", "bge", "e5")))
-    assert (one.cells, one.models, one.policies, one.tasks) == (1400, 5, 7, 40)
+    assert (one.cells, one.models, one.repairs, one.tasks) == (1400, 5, 7, 40)
     assert one.texts == 35 * 3_472_592
     assert one.unshaped == one.unsized == ()
     assert one.other_languages
@@ -193,7 +202,7 @@ def test_a_sentence() -> None:
         cells=1400,
         done=0,
         models=5,
-        policies=7,
+        repairs=7,
         tasks=40,
         texts=121_540_720,
         tokens=11_987_654_321,

@@ -21,6 +21,7 @@ import lcbench
 from lcbench.encode.load import load
 from lcbench.errors import InjectionError, MissingError, RequestError
 from lcbench.hub.models import LocatedModel, locate
+from lcbench.repair.repair import Repair
 from lcbench.results.cell import Protocol
 from lcbench.run.export import export
 from lcbench.tempscale.policy import parse
@@ -90,7 +91,7 @@ def test_weights_that_the_checkpoint_lacks_are_never_random(
         assert "embeddings.LayerNorm.bias" in str(caught.value)
     out = tmp_path / "out"
     with pytest.raises(RequestError, match="its checkpoint lacks"):
-        export(settings(folder), parse(0.8), out, offline=True)
+        export(settings(folder), Repair(parse(0.8)), out, offline=True)
     assert not out.exists()
 
 

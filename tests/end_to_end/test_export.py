@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import lcbench
+from lcbench.errors import RequestError
 
 TEXTS = ["A short text.", "The temperature divides the attention logits. " * 30]
 
@@ -48,7 +50,8 @@ def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: P
     assert np.abs(np.load(tmp_path / "found.npy") - expected).max() / largest < 1e-5
     assert np.abs(plain - expected).max() / largest > 1e-2
     card = (tmp_path / "at-0.8" / "README.md").read_text(encoding="utf-8")
-    assert "attention temperature τ = 0.8" in card
+    assert "# all-MiniLM-L6-v2 with τ = 0.8" in card
+    assert "correct" not in card
     # Nothing is left beside it.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at-0.8", "found.npy"]
 
@@ -74,3 +77,62 @@ def test_what_cannot_be_exported(run, tmp_path: Path, arguments: list[str], mess
     assert "lcbench: error: " in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("tau", "correct", "kept"),
+    [
+        (1.0, {"centre": {"on": "docstrings"}}, 32),
+        (0.8, {"abtt": {"components": 3, "on": "docstrings"}}, 32),
+        (1.0, {"whiten": {"dimensions": 8, "on": "docstrings"}}, 8),
+    ],
+)
+def test_a_correction_is_exported_as_modules(
+    tmp_path: Path, make_model, tau: float, correct: dict[str, Any], kept: int
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.repair.correction import parse
+    from lcbench.repair.fit import fit
+    from lcbench.tasks.reference import texts_of
+
+    folder = make_model("bert")
+    out = lcbench.export(folder, tau, tmp_path / "corrected", correct=correct, offline=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, out, tmp_path / "found.npy", *TEXTS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "lcbench cannot be imported" in loaded.stdout, loaded.stderr
+    model = SentenceTransformer(str(folder), device="cpu")
+    correction = parse(correct)
+    with lcbench.inject(model, tau):
+        fitted = fit(correction, model.encode(texts_of(str(correction.on))))
+        expected = fitted.apply(model.encode(TEXTS))
+    found = np.load(tmp_path / "found.npy")
+    assert found.shape == (len(TEXTS), kept)
+    # A random model's embeddings are nearly alike: what little differs has float32's errors.
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"{correction.canonical}, fitted on 1,000 texts" in " ".join(card.split())
+    assert ("softmax" in card) is (tau != 1)
+
+
+@pytest.mark.parametrize(
+    ("correct", "message"),
+    [
+        ("centre", "Name the texts: 'correct={centre: {on: docstrings}}'"),
+        ({"whiten": 8}, "Name the texts: 'correct={whiten: {dimensions: 8, on: docstrings}}'"),
+        ({"centre": {"bins": 3, "on": "docstrings"}}, "a mean for each length cannot be stored"),
+        ({"abtt": {"components": 32, "on": "docstrings"}}, "would leave nothing of embeddings"),
+        (["centre"], "a model is exported with one correction"),
+    ],
+)
+def test_corrections_that_cannot_be_exported(
+    tmp_path: Path, make_model, correct: Any, message: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        lcbench.export(make_model("bert"), None, tmp_path / "new", correct=correct, offline=True)
+    assert message in str(refused.value)
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from lcbench.encode.load import load
 from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub.models import locate
+from lcbench.repair.repair import Repair
 from lcbench.run.export import export
 from lcbench.tempscale.policy import parse
 
@@ -493,7 +494,7 @@ def test_windows_by_role_end_with_the_positions(tmp_path: Path, make_model: Make
 def test_a_model_whose_window_was_capped_is_exported(tmp_path: Path, make_model: MakeModel) -> None:
     folder = stating(make_model("roberta"), tmp_path, max_seq_length=512)
     out = tmp_path / "exported"
-    assert export(settings(folder), parse(0.8), out, offline=True) < 1e-5
+    assert export(settings(folder), Repair(parse(0.8)), out, offline=True) < 1e-5
     assert locate(settings(out), offline=True).own_window == 63
 
 

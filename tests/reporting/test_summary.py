@@ -190,3 +190,23 @@ def test_what_is_not_significant_by_its_test_is_no_finding():
     few = {**improvement(-12.9, -26.1, -2.9), "significant": False}
     ((_, text),) = findings({"models": [model("m", **few)]})[1]
     assert text.endswith("(95 % interval −26.10 to −2.90), not significantly different from zero.")
+
+
+def test_repairs_that_are_not_temperatures_are_called_repairs() -> None:
+    gain = {"value": 2.0, "low": 0.5, "high": 3.5, "tried": 3, "significant": True}
+    loss = {"value": -2.0, "low": -3.5, "high": 0.5, "tried": 3, "significant": False}
+    model = {
+        "label": "m",
+        "best": "0.9 + correct=centre",
+        "policies": ["1", "0.9", "correct=centre", "0.9 + correct=centre"],
+        "scores": {"1": {"Avg": 50.0}},
+        "improvements": {"0.9": {"Avg": loss}, "0.9 + correct=centre": {"Avg": gain}},
+    }
+    (found,) = headlines({"models": [model]})
+    assert found["text"] == (
+        "use τ = 0.9 + centre: Avg +2.00 % (95 % interval +0.50 to +3.50, counting the choice "
+        "among 3 repairs)."
+    )
+    model["improvements"] = {"correct=centre": {"Avg": loss}}
+    (found,) = headlines({"models": [model]})
+    assert found["text"].startswith("no repair beat the baseline; the closest is centre: Avg −2.00")

@@ -17,7 +17,9 @@ from lcbench.reporting.score_table import (
     relative_improvement,
     temperature,
 )
+from lcbench.reporting.statistics import NOTHING
 from lcbench.reporting.table1 import build_tables
+from lcbench.reporting.tables.main_results import main_table
 
 COLUMNS = ("Class", "Clust", "Summ", "STS", "BeirRetr", "Rerank", "LongEmbRetr", "Avg")
 # Table 1 of the paper: per model raw, ours and the relative improvement as printed.
@@ -698,3 +700,40 @@ def test_a_constant_that_lacks_tasks_goes_before_roles_that_have_all_but_not_one
     assert table.notes[1:] == ("model: no constant τ has all tasks; τ = 0.8 has the most",)
     (table,) = build_tables(frame(*cells), None, {"org/model": ["0.8", by_role]})
     assert table.blocks[0].best == by_role
+
+
+def test_corrections_come_after_temperatures_each_from_large_tau_to_small() -> None:
+    asked = [
+        *("correct=whiten", "correct=abtt=10", "0.8 + correct=abtt=3", "correct=abtt=3"),
+        *("0.9 + correct=abtt=3", "0.8", "query=0.8,document=1", "1", "0.9"),
+        "query=0.8,document=1 + correct=abtt=3",
+    ]
+    assert ordered_policies(asked) == (
+        *("1", "0.9", "0.8", "query=0.8,document=1"),
+        *("correct=abtt=3", "0.9 + correct=abtt=3", "0.8 + correct=abtt=3"),
+        "query=0.8,document=1 + correct=abtt=3",
+        *("correct=abtt=10", "correct=whiten"),
+    )
+
+
+def test_a_correction_is_ours_if_it_is_the_best() -> None:
+    scores = frame(
+        *(
+            cell(policy, task, score)
+            for task in ("A", "B")
+            for policy, score in [("1", 0.5), ("0.9", 0.52), ("correct=centre", 0.55)]
+        ),
+        cell("0.8", "A", 0.9),
+        cell("0.8 + correct=centre", "A", 0.4),
+    )
+    (table,) = build_tables(scores)
+    (block,) = table.blocks
+    assert block.best == "correct=centre"
+    assert table.words == ("repair", "repairs")
+    assert any(
+        note.endswith("τ = 0.8 and τ = 0.8 + centre, Class: missing B") for note in table.notes
+    )
+    found = main_table(table, NOTHING)
+    texts = [row[0].text for row in found.sections[0].rows]
+    assert texts[:2] == ["raw, τ = 1", "ours, centre"]
+    assert "ours is the best repair that was tried" in found.footnotes[0]

@@ -577,7 +577,7 @@ def test_a_result_counts_only_in_its_own_place(results: Results) -> None:
     assert set(frame["policy"][frame["revision"] == "0" * 40]) == {"1", "0.8"}
     told = "\n".join(warnings)
     for words in (
-        "τ 0.7, not 0.5",
+        "repair 0.7, not 0.5",
         f"revision {'f' * 40}, not {'0' * 40}",
         "model some__model, not other__model",
         f"protocol {group.name}, not {group.name}-backup",
@@ -753,7 +753,7 @@ def test_a_long_name_has_a_place_and_a_report_shows_all_of_it(tmp_path: Path) ->
     here.folder.rename(there.folder)
     frame, warnings = read(results)
     assert list(frame["policy"]) == ["1"]
-    assert f"is the result of another cell: τ {policy.canonical}" in warnings[0]
+    assert f"is the result of another cell: repair {policy.canonical}" in warnings[0]
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "長" * 85, "名.jsonl" * 28])

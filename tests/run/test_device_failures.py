@@ -71,7 +71,7 @@ def settings(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr(runner, "_RETRY_DELAY_SECONDS", 0.0)
     chaos_program.make_data(tmp_path / "mirror")
     whole = chaos_program.settings_of(tmp_path, model, "runs")
-    return replace(whole, tasks=whole.tasks[:2], policies=whole.policies[:2])
+    return replace(whole, tasks=whole.tasks[:2], repairs=whole.repairs[:2])
 
 
 def go(settings: Any, stop: Stop | None = None) -> Outcome:

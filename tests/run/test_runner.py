@@ -263,7 +263,7 @@ def test_a_run_records_the_pooling_that_was_assumed_and_the_digest(
     few = replace(settings, models=(engines.settings(folder),), tasks=settings.tasks[:1])
     assert go(few)[0].failed == {}
     paths = list(few.results_dir.rglob("*.provenance.jsonl"))
-    assert len(paths) == len(few.policies)
+    assert len(paths) == len(few.repairs)
     for path in paths:
         known = json.loads(path.read_text(encoding="utf-8"))
         assert (known["assumed_pooling"], known["model_digest"]) == ("mean", known["revision"])

@@ -16,11 +16,14 @@ from observers import Unwarned
 from lcbench.api.evaluate import carry_out
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import latest, read
+from lcbench.repair.repair import NO_REPAIR, Repair, parse_all
 from lcbench.reporting.publish import publish
 from lcbench.reporting.select import Extent, report_folder
+from lcbench.results.content import read_provenance
 from lcbench.results.folder import Results
 from lcbench.run import sweep
 from lcbench.run.sweep import Outcome
+from lcbench.settings.frozen import freeze, thaw
 from lcbench.system.observer import Observer
 from lcbench.tempscale.policy import parse
 
@@ -38,7 +41,7 @@ def finished(make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     chaos_program.make_data(folder / "mirror")
     model = Path(shutil.copytree(make_model("bert"), folder / "model"))
     settings = chaos_program.settings_of(folder, model, "runs")
-    few = replace(settings, tasks=settings.tasks[:1], policies=(parse(1.0), parse(0.8)))
+    few = replace(settings, tasks=settings.tasks[:1], repairs=(NO_REPAIR, Repair(parse(0.8))))
     assert go(few).found == 0
     return few
 
@@ -85,7 +88,7 @@ def test_results_on_other_data_are_not_taken_for_these(
 def test_cells_that_could_not_be_compared_are_not_computed(
     request_of: Callable[..., Any],
 ) -> None:
-    settings = request_of(policies=(parse(1.0), parse(0.8), parse(0.5)))
+    settings = request_of(repairs=(NO_REPAIR, Repair(parse(0.8)), Repair(parse(0.5))))
     for path in settings.results_dir.rglob("*.provenance.jsonl"):
         known = json.loads(path.read_text(encoding="utf-8"))
         known["versions"]["mteb"] = "2.0.0"
@@ -93,7 +96,7 @@ def test_cells_that_could_not_be_compared_are_not_computed(
     with pytest.raises(RequestError, match=r"made with other versions: mteb 2\.0\.0, now .*"):
         go(settings)
     # All that is asked for is finished: nothing is compared with anything new.
-    assert go(replace(settings, policies=settings.policies[:2])).found == 2
+    assert go(replace(settings, repairs=settings.repairs[:2])).found == 2
 
 
 @pytest.mark.usefixtures("_nothing_is_computed")
@@ -103,7 +106,7 @@ def test_a_frozen_sweep_runs_its_own_cells_alone(request_of: Callable[..., Any])
     assert go(settings, frozen=frozen, element=0).found == 2
     with pytest.raises(RequestError, match=r"element=7: the sweep has elements 0 to 0"):
         go(settings, frozen=frozen, element=7)
-    fewer = replace(settings, policies=settings.policies[:1])
+    fewer = replace(settings, repairs=settings.repairs[:1])
     with pytest.raises(RequestError, match=r"τ = 0\.8, STS12 .* is no longer one of its cells"):
         go(fewer, frozen=frozen)
 
@@ -151,3 +154,65 @@ def test_without_a_screen_a_sweep_is_run_and_reported(
     assert len(report.findings.score_tables) == 1
     assert {"index.html", "report.json", "table1.csv"} <= set(publish(report))
     assert (tmp_path / "r" / "index.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def corrected(finished: Any) -> Any:
+    """The same request with corrections, run after it with its store, and its outcome."""
+    repairs = parse_all([1.0, 0.8], ["centre", {"abtt": 3}])
+    settings = replace(finished, repairs=repairs)
+    outcome = go(settings)
+    assert (outcome.found, outcome.failed) == (1, {})
+    return settings, outcome
+
+
+def test_corrections_share_the_embeddings_of_their_temperature(corrected: Any) -> None:
+    settings, outcome = corrected
+    results = Results(settings.results_dir)
+    folders = [results.files(cell).folder.name for cell in outcome.cells[1:]]
+    assert folders == [
+        *("correct_centre", "correct_abtt=3"),
+        *("correct_centre__tau_0.8", "correct_abtt=3__tau_0.8"),
+    ]
+    encoded: dict[Any, list[int]] = {}
+    for cell in outcome.cells[1:]:
+        provenance = read_provenance(results.files(cell))
+        assert provenance["policy"] == cell.repair.canonical
+        (record,) = provenance["corrections"]
+        assert record["fitted_on"] == "the task's texts"
+        assert (provenance["proof"] is None) is cell.repair.policy.is_baseline
+        encoded.setdefault(cell.repair.policy, []).append(provenance["encoded_texts"])
+    # The second correction finds all of them in the store.
+    assert len(encoded) == 2
+    assert all(first > 0 and then == [0] for first, *then in encoded.values())
+
+
+def test_corrections_are_frozen_with_their_sweep(corrected: Any) -> None:
+    settings, outcome = corrected
+    manifest = latest(settings.results_dir)
+    assert manifest is not None
+    frozen = read(manifest)
+    assert [line.policy for line in frozen.lines] == [
+        cell.repair.canonical for cell in outcome.cells
+    ]
+    assert str(frozen.lines[-1]).endswith("τ = 0.8 + abtt=3, STS12")
+    assert thaw(frozen.settings, settings.results_dir).repairs == settings.repairs
+    # A sweep of temperatures has the same digest as before there were corrections.
+    only = replace(settings, repairs=(NO_REPAIR, Repair(parse(0.8))))
+    assert freeze(only)["policies"] == [[1.0, False], [0.8, False]]
+
+
+def test_a_report_has_each_correction_beside_the_temperatures(
+    corrected: Any, tmp_path: Path
+) -> None:
+    settings, _ = corrected
+    report = report_folder(
+        Results(settings.results_dir), None, tmp_path / "report", print, Extent(resamples=1000)
+    )
+    publish(report)
+    (scores,) = (one for one in report.findings.tables if one.name == "scores")
+    assert scores.header[2:] == (
+        *("τ = 1", "τ = 0.8", "abtt=3", "τ = 0.8 + abtt=3", "centre", "τ = 0.8 + centre"),
+    )
+    values = [entry.value for entry in scores.sections[0].rows[0][2:]]
+    assert len(set(values)) == len(values)

@@ -24,6 +24,10 @@ from scipy import stats
 from sklearn.metrics import v_measure_score
 
 from lcbench.encode.encoder import Encoder
+from lcbench.hub.contents import documents_in, training_texts_in
+from lcbench.repair.correction import Correction
+from lcbench.repair.fit import FitError
+from lcbench.score import correct
 from lcbench.score.evaluate import score
 from lcbench.system.quiet import quiet_libraries
 
@@ -650,3 +654,97 @@ def test_the_experiments_that_are_right_about_a_text_are_bits(encoder: Encoder) 
         right = [prediction == row["gold"] for prediction in row["predictions"]]
         assert [bool(row["right"] >> place & 1) for place in range(len(right))] == right
         assert row["right"].bit_count() / len(right) == row["score"]
+
+
+class Sentences(AbsTaskSTS):
+    metadata = metadata("Sentences", "STS", "cosine_spearman")
+    min_score, max_score = 0, 5
+
+    def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+        left, right = ([f"{side} {i % 9} {'word ' * i}" for i in range(12)] for side in "ab")
+        rows = {"sentence1": left, "sentence2": right, "score": [i % 5 for i in range(12)]}
+        self.dataset = DatasetDict({"test": Dataset.from_dict(rows)})
+        self.data_loaded = True
+
+
+@pytest.mark.parametrize(
+    ("task", "what", "texts"),
+    [
+        (Graded, "the corpus", 4),
+        (Odd, "the training split", 20),
+        (Sentences, "the task's texts", 24),
+    ],
+)
+def test_a_correction_is_fitted_on_the_texts_of_the_task(
+    encoder: Encoder, task: Any, what: str, texts: int
+) -> None:
+    plain = score(task(), encoder)
+    scored = score(task(), encoder, correction=Correction("centre"))
+    (record,) = scored.corrections
+    assert (record["correction"], record["fitted_on"]) == ("centre", what)
+    assert (record["texts"], record["of_texts"]) == (texts, texts)
+    assert scored.provenance()["corrections"] == [record]
+    assert "corrections" not in plain.provenance()
+    # It is the mean of these texts, and of none that are only scored, like the query.
+    assert encoder.correction is not None
+    made = task()
+    made.load_data()
+    fitted_on = training_texts_in(made) or documents_in(made)
+    encoder.correction = None
+    role = "document" if task is Graded else None
+    mean = encoder.embed(list(dict.fromkeys(fitted_on)), role).mean(axis=0)
+    score(task(), encoder, correction=Correction("centre"))
+    np.testing.assert_allclose(encoder.correction.means[0], mean, atol=1e-6)
+    # The pass before scoring is not counted as what the task asks for.
+    for name in ("texts", "unique_texts"):
+        assert scored.provenance()[name] == plain.provenance()[name]
+    # The same items, with scores of the corrected embeddings.
+    assert scored.items_of_data == plain.items_of_data
+
+
+def test_scores_are_those_of_corrected_embeddings(encoder: Encoder) -> None:
+    scored = score(Sentences(), encoder, correction=Correction("whiten", 4))
+    fitted = encoder.correction
+    assert fitted is not None
+    encoder.correction = None
+    task = Sentences()
+    task.load_data()
+    rows = task.dataset["test"]
+    left, right = (fitted.apply(encoder.embed(list(rows[one]))) for one in task.column_names)
+    expected = stats.spearmanr(np.sum(left * right, axis=1), rows["score"]).statistic
+    assert scored.result.get_score() == pytest.approx(expected, abs=1e-6)
+
+
+def test_means_by_length_go_by_the_tokens_of_each_text(encoder: Encoder) -> None:
+    score(Sentences(), encoder, correction=Correction("centre", 3))
+    fitted = encoder.correction
+    assert fitted is not None
+    assert fitted.by_length
+    texts = ["one", "word " * 11]
+    found = encoder.embed(texts)
+    encoder.correction = None
+    raw, lengths = encoder.embed(texts), encoder.lengths(texts)
+    np.testing.assert_array_equal(found, fitted.apply(raw, lengths))
+    bins = np.searchsorted(fitted.begins, lengths, side="right")
+    assert list(bins) == [0, len(fitted.means) - 1]
+
+
+def test_a_named_set_of_texts_is_the_same_for_all_tasks(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correct, "texts_of", lambda name: ["x", "y", "z", "x"])
+    means = []
+    for task in (Graded, Sentences):
+        scored = score(task(), encoder, correction=Correction("centre", on="some-1"))
+        assert encoder.correction is not None
+        means.append(encoder.correction.means)
+        (record,) = scored.corrections
+        assert (record["fitted_on"], record["texts"]) == ("some-1", 3)
+    np.testing.assert_allclose(*means, atol=1e-6)
+
+
+def test_a_correction_that_needs_more_texts_fails_with_what_would_do(encoder: Encoder) -> None:
+    with pytest.raises(FitError, match=r"fitted on 4 distinct texts and needs at least 5"):
+        score(Graded(), encoder, correction=Correction("abtt", 4))
+    # The next task begins without it.
+    assert score(Graded(), encoder).corrections == ()

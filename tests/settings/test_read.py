@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from lcbench.encode.options import StoreSettings
 from lcbench.errors import RequestError
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results.cell import Protocol
 from lcbench.settings import configs as settings_configs
 from lcbench.settings import frozen as settings_frozen
@@ -44,7 +45,7 @@ def test_every_config_of_every_group_composes(group: str, name: str) -> None:
     extra = ["model.name=some/model"] if name == "custom" else []
     found = read(f"{group}={name}", *extra)
     assert found.tasks
-    assert found.policies[0].is_baseline
+    assert found.repairs[0].is_baseline
 
 
 @pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")))
@@ -83,7 +84,7 @@ def test_every_key_of_every_config_is_classified() -> None:
 def test_the_defaults() -> None:
     found = read()
     assert [model.config for model in found.models] == ["minilm"]
-    assert found.policies == (Constant(1.0), Constant(0.8))
+    assert found.repairs == (NO_REPAIR, Repair(Constant(0.8)))
     assert len(found.tasks) == 8
     assert found.results_dir == Path("results/runs")
     assert (found.mirror, found.offline) == (None, False)
@@ -129,13 +130,13 @@ def test_a_report_has_the_samples_and_the_seed_of_a_run() -> None:
 def test_the_demo() -> None:
     found = read("sweep=demo")
     assert found.models[0].window == 512
-    assert [policy.tau for policy in found.policies] == [1.0, 0.9, 0.8, 0.7]
+    assert [one.policy.written() for one in found.repairs] == [1.0, 0.9, 0.8, 0.7]
 
 
 def test_the_command_line_wins_over_a_sweep() -> None:
     found = read("sweep=demo", "tau=0.5", "model.window=128")
     assert found.models[0].window == 128
-    assert [policy.tau for policy in found.policies] == [1.0, 0.5]
+    assert [one.policy.written() for one in found.repairs] == [1.0, 0.5]
 
 
 def test_the_paper_suite_has_its_columns() -> None:
@@ -174,7 +175,7 @@ def test_the_longembed_suite_and_sweep() -> None:
     assert set(suite.revisions) == set(suite.tasks)
     found = read("sweep=longembed")
     assert tuple(task.name for task in found.tasks) == suite.tasks
-    assert [policy.tau for policy in found.policies] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1]
+    assert [one.policy.written() for one in found.repairs] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1]
     names = settings.model_names(composed("sweep=longembed"))
     assert names == ("ance", "gtr", "gist", "bge", "e5")
 
@@ -301,6 +302,8 @@ CHANGES = {
     "model.pooling": "model=custom model.name=some/model model.pooling=cls",
     "tau": "tau=0.7",
     "tau_bias": "tau_bias=kept",
+    "correct": "correct=centre",
+    "repairs": "repairs=[{tau:0.9,correct:whiten}]",
     "tasks": "tasks=[STS12]",
     "subsets": "subsets=[en]",
     "limit": "limit=5",
@@ -350,7 +353,7 @@ UNCHANGED = {
 
 def identity(found: schema.Settings) -> tuple[Any, ...]:
     """Return what of a request its results belong to."""
-    return found.models, found.policies, found.tasks, found.suites, found.protocol, found.docs
+    return found.models, found.repairs, found.tasks, found.suites, found.protocol, found.docs
 
 
 def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:

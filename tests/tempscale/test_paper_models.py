@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 import lcbench
 from lcbench.encode.load import load
 from lcbench.hub.models import ModelSettings, locate
+from lcbench.repair.repair import Repair
 from lcbench.run.export import export
 from lcbench.tempscale.policy import parse
 
@@ -107,7 +108,7 @@ def test_a_model_of_the_paper(name: str, tmp_path: Path, minilm_folder: Path) ->
     assert np.abs(expected - plain).max() / largest > 1e-3
     del model
     out = tmp_path / "exported"
-    error = export(asked, parse(0.8), out, offline=True)
+    error = export(asked, Repair(parse(0.8)), out, offline=True)
     assert error < 1e-5
     shutil.rmtree(folder)
     reloaded = SentenceTransformer(str(out), device="cpu", local_files_only=True)

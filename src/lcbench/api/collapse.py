@@ -256,11 +256,9 @@ def _of_texts(
     from lcbench.measures.files import InsideMeasurement, Measurement
     from lcbench.measures.inside import choose
     from lcbench.measures.look import Traced, measure_inside
-    from lcbench.repair.repair import Repair
     from lcbench.run.figures import word_vectors
     from lcbench.run.measuring import WINDOW_WITHOUT_LIMIT, counter_of
     from lcbench.tempscale.inject import Injection
-    from lcbench.tempscale.policy import BASELINE
 
     asked = compose_settings(config, "collapse")
     name, revision = "the model", ""
@@ -273,10 +271,7 @@ def _of_texts(
     task = f"{len(texts):,} texts"
     found = []
 
-    repairs = {
-        f"τ = {repair.canonical}": repair
-        for repair in map(Repair, dict.fromkeys((BASELINE, *asked.policies)))
-    }
+    repairs = {str(repair): repair for repair in asked.repairs}
 
     def embed(repair: str, some: Sequence[str]) -> NDArray[np.float32]:
         # Texts are documents, which a policy by role knows.

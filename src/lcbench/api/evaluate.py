@@ -91,6 +91,7 @@ def evaluate(
     tasks: Tasks | Sequence[Tasks] | None = None,
     tau: Any = None,
     *,
+    correct: Any = None,
     limit: int | None = None,
     window: int | None = None,
     protocol: str | None = None,
@@ -103,7 +104,7 @@ def evaluate(
     progress: bool | Observer = True,
     **keys: Any,
 ) -> Results:
-    """Score a model at temperatures, always together with its baseline (τ = 1).
+    """Score a model under repairs, always together with its baseline (τ = 1).
 
     It does the same as `python -m lcbench model=… tau=…` and writes the same files. Finished cells
     are read from `results_dir`, so a second call computes only what is new, and an interrupted call
@@ -117,7 +118,9 @@ def evaluate(
             folders (`"./letters.jsonl"`, `Path("letters")`), or a dict with a path and columns
             (`{"path": "a.csv", "query": "q", "text": "body"}`).
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
-            or a list of these.
+            or a list of these. With `correct` by default 1.
+        correct: a correction of the embeddings (`"centre"`, `{"abtt": 3}`, `{"whiten": 128}`), None
+            for none, or a list of these; each is combined with each temperature.
         limit: number of queries, texts or pairs of each task that are scored, drawn at random, for
             a quick look. These results count as another dataset and are never mixed with those of
             whole tasks.
@@ -169,6 +172,7 @@ def evaluate(
         "models" if several else "model": model,
         "tasks": tasks,
         "tau": tau,
+        "correct": correct,
         "limit": limit,
         "window": window,
         "protocol": protocol,

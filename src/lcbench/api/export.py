@@ -1,4 +1,4 @@
-"""`lcbench.export`: writes a sentence-transformers model with a temperature in its weights."""
+"""`lcbench.export`: writes a sentence-transformers model with a repair built in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def export_asked(config: DictConfig) -> tuple[Path, float]:
     """Write the model that a composed config asks for.
 
     Returns:
-        Its folder, and the largest difference between its embeddings and the injected model's.
+        Its folder, and the largest difference between its embeddings and the repaired model's.
 
     Raises:
-        RequestError: the policy cannot be expressed in weights, or the model is missing.
+        RequestError: the repair cannot be expressed in weights, or the model is missing.
     """
     from lcbench.api.overrides import refuse_another_name
     from lcbench.hub import cache
@@ -31,7 +31,7 @@ def export_asked(config: DictConfig) -> tuple[Path, float]:
     if asked.hub is not None:
         cache.use(asked.hub)
     offline, mirror = asked.offline, asked.mirror
-    error = export(asked.model, asked.policy, asked.out, offline=offline, mirror=mirror)
+    error = export(asked.model, asked.repair, asked.out, offline=offline, mirror=mirror)
     return asked.out, error
 
 
@@ -40,21 +40,25 @@ def export(
     tau: Any,
     out: str | PathLike[str],
     *,
+    correct: Any = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
     config_dir: str | PathLike[str] | None = None,
     **keys: Any,
 ) -> Path:
-    """Write a sentence-transformers model with a temperature built into its weights.
+    """Write a sentence-transformers model with a temperature, a correction or both built in.
 
     It does the same as `python -m lcbench export model=… tau=… out=…`. The written model is loaded
-    again and compared with the injected model at that temperature.
+    again and compared with the model under that repair.
 
     Args:
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
         tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). Policies by
-            role or by text length cannot be built into weights: see `lcbench.inject`.
+            role or by text length cannot be built into weights: see `lcbench.inject`. None: 1,
+            with `correct`.
         out: folder to create.
+        correct: a correction with the texts that it is fitted on: `{"centre": {"on":
+            "docstrings"}}`, `{"abtt": {"components": 3, "on": "docstrings"}}`.
         mirror: folder that is searched for the model first.
         offline: whether the network must not be used.
         config_dir: a folder of your own configs, as for `--config-dir`: with `model/mine.yaml` in
@@ -65,7 +69,7 @@ def export(
         The folder.
 
     Raises:
-        RequestError: the temperature cannot be built into these weights, or `out` exists.
+        RequestError: the repair cannot be built into this model, or `out` exists.
         StorageError: `out` cannot be written.
 
     Examples:
@@ -76,9 +80,10 @@ def export(
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
 
-    if tau is None:
+    if tau is None and correct is None:
         raise RequestError("tau=None: export needs a temperature (0.8) or a policy by layer.")
-    own = {"model": model, "tau": tau, "out": out, "mirror": mirror, "offline": offline}
+    own = {"model": model, "tau": tau, "correct": correct, "out": out}
+    own |= {"mirror": mirror, "offline": offline}
     words = words_of("export", {**own, **keys})
     with cache.kept(), composed("export", words, config_dir) as config:
         return export_asked(config)[0]

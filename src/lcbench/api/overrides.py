@@ -46,6 +46,13 @@ _TEXTS = frozenset(
         "store.folder",
     }
 )
+# Keys whose value may be a list of texts, numbers and mappings.
+_LISTS = ("tau", "correct", "repairs")
+_LIST_EXAMPLES = {
+    "tau": "'tau=[0.9,0.8]'",
+    "correct": "'correct=[centre,{abtt: 3}]'",
+    "repairs": "'repairs=[{tau: 0.8}, {tau: 0.8, correct: centre}]'",
+}
 _FLAGS_WITH_VALUES = frozenset(
     {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p"}
     | {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
@@ -72,19 +79,20 @@ def read_words(words: Sequence[str], config_name: str) -> list[str]:
 
     Raises:
         RequestError: an argument is not a key, needs quotes, or is a key of another command; or
-            several temperatures are not given as a list.
+            several values are not given as a list.
     """
     read: list[str] = []
     folders = [config_folder()]
     several = any(one in ("-m", "--multirun") for one in words)
-    temperatures = [word for word in words if word.startswith("tau=")]
-    if len(temperatures) > 1:
-        # Hydra silently keeps the last, and bash expands tau={0.9,0.8} to this.
-        listed = ",".join(word.removeprefix("tau=") for word in temperatures)
-        raise RequestError(
-            f"{' '.join(temperatures)}: tau= is given more than once. As one list: "
-            f"{shlex.quote(f'tau=[{listed}]')}. In a shell, braces need quotes."
-        )
+    for key in _LISTS:
+        given = [word for word in words if word.startswith(f"{key}=")]
+        if len(given) > 1:
+            # Hydra silently keeps the last, and bash expands tau={0.9,0.8} to this.
+            listed = ",".join(word.partition("=")[2] for word in given)
+            raise RequestError(
+                f"{' '.join(given)}: {key}= is given more than once. As one list: "
+                f"{shlex.quote(f'{key}=[{listed}]')}. In a shell, braces need quotes."
+            )
     flag = ""
     for number, word in enumerate(words):
         if any("\udc80" <= one <= "\udcff" for one in word):
@@ -160,7 +168,7 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
             f"{word}: it has several values. As one{'' if is_text else ' list'}: "
             f"{_in_single_quotes(as_one)}; as separate runs: -m {word}"
         )
-    if key == "tau" and config_name != "export" and isinstance(one.value(), dict):
+    if key in _LISTS and config_name != "export" and isinstance(one.value(), dict):
         # Hydra cannot put a mapping in the place of a sweep's list.
         return f"{word.partition('=')[0]}=[{value}]"
     if key in _TEXTS | config_groups() and not one.is_delete():
@@ -185,7 +193,7 @@ def _quoted(word: str, rest: Sequence[str]) -> str:
         if "{" in value and key == "tasks":
             return _in_single_quotes(f"{key}={_with_quoted_values(value)}")
         if not value.endswith("]"):
-            return "'tau=[0.9,0.8]', for example"
+            return f"{_LIST_EXAMPLES.get(key, _LIST_EXAMPLES['tau'])}, for example"
         # Commas within (…) belong to a name: MTEB(eng, v2).
         names = re.split(r",\s*(?![^()]*\))", value[1:-1])
         listed = ",".join(key_value("x", one)[2:] for one in names)

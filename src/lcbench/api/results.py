@@ -51,8 +51,9 @@ class Results:
         """Scores × 100, a row per protocol, window, model, task and τ.
 
         Columns: protocol, window, model, revision, column (of Table 1), task, tau (a number, or
-        text for other policies), score, baseline (the score at τ = 1 under the same conditions),
-        improvement (over the baseline, in %). A missing score is NaN.
+        text for other policies), correct (if there are corrections; "" is none), score, baseline
+        (the score at τ = 1 under the same conditions), improvement (over the baseline, in %). A
+        missing score is NaN.
         """
         from lcbench.api.frames import frame_of_tables
 

@@ -1,4 +1,4 @@
-"""`python -m lcbench export`: writes a model with a temperature built into its weights."""
+"""`python -m lcbench export`: writes a model with a repair built in."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     out, error = export_asked(config)
     screen().print(
-        f"Exported to {out}. Largest relative difference from the injected model: {error:.1e}."
+        f"Exported to {out}. Largest relative difference from the repaired model: {error:.1e}."
     )
     return 0

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta
 
+    from lcbench.repair.fit import Fitted
+
 # A request: texts enough to fill many batches, few enough that what is in flight stays small
 # compared with a model, whatever the size of a corpus.
 _TEXTS_AT_ONCE = 4096
@@ -169,6 +171,7 @@ class Encoder:
     Attributes:
         counters: work done for it.
         mteb_model_meta: mteb's description of the model.
+        correction: map that embeddings go through, if any.
     """
 
     def __init__(self, backend: Backend, meta: ModelMeta) -> None:
@@ -181,6 +184,7 @@ class Encoder:
         """
         self.mteb_model_meta = meta
         self.counters = Counters()
+        self.correction: Fitted | None = None
         self._backend = backend
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
@@ -225,6 +229,18 @@ class Encoder:
                 length.
             StorageError: there is no room for a large array in the folder for temporary files.
         """
+        embeddings = self._embed(texts, role, prompt)
+        correction = self.correction
+        if correction is None or not len(embeddings):
+            return embeddings
+        lengths = self.lengths(texts, prompt, role) if correction.by_length else None
+        into = embeddings
+        if correction.dimensions != embeddings.shape[1]:
+            into = large_array(len(embeddings), correction.dimensions)
+        return correction.apply(embeddings, lengths, into)
+
+    def _embed(self, texts: Sequence[str], role: Role | None, prompt: str) -> NDArray[np.float32]:
+        """Return embeddings as the model returns them."""
         counters = self.counters
         places = _Places(texts)
         counters.texts += len(texts)

@@ -198,6 +198,16 @@ def documents_in(task: AbsTask) -> list[str]:
     return texts
 
 
+def training_texts_in(task: AbsTask) -> list[str]:
+    """Return the texts of a loaded task's training split; none if it declares none."""
+    return [
+        text
+        for column in _columns(task)
+        if column.kind == "text" and column.split == getattr(task, "train_split", None)
+        for text in column.values.to_pylist()
+    ]
+
+
 def _by_place(columns: Iterable[_Column]) -> Iterator[dict[str, list[str]]]:
     """Yield the title and text of each corpus."""
     corpora: dict[str, dict[str, list[str]]] = {}

@@ -225,6 +225,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
             layers=_layers(config),
             window=window or own,
             position_bias="relative_attention_num_buckets" in config,
+            dimensions=_embedding_dimensions(folder, config),
         ),
         contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
         pooling=pooling,
@@ -559,6 +560,24 @@ def _config_of(kind: str) -> str | None:
     if short in _WITHOUT_CONFIG or short in WITHOUT_ATTENTION:
         return None
     return "router_config.json" if short in _ROUTERS else "config.json"
+
+
+def _embedding_dimensions(folder: Path, config: dict[str, Any]) -> int | None:
+    """Return the dimensions of an embedding by a model's files; None if they do not say."""
+    found = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
+    for module in contents.modules(folder):
+        kind = module["type"].rpartition(".")[2]
+        if kind in _ROUTERS:
+            return None
+        if kind in ("Dense", "Pooling") and module["path"]:
+            own = read_object(folder / module["path"] / "config.json")
+            if kind == "Dense":
+                found = _first_count(own, "out_features")
+            elif found is not None:
+                # Several modes are concatenated.
+                modes = [key for key in own if key.startswith("pooling_mode_") and own[key] is True]
+                found *= max(1, len(modes))
+    return found
 
 
 def _layers(config: dict[str, Any]) -> int | None:

@@ -15,7 +15,6 @@ from lcbench.plan.foresight import Foresight, foresee
 from lcbench.plan.layout import expand, protocol_of
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
-from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
 from lcbench.system import words
@@ -40,7 +39,7 @@ class Estimate:
         cells: number of cells.
         done: number of cells with a result in the results folder.
         models: number of models.
-        policies: number of temperatures or policies, including the baseline.
+        repairs: number of repairs, including the baseline.
         tasks: number of tasks.
         texts: number of texts left to encode: each different text once per model and temperature.
         tokens: number of their tokens within the models' windows.
@@ -51,12 +50,13 @@ class Estimate:
         device: device that the time is for; None: this machine's.
         long: a line about each model with long synthetic documents.
         foresight: detectable changes of Avg; None: unknown.
+        corrected: whether some repairs are corrections, not temperatures alone.
     """
 
     cells: int
     done: int
     models: int
-    policies: int
+    repairs: int
     tasks: int
     texts: int
     tokens: int
@@ -67,6 +67,7 @@ class Estimate:
     device: Assumed | None = None
     long: tuple[str, ...] = ()
     foresight: Foresight | None = None
+    corrected: bool = False
 
 
 def describe(
@@ -91,9 +92,10 @@ def describe(
 
 def sentence(one: Estimate) -> str:
     """Return an estimate in words: one line, and one for each limitation."""
+    repairs = several(one.repairs, "repair" if one.corrected else "temperature")
     grid = (
         f"{several(one.cells, 'cell')} ({several(one.models, 'model')} × "
-        f"{several(one.policies, 'temperature')} × {several(one.tasks, 'task')})"
+        f"{repairs} × {several(one.tasks, 'task')})"
     )
     if one.done == one.cells:
         return f"{grid}, all finished."
@@ -195,6 +197,7 @@ def estimate(
     if processes is None:
         on_gpu = machine.kind == "cuda"
         processes = as_in_a_run(settings.engine.scoring, on_gpu=on_gpu, among=cpus)
+    corrected = any(one.correction is not None for one in settings.repairs)
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     if device is None and machine.kind == "cuda":
         prediction = replace(prediction, sharing=_sharing(settings.engine))
@@ -202,7 +205,8 @@ def estimate(
         cells=cells,
         done=done,
         models=len(settings.models),
-        policies=most_repairs,
+        repairs=most_repairs,
+        corrected=corrected,
         tasks=len(parts),
         texts=round(sum(one.texts for one in prediction.cells.values())),
         tokens=round(sum(one.tokens for one in prediction.cells.values())),
@@ -216,6 +220,7 @@ def estimate(
             {name: _sized(part, settings) for name, part in parts.items()},
             partial(column_of, suites=settings.suites),
             tried=most_repairs - 1,
+            word="repairs" if corrected else "τ",
         ),
     )
 
@@ -257,7 +262,7 @@ def _cells(
         (name, protocol_of(settings, part, model, located, shape.window))
         for name, part in parts.items()
     ]
-    repairs = dict.fromkeys(Repair(policy).resolve(shape) for policy in settings.policies)
+    repairs = dict.fromkeys(repair.resolve(shape) for repair in settings.repairs)
     return list(expand([named], repairs, protocols))
 
 

@@ -36,18 +36,22 @@ class Foresight:
     Attributes:
         chance: probability that a change of `CLAIMED` % is significant.
         smallest: change in % that is significant with 80 % probability.
-        tried: number of temperatures other than the baseline, whose choice is accounted for.
+        tried: number of repairs other than the baseline, whose choice is accounted for.
         unknown: tasks of unknown noise, which are treated as noise-free.
+        word: what the repairs are called: τ, or repairs.
     """
 
     chance: float
     smallest: float
     tried: int
     unknown: tuple[str, ...]
+    word: str = "τ"
 
     def sentence(self) -> str:
         """Return the power in words."""
-        counted = f", accounting for the choice among {self.tried} τ" if self.tried > 1 else ""
+        counted = ""
+        if self.tried > 1:
+            counted = f", accounting for the choice among {self.tried} {self.word}"
         lacking = f", without noise for {', '.join(self.unknown)}" if self.unknown else ""
         return (
             f"A change of Avg by {CLAIMED:g} % would be significant with a probability of at most "
@@ -57,7 +61,10 @@ class Foresight:
 
 
 def foresee(
-    parts: Mapping[str, Part], column_of: Callable[[str, str | None], str], tried: int
+    parts: Mapping[str, Part],
+    column_of: Callable[[str, str | None], str],
+    tried: int,
+    word: str = "τ",
 ) -> Foresight | None:
     """Return the power of a sweep; None if no task's noise is known.
 
@@ -66,7 +73,8 @@ def foresee(
     Args:
         parts: the tasks.
         column_of: of a task and its type, the column of Table 1.
-        tried: number of temperatures other than the baseline.
+        tried: number of repairs other than the baseline.
+        word: what they are called.
     """
     columns: dict[str, list[float]] = {}
     unknown: list[str] = []
@@ -95,6 +103,7 @@ def foresee(
         smallest=detectable(error, critical),
         tried=tried,
         unknown=left_out,
+        word=word,
     )
 
 

@@ -1,4 +1,4 @@
-"""Builds the grid of a request: locates models, resolves policies, makes cells."""
+"""Builds the grid of a request: locates models, resolves repairs, makes cells."""
 
 from __future__ import annotations
 
@@ -121,12 +121,11 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
 
 def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
     """Return the distinct repairs for a model, and warn of those that equal the baseline."""
-    asked = [Repair(policy) for policy in settings.policies]
-    resolved = [repair.resolve(model.shape) for repair in asked]
-    for repair, simple in zip(asked, resolved, strict=True):
-        if simple.is_baseline and not repair.is_baseline:
+    resolved = [repair.resolve(model.shape) for repair in settings.repairs]
+    for policy in dict.fromkeys(repair.policy for repair in settings.repairs):
+        if policy.resolve(model.shape).is_baseline and not policy.is_baseline:
             observer.say(
-                f"{model.name}: {repair} is 1 for every text that this model reads "
+                f"{model.name}: {Repair(policy)} is 1 for every text that this model reads "
                 f"(window {model.shape.window}): it is the same as the baseline."
             )
     return list(dict.fromkeys(resolved))

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcbench.errors import RequestError
+from lcbench.repair.repair import label_of
 from lcbench.system.files import shortened_name, write_atomically
 
 NAME = "manifest.jsonl"
@@ -43,7 +44,7 @@ class Line:
         element: array element that runs it, from 0.
         model: name of the model.
         revision: revision of the model.
-        policy: policy in canonical form.
+        policy: repair in canonical form.
         task: name of the task.
         protocol: key of the protocol.
         folder: folder of its files, relative to the results folder.
@@ -66,7 +67,7 @@ class Line:
         return self.model, self.revision, self.policy, self.task, self.protocol
 
     def __str__(self) -> str:
-        return f"{self.model.rpartition('/')[2]}, τ = {self.policy}, {self.task}"
+        return f"{self.model.rpartition('/')[2]}, {label_of(self.policy)}, {self.task}"
 
 
 @dataclass(frozen=True)

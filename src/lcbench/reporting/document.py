@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import lcbench
 from lcbench.reporting import summary
-from lcbench.reporting.score_table import BASELINE, Block, ScoreTable
+from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, word_of
 from lcbench.reporting.table import as_json
 from lcbench.reporting.tables.main_results import footnotes
 from lcbench.reporting.tables.paper_comparison import note
@@ -85,8 +85,9 @@ def title(findings: Findings) -> str:
     policies = dict.fromkeys(policy for block in blocks for policy in block.policies)
     tasks = dict.fromkeys(task.task for block in blocks for task in block.tasks)
     named = ", ".join(models) if len(models) <= _MOST_NAMED else f"{len(models)} models"
+    word = "temperature" if word_of(policies)[0] == "τ" else "repair"
     return (
-        f"{named}: {len(policies)} temperature{'s' if len(policies) > 1 else ''}, "
+        f"{named}: {len(policies)} {word}{'s' if len(policies) > 1 else ''}, "
         f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}"
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import (
     AVERAGE,
     BASELINE,
@@ -10,7 +11,8 @@ from lcbench.reporting.score_table import (
     Cells,
     Column,
     TaskScores,
-    temperature,
+    is_candidate,
+    word_of,
 )
 
 # Maximum number of names that a note lists; and number of names listed if there are more.
@@ -40,15 +42,16 @@ BASELINE_WITHOUT_SCORE = Reason("no score (NaN) in the baseline for ")
 
 
 def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
-    """Return the policies that TempScale's line is chosen among: constants, as in the paper.
+    """Return the policies that the line "ours" is chosen among: constants, as in the paper, and
+    corrections at such a τ.
 
     The best of dozens of policies by role or layer would be even more optimistic, and `choice` has
     no held-out gain to compare it with. Constants that do not scale a position bias come next, and
     others only if no constant has a score.
     """
     others = [policy for policy in policies if policy != BASELINE]
-    constant = [policy for policy in others if temperature(policy) is not None]
-    kept = [policy for policy in others if temperature(policy.removesuffix(_KEPT_BIAS)) is not None]
+    constant = [policy for policy in others if is_candidate(policy)]
+    kept = [policy for policy in others if is_candidate(policy.replace(_KEPT_BIAS, ""))]
     for those in (constant, kept):
         if any(task.scores[policy] is not None for task in tasks for policy in those):
             return those
@@ -135,11 +138,14 @@ def choice_notes(block: Block) -> list[str]:
     if ours is None or raw is None:
         if all(task.scores[block.best] is None for task in block.tasks):
             return []
-        return [f": no {constant}τ has all tasks; τ = {block.best} has the most"]
+        word, _ = word_of(candidates)
+        return [f": no {constant}{word} has all tasks; {label_of(block.best)} has the most"]
     if ours > raw:
         return []
     incomplete = any(block.scores[policy][AVERAGE] is None for policy in candidates)
-    what = f"no {constant}temperature{' that has all tasks' if incomplete else ''}"
+    one, _ = word_of(candidates)
+    word = "temperature" if one == "τ" else one
+    what = f"no {constant}{word}{' that has all tasks' if incomplete else ''}"
     return [f": {what} beat τ = {BASELINE}"]
 
 
@@ -177,12 +183,13 @@ def share_notes(block: Block) -> list[str]:
 def _which(policies: Sequence[str], every: Sequence[str]) -> str:
     """Return the policies in words, with a collective name if there is one."""
     chosen = set(policies)
+    word, _ = word_of(every)
     if len(every) > 1 and chosen == set(every):
-        return "every τ"
+        return f"every {word}"
     if len(every) > 2 and chosen == set(every) - {BASELINE}:
-        return f"every τ but {BASELINE}"
+        return f"every {word} but {BASELINE if word == 'τ' else label_of(BASELINE)}"
     of_kind = {
-        kind: {policy for policy in every if policy.startswith(start)}
+        kind: {policy for policy in every if policy.startswith(start) and is_tau(policy)}
         for start, kind in _KINDS.items()
     }
     kinds = [kind for kind, those in of_kind.items() if those and those <= chosen]
@@ -191,8 +198,17 @@ def _which(policies: Sequence[str], every: Sequence[str]) -> str:
     return taus(policies)
 
 
+def is_tau(policy: str) -> bool:
+    """Return whether a policy is a temperature alone, or the baseline."""
+    return word_of([policy])[0] == "τ"
+
+
 def taus(policies: Iterable[str]) -> str:
-    return f"τ = {listing(policies)}"
+    """Return policies as in a sentence: "τ = 0.9 and 0.8", "τ = 0.9 and centre"."""
+    policies = list(policies)
+    if all(map(is_tau, policies)):
+        return f"τ = {listing(policies)}"
+    return listing(map(label_of, policies))
 
 
 def listing(names: Iterable[str]) -> str:

@@ -1,10 +1,13 @@
 """Types for Table 1: columns, rows, blocks of scores, and the relative improvement."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from lcbench.repair.repair import parts_of
 
 BASELINE = "1"
 """The canonical policy that leaves attention unchanged (τ = 1)."""
@@ -70,8 +73,8 @@ class Block:
 
     `scores` are × 100 and `improvements` % of the baseline, both by policy, then by column with
     `Avg`; `improvements` has no entry for the baseline. `best` is the policy of the line "ours": a
-    constant if one has a score, `None` if there is only the baseline. `policies` are sorted from
-    large τ to small, with other policies last.
+    candidate (`is_candidate`) if one has a score, `None` if there is only the baseline. `policies`
+    are sorted by `ordered_policies`.
     """
 
     window: int | None
@@ -129,6 +132,11 @@ class ScoreTable:
     notes: tuple[str, ...]
 
     @property
+    def words(self) -> tuple[str, str]:
+        """What its policies are called, one and several: τ, or repairs if some are not."""
+        return word_of(policy for block in self.blocks for policy in block.policies)
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """The names of all columns in the order of the table, `Avg` last."""
         return (*(column.name for column in self.columns), AVERAGE)
@@ -143,12 +151,35 @@ def temperature(policy: str) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
-    """Return distinct policies: constants from large τ to small, then the others by name."""
+def is_candidate(policy: str) -> bool:
+    """Return whether a policy is a constant τ, a correction or both; the best is one of these."""
+    return temperature(parts_of(policy).get("tau", BASELINE)) is not None
 
-    def place(policy: str) -> tuple[bool, float, str]:
-        tau = temperature(policy)
-        return (tau is None, 0.0 if tau is None else -tau, policy)
+
+def distance(policy: str) -> tuple[int, float]:
+    """Return how far a candidate is from the baseline: by its corrections, then by its τ."""
+    parts = parts_of(policy)
+    tau = temperature(parts.get("tau", BASELINE))
+    return len(parts.keys() - {"tau"}), math.inf if tau is None else abs(tau - 1)
+
+
+def word_of(policies: Iterable[str]) -> tuple[str, str]:
+    """Return what policies are called, one and several: τ, or repairs if some are not."""
+    only_tau = all(parts_of(policy).keys() <= {"tau"} for policy in policies)
+    return ("τ", "τ") if only_tau else ("repair", "repairs")
+
+
+def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
+    """Return distinct policies: constants from large τ to small, other policies of τ by name, and
+    each correction by itself and from large τ to small.
+    """
+
+    def place(policy: str) -> tuple[Any, ...]:
+        parts = parts_of(policy)
+        tau = temperature(named := parts.pop("tau", BASELINE))
+        digits = (re.split(r"(\d+)", f"{key}={parts[key]}") for key in sorted(parts))
+        natural = [[int(one) if one.isdigit() else one for one in some] for some in digits]
+        return (natural, tau is None, 0.0 if tau is None else -tau, named)
 
     return tuple(sorted(set(policies), key=place))
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lcbench.reporting.score_table import AVERAGE, BASELINE
+from lcbench.repair.repair import label_of
+from lcbench.reporting.score_table import AVERAGE, BASELINE, word_of
 from lcbench.reporting.text import signed, two_decimals
 
 
@@ -44,11 +45,13 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
     if not tried:
         return ("Only the baseline was measured.",)
     sentences = []
+    word, _ = words = word_of(policy for model in models for policy in model.get("policies") or ())
     average = (table.get("average_improvement") or {}).get(AVERAGE)
     if average is not None:
         sentences.append(
-            f"Over {len(tried)} models, each at its best τ, {AVERAGE} changes by "
-            f"{signed(average['value'])} %{_interval(average)}, {_MEANINGS[_verdict(average)]}."
+            f"Over {len(tried)} models, each at its best {word}, {AVERAGE} changes by "
+            f"{signed(average['value'])} %{_interval(average, words)}, "
+            f"{_MEANINGS[_verdict(average)]}."
         )
     sentences.append(f"Of {len(tried)} models: {_counted(tried)}.")
     chosen = (table.get("choice") or {}).get("models") or ()
@@ -56,11 +59,11 @@ def _of_all(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> tu
         held_out_gain, optimism = (
             fmean(one[name] for one in chosen) for name in ("held_out_gain", "optimism")
         )
-        word = "understates" if optimism < 0 else "overstates"
+        states = "understates" if optimism < 0 else "overstates"
         sentences.append(
-            f"With each task's τ chosen on the other tasks, {AVERAGE} changes by "
+            f"With each task's {word} chosen on the other tasks, {AVERAGE} changes by "
             f"{signed(held_out_gain)} % on average over models. The paper's rule, which chooses "
-            f"on the test data, {word} that by {two_decimals(abs(optimism))} points."
+            f"on the test data, {states} that by {two_decimals(abs(optimism))} points."
         )
     return tuple(sentences)
 
@@ -107,17 +110,20 @@ def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
         if row.get(AVERAGE) is not None
     }
     if not tried:
-        missing = f"{AVERAGE} has missing values at τ = {model['best']}"
+        missing = f"{AVERAGE} has missing values at {label_of(model['best'])}"
         return "unknown", None, f"{missing}, so that its gain is unknown."
     gains = [policy for policy, one in tried.items() if _verdict(one) == "gain"]
     policy = max(gains or tried, key=lambda one: float(tried[one]["value"]))
     chosen, verdict = tried[policy], _verdict(tried[policy])
-    gain = f"τ = {policy}: {AVERAGE} {signed(chosen['value'])} %{_interval(chosen)}"
+    words = word_of(tried)
+    interval = _interval(chosen, words)
+    gain = f"{label_of(policy)}: {AVERAGE} {signed(chosen['value'])} %{interval}"
     if verdict == "gain":
         return verdict, policy, f"use {gain}."
     if verdict == "unknown":
         return verdict, policy, f"the best is {gain}; {_MEANINGS[verdict]}."
-    return verdict, policy, f"no τ beat the baseline; the closest is {gain}, {_MEANINGS[verdict]}."
+    none = f"no {words[0]} beat the baseline"
+    return verdict, policy, f"{none}; the closest is {gain}, {_MEANINGS[verdict]}."
 
 
 def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alone: bool) -> str:
@@ -128,13 +134,15 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
         text += f" {note[0].upper()}{note[1:]}."
     if choice is None or average is None:
         return text
+    word, _ = word_of(choice.get("candidates") or ())
     held_out = (
-        f"choosing each task's τ on the other tasks gives {signed(choice['held_out_gain'])} %"
+        f"choosing each task's {word} on the other tasks gives {signed(choice['held_out_gain'])} %"
     )
     if choice["tau"] != best:
         # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
         return (
-            f"{text} Among the constant τ, 1 included, the paper's rule takes τ = {choice['tau']}: "
+            f"{text} Among the constant τ{'' if word == 'τ' else ' and the corrections'}, 1 "
+            f"included, the paper's rule takes {label_of(choice['tau'])}: "
             f"{signed(choice['gain'])} %; {held_out}."
         )
     optimism = two_decimals(abs(choice["optimism"]))
@@ -169,11 +177,11 @@ def _verdict(one: Mapping[str, Any] | None) -> str:
     return "loss" if one["high"] < 0 else "inconclusive"
 
 
-def _interval(one: Mapping[str, Any]) -> str:
+def _interval(one: Mapping[str, Any], words: tuple[str, str]) -> str:
     if one.get("low") is None or one.get("high") is None:
         return ""
     tried = one.get("tried") or 1
-    chosen = f", counting the choice among {tried} τ" if tried > 1 else ""
+    chosen = f", counting the choice among {tried} {words[1]}" if tried > 1 else ""
     return f" (95 % interval {signed(one['low'])} to {signed(one['high'])}{chosen})"
 
 

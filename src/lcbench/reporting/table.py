@@ -178,8 +178,8 @@ def described(uncertainty: Uncertainty) -> str:
     if uncertainty.alone is not None:
         low, high = map(two_decimals, uncertainty.alone)
         parts = [
-            f"95 % band over {uncertainty.tried} τ tried {interval(uncertainty)}",
-            f"interval of this τ alone {low} to {high}",
+            f"95 % band over the {uncertainty.tried} tried {interval(uncertainty)}",
+            f"interval of this one alone {low} to {high}",
         ]
     if uncertainty.bound is not None and not uncertainty.excludes_zero:
         parts.append(f"no more than {two_decimals(uncertainty.bound)} % either way")

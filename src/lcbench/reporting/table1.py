@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.notes import (
     BASELINE_WITHOUT_SCORE,
     MISSING,
@@ -41,9 +42,9 @@ from lcbench.reporting.score_table import (
     ScoreTable,
     TaskScores,
     Values,
+    distance,
     ordered_policies,
     relative_improvement,
-    temperature,
 )
 from lcbench.results.items import ITEMS
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_DIGEST
@@ -213,7 +214,7 @@ def _cells_by_identity(records: Sequence[Any]) -> dict[_Identity, dict[str, dict
         rows.setdefault((identity, str(record.policy), str(record.task)), []).append(record)
     cells: dict[_Identity, dict[str, dict[str, Cell]]] = {}
     for (identity, policy, task), parts in rows.items():
-        where = f"{identity.model}, τ = {policy}, {task}"
+        where = f"{identity.model}, {label_of(policy)}, {task}"
         cells.setdefault(identity, {}).setdefault(policy, {})[task] = cell_of(where, parts)
     return cells
 
@@ -468,17 +469,17 @@ def _column_means(
 
 
 def _best_policy(tasks: Sequence[TaskScores], scores: Mapping[str, Values]) -> str | None:
-    """Return the complete candidate with the highest `Avg`; among equals, the one closest to τ = 1.
+    """Return the complete candidate with the highest `Avg`; among equals, the one closest to the
+    baseline (`distance`).
 
     Where none is complete, the one with the most tasks; `None` where there is but the baseline.
     """
 
-    def merit(policy: str) -> tuple[bool, float, float]:
+    def merit(policy: str) -> tuple[bool, float, int, float]:
         average = scores[policy][AVERAGE]
         present = sum(task.scores[policy] is not None for task in tasks)
-        tau = temperature(policy)
-        distance = math.inf if tau is None else abs(tau - 1)
-        return (average is not None, present if average is None else average, -distance)
+        parts, tau = distance(policy)
+        return (average is not None, present if average is None else average, -parts, -tau)
 
     return max(candidate_policies(tasks, list(scores)), key=merit, default=None)
 

@@ -87,7 +87,7 @@ def model_meta(facts: ModelFacts, repair: Repair) -> ModelMeta:
             "revision": facts.revision,
             "framework": ["Sentence Transformers", "PyTorch"],
             "max_tokens": facts.max_tokens,
-            "embed_dim": facts.dimensions,
+            "embed_dim": _dimensions(facts, repair),
             "n_parameters": facts.parameters,
             "similarity_fn_name": ScoringFunction(facts.similarity),
             "use_instructions": False,
@@ -95,6 +95,14 @@ def model_meta(facts: ModelFacts, repair: Repair) -> ModelMeta:
             "experiment_kwargs": dict(repair.parts) or None,
         }
     )
+
+
+def _dimensions(facts: ModelFacts, repair: Repair) -> int | None:
+    """Return the dimensions of an embedding under a repair."""
+    correction = repair.correction
+    if correction is not None and correction.kind == "whiten" and correction.number is not None:
+        return correction.number
+    return facts.dimensions
 
 
 def _hardware(device: str) -> dict[str, Any]:

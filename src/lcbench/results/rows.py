@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.hub.windows import NO_LIMIT
-from lcbench.repair.repair import experiment_folder
+from lcbench.repair.repair import canonical_of_folder, experiment_folder, parts_of
 from lcbench.results.cell import Protocol, texts_of
 from lcbench.results.content import DIGEST, content_of, digest_of, parse_provenance, parse_result
 from lcbench.results.files import META, CellFiles
@@ -159,13 +159,13 @@ def _of_another_cell(
     of another. Facts that an older provenance lacks are not compared.
     """
     model, revision, policy = _cell_of(files.folder)
-    tau = provenance.get("policy")
-    if tau is not None and experiment_folder({"tau": tau}) == files.folder.name:
+    repair = provenance.get("policy")
+    if repair is not None and experiment_folder(parts_of(repair)) == files.folder.name:
         # A folder with a long name has a digest.
-        tau = policy
+        repair = policy
     facts = {
         "task": (result["task_name"], files.task),
-        "τ": (tau, policy),
+        "repair": (repair, policy),
         "revision": (provenance.get("revision"), revision),
     }
     if (name := provenance.get("model")) is not None:
@@ -269,7 +269,7 @@ def _cell_of(folder: Path) -> tuple[str, str, str]:
     """Return model, revision and policy of a folder of results; long names are as shortened."""
     policy = "1"
     if folder.parent.name == "experiments":
-        policy, folder = folder.name.removeprefix("tau_"), folder.parents[1]
+        policy, folder = canonical_of_folder(folder.name), folder.parents[1]
     return folder.parent.name.replace("__", "/"), folder.name, policy
 
 

@@ -464,8 +464,7 @@ class _Measurer:
         from lcbench.measures.look import Traced
 
         name, short = cells[0].task, model.name.rpartition("/")[2]
-        repairs = {f"τ = {NO_REPAIR.canonical}": NO_REPAIR}
-        repairs |= {f"τ = {cell.repair.canonical}": cell.repair for cell in cells}
+        repairs = {str(one): one for one in (NO_REPAIR, *(cell.repair for cell in cells))}
         try:
             task, *_ = self._texts_of(model, name)
             role: Role | None = "document" if has_queries(task.metadata.type) else None

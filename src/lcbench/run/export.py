@@ -1,22 +1,28 @@
-"""Writes a model with a temperature built into its weights."""
+"""Writes a model with a repair built in: a temperature in its weights, a correction as modules."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lcbench.errors import RequestError, StorageError
+from lcbench.repair.correction import NUMBERS
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
 
     from lcbench.hub.models import LocatedModel, ModelSettings
-    from lcbench.tempscale.policy import Policy
+    from lcbench.repair.correction import Correction
+    from lcbench.repair.fit import Fitted
+    from lcbench.repair.repair import Repair
 
-# Largest allowed difference between the embeddings of the exported and the injected model, relative
+# Largest allowed difference between the embeddings of the exported and the repaired model, relative
 # to the largest component, in fp32. Measured: 4.6e-7 (MiniLM), 6.5e-7 (T5).
 TOLERANCE = 1e-5
 
@@ -31,37 +37,44 @@ _CARD = """---
 library_name: sentence-transformers
 tags:
 - sentence-transformers
-- tempscale
-base_model: {name}
+{tag}base_model: {name}
 ---
 
-# {short} at attention temperature τ = {policy}
+# {short} with {repair}
 
-This is {name} (revision {revision}) with an attention temperature written into its weights
-(TempScale, [arXiv:2410.24200](https://arxiv.org/abs/2410.24200)): every attention layer computes
-softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. Nothing was trained: the query projections
-were divided by τ{bias}; everything else is unchanged.
+This is {name} (revision {revision}) with {repair}. Nothing was trained.
 
+{parts}
 Use it like any sentence-transformers model. Written by lcbench {version}, which compared it with
-the original at that temperature: the embeddings differ by at most {error:.1e}, relative to their
+the original under that repair: the embeddings differ by at most {error:.1e}, relative to their
 largest component.
+"""
+_TEMPERATURE = """An attention temperature is written into its weights
+(TempScale, [arXiv:2410.24200](https://arxiv.org/abs/2410.24200)): every attention layer computes
+softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. The query projections were divided by τ{bias};
+everything else is unchanged.
+"""
+_CORRECTION = """Its embeddings are corrected by an affine map, a dense layer, and scaled to length
+1: {correction}, fitted on {texts:,} texts{shrunk}. If you had embedded texts with the
+original, embed them again: embeddings with and without the correction cannot be compared.
 """
 
 
 def export(
-    model: ModelSettings, policy: Policy, out: Path, *, offline: bool, mirror: Path | None = None
+    model: ModelSettings, repair: Repair, out: Path, *, offline: bool, mirror: Path | None = None
 ) -> float:
-    """Write the model, compare it with the injected one, and return the largest difference.
+    """Write the model, compare it with the repaired one, and return the largest difference.
 
     Args:
         model: the model to change.
-        policy: the temperature, or temperatures by layer.
+        repair: a temperature, or temperatures by layer; a correction that is fitted on a set of
+            texts; or both.
         out: folder to write.
         offline: whether the network must not be used.
         mirror: a folder that is searched for the model first, if any.
 
     Raises:
-        RequestError: the policy cannot be expressed in weights, or `out` exists.
+        RequestError: the repair cannot be expressed in a model, or `out` exists.
         StorageError: `out` cannot be written.
     """
     from lcbench.encode.load import load
@@ -71,9 +84,13 @@ def export(
 
     if out.exists():
         raise RequestError(f"out={out} already exists; choose another folder.")
+    correction = repair.correction
+    if correction is not None:
+        _refuse_correction(correction)
     located = locate(model, mirror=mirror, offline=offline)
-    asked, policy = policy.canonical, policy.resolve(located.shape)
-    if policy.is_baseline:
+    asked, repair = repair.policy.canonical, repair.resolve(located.shape)
+    policy = repair.policy
+    if repair.is_baseline:
         raise RequestError(f"tau={asked} does not change {located.name}: nothing to write.")
     refuse_by_text(policy)
     quiet_libraries()
@@ -82,16 +99,21 @@ def export(
     from lcbench.tempscale.inject import Injection
 
     loaded = load(located, device="cpu", dtype="float32")
-    with Injection(loaded, policy):
+    with nullcontext() if policy.is_baseline else Injection(loaded, policy):
         expected: NDArray[np.float32] = loaded.encode(list(_TEXTS))
-    fold(loaded, policy)
+        fitted = None if correction is None else _fit(loaded, correction)
+    if not policy.is_baseline:
+        fold(loaded, policy)
+    if fitted is not None:
+        expected = fitted.apply(expected)
+        _append(loaded, fitted)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             written = Path(folder) / "model"
             loaded.save(str(written), create_model_card=False, safe_serialization=True)
             error = _compare(written, expected)
-            card = _card(located, policy, error)
+            card = _card(located, repair, fitted, error)
             (written / "README.md").write_text(card, encoding="utf-8")
             shutil.move(written, out)
     except OSError as problem:
@@ -99,13 +121,60 @@ def export(
     return error
 
 
+def _refuse_correction(correction: Correction) -> None:
+    """Refuse corrections that a model by itself cannot apply.
+
+    Raises:
+        RequestError: saying why.
+    """
+    if correction.kind == "centre" and correction.number is not None:
+        raise RequestError(
+            f"correct={correction}: a mean for each length cannot be stored in a model; export one "
+            "mean: 'correct={centre: {on: docstrings}}'."
+        )
+    if correction.on is None:
+        number = "" if correction.number is None else f"{NUMBERS[correction.kind]}: "
+        number += "" if correction.number is None else f"{correction.number}, "
+        raise RequestError(
+            f"correct={correction}: a model has no task whose texts it could be fitted on. Name "
+            f"the texts: 'correct={{{correction.kind}: {{{number}on: docstrings}}}}'."
+        )
+
+
+def _fit(loaded: SentenceTransformer, correction: Correction) -> Fitted:
+    """Fit a correction on the set of texts that it names, embedded as documents."""
+    from lcbench.repair.fit import fit
+    from lcbench.tasks.reference import texts_of
+
+    texts = texts_of(str(correction.on))
+    embeddings: NDArray[np.float32] = loaded.encode_document(texts, show_progress_bar=False)
+    return fit(correction, embeddings)
+
+
+def _append(loaded: SentenceTransformer, fitted: Fitted) -> None:
+    """Append a fitted correction to a model, as a dense layer and a normalisation."""
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+
+    (mean,) = fitted.means
+    matrix = np.eye(len(mean)) if fitted.matrix is None else fitted.matrix
+    dense = Dense(
+        in_features=len(mean),
+        out_features=fitted.dimensions,
+        activation_function=torch.nn.Identity(),
+        init_weight=torch.tensor(matrix.T, dtype=torch.float32),
+        init_bias=torch.tensor(-mean @ matrix, dtype=torch.float32),
+    )
+    for module in (dense, Normalize()):
+        loaded.append(module)
+
+
 def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
-    """Return the largest difference between the written and the injected model.
+    """Return the largest difference between the written and the repaired model.
 
     Raises:
         RequestError: it is too large: the architecture is not what it was taken for.
     """
-    import numpy as np
     from sentence_transformers import SentenceTransformer
 
     written = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
@@ -113,22 +182,38 @@ def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     if not error <= TOLERANCE:
         raise RequestError(
-            "The written weights do not reproduce the embeddings of the injected model "
-            f"(they differ by {error:.1e}), so this architecture cannot be exported."
+            "The written model does not reproduce the embeddings of the repaired one (they differ "
+            f"by {error:.1e}), so this architecture cannot be exported."
         )
     return error
 
 
-def _card(located: LocatedModel, policy: Policy, error: float) -> str:
+def _card(located: LocatedModel, repair: Repair, fitted: Fitted | None, error: float) -> str:
     from lcbench import __version__
 
-    divided = located.shape.position_bias and not policy.keeps_bias
+    policy, parts = repair.policy, []
+    if not policy.is_baseline:
+        divided = located.shape.position_bias and not policy.keeps_bias
+        bias = " and so was the position bias" if divided else ""
+        parts.append(_TEMPERATURE.format(policy=policy.canonical, bias=bias))
+    if repair.correction is not None and fitted is not None:
+        from lcbench.tasks.reference import texts_of
+
+        share = fitted.shrinkage
+        parts.append(
+            _CORRECTION.format(
+                correction=repair.correction,
+                texts=len(texts_of(str(repair.correction.on))),
+                shrunk=f", with a shrinkage of {share:.2f}" if share else "",
+            )
+        )
     return _CARD.format(
+        tag="" if policy.is_baseline else "- tempscale\n",
         name=located.name,
         short=located.name.rpartition("/")[2],
+        repair=repair,
         revision=located.revision,
-        policy=policy.canonical,
-        bias=" and so was the position bias" if divided else "",
+        parts="\n".join(parts),
         version=__version__,
         error=error,
     )

@@ -132,6 +132,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
             Encoder(backend, meta),
             unverified=job.unverified_data,
             limit=job.cell.protocol.limit,
+            correction=job.cell.repair.correction,
         )
     if job.cell.protocol.limit is not None:
         data["limit"] = job.cell.protocol.limit

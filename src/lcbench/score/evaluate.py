@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from lcbench.encode.encoder import Counters, Encoder
 from lcbench.hub.contents import DataError, load
 from lcbench.results.content import SUBQUERIES, is_possible, lowest_score
 from lcbench.results.items import ITEMS_SCHEMA, digest_of_items
+from lcbench.score.correct import fit_to
 from lcbench.score.items import PerQuery, items_of
 from lcbench.tasks.limit import limit_data
 from lcbench.tasks.mteb_tasks import parts_of
@@ -39,6 +40,8 @@ from lcbench.tasks.mteb_tasks import parts_of
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from mteb.results import TaskResult
+
+    from lcbench.repair.correction import Correction
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Scored:
         items_of_data: digest of the items' content that the data alone determines: ids, labels and
             relevant documents, without scores and ranks; None if items depend on the model.
         differs: differences of its data from mteb's statistics of the dataset, in one line each.
+        corrections: what the correction of each part was fitted on; none without a correction.
         seconds: total time.
         seconds_load: time for loading the data.
         seconds_items: time for collecting the items.
@@ -64,6 +68,7 @@ class Scored:
     without_items: str | None
     items_of_data: str | None
     differs: tuple[str, ...]
+    corrections: tuple[Mapping[str, Any], ...]
     seconds: float
     seconds_load: float
     seconds_items: float
@@ -84,11 +89,17 @@ class Scored:
             "seconds_score": self.seconds - others,
             "without_items": self.without_items,
             "items_of_data": self.items_of_data,
+            **({"corrections": list(self.corrections)} if self.corrections else {}),
         }
 
 
 def score(
-    task: AbsTask, encoder: Encoder, *, unverified: bool = False, limit: int | None = None
+    task: AbsTask,
+    encoder: Encoder,
+    *,
+    unverified: bool = False,
+    limit: int | None = None,
+    correction: Correction | None = None,
 ) -> Scored:
     """Score a task with mteb and collect its items.
 
@@ -100,14 +111,15 @@ def score(
         encoder: encoder of its texts.
         unverified: whether data may have another number of texts than mteb's statistics.
         limit: number of items scored in each split and subset; None: all.
+        correction: correction of the embeddings, fitted to each part, if any.
 
     Raises:
         any error of mteb, the data or the model; the caller records it.
     """
     if not isinstance(task, AbsTaskAggregate):
-        return _score_one(task, encoder, unverified, limit)
+        return _score_one(task, encoder, unverified, limit, correction)
     scored = [
-        (part.metadata.name, _score_one(part, encoder, unverified, limit))
+        (part.metadata.name, _score_one(part, encoder, unverified, limit, correction))
         for part in parts_of(task)
     ]
     tables = [
@@ -125,6 +137,7 @@ def score(
         without_items="; ".join(missing) or None,
         items_of_data=_joined_digests([one.items_of_data for _, one in scored]),
         differs=tuple(line for _, one in scored for line in one.differs),
+        corrections=tuple(record for _, one in scored for record in one.corrections),
         seconds=sum(one.seconds for _, one in scored),
         seconds_load=sum(one.seconds_load for _, one in scored),
         seconds_items=sum(one.seconds_items for _, one in scored),
@@ -145,9 +158,16 @@ def _sum_of(counters: Sequence[Counters]) -> Counters:
     return total
 
 
-def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | None) -> Scored:
+def _score_one(
+    task: AbsTask,
+    encoder: Encoder,
+    unverified: bool,
+    limit: int | None,
+    correction: Correction | None,
+) -> Scored:
     started = time.perf_counter()
-    encoder.counters = Counters()
+    encoder.counters, encoder.correction = Counters(), None
+    corrections: list[Mapping[str, Any]] = []
     differs = load(task)
     if not unverified and (wrong := [one for one in differs if not one.is_tolerable]):
         # An earlier check would have refused it, so the data has changed since.
@@ -162,6 +182,9 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
     if isinstance(task, AbsTaskClassification):
         _keep_columns(task)
     try:
+        if correction is not None:
+            encoder.correction, record = fit_to(task, encoder, correction)
+            corrections.append(record)
         with tempfile.TemporaryDirectory(prefix="lcbench-") as folder:
             outcome = mteb.evaluate(
                 encoder,
@@ -199,6 +222,7 @@ def _score_one(task: AbsTask, encoder: Encoder, unverified: bool, limit: int | N
         without_items=without_items,
         items_of_data=None if items is None else _items_of_data(task, items),
         differs=tuple(map(str, differs)),
+        corrections=tuple(corrections),
         seconds=time.perf_counter() - started,
         seconds_load=loaded - started,
         seconds_items=time.perf_counter() - scored - asked.seconds - asked.seconds_wait,

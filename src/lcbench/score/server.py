@@ -74,7 +74,7 @@ class Server:
         self._requests: list[_Request] = []
         self._changed = threading.Condition()
         self._ended = False
-        self._repair: Any = None
+        self._policy: Any = None
         self._begun: Worker | None = None
         self._abandoned_at = 0.0
         self.answering: list[_Request] = []
@@ -161,14 +161,14 @@ class Server:
         return self._ended or (bool(self._requests) and self.abandoned is None)
 
     def _next(self) -> _Request:
-        # First the rest of a request in progress, then requests under the present repair, then
+        # First the rest of a request in progress, then requests at the present temperature, then
         # cells in their order. The sooner a cell has all its embeddings, the sooner it is scored in
         # parallel with the encoding of others; and each change of temperature is checked again.
         going_on = [one for one in self._requests if one.worker is self._begun]
-        same = [one for one in self._requests if one.job.cell.repair == self._repair]
+        same = [one for one in self._requests if one.job.cell.repair.policy == self._policy]
         request = min(going_on or same or self._requests)
         self._requests.remove(request)
-        self._repair = request.job.cell.repair
+        self._policy = request.job.cell.repair.policy
         kind, *_, more = request.message
         self._begun = request.worker if kind == "embed" and more else None
         return request

@@ -23,6 +23,8 @@ _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
     "manifest": "several processes with the same command share its work",
     "element": "several processes with the same command share its work",
+    "correct": "collapse measures embeddings as the model returns them, at temperatures",
+    "repairs": "collapse measures embeddings as the model returns them, at temperatures: tau=",
     "name": "measurements are found by what they are of",
 }
 # What is measured by default.

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from lcbench.errors import RequestError
+from lcbench.repair.correction import parse as parse_correction
+from lcbench.repair.repair import Repair
 from lcbench.settings.schema import Settings
 from lcbench.system.files import cache_folder
-from lcbench.tempscale.policy import parse
+from lcbench.tempscale.policy import parse as parse_policy
 
 
 def freeze(settings: Settings) -> dict[str, Any]:
@@ -19,9 +21,10 @@ def freeze(settings: Settings) -> dict[str, Any]:
 
     They do not depend on later changes of the configs.
     """
-    content = asdict(replace(settings, policies=()))
-    del content["results_dir"]
-    content["policies"] = [[one.written(), one.keeps_bias] for one in settings.policies]
+    content = asdict(replace(settings, repairs=()))
+    del content["results_dir"], content["repairs"]
+    # A name from before there were other repairs than temperatures.
+    content["policies"] = [_written(one) for one in settings.repairs]
     # What is left out is as older versions froze it, so that the same sweep has the same digest.
     if content["protocol"]["limit"] is None:
         del content["protocol"]["limit"]
@@ -57,12 +60,12 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
 
     content = {"own": [], "own_classes": [], **content}
     hints = get_type_hints(Settings)
-    del hints["policies"], hints["results_dir"]
+    del hints["repairs"], hints["results_dir"]
     try:
         values = {
             name: TypeAdapter(hint).validate_python(content[name]) for name, hint in hints.items()
         }
-        policies = tuple(parse(value, keeps_bias=bias) for value, bias in content["policies"])
+        repairs = tuple(_parsed(*one) for one in content["policies"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise RequestError(
             "The frozen settings do not fit this version of lcbench: "
@@ -71,4 +74,17 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
     if values["store"].folder is not None and not values["store"].is_named:
         # Each machine has its own cache.
         values["store"] = replace(values["store"], folder=cache_folder() / "store")
-    return Settings(**values, policies=policies, results_dir=results_dir)
+    return Settings(**values, repairs=repairs, results_dir=results_dir)
+
+
+def _written(repair: Repair) -> list[Any]:
+    correction = repair.correction
+    written = [repair.policy.written(), repair.policy.keeps_bias]
+    return written if correction is None else [*written, correction.written()]
+
+
+def _parsed(tau: Any, keeps_bias: bool, correct: Any = None) -> Repair:
+    return Repair(
+        parse_policy(tau, keeps_bias=keeps_bias),
+        None if correct is None else parse_correction(correct),
+    )

@@ -19,6 +19,7 @@ from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.errors import RequestError
 from lcbench.hub.cache import is_commit
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
+from lcbench.repair.repair import parse_all, parse_one
 from lcbench.settings.own_texts import HubAccess, Own, may_be_own, read_own
 from lcbench.settings.schema import (
     ExportSettings,
@@ -54,7 +55,6 @@ from lcbench.tasks.corpus.names import is_own
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite, choose, shipped_suites, suite_of
-from lcbench.tempscale.policy import parse, parse_all
 
 if TYPE_CHECKING:
     from lcbench.results.imported import ImportRequest
@@ -120,7 +120,12 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     return Settings(
         label=_run_name(first["name"], label),
         models=models,
-        policies=parse_all(first["tau"], keeps_bias=first["tau_bias"] == "kept"),
+        repairs=parse_all(
+            first["tau"],
+            first["correct"],
+            first["repairs"],
+            keeps_bias=first["tau_bias"] == "kept",
+        ),
         tasks=tasks,
         suites=suites,
         left_out=left_out,
@@ -280,7 +285,7 @@ def read_export(config: DictConfig) -> ExportSettings:
     mirror, address = mirror_of(value["mirror"])
     return ExportSettings(
         model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
-        policy=parse(value["tau"], keeps_bias=value["tau_bias"] == "kept"),
+        repair=parse_one(value["tau"], value["correct"], keeps_bias=value["tau_bias"] == "kept"),
         out=needed_path("out", value["out"]),
         mirror=mirror,
         hub=address,

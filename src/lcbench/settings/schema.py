@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.hub.models import ModelSettings
+from lcbench.repair.repair import Repair
 from lcbench.system.slurm import JobOptions
 from lcbench.tasks.corpus.classes import ClassSource, OwnClass
 from lcbench.tasks.corpus.plan import OwnTask
@@ -18,7 +19,6 @@ from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import SPLITS_RULE, TaskChoice
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import Suite
-from lcbench.tempscale.policy import Policy
 
 # Keys that results depend on.
 IDENTITY = frozenset(
@@ -33,6 +33,8 @@ IDENTITY = frozenset(
         "models",
         "tau",
         "tau_bias",
+        "correct",
+        "repairs",
         "tasks",
         "subsets",
         "suite.name",
@@ -210,7 +212,7 @@ class Settings:
 
     label: str
     models: tuple[ModelSettings, ...]
-    policies: tuple[Policy, ...]
+    repairs: tuple[Repair, ...]
     tasks: tuple[TaskChoice, ...]
     suites: tuple[Suite, ...]
     left_out: tuple[str, ...]
@@ -338,7 +340,7 @@ class ExportSettings:
     """The settings of `python -m lcbench export`."""
 
     model: ModelSettings
-    policy: Policy
+    repair: Repair
     out: Path
     offline: bool
     mirror: Path | None = None

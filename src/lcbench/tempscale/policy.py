@@ -32,11 +32,13 @@ class ModelShape:
         layers: number of attention layers; None: not stated in its configuration.
         window: the most tokens it reads of a text; None: not limited.
         position_bias: whether its logits have a position bias of their own (T5, MPNet).
+        dimensions: of an embedding; None: its files do not say.
     """
 
     layers: int | None
     window: int | None
     position_bias: bool
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ def parse(value: Any, *, keeps_bias: bool = False) -> Policy:
 
 
 def parse_all(value: Any, *, keeps_bias: bool = False) -> tuple[Policy, ...]:
-    """Return the policies of `tau=`, each once, in the order given, after the baseline.
+    """Return the policies of `tau=`, each once, in the order given.
 
     Raises:
         RequestError: one of them is not a policy, or the list is empty.
@@ -269,7 +271,7 @@ def parse_all(value: Any, *, keeps_bias: bool = False) -> tuple[Policy, ...]:
     if not values:
         raise RequestError(f"tau=[] is empty; {_EXAMPLES}.")
     policies = (parse(one, keeps_bias=keeps_bias) for one in values)
-    return tuple(dict.fromkeys([BASELINE, *policies]))
+    return tuple(dict.fromkeys(policies))
 
 
 def _parse_mapping(value: Mapping[Any, Any]) -> Policy:

@@ -225,7 +225,9 @@ def test_the_table(analysed: tuple[ScoreTable, Choice]) -> None:
     assert texts == ["bge-base-en-v1.5", "0.8", gain, ends, honest, "0.00", "0.8 ×3", gain, "0.00"]
     assert found.header[2:5] == ("Gain (%)", "95 % interval", "Held-out gain (%)")
     assert row[2].style == "gain"
-    assert row[2].tooltip.startswith(f"95 % band over 2 τ tried {ends}; interval of this τ alone ")
+    assert row[2].tooltip.startswith(
+        f"95 % band over the 2 tried {ends}; interval of this one alone "
+    )
     assert row[4].value == model.held_out_gain
     (read,) = csv_format.DictReader(io.StringIO(formats.csv(found)))
     for column in ("Gain (%)", "At 0.8 (%)"):
@@ -250,3 +252,37 @@ def test_the_table_marks_inconclusive_gains_and_ends_with_one_temperature() -> N
     assert [entry.text for entry in rows[2][:3]] == ["one τ for all", "0.9", "▲ 1.25"]
     assert all(len(row) == len(found.header) for row in rows)
     assert found.notes[-1] == "a"
+
+
+REPAIRS: Scores = {
+    "A": {"1": 0.50, "0.9": 0.51, "correct=centre": 0.56, "0.9 + correct=centre": 0.56},
+    "B": {"1": 0.50, "0.9": 0.52, "correct=centre": 0.49, "0.9 + correct=centre": 0.49},
+    "C": {"1": 0.50, "0.9": 0.51, "correct=centre": 0.51, "0.9 + correct=centre": 0.51},
+}
+ONE_COLUMN = {"Class": ["A", "B", "C"]}
+
+
+def test_corrections_are_chosen_among_the_temperatures() -> None:
+    choice = made(table_of({"m": REPAIRS}, ONE_COLUMN))
+    (model,) = choice.models
+    assert model.candidates == ("1", "0.9", "correct=centre", "0.9 + correct=centre")
+    # Of equals the one with fewer changes; held out, B's own loss is not known.
+    assert model.tau == "correct=centre"
+    assert model.gain == pytest.approx(4.0)
+    assert model.held_out == {"A": "0.9", "B": "correct=centre", "C": "correct=centre"}
+    assert model.held_out_gain == pytest.approx(100 * ((0.51 + 0.49 + 0.51) / 1.5 - 1))
+    found = choice_table("g", choice)
+    assert found.title.startswith("Choosing a repair")
+    assert found.header[1] == "Repair"
+    (row,) = found.sections[0].rows
+    assert (row[1].text, row[6].text) == ("centre", "centre ×2, τ = 0.9 ×1")
+    assert "no repair has an effect" in found.notes[0]
+
+
+def test_policies_by_role_are_no_candidates_with_a_correction_either() -> None:
+    scores = {
+        task: {**own, "query=0.9,document=1 + correct=centre": 0.99}
+        for task, own in REPAIRS.items()
+    }
+    (model,) = made(table_of({"m": scores}, ONE_COLUMN)).models
+    assert model.tau == "correct=centre"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.figures.panels import (
     Curves,
     Point,
@@ -68,7 +69,7 @@ def by_length_panels(
     orders = {policy: place for place, policy in enumerate(others)}
 
     def series(policy: str, points: Sequence[Point]) -> Series:
-        name = f"τ = {policy}"
+        name = label_of(policy)
         of = f"{result.label}, {result.task}"
         return Series(name, places, tuple(points), orders.get(policy), of)
 
@@ -159,7 +160,9 @@ def _panels_of_splits(
     for row in rows:
         order = None if row.policy == BASELINE else others.index(row.policy)
         points = [Point(str(length), row.scores[length]) for length in lengths]
-        series = Series(f"τ = {row.policy}", places, tuple(points), order, f"{label}, {table.task}")
+        series = Series(
+            label_of(row.policy), places, tuple(points), order, f"{label}, {table.task}"
+        )
         scores.append(series)
         if row.policy == BASELINE:
             continue
@@ -225,7 +228,7 @@ def _figure(buckets: Sequence[LengthBuckets], policies: Mapping[str, Sequence[st
     others = [policy for policy in every if policy != BASELINE]
     looks = {policy: style(place) for place, policy in enumerate(others)}
     handles = [
-        Line2D([], [], label=f"τ = {policy}", **looks.get(policy, style(None))) for policy in every
+        Line2D([], [], label=label_of(policy), **looks.get(policy, style(None))) for policy in every
     ]
     known = {
         point.known

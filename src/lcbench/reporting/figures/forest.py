@@ -7,6 +7,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.figures.panels import Certainty, Forest, Line, is_linear, pages
 from lcbench.reporting.figures.printed import (
     csv_text,
@@ -35,7 +36,7 @@ def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -
     if best is None:
         return ()
     lines = []
-    of = f"{block.label}, τ = {best}"
+    of = f"{block.label}, {label_of(best)}"
     scores = {one.task: one.scores for one in block.tasks}
     for column in table.columns:
         for task in column.tasks:
@@ -51,9 +52,9 @@ def forest_lines(table: ScoreTable, block: Block, statistics: TableStatistics) -
 def forest_panels(table: ScoreTable, statistics: TableStatistics) -> list[Forest]:
     """Return a panel for each model that has a τ but 1."""
     return [
-        Forest(f"{block.label}\nτ = {block.best}", lines)
+        Forest(f"{block.label}\n{label_of(block.best)}", lines)
         for block in table.blocks
-        if (lines := forest_lines(table, block, statistics))
+        if block.best is not None and (lines := forest_lines(table, block, statistics))
     ]
 
 

@@ -208,7 +208,7 @@ def _forest_chart(charts: Charts, table: ScoreTable, statistics: TableStatistics
         *(panel.title.replace("\n", ", ") for panel in panels),
     ]
     return charts.add(
-        "Intervals at the best τ",
+        f"Intervals at the best {table.words[0]}",
         (forest_view(panel) for panel in [*whole, *panels]),
         [("Show", options)],
     )

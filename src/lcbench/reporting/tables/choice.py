@@ -1,4 +1,4 @@
-"""The choice of τ by the paper's rule, on the test data, and with tasks held out."""
+"""The choice of τ, or of a repair, by the paper's rule and with tasks held out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import (
     AVERAGE,
     BASELINE,
     Block,
     ScoreTable,
+    distance,
+    is_candidate,
     relative_improvement,
     temperature,
+    word_of,
 )
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, interval, number
@@ -30,7 +34,7 @@ class ModelChoice:
 
     Attributes:
         label: label of the block.
-        candidates: constant policies with scores of all tasks, including the baseline.
+        candidates: candidates (`is_candidate`) with scores of all tasks, including the baseline.
         tau: candidate with the highest average over all tasks, as the paper chooses it.
         gain: gain at `tau`.
         held_out: for each task, the τ that is best over the other tasks.
@@ -91,7 +95,7 @@ def choose(table: ScoreTable, statistics: TableStatistics) -> Choice | None:
         statistics: statistics of the table.
 
     Returns:
-        The choices; None if no model has two temperatures to choose from.
+        The choices; None if no model has two candidates to choose from.
     """
     models, notes = [], []
     for block in table.blocks:
@@ -124,27 +128,29 @@ def choice_table(group: str, choice: Choice) -> Table:
         group: group of the table in which τ was chosen.
         choice: result of `choose`.
     """
-    rows = [_row(model) for model in choice.models]
+    word, several = word_of(one for model in choice.models for one in model.candidates)
+    no_effect = "τ has no effect" if word == "τ" else "no repair has an effect"
+    rows = [_row(model, word) for model in choice.models]
     if choice.common_tau is not None and choice.common_gain is not None and len(choice.models) > 1:
         rows.append(
             (
-                Entry("one τ for all", "one τ for all"),
-                _tau(choice.common_tau),
+                Entry(f"one {word} for all", f"one {word} for all"),
+                _entry(choice.common_tau, word),
                 improvement(choice.common_gain),
                 *[Entry(MISSING_VALUE)] * 6,
             )
         )
     return Table(
         name="choice",
-        title=f"Choosing τ: {group_heading(group)}",
+        title=f"Choosing {_a(word)}: {group_heading(group)}",
         header=(
             "Model",
-            "τ",
+            word if word == "τ" else word.capitalize(),
             "Gain (%)",
             "95 % interval",
             "Held-out gain (%)",
             "Optimism",
-            "τ held out",
+            f"{word if word == 'τ' else word.capitalize()} held out",
             f"At {DEFAULT_TAU} (%)",
             f"Regret of {DEFAULT_TAU}",
         ),
@@ -152,15 +158,15 @@ def choice_table(group: str, choice: Choice) -> Table:
         sections=(Section("", tuple(rows)),),
         scores=group,
         notes=(
-            "The paper takes the τ that is best over all tasks on the test data and reports its "
-            "gain, which is too high even if τ has no effect.",
-            "The held-out gain gives each task the τ that is best over the other tasks, without "
-            "those that share items with it. The optimism is the gain minus the held-out gain, in "
-            "percentage points.",
-            "The 95 % interval of the gain is a simultaneous band over all τ tried, so it accounts "
-            "for the choice.",
-            f"The regret of {DEFAULT_TAU} is how much less it gains than the best τ. Gains are "
-            "relative improvements of Avg.",
+            f"The paper takes the {word} that is best over all tasks on the test data and reports "
+            f"its gain, which is too high even if {no_effect}.",
+            f"The held-out gain gives each task the {word} that is best over the other tasks, "
+            "without those that share items with it. The optimism is the gain minus the held-out "
+            "gain, in percentage points.",
+            f"The 95 % interval of the gain is a simultaneous band over all {several} tried, so it "
+            "accounts for the choice.",
+            f"The regret of {DEFAULT_TAU} is how much less it gains than the best {word}. Gains "
+            "are relative improvements of Avg.",
             *choice.notes,
         ),
     )
@@ -175,13 +181,15 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
     for policy in block.policies:
         own = {name: task.scores[policy] for name, task in tasks.items()}
         known = {name: score for name, score in own.items() if score is not None}
-        if temperature(policy) is not None and len(known) == len(tasks):
+        if is_candidate(policy) and len(known) == len(tasks):
             scores[policy] = known
-    # With a single temperature other than the baseline there is nothing to choose.
+    word, _ = word_of(block.policies)
+    # With a single one other than the baseline there is nothing to choose.
     if BASELINE not in scores or len(scores) < 3:
-        return "fewer than two temperatures other than τ = 1 have all tasks"
+        several = "temperatures" if word == "τ" else "repairs"
+        return f"fewer than two {several} other than τ = 1 have all tasks"
     if len(tasks) < 2:
-        return "a single task leaves none to choose τ on"
+        return f"a single task leaves none to choose {_a(word)} on"
     raw = _average(scores[BASELINE], columns)
     averages = {policy: _average(of, columns) for policy, of in scores.items()}
     gains = {}
@@ -201,7 +209,7 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
         }
         rest = {name: of for name, of in others.items() if of}
         if not rest:
-            return "all tasks share items: none is left to choose τ on"
+            return f"all tasks share items: none is left to choose {_a(word)} on"
         held_out[left_out] = _best({policy: _average(of, rest) for policy, of in scores.items()})
     chosen = {task: scores[policy][task] for task, policy in held_out.items()}
     tau = _best(averages)
@@ -228,24 +236,34 @@ def _average(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) 
 
 
 def _best(averages: Mapping[str, float]) -> str:
-    """Return the policy of the highest average; among equals, the one closest to τ = 1."""
-    return max(averages, key=lambda policy: (averages[policy], -abs(float(policy) - 1)))
+    """Return the policy of the highest average; among equals, the one closest to the baseline."""
+
+    def merit(policy: str) -> tuple[float, int, float]:
+        parts, tau = distance(policy)
+        return averages[policy], -parts, -tau
+
+    return max(averages, key=merit)
 
 
-def _row(model: ModelChoice) -> tuple[Entry, ...]:
+def _a(word: str) -> str:
+    return word if word == "τ" else f"a {word}"
+
+
+def _row(model: ModelChoice, word: str) -> tuple[Entry, ...]:
     default = model.gains.get(DEFAULT_TAU)
-    counted = _counted(model.held_out.values())
+    show = str if word == "τ" else label_of
+    counted = _counted(map(show, model.held_out.values()))
     known = model.intervals.get(model.tau)
     source = (model.label, model.tau, AVERAGE)
-    gains = ", ".join(f"{two_decimals(gain)} at {tau}" for tau, gain in model.gains.items())
+    gains = ", ".join(f"{two_decimals(gain)} at {show(tau)}" for tau, gain in model.gains.items())
     return (
         Entry(model.label, model.label),
-        replace(_tau(model.tau), tooltip=f"gain at each τ, %: {gains}"),
+        replace(_entry(model.tau, word), tooltip=f"gain at each {word}, %: {gains}"),
         improvement(model.gain, known, None if model.tau == BASELINE else source),
         _interval(known),
         number(
             model.held_out_gain,
-            tooltip="; ".join(f"{task}: τ = {tau}" for task, tau in model.held_out.items()),
+            tooltip="; ".join(f"{task}: {label_of(tau)}" for task, tau in model.held_out.items()),
         ),
         formatted(model.optimism, ".2f"),
         Entry(counted, counted),
@@ -254,8 +272,11 @@ def _row(model: ModelChoice) -> tuple[Entry, ...]:
     )
 
 
-def _tau(policy: str) -> Entry:
-    return Entry(policy, float(policy))
+def _entry(policy: str, word: str) -> Entry:
+    tau = temperature(policy)
+    if word == "τ" and tau is not None:
+        return Entry(policy, tau)
+    return Entry(label_of(policy), label_of(policy))
 
 
 def _interval(known: Uncertainty | None) -> Entry:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lcbench.measures import MEASURES
 from lcbench.measures.crowding import CONDITIONS
 from lcbench.measures.estimates import Estimate
-from lcbench.repair.repair import NO_REPAIR
+from lcbench.repair.repair import NO_REPAIR, label_of
 from lcbench.reporting.score_table import ordered_policies
 from lcbench.reporting.table import Entry, Section, Table, name
 from lcbench.reporting.text import MISSING_VALUE
@@ -128,7 +128,7 @@ def name_of(one: Measurement | InsideMeasurement) -> str:
 
 
 def repair_of(one: Measurement | InsideMeasurement) -> str:
-    return f"τ = {one.policy}" if one.policy else "as given"
+    return label_of(one.policy) if one.policy else "as given"
 
 
 def heading_of(one: Measurement | InsideMeasurement) -> str:

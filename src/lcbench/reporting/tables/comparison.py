@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import (
     BASELINE,
     Block,
@@ -160,14 +161,15 @@ def compare_models(table: ScoreTable, statistics: TableStatistics, labels: Seque
         raise RequestError(
             f"Models side by side are two or more of {known}; asked for: {', '.join(labels)}."
         )
+    word, _ = table.words
     pair = len(blocks) == 2 and all(block.best is not None for block in blocks)
     header = ["Column", "Task"]
     for block in blocks:
         header.append(f"{block.label}, baseline")
         if block.best is not None:
-            header += [f"{block.label}, τ = {block.best}", f"{block.label}, Relative Improv."]
+            header += [f"{block.label}, {label_of(block.best)}", f"{block.label}, Relative Improv."]
     if pair:
-        header.append("Difference at best τ")
+        header.append(f"Difference at best {word}")
     means = [
         ([name(column), name("")], [_values(block, column) for block in blocks], column)
         for column in table.column_names
@@ -197,9 +199,10 @@ def compare_models(table: ScoreTable, statistics: TableStatistics, labels: Seque
             )
         ),
         notes=(
-            "Scores × 100. τ is the best of each model over the whole table, chosen on the test "
-            "data; relative improvements are in % of the model's own baseline.",
-            "In bold: the highest of the models, of the baselines and of those at the best τ.",
+            f"Scores × 100. The {word} is the best of each model over the whole table, chosen on "
+            "the test data; relative improvements are in % of the model's own baseline.",
+            "In bold: the highest of the models, of the baselines and of those at the best "
+            f"{word}.",
             *(
                 [f"Difference: {blocks[1].label} minus {blocks[0].label}; not tested."]
                 if pair
@@ -329,7 +332,7 @@ def _short(text: str) -> str:
 
 
 def _named(key: _Key) -> str:
-    return f"{key[0]}, τ = {key[1]}, {key[2]}"
+    return f"{key[0]}, {label_of(key[1])}, {key[2]}"
 
 
 def _listed(keys: Sequence[_Key]) -> str:

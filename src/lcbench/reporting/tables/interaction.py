@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.table import Entry, Table, interval, name
 from lcbench.reporting.tables.changes import (
@@ -255,7 +256,7 @@ def gain_table(found: Sequence[LengthGain]) -> Table | None:
     return Table(
         name="gain-by-length",
         title=_TITLE,
-        header=("Task", "Length of", "Items", "", *(f"τ = {policy}" for policy in every)),
+        header=("Task", "Length of", "Items", "", *(label_of(policy) for policy in every)),
         labels=4,
         sections=sections_of(shown, lambda one: one.label, lambda one: _rows(one, every), found),
         notes=tuple(notes),

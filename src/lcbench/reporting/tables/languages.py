@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.cells import means_by, rows_by_cell
 from lcbench.reporting.score_table import (
     BASELINE,
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
 _MEAN = "Mean"
 
-_NOTES = (
-    "Scores × 100, each the unweighted mean over the task's splits. The relative improvement is "
-    "that of the model's best τ in Table 1, in % of the baseline.",
+_NOTE = (
     f"{_MEAN} is the task's score in Table 1. How sure the improvement of one language is, is not "
-    "computed.",
+    "computed."
 )
 
 
@@ -50,18 +49,23 @@ def language_table(table: ScoreTable, scores: pd.DataFrame) -> Table | None:
     for block in table.blocks:
         rows = [row for task in block.tasks for row in _rows(block, task, policies, by_cell)]
         if rows:
-            best = "" if block.best is None else f", best τ = {block.best}"
+            best = "" if block.best is None else f", best {label_of(block.best)}"
             sections.append(Section(f"{block.label}{best}", tuple(rows)))
     if not sections:
         return None
-    taus = (f"τ = {policy}" for policy in policies if policy != BASELINE)
+    taus = (label_of(policy) for policy in policies if policy != BASELINE)
     return Table(
         name="languages",
         title=f"Scores per language or other subset ({group_heading(table.group)})",
         header=("Task", "Subset", "baseline", *taus, "Relative Improv."),
         labels=2,
         sections=tuple(sections),
-        notes=_NOTES,
+        notes=(
+            "Scores × 100, each the unweighted mean over the task's splits. The relative "
+            f"improvement is that of the model's best {table.words[0]} in Table 1, in % of the "
+            "baseline.",
+            _NOTE,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import AVERAGE, Block, Row, ScoreTable
 from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Source, Table, improvement, number, of_values
@@ -41,10 +42,16 @@ _FOOTNOTE_PARTIAL = (
     "A column like 3 of 8 is partial: so many of its tasks have a score. They are not averaged; "
     "those that are missing are named above."
 )
-_FOOTNOTE_CHOICE = (
-    "As in the paper, raw is the baseline (τ = 1) and ours is TempScale at the model's best τ, "
+_CHOSEN_ON = (
     "which is chosen on the same data that it is evaluated on, so that its improvement is "
     "optimistic."
+)
+_FOOTNOTE_CHOICE = (
+    "As in the paper, raw is the baseline (τ = 1) and ours is TempScale at the model's best τ, "
+    f"{_CHOSEN_ON}"
+)
+_FOOTNOTE_REPAIRS = (
+    f"raw is the baseline (τ = 1) and ours is the best repair that was tried, {_CHOSEN_ON}"
 )
 
 
@@ -110,11 +117,11 @@ def footnotes(table: ScoreTable, statistics: TableStatistics) -> tuple[str, ...]
     names = [column.name for column in table.columns]
     outside = [one for one in names if one not in averaged_columns(names)]
     return (
-        *([_FOOTNOTE_CHOICE] if choice else []),
+        *([_FOOTNOTE_CHOICE if table.words[0] == "τ" else _FOOTNOTE_REPAIRS] if choice else []),
         _FOOTNOTE_AVERAGE,
         *([f"{' and '.join(outside)}: not part of {AVERAGE}, as in the paper."] if outside else []),
         *([_FOOTNOTE_PARTIAL] if partial else []),
-        *([_footnote_marks(statistics)] if choice else []),
+        *([_footnote_marks(statistics, table.words[1])] if choice else []),
     )
 
 
@@ -129,7 +136,7 @@ def identity(table: ScoreTable, block: Block) -> tuple[str, str, str, str]:
     return table.group, window, block.model, block.revision
 
 
-def _footnote_marks(statistics: TableStatistics) -> str:
+def _footnote_marks(statistics: TableStatistics, tried: str) -> str:
     if statistics.resamples == 0:
         return "No intervals were asked for (resamples=0)."
     return (
@@ -140,8 +147,8 @@ def _footnote_marks(statistics: TableStatistics) -> str:
         "those of a paired bootstrap over the tasks' items, of which those that share a document "
         f"or a text are drawn together, for columns of several tasks and {AVERAGE} over their "
         f"tasks as well: {statistics.resamples:,} resamples, seed {statistics.seed}. They say how "
-        "much an improvement would vary over other items like these. Where several τ were tried "
-        "they are bands over all of them, and so hold for the best one too."
+        f"much an improvement would vary over other items like these. Where several {tried} were "
+        "tried they are bands over all of them, and so hold for the best one too."
     )
 
 
@@ -198,7 +205,7 @@ def _lines(
         else:
             entries.append(number(value, source=source))
     # The policy of the relative line is that of the line above it.
-    text = ROW_NAMES[row.kind] + ("" if row.kind == "relative" else f", τ = {row.policy}")
+    text = ROW_NAMES[row.kind] + ("" if row.kind == "relative" else f", {label_of(row.policy)}")
     yield row.kind, "Avg Improv." if label is None else text, tuple(entries)
     if row.kind == "relative" and with_ends:
         ends = [known.get(column) for column in table.column_names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import (
     BASELINE,
     Block,
@@ -36,7 +37,7 @@ def scores(table: ScoreTable) -> Table:
     return _table(
         table,
         "scores",
-        "Scores per task and τ",
+        f"Scores per task and {table.words[0]}",
         _policies(table),
         entry,
         ("Scores × 100; τ = 1 is the baseline.",),
@@ -65,7 +66,8 @@ def matrix(table: ScoreTable, statistics: TableStatistics) -> Table | None:
             shown.append(statistics.cells.get(source))
         return improvement(value, statistics.cells.get(source), source)
 
-    made = _table(table, "matrix", "Relative improvements per task and τ", policies, entry, ())
+    title = f"Relative improvements per task and {table.words[0]}"
+    made = _table(table, "matrix", title, policies, entry, ())
     return replace(
         made, notes=("Relative improvements over τ = 1 in % of its score.", *_counts(shown))
     )
@@ -111,7 +113,7 @@ def _table(
     return Table(
         name=file,
         title=f"{title} ({group_heading(table.group)})",
-        header=("Column", "Task", *(f"τ = {policy}" for policy in policies)),
+        header=("Column", "Task", *(label_of(policy) for policy in policies)),
         labels=2,
         sections=tuple(
             Section(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.table import Entry, Table, name, number
 from lcbench.reporting.tables.changes import (
@@ -239,7 +240,7 @@ def _sheet(
     return Table(
         name=file,
         title=title,
-        header=(*labels, "", *(f"τ = {policy}" for policy in every)),
+        header=(*labels, "", *(label_of(policy) for policy in every)),
         labels=3,
         sections=sections_of(
             shown,

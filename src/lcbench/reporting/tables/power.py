@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, name, number
@@ -24,7 +25,7 @@ def power_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
             continue
         rows = list(_rows(table, block, block.best, statistics))
         if rows:
-            sections.append(Section(f"{block.label}, τ = {block.best}", tuple(rows)))
+            sections.append(Section(f"{block.label}, {label_of(block.best)}", tuple(rows)))
     if not sections:
         return None
     return Table(
@@ -47,8 +48,8 @@ def power_table(table: ScoreTable, statistics: TableStatistics) -> Table | None:
         sections=tuple(sections),
         notes=(
             f"Detectable: the smallest true gain or loss that is significant in {POWER:.0%} of "
-            "such runs: of a task by its own interval; of columns and Avg by the band over all τ "
-            "tried.",
+            "such runs: of a task by its own interval; of columns and Avg by the band over all "
+            f"{table.words[1]} tried.",
             f"Units for {CLAIMED} %: how many like these it takes for that to be {CLAIMED} %, "
             "which is about what the paper claims. Not of a classification, where the training "
             "draws limit it, nor of means over several tasks, where the tasks do.",

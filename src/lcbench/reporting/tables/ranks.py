@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.score_table import BASELINE, ordered_policies
 from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Style, Table, interval, name
@@ -157,7 +158,7 @@ def rank_table(found: Sequence[LongestRanks]) -> Table | None:
     return Table(
         name="ranks",
         title="Mean rank of the longest relevant documents",
-        header=("model", "longest 20 %", "", *(f"τ = {policy}" for policy in policies)),
+        header=("model", "longest 20 %", "", *(label_of(policy) for policy in policies)),
         labels=3,
         sections=sections_of(
             shown, lambda one: one.task, lambda one: _rank_rows(one, policies), found

@@ -1,0 +1,151 @@
+"""Corrections of embeddings, as requested: which map, and on which texts it is fitted.
+
+`fit` computes the map; nothing here imports numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lcbench.errors import RequestError, did_you_mean
+
+Kind = Literal["centre", "abtt", "whiten"]
+
+_EXAMPLES = (
+    "write centre, {centre: {bins: 5}}, {abtt: 3}, whiten, {whiten: 128}, one of these with the "
+    "texts that it is fitted on ('correct={centre: {on: docstrings}}'), or a list "
+    "('correct=[null,centre,{abtt: 3}]')"
+)
+NUMBERS: Mapping[str, str] = {"centre": "bins", "abtt": "components", "whiten": "dimensions"}
+"""What the number of each kind is called as an option; `abtt` needs one."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A map that is fitted on unlabelled embeddings and applied to all embeddings.
+
+    x is an embedding as the model returns it, μ the mean and C the covariance of those that it is
+    fitted on. What remains is scaled to length 1.
+
+    Attributes:
+        kind: `centre`: x − μ; `abtt` (all but the top, arXiv:1702.01417): x − μ without its
+            projection on the first principal components of C; `whiten`: C^(−1/2) (x − μ) in the
+            basis of the principal components.
+        number: of `centre`, the bins by length in tokens, each with a mean of its own, None: one
+            mean; of `abtt`, the components that are removed; of `whiten`, the components that are
+            kept, None: all.
+        on: set of texts that it is fitted on for all tasks, with a digest of them; None: each
+            task's own texts.
+    """
+
+    kind: Kind
+    number: int | None = None
+    on: str | None = None
+
+    @property
+    def canonical(self) -> str:
+        """The name in results, without `:` and `/`; the same however it was written."""
+        name: str = self.kind
+        if self.number is not None:
+            name = f"{name}_bins={self.number}" if name == "centre" else f"{name}={self.number}"
+        return name if self.on is None else f"{name},on={self.on}"
+
+    def written(self) -> str | dict[str, Any]:
+        """Return it as `correct=` has it, so that `parse` gives it back; JSON types only."""
+        options: dict[str, Any] = {}
+        if self.number is not None:
+            options[NUMBERS[self.kind]] = self.number
+        if self.on is not None:
+            options["on"] = self.on
+        return {self.kind: options} if options else self.kind
+
+    def check(self, dimensions: int) -> None:
+        """Check that embeddings of so many dimensions can be corrected.
+
+        Raises:
+            RequestError: more components are removed or kept than there are.
+        """
+        if self.number is None or self.kind == "centre":
+            return
+        if self.kind == "abtt" and self.number >= dimensions:
+            raise RequestError(
+                f"correct={{abtt: {self.number}}} would leave nothing of embeddings of "
+                f"{dimensions} dimensions: name fewer, about a hundredth of the dimensions "
+                f"(correct={{abtt: {max(1, round(dimensions / 100))}}})."
+            )
+        if self.kind == "whiten" and self.number > dimensions:
+            raise RequestError(
+                f"correct={{whiten: {self.number}}}: embeddings of {dimensions} dimensions have no "
+                f"more components than that; correct=whiten keeps all."
+            )
+
+    def __str__(self) -> str:
+        return self.canonical
+
+
+def parse(value: Any) -> Correction:
+    """Return the correction that a value of `correct=` stands for.
+
+    Raises:
+        RequestError: it is none.
+    """
+    written = f"correct={_shown(value)}"
+    if isinstance(value, str):
+        kind, options = value, None
+    elif isinstance(value, Mapping) and len(value) == 1:
+        kind, options = next((str(kind), options) for kind, options in value.items())
+    elif isinstance(value, Mapping) and value:
+        raise RequestError(
+            f"{written}: one correction at a time, {' or '.join(map(str, value))}; to compare "
+            f"them, a list: 'correct=[{', '.join(_shown({k: v}) for k, v in value.items())}]'."
+        )
+    else:
+        raise RequestError(f"{written} is not a correction; {_EXAMPLES}.")
+    if kind not in NUMBERS:
+        near = did_you_mean(kind, NUMBERS)
+        raise RequestError(f"{written}: {kind} is not a correction.{near} To be sure: {_EXAMPLES}.")
+    number, on = _options(kind, options, written)
+    if kind == "abtt" and number is None:
+        raise RequestError(
+            f"{written}: abtt needs the number of components to remove, about a hundredth of the "
+            "dimensions: correct={abtt: 3}."
+        )
+    if on is not None:
+        from lcbench.tasks.reference import identified
+
+        on = identified(on)
+    return Correction(kind, number, on)  # type: ignore[arg-type]
+
+
+def _options(kind: str, options: Any, written: str) -> tuple[int | None, str | None]:
+    """Return the number of a kind, and the set of texts that it is fitted on."""
+    name = NUMBERS[kind]
+    if options is None:
+        options = {}
+    elif not isinstance(options, Mapping):
+        if kind == "centre":
+            raise RequestError(
+                f"{written}: for means by length, {{centre: {{bins: 5}}}}; on a set of texts, "
+                "{centre: {on: docstrings}}."
+            )
+        options = {name: options}
+    for key in options:
+        if key not in (name, "on"):
+            near = did_you_mean(str(key), (name, "on"))
+            raise RequestError(f"{written}: {kind} takes {name} and on, not {key}.{near}")
+    number = options.get(name)
+    least = 2 if kind == "centre" else 1
+    if number is not None and (type(number) is not int or number < least):
+        raise RequestError(f"{written}: {name} is not a whole number of at least {least}.")
+    on = options.get("on")
+    if on is not None and not isinstance(on, str):
+        raise RequestError(f"{written}: on takes the name of a set of texts, such as docstrings.")
+    return number, on
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
+    return "null" if value is None else str(value)

@@ -1,0 +1,190 @@
+"""Fits corrections of embeddings, and applies them.
+
+Every correction is an affine map of each embedding by itself, scaled to length 1 afterwards: the
+result does not depend on which other embeddings are corrected along with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lcbench.errors import LcbenchError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lcbench.repair.correction import Correction
+
+# Embeddings at a time, in float64.
+_ROWS = 4096
+# A covariance whose smallest kept variance is this share of the largest is taken as singular:
+# embeddings in float32 determine nothing below it.
+_SINGULAR = 1e-9
+
+
+class FitError(LcbenchError):
+    """A correction cannot be fitted on these texts."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted correction: x ↦ (x − mean of its length) · matrix, scaled to length 1.
+
+    Attributes:
+        means: a mean for each bin by length, [bins, dimensions].
+        begins: lengths in tokens at which the bins after the first begin, ascending: [bins − 1].
+        matrix: [dimensions, kept dimensions]; None: the identity.
+        shrinkage: share of the covariance's estimate that is a multiple of the identity.
+    """
+
+    means: NDArray[np.float64]
+    begins: NDArray[np.int64]
+    matrix: NDArray[np.float64] | None
+    shrinkage: float = 0.0
+
+    @property
+    def by_length(self) -> bool:
+        """Whether the mean depends on the length of a text."""
+        return len(self.means) > 1
+
+    def mapped(
+        self, embeddings: NDArray[Any], lengths: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the map's values before they are scaled.
+
+        Args:
+            embeddings: [texts, dimensions].
+            lengths: of the texts in tokens; needed if `by_length`.
+
+        Returns:
+            [texts, kept dimensions]
+        """
+        bins = np.zeros(len(embeddings), dtype=np.int64)
+        if self.by_length:
+            if lengths is None:
+                raise ValueError("a correction by length needs the lengths of the texts")
+            bins = np.searchsorted(self.begins, np.asarray(lengths), side="right")
+        centred = np.asarray(embeddings, dtype=np.float64) - self.means[bins]
+        return centred if self.matrix is None else centred @ self.matrix
+
+    @property
+    def dimensions(self) -> int:
+        """The dimensions of a corrected embedding."""
+        return int(self.means.shape[1] if self.matrix is None else self.matrix.shape[1])
+
+    def apply(
+        self,
+        embeddings: NDArray[np.float32],
+        lengths: Sequence[int] | None = None,
+        into: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return corrected embeddings of length 1; one of which nothing remains is zero.
+
+        Args:
+            embeddings: as the model returned them, [texts, dimensions].
+            lengths: of the texts in tokens; needed if `by_length`.
+            into: where to write them, which may be `embeddings`; None: a new array.
+
+        Returns:
+            [texts, kept dimensions]
+        """
+        corrected = into
+        if corrected is None:
+            corrected = np.empty((len(embeddings), self.dimensions), dtype=np.float32)
+        for first in range(0, len(embeddings), _ROWS):
+            some = slice(first, first + _ROWS)
+            values = self.mapped(embeddings[some], None if lengths is None else lengths[some])
+            norms = np.linalg.norm(values, axis=1, keepdims=True)
+            corrected[some] = values / np.where(norms > 0, norms, 1.0)
+        return corrected
+
+
+def fit(
+    correction: Correction, embeddings: NDArray[np.float32], lengths: Sequence[int] | None = None
+) -> Fitted:
+    """Fit a correction on embeddings.
+
+    A covariance that is singular, since there are fewer texts than dimensions, is shrunk towards a
+    multiple of the identity (Ledoit and Wolf 2004).
+
+    Args:
+        correction: which.
+        embeddings: of distinct unlabelled texts, as the model returns them: [texts, dimensions].
+        lengths: of the texts in tokens; needed for bins by length.
+
+    Raises:
+        FitError: there are too few texts.
+        RequestError: more components are removed or kept than there are dimensions.
+    """
+    count, dimensions = embeddings.shape if embeddings.ndim == 2 else (0, 0)
+    least = 2 if correction.number is None or correction.kind == "whiten" else correction.number + 1
+    if count < least:
+        raise FitError(
+            f"correct={correction}: it is fitted on {count} distinct texts and needs at least "
+            f"{least}. A set of texts can be named: 'correct={{{correction.kind}: "
+            f"{{on: docstrings}}}}'."
+        )
+    correction.check(dimensions)
+    mean = _mean(embeddings)
+    none = np.empty(0, dtype=np.int64)
+    if correction.kind == "centre":
+        if correction.number is None:
+            return Fitted(mean[None], none, None)
+        if lengths is None:
+            raise ValueError("bins by length need the lengths of the texts")
+        sizes = np.asarray(lengths)
+        # Bins of about equal numbers of texts; texts of the same length are in one bin.
+        shares = np.arange(1, correction.number) / correction.number
+        begins = np.unique(np.quantile(sizes, shares, method="higher")).astype(np.int64)
+        begins = begins[begins > sizes.min()]
+        bins = np.searchsorted(begins, sizes, side="right")
+        means = [_mean(embeddings[bins == one]) for one in range(len(begins) + 1)]
+        return Fitted(np.stack(means), begins, None)
+    covariance = _covariance(embeddings, mean)
+    shrinkage = 0.0
+    kept = correction.number if correction.kind == "whiten" else None
+    variances, components = _principal(covariance)
+    if correction.kind == "abtt":
+        removed = components[:, : correction.number]
+        return Fitted(mean[None], none, np.eye(dimensions) - removed @ removed.T)
+    last = dimensions if kept is None else kept
+    if count <= dimensions or variances[last - 1] <= _SINGULAR * variances[0]:
+        from sklearn.covariance import ledoit_wolf
+
+        centred = np.asarray(embeddings, dtype=np.float64) - mean
+        covariance, shrinkage = ledoit_wolf(centred, assume_centered=True)
+        variances, components = _principal(covariance)
+    if not variances[last - 1] > 0:
+        raise FitError(f"correct={correction}: the texts that it is fitted on have one embedding.")
+    matrix = components[:, :last] / np.sqrt(variances[:last])
+    return Fitted(mean[None], none, matrix, float(shrinkage))
+
+
+def _mean(embeddings: NDArray[Any]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = embeddings.mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def _covariance(embeddings: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance over all rows, divided by their number: [dimensions, dimensions]."""
+    found = np.zeros((len(mean), len(mean)))
+    for first in range(0, len(embeddings), _ROWS):
+        centred = np.asarray(embeddings[first : first + _ROWS], dtype=np.float64) - mean
+        found += centred.T @ centred
+    return found / len(embeddings)
+
+
+def _principal(
+    covariance: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return variances in descending order, and the components as columns."""
+    variances, components = np.linalg.eigh(covariance)
+    components = components[:, ::-1]
+    # An eigenvector's sign is arbitrary: the largest entry is made positive.
+    largest = np.abs(components).argmax(axis=0)
+    signs = np.sign(components[largest, np.arange(len(components))])
+    return np.maximum(variances[::-1], 0.0), components * signs

@@ -1,0 +1,88 @@
+"""Fits a correction of embeddings to a task, before it is scored."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lcbench.encode.store.segments import digests
+from lcbench.hub.contents import documents_in, training_texts_in
+from lcbench.repair.fit import Fitted, fit
+from lcbench.tasks.reference import texts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mteb.abstasks.abstask import AbsTask
+
+    from lcbench.encode.encoder import Encoder
+    from lcbench.repair.correction import Correction
+    from lcbench.tempscale.policy import Role
+
+# Ten times as many as the dimensions of most models. Of more, those of the smallest digests are
+# taken: the same in any order, and as good as drawn at random.
+_MOST_TEXTS = 10_000
+
+
+def fit_to(
+    task: AbsTask, encoder: Encoder, correction: Correction
+) -> tuple[Fitted, dict[str, Any]]:
+    """Fit a correction on texts of a loaded task, or on the set of texts that it names.
+
+    A retrieval or reranking task has its corpus, a classification its training split, and any other
+    task its own texts; labels are not used. All subsets of a task have one correction. Texts are
+    embedded as the task's documents are.
+
+    Args:
+        task: loaded task.
+        encoder: encoder without a correction; the work is added to its counters.
+        correction: which.
+
+    Returns:
+        The correction, and its record for the provenance.
+
+    Raises:
+        FitError: there are too few texts.
+        RequestError: the set of texts that it names has changed.
+    """
+    from mteb.abstasks import AbsTaskRetrieval
+    from mteb.types import PromptType
+
+    is_search = isinstance(task, AbsTaskRetrieval)
+    what, texts = _texts(task, correction, is_search=is_search)
+    keys = digests(texts)
+    unique, first = np.unique(keys, return_index=True)
+    chosen = [texts[place] for place in first[:_MOST_TEXTS]]
+    kind = PromptType.document if is_search else None
+    role: Role | None = "document" if is_search else None
+    prompt = encoder.prompt_of(task.metadata, kind)
+    before = replace(encoder.counters)
+    embeddings = encoder.embed(chosen, role, prompt)
+    by_length = correction.kind == "centre" and correction.number is not None
+    lengths = encoder.lengths(chosen, prompt, role) if by_length else None
+    # They are not texts that the task asked for.
+    encoder.counters.texts, encoder.counters.unique_texts = before.texts, before.unique_texts
+    encoder.counters.seen = before.seen
+    fitted = fit(correction, embeddings, lengths)
+    return fitted, {
+        "correction": correction.canonical,
+        "fitted_on": what,
+        "texts": len(chosen),
+        "of_texts": len(unique),
+        "digest": hashlib.sha256(unique[:_MOST_TEXTS].tobytes()).hexdigest()[:16],
+        "shrinkage": fitted.shrinkage,
+    }
+
+
+def _texts(task: AbsTask, correction: Correction, *, is_search: bool) -> tuple[str, Sequence[str]]:
+    """Return the texts that a correction is fitted on, and what they are."""
+    if correction.on is not None:
+        return correction.on, texts_of(correction.on)
+    if is_search:
+        return "the corpus", documents_in(task)
+    if training := training_texts_in(task):
+        return "the training split", training
+    return "the task's texts", documents_in(task)
