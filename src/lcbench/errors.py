@@ -20,6 +20,10 @@ class RequestError(LcbenchError, ValueError):
     exit_status = 2
 
 
+class NoResultsError(RequestError):
+    """A results folder without results, or without those that a report is asked for."""
+
+
 class MissingError(RequestError):
     """Models or data that are not here and cannot be fetched; `prefetch` is the remedy.
 

@@ -1,6 +1,7 @@
 """Collapse as a function and as a command: measured once, resumed, reported, refused in words."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from observers import Recorded
 import lcbench
 from lcbench.api import collapse as module
 from lcbench.api.explain import prefetch_command
+from lcbench.api.keywords import words_of
+from lcbench.cli import app
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures import files
 from lcbench.run import collapse as run
@@ -215,6 +218,51 @@ def test_a_report_has_tables_figures_and_a_page(measured: module.Collapses, tmp_
     assert len(described["figures"]["views"]) == 3
 
 
+def test_the_report_has_what_was_measured_of_the_same_texts_before(
+    asked: dict[str, Any],
+    measured: module.Collapses,
+    make_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of other models and temperatures, with equal options; each command adds its own."""
+    runs = tmp_path / "runs"
+    shutil.copytree(asked["results_dir"], runs)
+    other = {**asked, "results_dir": runs, "model": make_model("mpnet"), "tau": 1.0}
+    found = lcbench.collapse(**other, progress=False)
+    assert [(one.model, one.policy) for one in found.beside] == [
+        (one.model, one.policy) for one in measured.measurements
+    ]
+    # Other options are other texts.
+    apart = lcbench.collapse(**{**other, "seed": 1}, progress=False)
+    assert apart.beside == ()
+    monkeypatch.setattr(run, "load_for", None)
+    words = words_of("collapse", {**other, "report_dir": tmp_path / "one"})
+    assert app.run(["collapse", *words]) == 0
+    assert "the report has 2 measurements made before" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "one/collapse.json").read_text(encoding="utf-8"))["measurements"]
+    # Both folders are called `model`: their revisions tell them apart.
+    assert len({(row["label"], row["policy"]) for row in rows}) == len(rows) == 3
+    assert {row["label"] for row in rows} == {
+        f"model ({one.revision[7:14]})" for one in (*found.measurements, *measured.measurements)
+    }
+
+    # Of a folder without scores `lcbench report` shows the measurements, and those made last.
+    folder = [f"results_dir={runs}", f"report_dir={tmp_path / 'all'}"]
+    path = next(runs.glob("*/collapse/*/*/tau_0.5/*.json"))
+    path.touch()
+    assert app.run(["report", *folder]) == 0
+    printed = capsys.readouterr()
+    assert f"Length collapse: {tmp_path / 'all/collapse/index.html'}" in printed.out
+    assert "1 measurement of other options, protocols or revisions left out" in printed.err
+    page = json.loads((tmp_path / "all/collapse/collapse.json").read_text(encoding="utf-8"))
+    assert len(page["measurements"]) == 3
+    empty = f"results_dir={tmp_path / 'nothing'}"
+    assert app.run(["report", empty]) == 2
+    assert "has no results" in capsys.readouterr().err
+
+
 def test_tables_are_data_frames_with_exact_values(measured: module.Collapses) -> None:
     frame = measured.tables["collapse"]
     verdict = measured.measurements[1].collapse.crowding.verdict  # type: ignore[union-attr]
@@ -266,6 +314,10 @@ def test_own_texts_of_a_loaded_model_or_a_named_one(asked: dict[str, Any]) -> No
         ({"resamples": 10}, "resamples=10"),
         ({"limit": 10}, "passages= and whole_texts="),
         ({"engine.devices": 2}, r"engine\.devices=2: collapse runs on one device"),
+        ({"element": 0}, "element=0 needs its sweep"),
+        ({"plan": True, "figures": "3"}, "without plan, launch and manifest"),
+        ({"plan": True, "measures": "attention"}, "only embeddings are measured by a plan"),
+        ({"plan": True, "manifest": "latest"}, "is already planned"),
         ({"fail_if": "always"}, "fail_if=always"),
         ({"embeddings": "E.npy"}, "needs lengths=PATH"),
         ({"embeddings": "none.npy", "lengths": "none.npy"}, r"embeddings=none\.npy cannot be read"),

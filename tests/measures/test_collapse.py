@@ -141,7 +141,8 @@ def test_what_is_measured_has_the_same_name_only_if_it_is_the_same() -> None:
 
 def test_as_many_sentences_as_fit_are_taken() -> None:
     options = Options(passages=60, documents=60)
-    for window, counts in ((400, [2, 4, 8]), (40, [2, 4]), (16, [2])):
+    # As many as fit, and a quarter of it.
+    for window, counts in ((400, [2, 8]), (40, [4]), (16, [2])):
         found = prepare(texts(), words, window, options)
         assert sorted(found.passages.joined["random"]) == counts
     with pytest.raises(RequestError, match="only 0 passages of 2 sentences fit into 9 tokens"):
@@ -263,3 +264,13 @@ def matrix(**changes: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def test_matrices_that_cannot_be_measured(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         measure_matrix(*matrix(**changes), Options())
+
+
+def test_whole_texts_are_those_that_are_searched_as_far_as_there_are_any() -> None:
+    """So that they are embedded once; which they are says nothing of their lengths."""
+    options = replace(OPTIONS, queries=30, corpus=50, documents=70)
+    found = prepare(texts(), words, 400, options, judgments())
+    assert found.search is not None
+    assert len(found.search.documents) == 50
+    assert set(found.search.documents) < set(found.documents)
+    assert len(found.documents) == 70

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from lcbench.errors import RequestError
 from lcbench.measures import geometry
@@ -184,14 +185,37 @@ def measured(asked: Search, pull: float = 0.0, seed: int = 0, parts: int = 3) ->
     return measure_retrieval(asked, queries, documents, relevant, 4, 1_000, 0)
 
 
+def expected_score_by_length(pull: float) -> float:
+    """Return the rank correlation of length and cosine in the world of `measured`.
+
+    With e the common direction, z the standardised length, uniform in ±√3, and c₁, c₂, c₃ and n
+    independent: q = c₁ + n / 6 + e and d = (c₁ + c₂ + c₃) / 3 + (0.5 + pull z) e, so that q·d and
+    the norms are drawn without any of lcbench's functions.
+    """
+    random, count = np.random.default_rng(9), 20_000
+    z = random.uniform(-np.sqrt(3), np.sqrt(3), count)
+    c = random.standard_normal((3, count, SIZE - 1)) / np.sqrt(SIZE)
+    n, common = random.standard_normal((count, SIZE - 1)) / 6, 1 + random.standard_normal(count) / 6
+    along = 0.5 + pull * z
+    product = ((c[0] + n) * c.mean(axis=0)).sum(axis=1) + common * along
+    of_query = ((c[0] + n) ** 2).sum(axis=1) + common**2
+    of_document = (c.mean(axis=0) ** 2).sum(axis=1) + along**2
+    return float(spearmanr(z, product / np.sqrt(of_query * of_document)).statistic)
+
+
 def test_a_model_that_prefers_long_texts_one_that_prefers_short_ones_and_one_that_does_not() -> (
     None
 ):
     longer, shorter, neither = (measured(search(), pull) for pull in (0.15, -0.15, 0.0))
     assert longer.difference is not None
     assert longer.difference.high < 0
-    assert longer.score_by_length is not None
-    assert longer.score_by_length.low > 0
+    for found, pull in ((longer, 0.15), (shorter, -0.15), (neither, 0.0)):
+        assert found.score_by_length is not None
+        # Of the world that the 150 are drawn from; of so many, the error is below 3 / √150.
+        expected = expected_score_by_length(pull)
+        assert found.score_by_length.low < expected < found.score_by_length.high
+        assert found.score_by_length.value == pytest.approx(expected, abs=3 / np.sqrt(150))
+    assert expected_score_by_length(0.15) > 0.2
     assert longer.rank_by_length is not None
     assert longer.rank_by_length.high < 0
     assert longer.closeness_by_length is not None

@@ -570,7 +570,7 @@ def test_what_was_asked_for_the_last_time_and_is_not_now_is_reported(
 def test_a_script_that_is_called_by_hand_says_what_it_takes(tmp_path: Path) -> None:
     done = script(tmp_path, "walk", "-")
     assert done.returncode == 2
-    assert "walk is neither run nor report" in done.stderr
+    assert "walk is neither run, collapse nor report" in done.stderr
 
 
 def test_the_script_is_found_in_the_checkout() -> None:
@@ -616,7 +616,7 @@ def test_which_elements_come_back(
     in_element("scontrol", scontrol("RUNNING", preempted))
     stop = Stop()
     stop.is_gentle, stop.progressed = gentle, progressed
-    run._requeue(stop)
+    run.requeue_element(stop)
     assert (["scontrol", "requeue", "17_3"] in calls(tmp_path)) is goes
     assert ("nothing was finished" in capsys.readouterr().err) is complains
 

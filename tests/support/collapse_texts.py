@@ -13,7 +13,9 @@ from lcbench.measures.files import Measurement
 from lcbench.measures.sentences import sentences_of
 
 SIZE = 48
-OPTIONS = Options(passages=60, counts=(2, 8), documents=120, bins=3, resamples=1_000)
+OPTIONS = Options(
+    passages=60, counts=(2, 8), documents=120, bins=3, queries=200, corpus=400, resamples=1_000
+)
 COMMON = np.eye(SIZE)[0]
 
 

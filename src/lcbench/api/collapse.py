@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
     from lcbench.measures.figures import PaperFigure
     from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.plan.manifest import Manifest
+    from lcbench.results.cell import Cell
     from lcbench.settings.collapse import CollapseSettings
     from lcbench.system.observer import Observer
+    from lcbench.system.signals import Stop
+
+# Keys that may be given with a manifest, besides those of a sweep.
+_WITH_MANIFEST = ("fail_if", "report_dir")
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +41,8 @@ class Collapses:
         failed: what could not be measured or drawn, each with the reason.
         figures: of the paper, by number, for each model and task.
         notes: what whoever reads the numbers has to know.
+        beside: measurements of other models and temperatures that the results folder has of the
+            same texts, with equal options; the command's report shows them, too.
     """
 
     measurements: tuple[Measurement, ...]
@@ -42,6 +50,7 @@ class Collapses:
     notes: tuple[str, ...] = ()
     figures: tuple[PaperFigure, ...] = ()
     inside: tuple[InsideMeasurement, ...] = ()
+    beside: tuple[Measurement, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything was measured or drawn."""
@@ -100,8 +109,94 @@ class Collapses:
         return "\n".join(self.headlines) or "no measurements"
 
 
-def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Observer) -> Collapses:
+def measure_asked(
+    config: DictConfig,
+    settings: CollapseSettings,
+    observer: Observer,
+    stop: Stop | None = None,
+) -> Collapses:
     """Make the measurements that a composed config of `collapse` asks for.
+
+    Args:
+        config: the config.
+        settings: what was read of it.
+        observer: receives progress.
+        stop: signals when to end; None: only exceptions do.
+
+    Raises:
+        RequestError: the request is wrong, or needs data that is missing.
+        StorageError: a disk is full; finished measurements are kept.
+    """
+    if settings.embeddings is not None and settings.lengths is not None:
+        return _of_matrix(settings.embeddings, settings.lengths, settings)
+    from lcbench.api.compose import compose_settings, thawed
+    from lcbench.api.evaluate import labels_of, options_of
+    from lcbench.measures import files
+    from lcbench.measures.figures import FigureOptions
+    from lcbench.plan import measurements as measurements_of
+    from lcbench.plan.layout import grid_of
+    from lcbench.results.folder import Results
+    from lcbench.results.labels import add_labels, read_labels
+    from lcbench.run.collapse import Asked, measure_all
+    from lcbench.run.measuring import paths_of
+    from lcbench.run.sweep import check_same_cells
+
+    frozen = frozen_of(settings)
+    results_dir, options = settings.results_dir, settings.options
+    if frozen is None:
+        asked = compose_settings(config, "collapse")
+    else:
+        results_dir, options = frozen.results_dir, measurements_of.options_of(frozen)
+        asked = thawed(frozen, config, "collapse", _WITH_MANIFEST)
+    Results(results_dir).check_writable()
+    with observer.doing("looking for models and tasks"):
+        grid = grid_of(asked, observer)
+    cells: Sequence[Cell] = grid.cells
+    if frozen is not None:
+        paths = paths_of(cells, results_dir, options, asked.mirror)
+        check_same_cells(frozen, measurements_of.lines_of(paths, results_dir))
+        element = settings.run.element
+        if element is not None and element >= frozen.elements:
+            raise RequestError(
+                f"element={element}: the plan has elements 0 to {frozen.elements - 1}."
+            )
+        cells = [
+            cell
+            for cell, line in zip(cells, frozen.lines, strict=True)
+            if element in (None, line.element)
+        ]
+    done = measure_all(
+        grid,
+        results_dir,
+        Asked(
+            options if settings.measures_embeddings else None,
+            settings.inside,
+            settings.figures,
+            FigureOptions(settings.figure_texts, options.resamples, options.seed),
+        ),
+        options_of(asked),
+        observer,
+        cells,
+        stop,
+    )
+    if labels := labels_of(grid):
+        add_labels(results_dir, labels)
+    measurements = _read(results_dir, done.paths)
+    return Collapses(
+        measurements,
+        done.failed | done.unmade,
+        figures=tuple(done.figures),
+        inside=tuple(
+            files.labelled(inside, read_labels(results_dir))
+            for path in done.inside
+            if (inside := files.read_inside(path)) is not None
+        ),
+        beside=_newest(_read(results_dir, files.beside(done.paths)), measurements),
+    )
+
+
+def plan_asked(config: DictConfig, settings: CollapseSettings, observer: Observer) -> Manifest:
+    """Freeze the measurements that a composed config of `collapse` asks for into a manifest.
 
     Args:
         config: the config.
@@ -110,49 +205,102 @@ def measure_asked(config: DictConfig, settings: CollapseSettings, observer: Obse
 
     Raises:
         RequestError: the request is wrong, or needs data that is missing.
-        StorageError: a disk is full; finished measurements are kept.
+        StorageError: the manifest cannot be written.
     """
-    if settings.embeddings is not None and settings.lengths is not None:
-        return _of_matrix(settings.embeddings, settings.lengths, settings)
     from lcbench.api.compose import compose_settings
-    from lcbench.api.evaluate import labels_of, options_of
-    from lcbench.measures import files
-    from lcbench.measures.figures import FigureOptions
     from lcbench.plan.layout import grid_of
+    from lcbench.plan.measurements import freeze_measurements
     from lcbench.results.folder import Results
-    from lcbench.run.collapse import Asked, measure_all
+    from lcbench.run.measuring import paths_of
 
     asked = compose_settings(config, "collapse")
     Results(settings.results_dir).check_writable()
     with observer.doing("looking for models and tasks"):
         grid = grid_of(asked, observer)
-    done = measure_all(
-        grid,
-        settings.results_dir,
-        Asked(
-            settings.options if settings.measures_embeddings else None,
-            settings.inside,
-            settings.figures,
-            FigureOptions(settings.figure_texts, settings.options.resamples, settings.options.seed),
-        ),
-        options_of(asked),
-        observer,
+    paths = paths_of(grid.cells, settings.results_dir, settings.options, asked.mirror)
+    return freeze_measurements(asked, settings.options, paths, settings.run.launch)
+
+
+def frozen_of(settings: CollapseSettings) -> Manifest | None:
+    """Return the manifest that the settings name; None: there is none.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    from lcbench.plan import manifest
+
+    if settings.run.manifest is None:
+        return None
+    return manifest.read(manifest.find(settings.run.manifest, settings.results_dir))
+
+
+def comparable_in(results_dir: Path) -> tuple[tuple[Measurement, ...], int]:
+    """Return the measurements of a folder that can be compared with the last one.
+
+    These are the ones under the same protocol and with equal options, of any model, temperature
+    and texts.
+
+    Returns:
+        The measurements, and how many others the folder has.
+    """
+    from lcbench.measures import files
+
+    found = _read(results_dir, files.everything(results_dir))
+    if not found:
+        return (), 0
+    last = found[0]
+    alike = [one for one in found if (one.protocol, one.options) == (last.protocol, last.options)]
+    newest = _newest(alike)
+    return newest, len(found) - len(newest)
+
+
+def finished_of(frozen: Manifest) -> tuple[Measurement, ...]:
+    """Return the finished measurements of a manifest, then others of the same texts.
+
+    Returns:
+        None of a sweep of scores.
+
+    Raises:
+        RequestError: none is finished.
+    """
+    from lcbench.measures import files
+
+    if not frozen.measures:
+        return ()
+    folder = frozen.results_dir
+    paths = [folder / line.folder / f"{line.task}.json" for line in frozen.lines]
+    found = _read(folder, paths)
+    if not found:
+        raise RequestError(
+            f"manifest={frozen.folder}: none of its {len(paths)} measurements is finished."
+        )
+    return (*found, *_newest(_read(folder, files.beside(paths)), found))
+
+
+def _read(results_dir: Path, paths: Sequence[Path]) -> tuple[Measurement, ...]:
+    """Return the measurements in files, with the labels that the results folder has."""
+    from lcbench.measures import files
+    from lcbench.results.labels import read_labels
+
+    labels = read_labels(results_dir)
+    return tuple(
+        files.labelled(found, labels) for path in paths if (found := files.read(path)) is not None
     )
-    labels = labels_of(grid)
-    return Collapses(
-        tuple(
-            files.labelled(found, labels)
-            for path in done.paths
-            if (found := files.read(path)) is not None
-        ),
-        done.failed | done.unmade,
-        figures=tuple(done.figures),
-        inside=tuple(
-            files.labelled(inside, labels)
-            for path in done.inside
-            if (inside := files.read_inside(path)) is not None
-        ),
-    )
+
+
+def _newest(
+    found: Sequence[Measurement], known: Sequence[Measurement] = ()
+) -> tuple[Measurement, ...]:
+    """Return the first of each model, temperature and task, but for those that are known."""
+
+    def key(one: Measurement) -> tuple[str, ...]:
+        return one.model, one.revision, one.policy, one.task
+
+    there = set(map(key, known))
+    kept: dict[tuple[str, ...], Measurement] = {}
+    for one in found:
+        kept.setdefault(key(one), one)
+    return tuple(one for name, one in kept.items() if name not in there)
 
 
 def collapse(

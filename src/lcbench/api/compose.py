@@ -5,7 +5,7 @@ Each model of a sweep is composed separately; a frozen sweep brings its own sett
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
@@ -94,8 +94,19 @@ def composed(
             known.cfg = before
 
 
-def thawed(frozen: Manifest, config: DictConfig) -> Settings:
+def thawed(
+    frozen: Manifest,
+    config: DictConfig,
+    config_name: str = "config",
+    also: Collection[str] = (),
+) -> Settings:
     """Return the settings of a frozen sweep, with runtime keys from the command line.
+
+    Args:
+        frozen: the sweep.
+        config: config composed by Hydra.
+        config_name: name of the file in `conf` that it was composed from.
+        also: further keys that the command takes with a manifest.
 
     Raises:
         RequestError: the command line has a key that a frozen sweep fixes.
@@ -113,12 +124,12 @@ def thawed(frozen: Manifest, config: DictConfig) -> Settings:
     overrides, _ = choices("manifest")
     check_trust(frozen, kept, overrides)
     groups = {_group(one) for one in overrides if one.lstrip("+") != TRUSTS}
-    if closed := sorted(groups - _OPEN - {"element", "launch", "results_dir", "hydra"}):
+    if closed := sorted(groups - _OPEN - {*also, "element", "launch", "results_dir", "hydra"}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is a frozen sweep, which fixes this. "
             f"You can set {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
         )
-    now = compose_settings(config)
+    now = compose_settings(config, config_name)
     changed: dict[str, Any] = {
         name: getattr(now, name) for name in groups & _OPEN if name != "mirror"
     }

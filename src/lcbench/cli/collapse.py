@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lcbench.api.collapse import measure_asked
+from lcbench.api.collapse import frozen_of, measure_asked, plan_asked
+from lcbench.api.compose import TRUSTS, open_keys, thawed
 from lcbench.cli.console import ConsoleObserver, complain, screen, warn
+from lcbench.cli.run import requeue_element
+from lcbench.errors import RequestError
+from lcbench.settings.frozen import thaw
+from lcbench.system.words import several
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from lcbench.api.collapse import Collapses
+    from lcbench.settings.collapse import CollapseSettings
 
 
 def job(config: DictConfig) -> int:
@@ -20,25 +28,77 @@ def job(config: DictConfig) -> int:
     from lcbench.system.signals import Stop
 
     settings, console = read_collapse(config), screen()
-    with Stop():
-        found = measure_asked(config, settings, ConsoleObserver(console))
+    observer = ConsoleObserver(console)
+    if settings.plans or settings.run.launch.name == "slurm":
+        return _plan(config, settings, observer)
+    with Stop() as stop:
+        try:
+            found = measure_asked(config, settings, observer, stop)
+        except KeyboardInterrupt:
+            if settings.run.element is not None:
+                requeue_element(stop)
+            raise
+    if settings.run.element is not None:
+        done = several(len(found.measurements), "measurement")
+        console.print(f"element {settings.run.element}: {done} done")
+        return _complain(found)
     if found:
         from lcbench.reporting.collapse import report
 
-        written = report(found.measurements, settings.report_dir, found.figures, found.inside)
+        every = (*found.measurements, *found.beside)
+        written = report(every, settings.report_dir, found.figures, found.inside)
         for table in written.shown:
             console.print(rendered(table))
         console.print()
-        for line in written.headlines:
+        for line in found.headlines:
             console.print(Text(line))
+        if found.beside:
+            several_of = several(len(found.beside), "measurement")
+            console.print(Text(f"Besides, the report has {several_of} made before.", "dim"))
         console.print(Text(f"Written to {written.folder}: {', '.join(written.files)}", "dim"))
+    for line in found.notes:
+        warn(line)
+    status = _complain(found)
+    return status or (1 if settings.fails_on_collapse and found.collapses else 0)
+
+
+def _plan(config: DictConfig, settings: CollapseSettings, observer: ConsoleObserver) -> int:
+    """Plan the measurements, and submit them where the launch is Slurm."""
+    from lcbench.plan.freeze import describe
+    from lcbench.plan.measurements import options_of
+    from lcbench.run import slurm
+
+    frozen = frozen_of(settings)
+    if frozen is None:
+        frozen = plan_asked(config, settings, observer)
+    else:
+        options_of(frozen)
+        thawed(frozen, config, "collapse")
+    if settings.plans:
+        observer.say(describe(frozen))
+        return 0
+    if settings.run.element is not None:
+        raise RequestError(
+            f"element={settings.run.element}: launch=slurm submits all missing elements; "
+            "launch=local, the default, makes one here."
+        )
+    kept = thaw(frozen.settings, frozen.results_dir)
+    keys = open_keys()
+    if any(model.trust_remote_code for model in kept.models) and TRUSTS not in keys:
+        keys.append(TRUSTS)
+    if settings.run.manifest is None:
+        # The manifest has all others.
+        keys = [key for key in keys if key == TRUSTS]
+    return slurm.launch(frozen, settings.run.launch.jobs, observer.say, observer.warn, keys)
+
+
+def _complain(found: Collapses) -> int:
+    """Say what could not be measured, and return the exit status."""
     # What a model's texts lack they lack at every temperature.
     for reason in dict.fromkeys(found.failed.values()):
         names = "; ".join(name for name, why in found.failed.items() if why == reason)
         complain(f"{names} could not be measured: {reason}")
-    for line in found.notes:
-        warn(line)
-    if found.failed:
-        # A request that nothing could be made of was wrong.
-        return 1 if found else 2
-    return 1 if settings.fails_on_collapse and found.collapses else 0
+    if not found.failed:
+        return 0
+    # A request that nothing could be made of was wrong.
+    return 1 if found else 2

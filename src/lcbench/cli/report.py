@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.api.report import find_report
 from lcbench.cli.console import announce, screen, warn
+from lcbench.errors import NoResultsError
 from lcbench.system.observer import SlowSteps
+from lcbench.system.words import several
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from lcbench.reporting.publish import Report, Step
     from lcbench.reporting.table import Table
+    from lcbench.settings.schema import ReportSettings
 
 # Tables that are printed: the main ones, and those that a key asks for; others are in files.
 _SHOWN = frozenset({"table1", "choice", "comparison", "models", "table2"})
@@ -27,9 +30,45 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.read import read_report
 
-    settings = read_report(config)
-    show(partial(find_report, settings, warn), screen(), settings.show)
+    settings, console = read_report(config), screen()
+    measured = _show_collapse(settings, console)
+    if measured and settings.manifest is not None:
+        return 0
+    try:
+        show(partial(find_report, settings, warn), console, settings.show)
+    except NoResultsError:
+        # Of measurements alone nothing else can be said.
+        if not measured:
+            raise
     return 0
+
+
+def _show_collapse(settings: ReportSettings, console: Console) -> bool:
+    """Write the report of measurements of collapse, and return whether there are any."""
+    from lcbench.api.collapse import comparable_in, finished_of
+    from lcbench.plan import manifest
+
+    others = 0
+    if settings.manifest is None:
+        measurements, others = comparable_in(settings.results_dir)
+    else:
+        path = manifest.find(settings.manifest, settings.results_dir)
+        measurements = finished_of(manifest.read(path))
+    if not measurements:
+        return False
+    from rich.text import Text
+
+    from lcbench.reporting.collapse import PAGE, report
+
+    folder = (settings.report_dir or settings.results_dir / "report") / "collapse"
+    written = report(measurements, folder)
+    for line in written.headlines:
+        console.print(Text(line))
+    console.print(Text(f"Length collapse: {written.folder / PAGE}"), soft_wrap=True)
+    if others:
+        say = several(others, "measurement")
+        warn(f"{say} of other options, protocols or revisions left out: repeat their command.")
+    return True
 
 
 def show(

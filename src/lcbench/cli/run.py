@@ -43,6 +43,10 @@ def job(config: DictConfig) -> int:
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
     frozen = manifest.read(path)
+    if frozen.measures:
+        raise RequestError(
+            f"manifest={path} has measurements of collapse: {frozen.command_line} manifest={path}"
+        )
     if is_slurm:
         from lcbench.run import slurm
 
@@ -112,7 +116,7 @@ def _run_stoppable(
             raise Terminated("stopped by a signal")
     except KeyboardInterrupt as end:
         if element is not None and not is_shared():
-            _requeue(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
+            requeue_element(stop, lost=isinstance(end, DeviceLost | EncoderStuck))
         raise
     elsewhere = {
         cell: where
@@ -153,7 +157,7 @@ def _words(settings: Settings, element: int | None) -> list[str]:
     return words
 
 
-def _requeue(stop: Stop, *, lost: bool = False) -> None:
+def requeue_element(stop: Stop, *, lost: bool = False) -> None:
     """Requeue an array element that a signal has stopped, if it should run again.
 
     An element that was preempted is requeued in any case; one at its time limit only if it has

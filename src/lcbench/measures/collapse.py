@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float32]
 
-COLLAPSE_VERSION = 1
+COLLAPSE_VERSION = 2
 """Raised by hand whenever the same texts and embeddings would give other numbers."""
 
 # Neighbours of which hubs are counted.
@@ -62,10 +62,10 @@ class Options:
 
     Attributes:
         passages: texts of each number of sentences under each condition.
-        counts: numbers of sentences, each above 1, ascending; None: powers of 2, up to 16 or as
-            many as fit into the window in so many passages.
-        documents: whole texts that are compared by length; at most one bin of them is longer than
-            the window.
+        counts: numbers of sentences, each above 1, ascending; None: the most of 2, 4, 8 and 16
+            that fit into the window in so many passages, and a quarter of it.
+        documents: whole texts that are compared by length, those that are searched first; at most
+            one bin of them is longer than the window.
         bins: bins by length, with equal numbers of texts.
         queries: queries of a retrieval task whose relevant documents are searched.
         corpus: documents that are searched, the relevant ones among them.
@@ -74,12 +74,12 @@ class Options:
         seed: of which texts are drawn, and of the bootstrap.
     """
 
-    passages: int = 100
+    passages: int = 80
     counts: tuple[int, ...] | None = None
-    documents: int = 300
+    documents: int = 150
     bins: int = 5
-    queries: int = 200
-    corpus: int = 400
+    queries: int = 60
+    corpus: int = 150
     chunk_tokens: int = 64
     resamples: int = RESAMPLES
     seed: int = 0
@@ -251,12 +251,6 @@ def prepare(
     split = [sentences_of(documents[place]) for place in order]
     count_tokens = _remembered(count_tokens)
     passages = _passages(split, count_tokens, window, options)
-    candidates = [documents[place] for place in order[: 10 * options.documents]]
-    lengths = np.asarray(count_tokens(candidates), dtype=np.int64)
-    # Texts that are cut are all of one length as far as they are read: no more than one bin.
-    cut = np.flatnonzero(lengths > window)[: options.documents // options.bins]
-    uncut = np.flatnonzero(lengths <= window)[: options.documents - len(cut)]
-    chosen = np.concatenate([uncut, cut])
     search: Search | None = None
     if judgments is not None:
         try:
@@ -271,6 +265,16 @@ def prepare(
             )
         except RequestError as error:
             without_judgments = str(error)
+    drawn = [documents[place] for place in order]
+    # What is searched is embedded anyway.
+    searched = frozenset() if search is None else frozenset(search.documents)
+    first = [text for text in drawn if text in searched]
+    candidates = list(dict.fromkeys([*first, *drawn[: 10 * options.documents]]))
+    lengths = np.asarray(count_tokens(candidates), dtype=np.int64)
+    # Texts that are cut are all of one length as far as they are read: no more than one bin.
+    cut = np.flatnonzero(lengths > window)[: options.documents // options.bins]
+    uncut = np.flatnonzero(lengths <= window)[: options.documents - len(cut)]
+    chosen = np.concatenate([uncut, cut])
     return Prepared(
         passages,
         tuple(candidates[place] for place in chosen),
@@ -302,7 +306,8 @@ def _passages(
     fewer: Texts | None = None
     for last in range(len(COUNTS), 0, -1):
         with suppress(RequestError):
-            found = made(COUNTS[:last])
+            # A quarter as well, for the curve; the verdict is at the most.
+            found = made(COUNTS[last - 1 :: -2][::-1])
             if len(found.single) == options.passages:
                 return found
             fewer = fewer or found

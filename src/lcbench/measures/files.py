@@ -8,8 +8,9 @@ the texts' dataset. A file is written last and whole, so its presence means done
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -112,6 +113,27 @@ def path_of(results_dir: Path, cell: Cell, data: str, options: Digested) -> Path
     parts = BASELINE_FOLDER if cell.repair.is_baseline else experiment_folder(cell.repair.parts)
     folder = results_dir / cell.protocol.key / FOLDER / folder_name(cell.model) / cell.revision
     return folder / parts / f"{cell.task}-{options.digest([data])[:8]}.json"
+
+
+def beside(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of all models and temperatures on the same texts, with equal options.
+
+    Args:
+        paths: of measurements, which need not be there; they are left out.
+    """
+    paths = list(paths)
+    found = {
+        other: None
+        for path in paths
+        for other in sorted(path.parents[3].glob(f"*/*/*/{glob.escape(path.name)}"))
+    }
+    return [path for path in found if path not in paths]
+
+
+def everything(results_dir: Path) -> list[Path]:
+    """Return the files of all measurements in a results folder, those written last first."""
+    found = results_dir.glob(f"*/{FOLDER}/*/*/*/*.json")
+    return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path))
 
 
 def write(path: Path, measurement: Kind) -> None:

@@ -88,19 +88,20 @@ def describe(frozen: Manifest) -> str:
     seconds = sorted(map(element_seconds, elements))
     sweep = shlex.quote(key_value("manifest", frozen.folder))
     unknown = sum(line.seconds is None for line in frozen.lines)
+    what = "measurements" if frozen.measures else "cells"
     lasting = f"{clock(seconds[0])} to {clock(seconds[-1])} each"
     if len(seconds) == 1:
         lasting = clock(seconds[0])
     lines = [
-        f"{frozen.folder.name}: {len(frozen.lines):,} cells in "
+        f"{frozen.folder.name}: {len(frozen.lines):,} {what} in "
         f"{several(len(elements), 'element')}, estimated {lasting}, "
         f"{clock(sum(seconds))} in all",
         f"planned in {frozen.folder}",
-        f"run it here:       python -m lcbench {sweep}",
-        f"one element of it: python -m lcbench {sweep} element=0",
-        f"as a Slurm array:  python -m lcbench launch=slurm {sweep}",
+        f"run it here:       {frozen.command_line} {sweep}",
+        f"one element of it: {frozen.command_line} {sweep} element=0",
+        f"as a Slurm array:  {frozen.command_line} launch=slurm {sweep}",
         f"status:            python -m lcbench status {sweep}",
     ]
     if unknown:
-        lines.insert(1, f"the costs of {unknown:,} cells are unknown; each counts as a minute")
+        lines.insert(1, f"the costs of {unknown:,} {what} are unknown; each counts as a minute")
     return "\n".join(lines)

@@ -66,6 +66,11 @@ class Line:
         """The identity of the cell's result."""
         return self.model, self.revision, self.policy, self.task, self.protocol
 
+    @property
+    def is_measurement(self) -> bool:
+        """Whether it is a measurement of collapse, which has no provenance file."""
+        return PurePosixPath(self.folder).parts[1:2] == ("collapse",)
+
     def __str__(self) -> str:
         return f"{self.model.rpartition('/')[2]}, {label_of(self.policy)}, {self.task}"
 
@@ -96,6 +101,16 @@ class Manifest:
     def results_dir(self) -> Path:
         """The results folder that contains it."""
         return self.folder.parent.parent
+
+    @property
+    def command_line(self) -> str:
+        """Beginning of the command that carries it out."""
+        return "python -m lcbench collapse" if self.measures else "python -m lcbench"
+
+    @property
+    def measures(self) -> bool:
+        """Whether its lines are measurements of collapse, not cells."""
+        return any(line.is_measurement for line in self.lines)
 
     @property
     def elements(self) -> int:

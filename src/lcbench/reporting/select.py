@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import RequestError, did_you_mean
+from lcbench.errors import NoResultsError, RequestError, did_you_mean
 from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.revisions import join_revisions
 from lcbench.reporting.score_table import ScoreTable
@@ -239,7 +239,7 @@ def select_folder(
         scores = _as_asked(scores, tasks or (), sources)
     scores, notes = join_revisions(scores, tasks or ())
     if scores.empty:
-        raise RequestError(
+        raise NoResultsError(
             f"results_dir={results.folder} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )

@@ -8,7 +8,7 @@ share the work, and a text that the store has is not encoded again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lcbench.encode import arithmetic
 from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError
-from lcbench.hub.datasets import digest_of, plain_folder
 from lcbench.hub.models import LocatedModel
 from lcbench.hub.windows import window_of
 from lcbench.measures import files
@@ -43,6 +42,8 @@ from lcbench.run.figures import check_figures, fits, material_of, word_vectors
 from lcbench.run.measuring import (
     WINDOW_WITHOUT_LIMIT,
     counter_of,
+    data_of,
+    paths_of,
     prompt_of,
     reason_for,
     record_of,
@@ -56,8 +57,8 @@ from lcbench.system.hardware import device_of, devices_of
 from lcbench.system.imports import import_libraries
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
+from lcbench.system.signals import Stop, Terminated
 from lcbench.system.words import clock
-from lcbench.tasks.registry import registry
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -114,6 +115,8 @@ def measure_all(
     asked: Asked,
     options: RunOptions,
     observer: Observer,
+    cells: Collection[Cell] | None = None,
+    stop: Stop | None = None,
 ) -> Measured:
     """Make the measurements of a grid that are not there yet, and figures of the paper.
 
@@ -123,44 +126,37 @@ def measure_all(
         asked: what is measured, and which figures.
         options: how, as for a run.
         observer: receives progress.
+        cells: those of the grid that are measured; None: all.
+        stop: signals when to end; None: only exceptions do.
 
     Raises:
         RequestError: a dataset is missing or unsuitable, a figure can be made of none of the tasks,
             or the folder cannot be written.
         StorageError: a disk is full; finished measurements are kept.
+        Terminated: a signal asked for the end; finished measurements are kept.
     """
     check_figures(grid, asked.figures)
+    cells = grid.cells if cells is None else [cell for cell in grid.cells if cell in cells]
     paths, inside_paths = (
-        {}
-        if of is None
-        else {
-            cell: files.path_of(results_dir, cell, _data_of(cell, options.mirror), of)
-            for cell in grid.cells
-        }
+        {} if of is None else paths_of(cells, results_dir, of, options.mirror)
         for of in (asked.embeddings, asked.inside)
     )
     left = {cell for cell, path in paths.items() if files.read(path) is None}
     left |= {cell for cell, path in inside_paths.items() if files.read_inside(path) is None}
     done = Measured()
     # A figure is of all temperatures, and its embeddings are kept in the store alone.
-    todo = [cell for cell in grid.cells if asked.figures or cell in left]
+    todo = [cell for cell in cells if asked.figures or cell in left]
     if todo:
         results_dir.mkdir(parents=True, exist_ok=True)
         check_writable(results_dir)
-        with closing(_Measurer(grid, paths, inside_paths, asked, options, observer)) as measurer:
+        measurer = _Measurer(
+            grid, paths, inside_paths, asked, options, observer, Stop() if stop is None else stop
+        )
+        with closing(measurer):
             done = measurer.run(todo)
     done.paths = [path for path in paths.values() if files.read(path) is not None]
     done.inside = [path for path in inside_paths.values() if files.read_inside(path) is not None]
     return done
-
-
-def _data_of(cell: Cell, mirror: Path | None) -> str:
-    """Return what identifies a task's texts: a digest, or the commit of its dataset."""
-    if cell.protocol.texts is not None:
-        return cell.protocol.texts
-    entry = registry().tasks[cell.task]
-    folder = plain_folder(entry.dataset, entry.revision, mirror)
-    return entry.revision if folder is None else digest_of(folder)
 
 
 class _Measurer:
@@ -174,8 +170,10 @@ class _Measurer:
         asked: Asked,
         options: RunOptions,
         observer: Observer,
+        stop: Stop,
     ) -> None:
         self._grid = grid
+        self._stop = stop
         self._material: dict[str, Material] = {}
         self._paths = paths
         self._inside_paths = inside_paths
@@ -293,6 +291,8 @@ class _Measurer:
                 path = paths[cell]
                 if read(path) is not None:
                     continue
+                if self._stop.is_asked:
+                    raise Terminated("stopped by a signal")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 claim = self._claims.take(path.parent, path.stem, 0)
                 if claim is None:
@@ -301,6 +301,7 @@ class _Measurer:
                 began = time.monotonic()
                 yield cell, path, claim
                 self._claims.release(claim)
+                self._stop.progressed = True
                 self._observer.say(
                     f"{cell.model.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
                     f"{clock(time.monotonic() - began)}",
@@ -369,7 +370,7 @@ class _Measurer:
                         policy=cell.repair.canonical,
                         task=cell.task,
                         protocol=cell.protocol.key,
-                        data=_data_of(cell, self._options.mirror),
+                        data=data_of(cell, self._options.mirror),
                         window=window_of(loaded),
                         options=asked,
                         texts=prepared.digest,
@@ -436,7 +437,7 @@ class _Measurer:
                         policy=cell.repair.canonical,
                         task=cell.task,
                         protocol=cell.protocol.key,
-                        data=_data_of(cell, self._options.mirror),
+                        data=data_of(cell, self._options.mirror),
                         window=window,
                         options=asked,
                         inside=found,

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import LcbenchError, StorageError
+from lcbench.hub.datasets import digest_of, plain_folder
 from lcbench.hub.windows import window_of
+from lcbench.measures import files
 from lcbench.repair.repair import NO_REPAIR
 from lcbench.results import provenance
 from lcbench.score.cell import FailedCell, has_queries
 from lcbench.system.log import LOGGER
+from lcbench.tasks.registry import registry
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.engine import Engine
-    from lcbench.measures.collapse import CountTokens
+    from lcbench.measures.collapse import CountTokens, Options
+    from lcbench.measures.inside import InsideOptions
     from lcbench.results.cell import Cell
     from lcbench.tempscale.policy import Policy, Role
     from lcbench.tempscale.prove import Proof
@@ -89,3 +94,26 @@ def room_of(engine: Engine, loaded: SentenceTransformer, prompt: str, role: Role
     (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt, role)
     framing = int(read) - counter_of(loaded)(["a"])[0]
     return window - framing
+
+
+def paths_of(
+    cells: Iterable[Cell], results_dir: Path, asked: Options | InsideOptions, mirror: Path | None
+) -> dict[Cell, Path]:
+    """Return the file of each cell's measurement, whether it is there or not.
+
+    Args:
+        cells: of a grid.
+        results_dir: results folder.
+        asked: what is measured.
+        mirror: a folder that is searched for data first.
+    """
+    return {cell: files.path_of(results_dir, cell, data_of(cell, mirror), asked) for cell in cells}
+
+
+def data_of(cell: Cell, mirror: Path | None) -> str:
+    """Return what identifies a task's texts: a digest, or the commit of its dataset."""
+    if cell.protocol.texts is not None:
+        return cell.protocol.texts
+    entry = registry().tasks[cell.task]
+    folder = plain_folder(entry.dataset, entry.revision, mirror)
+    return entry.revision if folder is None else digest_of(folder)

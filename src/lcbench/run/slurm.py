@@ -124,7 +124,7 @@ def array_command(
         str(array_script()),
         _folder(manifest),
         sys.executable,
-        "run",
+        "collapse" if manifest.measures else "run",
         _preamble(manifest, jobs),
         *keys,
     ]

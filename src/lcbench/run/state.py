@@ -162,7 +162,7 @@ def _look(
     is_broken = False
     result = files.result
     # Provenance is written first: a result without it was not written here, or has lost it.
-    if result.name in inodes and files.provenance.name not in inodes:
+    if result.name in inodes and files.provenance.name not in inodes and not line.is_measurement:
         is_broken = True
     elif result.name in inodes:
         key = (f"{line.folder}/{line.task}", inodes[result.name])

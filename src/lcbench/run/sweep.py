@@ -96,7 +96,7 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
     stop = Stop() if stop is None else stop
     lines: Sequence[Line] = elements.lines_of(grid.cells, results)
     if frozen is not None:
-        _check_same_cells(frozen, lines)
+        check_same_cells(frozen, lines)
         lines = frozen.lines
     cells_of = _of_element(grid, lines, element)
     cells = tuple(cell for group in cells_of.values() for cell in group)
@@ -185,7 +185,7 @@ def _logged_outcome() -> Iterator[None]:
     LOGGER.info("ends")
 
 
-def _check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
+def check_same_cells(frozen: Manifest, lines: Sequence[Line]) -> None:
     """Refuse to run a frozen sweep whose cells differ from those planned.
 
     Raises:

@@ -12,17 +12,18 @@ from lcbench.measures.collapse import Options
 from lcbench.measures.crowding import FEWEST
 from lcbench.measures.figures import NUMBERS, SAME, Number
 from lcbench.measures.inside import INSIDE, InsideMeasure, InsideOptions
-from lcbench.settings.values import container_of, count_of, needed_path, one_of, path_of
+from lcbench.settings.read import read_run
+from lcbench.settings.values import boolean_of, container_of, count_of, needed_path, one_of, path_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from lcbench.settings.schema import RunSettings
 
 _FEWEST_RESAMPLES = 1_000
 # Keys of a run that mean nothing here, with what to do instead.
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
-    "manifest": "several processes with the same command share its work",
-    "element": "several processes with the same command share its work",
     "correct": "collapse measures embeddings as the model returns them, at temperatures",
     "repairs": "collapse measures embeddings as the model returns them, at temperatures: tau=",
     "name": "measurements are found by what they are of",
@@ -50,6 +51,8 @@ class CollapseSettings:
         figures: numbers of the paper's figures that are made.
         figure_texts: most documents of a figure.
         fails_on_collapse: whether the exit status is 1 if a model collapses.
+        plans: whether the measurements are only planned.
+        run: where they are made, or the manifest that replaces the request.
         results_dir: results folder.
         report_dir: folder of the report.
     """
@@ -62,6 +65,8 @@ class CollapseSettings:
     figures: tuple[Number, ...]
     figure_texts: int
     fails_on_collapse: bool
+    plans: bool
+    run: RunSettings
     results_dir: Path
     report_dir: Path
 
@@ -76,11 +81,6 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     for key, instead in _OF_RUNS.items():
         if value[key] is not None:
             raise RequestError(f"{key}={value[key]} is a key of runs, not of collapse: {instead}.")
-    if value["launch"]["name"] != "local":
-        raise RequestError(
-            f"launch={value['launch']['name']}: collapse runs where it is called. On a cluster, "
-            "call it in a job; several jobs with the same command share its work."
-        )
     if value["engine"]["devices"] is not None:
         raise RequestError(
             f"engine.devices={value['engine']['devices']}: collapse runs on one device; several "
@@ -104,6 +104,23 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
         raise RequestError(
             f"figures={value['figures']} needs a model and texts, and embeddings= has neither"
         )
+    run = read_run(config)
+    plans = boolean_of("plan", value["plan"])
+    if plans or run.launch.name != "local" or run.manifest is not None:
+        if embeddings is not None:
+            raise RequestError("embeddings= is measured at once: there is nothing to plan")
+        if inside:
+            raise RequestError(
+                f"measures={value['measures']}: only embeddings are measured by a plan. Several "
+                "jobs with the same command, without plan, launch and manifest, share the rest."
+            )
+        if figures:
+            raise RequestError(
+                f"figures={value['figures']} are made of finished embeddings: when the "
+                "measurements are there, the same command without plan, launch and manifest"
+            )
+    if plans and run.manifest is not None:
+        raise RequestError(f"manifest={run.manifest} is already planned.")
     folder = needed_path("results_dir", value["results_dir"])
     return CollapseSettings(
         options=_options(value),
@@ -114,6 +131,8 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
         figures=figures,
         figure_texts=count_of("figure_texts", value["figure_texts"], least=2 * FEWEST),
         fails_on_collapse=value["fail_if"] is not None,
+        plans=plans,
+        run=run,
         results_dir=folder,
         report_dir=path_of("report_dir", value["report_dir"]) or folder / "report" / "collapse",
     )

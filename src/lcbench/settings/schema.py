@@ -108,6 +108,7 @@ RUNTIME = frozenset(
         "format",
         "manifest",
         "element",
+        "plan",
         "retries",
         "cell_minutes",
         "failed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
@@ -125,6 +126,20 @@ def ordered(measurements: Iterable[Kind]) -> list[Kind]:
 
 def name_of(one: Measurement | InsideMeasurement) -> str:
     return one.label or one.model.rpartition("/")[2]
+
+
+def told_apart(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return measurements with a label for models that differ in nothing but their revision."""
+    measurements = list(measurements)
+    revisions: dict[str, set[str]] = {}
+    for one in measurements:
+        revisions.setdefault(name_of(one), set()).add(one.revision)
+    return [
+        replace(one, label=f"{name_of(one)} ({one.revision.removeprefix('sha256-')[:7]})")
+        if len(revisions[name_of(one)]) > 1
+        else one
+        for one in measurements
+    ]
 
 
 def repair_of(one: Measurement | InsideMeasurement) -> str:
