@@ -253,7 +253,7 @@ def test_an_element_whose_gpu_failed_comes_back_if_it_has_done_anything(
     )
     stop = Stop()
     stop.progressed = progressed
-    __main__._requeue(stop, lost=True)
+    __main__.requeue_element(stop, lost=True)
     assert asked == [goes]
 
 

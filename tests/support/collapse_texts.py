@@ -62,6 +62,7 @@ def made_figures() -> list[PaperFigure]:
         # Two tokens a word: there are texts in three intervals of 100.
         lambda some: [2 * count for count in words(some)],
         400,
+        402,
     )
     options = FigureOptions(resamples=1_000)
     return [

@@ -49,6 +49,9 @@ def _show_collapse(settings: ReportSettings, console: Console) -> bool:
     from lcbench.plan import manifest
 
     others = 0
+    if settings.manifest is not None and settings.tasks is not None:
+        # `find_report` refuses them.
+        return False
     if settings.manifest is None:
         measurements, others = comparable_in(settings.results_dir)
     else:
