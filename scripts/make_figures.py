@@ -7,6 +7,7 @@ index with a sentence on each: what the paper claims, and whether it is seen.
 
 import argparse
 import csv
+import math
 import shutil
 import tempfile
 import time
@@ -39,20 +40,26 @@ OF_SCORES = {
 QMSUM = "LEMBQMSumRetrieval"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mirror", type=Path, help="a folder of datasets, for QMSum")
     parser.add_argument("--out", type=Path, default=OUT, help="where the figures go")
     parser.add_argument("--documents", type=int, default=600, help="docstrings that are read")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     began = time.monotonic()
     mirror = (
         chosen.mirror if chosen.mirror and (chosen.mirror / "dwzhu/LongEmbed").exists() else None
     )
-    shutil.rmtree(chosen.out, ignore_errors=True)
-    chosen.out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
-        lines = list(make(Path(scratch), chosen.out, mirror, chosen.documents))
+        made = Path(scratch, "figures")
+        made.mkdir()
+        lines = list(make(Path(scratch), made, mirror, chosen.documents))
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        # Only once all are made, and nothing but figures.
+        for old in chosen.out.glob("figure-*"):
+            old.unlink()
+        for path in made.iterdir():
+            shutil.copyfile(path, chosen.out / path.name)
     index = [
         "# The paper's figures, of MiniLM",
         "",
@@ -158,7 +165,8 @@ def _compared(section: str, rows: Sequence[dict[str, str]]) -> str:
     for row in (rows[0], rows[-1]):
         value, low, high = (float(row[f"{column}{end}"] or "nan") for end in ("", " low", " high"))
         limits.append((low, high))
-        parts.append(f"{row[label]} {value:+.1f} % ({low:+.1f} to {high:+.1f})")
+        said = "unknown" if math.isnan(value) else f"{value:+.1f} % ({low:+.1f} to {high:+.1f})"
+        parts.append(f"{row[label]} {said}")
     (short_low, short_high), (long_low, long_high) = limits
     verdict = "cannot be told"
     if long_low > short_high:

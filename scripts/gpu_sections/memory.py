@@ -158,7 +158,7 @@ def _refuse(*_: Any, **__: Any) -> Any:
 @contextmanager
 def _refusing(model: Any, limit: int) -> Iterator[None]:
     """Let a model on a CPU refuse batches of more tokens, as a GPU without memory does."""
-    from lcbench.tempscale.inject import find_transformer
+    from lcbench.tempscale.transformer import find_transformer
 
     transformer = find_transformer(model)
     forward = transformer.forward

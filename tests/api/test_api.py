@@ -314,7 +314,10 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda _: lcbench.collapse(texts="A text."), "texts= is not a list of texts"),
         (lambda _: lcbench.collapse(texts=[None]), "texts= is not a list of texts"),
         (lambda _: lcbench.collapse(texts=3), "texts= is not a list of texts"),
-        (lambda _: lcbench.collapse(object(), texts=["A text."]), "object is no loaded Sentence"),
+        (
+            lambda _: lcbench.collapse(object(), texts=["A text."]),
+            "object is not a loaded",
+        ),
         (lambda _: lcbench.collapse(object()), "a loaded model is measured on texts"),
         (lambda _: lcbench.collapse(results_dir="/proc/x"), "results_dir=/proc/x cannot be"),
         (lambda _: lcbench.collapse(tau="x"), "tau=x is not a temperature"),

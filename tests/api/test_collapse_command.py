@@ -231,16 +231,16 @@ def test_the_report_has_what_was_measured_of_the_same_texts_before(
     shutil.copytree(asked["results_dir"], runs)
     other = {**asked, "results_dir": runs, "model": make_model("mpnet"), "tau": 1.0}
     found = lcbench.collapse(**other, progress=False)
-    assert [(one.model, one.policy) for one in found.beside] == [
+    assert [(one.model, one.policy) for one in found.others] == [
         (one.model, one.policy) for one in measured.measurements
     ]
     # Other options are other texts.
     apart = lcbench.collapse(**{**other, "seed": 1}, progress=False)
-    assert apart.beside == ()
+    assert apart.others == ()
     monkeypatch.setattr(run, "load_for", None)
     words = words_of("collapse", {**other, "report_dir": tmp_path / "one"})
     assert app.run(["collapse", *words]) == 0
-    assert "the report has 2 measurements made before" in capsys.readouterr().out
+    assert "report also shows 2 earlier measurements" in capsys.readouterr().out
     rows = json.loads((tmp_path / "one/collapse.json").read_text(encoding="utf-8"))["measurements"]
     # Both folders are called `model`: their revisions tell them apart.
     assert len({(row["label"], row["policy"]) for row in rows}) == len(rows) == 3

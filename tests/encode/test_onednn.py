@@ -13,7 +13,8 @@ from transformers import DistilBertConfig, DistilBertModel
 
 from lcbench.encode import onednn
 from lcbench.encode.forward import Forward
-from lcbench.encode.onednn import Product, restore_linears, use_onednn
+from lcbench.encode.onednn import Product, use_onednn
+from lcbench.encode.split import restore_products
 from lcbench.tempscale.policy import parse
 
 TEXTS = ["a text to embed", "and one more", "attention divides logits " * 5, "long " * 60]
@@ -37,7 +38,7 @@ def test_a_product_is_that_of_torch(shape: tuple[int, ...], is_copied: bool, gel
         with torch.inference_mode():
             found = Product(weight, bias, gelu=gelu, is_copied=is_copied)(states)
         assert found.shape == expected.shape
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_a_larger_tensor_and_other_dtypes() -> None:
@@ -57,7 +58,7 @@ def test_every_architecture_gives_the_same(architecture: str) -> None:
     assert len(linears) >= 4
     found = states(model)
     assert float((found - before).abs().max() / before.abs().max()) < 2e-6
-    restore_linears(changed)
+    restore_products(changed)
     assert torch.equal(states(model), before)
 
 
@@ -118,7 +119,7 @@ def test_large_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[torch.Tensor] = []
     monkeypatch.setattr(onednn, "onednn_layout", lambda weight: copied.append(weight) or weight)
     before = states(model)
-    restore_linears(use_onednn(model))
+    restore_products(use_onednn(model))
     assert copied
     copied.clear()
     monkeypatch.setattr(onednn, "_LARGEST_COPY", 100)

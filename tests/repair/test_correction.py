@@ -48,8 +48,8 @@ def test_a_correction_has_one_name_and_can_be_written_again(value: Any, canonica
         ({"centre": {"on": "docstring"}}, "Did you mean docstrings?"),
         ({"centre": {"on": 3}}, "on takes the name of a set of texts, such as docstrings"),
         ({"centre": {"on": "docstrings-00000000"}}, "are others"),
-        (3, "correct=3 is not a correction; write centre"),
-        ({}, "is not a correction; write centre"),
+        (3, "correct=3 is not a correction. Corrections are centre"),
+        ({}, "is not a correction. Corrections are centre"),
     ],
 )
 def test_what_is_no_correction_is_refused_with_what_is(value: Any, message: str) -> None:

@@ -1,6 +1,8 @@
 """The index of the paper's figures: what is said of the ends of a report's table."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import make_figures
 import pytest
@@ -14,7 +16,7 @@ HEADER = "section,Queries,Count,,τ = 1,τ = 0.8,τ = 0.8 low,τ = 0.8 high\n"
         ("1.0,0.5,1.5", "3.0,2.0,4.0", "seen, A: short +1.0 % (+0.5 to +1.5), long +3.0 %"),
         ("3.0,2.0,4.0", "1.0,0.5,1.5", "not seen, but the opposite, A: "),
         ("1.0,0.5,2.5", "3.0,2.0,4.0", "cannot be told, A: "),
-        (",,", "3.0,2.0,4.0", "cannot be told, A: short +nan %"),
+        (",,", "3.0,2.0,4.0", "cannot be told, A: short unknown, long +3.0 %"),
     ],
 )
 def test_the_shortest_and_the_longest_are_compared(
@@ -29,3 +31,28 @@ def test_the_shortest_and_the_longest_are_compared(
     path = tmp_path / "table.csv"
     path.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
     assert make_figures.ends(path).startswith(said)
+
+
+def test_figures_of_before_are_kept_until_all_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figure-1a.png").write_bytes(b"before")
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+
+    def made(scratch: Path, out: Path, *_: Any) -> Iterator[str]:
+        (out / "figure-2.png").write_bytes(b"new")
+        yield "## Figure 2"
+
+    def broken(*arguments: Any) -> Iterator[str]:
+        yield from made(*arguments)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(make_figures, "make", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        make_figures.main(["--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure-1a.png", "mine.txt"]
+    monkeypatch.setattr(make_figures, "make", made)
+    make_figures.main(["--out", str(tmp_path)])
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["README.md", "figure-2.png", "mine.txt"]
+    assert "## Figure 2" in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -41,8 +41,8 @@ class Collapses:
         failed: what could not be measured or drawn, each with the reason.
         figures: of the paper, by number, for each model and task.
         notes: what whoever reads the numbers has to know.
-        beside: measurements of other models and temperatures that the results folder has of the
-            same texts, with equal options; the command's report shows them, too.
+        others: measurements of other models and temperatures that the results folder has of the
+            same texts, with equal options; the command's report shows them as well.
     """
 
     measurements: tuple[Measurement, ...]
@@ -50,7 +50,7 @@ class Collapses:
     notes: tuple[str, ...] = ()
     figures: tuple[PaperFigure, ...] = ()
     inside: tuple[InsideMeasurement, ...] = ()
-    beside: tuple[Measurement, ...] = ()
+    others: tuple[Measurement, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything was measured or drawn."""
@@ -191,7 +191,7 @@ def measure_asked(
             for path in done.inside
             if (inside := files.read_inside(path)) is not None
         ),
-        beside=_newest(_read(results_dir, files.beside(done.paths)), measurements),
+        others=_newest(_read(results_dir, files.of_same_texts(done.paths)), measurements),
     )
 
 
@@ -274,7 +274,7 @@ def finished_of(frozen: Manifest) -> tuple[Measurement, ...]:
         raise RequestError(
             f"manifest={frozen.folder}: none of its {len(paths)} measurements is finished."
         )
-    return (*found, *_newest(_read(folder, files.beside(paths)), found))
+    return (*found, *_newest(_read(folder, files.of_same_texts(paths)), found))
 
 
 def _read(results_dir: Path, paths: Sequence[Path]) -> tuple[Measurement, ...]:
@@ -362,7 +362,7 @@ def collapse(
                 "a loaded model is measured on texts=[…]; a task needs the model's name or folder"
             )
         if not hasattr(model, "encode"):
-            raise RequestError(f"{type(model).__name__} is no loaded SentenceTransformer.")
+            raise RequestError(f"{type(model).__name__} is not a loaded SentenceTransformer.")
         loaded, model = model, None
     several = isinstance(model, Sequence) and not isinstance(model, str)
     keywords = {
@@ -417,8 +417,16 @@ def _of_texts(
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
     room = window - loaded.tokenizer.num_special_tokens_to_add()
     task = f"{len(texts):,} texts"
+    identity: dict[str, Any] = {
+        "model": name,
+        "revision": revision,
+        "task": task,
+        "window": window,
+        "protocol": "",
+        "data": "",
+        "record": {},
+    }
     found = []
-
     repairs = {str(repair): repair for repair in asked.repairs}
 
     def embed(repair: str, some: Sequence[str]) -> NDArray[np.float32]:
@@ -438,17 +446,11 @@ def _of_texts(
         compared = None if repair.is_baseline else baseline
         found.append(
             Measurement(
-                model=name,
-                revision=revision,
+                **identity,
                 policy=repair.canonical,
-                task=task,
-                protocol="",
-                data="",
-                window=window,
                 options=settings.options,
                 texts=prepared.digest,
                 collapse=measure(prepared, embeddings, compared),
-                record={},
             )
         )
     inside = []
@@ -461,16 +463,10 @@ def _of_texts(
                 )
             inside.append(
                 InsideMeasurement(
-                    model=name,
-                    revision=revision,
+                    **identity,
                     policy=repair.canonical,
-                    task=task,
-                    protocol="",
-                    data="",
-                    window=window,
                     options=settings.inside,
                     inside=looked,
-                    record={},
                 )
             )
     subject = Subject(

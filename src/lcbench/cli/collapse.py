@@ -45,16 +45,16 @@ def job(config: DictConfig) -> int:
     if found:
         from lcbench.reporting.collapse import report
 
-        every = (*found.measurements, *found.beside)
+        every = (*found.measurements, *found.others)
         written = report(every, settings.report_dir, found.figures, found.inside)
         for table in written.shown:
             console.print(rendered(table))
         console.print()
         for line in found.headlines:
             console.print(Text(line))
-        if found.beside:
-            several_of = several(len(found.beside), "measurement")
-            console.print(Text(f"Besides, the report has {several_of} made before.", "dim"))
+        if found.others:
+            earlier = several(len(found.others), "earlier measurement")
+            console.print(Text(f"The report also shows {earlier} of the same texts.", "dim"))
         console.print(Text(f"Written to {written.folder}: {', '.join(written.files)}", "dim"))
     for line in found.notes:
         warn(line)

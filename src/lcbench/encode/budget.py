@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lcbench.system.transient import is_out_of_memory
-from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

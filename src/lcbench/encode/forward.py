@@ -30,7 +30,7 @@ from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
 from lcbench.encode.joint import join_projections, separate_projections
-from lcbench.encode.onednn import restore_linears, use_onednn
+from lcbench.encode.onednn import use_onednn
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.split import (
     SplitProduct,
@@ -44,8 +44,9 @@ from lcbench.errors import InjectionError, RequestError
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
-from lcbench.tempscale.inject import Injection, find_transformer
+from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.tempscale.transformer import find_transformer
 from lcbench.tempscale.unpadded import first_position, runs_unpadded
 
 if TYPE_CHECKING:
@@ -446,8 +447,7 @@ class _Replica:
         if self._injection is not None:
             self._injection.remove()
             self._injection, self.policy = None, BASELINE
-        restore_products(self._split)
-        restore_linears(self._onednn)
+        restore_products([*self._split, *self._onednn])
         separate_projections(self._joined)
         restore_pooling(self._pools)
         for module in self._biases:

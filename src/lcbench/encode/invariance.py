@@ -15,7 +15,7 @@ from torch import Tensor
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.system.transient import is_of_device, is_transient
-from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

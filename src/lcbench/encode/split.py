@@ -14,7 +14,7 @@ while surpassing the FP32 theoretical peak performance" (2022).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +95,10 @@ def split_products(model: nn.Module, left_out: set[nn.Module] | None = None) -> 
     return changed
 
 
-def restore_products(linears: list[nn.Linear]) -> None:
-    """Undo `split_products`."""
-    for linear in linears:
-        linear.__dict__.pop("forward", None)
+def restore_products(changed: Sequence[nn.Module]) -> None:
+    """Give modules their own forward pass back."""
+    for module in changed:
+        module.__dict__.pop("forward", None)
 
 
 @contextmanager

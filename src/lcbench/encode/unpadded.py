@@ -23,7 +23,7 @@ from lcbench.system.thirdparty import (
     uses_attention_interface,
 )
 from lcbench.system.transient import is_of_device
-from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.transformer import find_transformer
 from lcbench.tempscale.unpadded import (
     BOUNDARIES,
     first_position,

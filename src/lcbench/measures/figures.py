@@ -393,7 +393,7 @@ def _ratios(subject: Subject, material: Material, options: FigureOptions) -> _Ma
 
 
 def _theorem(subject: Subject, material: Material, options: FigureOptions) -> _Made:
-    """Figure 4: Theorem 3 beside σ_a and simulations, by length."""
+    """Figure 4: Theorem 3, σ_a and simulations, by length."""
     traced = _traced(subject)
     asked = InsideOptions(("attention",), _TRACED_TEXTS // 2, None, seed=options.seed)
     chosen = choose(material.documents, subject.count_tokens, traced.window, subject.room, asked)

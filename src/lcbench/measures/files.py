@@ -30,9 +30,9 @@ FOLDER = "collapse"
 BASELINE_FOLDER = "baseline"
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of a model under a repair on the texts of a task.
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """What a measurement is of, and how it was made.
 
     Attributes:
         model: name, `<organisation>/<model>`.
@@ -42,56 +42,47 @@ class Measurement:
         protocol: key of the protocol.
         data: revision of the texts' dataset, or a digest of the texts.
         window: most tokens read of a text.
+        record: everything else that is known of how it was made, as JSON has it.
+        label: what tables call the model; None: its name.
+    """
+
+    model: str
+    revision: str
+    policy: str
+    task: str
+    protocol: str
+    data: str
+    window: int | None
+    record: Mapping[str, Any]
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Identified):
+    """What was measured of a model's embeddings under a repair on the texts of a task.
+
+    Attributes:
         options: of the measurement.
         texts: digest of texts and options: measurements of the same texts have the same.
         collapse: the measurement.
-        record: everything else that is known of how it was made, as JSON has it.
-        label: what tables call the model; None: its name.
     """
 
-    model: str
-    revision: str
-    policy: str
-    task: str
-    protocol: str
-    data: str
-    window: int | None
     options: Options
     texts: str
     collapse: Collapse
-    record: Mapping[str, Any]
-    label: str | None = None
 
 
-@dataclass(frozen=True)
-class InsideMeasurement:
+@dataclass(frozen=True, kw_only=True)
+class InsideMeasurement(Identified):
     """What was measured inside a model under a repair on the texts of a task.
 
     Attributes:
-        model: name, `<organisation>/<model>`.
-        revision: the commit, or a digest of the model's files.
-        policy: the temperature in canonical form; `1` for the baseline.
-        task: whose texts were measured.
-        protocol: key of the protocol.
-        data: revision of the texts' dataset, or a digest of the texts.
-        window: most tokens read of a text.
         options: of the measurement.
         inside: the measurement.
-        record: everything else that is known of how it was made, as JSON has it.
-        label: what tables call the model; None: its name.
     """
 
-    model: str
-    revision: str
-    policy: str
-    task: str
-    protocol: str
-    data: str
-    window: int | None
     options: InsideOptions
     inside: Inside
-    record: Mapping[str, Any]
-    label: str | None = None
 
 
 class Digested(Protocol):
@@ -115,7 +106,7 @@ def path_of(results_dir: Path, cell: Cell, data: str, options: Digested) -> Path
     return folder / parts / f"{cell.task}-{options.digest([data])[:8]}.json"
 
 
-def beside(paths: Iterable[Path]) -> list[Path]:
+def of_same_texts(paths: Iterable[Path]) -> list[Path]:
     """Return the files of all models and temperatures on the same texts, with equal options.
 
     Args:

@@ -33,7 +33,7 @@ _DRAWS = 4
 def ratios_by_layer(
     traced: Traced, repairs: Sequence[str], texts: Sequence[str], resamples: int, seed: int
 ) -> tuple[Panel, ...]:
-    """Return log ratios of each layer beside the bounds, a panel a repair: Figure 2."""
+    """Return log ratios of each layer and the bounds, a panel a repair: Figure 2."""
     options = InsideOptions(("signal",), len(texts), None, resamples, seed)
     panels = []
     for repair in repairs:
@@ -55,7 +55,7 @@ def ratios_by_layer(
 def theorem_by_length(
     traced: Traced, repairs: Sequence[str], chosen: Chosen, resamples: int, seed: int
 ) -> tuple[Panel, ...]:
-    """Return Theorem 3's bound at the model's own σ_s beside σ_a, a panel a repair: Figure 4."""
+    """Return Theorem 3's bound at the model's own σ_s and σ_a, a panel a repair: Figure 4."""
     from lcbench.measures.bounds import of_independent_logits, simulate, theorem_3
 
     options = InsideOptions(("attention",), len(chosen.texts), None, resamples, seed)

@@ -25,7 +25,7 @@ from lcbench.measures.inside import (
 )
 from lcbench.measures.signal import stream_rows
 from lcbench.measures.trace import Attended, Trace, log_ratio, trace
-from lcbench.tempscale.inject import find_transformer
+from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,8 @@ from lcbench.encode.tokens import Tokenizer
 from lcbench.errors import InjectionError, RequestError
 from lcbench.system.hardware import memory_gib
 from lcbench.system.thirdparty import attention_implementation, uses_attention_interface
-from lcbench.tempscale.inject import find_transformer, inject
+from lcbench.tempscale.inject import inject
+from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from lcbench.tempscale.observe import Observation

@@ -35,19 +35,32 @@ _HALVINGS = 50
 def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
     """Return manifest lines of cells, in one element and with unknown costs."""
     return [
-        Line(
-            index=index,
-            element=0,
-            model=cell.model,
-            revision=cell.revision,
-            policy=cell.repair.canonical,
-            task=cell.task,
-            protocol=cell.protocol.key,
-            folder=results.files(cell).folder.relative_to(results.folder).as_posix(),
-            seconds=None,
-        )
+        line_of(index, cell, cell.task, results.files(cell).folder, results.folder)
         for index, cell in enumerate(cells)
     ]
+
+
+def line_of(index: int, cell: Cell, name: str, folder: Path, results_dir: Path) -> Line:
+    """Return the manifest line of one cell, in element 0 and with an unknown cost.
+
+    Args:
+        index: its place.
+        cell: the cell.
+        name: of its file, without the ending.
+        folder: of its file.
+        results_dir: results folder, which that is in.
+    """
+    return Line(
+        index=index,
+        element=0,
+        model=cell.model,
+        revision=cell.revision,
+        policy=cell.repair.canonical,
+        task=name,
+        protocol=cell.protocol.key,
+        folder=folder.relative_to(results_dir).as_posix(),
+        seconds=None,
+    )
 
 
 def with_seconds(

@@ -57,17 +57,7 @@ def freeze_measurements(
 def lines_of(paths: Mapping[Cell, Path], results_dir: Path) -> list[Line]:
     """Return manifest lines of measurements, in one element and with unknown costs."""
     return [
-        Line(
-            index=index,
-            element=0,
-            model=cell.model,
-            revision=cell.revision,
-            policy=cell.repair.canonical,
-            task=path.stem,
-            protocol=cell.protocol.key,
-            folder=path.parent.relative_to(results_dir).as_posix(),
-            seconds=None,
-        )
+        elements.line_of(index, cell, path.stem, path.parent, results_dir)
         for index, (cell, path) in enumerate(paths.items())
     ]
 

@@ -14,9 +14,9 @@ from lcbench.errors import RequestError, did_you_mean
 Kind = Literal["centre", "abtt", "whiten"]
 
 _EXAMPLES = (
-    "write centre, {centre: {bins: 5}}, {abtt: 3}, whiten, {whiten: 128}, one of these with the "
-    "texts that it is fitted on ('correct={centre: {on: docstrings}}'), or a list "
-    "('correct=[null,centre,{abtt: 3}]')"
+    "Corrections are centre, {centre: {bins: 5}}, {abtt: 3}, whiten and {whiten: 128}; with the "
+    "texts that one is fitted on: 'correct={centre: {on: docstrings}}'; several: "
+    "'correct=[null,centre,{abtt: 3}]'"
 )
 NUMBERS: Mapping[str, str] = {"centre": "bins", "abtt": "components", "whiten": "dimensions"}
 """What the number of each kind is called as an option; `abtt` needs one."""
@@ -102,10 +102,10 @@ def parse(value: Any) -> Correction:
             f"them, a list: 'correct=[{', '.join(_shown({k: v}) for k, v in value.items())}]'."
         )
     else:
-        raise RequestError(f"{written} is not a correction; {_EXAMPLES}.")
+        raise RequestError(f"{written} is not a correction. {_EXAMPLES}.")
     if kind not in NUMBERS:
         near = did_you_mean(kind, NUMBERS)
-        raise RequestError(f"{written}: {kind} is not a correction.{near} To be sure: {_EXAMPLES}.")
+        raise RequestError(f"{written}: {kind} is not a correction.{near} {_EXAMPLES}.")
     number, on = _options(kind, options, written)
     if kind == "abtt" and number is None:
         raise RequestError(

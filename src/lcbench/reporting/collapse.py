@@ -32,7 +32,7 @@ from lcbench.reporting.tables.collapse import (
     repair_of,
     signed,
     tables_of,
-    told_apart,
+    with_distinct_labels,
 )
 from lcbench.reporting.tables.inside import head_table, inside_headlines, inside_tables
 from lcbench.system.files import write_atomically
@@ -145,7 +145,7 @@ def report(
     """
     from lcbench.reporting.figures.printed import csv_text, written
 
-    measurements = told_apart(measurements)
+    measurements = with_distinct_labels(measurements)
     tables = (*tables_of(measurements), *inside_tables(inside))
     headlines = (*headlines_of(measurements), *inside_headlines(inside))
     sentences = tuple(map(sentence_of, paper))

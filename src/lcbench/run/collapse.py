@@ -365,12 +365,7 @@ class _Measurer:
                 files.write(
                     path,
                     files.Measurement(
-                        model=cell.model,
-                        revision=cell.revision,
-                        policy=cell.repair.canonical,
-                        task=cell.task,
-                        protocol=cell.protocol.key,
-                        data=data_of(cell, self._options.mirror),
+                        **self._identity(cell),
                         window=window_of(loaded),
                         options=asked,
                         texts=prepared.digest,
@@ -432,12 +427,7 @@ class _Measurer:
                 files.write(
                     path,
                     files.InsideMeasurement(
-                        model=cell.model,
-                        revision=cell.revision,
-                        policy=cell.repair.canonical,
-                        task=cell.task,
-                        protocol=cell.protocol.key,
-                        data=data_of(cell, self._options.mirror),
+                        **self._identity(cell),
                         window=window,
                         options=asked,
                         inside=found,
@@ -448,6 +438,17 @@ class _Measurer:
                         },
                     ),
                 )
+
+    def _identity(self, cell: Cell) -> dict[str, Any]:
+        """Return what a cell's measurement is of, by the names of `files.Identified`."""
+        return {
+            "model": cell.model,
+            "revision": cell.revision,
+            "policy": cell.repair.canonical,
+            "task": cell.task,
+            "protocol": cell.protocol.key,
+            "data": data_of(cell, self._options.mirror),
+        }
 
     def _make_figure(
         self,
@@ -471,20 +472,19 @@ class _Measurer:
             role: Role | None = "document" if has_queries(task.metadata.type) else None
             prompt = prompt_of(engine, task)
 
-            def embed(repair: str, texts: Sequence[str]) -> Any:
-                meta = provenance.model_meta(facts, repairs[repair])
-                encoder = Encoder(engine.at(repairs[repair].policy), meta)
+            def embedded(repair: str, texts: Sequence[str], role: Role | None, prompt: str) -> Any:
+                one = repairs[repair]
+                meta = provenance.model_meta(facts, one)
+                encoder = Encoder(engine.at(one.policy), meta)
                 with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
                     return encoder.embed(list(texts), role, prompt)
 
+            def embed(repair: str, texts: Sequence[str]) -> Any:
+                return embedded(repair, texts, role, prompt)
+
             def embed_queries(repair: str, texts: Sequence[str]) -> Any:
-                encoder = Encoder(
-                    engine.at(repairs[repair].policy),
-                    provenance.model_meta(facts, repairs[repair]),
-                )
                 asking = engine.prompt_of(task.metadata, PromptType.query)
-                with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
-                    return encoder.embed(list(texts), "query", asking)
+                return embedded(repair, texts, "query", asking)
 
             subject = Subject(
                 repairs=tuple(repairs),

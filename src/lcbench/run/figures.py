@@ -74,7 +74,7 @@ def word_vectors(model: SentenceTransformer, texts: Sequence[str]) -> NDArray[np
     """
     import torch
 
-    from lcbench.tempscale.inject import find_transformer
+    from lcbench.tempscale.transformer import find_transformer
 
     embeddings: Any = find_transformer(model).get_input_embeddings()
     rows = embeddings.weight.detach().float().cpu()

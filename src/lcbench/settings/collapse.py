@@ -171,8 +171,8 @@ def _inside(value: Mapping[str, Any], measures: tuple[InsideMeasure, ...]) -> In
             not lengths or lengths != sorted(set(lengths))
         ):
             raise RequestError(
-                f"traced_lengths={value['traced_lengths']} is no list of numbers of tokens above "
-                "2, in ascending order: 'traced_lengths=[64,512]', or auto"
+                f"traced_lengths={value['traced_lengths']} is not a list of numbers of tokens "
+                "above 2, in ascending order: 'traced_lengths=[64,512]', or auto"
             )
     return InsideOptions(
         measures=measures,

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from lcbench.errors import RequestError
-from lcbench.tempscale.inject import Injection, find_transformer, shape_of
+from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import ByLength, ByRole, LogLength, Policy
+from lcbench.tempscale.transformer import find_transformer, shape_of
 
 # What the architectures call the projection of the queries.
 _QUERY = ("query", "q", "q_lin", "q_proj", "query_proj")

@@ -33,7 +33,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError, RequestError
 from lcbench.system.thirdparty import attention_implementation, uses_attention_interface
@@ -45,7 +44,7 @@ from lcbench.tempscale.attend import (
     wrap,
 )
 from lcbench.tempscale.observe import Observer
-from lcbench.tempscale.policy import ModelShape, Policy, Role, parse
+from lcbench.tempscale.policy import Policy, Role, parse
 from lcbench.tempscale.prove import (
     Probe,
     Proof,
@@ -54,6 +53,7 @@ from lcbench.tempscale.prove import (
     run_probe,
 )
 from lcbench.tempscale.softmax import computes_own_softmax, scale_softmax
+from lcbench.tempscale.transformer import find_transformer, shape_of
 from lcbench.tempscale.unpadded import runs_unpadded
 
 _ROLES: tuple[Role, ...] = ("query", "document")
@@ -531,45 +531,6 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
         )
     policy = tau if isinstance(tau, Policy) else parse(tau, keeps_bias=tau_bias == "kept")
     return Injection(model, policy)
-
-
-def shape_of(model: nn.Module) -> ModelShape:
-    """Return the properties of a loaded model that policies depend on."""
-    config = find_transformer(model).config
-    window = getattr(model, "max_seq_length", None)
-    return ModelShape(
-        layers=getattr(config, "num_hidden_layers", None),
-        window=window if isinstance(window, int) else None,
-        position_bias=hasattr(config, "relative_attention_num_buckets"),
-    )
-
-
-def find_transformer(model: nn.Module) -> PreTrainedModel:
-    """Return the one transformer that `model` is or holds.
-
-    Raises:
-        InjectionError: it holds none, or several.
-    """
-    if isinstance(model, PreTrainedModel):
-        return model
-    found: list[PreTrainedModel] = []
-    _collect_outermost(model, found)
-    if len(found) != 1:
-        raise InjectionError(
-            f"{type(model).__name__} holds {len(found)} transformers of the transformers library; "
-            "a temperature needs exactly one."
-        )
-    return found[0]
-
-
-def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
-    for child in module.children():
-        if isinstance(child, PreTrainedModel):
-            # A Router's routes may share one.
-            if all(child is not other for other in found):
-                found.append(child)
-        else:
-            _collect_outermost(child, found)
 
 
 def _layer(module: nn.Module) -> Layer:

@@ -128,7 +128,7 @@ def name_of(one: Measurement | InsideMeasurement) -> str:
     return one.label or one.model.rpartition("/")[2]
 
 
-def told_apart(measurements: Iterable[Measurement]) -> list[Measurement]:
+def with_distinct_labels(measurements: Iterable[Measurement]) -> list[Measurement]:
     """Return measurements with a label for models that differ in nothing but their revision."""
     measurements = list(measurements)
     revisions: dict[str, set[str]] = {}

@@ -1,0 +1,48 @@
+"""Finds the transformer in a loaded model, and what policies depend on of it."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from lcbench.errors import InjectionError
+from lcbench.tempscale.policy import ModelShape
+
+
+def shape_of(model: nn.Module) -> ModelShape:
+    """Return the properties of a loaded model that policies depend on."""
+    config = find_transformer(model).config
+    window = getattr(model, "max_seq_length", None)
+    return ModelShape(
+        layers=getattr(config, "num_hidden_layers", None),
+        window=window if isinstance(window, int) else None,
+        position_bias=hasattr(config, "relative_attention_num_buckets"),
+    )
+
+
+def find_transformer(model: nn.Module) -> PreTrainedModel:
+    """Return the one transformer that `model` is or holds.
+
+    Raises:
+        InjectionError: it holds none, or several.
+    """
+    if isinstance(model, PreTrainedModel):
+        return model
+    found: list[PreTrainedModel] = []
+    _collect_outermost(model, found)
+    if len(found) != 1:
+        raise InjectionError(
+            f"{type(model).__name__} holds {len(found)} transformers of the transformers library; "
+            "a temperature needs exactly one."
+        )
+    return found[0]
+
+
+def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
+    for child in module.children():
+        if isinstance(child, PreTrainedModel):
+            # A Router's routes may share one.
+            if all(child is not other for other in found):
+                found.append(child)
+        else:
+            _collect_outermost(child, found)
