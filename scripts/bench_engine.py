@@ -8,6 +8,8 @@ Each round measures, one after the other and each in a process of its own:
   (c) lcbench, with an empty store and an empty folder of results.
 
 All three read the same texts, at the same window, on the CPU; mteb scores all three.
+
+With `--against`, (c) alternates with lcbench as it is in another checkout, instead of (a) and (b).
 """
 
 import argparse
@@ -44,7 +46,12 @@ _ACTIVATIONS_ALIVE = 4
 # The part of the free memory that a batch may take.
 _MEMORY_SHARE = 0.7
 _SAMPLE_SECONDS = 0.2
-SYSTEMS = {"a": "(a) the authors' way", "b": "(b) plain mteb", "c": "(c) lcbench"}
+SYSTEMS = {
+    "a": "(a) the authors' way",
+    "b": "(b) plain mteb",
+    "before": "(before) lcbench of the other checkout",
+    "c": "(c) lcbench",
+}
 
 
 @dataclass(frozen=True)
@@ -699,9 +706,16 @@ class Bench:
     """Starts the processes that measure, and watches their memory."""
 
     def __init__(
-        self, folder: Path, model: str, window: int, mirror: Path | None, lcbench: Sequence[str]
+        self,
+        folder: Path,
+        model: str,
+        window: int,
+        mirror: Path | None,
+        lcbench: Sequence[str],
+        against: Path | None = None,
     ) -> None:
         self._folder = folder
+        self._against = against
         self._model = model
         self._base = [
             *support.model_overrides(model, window),
@@ -724,7 +738,8 @@ class Bench:
         overrides = [*self._base, f"tasks=[{','.join(workload.tasks)}]", *workload.overrides]
         taus = [] if system == "data" else workload.some(system)
         own = [*workload.lcbench, *self._lcbench]
-        return Order(system, taus, overrides, self._config, own, str(folder), time.time())
+        told = "c" if system == "before" else system
+        return Order(told, taus, overrides, self._config, own, str(folder), time.time())
 
     def measure(self, system: str, workload: Workload) -> Measurement:
         """Measure one system in a process of its own.
@@ -742,10 +757,16 @@ class Bench:
             # `datasets` tells folders of one name and layout apart by neither place nor content.
             "HF_DATASETS_CACHE": str(self._folder / "datasets"),
         }
+        script = Path(__file__)
+        if system == "before":
+            if self._against is None:
+                raise ValueError("no other checkout was named")
+            script = self._against / "scripts" / script.name
+            environment["PYTHONPATH"] = str(self._against / "src")
         with (folder / "log").open("w", encoding="utf-8") as log:
-            # This script with a file of its own making.
+            # This script, or that of the other checkout, with a file of its own making.
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, __file__, "--order", str(folder / "order.json")],
+                [sys.executable, str(script), "--order", str(folder / "order.json")],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -875,21 +896,28 @@ def run_rounds(
 
 
 def difference(measured: Rounds) -> dict[str, float]:
-    """Return the largest difference of the main scores of (b) and (c), by task, in [0, 1].
+    """Return the largest difference of the main scores from those of (c), by task, in [0, 1].
+
+    They are those of (b), or of the other checkout.
 
     Raises:
         ValueError: there is nothing to compare.
     """
     found: dict[str, float] = {}
-    for plain, ours in zip(measured["b"], measured["c"], strict=True):
+    for plain, ours in zip(measured[_compared(measured)], measured["c"], strict=True):
         for task, scores in plain.scores.items():
             for policy, score in scores.items():
                 far = abs(score - ours.scores[task][policy])
                 # Not a number is no agreement.
                 found[task] = max(found.get(task, 0.0), math.inf if math.isnan(far) else far)
     if not found:
-        raise ValueError("(b) has no scores.")
+        raise ValueError(f"({_compared(measured)}) has no scores.")
     return found
+
+
+def _compared(measured: Rounds) -> str:
+    """Return the system whose scores are compared with those of (c)."""
+    return "before" if "before" in measured else "b"
 
 
 def ratio(measured: Rounds, slow: str, what: str) -> float:
@@ -976,14 +1004,15 @@ def _section(workload: Workload, measured: Rounds) -> list[str]:
     ]
     if ratios:
         lines += ["", *(f"- time of {one}" for one in ratios)]
-    if "b" in measured:
+    compared = _compared(measured)
+    if compared in measured:
         differences = [[task, f"{far:.1e}"] for task, far in difference(measured).items()]
-        lines += ["", *table(["main score", "largest (b) − (c)"], differences)]
+        lines += ["", *table(["main score", f"largest ({compared}) − (c)"], differences)]
     return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; return the exit status: 1 if (b) and (c) score differently."""
+    """Measure, print and write; return the exit status: 1 if (c) scores differently."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", choices=list(SIZES), default="short", help="how much")
     parser.add_argument("--quick", action="store_const", const="quick", dest="sizes")
@@ -993,6 +1022,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=int, default=512, help="tokens read of a text")
     parser.add_argument("--mirror", type=Path, help="a folder with the public tasks' data")
     parser.add_argument("--lcbench", nargs="+", default=[], metavar="KEY=VALUE", help="for (c)")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="a checkout to compare with")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the page there too")
     parser.add_argument("--order", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -1008,6 +1038,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(asked.only or ()) - {one.name for one in chosen}:
         parser.error(f"--only {' '.join(unknown)}: there are {', '.join(w.name for w in chosen)}")
     chosen = [one for one in chosen if asked.only is None or one.name in asked.only]
+    if asked.against is not None:
+        if not (asked.against / "scripts" / Path(__file__).name).is_file():
+            parser.error(f"--against {asked.against}: there is no checkout of lcbench.")
+        chosen = [
+            replace(one, measured={"before": one.measured["c"], "c": one.measured["c"]})
+            for one in chosen
+        ]
     notes = [f"Model {asked.model}, window {asked.window}, fp32. Sizes: {asked.sizes}."]
     notes.append(_about_mirror(asked.mirror, public, sizes.mirror))
     rounds = asked.rounds or sizes.rounds
@@ -1016,7 +1053,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = (
             None if mirror is None else support.cut_mirror(mirror, folder / "mirror", sizes.mirror)
         )
-        bench = Bench(folder, asked.model, asked.window, data, asked.lcbench)
+        against = None if asked.against is None else asked.against.resolve()
+        bench = Bench(folder, asked.model, asked.window, data, asked.lcbench, against)
         found = run_rounds(bench, chosen, rounds, lambda line: print(line, flush=True))
     lines = page(chosen, found, rounds, notes)
     print()
@@ -1027,12 +1065,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     apart = [
         f"{workload}: {task} differs by {far:.1e}"
         for workload, measured in found.items()
-        if "b" in measured
+        if _compared(measured) in measured
         for task, far in difference(measured).items()
         if far > TOLERANCE
     ]
     for line in apart:
-        print(f"(b) and (c) score differently: {line}", file=sys.stderr)
+        print(f"scores differ: {line}", file=sys.stderr)
     return 1 if apart else 0
 
 
