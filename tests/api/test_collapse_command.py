@@ -1,6 +1,7 @@
 """Collapse as a function and as a command: measured once, resumed, reported, refused in words."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -298,6 +299,45 @@ def test_own_texts_of_a_loaded_model_or_a_named_one(asked: dict[str, Any]) -> No
     assert (model.encode(texts[:3]) == before).all()
     with pytest.raises(RequestError, match=r"a loaded model is measured on texts=\[…\]"):
         lcbench.collapse(model)
+
+
+def test_own_texts_show_no_progress_bar_of_a_library(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    # As in a fresh process; other tests may have turned them off.
+    transformers.logging.enable_progress_bar()
+    texts = ["One sentence. Another one."] * 2
+    found = lcbench.collapse(asked["model"], texts=texts, measures=[], figures="12", progress=False)
+    assert [one.number for one in found.figures] == ["12"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_a_claim_is_released_where_measuring_fails(
+    asked: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    """At once: the process may go on with other models for hours."""
+    held: list[list[str]] = []
+    close = run.Claims.close
+
+    def closed(claims: run.Claims) -> None:
+        names = [name for *_, names in os.walk(tmp_path) for name in names]
+        held.append([name for name in names if ".attempt-" in name])
+        close(claims)
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run.Claims, "close", closed)
+    monkeypatch.setattr(run, "measure", broken)
+    with pytest.raises((LcbenchError, KeyboardInterrupt)):
+        lcbench.collapse(**{**asked, "tau": 1.0, "results_dir": tmp_path}, progress=False)
+    assert held == [[]]
 
 
 @pytest.mark.parametrize(

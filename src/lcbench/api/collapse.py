@@ -406,11 +406,13 @@ def _of_texts(
     from lcbench.measures.look import Traced, measure_inside
     from lcbench.run.figures import word_vectors
     from lcbench.run.measuring import WINDOW_WITHOUT_LIMIT, counter_of
+    from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.inject import Injection
 
     asked = compose_settings(config, "collapse")
     name, revision = "the model", ""
     if loaded is None:
+        quiet_libraries()
         located = locate(asked.models[0], mirror=asked.mirror, offline=asked.offline)
         loaded = load(located, device="cpu", dtype="float32")
         name, revision = located.name, located.revision

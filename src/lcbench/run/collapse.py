@@ -277,13 +277,14 @@ class _Measurer:
             names = [f"{cell}, {what}" if what else str(cell) for cell in missing]
             self._done.failed |= dict.fromkeys(names, reason)
 
-    def _claimed(
+    def _make_each(
         self,
         cells: Sequence[Cell],
         paths: Mapping[Cell, Path],
         read: Callable[[Path], object],
-    ) -> Iterator[tuple[Cell, Path, Claim]]:
-        """Yield each cell whose file is not there yet, while this process has its claim."""
+        make: Callable[[Cell, Path, Claim], None],
+    ) -> None:
+        """Make each cell's file that is not there yet, while this process has its claim."""
         waiting = list(cells)
         while waiting:
             later = []
@@ -299,8 +300,11 @@ class _Measurer:
                     later.append(cell)
                     continue
                 began = time.monotonic()
-                yield cell, path, claim
-                self._claims.release(claim)
+                try:
+                    make(cell, path, claim)
+                finally:
+                    # Another process need not wait for the end of this one to try what failed.
+                    self._claims.release(claim)
                 self._stop.progressed = True
                 self._observer.say(
                     f"{cell.model.rpartition('/')[2]}, {cell.repair}, {cell.task}: measured in "
@@ -353,7 +357,8 @@ class _Measurer:
                     lambda texts: encoder.embed(list(texts), "query", query_prompt),
                 )
 
-        for cell, path, claim in self._claimed(cells, self._paths, files.read):
+        def make_one(cell: Cell, path: Path, claim: Claim) -> None:
+            nonlocal baseline
             began = time.monotonic()
             if baseline is None:
                 baseline = embed(NO_REPAIR)
@@ -380,6 +385,8 @@ class _Measurer:
                         },
                     ),
                 )
+
+        self._make_each(cells, self._paths, files.read, make_one)
 
     def _look_inside(
         self,
@@ -410,7 +417,8 @@ class _Measurer:
             "besides the model",
             dim=True,
         )
-        for cell, path, claim in self._claimed(cells, paths, files.read_inside):
+
+        def make_one(cell: Cell, path: Path, claim: Claim) -> None:
             began = time.monotonic()
             what = f"inside {model.name.rpartition('/')[2]}, {cell.repair}"
             with self._looking(what, len(chosen.texts) * len(chosen.lengths)) as on_text:
@@ -438,6 +446,8 @@ class _Measurer:
                         },
                     ),
                 )
+
+        self._make_each(cells, paths, files.read_inside, make_one)
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
         """Return what a cell's measurement is of, by the names of `files.Identified`."""
