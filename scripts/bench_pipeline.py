@@ -26,7 +26,8 @@ from markdown_table import table
 
 from lcbench.encode.encoder import REQUESTS_AT_ONCE, Encoder
 from lcbench.encode.engine import Engine, Identity
-from lcbench.encode.forward import _GPU_MULTIPLE, _OVERHEAD, Forward
+from lcbench.encode.forward import _OVERHEAD, Forward
+from lcbench.encode.replica import GPU_MULTIPLE
 from lcbench.encode.store.shelf import Store
 from lcbench.repair.repair import Repair
 from lcbench.score.server import Server, Worker
@@ -212,9 +213,9 @@ def main() -> None:
         forward = Forward(model, batch_tokens=BATCH_TOKENS, lanes=2)
         stub = Stub()
         forward._replicas[0].run = stub.run  # type: ignore[method-assign]
-        forward._replicas[0].use = lambda policy: None  # type: ignore[method-assign]
+        forward._replicas[0].use = lambda repair: None  # type: ignore[method-assign]
         # As on a GPU.
-        forward._overhead, forward._multiple = _OVERHEAD["cuda"], _GPU_MULTIPLE
+        forward._overhead, forward._multiple = _OVERHEAD["cuda"], GPU_MULTIPLE
         forward.dimensions = DIMENSIONS
         store = Store(folder, 10 * 2**30, warn=print)
         return Engine(forward, store, Identity("stub", "0", 512, "float32")), stub

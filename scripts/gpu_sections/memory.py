@@ -26,6 +26,7 @@ _CPU_LIMIT = 700
 def run(check: Check) -> None:
     """Encode with little memory, and see what each step raises without any."""
     from lcbench.encode.forward import Forward
+    from lcbench.repair.repair import Repair
     from lcbench.tempscale.policy import parse
 
     window = _QUICK_WINDOW if check.quick else _WINDOW
@@ -51,7 +52,7 @@ def run(check: Check) -> None:
             check.require(error <= TOLERANCE, f"smaller batches differ by {error:.1e}")
         steps: dict[str, Callable[[], object]] = {
             "a text": lambda: _embeddings(forward, texts[:1]),
-            "the proof": lambda: forward.use(parse(0.8)),
+            "the proof": lambda: forward.use(Repair(parse(0.8))),
             "loading": lambda: load(folder, check.device, "float32", window),
         }
         with _no_memory(check, model):

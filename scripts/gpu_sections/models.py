@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcbench.repair.repair import Repair
 from lcbench.tasks.sizes import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def embed(engine: Engine, texts: Sequence[str], policy: Any = None) -> NDArray[n
 
     # mteb's description of the model is for scoring alone.
     meta: Any = None
-    return Encoder(engine.at(policy or BASELINE), meta).embed(texts)
+    return Encoder(engine.at(Repair(policy or BASELINE)), meta).embed(texts)
 
 
 def texts_of(length: int, tokens: int, *, mixed: bool, first: int = 0) -> list[str]:

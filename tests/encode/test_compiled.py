@@ -17,6 +17,7 @@ from lcbench.encode.load import load
 from lcbench.encode.unpadded import use_unpadded
 from lcbench.errors import InjectionError
 from lcbench.hub.models import locate
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import BASELINE, parse
 
@@ -41,7 +42,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def embeddings(engine: Engine, tau: Any, texts: list[str]) -> NDArray[np.float32]:
 
-    return engine.embed(parse(tau), texts, None, "").embeddings
+    return engine.embed(Repair(parse(tau)), texts, None, "").embeddings
 
 
 def apart(left: NDArray[Any], right: NDArray[Any]) -> float:
@@ -122,7 +123,7 @@ def test_what_has_no_attention_is_compiled_at_the_baseline(
         raise InjectionError("no attention")
 
     folder = make_model("bert")
-    monkeypatch.setattr("lcbench.encode.forward.Injection", refuse)
+    monkeypatch.setattr("lcbench.encode.replica.Injection", refuse)
     engine, _ = engine_of(folder, compiled=True, lanes=1)
     plain, _ = engine_of(folder, lanes=1)
     assert apart(embeddings(engine, 1.0, TEXTS), embeddings(plain, 1.0, TEXTS)) < ROUNDING
@@ -173,8 +174,8 @@ def test_a_change_that_cannot_be_proven_restores_the_model(
 
     monkeypatch.setattr(injection, "_prove", refuse)
     with pytest.raises(InjectionError, match="does not obey"):
-        forward.use(parse(0.8))
-    assert replica.policy == BASELINE
+        forward.use(Repair(parse(0.8)))
+    assert replica.repair == NO_REPAIR
     plain, _ = engine_of(folder)
     assert "forward" not in vars(model[0].auto_model)
     assert np.array_equal(model.encode(TEXTS), plain._forward._model.encode(TEXTS))

@@ -7,6 +7,7 @@ import numpy as np
 from engines import engine_of
 
 from lcbench.encode.engine import EMBEDDING_VERSION
+from lcbench.repair.repair import Repair
 from lcbench.tempscale.policy import parse
 
 # Of MiniLM, computed by this code; made again with: python tests/encode/test_embedding_version.py
@@ -30,7 +31,7 @@ def embeddings(folder: Path) -> dict[str, list[list[float]]]:
 
     engine, _ = engine_of(folder)
     return {
-        policy: engine.embed(parse(yaml.safe_load(policy)), TEXTS, "document", "")
+        policy: engine.embed(Repair(parse(yaml.safe_load(policy))), TEXTS, "document", "")
         .embeddings[:, :COMPONENTS]
         .tolist()
         for policy in POLICIES

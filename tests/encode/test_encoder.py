@@ -21,6 +21,7 @@ from lcbench.encode.forward import Forward
 from lcbench.encode.store.shelf import Shelf, Store
 from lcbench.encode.tokens import Tokens
 from lcbench.errors import StorageError
+from lcbench.repair.repair import Repair
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import parse
 from lcbench.tempscale.prove import active_probe
@@ -104,10 +105,10 @@ def test_lanes_leave_cores_to_others(make_model: Callable[[str], Path]) -> None:
         return run(*arguments)
 
     forward._replicas[0].run = watched  # type: ignore[method-assign]
-    engine.embed(parse(1.0), MANY, "document", "")
+    engine.embed(Repair(parse(1.0)), MANY, "document", "")
     assert set(running) == {1}
     left = 3
-    engine.embed(parse(1.0), [f"another {text}" for text in MANY], "document", "")
+    engine.embed(Repair(parse(1.0)), [f"another {text}" for text in MANY], "document", "")
     assert max(running) == 3
 
 
@@ -168,7 +169,7 @@ def test_a_grid_of_roles_costs_the_sum_not_the_product(make_model: Callable[[str
         for document in taus:
             policy = parse({"query": query, "document": document})
             for texts, role, tau in ((queries, "query", query), (documents, "document", document)):
-                found = engine.embed(policy, texts, role, "")
+                found = engine.embed(Repair(policy), texts, role, "")
                 encoded += found.work.texts
                 expected = alone[tau][[MANY.index(text) for text in texts]]
                 assert largest_difference(found.embeddings, expected) < 1e-4
@@ -277,7 +278,7 @@ def test_a_run_that_is_told_to_end_does(make_model: Callable[[str], Path]) -> No
     threading.Timer(0.05, engine.stop).start()
     texts = [f"{text} {number}" for text in MANY for number in range(100)]
     with pytest.raises(Stopped):
-        engine.embed(parse(1.0), texts, "document", "")
+        engine.embed(Repair(parse(1.0)), texts, "document", "")
 
 
 def test_embeddings_at_a_temperature_are_those_of_the_injected_model(minilm_folder: Path) -> None:
@@ -382,11 +383,11 @@ def test_without_padding_each_text_attends_to_itself_at_its_temperature(
     engine = encoder.engine
     forward = Forward(encoder.model, lanes=2)
     flat = Engine(forward, memory(), engine._identity)
-    policy = parse(tau)
+    repair = Repair(parse(tau))
     unique = list(dict.fromkeys(TEXTS))
     # Proven on padded texts, for which this stand-in has no mask.
     monkeypatch.setattr(Injection, "_prove", lambda self, _: setattr(self, "role", "document"))
-    work = flat.embed(policy, unique, "document", "")
+    work = flat.embed(repair, unique, "document", "")
     rows = work.embeddings[[unique.index(text) for text in TEXTS]]
     assert np.abs(rows - expected).max() / np.abs(expected).max() < 2e-5
     assert work.work.padded == work.work.tokens
@@ -400,7 +401,7 @@ def test_what_no_model_gives_is_not_taken_from_the_store(
 ) -> None:
     texts = ["a text", "another one", "a third"]
     engine, _ = engine_of(make_model("bert"))
-    expected = engine.embed(parse(1.0), texts, "query", "").embeddings
+    expected = engine.embed(Repair(parse(1.0)), texts, "query", "").embeddings
     read = Shelf.read
 
     def damaged(shelf: Shelf, keys: Any, out: Any, rows: Any) -> Any:
@@ -409,7 +410,7 @@ def test_what_no_model_gives_is_not_taken_from_the_store(
         return found
 
     monkeypatch.setattr(Shelf, "read", damaged)
-    again = engine.embed(parse(1.0), texts, "query", "")
+    again = engine.embed(Repair(parse(1.0)), texts, "query", "")
     assert again.work.texts == 1
     assert largest_difference(again.embeddings, expected) < NOISE_FLOOR
     engine.close()

@@ -12,6 +12,7 @@ from exactness import ARCHITECTURES, make, states
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcbench.encode.joint import join_projections, separate_projections
+from lcbench.repair.repair import Repair
 from lcbench.tempscale.policy import parse
 
 TEXTS = ["a text to embed", "and one more", "attention divides logits " * 5, "long " * 60]
@@ -76,10 +77,10 @@ def test_embeddings_are_the_same_at_every_policy(
     engine, (_, model) = engine_of(folder, lanes=2, joint=True, compiled=compiled)
     assert engine.arithmetic()["fused_qkv"] is True
     assert "fused_qkv" not in plain.arithmetic()
-    before = plain.embed(parse(1.0), TEXTS, None, "").embeddings
+    before = plain.embed(Repair(parse(1.0)), TEXTS, None, "").embeddings
     for tau in (1.0, 0.7, {"layers": {1: 0.7}}, {"length": {0: 0.9, 12: 0.6}}):
-        found = engine.embed(parse(tau), TEXTS, None, "").embeddings
-        expected = plain.embed(parse(tau), TEXTS, None, "").embeddings
+        found = engine.embed(Repair(parse(tau)), TEXTS, None, "").embeddings
+        expected = plain.embed(Repair(parse(tau)), TEXTS, None, "").embeddings
         assert np.abs(found - expected).max() / np.abs(expected).max() < 2e-6
     for one in (engine, plain):
         one.close()

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from lcbench.encode.encoder import Encoder
 from lcbench.errors import InjectionError, RequestError
+from lcbench.repair.repair import Repair
 from lcbench.score.evaluate import score
 from lcbench.tempscale.policy import parse
 
@@ -62,7 +63,7 @@ def test_what_has_no_attention_scores_at_the_baseline_and_is_refused_at_a_temper
 ) -> None:
     folder = SCORED["a state space, without attention"](tmp_path, minilm_folder)
     with pytest.raises(InjectionError, match="MambaModel: 0 attention layers were reached"):
-        encoder_of(folder, 0.8).engine.embed(parse(0.8), ["a text"], None, "")  # type: ignore[attr-defined]
+        encoder_of(folder, 0.8).engine.embed(Repair(parse(0.8)), ["a text"], None, "")  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from lcbench.encode import onednn
 from lcbench.encode.forward import Forward
 from lcbench.encode.onednn import Product, use_onednn
 from lcbench.encode.split import restore_products
+from lcbench.repair.repair import Repair
 from lcbench.tempscale.policy import parse
 
 TEXTS = ["a text to embed", "and one more", "attention divides logits " * 5, "long " * 60]
@@ -141,14 +142,14 @@ def test_embeddings_are_the_same_at_every_policy(
 ) -> None:
     folder = make_model("bert")
     with monkeypatch.context() as patch:
-        patch.setattr("lcbench.encode.forward.use_onednn", lambda *arguments: [])
+        patch.setattr("lcbench.encode.replica.use_onednn", lambda *arguments: [])
         plain, _ = engine_of(folder, lanes=2)
     engine, (_, model) = engine_of(folder, lanes=2, joint=joint)
     assert engine.arithmetic()["onednn"] is True
     assert "onednn" not in plain.arithmetic()
     for tau in (1.0, 0.5, {"layers": {0: 0.7}}, {"length": {0: 0.9, 12: 0.6}}):
         found, expected = (
-            one.embed(parse(tau), TEXTS, None, "").embeddings for one in (engine, plain)
+            one.embed(Repair(parse(tau)), TEXTS, None, "").embeddings for one in (engine, plain)
         )
         assert np.abs(found - expected).max() < NOISE_FLOOR
     engine.close()

@@ -19,7 +19,7 @@ from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference
 from lcbench.encode import encoder as module
 from lcbench.encode.encoder import Embedded, Encoder, Stopped
 from lcbench.encode.engine import Engine
-from lcbench.repair.repair import Repair
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.score.server import Server, Worker
 from lcbench.score.worker import _RemoteBackend
 from lcbench.tempscale.policy import BASELINE, parse
@@ -124,7 +124,8 @@ def test_texts_that_several_ask_for_at_once_are_encoded_once(
     with ThreadPoolExecutor(8) as threads:
         answers = list(
             threads.map(
-                lambda i: engine.embed(BASELINE, TEXTS[i : i + 20], "document", ""), [0, 10, 20] * 3
+                lambda i: engine.embed(NO_REPAIR, TEXTS[i : i + 20], "document", ""),
+                [0, 10, 20] * 3,
             )
         )
     assert sum(one.work.texts for one in answers) == len(TEXTS)
@@ -139,7 +140,9 @@ def test_each_request_is_encoded_at_its_own_temperature(make_model: Callable[[st
     with ThreadPoolExecutor(8) as threads:
         answers = list(
             threads.map(
-                lambda i: engine.embed(parse(taus[i]), TEXTS[5 * i : 5 * i + 5], "document", ""),
+                lambda i: engine.embed(
+                    Repair(parse(taus[i])), TEXTS[5 * i : 5 * i + 5], "document", ""
+                ),
                 range(8),
             )
         )
@@ -158,7 +161,7 @@ def test_answers_come_in_the_order_of_the_requests(
     monkeypatch.setattr(module, "_TEXTS_AT_ONCE", 4)
     engine, _ = engine_of(make_model("bert"), batch_tokens=32, lanes=1)
     expected = encoder_of(make_model("bert")).embed(TEXTS)
-    engine.embed(BASELINE, sorted(TEXTS, key=len)[:20], None, "")
+    engine.embed(NO_REPAIR, sorted(TEXTS, key=len)[:20], None, "")
     with served(engine, [BASELINE]) as (encoder,):
         assert largest_difference(encoder.embed(TEXTS), expected) < NOISE_FLOOR
 
@@ -264,7 +267,7 @@ def test_a_run_that_is_given_up_leaves_no_thread_waiting(make_model: Callable[[s
 
     replica.run = slow  # type: ignore[method-assign]
     with closing(engine):
-        pending = [engine.submit(BASELINE, TEXTS[i : i + 5], None, "") for i in range(0, 40, 5)]
+        pending = [engine.submit(NO_REPAIR, TEXTS[i : i + 5], None, "") for i in range(0, 40, 5)]
         assert begun.wait(60)
     for one in pending:
         assert one.cancelled() or isinstance(one.exception(60), (RuntimeError, Stopped))

@@ -21,6 +21,7 @@ from lcbench.encode.split import (
     split_products,
     split_states,
 )
+from lcbench.repair.repair import Repair
 from lcbench.tempscale.policy import parse
 
 TEXTS = ["a text to embed", "and one more", "attention divides logits " * 5, "long " * 60]
@@ -111,8 +112,8 @@ def test_embeddings_are_the_same_at_every_policy(
     assert engine.arithmetic()["float32_products"] == "fp16x3"
     assert plain.arithmetic()["float32_products"] == "ieee"
     for tau in (1.0, 0.7, {"layers": {1: 0.7}}, {"length": {0: 0.9, 12: 0.6}}):
-        found = engine.embed(parse(tau), TEXTS, None, "").embeddings
-        expected = plain.embed(parse(tau), TEXTS, None, "").embeddings
+        found = engine.embed(Repair(parse(tau)), TEXTS, None, "").embeddings
+        expected = plain.embed(Repair(parse(tau)), TEXTS, None, "").embeddings
         assert not np.array_equal(found, expected)
         assert np.abs(found - expected).max() / np.abs(expected).max() < 3e-6
     for one in (engine, plain):
@@ -133,8 +134,8 @@ def test_texts_beyond_the_range_of_half_precision_are_computed_in_float32(
         with torch.no_grad():
             transformer.embeddings.LayerNorm.weight[0] = 1e6
             transformer.embeddings.word_embeddings.weight[word, 0] = 30.0
-    expected = plain.embed(parse(0.8), TEXTS, None, "").embeddings
-    found = engine.embed(parse(0.8), TEXTS, None, "").embeddings
+    expected = plain.embed(Repair(parse(0.8)), TEXTS, None, "").embeddings
+    found = engine.embed(Repair(parse(0.8)), TEXTS, None, "").embeddings
     assert np.isfinite(found).all()
     assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
     for one in (engine, plain):

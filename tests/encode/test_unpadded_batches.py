@@ -20,6 +20,7 @@ from lcbench.encode.options import EngineSettings
 from lcbench.encode.tokens import Tokenizer
 from lcbench.encode.unpadded import pool_by_text, restore_pooling, use_unpadded
 from lcbench.hub.models import locate
+from lcbench.repair.repair import Repair
 from lcbench.run.engines import load_for
 from lcbench.tempscale.policy import parse
 
@@ -47,7 +48,7 @@ def engine_with(model: Any, **options: Any) -> Engine:
 
 
 def embeddings(engine: Engine, tau: Any) -> NDArray[np.float32]:
-    return engine.embed(parse(tau), TEXTS, None, "").embeddings
+    return engine.embed(Repair(parse(tau)), TEXTS, None, "").embeddings
 
 
 def apart(left: NDArray[Any], right: NDArray[Any]) -> float:
@@ -74,7 +75,7 @@ def test_embeddings_are_those_of_padded_batches(
     assert engine.arithmetic()["attention"] == "varlen"
     assert "attention_note" not in engine.arithmetic()
     # Without padding there are as many tokens as texts have.
-    work = engine.embed(parse(0.9), TEXTS, None, "").work
+    work = engine.embed(Repair(parse(0.9)), TEXTS, None, "").work
     assert work.padded == work.tokens > 0
     engine.close()
     pooling = model[1]

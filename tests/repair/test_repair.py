@@ -91,8 +91,12 @@ def test_a_digest_of_a_long_name_stays_one() -> None:
     assert canonical_of_folder("exp_0123456789abcdef") == "exp_0123456789abcdef"
 
 
+def asked_for(tau: object, correct: object = None, repairs: object = None) -> dict[str, object]:
+    return {"tau": tau, "correct": correct, "repairs": repairs}
+
+
 def names(*asked: object) -> list[str]:
-    return [str(one) for one in parse_all(*asked)]
+    return [str(one) for one in parse_all(asked_for(*asked))]
 
 
 def test_each_correction_is_tried_at_each_temperature() -> None:
@@ -127,7 +131,7 @@ def test_the_temperature_is_one_by_default_if_something_else_is_asked_for() -> N
 )
 def test_parts_that_do_not_go_together_are_refused(asked: tuple[object, ...], message: str) -> None:
     with pytest.raises(RequestError) as refused:
-        parse_all(*asked)
+        parse_all(asked_for(*asked))
     assert message in str(refused.value)
 
 

@@ -159,7 +159,7 @@ def test_without_a_screen_a_sweep_is_run_and_reported(
 @pytest.fixture(scope="module")
 def corrected(finished: Any) -> Any:
     """The same request with corrections, run after it with its store, and its outcome."""
-    repairs = parse_all([1.0, 0.8], ["centre", {"abtt": 3}])
+    repairs = parse_all({"tau": [1.0, 0.8], "correct": ["centre", {"abtt": 3}]})
     settings = replace(finished, repairs=repairs)
     outcome = go(settings)
     assert (outcome.found, outcome.failed) == (1, {})

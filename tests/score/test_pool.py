@@ -96,7 +96,7 @@ def test_from_the_same_embeddings_processes_give_the_scores_of_this_one_digit_by
     made: tuple[Engine, list[Job]], pool: Pool
 ) -> None:
     engine, jobs = made
-    alone = {job.number: score_cell(job, engine.at(job.cell.repair.policy)) for job in jobs}
+    alone = {job.number: score_cell(job, engine.at(job.cell.repair)) for job in jobs}
     # What was encoded for these is in the engine's store.
     found = ended(pool, engine, jobs)
     for number, scored in alone.items():
@@ -641,7 +641,7 @@ def test_an_array_travels_bit_for_bit(made: tuple[Engine, list[Job]]) -> None:
     asking.join()
     server.end()
     thread.join()
-    expected = engine.embed(jobs[3].cell.repair.policy, texts, "document", "")
+    expected = engine.embed(jobs[3].cell.repair, texts, "document", "")
     assert np.array_equal(answer[0].embeddings, expected.embeddings)
     assert answer[0].work.texts == 50
 
@@ -653,7 +653,7 @@ def test_scores_are_the_same_whatever_is_in_the_store(
 
     def scores(store: Store | None) -> tuple[list[float], int]:
         engine, found = engine_of(folder, store)
-        scored = [score_cell(job, engine.at(job.cell.repair.policy)) for job in jobs_of(*found)]
+        scored = [score_cell(job, engine.at(job.cell.repair)) for job in jobs_of(*found)]
         engine.close()
         main = [part["main_score"] for one in scored for part in main_part(one)["test"]]
         return main, sum(one.record["encoded_texts"] for one in scored)
@@ -672,7 +672,7 @@ def test_scores_are_the_same_whatever_is_in_the_store(
     corpus = task.dataset["default"]["test"]["corpus"]
     texts = list(corpus["text"])[::3]
     for tau in (1.0, 0.7):
-        engine.embed(parse(tau), texts, "document", "")
+        engine.embed(Repair(parse(tau)), texts, "document", "")
     engine.close()
     partly, some = scores(disk("two"))
     assert none == 0 < some < all_

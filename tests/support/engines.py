@@ -13,7 +13,7 @@ from lcbench.encode.forward import Forward
 from lcbench.encode.load import load
 from lcbench.encode.store.shelf import Store
 from lcbench.hub.models import ModelSettings, locate
-from lcbench.repair.repair import NO_REPAIR
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.results.provenance import model_facts, model_meta
 from lcbench.tempscale.policy import BASELINE, Policy, parse
 
@@ -68,7 +68,7 @@ def encoder_of(
     """An encoder for the model in a folder; its parts are kept at hand for a test to change."""
     engine, (located, model) = engine_of(folder, store, **options)
     policy = tau if isinstance(tau, Policy) else parse(tau)
-    encoder = Encoder(engine.at(policy), model_meta(model_facts(located, model), NO_REPAIR))
+    encoder = Encoder(engine.at(Repair(policy)), model_meta(model_facts(located, model), NO_REPAIR))
     encoder.engine, encoder.model = engine, model  # type: ignore[attr-defined]
     return encoder
 

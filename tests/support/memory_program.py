@@ -16,7 +16,8 @@ from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Batch
 from lcbench.encode.store.shelf import Store
 from lcbench.encode.tokens import Tokens
-from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.repair.repair import NO_REPAIR
+from lcbench.tempscale.policy import Policy, Role
 
 DIMENSIONS = 768
 
@@ -71,7 +72,7 @@ def main(folder: str, count: int) -> None:
     store = Store(Path(folder), 2**40, warn=print)
     engine = Engine(forward, store, Identity("a/stub", "1", 512, "float32"))
     meta: Any = None
-    encoder = Encoder(engine.at(BASELINE), meta)
+    encoder = Encoder(engine.at(NO_REPAIR), meta)
     # Once with little, so that what libraries keep is not counted.
     encoder.embed([f"warm {i}" for i in range(2000)])
     start = anonymous()
@@ -88,7 +89,7 @@ def main(folder: str, count: int) -> None:
     found = encoder.embed(texts)
     engine.close()
     again = Encoder(
-        Engine(forward, store, Identity("a/stub", "1", 512, "float32")).at(BASELINE), meta
+        Engine(forward, store, Identity("a/stub", "1", 512, "float32")).at(NO_REPAIR), meta
     )
     same = again.embed(texts)
     rows = np.arange(0, count, max(1, count // 1000))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lcbench.repair.repair import parts_of
+from lcbench.repair.repair import PARTS, parts_of
 from lcbench.reporting.score_table import AVERAGE, Block, ScoreTable, temperature
 from lcbench.reporting.tables.by_length import LengthBuckets, buckets_of
 from lcbench.reporting.tables.items_by_length import items_of_tables
@@ -67,7 +67,7 @@ def table1(tables: Sequence[ScoreTable]) -> pd.DataFrame:
         )
     )
     # Tables may differ in their columns; the average stays last.
-    keys = [*_BLOCK, *(name for name in ("tau", "correct") if name in rows)]
+    keys = [*_BLOCK, *(name for name in PARTS if name in rows)]
     names = [name for name in rows.columns if name not in (*keys, AVERAGE)]
     return rows.set_index(keys)[[*names, AVERAGE]]
 
@@ -156,15 +156,17 @@ def _named(table: ScoreTable, block: Block) -> list[Any]:
 def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with numeric windows, and numeric temperatures if all are constants.
 
-    Corrections, if there are any, are in a column of their own; "" is none.
+    Other parts of repairs, if there are any, have a column each; "" is none.
     """
     if frame.empty:
         return frame
     parts = [parts_of(policy) for policy in frame["tau"]]
-    if any("correct" in one for one in parts):
+    others = [key for key in PARTS if key != "tau" and any(key in one for one in parts)]
+    if others:
         place = int(frame.columns.get_indexer(["tau"])[0])
         frame["tau"] = [one.get("tau", "1") for one in parts]
-        frame.insert(place + 1, "correct", [one.get("correct", "") for one in parts])
+        for after, key in enumerate(others, 1):
+            frame.insert(place + after, key, [one.get(key, "") for one in parts])
     # A column without any number would have the dtype object.
     measured = [name for name in _MEASURED if name in frame]
     frame = frame.astype(dict.fromkeys(measured, float))

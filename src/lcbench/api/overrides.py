@@ -23,6 +23,7 @@ from lcbench.api.commands import COMMANDS, spelled
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub import cache
 from lcbench.hub.models import shipped_models
+from lcbench.repair.repair import EXAMPLES, PARTS
 from lcbench.settings.configs import config_folder, config_groups, keys_of, known_keys, model_keys
 from lcbench.system import thirdparty
 from lcbench.system.words import key_value
@@ -47,10 +48,9 @@ _TEXTS = frozenset(
     }
 )
 # Keys whose value may be a list of texts, numbers and mappings.
-_LISTS = ("tau", "correct", "repairs")
+_LISTS = (*PARTS, "repairs")
 _LIST_EXAMPLES = {
-    "tau": "'tau=[0.9,0.8]'",
-    "correct": "'correct=[centre,{abtt: 3}]'",
+    **{key: f"'{key}={example}'" for key, example in EXAMPLES.items()},
     "repairs": "'repairs=[{tau: 0.8}, {tau: 0.8, correct: centre}]'",
 }
 _FLAGS_WITH_VALUES = frozenset(

@@ -108,7 +108,7 @@ class Pending(Protocol):
 
 
 class Backend(Protocol):
-    """The interface of an encoder: one model at one policy."""
+    """The interface of an encoder: one model under one repair."""
 
     def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool
@@ -166,7 +166,7 @@ class Counters:
 
 
 class Encoder:
-    """A model at a policy as an encoder for mteb (`EncoderProtocol`).
+    """A model under a repair as an encoder for mteb (`EncoderProtocol`).
 
     Attributes:
         counters: work done for it.

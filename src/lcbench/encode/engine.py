@@ -34,8 +34,9 @@ from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.store.segments import Context, digests
 from lcbench.encode.store.shelf import Store
 from lcbench.encode.tokens import Tokens
+from lcbench.repair.repair import Repair
 from lcbench.system.versions import versions
-from lcbench.tempscale.policy import Policy, Role
+from lcbench.tempscale.policy import Role
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -72,7 +73,7 @@ class _Request:
     """A request that the engine is handling.
 
     Attributes:
-        policy: temperature policy of its texts.
+        repair: what is applied while its texts are encoded.
         context: context that its embeddings are stored under.
         keys: keys of the texts that have to be encoded; empty until these are known.
         is_prepared: whether its texts were looked up and tokenised.
@@ -80,7 +81,7 @@ class _Request:
         is_queued: whether all its batches are queued or running.
     """
 
-    policy: Policy
+    repair: Repair
     context: Context
     keys: frozenset[bytes] = frozenset()
     is_prepared: bool = False
@@ -132,47 +133,47 @@ class Engine:
         self._changed = threading.Condition()
         # In order of arrival.
         self._requests: list[_Request] = []
-        # Policy of the model; None while it is being changed, or if unknown.
-        self._policy: Policy | None = None
+        # Repair of the model; None while it is being changed, or if unknown.
+        self._repair: Repair | None = None
         self._last_end = 0.0
         self._switch_seconds = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
 
-    def at(self, policy: Policy) -> LocalBackend:
-        """Return the encoder at a policy."""
-        return LocalBackend(self, policy)
+    def at(self, repair: Repair) -> LocalBackend:
+        """Return the encoder under a repair; its correction is not applied."""
+        return LocalBackend(self, repair)
 
     def submit(
-        self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
+        self, repair: Repair, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Future[Embedded]:
         """Start to embed texts as `embed` does, and return immediately."""
         # Enqueued here, since threads start in any order.
-        request = self._enter(policy, role, prompt)
+        request = self._enter(repair, role, prompt)
         # Log lines of the thread belong to the caller's cell.
         context = copy_context()
         return self._threads.submit(context.run, self._embed, request, texts, role, prompt)
 
     def embed(
-        self, policy: Policy, texts: Sequence[str], role: Role | None, prompt: str
+        self, repair: Repair, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Embedded:
         """Return the embeddings of distinct texts.
 
         Args:
-            policy: their temperature policy.
+            repair: applied to them, except for its correction.
             texts: texts that are tokenised and grouped into batches together.
             role: queries, documents, or None: neither; a policy by role treats these as documents.
             prompt: text put before each of them.
 
         Raises:
             EmbeddingError: an embedding is zero or not finite.
-            InjectionError: the policy cannot be set on the model.
+            InjectionError: the repair cannot be applied to the model.
         """
-        return self._embed(self._enter(policy, role, prompt), texts, role, prompt)
+        return self._embed(self._enter(repair, role, prompt), texts, role, prompt)
 
-    def _enter(self, policy: Policy, role: Role | None, prompt: str) -> _Request:
+    def _enter(self, repair: Repair, role: Role | None, prompt: str) -> _Request:
         """Put a request at the end of the line."""
-        policy = policy.for_role(role or "document")
-        request = _Request(policy, self._context(policy, prompt, role))
+        repair = repair.encoding.for_role(role or "document")
+        request = _Request(repair, self._context(repair, prompt, role))
         with self._changed:
             self._requests.append(request)
         return request
@@ -238,15 +239,15 @@ class Engine:
         return Embedded(embeddings, work)
 
     def lengths(
-        self, policy: Policy, texts: Sequence[str], prompt: str, role: Role | None = None
+        self, repair: Repair, texts: Sequence[str], prompt: str, role: Role | None = None
     ) -> tuple[NDArray[np.int32], float]:
         """Return how many tokens the model reads of each text, and the seconds it took."""
         started = time.perf_counter()
         keys = digests(texts)
         lengths = np.full(len(texts), -1, dtype=np.int32)
         roles: tuple[Role, ...] = ("document", "query")
-        # Lengths of texts that were encoded at any temperature are in the store.
-        for of_role in dict.fromkeys(map(policy.for_role, roles)):
+        # Lengths of texts that were encoded under this repair are in the store.
+        for of_role in dict.fromkeys(map(repair.encoding.for_role, roles)):
             unknown = lengths < 0
             if unknown.any():
                 shelf = self._store.shelf(self._context(of_role, prompt, role))
@@ -298,7 +299,7 @@ class Engine:
 
     @contextmanager
     def _encoding(self, request: _Request) -> Iterator[None]:
-        """Return a context in which a request is encoded at its policy, after earlier ones."""
+        """Return a context in which a request is encoded under its repair, after earlier ones."""
 
         def may_begin() -> bool:
             encoded = [other for other in self._requests if other.is_encoded]
@@ -307,7 +308,7 @@ class Engine:
             ) and (
                 not encoded
                 or (
-                    self._policy == request.policy
+                    self._repair == request.repair
                     and len(encoded) < ENCODED_AT_ONCE
                     and not any(map(request.shares_texts, encoded))
                 )
@@ -316,13 +317,13 @@ class Engine:
         with self._changed:
             self._changed.wait_for(may_begin)
             request.is_encoded = True
-            is_set = self._policy == request.policy
-            self._policy = request.policy if is_set else None
+            is_set = self._repair == request.repair
+            self._repair = request.repair if is_set else None
             self._changed.notify_all()
         if not is_set:
-            self._forward.use(request.policy)
+            self._forward.use(request.repair)
             with self._changed:
-                self._policy = request.policy
+                self._repair = request.repair
                 self._changed.notify_all()
         yield
 
@@ -338,14 +339,14 @@ class Engine:
         with self._tokenizing:
             return tokenizer.tokenize([texts[i] for i in which], prompt)
 
-    def _context(self, policy: Policy, prompt: str, role: Role | None) -> Context:
+    def _context(self, repair: Repair, prompt: str, role: Role | None) -> Context:
         identity = self._identity
         return Context(
             model=identity.model,
             revision=identity.revision,
             window=identity.window,
             dtype=identity.dtype,
-            temperature=policy.canonical,
+            temperature=repair.canonical,
             prompt=prompt,
             role=(role or "neither") if self._forward.depends_on_role else "",
             made_by=_made_by(),
@@ -354,23 +355,23 @@ class Engine:
 
 
 class LocalBackend:
-    """An engine in this process, at a policy; see `Backend`."""
+    """An engine in this process, under a repair; see `Backend`."""
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
+    def __init__(self, engine: Engine, repair: Repair) -> None:
         self._engine = engine
-        self._policy = policy
+        self._repair = repair
 
     def submit(
         self, texts: Sequence[str], role: Role | None, prompt: str, *, more: bool = False
     ) -> Future[Embedded]:
         """Start to embed distinct texts, and return immediately."""
-        return self._engine.submit(self._policy, texts, role, prompt)
+        return self._engine.submit(self._repair, texts, role, prompt)
 
     def lengths(
         self, texts: Sequence[str], prompt: str, role: Role | None
     ) -> tuple[NDArray[np.int32], float]:
         """Return how many tokens the model reads of each text, and the seconds it took."""
-        return self._engine.lengths(self._policy, texts, prompt, role)
+        return self._engine.lengths(self._repair, texts, prompt, role)
 
     def prompt_of(self, task: TaskMetadata, prompt_type: Any) -> str:
         """Return the prompt for texts of a task."""

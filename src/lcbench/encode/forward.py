@@ -1,4 +1,4 @@
-"""The forward pass: runs batches through a model in parallel, at a temperature policy.
+"""The forward pass: runs batches through a model in parallel, under a repair.
 
 On a CPU a batch runs on one core and as many batches run at once as there are cores. That is at
 least as fast as all cores on one batch (nothing waits for the slowest part of an operation), leaves
@@ -11,12 +11,10 @@ from __future__ import annotations
 import copy
 import threading
 import time
-import types
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,25 +27,17 @@ from lcbench.encode.budget import batch_budget
 from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
-from lcbench.encode.joint import join_projections, separate_projections
-from lcbench.encode.onednn import use_onednn
+from lcbench.encode.replica import Replica, multiple_on, packed_from
 from lcbench.encode.roles import check_routes, depends_on_role
-from lcbench.encode.split import (
-    SplitProduct,
-    exact_products,
-    restore_products,
-    split_products,
-)
 from lcbench.encode.tokens import Tokenizer, Tokens
-from lcbench.encode.unpadded import pool_by_text, restore_pooling
-from lcbench.errors import InjectionError, RequestError
+from lcbench.errors import RequestError
+from lcbench.repair.repair import Repair
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
-from lcbench.tempscale.inject import Injection
-from lcbench.tempscale.policy import BASELINE, Policy, Role
+from lcbench.tempscale.policy import Role
 from lcbench.tempscale.transformer import find_transformer
-from lcbench.tempscale.unpadded import first_position, runs_unpadded
+from lcbench.tempscale.unpadded import runs_unpadded
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -56,10 +46,6 @@ if TYPE_CHECKING:
 # counted, as more and smaller batches keep all cores busy until the end of a request: over the
 # tasks of `make bench` padding falls from 4.1 to 2.9 % of all tokens, for 0.5 % more work in all.
 _OVERHEAD = {"cpu": 20, "cuda": 1024}
-# CUDA's attention kernels use a mask directly if its rows are aligned to 16 bytes, and otherwise
-# copy it in every layer. On a CPU alignment would only add padding, and change the last bits of
-# recorded embeddings (by less than 2e-6 of a component).
-_GPU_MULTIPLE = 8
 # Blocks of texts that go well before larger batches are tried again, the first time.
 _BLOCKS_BEFORE_GROWTH = 4
 # A lane that has to leave its core to others looks this often whether it may go on.
@@ -132,16 +118,16 @@ class Forward:
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
         )
         self._attention, self._notes = _attention_of(model), dict(notes or {})
-        self._packs = _packed_from(model) is not None
+        self._packs = packed_from(model) is not None
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
-        self._multiple = _multiple(model.device)
+        self._multiple = multiple_on(model.device)
         others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
         if compiled:
             # Else what was compiled for other models counts against how often torch does it.
             torch.compiler.reset()
         self._replicas = [
-            _Replica(one, compiled=compiled, joint=joint, split=split) for one in (model, *others)
+            Replica(one, compiled=compiled, joint=joint, split=split) for one in (model, *others)
         ]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
@@ -177,14 +163,14 @@ class Forward:
             "lengths_multiple_of": self._multiple,
         }
 
-    def use(self, policy: Policy) -> None:
-        """Set a policy on the model, with proof; nothing may be running.
+    def use(self, repair: Repair) -> None:
+        """Apply a repair to the model, with proof; nothing may be running.
 
         Raises:
-            InjectionError: the policy cannot be set.
+            InjectionError: the repair cannot be applied.
         """
         for replica in self._replicas:
-            replica.use(policy)
+            replica.use(repair)
 
     def tokenizer_for(self, role: Role | None) -> Tokenizer:
         """Return the tokenizer for texts of a role, or for all texts if the model ignores roles.
@@ -361,182 +347,12 @@ class Forward:
             time.sleep(_POLL_SECONDS)
 
 
-class _Replica:
-    """Keeps a copy of a model on a device at a policy."""
-
-    def __init__(
-        self, model: SentenceTransformer, *, compiled: bool, joint: bool, split: bool
-    ) -> None:
-        self.policy: Policy = BASELINE
-        self.device = model.device
-        self._model = model
-        self._injection: Injection | None = None
-        self._compiles = compiled
-        self._plain: Any = None
-        self._compiled: Any = None
-        self._is_on = False
-        self._multiple = _multiple(model.device)
-        product = {"product": SplitProduct} if split else {}
-        self._joined = join_projections(find_transformer(model), **product) if joint else []
-        self._split = split_products(model, set(self._joined)) if split else []
-        # The compiler chooses for itself.
-        self._onednn = [] if compiled or split else use_onednn(model, set(self._joined))
-        self._pools = pool_by_text(model)
-        self._packed_from = _packed_from(model)
-        self._biases = _bias_in_order(model)
-        if compiled:
-            self._inject(BASELINE)
-            self._put_on()
-
-    @property
-    def is_joint(self) -> bool:
-        """Return whether queries, keys and values are computed in one product."""
-        return bool(self._joined)
-
-    @property
-    def is_split(self) -> bool:
-        """Return whether float32 products are computed as products in half precision."""
-        return bool(self._split)
-
-    @property
-    def uses_onednn(self) -> bool:
-        """Return whether float32 products are computed by oneDNN."""
-        return bool(self._onednn)
-
-    def use(self, policy: Policy) -> None:
-        if policy == self.policy:
-            return
-        # The proof looks at every operation, which a compiled model does not show.
-        self._take_off()
-        if self._injection is not None and self._injection.takes(policy):
-            self._change(self._injection, policy)
-        else:
-            self._inject(policy)
-        self._put_on()
-
-    def _inject(self, policy: Policy) -> None:
-        """Apply a policy, replacing the current one."""
-        if self._injection is not None:
-            self._injection.remove()
-        self._injection, self.policy, self._compiled = None, BASELINE, None
-        if not policy.is_baseline:
-            # What is proven is attention, also on states that half precision cannot hold.
-            with exact_products():
-                self._injection = Injection(self._model, policy, as_input=self._compiles)
-            self.policy = policy
-        elif self._compiles:
-            # So that the same code serves the baseline and every temperature. What has no attention
-            # runs without.
-            with suppress(InjectionError):
-                self._injection = Injection(self._model, policy, as_input=True)
-
-    def _change(self, injection: Injection, policy: Policy) -> None:
-        """Change the temperature that compiled code takes."""
-        self._injection, self.policy = None, BASELINE
-        injection.change(policy)
-        self._injection, self.policy = injection, policy
-
-    def settle(self) -> None:
-        """Wait until a GPU has received the whole model."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def release(self) -> None:
-        """Restore the model."""
-        self._take_off()
-        if self._injection is not None:
-            self._injection.remove()
-            self._injection, self.policy = None, BASELINE
-        restore_products([*self._split, *self._onednn])
-        separate_projections(self._joined)
-        restore_pooling(self._pools)
-        for module in self._biases:
-            module.__dict__.pop("compute_bias", None)
-        self._joined, self._split, self._onednn = [], [], []
-        self._pools, self._biases = [], []
-
-    def _put_on(self) -> None:
-        """Let the compiled forward pass take the place of the model's own."""
-        if self._compiles:
-            self._is_on = True
-            # Through `forward` itself: sentence-transformers calls that.
-            transformer: Any = find_transformer(self._model)
-            self._plain = transformer.__dict__.get("forward")
-            if self._compiled is None:
-                self._compiled = torch.compile(transformer.forward, dynamic=True)
-            transformer.forward = self._compiled
-
-    def _take_off(self) -> None:
-        """Restore the forward pass that is not compiled, unless that was done."""
-        if self._is_on:
-            self._is_on = False
-            transformer: Any = find_transformer(self._model)
-            transformer.__dict__.pop("forward", None)
-            if self._plain is not None:
-                transformer.forward = self._plain
-
-    @torch.inference_mode()
-    def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
-        """Return the embeddings of one batch, and its tokens with padding."""
-        run = partial(
-            embed,
-            *(self._model, tokenizer, batch),
-            multiple=self._multiple,
-            packed_from=self._packed_from,
-        )
-        try:
-            embeddings, padded = run()
-            if self._split and not bool(embeddings.isfinite().all()):
-                # States beyond the range of half precision.
-                with exact_products():
-                    embeddings, padded = run()
-        except BaseException:
-            if self._injection is not None:
-                self._injection.forget()
-            raise
-        if self._injection is not None:
-            self._injection.check()
-        return embeddings.numpy(), padded
-
-
-def _multiple(device: torch.device) -> int:
-    """Return the number that padded lengths of a batch are multiples of."""
-    return _GPU_MULTIPLE if device.type == "cuda" else 1
-
-
 def _attention_of(model: SentenceTransformer) -> str:
     """Return the attention of a model at no temperature, as `engine.attention` calls it."""
     transformer = find_transformer(model)
     if runs_unpadded(transformer):
         return "varlen"
     return str(attention_implementation(transformer.config) or "eager")
-
-
-def _packed_from(model: SentenceTransformer) -> int | None:
-    """Return the position of a text's first token, for a model that takes texts without padding."""
-    transformer = find_transformer(model)
-    return first_position(transformer) if runs_unpadded(transformer) else None
-
-
-def _bias_in_order(model: SentenceTransformer) -> list[torch.nn.Module]:
-    """Make T5-like models lay out their position bias as attention needs it; return layers.
-
-    They make it once a batch, with the heads innermost. What each layer then makes of it and of the
-    mask, as large as all attention weights of a batch, is laid out likewise, and would be copied.
-    """
-    found = [
-        module
-        for module in find_transformer(model).modules()
-        if getattr(module, "has_relative_attention_bias", False) and hasattr(module, "compute_bias")
-    ]
-    for module in found:
-        module.compute_bias = types.MethodType(_contiguous_bias, module)  # type: ignore[assignment]
-    return found
-
-
-def _contiguous_bias(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    bias: torch.Tensor = type(self).compute_bias(self, *args, **kwargs)
-    return bias.contiguous()
 
 
 def _tokenizers(

@@ -128,6 +128,12 @@ def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> lis
                 f"{model.name}: {Repair(policy)} is 1 for every text that this model reads "
                 f"(window {model.shape.window}): it is the same as the baseline."
             )
+    for asked, found in zip(settings.repairs, resolved, strict=True):
+        if idle := asked.others.keys() - found.others.keys():
+            observer.say(
+                f"{model.name}: {asked} is the same as {found}, since "
+                f"{' and '.join(sorted(idle))} changes nothing in this model."
+            )
     return list(dict.fromkeys(resolved))
 
 

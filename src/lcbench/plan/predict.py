@@ -215,10 +215,11 @@ def predict(
 ) -> Prediction:
     """Return the predicted time of unfinished cells.
 
-    A text is encoded once per model, temperature and prompt. Texts of the same origin are contained
-    in the largest set of that origin (`Texts.origin`), and a policy by role gives queries and
-    documents temperatures that other policies may already have used. With prompts, which may depend
-    on the task, tasks count as sharing no texts. Nothing counts as encoded by earlier runs.
+    A text is encoded once per model, repair without its correction, and prompt. Texts of the same
+    origin are contained in the largest set of that origin (`Texts.origin`), and a policy by role
+    gives queries and documents temperatures that other policies may already have used. With
+    prompts, which may depend on the task, tasks count as sharing no texts. Nothing counts as
+    encoded by earlier runs.
 
     If nothing was encoded here before, this measures the machine for half a second per width, and
     imports torch for it.
@@ -322,8 +323,8 @@ def _fresh(
 ) -> Iterable[FreshTexts]:
     """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
     for one in sizes:
-        temperature = cell.repair.policy.for_role(one.role).canonical
-        key = (one.origin, temperature, *(() if shares else (cell.task, one.role)))
+        repair = cell.repair.encoding.for_role(one.role).canonical
+        key = (one.origin, repair, *(() if shares else (cell.task, one.role)))
         texts = one.unique - encoded.get(key, 0)
         if texts <= 0:
             continue

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from lcbench.tempscale.policy import ModelShape
 
 Kind = Literal["centre", "abtt", "whiten"]
 
@@ -80,6 +83,12 @@ class Correction:
                 f"correct={{whiten: {self.number}}}: embeddings of {dimensions} dimensions have no "
                 f"more components than that; correct=whiten keeps all."
             )
+
+    def resolve(self, shape: ModelShape) -> Correction:
+        """Return itself, after `check` where the model says how many dimensions it has."""
+        if shape.dimensions is not None:
+            self.check(shape.dimensions)
+        return self
 
     def __str__(self) -> str:
         return self.canonical

@@ -1,29 +1,52 @@
 """A repair of length collapse, as applied in a cell, and its name in results.
 
-The parts of a repair are applied in this order: the temperature while a text is encoded; the
-correction to its embedding, which is then scaled to length 1. The store keeps embeddings as the
-model returns them, so that all corrections at one temperature share them.
+All parts but the correction are applied while a text is encoded, changes of the model before the
+temperature; the correction to its embedding, which is then scaled to length 1. The store keeps
+embeddings as the encoder returns them, so that all corrections of one encoding share them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair.change import Change, Part
 from lcbench.repair.correction import Correction
 from lcbench.repair.correction import parse as parse_correction
 from lcbench.tempscale.policy import BASELINE, ModelShape, Policy, Role
 from lcbench.tempscale.policy import parse as parse_policy
-from lcbench.tempscale.policy import parse_all as parse_policies
 
 # Maximum length of an experiment's folder name; mteb uses a digest for longer ones.
 _LONGEST_NAME = 200
 # The temperature where neither it nor another part is asked for.
 _DEFAULT_TAU = 0.8
-_PARTS = ("tau", "correct")
+
+
+class _Kind(NamedTuple):
+    """A kind of part besides the temperature.
+
+    Attributes:
+        field: the attribute of `Repair`.
+        parse: returns the part that a value stands for.
+        example: a list of values, as the command line has it.
+    """
+
+    field: str
+    parse: Callable[[Any], Part]
+    example: str
+
+
+_OTHERS: Mapping[str, _Kind] = {
+    "correct": _Kind("correction", parse_correction, "[null,centre,{abtt: 3}]"),
+}
+PARTS = ("tau", *_OTHERS)
+"""Keys of the parts, in the order of a repair's name."""
+EXAMPLES = {"tau": "[0.9,0.8]"} | {key: kind.example for key, kind in _OTHERS.items()}
+"""A list of values of each part, as the command line has it."""
 # Between the parts of a canonical name. No part contains it.
 _AND = " + "
 
@@ -41,12 +64,26 @@ class Repair:
     correction: Correction | None = None
 
     @property
+    def others(self) -> Mapping[str, Part]:
+        """The parts besides the temperature by key, in the order in which they are applied."""
+        parts = {key: getattr(self, kind.field) for key, kind in _OTHERS.items()}
+        return {key: part for key, part in parts.items() if part is not None}
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The parts that change a loaded model, besides its temperature."""
+        return tuple(part for part in self.others.values() if isinstance(part, Change))
+
+    @property
+    def encoding(self) -> Repair:
+        """The parts that are applied while a text is encoded: all but the correction."""
+        return replace(self, correction=None)
+
+    @property
     def parts(self) -> Mapping[str, str]:
         """The differences from the baseline in canonical form: mteb's `experiment_kwargs`."""
         parts = {} if self.policy.is_baseline else {"tau": self.policy.canonical}
-        if self.correction is not None:
-            parts["correct"] = self.correction.canonical
-        return parts
+        return parts | {key: part.canonical for key, part in self.others.items()}
 
     @property
     def is_baseline(self) -> bool:
@@ -62,7 +99,11 @@ class Repair:
     def depends_on_role(self) -> bool:
         """Whether queries are treated differently from documents."""
         roles: tuple[Role, ...] = ("query", "document")
-        return len({self.policy.for_role(role) for role in roles}) > 1
+        return len({self.for_role(role) for role in roles}) > 1
+
+    def for_role(self, role: Role) -> Repair:
+        """Return the repair for the texts of one role."""
+        return replace(self, policy=self.policy.for_role(role))
 
     def resolve(self, shape: ModelShape) -> Repair:
         """Return the equivalent repair for a model, simplified if possible.
@@ -70,9 +111,8 @@ class Repair:
         Raises:
             RequestError: it names a layer, a length or a component that the model does not have.
         """
-        if self.correction is not None and shape.dimensions is not None:
-            self.correction.check(shape.dimensions)
-        return Repair(self.policy.resolve(shape), self.correction)
+        resolved = {_OTHERS[key].field: part.resolve(shape) for key, part in self.others.items()}
+        return Repair(self.policy.resolve(shape), **resolved)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return label_of(self.canonical)
@@ -97,7 +137,7 @@ def parts_of(canonical: str) -> dict[str, str]:
     parts = {}
     for one in canonical.split(_AND):
         key, equals, value = one.partition("=")
-        if equals and key in _PARTS:
+        if equals and key in PARTS:
             parts[key] = value
         elif one != BASELINE.canonical:
             parts["tau"] = one
@@ -116,52 +156,52 @@ def label_of(canonical: str) -> str:
     return _AND.join(named) or f"τ = {BASELINE.canonical}"
 
 
-def parse_all(
-    tau: Any, correct: Any = None, repairs: Any = None, *, keeps_bias: bool = False
-) -> tuple[Repair, ...]:
+def parse_all(values: Mapping[str, Any], *, keeps_bias: bool = False) -> tuple[Repair, ...]:
     """Return the repairs of a request, each once, in the order given, after the baseline.
 
     Args:
-        tau: value of `tau=`; None: 0.8, or 1 with `correct` or `repairs`.
-        correct: value of `correct=`, a correction or a list in which null is none. Each is combined
-            with each temperature.
-        repairs: value of `repairs=`, a list of combinations instead of `tau` and `correct`.
+        values: the value of each key of `PARTS`, a part or a list in which null is none, each of
+            which is combined with each of the other keys; `tau` of None: 0.8, or 1 with another
+            part. Or of `repairs` alone: a list of combinations.
         keeps_bias: whether a position bias is left undivided.
 
     Raises:
         RequestError: one of them is not valid, or they exclude each other.
     """
+    given = {key: values[key] for key in PARTS if values.get(key) is not None}
+    repairs = values.get("repairs")
     if repairs is not None:
-        for key, value in (("tau", tau), ("correct", correct)):
-            if value is not None:
-                raise RequestError(
-                    f"{key}={_shown(value)} and repairs=: repairs lists combinations, each with "
-                    f"its own {key} ('repairs=[{{tau: 0.8}}, {{tau: 0.8, correct: centre}}]'). "
-                    f"Omit one of them, or {key}=null where a sweep has it."
-                )
+        for key, value in given.items():
+            raise RequestError(
+                f"{key}={_shown(value)} and repairs=: repairs lists combinations, each with "
+                f"its own {key} ('repairs=[{{tau: 0.8}}, {{tau: 0.8, correct: centre}}]'). "
+                f"Omit one of them, or {key}=null where a sweep has it."
+            )
         listed = repairs if isinstance(repairs, list | tuple) else [repairs]
         if not listed:
             raise RequestError("repairs=[] is empty: 'repairs=[{tau: 0.8, correct: centre}]'.")
         asked = [parse(one, keeps_bias=keeps_bias) for one in listed]
         return tuple(dict.fromkeys([NO_REPAIR, *asked]))
-    if tau is None:
-        tau = _DEFAULT_TAU if correct is None else BASELINE.written()
-    policies = parse_policies(tau, keeps_bias=keeps_bias)
-    corrections = _corrections(correct)
-    asked = [Repair(policy, one) for policy in policies for one in corrections]
+    given.setdefault("tau", BASELINE.written() if given else _DEFAULT_TAU)
+    listed = [_listed(key, given[key]) for key in PARTS if key in given]
+    keys = [key for key in PARTS if key in given]
+    asked = [
+        _combined(dict(zip(keys, one, strict=True)), keeps_bias=keeps_bias)
+        for one in itertools.product(*listed)
+    ]
     return tuple(dict.fromkeys([NO_REPAIR, *asked]))
 
 
-def parse_one(tau: Any, correct: Any, *, keeps_bias: bool = False) -> Repair:
+def parse_one(values: Mapping[str, Any], *, keeps_bias: bool = False) -> Repair:
     """Return the one repair of an exported model; the values are those of `parse_all`.
 
     Raises:
         RequestError: one of them is a list, or not valid.
     """
-    for key, what, value in (("tau", "temperature", tau), ("correct", "correction", correct)):
-        if isinstance(value, list | tuple):
-            raise RequestError(f"{key}={_shown(value)}: a model is exported with one {what}.")
-    return parse_all(tau, correct, keeps_bias=keeps_bias)[-1]
+    for key in PARTS:
+        if isinstance(value := values.get(key), list | tuple):
+            raise RequestError(f"{key}={_shown(value)}: a model is exported with one {key}.")
+    return parse_all(values, keeps_bias=keeps_bias)[-1]
 
 
 def parse(value: Any, *, keeps_bias: bool = False) -> Repair:
@@ -176,19 +216,27 @@ def parse(value: Any, *, keeps_bias: bool = False) -> Repair:
             f"{written} is not a combination of parts: {{tau: 0.8, correct: centre}}."
         )
     for key, part in value.items():
-        if key not in _PARTS:
-            near = did_you_mean(str(key), _PARTS)
-            raise RequestError(f"{written}: the parts are {' and '.join(_PARTS)}, not {key}.{near}")
+        if key not in PARTS:
+            near = did_you_mean(str(key), PARTS)
+            raise RequestError(f"{written}: the parts are {' and '.join(PARTS)}, not {key}.{near}")
         if isinstance(part, list | tuple):
             raise RequestError(
                 f"{written}: one {key} in each combination; several are several combinations: "
                 f"'repairs=[{', '.join(_shown({**value, key: one}) for one in part)}]'."
             )
-    tau, correct = value.get("tau"), value.get("correct")
-    return Repair(
-        BASELINE if tau is None else parse_policy(tau, keeps_bias=keeps_bias),
-        None if correct is None else parse_correction(correct),
-    )
+    return _combined(value, keeps_bias=keeps_bias)
+
+
+def _combined(values: Mapping[str, Any], *, keeps_bias: bool) -> Repair:
+    """Return the repair of one value of each key; of None, it has no such part."""
+    tau = values.get("tau")
+    others = {
+        kind.field: kind.parse(values[key])
+        for key, kind in _OTHERS.items()
+        if values.get(key) is not None
+    }
+    policy = BASELINE if tau is None else parse_policy(tau, keeps_bias=keeps_bias)
+    return Repair(policy, **others)  # type: ignore[arg-type]
 
 
 def experiment_folder(parts: Mapping[str, str]) -> str:
@@ -202,15 +250,17 @@ def experiment_folder(parts: Mapping[str, str]) -> str:
 def canonical_of_folder(name: str) -> str:
     """Return the name of a repair by mteb's folder of its results; a digest stays one."""
     named = (part.partition("_") for part in name.split("__"))
-    parts = {key: value for key, _, value in named if key in _PARTS}
+    parts = {key: value for key, _, value in named if key in PARTS}
     return canonical_of(parts) if parts else name
 
 
-def _corrections(value: Any) -> list[Correction | None]:
-    values = value if isinstance(value, list | tuple) else [value]
-    if not values:
-        raise RequestError("correct=[] is empty: 'correct=[null,centre,{abtt: 3}]'.")
-    return [None if one is None else parse_correction(one) for one in values]
+def _listed(key: str, value: Any) -> list[Any]:
+    """Return the values of a key that are combined with those of the others."""
+    if isinstance(value, list | tuple):
+        if value:
+            return list(value)
+        raise RequestError(f"{key}=[] is empty: '{key}={EXAMPLES[key]}'.")
+    return [value]
 
 
 def _shown(value: Any) -> str:

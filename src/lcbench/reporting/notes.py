@@ -43,7 +43,7 @@ BASELINE_WITHOUT_SCORE = Reason("no score (NaN) in the baseline for ")
 
 def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
     """Return the policies that the line "ours" is chosen among: constants, as in the paper, and
-    corrections at such a τ.
+    other repairs at such a τ.
 
     The best of dozens of policies by role or layer would be even more optimistic, and `choice` has
     no held-out gain to compare it with. Constants that do not scale a position bias come next, and

@@ -152,12 +152,12 @@ def temperature(policy: str) -> float | None:
 
 
 def is_candidate(policy: str) -> bool:
-    """Return whether a policy is a constant τ, a correction or both; the best is one of these."""
+    """Return whether a repair has a constant τ, 1 included; the best is one of these."""
     return temperature(parts_of(policy).get("tau", BASELINE)) is not None
 
 
 def distance(policy: str) -> tuple[int, float]:
-    """Return how far a candidate is from the baseline: by its corrections, then by its τ."""
+    """Return how far a candidate is from the baseline: by its other parts, then by its τ."""
     parts = parts_of(policy)
     tau = temperature(parts.get("tau", BASELINE))
     return len(parts.keys() - {"tau"}), math.inf if tau is None else abs(tau - 1)
@@ -171,7 +171,7 @@ def word_of(policies: Iterable[str]) -> tuple[str, str]:
 
 def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:
     """Return distinct policies: constants from large τ to small, other policies of τ by name, and
-    each correction by itself and from large τ to small.
+    each combination of other parts by itself and from large τ to small.
     """
 
     def place(policy: str) -> tuple[Any, ...]:

@@ -141,7 +141,7 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     if choice["tau"] != best:
         # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
         return (
-            f"{text} Among the constant τ{'' if word == 'τ' else ' and the corrections'}, 1 "
+            f"{text} Among the constant τ{'' if word == 'τ' else ' and the other repairs'}, 1 "
             f"included, the paper's rule takes {label_of(choice['tau'])}: "
             f"{signed(choice['gain'])} %; {held_out}."
         )

@@ -66,8 +66,7 @@ if TYPE_CHECKING:
 
     from lcbench.encode.engine import Engine
     from lcbench.hub.judgments import Judgments
-    from lcbench.tempscale.policy import Policy, Role
-    from lcbench.tempscale.prove import Proof
+    from lcbench.tempscale.policy import Role
 
 # Between looks at measurements that other processes make.
 _POLL_SECONDS = 1.0
@@ -227,7 +226,7 @@ class _Measurer:
                     device=devices[0],
                     observer=self._observer,
                 )
-                proofs = proofs_of(loaded, [cell.repair.policy for cell in cells])
+                proofs = proofs_of(loaded, [cell.repair for cell in cells])
                 facts = provenance.model_facts(model, loaded)
             prompt_of_task = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             engine = engine_of(
@@ -321,7 +320,7 @@ class _Measurer:
         loaded: SentenceTransformer,
         facts: provenance.ModelFacts,
         engine: Engine,
-        proofs: Mapping[Policy, Proof | None],
+        proofs: Mapping[Repair, dict[str, Any] | None],
         cells: Sequence[Cell],
     ) -> None:
         from mteb.types import PromptType
@@ -347,7 +346,7 @@ class _Measurer:
         def embed(repair: Repair) -> Embeddings:
             from lcbench.encode.encoder import Encoder
 
-            encoder = Encoder(engine.at(repair.policy), provenance.model_meta(facts, repair))
+            encoder = Encoder(engine.at(repair), provenance.model_meta(facts, repair))
             what = f"{model.name.rpartition('/')[2]}, {repair}"
             queries = 0 if prepared.search is None else len(prepared.search.queries)
             with self._encoding(what, len(prepared.texts) + queries):
@@ -394,7 +393,7 @@ class _Measurer:
         loaded: SentenceTransformer,
         facts: provenance.ModelFacts,
         engine: Engine,
-        proofs: Mapping[Policy, Proof | None],
+        proofs: Mapping[Repair, dict[str, Any] | None],
         cells: Sequence[Cell],
     ) -> None:
         """Measure what happens inside a model, one text at a time."""
@@ -485,7 +484,7 @@ class _Measurer:
             def embedded(repair: str, texts: Sequence[str], role: Role | None, prompt: str) -> Any:
                 one = repairs[repair]
                 meta = provenance.model_meta(facts, one)
-                encoder = Encoder(engine.at(one.policy), meta)
+                encoder = Encoder(engine.at(one), meta)
                 with self._encoding(f"Figure {number}, {short}, {repair}", len(texts)):
                     return encoder.embed(list(texts), role, prompt)
 

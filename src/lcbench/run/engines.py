@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from lcbench.hub.windows import window_of
+from lcbench.repair.repair import NO_REPAIR, Repair
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
     from lcbench.hub.models import LocatedModel
     from lcbench.results.provenance import ModelFacts
     from lcbench.system.observer import Observer
-    from lcbench.tempscale.policy import Policy
-    from lcbench.tempscale.prove import Proof
 
 
 def load_for(
@@ -151,22 +152,29 @@ def prompts_of(
 
 
 def proofs_of(
-    loaded: SentenceTransformer, policies: Iterable[Policy]
-) -> dict[Policy, Proof | None]:
-    """Prove that each temperature policy can be set on a model, before anything is encoded.
+    loaded: SentenceTransformer, repairs: Iterable[Repair]
+) -> dict[Repair, dict[str, Any] | None]:
+    """Prove that repairs can be applied to a model, before anything is encoded.
 
     Returns:
-        The proof of each policy; None for the baseline, which changes nothing.
+        What was checked, as JSON types, by `Repair.encoding`: fields of `Proof`, and what was
+        checked of each other change of the model as `changes`; None where nothing is changed.
 
     Raises:
-        InjectionError: an attention layer does not obey one of them.
+        InjectionError: the model does not obey one of them.
     """
     from lcbench.tempscale.inject import Injection
-    from lcbench.tempscale.policy import BASELINE
 
-    proofs: dict[Policy, Proof | None] = {BASELINE: None}
-    for policy in dict.fromkeys(policies):
-        if not policy.is_baseline:
-            with Injection(loaded, policy) as injection:
-                proofs[policy] = injection.proof
+    proofs: dict[Repair, dict[str, Any] | None] = {NO_REPAIR: None}
+    for repair in dict.fromkeys(one.encoding for one in repairs):
+        with ExitStack() as stack:
+            changes = []
+            for change in repair.changes:
+                applied = change.apply(loaded)
+                stack.callback(applied.remove)
+                changes.append({"change": change.canonical, **applied.proof})
+            proof = {"changes": changes} if changes else {}
+            if not repair.policy.is_baseline:
+                proof |= asdict(stack.enter_context(Injection(loaded, repair.policy)).proof)
+            proofs[repair] = proof or None
     return proofs

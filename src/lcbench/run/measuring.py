@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
     from lcbench.measures.collapse import CountTokens, Options
     from lcbench.measures.inside import InsideOptions
+    from lcbench.repair.repair import Repair
     from lcbench.results.cell import Cell
-    from lcbench.tempscale.policy import Policy, Role
-    from lcbench.tempscale.prove import Proof
+    from lcbench.tempscale.policy import Role
 
 WINDOW_WITHOUT_LIMIT = 512
 """The window assumed for a model without a limit (T5), as in the synthetic tasks."""
@@ -36,15 +35,14 @@ def record_of(
     cell: Cell,
     facts: provenance.ModelFacts,
     loaded: SentenceTransformer,
-    proofs: Mapping[Policy, Proof | None],
+    proofs: Mapping[Repair, dict[str, Any] | None],
 ) -> dict[str, Any]:
     """Return what is known of how any measurement was made."""
-    proof = proofs[cell.repair.policy]
     return {
         "protocol": cell.protocol.record,
         "model_digest": facts.digest,
         "pooling": facts.pooling,
-        "proof": None if proof is None else asdict(proof),
+        "proof": proofs[cell.repair.encoding],
         **provenance.environment(str(loaded.device)),
     }
 
@@ -91,7 +89,7 @@ def counter_of(loaded: SentenceTransformer) -> CountTokens:
 def room_of(engine: Engine, loaded: SentenceTransformer, prompt: str, role: Role | None) -> int:
     """Return how many tokens of a text are read besides special tokens and the prompt."""
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    (read,), _ = engine.lengths(NO_REPAIR.policy, ["a"], prompt, role)
+    (read,), _ = engine.lengths(NO_REPAIR, ["a"], prompt, role)
     framing = int(read) - counter_of(loaded)(["a"])[0]
     return window - framing
 

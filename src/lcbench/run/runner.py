@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
     from lcbench.encode.engine import Engine
     from lcbench.encode.prompts import PromptOf
-    from lcbench.tempscale.prove import Proof
 
 # The delay before a retry.
 _RETRY_DELAY_SECONDS = 10.0
@@ -304,7 +303,7 @@ class Runner:
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts)
-            proofs = proofs_of(loaded, [cell.repair.policy for cell in cells])
+            proofs = proofs_of(loaded, [cell.repair for cell in cells])
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
@@ -369,7 +368,7 @@ class Runner:
                                     cell,
                                     claim,
                                     outcome,
-                                    proofs[cell.repair.policy],
+                                    proofs[cell.repair.encoding],
                                     loaded,
                                     facts,
                                     engine,
@@ -477,7 +476,7 @@ class Runner:
         cell: Cell,
         claim: Claim,
         scored: ScoredCell,
-        proof: Proof | None,
+        proof: dict[str, Any] | None,
         loaded: SentenceTransformer,
         facts: provenance.ModelFacts,
         engine: Engine,
@@ -499,7 +498,7 @@ class Runner:
             MODEL_PATH: facts.path,
             "pooling": facts.pooling,
             ASSUMED_POOLING: facts.assumed_pooling,
-            "proof": None if proof is None else asdict(proof),
+            "proof": proof,
             **scored.record,
             **provenance.environment(str(loaded.device)),
             "arithmetic": engine.arithmetic(),

@@ -153,7 +153,7 @@ class Pool:
                 outcome: ScoredCell | FailedCell
                 try:
                     with about(job.cell):
-                        outcome = score_cell(job, engine.at(job.cell.repair.policy))
+                        outcome = score_cell(job, engine.at(job.cell.repair))
                 except Exception as error:
                     outcome = FailedCell.of(error)
                 yield job, outcome

@@ -21,6 +21,7 @@ from lcbench.system.log import Relay, about
 
 if TYPE_CHECKING:
     from lcbench.encode.engine import Engine
+    from lcbench.repair.repair import Repair
 
 # Seconds for a process to end by itself.
 SHUTDOWN_SECONDS = 2.0
@@ -74,7 +75,7 @@ class Server:
         self._requests: list[_Request] = []
         self._changed = threading.Condition()
         self._ended = False
-        self._policy: Any = None
+        self._repair: Repair | None = None
         self._begun: Worker | None = None
         self._abandoned_at = 0.0
         self.answering: list[_Request] = []
@@ -161,14 +162,14 @@ class Server:
         return self._ended or (bool(self._requests) and self.abandoned is None)
 
     def _next(self) -> _Request:
-        # First the rest of a request in progress, then requests at the present temperature, then
+        # First the rest of a request in progress, then requests under the present repair, then
         # cells in their order. The sooner a cell has all its embeddings, the sooner it is scored in
-        # parallel with the encoding of others; and each change of temperature is checked again.
+        # parallel with the encoding of others; and each change of the model is checked again.
         going_on = [one for one in self._requests if one.worker is self._begun]
-        same = [one for one in self._requests if one.job.cell.repair.policy == self._policy]
+        same = [one for one in self._requests if one.job.cell.repair.encoding == self._repair]
         request = min(going_on or same or self._requests)
         self._requests.remove(request)
-        self._policy = request.job.cell.repair.policy
+        self._repair = request.job.cell.repair.encoding
         kind, *_, more = request.message
         self._begun = request.worker if kind == "embed" and more else None
         return request
@@ -176,13 +177,13 @@ class Server:
     def _answer(self, request: _Request) -> Any:
         """Return the answer, the error that it is, or None if the engine was stopped."""
         kind, texts, *given = request.message
-        policy = request.job.cell.repair.policy
+        repair = request.job.cell.repair.encoding
         try:
             if kind == "embed":
                 role, prompt, _ = given
-                return self._engine.embed(policy, texts, role, prompt)
+                return self._engine.embed(repair, texts, role, prompt)
             prompt, role = given
-            return self._engine.lengths(policy, texts, prompt, role)
+            return self._engine.lengths(repair, texts, prompt, role)
         except EmbeddingError as error:
             return error
         except Stopped:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from lcbench.errors import RequestError
-from lcbench.repair.correction import parse as parse_correction
-from lcbench.repair.repair import Repair
+from lcbench.repair.repair import Repair, parse
 from lcbench.settings.schema import Settings
 from lcbench.system.files import cache_folder
-from lcbench.tempscale.policy import parse as parse_policy
 
 
 def freeze(settings: Settings) -> dict[str, Any]:
@@ -78,13 +76,15 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
 
 
 def _written(repair: Repair) -> list[Any]:
-    correction = repair.correction
     written = [repair.policy.written(), repair.policy.keeps_bias]
-    return written if correction is None else [*written, correction.written()]
+    others = {key: part.written() for key, part in repair.others.items()}
+    # From before there were others than corrections.
+    if not others.keys() - {"correct"}:
+        return [*written, *others.values()]
+    return [*written, others.pop("correct", None), others]
 
 
-def _parsed(tau: Any, keeps_bias: bool, correct: Any = None) -> Repair:
-    return Repair(
-        parse_policy(tau, keeps_bias=keeps_bias),
-        None if correct is None else parse_correction(correct),
-    )
+def _parsed(
+    tau: Any, keeps_bias: bool, correct: Any = None, others: Mapping[str, Any] | None = None
+) -> Repair:
+    return parse({"tau": tau, "correct": correct, **(others or {})}, keeps_bias=keeps_bias)

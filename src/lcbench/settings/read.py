@@ -120,12 +120,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     return Settings(
         label=_run_name(first["name"], label),
         models=models,
-        repairs=parse_all(
-            first["tau"],
-            first["correct"],
-            first["repairs"],
-            keeps_bias=first["tau_bias"] == "kept",
-        ),
+        repairs=parse_all(first, keeps_bias=first["tau_bias"] == "kept"),
         tasks=tasks,
         suites=suites,
         left_out=left_out,
@@ -285,7 +280,7 @@ def read_export(config: DictConfig) -> ExportSettings:
     mirror, address = mirror_of(value["mirror"])
     return ExportSettings(
         model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
-        repair=parse_one(value["tau"], value["correct"], keeps_bias=value["tau_bias"] == "kept"),
+        repair=parse_one(value, keeps_bias=value["tau_bias"] == "kept"),
         out=needed_path("out", value["out"]),
         mirror=mirror,
         hub=address,

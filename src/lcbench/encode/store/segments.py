@@ -32,7 +32,7 @@ class Context:
         revision: revision of its weights and tokenizer.
         window: number of tokens read of a text; None: no limit.
         dtype: dtype of the computation.
-        temperature: policy of the texts' role in canonical form.
+        temperature: name of the repair of the texts' role, which is often a temperature alone.
         prompt: text put before each text.
         role: role of the texts if the model may depend on it; otherwise "".
         made_by: digest of the versions of the libraries and of the code that make the rows.
