@@ -136,3 +136,62 @@ def test_corrections_that_cannot_be_exported(
         lcbench.export(make_model("bert"), None, tmp_path / "new", correct=correct, offline=True)
     assert message in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tau", "extend"),
+    [
+        ("bert", None, {"pi": 100}),
+        ("roberta", 0.8, {"gp": 130}),
+        ("mpnet", None, {"rp": 130}),
+        ("bert", 0.8, {"window": 60}),
+        ("qwen3", None, {"yarn": 128}),
+        ("qwen3", 0.8, {"ntk": 128}),
+        ("modernbert", None, {"linear": 128}),
+    ],
+)
+def test_an_extension_is_exported(
+    tmp_path: Path, make_model, architecture: str, tau: float | None, extend: dict[str, Any]
+) -> None:
+    """It loads without lcbench, reads more, and has the embeddings of the extended model."""
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.hub.windows import set_window
+    from lcbench.repair.extension import parse
+
+    folder = make_model(architecture)
+    out = lcbench.export(folder, tau, tmp_path / "longer", extend=extend, offline=True)
+    exported = SentenceTransformer(str(out), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(folder), device="cpu")
+    extension = parse(extend)
+    assert (model.max_seq_length, exported.max_seq_length) == (48, extension.window)
+    texts = [*TEXTS, "river " * 200]
+    plain = model.encode(texts)
+    extension.apply(model)
+    set_window(model, extension.window)
+    with lcbench.inject(model, tau or 1.0):
+        expected = model.encode(texts)
+    found = exported.encode(texts)
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
+    assert np.abs(found - plain).max() / np.abs(expected).max() > 1e-3
+    card = " ".join((out / "README.md").read_text(encoding="utf-8").split())
+    assert f"reads {extension.window} tokens of a text instead of 48" in card
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extend", "message"),
+    [
+        ("bert", {"pi": 100, "short": "kept"}, "depends on each text"),
+        ("qwen3", {"selfextend": 128}, "no configuration of transformers has SelfExtend"),
+        ("qwen3", {"longrope": 60}, "embeddings would depend on the batch"),
+        ("bert", {"ntk": 128}, "Suitable: extend={pi: 128}, {gp: 128} or {rp: 128}"),
+    ],
+)
+def test_extensions_that_cannot_be_exported(
+    tmp_path: Path, make_model, architecture: str, extend: dict[str, Any], message: str
+) -> None:
+    out = tmp_path / "new"
+    with pytest.raises(RequestError) as refused:
+        lcbench.export(make_model(architecture), None, out, extend=extend, offline=True)
+    assert message in str(refused.value)
+    assert list(tmp_path.iterdir()) == []

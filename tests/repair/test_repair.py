@@ -122,7 +122,7 @@ def test_the_temperature_is_one_by_default_if_something_else_is_asked_for() -> N
         ((None, None, []), "repairs=[] is empty"),
         ((None, []), "correct=[] is empty"),
         ((None, None, ["centre"]), "centre is not a combination of parts"),
-        ((None, None, [{"chunks": "mean"}]), "the parts are tau and correct, not chunks"),
+        ((None, None, [{"windows": 512}]), ", not windows."),
         (
             (None, None, [{"tau": 0.8, "correct": ["centre", "whiten"]}]),
             "'repairs=[{tau: 0.8, correct: centre}, {tau: 0.8, correct: whiten}]'",

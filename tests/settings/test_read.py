@@ -303,6 +303,7 @@ CHANGES = {
     "tau": "tau=0.7",
     "tau_bias": "tau_bias=kept",
     "correct": "correct=centre",
+    "extend": "extend={pi:1024}",
     "repairs": "repairs=[{tau:0.9,correct:whiten}]",
     "tasks": "tasks=[STS12]",
     "subsets": "subsets=[en]",

@@ -25,6 +25,14 @@ def tiny_transformer(architecture: str):
             transformers.T5Config(**t5, vocab_size=30522, pad_token_id=0)
         ),
     }
+    # Rotary positions, in one direction and in both.
+    grouped = {"num_key_value_heads": 2, "head_dim": 8}
+    makers["qwen3"] = lambda: transformers.Qwen3Model(transformers.Qwen3Config(**sizes, **grouped))
+    makers["modernbert"] = lambda: transformers.ModernBertModel(
+        transformers.ModernBertConfig(
+            **sizes, global_attn_every_n_layers=2, reference_compile=False
+        )
+    )
     # As many tokens as all-MiniLM-L6-v2 has room for, in whose place it can be.
     long = {**sizes, "max_position_embeddings": 512}
     makers["bert-of-512"] = lambda: transformers.BertModel(transformers.BertConfig(**long))

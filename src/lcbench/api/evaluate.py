@@ -91,6 +91,7 @@ def evaluate(
     tasks: Tasks | Sequence[Tasks] | None = None,
     tau: Any = None,
     *,
+    extend: Any = None,
     correct: Any = None,
     limit: int | None = None,
     window: int | None = None,
@@ -118,7 +119,9 @@ def evaluate(
             folders (`"./letters.jsonl"`, `Path("letters")`), or a dict with a path and columns
             (`{"path": "a.csv", "query": "q", "text": "body"}`).
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
-            or a list of these. With `correct` by default 1.
+            or a list of these. With `extend` or `correct` by default 1.
+        extend: a context extension (`{"pi": 4096}`, `{"yarn": 4096}`), None for none, or a list of
+            these; each is combined with each temperature.
         correct: a correction of the embeddings (`"centre"`, `{"abtt": 3}`, `{"whiten": 128}`), None
             for none, or a list of these; each is combined with each temperature.
         limit: number of queries, texts or pairs of each task that are scored, drawn at random, for
@@ -172,6 +175,7 @@ def evaluate(
         "models" if several else "model": model,
         "tasks": tasks,
         "tau": tau,
+        "extend": extend,
         "correct": correct,
         "limit": limit,
         "window": window,

@@ -40,13 +40,14 @@ def export(
     tau: Any,
     out: str | PathLike[str],
     *,
+    extend: Any = None,
     correct: Any = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
     config_dir: str | PathLike[str] | None = None,
     **keys: Any,
 ) -> Path:
-    """Write a sentence-transformers model with a temperature, a correction or both built in.
+    """Write a sentence-transformers model with a repair built in: a temperature or others.
 
     It does the same as `python -m lcbench export model=… tau=… out=…`. The written model is loaded
     again and compared with the model under that repair.
@@ -55,8 +56,10 @@ def export(
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
         tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). Policies by
             role or by text length cannot be built into weights: see `lcbench.inject`. None: 1,
-            with `correct`.
+            with `extend` or `correct`.
         out: folder to create.
+        extend: a context extension that weights and configuration can hold: `{"pi": 1024}`,
+            `{"yarn": 4096}`.
         correct: a correction with the texts that it is fitted on: `{"centre": {"on":
             "docstrings"}}`, `{"abtt": {"components": 3, "on": "docstrings"}}`.
         mirror: folder that is searched for the model first.
@@ -80,9 +83,9 @@ def export(
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
 
-    if tau is None and correct is None:
+    if tau is None and correct is None and extend is None:
         raise RequestError("tau=None: export needs a temperature (0.8) or a policy by layer.")
-    own = {"model": model, "tau": tau, "correct": correct, "out": out}
+    own = {"model": model, "tau": tau, "extend": extend, "correct": correct, "out": out}
     own |= {"mirror": mirror, "offline": offline}
     words = words_of("export", {**own, **keys})
     with cache.kept(), composed("export", words, config_dir) as config:

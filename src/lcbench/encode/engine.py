@@ -202,7 +202,7 @@ class Engine:
             started = time.perf_counter()
             before = self._before(request)
             missing = missing_of(rows)
-            tokens = self._tokens(texts, missing, prompt, role)
+            tokens = self._tokens(texts, missing, request.repair, prompt, role)
             request.keys = frozenset(keys[missing].tolist())
             with self._changed:
                 request.is_prepared = True
@@ -253,7 +253,7 @@ class Engine:
                 shelf = self._store.shelf(self._context(of_role, prompt, role))
                 lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
-        tokens = self._tokens(texts, others, prompt, role)
+        tokens = self._tokens(texts, others, repair, prompt, role)
         lengths[others] = [text.length for text in tokens]
         return lengths, time.perf_counter() - started
 
@@ -328,14 +328,19 @@ class Engine:
         yield
 
     def _tokens(
-        self, texts: Sequence[str], which: NDArray[np.intp], prompt: str, role: Role | None
+        self,
+        texts: Sequence[str],
+        which: NDArray[np.intp],
+        repair: Repair,
+        prompt: str,
+        role: Role | None,
     ) -> list[Tokens]:
-        """Return the tokens of some of the texts.
+        """Return the tokens of some of the texts, as many as are read under a repair.
 
         They are not cached: tokenising takes less than a hundredth of the time of the forward pass
         on a CPU, and runs in parallel with it.
         """
-        tokenizer = self._forward.tokenizer_for(role)
+        tokenizer = self._forward.tokenizer_for(role, repair)
         with self._tokenizing:
             return tokenizer.tokenize([texts[i] for i in which], prompt)
 
@@ -344,7 +349,7 @@ class Engine:
         return Context(
             model=identity.model,
             revision=identity.revision,
-            window=identity.window,
+            window=repair.window(identity.window),
             dtype=identity.dtype,
             temperature=repair.canonical,
             prompt=prompt,

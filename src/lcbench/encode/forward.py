@@ -31,7 +31,8 @@ from lcbench.encode.replica import Replica, multiple_on, packed_from
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
-from lcbench.repair.repair import Repair
+from lcbench.hub.windows import window_of
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
@@ -73,6 +74,7 @@ class Forward:
     Attributes:
         depends_on_role: whether a text's tokens or embedding may depend on its role.
         dimensions: number of dimensions of an embedding.
+        window: most tokens that the model reads of a text without a repair; None: no limit.
         planned_tokens: tokens of one batch at most, padding included (a longer text is one alone).
         batch_tokens: the same at present: fewer after memory ran out, until it is there again.
         least_tokens: the fewest that memory has made it.
@@ -113,6 +115,10 @@ class Forward:
         kind = model.device.type
         self.depends_on_role = depends_on_role(model)
         self._model = model
+        self.window = window_of(model)
+        self._repair = NO_REPAIR
+        # Those that read more than the window, by role and number of tokens.
+        self._longer: dict[tuple[Role | None, int], Tokenizer] = {}
         # Before it is compiled, or brought to a temperature.
         self._tokenizers = _tokenizers(
             model, by_role=self.depends_on_role, batched=batch_tokens != 1
@@ -169,11 +175,17 @@ class Forward:
         Raises:
             InjectionError: the repair cannot be applied.
         """
+        self._repair = NO_REPAIR
         for replica in self._replicas:
             replica.use(repair)
+        self._repair = repair
 
-    def tokenizer_for(self, role: Role | None) -> Tokenizer:
+    def tokenizer_for(self, role: Role | None, repair: Repair = NO_REPAIR) -> Tokenizer:
         """Return the tokenizer for texts of a role, or for all texts if the model ignores roles.
+
+        Args:
+            role: role of the texts.
+            repair: their repair, which may read more tokens of a text.
 
         Raises:
             RequestError: the model has no way for these texts.
@@ -181,7 +193,12 @@ class Forward:
         role = role if self.depends_on_role else None
         if role not in self._tokenizers:
             check_routes(self._model, [role], "this model")
-        return self._tokenizers[role]
+        window = repair.window(self.window)
+        if window is None or window == self.window:
+            return self._tokenizers[role]
+        if (role, window) not in self._longer:
+            self._longer[role, window] = self._tokenizers[role].at(window)
+        return self._longer[role, window]
 
     def run(
         self,
@@ -189,7 +206,7 @@ class Forward:
         role: Role | None = None,
         queued: Callable[[], None] | None = None,
     ) -> Generator[Batch]:
-        """Run texts through the model and yield batches as they finish, in any order.
+        """Run texts through the model as it is, and yield batches as they finish, in any order.
 
         Several threads may call this at the same time; their batches are computed in order of
         arrival.
@@ -209,7 +226,7 @@ class Forward:
             DeviceLost: a GPU has failed.
         """
         waiting = list(range(len(tokens)))
-        tokenizer, multiple = self.tokenizer_for(role), self._multiple
+        tokenizer, multiple = self.tokenizer_for(role, self._repair), self._multiple
         goes_well = True
         while waiting:
             lengths = [tokenizer.width(tokens[i].length, multiple) for i in waiting]
@@ -326,7 +343,7 @@ class Forward:
         try:
             with self._own.stream:
                 result: tuple[NDArray[np.float32], int] = self._own.replica.run(
-                    self.tokenizer_for(role), batch
+                    self.tokenizer_for(role, self._repair), batch
                 )
             return result
         finally:

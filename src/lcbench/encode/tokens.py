@@ -103,14 +103,19 @@ class Tokenizer:
             models with absolute positions that count padding (`invariance.check_invariance`).
     """
 
-    def __init__(self, model: SentenceTransformer, role: Role | None = None) -> None:
+    def __init__(
+        self, model: SentenceTransformer, role: Role | None = None, window: int | None = None
+    ) -> None:
         """Take the tokenizer of a model whose window is set.
 
         Args:
             model: loaded.
             role: role of the texts, since a model may tokenise queries differently.
+            window: most tokens to read of a text, where that is not the model's window.
         """
         self._model = model
+        self._role = role
+        self._asked_window = window
         self.task = task_of(role)
         # A Router has one for each of its routes.
         self._module = input_module(model, role)
@@ -118,6 +123,12 @@ class Tokenizer:
         self._frames: dict[str, _Frame] = {}
         self._flattens = bool(getattr(self._module, "can_flatten_inputs", False))
         self.first_position: int | None = None
+
+    def at(self, window: int) -> Tokenizer:
+        """Return a tokenizer of the same texts that reads another number of tokens of each."""
+        other = Tokenizer(self._model, self._role, window)
+        other.first_position = self.first_position
+        return other
 
     @property
     def pads_left(self) -> bool:
@@ -230,6 +241,8 @@ class Tokenizer:
     @cached_property
     def window(self) -> int | None:
         """The window in tokens, including the prompt; None: no limit."""
+        if self._asked_window is not None:
+            return self._asked_window
         window = getattr(self._module, "max_seq_length", None)
         own = lengths_by_role(self._model).get(self.task.get("task", ""))
         window = window if own is None else own
@@ -389,12 +402,17 @@ class Tokenizer:
     def _preprocess(self, texts: list[str], prompt: str) -> dict[str, Any]:
         """Return the model's features of texts, padded."""
         module = self._module
+        own = module.max_seq_length if self._asked_window is not None else None
         if self._flattens:
             # Concatenated texts could not be separated again.
             module.can_flatten_inputs = False
         try:
+            if self._asked_window is not None:
+                module.max_seq_length = self._asked_window
             return dict(self._model.preprocess(texts, prompt=prompt or None, **self.task))
         finally:
+            if self._asked_window is not None:
+                module.max_seq_length = own
             if self._flattens:
                 module.can_flatten_inputs = True
 

@@ -32,7 +32,14 @@ from lcbench.hub.cache import (
 )
 from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
 from lcbench.hub.model_files import read_object, transformer_folder
-from lcbench.hub.windows import NO_LIMIT, positions_of, stated_window, window_in_files, window_of
+from lcbench.hub.windows import (
+    NO_LIMIT,
+    position_kind,
+    positions_of,
+    stated_window,
+    window_in_files,
+    window_of,
+)
 from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ModelShape
 
@@ -226,6 +233,8 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
             window=window or own,
             position_bias="relative_attention_num_buckets" in config,
             dimensions=_embedding_dimensions(folder, config),
+            positions=positions,
+            position_kind=position_kind(config),
         ),
         contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
         pooling=pooling,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.hub.model_files import read_object
+from lcbench.tempscale.policy import PositionKind
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,6 +24,8 @@ _COUNT_FROM_PADDING = frozenset(
 )
 # Architectures with relative positions, whatever number their configuration states.
 _RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
+# Architectures with linear biases, which their configuration does not always say.
+_ALIBI = frozenset({"bloom", "mpt"})
 # Files in which sentence-transformers looks for a window, in this order.
 _WINDOW_FILES = tuple(
     f"sentence_{kind}_config.json"
@@ -51,7 +55,7 @@ def set_window(model: SentenceTransformer, window: int) -> None:
             route[0].max_seq_length = window
 
 
-def positions_of(config: dict[str, Any]) -> int | None:
+def positions_of(config: Mapping[str, Any]) -> int | None:
     """Return the most tokens that a model has positions for; None if there is no limit.
 
     Raises:
@@ -75,6 +79,20 @@ def positions_of(config: dict[str, Any]) -> int | None:
             )
         return count - padding - 1
     return count
+
+
+def position_kind(config: Mapping[str, Any]) -> PositionKind | None:
+    """Return how the position of a token enters a model; None if its configuration does not say."""
+    stated = config.get("position_embedding_type")
+    if stated == "alibi" or config.get("alibi") or config.get("model_type") in _ALIBI:
+        return "alibi"
+    if config.get("model_type") in _RELATIVE or config.get("relative_attention"):
+        return "relative"
+    if stated in ("rotary", "rope") or any(
+        "rope_" in key or "rotary_" in key for key, value in config.items() if value is not None
+    ):
+        return "rotary"
+    return "absolute" if isinstance(config.get("max_position_embeddings"), int) else None
 
 
 def window_in_files(transformer: Path, config: dict[str, Any], positions: int | None) -> int | None:

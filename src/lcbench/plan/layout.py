@@ -122,12 +122,16 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
 def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
     """Return the distinct repairs for a model, and warn of those that equal the baseline."""
     resolved = [repair.resolve(model.shape) for repair in settings.repairs]
-    for policy in dict.fromkeys(repair.policy for repair in settings.repairs):
-        if policy.resolve(model.shape).is_baseline and not policy.is_baseline:
-            observer.say(
-                f"{model.name}: {Repair(policy)} is 1 for every text that this model reads "
-                f"(window {model.shape.window}): it is the same as the baseline."
-            )
+    without_effect = {
+        (asked.policy, asked.window(model.shape.window))
+        for asked, found in zip(settings.repairs, resolved, strict=True)
+        if found.policy.is_baseline and not asked.policy.is_baseline
+    }
+    for policy, window in sorted(without_effect, key=str):
+        observer.say(
+            f"{model.name}: {Repair(policy)} is 1 for every text that this model reads "
+            f"(window {window}): it is the same as the baseline."
+        )
     for asked, found in zip(settings.repairs, resolved, strict=True):
         if idle := asked.others.keys() - found.others.keys():
             observer.say(

@@ -329,8 +329,9 @@ def _fresh(
         if texts <= 0:
             continue
         encoded[key] = one.unique
-        tokens = texts * _length(one, known)
-        name = f"{cell.model}|{known.window}|{one.origin}"
+        window = cell.repair.window(known.window)
+        tokens = texts * _length(one, window)
+        name = f"{cell.model}|{window}|{one.origin}"
         then = rates.texts.get(name, (1.0, 1.0, 1.0, 1.0))
         tokens_then, texts_then, measured_texts, measured_tokens = then
         yield FreshTexts(
@@ -342,12 +343,12 @@ def _fresh(
         )
 
 
-def _length(texts: Texts, model: Dimensions) -> float:
-    """Return the tokens within a model's window of a text of average length."""
+def _length(texts: Texts, window: int | None) -> float:
+    """Return the tokens within a window of a text of average length."""
     if not texts.count:
         return 0.0
     average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
-    return average if model.window is None else min(average, model.window)
+    return average if window is None else min(average, window)
 
 
 def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:

@@ -17,6 +17,8 @@ from lcbench.errors import RequestError, did_you_mean
 from lcbench.repair.change import Change, Part
 from lcbench.repair.correction import Correction
 from lcbench.repair.correction import parse as parse_correction
+from lcbench.repair.extension import Extension
+from lcbench.repair.extension import parse as parse_extension
 from lcbench.tempscale.policy import BASELINE, ModelShape, Policy, Role
 from lcbench.tempscale.policy import parse as parse_policy
 
@@ -41,6 +43,7 @@ class _Kind(NamedTuple):
 
 
 _OTHERS: Mapping[str, _Kind] = {
+    "extend": _Kind("extension", parse_extension, "[null,{pi: 1024},{rp: 1024}]"),
     "correct": _Kind("correction", parse_correction, "[null,centre,{abtt: 3}]"),
 }
 PARTS = ("tau", *_OTHERS)
@@ -58,10 +61,12 @@ class Repair:
     Attributes:
         policy: temperature policy.
         correction: correction of the embeddings, if any.
+        extension: context extension, if any.
     """
 
     policy: Policy = BASELINE
     correction: Correction | None = None
+    extension: Extension | None = None
 
     @property
     def others(self) -> Mapping[str, Part]:
@@ -105,6 +110,14 @@ class Repair:
         """Return the repair for the texts of one role."""
         return replace(self, policy=self.policy.for_role(role))
 
+    def window(self, own: int | None) -> int | None:
+        """Return the most tokens of a text that a model reads under it; None: no limit.
+
+        Args:
+            own: the same without a repair.
+        """
+        return own if self.extension is None else self.extension.window
+
     def resolve(self, shape: ModelShape) -> Repair:
         """Return the equivalent repair for a model, simplified if possible.
 
@@ -112,7 +125,8 @@ class Repair:
             RequestError: it names a layer, a length or a component that the model does not have.
         """
         resolved = {_OTHERS[key].field: part.resolve(shape) for key, part in self.others.items()}
-        return Repair(self.policy.resolve(shape), **resolved)  # type: ignore[arg-type]
+        read = replace(shape, window=self.window(shape.window))
+        return Repair(self.policy.resolve(read), **resolved)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return label_of(self.canonical)

@@ -86,7 +86,7 @@ def model_meta(facts: ModelFacts, repair: Repair) -> ModelMeta:
             "name": facts.name,
             "revision": facts.revision,
             "framework": ["Sentence Transformers", "PyTorch"],
-            "max_tokens": facts.max_tokens,
+            "max_tokens": repair.window(facts.max_tokens),
             "embed_dim": _dimensions(facts, repair),
             "n_parameters": facts.parameters,
             "similarity_fn_name": ScoringFunction(facts.similarity),

@@ -1,4 +1,4 @@
-"""Writes a model with a repair built in: a temperature in its weights, a correction as modules."""
+"""Writes a model with a repair built in: its weights and configuration changed, modules added."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lcbench.hub.models import LocatedModel, ModelSettings
     from lcbench.repair.correction import Correction
+    from lcbench.repair.extension import Extension
     from lcbench.repair.fit import Fitted
     from lcbench.repair.repair import Repair
 
@@ -32,6 +33,9 @@ _TEXTS = (
     "The longer a text, the more attention averages its tokens. " * 4,
     "Return the least-squares solution to a linear matrix equation. " * 40,
 )
+
+# Of the text that fills a longer window.
+_WORD = "temperature"
 
 _CARD = """---
 library_name: sentence-transformers
@@ -54,6 +58,12 @@ _TEMPERATURE = """An attention temperature is written into its weights
 softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. The query projections were divided by τ{bias};
 everything else is unchanged.
 """
+_EXTENSION = """It reads {window} tokens of a text instead of {own} ({extension}; LongEmbed,
+[arXiv:2404.12096](https://arxiv.org/abs/2404.12096)). {how}
+"""
+_TABLE = "Its table of positions was made longer from its own rows."
+_ROPE = "The parameters of its rotary positions were changed (config.json)."
+_OWN_POSITIONS = "It has positions for so many."
 _CORRECTION = """Its embeddings are corrected by an affine map, a dense layer, and scaled to length
 1: {correction}, fitted on {texts:,} texts{shrunk}. If you had embedded texts with the
 original, embed them again: embeddings with and without the correction cannot be compared.
@@ -67,8 +77,8 @@ def export(
 
     Args:
         model: the model to change.
-        repair: a temperature, or temperatures by layer; a correction that is fitted on a set of
-            texts; or both.
+        repair: a temperature, or temperatures by layer; a context extension; a correction that is
+            fitted on a set of texts; or several of them.
         out: folder to write.
         offline: whether the network must not be used.
         mirror: a folder that is searched for the model first, if any.
@@ -79,6 +89,7 @@ def export(
     """
     from lcbench.encode.load import load
     from lcbench.hub.models import locate
+    from lcbench.hub.windows import set_window
     from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.fold import refuse_by_text
 
@@ -87,6 +98,8 @@ def export(
     correction = repair.correction
     if correction is not None:
         _refuse_correction(correction)
+    if repair.extension is not None:
+        _refuse_extension(repair.extension)
     located = locate(model, mirror=mirror, offline=offline)
     asked, repair = repair.policy.canonical, repair.resolve(located.shape)
     policy = repair.policy
@@ -99,8 +112,12 @@ def export(
     from lcbench.tempscale.inject import Injection
 
     loaded = load(located, device="cpu", dtype="float32")
+    if (extension := repair.extension) is not None:
+        extension.apply(loaded)
+        set_window(loaded, extension.window)
+    texts = _texts(repair)
     with nullcontext() if policy.is_baseline else Injection(loaded, policy):
-        expected: NDArray[np.float32] = loaded.encode(list(_TEXTS))
+        expected: NDArray[np.float32] = loaded.encode(texts)
         fitted = None if correction is None else _fit(loaded, correction)
     if not policy.is_baseline:
         fold(loaded, policy)
@@ -112,13 +129,43 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             written = Path(folder) / "model"
             loaded.save(str(written), create_model_card=False, safe_serialization=True)
-            error = _compare(written, expected)
+            error = _compare(written, texts, expected)
             card = _card(located, repair, fitted, error)
             (written / "README.md").write_text(card, encoding="utf-8")
             shutil.move(written, out)
     except OSError as problem:
         raise StorageError(f"out={out} could not be written: {problem}") from problem
     return error
+
+
+def _texts(repair: Repair) -> list[str]:
+    """Return texts to compare two models on; under an extension, one that fills the window."""
+    extension = repair.extension
+    return [*_TEXTS, *([] if extension is None else [f"{_WORD} " * extension.window])]
+
+
+def _refuse_extension(extension: Extension) -> None:
+    """Refuse extensions that a model by itself cannot apply.
+
+    Raises:
+        RequestError: saying why.
+    """
+    written = f"extend={extension.canonical}"
+    if extension.kept:
+        raise RequestError(
+            f"{written}: that short texts keep their positions depends on each text, and cannot be "
+            f"stored in a model; extend={{pi: {extension.window}}} can."
+        )
+    if extension.method == "selfextend":
+        raise RequestError(
+            f"{written}: no configuration of transformers has SelfExtend's attention; "
+            f"extend={{ntk: {extension.window}}} and {{yarn: {extension.window}}} can be stored."
+        )
+    if extension.method == "longrope":
+        raise RequestError(
+            f"{written}: transformers takes the factors for long texts only in batches with one, "
+            f"so that embeddings would depend on the batch; extend={{yarn: N}} can be stored."
+        )
 
 
 def _refuse_correction(correction: Correction) -> None:
@@ -169,7 +216,7 @@ def _append(loaded: SentenceTransformer, fitted: Fitted) -> None:
         loaded.append(module)
 
 
-def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
+def _compare(folder: Path, texts: list[str], expected: NDArray[np.float32]) -> float:
     """Return the largest difference between the written and the repaired model.
 
     Raises:
@@ -178,7 +225,7 @@ def _compare(folder: Path, expected: NDArray[np.float32]) -> float:
     from sentence_transformers import SentenceTransformer
 
     written = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    got = written.encode(list(_TEXTS))
+    got = written.encode(texts)
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     if not error <= TOLERANCE:
         raise RequestError(
@@ -196,6 +243,16 @@ def _card(located: LocatedModel, repair: Repair, fitted: Fitted | None, error: f
         divided = located.shape.position_bias and not policy.keeps_bias
         bias = " and so was the position bias" if divided else ""
         parts.append(_TEMPERATURE.format(policy=policy.canonical, bias=bias))
+    if (extension := repair.extension) is not None:
+        how = _TABLE if located.shape.position_kind == "absolute" else _ROPE
+        parts.append(
+            _EXTENSION.format(
+                window=extension.window,
+                own=located.shape.window,
+                extension=extension.canonical,
+                how=_OWN_POSITIONS if extension.method == "window" else how,
+            )
+        )
     if repair.correction is not None and fitted is not None:
         from lcbench.tasks.reference import texts_of
 

@@ -16,7 +16,6 @@ from lcbench.encode.store.shelf import Store
 from lcbench.errors import RequestError, StorageError
 from lcbench.hub import cache
 from lcbench.hub.models import LocatedModel, dimensions_of
-from lcbench.hub.windows import window_of
 from lcbench.plan import machine, recorder
 from lcbench.plan import predict as cost
 from lcbench.plan.layout import Grid
@@ -302,7 +301,7 @@ class Runner:
                 observer=self._observer,
             )
             texts = self._kinds_of_texts(model, cells)
-            self._check_roles(model, loaded, texts)
+            self._check_roles(model, loaded, texts, cells)
             proofs = proofs_of(loaded, [cell.repair for cell in cells])
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
@@ -422,6 +421,7 @@ class Runner:
         model: LocatedModel,
         loaded: SentenceTransformer,
         texts: Sequence[tuple[TaskMetadata, PromptType | None]],
+        cells: Sequence[Cell],
     ) -> None:
         """Check that the model accepts the texts of all cells' tasks.
 
@@ -434,9 +434,12 @@ class Runner:
         roles = {role_of(kind) for _, kind in texts}
         check_routes(loaded, sorted(roles, key=str), model.name)
         own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
-        if own and model.settings.window is not None:
+        asked = [] if model.settings.window is None else [f"model.window={model.settings.window}"]
+        extensions = (cell.repair.extension for cell in cells)
+        asked += [f"extend={one.canonical}" for one in extensions if one is not None]
+        if own and asked:
             raise RequestError(
-                f"model.window={model.settings.window}: {model.name} has separate windows by role "
+                f"{asked[0]}: {model.name} has separate windows by role "
                 f"({', '.join(own)} tokens), which this key does not change; omit it, or change "
                 f"{query_window_key(loaded)} and document_length in its "
                 "sentence_bert_config.json."
@@ -493,7 +496,7 @@ class Runner:
             "revision": cell.revision,
             "policy": cell.repair.canonical,
             "protocol": cell.protocol.record,
-            "window": window_of(loaded),
+            "window": facts.max_tokens,
             "model_digest": facts.digest,
             MODEL_PATH: facts.path,
             "pooling": facts.pooling,

@@ -24,6 +24,7 @@ _FEWEST_RESAMPLES = 1_000
 # Keys of a run that mean nothing here, with what to do instead.
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
+    "extend": "collapse measures models as they are, at temperatures",
     "correct": "collapse measures embeddings as the model returns them, at temperatures",
     "repairs": "collapse measures embeddings as the model returns them, at temperatures: tau=",
     "name": "measurements are found by what they are of",

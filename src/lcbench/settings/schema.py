@@ -34,6 +34,7 @@ IDENTITY = frozenset(
         "tau",
         "tau_bias",
         "correct",
+        "extend",
         "repairs",
         "tasks",
         "subsets",

@@ -34,6 +34,12 @@ LAYER_ATTRIBUTE = "_lcbench_layer"
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
+PRODUCTS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {}
+"""Implementations whose logits are not scale · QKᵀ: what a layer has instead of QKᵀ.
+
+A function of the layer and its queries and keys, [batch, heads, tokens, size] each.
+"""
+
 
 class ActiveInjection(Protocol):
     """Defines what an attention layer needs of its injection (`inject.Injection`).
@@ -195,7 +201,12 @@ def _attend(
                 numbers = numbers[text_of_token(starts, tokens)].view(1, 1, -1, 1)
             groups = query.shape[1] // key.shape[1]
             keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
-            logits = scaling * (query.double() @ keys.transpose(-1, -2))
+            products = PRODUCTS.get(attention_implementation(module.config) or "")
+            logits = scaling * (
+                query.double() @ keys.transpose(-1, -2)
+                if products is None
+                else products(module, query.double(), keys)
+            )
             if softcap is not None:
                 logits = softcap * torch.tanh(logits / softcap)
             plain = logits

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from lcbench.errors import RequestError, did_you_mean
 
 Role = Literal["query", "document"]
+PositionKind = Literal["absolute", "rotary", "relative", "alibi"]
+"""Rows of a table, rotations of queries and keys, buckets of distances, linear biases."""
 
 _EXAMPLES = (
     "write a temperature (tau=0.8), a policy ('tau={query: 0.8, document: 1.0}', "
@@ -33,12 +35,16 @@ class ModelShape:
         window: the most tokens it reads of a text; None: not limited.
         position_bias: whether its logits have a position bias of their own (T5, MPNet).
         dimensions: of an embedding; None: its files do not say.
+        positions: the most tokens it has positions for; None: not limited.
+        position_kind: how a token's position enters the model; None: unknown.
     """
 
     layers: int | None
     window: int | None
     position_bias: bool
     dimensions: int | None = None
+    positions: int | None = None
+    position_kind: PositionKind | None = None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,15 @@ from transformers import PreTrainedModel
 from lcbench.errors import InjectionError
 from lcbench.tempscale.policy import ModelShape
 
+READS = "_lcbench_reads"
+"""Attribute of a transformer under a context extension: the most tokens read of a text."""
+
 
 def shape_of(model: nn.Module) -> ModelShape:
     """Return the properties of a loaded model that policies depend on."""
-    config = find_transformer(model).config
-    window = getattr(model, "max_seq_length", None)
+    transformer = find_transformer(model)
+    config = transformer.config
+    window = getattr(transformer, READS, None) or getattr(model, "max_seq_length", None)
     return ModelShape(
         layers=getattr(config, "num_hidden_layers", None),
         window=window if isinstance(window, int) else None,

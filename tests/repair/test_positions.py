@@ -1,0 +1,193 @@
+"""Extensions of absolute positions: which rows texts get, short and long, and what is restored."""
+
+from typing import Any
+
+import pytest
+import torch
+from exactness import make
+
+from lcbench.errors import InjectionError
+from lcbench.repair.extension import Extension
+from lcbench.repair.positions import interpolated, rows_of
+from lcbench.tempscale.inject import Injection
+from lcbench.tempscale.policy import parse
+from lcbench.tempscale.unpadded import first_position
+
+# 64 rows in their tables; RoBERTa, XLM-RoBERTa and MPNet use those after the padding id's.
+ARCHITECTURES = ("BERT", "RoBERTa", "XLM-RoBERTa", "MPNet", "ELECTRA", "DistilBERT")
+METHODS = ("gp", "rp", "pi")
+
+
+def made(architecture: str) -> Any:
+    sizes = {"max_position_embeddings": 64} if architecture == "DistilBERT" else {}
+    return make(architecture, **sizes)
+
+
+def positions(model: Any) -> int:
+    return int(model.config.max_position_embeddings) - first_position(model)
+
+
+def ids(length: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, 120, (1, length), generator=generator)
+
+
+@torch.no_grad()
+def states(model: Any, *texts: torch.Tensor) -> list[torch.Tensor]:
+    """The last hidden states of texts that share a batch, padding left out."""
+    longest = max(text.shape[1] for text in texts)
+    padding = int(model.config.pad_token_id)
+    batch = torch.full((len(texts), longest), padding)
+    mask = torch.zeros_like(batch)
+    for row, text in enumerate(texts):
+        batch[row, : text.shape[1]] = text
+        mask[row, : text.shape[1]] = 1
+    found = model(input_ids=batch, attention_mask=mask).last_hidden_state
+    return [found[row, : text.shape[1]] for row, text in enumerate(texts)]
+
+
+@torch.no_grad()
+def states_at(model: Any, text: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The last hidden states of a text whose positions are looked up at the given rows."""
+    found = model(input_ids=text, attention_mask=torch.ones_like(text), position_ids=rows[None])
+    return found.last_hidden_state[0]
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    every = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: value.detach().clone() for name, value in every.items()}
+
+
+def test_rows_of_each_method() -> None:
+    assert rows_of("gp", 10, 4).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert rows_of("rp", 10, 4).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    # The last three tokens have no row on their right.
+    assert rows_of("pi", 8, 4).tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3]
+    table = torch.tensor([[0.0, 4.0], [1.0, 0.0], [3.0, 8.0]])
+    found = interpolated(table, torch.tensor([0.0, 0.25, 1.5, 2.0], dtype=torch.float64))
+    assert found.tolist() == [[0.0, 4.0], [0.25, 3.0], [2.0, 4.0], [3.0, 8.0]]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("method", ["gp", "rp"])
+def test_tokens_of_a_long_text_have_the_rows_of_their_method(
+    architecture: str, method: str
+) -> None:
+    """The model itself, told the rows, computes the same bits."""
+    model = made(architecture)
+    own, first = positions(model), first_position(model)
+    length = 2 * own + 5
+    text = ids(length)
+    rows = rows_of(method, length, own).long() + first
+    expected = states_at(model, text, rows)
+    applied = Extension(method, length).apply(model)
+    found = states(model, text)[0]
+    assert torch.equal(found, expected)
+    assert applied.proof["positions"] == own
+    assert applied.proof["largest_error"] == 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "extension",
+    [
+        Extension("rp", 200),
+        Extension("pi", 200, kept=True),
+        Extension("pi", 100, start=20, kept=True),
+    ],
+    ids=str,
+)
+def test_short_texts_keep_their_bits(architecture: str, extension: Extension) -> None:
+    """Up to the old window, alone and beside a longer text."""
+    model = made(architecture)
+    texts = [ids(n, seed=n) for n in (1, 7, extension.start or positions(model))]
+    before = [states(model, text)[0] for text in texts]
+    extension.apply(model)
+    assert all(
+        torch.equal(states(model, text)[0], one) for text, one in zip(texts, before, strict=True)
+    )
+    together = states(model, ids(extension.window, seed=3), *texts)[1:]
+    assert all(
+        torch.allclose(one, two, atol=2e-5) for one, two in zip(together, before, strict=True)
+    )
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "RoBERTa"])
+@pytest.mark.parametrize("method", ["gp", "pi"])
+def test_a_fixed_factor_changes_short_texts(architecture: str, method: str) -> None:
+    model = made(architecture)
+    text = ids(12)
+    before = states(model, text)[0]
+    Extension(method, 2 * positions(model)).apply(model)
+    assert (states(model, text)[0] - before).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "MPNet"])
+def test_interpolated_rows_lie_between_those_of_the_model(architecture: str) -> None:
+    model = made(architecture)
+    own, first = positions(model), first_position(model)
+    table = model.embeddings.position_embeddings.weight.detach().clone()
+    proof = Extension("pi", 3 * own).apply(model).proof
+    longer = model.embeddings.position_embeddings.weight
+    assert torch.equal(longer[:first], table[:first])
+    assert torch.equal(longer[first::3], table[first:])
+    third = (2 * table[first].double() + table[first + 1].double()) / 3
+    assert torch.allclose(longer[first + 1].double(), third, atol=1e-9)
+    assert torch.equal(longer[-1], table[-1])
+    assert proof["rows_without_right_neighbor"] == 2
+    assert proof["largest_error"] <= 2**-24
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "extension", [Extension("pi", 150, kept=True), Extension("gp", 150)], ids=str
+)
+def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str, extension: Extension) -> None:
+    model = made(architecture)
+    extension.apply(model)
+    texts = [ids(n, seed=n) for n in (150, 70, 9)]
+    alone = [states(model, text)[0] for text in texts]
+    for order in ([0, 1, 2], [2, 0], [1, 2]):
+        together = states(model, *(texts[one] for one in order))
+        for one, found in zip(order, together, strict=True):
+            assert torch.allclose(found, alone[one], atol=2e-5)
+    # After any other text.
+    assert torch.equal(states(model, texts[2])[0], alone[2])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_model_is_restored_exactly(architecture: str) -> None:
+    model = made(architecture)
+    before, config = weights(model), model.config.to_dict()
+    parameters = {name: id(one) for name, one in model.named_parameters()}
+    for extension in (Extension("pi", 150, kept=True), Extension("rp", 150)):
+        applied = extension.apply(model)
+        assert model.config.max_position_embeddings > 150 - 1
+        applied.remove()
+        applied.remove()
+    assert {name: id(one) for name, one in model.named_parameters()} == parameters
+    assert all(torch.equal(one, before[name]) for name, one in weights(model).items())
+    assert model.config.to_dict() == config
+    assert "forward" not in model.__dict__
+
+
+def test_a_temperature_by_length_sees_the_length_that_is_read() -> None:
+    """At most 512 tokens it is 1; of 600 it is log 512 / log 600."""
+    model = make("BERT", max_position_embeddings=512)
+    with torch.no_grad():
+        model.embeddings.position_embeddings.weight.mul_(10)
+    policy = parse({"length": "logn"})
+    Extension("rp", 600).apply(model)
+    text = ids(600)
+    plain = states(model, text)[0]
+    with Injection(model, policy) as injection:
+        assert not injection.policy.is_baseline
+        assert not torch.allclose(states(model, text)[0], plain, atol=1e-4)
+        assert torch.equal(states(model, text[:, :100])[0], states(model, text[:, :100])[0])
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "DeBERTa-v2", "T5"])
+def test_a_model_without_a_table_is_refused_and_left_alone(architecture: str) -> None:
+    model = make(architecture)
+    with pytest.raises(InjectionError, match="0 tables of absolute positions"):
+        Extension("pi", 128).apply(model)

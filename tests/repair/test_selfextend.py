@@ -1,0 +1,207 @@
+"""SelfExtend: the table of distances, attention by it, batches, and temperatures on top."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from exactness import make
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lcbench.repair.extension import Extension
+from lcbench.repair.selfextend import IMPLEMENTATION, Groups
+from lcbench.system.thirdparty import attention_implementation
+from lcbench.tempscale.inject import Injection
+from lcbench.tempscale.policy import parse
+from lcbench.tempscale.unpadded import boundaries, register
+
+# Cohere rotates neighboring dimensions, the others those that are half of them apart.
+CAUSAL = ("Llama", "Qwen3", "Mistral")
+BIDIRECTIONAL = ("NomicBERT", "ModernBERT")
+
+
+def ids(length: int) -> torch.Tensor:
+    return torch.randint(3, 120, (1, length), generator=torch.Generator().manual_seed(length))
+
+
+@torch.no_grad()
+def states(model: Any, *texts: torch.Tensor, left: bool = False) -> list[torch.Tensor]:
+    """The last hidden states of texts that share a batch, padding left out."""
+    longest = max(text.shape[1] for text in texts)
+    batch = torch.zeros(len(texts), longest, dtype=torch.long)
+    mask = torch.zeros_like(batch)
+    for row, text in enumerate(texts):
+        read = slice(longest - text.shape[1], longest) if left else slice(0, text.shape[1])
+        batch[row, read] = text
+        mask[row, read] = 1
+    found = model(input_ids=batch, attention_mask=mask).last_hidden_state
+    return [found[row][mask[row].bool()] for row in range(len(texts))]
+
+
+def test_the_table_of_distances() -> None:
+    """Those of the paper's example, and their mirror image."""
+    groups = Groups(2, 4, torch.ones(1), "halves", only_whole=False)
+    places = torch.arange(10)
+    table = -groups.distances(places, places)
+    assert table[0].tolist() == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6]
+    assert table[4].tolist() == [-4, -3, -2, -1, 0, 1, 2, 3, 4, 4]
+    assert torch.equal(table, -table.T)
+    # With groups of one token, or where all are neighbors, they are as they were.
+    plain = places[:, None] - places
+    for group, neighbors in ((1, 4), (3, 10)):
+        groups = Groups(group, neighbors, torch.ones(1), "halves", only_whole=False)
+        assert torch.equal(groups.distances(places, places), plain)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_all_distances_within_the_reach_are_below_the_old_window(factor: int) -> None:
+    extension = Extension("selfextend", 512 * factor)
+    groups = Groups(*extension.groups(512), torch.ones(1), "halves", only_whole=False)
+    places = torch.arange(extension.reach(512))
+    assert groups.distances(places[-1:], places).max() <= 512
+
+
+@pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
+@pytest.mark.parametrize(("group", "neighbors"), [(1, 5), (4, 200)])
+def test_with_groups_of_one_or_only_neighbors_it_is_the_model(
+    architecture: str, group: int, neighbors: int
+) -> None:
+    model, text = make(architecture), ids(60)
+    before = states(model, text)[0]
+    Extension("selfextend", 128, group=group, neighbors=neighbors).apply(model)
+    assert torch.allclose(states(model, text)[0], before, atol=2e-5)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Cohere", "NomicBERT", "ModernBERT", "Qwen3"])
+def test_attention_is_that_of_the_table(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a model whose own rotation is done for each pair of tokens at its distance."""
+    model = make(architecture).double() if architecture != "Cohere" else cohere()
+    text = ids(60)
+    expected = by_the_table(model, text, group=3, neighbors=16, monkeypatch=monkeypatch)
+    before = states(model, text)[0]
+    applied = Extension("selfextend", 120, group=3, neighbors=16).apply(model)
+    found = states(model, text)[0]
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-5
+    assert (before - expected).abs().max() / expected.abs().max() > 1e-3
+    assert applied.proof["rotation"] == ("pairs" if architecture == "Cohere" else "halves")
+    assert applied.proof["largest_error"] < 1e-5
+
+
+def cohere() -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.CohereConfig(
+        **sizes,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        vocab_size=120,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    model = transformers.CohereModel(config).eval().double()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "q_proj" in name or "k_proj" in name:
+                torch.nn.init.normal_(weight, std=0.25)
+    return model
+
+
+def by_the_table(
+    model: Any, text: torch.Tensor, group: int, neighbors: int, monkeypatch: pytest.MonkeyPatch
+) -> torch.Tensor:
+    """Return states where every pair of tokens is rotated by the model's own rotary function.
+
+    For each distance of the table it rotates the key alone, by minus the distance.
+    """
+    source = sys.modules[type(model).__module__]
+    rotate = source.apply_rotary_pos_emb
+    groups = Groups(group, neighbors, torch.ones(1), "halves", only_whole=False)
+    places = torch.arange(text.shape[1])
+    table = groups.distances(places, places)
+    nested = "rope_type" not in model.config.rope_parameters
+    layer_type = {"layer_type": "full_attention"} if nested else {}
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **kw: Any):
+        heads = query.shape[1] // key.shape[1]
+        key, value = (one.repeat_interleave(heads, 1) for one in (key, value))
+        if kw.get("sliding_window") is not None and nested:
+            wave = model.rotary_emb(query, places[None], layer_type="sliding_attention")
+            turned = rotate(query, key, *wave)
+            products = turned[0] @ turned[1].transpose(-1, -2)
+        else:
+            products = torch.empty(*query.shape[:3], query.shape[2], dtype=query.dtype)
+            for i in range(len(places)):
+                wave = model.rotary_emb(query, -table[i][None], **layer_type)
+                turned = rotate(query, key, *wave)[1]
+                products[:, :, i] = torch.einsum("bhd,bhnd->bhn", query[:, :, i], turned)
+        apart = places[:, None] - places
+        allowed = torch.ones_like(apart, dtype=torch.bool)
+        if kw.get("sliding_window") is not None:
+            allowed = apart.abs() < kw["sliding_window"]
+        if getattr(module, "is_causal", False):
+            allowed &= apart >= 0
+        logits = (products * scaling).masked_fill(~allowed, float("-inf"))
+        return (torch.softmax(logits, -1) @ value).transpose(1, 2), None
+
+    name = attention_implementation(model.config)
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "apply_rotary_pos_emb", lambda q, k, *a, **kw: (q, k))
+        for kind in {type(one) for one in model.modules()}:
+            if hasattr(kind, "rotary_fn"):
+                patched.setattr(kind, "rotary_fn", staticmethod(lambda q, k, *a, **kw: (q, k)))
+        patched.setitem(ALL_ATTENTION_FUNCTIONS, name, attend)
+        return states(model, text)[0]
+
+
+@pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
+def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str) -> None:
+    """With padding on either side, and without: groups are counted from a text's first token."""
+    model = make(architecture)
+    texts = [ids(n) for n in (101, 64, 9)]
+    Extension("selfextend", 128).apply(model)
+    alone = [states(model, text)[0] for text in texts]
+    for order, left in (([0, 1, 2], False), ([2, 0], True), ([1, 0], True)):
+        together = states(model, *(texts[one] for one in order), left=left)
+        for one, found in zip(order, together, strict=True):
+            assert torch.allclose(found, alone[one], atol=3e-5)
+    assert torch.equal(states(model, texts[2])[0], alone[2])
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "NomicBERT", "ModernBERT"])
+def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
+    model = make(architecture, attn_implementation=register())
+    lengths = (101, 40)
+    texts = [ids(n) for n in lengths]
+    Extension("selfextend", 128).apply(model)
+    row = torch.cat(texts, dim=1)
+    places = torch.cat([torch.arange(n) for n in lengths])[None]
+    with torch.no_grad():
+        found = model(input_ids=row, position_ids=places, **boundaries(lengths)).last_hidden_state
+    for text, part in zip(texts, found[0].split(lengths), strict=True):
+        assert torch.allclose(part, states(model, text)[0], atol=3e-5)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "ModernBERT"])
+@pytest.mark.parametrize("policy", [0.7, {"length": {0: 1.0, 20: 0.5}}], ids=str)
+def test_a_temperature_divides_the_logits_of_the_groups(architecture: str, policy: Any) -> None:
+    """The proof of a temperature takes them into account, also where the probe is grouped."""
+    model, text = make(architecture), ids(60)
+    Extension("selfextend", 128, group=3, neighbors=4, start=60).apply(model)
+    before = states(model, text)[0]
+    with Injection(model, parse(policy)) as injection:
+        assert injection.proof.largest_error < 1e-5
+        assert not torch.allclose(states(model, text)[0], before, atol=1e-3)
+    assert torch.equal(states(model, text)[0], before)
+
+
+@pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
+def test_a_model_is_restored(architecture: str) -> None:
+    model, text = make(architecture), ids(60)
+    before, name = states(model, text)[0], attention_implementation(model.config)
+    applied = Extension("selfextend", 128).apply(model)
+    assert attention_implementation(model.config) == IMPLEMENTATION
+    applied.remove()
+    assert attention_implementation(model.config) == name
+    assert torch.equal(states(model, text)[0], before)
+    assert not any("_lcbench_selfextend" in module.__dict__ for module in model.modules())
