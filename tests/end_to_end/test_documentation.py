@@ -80,7 +80,8 @@ PROGRAMS = {".", "conda", "pip", "python", "python3", "uv"}
 def test_every_page_has_its_lines() -> None:
     assert len(COMMANDS) >= 40
     assert set(RUN) | set(TYPED) <= set(COMMANDS)
-    assert all(languages <= {"bash", "bibtex", "python", "text", "yaml"} for languages in fences())
+    known = {"bash", "bibtex", "json", "python", "text", "yaml"}
+    assert all(languages <= known for languages in fences())
 
 
 def fences() -> list[set[str]]:

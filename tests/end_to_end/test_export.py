@@ -56,9 +56,26 @@ def test_what_is_exported_needs_no_lcbench(run, tmp_path: Path, minilm_folder: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at-0.8", "found.npy"]
 
 
+def test_temperatures_of_heads_are_exported(tmp_path: Path, make_model) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = make_model("bert")
+    heads = {"model": f"local/{folder.name}", "layers": 2, "heads": 4}
+    heads["tau"] = [[0.5, 1, 1.4, 0.8], [1, 0.6, 0.9, 0.7]]
+    out = lcbench.export(folder, {"heads": heads}, tmp_path / "by-head", offline=True)
+    found = SentenceTransformer(str(out), device="cpu").encode(TEXTS)
+    model = SentenceTransformer(str(folder), device="cpu")
+    with lcbench.inject(model, {"heads": heads}):
+        expected = model.encode(TEXTS)
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "its own temperature for each head of each layer" in " ".join(card.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["tau={heads: none.json}", "out=new"], "none.json}: the file cannot be read"),
         (["tau={query: 0.8, document: 1.0}", "out=new"], "differ for queries and documents"),
         (
             ["tau={length: {0: 1.0, 128: 0.8}}", "out=new"],

@@ -19,6 +19,7 @@ from commands import without_slow_steps
 from end_to_end_support import SMALL, SMALL_WITH_WORKERS, Finished, json_results
 
 from lcbench.tasks.registry import registry
+from lcbench.tempscale.policy import parse
 
 CELLS_A_POLICY = 8
 
@@ -216,9 +217,13 @@ def test_results_on_other_data_are_not_taken_for_these(
 
 
 def test_policies_of_every_kind(run, tmp_path: Path, make_model: Callable[[str], Path]) -> None:
+    name = f"local/{make_model('bert').name}"
+    heads = {"model": name, "layers": 2, "heads": 4, "tau": [[0.8, 1, 1.2, 1]] * 2}
+    (tmp_path / "heads.json").write_text(json.dumps(heads))
     policies = (
         "tau=[{query: 0.8, document: 1.0}, {layers: {0: 1.0, 1: 0.8}}, "
-        "{length: {0: 1.0, 24: 0.8}}, {length: {logn: 16}}, {query: 0.9, document: 0.9}]"
+        "{length: {0: 1.0, 24: 0.8}}, {length: {logn: 16}}, {length: {infoscale: 16}}, "
+        "{length: {yarn: 16}}, {heads: heads.json}, {query: 0.9, document: 0.9}]"
     )
     model = f"model={make_model('bert')}"
     tasks = "tasks=[DocstringReranking,DocstringModuleClusteringS2S]"
@@ -231,6 +236,9 @@ def test_policies_of_every_kind(run, tmp_path: Path, make_model: Callable[[str],
         "tau_layers_0=1,1=0.8",
         "tau_length_0=1,24=0.8",
         "tau_length_logn_16",
+        "tau_length_infoscale_16",
+        "tau_length_yarn_16",
+        f"tau_{parse({'heads': heads}).canonical}",
         "tau_0.9",
     }
     (protocol,) = (tmp_path / "runs").glob("paper-*")

@@ -404,6 +404,19 @@ def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Pat
         assert thawed.mirror == asked.mirror.absolute()
 
 
+def test_a_frozen_request_holds_the_temperatures_of_heads(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    content = {"model": "m", "layers": 1, "heads": 2, "tau": [[0.8, 0.9]], "made": {"by": "hand"}}
+    path.write_text(json.dumps(content))
+    asked = read(f"tau={{heads: {path}}}")
+    frozen = settings_frozen.freeze(asked)
+    path.write_text("changed since")
+    thawed = settings_frozen.thaw(json.loads(json.dumps(frozen)), tmp_path)
+    assert thawed.repairs == asked.repairs
+    assert thawed.repairs[1].policy.written()["heads"]["made"] == {"by": "hand"}
+    assert settings_frozen.freeze(thawed) == frozen
+
+
 @pytest.mark.parametrize(
     ("words", "key"),
     [

@@ -116,12 +116,28 @@ REFUSED_BY_TRANSFORMERS = {
 UNPADDED = register()
 NEVER_UNPADDED = {*(name for name, _ in REFUSED_BY_TRANSFORMERS), "T5"}
 
+# Temperatures by layer and head.
+BY_HEAD = [[0.5, 1.0, 1.4, 0.8], [1.2, 0.6, 0.9, 0.7]]
+EVEN = [[0.7, 0.7, 0.9, 0.9], [1.1, 1.1, 0.6, 0.6]]
+
+
+def heads_file(taus: Sequence[Any], lengths: Sequence[int] | None = None) -> dict[str, Any]:
+    """Return the content of a file of temperatures by head for the models here."""
+    tau = list(taus) if lengths else taus[0]
+    shape = {"layers": LAYERS, "heads": len(taus[0][0])}
+    return {"model": "tiny", **shape, "lengths": lengths, "tau": tau}
+
+
 POLICIES: dict[str, Any] = {
     "constant": 0.7,
     "role": {"query": 0.7, "document": 1.3},
     "layers": {"layers": {0: 1.0, 1: 0.7}},
     "steps": {"length": {0: 1.0, 10: 0.9, 16: 0.6}},
     "logn": {"length": {"logn": 4}},
+    "infoscale": {"length": {"infoscale": 4}},
+    "heads": {"heads": heads_file([BY_HEAD])},
+    # At 24 tokens as given, at 15 between the two, at 7 as at the first length.
+    "heads by length": {"heads": heads_file([BY_HEAD, EVEN], [9, 24])},
 }
 # Largest relative error, by dtype.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -205,16 +221,27 @@ def unpadded_batch(model: Any, lengths: Sequence[int] = LENGTHS) -> dict[str, An
     }
 
 
-def temperatures(policy: str, role: str, lengths: Sequence[int] = LENGTHS) -> list[list[float]]:
-    """Return τ by layer and text, as the policy says, written out by hand."""
+def temperatures(policy: str, role: str, lengths: Sequence[int] = LENGTHS) -> list[Any]:
+    """Return τ by layer and text, and head where these differ, as the policy says, by hand."""
     texts = len(lengths)
-    by_layer_and_text = {
+    shares = [min(1.0, max(0.0, math.log(n / 9) / math.log(24 / 9))) for n in lengths]
+    by_layer_and_text: dict[str, list[Any]] = {
         "none": [[1.0] * texts] * LAYERS,
         "constant": [[0.7] * texts] * LAYERS,
         "role": [[0.7 if role == "query" else 1.3] * texts] * LAYERS,
         "layers": [[1.0] * texts, [0.7] * texts],
         "steps": [[0.6 if n >= 16 else 0.9 if n >= 10 else 1.0 for n in lengths]] * LAYERS,
         "logn": [[math.log(4) / math.log(n) for n in lengths]] * LAYERS,
+        # All heads have 8 dimensions.
+        "heads": [[layer] * texts for layer in BY_HEAD],
+        "heads by length": [
+            [
+                [a ** (1 - share) * b**share for a, b in zip(first, last, strict=True)]
+                for share in shares
+            ]
+            for first, last in zip(BY_HEAD, EVEN, strict=True)
+        ],
+        "infoscale": [[((1 - 4**-0.25) / (1 - n**-0.25)) ** 0.5 for n in lengths]] * LAYERS,
     }
     return by_layer_and_text[policy]
 
@@ -233,12 +260,12 @@ def is_masked(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iterator[None]:
+def reference_attention(model: Any, taus: list[Any], kept: bool) -> Iterator[None]:
     """Let a model compute attention by the formula in float64, layer by layer.
 
     Args:
         model: of any dtype, which the results are rounded to.
-        taus: by layer and text.
+        taus: by layer and text, and head where these differ.
         kept: whether a position bias is left undivided.
     """
     calls = 0
@@ -246,9 +273,9 @@ def reference_attention(model: Any, taus: list[list[float]], kept: bool) -> Iter
 
     def next_tau() -> Tensor:
         nonlocal calls
-        tau = torch.tensor(taus[calls % LAYERS], dtype=torch.float64).view(-1, 1, 1, 1)
+        tau = torch.tensor(taus[calls % LAYERS], dtype=torch.float64)
         calls += 1
-        return tau
+        return tau.view(len(tau), -1, 1, 1)
 
     def attend(
         module: nn.Module,

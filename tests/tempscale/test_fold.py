@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import ARCHITECTURES, make, states
+from exactness import ARCHITECTURES, BY_HEAD, EVEN, heads_file, make, states
 from torch import Tensor, nn
 
 import lcbench
@@ -17,10 +17,17 @@ from lcbench.tempscale.policy import parse
 TOLERANCE = 1e-10
 FLOAT32_INSIDE = dict.fromkeys(("ModernBERT", "Gemma 2", "Gemma 3"), 1e-6)
 BY_LAYER = {"layers": {0: 0.9, 1: 0.7}}
+OF_HEADS = {"heads": heads_file([BY_HEAD])}
+# The same in both layers, which may share a position bias.
+ALIKE = {"heads": heads_file([BY_HEAD[:1] * 2])}
 # Layers that share what would have to be divided differently for each.
 SHARED = {"T5": "share one position bias", "MPNet": "share one position bias"} | {
     "Gemma 2": "share one cap of their logits"
 }
+# Heads that share it.
+SHARED_BY_HEADS = {"Gemma 2": "the heads of Gemma2Model share one cap"} | dict.fromkeys(
+    ("Qwen3", "Gemma 3"), "normalises the queries of all heads with the same weights"
+)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -55,6 +62,16 @@ def test_folded_layers_are_the_injected_ones(architecture: str) -> None:
     assert difference_from_injected(architecture, BY_LAYER) < tolerance_of(architecture)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_folded_heads_are_the_injected_ones(architecture: str) -> None:
+    if architecture in SHARED_BY_HEADS:
+        with pytest.raises(RequestError, match=SHARED_BY_HEADS[architecture]):
+            fold(make(architecture), parse(OF_HEADS))
+        return
+    value = ALIKE if architecture in SHARED else OF_HEADS
+    assert difference_from_injected(architecture, value) < tolerance_of(architecture)
+
+
 @pytest.mark.parametrize(("architecture", "reason"), SHARED.items())
 def test_layers_that_share_a_bias_or_a_cap_are_refused(architecture: str, reason: str) -> None:
     model = make(architecture)
@@ -64,7 +81,7 @@ def test_layers_that_share_a_bias_or_a_cap_are_refused(architecture: str, reason
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
 
 
-@pytest.mark.parametrize("value", [0.7, BY_LAYER], ids=str)
+@pytest.mark.parametrize("value", [0.7, BY_LAYER, OF_HEADS], ids=str)
 @pytest.mark.parametrize("architecture", ["T5", "MPNet"])
 def test_a_kept_bias_can_be_folded(architecture: str, value: Any) -> None:
     assert difference_from_injected(architecture, value, kept=True) < TOLERANCE
@@ -75,7 +92,11 @@ def test_a_kept_bias_can_be_folded(architecture: str, value: Any) -> None:
     [
         ({"query": 0.8, "document": 0.9}, "would have to differ for queries and documents"),
         ({"length": {10: 0.8}}, "a length-dependent temperature cannot be stored in weights"),
-        ({"length": {"logn": 8}}, "a length-dependent temperature cannot be stored in weights"),
+        (
+            {"heads": heads_file([BY_HEAD, EVEN], [4, 30])},
+            "a length-dependent temperature cannot be stored in weights",
+        ),
+        ({"length": {"yarn": 8}}, "a length-dependent temperature cannot be stored in weights"),
     ],
 )
 def test_what_differs_by_text_is_refused(value: Any, reason: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engines import encoder_of
-from exactness import weights_of
+from exactness import BY_HEAD, EVEN, UNPADDED, heads_file, make, states, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mteb.types import PromptType
@@ -22,6 +22,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 import lcbench
 from lcbench.errors import InjectionError, RequestError
+from lcbench.tempscale.attend import LAYER_ATTRIBUTE
+from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import ByRole, parse
 
 ARCHITECTURES = ("bert", "roberta", "t5")
@@ -290,8 +292,31 @@ def test_logn_counts_the_tokens_that_are_read(make_model: Callable[[str], Path])
             assert apart(found[row], model.encode([texts[row]])[0]) < 1e-6
 
 
+@pytest.mark.parametrize("back_end", [*BACK_ENDS, UNPADDED])
+@pytest.mark.parametrize("formula", ["logn", "infoscale", "yarn"])
+def test_up_to_its_base_a_formula_is_the_baseline_to_the_bit(formula: str, back_end: str) -> None:
+    model = make("BERT")
+    model.set_attn_implementation(back_end)
+    lengths = (24, 15, 7)
+    untouched = states(model, lengths)
+    with lcbench.inject(model, {"length": {formula: 15}}):
+        found = states(model, lengths)
+    assert torch.equal(found[24:], untouched[24:])
+    assert relative(found[:24], untouched[:24]) > 1e-3
+
+
 @pytest.mark.parametrize(
-    "policy", [0.7, {"layers": {1: 0.7}}, {"length": {0: 0.9, 20: 0.7}}], ids=str
+    "policy",
+    [
+        0.7,
+        {"layers": {1: 0.7}},
+        {"length": {0: 0.9, 20: 0.7}},
+        {"length": {"infoscale": 6}},
+        {"length": {"yarn": 6}},
+        {"heads": heads_file([BY_HEAD])},
+        {"heads": heads_file([BY_HEAD, EVEN], [4, 30])},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet", "deberta", "t5"])
 def test_company_and_padding_change_no_embedding(
@@ -307,6 +332,14 @@ def test_company_and_padding_change_no_embedding(
     assert apart(backwards, alone) < NOISE_FLOOR
 
 
+def first_layer_of(injection: Injection) -> Tensor:
+    """Return what the first layer divides its queries by in this run."""
+    layer = getattr(injection._modules[0], LAYER_ATTRIBUTE)
+    found = injection.temperature(layer)
+    assert isinstance(found, Tensor)
+    return found
+
+
 def test_temperatures_by_length_are_found_without_asking_the_device() -> None:
     """What a text gets is looked up where its length is counted: a meta tensor has no numbers."""
     transformer = tiny_transformer("bert")
@@ -320,8 +353,7 @@ def test_temperatures_by_length_are_found_without_asking_the_device() -> None:
             ({"input_ids": ids, "cu_seq_lens_q": boundaries}, (1, 1, 60, 1)),
         ):
             injection._find_rows((), given)
-            rows = injection._run.rows
-            assert rows is not None
+            rows = first_layer_of(injection)
             assert (rows.shape, rows.dtype, rows.device.type) == (shape, torch.float32, "meta")
 
 
@@ -344,8 +376,7 @@ def test_temperatures_by_length_are_those_of_the_policy() -> None:
         assert injection.proof.tau == ((policy.of_length(64), 1.0),) * 2
         for given, lengths in cases:
             injection._find_rows((), given)
-            rows = injection._run.rows
-            assert rows is not None
+            rows = first_layer_of(injection)
             expected = torch.tensor([policy.of_length(n) for n in lengths], dtype=torch.float32)
             assert torch.equal(rows.flatten(), expected)
 
@@ -367,7 +398,7 @@ def test_temperatures_by_length_in_float32_change_no_embedding(
         assert injection._taus is not None
         assert injection._taus.dtype == torch.float32
         taus = [injection.policy.of_length(tokens) for tokens in range(100)]
-        injection._taus = torch.tensor(taus, dtype=torch.float64)
+        injection._taus = torch.tensor(taus, dtype=torch.float64).view(-1, 1, 1)
         double = similarities()
     assert np.abs(single - double).max() < 1e-6
     assert np.abs(single - similarities()).max() > 1e-3

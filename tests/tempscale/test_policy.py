@@ -1,26 +1,31 @@
 """Temperature policies and their canonical form."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lcbench.errors import RequestError
 from lcbench.tempscale.policy import (
     BASELINE,
+    ByFormula,
     ByLayer,
     ByLength,
     ByRole,
     Constant,
-    LogLength,
     ModelShape,
     Policy,
     parse,
     parse_all,
 )
 
-BERT = ModelShape(layers=12, window=512, position_bias=False)
-T5 = ModelShape(layers=12, window=512, position_bias=True)
+BERT = ModelShape(layers=12, window=512, position_bias=False, head_size=64)
+T5 = ModelShape(layers=12, window=512, position_bias=True, head_size=64)
+LONG = ModelShape(layers=12, window=8192, position_bias=False, head_size=64)
+FORMULAS = ("logn", "infoscale", "yarn")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +84,10 @@ POLICIES: list[tuple[Any, Policy, str]] = [
         ByLength(((0, 1.0), (256, 0.9), (512, 0.8))),
         "length_0=1,256=0.9,512=0.8",
     ),
-    ({"length": "logn"}, LogLength(512), "length_logn_512"),
-    ({"length": {"logn": 128}}, LogLength(128), "length_logn_128"),
+    ({"length": "logn"}, ByFormula("logn", 512), "length_logn_512"),
+    ({"length": {"logn": 128}}, ByFormula("logn", 128), "length_logn_128"),
+    ({"length": {"infoscale": 256}}, ByFormula("infoscale", 256), "length_infoscale_256"),
+    ({"length": "yarn"}, ByFormula("yarn", 512), "length_yarn_512"),
 ]
 
 
@@ -106,7 +113,7 @@ def test_a_policy_and_its_canonical_form(value: Any, policy: Policy, canonical: 
         # A step that changes nothing is none.
         ({"layers": {0: 1.0, 3: 1.0, 6: 0.8, 9: 0.8}}, {"layers": {6: 0.8}}),
         ({"length": {512: 0.8, 256: 0.9}}, {"length": {0: 1, 256: 0.9, 300: 0.9, 512: 0.8}}),
-        ({"length": "logn"}, {"length": {"logn": 512}}),
+        *(({"length": rule}, {"length": {rule: 512}}) for rule in FORMULAS),
     ],
 )
 def test_equal_policies_are_equal_however_they_are_written(one: Any, other: Any) -> None:
@@ -150,13 +157,17 @@ def test_what_is_1_everywhere_is_the_baseline(value: Any) -> None:
         ({"layers": {}}, "layers takes steps, such as"),
         ({"layers": 0.8}, "layers takes steps, such as"),
         ({"length": {}}, "length takes steps, such as"),
-        ({"length": "log"}, "length takes steps, such as"),
+        ({"length": 0.8}, "length takes steps, such as"),
+        ({"length": "log"}, r"one of logn, infoscale, yarn, .* Did you mean logn\?"),
+        ({"length": "yarm"}, r"Did you mean yarn\?"),
         ({"layers": {-1: 0.8}}, "-1 is not a whole number of at least 0"),
         ({"layers": {1.5: 0.8}}, "1.5 is not a whole number of at least 0"),
         ({"layers": {True: 0.8}}, "True is not a whole number of at least 0"),
         ({"length": {"-3": 0.8}}, "-3 is not a whole number of at least 0"),
         ({"length": {"logn": 1}}, "logn takes a length of at least 2 tokens"),
         ({"length": {"logn": 2.5}}, "logn takes a length of at least 2 tokens"),
+        ({"length": {"infoscale": True}}, "infoscale takes a length of at least 2 tokens"),
+        ({"length": {"yarn": "512"}}, "yarn takes a length of at least 2 tokens"),
         ({"length": {"logn": 512, 0: 1.0}}, "logn is not a whole number of at least 0"),
         ({"query": 0}, r"tau=\{query: 0\}: 0 is not a temperature"),
         ({"layers": {0: -0.8}}, "-0.8 is not a temperature"),
@@ -210,9 +221,58 @@ def test_a_step_beyond_the_window_is_refused() -> None:
     assert parse({"length": {9999: 0.8}}).resolve(unlimited).values() == (1.0, 0.8)
 
 
-def test_logn_at_a_window_that_it_does_not_reach_beyond_is_the_baseline() -> None:
-    assert parse({"length": "logn"}).resolve(BERT) == BASELINE
-    assert parse({"length": {"logn": 511}}).resolve(BERT) == LogLength(511)
+@pytest.mark.parametrize(
+    ("formula", "at_1024", "at_4096"),
+    [("logn", 0.900, 0.750), ("infoscale", 0.954, 0.880), ("yarn", 0.875, 0.685)],
+)
+def test_formulas_have_the_published_values(formula: str, at_1024: float, at_4096: float) -> None:
+    policy = parse({"length": formula}).resolve(LONG)
+    assert policy.of_length(1024) == pytest.approx(at_1024, abs=5e-4)
+    assert policy.of_length(4096) == pytest.approx(at_4096, abs=5e-4)
+
+
+@given(
+    formula=st.sampled_from(FORMULAS),
+    base=st.integers(2, 8191),
+    head_size=st.integers(1, 256),
+    tokens=st.integers(0, 10**6),
+)
+def test_formulas_are_1_up_to_their_base_and_fall_beyond_it(
+    formula: str, base: int, head_size: int, tokens: int
+) -> None:
+    shape = ModelShape(layers=2, window=8192, position_bias=False, head_size=head_size)
+    policy = parse({"length": {formula: base}}).resolve(shape)
+    tau = policy.of_length(tokens)
+    assert tau is not None
+    if tokens <= base:
+        assert tau == 1.0
+    else:
+        following = policy.of_length(tokens + 1)
+        assert following is not None
+        # As heads grow, InfoScale's limit is 1 - log base / log n; of few dimensions it has its
+        # least value soon, and then only rounding makes a difference.
+        assert 0 < following <= tau <= 1.0
+
+
+def test_infoscale_takes_the_size_of_heads_from_the_model() -> None:
+    policy = parse({"length": {"infoscale": 256}})
+    small = replace(LONG, head_size=8)
+    assert policy.resolve(small) == ByFormula("infoscale", 256, 8)
+    assert policy.resolve(small).canonical == policy.resolve(LONG).canonical == policy.canonical
+    # √((1 - 256^(-1/4)) / (1 - 4096^(-1/4))) = √((3/4) / (7/8))
+    assert policy.resolve(small).of_length(4096) == pytest.approx((6 / 7) ** 0.5)
+    unknown = policy.resolve(replace(LONG, head_size=None))
+    with pytest.raises(RequestError, match="the size of the attention heads, which the model's"):
+        unknown.of_length(4096)
+    assert parse({"length": {"yarn": 256}}).resolve(LONG) == ByFormula("yarn", 256)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_formula_at_a_window_that_it_does_not_reach_beyond_is_the_baseline(formula: str) -> None:
+    assert parse({"length": formula}).resolve(BERT) == BASELINE
+    within = parse({"length": {formula: 511}})
+    assert within.resolve(BERT).written() == within.written() == {"length": {formula: 511}}
+    assert not within.resolve(BERT).is_baseline
 
 
 def test_keeping_a_bias_counts_only_where_there_is_one() -> None:

@@ -54,9 +54,9 @@ def export(
 
     Args:
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
-        tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`). Policies by
-            role or by text length cannot be built into weights: see `lcbench.inject`. None: 1,
-            with `extend` or `correct`.
+        tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`) or head
+            (`{"heads": "heads.json"}`). Policies by role or by text length cannot be built into
+            weights: see `lcbench.inject`. None: 1, with `extend` or `correct`.
         out: folder to create.
         extend: a context extension that weights and configuration can hold: `{"pi": 1024}`,
             `{"yarn": 4096}`.

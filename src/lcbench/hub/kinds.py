@@ -9,6 +9,7 @@ from lcbench.errors import RequestError
 from lcbench.hub.model_files import ADAPTER, base_model, modules, read_object
 
 WITHOUT_ATTENTION = ("StaticEmbedding", "WordEmbeddings", "BoW")
+ROUTERS = ("Router", "Asym")
 # `architectures` of transformers checkpoints of other kinds.
 _OTHER_TASKS = re.compile(
     r"\w*For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"

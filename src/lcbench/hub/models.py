@@ -30,11 +30,17 @@ from lcbench.hub.cache import (
     why_not_fetched,
     withheld_token,
 )
-from lcbench.hub.kinds import WITHOUT_ATTENTION, refuse_adapter, refuse_other_kinds, refuse_pickles
+from lcbench.hub.kinds import (
+    ROUTERS,
+    WITHOUT_ATTENTION,
+    refuse_adapter,
+    refuse_other_kinds,
+    refuse_pickles,
+)
 from lcbench.hub.model_files import read_object, transformer_folder
+from lcbench.hub.shapes import hidden_size, shape_in_files
 from lcbench.hub.windows import (
     NO_LIMIT,
-    position_kind,
     positions_of,
     stated_window,
     window_in_files,
@@ -66,9 +72,8 @@ _TOKENIZER_FILES = (
     ("sentencepiece.bpe.model",),
     ("tokenizer.model",),
 )
-# Modules of sentence-transformers without configuration, and with a differently named one.
+# Modules of sentence-transformers without configuration.
 _WITHOUT_CONFIG = ("Normalize",)
-_ROUTERS = ("Router", "Asym")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -228,14 +233,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         positions=positions,
         # Requesting the model's own window by number is the same protocol as not requesting one.
         window=None if window == own else window,
-        shape=ModelShape(
-            layers=_layers(config),
-            window=window or own,
-            position_bias="relative_attention_num_buckets" in config,
-            dimensions=_embedding_dimensions(folder, config),
-            positions=positions,
-            position_kind=position_kind(config),
-        ),
+        shape=shape_in_files(name, revision, folder, config, window or own, positions),
         contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
         pooling=pooling,
         assumed_pooling=assumed,
@@ -265,7 +263,7 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
         RequestError: its configuration is not JSON.
     """
     config = read_object(transformer_folder(located.folder) / "config.json")
-    hidden = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
+    hidden = hidden_size(config)
     if located.shape.layers is not None and hidden is not None:
         return Dimensions(located.shape.layers, hidden, located.shape.window)
     return _stated(located.settings)
@@ -568,32 +566,4 @@ def _config_of(kind: str) -> str | None:
     short = kind.rpartition(".")[2]
     if short in _WITHOUT_CONFIG or short in WITHOUT_ATTENTION:
         return None
-    return "router_config.json" if short in _ROUTERS else "config.json"
-
-
-def _embedding_dimensions(folder: Path, config: dict[str, Any]) -> int | None:
-    """Return the dimensions of an embedding by a model's files; None if they do not say."""
-    found = _first_count(config, "hidden_size", "d_model", "dim", "n_embd")
-    for module in contents.modules(folder):
-        kind = module["type"].rpartition(".")[2]
-        if kind in _ROUTERS:
-            return None
-        if kind in ("Dense", "Pooling") and module["path"]:
-            own = read_object(folder / module["path"] / "config.json")
-            if kind == "Dense":
-                found = _first_count(own, "out_features")
-            elif found is not None:
-                # Several modes are concatenated.
-                modes = [key for key in own if key.startswith("pooling_mode_") and own[key] is True]
-                found *= max(1, len(modes))
-    return found
-
-
-def _layers(config: dict[str, Any]) -> int | None:
-    """Return the number of layers in a model's configuration."""
-    return _first_count(config, "num_hidden_layers", "num_layers", "n_layers", "n_layer")
-
-
-def _first_count(config: dict[str, Any], *names: str) -> int | None:
-    """Return the first of some keys' values in a configuration that is a whole number."""
-    return next((int(config[name]) for name in names if isinstance(config.get(name), int)), None)
+    return "router_config.json" if short in ROUTERS else "config.json"

@@ -55,7 +55,7 @@ largest component.
 """
 _TEMPERATURE = """An attention temperature is written into its weights
 (TempScale, [arXiv:2410.24200](https://arxiv.org/abs/2410.24200)): every attention layer computes
-softmax((scale · QKᵀ + bias) / τ) with τ = {policy}. The query projections were divided by τ{bias};
+softmax((scale · QKᵀ + bias) / τ) with {policy}. The query projections were divided by τ{bias};
 everything else is unchanged.
 """
 _EXTENSION = """It reads {window} tokens of a text instead of {own} ({extension}; LongEmbed,
@@ -77,8 +77,8 @@ def export(
 
     Args:
         model: the model to change.
-        repair: a temperature, or temperatures by layer; a context extension; a correction that is
-            fitted on a set of texts; or several of them.
+        repair: a temperature, or temperatures by layer or head; a context extension; a correction
+            that is fitted on a set of texts; or several of them.
         out: folder to write.
         offline: whether the network must not be used.
         mirror: a folder that is searched for the model first, if any.
@@ -242,7 +242,10 @@ def _card(located: LocatedModel, repair: Repair, fitted: Fitted | None, error: f
     if not policy.is_baseline:
         divided = located.shape.position_bias and not policy.keeps_bias
         bias = " and so was the position bias" if divided else ""
-        parts.append(_TEMPERATURE.format(policy=policy.canonical, bias=bias))
+        tau = f"τ = {policy.canonical}"
+        if policy.by_head:
+            tau = f"its own temperature for each head of each layer ({policy.canonical})"
+        parts.append(_TEMPERATURE.format(policy=tau, bias=bias))
     if (extension := repair.extension) is not None:
         how = _TABLE if located.shape.position_kind == "absolute" else _ROPE
         parts.append(

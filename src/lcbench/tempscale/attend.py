@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.tempscale.observe import Observer, observe_attention
-from lcbench.tempscale.policy import Role
+from lcbench.tempscale.policy import Role, Temperature
 from lcbench.tempscale.prove import (
     Call,
     active_probe,
@@ -53,10 +53,10 @@ class ActiveInjection(Protocol):
     observer: Observer | None
 
     def temperature(self, layer: Layer) -> float | Tensor:
-        """Return the temperature of a layer in this run: a number, or one a text."""
+        """Return the temperature of a layer in this run, which divides its queries or logits."""
 
-    def exact_temperatures(self, layer: Layer) -> tuple[float, ...]:
-        """Return a layer's temperature in this run as it was requested; two if by length."""
+    def exact_temperatures(self, layer: Layer) -> tuple[tuple[float, ...], ...]:
+        """Return it as it was requested, by text and head where these differ."""
 
     def count(self, layer: str) -> None:
         """Note that a layer has computed its attention."""
@@ -70,13 +70,16 @@ class Layer:
         name: name of the module.
         injection: that it belongs to.
         taus: its temperatures by the role of the text.
+        index: number of its first run in a forward pass, from 0.
         calls_a_run: how often it runs in a forward pass.
-        tensors: the same temperatures as tensors, where they are inputs of compiled code.
+        tensors: the same temperatures as tensors, where they are inputs of compiled code or heads
+            differ.
     """
 
     name: str
     injection: ActiveInjection
-    taus: dict[Role, float]
+    taus: dict[Role, Temperature]
+    index: int
     calls_a_run: int
     tensors: dict[Role, Tensor] = field(default_factory=dict)
 
@@ -141,6 +144,8 @@ def _attend(
         )
     layer: Layer | None = getattr(module, LAYER_ATTRIBUTE, None)
     tau = 1.0 if layer is None else layer.injection.temperature(layer)
+    if isinstance(tau, Tensor):
+        tau = tau.to(query.device)
     keeps_bias = layer is not None and layer.injection.keeps_bias
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
@@ -155,7 +160,7 @@ def _attend(
         ):
             raise InjectionError(
                 f"{type(module).__name__} caps its logits, and its back end takes one cap for all "
-                "texts: a policy by length needs attn_implementation=eager here."
+                "texts and heads: a policy by length or head needs attn_implementation=eager here."
             )
         # (cap · tanh(x / cap)) / τ = cap' · tanh((x / τ) / cap') with cap' = cap / τ
         optional["softcap"] = softcap / tau
@@ -195,10 +200,10 @@ def _attend(
             taus = exactly(tau, layer)
             # The true boundaries of the texts, not those passed to the layer.
             starts, tokens = probe.starts, query.shape[2]
-            numbers = as_rows(taus, query.device)
+            numbers = by_text_and_head(taus, query.device)
             if starts is not None and len(taus) > 1:
-                # Without padding all texts lie in one row: a temperature a token.
-                numbers = numbers[text_of_token(starts, tokens)].view(1, 1, -1, 1)
+                # Without padding all texts lie in one row.
+                numbers = by_token_and_head(numbers[:, :, 0, 0], text_of_token(starts, tokens))
             groups = query.shape[1] // key.shape[1]
             keys, values = (part.double().repeat_interleave(groups, 1) for part in (key, value))
             products = PRODUCTS.get(attention_implementation(module.config) or "")
@@ -241,22 +246,31 @@ def divide(tensor: Tensor, tau: float | Tensor) -> Tensor:
     return (tensor / tau).to(tensor.dtype)
 
 
-def exactly(tau: float | Tensor, layer: Layer | None) -> tuple[float, ...]:
-    """Return the temperatures of the probe's texts as requested; tensors hold them rounded."""
+def exactly(tau: float | Tensor, layer: Layer | None) -> tuple[tuple[float, ...], ...]:
+    """Return the probe's temperatures as requested, by text and head; tensors hold them rounded."""
     if layer is None or not isinstance(tau, Tensor):
-        return (float(tau),)
+        return ((float(tau),),)
     return layer.injection.exact_temperatures(layer)
 
 
-def as_rows(taus: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return temperatures in float64: one number, or one a text."""
-    numbers = torch.tensor(taus, dtype=torch.float64, device=device)
-    return numbers.view(-1, 1, 1, 1) if len(taus) > 1 else numbers[0]
+def by_text_and_head(taus: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Return temperatures in float64: [texts or 1, heads or 1, 1, 1]."""
+    return torch.tensor(taus, dtype=torch.float64, device=device)[:, :, None, None]
+
+
+def by_token_and_head(taus: Tensor, text: Tensor) -> Tensor:
+    """Return the temperatures of the tokens of an unpadded batch: [1, heads or 1, tokens, 1].
+
+    Args:
+        taus: temperatures by text and head: [texts, heads or 1].
+        text: number of the text that each token belongs to: [tokens].
+    """
+    return taus[text].T[None, :, :, None]
 
 
 def report_attention(
     module: nn.Module,
-    taus: tuple[float, ...],
+    taus: tuple[tuple[float, ...], ...],
     got: Tensor,
     expected: Tensor,
     plain: Tensor,
@@ -264,4 +278,4 @@ def report_attention(
 ) -> None:
     probe = active_probe()
     if probe is not None:
-        probe.calls.append(Call(module, taus, got, expected, plain, largest))
+        probe.calls.append(Call(module, sum(taus, ()), got, expected, plain, largest))

@@ -1,9 +1,9 @@
 """Builds a temperature into a model's weights, so that it runs without lcbench.
 
 softmax((scale · QKᵀ + bias) / τ) is the same attention with the queries' projection divided by τ,
-and a position bias divided as well. Where queries are normalised after their projection (QK-norm),
-the norm's weight is divided instead; where logits are capped (Gemma 2), the cap too. Policies that
-weights cannot express are refused with the reason.
+each head's rows by its own, and a position bias divided as well. Where queries are normalised after
+their projection (QK-norm), the norm's weight is divided instead; where logits are capped (Gemma 2),
+the cap too. Policies that weights cannot express are refused with the reason.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lcbench.errors import RequestError
 from lcbench.tempscale.inject import Injection
-from lcbench.tempscale.policy import ByLength, ByRole, LogLength, Policy
+from lcbench.tempscale.policy import ByRole, Policy
 from lcbench.tempscale.transformer import find_transformer, shape_of
 
+# In configurations and layers.
+_CAP = "attn_logit_softcapping"
 # What the architectures call the projection of the queries.
 _QUERY = ("query", "q", "q_lin", "q_proj", "query_proj")
 
@@ -27,7 +29,7 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
 
     Args:
         model: a `SentenceTransformer` or a `PreTrainedModel`, not under injection.
-        policy: a constant, or one by layer.
+        policy: a constant, or one by layer or head.
 
     Returns:
         The policy, simplified for this model.
@@ -40,33 +42,38 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
     policy = policy.resolve(shape_of(model))
     refuse_by_text(policy)
     transformer = find_transformer(model)
-    # The proof names the attention layers, in the order in which the model runs them.
     with Injection(model, policy) as injection:
-        names, taus = injection.proof.layers, injection.proof.tau
+        names, taus = zip(*injection.of_layers.items(), strict=True)
     config: Any = transformer.config
-    if len(set(taus)) > 1:
-        if hasattr(config, "relative_attention_num_buckets") and not policy.keeps_bias:
-            raise RequestError(
-                f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
-                "position bias, which cannot be divided differently for each; use "
-                "tau_bias=kept."
-            )
-        if getattr(config, "attn_logit_softcapping", None) is not None:
-            raise RequestError(
-                f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
-                "cap of their logits, which cannot be divided differently for each."
-            )
+    by_head = isinstance(taus[0], tuple)
+    by_layer = len(set(taus)) > 1
+    if by_layer and hasattr(config, "relative_attention_num_buckets") and not policy.keeps_bias:
+        raise RequestError(
+            f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
+            "position bias, which cannot be divided differently for each; use tau_bias=kept."
+        )
+    if (by_head or by_layer) and getattr(config, _CAP, None) is not None:
+        raise RequestError(
+            f"tau={policy.canonical}: the {'heads' if by_head else 'layers'} of "
+            f"{type(transformer).__name__} share one cap of their logits, which cannot be divided "
+            "differently for each."
+        )
     layers = [transformer.get_submodule(name) for name in names]
-    parts = [_query_parameters(layer, name) for layer, name in zip(layers, names, strict=True)]
+    parts = [
+        _query_parameters(layer, name, by_head=by_head)
+        for layer, name in zip(layers, names, strict=True)
+    ]
     with torch.no_grad():
         for layer, parameters, tau in zip(layers, parts, taus, strict=True):
-            _divide_queries(layer, parameters, tau[0])
+            _divide_queries(layer, parameters, torch.tensor(tau, dtype=torch.float64))
         if not policy.keeps_bias:
             for name, module in transformer.named_modules():
                 if name.rpartition(".")[2] == "relative_attention_bias":
-                    module.weight /= taus[0][0]
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        config.attn_logit_softcapping /= taus[0][0]
+                    # [buckets, heads]
+                    of_heads = torch.tensor(taus[0], dtype=torch.float64)
+                    module.weight /= of_heads.to(module.weight)
+    if getattr(config, _CAP, None) is not None:
+        config.attn_logit_softcapping /= taus[0]
         for layer in layers:
             layer.attn_logit_softcapping = config.attn_logit_softcapping
     return policy
@@ -83,17 +90,22 @@ def refuse_by_text(policy: Policy) -> None:
             f"tau={policy.canonical}: a model has one set of weights, which would have to differ "
             "for queries and documents. Export two models, each at its own temperature."
         )
-    if isinstance(policy, ByLength | LogLength):
+    if policy.by_length:
         raise RequestError(
             f"tau={policy.canonical}: a length-dependent temperature cannot be stored in weights; "
             "apply it at run time with lcbench.inject."
         )
 
 
-def _query_parameters(layer: nn.Module, name: str) -> list[nn.Parameter]:
+def _query_parameters(layer: nn.Module, name: str, *, by_head: bool) -> list[nn.Parameter]:
     """Return the parameters that the queries of a layer are proportional to."""
     norm = getattr(layer, "q_norm", None)
     if isinstance(norm, nn.Module) and isinstance(getattr(norm, "weight", None), nn.Parameter):
+        if by_head:
+            raise RequestError(
+                f"{name} ({type(layer).__name__}) normalises the queries of all heads with the "
+                "same weights, which cannot be divided differently for each head."
+            )
         return [norm.weight]  # type: ignore[list-item]
     found = [getattr(layer, attribute, None) for attribute in (*_QUERY, "Wqkv")]
     projections = [part for part in found if isinstance(part, nn.Linear)]
@@ -113,7 +125,8 @@ def _query_parameters(layer: nn.Module, name: str) -> list[nn.Parameter]:
     ]
 
 
-def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: float) -> None:
+def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: Tensor) -> None:
+    """Divide by a number, or the rows of each head by its own."""
     norm = getattr(layer, "q_norm", None)
     if norm is not None and type(norm).__name__.startswith("Gemma"):
         # Gemma's norms multiply by 1 + weight.
@@ -121,5 +134,11 @@ def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: float
         return
     for parameter in parameters:
         # A joint projection holds queries, keys and values, in this order.
-        rows = parameter.shape[0] // 3 if hasattr(layer, "Wqkv") else parameter.shape[0]
-        parameter[:rows] /= tau
+        count = parameter.shape[0] // 3 if hasattr(layer, "Wqkv") else parameter.shape[0]
+        rows = parameter[:count]
+        if tau.dim():
+            # Each head has as many rows, one after the other.
+            by_head = rows.view(len(tau), -1)
+            by_head /= tau[:, None].to(parameter)
+        else:
+            rows /= tau.to(parameter)

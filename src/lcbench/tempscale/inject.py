@@ -40,11 +40,12 @@ from lcbench.tempscale.attend import (
     EAGER,
     LAYER_ATTRIBUTE,
     Layer,
+    by_token_and_head,
     register_eager,
     wrap,
 )
 from lcbench.tempscale.observe import Observer
-from lcbench.tempscale.policy import Policy, Role, parse
+from lcbench.tempscale.policy import Policy, Role, Temperature, parse
 from lcbench.tempscale.prove import (
     Probe,
     Proof,
@@ -54,7 +55,7 @@ from lcbench.tempscale.prove import (
 )
 from lcbench.tempscale.softmax import computes_own_softmax, scale_softmax
 from lcbench.tempscale.transformer import find_transformer, shape_of
-from lcbench.tempscale.unpadded import runs_unpadded
+from lcbench.tempscale.unpadded import runs_unpadded, text_of_token
 
 _ROLES: tuple[Role, ...] = ("query", "document")
 _INJECTED = "_lcbench_injected"
@@ -67,13 +68,15 @@ class _Run(threading.local):
 
     Attributes:
         calls: number of calls of each attention layer by name, since the last check.
-        rows: temperature of each text, for a policy by length.
+        rows: temperatures of each text, for a policy by length: [texts, layers or 1, heads or 1].
+        text_of_token: number of the text that each token of an unpadded batch belongs to.
         role: role of the texts, according to the call that encodes them; or None.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.rows: Tensor | None = None
+        self.text_of_token: Tensor | None = None
         self.role: Role | None = None
 
 
@@ -121,7 +124,8 @@ class Injection:
                 "another."
             )
         self.policy = policy.resolve(shape_of(model))
-        # By length in tokens, where temperatures go by it; on the model's device.
+        # By length in tokens, where temperatures go by it; on the model's device:
+        # [lengths, layers or 1, heads or 1].
         self._taus: Tensor | None = None
         self._read_policy()
         self._original = attention_implementation(self._transformer.config) or "eager"
@@ -152,8 +156,12 @@ class Injection:
 
     def takes(self, policy: Policy) -> bool:
         """Return whether `change` can apply a policy, so that compiled code need not change."""
-        by_length = policy.resolve(shape_of(self._model)).of_length(1) is not None
-        return self._as_input and by_length == self._watches
+        other = policy.resolve(shape_of(self._model))
+        return (
+            self._as_input
+            and other.by_length == self._watches
+            and other.by_head == self.policy.by_head
+        )
 
     def change(self, policy: Policy) -> None:
         """Apply another policy, for which `takes` returns true, and prove it.
@@ -191,23 +199,29 @@ class Injection:
                 layer = _layer(module)
                 # A module that runs several times is shared by that many layers.
                 own = {next(taus) for _ in range(layer.calls_a_run)}
-                if len(own) > 1:
+                if len(own) > 1 or self._differ(layer):
                     raise InjectionError(
                         f"{type(self._transformer).__name__}: {layer.name} is shared by layers of "
                         "different temperatures."
                     )
                 layer.taus[role] = own.pop()
-                if self._as_input:
+                if self._as_input or self.policy.by_head:
                     self._fill(layer, role)
 
+    def _differ(self, layer: Layer) -> bool:
+        """Return whether layers that share a module differ in their temperatures by length."""
+        shared = self.policy.examples()[:, layer.index : layer.index + layer.calls_a_run]
+        return bool((shared != shared[:, :1]).any())
+
     def _fill(self, layer: Layer, role: Role) -> None:
-        """Put a layer's temperature where compiled code reads it."""
+        """Put a layer's temperature where compiled code reads it, or that of each head."""
         # Also for runs that are differentiated, where the first was not.
         with torch.inference_mode(False):
+            taus = torch.tensor(layer.taus[role], dtype=self._dtype_of_rows)
+            taus = taus.view(1, -1, 1, 1) if taus.dim() else taus
             if role not in layer.tensors:
-                device = self._transformer.device
-                layer.tensors[role] = torch.ones((), dtype=self._dtype_of_rows, device=device)
-            layer.tensors[role].fill_(layer.taus[role])
+                layer.tensors[role] = torch.empty_like(taus, device=self._transformer.device)
+            layer.tensors[role].copy_(taus)
 
     def _attach(self) -> None:
         transformer = self._transformer
@@ -237,10 +251,11 @@ class Injection:
                 )
             if not hasattr(module, LAYER_ATTRIBUTE):
                 self._modules.append(module)
-                calls = sum(other is module for other in modules)
-                setattr(module, LAYER_ATTRIBUTE, Layer(names[id(module)], self, {}, calls))
+                calls = [other is module for other in modules]
+                layer = Layer(names[id(module)], self, {}, calls.index(True), sum(calls))
+                setattr(module, LAYER_ATTRIBUTE, layer)
         self._assign()
-        self._watches = self.policy.of_length(1) is not None
+        self._watches = self.policy.by_length
         if self._watches:
             self._watch_lengths()
 
@@ -341,24 +356,27 @@ class Injection:
         if active_probe() is not None:
             # The probe's texts are short; here they get the policy's extremes, so that it is seen
             # that each text gets its own.
-            rows = torch.tensor(self.extremes, dtype=self._dtype_of_rows, device=ids.device)
+            rows = self.extremes.to(ids.device, self._dtype_of_rows)
         else:
             lengths, longest = _lengths(ids, kwargs)
             rows = self._taus_up_to(longest, ids.device)[lengths]
-        boundaries = kwargs.get("cu_seq_lens_q")
-        if boundaries is None:
-            self._run.rows = rows.view(-1, 1, 1, 1)
-        else:
-            # All texts are concatenated in one row. Without `output_size`, the CPU would have to
-            # wait for the GPU.
-            rows = rows.repeat_interleave(boundaries.diff(), output_size=ids.shape[1])
-            self._run.rows = rows.view(1, 1, -1, 1)
+        self._run.rows = rows
+        starts = kwargs.get("cu_seq_lens_q")
+        self._run.text_of_token = None if starts is None else text_of_token(starts, ids.shape[1])
 
     @property
-    def extremes(self) -> tuple[float, ...]:
-        """Return the lowest and highest temperature by length, for the probe's two texts."""
-        values = self.policy.values()
-        return min(values), max(values)
+    def extremes(self) -> Tensor:
+        """Return the lowest and highest temperature by length, for the probe's two texts.
+
+        By layer and head where these differ: [2, layers or 1, heads or 1], float64.
+        """
+        examples = torch.tensor(self.policy.examples())
+        return torch.stack((examples.amin(dim=0), examples.amax(dim=0)))
+
+    @property
+    def of_layers(self) -> dict[str, Temperature]:
+        """Return the documents' temperature in each layer by its name; 1 if it goes by length."""
+        return {_layer(module).name: _layer(module).taus["document"] for module in self._modules}
 
     @property
     def _dtype_of_rows(self) -> torch.dtype:
@@ -366,7 +384,7 @@ class Injection:
         return torch.promote_types(torch.float32, self._transformer.dtype)
 
     def _taus_up_to(self, longest: int, device: torch.device) -> Tensor:
-        """Return the temperature of a text of each length from 0 to at least `longest`."""
+        """Return the temperatures of a text of each length from 0 to at least `longest`."""
         taus = self._taus
         if taus is None or taus.device != device or len(taus) <= longest:
             taus = self._taus = self._make_taus(longest, device)
@@ -376,17 +394,26 @@ class Injection:
     def _make_taus(self, longest: int, device: torch.device) -> Tensor:
         # For more lengths than needed, so that it is not rebuilt for each longer batch. Two threads
         # may build it at the same time, which is harmless.
-        taus = [self.policy.of_length(tokens) or 1.0 for tokens in range(2 * longest + 1)]
+        taus = self.policy.of_lengths(2 * longest)
         # Also for runs that are differentiated, where the first was not.
         with torch.inference_mode(False):
             return torch.tensor(taus, dtype=self._dtype_of_rows, device=device)
 
-    def exact_temperatures(self, layer: Layer) -> tuple[float, ...]:
-        """Return a layer's temperature in this run as it was requested; two if by length."""
-        return self.extremes if self._watches else (layer.taus[self._role_at_work],)
+    def exact_temperatures(self, layer: Layer) -> tuple[tuple[float, ...], ...]:
+        """Return a layer's temperature in this run as it was requested.
+
+        By text and head where these differ; by length there are two texts, as in the probe.
+        """
+        if self._watches:
+            return tuple(map(tuple, _of_layer(self.extremes, layer).tolist()))
+        tau = layer.taus[self._role_at_work]
+        return (tau if isinstance(tau, tuple) else (tau,),)
 
     def temperature(self, layer: Layer) -> float | Tensor:
-        """Return the temperature of a layer in this run: a number, or one a text.
+        """Return the temperature of a layer in this run, which divides its queries or logits.
+
+        A number; a tensor without dimensions, in compiled code; or, where texts or heads differ, a
+        tensor [texts or 1, heads or 1, 1, 1], of an unpadded batch [1, heads or 1, tokens, 1].
 
         Raises:
             InjectionError: it differs by role, and whose texts these are is not known; or by
@@ -394,14 +421,16 @@ class Injection:
         """
         if not self._watches:
             role = self._role_at_work
-            return layer.tensors[role] if self._as_input else layer.taus[role]
+            tensor = layer.tensors.get(role)
+            return layer.taus[role] if tensor is None else tensor  # type: ignore[return-value]
         rows = self._run.rows
         if rows is None:
             raise InjectionError(
                 f"{type(self._transformer).__name__} was run without going through its forward, so "
                 "the lengths of its texts, and with them their temperatures, are not known."
             )
-        return rows
+        own, text = _of_layer(rows, layer), self._run.text_of_token
+        return own[:, :, None, None] if text is None else by_token_and_head(own, text)
 
     @property
     def _role_at_work(self) -> Role:
@@ -494,7 +523,8 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
         model: a `SentenceTransformer`, a `PreTrainedModel`, or a module that contains one.
         tau: a temperature in (0, ∞); or a policy: `{"query": 0.8, "document": 1.0}`,
             `{"layers": {0: 1.0, 6: 0.8}}`, `{"length": {0: 1.0, 256: 0.9}}`,
-            `{"length": "logn"}`, or an object of `lcbench.tempscale.policy`.
+            `{"length": "logn"}`, `{"heads": "tuned.json"}`, or an object of
+            `lcbench.tempscale.policy`.
         tau_bias: `divided` (a position bias is divided along with the logits) or `kept`.
 
     Returns:
@@ -531,6 +561,11 @@ def inject(model: nn.Module, tau: Any, *, tau_bias: str = "divided") -> Injectio
         )
     policy = tau if isinstance(tau, Policy) else parse(tau, keeps_bias=tau_bias == "kept")
     return Injection(model, policy)
+
+
+def _of_layer(taus: Tensor, layer: Layer) -> Tensor:
+    """Return the temperatures of one layer: [texts, heads or 1]."""
+    return taus[:, layer.index if taus.shape[1] > 1 else 0]
 
 
 def _layer(module: nn.Module) -> Layer:

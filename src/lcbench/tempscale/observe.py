@@ -24,7 +24,7 @@ class Observation:
 
     Attributes:
         module: the layer.
-        tau: temperature of the layer.
+        tau: temperature of the layer; the mean over its heads where these differ.
         heads: number of heads.
         tokens: number of tokens.
         logits: function that takes a slice of heads and a slice of tokens, and returns the input of
@@ -68,7 +68,7 @@ def observe_attention(
         key: [1, key-value heads, tokens, size].
         value: same shape as the keys.
         output: [1, tokens, heads, size].
-        tau: a number, or a tensor with one element.
+        tau: a number, or a tensor of one for all or for each head: [1, heads or 1, 1, 1].
         scaling: scale of the logits, without the temperature.
         mask: [1, 1 or heads, tokens, keys], boolean or additive; None: no mask.
         causal: whether tokens do not attend to later tokens, if there is no mask.
@@ -83,10 +83,10 @@ def observe_attention(
             f"{type(module).__name__}: attention is observed for one text at a time, with the mask "
             "of eager or sdpa attention: load the model with attn_implementation='sdpa'."
         )
-    temperature = float(tau)
     heads, tokens = query.shape[1:3]
     groups = heads // key.shape[1]
     wide = torch.promote_types(query.dtype, torch.float32)
+    of_head = tau.flatten() if isinstance(tau, Tensor) and tau.numel() > 1 else None
     allowed = None
     if mask is not None:
         read = mask[0, :, :, : key.shape[2]]
@@ -97,10 +97,11 @@ def observe_attention(
         numbers = range(heads)[of_heads]
         keys = key[0, [head // groups for head in numbers]].to(wide)
         found = query[0, of_heads, rows].to(wide) @ keys.transpose(-1, -2)
+        own = float(tau) if of_head is None else of_head[of_heads, None, None]
         if softcap is None:
-            found *= scaling / temperature
+            found *= scaling / own
         else:
-            found = torch.tanh(found * (scaling / softcap)) * (softcap / temperature)
+            found = torch.tanh(found * (scaling / softcap)) * (softcap / own)
         if position_bias is not None:
             bias = position_bias[0]
             found += (bias if len(bias) == 1 else bias[of_heads])[:, rows].to(wide)
@@ -111,7 +112,7 @@ def observe_attention(
             return found.masked_fill_(places > places[rows, None], -torch.inf)
         return found
 
-    return Observation(module, temperature, heads, tokens, logits, value[0], output[0])
+    return Observation(module, _mean(tau), heads, tokens, logits, value[0], output[0])
 
 
 def observe_softmax(
@@ -121,7 +122,7 @@ def observe_softmax(
 
     Args:
         module: the layer.
-        tau: a number, or a tensor with one element.
+        tau: a number, or a tensor of one for all or for each head: [1, heads or 1, 1, 1].
         scaled: logits at the temperature, [1, heads, tokens, keys]; the most negative numbers where
             a token does not attend to a key.
         values: values, [1, heads, keys, size] or without the first dimension.
@@ -145,5 +146,9 @@ def observe_softmax(
 
     by_head = (values.reshape(heads, tokens, -1), output.reshape(heads, tokens, -1))
     return Observation(
-        module, float(tau), heads, tokens, logits, by_head[0], by_head[1].transpose(0, 1)
+        module, _mean(tau), heads, tokens, logits, by_head[0], by_head[1].transpose(0, 1)
     )
+
+
+def _mean(tau: float | Tensor) -> float:
+    return float(tau.mean()) if isinstance(tau, Tensor) else tau

@@ -1,6 +1,6 @@
 """Temperature policies, which assign τ to texts, and their canonical names in results.
 
-Of a model they know only the number of layers and the window; `inject` applies a policy to a model.
+Of a model they know only its `ModelShape`; `inject` applies a policy to a model.
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Literal
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.tempscale.heads import HeadTemperatures, read_temperatures, temperatures_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Role = Literal["query", "document"]
 PositionKind = Literal["absolute", "rotary", "relative", "alibi"]
 """Rows of a table, rotations of queries and keys, buckets of distances, linear biases."""
+Temperature = float | tuple[float, ...]
+"""The temperature of a layer: a number, or one for each query head."""
 
 _EXAMPLES = (
     "write a temperature (tau=0.8), a policy ('tau={query: 0.8, document: 1.0}', "
-    "'tau={layers: {0: 1.0, 6: 0.8}}', 'tau={length: {0: 1.0, 256: 0.9}}', 'tau={length: logn}') "
+    "'tau={layers: {0: 1.0, 6: 0.8}}', 'tau={length: {0: 1.0, 256: 0.9}}', 'tau={length: logn}', "
+    "'tau={heads: FILE}') "
     "or a list of these ('tau=[0.9,0.8]')"
 )
-_LOGN_BASE = 512
+# The window of the models in the paper.
+_BASE = 512
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,10 @@ class ModelShape:
         dimensions: of an embedding; None: its files do not say.
         positions: the most tokens it has positions for; None: not limited.
         position_kind: how a token's position enters the model; None: unknown.
+        heads: number of query heads in each layer; None: its configuration does not say.
+        head_size: dimensions of a query in one head; None: its configuration does not say.
+        name: name in results; None: not known, as of a model that was loaded elsewhere.
+        revision: revision in results, if the name is known.
     """
 
     layers: int | None
@@ -45,6 +59,10 @@ class ModelShape:
     dimensions: int | None = None
     positions: int | None = None
     position_kind: PositionKind | None = None
+    heads: int | None = None
+    head_size: int | None = None
+    name: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,19 +98,42 @@ class Policy(ABC):
 
     @abstractmethod
     def values(self) -> tuple[float, ...]:
-        """Return the temperatures that some text or layer can get (for logn, examples of them)."""
+        """Return the temperatures that some text or layer can get (for a formula, examples)."""
 
     def for_role(self, role: Role) -> Policy:
         """Return the policy for the texts of one role."""
         return self
 
-    def of_layers(self, count: int) -> tuple[float, ...]:
+    def of_layers(self, count: int) -> tuple[Temperature, ...]:
         """Return the temperature of each of `count` layers; 1 where texts differ by length."""
         return (1.0,) * count
 
+    @property
+    def by_head(self) -> bool:
+        """Return whether heads have temperatures of their own."""
+        return False
+
+    @property
+    def by_length(self) -> bool:
+        """Return whether a text's temperature depends on its length."""
+        return self.of_length(1) is not None
+
     def of_length(self, tokens: int) -> float | None:
-        """Return the temperature of a text of so many tokens; None where length plays no part."""
+        """Return the temperature of a text of so many tokens; None where it has not just one."""
         return None
+
+    def of_lengths(self, longest: int) -> NDArray[Any]:
+        """Return τ for texts of 0 to `longest` tokens: [longest + 1, layers or 1, heads or 1]."""
+        import numpy as np
+
+        taus = [self.of_length(tokens) or 1.0 for tokens in range(longest + 1)]
+        return np.array(taus).reshape(-1, 1, 1)
+
+    def examples(self) -> NDArray[Any]:
+        """Return `values` by layer and head where these differ: [n, layers or 1, heads or 1]."""
+        import numpy as np
+
+        return np.array(self.values()).reshape(-1, 1, 1)
 
     def resolve(self, shape: ModelShape) -> Policy:
         """Return the policy for a model, simplified if possible.
@@ -223,30 +264,121 @@ class ByLength(Policy):
         return self
 
 
-@dataclass(frozen=True)
-class LogLength(Policy):
-    """Gives τ(n) = min(1, log base / log n), LongEmbed's temperature; n as in `ByLength`."""
+def _logn(tokens: int, base: int, _: int) -> float:
+    """Return log base / log n: logits times log n (kexue.fm/archives/8823; LongEmbed)."""
+    return math.log(base) / math.log(tokens)
 
-    base: int = _LOGN_BASE
+
+def _infoscale(tokens: int, base: int, head_size: int) -> float:
+    """Return √((1 − base^(−2/d)) / (1 − n^(−2/d))) for heads of d dimensions (InfoScale)."""
+    power = -2 / head_size
+    return math.sqrt(math.expm1(power * math.log(base)) / math.expm1(power * math.log(tokens)))
+
+
+def _yarn(tokens: int, base: int, _: int) -> float:
+    """Return (0.1 · ln(n / base) + 1)^−2, YaRN's temperature (arXiv:2309.00071)."""
+    return (0.1 * math.log(tokens / base) + 1) ** -2
+
+
+_FORMULAS = {"logn": _logn, "infoscale": _infoscale, "yarn": _yarn}
+
+
+@dataclass(frozen=True)
+class ByFormula(Policy):
+    """Gives texts longer than a base a temperature below 1, and others 1; length as in `ByLength`.
+
+    Attributes:
+        formula: `logn`, `infoscale` or `yarn`.
+        base: the length from which texts get another temperature than 1.
+        head_size: dimensions of an attention head, for InfoScale; None: not yet known, or unused.
+    """
+
+    formula: str
+    base: int = _BASE
+    head_size: int | None = None
 
     def written(self) -> dict[str, dict[str, int]]:
-        """Return the base."""
-        return {"length": {"logn": self.base}}
+        """Return the formula and its base."""
+        return {"length": {self.formula: self.base}}
 
     def _name(self) -> str:
-        return f"length_logn_{self.base}"
+        return f"length_{self.formula}_{self.base}"
 
     def values(self) -> tuple[float, ...]:
         """Return the temperatures at the base and at eight times its length."""
-        return (1.0, self.of_length(8 * self.base))
+        return (1.0, self._at(8 * self.base, self.head_size or 64))
 
     def of_length(self, tokens: int) -> float:
-        """Return the temperature of a text of so many tokens."""
-        return min(1.0, math.log(self.base) / math.log(max(2, tokens)))
+        """Return the temperature of a text of so many tokens.
+
+        Raises:
+            RequestError: it depends on the size of the heads, which is not known.
+        """
+        if self._needs_head_size and self.head_size is None:
+            raise RequestError(
+                f"tau={{length: {{{self.formula}: {self.base}}}}} depends on the size of the "
+                "attention heads, which the model's configuration does not state (head_dim, or "
+                "hidden_size and num_attention_heads)."
+            )
+        return self._at(tokens, self.head_size or 1)
+
+    @property
+    def _needs_head_size(self) -> bool:
+        return self.formula == "infoscale"
+
+    def _at(self, tokens: int, head_size: int) -> float:
+        return 1.0 if tokens <= self.base else _FORMULAS[self.formula](tokens, self.base, head_size)
 
     def _resolve(self, shape: ModelShape) -> Policy:
         if shape.window is not None and shape.window <= self.base:
             return BASELINE
+        return replace(self, head_size=shape.head_size) if self._needs_head_size else self
+
+
+@dataclass(frozen=True)
+class ByHead(Policy):
+    """Gives each head of each layer a temperature, possibly by length; see `HeadTemperatures`."""
+
+    temperatures: HeadTemperatures
+
+    def written(self) -> dict[str, dict[str, Any]]:
+        """Return the content of the file."""
+        return {"heads": self.temperatures.content()}
+
+    def _name(self) -> str:
+        return f"heads_{self.temperatures.digest}"
+
+    def values(self) -> tuple[float, ...]:
+        """Return the different temperatures of heads, at the lengths for which they are given."""
+        matrices = self.temperatures.matrices
+        return tuple(sorted({tau for matrix in matrices for layer in matrix for tau in layer}))
+
+    def of_layers(self, count: int) -> tuple[Temperature, ...]:
+        """Return the temperatures of the heads of each layer."""
+        return (1.0,) * count if self.by_length else self.temperatures.matrices[0]
+
+    @property
+    def by_head(self) -> bool:
+        """Return whether heads have temperatures of their own."""
+        return True
+
+    @property
+    def by_length(self) -> bool:
+        """Return whether a text's temperatures depend on its length."""
+        return bool(self.temperatures.lengths)
+
+    def of_lengths(self, longest: int) -> NDArray[Any]:
+        """Return τ for texts of 0 to `longest` tokens: [longest + 1, layers, heads]."""
+        return self.temperatures.by_length(longest)
+
+    def examples(self) -> NDArray[Any]:
+        """Return the temperatures at the lengths for which they are given."""
+        import numpy as np
+
+        return np.array(self.temperatures.matrices)
+
+    def _resolve(self, shape: ModelShape) -> Policy:
+        self.temperatures.refuse_other(shape.name, shape.revision, shape.layers, shape.heads)
         return self
 
 
@@ -291,19 +423,39 @@ def _parse_mapping(value: Mapping[Any, Any]) -> Policy:
         return ByLayer(_parse_steps(value["layers"], written, "layers"))
     if keys == {"length"}:
         return _parse_length(value["length"], written)
-    known = ("query", "document", "layers", "length")
+    if keys == {"heads"}:
+        return _parse_heads(value["heads"], written)
+    known = ("query", "document", "layers", "length", "heads")
     near = did_you_mean(next(iter(keys - set(known)), ""), known)
     raise RequestError(f"{written} is not a policy.{near} To be sure: {_EXAMPLES}.")
 
 
+def _parse_heads(value: Any, written: str) -> Policy:
+    if isinstance(value, Mapping):
+        return ByHead(temperatures_of(value))
+    if not isinstance(value, str | PathLike) or not fspath(value):
+        raise RequestError(
+            f"{written}: heads takes a file of temperatures by layer and head, as `lcbench tune` "
+            "writes it."
+        )
+    return ByHead(read_temperatures(Path(value)))
+
+
 def _parse_length(value: Any, written: str) -> Policy:
-    if value == "logn":
-        return LogLength()
-    if isinstance(value, Mapping) and list(value) == ["logn"]:
-        base = value["logn"]
-        if isinstance(base, bool) or not isinstance(base, int) or base < 2:
-            raise RequestError(f"{written}: logn takes a length of at least 2 tokens.")
-        return LogLength(base)
+    if isinstance(value, str) and value in _FORMULAS:
+        return ByFormula(value)
+    if isinstance(value, str):
+        near = did_you_mean(value, _FORMULAS)
+        raise RequestError(
+            f"{written}: length takes steps, such as {{0: 1.0, 256: 0.8}}, or one of "
+            f"{', '.join(_FORMULAS)}, with a base ({{logn: {_BASE}}}) or without.{near}"
+        )
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((formula, base),) = value.items()
+        if formula in _FORMULAS:
+            if isinstance(base, bool) or not isinstance(base, int) or base < 2:
+                raise RequestError(f"{written}: {formula} takes a length of at least 2 tokens.")
+            return ByFormula(formula, base)
     return ByLength(_parse_steps(value, written, "length"))
 
 

@@ -52,7 +52,7 @@ class Proof:
 
     Attributes:
         layers: names of the attention layers, in the order in which the model runs them.
-        tau: temperatures verified in each layer (two if they differ by role or length).
+        tau: temperatures verified in each layer (several if they differ by role, length or head).
         largest_error: largest error of any layer's output compared with the formula in float64,
             relative to the largest magnitude of that output.
         seconds: time of the check.
@@ -70,7 +70,7 @@ class Call:
 
     Attributes:
         module: the attention layer.
-        tau: its temperatures: one, or one a text.
+        tau: its temperatures: one, or several if texts or heads differ.
         got: returned output, [batch, tokens, ...].
         expected: the same by the formula, in float64.
         plain: the same without any temperature.
@@ -283,7 +283,7 @@ def reference_weights(logits: Tensor, allowed: Tensor, tau: Tensor) -> Tensor:
     Args:
         logits: [batch, heads, tokens, keys], whole: scaled, capped, with any bias.
         allowed: booleans that broadcast to it.
-        tau: a number, or one a text: broadcasts to it.
+        tau: a number, or one for each text or head: broadcasts to it.
     """
     scaled = (logits.double() / tau.double()).masked_fill(~allowed, float("-inf"))
     # A row that may attend to nothing (padding) has no defined weights.

@@ -14,7 +14,7 @@ from lcbench.errors import InjectionError
 from lcbench.tempscale.attend import (
     LAYER_ATTRIBUTE,
     Layer,
-    as_rows,
+    by_text_and_head,
     divide,
     exactly,
     report_attention,
@@ -123,7 +123,7 @@ class _ScaledSoftmax(TorchFunctionMode):
                 self._scaled = scaled
         if probe is not None:
             taus = exactly(self._tau, self._layer)
-            numbers = as_rows(taus, logits.device)
+            numbers = by_text_and_head(taus, logits.device)
             # What is masked holds the most negative number.
             allowed = logits > lowest / 2
             with inside(probe):

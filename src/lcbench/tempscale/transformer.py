@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,7 +23,20 @@ def shape_of(model: nn.Module) -> ModelShape:
         layers=getattr(config, "num_hidden_layers", None),
         window=window if isinstance(window, int) else None,
         position_bias=hasattr(config, "relative_attention_num_buckets"),
+        heads=_count(config, "num_attention_heads"),
+        head_size=_head_size(config),
     )
+
+
+def _head_size(config: Any) -> int | None:
+    stated = _count(config, "head_dim") or _count(config, "d_kv")
+    hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    return hidden // heads if stated is None and hidden and heads else stated
+
+
+def _count(config: Any, name: str) -> int | None:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) else None
 
 
 def find_transformer(model: nn.Module) -> PreTrainedModel:
