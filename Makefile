@@ -16,7 +16,7 @@ JOBS ?= 2
 TESTS ?= not exhaustive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo collapse figures prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint docs report verify clean
+.PHONY: help setup demo repairs collapse figures prefetch table1 longembed slurm resubmit status bench gpu-check test test-all lint docs report verify clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## a real model, real text, four temperatures: Table 1 in a few minutes, offline
 	@$(BIN)/python -m lcbench sweep=demo
+
+repairs: setup  ## compare all repairs of MiniLM on the docstrings, offline, after an estimate of the time
+	@$(BIN)/python -m lcbench estimate sweep=repairs "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench sweep=repairs "results_dir=$(RESULTS)" $(ARGS)
 
 collapse: setup  ## measure whether MiniLM's embeddings of long texts crowd together, offline
 	@$(BIN)/python -m lcbench collapse $(ARGS)

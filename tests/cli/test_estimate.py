@@ -1,5 +1,6 @@
 """What a request comes to: cells, texts, tokens, hours, and what the sentence says of them."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,11 @@ from lcbench.results.folder import Results
 from lcbench.score import pool
 from lcbench.settings import read
 from lcbench.settings.schema import LaunchSettings, Settings
+from lcbench.settings.sources import shipped_sources
 from lcbench.system.json_cache import JsonCache
 from lcbench.system.slurm import JobOptions
+from lcbench.tasks.registry import TaskChoice
+from lcbench.tasks.suites import resolve
 from lcbench.tempscale.policy import Constant
 
 # Operations a second of the machine that the tests are on.
@@ -66,6 +70,30 @@ def test_corrections_encode_nothing_that_their_temperature_has_not() -> None:
     assert (one.texts, one.tokens) == (few.texts, few.tokens)
     assert one.foresight is not None
     assert "among 5 repairs" in one.foresight.sentence()
+
+
+def test_the_texts_that_a_correction_is_fitted_on_are_counted(tmp_path: Path) -> None:
+    plain = estimate(asked("tasks=[Banking77Classification]", "tau=[1.0,0.9]"))
+    one = estimate(asked("tasks=[Banking77Classification]", "tau=[1.0,0.9]", "correct=centre"))
+    # 77 labels, ten times eight texts of each, are drawn from 10,003 for training.
+    (test, drawn) = plain_texts("Banking77Classification")
+    assert plain.texts == 2 * (test + drawn)
+    assert drawn < 6000
+    assert one.texts == 2 * (test + drawn) + 2 * (10_000 - drawn)
+    # Once per temperature, for both tasks.
+    path = tmp_path / "mine.jsonl"
+    lines = [json.dumps({"text": f"text {number // 2}"}) for number in range(40)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    tasks = "tasks=[STSBenchmark,STS13]"
+    before = estimate(asked(tasks, "tau=[1.0,0.9]"))
+    after = estimate(asked(tasks, "tau=[1.0,0.9]", f"correct=[null,{{centre: {{on: {path}}}}}]"))
+    assert after.texts - before.texts == 2 * 20
+
+
+def plain_texts(task: str) -> list[int]:
+    choice = TaskChoice(task)
+    part = resolve(choice, "test", None, shipped_sources())
+    return [one.unique for one in part.texts() or ()]
 
 
 def test_long_texts_are_cut_at_the_window() -> None:

@@ -125,7 +125,8 @@ def test_a_correction_is_exported_as_modules(
     model = SentenceTransformer(str(folder), device="cpu")
     correction = parse(correct)
     with lcbench.inject(model, tau):
-        fitted = fit(correction, model.encode(texts_of(str(correction.on))))
+        assert correction.on is not None
+        fitted = fit(correction, model.encode(texts_of(correction.on)))
         expected = fitted.apply(model.encode(TEXTS))
     found = np.load(tmp_path / "found.npy")
     assert found.shape == (len(TEXTS), kept)

@@ -46,9 +46,8 @@ def test_what_is_corrected_has_length_one_and_is_the_same_alone_and_in_any_order
     alone = np.concatenate(
         [made.apply(others[place : place + 1], [lengths[place]]) for place in range(50)]
     )
-    # A product of float64 in other blocks may differ in its last digit, far below float32's.
-    np.testing.assert_allclose(mixed, whole[order], rtol=0, atol=1e-7)
-    np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(mixed, whole[order])
+    np.testing.assert_array_equal(alone, whole)
 
 
 @pytest.mark.parametrize("correction", ALL, ids=str)
@@ -60,6 +59,20 @@ def test_a_correction_does_not_depend_on_the_order_of_the_texts_that_it_is_fitte
     rows, lengths = embeddings(50, seed=1), LENGTHS[:50]
     expected = fitted(correction).apply(rows, lengths)
     np.testing.assert_allclose(other.apply(rows, lengths), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [12, 384, 770])
+def test_a_product_is_to_the_bit_the_same_among_any_rows(dimensions: int) -> None:
+    rng = np.random.default_rng(dimensions)
+    rows, matrix = rng.normal(size=(300, dimensions)), rng.normal(size=(dimensions, dimensions))
+    made = Fitted(np.zeros((1, dimensions)), np.empty(0, dtype=np.int64), matrix)
+    whole = made.mapped(rows)
+    np.testing.assert_allclose(whole, rows @ matrix, rtol=1e-9, atol=1e-9)
+    order = rng.permutation(300)
+    # Float64 values, which show what rounding to float32 would mostly hide.
+    np.testing.assert_array_equal(made.mapped(rows[order]), whole[order])
+    for some in (slice(0, 1), slice(299, 300), slice(7, 71), slice(100, 265)):
+        np.testing.assert_array_equal(made.mapped(rows[some]), whole[some])
 
 
 @pytest.mark.parametrize("kept", [None, 5])
@@ -108,6 +121,23 @@ def test_centring_leaves_euclidean_neighbours(seed: int) -> None:
         NearestNeighbors(n_neighbors=10).fit(one).kneighbors(one)[1] for one in (rows, moved)
     )
     np.testing.assert_array_equal(before, after)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_rotation_leaves_all_cosines(seed: int) -> None:
+    rows = embeddings(40, seed)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(DIMENSIONS, DIMENSIONS)))
+    turned = Fitted(np.zeros((1, DIMENSIONS)), np.empty(0, dtype=np.int64), rotation).apply(rows)
+    np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, rtol=0, atol=1e-6)
+    # Whitening in the basis of the components, and turned back to that of the embeddings, is the
+    # same up to a rotation.
+    whitened = fit(Correction("whiten"), rows)
+    assert whitened.matrix is not None
+    _, components = np.linalg.eigh(np.cov(rows.astype(np.float64).T, bias=True))
+    back = Fitted(whitened.means, whitened.begins, whitened.matrix @ components[:, ::-1].T)
+    one, other = whitened.apply(rows), back.apply(rows)
+    np.testing.assert_allclose(one @ one.T, other @ other.T, rtol=0, atol=1e-6)
 
 
 def test_centred_embeddings_have_the_mean_zero_by_length_too() -> None:

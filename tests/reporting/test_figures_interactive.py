@@ -21,6 +21,8 @@ from lcbench.reporting.figures.panels import (
     Forest,
     HeatScale,
     Line,
+    Mark,
+    Scatter,
 )
 from lcbench.reporting.statistics import TableStatistics, Uncertainty
 
@@ -209,3 +211,29 @@ def test_every_kind_of_eye_tells_the_colours_apart(
         lighter, darker = max(luminance, of_ground), min(luminance, of_ground)
         # WCAG 2.1 for graphics.
         assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+def test_repairs_are_points_with_the_intervals_of_both_improvements() -> None:
+    from plotly.graph_objects import Figure
+
+    marks = (
+        Mark("τ = 0.9", -0.5, 1.5, (-1.0, 0.25), (0.5, 2.5)),
+        Mark("a<b>", 0.1, -0.2, None, (-1.0, 1.0)),
+    )
+    view = interactive.scatter_view(Scatter("m", marks, "Short texts", "Long texts"))
+    Figure(view["data"], {**view["layout"], "template": interactive.TEMPLATE})
+    tau, other = view["data"]
+    assert (tau["x"], tau["y"]) == ([-0.5], [1.5])
+    assert (tau["error_x"]["arrayminus"], tau["error_x"]["array"]) == ([0.5], [0.75])
+    assert (tau["error_y"]["arrayminus"], tau["error_y"]["array"]) == ([1.0], [1.0])
+    assert (tau["marker"]["symbol"], other["marker"]["symbol"]) == (["circle"], ["square-open"])
+    assert tau["text"] == [
+        "Short texts<br>−0.50 %, 95 % interval −1.00 to +0.25 %<br>"
+        "Long texts<br>+1.50 %, 95 % interval +0.50 to +2.50 %"
+    ]
+    assert other["name"] == "a&lt;b&gt;"
+    assert view["layout"]["xaxis"]["title"]["text"].startswith("Short texts: relative improvement")
+    assert dict(zip(view["columns"], view["rows"][0], strict=True)) == {
+        **{"repair": "τ = 0.9", "short": -0.5, "short low": -1.0, "short high": 0.25},
+        **{"long": 1.5, "low": 0.5, "high": 2.5},
+    }

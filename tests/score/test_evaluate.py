@@ -30,6 +30,7 @@ from lcbench.repair.fit import FitError
 from lcbench.score import correct
 from lcbench.score.evaluate import score
 from lcbench.system.quiet import quiet_libraries
+from lcbench.tasks.reference import Reference
 
 
 def metadata(name: str, kind: Any, main_score: str) -> TaskMetadata:
@@ -732,10 +733,10 @@ def test_means_by_length_go_by_the_tokens_of_each_text(encoder: Encoder) -> None
 def test_a_named_set_of_texts_is_the_same_for_all_tasks(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(correct, "texts_of", lambda name: ["x", "y", "z", "x"])
+    monkeypatch.setattr(correct, "texts_of", lambda on: ["x", "y", "z", "x"])
     means = []
     for task in (Graded, Sentences):
-        scored = score(task(), encoder, correction=Correction("centre", on="some-1"))
+        scored = score(task(), encoder, correction=Correction("centre", on=Reference("some-1")))
         assert encoder.correction is not None
         means.append(encoder.correction.means)
         (record,) = scored.corrections

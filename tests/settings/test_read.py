@@ -326,6 +326,7 @@ CHANGES = {
 # A sweep's models are composed one by one (see the tests of runs).
 WITHOUT_A_CHANGE = {"models"}
 UNCHANGED = {
+    "leave_out_unsuited": "leave_out_unsuited=true",
     "engine.device": "engine.device=cpu",
     "engine.batch_tokens": "engine.batch_tokens=99",
     "engine.scoring": "engine.scoring=0",
@@ -387,6 +388,8 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
             "offline=true",
         ],
         ["model=bge"],
+        ["sweep=repairs"],
+        ["correct={abtt: {components: 2, on: docstrings}}"],
     ],
 )
 def test_what_was_frozen_is_the_same_request(overrides: list[str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcbench.repair.correction import Correction
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.results.files import CellFiles
@@ -37,6 +38,8 @@ def write_cell(
     revision: str = REVISION,
     window: int = 512,
     dataset_revision: str = "data",
+    correction: Correction | None = None,
+    more: Mapping[str, Any] | None = None,
     **protocol: Any,
 ) -> CellFiles:
     """Write a cell's files.
@@ -44,13 +47,15 @@ def write_cell(
     Args:
         entries: what mteb's result has by split and subset; or the one main score.
         rows: of its items, which share nothing unless they say so; None: it has none.
+        correction: correction of the embeddings, if any.
+        more: what is added to the provenance.
         protocol: what differs from the paper's protocol.
     """
     said = {**PAPER_PROTOCOL, **protocol}
     of = Cell(
         model,
         revision,
-        Repair(policy),
+        Repair(policy, correction),
         task,
         Protocol.of_record(said),
     )
@@ -61,6 +66,7 @@ def write_cell(
         scores.setdefault(split, []).append({"hf_subset": subset, **entry})
     result = {"task_name": task, "dataset_revision": dataset_revision, "scores": scores}
     provenance = {"model": model, "protocol": said, "window": window, "data": {}, "versions": {}}
+    provenance |= more or {}
     results.write(
         of,
         Finished(

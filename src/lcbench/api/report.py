@@ -44,7 +44,9 @@ def find_report(
     from lcbench.settings.frozen import thaw
     from lcbench.settings.sources import shipped_sources
 
-    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against)
+    # Any other name that is asked for stands for a table that is there.
+    repairs = "repairs" in settings.show
+    extent = Extent(settings.resamples, settings.seed, settings.models, settings.against, repairs)
     if settings.manifest is None:
         return report_folder(
             Results(settings.results_dir),

@@ -12,7 +12,7 @@ from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.plan.assumed import Assumed, assumed
 from lcbench.plan.foresight import Foresight, foresee
-from lcbench.plan.layout import expand, protocol_of
+from lcbench.plan.layout import expand, protocol_of, repairs_of
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
 from lcbench.results.cell import Cell
@@ -49,6 +49,7 @@ class Estimate:
         other_languages: whether there are texts in other languages than English.
         device: device that the time is for; None: this machine's.
         long: a line about each model with long synthetic documents.
+        left_out: a line about each repair that a model cannot have.
         foresight: detectable changes of Avg; None: unknown.
         corrected: whether some repairs are corrections, not temperatures alone.
     """
@@ -66,6 +67,7 @@ class Estimate:
     other_languages: bool
     device: Assumed | None = None
     long: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     foresight: Foresight | None = None
     corrected: bool = False
 
@@ -118,6 +120,7 @@ def sentence(one: Estimate) -> str:
             f"{words.duration(one.prediction.wall_seconds / 3600)} {where}."
         ]
     lines += one.long
+    lines += one.left_out
     if one.foresight is not None:
         lines.append(one.foresight.sentence())
     if one.other_languages:
@@ -167,6 +170,7 @@ def estimate(
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
     unshaped, left, long = [], [], []
+    left_out: list[str] = []
     cells = done = most_repairs = 0
     for model in settings.models:
         known = dimensions(model, settings.mirror)
@@ -177,7 +181,7 @@ def estimate(
         if known is not None:
             long += remarks(parts.values(), model.name, known.window)
         located = _located(settings, model)
-        every = _cells(settings, parts, model, located, known)
+        every = _cells(settings, parts, model, located, known, left_out)
         # A missing model has no known revision, so none of its cells counts as finished.
         waiting = [
             one for one in every if located is None or not results.files(one).result.exists()
@@ -216,6 +220,7 @@ def estimate(
         other_languages=any(map(_has_other_languages, parts.values())),
         device=device,
         long=tuple(long),
+        left_out=tuple(left_out) if settings.leave_out_unsuited else (),
         foresight=foresee(
             {name: _sized(part, settings) for name, part in parts.items()},
             partial(column_of, suites=settings.suites),
@@ -254,15 +259,19 @@ def _cells(
     model: ModelSettings,
     located: LocatedModel | None,
     known: Dimensions | None,
+    left_out: list[str],
 ) -> list[Cell]:
-    """Return a model's cells as in a run; without a revision if the model is missing."""
+    """Return a model's cells as in a run; without a revision if the model is missing.
+
+    What is said of repairs is added to `left_out`.
+    """
     shape = _shape(known) if located is None else located.shape
     named = (model.name, "") if located is None else (located.name, located.revision)
     protocols = [
         (name, protocol_of(settings, part, model, located, shape.window))
         for name, part in parts.items()
     ]
-    repairs = dict.fromkeys(repair.resolve(shape) for repair in settings.repairs)
+    repairs = repairs_of(settings, model.name, shape, left_out.append)
     return list(expand([named], repairs, protocols))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lcbench.errors import MissingError, RequestError
@@ -15,6 +15,7 @@ from lcbench.settings.schema import Settings
 from lcbench.system.observer import Observer
 from lcbench.tasks.source import Part, check_texts
 from lcbench.tasks.suites import Suite, resolve_all
+from lcbench.tempscale.policy import ModelShape
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
             model: tuple(
                 expand(
                     [(model.name, model.revision)],
-                    _repairs(settings, model, observer),
+                    repairs_of(settings, model.name, model.shape, observer.say),
                     [
                         (
                             name,
@@ -119,26 +120,46 @@ def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]
     return [locate(model, mirror=mirror, offline=False) for model in settings.models]
 
 
-def _repairs(settings: Settings, model: LocatedModel, observer: Observer) -> list[Repair]:
-    """Return the distinct repairs for a model, and warn of those that equal the baseline."""
-    resolved = [repair.resolve(model.shape) for repair in settings.repairs]
+def repairs_of(
+    settings: Settings, name: str, shape: ModelShape, say: Callable[[str], None]
+) -> list[Repair]:
+    """Return the distinct repairs of a request for a model.
+
+    Args:
+        settings: the request.
+        name: name of the model.
+        shape: its shape.
+        say: receives a line about each repair that is left out or equals the baseline.
+
+    Raises:
+        RequestError: the model cannot have one of them, and such repairs are not left out.
+    """
+    resolved: dict[Repair, Repair] = {}
+    for repair in settings.repairs:
+        try:
+            resolved[repair] = repair.resolve(shape)
+        except RequestError as error:
+            if not settings.leave_out_unsuited:
+                raise
+            say(f"{name}: {repair} is left out: {error}")
+    left_out = "left out, since it is" if settings.leave_out_unsuited else "it is"
     without_effect = {
-        (asked.policy, asked.window(model.shape.window))
-        for asked, found in zip(settings.repairs, resolved, strict=True)
+        (asked.policy, asked.window(shape.window))
+        for asked, found in resolved.items()
         if found.policy.is_baseline and not asked.policy.is_baseline
     }
     for policy, window in sorted(without_effect, key=str):
-        observer.say(
-            f"{model.name}: {Repair(policy)} is 1 for every text that this model reads "
-            f"(window {window}): it is the same as the baseline."
+        say(
+            f"{name}: {Repair(policy)} is 1 for every text that this model reads (window "
+            f"{window}): {left_out} the same as the baseline."
         )
-    for asked, found in zip(settings.repairs, resolved, strict=True):
+    for asked, found in resolved.items():
         if idle := asked.others.keys() - found.others.keys():
-            observer.say(
-                f"{model.name}: {asked} is the same as {found}, since "
-                f"{' and '.join(sorted(idle))} changes nothing in this model."
+            say(
+                f"{name}: {asked} is the same as {found}, since {' and '.join(sorted(idle))} "
+                "changes nothing in this model."
             )
-    return list(dict.fromkeys(resolved))
+    return list(dict.fromkeys(resolved.values()))
 
 
 def protocol_of(

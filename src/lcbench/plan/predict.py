@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from lcbench.hub.models import Dimensions
 from lcbench.plan.assumed import Assumed
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
+from lcbench.repair.correction import MOST_TEXTS
 from lcbench.results.cell import Cell
 from lcbench.system.words import clock, duration
+from lcbench.tasks.reference import Reference, size_of
 from lcbench.tasks.sizes import SPECIAL_TOKENS
 from lcbench.tasks.source import Part, Texts
 
@@ -215,6 +218,8 @@ def predict(
 ) -> Prediction:
     """Return the predicted time of unfinished cells.
 
+    A correction is fitted on texts of its own or of the task, which are encoded as well.
+
     A text is encoded once per model, repair without its correction, and prompt. Texts of the same
     origin are contained in the largest set of that origin (`Texts.origin`), and a policy by role
     gives queries and documents temperatures that other policies may already have used. With
@@ -322,7 +327,7 @@ def _fresh(
     shares: bool,
 ) -> Iterable[FreshTexts]:
     """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
-    for one in sizes:
+    for one in _encoded(cell, sizes):
         repair = cell.repair.encoding.for_role(one.role).canonical
         key = (one.origin, repair, *(() if shares else (cell.task, one.role)))
         texts = one.unique - encoded.get(key, 0)
@@ -341,6 +346,33 @@ def _fresh(
             measured_texts=texts * measured_texts / texts_then,
             measured_tokens=tokens * measured_tokens / tokens_then,
         )
+
+
+def _encoded(cell: Cell, sizes: Iterable[Texts]) -> Iterable[Texts]:
+    """Yield the texts that a cell encodes: those of the task, and what a correction is fitted on.
+
+    That is the whole training split of a classification and all texts of a clustering, of which the
+    task reads samples, or a set of texts of its own.
+    """
+    correction = cell.repair.correction
+    if correction is not None and correction.on is not None:
+        yield _reference(correction.on)
+    for one in sizes:
+        if correction is None or correction.on is not None or one.drawn_from is None:
+            yield one
+            continue
+        count = max(one.unique, min(MOST_TEXTS, one.drawn_from))
+        yield replace(
+            one,
+            count=count,
+            unique=count,
+            characters=round(one.characters * count / max(1, one.count)),
+        )
+
+
+@lru_cache(maxsize=8)
+def _reference(on: Reference) -> Texts:
+    return size_of(on, MOST_TEXTS)
 
 
 def _length(texts: Texts, window: int | None) -> float:

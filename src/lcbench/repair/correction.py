@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lcbench.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
+    from lcbench.tasks.reference import Reference
     from lcbench.tempscale.policy import ModelShape
 
 Kind = Literal["centre", "abtt", "whiten"]
@@ -23,6 +24,8 @@ _EXAMPLES = (
 )
 NUMBERS: Mapping[str, str] = {"centre": "bins", "abtt": "components", "whiten": "dimensions"}
 """What the number of each kind is called as an option; `abtt` needs one."""
+MOST_TEXTS = 10_000
+"""Most texts that one is fitted on: ten times as many as the dimensions of most models."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,12 @@ class Correction:
         number: of `centre`, the bins by length in tokens, each with a mean of its own, None: one
             mean; of `abtt`, the components that are removed; of `whiten`, the components that are
             kept, None: all.
-        on: set of texts that it is fitted on for all tasks, with a digest of them; None: each
-            task's own texts.
+        on: set of texts that it is fitted on for all tasks; None: each task's own texts.
     """
 
     kind: Kind
     number: int | None = None
-    on: str | None = None
+    on: Reference | None = None
 
     @property
     def canonical(self) -> str:
@@ -61,8 +63,14 @@ class Correction:
         if self.number is not None:
             options[NUMBERS[self.kind]] = self.number
         if self.on is not None:
-            options["on"] = self.on
+            options["on"] = self.on.written()
         return {self.kind: options} if options else self.kind
+
+    @property
+    def example(self) -> str:
+        """How to ask for it, fitted on a set of texts."""
+        number = "" if self.number is None else f"{NUMBERS[self.kind]}: {self.number}, "
+        return f"'correct={{{self.kind}: {{{number}on: docstrings}}}}'"
 
     def check(self, dimensions: int) -> None:
         """Check that embeddings of so many dimensions can be corrected.
@@ -122,13 +130,15 @@ def parse(value: Any) -> Correction:
             "dimensions: correct={abtt: 3}."
         )
     if on is not None:
-        from lcbench.tasks.reference import identified
+        from lcbench.tasks.reference import read_reference
 
-        on = identified(on)
-    return Correction(kind, number, on)  # type: ignore[arg-type]
+        return Correction(kind, number, read_reference(on))  # type: ignore[arg-type]
+    return Correction(kind, number)  # type: ignore[arg-type]
 
 
-def _options(kind: str, options: Any, written: str) -> tuple[int | None, str | None]:
+def _options(
+    kind: str, options: Any, written: str
+) -> tuple[int | None, str | Mapping[str, Any] | None]:
     """Return the number of a kind, and the set of texts that it is fitted on."""
     name = NUMBERS[kind]
     if options is None:
@@ -149,8 +159,11 @@ def _options(kind: str, options: Any, written: str) -> tuple[int | None, str | N
     if number is not None and (type(number) is not int or number < least):
         raise RequestError(f"{written}: {name} is not a whole number of at least {least}.")
     on = options.get("on")
-    if on is not None and not isinstance(on, str):
-        raise RequestError(f"{written}: on takes the name of a set of texts, such as docstrings.")
+    if on is not None and not isinstance(on, str | Mapping):
+        raise RequestError(
+            f"{written}: on takes docstrings, or a file or folder of your own texts (on: "
+            "./a.jsonl)."
+        )
     return number, on
 
 

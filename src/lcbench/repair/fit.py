@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Embeddings at a time, in float64.
 _ROWS = 4096
+# Rows of each product with the matrix, and a divisor of its columns; both are filled up with zeros.
+# BLAS may add up in another order for another number of rows, or in what is left over of its
+# blocks, and a corrected embedding must not depend on its batch.
+_BLOCK = 64
 # A covariance whose smallest kept variance is this share of the largest is taken as singular:
 # embeddings in float32 determine nothing below it.
 _SINGULAR = 1e-9
@@ -69,7 +73,7 @@ class Fitted:
                 raise ValueError("a correction by length needs the lengths of the texts")
             bins = np.searchsorted(self.begins, np.asarray(lengths), side="right")
         centred = np.asarray(embeddings, dtype=np.float64) - self.means[bins]
-        return centred if self.matrix is None else centred @ self.matrix
+        return centred if self.matrix is None else _product(centred, self.matrix)
 
     @property
     def dimensions(self) -> int:
@@ -125,8 +129,7 @@ def fit(
     if count < least:
         raise FitError(
             f"correct={correction}: it is fitted on {count} distinct texts and needs at least "
-            f"{least}. A set of texts can be named: 'correct={{{correction.kind}: "
-            f"{{on: docstrings}}}}'."
+            f"{least}. A set of texts can be named: {correction.example}."
         )
     correction.check(dimensions)
     mean = _mean(embeddings)
@@ -162,6 +165,19 @@ def fit(
         raise FitError(f"correct={correction}: the texts that it is fitted on have one embedding.")
     matrix = components[:, :last] / np.sqrt(variances[:last])
     return Fitted(mean[None], none, matrix, float(shrinkage))
+
+
+def _product(rows: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the product of each row with a matrix, to the bit the same among any other rows."""
+    kept = matrix.shape[1]
+    matrix = np.pad(matrix, ((0, 0), (0, -kept % _BLOCK)))
+    found = np.empty((len(rows), kept))
+    for first in range(0, len(rows), _BLOCK):
+        some = rows[first : first + _BLOCK]
+        count = len(some)
+        whole = np.pad(some, ((0, _BLOCK - count), (0, 0)))
+        found[first : first + count] = (whole @ matrix)[:count, :kept]
+    return found
 
 
 def _mean(embeddings: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.intervals import analyse, asked_cells
 from lcbench.reporting.reading import read_items
-from lcbench.reporting.score_table import ScoreTable
+from lcbench.reporting.score_table import ScoreTable, kinds_of
 from lcbench.reporting.statistics import NOTHING, TableStatistics
 from lcbench.reporting.table import Table, distinct
 from lcbench.reporting.tables import (
@@ -31,6 +31,7 @@ from lcbench.reporting.tables.items_by_length import places_of_tables
 from lcbench.reporting.tables.paper import Comparison
 from lcbench.reporting.tables.paper_lengths import interval_table, query_table
 from lcbench.reporting.tables.ranks import rank_table
+from lcbench.reporting.tables.repairs import RepairComparison, compare_repairs, repair_table
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
 from lcbench.results.content import read_provenance
@@ -82,6 +83,7 @@ class Findings:
         by_length: scores by length bucket of queries, documents, texts and pairs.
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers compared with lcbench's.
+        repairs: repairs of models with more than one kind of them, or on request.
         tables: all tables as shown, the main ones first, with unique names.
         resamples: number of bootstrap samples.
         seed: seed of all draws.
@@ -92,6 +94,7 @@ class Findings:
     by_length: tuple[LengthBuckets, ...]
     role_grids: tuple[RoleGrid, ...]
     paper: tuple[Comparison, ...]
+    repairs: tuple[RepairComparison, ...]
     tables: tuple[Table, ...]
     resamples: int
     seed: int
@@ -108,6 +111,7 @@ def gather(
     resamples: int,
     seed: int,
     progress: Callable[[str, int, int], None] | None,
+    with_repairs: bool = False,
 ) -> Findings:
     """Compute all results of a report.
 
@@ -117,6 +121,7 @@ def gather(
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of all draws.
         progress: receives the name of a step, how much of it is done, and the total.
+        with_repairs: whether repairs are compared in all tables, even if all are of one kind.
     """
 
     def step(what: str) -> Callable[[int, int], None] | None:
@@ -125,16 +130,43 @@ def gather(
     asked = [asked_cells(table, scores) if resamples else {} for table in tables]
     of_paper = paper.asked_cells(scores)
     places = places_of_tables(tables, scores)
-    read = read_items(places, asked, of_paper, resamples, seed, step("scores by length"))
+    of_repairs = {
+        table.group
+        for table in tables
+        if with_repairs
+        or len(kinds_of(one for block in table.blocks for one in block.policies)) > 1
+    }
+    tell = step("scores by length")
+    read = read_items(places, asked, of_paper, resamples, seed, tell, of_repairs)
     found = []
     for table, cells, items in zip(tables, asked, read.items, strict=True):
         statistics = NOTHING
         if resamples:
-            statistics = analyse(table, cells, items, resamples, seed, step("drawing samples"))
+            statistics = analyse(
+                table,
+                cells,
+                items,
+                resamples,
+                seed,
+                step("drawing samples"),
+                together=table.group in of_repairs,
+            )
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
     buckets = [bucket for one in read.by_length for bucket in one.buckets]
     compared = paper.compare(of_paper, read.compared)
+    thirds = [one.thirds for one in read.by_length if one.thirds is not None]
+    of_groups = {
+        one.table.group: compare_repairs(
+            one.table,
+            one.statistics,
+            one.choice,
+            {cell: known.provenance for cell, known in one.cells.items()},
+            thirds,
+        )
+        for one in found
+        if one.table.group in of_repairs
+    }
     lengths = build_length_tables(scores, tables)
     made = [
         *(main_results.main_table(one.table, one.statistics) for one in found),
@@ -143,6 +175,7 @@ def gather(
             for one in found
             if one.choice is not None
         ),
+        *(repair_table(group, models) for group, models in of_groups.items()),
         *(roles.role_table(one.table, one.statistics) for one in found),
         *(matrix.scores(one.table) for one in found),
         *(matrix.matrix(one.table, one.statistics) for one in found),
@@ -162,6 +195,7 @@ def gather(
         by_length=tuple(buckets),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compared,
+        repairs=tuple(one for models in of_groups.values() for one in models),
         tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,

@@ -89,6 +89,8 @@ def analyse(
     resamples: int = RESAMPLES,
     seed: int = SEED,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    together: bool = False,
 ) -> TableStatistics:
     """Return the intervals and tests of a table's improvements.
 
@@ -107,6 +109,7 @@ def analyse(
         resamples: number of bootstrap samples.
         seed: seed of all draws.
         progress: receives the number of finished tasks and of all tasks.
+        together: whether bands are over all policies, not over constants and others by themselves.
     """
     sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
     linked = link_tasks(items)
@@ -118,22 +121,8 @@ def analyse(
 
     found_of = in_threads([partial(outcome, task) for task in asked], sizes, progress)
     outcomes = dict(zip(asked, found_of, strict=True))
-    cells = {
-        (label, policy, task): uncertainty
-        for task in (task for column in table.columns for task in column.tasks)
-        if task in outcomes
-        for (label, policy), uncertainty in outcomes[task].pairs.items()
-    }
-    draws = replace(
-        _draws(table, outcomes, resamples, seed),
-        families=linked.families,
-        ratios={
-            cell: (one.error / one.drawn) ** 2
-            for cell, one in cells.items()
-            if one.error is not None and one.drawn
-        },
-    )
-    means, average = of_table(table, draws, cells)
+    cells, draws = of_outcomes(table, outcomes, linked.families, resamples, seed)
+    means, average = of_table(table, draws, cells, together=together)
     return TableStatistics(
         cells=_holm(cells),
         means=means,
@@ -190,6 +179,37 @@ def bytes_of(files: Iterable[CellFiles]) -> int:
         except OSError:
             continue
     return total
+
+
+def of_outcomes(
+    table: ScoreTable,
+    outcomes: Mapping[str, TaskOutcome],
+    families: Mapping[str, str],
+    resamples: int,
+    seed: int,
+) -> tuple[dict[CellKey, Uncertainty], Draws]:
+    """Return the uncertainty of a table's cells, and the draws for its means.
+
+    Args:
+        table: the table.
+        outcomes: by task (`task_intervals.task_outcome`).
+        families: name of each task's family of tasks that share items.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
+    """
+    cells = {
+        (label, policy, task): uncertainty
+        for task in (task for column in table.columns for task in column.tasks)
+        if task in outcomes
+        for (label, policy), uncertainty in outcomes[task].pairs.items()
+    }
+    ratios = {
+        cell: (one.error / one.drawn) ** 2
+        for cell, one in cells.items()
+        if one.error is not None and one.drawn
+    }
+    draws = _draws(table, outcomes, resamples, seed)
+    return cells, replace(draws, families=families, ratios=ratios)
 
 
 def _draws(

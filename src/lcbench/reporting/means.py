@@ -168,18 +168,23 @@ def mean_improvement(
 
 
 def of_table(
-    table: ScoreTable, draws: Draws, cells: Mapping[CellKey, Uncertainty]
+    table: ScoreTable,
+    draws: Draws,
+    cells: Mapping[CellKey, Uncertainty],
+    *,
+    together: bool = False,
 ) -> tuple[dict[tuple[str, str, str], Uncertainty], dict[str, Uncertainty]]:
     """Return the uncertainty of a table's means, and of its row `Avg Improv.`.
 
     If several τ were tried, the intervals of a model's means form a band over all of them
     (`simultaneous`), so that they also hold for the best τ. The constants, from which the best τ is
-    chosen, are one family; other policies are another.
+    chosen, are one family; other policies are another, unless all are compared together.
 
     Args:
         table: the table.
         draws: draws of its cells.
         cells: uncertainty of its cells.
+        together: whether all policies are one family.
     """
     names = [column.name for column in table.columns]
     over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
@@ -187,7 +192,7 @@ def of_table(
     means: dict[tuple[str, str, str], Uncertainty] = {}
     linear: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for block in table.blocks:
-        for family in _families(block):
+        for family in _families(block, together):
             for name, columns in over.items():
                 known = {
                     policy: mean
@@ -202,7 +207,7 @@ def of_table(
                         means[block.label, policy, name] = mean.uncertainty(band)
                     elif own := cells.get((block.label, policy, alone[name])):
                         means[block.label, policy, name] = _of_task(own, mean, band)
-    return means, _over_models(table, draws, over, linear)
+    return means, _over_models(table, draws, over, linear, together)
 
 
 def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -> list[str]:
@@ -239,10 +244,11 @@ def everywhere(block: Block, policy: str) -> dict[str, str]:
     return {task.task: policy for task in block.tasks}
 
 
-def _families(block: Block) -> list[list[str]]:
-    """Return the families of policies that were tried: constants, and all others."""
-    candidates = candidate_policies(block.tasks, block.policies)
-    others = [one for one in block.policies if one != BASELINE and one not in candidates]
+def _families(block: Block, together: bool) -> list[list[str]]:
+    """Return the families of policies that were tried: constants, and all others; or one of all."""
+    tried = [one for one in block.policies if one != BASELINE]
+    candidates = tried if together else candidate_policies(block.tasks, block.policies)
+    others = [one for one in tried if one not in candidates]
     return [family for family in (candidates, others) if family]
 
 
@@ -285,6 +291,7 @@ def _over_models(
     draws: Draws,
     over: Mapping[str, Sequence[str]],
     linear: Mapping[tuple[str, str, str], NDArray[np.float64]],
+    together: bool,
 ) -> dict[str, Uncertainty]:
     """Return the uncertainty of the row `Avg Improv.`, with each model at its best τ.
 
@@ -293,6 +300,7 @@ def _over_models(
         draws: draws of its cells.
         over: columns of each mean.
         linear: `MeanImprovement.linear` by label, policy and mean.
+        together: whether all policies are one family.
     """
     blocks = [block for block in table.blocks if block.best is not None]
     best = {block.label: everywhere(block, str(block.best)) for block in blocks}
@@ -303,7 +311,7 @@ def _over_models(
             continue
         tried = []
         for block in blocks:
-            family = next(one for one in _families(block) if block.best in one)
+            family = next(one for one in _families(block, together) if block.best in one)
             keys = [(block.label, policy, name) for policy in family]
             tried.append(np.stack([linear[key] for key in keys if key in linear], axis=1))
         band = None

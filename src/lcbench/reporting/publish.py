@@ -19,7 +19,13 @@ from lcbench.errors import StorageError
 from lcbench.reporting import document, page, summary
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.processes import in_processes
-from lcbench.reporting.tables import main_results, matrix, paper_comparison, splits_by_length
+from lcbench.reporting.tables import (
+    main_results,
+    matrix,
+    paper_comparison,
+    repairs,
+    splits_by_length,
+)
 from lcbench.reporting.text import markdown_text
 from lcbench.system.files import without_links, write_atomically
 
@@ -39,9 +45,9 @@ _LOCK_SECONDS = 60.0
 # Names of files that reports write. Other files that a `report.json` lists, perhaps of another
 # program, are not removed.
 _OURS = re.compile(
-    r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths)\.csv"
+    r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths|repairs)\.csv"
     r"|table1-\d+\.tex|tables/[\w-][\w.-]*\.(csv|tex)"
-    r"|figures/(improvement|forest|roles|by-length-[\w-]+)\.(png|svg|pdf|csv)"
+    r"|figures/(improvement|forest|roles|repairs|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
 # Keys that every version's report.json has.
 _KEYS = {"title", "version", "tables"}
@@ -258,6 +264,8 @@ def _texts(findings: Findings) -> dict[str, str]:
     }
     if findings.lengths:
         values[splits_by_length.DATA] = splits_by_length.length_values(findings.lengths)
+    if findings.repairs:
+        values[repairs.DATA] = repairs.repair_values(findings.repairs)
     if findings.paper:
         values[paper_comparison.DATA] = paper_comparison.comparison_values(findings.paper)
     return {
@@ -272,7 +280,7 @@ def _texts(findings: Findings) -> dict[str, str]:
 
 def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     """Draw the figures, each with its data, into a folder; return their names."""
-    from lcbench.reporting.figures import by_length, forest, improvement, roles
+    from lcbench.reporting.figures import by_length, forest, improvement, roles, short_and_long
     from lcbench.reporting.figures.printed import written
 
     tables, known = [found.table for found in findings.score_tables], findings.statistics
@@ -297,6 +305,10 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
         "forest": (
             partial(forest.forest_figures, tables, known),
             partial(forest.forest_csv, tables, known),
+        ),
+        "repairs": (
+            partial(short_and_long.repair_figures, findings.repairs),
+            partial(short_and_long.repair_csv, findings.repairs),
         ),
         "roles": (partial(roles.roles_figures, grids), partial(roles.roles_csv, grids)),
         **{

@@ -6,7 +6,7 @@ All results that need items are computed, or their samples kept, while a cell's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from lcbench.reporting.tables.paper_lengths import (
     ndcg_of_queries,
 )
 from lcbench.reporting.tables.ranks import LongestRanks, rank_of_longest, ranks_of
+from lcbench.reporting.tables.thirds import Thirds, thirds_of
 from lcbench.reporting.task_intervals import TaskItems, task_items
 from lcbench.reporting.threads import in_threads
 from lcbench.results.cell_items import CellItems
@@ -43,6 +44,7 @@ class ByLength:
     ranks: LongestRanks | None
     queries: Reading | None
     intervals: Reading | None
+    thirds: Thirds | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def read_items(
     resamples: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    with_thirds: Collection[str] = (),
 ) -> ReportItems:
     """Read the items of all cells of a report.
 
@@ -81,6 +84,7 @@ def read_items(
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of all draws.
         progress: receives the number of tasks that are done, and of all.
+        with_thirds: groups of the tables whose items are kept by thirds of length.
     """
     by_task: dict[str, list[tuple[int, Place, Cells]]] = {}
     for number, (place, cells) in enumerate(places):
@@ -92,7 +96,7 @@ def read_items(
         for of_task in by_task.values()
     ]
     jobs = [
-        partial(_read_task, task, of_task, tables, compared, resamples, seed)
+        partial(_read_task, task, of_task, tables, compared, resamples, seed, with_thirds)
         for task, of_task in by_task.items()
     ]
     read = dict(zip(by_task, in_threads(jobs, sizes, progress), strict=True))
@@ -126,6 +130,7 @@ def _read_task(
     compared: paper.Asked,
     resamples: int,
     seed: int,
+    with_thirds: Collection[str],
 ) -> _TaskRead:
     asked = {number: table[task] for number, table in enumerate(tables) if task in table}
     sampled = {files for files in compared.with_samples if files.task == task}
@@ -160,7 +165,8 @@ def _read_task(
 
     by_length = {}
     for number, place, cells in places:
-        found = _by_length(place, taken(place, cells), resamples, seed)
+        has_thirds = place.group in with_thirds
+        found = _by_length(place, taken(place, cells), resamples, seed, has_thirds)
         if found is not None:
             by_length[number] = found
     # The paper's cells that are in no table.
@@ -185,7 +191,11 @@ def _first_file(place: tuple[int, Place, Cells]) -> str:
 
 
 def _by_length(
-    place: Place, cells: Iterable[tuple[str, CellItems]], resamples: int, seed: int
+    place: Place,
+    cells: Iterable[tuple[str, CellItems]],
+    resamples: int,
+    seed: int,
+    has_thirds: bool,
 ) -> ByLength | None:
     """Return the results by length; None if items have no scores, as in clusterings."""
     items = items_of(cells)
@@ -199,4 +209,5 @@ def _by_length(
         ranks_of(place, items, resamples, seed),
         ndcg_of_queries(place, items, resamples, seed),
         accuracy_of_intervals(place, items, resamples, seed),
+        thirds_of(place, items) if has_thirds else None,
     )

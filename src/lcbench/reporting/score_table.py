@@ -163,6 +163,11 @@ def distance(policy: str) -> tuple[int, float]:
     return len(parts.keys() - {"tau"}), math.inf if tau is None else abs(tau - 1)
 
 
+def kinds_of(policies: Iterable[str]) -> frozenset[frozenset[str]]:
+    """Return the kinds of repairs among policies: the keys of their parts, without the baseline."""
+    return frozenset(frozenset(parts) for policy in policies if (parts := parts_of(policy)))
+
+
 def word_of(policies: Iterable[str]) -> tuple[str, str]:
     """Return what policies are called, one and several: τ, or repairs if some are not."""
     only_tau = all(parts_of(policy).keys() <= {"tau"} for policy in policies)

@@ -45,12 +45,14 @@ class Extent:
         seed: seed of all draws.
         models: names of the models to report; two or more are also compared. None: all.
         against: second folder of results to compare with, or None.
+        repairs: whether repairs are compared even if all are of one kind, such as temperatures.
     """
 
     resamples: int = RESAMPLES
     seed: int = SEED
     models: tuple[str, ...] | None = None
     against: Path | None = None
+    repairs: bool = False
 
 
 WHOLE = Extent()
@@ -430,7 +432,7 @@ def find(
     _check_writable(folder)
     # Tasks are processed in parallel: BLAS's own threads would only wait for one another.
     with threadpool_limits(limits=1, user_api="blas"):
-        found = gather(tables, scores, extent.resamples, extent.seed, step)
+        found = gather(tables, scores, extent.resamples, extent.seed, step, extent.repairs)
     shown = list(found.tables)
     after_main = len(found.score_tables)
     if extent.models is not None:

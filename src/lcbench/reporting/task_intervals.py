@@ -156,7 +156,7 @@ def link_tasks(items: Mapping[str, TaskItems]) -> LinkedTasks:
 
 def task_outcome(
     task: str,
-    asked: Mapping[tuple[str, str], tuple[float, CellFiles]],
+    asked: Mapping[tuple[str, str], tuple[float, object]],
     items: TaskItems,
     clusters: Sequence[Sequence[NDArray[np.uint64]]],
     resamples: int,
@@ -166,7 +166,7 @@ def task_outcome(
 
     Args:
         task: its name.
-        asked: the table's score as a fraction and the cell's files, by label and policy.
+        asked: the table's score as a fraction by label and policy, with something else.
         items: result of `task_items`.
         clusters: clusters from `link_tasks`, for each group of cells.
         resamples: number of samples.

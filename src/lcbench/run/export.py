@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.errors import RequestError, StorageError
-from lcbench.repair.correction import NUMBERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,22 +179,27 @@ def _refuse_correction(correction: Correction) -> None:
             "mean: 'correct={centre: {on: docstrings}}'."
         )
     if correction.on is None:
-        number = "" if correction.number is None else f"{NUMBERS[correction.kind]}: "
-        number += "" if correction.number is None else f"{correction.number}, "
         raise RequestError(
             f"correct={correction}: a model has no task whose texts it could be fitted on. Name "
-            f"the texts: 'correct={{{correction.kind}: {{{number}on: docstrings}}}}'."
+            f"the texts: {correction.example}."
         )
 
 
 def _fit(loaded: SentenceTransformer, correction: Correction) -> Fitted:
     """Fit a correction on the set of texts that it names, embedded as documents."""
     from lcbench.repair.fit import fit
-    from lcbench.tasks.reference import texts_of
 
-    texts = texts_of(str(correction.on))
+    texts = _reference_texts(correction)
     embeddings: NDArray[np.float32] = loaded.encode_document(texts, show_progress_bar=False)
     return fit(correction, embeddings)
+
+
+def _reference_texts(correction: Correction) -> list[str]:
+    """Return the texts that a correction on a set of texts is fitted on, as in a cell."""
+    from lcbench.score.correct import distinct_texts
+    from lcbench.tasks.reference import texts_of
+
+    return [] if correction.on is None else distinct_texts(texts_of(correction.on))[0]
 
 
 def _append(loaded: SentenceTransformer, fitted: Fitted) -> None:
@@ -257,13 +261,11 @@ def _card(located: LocatedModel, repair: Repair, fitted: Fitted | None, error: f
             )
         )
     if repair.correction is not None and fitted is not None:
-        from lcbench.tasks.reference import texts_of
-
         share = fitted.shrinkage
         parts.append(
             _CORRECTION.format(
                 correction=repair.correction,
-                texts=len(texts_of(str(repair.correction.on))),
+                texts=len(_reference_texts(repair.correction)),
                 shrunk=f", with a shrinkage of {share:.2f}" if share else "",
             )
         )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lcbench.encode.store.segments import digests
+from lcbench.encode.store.segments import Keys, digests
 from lcbench.hub.contents import documents_in, training_texts_in
+from lcbench.repair.correction import MOST_TEXTS
 from lcbench.repair.fit import Fitted, fit
 from lcbench.tasks.reference import texts_of
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from lcbench.encode.encoder import Encoder
     from lcbench.repair.correction import Correction
     from lcbench.tempscale.policy import Role
-
-# Ten times as many as the dimensions of most models. Of more, those of the smallest digests are
-# taken: the same in any order, and as good as drawn at random.
-_MOST_TEXTS = 10_000
 
 
 def fit_to(
@@ -53,9 +50,7 @@ def fit_to(
 
     is_search = isinstance(task, AbsTaskRetrieval)
     what, texts = _texts(task, correction, is_search=is_search)
-    keys = digests(texts)
-    unique, first = np.unique(keys, return_index=True)
-    chosen = [texts[place] for place in first[:_MOST_TEXTS]]
+    chosen, unique = distinct_texts(texts)
     kind = PromptType.document if is_search else None
     role: Role | None = "document" if is_search else None
     prompt = encoder.prompt_of(task.metadata, kind)
@@ -72,15 +67,26 @@ def fit_to(
         "fitted_on": what,
         "texts": len(chosen),
         "of_texts": len(unique),
-        "digest": hashlib.sha256(unique[:_MOST_TEXTS].tobytes()).hexdigest()[:16],
+        "digest": hashlib.sha256(unique[:MOST_TEXTS].tobytes()).hexdigest()[:16],
         "shrinkage": fitted.shrinkage,
+        **({"own_files": list(on.files)} if (on := correction.on) and on.files else {}),
     }
+
+
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], Keys]:
+    """Return the distinct texts that a correction is fitted on, and the digests of all of them.
+
+    Of more than `MOST_TEXTS`, those of the smallest digests are taken: the same in any order, and
+    as good as drawn at random.
+    """
+    unique, first = np.unique(digests(texts), return_index=True)
+    return [texts[place] for place in first[:MOST_TEXTS]], unique
 
 
 def _texts(task: AbsTask, correction: Correction, *, is_search: bool) -> tuple[str, Sequence[str]]:
     """Return the texts that a correction is fitted on, and what they are."""
     if correction.on is not None:
-        return correction.on, texts_of(correction.on)
+        return correction.on.name, texts_of(correction.on)
     if is_search:
         return "the corpus", documents_in(task)
     if training := training_texts_in(task):

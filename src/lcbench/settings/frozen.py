@@ -28,7 +28,7 @@ def freeze(settings: Settings) -> dict[str, Any]:
         del content["protocol"]["limit"]
     if content["engine"]["devices"] is None:
         del content["engine"]["devices"]
-    for key in ("own", "own_classes"):
+    for key in ("own", "own_classes", "leave_out_unsuited"):
         if not content[key]:
             del content[key]
     for model in content["models"]:
@@ -56,7 +56,7 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    content = {"own": [], "own_classes": [], **content}
+    content = {"own": [], "own_classes": [], "leave_out_unsuited": False, **content}
     hints = get_type_hints(Settings)
     del hints["repairs"], hints["results_dir"]
     try:

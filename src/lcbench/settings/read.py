@@ -152,6 +152,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         results_dir=needed_path("results_dir", first["results_dir"]),
         own=own.texts,
         own_classes=own.classes,
+        leave_out_unsuited=boolean_of("leave_out_unsuited", first["leave_out_unsuited"]),
     )
 
 

@@ -73,6 +73,7 @@ MEASUREMENT = frozenset(
 # Keys that affect where and how fast results are computed, but not scores.
 RUNTIME = frozenset(
     {
+        "leave_out_unsuited",
         "engine.device",
         "engine.devices",
         "engine.batch_tokens",
@@ -210,6 +211,7 @@ class Settings:
         cell_minutes: time limit of a cell in minutes; None: no limit.
         own: tasks of the user's own texts, by the digests of their content.
         own_classes: task classes of the user's own.
+        leave_out_unsuited: whether repairs that a model cannot have are left out, not refused.
     """
 
     label: str
@@ -231,6 +233,7 @@ class Settings:
     results_dir: Path
     own: tuple[OwnTask, ...] = ()
     own_classes: tuple[OwnClass, ...] = ()
+    leave_out_unsuited: bool = False
 
     @property
     def sources(self) -> tuple[Source, ...]:

@@ -149,6 +149,7 @@ def _sample(texts: Texts, count: int) -> Texts:
         count=count,
         unique=min(count, texts.unique),
         characters=round(texts.characters * count / texts.count),
+        drawn_from=texts.unique,
     )
 
 

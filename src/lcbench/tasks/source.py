@@ -34,6 +34,8 @@ class Texts:
         role: role, which a policy by role depends on.
         drawn_rows: rows of the train split visited to draw them, once per sample.
         fitted_labels: labels of the classifiers fitted on them, once per sample.
+        drawn_from: number of different texts that these are a sample of, all of which a correction
+            may be fitted on; None: they are no sample.
     """
 
     origin: str
@@ -43,6 +45,7 @@ class Texts:
     role: Role = "document"
     drawn_rows: int = 0
     fitted_labels: int = 0
+    drawn_from: int | None = None
 
 
 def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tuple[Texts, ...]:
@@ -73,6 +76,7 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
                 count=count,
                 unique=min(count, one.unique),
                 characters=round(one.characters * count / one.count),
+                drawn_from=None,
             )
         )
     return tuple(reduced)

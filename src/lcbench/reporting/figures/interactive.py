@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
-from lcbench.reporting.figures import by_length, forest, improvement
+from lcbench.reporting.figures import by_length, forest, improvement, short_and_long
 from lcbench.reporting.figures.panels import (
     COLOURS,
     DARK_COLOURS,
@@ -34,7 +34,9 @@ from lcbench.reporting.figures.panels import (
     Interval,
     Line,
     Point,
+    Scatter,
     Series,
+    certainty,
     is_linear,
     known_values,
 )
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from lcbench.reporting.findings import Findings
     from lcbench.reporting.score_table import ScoreTable
     from lcbench.reporting.statistics import TableStatistics
+    from lcbench.reporting.tables.repairs import RepairComparison
     from lcbench.reporting.tables.roles import RoleGrid
 
 _INK, _GROUND, _GRID, _RULE, _QUIET = "#1b1d21", "#ffffff", "#e8e9ec", "#c9cbd0", "#565b64"
@@ -142,6 +145,7 @@ def charts_of(findings: Findings) -> Value:
                 for chart in (
                     _improvement_chart(charts, found.table, found.statistics),
                     _forest_chart(charts, found.table, found.statistics),
+                    _repair_chart(charts, found.table.group, findings.repairs),
                 )
                 if chart is not None
             ]
@@ -211,6 +215,17 @@ def _forest_chart(charts: Charts, table: ScoreTable, statistics: TableStatistics
         f"Intervals at the best {table.words[0]}",
         (forest_view(panel) for panel in [*whole, *panels]),
         [("Show", options)],
+    )
+
+
+def _repair_chart(charts: Charts, group: str, compared: Sequence[RepairComparison]) -> Value | None:
+    panels = short_and_long.repair_panels([one for one in compared if one.group == group])
+    if not panels:
+        return None
+    return charts.add(
+        "Gain on long texts against that on short ones",
+        map(scatter_view, panels),
+        [("Show", [panel.title.partition("\n")[0] for panel in panels])],
     )
 
 
@@ -350,6 +365,54 @@ def forest_view(panel: Forest) -> Value:
         [
             [line.label, line.of, line.improvement, *(line.interval or (None, None))]
             for line in lines
+        ],
+    )
+
+
+def scatter_view(panel: Scatter) -> Value:
+    """Return the view of two improvements against each other, a point for each repair."""
+    linear = is_linear(panel.values)
+    traces = []
+    for order, one in enumerate(panel.marks):
+        colour = COLOURS[order % len(COLOURS)]
+        points = [
+            Point(panel.along, one.x, one.x_ends, certainty(one.x_ends)),
+            Point(panel.across, one.y, one.y_ends, one.known),
+        ]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": _text(_shortened(one.name)),
+                "x": [_place(one.x, linear)],
+                "y": [_place(one.y, linear)],
+                "error_x": _bars([(one.x, one.x_ends)], linear, colour),
+                "error_y": _bars([(one.y, one.y_ends)], linear, colour),
+                "marker": {
+                    "symbol": [_symbol(one.known, _SYMBOLS[order % len(_SYMBOLS)])],
+                    "size": 9,
+                    "color": colour,
+                    "line": {"width": 1.8, "color": colour},
+                },
+                "text": ["<br>".join(map(_hover, points))],
+                "meta": [_text(one.name)],
+                "hovertemplate": "<b>%{meta[0]}</b><br>%{text}<extra></extra>",
+            }
+        )
+    axes = {
+        key: {
+            **(axis := _percent_axis(panel.values, linear)),
+            "title": {**axis["title"], "text": f"{what}: {axis['title']['text']}"},
+        }
+        for key, what in (("xaxis", panel.along), ("yaxis", panel.across))
+    }
+    return _view(
+        traces,
+        {"height": 460 + 12 * len(panel.marks), **axes, "legend": {"y": -0.22}},
+        ["repair", "short", "short low", "short high", "long", "low", "high"],
+        [
+            [one.name, one.x, *(one.x_ends or (None, None)), one.y, *(one.y_ends or (None, None))]
+            for one in panel.marks
         ],
     )
 

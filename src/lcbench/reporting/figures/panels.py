@@ -150,6 +150,56 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point of a plot of two improvements.
+
+    Attributes:
+        name: name of the point.
+        x: improvement along the horizontal axis in %.
+        y: improvement along the vertical axis in %.
+        x_ends: ends of the 95 % interval of x; None: unknown.
+        y_ends: ends of the 95 % interval of y; None: unknown.
+    """
+
+    name: str
+    x: float
+    y: float
+    x_ends: Interval = None
+    y_ends: Interval = None
+
+    @property
+    def known(self) -> Certainty:
+        """What is known of the improvement along the vertical axis."""
+        return certainty(self.y_ends)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A panel of two improvements against each other, a point for each repair.
+
+    Attributes:
+        title: title of the panel.
+        marks: points in the order of the legend.
+        along: what the horizontal axis shows.
+        across: what the vertical axis shows.
+    """
+
+    title: str
+    marks: tuple[Mark, ...]
+    along: str
+    across: str
+
+    @property
+    def values(self) -> list[float]:
+        """All improvements and ends of intervals."""
+        return [
+            value
+            for mark in self.marks
+            for value in (mark.x, mark.y, *(mark.x_ends or ()), *(mark.y_ends or ()))
+        ]
+
+
+@dataclass(frozen=True)
 class Line:
     """A line of a forest plot.
 

@@ -33,6 +33,7 @@ from lcbench.reporting.figures.panels import (
     Certainty,
     Curves,
     Forest,
+    Scatter,
 )
 
 # Ten markers, four dashes and seven colours: the first 140 lines all differ, and neighbours in the
@@ -166,6 +167,30 @@ def draw_forest(axes: Axes, panel: Forest, linear: bool) -> set[Certainty]:
     axes.set_xlabel(improvement_axis(axes, "x", linear), fontsize="small")
     axes.tick_params(axis="x", labelsize="small")
     axes.grid(axis="x", color="0.9", zorder=0)
+    axes.set_axisbelow(True)
+    # Names are text: a dollar sign in one must not start a formula.
+    axes.set_title(panel.title, fontsize="medium", parse_math=False)
+    return seen
+
+
+def draw_scatter(axes: Axes, panel: Scatter, linear: bool) -> set[Certainty]:
+    """Draw a panel's points with the intervals of both, and return which significances occur."""
+    seen: set[Certainty] = set()
+    for place, one in enumerate(panel.marks):
+        look = style(place)
+        colour = look["color"]
+        if one.x_ends is not None:
+            axes.plot(one.x_ends, [one.y, one.y], color=colour, linewidth=0.9, zorder=2)
+        if one.y_ends is not None:
+            axes.plot([one.x, one.x], one.y_ends, color=colour, linewidth=0.9, zorder=2)
+        seen.add(one.known)
+        marked = mark(one.known, colour, look["marker"])
+        axes.plot([one.x], [one.y], **marked, markersize=6, zorder=3)
+    axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
+    axes.axvline(0, color="0.4", linewidth=0.8, zorder=1)
+    axes.set_xlabel(f"{panel.along}: {improvement_axis(axes, 'x', linear)}", fontsize="small")
+    axes.set_ylabel(f"{panel.across}: {improvement_axis(axes, 'y', linear)}", fontsize="small")
+    axes.grid(color="0.9", zorder=0)
     axes.set_axisbelow(True)
     # Names are text: a dollar sign in one must not start a formula.
     axes.set_title(panel.title, fontsize="medium", parse_math=False)

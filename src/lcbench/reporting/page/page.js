@@ -124,6 +124,7 @@ function tableSection(table, place) {
   const shown = shownTablesOf(table);
   const main = shown.filter((one) => one.data === "table1.csv");
   const choices = shown.filter((one) => one.name.startsWith("choice"));
+  const repairs = shown.filter((one) => one.data === "repairs.csv");
   const perTask = shown.filter((one) => one.data === "tasks.csv");
   section(
     `table-${place}`,
@@ -131,6 +132,7 @@ function tableSection(table, place) {
     isOnly ? el("p", { class: "group" }, headingOf(table)) : null,
     main.map((one) => [tableNodes(one), markKey()]),
     choices.map((one) => [el("h3", {}, "The choice of τ"), tableNodes(one)]),
+    repairs.map((one) => [el("h3", {}, "Repairs compared"), tableNodes(one)]),
     charts.length ? [el("h3", {}, "Improvement and its uncertainty"), charts] : null,
     perTask.map((one) => [el("h3", {}, one.title), tableNodes(one)]),
   );

@@ -250,6 +250,29 @@ def scored_pairs_of(task: OwnTask, left_out: LeftOut) -> Iterator[ScoredPair]:
         yield ScoredPair(first, second, score)
 
 
+def unlabelled_texts_of(task: OwnTask) -> Iterator[str]:
+    """Yield the texts of a task without queries, labels and scores.
+
+    Those of a corpus with their titles, as mteb joins them; of texts in a train and a test part
+    those of the train part; of pairs both texts. An unlabelled text is whole, not without its first
+    sentence.
+    """
+    if task.table("corpus") is not None:
+        for document in documents_of(task, Counter()):
+            yield f"{document.title} {document.text}".strip()
+        return
+    roles = ("text_a", "text_b") if task.kind == "sts" else ("text",)
+    for table in task.tables:
+        for row in _rows(table):
+            part = _part(table, row) if table.column("split") else table.part
+            if task.is_divided and part != "train":
+                continue
+            for role in roles:
+                text = _text(table, row, role)
+                if text is not None:
+                    yield text
+
+
 class _Ids:
     """The ids of a file, none of which may come twice."""
 

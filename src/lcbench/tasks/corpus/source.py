@@ -142,4 +142,5 @@ def _shared(texts: Texts, share: float) -> Texts:
         count=count,
         unique=min(count, texts.unique),
         characters=round(texts.characters * share),
+        drawn_from=texts.unique,
     )
