@@ -137,6 +137,27 @@ def test_a_correction_is_exported_as_modules(
     assert ("softmax" in card) is (tau != 1)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_gains_are_exported_in_weights(tmp_path: Path, make_model, architecture: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.repair.gain import parse
+
+    folder, gain = make_model(architecture), {"layernorm": 1.2, "ffn": 0.7}
+    out = lcbench.export(folder, 0.8, tmp_path / "gained", gain=gain, offline=True)
+    model = SentenceTransformer(str(folder), device="cpu")
+    plain = model.encode(TEXTS)
+    applied = parse(gain).apply(model)
+    with lcbench.inject(model, 0.8):
+        expected = model.encode(TEXTS)
+    applied.remove()
+    found = SentenceTransformer(str(out), device="cpu").encode(TEXTS)
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
+    assert np.abs(plain - expected).max() / np.abs(expected).max() > 1e-2
+    card = " ".join((out / "README.md").read_text(encoding="utf-8").split())
+    assert "weights of every layer: layernorm=1.2,ffn=0.7." in card
+
+
 @pytest.mark.parametrize(
     ("correct", "message"),
     [

@@ -302,6 +302,8 @@ CHANGES = {
     "model.pooling": "model=custom model.name=some/model model.pooling=cls",
     "tau": "tau=0.7",
     "tau_bias": "tau_bias=kept",
+    "gain": "gain={ffn:0.9}",
+    "attend": "attend={attnscale:0.2}",
     "correct": "correct=centre",
     "extend": "extend={pi:1024}",
     "repairs": "repairs=[{tau:0.9,correct:whiten}]",

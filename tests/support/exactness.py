@@ -10,7 +10,7 @@ the model, which no temperature has a part in, is the same on both sides.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -260,13 +260,20 @@ def is_masked(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def reference_attention(model: Any, taus: list[Any], kept: bool) -> Iterator[None]:
+def reference_attention(
+    model: Any,
+    taus: list[Any],
+    kept: bool,
+    change: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+) -> Iterator[None]:
     """Let a model compute attention by the formula in float64, layer by layer.
 
     Args:
         model: of any dtype, which the results are rounded to.
         taus: by layer and text, and head where these differ.
         kept: whether a position bias is left undivided.
+        change: returns other weights, given the layer, its weights [texts, heads, tokens, keys] and
+            which keys are attended to, in the same shape.
     """
     calls = 0
     position_biases: list[Tensor] = []
@@ -299,7 +306,10 @@ def reference_attention(model: Any, taus: list[Any], kept: bool) -> Iterator[Non
             logits = logits + position_bias.double() * (tau if kept else 1.0)
         if attention_mask is not None:
             logits = logits.masked_fill(is_masked(attention_mask), -math.inf)
-        attended = torch.einsum("bhqk,bhkd->bqhd", weights_of(logits, tau), values)
+        weights = weights_of(logits, tau)
+        if change is not None:
+            weights = change((calls - 1) % LAYERS, weights, logits > -math.inf)
+        attended = torch.einsum("bhqk,bhkd->bqhd", weights, values)
         return attended.to(query.dtype), None
 
     def softmax(logits: Tensor, dim: int) -> Tensor:

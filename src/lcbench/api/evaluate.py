@@ -92,6 +92,8 @@ def evaluate(
     tau: Any = None,
     *,
     extend: Any = None,
+    gain: Any = None,
+    attend: Any = None,
     correct: Any = None,
     limit: int | None = None,
     window: int | None = None,
@@ -119,11 +121,15 @@ def evaluate(
             folders (`"./letters.jsonl"`, `Path("letters")`), or a dict with a path and columns
             (`{"path": "a.csv", "query": "q", "text": "body"}`).
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
-            or a list of these. With `extend` or `correct` by default 1.
+            or a list of these. With another part of a repair by default 1.
         extend: a context extension (`{"pi": 4096}`, `{"yarn": 4096}`), None for none, or a list of
-            these; each is combined with each temperature.
+            these; as are those below, each is combined with each of the other parts.
+        gain: factors of LayerNorms or feed-forward networks (`{"layernorm": 1.1}`, `{"ffn": 0.9}`),
+            None for none, or a list of these.
+        attend: a change of attention weights after the softmax (`{"attnscale": 0.2}`,
+            `"calibrate"`), None for none, or a list of these.
         correct: a correction of the embeddings (`"centre"`, `{"abtt": 3}`, `{"whiten": 128}`), None
-            for none, or a list of these; each is combined with each temperature.
+            for none, or a list of these.
         limit: number of queries, texts or pairs of each task that are scored, drawn at random, for
             a quick look. These results count as another dataset and are never mixed with those of
             whole tasks.
@@ -176,6 +182,8 @@ def evaluate(
         "tasks": tasks,
         "tau": tau,
         "extend": extend,
+        "gain": gain,
+        "attend": attend,
         "correct": correct,
         "limit": limit,
         "window": window,

@@ -41,6 +41,7 @@ def export(
     out: str | PathLike[str],
     *,
     extend: Any = None,
+    gain: Any = None,
     correct: Any = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
@@ -56,10 +57,11 @@ def export(
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
         tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`) or head
             (`{"heads": "heads.json"}`). Policies by role or by text length cannot be built into
-            weights: see `lcbench.inject`. None: 1, with `extend` or `correct`.
+            weights: see `lcbench.inject`. None: 1, with another part of a repair.
         out: folder to create.
         extend: a context extension that weights and configuration can hold: `{"pi": 1024}`,
             `{"yarn": 4096}`.
+        gain: factors of LayerNorms or feed-forward networks: `{"layernorm": 1.1, "ffn": 0.9}`.
         correct: a correction with the texts that it is fitted on: `{"centre": {"on":
             "docstrings"}}`, `{"abtt": {"components": 3, "on": "docstrings"}}`.
         mirror: folder that is searched for the model first.
@@ -83,9 +85,10 @@ def export(
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
 
-    if tau is None and correct is None and extend is None:
+    parts = {"extend": extend, "gain": gain, "correct": correct}
+    if tau is None and not any(part is not None for part in parts.values()):
         raise RequestError("tau=None: export needs a temperature (0.8) or a policy by layer.")
-    own = {"model": model, "tau": tau, "extend": extend, "correct": correct, "out": out}
+    own = {"model": model, "tau": tau, **parts, "out": out}
     own |= {"mirror": mirror, "offline": offline}
     words = words_of("export", {**own, **keys})
     with cache.kept(), composed("export", words, config_dir) as config:

@@ -24,7 +24,7 @@ from lcbench.errors import InjectionError, RequestError
 from lcbench.system.hardware import memory_gib
 from lcbench.system.thirdparty import attention_implementation, uses_attention_interface
 from lcbench.tempscale.inject import inject
-from lcbench.tempscale.transformer import find_transformer
+from lcbench.tempscale.transformer import blocks_of, find_transformer
 
 if TYPE_CHECKING:
     from lcbench.tempscale.observe import Observation
@@ -330,7 +330,7 @@ class _Watch(TorchFunctionMode, Generic[Measured]):
             self._block.before = len(self._block.linears)
 
     def _attach(self) -> None:
-        blocks = _blocks(self._transformer)
+        blocks = blocks_of(self._transformer)
         for name, module in self._transformer.named_modules():
             if name in blocks:
                 self._hooks += [
@@ -456,19 +456,6 @@ def _rows(values: Tensor, made: Tensor) -> Tensor | None:
         if torch.equal(made[:, start : start + heads * size], flat):
             return torch.arange(start, start + heads * size, device=values.device)
     return None
-
-
-def _blocks(transformer: PreTrainedModel) -> set[str]:
-    """Return the names of the layers: what lists of modules hold, outermost."""
-    lists = [
-        name for name, module in transformer.named_modules() if isinstance(module, nn.ModuleList)
-    ]
-    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    return {
-        f"{name}.{number}"
-        for name in outer
-        for number in range(len(transformer.get_submodule(name)))  # type: ignore[arg-type]
-    }
 
 
 def _transformer(model: Any) -> PreTrainedModel:

@@ -14,11 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair import attend, gain
+from lcbench.repair.attend import AttentionRepair
 from lcbench.repair.change import Change, Part
 from lcbench.repair.correction import Correction
 from lcbench.repair.correction import parse as parse_correction
 from lcbench.repair.extension import Extension
 from lcbench.repair.extension import parse as parse_extension
+from lcbench.repair.gain import Gain
 from lcbench.tempscale.policy import BASELINE, ModelShape, Policy, Role
 from lcbench.tempscale.policy import parse as parse_policy
 
@@ -44,6 +47,8 @@ class _Kind(NamedTuple):
 
 _OTHERS: Mapping[str, _Kind] = {
     "extend": _Kind("extension", parse_extension, "[null,{pi: 1024},{rp: 1024}]"),
+    "gain": _Kind("gain", gain.parse, gain.EXAMPLE),
+    "attend": _Kind("attention", attend.parse, attend.EXAMPLE),
     "correct": _Kind("correction", parse_correction, "[null,centre,{abtt: 3}]"),
 }
 PARTS = ("tau", *_OTHERS)
@@ -62,11 +67,15 @@ class Repair:
         policy: temperature policy.
         correction: correction of the embeddings, if any.
         extension: context extension, if any.
+        gain: factors of LayerNorms and feed-forward networks, if any.
+        attention: change of attention weights after the softmax, if any.
     """
 
     policy: Policy = BASELINE
     correction: Correction | None = None
     extension: Extension | None = None
+    gain: Gain | None = None
+    attention: AttentionRepair | None = None
 
     @property
     def others(self) -> Mapping[str, Part]:
@@ -232,7 +241,7 @@ def parse(value: Any, *, keeps_bias: bool = False) -> Repair:
     for key, part in value.items():
         if key not in PARTS:
             near = did_you_mean(str(key), PARTS)
-            raise RequestError(f"{written}: the parts are {' and '.join(PARTS)}, not {key}.{near}")
+            raise RequestError(f"{written}: the parts are {', '.join(PARTS)}, not {key}.{near}")
         if isinstance(part, list | tuple):
             raise RequestError(
                 f"{written}: one {key} in each combination; several are several combinations: "

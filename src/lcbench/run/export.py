@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,9 @@ _EXTENSION = """It reads {window} tokens of a text instead of {own} ({extension}
 _TABLE = "Its table of positions was made longer from its own rows."
 _ROPE = "The parameters of its rotary positions were changed (config.json)."
 _OWN_POSITIONS = "It has positions for so many."
+_GAIN = """Gains are written into the weights of every layer: {gain}. `layernorm` multiplies the
+weights of its LayerNorms, not their biases; `ffn` the output of its feed-forward network.
+"""
 _CORRECTION = """Its embeddings are corrected by an affine map, a dense layer, and scaled to length
 1: {correction}, fitted on {texts:,} texts{shrunk}. If you had embedded texts with the
 original, embed them again: embeddings with and without the correction cannot be compared.
@@ -76,7 +79,7 @@ def export(
 
     Args:
         model: the model to change.
-        repair: a temperature, or temperatures by layer or head; a context extension; a correction
+        repair: temperatures, also by layer or head; a context extension; gains; a correction
             that is fitted on a set of texts; or several of them.
         out: folder to write.
         offline: whether the network must not be used.
@@ -100,10 +103,10 @@ def export(
     if repair.extension is not None:
         _refuse_extension(repair.extension)
     located = locate(model, mirror=mirror, offline=offline)
-    asked, repair = repair.policy.canonical, repair.resolve(located.shape)
-    policy = repair.policy
+    asked, repair = repair, repair.resolve(located.shape)
+    policy, gain = repair.policy, repair.gain
     if repair.is_baseline:
-        raise RequestError(f"tau={asked} does not change {located.name}: nothing to write.")
+        raise RequestError(f"{asked} does not change {located.name}: nothing to write.")
     refuse_by_text(policy)
     quiet_libraries()
 
@@ -115,11 +118,17 @@ def export(
         extension.apply(loaded)
         set_window(loaded, extension.window)
     texts = _texts(repair)
-    with nullcontext() if policy.is_baseline else Injection(loaded, policy):
+    with ExitStack() as stack:
+        if gain is not None:
+            stack.callback(gain.apply(loaded).remove)
+        if not policy.is_baseline:
+            stack.enter_context(Injection(loaded, policy))
         expected: NDArray[np.float32] = loaded.encode(texts)
         fitted = None if correction is None else _fit(loaded, correction)
     if not policy.is_baseline:
         fold(loaded, policy)
+    if gain is not None:
+        gain.fold(loaded)
     if fitted is not None:
         expected = fitted.apply(expected)
         _append(loaded, fitted)
@@ -260,6 +269,8 @@ def _card(located: LocatedModel, repair: Repair, fitted: Fitted | None, error: f
                 how=_OWN_POSITIONS if extension.method == "window" else how,
             )
         )
+    if repair.gain is not None:
+        parts.append(_GAIN.format(gain=repair.gain.canonical))
     if repair.correction is not None and fitted is not None:
         share = fitted.shrinkage
         parts.append(

@@ -25,6 +25,8 @@ _FEWEST_RESAMPLES = 1_000
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
     "extend": "collapse measures models as they are, at temperatures",
+    "gain": "collapse measures models as they are, at temperatures",
+    "attend": "collapse measures models as they are, at temperatures",
     "correct": "collapse measures embeddings as the model returns them, at temperatures",
     "repairs": "collapse measures embeddings as the model returns them, at temperatures: tau=",
     "name": "measurements are found by what they are of",

@@ -33,6 +33,8 @@ IDENTITY = frozenset(
         "models",
         "tau",
         "tau_bias",
+        "gain",
+        "attend",
         "correct",
         "extend",
         "repairs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import attention_implementation
+from lcbench.tempscale.layer_change import Attention, change_of
 from lcbench.tempscale.observe import Observer, observe_attention
 from lcbench.tempscale.policy import Role, Temperature
 from lcbench.tempscale.prove import (
@@ -31,8 +33,6 @@ from lcbench.tempscale.unpadded import attended_keys, text_of_token
 EAGER = "tempscale_eager"
 
 LAYER_ATTRIBUTE = "_lcbench_layer"
-
-Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 PRODUCTS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {}
 """Implementations whose logits are not scale · QKᵀ: what a layer has instead of QKᵀ.
@@ -90,6 +90,7 @@ def register_eager() -> str:
         def eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
             return _attend(_eager_function(module), module, *args, **kwargs)
 
+        eager._lcbench_wrapper = True  # type: ignore[attr-defined]
         ALL_ATTENTION_FUNCTIONS.register(EAGER, eager)
         ALL_MASK_ATTENTION_FUNCTIONS.register(EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
     return EAGER
@@ -116,7 +117,8 @@ def wrap(name: str) -> None:
         return
 
     def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        if active_probe() is None and not hasattr(module, LAYER_ATTRIBUTE):
+        is_own = not hasattr(module, LAYER_ATTRIBUTE) and change_of(module) is None
+        if active_probe() is None and is_own:
             return original(module, *args, **kwargs)  # type: ignore[no-any-return]
         return _attend(original, module, *args, **kwargs)
 
@@ -170,8 +172,10 @@ def _attend(
     )
     on_query = flex or isinstance(tau, Tensor)
     probe = active_probe()
+    change = change_of(module)
+    attend = original if change is None else partial(change.attend, original)
     with inside(probe):
-        output, weights = original(
+        output, weights = attend(
             module,
             divide(query, tau) if on_query else query,
             key,
@@ -190,7 +194,7 @@ def _attend(
                     tau=tau,
                     scaling=scaling,
                     mask=attention_mask,
-                    causal=_is_causal_without_mask(module, kwargs.get("is_causal")),
+                    causal=is_causal_without_mask(module, kwargs.get("is_causal")),
                     position_bias=optional.get("position_bias"),
                     softcap=softcap,
                 )
@@ -224,15 +228,19 @@ def _attend(
                 if starts is None
                 else attended_keys(starts, tokens, module, kwargs.get("sliding_window"))
             )
-            expected = reference_weights(logits, allowed, numbers) @ values
-            without = reference_weights(plain, allowed, torch.ones_like(numbers)) @ values
+            right = reference_weights(logits, allowed, numbers)
+            without = reference_weights(plain, allowed, torch.ones_like(numbers))
+            if change is not None:
+                right, without = (
+                    change.reference(one, allowed, starts) for one in (right, without)
+                )
+            parts = ((right @ values).transpose(1, 2), (without @ values).transpose(1, 2))
             largest = largest_logit(logits, allowed, numbers)
-        parts = (expected.transpose(1, 2), without.transpose(1, 2))
         report_attention(module, taus, output, *parts, largest)
     return output, weights
 
 
-def _is_causal_without_mask(module: nn.Module, is_causal: bool | None) -> bool:
+def is_causal_without_mask(module: nn.Module, is_causal: bool | None) -> bool:
     """Return whether a token attends to nothing behind it where the model passes no mask.
 
     As sdpa decides it. Eager attention has a mask for that.

@@ -57,6 +57,17 @@ def find_transformer(model: nn.Module) -> PreTrainedModel:
     return found[0]
 
 
+def blocks_of(transformer: PreTrainedModel) -> set[str]:
+    """Return the names of the layers: what lists of modules hold, outermost."""
+    lists = {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    return {f"{name}.{number}" for name in outer for number in range(len(lists[name]))}
+
+
 def _collect_outermost(module: nn.Module, found: list[PreTrainedModel]) -> None:
     for child in module.children():
         if isinstance(child, PreTrainedModel):

@@ -1,0 +1,209 @@
+"""Repairs that change attention weights after the softmax: `attend=`.
+
+What they compute is in `tempscale.attnscale` and `tempscale.calibrate`; how a model comes to
+compute it, in `tempscale.change`. Nothing here imports torch before a model is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair.change import Change
+from lcbench.repair.values import decimal, number, shown
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.tempscale.calibrate import Rows
+    from lcbench.tempscale.change import ChangedAttention
+    from lcbench.tempscale.policy import ModelShape
+
+EXAMPLE = "[null,{attnscale: 0.2},{calibrate: {basket: 128, strength: 0.5}}]"
+
+_EXAMPLES = (
+    "Use {attnscale: 0.2}, calibrate or {calibrate: {basket: 128, strength: 0.5, first_layer: 6}}; "
+    f"several: 'attend={EXAMPLE}'"
+)
+_KINDS = ("attnscale", "calibrate")
+_OPTIONS = ("basket", "strength", "first_layer")
+
+
+@dataclass(frozen=True)
+class ScaledAttention(Change):
+    """AttnScale in every layer: A' = M + (1 + w) (A − M), M the mean; see `tempscale.attnscale`.
+
+    Attributes:
+        w: by how much; 0 changes nothing.
+    """
+
+    w: float
+
+    @property
+    def canonical(self) -> str:
+        """The name in results; the same however it was written."""
+        return f"attnscale={decimal(self.w)}"
+
+    def written(self) -> dict[str, Any]:
+        """Return it as `attend=` has it, so that `parse` gives it back; JSON types only."""
+        return {"attnscale": self.w}
+
+    def resolve(self, shape: ModelShape) -> ScaledAttention | None:
+        """Return the part for a model; None: it changes nothing."""
+        return self if self.w else None
+
+    def apply(self, model: SentenceTransformer) -> ChangedAttention:
+        """Change a model's attention, with proof; see `Change.apply`."""
+        from lcbench.tempscale.attnscale import AttnScale
+        from lcbench.tempscale.change import ChangedAttention
+
+        change = AttnScale(self.w)
+        return ChangedAttention(model, f"attend={self}", lambda layers: [change] * layers)
+
+    def __str__(self) -> str:
+        return shown(self.written())
+
+
+@dataclass(frozen=True)
+class CalibratedAttention(Change):
+    """Position calibration in the later layers; see `tempscale.calibrate`.
+
+    Attributes:
+        basket: number of tokens among which attention is not redistributed.
+        strength: λ, in [0, 1]; 0 changes nothing.
+        first_layer: the first layer that is calibrated, from 0; None: that in the middle.
+    """
+
+    basket: int = 128
+    strength: float = 0.5
+    first_layer: int | None = None
+
+    @property
+    def canonical(self) -> str:
+        """The name in results; the same however it was written."""
+        name = f"calibrate={self.basket},strength={decimal(self.strength)}"
+        return name if self.first_layer is None else f"{name},first_layer={self.first_layer}"
+
+    def written(self) -> dict[str, Any]:
+        """Return it as `attend=` has it, so that `parse` gives it back; JSON types only."""
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        return {"calibrate": {name: one for name, one in options.items() if one is not None}}
+
+    def resolve(self, shape: ModelShape) -> CalibratedAttention | None:
+        """Return the part for a model, with its first layer; None: it changes nothing.
+
+        Raises:
+            RequestError: the model has no such layer.
+        """
+        if not self.strength:
+            return None
+        if shape.layers is None:
+            return self
+        if self.first_layer is None:
+            return replace(self, first_layer=shape.layers // 2)
+        if self.first_layer >= shape.layers:
+            raise RequestError(
+                f"attend={self}: first_layer={self.first_layer}, but the model has the layers 0 "
+                f"to {shape.layers - 1}."
+            )
+        return self
+
+    def apply(self, model: SentenceTransformer) -> ChangedAttention:
+        """Change a model's attention, with proof; see `Change.apply`.
+
+        Raises:
+            RequestError: no text that the model reads has more tokens than a basket.
+        """
+        from lcbench.tempscale.attend import EAGER
+        from lcbench.tempscale.calibrate import Calibration
+        from lcbench.tempscale.change import ChangedAttention
+        from lcbench.tempscale.transformer import shape_of
+        from lcbench.tempscale.unpadded import IMPLEMENTATION
+
+        window = shape_of(model).window
+        if window is not None and window <= self.basket:
+            raise RequestError(
+                f"attend={self}: the model reads at most {window} tokens of a text, so no text has "
+                "more than one basket and nothing would change."
+            )
+        change = Calibration(self.basket, self.strength, _rows(model))
+
+        def changes(layers: int) -> list[Calibration | None]:
+            first = layers // 2 if self.first_layer is None else self.first_layer
+            return [None] * first + [change] * (layers - first)
+
+        back_ends = ("eager", EAGER, "sdpa", IMPLEMENTATION)
+        return ChangedAttention(model, f"attend={self}", changes, back_ends)
+
+    def __str__(self) -> str:
+        return shown(self.written())
+
+
+AttentionRepair = ScaledAttention | CalibratedAttention
+
+
+def parse(value: Any) -> AttentionRepair:
+    """Return the part that a value of `attend=` stands for.
+
+    Raises:
+        RequestError: it is none.
+    """
+    written = f"attend={shown(value)}"
+    if isinstance(value, str):
+        value = {value: None}
+    if not isinstance(value, Mapping) or not value:
+        raise RequestError(f"{written} is no change of attention. {_EXAMPLES}.")
+    if len(value) > 1:
+        raise RequestError(f"{written}: one change at a time, {' or '.join(map(str, value))}.")
+    ((kind, options),) = value.items()
+    if kind not in _KINDS:
+        near = did_you_mean(str(kind), _KINDS)
+        raise RequestError(f"{written}: {kind} is no change of attention.{near} {_EXAMPLES}.")
+    if kind == "attnscale":
+        if options is None:
+            raise RequestError(f"{written}: attnscale needs w: {{attnscale: 0.2}}.")
+        return ScaledAttention(number(options, written, "w"))
+    return _calibrated({} if options is None else options, written)
+
+
+def _calibrated(options: Any, written: str) -> CalibratedAttention:
+    if not isinstance(options, Mapping):
+        options = {"basket": options}
+    for key in options:
+        if key not in _OPTIONS:
+            near = did_you_mean(str(key), _OPTIONS)
+            raise RequestError(
+                f"{written}: calibrate takes {', '.join(_OPTIONS)}, not {key}.{near}"
+            )
+    part = CalibratedAttention(**{key: one for key, one in options.items() if one is not None})
+    if type(part.basket) is not int or part.basket < 1:
+        raise RequestError(
+            f"{written}: basket is a number of tokens of at least 1, not {shown(part.basket)}."
+        )
+    strength = number(part.strength, written, "strength")
+    if not 0 <= strength <= 1:
+        raise RequestError(
+            f"{written}: strength is in [0, 1]: 0 leaves attention as it is, 1 gives all full "
+            "baskets the same attention."
+        )
+    layer = part.first_layer
+    if layer is not None and (type(layer) is not int or layer < 0):
+        raise RequestError(f"{written}: first_layer is the number of a layer, from 0.")
+    return replace(part, strength=strength)
+
+
+def _rows(model: SentenceTransformer) -> Rows:
+    """Return which tokens' attention the embedding is made of: all tokens' unless one is pooled."""
+    modes: set[Any] = set()
+    for module in model.modules():
+        mode = getattr(module, "pooling_mode", None)
+        if mode is not None:
+            modes |= {mode} if isinstance(mode, str) else set(mode)
+            if not getattr(module, "include_prompt", True):
+                # The first token after the prompt is pooled, of whose place layers know nothing.
+                modes.add("after the prompt")
+    if modes == {"cls"}:
+        return "first"
+    return "last" if modes == {"lasttoken"} else "all"
