@@ -12,14 +12,14 @@ import pytest
 from observers import Recorded
 
 import lcbench
-from lcbench.api import collapse as module
+from lcbench.api import collapses as module
 from lcbench.api.explain import prefetch_command
 from lcbench.api.keywords import words_of
 from lcbench.cli import app
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures import files
 from lcbench.run import collapse as run
-from lcbench.run.measuring import counter_of
+from lcbench.run.reader import counter_of
 
 SMALL: dict[str, Any] = {
     "passages": 30,
@@ -232,12 +232,13 @@ def test_the_report_has_what_was_measured_of_the_same_texts_before(
     shutil.copytree(asked["results_dir"], runs)
     other = {**asked, "results_dir": runs, "model": make_model("mpnet"), "tau": 1.0}
     found = lcbench.collapse(**other, progress=False)
-    assert [(one.model, one.policy) for one in found.others] == [
+    assert found.others is not None
+    assert [(one.model, one.policy) for one in found.others.measurements] == [
         (one.model, one.policy) for one in measured.measurements
     ]
     # Other options are other texts.
     apart = lcbench.collapse(**{**other, "seed": 1}, progress=False)
-    assert apart.others == ()
+    assert apart.others is None
     monkeypatch.setattr(run, "load_for", None)
     words = words_of("collapse", {**other, "report_dir": tmp_path / "one"})
     assert app.run(["collapse", *words]) == 0
@@ -259,6 +260,12 @@ def test_the_report_has_what_was_measured_of_the_same_texts_before(
     assert "1 measurement of other options, protocols or revisions left out" in printed.err
     page = json.loads((tmp_path / "all/collapse/collapse.json").read_text(encoding="utf-8"))
     assert len(page["measurements"]) == 3
+    shown = lcbench.report(runs, report_dir=tmp_path / "python", progress=False)
+    assert shown.page == tmp_path / "python/collapse/index.html"
+    assert shown.collapse is not None
+    assert len(shown.collapse.measurements) == 3
+    assert shown.lines == shown.collapse.headlines
+    assert "collapse" in shown.tables
     empty = f"results_dir={tmp_path / 'nothing'}"
     assert app.run(["report", empty]) == 2
     assert "has no results" in capsys.readouterr().err
@@ -334,7 +341,7 @@ def test_a_claim_is_released_where_measuring_fails(
         raise error
 
     monkeypatch.setattr(run.Claims, "close", closed)
-    monkeypatch.setattr(run, "measure", broken)
+    monkeypatch.setattr(run.EmbeddingsReader, "measure", broken)
     with pytest.raises((LcbenchError, KeyboardInterrupt)):
         lcbench.collapse(**{**asked, "tau": 1.0, "results_dir": tmp_path}, progress=False)
     assert held == [[]]
@@ -355,8 +362,6 @@ def test_a_claim_is_released_where_measuring_fails(
         ({"limit": 10}, "passages= and whole_texts="),
         ({"engine.devices": 2}, r"engine\.devices=2: collapse runs on one device"),
         ({"element": 0}, "element=0 needs its sweep"),
-        ({"plan": True, "figures": "3"}, "without plan, launch and manifest"),
-        ({"plan": True, "measures": "attention"}, "only embeddings are measured by a plan"),
         ({"plan": True, "manifest": "latest"}, "is already planned"),
         ({"fail_if": "always"}, "fail_if=always"),
         ({"embeddings": "E.npy"}, "needs lengths=PATH"),
@@ -380,7 +385,7 @@ def test_a_matrix(tmp_path: Path) -> None:
     np.save(tmp_path / "E.npy", rows)
     np.save(tmp_path / "L.npy", lengths)
     where = {"embeddings": tmp_path / "E.npy", "lengths": tmp_path / "L.npy"}
-    found = lcbench.collapse(**where, progress=False)
+    found = lcbench.collapse(**where, bins=5, progress=False)
     assert found.collapses
     assert list(found.tables["lengths"]["Repair"]) == ["as given"] * 5
     page = found.report(tmp_path / "report")

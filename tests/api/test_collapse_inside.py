@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from observers import Recorded
 from odd_models import REFUSED, SCORED
 
 import lcbench
-from lcbench.api.collapse import Collapses
+from lcbench.api.collapses import Collapses
+from lcbench.api.keywords import words_of
+from lcbench.cli import app
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures.attention import attention
 from lcbench.measures.bounds import bounds
+from lcbench.measures.inside import changes
 from lcbench.measures.signal import signal
 from lcbench.run import collapse as run
-from lcbench.run.measuring import counter_of
+from lcbench.run.reader import counter_of
 
 LENGTHS = [16, 48]
 SMALL: dict[str, Any] = {
@@ -114,7 +119,7 @@ def test_a_second_call_reads_what_is_there_and_other_measures_are_others(
 def test_it_is_reported_in_tables_figures_and_the_page(found: Collapses, tmp_path: Path) -> None:
     page = found.report(tmp_path / "report")
     tables = found.tables
-    assert set(tables) == {"attention", "signal", "bounds", "heads"}
+    assert set(tables) == {"attention", "inside-changes", "signal", "bounds", "heads"}
     assert len(tables["attention"]) == 2 * 2 * 2
     assert len(tables["heads"]) == 2 * 2 * 4 * 2
     for name in tables:
@@ -133,6 +138,74 @@ def test_it_is_reported_in_tables_figures_and_the_page(found: Collapses, tmp_pat
     for line in found.headlines:
         assert line in text
     assert "from 16 to 48 tokens σ_a" in found.headlines[0]
+
+
+def test_a_report_of_the_folder_has_verdicts_and_what_happens_inside_on_one_page(
+    asked: dict[str, Any], found: Collapses, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(asked["results_dir"], runs)
+    small = {"passages": 30, "sentences": [2], "whole_texts": 60, "bins": 2, "queries": 30}
+    keys = {**asked, **small, "measures": "embeddings", "corpus": 30, "results_dir": runs}
+    lcbench.collapse(**keys, progress=False)
+    shown = lcbench.report(runs, report_dir=tmp_path / "report", progress=False)
+    assert shown.collapse is not None
+    # The one written last comes first; tables have the baseline first.
+    assert shown.collapse.inside == found.inside[::-1]
+    assert {"collapse", "attention", "signal"} <= shown.collapse.tables.keys()
+    # The command, into the same folder of another report.
+    words = words_of("report", {"results_dir": runs, "report_dir": tmp_path / "command"})
+    assert app.run(["report", *words]) == 0
+    for name in ("report", "command"):
+        path = tmp_path / name / "collapse/collapse.json"
+        page = json.loads(path.read_text(encoding="utf-8"))
+        assert {one["policy"] for one in page["measurements"]} == {"1", "0.5"}
+        assert {one["policy"] for one in page["inside"]} == {"1", "0.5"}
+
+
+def test_a_repair_is_compared_with_the_baseline_text_by_text(
+    asked: dict[str, Any], found: Collapses
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.measures.inside import choose
+    from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, select
+
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    sizes = DocsSizes(600, 12, 260, 10, 0.7, SyntheticSizes(None, 24))
+    bodies = [one.body for one in select(sizes).documents]
+    before, after = found.inside
+    chosen = choose(bodies, counter_of(model), 48, 46, before.options)
+    whole = model.tokenizer(list(chosen.texts), verbose=False)["input_ids"]
+    cut = [[*ids[:15], ids[-1]] for ids in whole]
+    by = ["layer", "text"]
+    heads = [attention(model, cut, tau).groupby(by).mean(numeric_only=True) for tau in (1, 0.5)]
+    blocks = [signal(model, cut, tau).query("part == 'block'") for tau in (1, 0.5)]
+    ratios = [block.groupby(by)["log_ratio"].mean() for block in blocks]
+    differences = {
+        "sigma_a": heads[1]["sigma_a"] - heads[0]["sigma_a"],
+        "entropy": heads[1]["entropy"] - heads[0]["entropy"],
+        "block": ratios[1] - ratios[0],
+    }
+    changed = changes(after.inside, before.inside, after.options)
+    assert len(changed) == 3 * 2
+    for one in changed:
+        expected = differences[one.name][one.layer]
+        value = one.values[0]
+        assert value.value == pytest.approx(expected.mean(), abs=1e-5)
+        # As wide as the spread of differences, not of the texts.
+        error = expected.std(ddof=1) / np.sqrt(len(expected))
+        assert (value.high - value.low) / 2 == pytest.approx(2.05 * error, rel=0.2)
+    table = found.tables["inside-changes"]
+    assert len(table) == 2 * 2
+    assert set(table["Repair"]) == {"τ = 0.5"}
+    first = next(one for one in changed if one.name == "entropy" and one.layer == 0)
+    assert table["Entropy (nats)"][0] == first.values[0].value
+    assert table["Entropy (nats) low"][0] == first.values[0].low
+    (line,) = (line for line in found.headlines if "against the baseline, at 48 tokens" in line)
+    assert "entropy rises in 0 of 2 layers and falls in 2, in the last by -" in line
+    with pytest.raises(RequestError, match=r"30 texts of \[16, 48\] tokens cannot be compared"):
+        changes(after.inside, replace(before.inside, texts=31), after.options)
 
 
 def test_bounds_hold_and_steps_add_up(found: Collapses) -> None:
@@ -154,7 +227,7 @@ def test_own_texts_on_a_loaded_model(asked: dict[str, Any]) -> None:
         model, texts=texts, tau=0.5, measures="attention", progress=False, **keys
     )
     assert [one.policy for one in got.inside] == ["1", "0.5"]
-    assert set(got.tables) == {"attention", "heads"}
+    assert set(got.tables) == {"attention", "inside-changes", "heads"}
     assert model.max_seq_length == 48
 
 

@@ -11,10 +11,10 @@ import pytest
 from observers import Recorded
 
 import lcbench
-from lcbench.api.collapse import Collapses
+from lcbench.api.collapses import Collapses
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures.geometry import mean_cosine
-from lcbench.run.measuring import counter_of
+from lcbench.run.reader import counter_of
 
 SMALL: dict[str, Any] = {
     "tau": 0.5,

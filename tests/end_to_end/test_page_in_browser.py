@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collapse_texts import made_figures, made_measurements
+from collapse_texts import made_figures, made_inside, made_measurements
 from report_cells import item_rows, write_cell
 from report_documents import MARKUP, MODELS, Grid, by_length, document, figures
 
@@ -286,10 +286,10 @@ def of_results(driver: Any, folder: Path) -> Page:
 
 @pytest.fixture
 def collapse(driver: Any, folder: Path) -> Page:
-    """The page of measurements of collapse: one of a model at two temperatures, one of a matrix."""
+    """The page of measurements: a model at two temperatures, also inside, and a matrix."""
     there = folder / "collapse"
     if not (there / "collapse.json").exists():
-        collapse_report(made_measurements(), there, made_figures())
+        collapse_report(made_measurements(), there, made_figures(), made_inside())
     path = there / "index.html"
     report = json.loads((there / "collapse.json").read_text(encoding="utf-8"))
     return visited(driver, folder, path, report)
@@ -709,13 +709,19 @@ def test_the_page_of_collapse(collapse: Page, size: tuple[int, int], theme: str)
     assert [one.text for one in collapse.all("#charts h3")] == [
         "Mean cosine by number of sentences",
         "Mean cosine by length",
+        "σ_a by layer and length",
+        "Entropy of attention by layer and length",
+        "What each layer leaves of the differences between token vectors",
         "Figure 1b: Three lengths of one text",
         "Figure 1c: Mean cosine by length and τ",
     ]
     said = collapse.texts("#charts figcaption p")
     assert [one.partition(",")[0] for one in said] == ["Figure 1b", "Figure 1c"]
     assert "The paper: longer texts have more similar embeddings" in said[1]
-    assert "Does the model collapse, and is it length?" in collapse.texts("#further-tables h3")
+    assert {
+        "Does the model collapse, and is it length?",
+        "What the repair changes inside, against the baseline on the same texts",
+    } <= set(collapse.texts("#further-tables h3"))
     # What is said of scores is not for this page.
     assert collapse.all("#reading, #cells") == []
     assert collapse.js("return document.documentElement.scrollWidth") <= size[0]

@@ -210,7 +210,7 @@ def test_fewer_bins_where_there_are_fewer_texts() -> None:
     few = prepare(texts(65), words, 120, options)
     found = measure(few, Embeddings(few, embed))
     assert len(found.space) == 2
-    assert found.notes[0].startswith("65 whole texts in 2 bins by length instead of 5")
+    assert found.notes[0].startswith("65 whole texts in 2 bins by length instead of 3")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_matrix_of_a_model_that_collapses() -> None:
     random = np.random.default_rng(0)
     lengths = random.integers(10, 400, 300)
     rows = random.standard_normal((300, SIZE)) / 7 + (lengths / 150)[:, None] * COMMON
-    found = measure_matrix(rows, lengths, Options(resamples=1_000))
+    found = measure_matrix(rows, lengths, Options(bins=5, resamples=1_000))
     assert found.crowding is None
     assert found.by_length is not None
     assert found.by_length.beyond_averaging == "yes"
@@ -263,7 +263,7 @@ def matrix(**changes: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 )
 def test_matrices_that_cannot_be_measured(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        measure_matrix(*matrix(**changes), Options())
+        measure_matrix(*matrix(**changes), Options(bins=5))
 
 
 def test_whole_texts_are_those_that_are_searched_as_far_as_there_are_any() -> None:

@@ -75,6 +75,26 @@ def test_sentences_follow_each_other_or_come_from_elsewhere(made: Texts) -> None
         assert set(text.split()) == set(single.split())
 
 
+def test_random_sentences_are_those_of_the_passages_which_are_embedded_anyway(made: Texts) -> None:
+    known = {
+        one for texts in made.sentences["sequential"].values() for text in texts for one in text
+    }
+    drawn = {one for texts in made.sentences["random"].values() for text in texts for one in text}
+    assert drawn <= known
+    # Nearly each of another passage's, and few of them twice.
+    assert len(drawn) > 1_000
+
+
+def test_fewer_passages_may_be_compared_with_the_other_conditions(made: Texts) -> None:
+    fewer = texts_of(documents(), words, window=260, texts=100, compared=40)
+    assert fewer.single == made.single
+    for name, by_count in fewer.joined.items():
+        assert {len(texts) for texts in by_count.values()} == {100 if name == "sequential" else 40}
+    assert fewer.joined["sequential"] == made.joined["sequential"]
+    assert fewer.joined["repeated"][8] == made.joined["repeated"][8][:40]
+    assert fewer.tokens == made.tokens
+
+
 def test_each_document_comes_before_any_comes_again(made: Texts) -> None:
     assert sorted(made.documents[:60]) == list(range(60))
     # Passages of one document do not overlap.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
 from lcbench.measures import crowding as module
+from lcbench.measures.collapse import Options
 from lcbench.measures.crowding import CONDITIONS, Condition, Crowding, averaged_cosine
 from lcbench.measures.estimates import Estimate
 
@@ -20,7 +21,12 @@ def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def made(
-    excess: float, texts: int = 200, cosine: float = 0.2, seed: int = 0, averages: bool = True
+    excess: float,
+    texts: int = 200,
+    cosine: float = 0.2,
+    seed: int = 0,
+    averages: bool = True,
+    compared: int | None = None,
 ) -> Crowding:
     """Measure a model that pools sentences and then moves texts of 16 by `excess` of cosine.
 
@@ -56,6 +62,9 @@ def made(
             across = unit(pooled - along[:, None] * common)
             moved = np.clip(along + target - np.mean(along), -1, 1)[:, None]
             joined[name][count] = moved * common + np.sqrt(1 - moved**2) * across
+    for by_condition in (joined, means):
+        for name in ("repeated", "random"):
+            by_condition[name] = {k: rows[:compared] for k, rows in by_condition[name].items()}
     return module.crowding(first, joined, means)
 
 
@@ -119,9 +128,24 @@ def test_averages_of_random_sentences_are_those_of_independent_ones() -> None:
     assert measured.averaging["repeated"] == (measured.verdict.single,) * 5
 
 
+def test_fewer_texts_may_be_repeated_or_random() -> None:
+    whole, some = made(0.05, texts=60), made(0.05, texts=60, compared=30)
+    for name in ("collapses", "single", "joined", "rise", "averaging", "content", "length"):
+        assert getattr(some.verdict, name) == getattr(whole.verdict, name)
+    # Of these texts alone, with their own first sentences.
+    alone = made(0.05, texts=60, compared=30).cosines["repeated"]
+    assert alone[0] == some.averaging["random"][0] != some.cosines["sequential"][0]
+    assert some.verdict.repeated.value == pytest.approx(whole.verdict.repeated.value, abs=0.02)
+    before, after = (one.verdict.random for one in (whole, some))
+    assert after.high - after.low >= before.high - before.low
+
+
 def _answers(excess: float, seeds: int, averages: bool = True) -> Counter[str]:
+    """Return the verdicts at the default sizes."""
+    sizes = {"texts": Options().passages, "compared": Options().compared}
     return Counter(
-        made(excess, seed=seed, averages=averages).verdict.collapses for seed in range(seeds)
+        made(excess, seed=seed, averages=averages, **sizes).verdict.collapses
+        for seed in range(seeds)
     )
 
 

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from lcbench.measures.figures import Material, Subject, make
 from lcbench.measures.intervals import Panel
 from lcbench.run.figures import word_vectors
-from lcbench.run.measuring import counter_of
+from lcbench.run.reader import counter_of
 
 # The texts of Figure 12: "dog" and "cat", each so many times.
 COUNTS = (1, 8, 64, 256, 510)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+import lcbench
 from lcbench.api.keywords import words_of
 from lcbench.cli import app
 from lcbench.measures import files
 from lcbench.plan import manifest
-from lcbench.plan.measurements import options_of
+from lcbench.plan.measurements import asked_of
 from lcbench.run import collapse as run
 from lcbench.run import slurm
 from lcbench.run.state import state_of, to_submit
@@ -56,7 +57,9 @@ def test_elements_of_a_plan_make_their_measurements_and_no_others(
     frozen = manifest.read(folder)
     assert frozen.measures
     assert [line.policy for line in frozen.lines] == ["1", "0.5", "0.7"]
-    assert options_of(frozen).counts == (2,)
+    asked = asked_of(frozen)
+    assert asked.embeddings is not None
+    assert asked.embeddings.counts == (2,)
     # The same plan is found again.
     printed(["collapse", *words, "plan=true", "launch.elements=2"], capsys)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -92,6 +95,49 @@ def test_elements_of_a_plan_make_their_measurements_and_no_others(
         (["run", *named], "python -m lcbench collapse manifest="),
     ):
         assert message in printed(wrong, capsys, 2)
+
+
+def test_a_plan_has_what_happens_inside_and_figures_of_the_paper(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Planned, claimed, made by element and found again like measurements of embeddings."""
+    more = ["measures=[attention]", "traced_texts=30", "traced_lengths=[16]", "figures=['12']"]
+    said = printed(["collapse", *words, *more, "plan=true", "launch.elements=2"], capsys)
+    assert "4 measurements in 2 elements" in said
+    folder = manifest.latest(tmp_path / "runs", planned=True)
+    assert folder is not None
+    frozen = manifest.read(folder)
+    asked = asked_of(frozen)
+    assert asked.embeddings is None
+    assert asked.inside is not None
+    assert (asked.inside.measures, asked.inside.lengths) == (("attention",), (16,))
+    assert asked.figures == ("12",)
+    assert [line.policy for line in frozen.lines] == ["1", "0.5", "0.7", "1"]
+    assert "-figure-12-" in frozen.lines[-1].task
+
+    named = [f"manifest={folder}", "offline=true", "store=none"]
+    mine = [line for line in frozen.lines if line.element == frozen.lines[-1].element]
+    element = f"element={frozen.lines[-1].element}"
+    assert f"{len(mine)} measurement" in printed(["collapse", *named, element], capsys)
+    assert {cell.line for cell in state_of(frozen).of("done")} == set(mine)
+    printed(["collapse", *named], capsys)
+    assert state_of(frozen).counts["done"] == 4
+
+    # Nothing is made again, and the report of the manifest has all, without a model.
+    monkeypatch.setattr(run, "load_for", None)
+    printed(["collapse", *named], capsys)
+    reported = ["report", f"manifest={folder}", f"report_dir={tmp_path / 'report'}"]
+    assert "Figure 12" in printed(reported, capsys)
+    page = json.loads((tmp_path / "report/collapse/collapse.json").read_text(encoding="utf-8"))
+    assert [one["policy"] for one in page["inside"]] == ["1", "0.5", "0.7"]
+    assert [one["number"] for one in page["paper_figures"]] == ["12"]
+    shown = lcbench.report(tmp_path / "runs", manifest=folder, progress=False)
+    assert shown.collapse is not None
+    assert len(shown.collapse.inside) == 3
+    assert [one.number for one in shown.collapse.figures] == ["12"]
 
 
 def test_a_launch_submits_an_array_whose_jobs_measure(

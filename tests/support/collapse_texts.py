@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from lcbench.hub.judgments import Judgments
 from lcbench.measures.collapse import Embeddings, Options, measure, measure_matrix, prepare
 from lcbench.measures.figures import FigureOptions, Material, PaperFigure, Subject, make
-from lcbench.measures.files import Measurement
+from lcbench.measures.files import InsideMeasurement, Measurement
+from lcbench.measures.inside import PAIRED, Inside, InsideOptions, by_tokens, shares_of
 from lcbench.measures.sentences import sentences_of
 
 SIZE = 48
@@ -82,6 +83,36 @@ def judgments() -> Judgments:
         relevant=tuple((place,) for place in places),
         itself=(None,) * len(documents),
     )
+
+
+def made_inside() -> list[InsideMeasurement]:
+    """Return what happens inside a model of two layers, at τ = 1 and 0.8."""
+    options, lengths, texts = InsideOptions(("attention", "signal"), 30, (64, 128)), (64, 128), 30
+    random = np.random.default_rng(0)
+    shares = shares_of(texts, options)
+    base = random.standard_normal((len(PAIRED), 2, len(lengths), texts))
+    found = []
+    for policy, change in (("1", 0.0), ("0.8", 0.3)):
+        layers = tuple(
+            by_tokens(layer, part, name, values + change * (1 + 0.1 * values), shares)
+            for (part, name), rows in zip(PAIRED, base, strict=True)
+            for layer, values in enumerate(rows)
+        )
+        found.append(
+            InsideMeasurement(
+                model="org/toy",
+                revision="",
+                policy=policy,
+                task="120 texts",
+                protocol="",
+                data="",
+                window=120,
+                options=options,
+                inside=Inside(texts, lengths, layers, (), (float(policy),) * 2),
+                record={},
+            )
+        )
+    return found
 
 
 def made_measurements() -> list[Measurement]:

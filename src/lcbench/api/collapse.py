@@ -2,111 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcbench.api.collapses import Collapses
 from lcbench.errors import LcbenchError, RequestError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
     from omegaconf import DictConfig
 
-    from lcbench.measures.figures import PaperFigure
-    from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.measures.collapse import Options
     from lcbench.plan.manifest import Manifest
-    from lcbench.results.cell import Cell
+    from lcbench.repair.repair import Repair
     from lcbench.settings.collapse import CollapseSettings
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
 
 # Keys that may be given with a manifest, besides those of a sweep.
 _WITH_MANIFEST = ("fail_if", "report_dir")
-
-
-@dataclass(frozen=True, repr=False)
-class Collapses:
-    """Measurements of collapse, as the functions and the command return them.
-
-    Attributes:
-        measurements: of embeddings, one for each model, temperature and task, in the order of the
-            request.
-        inside: the same of what happens inside models.
-        failed: what could not be measured or drawn, each with the reason.
-        figures: of the paper, by number, for each model and task.
-        notes: what whoever reads the numbers has to know.
-        others: measurements of other models and temperatures that the results folder has of the
-            same texts, with equal options; the command's report shows them as well.
-    """
-
-    measurements: tuple[Measurement, ...]
-    failed: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    figures: tuple[PaperFigure, ...] = ()
-    inside: tuple[InsideMeasurement, ...] = ()
-    others: tuple[Measurement, ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether anything was measured or drawn."""
-        return bool(self.measurements or self.inside or self.figures)
-
-    @property
-    def collapses(self) -> bool:
-        """Whether any of the measured models collapses."""
-        from lcbench.reporting.collapse import answer_of
-
-        return any(answer_of(one) == "yes" for one in self.measurements)
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """All tables by name, with exact values: `tables["collapse"]`, `tables["lengths"]` …"""
-        import io
-
-        import pandas as pd
-
-        from lcbench.reporting.formats import csv
-        from lcbench.reporting.tables.collapse import tables_of
-        from lcbench.reporting.tables.inside import head_table, inside_tables
-
-        tables = (
-            *tables_of(self.measurements),
-            *inside_tables(self.inside),
-            *head_table(self.inside),
-        )
-        return {table.name: pd.read_csv(io.StringIO(csv(table))) for table in tables}
-
-    @property
-    def headlines(self) -> tuple[str, ...]:
-        """Sentences on each measurement, the baseline of each model first, then on each figure."""
-        from lcbench.reporting.collapse import headlines_of
-        from lcbench.reporting.figures.paper import sentence_of
-        from lcbench.reporting.tables.inside import inside_headlines
-
-        return (
-            *headlines_of(self.measurements),
-            *inside_headlines(self.inside),
-            *map(sentence_of, self.figures),
-        )
-
-    def report(self, folder: str | PathLike[str]) -> Path:
-        """Write tables, figures and a page, and return the page.
-
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        from lcbench.reporting.collapse import PAGE, report
-
-        report(self.measurements, Path(folder), self.figures, self.inside)
-        return Path(folder) / PAGE
-
-    def __repr__(self) -> str:
-        return "\n".join(self.headlines) or "no measurements"
 
 
 def measure_asked(
@@ -127,72 +43,49 @@ def measure_asked(
         RequestError: the request is wrong, or needs data that is missing.
         StorageError: a disk is full; finished measurements are kept.
     """
-    if settings.embeddings is not None and settings.lengths is not None:
-        return _of_matrix(settings.embeddings, settings.lengths, settings)
+    options = settings.asked.embeddings
+    if settings.embeddings is not None and settings.lengths is not None and options is not None:
+        return _of_matrix(settings.embeddings, settings.lengths, options)
     from lcbench.api.compose import compose_settings, thawed
     from lcbench.api.evaluate import labels_of, options_of
-    from lcbench.measures import files
-    from lcbench.measures.figures import FigureOptions
+    from lcbench.api.measured import others_of, read_all
     from lcbench.plan import measurements as measurements_of
     from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
-    from lcbench.results.labels import add_labels, read_labels
-    from lcbench.run.collapse import Asked, measure_all
-    from lcbench.run.measuring import paths_of
+    from lcbench.results.labels import add_labels
+    from lcbench.run.collapse import measure_all
+    from lcbench.run.measuring import units_of
     from lcbench.run.sweep import check_same_cells
 
     frozen = frozen_of(settings)
-    results_dir, options = settings.results_dir, settings.options
+    results_dir, asked = settings.results_dir, settings.asked
     if frozen is None:
-        asked = compose_settings(config, "collapse")
+        request = compose_settings(config, "collapse")
     else:
-        results_dir, options = frozen.results_dir, measurements_of.options_of(frozen)
-        asked = thawed(frozen, config, "collapse", _WITH_MANIFEST)
+        results_dir, asked = frozen.results_dir, measurements_of.asked_of(frozen)
+        request = thawed(frozen, config, "collapse", _WITH_MANIFEST)
     Results(results_dir).check_writable()
     with observer.doing("looking for models and tasks"):
-        grid = grid_of(asked, observer)
-    cells: Sequence[Cell] = grid.cells
+        grid = grid_of(request, observer)
+    units = units_of(grid, results_dir, asked, request.mirror)
     if frozen is not None:
-        paths = paths_of(cells, results_dir, options, asked.mirror)
-        check_same_cells(frozen, measurements_of.lines_of(paths, results_dir))
+        check_same_cells(frozen, measurements_of.lines_of(units, results_dir))
         element = settings.run.element
         if element is not None and element >= frozen.elements:
             raise RequestError(
                 f"element={element}: the plan has elements 0 to {frozen.elements - 1}."
             )
-        cells = [
-            cell
-            for cell, line in zip(cells, frozen.lines, strict=True)
+        units = [
+            unit
+            for unit, line in zip(units, frozen.lines, strict=True)
             if element in (None, line.element)
         ]
-    done = measure_all(
-        grid,
-        results_dir,
-        Asked(
-            options if settings.measures_embeddings else None,
-            settings.inside,
-            settings.figures,
-            FigureOptions(settings.figure_texts, options.resamples, options.seed),
-        ),
-        options_of(asked),
-        observer,
-        cells,
-        stop,
-    )
+    done = measure_all(grid, results_dir, asked, options_of(request), observer, units, stop)
     if labels := labels_of(grid):
         add_labels(results_dir, labels)
-    measurements = _read(results_dir, done.paths)
-    return Collapses(
-        measurements,
-        done.failed | done.unmade,
-        figures=tuple(done.figures),
-        inside=tuple(
-            files.labelled(inside, read_labels(results_dir))
-            for path in done.inside
-            if (inside := files.read_inside(path)) is not None
-        ),
-        others=_newest(_read(results_dir, files.of_same_texts(done.paths)), measurements),
-    )
+    paths = [unit.path for unit in done.done]
+    found = read_all(results_dir, paths)
+    return Collapses.of(found, others_of(results_dir, paths).but_for(found), done.failed)
 
 
 def plan_asked(config: DictConfig, settings: CollapseSettings, observer: Observer) -> Manifest:
@@ -211,14 +104,14 @@ def plan_asked(config: DictConfig, settings: CollapseSettings, observer: Observe
     from lcbench.plan.layout import grid_of
     from lcbench.plan.measurements import freeze_measurements
     from lcbench.results.folder import Results
-    from lcbench.run.measuring import paths_of
+    from lcbench.run.measuring import units_of
 
-    asked = compose_settings(config, "collapse")
+    request = compose_settings(config, "collapse")
     Results(settings.results_dir).check_writable()
     with observer.doing("looking for models and tasks"):
-        grid = grid_of(asked, observer)
-    paths = paths_of(grid.cells, settings.results_dir, settings.options, asked.mirror)
-    return freeze_measurements(asked, settings.options, paths, settings.run.launch)
+        grid = grid_of(request, observer)
+    units = units_of(grid, settings.results_dir, settings.asked, request.mirror)
+    return freeze_measurements(request, settings.asked, units, settings.run.launch)
 
 
 def frozen_of(settings: CollapseSettings) -> Manifest | None:
@@ -232,75 +125,6 @@ def frozen_of(settings: CollapseSettings) -> Manifest | None:
     if settings.run.manifest is None:
         return None
     return manifest.read(manifest.find(settings.run.manifest, settings.results_dir))
-
-
-def comparable_in(results_dir: Path) -> tuple[tuple[Measurement, ...], int]:
-    """Return the measurements of a folder that can be compared with the last one.
-
-    These are the ones under the same protocol and with equal options, of any model, temperature
-    and texts.
-
-    Returns:
-        The measurements, and how many others the folder has.
-    """
-    from lcbench.measures import files
-
-    found = _read(results_dir, files.everything(results_dir))
-    if not found:
-        return (), 0
-    last = found[0]
-    alike = [one for one in found if (one.protocol, one.options) == (last.protocol, last.options)]
-    newest = _newest(alike)
-    return newest, len(found) - len(newest)
-
-
-def finished_of(frozen: Manifest) -> tuple[Measurement, ...]:
-    """Return the finished measurements of a manifest, then others of the same texts.
-
-    Returns:
-        None of a sweep of scores.
-
-    Raises:
-        RequestError: none is finished.
-    """
-    from lcbench.measures import files
-
-    if not frozen.measures:
-        return ()
-    folder = frozen.results_dir
-    paths = [folder / line.folder / f"{line.task}.json" for line in frozen.lines]
-    found = _read(folder, paths)
-    if not found:
-        raise RequestError(
-            f"manifest={frozen.folder}: none of its {len(paths)} measurements is finished."
-        )
-    return (*found, *_newest(_read(folder, files.of_same_texts(paths)), found))
-
-
-def _read(results_dir: Path, paths: Sequence[Path]) -> tuple[Measurement, ...]:
-    """Return the measurements in files, with the labels that the results folder has."""
-    from lcbench.measures import files
-    from lcbench.results.labels import read_labels
-
-    labels = read_labels(results_dir)
-    return tuple(
-        files.labelled(found, labels) for path in paths if (found := files.read(path)) is not None
-    )
-
-
-def _newest(
-    found: Sequence[Measurement], known: Sequence[Measurement] = ()
-) -> tuple[Measurement, ...]:
-    """Return the first of each model, temperature and task, but for those that are known."""
-
-    def key(one: Measurement) -> tuple[str, ...]:
-        return one.model, one.revision, one.policy, one.task
-
-    there = set(map(key, known))
-    kept: dict[tuple[str, ...], Measurement] = {}
-    for one in found:
-        kept.setdefault(key(one), one)
-    return tuple(one for name, one in kept.items() if name not in there)
 
 
 def collapse(
@@ -331,7 +155,8 @@ def collapse(
         mirror: a folder in which models and datasets are looked for first.
         offline: whether the network may not be used.
         progress: as in `lcbench.evaluate`.
-        keys: any other key of `python -m lcbench collapse`: `measures`, `figures`, `bins` …
+        keys: any other key of `python -m lcbench collapse`: `correct`, `repairs`, `measures`,
+            `figures`, `bins` …
 
     Returns:
         The measurements; printed, they say whether the model collapses.
@@ -398,111 +223,88 @@ def _of_texts(
     from lcbench.api.compose import compose_settings
     from lcbench.encode.load import load
     from lcbench.hub.models import locate
-    from lcbench.hub.windows import window_of
-    from lcbench.measures.collapse import Embeddings, measure, prepare
-    from lcbench.measures.figures import FigureOptions, Material, Subject, make
+    from lcbench.measures.figures import Material
     from lcbench.measures.files import InsideMeasurement, Measurement
-    from lcbench.measures.inside import choose
-    from lcbench.measures.look import Traced, measure_inside
-    from lcbench.run.figures import word_vectors
-    from lcbench.run.measuring import WINDOW_WITHOUT_LIMIT, counter_of
+    from lcbench.run.reader import EmbeddingsReader, InsideReader, make_figure, reader_of
     from lcbench.system.quiet import quiet_libraries
-    from lcbench.tempscale.inject import Injection
+    from lcbench.tempscale.transformer import shape_of
 
-    asked = compose_settings(config, "collapse")
+    request, asked = compose_settings(config, "collapse"), settings.asked
     name, revision = "the model", ""
     if loaded is None:
         quiet_libraries()
-        located = locate(asked.models[0], mirror=asked.mirror, offline=asked.offline)
+        located = locate(request.models[0], mirror=request.mirror, offline=request.offline)
         loaded = load(located, device="cpu", dtype="float32")
         name, revision = located.name, located.revision
-    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    room = window - loaded.tokenizer.num_special_tokens_to_add()
     task = f"{len(texts):,} texts"
-    identity: dict[str, Any] = {
-        "model": name,
-        "revision": revision,
-        "task": task,
-        "window": window,
-        "protocol": "",
-        "data": "",
-        "record": {},
-    }
-    found = []
-    repairs = {str(repair): repair for repair in asked.repairs}
+    repairs = [
+        repair if repair.encoding.is_baseline else repair.resolve(shape_of(loaded))
+        for repair in request.repairs
+    ]
+    encodings = list(dict.fromkeys(repair.encoding for repair in repairs))
+    found, inside, figures = [], [], []
 
-    def embed(repair: str, some: Sequence[str]) -> NDArray[np.float32]:
-        # Texts are documents, which a policy by role knows.
-        policy = repairs[repair].policy.for_role("document")
-        with nullcontext() if policy.is_baseline else Injection(loaded, policy):
-            embeddings: NDArray[np.float32] = loaded.encode(list(some), show_progress_bar=False)
-        return embeddings
+    def identity(repair: Repair) -> dict[str, Any]:
+        return {
+            "model": name,
+            "revision": revision,
+            "policy": repair.canonical,
+            "task": task,
+            "window": reader.window,
+            "protocol": "",
+            "data": "",
+        }
 
-    if settings.measures_embeddings:
-        prepared = prepare(texts, counter_of(loaded), room, settings.options)
-    baseline: Embeddings | None = None
-    for shown, repair in repairs.items() if settings.measures_embeddings else ():
-        with observer.doing(f"encoding {len(prepared.texts):,} texts, {repair}"):
-            embeddings = Embeddings(prepared, partial(embed, shown))
-        baseline = baseline or embeddings
-        compared = None if repair.is_baseline else baseline
-        found.append(
-            Measurement(
-                **identity,
-                policy=repair.canonical,
-                options=settings.options,
-                texts=prepared.digest,
-                collapse=measure(prepared, embeddings, compared),
-            )
-        )
-    inside = []
-    if settings.inside is not None:
-        chosen = choose(texts, counter_of(loaded), window, room, settings.inside)
-        for shown, repair in repairs.items():
-            with observer.doing(f"looking inside at {len(chosen.texts):,} texts, {shown}"):
-                looked = measure_inside(
-                    loaded, chosen, repair.policy, settings.inside, role="document"
+    with reader_of(loaded, name, observer) as reader:
+        if asked.embeddings is not None:
+            measuring = EmbeddingsReader(reader, texts, asked.embeddings)
+            for repair in dict.fromkeys(repairs):
+                measured, fitted = measuring.measure(repair)
+                found.append(
+                    Measurement(
+                        **identity(repair),
+                        record={} if fitted is None else {"correction": fitted},
+                        options=asked.embeddings,
+                        texts=measuring.prepared.digest,
+                        collapse=measured,
+                    )
                 )
-            inside.append(
-                InsideMeasurement(
-                    **identity,
-                    policy=repair.canonical,
-                    options=settings.inside,
-                    inside=looked,
+        material = Material(tuple(dict.fromkeys(texts)))
+        for number in asked.figures:
+            with observer.doing(f"Figure {number}"):
+                figures.append(
+                    make_figure(
+                        number,
+                        reader,
+                        encodings,
+                        material,
+                        asked.figure_options,
+                        model=name,
+                        task=task,
+                    )
                 )
-            )
-    subject = Subject(
-        repairs=tuple(repairs),
-        embed=embed,
-        word_vectors=partial(word_vectors, loaded),
-        count_tokens=counter_of(loaded),
-        room=room,
-        window=window,
-        traced=Traced(
-            loaded,
-            {shown: repair.policy for shown, repair in repairs.items()},
-            window,
-            "document",
-        ),
-    )
-    how = FigureOptions(settings.figure_texts, settings.options.resamples, settings.options.seed)
-    material = Material(tuple(dict.fromkeys(texts)))
-    with observer.doing("figures of the paper"):
-        figures = tuple(
-            make(number, subject, material, how, model=name, task=task)
-            for number in settings.figures
-        )
-    return Collapses(tuple(found), figures=figures, inside=tuple(inside))
+        if asked.inside is not None:
+            looking = InsideReader(reader, texts, asked.inside, observer)
+            for repair in encodings:
+                inside.append(
+                    InsideMeasurement(
+                        **identity(repair),
+                        record={},
+                        options=asked.inside,
+                        inside=looking.measure(repair),
+                    )
+                )
+    return Collapses(tuple(found), figures=tuple(figures), inside=tuple(inside))
 
 
-def _of_matrix(embeddings: Path, lengths: Path, settings: CollapseSettings) -> Collapses:
+def _of_matrix(embeddings: Path, lengths: Path, options: Options) -> Collapses:
     """Measure a matrix of embeddings, which nothing is known of but the lengths of its texts."""
     from lcbench.measures.collapse import measure_matrix
     from lcbench.measures.files import Measurement
 
     rows, sizes = _array("embeddings", embeddings), _array("lengths", lengths)
     try:
-        found = measure_matrix(rows, sizes, settings.options)
+        found = measure_matrix(rows, sizes, options)
     except RequestError as error:
         raise RequestError(f"embeddings={embeddings} lengths={lengths}: {error}") from error
     return Collapses(
@@ -515,7 +317,7 @@ def _of_matrix(embeddings: Path, lengths: Path, settings: CollapseSettings) -> C
                 protocol="",
                 data="",
                 window=None,
-                options=settings.options,
+                options=options,
                 texts="",
                 collapse=found,
                 record={},

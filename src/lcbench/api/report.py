@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import RequestError
+from lcbench.errors import NoResultsError, RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lcbench.api.collapses import Collapses
     from lcbench.reporting import publish
     from lcbench.reporting.publish import Step
     from lcbench.reporting.select import AskedCell, Request
@@ -76,6 +77,39 @@ def find_report(
     return report_run(request, Results(folder), settings.report_dir, warn, extent, step)
 
 
+def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
+    """Return the measurements of collapse that a report shows besides scores.
+
+    Of a folder these are the ones that can be compared with the last one, of a manifest its own and
+    others of the same texts.
+
+    Returns:
+        The measurements, None without any; and how many others the folder has.
+
+    Raises:
+        RequestError: none of the manifest's is finished.
+    """
+    from lcbench.api.collapses import Collapses
+    from lcbench.api.measured import comparable_in, finished_of
+    from lcbench.plan import manifest
+
+    others = 0
+    if settings.manifest is None:
+        found, others = comparable_in(settings.results_dir)
+    elif settings.tasks is None:
+        path = manifest.find(settings.manifest, settings.results_dir)
+        found = finished_of(manifest.read(path))
+    else:
+        # `find_report` refuses them.
+        return None, 0
+    return (Collapses.of(found) if found else None), others
+
+
+def collapse_folder(settings: ReportSettings) -> Path:
+    """Return the folder of the report of measurements of collapse."""
+    return (settings.report_dir or settings.results_dir / "report") / "collapse"
+
+
 def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
     """Return the report request for the cells of a run."""
     from lcbench.reporting.select import Request
@@ -113,10 +147,12 @@ class Report:
     Attributes:
         folder: folder of the report.
         files: names of its files, sorted.
-        lines: findings, in sentences.
+        lines: findings, in sentences, those of collapse last.
         tables: its tables by the names that their files have: `tables["lengths"]`.
         scores: scores per model, task and τ; see `Results.scores`.
         table1: scores averaged by column, see `Results.table1`.
+        collapse: measurements of collapse, with tables of their own; None: the folder has none.
+            Their report is in `collapse` below the folder, or the only one.
     """
 
     folder: Path
@@ -125,6 +161,7 @@ class Report:
     tables: Mapping[str, pd.DataFrame]
     scores: pd.DataFrame
     table1: pd.DataFrame
+    collapse: Collapses | None = None
 
     @property
     def page(self) -> Path:
@@ -138,7 +175,9 @@ class Report:
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(line)}</p>" for line in self.lines)
-        table = self.table1.to_html(float_format="{:.2f}".format, na_rep="–")
+        table = ""
+        if not self.table1.empty:
+            table = self.table1.to_html(float_format="{:.2f}".format, na_rep="–")
         return f"{said}{table}<p>Page: {escape(str(self.page))}</p>"
 
 
@@ -177,7 +216,8 @@ def report(
 ) -> Report:
     """Write the tables, figures and page of all results in a folder; no model is loaded.
 
-    It does the same as `python -m lcbench report results_dir=…` and writes the same files.
+    Measurements of collapse have a page of their own. It does the same as
+    `python -m lcbench report results_dir=…` and writes the same files.
 
     Args:
         results_dir: folder of results.
@@ -190,8 +230,8 @@ def report(
         keys: any other key of `python -m lcbench report`: `resamples`, `seed`, `manifest`.
 
     Returns:
-        The findings in sentences (`.lines`), the tables as data frames, and the path of the page. A
-        notebook shows it.
+        The findings in sentences (`.lines`), the tables as data frames, the measurements of
+        collapse (`.collapse`), and the path of the page. A notebook shows it.
 
     Raises:
         RequestError: the request is invalid; the message is that of the command line.
@@ -202,7 +242,10 @@ def report(
         >>> written.lines[0]
         >>> written.page
     """
+    import pandas as pd
+
     from lcbench.api.compose import composed
+    from lcbench.api.frames import frame_of_tables
     from lcbench.api.keywords import words_of
     from lcbench.settings.read import read_report
     from lcbench.system.observer import observer_of
@@ -219,8 +262,33 @@ def report(
     }
     with composed("report", words_of("report", {**own, **keys}), config_dir) as config:
         settings = read_report(config)
-    with observer.doing("working out the report"):
-        report = find_report(settings, observer.warn)
-        if report is None:
-            raise RequestError(f"manifest={settings.manifest}: none of its cells has a result.")
-        return write_report(report, observer)
+    measured, _ = find_collapse(settings)
+    alone: Report | None = None
+    if measured is not None:
+        written = measured.write(collapse_folder(settings))
+        alone = Report(
+            folder=written.folder,
+            files=tuple(sorted(written.files)),
+            lines=measured.headlines,
+            tables=measured.tables,
+            scores=frame_of_tables([]),
+            table1=pd.DataFrame(),
+            collapse=measured,
+        )
+        observer.say(f"Written to {written.folder}")
+        if settings.manifest is not None:
+            return alone
+    try:
+        with observer.doing("working out the report"):
+            report = find_report(settings, observer.warn)
+    except NoResultsError:
+        # Of measurements alone nothing else can be said.
+        if alone is None:
+            raise
+        return alone
+    if report is None:
+        raise RequestError(f"manifest={settings.manifest}: none of its cells has a result.")
+    scored = write_report(report, observer)
+    if alone is None:
+        return scored
+    return replace(scored, lines=(*scored.lines, *alone.lines), collapse=measured)

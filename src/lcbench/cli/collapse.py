@@ -15,7 +15,7 @@ from lcbench.system.words import several
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from lcbench.api.collapse import Collapses
+    from lcbench.api.collapses import Collapses
     from lcbench.settings.collapse import CollapseSettings
 
 
@@ -39,21 +39,20 @@ def job(config: DictConfig) -> int:
                 requeue_element(stop)
             raise
     if settings.run.element is not None:
-        done = several(len(found.measurements), "measurement")
+        made = len(found.measurements) + len(found.inside) + len(found.figures)
+        done = several(made, "measurement")
         console.print(f"element {settings.run.element}: {done} done")
         return _complain(found)
     if found:
-        from lcbench.reporting.collapse import report
-
-        every = (*found.measurements, *found.others)
-        written = report(every, settings.report_dir, found.figures, found.inside)
+        written = found.write(settings.report_dir)
         for table in written.shown:
             console.print(rendered(table))
         console.print()
         for line in found.headlines:
             console.print(Text(line))
-        if found.others:
-            earlier = several(len(found.others), "earlier measurement")
+        if others := found.others:
+            count = len(others.measurements) + len(others.inside) + len(others.figures)
+            earlier = several(count, "earlier measurement")
             console.print(Text(f"The report also shows {earlier} of the same texts.", "dim"))
         console.print(Text(f"Written to {written.folder}: {', '.join(written.files)}", "dim"))
     for line in found.notes:
@@ -65,14 +64,14 @@ def job(config: DictConfig) -> int:
 def _plan(config: DictConfig, settings: CollapseSettings, observer: ConsoleObserver) -> int:
     """Plan the measurements, and submit them where the launch is Slurm."""
     from lcbench.plan.freeze import describe
-    from lcbench.plan.measurements import options_of
+    from lcbench.plan.measurements import asked_of
     from lcbench.run import slurm
 
     frozen = frozen_of(settings)
     if frozen is None:
         frozen = plan_asked(config, settings, observer)
     else:
-        options_of(frozen)
+        asked_of(frozen)
         thawed(frozen, config, "collapse")
     if settings.plans:
         observer.say(describe(frozen))

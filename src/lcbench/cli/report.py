@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lcbench.api.report import find_report
+from lcbench.api.report import collapse_folder, find_collapse, find_report
 from lcbench.cli.console import announce, screen, warn
 from lcbench.errors import NoResultsError
 from lcbench.system.observer import SlowSteps
@@ -45,26 +45,14 @@ def job(config: DictConfig) -> int:
 
 def _show_collapse(settings: ReportSettings, console: Console) -> bool:
     """Write the report of measurements of collapse, and return whether there are any."""
-    from lcbench.api.collapse import comparable_in, finished_of
-    from lcbench.plan import manifest
-
-    others = 0
-    if settings.manifest is not None and settings.tasks is not None:
-        # `find_report` refuses them.
-        return False
-    if settings.manifest is None:
-        measurements, others = comparable_in(settings.results_dir)
-    else:
-        path = manifest.find(settings.manifest, settings.results_dir)
-        measurements = finished_of(manifest.read(path))
-    if not measurements:
-        return False
     from rich.text import Text
 
-    from lcbench.reporting.collapse import PAGE, report
+    from lcbench.reporting.collapse import PAGE
 
-    folder = (settings.report_dir or settings.results_dir / "report") / "collapse"
-    written = report(measurements, folder)
+    measured, others = find_collapse(settings)
+    if measured is None:
+        return False
+    written = measured.write(collapse_folder(settings))
     for line in written.headlines:
         console.print(Text(line))
     console.print(Text(f"Length collapse: {written.folder / PAGE}"), soft_wrap=True)

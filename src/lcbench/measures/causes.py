@@ -120,7 +120,8 @@ def _shift_rows(texts: Texts, embedding_of: EmbeddingsOf, passages: Embedded) ->
             continue
         for count, by_text in texts.sentences[name].items():
             joined = np.asarray(passages.joined[name][count])
-            kept = shifts.neighbour_overlap(single, joined, single, own=places)
+            own = places[: len(joined)]
+            kept = shifts.neighbour_overlap(single[own], joined, single, own=own)
             for place, sentences in enumerate(by_text):
                 parts = embedding_of(sentences)
                 moved = shifts.shift(parts)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float32]
 
-COLLAPSE_VERSION = 2
+COLLAPSE_VERSION = 3
 """Raised by hand whenever the same texts and embeddings would give other numbers."""
 
 # Neighbours of which hubs are counted.
@@ -61,7 +61,8 @@ class Options:
     """What is measured; each field is part of what identifies a measurement.
 
     Attributes:
-        passages: texts of each number of sentences under each condition.
+        passages: texts of each number of sentences that follow each other, of which the verdict is.
+        compared: how many of them are made of a repeated sentence and of random ones as well.
         counts: numbers of sentences, each above 1, ascending; None: the most of 2, 4, 8 and 16
             that fit into the window in so many passages, and a quarter of it.
         documents: whole texts that are compared by length, those that are searched first; at most
@@ -74,12 +75,13 @@ class Options:
         seed: of which texts are drawn, and of the bootstrap.
     """
 
-    passages: int = 80
+    passages: int = 60
+    compared: int = 30
     counts: tuple[int, ...] | None = None
-    documents: int = 150
-    bins: int = 5
+    documents: int = 90
+    bins: int = 3
     queries: int = 60
-    corpus: int = 150
+    corpus: int = 90
     chunk_tokens: int = 64
     resamples: int = RESAMPLES
     seed: int = 0
@@ -212,6 +214,12 @@ class Prepared:
         )
 
     @property
+    def whole_texts(self) -> list[str]:
+        """Whole texts that are compared by length or searched, each once."""
+        searched = () if self.search is None else self.search.documents
+        return list(dict.fromkeys([*self.documents, *searched]))
+
+    @property
     def digest(self) -> str:
         """Digest of all texts, queries and options: measurements of the same have the same."""
         queries = () if self.search is None else self.search.queries
@@ -299,7 +307,15 @@ def _passages(
         long = [sentences for sentences in split if len(sentences) >= counts[-1]]
         # Each gives a passage or more, if it has short sentences.
         long = long[: 10 * options.passages]
-        return texts_of(long, count_tokens, window, options.passages, counts, options.seed)
+        return texts_of(
+            long,
+            count_tokens,
+            window,
+            options.passages,
+            counts,
+            options.seed,
+            options.compared,
+        )
 
     if options.counts is not None:
         return made(options.counts)

@@ -34,7 +34,8 @@ class Texts:
 
     Attributes:
         single: first sentence of each text.
-        joined: by condition and number of sentences, in the order of `single`.
+        joined: by condition and number of sentences, in the order of `single`; repeated and random
+            ones are perhaps of the first of them only.
         sentences: for sequential and random texts, the sentences of each text, in the same order.
         tokens: mean number of tokens of sequential texts, by number of sentences.
         documents: number of the document of each text, shape (texts,).
@@ -54,6 +55,7 @@ def texts_of(
     texts: int = 200,
     counts: Sequence[int] = COUNTS,
     seed: int = 0,
+    compared: int | None = None,
 ) -> Texts:
     """Return texts under the three conditions, all within a window and equal in tokens.
 
@@ -68,6 +70,7 @@ def texts_of(
         texts: number of texts; fewer are made if the documents do not suffice.
         counts: numbers of sentences per text, each above 1, ascending.
         seed: seed of the drawing of sentences.
+        compared: texts that are made under the other two conditions; None: of all.
 
     Raises:
         RequestError: fewer than 30 texts can be made.
@@ -88,14 +91,19 @@ def texts_of(
         name: {count: [] for count in counts} for name in CONDITIONS if name != "repeated"
     }
     tokens: dict[int, list[int]] = {count: [] for count in counts}
-    for start in starts:
-        elsewhere = np.flatnonzero((owners != owners[start]) & (sizes > 0))
-        drawn = random.permutation(elsewhere)[: counts[-1] + _MOST_EXCHANGES]
+    # Sentences of the sequential texts, which are embedded alone anyway.
+    known = np.unique(np.add.outer(starts, np.arange(counts[-1])))
+    known = known[sizes[known] > 0]
+    for number, start in enumerate(starts):
+        drawn = known[owners[known] != owners[start]]
+        drawn = random.permutation(drawn)[: counts[-1] + _MOST_EXCHANGES]
         for count in counts:
             wanted = int(sizes[start : start + count].sum())
             tokens[count].append(wanted)
-            repeated[count].append(_repeated(flat[start], int(sizes[start]), wanted))
             sentences["sequential"][count].append(tuple(flat[start : start + count]))
+            if compared is not None and number >= compared:
+                continue
+            repeated[count].append(_repeated(flat[start], int(sizes[start]), wanted))
             chosen = _fitting(drawn, sizes, count - 1, wanted - int(sizes[start]))
             sentences["random"][count].append((flat[start], *(flat[at] for at in chosen)))
     joined: dict[Condition, dict[int, tuple[str, ...]]] = {

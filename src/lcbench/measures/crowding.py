@@ -205,7 +205,7 @@ def crowding(
         single: embeddings of the first sentences alone, shape (texts, dimensions).
         joined: embeddings of texts of k sentences, by condition and k > 1; row i begins with the
             sentence of row i of `single`. All conditions need the same k, with equal numbers of
-            tokens at each k.
+            tokens at each k; repeated and random ones may be of the first texts only.
         pooled: for sequential and random texts, the means of the unit embeddings of their
             sentences, each embedded alone.
         resamples: number of bootstrap samples over texts.
@@ -217,14 +217,18 @@ def crowding(
     """
     drawn = _drawn(Embedded(single, joined, pooled), resamples, seed)
     texts = drawn.texts
-    parts = {name: spread(values, texts) for name, values in drawn.parts.items()}
+    parts = {name: spread(values, drawn.texts_of(name)) for name, values in drawn.parts.items()}
+
+    def estimates(values: Mapping[Condition, list[Draws]]) -> dict[Condition, tuple[Estimate, ...]]:
+        return {name: _estimates(one, drawn.texts_of(name)) for name, one in values.items()}
+
     return Crowding(
         counts=drawn.counts,
         texts=texts,
-        cosines={name: _estimates(values, texts) for name, values in drawn.cosines.items()},
-        averaging={name: _estimates(values, texts) for name, values in drawn.averaging.items()},
+        cosines=estimates(drawn.cosines),
+        averaging=estimates(drawn.averaging),
         independent=_estimates(drawn.independent, texts),
-        excess={name: _estimates(values, texts) for name, values in drawn.excess.items()},
+        excess=estimates(drawn.excess),
         verdict=Verdict(answer(parts["length"]), drawn.counts[-1], **parts),
     )
 
@@ -244,14 +248,14 @@ def change(
         RequestError: as `crowding`; or the two have other numbers of texts or of sentences.
     """
     ours, theirs = _drawn(repaired, resamples, seed), _drawn(baseline, resamples, seed)
-    if (ours.texts, ours.counts) != (theirs.texts, theirs.counts):
+    if (ours.rows, ours.counts) != (theirs.rows, theirs.counts):
         raise RequestError(
             f"{ours.texts} texts of {ours.counts} sentences cannot be compared with "
             f"{theirs.texts} texts of {theirs.counts} sentences"
         )
     return Change(
         **{
-            name: spread(values - theirs.parts[name], ours.texts)
+            name: spread(values - theirs.parts[name], ours.texts_of(name))
             for name, values in ours.parts.items()
         }
     )
@@ -261,11 +265,19 @@ def change(
 class _Drawn:
     """Mean cosines of the data, and of each bootstrap sample; by condition an array a count."""
 
-    texts: int
+    rows: Mapping[str, int]
     counts: tuple[int, ...]
     cosines: Mapping[Condition, list[Draws]]
     averaging: Mapping[Condition, list[Draws]]
     independent: list[Draws]
+
+    @property
+    def texts(self) -> int:
+        return self.rows["sequential"]
+
+    def texts_of(self, part: str) -> int:
+        """Return how many texts a condition has, or a part of the verdict is of."""
+        return self.rows.get(part, self.texts)
 
     @property
     def excess(self) -> dict[Condition, list[Draws]]:
@@ -301,20 +313,25 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
     counts = tuple(sorted(joined.get(CONDITIONS[0], ())))
     if not counts or counts[0] < 2:
         raise RequestError("joined['repeated'] needs texts of 2 sentences or more")
-    drawn = resampled(len(first), resamples, seed)
-    alone = mean_cosines(first, drawn)
+    whole = resampled(len(first), resamples, seed)
     cosines: dict[Condition, list[Draws]] = {}
     averaging: dict[Condition, list[Draws]] = {}
+    texts: dict[str, int] = {}
     for name in CONDITIONS:
-        rows = _matching("joined", joined, name, counts, first)
+        least = len(first) if name == "sequential" else FEWEST
+        rows = _matching("joined", joined, name, counts, first, least)
+        # Of these texts alone: their first sentences are what the others are compared with.
+        texts[name] = len(rows[0])
+        drawn = whole[:, : texts[name]]
+        alone = mean_cosines(first[: texts[name]], drawn)
         cosines[name] = [alone, *(mean_cosines(one, drawn) for one in rows)]
         averaging[name] = [alone] * len(cosines[name])
         if name != "repeated":
-            means = _matching("pooled", embedded.pooled, name, counts, first)
-            averaging[name] = [alone, *(mean_cosines(one, drawn) for one in means)]
+            means = _matching("pooled", embedded.pooled, name, counts, first, texts[name])
+            averaging[name] = [alone, *(mean_cosines(one[: texts[name]], drawn) for one in means)]
     counts = (1, *counts)
-    independent = [averaged(alone, count) for count in counts]
-    return _Drawn(len(first), counts, cosines, averaging, independent)
+    independent = [averaged(cosines["sequential"][0], count) for count in counts]
+    return _Drawn(texts, counts, cosines, averaging, independent)
 
 
 def cosine_by_length(
@@ -397,8 +414,12 @@ def _matching(
     name: Condition,
     counts: Sequence[int],
     first: NDArray[np.float64],
+    least: int,
 ) -> list[NDArray[np.float64]]:
-    """Return the unit embeddings of a condition, one matrix per number of sentences."""
+    """Return the unit embeddings of a condition, one matrix per number of sentences.
+
+    All are of the same texts, `least` or more.
+    """
     by_count = given.get(name, {})
     if tuple(sorted(by_count)) != tuple(counts):
         raise RequestError(
@@ -406,8 +427,9 @@ def _matching(
             f"joined['repeated'] of {list(counts)}: all need the same"
         )
     matrices = [unit(by_count[count], least=FEWEST) for count in counts]
+    rows = min(max(len(matrices[0]), least), len(first))
     for count, matrix in zip(counts, matrices, strict=True):
-        if matrix.shape != first.shape:
+        if matrix.shape != (rows, first.shape[1]):
             raise RequestError(
                 f"{argument}[{name!r}][{count}] has the shape {matrix.shape}, and single "
                 f"{first.shape}: row i of each must begin with the same sentence"

@@ -6,9 +6,11 @@ length. Nothing here loads a model or draws.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -49,6 +51,9 @@ Number = Literal["1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position"]
 
 NUMBERS: tuple[Number, ...] = ("1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position")
 """The figures that can be made, as the paper numbers them, and one that it has not."""
+
+FIGURE_VERSION = 1
+"""Raised by hand whenever the same texts would give other figures."""
 
 OF_CLASSES: frozenset[Number] = frozenset({"1a", "6"})
 """Those that need a classification task."""
@@ -167,6 +172,11 @@ class FigureOptions:
     texts: int = TEXTS
     resamples: int = RESAMPLES
     seed: int = 0
+
+    def digest(self, content: Sequence[str]) -> str:
+        """Return 40 hexadecimal digits over options and what a figure is of."""
+        whole = ["figure", FIGURE_VERSION, asdict(self), list(content)]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
 
 
 def make(

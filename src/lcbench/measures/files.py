@@ -3,7 +3,9 @@
     <results_dir>/<protocol key>/collapse/<org>__<model>/<revision>/<repair>/<Task>-<digest>.json
 
 `<repair>` is `baseline`, or as in the paths of results; the digest is that of the options and of
-the texts' dataset. A file is written last and whole, so its presence means done.
+the texts' dataset. A figure of the paper, which is of all repairs of a request, is in `figures`
+instead: `<Task>-figure-<number>-<digest>.json`. A file is written last and whole, so its presence
+means done.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lcbench.measures.collapse import Collapse, Options
+from lcbench.measures.figures import FigureOptions, Number, PaperFigure
 from lcbench.measures.inside import Inside, InsideOptions
 from lcbench.repair.repair import experiment_folder
 from lcbench.results.cell import Cell
@@ -24,10 +27,11 @@ from lcbench.results.labels import Labels
 from lcbench.results.rows import folder_name
 from lcbench.system.files import write_atomically
 
-Kind = TypeVar("Kind", "Measurement", "InsideMeasurement")
+Kind = TypeVar("Kind", "Measurement", "InsideMeasurement", "FigureMeasurement")
 
 FOLDER = "collapse"
 BASELINE_FOLDER = "baseline"
+FIGURES_FOLDER = "figures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Identified:
     Attributes:
         model: name, `<organisation>/<model>`.
         revision: the commit, or a digest of the model's files.
-        policy: the temperature in canonical form; `1` for the baseline, empty for a matrix.
+        policy: the repair in canonical form; `1` for the baseline, empty for a matrix.
         task: whose texts were measured.
         protocol: key of the protocol.
         data: revision of the texts' dataset, or a digest of the texts.
@@ -85,6 +89,25 @@ class InsideMeasurement(Identified):
     inside: Inside
 
 
+@dataclass(frozen=True, kw_only=True)
+class FigureMeasurement(Identified):
+    """A figure of the paper that was made of a model and the texts of a task.
+
+    Attributes:
+        options: of the figure.
+        repairs: that it shows, in canonical form, the baseline first; `policy` is the baseline's.
+        figure: the figure.
+    """
+
+    options: FigureOptions
+    repairs: tuple[str, ...]
+    figure: PaperFigure
+
+
+Made = Measurement | InsideMeasurement | FigureMeasurement
+"""A measurement or figure of any kind."""
+
+
 class Digested(Protocol):
     """Options that identify a measurement together with its texts."""
 
@@ -102,8 +125,35 @@ def path_of(results_dir: Path, cell: Cell, data: str, options: Digested) -> Path
         options: of the measurement.
     """
     parts = BASELINE_FOLDER if cell.repair.is_baseline else experiment_folder(cell.repair.parts)
-    folder = results_dir / cell.protocol.key / FOLDER / folder_name(cell.model) / cell.revision
-    return folder / parts / f"{cell.task}-{options.digest([data])[:8]}.json"
+    folder = _folder_of(results_dir, cell) / parts
+    return folder / f"{cell.task}-{options.digest([data])[:8]}.json"
+
+
+def figure_path_of(
+    results_dir: Path,
+    cell: Cell,
+    data: str,
+    number: Number,
+    repairs: Sequence[str],
+    options: FigureOptions,
+) -> Path:
+    """Return where a figure of a cell's model and of its task's texts is kept.
+
+    Args:
+        results_dir: results folder.
+        cell: the cell; its repair is not looked at.
+        data: revision of the texts' dataset.
+        number: of the figure.
+        repairs: that it shows, in canonical form.
+        options: of the figure.
+    """
+    digest = options.digest([data, number, *repairs])[:8]
+    folder = _folder_of(results_dir, cell) / FIGURES_FOLDER
+    return folder / f"{cell.task}-figure-{number}-{digest}.json"
+
+
+def _folder_of(results_dir: Path, cell: Cell) -> Path:
+    return results_dir / cell.protocol.key / FOLDER / folder_name(cell.model) / cell.revision
 
 
 def of_same_texts(paths: Iterable[Path]) -> list[Path]:
@@ -127,7 +177,7 @@ def everything(results_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path))
 
 
-def write(path: Path, measurement: Kind) -> None:
+def write(path: Path, measurement: Made) -> None:
     """Write a measurement.
 
     Raises:
@@ -140,7 +190,7 @@ def write(path: Path, measurement: Kind) -> None:
     write_atomically(path, text + "\n")
 
 
-def as_json(measurement: Kind) -> dict[str, Any]:
+def as_json(measurement: Made) -> dict[str, Any]:
     """Return a measurement as plain values for JSON."""
     content: dict[str, Any] = _adapter(type(measurement).__name__).dump_python(
         measurement, mode="json"
@@ -167,6 +217,11 @@ def _read(path: Path, kind: type[Kind]) -> Kind | None:
     return found
 
 
+def read_figure(path: Path) -> FigureMeasurement | None:
+    """Return the figure in a file, or None, as `read`."""
+    return _read(path, FigureMeasurement)
+
+
 def labelled(measurement: Kind, labels: Labels) -> Kind:
     """Return a measurement with the label of its model, if that has one."""
     label = labels.get((measurement.model, measurement.revision))
@@ -177,4 +232,5 @@ def labelled(measurement: Kind, labels: Labels) -> Kind:
 def _adapter(name: str) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter({kind.__name__: kind for kind in (Measurement, InsideMeasurement)}[name])
+    kinds = (Measurement, InsideMeasurement, FigureMeasurement)
+    return TypeAdapter({kind.__name__: kind for kind in kinds}[name])

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lcbench.errors import RequestError
 from lcbench.measures.crowding import FEWEST
-from lcbench.measures.estimates import RESAMPLES, Estimate
+from lcbench.measures.estimates import RESAMPLES, Estimate, resampled, spread
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lcbench.measures.collapse import CountTokens
 
 InsideMeasure = Literal["attention", "signal"]
@@ -26,7 +28,7 @@ InsideMeasure = Literal["attention", "signal"]
 INSIDE: tuple[InsideMeasure, ...] = ("attention", "signal")
 """What can be measured inside a model."""
 
-INSIDE_VERSION = 1
+INSIDE_VERSION = 2
 """Raised by hand whenever the same texts would give other numbers."""
 
 LENGTHS = (64, 128, 256, 512)
@@ -34,6 +36,9 @@ LENGTHS = (64, 128, 256, 512)
 
 OF_HEADS = ("sigma_a", "sigma_s", "sigma_s_in_rows", "entropy")
 """What is measured of each head, by the fields of `HeadMeasures`."""
+
+PAIRED = (("attention", "sigma_a"), ("attention", "entropy"), ("block", "block"))
+"""Part and name of quantities that a repair is compared with the baseline in, text by text."""
 
 # Documents among which long ones are looked for, for each that is asked for.
 _CANDIDATES = 40
@@ -90,6 +95,8 @@ class ByTokens:
         name: of the quantity, or of the step.
         values: one for each length; of `attention` plain numbers, otherwise log ratios.
         change: the last minus the first.
+        of_texts: of a quantity of `PAIRED`, that of each text at each length, shape (lengths,
+            texts); otherwise empty.
     """
 
     layer: int
@@ -97,6 +104,7 @@ class ByTokens:
     name: str
     values: tuple[Estimate, ...]
     change: Estimate
+    of_texts: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,72 @@ class Inside:
     def of(self, part: str, name: str) -> dict[int, ByTokens]:
         """Return a quantity by layer."""
         return {one.layer: one for one in self.layers if (one.part, one.name) == (part, name)}
+
+
+def shares_of(texts: int, options: InsideOptions) -> NDArray[np.float64]:
+    """Return the share of each text in each bootstrap sample, shape (1 + samples, texts)."""
+    drawn = resampled(texts, options.resamples, options.seed)
+    shares: NDArray[np.float64] = drawn / drawn.sum(axis=1, keepdims=True)
+    return shares
+
+
+def by_tokens(
+    layer: int,
+    part: str,
+    name: str,
+    of_texts: NDArray[np.float64],
+    shares: NDArray[np.float64],
+) -> ByTokens:
+    """Return a quantity of one layer with intervals over texts.
+
+    Args:
+        layer: number of the layer.
+        part: see `ByTokens`.
+        name: see `ByTokens`.
+        of_texts: the quantity of each text at each length, shape (lengths, texts).
+        shares: of each text in each bootstrap sample (`shares_of`).
+    """
+    texts = of_texts.shape[1]
+    # Shape (samples, lengths).
+    means = shares @ of_texts.T
+    kept = of_texts if (part, name) in PAIRED else of_texts[:0]
+    return ByTokens(
+        layer,
+        part,
+        name,
+        tuple(spread(means[:, at], texts) for at in range(means.shape[1])),
+        spread(means[:, -1] - means[:, 0], texts),
+        tuple(tuple(float(f"{value:.7g}") for value in row) for row in kept),
+    )
+
+
+def changes(repaired: Inside, baseline: Inside, options: InsideOptions) -> tuple[ByTokens, ...]:
+    """Return how a repair changes each quantity of `PAIRED`, on the same texts.
+
+    Each is the repaired model's less the baseline's, with the interval of the difference.
+
+    Args:
+        repaired: measurement under a repair.
+        baseline: of the same texts by the model as it is.
+        options: of both.
+
+    Raises:
+        RequestError: the texts or lengths of the two differ.
+    """
+    if (repaired.texts, repaired.lengths) != (baseline.texts, baseline.lengths):
+        raise RequestError(
+            f"{repaired.texts} texts of {list(repaired.lengths)} tokens cannot be compared with "
+            f"{baseline.texts} of {list(baseline.lengths)}"
+        )
+    shares = shares_of(repaired.texts, options)
+    found = []
+    for part, name in PAIRED:
+        before = baseline.of(part, name)
+        for layer, after in repaired.of(part, name).items():
+            if layer in before:
+                difference = np.subtract(after.of_texts, before[layer].of_texts)
+                found.append(replace(by_tokens(layer, part, name, difference, shares), of_texts=()))
+    return tuple(found)
 
 
 def choose(

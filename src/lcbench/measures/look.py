@@ -13,30 +13,32 @@ from lcbench.encode.tokens import Tokenizer
 from lcbench.hub.windows import set_window
 from lcbench.measures.attention import HeadMeasures, measure_heads
 from lcbench.measures.bounds import Norms, norms_of
-from lcbench.measures.estimates import resampled, spread
 from lcbench.measures.inside import (
     OF_HEADS,
-    ByTokens,
     Chosen,
     Head,
     Inside,
     InsideMeasure,
     InsideOptions,
+    by_tokens,
+    shares_of,
 )
 from lcbench.measures.signal import stream_rows
 from lcbench.measures.trace import Attended, Trace, log_ratio, trace
+from lcbench.repair.change import changed
 from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lcbench.repair.repair import Repair
     from lcbench.tempscale.policy import Role
 
 
 def measure_inside(
     model: Any,
     chosen: Chosen,
-    tau: Any,
+    repair: Repair,
     options: InsideOptions,
     *,
     role: Role | None = None,
@@ -50,7 +52,7 @@ def measure_inside(
     Args:
         model: a `SentenceTransformer`, on eager or sdpa attention.
         chosen: the texts.
-        tau: a temperature policy as `lcbench.inject` takes it.
+        repair: applied to the model; a correction of its embeddings changes nothing inside.
         options: what is measured.
         role: whose texts these are, for a policy by role.
         prompt: before each text.
@@ -73,19 +75,20 @@ def measure_inside(
             ids = [
                 one.ids.tolist() for one in Tokenizer(model, role).tokenize(chosen.texts, prompt)
             ]
-        for one in trace(
-            model,
-            ids,
-            tau,
-            heads_of,
-            role=role,
-            layers=layers,
-            memory=memory,
-            streams="signal" in options.measures,
-        ):
-            measured.add(at, one)
-            if one.layer == (layers or (0,))[0]:
-                on_text()
+        with changed(model, repair.changes):
+            for one in trace(
+                model,
+                ids,
+                repair.policy,
+                heads_of,
+                role=role,
+                layers=layers,
+                memory=memory,
+                streams="signal" in options.measures,
+            ):
+                measured.add(at, one)
+                if one.layer == (layers or (0,))[0]:
+                    on_text()
     return measured.summary(chosen, options)
 
 
@@ -95,14 +98,14 @@ class Traced:
 
     Attributes:
         model: a `SentenceTransformer`, on eager or sdpa attention.
-        policies: temperature policies by the names of repairs.
+        repairs: repairs by their names.
         window: most tokens that it reads of a text.
         role: whose texts are read, for a policy by role.
         prompt: before each text.
     """
 
     model: Any
-    policies: Mapping[str, Any]
+    repairs: Mapping[str, Repair]
     window: int
     role: Role | None = None
     prompt: str = ""
@@ -123,7 +126,7 @@ class Traced:
         return measure_inside(
             self.model,
             chosen,
-            self.policies[repair],
+            self.repairs[repair],
             options,
             role=self.role,
             prompt=self.prompt,
@@ -140,10 +143,12 @@ class Traced:
         def mean(attended: Attended) -> float:
             return float(measure_heads(attended.observation).sigma_a.mean())
 
-        found = trace(
-            self.model, ids, self.policies[repair], mean, role=self.role, layers=[self.last_layer]
-        )
-        return np.array([one.measured for one in found])
+        applied = self.repairs[repair]
+        with changed(self.model, applied.changes):
+            found = trace(
+                self.model, ids, applied.policy, mean, role=self.role, layers=[self.last_layer]
+            )
+            return np.array([one.measured for one in found])
 
 
 class _Measured:
@@ -190,22 +195,13 @@ class _Measured:
         self._layers[key][at, one.text] = value
 
     def summary(self, chosen: Chosen, options: InsideOptions) -> Inside:
-        texts = len(chosen.texts)
-        drawn = resampled(texts, options.resamples, options.seed)
-        shares = drawn / drawn.sum(axis=1, keepdims=True)
-        layers = []
-        for (layer, part, name), values in sorted(self._layers.items(), key=lambda one: one[0][0]):
-            # Shape (samples, lengths).
-            means = shares @ values.T
-            layers.append(
-                ByTokens(
-                    layer,
-                    part,
-                    name,
-                    tuple(spread(means[:, at], texts) for at in range(means.shape[1])),
-                    spread(means[:, -1] - means[:, 0], texts),
-                )
+        shares = shares_of(len(chosen.texts), options)
+        layers = [
+            by_tokens(layer, part, name, values, shares)
+            for (layer, part, name), values in sorted(
+                self._layers.items(), key=lambda one: one[0][0]
             )
+        ]
         heads = [
             Head(
                 layer,
@@ -222,7 +218,7 @@ class _Measured:
                 "are no bounds"
             )
         return Inside(
-            texts,
+            len(chosen.texts),
             chosen.lengths,
             tuple(layers),
             tuple(heads),

@@ -7,13 +7,15 @@ treat it like a cell.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lcbench.errors import RequestError
-from lcbench.measures.collapse import COLLAPSE_VERSION, Options
+from lcbench.measures import files
+from lcbench.measures.asked import Asked
+from lcbench.measures.figures import Number
 from lcbench.plan import elements, manifest
 from lcbench.plan.manifest import Line, Manifest
 from lcbench.settings.frozen import freeze
@@ -26,24 +28,56 @@ if TYPE_CHECKING:
 # Among the frozen settings.
 _KEY = "collapse"
 
+Kind = Literal["embeddings", "inside", "figure"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A measurement or a figure that is to be made: the unit of work and storage.
+
+    Attributes:
+        kind: what is made.
+        cell: what it is of; of a figure, which shows all repairs, that of the baseline.
+        path: its file.
+        number: of a figure.
+    """
+
+    kind: Kind
+    cell: Cell
+    path: Path
+    number: Number | None = None
+
+    def read(self) -> files.Made | None:
+        """Return what its file has; None if it is missing, damaged or of another version."""
+        if self.kind == "embeddings":
+            return files.read(self.path)
+        return (
+            files.read_inside(self.path) if self.kind == "inside" else files.read_figure(self.path)
+        )
+
+    def __str__(self) -> str:
+        if self.number is not None:
+            model = self.cell.model.rpartition("/")[2]
+            return f"Figure {self.number}, {model}, {self.cell.task}"
+        return f"{self.cell}, inside" if self.kind == "inside" else str(self.cell)
+
 
 def freeze_measurements(
-    settings: Settings, options: Options, paths: Mapping[Cell, Path], launch: LaunchSettings
+    settings: Settings, asked: Asked, units: Sequence[Unit], launch: LaunchSettings
 ) -> Manifest:
     """Freeze measurements into a manifest, or return the existing one.
 
     Args:
         settings: the request.
-        options: what is measured.
-        paths: file of each measurement, in the results folder.
+        asked: what is measured.
+        units: the measurements and figures.
         launch: how to divide them; each counts as a minute.
 
     Raises:
         StorageError: the manifest cannot be written.
     """
-    content = {"version": COLLAPSE_VERSION, **asdict(options)}
-    frozen = freeze(settings) | {_KEY: content}
-    lines = elements.divide(lines_of(paths, settings.results_dir), launch)
+    frozen = freeze(settings) | {_KEY: asked.as_json()}
+    lines = elements.divide(lines_of(units, settings.results_dir), launch)
     division = (launch.elements, launch.hours)
     return manifest.freeze(
         manifest.folder_of(settings.results_dir, _KEY, frozen, lines, division),
@@ -54,22 +88,20 @@ def freeze_measurements(
     )
 
 
-def lines_of(paths: Mapping[Cell, Path], results_dir: Path) -> list[Line]:
+def lines_of(units: Sequence[Unit], results_dir: Path) -> list[Line]:
     """Return manifest lines of measurements, in one element and with unknown costs."""
     return [
-        elements.line_of(index, cell, path.stem, path.parent, results_dir)
-        for index, (cell, path) in enumerate(paths.items())
+        elements.line_of(index, unit.cell, unit.path.stem, unit.path.parent, results_dir)
+        for index, unit in enumerate(units)
     ]
 
 
-def options_of(frozen: Manifest) -> Options:
+def asked_of(frozen: Manifest) -> Asked:
     """Return what the measurements of a manifest consist of.
 
     Raises:
         RequestError: it is a plan of cells, or was made by another version.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     content = frozen.settings.get(_KEY)
     if content is None:
         raise RequestError(
@@ -77,14 +109,10 @@ def options_of(frozen: Manifest) -> Options:
             "python -m lcbench manifest=PATH runs it."
         )
     try:
-        version, values = content["version"], {**content}
-        del values["version"]
-        if version != COLLAPSE_VERSION:
-            raise ValueError(f"version {version} of measurements, now {COLLAPSE_VERSION}")
-        found: Options = TypeAdapter(Options).validate_python(values)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        return Asked.of_json(content)
+    # pydantic's errors are ValueErrors.
+    except (AttributeError, TypeError, ValueError) as error:
         raise RequestError(
             f"manifest={frozen.folder} was made by another version of lcbench "
             f"({' '.join(str(error).split())}). Plan the measurements again."
         ) from error
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
@@ -62,3 +63,16 @@ class Applied(Protocol):
     def remove(self) -> None:
         """Restore the model exactly."""
         ...
+
+
+@contextmanager
+def changed(model: SentenceTransformer, changes: Iterable[Change]) -> Iterator[None]:
+    """Change a model for as long as the context lasts.
+
+    Raises:
+        InjectionError: as `Change.apply`; the model is as before.
+    """
+    with ExitStack() as stack:
+        for change in changes:
+            stack.callback(change.apply(model).remove)
+        yield

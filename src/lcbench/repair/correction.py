@@ -57,6 +57,11 @@ class Correction:
             name = f"{name}_bins={self.number}" if name == "centre" else f"{name}={self.number}"
         return name if self.on is None else f"{name},on={self.on}"
 
+    @property
+    def by_length(self) -> bool:
+        """Whether fitting it takes the lengths of the texts."""
+        return self.kind == "centre" and self.number is not None
+
     def written(self) -> str | dict[str, Any]:
         """Return it as `correct=` has it, so that `parse` gives it back; JSON types only."""
         options: dict[str, Any] = {}

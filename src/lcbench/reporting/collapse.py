@@ -1,6 +1,6 @@
 """The report of measurements of collapse: sentences, tables, figures and a page.
 
-Computes nothing: it shows what `lcbench.measures` has found.
+Measures nothing: it shows what `lcbench.measures` has found.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ def report(
     """
     from lcbench.reporting.figures.printed import csv_text, written
 
-    measurements = with_distinct_labels(measurements)
+    measurements, inside = (
+        with_distinct_labels(measurements, inside),
+        with_distinct_labels(inside, measurements),
+    )
     tables = (*tables_of(measurements), *inside_tables(inside))
     headlines = (*headlines_of(measurements), *inside_headlines(inside))
     sentences = tuple(map(sentence_of, paper))
@@ -229,9 +232,16 @@ def describe(
             "views": charts.views,
         },
         "measurements": [_described(one) for one in measurements],
-        "inside": [files.as_json(one) for one in inside],
+        "inside": [_without_texts(files.as_json(one)) for one in inside],
         "paper_figures": [{**asdict(one), "sentence": sentence_of(one)} for one in paper],
     }
+
+
+def _without_texts(inside: dict[str, Any]) -> dict[str, Any]:
+    """Return a measurement inside a model without the values of each text, which are many."""
+    for layer in inside["inside"]["layers"]:
+        del layer["of_texts"]
+    return inside
 
 
 def _described(one: Measurement) -> dict[str, Any]:

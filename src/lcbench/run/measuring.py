@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import LcbenchError, StorageError
 from lcbench.hub.datasets import digest_of, plain_folder
-from lcbench.hub.windows import window_of
 from lcbench.measures import files
-from lcbench.repair.repair import NO_REPAIR
+from lcbench.plan.measurements import Unit
 from lcbench.results import provenance
+from lcbench.run.figures import check_figures, fits
 from lcbench.score.cell import FailedCell, has_queries
 from lcbench.system.log import LOGGER
 from lcbench.tasks.registry import registry
@@ -21,14 +23,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from lcbench.encode.engine import Engine
-    from lcbench.measures.collapse import CountTokens, Options
-    from lcbench.measures.inside import InsideOptions
+    from lcbench.measures.asked import Asked
+    from lcbench.plan.layout import Grid
     from lcbench.repair.repair import Repair
     from lcbench.results.cell import Cell
-    from lcbench.tempscale.policy import Role
-
-WINDOW_WITHOUT_LIMIT = 512
-"""The window assumed for a model without a limit (T5), as in the synthetic tasks."""
 
 
 def record_of(
@@ -73,39 +71,50 @@ def prompt_of(engine: Engine, task: AbsTask) -> str:
     return engine.prompt_of(task.metadata, kind)
 
 
-def counter_of(loaded: SentenceTransformer) -> CountTokens:
-    """Return what counts the tokens of texts, without special tokens and however long they are."""
-    tokenizer: Any = loaded.tokenizer
+def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -> list[Unit]:
+    """Return what is asked of a grid, whether it is there or not, in the order of work.
 
-    def count(texts: Sequence[str]) -> list[int]:
-        if not texts:
-            return []
-        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
-        return [len(ids) for ids in found["input_ids"]]
-
-    return count
-
-
-def room_of(engine: Engine, loaded: SentenceTransformer, prompt: str, role: Role | None) -> int:
-    """Return how many tokens of a text are read besides special tokens and the prompt."""
-    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    (read,), _ = engine.lengths(NO_REPAIR, ["a"], prompt, role)
-    framing = int(read) - counter_of(loaded)(["a"])[0]
-    return window - framing
-
-
-def paths_of(
-    cells: Iterable[Cell], results_dir: Path, asked: Options | InsideOptions, mirror: Path | None
-) -> dict[Cell, Path]:
-    """Return the file of each cell's measurement, whether it is there or not.
+    What happens inside a model depends on its encoding alone, so that repairs that differ in their
+    correction have one measurement. Figures show encodings, too.
 
     Args:
-        cells: of a grid.
+        grid: models, repairs and tasks.
         results_dir: results folder.
-        asked: what is measured.
+        asked: what is measured of each.
         mirror: a folder that is searched for data first.
+
+    Raises:
+        RequestError: a figure can be made of none of the tasks.
     """
-    return {cell: files.path_of(results_dir, cell, data_of(cell, mirror), asked) for cell in cells}
+    check_figures(grid, asked.figures)
+    units: list[Unit] = []
+    for cells in grid.cells_of.values():
+        for task in dict.fromkeys(cell.task for cell in cells):
+            mine = [cell for cell in cells if cell.task == task]
+            data = data_of(mine[0], mirror)
+            encodings = list(
+                dict.fromkeys(replace(cell, repair=cell.repair.encoding) for cell in mine)
+            )
+            if asked.embeddings is not None:
+                of_cell = partial(files.path_of, results_dir, data=data, options=asked.embeddings)
+                units += [Unit("embeddings", cell, of_cell(cell=cell)) for cell in mine]
+            if asked.inside is not None:
+                of_cell = partial(files.path_of, results_dir, data=data, options=asked.inside)
+                units += [Unit("inside", cell, of_cell(cell=cell)) for cell in encodings]
+            repairs = [cell.repair.canonical for cell in encodings]
+            units += [
+                Unit(
+                    "figure",
+                    encodings[0],
+                    files.figure_path_of(
+                        results_dir, encodings[0], data, number, repairs, asked.figure_options
+                    ),
+                    number,
+                )
+                for number in asked.figures
+                if fits(number, grid.parts[task].source.kind(task))
+            ]
+    return units
 
 
 def data_of(cell: Cell, mirror: Path | None) -> str:

@@ -56,18 +56,37 @@ def fit_to(
     prompt = encoder.prompt_of(task.metadata, kind)
     before = replace(encoder.counters)
     embeddings = encoder.embed(chosen, role, prompt)
-    by_length = correction.kind == "centre" and correction.number is not None
-    lengths = encoder.lengths(chosen, prompt, role) if by_length else None
+    lengths = encoder.lengths(chosen, prompt, role) if correction.by_length else None
     # They are not texts that the task asked for.
     encoder.counters.texts, encoder.counters.unique_texts = before.texts, before.unique_texts
     encoder.counters.seen = before.seen
     fitted = fit(correction, embeddings, lengths)
-    return fitted, {
+    return fitted, record_of_fit(correction, fitted, what, chosen, len(unique))
+
+
+def record_of_fit(
+    correction: Correction,
+    fitted: Fitted,
+    what: str,
+    texts: Sequence[str],
+    of_texts: int | None = None,
+) -> dict[str, Any]:
+    """Return what a correction was fitted on, for the provenance.
+
+    Args:
+        correction: which.
+        fitted: the same, fitted.
+        what: name of the texts.
+        texts: distinct texts.
+        of_texts: how many these were drawn from; None: they are all.
+    """
+    keys = np.unique(digests(texts))
+    return {
         "correction": correction.canonical,
         "fitted_on": what,
-        "texts": len(chosen),
-        "of_texts": len(unique),
-        "digest": hashlib.sha256(unique[:MOST_TEXTS].tobytes()).hexdigest()[:16],
+        "texts": len(texts),
+        "of_texts": len(texts) if of_texts is None else of_texts,
+        "digest": hashlib.sha256(keys.tobytes()).hexdigest()[:16],
         "shrinkage": fitted.shrinkage,
         **({"own_files": list(on.files)} if (on := correction.on) and on.files else {}),
     }

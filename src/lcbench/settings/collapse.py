@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
+from lcbench.measures.asked import Asked
 from lcbench.measures.collapse import Options
 from lcbench.measures.crowding import FEWEST
-from lcbench.measures.figures import NUMBERS, SAME, Number
+from lcbench.measures.figures import NUMBERS, SAME, FigureOptions, Number
 from lcbench.measures.inside import INSIDE, InsideMeasure, InsideOptions
 from lcbench.settings.read import read_run
 from lcbench.settings.values import boolean_of, container_of, count_of, needed_path, one_of, path_of
@@ -24,11 +25,6 @@ _FEWEST_RESAMPLES = 1_000
 # Keys of a run that mean nothing here, with what to do instead.
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
-    "extend": "collapse measures models as they are, at temperatures",
-    "gain": "collapse measures models as they are, at temperatures",
-    "attend": "collapse measures models as they are, at temperatures",
-    "correct": "collapse measures embeddings as the model returns them, at temperatures",
-    "repairs": "collapse measures embeddings as the model returns them, at temperatures: tau=",
     "name": "measurements are found by what they are of",
 }
 # What is measured by default.
@@ -46,13 +42,9 @@ class CollapseSettings:
     """The settings of `python -m lcbench collapse` apart from the request.
 
     Attributes:
-        options: what is measured of embeddings.
-        measures_embeddings: whether it is, or only what is inside.
-        inside: what is measured inside the model; None: nothing.
+        asked: what is measured, and which figures are made.
         embeddings: a matrix of embeddings to be measured, and `lengths` of its texts; None: models.
         lengths: of the texts of `embeddings`.
-        figures: numbers of the paper's figures that are made.
-        figure_texts: most documents of a figure.
         fails_on_collapse: whether the exit status is 1 if a model collapses.
         plans: whether the measurements are only planned.
         run: where they are made, or the manifest that replaces the request.
@@ -60,13 +52,9 @@ class CollapseSettings:
         report_dir: folder of the report.
     """
 
-    options: Options
-    measures_embeddings: bool
-    inside: InsideOptions | None
+    asked: Asked
     embeddings: Path | None
     lengths: Path | None
-    figures: tuple[Number, ...]
-    figure_texts: int
     fails_on_collapse: bool
     plans: bool
     run: RunSettings
@@ -109,30 +97,26 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
         )
     run = read_run(config)
     plans = boolean_of("plan", value["plan"])
-    if plans or run.launch.name != "local" or run.manifest is not None:
-        if embeddings is not None:
-            raise RequestError("embeddings= is measured at once: there is nothing to plan")
-        if inside:
-            raise RequestError(
-                f"measures={value['measures']}: only embeddings are measured by a plan. Several "
-                "jobs with the same command, without plan, launch and manifest, share the rest."
-            )
-        if figures:
-            raise RequestError(
-                f"figures={value['figures']} are made of finished embeddings: when the "
-                "measurements are there, the same command without plan, launch and manifest"
-            )
+    planned = plans or run.launch.name != "local" or run.manifest is not None
+    if planned and embeddings is not None:
+        raise RequestError("embeddings= is measured at once: there is nothing to plan")
     if plans and run.manifest is not None:
         raise RequestError(f"manifest={run.manifest} is already planned.")
     folder = needed_path("results_dir", value["results_dir"])
+    options = _options(value)
     return CollapseSettings(
-        options=_options(value),
-        measures_embeddings=EMBEDDINGS in measures,
-        inside=_inside(value, inside) if inside else None,
+        asked=Asked(
+            options if EMBEDDINGS in measures or embeddings is not None else None,
+            _inside(value, inside) if inside else None,
+            figures,
+            FigureOptions(
+                count_of("figure_texts", value["figure_texts"], least=2 * FEWEST),
+                options.resamples,
+                options.seed,
+            ),
+        ),
         embeddings=embeddings,
         lengths=lengths,
-        figures=figures,
-        figure_texts=count_of("figure_texts", value["figure_texts"], least=2 * FEWEST),
         fails_on_collapse=value["fail_if"] is not None,
         plans=plans,
         run=run,
@@ -144,6 +128,7 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
 def _options(value: Mapping[str, Any]) -> Options:
     return Options(
         passages=count_of("passages", value["passages"], least=FEWEST),
+        compared=count_of("compared", value["compared"], least=FEWEST),
         counts=_counts(value["sentences"]),
         documents=count_of("whole_texts", value["whole_texts"], least=2 * FEWEST),
         bins=count_of("bins", value["bins"], least=2),

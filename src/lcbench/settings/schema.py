@@ -61,6 +61,7 @@ IDENTITY = frozenset(
 MEASUREMENT = frozenset(
     {
         "passages",
+        "compared",
         "sentences",
         "whole_texts",
         "bins",

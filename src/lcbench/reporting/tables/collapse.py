@@ -17,7 +17,7 @@ from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
     from lcbench.measures.causes import Cause
-    from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.measures.files import Identified, InsideMeasurement, Measurement
 
 Kind = TypeVar("Kind", "Measurement", "InsideMeasurement")
 
@@ -124,15 +124,23 @@ def ordered(measurements: Iterable[Kind]) -> list[Kind]:
     )
 
 
-def name_of(one: Measurement | InsideMeasurement) -> str:
+def name_of(one: Identified) -> str:
     return one.label or one.model.rpartition("/")[2]
 
 
-def with_distinct_labels(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Return measurements with a label for models that differ in nothing but their revision."""
+def with_distinct_labels(
+    measurements: Iterable[Kind], besides: Iterable[Identified] = ()
+) -> list[Kind]:
+    """Return measurements with a label for models that differ in nothing but their revision.
+
+    Args:
+        measurements: of any models.
+        besides: others in the same report.
+    """
     measurements = list(measurements)
     revisions: dict[str, set[str]] = {}
-    for one in measurements:
+    every: list[Identified] = [*measurements, *besides]
+    for one in every:
         revisions.setdefault(name_of(one), set()).add(one.revision)
     return [
         replace(one, label=f"{name_of(one)} ({one.revision.removeprefix('sha256-')[:7]})")

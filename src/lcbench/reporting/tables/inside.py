@@ -7,9 +7,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lcbench.measures.estimates import Estimate
-from lcbench.measures.inside import OF_HEADS
-from lcbench.reporting.table import Entry, Section, Table, name
-from lcbench.reporting.tables.collapse import heading_of, ordered, repair_of, signed
+from lcbench.measures.inside import OF_HEADS, PAIRED, changes
+from lcbench.repair.repair import NO_REPAIR
+from lcbench.reporting.table import Entry, Section, Style, Table, name
+from lcbench.reporting.tables.collapse import (
+    heading_of,
+    is_significant,
+    ordered,
+    repair_of,
+    signed,
+)
 from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
@@ -28,6 +35,16 @@ _BOUNDS = {
     "stacked": "Bound,\nstacked",
     "paper": "The paper's\nline",
 }
+# By name, in the table of changes and in sentences.
+_CHANGED = {
+    "sigma_a": ("σ_a", "σ_a"),
+    "entropy": ("Entropy\n(nats)", "entropy"),
+    "block": ("Log ratio\nof the layer", "the log ratio"),
+}
+_ABOUT_CHANGES = (
+    "Means over texts of the difference on the same text, with 95 % intervals from a bootstrap "
+    "over texts; bold: significant. σ_a and entropy: means over heads."
+)
 _ABOUT_ATTENTION = (
     "Means over heads and texts; each text is cut to every length. σ_a: largest singular value of "
     "(I − 11ᵀ/n)A, 0 where all tokens attend alike. σ_s: standard deviation of the logits after "
@@ -48,7 +65,7 @@ _ABOUT_BOUNDS = (
 def inside_tables(measurements: Sequence[InsideMeasurement]) -> tuple[Table, ...]:
     """Return the tables by layer that have any row."""
     rows = ordered(measurements)
-    tables = (_attention(rows), _signal(rows), _bounds(rows))
+    tables = (_attention(rows), _changes(rows), _signal(rows), _bounds(rows))
     return tuple(table for table in tables if table.rows)
 
 
@@ -95,6 +112,8 @@ def inside_headlines(measurements: Sequence[InsideMeasurement]) -> tuple[str, ..
                 f"{start}: the last layer's log ratio is {last.values[-1].value:+.3f} at "
                 f"{inside.lengths[-1]} tokens, and changes by {signed(last.change)} {between}."
             )
+        if found := _changes_of(one, measurements):
+            lines.append(_changed(f"{start} against the baseline", one, found))
         lines += [f"{heading_of(one)}: {note}." for note in inside.notes]
     return tuple(dict.fromkeys(lines))
 
@@ -104,6 +123,64 @@ def _attention(measurements: Sequence[InsideMeasurement]) -> Table:
     rows = _rows(measurements, [("attention", what) for what in _TITLES], is_signed=False)
     title = "Attention by layer and length"
     return Table("attention", title, header, 3, rows, footnotes=(_ABOUT_ATTENTION,))
+
+
+def _changes_of(
+    one: InsideMeasurement, measurements: Sequence[InsideMeasurement]
+) -> tuple[ByTokens, ...]:
+    """Return what a repair changes against its baseline; nothing if that is not among these."""
+    if one.policy == NO_REPAIR.canonical:
+        return ()
+    for other in measurements:
+        if other.policy == NO_REPAIR.canonical and _same(one) == _same(other):
+            return changes(one.inside, other.inside, one.options)
+    return ()
+
+
+def _same(one: InsideMeasurement) -> tuple[object, ...]:
+    """Return what a measurement and its baseline have in common."""
+    return one.model, one.revision, one.task, one.protocol, one.data, one.options, one.inside.texts
+
+
+def _changed(start: str, one: InsideMeasurement, found: Sequence[ByTokens]) -> str:
+    """Return a sentence on what a repair changes at the longest texts."""
+    parts = []
+    for _, quantity in PAIRED:
+        layers = [by for by in found if by.name == quantity]
+        if layers:
+            at_last = [by.values[-1] for by in layers]
+            rising = sum(value.low > 0 for value in at_last)
+            falling = sum(value.high < 0 for value in at_last)
+            parts.append(
+                f"{_CHANGED[quantity][1]} rises in {rising} of {len(layers)} layers and falls in "
+                f"{falling}, in the last by {signed(at_last[-1])}"
+            )
+    return f"{start}, at {one.inside.lengths[-1]} tokens: {'; '.join(parts)}."
+
+
+def _changes(measurements: Sequence[InsideMeasurement]) -> Table:
+    rows = []
+    for one in measurements:
+        found = {(by.name, by.layer): by for by in _changes_of(one, measurements)}
+        for layer in sorted({layer for _, layer in found}):
+            for at, tokens in enumerate(one.inside.lengths):
+                names = map(name, (repair_of(one), str(layer), str(tokens)))
+                values = [_change(found.get((quantity, layer)), at) for quantity in _CHANGED]
+                rows.append((one, (*names, *values)))
+    header = ("Repair", "Layer", "Tokens", *(title for title, _ in _CHANGED.values()))
+    title = "What the repair changes inside, against the baseline on the same texts"
+    footnotes = (_ABOUT_CHANGES,)
+    return Table("inside-changes", title, header, 3, _sections(rows), footnotes=footnotes)
+
+
+def _change(by: ByTokens | None, at: int) -> Entry:
+    if by is None:
+        return Entry(MISSING_VALUE, None)
+    value = by.values[at]
+    style: Style = "best" if is_significant(value) else "neutral"
+    return Entry(
+        signed(value).replace("-", "−"), value.value, style, str(value), value.low, value.high
+    )
 
 
 def _signal(measurements: Sequence[InsideMeasurement]) -> Table:

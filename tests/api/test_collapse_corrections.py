@@ -1,0 +1,132 @@
+"""Collapse of corrected embeddings: fitted on what is said, paired with the baseline, reported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lcbench
+from lcbench.api.collapses import Collapses
+from lcbench.measures import files
+from lcbench.measures.collapse import prepare
+from lcbench.repair.correction import Correction
+from lcbench.repair.fit import fit
+from lcbench.run.reader import counter_of
+from lcbench.tasks import reference
+
+SMALL: dict[str, Any] = {
+    "passages": 30,
+    "sentences": [2],
+    "whole_texts": 60,
+    "bins": 2,
+    "resamples": 1_000,
+}
+TEXTS = [
+    " ".join(f"Sentence {i} of text {k} is{' so' * (k % 7)} here." for i in range(2 + k % 5))
+    for k in range(90)
+]
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[[str], Path]) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(make_model("bert")), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(model: Any) -> Collapses:
+    keys = {"tau": [1.0, 0.5], "correct": [None, "centre", {"abtt": 3}, {"whiten": 16}]}
+    return lcbench.collapse(model, texts=TEXTS, progress=False, **keys, **SMALL)
+
+
+def test_every_combination_is_measured_against_the_baseline(found: Collapses) -> None:
+    corrections = ["", "correct=centre", "correct=abtt=3", "correct=whiten=16"]
+    names = [" + ".join(filter(None, (tau, one))) for tau in ("", "0.5") for one in corrections]
+    assert [one.policy for one in found.measurements] == ["1", *names[1:]]
+    for one in found.measurements[1:]:
+        assert one.collapse.change is not None
+        assert one.collapse.by_length is not None
+    assert "τ = 0.5 + centre" in set(found.tables["collapse"]["Repair"])
+
+
+def test_a_correction_is_fitted_on_the_whole_texts_and_applied_to_all(
+    found: Collapses, model: Any
+) -> None:
+    """Recomputed with sentence-transformers and numpy alone."""
+    one = next(one for one in found.measurements if one.policy == "correct=centre")
+    assert one.record["correction"]["fitted_on"] == "the measured whole texts"
+    prepared = prepare(TEXTS, counter_of(model), 46, one.options)
+    whole = model.encode(list(prepared.documents)).astype(np.float64)
+    assert one.record["correction"]["texts"] == len(whole) == 60
+    rows = model.encode(list(prepared.passages.joined["sequential"][2])) - whole.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    expected = (cosines.sum() - np.trace(cosines)) / (len(rows) * (len(rows) - 1))
+    assert one.collapse.crowding is not None
+    assert one.collapse.crowding.verdict.joined.value == pytest.approx(expected, abs=1e-5)
+    # Centring takes the common direction away.
+    baseline = found.measurements[0].collapse.crowding
+    assert baseline is not None
+    assert one.collapse.crowding.verdict.single.value < baseline.verdict.single.value - 0.1
+
+
+def test_it_is_fitted_on_a_named_set_of_texts_of_a_task_and_by_length(
+    make_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any
+) -> None:
+    docstrings = tuple(TEXTS[:50])
+    monkeypatch.setattr(reference, "_docstrings", lambda: docstrings)
+    monkeypatch.setattr(reference, "_digest", lambda: "12345678")
+    asked = {
+        "model": make_model("bert"),
+        "docs": {"documents": 100},
+        "queries": 30,
+        "corpus": 40,
+        "offline": True,
+        "store": "none",
+        "results_dir": tmp_path,
+        "correct": [{"centre": {"bins": 2, "on": "docstrings"}}, "centre"],
+        **SMALL,
+    }
+    found = lcbench.collapse(**asked, progress=False)
+    name = "centre_bins=2,on=docstrings-12345678"
+    assert [one.policy for one in found.measurements] == ["1", f"correct={name}", "correct=centre"]
+    named, own = (one.record["correction"] for one in found.measurements[1:])
+    assert (named["fitted_on"], named["texts"]) == ("docstrings-12345678", 50)
+    # Those that are searched are among them.
+    assert own["texts"] >= 40
+    folders = sorted(path.parent.name for path in files.everything(tmp_path))
+    assert folders == ["baseline", "correct_centre", f"correct_{name}"]
+    # Retrieval is that of corrected queries and documents.
+    before, *after = (one.collapse.retrieval for one in found.measurements)
+    assert before is not None
+    assert all(one is not None and one.overall.score != before.overall.score for one in after)
+    ids = [len(one) for one in model.tokenizer(list(docstrings))["input_ids"]]
+    rows = model.encode(list(docstrings))
+    fitted = fit(Correction("centre", 2), rows, ids)
+    assert len(fitted.means) == 2
+
+
+def test_what_happens_inside_and_figures_are_of_encodings_alone(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A correction changes nothing there, so that nothing is measured twice."""
+    found = lcbench.collapse(
+        make_model("bert"),
+        repairs=[{"tau": 0.5, "correct": "centre"}, {"correct": {"abtt": 2}}],
+        measures=["attention"],
+        figures="12",
+        traced_texts=30,
+        traced_lengths=[16],
+        docs={"documents": 100},
+        offline=True,
+        store="none",
+        results_dir=tmp_path,
+        progress=False,
+        resamples=1_000,
+    )
+    assert not found.failed
+    assert [one.policy for one in found.inside] == ["1", "0.5"]
+    assert [line.name for line in found.figures[0].panels[0].lines] == ["τ = 1", "τ = 0.5"]
