@@ -1,6 +1,7 @@
 """README and documentation are true: commands, Python, links, paths, recorded numbers, words."""
 
 import ast
+import csv
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from end_to_end_support import SMALL, Finished
 import lcbench
 from lcbench.api.compose import compose_settings
 from lcbench.cli import app
+from lcbench.repair.repair import label_of
 from lcbench.settings import collapse as settings_collapse
 from lcbench.settings import read as settings
 
@@ -338,6 +340,37 @@ def test_numbers_are_those_of_the_recorded_reports() -> None:
     for name, wanted in (RECORDED | STATED).items():
         text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
         assert [words for words in wanted if words not in text] == [], name
+
+
+def test_the_repairs_of_the_documentation_are_the_recorded_ones() -> None:
+    recorded = ROOT / "results/minilm/repairs"
+    with (recorded / "repairs.csv").open(encoding="utf-8", newline="") as file:
+        values = {
+            (label_of(row["repair"]), row["column"], row["quantity"]): row["value"]
+            for row in csv.DictReader(file)
+        }
+    of_repairs = PAGES["docs/repairs.md"]
+    header, _, *rows = re.findall(r"^\|.*\|$", of_repairs[of_repairs.index("| Repair |") :], re.M)
+    columns = [one.strip() for one in header.strip("|").split("|")]
+    shown = [
+        [one.strip(" *").replace("\\", "") for one in row.strip("|").split("|")]
+        for row in rows[: len({repair for repair, _, _ in values})]
+    ]
+    assert {row[0] for row in shown} == {repair for repair, _, _ in values}
+    for repair, *entries in shown:
+        for column, entry in zip(columns[1:], entries, strict=True):
+            value, low, high = (
+                float(values[repair, column, what]) for what in ("improvement", "low", "high")
+            )
+            marks = "▲▼" if low > 0 or high < 0 else "△▽"
+            assert entry == f"{marks[value < 0]} {abs(value):.2f}", (repair, column)
+    # No gain of Avg or of long texts is significant; the best ones are stated.
+    best = max(shown, key=lambda row: float(values[row[0], "Avg", "improvement"]))[0]
+    ends = (float(values[best, "Avg", what]) for what in ("improvement", "low", "high"))
+    stated = "gains {:.2f} % ({:.2f} to {:.2f})".format(*ends)
+    for name in ("README.md", "docs/repairs.md"):
+        assert stated in " ".join(PAGES[name].split())
+    assert all(row[columns.index(one)][0] != "▲" for row in shown for one in ("Avg", "Long"))
 
 
 # Words that only this project would use in these senses, and what they are in English.

@@ -165,7 +165,7 @@ def test_gains_are_exported_in_weights(tmp_path: Path, make_model, architecture:
         ({"whiten": 8}, "Name the texts: 'correct={whiten: {dimensions: 8, on: docstrings}}'"),
         ({"centre": {"bins": 3, "on": "docstrings"}}, "a mean for each length cannot be stored"),
         ({"abtt": {"components": 32, "on": "docstrings"}}, "would leave nothing of embeddings"),
-        (["centre"], "a model is exported with one correction"),
+        (["centre"], "a model is exported with one value of correct"),
     ],
 )
 def test_corrections_that_cannot_be_exported(

@@ -223,7 +223,9 @@ def parse_one(values: Mapping[str, Any], *, keeps_bias: bool = False) -> Repair:
     """
     for key in PARTS:
         if isinstance(value := values.get(key), list | tuple):
-            raise RequestError(f"{key}={_shown(value)}: a model is exported with one {key}.")
+            raise RequestError(
+                f"{key}={_shown(value)}: a model is exported with one value of {key}."
+            )
     return parse_all(values, keeps_bias=keeps_bias)[-1]
 
 
