@@ -109,6 +109,31 @@ def test_it_is_fitted_on_a_named_set_of_texts_of_a_task_and_by_length(
     assert len(fitted.means) == 2
 
 
+def test_a_repair_that_cannot_be_looked_into_is_no_obstacle_to_others(
+    model: Any, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """AttnScale changes weights after the softmax: what softmax returned is not what is used."""
+    asked = {
+        "repairs": [{"attend": {"attnscale": 2}}, {"tau": 0.5}, {"extend": {"pi": 96}}],
+        "traced_texts": 30,
+        "traced_lengths": [16],
+        "resamples": 1_000,
+        "progress": False,
+        "measures": ["attention"],
+    }
+    before = model.encode(TEXTS[:3])
+    docs = {"docs": {"documents": 100}, "offline": True, "store": "none", "results_dir": tmp_path}
+    for found in (
+        lcbench.collapse(model, texts=TEXTS, **asked),
+        lcbench.collapse(make_model("bert"), **docs, **asked),
+    ):
+        assert [one.policy for one in found.inside] == ["1", "0.5", "extend=pi=96"]
+        ((name, why),) = found.failed.items()
+        assert "attnscale=2" in name
+        assert "which changes it otherwise than by a temperature" in why
+    assert (model.encode(TEXTS[:3]) == before).all()
+
+
 def test_what_happens_inside_and_figures_are_of_encodings_alone(
     make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.api.collapses import Collapses
-from lcbench.errors import LcbenchError, RequestError
+from lcbench.errors import InjectionError, LcbenchError, RequestError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -203,8 +203,9 @@ def collapse(
         cache.guard_token()
         settings = read_collapse(config)
         if texts is not None:
-            return _of_texts(config, settings, loaded, texts, observer)
-        found = measure_asked(config, settings, observer)
+            found = _of_texts(config, settings, loaded, texts, observer)
+        else:
+            found = measure_asked(config, settings, observer)
     if found.failed and not found:
         raise LcbenchError("\n".join(f"{name}: {why}" for name, why in found.failed.items()))
     for name, reason in found.failed.items():
@@ -243,6 +244,7 @@ def _of_texts(
     ]
     encodings = list(dict.fromkeys(repair.encoding for repair in repairs))
     found, inside, figures = [], [], []
+    failed: dict[str, str] = {}
 
     def identity(repair: Repair) -> dict[str, Any]:
         return {
@@ -286,15 +288,18 @@ def _of_texts(
         if asked.inside is not None:
             looking = InsideReader(reader, texts, asked.inside, observer)
             for repair in encodings:
+                try:
+                    looked = looking.measure(repair)
+                # Another repair may suit the model.
+                except InjectionError as error:
+                    failed[f"{name}, {repair}, inside"] = str(error)
+                    continue
                 inside.append(
                     InsideMeasurement(
-                        **identity(repair),
-                        record={},
-                        options=asked.inside,
-                        inside=looking.measure(repair),
+                        **identity(repair), record={}, options=asked.inside, inside=looked
                     )
                 )
-    return Collapses(tuple(found), figures=tuple(figures), inside=tuple(inside))
+    return Collapses(tuple(found), failed, figures=tuple(figures), inside=tuple(inside))
 
 
 def _of_matrix(embeddings: Path, lengths: Path, options: Options) -> Collapses:

@@ -289,12 +289,16 @@ class _Measurer:
                 began = time.monotonic()
                 try:
                     make = make or maker(loaded, unit)
-                    made = make(unit)
-                    if self._claims.holds(claim):
-                        files.write(unit.path, made)
+                    # A repair that does not suit a model is no obstacle to others.
+                    with self._noting([unit]):
+                        made = make(unit)
+                        if self._claims.holds(claim):
+                            files.write(unit.path, made)
                 finally:
                     # Another process need not wait for the end of this one to try what failed.
                     self._claims.release(claim)
+                if str(unit) in self._failed:
+                    continue
                 self._stop.progressed = True
                 what = "made" if unit.kind == "figure" else "measured"
                 self._observer.say(f"{unit}: {what} in {clock(time.monotonic() - began)}", dim=True)

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lcbench.errors import InjectionError
 from lcbench.hub.windows import window_of
 from lcbench.measures.collapse import Embeddings, measure, prepare
 from lcbench.measures.figures import (
@@ -297,21 +298,34 @@ class InsideReader:
         )
 
     def measure(self, repair: Repair) -> Inside:
-        """Return a measurement."""
+        """Return a measurement.
+
+        Raises:
+            InjectionError: the repair does not suit the model, or changes attention in a way that
+                cannot be measured.
+        """
         from lcbench.measures.look import measure_inside
 
         chosen, reader = self.chosen, self._reader
         total = len(chosen.texts) * len(chosen.lengths)
-        with reader.watch.showing(f"{reader.name}, {repair}, looking inside", total):
-            return measure_inside(
-                self._copy,
-                chosen,
-                repair,
-                self._options,
-                role=reader.role,
-                prompt=reader.prompt,
-                on_text=reader.watch.on_text,
-            )
+        try:
+            with reader.watch.showing(f"{reader.name}, {repair}, looking inside", total):
+                return measure_inside(
+                    self._copy,
+                    chosen,
+                    repair,
+                    self._options,
+                    role=reader.role,
+                    prompt=reader.prompt,
+                    on_text=reader.watch.on_text,
+                )
+        except InjectionError as error:
+            if not repair.changes:
+                raise
+            raise InjectionError(
+                f"attention cannot be measured inside the model under {repair}, which changes it "
+                f"otherwise than by a temperature; embeddings can be measured ({error})"
+            ) from error
 
 
 def make_figure(
