@@ -26,6 +26,7 @@ from lcbench.cli import app
 from lcbench.repair.repair import label_of
 from lcbench.settings import collapse as settings_collapse
 from lcbench.settings import read as settings
+from lcbench.settings import share
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -75,6 +76,8 @@ RUN = [
 ]
 # As a user types them: one that reads no more than what is installed, and one that scores.
 TYPED = ("lcbench tasks", "lcbench results_dir=results/other tau=0.5")
+# Where the settings of commands are read, if not with those of runs.
+MODULES = {"collapse": settings_collapse, "card": share, "pack": share}
 # What the lines of other programs may begin with.
 PROGRAMS = {".", "conda", "pip", "python", "python3", "uv"}
 
@@ -198,7 +201,7 @@ def compose(
                 settings.read_run(config)
                 compose_settings(config, "prefetch" if command == "prefetch" else "config")
             else:
-                of_command = settings_collapse if command == "collapse" else settings
+                of_command = MODULES.get(command, settings)
                 getattr(of_command, f"read_{command.removesuffix('_results')}")(config)
             composed.append(name)
             return 0

@@ -12,6 +12,7 @@ from result_cells import PROTOCOL, cell, outcome
 from screens import shown
 
 from lcbench.api.report import request_of
+from lcbench.cli import app
 from lcbench.errors import RequestError, StorageError
 from lcbench.reporting import publish
 from lcbench.reporting.publish import _alone, _older, cells_of, file_of_another
@@ -243,3 +244,72 @@ def test_a_window_that_is_no_limit_has_no_number(stated: str, model: str, tmp_pa
     printed = report(tmp_path / "runs")
     assert re.findall(r"Window \S+", printed) == ["Window –"]
     assert "inf" not in printed.lower()
+
+
+def folders(tmp_path: Path, *scores: dict[Any, float]) -> list[Path]:
+    """Write a folder of each of these scores by policy, of one model and task."""
+    written = []
+    for number, of_policies in enumerate(scores):
+        results = Results(tmp_path / f"runs{number}")
+        for policy, score in of_policies.items():
+            write_cell(results, "STS12", score, policy=policy)
+        written.append(results.folder)
+    return written
+
+
+def test_a_report_of_several_folders_has_each_cell_once(tmp_path: Path) -> None:
+    first, second = folders(
+        tmp_path,
+        {BASELINE: 0.5, Constant(0.9): 0.55},
+        # The same to the fourth decimal, as of another machine.
+        {BASELINE: 0.50003, Constant(0.8): 0.6},
+    )
+    warnings: list[str] = []
+    found = report_folder(Results(first, [second]), None, None, warnings.append)
+    assert warnings == []
+    ((block,),) = (one.table.blocks for one in found.findings.score_tables)
+    assert block.scores_of("STS12") == {"1": 50.0, "0.9": 55.0, "0.8": 60.0}
+    assert found.folder == first / "report"
+    # A path in the folder itself is relative, so that the folder may be moved.
+    assert sum(name.startswith(str(second)) for name in found.cells) == 1
+    assert sum(not Path(name).is_absolute() for name in found.cells) == 2
+
+
+def test_folders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    first, second = folders(tmp_path, {BASELINE: 0.5}, {BASELINE: 0.5002})
+    with pytest.raises(RequestError) as error:
+        report_folder(Results(first, [second]), None, None, print)
+    message = str(error.value)
+    assert all(str(folder) in message for folder in (first, second))
+    assert "scores, 0.5002 and 0.5000 (split test, subset default)" in message
+    assert "They differ in" not in message
+    results = Results(second)
+    write_cell(results, "STS12", 0.5002, dataset_revision="other")
+    with pytest.raises(RequestError, match=r"They differ in: dataset_revision\."):
+        report_folder(Results(first, [second]), None, None, print)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["also=nowhere"], "also=nowhere has no results."),
+        (["also=runs1", "manifest=latest"], "omit also= or manifest="),
+        (["also=[]"], None),
+        (["also=[runs1]"], None),
+    ],
+)
+def test_further_folders_of_a_command(
+    words: list[str],
+    message: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folders(tmp_path, {BASELINE: 0.5}, {Constant(0.8): 0.6})
+    monkeypatch.chdir(tmp_path)
+    status = app.run(["report", "results_dir=runs0", "resamples=0", *words])
+    shown_text = capsys.readouterr()
+    assert status == (0 if message is None else 2)
+    assert (message or "") in shown_text.err
+    if message is None:
+        assert ("τ = 0.8" in shown_text.out) == ("runs1" in words[0])

@@ -26,6 +26,8 @@ COMMANDS = {
         "collapse", "collapse", "measure whether long texts' embeddings crowd together, and why"
     ),
     "report": Command("report", "report", "tables, figures and page of a folder of results"),
+    "card": Command("card", "card", "scores and gains of a model as a section of its model card"),
+    "pack": Command("pack", "pack", "results in the layout of mteb's results repository"),
     "status": Command(
         "status", "status", "cells of a sweep that are done, running, failed or missing"
     ),

@@ -65,22 +65,27 @@ def read_all(results_dir: Path, paths: Iterable[Path]) -> Found:
     return Found(read(files.read), read(files.read_inside), read(files.read_figure))
 
 
-def comparable_in(results_dir: Path) -> tuple[Found, int]:
-    """Return the measurements of a folder that can be compared with the last one.
+def comparable_in(*folders: Path) -> tuple[Found, int]:
+    """Return the measurements of folders that can be compared with the last one of the first.
 
     These are the ones under the same protocol; of each kind those with the options of its last one,
     of any model, repair and texts.
 
     Returns:
-        The measurements, and how many others the folder has.
+        The measurements, and how many others the folders have.
     """
     from lcbench.measures import files
 
-    paths = files.everything(results_dir)
-    found = read_all(results_dir, paths)
+    of_folders = [(folder, files.everything(folder)) for folder in folders]
+    read = [read_all(folder, paths) for folder, paths in of_folders]
+    found = Found(
+        tuple(one for found in read for one in found.embeddings),
+        tuple(one for found in read for one in found.inside),
+        tuple(one for found in read for one in found.figures),
+    )
     if not found:
         return found, 0
-    protocols = [path.parents[4].name for path in paths]
+    protocols = [path.parents[4].name for _, paths in of_folders for path in paths]
     known = {one.protocol for one in (*found.embeddings, *found.inside, *found.figures)}
     protocol = next(one for one in protocols if one in known)
 

@@ -40,6 +40,7 @@ _TEXTS = frozenset(
         "report_dir",
         "against",
         "out",
+        "check",
         "embeddings",
         "lengths",
         "path",

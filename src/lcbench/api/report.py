@@ -49,8 +49,9 @@ def find_report(
     repairs = "repairs" in settings.show
     extent = Extent(settings.resamples, settings.seed, settings.models, settings.against, repairs)
     if settings.manifest is None:
+        refuse_empty(settings.also)
         return report_folder(
-            Results(settings.results_dir),
+            Results(settings.results_dir, settings.also),
             settings.tasks,
             settings.report_dir,
             warn,
@@ -84,7 +85,7 @@ def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
     others of the same texts.
 
     Returns:
-        The measurements, None without any; and how many others the folder has.
+        The measurements, None without any; and how many others the folders have.
 
     Raises:
         RequestError: none of the manifest's is finished.
@@ -95,7 +96,7 @@ def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
 
     others = 0
     if settings.manifest is None:
-        found, others = comparable_in(settings.results_dir)
+        found, others = comparable_in(settings.results_dir, *settings.also)
     elif settings.tasks is None:
         path = manifest.find(settings.manifest, settings.results_dir)
         found = finished_of(manifest.read(path))
@@ -108,6 +109,17 @@ def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
 def collapse_folder(settings: ReportSettings) -> Path:
     """Return the folder of the report of measurements of collapse."""
     return (settings.report_dir or settings.results_dir / "report") / "collapse"
+
+
+def refuse_empty(folders: Iterable[Path]) -> None:
+    """Refuse further folders without results, which are probably misspelled.
+
+    Raises:
+        RequestError: naming the first.
+    """
+    for folder in folders:
+        if not any(path for kind in ("results", "collapse") for path in folder.glob(f"*/{kind}")):
+            raise RequestError(f"also={folder} has no results.")
 
 
 def request_of(settings: Settings, cells: Sequence[AskedCell]) -> Request:
@@ -210,6 +222,7 @@ def report(
     tasks: Any = None,
     models: str | Sequence[str] | None = None,
     against: str | Path | None = None,
+    also: str | Path | Sequence[str | Path] | None = None,
     config_dir: str | Path | None = None,
     progress: bool | Observer = True,
     **keys: Any,
@@ -225,6 +238,7 @@ def report(
         tasks: tasks to report: a name, a suite, or a list of these; by default all.
         models: models to report; two or more are also compared with each other. By default all.
         against: second folder of results to compare with.
+        also: further folders of results, reported together with the first.
         config_dir: a folder of your own configs, as for `--config-dir`.
         progress: whether to print progress; or an `lcbench.system.observer.Observer`.
         keys: any other key of `python -m lcbench report`: `resamples`, `seed`, `manifest`.
@@ -259,6 +273,7 @@ def report(
         "tasks": tasks,
         "models": models,
         "against": against,
+        "also": also,
     }
     with composed("report", words_of("report", {**own, **keys}), config_dir) as config:
         settings = read_report(config)

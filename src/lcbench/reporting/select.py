@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import NoResultsError, RequestError, did_you_mean
+from lcbench.repair.repair import label_of
 from lcbench.reporting.intervals import compare_pair
 from lcbench.reporting.revisions import join_revisions
 from lcbench.reporting.score_table import ScoreTable
@@ -168,7 +169,7 @@ def select_run(
     same = {"splits": request.splits, "subsets": request.subsets}
     scores["group"] = [group_name({**one, **same}) for one in scores["protocol"]]
     expected = _expected(request.tasks, scores, request.suites, request.sources)
-    scores = _of_models(scores, models)
+    scores = of_models(scores, models)
     if models is not None:
         policies = {model: own for model, own in policies.items() if model in models}
     tables = _marked(build_tables(scores, expected, policies), scores)
@@ -189,8 +190,9 @@ def _own_folder(label: str, results: Results, asked: Sequence[AskedCell]) -> Pat
 
 
 def _name_of(path: Path, results: Results) -> str:
-    """Return a result's path below the folder of results."""
-    return str(path.relative_to(results.folder))
+    """Return a result's path below the folder of results; of another folder, the whole path."""
+    below = path.is_relative_to(results.folder)
+    return str(path.relative_to(results.folder) if below else path)
 
 
 def report_folder(
@@ -245,7 +247,7 @@ def select_folder(
             f"results_dir={results.folder} has no results"
             f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
         )
-    scores = _of_models(scores, models)
+    scores = of_models(scores, models)
     expected = None if names is None else _expected(names, scores, suites, sources)
     tables = [
         replace(table, notes=(*notes.get(table.group, ()), *table.notes))
@@ -281,7 +283,7 @@ def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTab
     ]
 
 
-def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
+def of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
     """Return the scores of some models, given by their names on the hub or the last part of these.
 
     Raises:
@@ -301,6 +303,28 @@ def _of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFra
             )
         kept |= found
     return scores[scores["model"].isin(kept)]
+
+
+def policies_named(asked: Sequence[str], scores: pd.DataFrame) -> list[str]:
+    """Return the repairs of some results that names stand for, by their canonical names.
+
+    Args:
+        asked: canonical names, or names as tables have them ("τ = 0.9", "centre").
+        scores: the results.
+
+    Raises:
+        RequestError: there are no results under one of them.
+    """
+    present = dict.fromkeys(map(str, scores["policy"]))
+    named: list[str] = []
+    for one in asked:
+        found = [policy for policy in present if one in (policy, label_of(policy))]
+        if not found:
+            raise RequestError(
+                f"repairs={one}: there are no results of it here, only of {', '.join(present)}."
+            )
+        named += [policy for policy in found if policy not in named]
+    return named
 
 
 def _last(model: str) -> str:

@@ -25,7 +25,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ from lcbench.results.labels import read_labels
 from lcbench.results.rows import (
     UNIQUE,
     LeftOut,
+    check_same_score,
     conditions_of,
     folder_name,
     read_cell,
@@ -87,10 +88,16 @@ class Finished:
 
 
 class Results:
-    """A folder of results."""
+    """A folder of results.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: the folder, which cells are written to and looked for in.
+        others: further folders that `read` includes.
+    """
+
+    def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self.others = tuple(others)
 
     def files(self, cell: Cell) -> CellFiles:
         """Return the files of a cell, whether they exist or not."""
@@ -223,7 +230,10 @@ class Results:
             warn: receives a line about each file that is left out because it is unreadable, was
                 changed, or belongs to another cell than its path says. Nothing is written or
                 renamed.
-            paths: result files to read; None: all in the folder.
+            paths: result files to read; None: all in the folder and in `others`.
+
+        Raises:
+            RequestError: two folders have different scores of the same cell.
 
         Returns:
             A frame with the columns group, window, model, revision, path (requested path of a
@@ -239,7 +249,11 @@ class Results:
 
         rows = list(self._rows(column_of, warn, paths))
         separate_texts(rows)
-        labels = read_labels(self.folder)
+        labels = {
+            key: label
+            for folder in reversed((self.folder, *self.others))
+            for key, label in read_labels(folder).items()
+        }
         for row in rows:
             row["label"] = labels.get((row["model"], row["revision"]))
         columns = ["group", "window", "model", "revision", "path", "policy", "task", "column"]
@@ -263,16 +277,19 @@ class Results:
         asked: Iterable[Path] | None,
     ) -> Iterator[dict[str, Any]]:
         left_out = LeftOut()
-        paths = result_files(self.folder, left_out) if asked is None else asked
-        seen: set[tuple[Any, ...]] = set()
+        places = [(self.folder, path) for path in asked or ()]
+        if asked is None:
+            folders = (self.folder, *self.others)
+            places = [(one, path) for one in folders for path in result_files(one, left_out)]
+        seen: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
         digests: dict[bytes, tuple[Parts, str | None]] = {}
-        for path in paths:
+        for folder, path in places:
             files = CellFiles(path.parent, path.name.removesuffix(".json"))
             try:
                 content = content_of(path)
                 if content is None:
                     continue
-                read = read_cell(self.folder, files, content)
+                read = read_cell(folder, files, content)
             except StorageError as error:
                 left_out.add(path, f"is left out: {error}")
                 continue
@@ -281,11 +298,15 @@ class Results:
                 continue
             conditions = conditions_of(read.result, read.provenance)
             rows = list(result_rows(read.result, files, read.provenance, conditions, column_of))
-            keys = {tuple(str(row[name]) for name in UNIQUE) for row in rows}
-            if keys & seen:
-                left_out.add(path, "is left out: there is another result of the same cell.")
+            keyed = {tuple(str(row[name]) for name in UNIQUE): row for row in rows}
+            if twins := keyed.keys() & seen.keys():
+                if all(seen[key][0] != folder for key in twins):
+                    for key in twins:
+                        check_same_score(keyed[key], seen[key][1])
+                else:
+                    left_out.add(path, "is left out: there is another result of the same cell.")
                 continue
-            seen |= keys
+            seen |= {key: (folder, row) for key, row in keyed.items()}
             try:
                 items = read_items(files)
                 check_items(files, items, read.provenance)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcbench.errors import RequestError
 from lcbench.hub.windows import NO_LIMIT
 from lcbench.repair.repair import canonical_of_folder, experiment_folder, parts_of
 from lcbench.results.cell import Protocol, texts_of
@@ -30,6 +31,10 @@ ASSUMED_POOLING = "assumed_pooling"
 MODEL_DIGEST = "model_digest"
 # In provenance: the requested path of a model's folder. Older results have none.
 MODEL_PATH = "model_path"
+
+# Largest difference between two scores of a cell, as fractions, that count as the same: they agree
+# to the fourth decimal, like scores computed on different machines.
+_SAME_SCORE = 5e-5
 
 # The heading of imported cells. No protocol's name has a colon, so it cannot coincide with one.
 _IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
@@ -263,6 +268,27 @@ def result_rows(
             "imported": imported,
             "left_out": left_out if isinstance(left_out, dict) else {},
         }
+
+
+def check_same_score(row: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Check that two rows of the same cell, from different folders, have the same score.
+
+    Raises:
+        RequestError: they have not; the message names both files and the conditions that differ.
+    """
+    score, its = row["score"], other["score"]
+    if abs(score - its) <= _SAME_SCORE or (math.isnan(score) and math.isnan(its)):
+        return
+    here, there = row["conditions"], other["conditions"]
+    differing = sorted(
+        name for name in {*here, *there} - {ITEMS} if here.get(name) != there.get(name)
+    )
+    why = f" They differ in: {', '.join(differing)}." if differing else ""
+    raise RequestError(
+        f"{row['files'].result} and {other['files'].result} are the same cell with different "
+        f"scores, {score:.4f} and {its:.4f} (split {row['split']}, subset {row['subset']}).{why} "
+        "Report these folders separately, or remove the wrong result."
+    )
 
 
 def _cell_of(folder: Path) -> tuple[str, str, str]:

@@ -46,6 +46,7 @@ from lcbench.settings.values import (
     number_of,
     one_of,
     path_of,
+    paths_of,
     word_of,
 )
 from lcbench.system.cards import CARDS
@@ -197,13 +198,19 @@ def read_report(config: DictConfig) -> ReportSettings:
         RequestError: an unknown key or an invalid value; the message names it.
     """
     value, models = container_of(config), model_names(config)
+    also = paths_of("also", value["also"])
+    if also and value["manifest"] is not None:
+        raise RequestError(
+            f"manifest={value['manifest']} is one sweep in one folder; omit also= or manifest=."
+        )
     return ReportSettings(
         results_dir=needed_path("results_dir", value["results_dir"]),
         report_dir=path_of("report_dir", value["report_dir"]),
-        tasks=None if value["tasks"] is None else _choices(value["tasks"]),
+        tasks=None if value["tasks"] is None else choices_of(value["tasks"]),
         manifest=path_of("manifest", value["manifest"]),
-        models=None if models is None else tuple(_name_in_results(name) for name in models),
+        models=None if models is None else tuple(name_in_results(name) for name in models),
         against=path_of("against", value["against"]),
+        also=also,
         resamples=resamples_of(value["resamples"]),
         seed=count_of("seed", value["seed"], least=0),
         show=_names_of_tables(value["show"]),
@@ -299,17 +306,17 @@ def read_import(config: DictConfig) -> ImportRequest:
 
     value = container_of(config)
     models, tasks = model_names(config), value["tasks"]
-    chosen = None if tasks is None else _choices(tasks)
+    chosen = None if tasks is None else choices_of(tasks)
     return ImportRequest(
         path=needed_path("path", value["path"]),
         results_dir=needed_path("results_dir", value["results_dir"]),
-        models=None if models is None else tuple(_name_in_results(name) for name in models),
+        models=None if models is None else tuple(name_in_results(name) for name in models),
         tasks=None if chosen is None else tuple(choice.name for choice in chosen),
         replace=boolean_of("replace", value["replace"]),
     )
 
 
-def _name_in_results(name: str) -> str:
+def name_in_results(name: str) -> str:
     """Return a model's name in results.
 
     Args:
@@ -416,7 +423,7 @@ def _suites(suite: Any) -> tuple[Suite, ...]:
     return own, *(one for one in shipped_suites() if one.name != own.name)
 
 
-def _choices(tasks: Any) -> tuple[TaskChoice, ...]:
+def choices_of(tasks: Any) -> tuple[TaskChoice, ...]:
     """Return the tasks that names stand for, outside a request.
 
     Tasks of a user's own texts may also be named as in results, without the texts.

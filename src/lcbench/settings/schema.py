@@ -98,6 +98,7 @@ RUNTIME = frozenset(
         "results_dir",
         "report_dir",
         "against",
+        "also",
         "show",
         "resamples",
         "seed",
@@ -107,6 +108,8 @@ RUNTIME = frozenset(
         "figures",
         "figure_texts",
         "out",
+        "check",
+        "protocols",
         "path",
         "replace",
         "benchmarks",
@@ -302,6 +305,7 @@ class ReportSettings:
         manifest: manifest of the sweep to report; None: all cells in the folder.
         models: models to report, by their names on the hub; None: all.
         against: a second results folder to compare with, or None.
+        also: further results folders, whose cells are reported together with those of the first.
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of the bootstrap.
         show: names of further tables to print; `all`: all of them.
@@ -313,6 +317,7 @@ class ReportSettings:
     manifest: Path | None = None
     models: tuple[str, ...] | None = None
     against: Path | None = None
+    also: tuple[Path, ...] = ()
     resamples: int = 10_000
     seed: int = 0
     show: tuple[str, ...] = ()

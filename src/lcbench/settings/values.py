@@ -141,6 +141,16 @@ def path_of(key: str, value: Any) -> Path | None:
     return path
 
 
+def paths_of(key: str, value: Any) -> tuple[Path, ...]:
+    """Return the paths of a key whose value is a path or a list of paths; none of null.
+
+    Raises:
+        RequestError: one of them is not a path.
+    """
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(needed_path(key, one) for one in listed)
+
+
 def mirror_of(value: Any) -> tuple[Path | None, str | None]:
     """Return the folder or the address that `mirror` names.
 

@@ -111,7 +111,7 @@ def test_all_kinds_are_scored_and_reported(
     latex = (folder / "report" / "table1.tex").read_text(encoding="utf-8")
     assert "<b>" not in latex
     # Reported by path, by name, and not at all mixed with what has other texts.
-    chosen = settings_module._choices([str(folder / "animals.csv"), "own-pairs-sts"])
+    chosen = settings_module.choices_of([str(folder / "animals.csv"), "own-pairs-sts"])
     assert {one.name for one in chosen} == set(names[1:])
     some = report_folder(results, chosen, folder / "some", observer.warn, Extent(resamples=0))
     publish(some)
