@@ -25,8 +25,8 @@ from lcbench.api.compose import compose_settings
 from lcbench.cli import app
 from lcbench.repair.repair import label_of
 from lcbench.settings import collapse as settings_collapse
+from lcbench.settings import doctor, share
 from lcbench.settings import read as settings
-from lcbench.settings import share
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -77,9 +77,9 @@ RUN = [
 # As a user types them: one that reads no more than what is installed, and one that scores.
 TYPED = ("lcbench tasks", "lcbench results_dir=results/other tau=0.5")
 # Where the settings of commands are read, if not with those of runs.
-MODULES = {"collapse": settings_collapse, "card": share, "pack": share}
+MODULES = {"collapse": settings_collapse, "card": share, "pack": share, "doctor": doctor}
 # What the lines of other programs may begin with.
-PROGRAMS = {".", "conda", "pip", "python", "python3", "uv"}
+PROGRAMS = {".", "conda", "docker", "eval", "pip", "python", "python3", "uv"}
 
 
 def test_every_page_has_its_lines() -> None:

@@ -26,8 +26,6 @@ COMMANDS = {
         "collapse", "collapse", "measure whether long texts' embeddings crowd together, and why"
     ),
     "report": Command("report", "report", "tables, figures and page of a folder of results"),
-    "card": Command("card", "card", "scores and gains of a model as a section of its model card"),
-    "pack": Command("pack", "pack", "results in the layout of mteb's results repository"),
     "status": Command(
         "status", "status", "cells of a sweep that are done, running, failed or missing"
     ),
@@ -42,8 +40,13 @@ COMMANDS = {
     "export": Command(
         "export", "export", "write a model with a temperature built into its weights"
     ),
+    "card": Command("card", "card", "scores and gains of a model as a section of its model card"),
+    "pack": Command("pack", "pack", "results in the layout of mteb's results repository"),
     "import": Command(
         "import_results", "import_results", "import public mteb results as baselines"
+    ),
+    "doctor": Command(
+        "doctor", "doctor", "check versions, devices, caches, network and optional packages"
     ),
 }
 

@@ -26,6 +26,7 @@ from lcbench import __version__
 from lcbench.api.commands import COMMANDS
 from lcbench.api.explain import explain, prefetch_command, refuse_lists_of_configs
 from lcbench.api.overrides import config_dirs, given_overrides, read_words
+from lcbench.cli import completion
 from lcbench.cli.console import (
     COMPLAINTS,
     complain,
@@ -63,6 +64,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] and words[0] in completion.FLAGS:
+        return completion.complete(words)
     name = "run"
     if words and re.fullmatch(r"\w[\w-]*", words[0]):
         name = words.pop(0)

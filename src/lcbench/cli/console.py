@@ -7,10 +7,13 @@ ignored, and control characters in names and errors are escaped.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lcbench.errors import StorageError
@@ -232,6 +235,19 @@ def emit(text: str) -> None:
     except OSError as error:
         forget_output()
         raise StorageError(f"standard output cannot be written: {error.strerror}.") from error
+
+
+def emit_csv(kind: type[Any], rows: Iterable[Any]) -> None:
+    """Write dataclasses of one kind as CSV to standard output, with a header.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    emit(text.getvalue())
 
 
 def forget_output() -> None:

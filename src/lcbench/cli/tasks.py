@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lcbench.cli.console import ConsoleObserver, emit, screen, warn
+from lcbench.cli.console import ConsoleObserver, emit_csv, screen, warn
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.words import several
@@ -89,14 +87,14 @@ def job(config: DictConfig) -> int:
     if settings.benchmarks:
         benchmarks = list_benchmarks(registry())
         if settings.format == "csv":
-            _write_csv(BenchmarkRow, benchmarks)
+            emit_csv(BenchmarkRow, benchmarks)
         else:
             screen().print(_benchmark_table(benchmarks))
         return 0
     with ConsoleObserver(screen()).doing("reading tasks and looking for their data"):
         rows = list_tasks(settings)
     if settings.format == "csv":
-        _write_csv(Row, [row for group in rows.values() for row in group])
+        emit_csv(Row, [row for group in rows.values() for row in group])
     else:
         _print_groups(rows, screen())
     return 0
@@ -261,11 +259,3 @@ def _empty_table() -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
-
-
-def _write_csv(kind: type[Any], rows: Sequence[Any]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    emit(text.getvalue())

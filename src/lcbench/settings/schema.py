@@ -114,6 +114,7 @@ RUNTIME = frozenset(
         "replace",
         "benchmarks",
         "format",
+        "torch",
         "manifest",
         "element",
         "plan",
