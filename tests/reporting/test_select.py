@@ -268,7 +268,8 @@ def test_a_report_of_several_folders_has_each_cell_once(tmp_path: Path) -> None:
     found = report_folder(Results(first, [second]), None, None, warnings.append)
     assert warnings == []
     ((block,),) = (one.table.blocks for one in found.findings.score_tables)
-    assert block.scores_of("STS12") == {"1": 50.0, "0.9": 55.0, "0.8": 60.0}
+    scores = block.scores_of("STS12")
+    assert scores == pytest.approx({"1": 50.0, "0.9": 55.0, "0.8": 60.0}, abs=1e-9)
     assert found.folder == first / "report"
     # A path in the folder itself is relative, so that the folder may be moved.
     assert sum(name.startswith(str(second)) for name in found.cells) == 1

@@ -105,7 +105,8 @@ def test_a_task_under_two_protocols_needs_a_choice(
 ) -> None:
     other = replace(PROTOCOL, window=256)
     of = replace(cell(), protocol=other)
-    results.write(of, outcome(of, 0.25))
+    finished = outcome(of, 0.25)
+    results.write(of, replace(finished, provenance={**finished.provenance, "window": 256}))
     words = ["pack", "results_dir=runs", "repairs=1", "out=pack"]
     assert app.run(words) == 2
     message = capsys.readouterr().err

@@ -35,6 +35,8 @@ _OPEN = {
     "retries",
     "cell_minutes",
 }
+# Keys that are not part of a request.
+_BESIDE = {"element", "hydra", "launch", "results_dir", "track"}
 # A key that must be repeated: anyone who can write in the results folder can change a manifest.
 TRUSTS = "model.trust_remote_code=true"
 # Hydra keeps one global state per process.
@@ -124,7 +126,7 @@ def thawed(
     overrides, _ = choices("manifest")
     check_trust(frozen, kept, overrides)
     groups = {_group(one) for one in overrides if one.lstrip("+") != TRUSTS}
-    if closed := sorted(groups - _OPEN - {*also, "element", "launch", "results_dir", "hydra"}):
+    if closed := sorted(groups - _OPEN - {*also, *_BESIDE}):
         raise RequestError(
             f"{', '.join(closed)}: manifest={frozen.folder} is a frozen sweep, which fixes this. "
             f"You can set {', '.join(sorted(_OPEN))}; for another sweep: python -m lcbench plan"
@@ -141,7 +143,8 @@ def thawed(
 def open_keys() -> list[str]:
     """Return the command line's overrides that a frozen sweep leaves open."""
     overrides, _ = choices("manifest")
-    return [one for one in overrides if _group(one) in _OPEN or one.lstrip("+") == TRUSTS]
+    kept = _OPEN | {"track"}
+    return [one for one in overrides if _group(one) in kept or one.lstrip("+") == TRUSTS]
 
 
 def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> None:

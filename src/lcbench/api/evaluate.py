@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lcbench.plan.manifest import Manifest
     from lcbench.run.runner import RunOptions
     from lcbench.run.sweep import Outcome
+    from lcbench.run.tracking import Tracking
     from lcbench.settings.schema import Settings
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
@@ -33,32 +34,63 @@ def carry_out(
     frozen: Manifest | None = None,
     element: int | None = None,
     begun: Callable[[Manifest], None] | None = None,
+    track: str | None = None,
 ) -> Outcome:
-    """Run the unfinished cells of a request; see `sweep.run`."""
+    """Run the unfinished cells of a request; see `sweep.run`.
+
+    With `track` their scores and the tables of scores also go to an experiment tracker.
+    """
     from lcbench.plan import elements
     from lcbench.plan.layout import grid_of
     from lcbench.results.folder import Results
     from lcbench.results.labels import add_labels
     from lcbench.run import sweep
+    from lcbench.run.tracking import Tracking
+    from lcbench.settings.frozen import freeze
+    from lcbench.system.trackers import check_tracker
 
+    if track is not None:
+        check_tracker(track)
     results = Results(settings.results_dir)
     with observer.doing("looking for models and tasks"):
         grid = grid_of(settings, observer)
     if labels := labels_of(grid):
         add_labels(results.folder, labels)
-    return sweep.run(
-        sweep.Sweep(
-            grid,
-            results,
-            register=partial(elements.freeze, settings, results.folder),
-            frozen=frozen,
-            element=element,
-            begun=begun,
-        ),
-        options_of(settings),
-        observer,
-        stop,
-    )
+    name = settings.label if element is None else f"{settings.label}-element-{element}"
+    with Tracking(track, name, freeze(settings), observer) as tracking:
+        outcome = sweep.run(
+            sweep.Sweep(
+                grid,
+                results,
+                register=partial(elements.freeze, settings, results.folder),
+                frozen=frozen,
+                element=element,
+                begun=begun,
+                done=partial(tracking.done, results=results),
+            ),
+            options_of(settings),
+            observer,
+            stop,
+        )
+        if track is not None:
+            _track_tables(tracking, settings, outcome)
+    return outcome
+
+
+def _track_tables(tracking: Tracking, settings: Settings, outcome: Outcome) -> None:
+    """Send the scores of a run, and their means as in Table 1, to its tracker."""
+    from lcbench.api.frames import frame_of_tables, table1
+    from lcbench.api.report import request_of_run
+    from lcbench.reporting.select import select_run
+    from lcbench.results.folder import Results
+
+    if outcome.failed or outcome.refused:
+        tracking.fail()
+    request = request_of_run(settings, outcome.cells)
+    selected = select_run(request, Results(settings.results_dir), None, lambda _: None)
+    if selected is not None:
+        tracking.table("scores", frame_of_tables(selected.tables))
+        tracking.table("table1", table1(selected.tables).reset_index())
 
 
 def options_of(settings: Settings) -> RunOptions:
@@ -168,6 +200,7 @@ def evaluate(
     from lcbench.api.explain import prefetch_command
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
+    from lcbench.settings.read import track_of
     from lcbench.system.observer import observer_of
 
     observer = observer_of(progress)
@@ -197,6 +230,7 @@ def evaluate(
     words = words_of("config", {**keywords, **keys})
     with composed("config", words, config_dir) as config:
         settings = compose_settings(config)
+        track = track_of(config["track"])
     if settings.engine.devices is not None:
         raise RequestError(
             "engine.devices: for commands, not for Python; device=cuda uses all GPUs from one "
@@ -205,7 +239,7 @@ def evaluate(
     with cache.kept():
         cache.guard_token()
         try:
-            outcome = carry_out(settings, observer)
+            outcome = carry_out(settings, observer, track=track)
         except MissingError as error:
             error.command = prefetch_command(
                 words, () if config_dir is None else [fspath(config_dir)], error.request

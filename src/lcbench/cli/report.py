@@ -64,8 +64,8 @@ def _show_collapse(settings: ReportSettings, console: Console) -> bool:
 
 def show(
     find: Callable[[Step], Report | None], console: Console, asked: Sequence[str] = ()
-) -> None:
-    """Print a report's tables, write its files, and print their paths.
+) -> Report | None:
+    """Print a report's tables, write its files, and print their paths; return the report.
 
     Args:
         find: returns the findings, if there are any. Its argument receives progress.
@@ -81,7 +81,7 @@ def show(
     with _bars(console, "reading results") as step:
         report = find(step)
     if report is None:
-        return
+        return None
     # Imported late: they are not needed if there is nothing to report.
     from lcbench.cli.tables import rendered
     from lcbench.reporting.publish import PAGE, publish
@@ -108,6 +108,7 @@ def show(
     written = f"Written to {report.folder}: {', '.join([*top, *folders])}"
     console.print(Text(written, style="dim"))
     console.print(Text(f"Page: {report.folder / PAGE}"), soft_wrap=True)
+    return report
 
 
 def _split(tables: Sequence[Table], asked: Sequence[str]) -> tuple[list[Table], list[Table]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lcbench.api.compose import TRUSTS, compose_settings, open_keys, thawed
 from lcbench.api.evaluate import carry_out
 from lcbench.cli.console import ConsoleObserver, complain, screen, warn
+from lcbench.cli.ended import Ended
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def job(config: DictConfig) -> int:
-    """Carry out the command of a composed config; return its exit status."""
+    """Carry out the command of a composed config.
+
+    Returns:
+        Its exit status; of a run that was reported, with the relative improvement on Avg in %.
+    """
     from lcbench.errors import MissingError, RequestError
     from lcbench.plan import manifest
     from lcbench.settings import read
@@ -31,7 +36,7 @@ def job(config: DictConfig) -> int:
     observer = ConsoleObserver(console)
     if asked.manifest is None:
         if asked.launch.name == "local":
-            return _run(compose_settings(config), console)
+            return _run(compose_settings(config), console, track=asked.track)
         from lcbench.plan import freeze
         from lcbench.run import slurm
 
@@ -39,6 +44,7 @@ def job(config: DictConfig) -> int:
         kept = thaw(frozen.settings, frozen.results_dir)
         trusts = any(model.trust_remote_code for model in kept.models)
         keys = [TRUSTS] if trusts else []
+        keys += [] if asked.track is None else [f"track={asked.track}"]
         return slurm.launch(frozen, asked.launch.jobs, observer.say, observer.warn, keys)
     is_slurm = asked.launch.name == "slurm"
     path = manifest.find(asked.manifest, asked.results_dir, planned=is_slurm)
@@ -58,7 +64,7 @@ def job(config: DictConfig) -> int:
             )
         return slurm.launch(frozen, asked.launch.jobs, observer.say, observer.warn, open_keys())
     try:
-        return _run(thawed(frozen, config), console, frozen, asked.element)
+        return _run(thawed(frozen, config), console, frozen, asked.element, asked.track)
     except MissingError as error:
         error.request = frozen.command
         raise
@@ -69,13 +75,14 @@ def _run(
     console: Console,
     frozen: Manifest | None = None,
     element: int | None = None,
+    track: str | None = None,
 ) -> int:
     """Run a request, a frozen sweep or one of its elements; report all but an element."""
     from lcbench.system.signals import Stop
 
     # Signals are handled from here on, before the slow imports.
     with Stop() as stop:
-        return _run_stoppable(settings, console, frozen, element, stop)
+        return _run_stoppable(settings, console, frozen, element, track, stop)
 
 
 def _run_stoppable(
@@ -83,6 +90,7 @@ def _run_stoppable(
     console: Console,
     frozen: Manifest | None,
     element: int | None,
+    track: str | None,
     stop: Stop,
 ) -> int:
     from lcbench.results.folder import Results
@@ -98,6 +106,7 @@ def _run_stoppable(
     words = _words(settings, element) if others else []
     results = Results(settings.results_dir)
     status = 0
+    gain: float | None = None
     try:
         with Others(others, words, stop, warn) as group:
             outcome = carry_out(
@@ -107,6 +116,8 @@ def _run_stoppable(
                 frozen=frozen,
                 element=element,
                 begun=group.start,
+                # The process that has started this one tracks the cells of all.
+                track=None if is_shared() else track,
             )
             # What was stopped gently may finish its cells.
             if stop.is_gentle or not outcome.stopped:
@@ -132,7 +143,8 @@ def _run_stoppable(
         from lcbench.reporting.select import report_run
 
         request = request_of_run(settings, outcome.cells)
-        show(lambda step: report_run(request, results, None, warn, step=step), console)
+        report = show(lambda step: report_run(request, results, None, warn, step=step), console)
+        gain = None if report is None else report.improvement
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
@@ -144,7 +156,7 @@ def _run_stoppable(
         complain(f"{cell} failed: {reason}")
     if outcome.refused:
         return 2
-    return max(status, 1 if outcome.failed else 0)
+    return Ended(max(status, 1 if outcome.failed else 0), gain)
 
 
 def _words(settings: Settings, element: int | None) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from lcbench.errors import StorageError
 from lcbench.reporting import document, page, summary
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.processes import in_processes
+from lcbench.reporting.score_table import AVERAGE
 from lcbench.reporting.tables import (
     main_results,
     matrix,
@@ -77,6 +79,22 @@ class Report:
     described: dict[str, Any]
     folder: Path
     cells: frozenset[str] = frozenset()
+
+    @property
+    def improvement(self) -> float | None:
+        """The relative improvement on Avg in % of the best repair, the mean over the models.
+
+        It is 0 for a model that has the baseline alone; None: one has missing values.
+        """
+        models = [model for table in self.described["score_tables"] for model in table["models"]]
+        gains = []
+        for model in models:
+            best = model["best"]
+            found = {"value": 0.0} if best is None else model["improvements"][best].get(AVERAGE)
+            if found is None:
+                return None
+            gains.append(float(found["value"]))
+        return fmean(gains) if gains else None
 
     @property
     def words(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,7 @@ class Runner:
         *,
         stop: Stop,
         waits: bool,
+        done: Callable[[Cell], None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -113,6 +114,7 @@ class Runner:
             observer: receives progress and warnings.
             stop: signals when to end.
             waits: whether to wait for cells that other processes run.
+            done: called with each cell as soon as it has a result.
         """
         self.failed: dict[Cell, str] = {}
         self.refused: dict[str, str] = {}
@@ -125,6 +127,7 @@ class Runner:
         self._observer = observer
         self._stop = stop
         self._waits = waits
+        self._done = done
         self._pool = Pool(
             processes(options.engine.scoring),
             offline=options.offline,
@@ -280,6 +283,7 @@ class Runner:
         self._over.add(cell)
         if isinstance(verdict, Done):
             progress.skip(cell, "done by another process")
+            self._done(cell)
             return
         files = self._results.files(cell)
         self.failed[cell] = f"{verdict.reason} (traceback: {files.failure})"
@@ -517,6 +521,7 @@ class Runner:
         self._recorder.record(cell, record)
         LOGGER.info("done in %.1f s", record["seconds"])
         progress.finish(cell, "done", record)
+        self._done(cell)
 
     def _fail(self, cell: Cell, claim: Claim, failed: FailedCell, progress: Progress) -> bool:
         """Record a failed attempt, and return whether the cell will be tried again."""

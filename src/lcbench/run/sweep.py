@@ -68,6 +68,7 @@ class Sweep:
         element: array element to run; None: all of them, waiting for cells that other processes
             run.
         begun: called with the manifest as soon as cells are about to be run.
+        done: called with each cell that has a result, at once or as soon as it has.
     """
 
     grid: Grid
@@ -76,6 +77,7 @@ class Sweep:
     frozen: Manifest | None = None
     element: int | None = None
     begun: Callable[[Manifest], None] | None = None
+    done: Callable[[Cell], None] = lambda _: None
 
 
 def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None = None) -> Outcome:
@@ -108,6 +110,9 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
     done = {cell for cell in grid.cells if results.files(cell).result.exists()} - set(left)
     _check_same_data(results, options.mirror, done, left)
     _check_same_versions(results, done, left)
+    for cell in cells:
+        if cell in done:
+            sweep.done(cell)
     if not left:
         # A finished sweep can be read even if nothing can be written.
         tidy(results, cells)
@@ -118,7 +123,7 @@ def run(sweep: Sweep, options: RunOptions, observer: Observer, stop: Stop | None
     tidy(results, cells)
     left_of = {model: group for model, group in left_of.items() if group}
     with closing(
-        Runner(grid, results, options, observer, stop=stop, waits=element is None)
+        Runner(grid, results, options, observer, stop=stop, waits=element is None, done=sweep.done)
     ) as runner:
         runner.prepare(left)
         prediction = runner.predict(left_of)

@@ -25,6 +25,7 @@ _FEWEST_RESAMPLES = 1_000
 # Keys of a run that mean nothing here, with what to do instead.
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
+    "track": "measurements are not tracked",
     "name": "measurements are found by what they are of",
 }
 # What is measured by default.

@@ -52,6 +52,7 @@ from lcbench.settings.values import (
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
 from lcbench.system.slurm import JobOptions
+from lcbench.system.trackers import TRACKERS
 from lcbench.tasks.corpus.names import is_own
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.source import Source
@@ -172,8 +173,15 @@ def read_run(config: DictConfig) -> RunSettings:
         manifest=manifest,
         element=None if element is None else count_of("element", element, least=0),
         launch=_launch(value["launch"]),
+        track=track_of(value["track"]),
         results_dir=needed_path("results_dir", value["results_dir"]),
     )
+
+
+def track_of(value: Any) -> str | None:
+    if value is not None:
+        one_of("track", value, TRACKERS)
+    return None if value is None else str(value)
 
 
 def read_status(config: DictConfig) -> StatusSettings:

@@ -115,6 +115,7 @@ RUNTIME = frozenset(
         "benchmarks",
         "format",
         "torch",
+        "track",
         "manifest",
         "element",
         "plan",
@@ -271,12 +272,14 @@ class RunSettings:
         manifest: frozen sweep that replaces the request; None: the request is run.
         element: array element to run; None: all of them.
         launch: where to run.
+        track: experiment tracker that gets the scores, or None.
         results_dir: results folder, unless the frozen sweep is in another one.
     """
 
     manifest: Path | None
     element: int | None
     launch: LaunchSettings
+    track: str | None
     results_dir: Path
 
 

@@ -1,0 +1,224 @@
+"""Trackers get settings, scores and tables as they come, and never fail a run.
+
+Modules with the interface of the real ones stand in for them: what lcbench calls of trackio 0.27,
+wandb 0.22 and MLflow 3, with the same names of arguments.
+"""
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import chaos_program
+import pandas as pd
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from observers import Recorded
+
+import lcbench
+from lcbench.cli import app
+from lcbench.errors import RequestError
+from lcbench.run import tracking
+
+TASK = "STS12"
+
+
+class WithRuns(ModuleType):
+    """As Weights & Biases and Trackio."""
+
+    class Table:
+        def __init__(self, *, dataframe: pd.DataFrame) -> None:
+            self.frame = dataframe
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self.began: dict[str, Any] = {}
+        self.metrics: dict[str, float] = {}
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.ended = ""
+        self.threads: set[str] = set()
+
+    def init(self, *, project: str, name: str, config: dict[str, str]) -> SimpleNamespace:
+        self.began = {"project": project, "name": name, "config": config}
+        return SimpleNamespace(log=self._log, finish=self._finish)
+
+    def _log(self, values: dict[str, Any]) -> None:
+        self.threads.add(threading.current_thread().name)
+        for name, value in values.items():
+            if isinstance(value, self.Table):
+                self.tables[name] = value.frame
+            else:
+                self.metrics[name] = value
+
+    def _finish(self) -> None:
+        self.ended = "FINISHED"
+
+
+class Mlflow(WithRuns):
+    """As MLflow, which refuses other characters in names."""
+
+    def set_experiment(self, name: str) -> None:
+        self.began["project"] = name
+
+    def start_run(self, *, run_name: str) -> None:
+        self.began["name"] = run_name
+
+    def log_params(self, values: dict[str, str]) -> None:
+        assert all(re.fullmatch(r"[/\w.\- ]+", name) for name in values)
+        assert all(len(value) <= 500 for value in values.values())
+        self.began["config"] = values
+
+    def log_metrics(self, values: dict[str, float]) -> None:
+        assert all(re.fullmatch(r"[/\w.\- ]+", name, flags=re.ASCII) for name in values)
+        self._log(values)
+
+    def log_table(self, *, data: pd.DataFrame, artifact_file: str) -> None:
+        self.tables[artifact_file.removesuffix(".json")] = data
+
+    def end_run(self, *, status: str) -> None:
+        self.ended = status
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], WithRuns]:
+    def install(name: str) -> WithRuns:
+        module = (Mlflow if name == "mlflow" else WithRuns)(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    for name in ("WANDB_PROJECT", "TRACKIO_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return install
+
+
+@pytest.fixture(scope="module")
+def asked(
+    make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("tracking")
+    chaos_program.make_data(folder / "mirror")
+    return {
+        "model": make_model("bert"),
+        "tasks": TASK,
+        "tau": [0.9, {"query": 0.5, "document": 1.0}],
+        "mirror": folder / "mirror",
+        "unverified_data": True,
+        "offline": True,
+        "results_dir": folder / "runs",
+        "store": "none",
+        "engine.scoring": 0,
+    }
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
+def test_a_tracker_gets_settings_scores_and_tables(
+    name: str, asked: dict[str, Any], installed: Callable[[str], WithRuns]
+) -> None:
+    module = installed(name)
+    results = lcbench.evaluate(**asked, track=name, progress=Recorded())
+    assert (module.began["project"], module.began["name"]) == ("lcbench", "run")
+    assert module.began["config"]["protocol.dtype"] == "float32"
+    assert module.threads == {f"{name} tracks"}
+    by_repair = {row.tau: row for row in results.scores.itertuples()}
+    safe = "query_0.5_document_1.0" if name == "mlflow" else "query=0.5,document=1.0"
+    (model,) = {one.rpartition("/")[2] for one in results.scores["model"]}
+    expected = {f"score/{model}/{TASK}/1": by_repair[1].score}
+    for policy, tau in (("0.9", 0.9), (safe, "query=0.5,document=1.0")):
+        expected[f"score/{model}/{TASK}/{policy}"] = by_repair[tau].score
+        expected[f"improvement/{model}/{TASK}/{policy}"] = by_repair[tau].improvement
+    assert module.metrics == pytest.approx(expected)
+    pd.testing.assert_frame_equal(module.tables["scores"], results.scores)
+    assert list(module.tables["table1"]["Avg"]) == list(results.table1["Avg"])
+    assert module.ended == "FINISHED"
+
+
+def test_a_tracker_that_fails_does_not_fail_the_run(
+    asked: dict[str, Any], installed: Callable[[str], WithRuns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = installed("wandb")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+
+    def refuses(values: dict[str, Any]) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(module, "_log", refuses)
+    observer = Recorded()
+    results = lcbench.evaluate(**asked, track="wandb", progress=observer)
+    assert len(results.scores) == 3
+    assert module.began["project"] == "mine"
+    assert observer.warnings == [
+        "track=wandb: ConnectionError: no route to host. Nothing more is tracked; the run goes on."
+    ]
+
+
+def test_a_tracker_that_exits_or_never_answers(
+    asked: dict[str, Any], installed: Callable[[str], WithRuns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = installed("wandb")
+    monkeypatch.setattr(module, "init", lambda **_: sys.exit("no login"))
+    observer = Recorded()
+    lcbench.evaluate(**asked, track="wandb", progress=observer)
+    assert observer.warnings == ["track=wandb ended: SystemExit: no login."]
+    ends = threading.Event()
+    monkeypatch.setattr(module, "init", lambda **_: ends.wait(60))
+    monkeypatch.setattr(tracking, "_END_SECONDS", 0.1)
+    observer = Recorded()
+    lcbench.evaluate(**asked, track="wandb", progress=observer)
+    ends.set()
+    assert observer.warnings == ["track=wandb: not all was sent within 0 s."]
+
+
+def test_what_is_not_installed_is_refused_before_the_run(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    new = {**asked, "results_dir": tmp_path}
+    with pytest.raises(RequestError, match="track=wandb needs a package: pip install wandb"):
+        lcbench.evaluate(**new, track="wandb", progress=Recorded())
+    with pytest.raises(RequestError, match=r"track=tensorboard is not one of: trackio, wandb"):
+        lcbench.evaluate(**new, track="tensorboard", progress=Recorded())
+    assert not list(tmp_path.iterdir())
+
+
+class Seeker(BasicSweeper):
+    """Keeps what jobs return, as Optuna's sweeper uses it."""
+
+    values: list[float | None]
+
+    def sweep(self, arguments: list[str]) -> Any:
+        returned = super().sweep(arguments)
+        Seeker.values = [job.return_value for batch in returned for job in batch]
+        return returned
+
+
+@pytest.fixture
+def sweeper() -> Iterator[None]:
+    Plugins.instance().register(Seeker)
+    ConfigStore.instance().store(
+        group="hydra/sweeper",
+        name="seeker",
+        node={"_target_": f"{__name__}.Seeker", "max_batch_size": None, "params": None},
+        provider="test",
+    )
+    yield
+    Plugins.instance().class_name_to_class.pop(f"{__name__}.Seeker", None)
+
+
+def test_a_sweeper_gets_the_improvement_of_each_job(
+    asked: dict[str, Any], sweeper: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ("mirror", "unverified_data", "offline", "store", "engine.scoring", "tasks", "model")
+    words = [
+        f"{key}={str(asked[key]).lower() if asked[key] is True else asked[key]}" for key in keys
+    ]
+    words += [f"results_dir={asked['results_dir']}", "hydra/sweeper=seeker"]
+    assert app.run(["-m", *words, "tau=0.9,1"]) == 0
+    scores = lcbench.load(asked["results_dir"]).scores
+    (gain,) = scores[scores["tau"] == 0.9]["improvement"]
+    assert Seeker.values == [pytest.approx(gain), 0.0]
