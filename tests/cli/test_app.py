@@ -86,8 +86,8 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (["report"], "report is a command and must come first: python -m lcbench report"),
         (
             ["seed=1"],
-            "seed is a key of python -m lcbench collapse and python -m lcbench report, not of "
-            "python -m lcbench.",
+            "seed is a key of python -m lcbench collapse and python -m lcbench report and "
+            "python -m lcbench card, not of python -m lcbench.",
         ),
         (["+seed=1"], "seed is a key of python -m lcbench collapse and python -m lcbench report"),
     ],

@@ -207,7 +207,7 @@ def test_code_of_a_model_runs_only_if_this_command_line_says_so(tmp_path: Path) 
     check_trust(made, kept, ["model.trust_remote_code=true"])
     model.trust_remote_code = False
     check_trust(made, kept, [])
-    kept.own_classes = (SimpleNamespace(target="mypackage.tasks:MyTask"),)
+    kept.own_classes = (SimpleNamespace(target="mypackage.tasks:MyTask", is_installed=False),)
     with pytest.raises(RequestError, match=r"mypackage\.tasks:MyTask.*trust_remote_code=true"):
         check_trust(made, kept, [])
     check_trust(made, kept, ["model.trust_remote_code=true"])

@@ -162,7 +162,7 @@ def check_trust(frozen: Manifest, kept: Settings, overrides: Sequence[str]) -> N
     """
 
     trusted = [f"{one.name}@{one.revision}" for one in kept.models if one.trust_remote_code]
-    classes = [one.target for one in kept.own_classes]
+    classes = [one.target for one in kept.own_classes if not one.is_installed]
     if classes and TRUSTS not in [one.lstrip("+") for one in overrides]:
         raise RequestError(
             f"manifest={frozen.folder} imports task classes: {', '.join(classes)}. Anyone who can "

@@ -18,8 +18,10 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lcbench.errors import RequestError
 from lcbench.system.files import cache_folder
 from lcbench.system.hardware import cores, cpu_name, memory_gib
+from lcbench.system.plugins import KINDS, plugins
 from lcbench.system.versions import git_commit, versions
 from lcbench.system.words import size
 
@@ -78,7 +80,7 @@ def examine(settings: DoctorSettings) -> tuple[Check, ...]:
         *_folders(settings.results_dir),
     ]
     network = _network(None if probe is None else probe.answers())
-    return (*checks, network, *_optional(), _slurm())
+    return (*checks, network, *_optional(), *_plugins(), _slurm())
 
 
 def is_missing(checks: Sequence[Check]) -> bool:
@@ -261,6 +263,17 @@ def _optional() -> Iterator[Check]:
             yield Check(
                 "optional", name, "note", f"not installed: {purpose}", f"pip install {name}"
             )
+
+
+def _plugins() -> Iterator[Check]:
+    """Yield what installed packages add to lcbench; none of it is imported."""
+    for kind in KINDS:
+        try:
+            for plugin in plugins(kind).values():
+                found = f"{plugin.target} of {plugin.package}"
+                yield Check("added", f"{kind}: {plugin.name}", "ok", found)
+        except RequestError as error:
+            yield Check("added", kind, "missing", str(error))
 
 
 def _slurm() -> Check:

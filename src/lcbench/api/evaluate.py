@@ -200,7 +200,7 @@ def evaluate(
     from lcbench.api.explain import prefetch_command
     from lcbench.api.keywords import words_of
     from lcbench.hub import cache
-    from lcbench.settings.read import track_of
+    from lcbench.settings.values import track_of
     from lcbench.system.observer import observer_of
 
     observer = observer_of(progress)

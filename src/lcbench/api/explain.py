@@ -23,6 +23,7 @@ _NOT_FOR_PREFETCH = {
     "manifest",
     "element",
     "launch",
+    "track",
 }
 # Former configs that differed from another in one key.
 _REPLACED_CONFIGS = {

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lcbench.errors import RequestError
 from lcbench.measures import geometry
+from lcbench.system.plugins import plugins
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -44,4 +46,32 @@ MEASURES: tuple[Measure, ...] = (
     Measure("mean_share", "Common direction", geometry.mean_share),
     Measure("isoscore", "IsoScore", geometry.isoscore, more_texts_than_dimensions=True),
 )
-"""All measures, in the order of tables."""
+"""All measures of lcbench's own, in the order of tables."""
+
+
+def every_measure() -> tuple[Measure, ...]:
+    """Return lcbench's measures, then those that installed packages add (`lcbench.measures`).
+
+    Raises:
+        RequestError: one of a package cannot be imported, or is no measure of another name.
+    """
+    return *MEASURES, *(measure for measure, _ in _added())
+
+
+def added_measures() -> list[list[str]]:
+    """Return the measures that installed packages add, with package and version, sorted."""
+    return sorted([measure.name, package] for measure, package in _added())
+
+
+def _added() -> list[tuple[Measure, str]]:
+    own = {one.name for one in MEASURES}
+    added = []
+    for name, plugin in plugins("measures").items():
+        measure = plugin.load()
+        if not isinstance(measure, Measure) or measure.name != name or name in own:
+            raise RequestError(
+                f"{name} of the package {plugin.package}: {plugin.target} is not an "
+                "lcbench.measures.Measure of that name, or lcbench has one of that name."
+            )
+        added.append((measure, plugin.package))
+    return added

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.errors import RequestError
-from lcbench.measures import MEASURES
+from lcbench.measures import added_measures, every_measure
 from lcbench.measures.causes import Cause, ShiftByCount, shift_and_causes
 from lcbench.measures.conditions import COUNTS, Texts, texts_of
 from lcbench.measures.crowding import (
@@ -88,7 +88,10 @@ class Options:
 
     def digest(self, documents: Sequence[str]) -> str:
         """Return 40 hexadecimal digits over texts and options: what a measurement is of."""
-        content = [COLLAPSE_VERSION, SPLITTER, asdict(self), list(documents)]
+        content: list[object] = [COLLAPSE_VERSION, SPLITTER, asdict(self), list(documents)]
+        # Of packages; without any, measurements from before there were such are found.
+        if added := added_measures():
+            content.append(added)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
 
 
@@ -101,7 +104,7 @@ class Space:
         longest: tokens that are read of its longest text.
         texts: number of texts.
         cut: number of texts that are longer than the window, and are read in part.
-        measures: by the names of `MEASURES`; None: undefined for so few texts.
+        measures: by the names of `every_measure`; None: undefined for so few texts.
         occurrences: mean number of texts, of all bins, among whose 10 nearest neighbours a text of
             this bin is; 10 where no length is preferred.
     """
@@ -502,7 +505,7 @@ def measure_lengths(
                 one.name: None
                 if one.more_texts_than_dimensions and len(part) <= rows.shape[1]
                 else one.compute(rows[part])
-                for one in MEASURES
+                for one in every_measure()
             },
             occurrences=float(found.occurrences[part].mean()),
         )

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from lcbench.repair.repair import NO_REPAIR
+from lcbench.reporting.score_table import relative_improvement
 from lcbench.system.log import LOGGER
 from lcbench.system.trackers import Tracker, tracker_of
 
@@ -94,10 +95,12 @@ class Tracking:
         self._scores[cell] = score
         metrics = {_metric(cell, "score"): score}
         for other, its in self._scores.items():
-            baseline = self._scores.get(_baseline_of(other))
-            if cell not in (other, _baseline_of(other)) or other.repair.is_baseline or not baseline:
+            baseline = _baseline_of(other)
+            if other == baseline or cell not in (other, baseline):
                 continue
-            metrics[_metric(other, "improvement")] = 100 * (its - baseline) / abs(baseline)
+            gain = relative_improvement(its, self._scores.get(baseline))
+            if gain is not None:
+                metrics[_metric(other, "improvement")] = gain
         self._calls.put(lambda tracker: tracker.log(metrics))
 
     def table(self, name: str, frame: pd.DataFrame) -> None:

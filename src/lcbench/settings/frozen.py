@@ -31,6 +31,9 @@ def freeze(settings: Settings) -> dict[str, Any]:
     for key in ("own", "own_classes", "leave_out_unsuited"):
         if not content[key]:
             del content[key]
+    for one in content.get("own_classes", ()):
+        if not one["package"]:
+            del one["package"]
     for model in content["models"]:
         if model["label"] is None:
             del model["label"]

@@ -10,6 +10,7 @@ from typing import Any
 from lcbench.errors import RequestError
 from lcbench.hub import cache
 from lcbench.hub.datafiles import check_card
+from lcbench.system.plugins import plugins
 from lcbench.tasks.corpus.classes import OwnClass, read_class
 from lcbench.tasks.corpus.layout import tasks_of, with_unique_names
 from lcbench.tasks.corpus.plan import OwnTask
@@ -45,10 +46,12 @@ class Own:
 
 
 def may_be_own(tasks: Any) -> bool:
-    """Return whether any of the tasks of a request is more than a plain name."""
+    """Return whether any of the tasks of a request is more than a name of mteb's or of a suite."""
     entries = tasks if isinstance(tasks, list) else [tasks]
+    added = plugins("tasks")
     return any(
-        isinstance(one, Mapping) or (isinstance(one, str) and (is_path(one) or is_class(one)))
+        isinstance(one, Mapping)
+        or (isinstance(one, str) and (is_path(one) or is_class(one) or one in added))
         for one in entries
     )
 
@@ -58,7 +61,7 @@ def read_own(tasks: Any, known: Collection[str], access: HubAccess) -> Own:
 
     Args:
         tasks: value of `tasks`: a name, a path, a mapping, or a list of these.
-        known: names of suites and benchmarks, some of which have a `/`.
+        known: names of suites, benchmarks and tasks of mteb, some of which have a `/`.
         access: where datasets of the hub are looked for.
 
     Raises:
@@ -68,11 +71,14 @@ def read_own(tasks: Any, known: Collection[str], access: HubAccess) -> Own:
     if not isinstance(entries, list):
         return Own(tasks)
     made: list[Any] = []
+    added = plugins("tasks")
     for entry in entries:
         if isinstance(entry, Mapping):
             made.append(_tasks(read_spec(entry), access))
         elif isinstance(entry, str) and entry not in known and is_class(entry):
-            made.append(read_class(entry, Path.cwd()))
+            made.append(read_class(entry, str(Path.cwd())))
+        elif isinstance(entry, str) and entry not in known and entry in added:
+            made.append(read_class(added[entry].target, package=added[entry].package))
         elif isinstance(entry, str) and entry not in known and is_path(entry):
             made.append(_tasks(read_spec(entry), access))
         else:

@@ -47,12 +47,12 @@ from lcbench.settings.values import (
     one_of,
     path_of,
     paths_of,
+    track_of,
     word_of,
 )
 from lcbench.system.cards import CARDS
 from lcbench.system.files import cache_folder
 from lcbench.system.slurm import JobOptions
-from lcbench.system.trackers import TRACKERS
 from lcbench.tasks.corpus.names import is_own
 from lcbench.tasks.registry import TaskChoice, registry
 from lcbench.tasks.source import Source
@@ -176,12 +176,6 @@ def read_run(config: DictConfig) -> RunSettings:
         track=track_of(value["track"]),
         results_dir=needed_path("results_dir", value["results_dir"]),
     )
-
-
-def track_of(value: Any) -> str | None:
-    if value is not None:
-        one_of("track", value, TRACKERS)
-    return None if value is None else str(value)
 
 
 def read_status(config: DictConfig) -> StatusSettings:
@@ -452,7 +446,7 @@ def _own(tasks: Any, suites: Sequence[Suite], access: HubAccess) -> Own:
         return Own(tasks)
     known = registry()
     suites_names = {one.name for one in suites}
-    return read_own(tasks, {*suites_names, *known.benchmarks, *known.aliases}, access)
+    return read_own(tasks, {*suites_names, *known.benchmarks, *known.aliases, *known.tasks}, access)
 
 
 def _chosen(

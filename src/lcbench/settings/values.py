@@ -16,6 +16,7 @@ from lcbench.errors import RequestError, did_you_mean
 from lcbench.hub.cache import refuse_credentials
 from lcbench.settings.configs import known_keys
 from lcbench.settings.schema import IDENTITY, MEASUREMENT, RUNTIME
+from lcbench.system.trackers import TRACKERS
 
 # A cell of the docs suite takes seconds; a lower limit is a mistake.
 _LEAST_CELL_MINUTES = 0.1
@@ -90,6 +91,12 @@ def one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         near = did_you_mean(str(value), allowed)
         raise RequestError(f"{key}={value} is not one of: {', '.join(allowed)}.{near}")
+
+
+def track_of(value: Any) -> str | None:
+    if value is not None:
+        one_of("track", value, TRACKERS)
+    return None if value is None else str(value)
 
 
 def auto_or_count(key: str, value: Any, least: int = 1) -> int | None:

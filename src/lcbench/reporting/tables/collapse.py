@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
-from lcbench.measures import MEASURES
+from lcbench.measures import every_measure
 from lcbench.measures.crowding import CONDITIONS
 from lcbench.measures.estimates import Estimate
 from lcbench.repair.repair import NO_REPAIR, label_of
@@ -320,7 +320,7 @@ def _lengths(measurements: Sequence[Measurement]) -> Table:
 def _space(measurements: Sequence[Measurement]) -> Table:
     known = [
         measure
-        for measure in MEASURES
+        for measure in every_measure()
         if any(
             space.measures.get(measure.name) is not None
             for one in measurements

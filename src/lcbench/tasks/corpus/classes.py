@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
+from lcbench.system.plugins import plugins
 from lcbench.tasks.corpus.names import OWN, safe_name
 from lcbench.tasks.registry import registry, subsets_of
 from lcbench.tasks.source import Origin, Part, Source, Texts, no_subset
@@ -32,12 +33,14 @@ class OwnClass:
 
     Attributes:
         target: module and class, `mypackage.tasks:MyTask`.
-        folder: folder that the request was made in, where modules are looked for last.
+        folder: folder that the request was made in, where modules are looked for last; empty: they
+            are looked for in the environment alone.
         name: of the task: `own-` and the class's own.
         kind: its type in mteb.
         splits: that it evaluates.
         subsets: languages of each subset, as pairs.
         digest: of the module's source, and of the name and revision of its dataset.
+        package: installed package that adds it by an entry point, with its version; empty: none.
     """
 
     target: str
@@ -47,14 +50,22 @@ class OwnClass:
     splits: tuple[str, ...]
     subsets: tuple[tuple[str, tuple[str, ...]], ...]
     digest: str
+    package: str = ""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether an installed package adds exactly this class."""
+        added = {(one.target, one.package) for one in plugins("tasks").values()}
+        return not self.folder and (self.target, self.package) in added
 
 
-def read_class(target: str, folder: Path) -> OwnClass:
+def read_class(target: str, folder: str = "", package: str = "") -> OwnClass:
     """Import a task class, and return what is known of it.
 
     Args:
         target: module and class, `mypackage.tasks:MyTask`.
-        folder: where modules are looked for last.
+        folder: where modules are looked for last; empty: nowhere but in the environment.
+        package: installed package that adds it, if any.
 
     Raises:
         RequestError: there is no such module or class, or it is no task of texts.
@@ -65,7 +76,7 @@ def read_class(target: str, folder: Path) -> OwnClass:
         raise RequestError(f"tasks={target}: {metadata.name} is not a text-only task.")
     return OwnClass(
         target=target,
-        folder=str(folder),
+        folder=folder,
         name=f"{OWN}{safe_name(metadata.name)}",
         kind=str(metadata.type),
         splits=tuple(metadata.eval_splits),
@@ -74,10 +85,11 @@ def read_class(target: str, folder: Path) -> OwnClass:
             for subset, languages in metadata.hf_subsets_to_langscripts.items()
         ),
         digest=_digest(target, kind),
+        package=package,
     )
 
 
-def _imported(target: str, folder: Path) -> Any:
+def _imported(target: str, folder: str) -> Any:
     """Return the class.
 
     Raises:
@@ -87,15 +99,15 @@ def _imported(target: str, folder: Path) -> Any:
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
     module, _, name = target.partition(":")
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
     try:
         found: Any = getattr(import_module(module), name, None)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RequestError(
             f"tasks={target}: {module} cannot be imported ({reason}). Modules are looked for in "
-            f"the environment and in {folder}."
+            f"the environment{f' and in {folder}' if folder else ''}."
         ) from error
     is_task = isinstance(found, type) and issubclass(found, AbsTask)
     if not is_task or issubclass(found, AbsTaskAggregate) or not hasattr(found, "metadata"):
@@ -163,7 +175,7 @@ class ClassSource(Source):
         Raises:
             RequestError: the module has changed since the request was made.
         """
-        kind = _imported(self.task.target, Path(self.task.folder))
+        kind = _imported(self.task.target, self.task.folder)
         if _digest(self.task.target, kind) != self.task.digest:
             raise RequestError(
                 f"{self.task.name}: {inspect.getfile(kind)} changed since this was planned or "
@@ -187,4 +199,5 @@ class ClassSource(Source):
 
     def record(self, task: str) -> Mapping[str, Any]:
         """Return where the class is, for the provenance of results."""
-        return {"own_class": self.task.target}
+        package = {"package": self.task.package} if self.task.package else {}
+        return {"own_class": self.task.target, **package}
