@@ -53,7 +53,8 @@ def test_help_of_a_run_lists_commands_and_choices() -> None:
     text = help_of("run")
     for name, command in COMMANDS.items():
         assert f"  {name:8}  {command.summary}\n" in text
-    assert "  sweep=demo, layers, lengths, longembed, paper, quick, roles\n" in text
+    sweeps = sorted(path.stem for path in (config_folder() / "sweep").glob("*.yaml"))
+    assert f"  sweep={', '.join(sweeps)}\n" in text
     assert "  model=minilm, " in text
     assert "Keys of engine=auto (engine.KEY=VALUE)\n  device: auto " in text
 
