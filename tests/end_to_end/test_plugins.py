@@ -20,6 +20,7 @@ from lcbench.cli import app
 from lcbench.errors import RequestError
 from lcbench.measures import MEASURES, every_measure
 from lcbench.measures.collapse import Options
+from lcbench.repair import correction, fit
 from lcbench.system import plugins
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "plugin"
@@ -89,6 +90,61 @@ def test_a_measure_of_a_package(
         make_model("bert-of-512"), texts=texts, whole_texts=60, passages=30, progress=Recorded()
     )
     assert "Median cosine" in found.tables["space"].columns
+
+
+def test_a_correction_of_a_package(
+    installed: Path, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    asked = keywords(tmp_path, make_model("bert"))
+    corrections = ["standardise", {"standardise": 50}]
+    results = lcbench.evaluate(tasks="ExampleRetrieval", correct=corrections, **asked)
+    version = "package=lcbench-example-0.1"
+    names = {f"standardise,{version}", f"standardise=50,{version}"}
+    assert set(results.scores["correct"]) == {"", *names}
+    folders = (tmp_path / "runs").glob("*/results/*/*/experiments/*")
+    assert {one.name for one in folders} == {f"correct_{name}" for name in names}
+
+
+def test_a_correction_is_fitted_by_the_package_and_known_by_its_version(
+    environment: Path,
+) -> None:
+    install(environment)
+    rows = np.random.default_rng(0).normal(2.0, [1.0, 3.0, 5.0], (50, 3)).astype(np.float32)
+    asked = correction.parse({"standardise": 50})
+    assert correction.parse(asked.written()) == asked
+    fitted = fit.fit(asked, rows)
+    expected = (rows - rows.mean(axis=0, dtype=np.float64)) / np.sqrt(rows.std(axis=0))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(fitted.apply(rows), expected, atol=1e-5)
+    for value, message in (
+        ({"standardise": {"strength": 1}}, "standardise takes power and on, not strength"),
+        ({"standardise": 0}, "power is not a whole number of at least 1"),
+        ("standardize", "Did you mean standardise"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            correction.parse(value)
+    shutil.rmtree(environment / "lcbench_example-0.1.dist-info")
+    install(environment, "0.2")
+    plugins._found.cache_clear()
+    # As a manifest from before has it.
+    with pytest.raises(RequestError, match=r"installed is lcbench-example-0\.2"):
+        fit.fit(asked, rows)
+    assert correction.parse("standardise").canonical == "standardise,package=lcbench-example-0.2"
+
+
+@pytest.mark.parametrize("body", ["return embeddings, None", "return None, None", "raise KeyError"])
+def test_a_correction_that_returns_no_map(body: str, environment: Path) -> None:
+    install(environment)
+    (environment / "lcbench_example" / "repairs.py").write_text(
+        "from lcbench.repair.added import AddedCorrection\n"
+        f"def fit(embeddings, number):\n    {body}\n"
+        "STANDARDISE = AddedCorrection(fit)\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(fit.FitError, match="correct=standardise,package=lcbench-example-0"):
+        fit.fit(correction.parse("standardise"), np.ones((5, 3), dtype=np.float32))
+    with pytest.raises(RequestError, match="standardise takes no number"):
+        correction.parse({"standardise": 3})
 
 
 def test_measurements_are_identified_by_what_packages_add(environment: Path) -> None:

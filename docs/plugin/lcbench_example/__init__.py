@@ -1,1 +1,1 @@
-"""An example of a package that adds a task and a measure to lcbench."""
+"""An example of a package that adds a task, a measure and a correction to lcbench."""

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.repair.added import load, package_of
+from lcbench.system.plugins import plugins
 
 if TYPE_CHECKING:
     from lcbench.tasks.reference import Reference
     from lcbench.tempscale.policy import ModelShape
 
-Kind = Literal["centre", "abtt", "whiten"]
+# One of `NUMBERS`, or what an installed package adds.
+Kind = str
 
 _EXAMPLES = (
     "Corrections are centre, {centre: {bins: 5}}, {abtt: 3}, whiten and {whiten: 128}; with the "
@@ -43,11 +46,13 @@ class Correction:
             mean; of `abtt`, the components that are removed; of `whiten`, the components that are
             kept, None: all.
         on: set of texts that it is fitted on for all tasks; None: each task's own texts.
+        package: installed package that adds the kind, and its version; None: lcbench's own.
     """
 
     kind: Kind
     number: int | None = None
     on: Reference | None = None
+    package: str | None = None
 
     @property
     def canonical(self) -> str:
@@ -55,6 +60,8 @@ class Correction:
         name: str = self.kind
         if self.number is not None:
             name = f"{name}_bins={self.number}" if name == "centre" else f"{name}={self.number}"
+        if self.package is not None:
+            name = f"{name},package={self.package}"
         return name if self.on is None else f"{name},on={self.on}"
 
     @property
@@ -66,7 +73,7 @@ class Correction:
         """Return it as `correct=` has it, so that `parse` gives it back; JSON types only."""
         options: dict[str, Any] = {}
         if self.number is not None:
-            options[NUMBERS[self.kind]] = self.number
+            options[str(number_name(self.kind))] = self.number
         if self.on is not None:
             options["on"] = self.on.written()
         return {self.kind: options} if options else self.kind
@@ -74,7 +81,7 @@ class Correction:
     @property
     def example(self) -> str:
         """How to ask for it, fitted on a set of texts."""
-        number = "" if self.number is None else f"{NUMBERS[self.kind]}: {self.number}, "
+        number = "" if self.number is None else f"{number_name(self.kind)}: {self.number}, "
         return f"'correct={{{self.kind}: {{{number}on: docstrings}}}}'"
 
     def check(self, dimensions: int) -> None:
@@ -83,7 +90,7 @@ class Correction:
         Raises:
             RequestError: more components are removed or kept than there are.
         """
-        if self.number is None or self.kind == "centre":
+        if self.number is None or self.kind == "centre" or self.package is not None:
             return
         if self.kind == "abtt" and self.number >= dimensions:
             raise RequestError(
@@ -125,9 +132,12 @@ def parse(value: Any) -> Correction:
         )
     else:
         raise RequestError(f"{written} is not a correction. {_EXAMPLES}.")
+    package = None
     if kind not in NUMBERS:
-        near = did_you_mean(kind, NUMBERS)
-        raise RequestError(f"{written}: {kind} is not a correction.{near} {_EXAMPLES}.")
+        package = package_of(kind)
+        if package is None:
+            near = did_you_mean(kind, [*NUMBERS, *plugins("repairs")])
+            raise RequestError(f"{written}: {kind} is not a correction.{near} {_EXAMPLES}.")
     number, on = _options(kind, options, written)
     if kind == "abtt" and number is None:
         raise RequestError(
@@ -137,15 +147,29 @@ def parse(value: Any) -> Correction:
     if on is not None:
         from lcbench.tasks.reference import read_reference
 
-        return Correction(kind, number, read_reference(on))  # type: ignore[arg-type]
-    return Correction(kind, number)  # type: ignore[arg-type]
+        return Correction(kind, number, read_reference(on), package)
+    return Correction(kind, number, package=package)
+
+
+def number_name(kind: Kind) -> str | None:
+    """Return what the number of a kind is called as an option; None: it takes none.
+
+    Raises:
+        RequestError: it is neither lcbench's nor of an installed package.
+    """
+    if kind in NUMBERS:
+        return NUMBERS[kind]
+    return load(kind).number
 
 
 def _options(
     kind: str, options: Any, written: str
 ) -> tuple[int | None, str | Mapping[str, Any] | None]:
     """Return the number of a kind, and the set of texts that it is fitted on."""
-    name = NUMBERS[kind]
+    name = number_name(kind)
+    least = 2 if kind == "centre" else 1
+    if kind not in NUMBERS:
+        least = load(kind).least
     if options is None:
         options = {}
     elif not isinstance(options, Mapping):
@@ -154,13 +178,15 @@ def _options(
                 f"{written}: for means by length, {{centre: {{bins: 5}}}}; on a set of texts, "
                 "{centre: {on: docstrings}}."
             )
+        if name is None:
+            raise RequestError(f"{written}: {kind} takes no number.")
         options = {name: options}
+    known = [one for one in (name, "on") if one is not None]
     for key in options:
-        if key not in (name, "on"):
-            near = did_you_mean(str(key), (name, "on"))
-            raise RequestError(f"{written}: {kind} takes {name} and on, not {key}.{near}")
-    number = options.get(name)
-    least = 2 if kind == "centre" else 1
+        if key not in known:
+            near = did_you_mean(str(key), known)
+            raise RequestError(f"{written}: {kind} takes {' and '.join(known)}, not {key}.{near}")
+    number = None if name is None else options.get(name)
     if number is not None and (type(number) is not int or number < least):
         raise RequestError(f"{written}: {name} is not a whole number of at least {least}.")
     on = options.get("on")

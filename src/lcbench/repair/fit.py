@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lcbench.errors import LcbenchError
+from lcbench.errors import LcbenchError, RequestError
+from lcbench.repair.added import load, package_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,12 +126,15 @@ def fit(
         RequestError: more components are removed or kept than there are dimensions.
     """
     count, dimensions = embeddings.shape if embeddings.ndim == 2 else (0, 0)
-    least = 2 if correction.number is None or correction.kind == "whiten" else correction.number + 1
+    needs_more = correction.number is not None and correction.kind in ("centre", "abtt")
+    least = (correction.number or 0) + 1 if needs_more else 2
     if count < least:
         raise FitError(
             f"correct={correction}: it is fitted on {count} distinct texts and needs at least "
             f"{least}. A set of texts can be named: {correction.example}."
         )
+    if correction.package is not None:
+        return _fit_added(correction, embeddings)
     correction.check(dimensions)
     mean = _mean(embeddings)
     none = np.empty(0, dtype=np.int64)
@@ -178,6 +182,42 @@ def _product(rows: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[
         whole = np.pad(some, ((0, _BLOCK - count), (0, 0)))
         found[first : first + count] = (whole @ matrix)[:count, :kept]
     return found
+
+
+def _fit_added(correction: Correction, embeddings: NDArray[np.float32]) -> Fitted:
+    """Fit a correction of an installed package.
+
+    Args:
+        correction: which.
+        embeddings: of distinct unlabelled texts, [texts, dimensions].
+
+    Raises:
+        FitError: its function fails, or returns no map of finite numbers.
+        RequestError: the package is not the one of the request.
+    """
+    if package_of(correction.kind) != correction.package:
+        raise RequestError(
+            f"correct={correction}: installed is {package_of(correction.kind)}. Install that "
+            "version, or ask anew, without manifest=."
+        )
+    added = load(correction.kind)
+    rows = np.asarray(embeddings, dtype=np.float64)
+    try:
+        mean, matrix = added.fit(rows, correction.number)
+        mean = np.asarray(mean, dtype=np.float64)
+        matrix = None if matrix is None else np.asarray(matrix, dtype=np.float64)
+    except Exception as error:
+        raise FitError(f"correct={correction}: {type(error).__name__}: {error}") from error
+    dimensions = rows.shape[1]
+    shapes = mean.shape == (dimensions,) and (
+        matrix is None or (matrix.ndim == 2 and len(matrix) == dimensions and matrix.size > 0)
+    )
+    if not shapes or not all(np.isfinite(one).all() for one in (mean, matrix) if one is not None):
+        raise FitError(
+            f"correct={correction}: the package returned no mean of {dimensions} dimensions and "
+            "matrix of as many rows, of finite numbers."
+        )
+    return Fitted(mean[None], np.empty(0, dtype=np.int64), matrix)
 
 
 def _mean(embeddings: NDArray[Any]) -> NDArray[np.float64]:
