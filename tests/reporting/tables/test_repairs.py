@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from report_cells import item_rows, write_cell
 
+from lcbench.api.report import find_report
 from lcbench.repair.correction import Correction
 from lcbench.repair.repair import parts_of
 from lcbench.reporting.findings import Findings, gather
@@ -19,6 +20,7 @@ from lcbench.reporting.table1 import build_tables
 from lcbench.reporting.tables.repairs import exported, repair_values, speed_of
 from lcbench.reporting.tables.thirds import LENGTHS
 from lcbench.results.folder import Results
+from lcbench.settings.schema import ReportSettings
 from lcbench.tempscale.policy import BASELINE, Constant
 
 COLUMNS = {"TaskA": "Retr", "TaskB": "Retr", "TaskC": "Rerank"}
@@ -231,3 +233,14 @@ def test_the_data_of_the_figure_are_those_of_the_table(found: Findings) -> None:
     assert [mark.known for mark in panel.marks] == ["sure", "sure"]
     (figure,) = repair_figures(found.repairs)
     assert len(figure.axes) == 1
+
+
+def test_the_command_compares_repairs_of_one_kind_on_request(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for policy in (BASELINE, Constant(0.9)):
+        write_cell(results, "TaskA", 0.5, policy=policy)
+    for show, expected in ((("repairs",), True), (("scores",), False)):
+        asked = ReportSettings(tmp_path, None, None, resamples=0, show=show)
+        made = find_report(asked, print)
+        assert made is not None
+        assert any(one.name == "repairs" for one in made.findings.tables) is expected
