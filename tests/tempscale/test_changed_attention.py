@@ -24,6 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import lcbench
 from lcbench.errors import InjectionError
+from lcbench.measures.attention import attention
+from lcbench.measures.signal import signal
 from lcbench.tempscale.attnscale import AttnScale
 from lcbench.tempscale.calibrate import Calibration, calibrated
 from lcbench.tempscale.change import ChangedAttention
@@ -256,3 +258,15 @@ def test_layers_that_share_their_attention_are_changed_together() -> None:
     applied.remove()
     with pytest.raises(InjectionError, match="AlbertModel: its layers share their attention"):
         ChangedAttention(model, "x", lambda layers: [None, change])
+
+
+def test_weights_that_are_changed_are_not_measured_as_if_they_were_not() -> None:
+    model, texts = make("BERT"), [[*range(3, 20)]]
+    model.set_attn_implementation("sdpa")
+    plain = signal(model, texts, 0.9)["log_ratio"]
+    applied = ChangedAttention(model, "changed", lambda layers: [AttnScale(W)] * layers)
+    with pytest.raises(InjectionError, match="attend= changes attention weights after the softmax"):
+        attention(model, texts, 0.9)
+    assert signal(model, texts, 0.9)["log_ratio"].sub(plain).abs().max() > 1e-2
+    applied.remove()
+    assert signal(model, texts, 0.9)["log_ratio"].equals(plain)

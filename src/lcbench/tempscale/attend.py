@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -188,17 +188,18 @@ def _attend(
     if layer is not None:
         layer.injection.count(layer.name)
         if layer.injection.observer is not None:
-            layer.injection.observer(
-                observe_attention(
-                    *(module, query, key, value, output),
-                    tau=tau,
-                    scaling=scaling,
-                    mask=attention_mask,
-                    causal=is_causal_without_mask(module, kwargs.get("is_causal")),
-                    position_bias=optional.get("position_bias"),
-                    softcap=softcap,
-                )
+            observation = observe_attention(
+                *(module, query, key, value, output),
+                tau=tau,
+                scaling=scaling,
+                mask=attention_mask,
+                causal=is_causal_without_mask(module, kwargs.get("is_causal")),
+                position_bias=optional.get("position_bias"),
+                softcap=softcap,
             )
+            if change is not None:
+                observation = replace(observation, logits=_no_logits)
+            layer.injection.observer(observation)
     if probe is not None:
         with inside(probe):
             taus = exactly(tau, layer)
@@ -238,6 +239,14 @@ def _attend(
             largest = largest_logit(logits, allowed, numbers)
         report_attention(module, taus, output, *parts, largest)
     return output, weights
+
+
+def _no_logits(heads: slice, rows: slice) -> Tensor:
+    """Refuse to show logits whose softmax is not a layer's attention."""
+    raise InjectionError(
+        "attend= changes attention weights after the softmax; these are not measured: measure "
+        "the signal or the embeddings."
+    )
 
 
 def is_causal_without_mask(module: nn.Module, is_causal: bool | None) -> bool:
