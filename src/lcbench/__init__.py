@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from lcbench.api.export import export
     from lcbench.api.report import report
     from lcbench.api.results import load
+    from lcbench.api.tune import tune
     from lcbench.tempscale.inject import inject
 
-__all__ = ["__version__", "collapse", "evaluate", "export", "inject", "load", "report"]
+__all__ = ["__version__", "collapse", "evaluate", "export", "inject", "load", "report", "tune"]
 __version__ = "0.1.0"
 
 # Where each function is.
@@ -26,6 +27,7 @@ _MODULES = {
     "inject": "tempscale.inject",
     "load": "api.results",
     "report": "api.report",
+    "tune": "api.tune",
 }
 
 

@@ -53,11 +53,12 @@ def results(asked: dict[str, Any]) -> Any:
 
 def test_there_are_these_names_and_importing_them_costs_nothing() -> None:
     assert dir(lcbench) == [
-        *("__version__", "collapse", "evaluate", "export", "inject", "load", "report")
+        *("__version__", "collapse", "evaluate", "export", "inject", "load", "report"),
+        "tune",
     ]
     code = (
         "import lcbench, sys\n"
-        "names = 'collapse', 'evaluate', 'export', 'load', 'report'\n"
+        "names = 'collapse', 'evaluate', 'export', 'load', 'report', 'tune'\n"
         "[getattr(lcbench, name) for name in names]\n"
         "print([name for name in ('torch', 'mteb', 'transformers', 'datasets', 'pandas') "
         "if name in sys.modules])"

@@ -27,6 +27,7 @@ from lcbench.repair.repair import label_of
 from lcbench.settings import collapse as settings_collapse
 from lcbench.settings import doctor, share
 from lcbench.settings import read as settings
+from lcbench.settings import tune as settings_tune
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -69,6 +70,8 @@ RUN = [
     "lcbench tasks",
     "lcbench tasks 'tasks=\"MTEB(eng, v2)\"' 'subsets=[en]'",
     "lcbench plan sweep=demo launch.elements=6",
+    "lcbench tune model=minilm out=entropy.json",
+    "lcbench tune model=minilm method=search by_length=false out=searched.json",
     "lcbench status",
     "lcbench status --failed",
     "lcbench --help",
@@ -78,6 +81,7 @@ RUN = [
 TYPED = ("lcbench tasks", "lcbench results_dir=results/other tau=0.5")
 # Where the settings of commands are read, if not with those of runs.
 MODULES = {"collapse": settings_collapse, "card": share, "pack": share, "doctor": doctor}
+MODULES["tune"] = settings_tune
 # What the lines of other programs may begin with.
 PROGRAMS = {".", "conda", "docker", "eval", "pip", "python", "python3", "uv"}
 
@@ -113,6 +117,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str],
     (config,) = (text for name, text in blocks("yaml") if name == "docs/command-line.md")
     (folder / "my-conf" / "sweep" / "mine.yaml").write_text(config, encoding="utf-8")
     write_texts(folder)
+    heads = {"model": "any", "layers": 2, "heads": 4, "tau": [[0.8, 0.9, 1.0, 1.1]] * 2}
+    for name in ("entropy", "searched"):
+        (folder / f"{name}.json").write_text(json.dumps(heads), encoding="utf-8")
     return folder
 
 
@@ -155,7 +162,7 @@ def test_a_line_that_is_run(
     # A docs suite of seconds takes the place of the one of minutes, and one of its tasks that of
     # all, which `finished` has run; a model of two layers that of MiniLM, which the line that is
     # typed has.
-    needs_no_sizes = re.search(" report| status| export| tasks|--help|estimate", line)
+    needs_no_sizes = re.search(" report| status| export| tasks|--help|estimate| tune", line)
     small = "" if needs_no_sizes else f" {' '.join(SMALL)}"
     if not needs_no_sizes and "tasks=" not in line:
         small += " 'tasks=[DocstringRetrieval]'"
@@ -166,6 +173,13 @@ def test_a_line_that_is_run(
         (folder / "my-long-model").unlink(missing_ok=True)
         (folder / "my-long-model").symlink_to(make_model("bert-of-512"))
         small += " 'models=[./my-long-model]'" if "sweep=" in line else " model=./my-long-model"
+    if line.startswith("lcbench tune "):
+        (folder / re.findall(r"out=(\S+)", line)[0]).unlink()
+        (folder / "my-tuned-model").unlink(missing_ok=True)
+        (folder / "my-tuned-model").symlink_to(make_model("bert-of-512"))
+        small = " model=./my-tuned-model texts=30 "
+        small += "trials=4 folds=2" if "search" in line else "'traced_lengths=[16,32]'"
+        line = line.replace(" model=minilm", "")
     if line in TYPED:
         done = subprocess.run(
             ["bash", "-c", line + small],

@@ -40,6 +40,9 @@ COMMANDS = {
     "export": Command(
         "export", "export", "write a model with a temperature built into its weights"
     ),
+    "tune": Command(
+        "tune", "tune", "make temperatures by layer, head and length from texts without labels"
+    ),
     "card": Command("card", "card", "scores and gains of a model as a section of its model card"),
     "pack": Command("pack", "pack", "results in the layout of mteb's results repository"),
     "import": Command(

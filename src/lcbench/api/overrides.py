@@ -146,7 +146,7 @@ def _checked(word: str, rest: Sequence[str], config_name: str, *, several: bool)
         RequestError: it needs quotes, or it is a key of another command.
     """
     key, _, value = word.lstrip("+").partition("=")
-    if key in _OTHER_NAMES:
+    if key in _OTHER_NAMES and key not in keys_of(config_name):
         raise RequestError(f"{key} is not a key. {_OTHER_NAMES[key]}.")
     if key in known_keys() and key not in keys_of(config_name):
         raise RequestError(_elsewhere(key, config_name))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PromptOf = Callable[["TaskMetadata", "PromptType | None"], str]
 
 # What sentence-transformers' own encode_document takes where it is given no prompt.
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 # Of what mteb loads a model with: what is no matter of prompts, and settled by the model's config
 # or the protocol here.
 _SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_length"})
@@ -226,7 +226,7 @@ def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -
         if valid and chosen is not None:
             return valid[chosen]
         if prompt_type == PromptType.document:
-            return next((fallback[one] or "" for one in _DOCUMENT_PROMPTS if one in fallback), "")
+            return next((fallback[one] or "" for one in DOCUMENT_PROMPTS if one in fallback), "")
         if prompt_type == PromptType.query and "query" in fallback:
             return fallback["query"] or ""
         default = model.default_prompt_name

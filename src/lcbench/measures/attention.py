@@ -180,6 +180,43 @@ def measure_heads(
     )
 
 
+def row_entropy(
+    observation: Observation, tau: Tensor | None = None, *, tile_bytes: int = TILE_BYTES
+) -> tuple[Tensor, Tensor]:
+    """Return the mean entropy of the rows of each head's attention, and how it changes with τ.
+
+    The entropy of softmax(z) is log Σ exp z − Σ p z, and its derivative by log τ, where z = x/τ, is
+    the variance of z under the weights p, which is never negative.
+
+    Args:
+        observation: a layer's attention for one text.
+        tau: temperatures that divide the logits once more, shape (heads,); None: none.
+        tile_bytes: the most memory that logits of several rows take at once.
+
+    Returns:
+        Mean entropies in nats and derivatives by log τ, each float64 of the shape (heads,).
+    """
+    sample = observation.logits(slice(0, 1), slice(0, 1))
+    size = observation.heads * sample.shape[-1] * sample.element_size()
+    rows = max(1, tile_bytes // size)
+    sums = torch.zeros(2, observation.heads, dtype=torch.float64, device=sample.device)
+    for start in range(0, observation.tokens, rows):
+        logits = observation.logits(slice(None), slice(start, start + rows))
+        if tau is not None:
+            logits = logits / tau.to(logits)[:, None, None]
+        weights = torch.softmax(logits, dim=-1)
+        total = torch.logsumexp(logits, dim=-1)
+        # A key that is not attended to has no weight, and a logit of minus infinity.
+        logits = logits.masked_fill_(torch.isneginf(logits), 0.0)
+        products = weights.mul_(logits)
+        mean = products.sum(dim=-1)
+        square = products.mul_(logits).sum(dim=-1)
+        sums[0] += (total - mean).double().sum(dim=-1)
+        sums[1] += (square - mean * mean).double().sum(dim=-1)
+    entropy, slope = sums / observation.tokens
+    return entropy, slope
+
+
 def _measure_group(
     observation: Observation, heads: slice, rows: int, weights: Tensor
 ) -> HeadMeasures:

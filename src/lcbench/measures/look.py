@@ -71,7 +71,7 @@ def measure_inside(
 
     # The longest first: what cannot be held is known before anything is measured.
     for at, tokens in reversed(list(enumerate(chosen.lengths))):
-        with _cut(model, tokens):
+        with cut(model, tokens):
             ids = [
                 one.ids.tolist() for one in Tokenizer(model, role).tokenize(chosen.texts, prompt)
             ]
@@ -228,8 +228,8 @@ class _Measured:
 
 
 @contextmanager
-def _cut(model: Any, tokens: int) -> Iterator[None]:
-    """Let a model's tokenizer cut texts to so many tokens."""
+def cut(model: Any, tokens: int) -> Iterator[None]:
+    """Let a model's tokenizer cut texts to so many tokens while the context lasts."""
     before = model.max_seq_length
     set_window(model, tokens)
     try:

@@ -106,12 +106,12 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
     docs = read_docs(first["docs"])
     mirror, address = mirror_of(first["mirror"])
     offline = boolean_of("offline", first["offline"])
-    own = _own(
+    own = own_in(
         [suites[0].name] if first["tasks"] is None else first["tasks"],
         suites,
         HubAccess(mirror, offline),
     )
-    tasks, left_out = _chosen(own.tasks, suites, sources_of(docs, own.texts, own.classes))
+    tasks, left_out = tasks_named(own.tasks, suites, sources_of(docs, own.texts, own.classes))
     models = tuple(_model(name, value["model"]) for name, value in values.items())
     labels = [one.label for one in models if one.label is not None]
     if len(set(labels)) < len(labels):
@@ -256,9 +256,9 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     if names is not None:
         own = shipped_suites() if suite is None else (suite_of(suite), *shipped_suites())
         mirror = mirror_of(value["mirror"])[0]
-        found = _own(names, own, HubAccess(mirror))
+        found = own_in(names, own, HubAccess(mirror))
         sources = shipped_sources(found.texts, found.classes)
-        tasks, left_out = _chosen(found.tasks, own, sources)
+        tasks, left_out = tasks_named(found.tasks, own, sources)
         listed = found.tasks if isinstance(found.tasks, list) else [found.tasks]
         groups = {", ".join(map(str, listed)): tasks}
     else:
@@ -277,19 +277,24 @@ def read_tasks(config: DictConfig) -> TasksSettings:
     )
 
 
+def read_model(value: Mapping[str, Any]) -> ModelSettings:
+    """Return the settings of the model of a composed config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return _model(str(HydraConfig.get().runtime.choices["model"]), value)
+
+
 def read_export(config: DictConfig) -> ExportSettings:
     """Return the checked settings of `lcbench export`.
 
     Raises:
         RequestError: an unknown key or an invalid value; the message names it.
     """
-    from hydra.core.hydra_config import HydraConfig
-
     value = container_of(config)
     one_of("tau_bias", value["tau_bias"], ("divided", "kept"))
     mirror, address = mirror_of(value["mirror"])
     return ExportSettings(
-        model=_model(str(HydraConfig.get().runtime.choices["model"]), value["model"]),
+        model=read_model(value["model"]),
         repair=parse_one(value, keeps_bias=value["tau_bias"] == "kept"),
         out=needed_path("out", value["out"]),
         mirror=mirror,
@@ -430,17 +435,17 @@ def choices_of(tasks: Any) -> tuple[TaskChoice, ...]:
 
     Tasks of a user's own texts may also be named as in results, without the texts.
     """
-    names = _own(tasks, shipped_suites(), HubAccess(offline=True)).tasks
+    names = own_in(tasks, shipped_suites(), HubAccess(offline=True)).tasks
     if not isinstance(names, list):
         names = [names]
     named = [TaskChoice(one) for one in names if isinstance(one, str) and is_own(one)]
     others = [one for one in names if not (isinstance(one, str) and is_own(one))]
     if not others and named:
         return tuple(named)
-    return *named, *_chosen(others, shipped_suites(), shipped_sources())[0]
+    return *named, *tasks_named(others, shipped_suites(), shipped_sources())[0]
 
 
-def _own(tasks: Any, suites: Sequence[Suite], access: HubAccess) -> Own:
+def own_in(tasks: Any, suites: Sequence[Suite], access: HubAccess) -> Own:
     """Return the texts of the user's own among tasks; mteb's names are read only if needed."""
     if not may_be_own(tasks):
         return Own(tasks)
@@ -449,7 +454,7 @@ def _own(tasks: Any, suites: Sequence[Suite], access: HubAccess) -> Own:
     return read_own(tasks, {*suites_names, *known.benchmarks, *known.aliases, *known.tasks}, access)
 
 
-def _chosen(
+def tasks_named(
     tasks: Any, suites: Sequence[Suite], sources: Sequence[Source]
 ) -> tuple[tuple[TaskChoice, ...], tuple[str, ...]]:
     names = [tasks] if isinstance(tasks, str) else tasks

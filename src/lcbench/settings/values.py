@@ -59,11 +59,11 @@ def word_of(key: str, value: Any) -> str | None:
     return str(value)
 
 
-def device_name(value: Any) -> str:
+def device_name(value: Any, key: str = "engine.device") -> str:
     device = str(value)
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
-        raise RequestError(f"engine.device={value} is not a device: auto, cpu, cuda, cuda:1 …")
+        raise RequestError(f"{key}={value} is not a device: auto, cpu, cuda, cuda:1 …")
     return device
 
 
