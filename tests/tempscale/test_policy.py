@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ BERT = ModelShape(layers=12, window=512, position_bias=False, head_size=64)
 T5 = ModelShape(layers=12, window=512, position_bias=True, head_size=64)
 LONG = ModelShape(layers=12, window=8192, position_bias=False, head_size=64)
 FORMULAS = ("logn", "infoscale", "yarn")
+DOCS = Path(__file__).parents[2] / "docs" / "temperatures.md"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,13 @@ def test_formulas_have_the_published_values(formula: str, at_1024: float, at_409
     policy = parse({"length": formula}).resolve(LONG)
     assert policy.of_length(1024) == pytest.approx(at_1024, abs=5e-4)
     assert policy.of_length(4096) == pytest.approx(at_4096, abs=5e-4)
+
+
+@pytest.mark.parametrize("tokens", [1024, 4096])
+def test_the_documentation_has_the_values_of_formulas(tokens: int) -> None:
+    taus = [parse({"length": formula}).resolve(LONG).of_length(tokens) for formula in FORMULAS]
+    row = f"| {tokens:,} | {' | '.join(f'{tau:.3f}' for tau in taus)} |"
+    assert row in DOCS.read_text(encoding="utf-8")
 
 
 @given(

@@ -3,6 +3,7 @@
 import sys
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
 from lcbench.tempscale.policy import BASELINE, ByHead, Policy, Role
+from lcbench.tuning import METHODS, entropy
 from lcbench.tuning.pairs import Pair
 from lcbench.tuning.search import (
     HIGHEST,
@@ -150,6 +152,28 @@ def test_ndcg_by_hand() -> None:
     many = np.arange(12.0)[None]
     assert ndcg(many, np.array([2])) == pytest.approx([1 / np.log2(11)])
     assert ndcg(many, np.array([1])) == pytest.approx([0.0])
+
+
+def test_the_documentation_has_the_numbers() -> None:
+    path = Path(__file__).parents[2] / "docs" / "temperatures.md"
+    text = " ".join(path.read_text(encoding="utf-8").split())
+    options = SearchOptions()
+    shared = round(options.trials * 2 / 3)
+    every = shared + (options.folds + 1) * (options.trials - shared)
+    low, high = (f"{slope}".replace("-", "−") for slope in SLOPES)
+    for part in (
+        f"A trial has a temperature, from {LOWEST} to {HIGHEST}, for each layer",
+        f"with s from {low} to {high}.",
+        f"the `trials={options.trials}` do not depend",
+        f"{every} trials in all",
+        f"over {METHODS['entropy']} texts cut to that length",
+        f"of each of {METHODS['search']} texts asks",
+        f"to {entropy.TOLERANCE} nats",
+        f"between {entropy.LOWEST:g} and {entropy.HIGHEST:g}; the command",
+    ):
+        assert part in text, part
+    assert options.folds == 3  # "in each of three folds"
+    assert Space(12, 1, (), by_head=False).parameters[-1] == "tau_5"  # "more than six"
 
 
 def test_too_few_pairs_are_refused() -> None:
