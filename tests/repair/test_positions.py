@@ -11,7 +11,7 @@ from lcbench.repair.extension import Extension
 from lcbench.repair.positions import interpolated, rows_of
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import parse
-from lcbench.tempscale.unpadded import first_position
+from lcbench.tempscale.unpadded import boundaries, first_position, register
 
 # 64 rows in their tables; RoBERTa, XLM-RoBERTa and MPNet use those after the padding id's.
 ARCHITECTURES = ("BERT", "RoBERTa", "XLM-RoBERTa", "MPNet", "ELECTRA", "DistilBERT")
@@ -155,6 +155,20 @@ def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str, extension:
     assert torch.equal(states(model, texts[2])[0], alone[2])
 
 
+@pytest.mark.parametrize("architecture", ["BERT", "RoBERTa"])
+def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
+    model = make(architecture, attn_implementation=register())
+    lengths = (150, 20, positions(model))
+    texts = [ids(n, seed=n) for n in lengths]
+    Extension("pi", 150, kept=True).apply(model)
+    row = torch.cat(texts, dim=1)
+    places = torch.cat([torch.arange(n) for n in lengths])[None] + first_position(model)
+    with torch.no_grad():
+        found = model(input_ids=row, position_ids=places, **boundaries(lengths)).last_hidden_state
+    for text, part in zip(texts, found[0].split(lengths), strict=True):
+        assert torch.allclose(part, states(model, text)[0], atol=2e-5)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_model_is_restored_exactly(architecture: str) -> None:
     model = made(architecture)
@@ -191,3 +205,11 @@ def test_a_model_without_a_table_is_refused_and_left_alone(architecture: str) ->
     model = make(architecture)
     with pytest.raises(InjectionError, match="0 tables of absolute positions"):
         Extension("pi", 128).apply(model)
+
+
+def test_a_window_beyond_the_table_is_refused() -> None:
+    model = make("RoBERTa")
+    proof = Extension("window", positions(model)).apply(model).proof
+    assert proof == {"window": positions(model), "positions": positions(model)}
+    with pytest.raises(InjectionError, match=r"extend={pi: 64} extends them"):
+        Extension("window", positions(model) + 1).apply(make("RoBERTa"))

@@ -1,13 +1,12 @@
 """SelfExtend: the table of distances, attention by it, batches, and temperatures on top."""
 
-import sys
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from exactness import make
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from grouped_attention import by_the_table
 
 from lcbench.repair.extension import Extension
 from lcbench.repair.selfextend import IMPLEMENTATION, Groups
@@ -105,53 +104,6 @@ def cohere() -> Any:
             if "q_proj" in name or "k_proj" in name:
                 torch.nn.init.normal_(weight, std=0.25)
     return model
-
-
-def by_the_table(
-    model: Any, text: torch.Tensor, group: int, neighbors: int, monkeypatch: pytest.MonkeyPatch
-) -> torch.Tensor:
-    """Return states where every pair of tokens is rotated by the model's own rotary function.
-
-    For each distance of the table it rotates the key alone, by minus the distance.
-    """
-    source = sys.modules[type(model).__module__]
-    rotate = source.apply_rotary_pos_emb
-    groups = Groups(group, neighbors, torch.ones(1), "halves", only_whole=False)
-    places = torch.arange(text.shape[1])
-    table = groups.distances(places, places)
-    nested = "rope_type" not in model.config.rope_parameters
-    layer_type = {"layer_type": "full_attention"} if nested else {}
-
-    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **kw: Any):
-        heads = query.shape[1] // key.shape[1]
-        key, value = (one.repeat_interleave(heads, 1) for one in (key, value))
-        if kw.get("sliding_window") is not None and nested:
-            wave = model.rotary_emb(query, places[None], layer_type="sliding_attention")
-            turned = rotate(query, key, *wave)
-            products = turned[0] @ turned[1].transpose(-1, -2)
-        else:
-            products = torch.empty(*query.shape[:3], query.shape[2], dtype=query.dtype)
-            for i in range(len(places)):
-                wave = model.rotary_emb(query, -table[i][None], **layer_type)
-                turned = rotate(query, key, *wave)[1]
-                products[:, :, i] = torch.einsum("bhd,bhnd->bhn", query[:, :, i], turned)
-        apart = places[:, None] - places
-        allowed = torch.ones_like(apart, dtype=torch.bool)
-        if kw.get("sliding_window") is not None:
-            allowed = apart.abs() < kw["sliding_window"]
-        if getattr(module, "is_causal", False):
-            allowed &= apart >= 0
-        logits = (products * scaling).masked_fill(~allowed, float("-inf"))
-        return (torch.softmax(logits, -1) @ value).transpose(1, 2), None
-
-    name = attention_implementation(model.config)
-    with monkeypatch.context() as patched:
-        patched.setattr(source, "apply_rotary_pos_emb", lambda q, k, *a, **kw: (q, k))
-        for kind in {type(one) for one in model.modules()}:
-            if hasattr(kind, "rotary_fn"):
-                patched.setattr(kind, "rotary_fn", staticmethod(lambda q, k, *a, **kw: (q, k)))
-        patched.setitem(ALL_ATTENTION_FUNCTIONS, name, attend)
-        return states(model, text)[0]
 
 
 @pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])

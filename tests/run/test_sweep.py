@@ -216,3 +216,42 @@ def test_a_report_has_each_correction_beside_the_temperatures(
     )
     values = [entry.value for entry in scores.sections[0].rows[0][2:]]
     assert len(set(values)) == len(values)
+
+
+def test_an_extension_is_scored_proven_and_frozen(finished: Any) -> None:
+    """What is read under it belongs to the repair: the window of the protocol stays as it was."""
+    asked = {"tau": [1.0, 0.8], "extend": [None, {"pi": 128, "short": "kept"}]}
+    settings = replace(finished, repairs=parse_all(asked))
+    outcome = go(settings)
+    assert outcome.failed == {}
+    results = Results(settings.results_dir)
+    names = {cell.repair.canonical: results.files(cell) for cell in outcome.cells}
+    assert names["extend=pi=128,short=kept"].folder.name == "extend_pi=128,short=kept"
+    extended = ("extend=pi=128,short=kept", "0.8 + extend=pi=128,short=kept")
+    for record in (read_provenance(names[name]) for name in extended):
+        (change,) = record["proof"]["changes"]
+        assert (record["window"], change["window"]) == (48, 128)
+        assert change["change"] == "pi=128,short=kept"
+        assert (change["positions"], change["factor"]) == (64, 2)
+        assert change["largest_error"] <= 2**-24
+    manifest = latest(settings.results_dir)
+    assert manifest is not None
+    thawed = thaw(read(manifest).settings, settings.results_dir)
+    assert thawed.repairs == settings.repairs
+
+
+@pytest.mark.usefixtures("_nothing_is_computed")
+@pytest.mark.parametrize(
+    ("extend", "message"),
+    [
+        ({"ntk": 128}, "Suitable: extend={pi: 128}, {gp: 128} or {rp: 128}"),
+        ({"pi": 32}, "the model reads 48 tokens of a text without it"),
+        ({"pi": 60}, "extend={window: 60} reads as many"),
+    ],
+)
+def test_an_extension_that_does_not_suit_ends_the_request(
+    extend: Any, message: str, request_of: Callable[..., Any]
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        go(request_of(repairs=parse_all({"extend": extend})))
+    assert message in str(refused.value)

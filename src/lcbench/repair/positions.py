@@ -117,19 +117,29 @@ def open_window(model: SentenceTransformer, extension: Stretch) -> Restoring:
                 "longest text that is read together with a text or before it"
                 + ("; extend={longrope: N} does not." if kind == "longrope" else ".")
             )
+    if _tables_of(transformer) and positions is not None and extension.window > positions:
+        raise InjectionError(
+            f"extend={extension.canonical}: {type(transformer).__name__} has positions for "
+            f"{positions} tokens; extend={{pi: {extension.window}}} extends them."
+        )
     applied = Restoring()
     applied.read(transformer, extension.window)
     applied.proof = {"window": extension.window, "positions": positions}
     return applied
 
 
-def _table_of(transformer: nn.Module) -> tuple[nn.Module, nn.Embedding]:
-    """Return the module that adds positions to the words, and their table."""
-    found = [
+def _tables_of(transformer: nn.Module) -> list[tuple[nn.Module, nn.Embedding]]:
+    """Return the modules that add positions to the words, and their tables."""
+    return [
         (module, table)
         for module in transformer.modules()
         if isinstance(table := getattr(module, "position_embeddings", None), nn.Embedding)
     ]
+
+
+def _table_of(transformer: nn.Module) -> tuple[nn.Module, nn.Embedding]:
+    """Return the module that adds positions to the words, and their table."""
+    found = _tables_of(transformer)
     if len(found) != 1:
         raise InjectionError(
             f"{type(transformer).__name__} has {len(found)} tables of absolute positions; an "
