@@ -86,7 +86,9 @@ class Stub:
         sum(range(2_000_000))
         self._held = int(2_000_000 * HELD_SECONDS / (time.thread_time() - began))
 
-    def run(self, tokenizer: Any, batch: Sequence[Any]) -> tuple[np.ndarray, int]:
+    def run(
+        self, tokenizer: Any, batch: Sequence[Any], unscaled: Any = None
+    ) -> tuple[np.ndarray, int]:
         features = tokenizer.pad(batch, multiple=8)
         tokens = int(features["input_ids"].numel())
         waits = self._free.locked()

@@ -104,6 +104,24 @@ def test_long_texts_are_cut_at_the_window() -> None:
     assert longer - own == pytest.approx(2 * 197 * 256, abs=1)
 
 
+def test_the_tokens_of_all_chunks_are_counted() -> None:
+    task = "tasks=[LEMBQMSumRetrieval]"
+    base = estimate(asked(task, "tau=1")).tokens
+    # A meeting of 53,000 characters is 12,400 tokens: 49 chunks of 256, the last filled up.
+    whole = estimate(asked(task, "chunks=mean")).tokens - base
+    assert 45 < whole / (197 * 256) < 53
+    # Queries are the baseline's, and so is what is cut off.
+    first = estimate(asked(task, "chunks={first: 128}")).tokens - base
+    assert first == 197 * 128
+    some = estimate(asked(task, "chunks={max: {size: 128, most: 1280}}")).tokens - base
+    assert 10 * 128 <= some / 197 <= 11 * 128
+    chunked, cut = (
+        estimate(asked(task, one)).prediction.encode_seconds for one in ("chunks=mean", "tau=1")
+    )
+    # A token of a chunk takes as long as one of a short text does: no longer sequence is attended.
+    assert chunked / cut == pytest.approx((base + whole) / base, rel=0.2)
+
+
 def test_the_paper_counts_before_any_of_its_models_is_here() -> None:
     one = estimate(asked("sweep=paper", models=("ance", "gtr", "gist", "bge", "e5")))
     assert (one.cells, one.models, one.repairs, one.tasks) == (1400, 5, 7, 40)

@@ -33,7 +33,8 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lcbench.encode.tokens import Tokenizer, Tokens, _copied
+from lcbench.encode.fast import copy_of
+from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.tempscale.policy import Role
 
 ROOT = Path(__file__).parents[2]
@@ -283,7 +284,7 @@ def test_tokens_are_those_of_the_model(
     name: str, texts: list[str], prompt: str, tokenizers: dict[str, Tokenizer]
 ) -> None:
     # So that most of these texts are cut, and many beginnings do not fill the window.
-    with mock.patch("lcbench.encode.tokens._CHARACTERS", 1):
+    with mock.patch("lcbench.encode.tokens.CHARACTERS_PER_TOKEN", 1):
         assert_tokens_are_those_of_the_model(tokenizers[name], texts, prompt)
 
 
@@ -302,6 +303,51 @@ def test_wherever_a_text_may_be_cut_its_beginning_has_the_same_tokens(
         if text[cut] == " " and tokenizer._parts(text[cut - 1 : cut + 2]):
             beginning = backend.encode(text[:cut], add_special_tokens=False).ids
             assert beginning == whole[: len(beginning)], text[:cut]
+
+
+@pytest.mark.parametrize("name", ["MiniLM", *CUT])
+@given(text=TEXTS, prompt=st.sampled_from(["", "a query: "]))
+@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_whole_text_has_the_same_ids_in_parts(
+    name: str, text: str, prompt: str, tokenizers: dict[str, Tokenizer]
+) -> None:
+    tokenizer = tokenizers[name]
+    backend = tokenizer._tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    expected = backend.encode(prompt + text)
+    whole = tokenizer.whole(prompt)
+    if whole is None:
+        # Only `preprocess` knows its segments.
+        assert name == "WordPiece, segments"
+        return
+    with mock.patch("lcbench.encode.fast.CHARACTERS", 8):
+        (ids,) = whole.ids([prompt + text])
+        (few,) = whole.ids([prompt + text], 5)
+    assert [*whole.begin, *ids, *whole.end] == expected.ids
+    assert few.tolist() == ids[:5].tolist()
+    (read,) = tokenizer.tokenize([text], prompt)
+    if read.length < WINDOW:
+        assert read.ids.tolist() == expected.ids
+
+
+def test_long_texts_are_divided_where_the_tokenizer_allows_it(
+    tokenizers: dict[str, Tokenizer],
+) -> None:
+    divided = set()
+    for name in ("MiniLM", *CUT):
+        whole = tokenizers[name].whole("")
+        if whole is None:
+            continue
+        with (
+            mock.patch("lcbench.encode.fast.CHARACTERS", 100),
+            mock.patch.object(whole, "_bare", side_effect=whole._bare) as bare,
+        ):
+            whole.ids([LONG])
+        pieces = [len(one) for call in bare.call_args_list for one in call.args[0]]
+        assert sum(pieces) == len(LONG)
+        divided |= {name} if max(pieces) <= 200 else set()
+    assert {"MiniLM", "Unigram, words"} <= divided
 
 
 def test_a_cut_is_between_words_that_the_normaliser_leaves_apart(
@@ -674,12 +720,12 @@ def test_where_the_two_ways_differ_preprocess_is_right(
     make: Callable[..., SentenceTransformer],
 ) -> None:
     def lie(backend: Any) -> Any:
-        copied = _copied(backend)
+        copied = copy_of(backend)
         copied.normalizer = normalizers.BertNormalizer(lowercase=False)
         return copied
 
     model = make(None)
-    with mock.patch("lcbench.encode.tokens._copied", lie):
+    with mock.patch("lcbench.encode.tokens.copy_of", lie):
         assert preprocessed(model, ["a text", "Another TEXT"]) == 2
 
 
@@ -690,7 +736,7 @@ def test_the_copy_shares_the_model_and_has_all_added_tokens(
     found.add_tokens([AddedToken(" of ", normalized=False), AddedToken("ten", single_word=True)])
     found.add_special_tokens({"additional_special_tokens": ["<|y|>"]})
     own = found.backend_tokenizer
-    copied = _copied(own)
+    copied = copy_of(own)
     assert json.loads(copied.to_str())["added_tokens"] == json.loads(own.to_str())["added_tokens"]
     own.model.dropout = 0.5
     assert copied.model.dropout == 0.5
@@ -714,8 +760,8 @@ def test_a_tokenizer_whose_added_tokens_cannot_be_copied_has_no_copy() -> None:
         def get_added_tokens_decoder(self) -> dict[int, str]:
             return dict(enumerate(self.added, start=self.first))
 
-    assert _copied(Gap("a model", 7)) is None
-    assert _copied(Gap("a model")) is not None
+    assert copy_of(Gap("a model", 7)) is None
+    assert copy_of(Gap("a model")) is not None
 
 
 @pytest.mark.parametrize("name", ["BERT", "Qwen 2, last token", "XLM-R", "Llama"])
@@ -783,7 +829,7 @@ def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
         """A backend of earlier versions."""
 
         def __init__(self, backend: Any) -> None:
-            self._backend = _copied(backend)
+            self._backend = copy_of(backend)
 
         def __getattr__(self, name: str) -> Any:
             if name == "encode_batch_fast":
@@ -791,7 +837,7 @@ def test_a_tokenizer_without_the_fast_way_uses_the_plain_one(
             return getattr(self._backend, name)
 
     model = make(None)
-    with mock.patch("lcbench.encode.tokens._copied", Plain):
+    with mock.patch("lcbench.encode.tokens.copy_of", Plain):
         assert preprocessed(model, ["a text", LONG]) == 0
 
 
@@ -816,7 +862,7 @@ def test_texts_are_read_in_blocks_of_bounded_size(tokenizers: dict[str, Tokenize
     tokenizer = tokenizers["MiniLM"]
     texts = [f"{letter} b" for letter in "acdefghijklmnopqrstu"]
     expected = [one.ids.tolist() for one in tokenizer.tokenize(texts)]
-    with mock.patch("lcbench.encode.tokens._CHUNK_CHARACTERS", 22):
+    with mock.patch("lcbench.encode.fast.CHARACTERS", 22):
         found = tokenizer.tokenize(texts)
     assert [one.ids.tolist() for one in found] == expected
     # [CLS], [SEP] and two letters each: eight texts of three characters, and the last four.

@@ -304,6 +304,7 @@ CHANGES = {
     "tau_bias": "tau_bias=kept",
     "gain": "gain={ffn:0.9}",
     "attend": "attend={attnscale:0.2}",
+    "chunks": "chunks=mean",
     "correct": "correct=centre",
     "extend": "extend={pi:1024}",
     "repairs": "repairs=[{tau:0.9,correct:whiten}]",

@@ -40,6 +40,7 @@ def write_cell(
     dataset_revision: str = "data",
     correction: Correction | None = None,
     more: Mapping[str, Any] | None = None,
+    repair: Repair | None = None,
     **protocol: Any,
 ) -> CellFiles:
     """Write a cell's files.
@@ -49,13 +50,14 @@ def write_cell(
         rows: of its items, which share nothing unless they say so; None: it has none.
         correction: correction of the embeddings, if any.
         more: what is added to the provenance.
+        repair: its repair; None: `policy` alone.
         protocol: what differs from the paper's protocol.
     """
     said = {**PAPER_PROTOCOL, **protocol}
     of = Cell(
         model,
         revision,
-        Repair(policy, correction),
+        Repair(policy, correction) if repair is None else repair,
         task,
         Protocol.of_record(said),
     )

@@ -126,6 +126,7 @@ def evaluate(
     extend: Any = None,
     gain: Any = None,
     attend: Any = None,
+    chunks: Any = None,
     correct: Any = None,
     limit: int | None = None,
     window: int | None = None,
@@ -160,6 +161,8 @@ def evaluate(
             None for none, or a list of these.
         attend: a change of attention weights after the softmax (`{"attnscale": 0.2}`,
             `"calibrate"`), None for none, or a list of these.
+        chunks: chunks in which documents are read (`"mean"`, `{"mean": 256}`, `{"late": 128}`,
+            `{"max": 256}`), None for none, or a list of these.
         correct: a correction of the embeddings (`"centre"`, `{"abtt": 3}`, `{"whiten": 128}`), None
             for none, or a list of these.
         limit: number of queries, texts or pairs of each task that are scored, drawn at random, for
@@ -217,6 +220,7 @@ def evaluate(
         "extend": extend,
         "gain": gain,
         "attend": attend,
+        "chunks": chunks,
         "correct": correct,
         "limit": limit,
         "window": window,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lcbench.encode.chunks import Unscaled
 from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.tempscale.unpadded import BOUNDARIES
 
@@ -23,6 +24,7 @@ def embed(
     *,
     multiple: int = 1,
     packed_from: int | None = None,
+    unscaled: Unscaled | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Compute the embeddings of a batch, and return them on the CPU in float32.
 
@@ -33,9 +35,11 @@ def embed(
         multiple: the padded length is a multiple of this; see `Tokenizer.width`.
         packed_from: position of a text's first token in a batch without padding
             (`tempscale.unpadded`); None: the batch is padded.
+        unscaled: takes embeddings out before they are scaled and cut; None: the model's own.
 
     Returns:
-        Embeddings [texts, dimensions], and the number of tokens of the batch, including padding.
+        Embeddings [texts, dimensions], those of `unscaled` in float64, and the number of tokens of
+        the batch, including padding.
     """
     device = model.device
     pin = device.type == "cuda"
@@ -50,7 +54,10 @@ def embed(
             name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
-    found = model(features, **tokenizer.task)["sentence_embedding"]
+    output = model(features, **tokenizer.task)
+    if unscaled is not None:
+        return unscaled(model, output, [one.length for one in batch]).cpu(), tokens
+    found = output["sentence_embedding"]
     # Cut where the model's configuration says so (Matryoshka), as by `SentenceTransformer.encode`.
     return found[:, : model.truncate_dim].float().cpu(), tokens
 

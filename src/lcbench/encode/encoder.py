@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lcbench.encode.several import Several, SeveralBuilder, largest_similarity
 from lcbench.encode.store.segments import digests
 from lcbench.errors import StorageError
 from lcbench.tempscale.policy import Role
@@ -77,12 +78,14 @@ class Work:
 
     Attributes:
         texts: number of texts that went through the model.
-        tokens: number of their tokens.
+        chunks: number of different chunks that some of them went through it in.
+        tokens: number of their tokens, those of all chunks.
         padded: the same, including padding.
         seconds: time that the engine spent on them; no second counts for two requests.
     """
 
     texts: int = 0
+    chunks: int = 0
     tokens: int = 0
     padded: int = 0
     seconds: float = 0.0
@@ -90,10 +93,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Embedded:
-    """An engine's answer: embeddings [texts, dimensions], and the work for them."""
+    """An engine's answer.
+
+    Attributes:
+        embeddings: of the texts, [texts, dimensions]; or of their chunks, text after text.
+        work: work for them.
+        counts: chunks of each text, if each has an embedding of its own: [texts].
+    """
 
     embeddings: NDArray[np.float32]
     work: Work
+    counts: NDArray[np.int64] | None = None
 
 
 class Pending(Protocol):
@@ -147,6 +157,9 @@ class Counters:
         encoded_texts: number of these that were not in the store and went through the model.
         encoded_tokens: number of their tokens.
         padded_tokens: the same, including padding.
+        encoded_chunks: number of different chunks that some of these texts went through it in.
+        vectors: vectors of texts that have one for each chunk.
+        vectors_of: number of these texts.
         seconds: time that the engine spent on them.
         seconds_wait: further time until the answers were there, spent on other requests.
         prompts: prompts by kind of text (`query`, `document`, `text`).
@@ -157,6 +170,9 @@ class Counters:
     encoded_texts: int = 0
     encoded_tokens: int = 0
     padded_tokens: int = 0
+    encoded_chunks: int = 0
+    vectors: int = 0
+    vectors_of: int = 0
     seconds: float = 0.0
     seconds_wait: float = 0.0
     prompts: dict[str, str] = field(default_factory=dict)
@@ -193,7 +209,7 @@ class Encoder:
 
     def encode(
         self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: Any = None, **_: Any
-    ) -> NDArray[np.float32]:
+    ) -> Any:
         """Return the embeddings of a data loader's texts, in order (mteb's `EncoderProtocol`).
 
         Args:
@@ -202,12 +218,12 @@ class Encoder:
             prompt_type: `query`, `document`, or None: neither.
 
         Returns:
-            [texts, dimensions]
+            As `vectors`.
         """
         role = role_of(prompt_type)
         prompt = self.prompt_of(task_metadata, prompt_type)
         self.counters.prompts[getattr(prompt_type, "value", None) or "text"] = prompt
-        return self.embed(_texts(inputs), role, prompt)
+        return self.vectors(_texts(inputs), role, prompt)
 
     def embed(
         self, texts: Sequence[str], role: Role | None = None, prompt: str = ""
@@ -229,23 +245,38 @@ class Encoder:
                 length.
             StorageError: there is no room for a large array in the folder for temporary files.
         """
+        embeddings = self.vectors(texts, role, prompt)
+        if isinstance(embeddings, Several):
+            raise ValueError("each chunk has a vector of its own")
+        return embeddings
+
+    def vectors(
+        self, texts: Sequence[str], role: Role | None = None, prompt: str = ""
+    ) -> NDArray[np.float32] | Several:
+        """Return the embeddings of texts as `embed`, or those of their chunks: `Several`."""
         embeddings = self._embed(texts, role, prompt)
         correction = self.correction
         if correction is None or not len(embeddings):
             return embeddings
+        if isinstance(embeddings, Several):
+            return Several(correction.apply(embeddings.rows), embeddings.bounds)
         lengths = self.lengths(texts, prompt, role) if correction.by_length else None
         into = embeddings
         if correction.dimensions != embeddings.shape[1]:
             into = large_array(len(embeddings), correction.dimensions)
         return correction.apply(embeddings, lengths, into)
 
-    def _embed(self, texts: Sequence[str], role: Role | None, prompt: str) -> NDArray[np.float32]:
+    def _embed(
+        self, texts: Sequence[str], role: Role | None, prompt: str
+    ) -> NDArray[np.float32] | Several:
         """Return embeddings as the model returns them."""
         counters = self.counters
         places = _Places(texts)
         counters.texts += len(texts)
         counters.unique_texts += self._count_new(places.keys)
         embeddings: NDArray[np.float32] | None = None
+        several: SeveralBuilder | None = None
+        bounds = np.zeros((len(texts), 2), dtype=np.int64)
         waiting: deque[tuple[NDArray[np.int64], Pending]] = deque()
         chunks = places.chunks(texts)
         asked = 0
@@ -271,7 +302,14 @@ class Encoder:
                 counters.encoded_texts += work.texts
                 counters.encoded_tokens += work.tokens
                 counters.padded_tokens += work.padded
+                counters.encoded_chunks += work.chunks
                 busy += work.seconds
+                if found.counts is not None:
+                    counters.vectors += len(found.embeddings)
+                    counters.vectors_of += len(chunk)
+                    several = several or SeveralBuilder()
+                    places.put(chunk, several.add(found.embeddings, found.counts), bounds)
+                    continue
                 if embeddings is None:
                     embeddings = large_array(len(texts), found.embeddings.shape[1])
                 places.put(chunk, found.embeddings, embeddings)
@@ -285,6 +323,8 @@ class Encoder:
         busy = min(busy, time.perf_counter() - began)
         counters.seconds += busy
         counters.seconds_wait += max(0.0, waited - busy)
+        if several is not None:
+            return several.finish(bounds)
         return np.empty((0, 0), dtype=np.float32) if embeddings is None else embeddings
 
     def lengths(
@@ -304,9 +344,16 @@ class Encoder:
     def similarity(self, left: Any, right: Any) -> torch.Tensor:
         """Return the model's own similarity of every pair (cosine unless it says otherwise).
 
+        Args:
+            left: embeddings, [left, dimensions].
+            right: the same; or several vectors for each text (`Several`, or a list of arrays), the
+                most similar of which counts.
+
         Returns:
             [left, right]
         """
+        if isinstance(right, Several | list):
+            return largest_similarity(self._similarities()[0], left, right)
         result: torch.Tensor = self._similarities()[0](left, right)
         return result
 

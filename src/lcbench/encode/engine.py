@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lcbench.encode.chunks import Cut, cut
 from lcbench.encode.encoder import (
     ENCODED_AT_ONCE,
     REQUESTS_AT_ONCE,
@@ -30,10 +31,10 @@ from lcbench.encode.encoder import (
     Work,
 )
 from lcbench.encode.forward import Forward
+from lcbench.encode.missing import Missing, unusable, wanted
 from lcbench.encode.prompts import PromptOf, no_prompt
 from lcbench.encode.store.segments import Context, digests
-from lcbench.encode.store.shelf import Store
-from lcbench.encode.tokens import Tokens
+from lcbench.encode.store.shelf import Shelf, Store
 from lcbench.repair.repair import Repair
 from lcbench.system.versions import versions
 from lcbench.tempscale.policy import Role
@@ -74,23 +75,23 @@ class _Request:
 
     Attributes:
         repair: what is applied while its texts are encoded.
-        context: context that its embeddings are stored under.
-        keys: keys of the texts that have to be encoded; empty until these are known.
+        keys: keys of what has to be encoded, by context; empty until these are known.
         is_prepared: whether its texts were looked up and tokenised.
         is_encoded: whether the model is encoding them.
         is_queued: whether all its batches are queued or running.
     """
 
     repair: Repair
-    context: Context
-    keys: frozenset[bytes] = frozenset()
+    keys: dict[Context, frozenset[bytes]] = field(default_factory=dict)
     is_prepared: bool = False
     is_encoded: bool = False
     is_queued: bool = False
 
     def shares_texts(self, other: _Request) -> bool:
         """Return whether another request computes some of the same embeddings."""
-        return self.context == other.context and not self.keys.isdisjoint(other.keys)
+        return any(
+            not keys.isdisjoint(other.keys.get(context, ())) for context, keys in self.keys.items()
+        )
 
 
 class Engine:
@@ -133,7 +134,7 @@ class Engine:
         self._changed = threading.Condition()
         # In order of arrival.
         self._requests: list[_Request] = []
-        # Repair of the model; None while it is being changed, or if unknown.
+        # Repair applied to the model; None while it is being changed, or if unknown.
         self._repair: Repair | None = None
         self._last_end = 0.0
         self._switch_seconds = sys.getswitchinterval()
@@ -172,8 +173,7 @@ class Engine:
 
     def _enter(self, repair: Repair, role: Role | None, prompt: str) -> _Request:
         """Put a request at the end of the line."""
-        repair = repair.encoding.for_role(role or "document")
-        request = _Request(repair, self._context(repair, prompt, role))
+        request = _Request(repair.encoding.for_role(role or "document"))
         with self._changed:
             self._requests.append(request)
         return request
@@ -182,50 +182,40 @@ class Engine:
         self, request: _Request, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Embedded:
         started, work = time.perf_counter(), Work()
+        repair = request.repair
 
-        def missing_of(which: NDArray[np.int64]) -> NDArray[np.int64]:
-            found = shelf.read(keys[which], embeddings, which)
-            # Invalid embeddings are not taken from the store either.
-            found[found] = ~_unusable(embeddings[which[found]])
-            return which[~found]
-
-        def queued() -> None:
-            with self._changed:
-                request.is_queued = True
-                self._changed.notify_all()
+        def open_shelf(in_chunks: bool) -> tuple[Context, Shelf]:
+            kept = repair if in_chunks else replace(repair, chunks=None)
+            context = self._context(kept, prompt, role)
+            return context, self._store.shelf(context)
 
         try:
-            keys, rows = digests(texts), np.arange(len(texts))
-            embeddings = np.empty((len(texts), self._forward.dimensions), dtype=np.float32)
-            shelf = self._store.shelf(request.context)
             self._wait_to_prepare(request)
             started = time.perf_counter()
             before = self._before(request)
-            missing = missing_of(rows)
-            tokens = self._tokens(texts, missing, request.repair, prompt, role)
-            request.keys = frozenset(keys[missing].tolist())
+            found = wanted(
+                texts,
+                self._forward.dimensions,
+                repair.chunks,
+                open_shelf,
+                lambda some: self._cut(repair, some, prompt, role),
+            )
+            request.keys = {
+                one.context: frozenset(one.keys.tolist()) for one in found.missing if len(one.keys)
+            }
             with self._changed:
                 request.is_prepared = True
                 self._changed.notify_all()
-            if len(missing):
+            if request.keys:
                 with self._encoding(request):
                     # Texts that were being encoded during the lookup are stored by now.
                     if any(map(request.shares_texts, before)):
-                        known = dict(zip(missing.tolist(), tokens, strict=True))
-                        missing = missing_of(missing)
-                        tokens = [known[i] for i in missing.tolist()]
-                    lengths = np.array([text.length for text in tokens], dtype=np.int32)
-                    with closing(self._forward.run(tokens, role, queued)) as batches:
-                        for batch in batches:
-                            where, read = missing[batch.texts], lengths[batch.texts]
-                            _check(batch.embeddings, where, read, len(texts))
-                            embeddings[where] = batch.embeddings
-                            work.texts += len(where)
-                            work.tokens += int(read.sum())
-                            work.padded += batch.padded
-                            with self._reporting:
-                                self._on_progress(len(where), int(read.sum()))
-                    shelf.add(keys[missing], lengths, embeddings[missing])
+                        for one in found.missing:
+                            one.look_up(found.embeddings)
+                    left = [one for one in found.missing if len(one.keys)]
+                    for one in left:
+                        last = request if one is left[-1] else None
+                        self._encode(one, found.embeddings, role, last, work, len(texts))
         finally:
             with self._changed:
                 self._requests.remove(request)
@@ -236,7 +226,61 @@ class Engine:
                     # Time in which two requests were encoded counts once.
                     work.seconds = ended - max(started, self._last_end)
                     self._last_end = ended
-        return Embedded(embeddings, work)
+        return Embedded(found.answer(), work, found.counts)
+
+    def _encode(
+        self,
+        missing: Missing,
+        embeddings: NDArray[np.float32],
+        role: Role | None,
+        last_of: _Request | None,
+        work: Work,
+        count: int,
+    ) -> None:
+        """Compute missing embeddings and store them.
+
+        Args:
+            missing: at least one.
+            embeddings: array for them.
+            role: role of the texts.
+            last_of: request whose last batches these are, if any.
+            work: where the work is added.
+            count: texts of the request, for errors.
+        """
+
+        def queued() -> None:
+            if last_of is not None:
+                with self._changed:
+                    last_of.is_queued = True
+                    self._changed.notify_all()
+
+        tokens, unscaled = missing.inputs()
+        read = np.array([one.length for one in tokens], dtype=np.int64)
+        lengths = np.array([one.length for one in missing.cuts], dtype=np.int32)
+        outputs: NDArray[np.float64] | None = None
+        with closing(self._forward.run(tokens, role, queued, unscaled)) as batches:
+            for batch in batches:
+                if missing.chunks is None:
+                    where = missing.rows[batch.texts]
+                    _check(batch.embeddings, missing.texts[batch.texts], read[batch.texts], count)
+                    embeddings[where] = batch.embeddings
+                else:
+                    if outputs is None:
+                        outputs = np.empty((len(tokens), batch.embeddings.shape[1]))
+                    outputs[batch.texts] = batch.embeddings
+                done = int(read[batch.texts].sum())
+                work.tokens += done
+                work.padded += batch.padded
+                with self._reporting:
+                    self._on_progress(len(batch.texts), done)
+        work.texts += len(np.unique(missing.texts))
+        if outputs is not None:
+            made = missing.outcome(outputs, self._forward.scales, self._forward.dimensions)
+            _check(made, missing.texts, lengths, count)
+            embeddings[missing.rows] = made
+        if missing.is_cut:
+            work.chunks += len(tokens)
+        missing.shelf.add(missing.keys, lengths, embeddings[missing.rows])
 
     def lengths(
         self, repair: Repair, texts: Sequence[str], prompt: str, role: Role | None = None
@@ -246,15 +290,17 @@ class Engine:
         keys = digests(texts)
         lengths = np.full(len(texts), -1, dtype=np.int32)
         roles: tuple[Role, ...] = ("document", "query")
-        # Lengths of texts that were encoded under this repair are in the store.
-        for of_role in dict.fromkeys(map(repair.encoding.for_role, roles)):
+        encoding = repair.encoding
+        own = encoding.for_role(role or "document")
+        # Lengths of texts that were read in the same way under this repair are in the store.
+        for of_role in dict.fromkeys(map(encoding.for_role, roles)):
             unknown = lengths < 0
-            if unknown.any():
+            if unknown.any() and of_role.chunks == own.chunks:
                 shelf = self._store.shelf(self._context(of_role, prompt, role))
                 lengths[unknown] = shelf.lengths(keys[unknown])
         others = np.flatnonzero(lengths < 0)
-        tokens = self._tokens(texts, others, repair, prompt, role)
-        lengths[others] = [text.length for text in tokens]
+        cuts = self._cut(own, [texts[i] for i in others.tolist()], prompt, role)
+        lengths[others] = [text.length for text in cuts]
         return lengths, time.perf_counter() - started
 
     def arithmetic(self) -> dict[str, Any]:
@@ -308,7 +354,7 @@ class Engine:
             ) and (
                 not encoded
                 or (
-                    self._repair == request.repair
+                    self._repair == request.repair.of_model
                     and len(encoded) < ENCODED_AT_ONCE
                     and not any(map(request.shares_texts, encoded))
                 )
@@ -317,32 +363,30 @@ class Engine:
         with self._changed:
             self._changed.wait_for(may_begin)
             request.is_encoded = True
-            is_set = self._repair == request.repair
-            self._repair = request.repair if is_set else None
+            is_set = self._repair == request.repair.of_model
+            self._repair = request.repair.of_model if is_set else None
             self._changed.notify_all()
         if not is_set:
-            self._forward.use(request.repair)
+            self._forward.use(request.repair.of_model)
             with self._changed:
-                self._repair = request.repair
+                self._repair = request.repair.of_model
                 self._changed.notify_all()
         yield
 
-    def _tokens(
-        self,
-        texts: Sequence[str],
-        which: NDArray[np.intp],
-        repair: Repair,
-        prompt: str,
-        role: Role | None,
-    ) -> list[Tokens]:
-        """Return the tokens of some of the texts, as many as are read under a repair.
+    def _cut(
+        self, repair: Repair, texts: Sequence[str], prompt: str, role: Role | None
+    ) -> list[Cut]:
+        """Return the tokens of texts, in the chunks in which a repair reads them.
 
         They are not cached: tokenising takes less than a hundredth of the time of the forward pass
         on a CPU, and runs in parallel with it.
         """
         tokenizer = self._forward.tokenizer_for(role, repair)
         with self._tokenizing:
-            return tokenizer.tokenize([texts[i] for i in which], prompt)
+            if repair.chunks is not None:
+                return cut(tokenizer, texts, prompt, repair.chunks)
+            read = tokenizer.tokenize(texts, prompt)
+        return [Cut([one], one.length, is_whole=True) for one in read]
 
     def _context(self, repair: Repair, prompt: str, role: Role | None) -> Context:
         identity = self._identity
@@ -383,16 +427,10 @@ class LocalBackend:
         return self._engine.prompt_of(task, prompt_type)
 
 
-def _unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return a mask of embeddings that are zero or not finite: [n]."""
-    unusable = ~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)
-    return np.asarray(unusable)
-
-
 def _check(
     embeddings: NDArray[np.float32], where: NDArray[np.int64], lengths: NDArray[Any], count: int
 ) -> None:
-    wrong = _unusable(embeddings)
+    wrong = unusable(embeddings)
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise EmbeddingError(int(where[first]), int(lengths[first]), count)

@@ -17,13 +17,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lcbench.encode import arithmetic
 from lcbench.encode.batches import fill_batches, plan_batches
 from lcbench.encode.budget import batch_budget
+from lcbench.encode.chunks import Unscaled, scales
 from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.encoder import Stopped
 from lcbench.encode.invariance import check_invariance
@@ -59,12 +59,12 @@ class Batch:
 
     Attributes:
         texts: indices of its texts.
-        embeddings: [texts, dimensions]
+        embeddings: [texts, dimensions]; float64 if they were taken out before scaling.
         padded: tokens, padding included.
     """
 
     texts: list[int]
-    embeddings: NDArray[np.float32]
+    embeddings: NDArray[Any]
     padded: int
 
 
@@ -75,6 +75,7 @@ class Forward:
         depends_on_role: whether a text's tokens or embedding may depend on its role.
         dimensions: number of dimensions of an embedding.
         window: most tokens that the model reads of a text without a repair; None: no limit.
+        scales: whether the model scales embeddings to length 1.
         planned_tokens: tokens of one batch at most, padding included (a longer text is one alone).
         batch_tokens: the same at present: fewer after memory ran out, until it is there again.
         least_tokens: the fewest that memory has made it.
@@ -126,6 +127,7 @@ class Forward:
         self._attention, self._notes = _attention_of(model), dict(notes or {})
         self._packs = packed_from(model) is not None
         self.dimensions = int(model.get_embedding_dimension() or 0)
+        self.scales = scales(model)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
         self._multiple = multiple_on(model.device)
         others = [copy.deepcopy(model).to(device) for device in list(devices)[1:]]
@@ -205,6 +207,7 @@ class Forward:
         tokens: Sequence[Tokens],
         role: Role | None = None,
         queued: Callable[[], None] | None = None,
+        unscaled: Unscaled | None = None,
     ) -> Generator[Batch]:
         """Run texts through the model as it is, and yield batches as they finish, in any order.
 
@@ -219,6 +222,7 @@ class Forward:
             role: their role.
             queued: called once all batches wait for the model, so that those of another thread
                 come after them.
+            unscaled: takes embeddings out of the model before it scales them; None: the model's.
 
         Raises:
             Stopped: by `stop`.
@@ -239,8 +243,10 @@ class Forward:
             batches = [[waiting[i] for i in plan] for plan in plans]
             done: set[int] = set()
             exhausted: BaseException | None = None
-            futures: dict[Future[tuple[NDArray[np.float32], int]], list[int]] = {
-                self._pool.submit(self._run_batch, [tokens[i] for i in batch], role): batch
+            futures: dict[Future[tuple[NDArray[Any], int]], list[int]] = {
+                self._pool.submit(
+                    self._run_batch, [tokens[i] for i in batch], role, unscaled
+                ): batch
                 for batch in batches
             }
             if queued is not None:
@@ -337,13 +343,13 @@ class Forward:
             self._own.stream = torch.cuda.stream(torch.cuda.Stream(device))
 
     def _run_batch(
-        self, batch: Sequence[Tokens], role: Role | None
-    ) -> tuple[NDArray[np.float32], int]:
+        self, batch: Sequence[Tokens], role: Role | None, unscaled: Unscaled | None
+    ) -> tuple[NDArray[Any], int]:
         self._enter()
         try:
             with self._own.stream:
-                result: tuple[NDArray[np.float32], int] = self._own.replica.run(
-                    self.tokenizer_for(role, self._repair), batch
+                result: tuple[NDArray[Any], int] = self._own.replica.run(
+                    self.tokenizer_for(role, self._repair), batch, unscaled
                 )
             return result
         finally:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lcbench.encode.chunks import Unscaled
 from lcbench.encode.embed import embed
 from lcbench.encode.joint import join_projections, separate_projections
 from lcbench.encode.onednn import use_onednn
@@ -201,13 +201,16 @@ class Replica:
                 transformer.forward = self._plain
 
     @torch.inference_mode()
-    def run(self, tokenizer: Tokenizer, batch: Sequence[Tokens]) -> tuple[NDArray[np.float32], int]:
+    def run(
+        self, tokenizer: Tokenizer, batch: Sequence[Tokens], unscaled: Unscaled | None = None
+    ) -> tuple[NDArray[Any], int]:
         """Return the embeddings of one batch, and its tokens with padding."""
         run = partial(
             embed,
             *(self._model, tokenizer, batch),
             multiple=self._multiple,
             packed_from=self._packed_from,
+            unscaled=unscaled,
         )
         try:
             embeddings, padded = run()

@@ -10,21 +10,28 @@ tokens.
 
 from __future__ import annotations
 
-import copy
 import json
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import models
 from torch import Tensor
 
+from lcbench.encode.fast import (
+    CHARACTERS_PER_TOKEN,
+    WholeTexts,
+    blocks,
+    copy_of,
+    encoder_of,
+    ids_of,
+    without_model,
+)
 from lcbench.encode.roles import input_module, lengths_by_role, task_of
 from lcbench.encode.splitting import ACROSS_WORDS, WORD, leaves_spaces, splits_at_spaces
 from lcbench.system.thirdparty import flattened_position_offset, is_fast_tokenizer_unchanged
@@ -36,16 +43,8 @@ if TYPE_CHECKING:
 # Tokens of the texts that `preprocess` sees at once, padding included: the padded block stays small
 # (1,024 texts × 512 tokens × 8 bytes × 3 tensors = 12 MiB).
 _CHUNK_TOKENS = 512 * 1024
-# Characters that the fast tokenizer sees at once: enough to keep its threads busy, while what it
-# returns, which takes about 150 bytes a token until its ids are taken out, stays small.
-_CHUNK_CHARACTERS = 2**20
 # A text that fills a larger window takes too long to make, and to see that it is cut alike.
 _LARGEST_WINDOW = 2**16
-# Characters of a long text that are tokenised at first, for each token of the window. English
-# documentation has four to five a token: this fills the window at the first attempt. A text of
-# 50,000 characters then takes a fifteenth of the time with a window of 512 tokens, and half of it
-# with 4,096 (results/bench/tokens.md).
-_CHARACTERS = 6
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class Tokenizer:
         window = self.window
         found: dict[str, Tokens] = {}
         waiting = list(dict.fromkeys(texts))
-        reach = None if window is None else _CHARACTERS * max(1, window)
+        reach = None if window is None else CHARACTERS_PER_TOKEN * max(1, window)
         # Looking into the tokenizer takes longer than reading a few short texts with it.
         if reach is not None and (
             max(map(len, waiting), default=0) <= reach or not self._may_be_cut
@@ -238,6 +237,17 @@ class Tokenizer:
             features["position_ids"] = positions.pin_memory() if pin else positions
         return {**features, **batch[0].others}
 
+    def whole(self, prompt: str) -> WholeTexts | None:
+        """Return the tokenizer of whole texts after a prompt; None: only `tokenize` is possible.
+
+        Texts that fit into the window have the tokens of `tokenize`, without special tokens.
+        """
+        return None if self._frame(prompt).encode is None else self._whole
+
+    def others(self, prompt: str) -> Mapping[str, Any]:
+        """Return features of a batch after a prompt that are not of single tokens."""
+        return self._frame(prompt).others
+
     @cached_property
     def window(self) -> int | None:
         """The window in tokens, including the prompt; None: no limit."""
@@ -273,30 +283,43 @@ class Tokenizer:
     def _encode(self) -> Callable[[list[str]], list[Any]] | None:
         """A function that encodes texts as `preprocess` does, without padding; None: there is none.
 
-        It is a copy of the model's fast tokenizer, whose truncation and padding `preprocess` sets
-        at every call. Threads may share it.
+        Threads may share it.
         """
         if not self._is_plain or (self.window or 0) > _LARGEST_WINDOW:
             return None
-        backend = _copied(self._tokenizer.backend_tokenizer)
+        backend = self._backend()
         if backend is None:
             return None
-        # Merges that are dropped at random: there is nothing to compare with.
-        if getattr(backend.model, "dropout", None):
-            return None
-        backend.encode_special_tokens = self._tokenizer.split_special_tokens
-        backend.no_padding()
-        if self.window is None:
-            backend.no_truncation()
-        else:
+        if self.window is not None:
             backend.enable_truncation(
                 self.window, direction=self._tokenizer.truncation_side, strategy="longest_first"
             )
-        # It leaves out where in the text each token was.
-        encode: Callable[[list[str]], list[Any]] = getattr(
-            backend, "encode_batch_fast", backend.encode_batch
-        )
-        return encode
+        return encoder_of(backend)
+
+    def _backend(self) -> Any:
+        """Return a copy of the fast tokenizer that neither pads nor truncates; None: there is none.
+
+        Truncation and padding of the model's own are set by `preprocess` at every call.
+        """
+        backend = copy_of(self._tokenizer.backend_tokenizer)
+        # Merges that are dropped at random: there is nothing to compare with.
+        if backend is None or getattr(backend.model, "dropout", None):
+            return None
+        backend.encode_special_tokens = self._tokenizer.split_special_tokens
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
+
+    @cached_property
+    def _whole(self) -> WholeTexts | None:
+        """The tokenizer of whole texts; None: there is none."""
+        backend = self._backend() if self._encode is not None else None
+        if backend is None:
+            return None
+        try:
+            return WholeTexts(backend, self._beginning if self._may_be_cut else None)
+        except ValueError:
+            return None
 
     @cached_property
     def _may_be_cut(self) -> bool:
@@ -305,7 +328,7 @@ class Tokenizer:
         if self._encode is None or self._tokenizer.truncation_side != "right":
             return False
         backend = self._tokenizer.backend_tokenizer
-        parts = json.loads(_without_model(backend).to_str())
+        parts = json.loads(without_model(backend).to_str())
         added = [token.content for token in backend.get_added_tokens_decoder().values()]
         if backend.normalizer is not None:
             added += [backend.normalizer.normalize_str(content) for content in added]
@@ -360,8 +383,10 @@ class Tokenizer:
         if frame.encode is None:
             return self._tokenize_preprocessed(texts, prompt)
         tokens: list[Tokens] = []
-        for block in _blocks(texts):
-            ids, starts = _ids(frame.encode([prompt + text for text in block] if prompt else block))
+        for block in blocks(texts):
+            ids, starts = ids_of(
+                frame.encode([prompt + text for text in block] if prompt else block)
+            )
             tokens += [Tokens(ids[start:end], {}, frame.others) for start, end in pairwise(starts)]
         return tokens
 
@@ -471,65 +496,16 @@ _PROBES = (
 )
 
 
-def _without_model(backend: Any) -> Any:
-    """Return a fast tokenizer with the steps before and after the model of another."""
-    bare = type(backend)(models.BPE())
-    for name in ("normalizer", "pre_tokenizer", "post_processor"):
-        setattr(bare, name, getattr(backend, name))
-    return bare
-
-
-def _copied(backend: Any) -> Any:
-    """Return a copy of a fast tokenizer; None: it cannot be copied.
-
-    It shares the model. A copy of that too would go through JSON, which takes seconds and, for
-    250,000 pieces, 700 MB; and the library reads JSON's numbers with an error in the last bit: two
-    ways to divide "-----" by pieces of equal probability would change places.
-    """
-    try:
-        copied = copy.deepcopy(_without_model(backend))
-    except Exception:
-        # A plain one is how the library says that a part is written in Python.
-        return None
-    copied.model = backend.model
-    added = backend.get_added_tokens_decoder()
-    copied.add_tokens([token for _, token in sorted(added.items())])
-    # They are numbered as they come: gaps would close.
-    return copied if copied.get_added_tokens_decoder() == added else None
-
-
-def _ids(encodings: list[Any]) -> tuple[NDArray[np.int32], list[int]]:
-    """Return the concatenated ids of all texts, and the bounds of each text in them."""
-    lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-    starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    ids = np.fromiter(chain.from_iterable(one.ids for one in encodings), np.int32, starts[-1])
-    return ids, starts
-
-
 def _agree(encodings: list[Any], features: Mapping[str, Any]) -> bool:
     """Return whether features are the ids of encodings, padded, and nothing more."""
     mask = features["attention_mask"].numpy().astype(bool)
-    ids, starts = _ids(encodings)
+    ids, starts = ids_of(encodings)
     segments = features.get("token_type_ids")
     return (
         np.array_equal(mask.sum(axis=1), np.diff(starts))
         and np.array_equal(features["input_ids"].numpy()[mask], ids)
         and (segments is None or _trivial("token_type_ids", segments, mask))
     )
-
-
-def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts in blocks that the fast tokenizer encodes in one call."""
-    block: list[str] = []
-    characters = 0
-    for text in texts:
-        block.append(text)
-        characters += len(text)
-        if characters >= _CHUNK_CHARACTERS:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
 
 
 def _trivial(name: str, feature: Tensor, mask: NDArray[np.bool_]) -> bool:

@@ -12,7 +12,7 @@ from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.plan.assumed import Assumed, assumed
 from lcbench.plan.foresight import Foresight, foresee
-from lcbench.plan.layout import expand, protocol_of, repairs_of
+from lcbench.plan.layout import check_repairs, expand, protocol_of, repairs_of
 from lcbench.plan.machine import machine_of
 from lcbench.plan.rates import read_rates
 from lcbench.results.cell import Cell
@@ -167,6 +167,7 @@ def estimate(
         settings.tasks, protocol.splits, protocol.subsets, settings.sources, protocol.limit
     )
     check_texts(parts.values())
+    check_repairs(settings.repairs, parts)
     results = Results(settings.results_dir)
     unsized: dict[str, None] = {}
     unshaped, left, long = [], [], []
@@ -201,7 +202,7 @@ def estimate(
     if processes is None:
         on_gpu = machine.kind == "cuda"
         processes = as_in_a_run(settings.engine.scoring, on_gpu=on_gpu, among=cpus)
-    corrected = any(one.correction is not None for one in settings.repairs)
+    corrected = any(one.others for one in settings.repairs)
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     if device is None and machine.kind == "cuda":
         prediction = replace(prediction, sharing=_sharing(settings.engine))

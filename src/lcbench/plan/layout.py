@@ -13,7 +13,7 @@ from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings.schema import Settings
 from lcbench.system.observer import Observer
-from lcbench.tasks.source import Part, check_texts
+from lcbench.tasks.source import Part, check_texts, searches
 from lcbench.tasks.suites import Suite, resolve_all
 from lcbench.tempscale.policy import ModelShape
 
@@ -60,6 +60,7 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
         settings.tasks, protocol.splits, protocol.subsets, settings.sources, protocol.limit
     )
     check_texts(parts.values())
+    check_repairs(settings.repairs, parts)
     # A model named twice, for example by a config and a folder, is one model.
     located = {
         (model.name, model.revision, model.window, model.pooling, model.own_code): model
@@ -92,6 +93,24 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
             for model in reversed(located)
         },
     )
+
+
+def check_repairs(repairs: Iterable[Repair], parts: Mapping[str, Part]) -> None:
+    """Check that repairs suit the tasks.
+
+    Raises:
+        RequestError: documents have several vectors, and some tasks are no searches.
+    """
+    several = next((one for one in repairs if one.chunks and one.chunks.kind == "max"), None)
+    others = [
+        name for name, part in parts.items() if several and not searches(part.source.kind(name))
+    ]
+    if several and others:
+        raise RequestError(
+            f"chunks={several.chunks}: documents have a vector for each chunk, which only "
+            f"retrieval and reranking can use; not {', '.join(others)}. Name other tasks "
+            "with tasks=, or take chunks=mean."
+        )
 
 
 def _locate_all(settings: Settings, parts: Sequence[Part]) -> list[LocatedModel]:

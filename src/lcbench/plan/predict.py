@@ -14,6 +14,7 @@ from lcbench.hub.models import Dimensions
 from lcbench.plan.assumed import Assumed
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
+from lcbench.repair.chunks import Chunks
 from lcbench.repair.correction import MOST_TEXTS
 from lcbench.results.cell import Cell
 from lcbench.system.words import clock, duration
@@ -71,6 +72,7 @@ class FreshTexts:
         tokens: number of tokens, estimated from characters.
         measured_texts: number of texts corrected by earlier runs, if there are any.
         measured_tokens: number of tokens corrected by earlier runs, if there are any.
+        longest: tokens of the chunks that texts are read in; None: they are not.
     """
 
     key: str
@@ -78,6 +80,13 @@ class FreshTexts:
     tokens: float
     measured_texts: float
     measured_tokens: float
+    longest: int | None = None
+
+    def operations(self, texts: float, tokens: float, model: Dimensions) -> float:
+        """Return the floating-point operations of so many of these texts; see `operations`."""
+        if self.longest is not None and tokens > texts * self.longest:
+            texts = tokens / self.longest
+        return operations(texts, tokens, model)
 
 
 @dataclass(frozen=True)
@@ -328,15 +337,16 @@ def _fresh(
 ) -> Iterable[FreshTexts]:
     """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
     for one in _encoded(cell, sizes):
-        repair = cell.repair.encoding.for_role(one.role).canonical
-        key = (one.origin, repair, *(() if shares else (cell.task, one.role)))
+        repair = cell.repair.encoding.for_role(one.role)
+        key = (one.origin, repair.canonical, *(() if shares else (cell.task, one.role)))
         texts = one.unique - encoded.get(key, 0)
         if texts <= 0:
             continue
         encoded[key] = one.unique
-        window = cell.repair.window(known.window)
-        tokens = texts * _length(one, window)
-        name = f"{cell.model}|{window}|{one.origin}"
+        chunks = repair.chunks if repair.reads_chunks else None
+        window = repair.window(known.window)
+        tokens = texts * _length(one, window, chunks)
+        name = f"{cell.model}|{window}|{one.origin}" + (f"|{chunks}" if chunks else "")
         then = rates.texts.get(name, (1.0, 1.0, 1.0, 1.0))
         tokens_then, texts_then, measured_texts, measured_tokens = then
         yield FreshTexts(
@@ -345,6 +355,7 @@ def _fresh(
             tokens=tokens,
             measured_texts=texts * measured_texts / texts_then,
             measured_tokens=tokens * measured_tokens / tokens_then,
+            longest=None if chunks is None else chunks.size,
         )
 
 
@@ -375,16 +386,18 @@ def _reference(on: Reference) -> Texts:
     return size_of(on, MOST_TEXTS)
 
 
-def _length(texts: Texts, window: int | None) -> float:
-    """Return the tokens within a window of a text of average length."""
+def _length(texts: Texts, window: int | None, chunks: Chunks | None) -> float:
+    """Return the tokens that go through a model for a text of average length."""
     if not texts.count:
         return 0.0
     average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
+    if chunks is not None:
+        return chunks.tokens_of(average, SPECIAL_TOKENS)
     return average if window is None else min(average, window)
 
 
 def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:
-    return sum(operations(one.measured_texts, one.measured_tokens, known) for one in fresh)
+    return sum(one.operations(one.measured_texts, one.measured_tokens, known) for one in fresh)
 
 
 def operations(texts: float, tokens: float, model: Dimensions) -> float:

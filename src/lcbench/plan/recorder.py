@@ -65,14 +65,16 @@ class Recorder:
         estimated_tokens = sum(one.tokens for one in cost.fresh)
         # Most were already in a store; it is unknown which.
         if not estimated_tokens or 2 * texts < estimated_texts:
-            return operations(texts, tokens, known)
+            if not cost.fresh:
+                return operations(texts, tokens, known)
+            return cost.fresh[0].operations(texts, tokens, known)
         done = 0.0
         for one in cost.fresh:
             of_texts = one.texts * texts / estimated_texts
             of_tokens = one.tokens * tokens / estimated_tokens
             measured = (one.tokens, one.texts, of_texts, of_tokens)
             sum_up(self._measured.texts, one.key, measured)
-            done += operations(of_texts, of_tokens, known)
+            done += one.operations(of_texts, of_tokens, known)
         return done
 
     def save(self, wall_seconds: float | None = None, start_seconds: float | None = None) -> None:

@@ -17,6 +17,8 @@ from lcbench.errors import RequestError, did_you_mean
 from lcbench.repair import attend, gain
 from lcbench.repair.attend import AttentionRepair
 from lcbench.repair.change import Change, Part
+from lcbench.repair.chunks import Chunks
+from lcbench.repair.chunks import parse as parse_chunks
 from lcbench.repair.correction import Correction
 from lcbench.repair.correction import parse as parse_correction
 from lcbench.repair.extension import Extension
@@ -49,6 +51,7 @@ _OTHERS: Mapping[str, _Kind] = {
     "extend": _Kind("extension", parse_extension, "[null,{pi: 1024},{rp: 1024}]"),
     "gain": _Kind("gain", gain.parse, gain.EXAMPLE),
     "attend": _Kind("attention", attend.parse, attend.EXAMPLE),
+    "chunks": _Kind("chunks", parse_chunks, "[mean,{mean: 128},{max: 128}]"),
     "correct": _Kind("correction", parse_correction, "[null,centre,{abtt: 3}]"),
 }
 PARTS = ("tau", *_OTHERS)
@@ -69,6 +72,7 @@ class Repair:
         extension: context extension, if any.
         gain: factors of LayerNorms and feed-forward networks, if any.
         attention: change of attention weights after the softmax, if any.
+        chunks: chunks in which long texts are read, if any.
     """
 
     policy: Policy = BASELINE
@@ -76,6 +80,7 @@ class Repair:
     extension: Extension | None = None
     gain: Gain | None = None
     attention: AttentionRepair | None = None
+    chunks: Chunks | None = None
 
     @property
     def others(self) -> Mapping[str, Part]:
@@ -92,6 +97,16 @@ class Repair:
     def encoding(self) -> Repair:
         """The parts that are applied while a text is encoded: all but the correction."""
         return replace(self, correction=None)
+
+    @property
+    def of_model(self) -> Repair:
+        """The parts that change the loaded model."""
+        return replace(self, chunks=None, correction=None)
+
+    @property
+    def reads_chunks(self) -> bool:
+        """Whether chunks go through the model on their own."""
+        return self.chunks is not None and self.chunks.kind != "late"
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -117,7 +132,8 @@ class Repair:
 
     def for_role(self, role: Role) -> Repair:
         """Return the repair for the texts of one role."""
-        return replace(self, policy=self.policy.for_role(role))
+        chunks = None if self.chunks is None else self.chunks.for_role(role)
+        return replace(self, policy=self.policy.for_role(role), chunks=chunks)
 
     def window(self, own: int | None) -> int | None:
         """Return the most tokens of a text that a model reads under it; None: no limit.
@@ -133,8 +149,11 @@ class Repair:
         Raises:
             RequestError: it names a layer, a length or a component that the model does not have.
         """
-        resolved = {_OTHERS[key].field: part.resolve(shape) for key, part in self.others.items()}
         read = replace(shape, window=self.window(shape.window))
+        resolved = {
+            _OTHERS[key].field: part.resolve(read if key == "chunks" else shape)
+            for key, part in self.others.items()
+        }
         return Repair(self.policy.resolve(read), **resolved)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -175,7 +194,8 @@ def label_of(canonical: str) -> str:
     """
     parts = parts_of(canonical)
     named = [f"τ = {parts['tau']}"] if "tau" in parts else []
-    named += [value for key, value in sorted(parts.items()) if key != "tau"]
+    others = [(key, value) for key, value in sorted(parts.items()) if key != "tau"]
+    named += [f"{key} {value}" if key == "chunks" else value for key, value in others]
     return _AND.join(named) or f"τ = {BASELINE.canonical}"
 
 
@@ -261,7 +281,15 @@ def _combined(values: Mapping[str, Any], *, keeps_bias: bool) -> Repair:
         if values.get(key) is not None
     }
     policy = BASELINE if tau is None else parse_policy(tau, keeps_bias=keeps_bias)
-    return Repair(policy, **others)  # type: ignore[arg-type]
+    repair = Repair(policy, **others)  # type: ignore[arg-type]
+    chunks, correction = repair.chunks, repair.correction
+    by_length = correction is not None and correction.kind == "centre" and correction.number
+    if by_length and chunks is not None and chunks.kind == "max":
+        raise RequestError(
+            f"correct={correction} with chunks={chunks}: means by length are of texts with one "
+            "embedding each, and here each chunk has one: correct=centre."
+        )
+    return repair
 
 
 def experiment_folder(parts: Mapping[str, str]) -> str:

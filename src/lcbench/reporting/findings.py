@@ -28,12 +28,14 @@ from lcbench.reporting.tables.by_length import LengthBuckets
 from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.interaction import gain_table
 from lcbench.reporting.tables.items_by_length import places_of_tables
+from lcbench.reporting.tables.longembed import longembed_table
 from lcbench.reporting.tables.paper import Comparison
 from lcbench.reporting.tables.paper_lengths import interval_table, query_table
 from lcbench.reporting.tables.ranks import rank_table
 from lcbench.reporting.tables.repairs import RepairComparison, compare_repairs, repair_table
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
+from lcbench.reporting.tables.windows import Extents, extents_of, windows_table
 from lcbench.results.content import read_provenance
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Findings:
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers compared with lcbench's.
         repairs: repairs of models with more than one kind of them, or on request.
+        extents: scores by how much of a document is read.
         tables: all tables as shown, the main ones first, with unique names.
         resamples: number of bootstrap samples.
         seed: seed of all draws.
@@ -95,6 +98,7 @@ class Findings:
     role_grids: tuple[RoleGrid, ...]
     paper: tuple[Comparison, ...]
     repairs: tuple[RepairComparison, ...]
+    extents: tuple[Extents, ...]
     tables: tuple[Table, ...]
     resamples: int
     seed: int
@@ -168,6 +172,7 @@ def gather(
         if one.table.group in of_repairs
     }
     lengths = build_length_tables(scores, tables)
+    extents = [one for table in tables for one in extents_of(table, scores)]
     made = [
         *(main_results.main_table(one.table, one.statistics) for one in found),
         *(
@@ -188,6 +193,8 @@ def gather(
         interval_table([one.intervals for one in read.by_length if one.intervals is not None]),
         rank_table([one.ranks for one in read.by_length if one.ranks is not None]),
         *paper_comparison.comparison_tables(compared),
+        longembed_table(tables),
+        windows_table(extents, {one.table.group: one.statistics for one in found}),
     ]
     return Findings(
         score_tables=tuple(found),
@@ -196,6 +203,7 @@ def gather(
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compared,
         repairs=tuple(one for models in of_groups.values() for one in models),
+        extents=tuple(extents),
         tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,

@@ -49,7 +49,7 @@ _LOCK_SECONDS = 60.0
 _OURS = re.compile(
     r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths|repairs)\.csv"
     r"|table1-\d+\.tex|tables/[\w-][\w.-]*\.(csv|tex)"
-    r"|figures/(improvement|forest|roles|repairs|by-length-[\w-]+)\.(png|svg|pdf|csv)"
+    r"|figures/(improvement|forest|roles|repairs|windows|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
 # Keys that every version's report.json has.
 _KEYS = {"title", "version", "tables"}
@@ -298,7 +298,14 @@ def _texts(findings: Findings) -> dict[str, str]:
 
 def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
     """Draw the figures, each with its data, into a folder; return their names."""
-    from lcbench.reporting.figures import by_length, forest, improvement, roles, short_and_long
+    from lcbench.reporting.figures import (
+        by_length,
+        forest,
+        improvement,
+        roles,
+        short_and_long,
+        windows,
+    )
     from lcbench.reporting.figures.printed import written
 
     tables, known = [found.table for found in findings.score_tables], findings.statistics
@@ -327,6 +334,10 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
         "repairs": (
             partial(short_and_long.repair_figures, findings.repairs),
             partial(short_and_long.repair_csv, findings.repairs),
+        ),
+        "windows": (
+            partial(windows.windows_figures, findings.extents),
+            partial(windows.windows_csv, findings.extents),
         ),
         "roles": (partial(roles.roles_figures, grids), partial(roles.roles_csv, grids)),
         **{

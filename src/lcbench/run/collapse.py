@@ -34,7 +34,6 @@ from lcbench.run.figures import material_of
 from lcbench.run.measuring import data_of, prompt_of, reason_for, record_of
 from lcbench.run.reader import EmbeddingsReader, InsideReader, Reader, Watch, make_figure
 from lcbench.run.runner import RunOptions
-from lcbench.score.cell import has_queries
 from lcbench.system import hardware
 from lcbench.system.files import check_writable
 from lcbench.system.hardware import device_of, devices_of
@@ -43,6 +42,7 @@ from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop, Terminated
 from lcbench.system.words import clock
+from lcbench.tasks.source import searches
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -133,7 +133,7 @@ class _Texts:
 
     @property
     def has_queries(self) -> bool:
-        return has_queries(self.task.metadata.type)
+        return searches(self.task.metadata.type)
 
 
 class _Measurer:

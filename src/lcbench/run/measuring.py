@@ -14,9 +14,10 @@ from lcbench.measures import files
 from lcbench.plan.measurements import Unit
 from lcbench.results import provenance
 from lcbench.run.figures import check_figures, fits
-from lcbench.score.cell import FailedCell, has_queries
+from lcbench.score.cell import FailedCell
 from lcbench.system.log import LOGGER
 from lcbench.tasks.registry import registry
+from lcbench.tasks.source import searches
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -67,7 +68,7 @@ def reason_for(error: Exception) -> str:
 def prompt_of(engine: Engine, task: AbsTask) -> str:
     from mteb.types import PromptType
 
-    kind = PromptType.document if has_queries(task.metadata.type) else None
+    kind = PromptType.document if searches(task.metadata.type) else None
     return engine.prompt_of(task.metadata, kind)
 
 

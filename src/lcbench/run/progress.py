@@ -116,6 +116,8 @@ class Progress:
             # The time spent on it, not the time that it waited.
             seconds = record["seconds"] - record["seconds_wait"]
             took = f"{seconds:5.1f} s (encoding {record['seconds_encode']:.1f} s)"
+            if vectors := record.get("vectors_per_document"):
+                took += f", {vectors:.1f} vectors per document"
         left = f"{clock(self._left())} left" if done < self._total else ""
         said = ", ".join(one for one in (took, left) if one)
         self._observer.say(f"{number}  {cell!s:<58} {outcome:<6} {said}".rstrip())

@@ -30,7 +30,7 @@ from lcbench.run.claims import Claim, Claims
 from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Busy, CellQueue, Done
-from lcbench.score.cell import FailedCell, Job, ScoredCell, has_queries
+from lcbench.score.cell import FailedCell, Job, ScoredCell
 from lcbench.score.pool import Pool, processes
 from lcbench.system import hardware
 from lcbench.system.hardware import device_of, devices_of, share_cores
@@ -40,7 +40,7 @@ from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.signals import Stop
 from lcbench.system.transient import is_of_device
-from lcbench.tasks.source import remarks
+from lcbench.tasks.source import remarks, searches
 from lcbench.tasks.suites import check_pins
 
 if TYPE_CHECKING:
@@ -291,6 +291,7 @@ class Runner:
 
     def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy; then retry transient failures."""
+        from lcbench.encode.chunks import check_chunks
         from lcbench.encode.prompts import check_room
 
         progress.doing(f"loading {model.name} …")
@@ -309,6 +310,7 @@ class Runner:
             proofs = proofs_of(loaded, [cell.repair for cell in cells])
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
+            check_chunks(model.name, loaded, [cell.repair for cell in cells], prompt_of, texts)
             facts = provenance.model_facts(model, loaded)
             engine = self._engine(model, facts, loaded, devices, prompt_of, notes, progress)
         except RequestError as error:
@@ -417,7 +419,7 @@ class Runner:
         for name in dict.fromkeys(cell.task for cell in cells):
             part = self._grid.parts[name].at(model.shape.window)
             task = part.source.make(part).metadata
-            kinds += [(task, kind) for kind in (PromptType if has_queries(task.type) else [None])]
+            kinds += [(task, kind) for kind in (PromptType if searches(task.type) else [None])]
         return kinds
 
     def _check_roles(

@@ -18,7 +18,7 @@ from lcbench.system.log import LOGGER
 from lcbench.system.printable import without_credentials
 from lcbench.system.signals import DeviceLost
 from lcbench.tasks.mteb_tasks import parts_of
-from lcbench.tasks.source import Part
+from lcbench.tasks.source import Part, searches
 from lcbench.tasks.texts import DEPENDS_ON_WINDOW
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def score_cell(job: Job, backend: Backend) -> ScoredCell:
             **scored.provenance(),
         },
         items=scored.items,
-        without_roles=not has_queries(kind),
+        without_roles=not searches(kind),
     )
 
 
@@ -166,8 +166,3 @@ def _data(job: Job, task: Any) -> dict[str, Any]:
     if parts := parts_of(task):
         return {"parts": {one.metadata.name: asdict(point_at(one, job.mirror)) for one in parts}}
     return asdict(point_at(task, job.mirror))
-
-
-def has_queries(kind: str) -> bool:
-    """Return whether a type of task has queries and documents; others' texts are neither."""
-    return "Retrieval" in kind or "Reranking" in kind

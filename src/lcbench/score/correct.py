@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lcbench.encode.several import Several
 from lcbench.encode.store.segments import Keys, digests
 from lcbench.hub.contents import documents_in, training_texts_in
 from lcbench.repair.correction import MOST_TEXTS
@@ -55,7 +56,9 @@ def fit_to(
     role: Role | None = "document" if is_search else None
     prompt = encoder.prompt_of(task.metadata, kind)
     before = replace(encoder.counters)
-    embeddings = encoder.embed(chosen, role, prompt)
+    embedded = encoder.vectors(chosen, role, prompt)
+    # With a vector for each chunk, all of these are corrected alike.
+    embeddings = embedded.rows if isinstance(embedded, Several) else embedded
     lengths = encoder.lengths(chosen, prompt, role) if correction.by_length else None
     # They are not texts that the task asked for.
     encoder.counters.texts, encoder.counters.unique_texts = before.texts, before.unique_texts

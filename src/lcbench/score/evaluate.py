@@ -77,6 +77,11 @@ class Scored:
         """Return the counts and times for a provenance file."""
         work = asdict(self.counters)
         del work["seen"]
+        if not work["encoded_chunks"]:
+            del work["encoded_chunks"]
+        vectors, texts = work.pop("vectors"), work.pop("vectors_of")
+        if texts:
+            work["vectors_per_document"] = vectors / texts
         encode, wait = work.pop("seconds"), work.pop("seconds_wait")
         others = encode + wait + self.seconds_load + self.seconds_items
         return {
@@ -152,6 +157,9 @@ def _sum_of(counters: Sequence[Counters]) -> Counters:
         total.encoded_texts += one.encoded_texts
         total.encoded_tokens += one.encoded_tokens
         total.padded_tokens += one.padded_tokens
+        total.encoded_chunks += one.encoded_chunks
+        total.vectors += one.vectors
+        total.vectors_of += one.vectors_of
         total.seconds += one.seconds
         total.seconds_wait += one.seconds_wait
         total.prompts.update(one.prompts)

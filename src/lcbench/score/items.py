@@ -377,7 +377,7 @@ def _ranks(
     positions = {id_: i for i, id_ in enumerate(corpus)}
     of_document = encoder.prompt_of(task.metadata, PromptType.document)
     of_query = encoder.prompt_of(task.metadata, PromptType.query)
-    documents = encoder.embed(list(corpus.values()), "document", of_document)
+    documents = encoder.vectors(list(corpus.values()), "document", of_document)
     vectors = encoder.embed(list(queries.values()), "query", of_query)
     ids = list(queries)
     ranks: dict[tuple[str, str], int] = {}

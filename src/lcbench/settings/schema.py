@@ -35,6 +35,7 @@ IDENTITY = frozenset(
         "tau_bias",
         "gain",
         "attend",
+        "chunks",
         "correct",
         "extend",
         "repairs",

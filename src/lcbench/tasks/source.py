@@ -48,6 +48,11 @@ class Texts:
     drawn_from: int | None = None
 
 
+def searches(kind: str) -> bool:
+    """Return whether a type of task in mteb has queries and documents; others have neither."""
+    return "Retrieval" in kind or "Reranking" in kind
+
+
 def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tuple[Texts, ...]:
     """Return the texts that are encoded under a limit, as far as known.
 
@@ -57,11 +62,10 @@ def limited(texts: Iterable[Texts], kind: str, limit: int, subsets: int) -> tupl
         limit: number of items per split and subset.
         subsets: number of scored splits and subsets.
     """
-    searches = "Retrieval" in kind or "Reranking" in kind
     reduced = []
     for one in texts:
         most = limit * subsets
-        if searches and one.role == "document":
+        if searches(kind) and one.role == "document":
             most *= DOCUMENTS_A_QUERY
         # Samples of a training split are not reduced.
         if one.drawn_rows or not one.count:

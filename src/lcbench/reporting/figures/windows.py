@@ -1,0 +1,66 @@
+"""Plots scores over the tokens that are read of a document."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from lcbench.repair.repair import label_of
+from lcbench.reporting.figures.panels import pages
+from lcbench.reporting.figures.printed import csv_text, new_figure, style
+from lcbench.reporting.tables.windows import Extents
+
+_ACROSS = 2
+_PANELS_PER_PAGE = 6
+
+
+def windows_figures(found: Sequence[Extents]) -> list[Figure]:
+    """Draw a panel for each model and task: what is truncated as a line, all others as points."""
+    figures = []
+    for page in pages(len(found), _PANELS_PER_PAGE):
+        of_page = [found[place] for place in page]
+        across = min(len(of_page), _ACROSS)
+        down = math.ceil(len(of_page) / across)
+        figure = new_figure(5.4 * across, 3.6 * down, "constrained")
+        for place, one in enumerate(of_page):
+            axes = figure.add_subplot(down, across, place + 1)
+            cut = [extent for extent in one.extents if extent.is_truncated]
+            axes.plot(
+                [extent.tokens for extent in cut],
+                [extent.score for extent in cut],
+                label="read from the beginning, τ = 1",
+                **style(None),
+            )
+            others = [extent for extent in one.extents if not extent.is_truncated]
+            for order, extent in enumerate(others):
+                look = {**style(order), "linestyle": "none", "markersize": 7}
+                axes.plot([extent.tokens], [extent.score], label=label_of(extent.policy), **look)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axes.set_xlabel("tokens read of a relevant document")
+            axes.set_ylabel("score × 100")
+            axes.set_title(f"{one.label}, {one.task}", fontsize="medium", parse_math=False)
+            axes.grid(color="0.9", zorder=0)
+            axes.legend(fontsize="x-small")
+        figures.append(figure)
+    return figures
+
+
+def windows_csv(found: Sequence[Extents]) -> str:
+    """Return the data of the figures: one row a repair."""
+    return csv_text(
+        ("scores", "model", "task", "policy", "tokens", "score", "improvement"),
+        [
+            (
+                one.group,
+                one.label,
+                one.task,
+                extent.policy,
+                extent.tokens,
+                extent.score,
+                extent.improvement,
+            )
+            for one in found
+            for extent in one.extents
+        ],
+    )
