@@ -25,7 +25,7 @@ from lcbench.system.files import check_writable
 from lcbench.system.hardware import devices_of
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
-from lcbench.system.words import clock
+from lcbench.system.words import clock, several
 from lcbench.tasks.reference import DOCSTRINGS, read_reference, texts_of
 from lcbench.tempscale.heads import HeadTemperatures, temperatures_of, write_temperatures
 from lcbench.tuning import METHODS
@@ -196,8 +196,8 @@ def _match(
     ]
     if found.unmatched:
         lines.append(
-            f"{found.unmatched} temperatures are at the end of the range from {LOWEST} to "
-            f"{HIGHEST}, where the entropy is still another."
+            f"{several(found.unmatched, 'temperature')} at the end of the range from {LOWEST:g} to "
+            f"{HIGHEST:g}, where the entropy is still another."
         )
     facts = {"texts": len(chosen.texts), "unmatched": found.unmatched}
     return found.matrices, found.lengths, facts, (*([chosen.note] if chosen.note else []), *lines)
