@@ -212,11 +212,11 @@ def test_running_out_of_memory_halves_the_batches_and_loses_no_text(
     forward: Forward = encoder.engine._forward
     run, sizes = forward._replicas[0].run, []
 
-    def little_memory(tokenizer: Any, batch: Sequence[Tokens]) -> Any:
+    def little_memory(tokenizer: Any, batch: Sequence[Tokens], *how: Any) -> Any:
         sizes.append(sum(one.length for one in batch))
         if sizes[-1] > 150:
             raise torch.OutOfMemoryError
-        return run(tokenizer, batch)
+        return run(tokenizer, batch, *how)
 
     forward._replicas[0].run = little_memory  # type: ignore[method-assign]
     assert largest_difference(encoder.embed(MANY), expected) < NOISE_FLOOR
@@ -261,8 +261,8 @@ def test_what_is_no_embedding_is_an_error_that_names_the_text(
     replica = encoder.engine._forward._replicas[0]
     run = replica.run
 
-    def broken(tokenizer: Any, batch: Sequence[Tokens]) -> Any:
-        found, padded = run(tokenizer, batch)
+    def broken(tokenizer: Any, batch: Sequence[Tokens], *how: Any) -> Any:
+        found, padded = run(tokenizer, batch, *how)
         for row, one in enumerate(batch):
             if one.length == 5:
                 found[row] = bad

@@ -19,10 +19,10 @@ def test_batches_grow_again_and_later_each_time(make_model: Callable[[str], Path
     tokens = tokenizer.tokenize(["a text of some length"] * 8)
     short, real, most = [10**6], forward._replicas[0].run, []
 
-    def run(tokenizer: Any, batch: Any) -> Any:
+    def run(tokenizer: Any, batch: Any, *how: Any) -> Any:
         if sum(one.length for one in batch) > short[0]:
             raise torch.OutOfMemoryError
-        return real(tokenizer, batch)
+        return real(tokenizer, batch, *how)
 
     forward._replicas[0].run = run  # type: ignore[method-assign]
 

@@ -42,7 +42,7 @@ class Device:
         (replica,) = engine._forward._replicas
         self._run, replica.run = replica.run, self.run  # type: ignore[method-assign]
 
-    def run(self, tokenizer: Any, batch: Sequence[Any]) -> Any:
+    def run(self, tokenizer: Any, batch: Sequence[Any], *how: Any) -> Any:
         self._left -= len(batch)
         self.batches += 1
         until = time.monotonic() + 30
@@ -51,7 +51,7 @@ class Device:
                 self.late.append(self.batches)
                 break
             time.sleep(0.001)
-        return self._run(tokenizer, batch)
+        return self._run(tokenizer, batch, *how)
 
 
 @contextmanager

@@ -40,11 +40,11 @@ class StubForward:
     def use(self, policy: Policy) -> None:
         pass
 
-    def tokenizer_for(self, role: Role | None) -> StubTokenizer:
+    def tokenizer_for(self, role: Role | None, *_: Any) -> StubTokenizer:
         return StubTokenizer()
 
     def run(
-        self, tokens: Sequence[Tokens], role: Role | None, queued: Callable[[], None]
+        self, tokens: Sequence[Tokens], role: Role | None, queued: Callable[[], None], *_: Any
     ) -> Iterator[Batch]:
         queued()
         for start in range(0, len(tokens), 256):
