@@ -17,6 +17,7 @@ COPY constraints.txt ./
 RUN pip install --constraint constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY conf conf
+COPY results/longembed results/longembed
 COPY results/paper results/paper
 COPY scripts/slurm_array.sbatch scripts/slurm_array.sbatch
 COPY src src

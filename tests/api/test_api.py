@@ -188,7 +188,7 @@ def test_what_the_libraries_were_told_is_taken_back(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
-    def carried(*_: Any) -> Any:
+    def carried(*_: Any, **__: Any) -> Any:
         cache.go_offline()
         seen.append(constants.HF_HUB_OFFLINE)
         raise LcbenchError("ended")
@@ -306,7 +306,7 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda _: lcbench.inject(None, [0.9, 0.8]), r"tau=\[0.9, 0.8\]: .* lcbench.evaluate"),
         (lambda folder: lcbench.load(folder, tasks="STS13"), "has no results of these tasks"),
         (lambda folder: lcbench.load(folder, models="e5"), "models=dwzhu/e5-base-4k: there are no"),
-        (lambda folder: lcbench.export("minilm", 1, folder / "x"), "tau=1 does not change"),
+        (lambda folder: lcbench.export("minilm", 1, folder / "x"), "τ = 1 does not change"),
         (lambda folder: lcbench.export("minilm", 0.8, folder), "already exists"),
         (lambda folder: lcbench.export("minilm", [0.8], folder / "x"), r"tau=\[0.8\]"),
         (lambda folder: lcbench.export("minilm", None, folder / "x"), "tau=None: export needs"),

@@ -87,7 +87,7 @@ def test_the_command_that_a_message_shows_can_be_read(key: str, value: str) -> N
         (
             ["seed=1"],
             "seed is a key of python -m lcbench collapse and python -m lcbench report and "
-            "python -m lcbench card, not of python -m lcbench.",
+            "python -m lcbench tune and python -m lcbench card, not of python -m lcbench.",
         ),
         (["+seed=1"], "seed is a key of python -m lcbench collapse and python -m lcbench report"),
     ],

@@ -228,7 +228,7 @@ def test_a_window_that_would_not_reach_all_texts_is_refused(
         model = load(located, device="cpu", dtype="float32")
         refusal = nullcontext() if window is None else pytest.raises(RequestError, match=words)
         with refusal:
-            Runner._check_roles(cast("Runner", None), located, model, [])
+            Runner._check_roles(cast("Runner", None), located, model, [], [])
 
 
 def test_roles_share_embeddings_where_the_model_knows_none(minilm_folder: Path) -> None:

@@ -392,9 +392,9 @@ def test_a_tokenizer_of_a_vocabulary_and_merges_is_read_as_by_the_library(
 
 def test_the_store_keeps_poolings_apart(plain: Callable[..., Path]) -> None:
     engine, _ = engine_of(plain(tiny_transformer("bert")))
-    mean = engine._context(parse(0.8), "", None).digest
+    mean = engine._context(Repair(parse(0.8)), "", None).digest
     engine._identity = replace(engine._identity, pooling="cls")
-    assert engine._context(parse(0.8), "", None).digest != mean
+    assert engine._context(Repair(parse(0.8)), "", None).digest != mean
     engine.close()
 
 

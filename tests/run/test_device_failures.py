@@ -18,7 +18,7 @@ from tiny_models import tiny_transformer
 
 from lcbench.cli import app
 from lcbench.cli import run as __main__
-from lcbench.encode import forward
+from lcbench.encode import forward, replica
 from lcbench.encode.load import load
 from lcbench.errors import InjectionError, RequestError
 from lcbench.hub.models import locate
@@ -29,6 +29,7 @@ from lcbench.score.cell import FailedCell
 from lcbench.score.server import Server, Worker
 from lcbench.system import transient
 from lcbench.system.signals import TERMINATED, DeviceLost, Stop
+from lcbench.repair.repair import NO_REPAIR
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import active_probe
 
@@ -135,13 +136,13 @@ def _at_trial(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> Non
 
 
 def _at_forward(monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None]) -> None:
-    real = forward._Replica.run
+    real = replica.Replica.run
 
-    def replica(*args: Any) -> Any:
+    def run(*args: Any) -> Any:
         fails()
         return real(*args)
 
-    monkeypatch.setattr(forward._Replica, "run", replica)
+    monkeypatch.setattr(replica.Replica, "run", run)
 
 
 PLACES = [_at_load, _at_proof, _at_trial, _at_forward]
@@ -264,7 +265,7 @@ def test_the_server_of_the_scoring_processes_ends_as_well() -> None:
         raise LOST[0]
 
     engine: Any = SimpleNamespace(embed=embed)
-    cell: Any = SimpleNamespace(repair=SimpleNamespace(policy=None))
+    cell: Any = SimpleNamespace(repair=NO_REPAIR)
     job: Any = SimpleNamespace(number=0, cell=cell)
     server = Server(engine)
     here, _ = multiprocessing.Pipe()

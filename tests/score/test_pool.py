@@ -122,7 +122,7 @@ def test_processes_that_share_an_encoder_give_the_scores_of_cells_run_alone(
     engine.close()
     for job in jobs:
         fresh, _ = engine_of(folder)
-        alone = score_cell(job, fresh.at(job.cell.repair.policy))
+        alone = score_cell(job, fresh.at(job.cell.repair))
         fresh.close()
         for one, other in zip(
             main_part(found[job.number])["test"], main_part(alone)["test"], strict=True
@@ -165,12 +165,12 @@ def test_the_death_of_a_process_is_one_failed_cell(
     killed: list[int] = []
     embed = engine.embed
 
-    def kill_the_second(policy: Any, *given: Any) -> Any:
-        if policy == parse(0.7) and not killed:
+    def kill_the_second(repair: Any, *given: Any) -> Any:
+        if repair == Repair(parse(0.7)) and not killed:
             (worker,) = [w for w in pool._workers if w.job is not None and w.job.number == 3]
             killed.append(worker.process.pid)
             os.kill(worker.process.pid, signal.SIGKILL)
-        return embed(policy, *given)
+        return embed(repair, *given)
 
     monkeypatch.setattr(engine, "embed", kill_the_second)
     found = ended(pool, engine, jobs)

@@ -40,7 +40,8 @@ def test_where_nothing_is_imported_nothing_is_kept() -> None:
     before = gc.get_freeze_count()
     model: list[list[int]] = [[] for _ in range(1000)]
     import_libraries("json", "gc")
-    assert gc.get_freeze_count() == before
+    # What was frozen before may end.
+    assert gc.get_freeze_count() <= before
     assert any(one is model for one in gc.get_objects())
 
 

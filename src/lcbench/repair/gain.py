@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import InjectionError, RequestError, did_you_mean
 from lcbench.repair.change import Change
 from lcbench.repair.values import decimal, number, shown
+from lcbench.system.thirdparty import remove_forward_hooks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -243,8 +244,7 @@ def _copy(module: nn.Module) -> nn.Module:
     finally:
         for one, forward in zip(replaced, forwards, strict=True):
             one.__dict__["forward"] = forward
-    for one in plain.modules():
-        one._forward_hooks.clear()
+    remove_forward_hooks(plain)
     return plain
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Names that are used unchanged, and the modules they are imported from when first accessed.
@@ -284,6 +284,15 @@ def flattened_position_offset(module: Any) -> int:
     """
     offset: int = module._flatten_position_offset
     return offset
+
+
+def remove_forward_hooks(module: nn.Module) -> None:
+    """Remove what runs after the forward pass of a module and of those in it.
+
+    torch removes a hook only by the handle that was returned when it was added.
+    """
+    for one in module.modules():
+        one._forward_hooks.clear()
 
 
 def forward_takes_task(module: Any) -> bool:
